@@ -1,0 +1,71 @@
+"""Tamper-evident provenance for machine-learning training.
+
+The walk of an event, front to back::
+
+    ProvenanceTracker.track_epoch()       provenance.tracker
+      -> one os.write into the spool      provenance.emit.emitter, provenance.emit.spool
+      -> shipper: record, signed batch    provenance.emit.shipper (a process: provenance.ship)
+      -> Redis Stream                     provenance.stores.redis_streams
+      -> hashing worker                   workers.hashing -> provenance.ledger.ingest
+      -> run tree, run root, ledger head  provenance.ledger.seal, provenance.core
+      -> anchoring worker per network     workers.anchoring -> provenance.anchor, provenance.chains
+      -> confirmations, receipts          workers.confirming -> provenance.anchor.confirm
+      -> verifier, report                 provenance.verify
+
+The public names below are imported when they are first used: importing this package, or
+emitting events, pulls in no Celery, no web3, no SQL driver and no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from provenance.chains.bitcoin import BitcoinInterface
+    from provenance.chains.ethereum import EthereumInterface
+    from provenance.chains.ipfs import IPFSInterface
+    from provenance.chains.manager import BlockchainManager
+    from provenance.core.hash_config import Digest, HashFactory
+    from provenance.core.merkle_tree import MerkleNode, MLProvenanceMerkleTree
+    from provenance.tracker import ProvenanceTracker
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ProvenanceTracker": "provenance.tracker",
+    "BlockchainManager": "provenance.chains.manager",
+    "EthereumInterface": "provenance.chains.ethereum",
+    "BitcoinInterface": "provenance.chains.bitcoin",
+    "IPFSInterface": "provenance.chains.ipfs",
+    "MLProvenanceMerkleTree": "provenance.core.merkle_tree",
+    "MerkleNode": "provenance.core.merkle_tree",
+    "HashFactory": "provenance.core.hash_config",
+    "Digest": "provenance.core.hash_config",
+}
+
+__all__ = [
+    "BitcoinInterface",
+    "BlockchainManager",
+    "Digest",
+    "EthereumInterface",
+    "HashFactory",
+    "IPFSInterface",
+    "MLProvenanceMerkleTree",
+    "MerkleNode",
+    "ProvenanceTracker",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,0 +1,124 @@
+"""The outbox's one transition table: every state an anchor can be in, and every move.
+
+::
+
+    DUE        a head waits for its network; nothing is signed
+      sign       -> SIGNED     the bytes are stored in the transaction that moves the row
+      supersede  -> REPLACED   a later head covers this one
+      fail       -> FAILED     the network will never take it, with the reason
+      retry      -> DUE        later, with the reason
+    SIGNED     bytes are stored; they may or may not have been sent
+      send       -> SENT       the network has them
+      mine       -> CONFIRMED  they were sent after all, and mined
+      bump       -> SIGNED     another version: same nonce or inputs, higher fee
+      fail       -> FAILED
+      retry      -> SIGNED
+    SENT       the network has accepted a version
+      look       -> SENT       still pending
+      send       -> SENT       forgotten by the node: the same bytes again
+      mine       -> CONFIRMED  any version counts
+      bump       -> SENT
+      fail       -> FAILED
+      retry      -> SENT
+    CONFIRMED  in a block, with the right root, not deep enough
+      look       -> CONFIRMED  deeper, or in another block
+      finalise   -> FINAL
+      reorg      -> REORGED    the block is gone; receipts are withdrawn
+      retry      -> CONFIRMED
+    REORGED    was confirmed, is not any more
+      send       -> SENT       the same bytes again
+      mine       -> CONFIRMED  back by itself
+      fail       -> FAILED
+      retry      -> REORGED
+    FINAL, REPLACED, FAILED     the end: no move leaves them
+
+"later" is ``next_attempt_at``; a failure counts ``attempts`` up, progress sets it to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from provenance.errors import IntegrityError
+from provenance.ports import AnchorRow, AnchorState
+
+
+class Trigger(StrEnum):
+    """What can happen to an anchor."""
+
+    SIGN = "sign"
+    SUPERSEDE = "supersede"
+    SEND = "send"
+    MINE = "mine"
+    LOOK = "look"
+    BUMP = "bump"
+    FINALISE = "finalise"
+    REORG = "reorg"
+    FAIL = "fail"
+    RETRY = "retry"
+
+
+_S, _T = AnchorState, Trigger
+
+TRANSITIONS: Final[Mapping[tuple[AnchorState, Trigger], AnchorState]] = MappingProxyType(
+    {
+        (_S.DUE, _T.SIGN): _S.SIGNED,
+        (_S.DUE, _T.SUPERSEDE): _S.REPLACED,
+        (_S.DUE, _T.FAIL): _S.FAILED,
+        (_S.DUE, _T.RETRY): _S.DUE,
+        (_S.SIGNED, _T.SEND): _S.SENT,
+        (_S.SIGNED, _T.MINE): _S.CONFIRMED,
+        (_S.SIGNED, _T.BUMP): _S.SIGNED,
+        (_S.SIGNED, _T.FAIL): _S.FAILED,
+        (_S.SIGNED, _T.RETRY): _S.SIGNED,
+        (_S.SENT, _T.LOOK): _S.SENT,
+        (_S.SENT, _T.SEND): _S.SENT,
+        (_S.SENT, _T.MINE): _S.CONFIRMED,
+        (_S.SENT, _T.BUMP): _S.SENT,
+        (_S.SENT, _T.FAIL): _S.FAILED,
+        (_S.SENT, _T.RETRY): _S.SENT,
+        (_S.CONFIRMED, _T.LOOK): _S.CONFIRMED,
+        (_S.CONFIRMED, _T.FINALISE): _S.FINAL,
+        (_S.CONFIRMED, _T.REORG): _S.REORGED,
+        (_S.CONFIRMED, _T.RETRY): _S.CONFIRMED,
+        (_S.REORGED, _T.SEND): _S.SENT,
+        (_S.REORGED, _T.MINE): _S.CONFIRMED,
+        (_S.REORGED, _T.FAIL): _S.FAILED,
+        (_S.REORGED, _T.RETRY): _S.REORGED,
+    }
+)
+
+TERMINAL: Final = frozenset({_S.FINAL, _S.REPLACED, _S.FAILED})
+IN_FLIGHT: Final = frozenset({_S.SIGNED, _S.SENT, _S.REORGED})
+"""Bytes exist and no block has them: what ``max_in_flight`` counts."""
+ON_CHAIN: Final = frozenset({_S.CONFIRMED, _S.FINAL})
+_PROGRESS: Final = frozenset({_T.SIGN, _T.MINE, _T.BUMP, _T.FINALISE, _T.REORG})
+
+
+class IllegalMoveError(IntegrityError):
+    """A move that the table does not have."""
+
+
+def advance(row: AnchorRow, trigger: Trigger, **changes: Any) -> AnchorRow:
+    """The row after a move, with further columns changed. Pure.
+
+    ``attempts`` becomes one more on ``retry`` and 0 on a move that is progress, unless
+    ``changes`` says otherwise.
+
+    Raises:
+        IllegalMoveError: The table has no such move, or ``changes`` names the state.
+    """
+    if "state" in changes or "id" in changes:
+        raise IllegalMoveError(f"anchor {row.id}: state and id move by the table alone")
+    target = TRANSITIONS.get((row.state, trigger))
+    if target is None:
+        raise IllegalMoveError(f"anchor {row.id}: no {trigger.value} from {row.state.value}")
+    if trigger is _T.RETRY:
+        changes.setdefault("attempts", row.attempts + 1)
+    elif trigger in _PROGRESS:
+        changes.setdefault("attempts", 0)
+    return replace(row, state=target, **changes)

@@ -1,0 +1,154 @@
+"""Compile MLProvenance.sol into the artifact that lies beside it, or check that it still fits.
+
+For developers, in a checkout: ``python -m provenance.chains.contracts.compile [--check]``.
+The compiler is the npm package ``solc``, pinned in ``deploy/devnet/solc/`` and installed
+into ``.devnet/opt/solc`` where it is missing. Compiling is deterministic: the same source,
+compiler and settings give the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from provenance.errors import IntegrityError, ProvenanceError, ServerMissingError
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+SOURCE = HERE / "MLProvenance.sol"
+ARTIFACT = HERE / "MLProvenance.json"
+CONTRACT = "MLProvenance"
+# Paris: no PUSH0, so that chains which never took the Shanghai fork run it as well.
+SETTINGS: dict[str, Any] = {
+    "evmVersion": "paris",
+    "optimizer": {"enabled": True, "runs": 200},
+    "outputSelection": {
+        "*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}
+    },
+}
+_DEADLINE_S = 120.0
+
+
+def compiler(root: Path = ROOT) -> Path:
+    """Path of ``solc.js``; installed with ``npm ci`` where it is missing.
+
+    Raises:
+        ServerMissingError: No node or npm, or the install failed; says how to get it.
+    """
+    home = root / ".devnet" / "opt" / "solc"
+    script = home / "node_modules" / "solc" / "solc.js"
+    if script.is_file():
+        return script
+    pinned = root / "deploy" / "devnet" / "solc"
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        raise ServerMissingError(
+            f"node and npm are not installed; install Node.js, then: npm ci --prefix {home} "
+            f"(with the package files of {pinned})"
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(pinned / name, home / name)
+    try:
+        done = subprocess.run(
+            [npm, "ci", "--no-audit", "--no-fund"],
+            cwd=home,
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ServerMissingError(f"npm ci in {home} took over {_DEADLINE_S:.0f} s") from error
+    if done.returncode or not script.is_file():
+        said = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise ServerMissingError(f"npm ci in {home} failed: {' '.join(said) or done.returncode}")
+    return script
+
+
+def compile_artifact(solc: Path, source: str) -> dict[str, Any]:
+    """The artifact of a Solidity source: ABI, both bytecodes, compiler, settings, source hash.
+
+    Raises:
+        ServerMissingError: node does not run the compiler.
+        IntegrityError: The compiler reports an error or a warning.
+    """
+    request = {
+        "language": "Solidity",
+        "sources": {SOURCE.name: {"content": source}},
+        "settings": SETTINGS,
+    }
+    output = json.loads(_node([str(solc), "--standard-json"], json.dumps(request)))
+    complaints = [str(each.get("formattedMessage", each)) for each in output.get("errors", [])]
+    if complaints:
+        raise IntegrityError(f"{SOURCE.name}: {complaints[0].strip()}")
+    contract = output["contracts"][SOURCE.name][CONTRACT]
+    return {
+        "contractName": CONTRACT,
+        "sourceName": SOURCE.name,
+        "sourceSha256": hashlib.sha256(source.encode()).hexdigest(),
+        "compiler": f"solc {_node([str(solc), '--version'], '').strip()}",
+        "settings": SETTINGS,
+        "abi": contract["abi"],
+        "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
+        "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
+    }
+
+
+def _node(argv: list[str], stdin: str) -> str:
+    node = shutil.which("node")
+    if node is None:
+        raise ServerMissingError("node is not installed; install Node.js 18 or newer")
+    try:
+        done = subprocess.run(
+            [node, *argv],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE_S,
+            check=True,
+            env={**os.environ, "NODE_OPTIONS": ""},
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ServerMissingError(f"node does not run {argv[0]}: {error}") from error
+    # The compiler's loader may print a line about SMT solvers before the answer.
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(">>>")]
+    return "\n".join(lines)
+
+
+def render(artifact: dict[str, Any]) -> str:
+    """The artifact as the text that is committed."""
+    return json.dumps(artifact, indent=2, sort_keys=True) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the artifact; with ``--check``, compare instead: 0 the same, 1 different."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("--artifact", type=Path, default=ARTIFACT)
+    options = parser.parse_args(argv)
+    try:
+        text = render(compile_artifact(compiler(), SOURCE.read_text("utf-8")))
+    except ProvenanceError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if not options.check:
+        options.artifact.write_text(text, "utf-8")
+        print(f"wrote {options.artifact}")
+        return 0
+    if not options.artifact.is_file() or options.artifact.read_text("utf-8") != text:
+        print(f"{options.artifact} does not fit {SOURCE.name}: run without --check", file=sys.stderr)
+        return 1
+    print(f"{options.artifact} fits {SOURCE.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The connection to an Ethereum node: one JSON-RPC call, one deadline, one answer believed.
+
+web3.py's provider carries the calls, with its retries switched off: repeating is the
+outbox's business. Every failure leaves here as an error of ``provenance.errors``; no URL
+path, query or password (where hosted nodes keep their API key) reaches a message or a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import time
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from web3 import HTTPProvider
+from web3.types import RPCEndpoint, RPCResponse
+
+from provenance.chains.ethereum_errors import clean, http_error, rpc_error
+from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+
+KEY = "blockchain.ethereum.url"
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_CHUNK = 65536
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a URL's host is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def endpoint(url: str) -> str:
+    """``scheme://host:port`` of an RPC URL: the part that may be shown.
+
+    Raises:
+        ConfigError: Not an http(s) URL, or plain HTTP to another machine.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(KEY, "found a malformed URL, expected https://host[:port]/") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(KEY, "expected a URL that starts with https:// or http://")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    shown = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ConfigError(
+            KEY, f"found {shown}, expected https:// (plain http:// is for this machine only)"
+        )
+    return shown
+
+
+class _HideURL(logging.Filter):
+    """Takes the secret parts of one URL out of urllib3's debug lines."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._path = urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if len(self._path) > 1 and isinstance(record.args, tuple):
+            record.args = tuple("(hidden)" if self._path == a else a for a in record.args)
+        return True
+
+
+class _Provider(HTTPProvider):
+    """web3's HTTP provider with a deadline on the whole answer, a size limit and no retries."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        super().__init__(url, exception_retry_configuration=None)
+        self.shown = endpoint(url)
+        self._url = url
+        self._timeout_s = timeout_s
+        self._pid = os.getpid()
+        self._session: requests.Session | None = None
+        self._filter = _HideURL(url)
+        logging.getLogger("urllib3.connectionpool").addFilter(self._filter)
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        request = self.encode_rpc_request(method, params)
+        sent = json.loads(request)["id"]
+        status, body = self._post(method, request)
+        try:
+            answer: object = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+            if 200 <= status < 300:
+                raise NetworkUnavailable(
+                    f"ethereum node {self.shown} answered {method} with something that is not "
+                    f"JSON ({len(body)} bytes); is blockchain.ethereum.url an RPC address?"
+                ) from None
+        is_error = isinstance(answer, dict) and isinstance(answer.get("error"), dict)
+        if not 200 <= status < 300 and (not is_error or status == 429):
+            raise http_error(self.shown, status)
+        if not isinstance(answer, dict) or ("result" in answer) == (
+            answer.get("error") is not None
+        ):
+            raise LyingNodeError(
+                f"ethereum node {self.shown} answered {method} with JSON that is no JSON-RPC answer"
+            )
+        if answer.get("id") != sent and not (is_error and answer.get("id") is None):
+            raise LyingNodeError(
+                f"ethereum node {self.shown} answered {method} with the id of another request"
+            )
+        return cast(RPCResponse, answer)
+
+    def _post(self, method: str, request: bytes) -> tuple[int, bytes]:
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            with self._connection().post(
+                self._url,
+                data=request,
+                timeout=self._timeout_s,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                return response.status_code, self._read(response, deadline)
+        except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
+            raise NetworkUnavailable(
+                f"ethereum node {self.shown} did not answer {method} within {self._timeout_s:g} s"
+            ) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            # The library's message holds the URL's path; only the system's reason is told on.
+            reason = _reason(error)
+        raise NetworkUnavailable(f"ethereum node {self.shown} cannot be reached: {reason}")
+
+    def _read(self, response: requests.Response, deadline: float) -> bytes:
+        body = bytearray()
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                raise LyingNodeError(
+                    f"ethereum node {self.shown} sent over {MAX_ANSWER_BYTES} bytes in one answer"
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        return bytes(body)
+
+    def _connection(self) -> requests.Session:
+        # Sockets must not be shared across a fork.
+        if self._session is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._session = requests.Session()
+            self._session.headers.update(
+                {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+            )
+            # The environment's proxies have no business with a node on this machine.
+            self._session.trust_env = not is_loopback(urlsplit(self._url).hostname)
+        return self._session
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        logging.getLogger("urllib3.connectionpool").removeFilter(self._filter)
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's word for a failed connection, found along the causes."""
+    seen: BaseException | None = error
+    name = type(error).__name__
+    for _ in range(8):
+        if seen is None:
+            break
+        if isinstance(seen, OSError) and seen.strerror and not isinstance(
+            seen, requests.RequestException
+        ):
+            return clean(seen.strerror).lower()
+        if not isinstance(seen, requests.RequestException):
+            name = type(seen).__name__
+        inner = [a for a in seen.args if isinstance(a, BaseException)]
+        reason = getattr(seen, "reason", None)
+        if isinstance(reason, BaseException):
+            inner.append(reason)
+        seen = inner[0] if inner else (seen.__cause__ or seen.__context__)
+    return name
+
+
+class EthereumRPC:
+    """JSON-RPC calls to one node.
+
+    Args:
+        url: The node's address; plain HTTP only on this machine.
+        timeout_s: Deadline of each call, seconds.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self.shown = endpoint(url)
+        self.provider = _Provider(url, timeout_s)
+
+    def call(self, method: str, *params: object) -> object:
+        """The ``result`` of one call, unvalidated.
+
+        Raises:
+            NetworkUnavailable: Refused, timed out, not JSON, HTTP 429 or 5xx.
+            LyingNodeError: JSON that is no JSON-RPC answer to this request.
+            NetworkError: What the node's error object says (see ``ethereum_errors``).
+        """
+        answer = self.provider.make_request(RPCEndpoint(method), list(params))
+        error: object = answer.get("error")
+        if error is None:
+            return answer.get("result")
+        fields = error if isinstance(error, dict) else {"message": error}
+        code = fields.get("code")
+        message = fields.get("message")
+        raise rpc_error(
+            method, code if isinstance(code, int) else None, "" if message is None else str(message)
+        )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        with contextlib.suppress(OSError):
+            self.provider.close()

@@ -1,0 +1,105 @@
+"""Files and folders as leaves of a dataset digest.
+
+WARNING: FROZEN FORMAT. The leaf of a file is the RFC 8785 JSON of
+
+    {"digest": "blake3:...", "path": "train/0001.png", "size": 4711}
+
+with the content digest, the POSIX path below the folder and the size in bytes. Nothing else of
+a file counts: no times, no modes, no empty folders. These functions read the files that they are
+given; that is all the I/O there is.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from provenance.core.arrays import canonical
+from provenance.core.hash_config import Digest, HashFactory
+from provenance.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class FileLeaf:
+    """One file of a dataset.
+
+    Args:
+        path: POSIX path below the folder.
+        size: Bytes.
+        digest: Content digest.
+    """
+
+    path: str
+    size: int
+    digest: Digest
+
+    def data(self) -> bytes:
+        """Leaf data: the RFC 8785 bytes of digest, path and size."""
+        return canonical({"digest": str(self.digest), "path": self.path, "size": self.size})
+
+
+def file_leaf(path: Path, name: str, factory: HashFactory) -> FileLeaf:
+    """Hash a file.
+
+    Raises:
+        InputError: it cannot be read, is no regular file, or changed while it was read; or
+            ``name`` is not Unicode.
+    """
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        raise InputError(f"data file {name!r}: its name is not UTF-8")
+    before = _status(path)
+    if not stat.S_ISREG(before.st_mode):
+        raise InputError(f"data file {str(path)!r}: not a regular file")
+    digest = factory.digest_file(path)
+    after = _status(path)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise InputError(f"data file {str(path)!r}: changed while it was read")
+    return FileLeaf(name, before.st_size, digest)
+
+
+def folder_files(folder: Path) -> list[tuple[str, Path]]:
+    """POSIX path and place of each file below ``folder``, sorted by the path's UTF-8 bytes.
+
+    A link to a file inside the folder counts as a file with that content.
+
+    Raises:
+        InputError: a folder cannot be listed, or a link leads out of ``folder``, to a folder,
+            or nowhere.
+    """
+    found = _walk(folder, "", Path(os.path.realpath(folder)))
+    return sorted(found, key=lambda item: os.fsencode(item[0]))
+
+
+def _walk(folder: Path, prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
+    try:
+        with os.scandir(folder) as entries:
+            listed = list(entries)
+    except OSError as error:
+        raise InputError(f"cannot list {str(folder)!r}: {error.strerror or error}") from error
+    for entry in listed:
+        name, path = prefix + entry.name, Path(entry.path)
+        if entry.is_symlink():
+            _check_link(path, root)
+            yield name, path
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _walk(path, name + "/", root)
+        else:
+            yield name, path
+
+
+def _check_link(link: Path, root: Path) -> None:
+    target = Path(os.path.realpath(link))
+    if not target.is_relative_to(root):
+        raise InputError(f"link {str(link)!r} leads out of the folder, to {str(target)!r}")
+    if target.is_dir():
+        raise InputError(f"link {str(link)!r} leads to a folder, expected a file")
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error

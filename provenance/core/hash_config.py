@@ -1,0 +1,202 @@
+"""Content hash algorithms: `HashFactory` makes hashers, `Digest` is what they return.
+
+WARNING: FROZEN FORMAT. The names and digest sizes below are written into records that an
+auditor recomputes in ten years. Add an algorithm; never change what a name means.
+
+==========  =====  ==================================================
+name        bytes  source
+==========  =====  ==================================================
+blake3      32     BLAKE3 specification (2020), default output length
+sha256      32     FIPS 180-4
+sha512      64     FIPS 180-4
+sha3-256    32     FIPS 202
+blake2b     64     RFC 7693, unkeyed, full length
+==========  =====  ==================================================
+
+A digest is written ``<name>:<lower-case hex>``, such as ``sha256:e3b0...``. No clock and
+no randomness; only `HashFactory.digest_file` does I/O: it reads the file that it is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from blake3 import blake3
+
+from provenance.errors import ConfigError, FormatError, InputError
+
+DEFAULT_ALGORITHM: Final = "blake3"
+DIGEST_SIZES: Final[dict[str, int]] = {
+    "blake3": 32,
+    "sha256": 32,
+    "sha512": 64,
+    "sha3-256": 32,
+    "blake2b": 64,
+}
+"""Digest size in bytes for each algorithm, in the order in which they are listed to users."""
+
+_HASHLIB_NAMES: Final = {
+    "sha256": "sha256",
+    "sha512": "sha512",
+    "sha3-256": "sha3_256",
+    "blake2b": "blake2b",
+}
+_MULTITHREAD_BYTES: Final = 1 << 20
+_MAX_THREADS: Final = 16
+
+Buffer = bytes | bytearray | memoryview
+"""What a hasher takes: contiguous bytes."""
+
+
+class Hasher(Protocol):
+    """An incremental hash: the part of the hashlib interface that is used here."""
+
+    def update(self, data: Buffer, /) -> object:
+        """Add bytes."""
+
+    def digest(self) -> bytes:
+        """The digest of all bytes so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A content digest together with its algorithm.
+
+    Args:
+        algorithm: A name of the table above.
+        value: The digest, as many bytes as the table says.
+
+    Raises:
+        FormatError: an unknown algorithm, or a value of another size.
+    """
+
+    algorithm: str
+    value: bytes
+
+    def __post_init__(self) -> None:
+        wanted = DIGEST_SIZES.get(self.algorithm)
+        if wanted is None:
+            raise FormatError(
+                f"digest: unknown algorithm {self.algorithm!r}, expected one of {_names()}"
+            )
+        if len(self.value) != wanted:
+            raise FormatError(
+                f"digest: {self.algorithm} has {wanted} bytes, found {len(self.value)}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read ``<algorithm>:<lower-case hex>``, the one form that ``str()`` writes.
+
+        Raises:
+            FormatError: no colon, an unknown algorithm, something other than lower-case
+                hex, or a digest of another size; the message says which.
+        """
+        algorithm, colon, digits = text.partition(":")
+        if not colon:
+            raise FormatError(f"digest: no colon in {text[:80]!r}, expected '<algorithm>:<hex>'")
+        strange = next((char for char in digits if char not in "0123456789abcdef"), None)
+        if strange is not None:
+            raise FormatError(f"digest: found {strange!r}, expected lower-case hex")
+        if len(digits) % 2:
+            raise FormatError(f"digest: odd number of hex digits ({len(digits)})")
+        return cls(algorithm, bytes.fromhex(digits))
+
+
+class HashFactory:
+    """Makes hashers of one algorithm. Immutable, and safe to share between threads.
+
+    Args:
+        algorithm: ``blake3`` (default), ``sha256``, ``sha512``, ``sha3-256`` or ``blake2b``.
+
+    Raises:
+        ConfigError: another algorithm; the key is ``hash_algorithm``.
+    """
+
+    __slots__ = ("_algorithm",)
+
+    def __init__(self, algorithm: str = DEFAULT_ALGORITHM) -> None:
+        if not isinstance(algorithm, str) or algorithm not in DIGEST_SIZES:
+            raise ConfigError("hash_algorithm", f"found {algorithm!r}, expected one of {_names()}")
+        self._algorithm = algorithm
+
+    def __repr__(self) -> str:
+        return f"HashFactory({self._algorithm!r})"
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm's name."""
+        return self._algorithm
+
+    @property
+    def digest_size(self) -> int:
+        """Bytes in a digest."""
+        return DIGEST_SIZES[self._algorithm]
+
+    def new(self, size: int = 0) -> Hasher:
+        """A fresh hasher.
+
+        Args:
+            size: Bytes that are going to be hashed, when known. From 1 MiB on, blake3 uses
+                several threads; the digest is the same.
+        """
+        if self._algorithm == "blake3":
+            hasher: Hasher = blake3(max_threads=_threads(size))
+            return hasher
+        return hashlib.new(_HASHLIB_NAMES[self._algorithm])
+
+    def wrap(self, value: bytes) -> Digest:
+        """A finished hasher's bytes as a `Digest` of this algorithm."""
+        return Digest(self._algorithm, value)
+
+    def digest(self, data: Buffer) -> Digest:
+        """The digest of ``data``: any contiguous buffer, hashed as its bytes lie in memory."""
+        view = memoryview(data)
+        hasher = self.new(view.nbytes)
+        if view.nbytes:  # a view with a 0 in its shape cannot be cast
+            hasher.update(view.cast("B"))
+        return self.wrap(hasher.digest())
+
+    def digest_file(self, path: str | os.PathLike[str]) -> Digest:
+        """The digest of a file's bytes: blake3 by memory mapping, the others as a stream.
+
+        Raises:
+            InputError: the file is missing or cannot be read.
+        """
+        where = Path(path)
+        try:
+            with where.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if self._algorithm == "blake3":
+                    mapped = blake3(max_threads=_threads(size)).update_mmap(where)
+                    return self.wrap(mapped.digest())
+                make: Callable[[], hashlib._Hash] = lambda: hashlib.new(  # noqa: E731
+                    _HASHLIB_NAMES[self._algorithm]
+                )
+                return self.wrap(hashlib.file_digest(file, make).digest())
+        except OSError as error:
+            raise InputError(f"cannot read {str(where)!r}: {error.strerror or error}") from error
+
+
+def _threads(size: int) -> int:
+    """Threads for ``size`` bytes: one per MiB, up to the processors that are there.
+
+    A fixed number and not ``blake3.AUTO``: AUTO uses one thread pool for the whole process,
+    and a child forked after its first use (a pre-forking worker, a data loader) waits for
+    ever on threads that it does not have. A fixed number makes a pool per hasher.
+    """
+    if size < _MULTITHREAD_BYTES:
+        return 1
+    return max(1, min(os.cpu_count() or 1, _MAX_THREADS, size // _MULTITHREAD_BYTES))
+
+
+def _names() -> str:
+    return ", ".join(DIGEST_SIZES)

@@ -1,0 +1,300 @@
+"""Records: one fact about a run as canonical JSON bytes.
+
+FROZEN FORMAT. An auditor must be able to recompute these bytes in ten years:
+nothing here does I/O, reads a clock or draws randomness, and a change of any
+byte needs a new ``v``.
+
+A record is the RFC 8785 (JSON Canonicalization Scheme) serialisation of::
+
+    {"body": {...}, "epoch": int|null, "kind": str, "producer": 32 hex, "rank": int,
+     "run": UUID, "salt": 64 hex, "seq": int, "ts": "YYYY-MM-DDTHH:MM:SS.ffffffZ", "v": 1}
+
+Its digest is the SHA-256 of those bytes. ``salt`` keeps a withheld body from
+being guessed from its digest; it is ``HMAC-SHA256(salt key, producer || seq)``
+with ``seq`` as eight big-endian bytes, so that shipping twice gives the same
+bytes.
+
+Canonical JSON has neither NaN nor integers beyond 2**53: :func:`normalise`
+writes a non-finite number as ``"NaN"``, ``"Infinity"`` or ``"-Infinity"`` and a
+larger integer as a decimal string.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import rfc8785
+
+from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
+
+RECORD_VERSION = 1
+MAX_RECORD_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 32
+MAX_SAFE_INTEGER = 2**53 - 1
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Kind(StrEnum):
+    """What a record states. The first nine are leaves of the run tree."""
+
+    DATA_TRAIN = "data.train"
+    DATA_TEST = "data.test"
+    ARCHITECTURE = "model.architecture"
+    WEIGHTS = "model.weights"
+    CONFIG = "config"
+    STATE = "state"
+    METRICS = "metrics"
+    PRIVACY = "privacy"
+    RESULTS = "results"
+    SEAL = "run.seal"
+    """Control: compute the run root now; body ``{"phase", "epoch", "anchor"}``."""
+    RUN_END = "run.end"
+    """Control: this producer is done; body ``{"events", "reason"}``."""
+    GAP = "gap"
+    """Control: events were dropped; body ``{"dropped", "reason"}``."""
+
+    @property
+    def is_leaf(self) -> bool:
+        """True where the record is a leaf of the run tree."""
+        return self not in CONTROL_KINDS
+
+    @property
+    def is_epoch(self) -> bool:
+        """True where the record belongs to an epoch."""
+        return self in EPOCH_KINDS
+
+
+CONTROL_KINDS = frozenset({Kind.SEAL, Kind.RUN_END, Kind.GAP})
+EPOCH_KINDS = frozenset({Kind.STATE, Kind.METRICS, Kind.PRIVACY})
+
+
+class Phase(StrEnum):
+    """When a run root is taken."""
+
+    BEFORE = "before"
+    CHECKPOINT = "checkpoint"
+    AFTER = "after"
+
+
+def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
+    """Map Python values to JSON that RFC 8785 can serialise.
+
+    Numbers that carry an ``item()`` method (NumPy and torch scalars) become
+    Python numbers.
+
+    Raises:
+        InputError: A value without a JSON form, or nesting deeper than 32; names its path.
+    """
+    if depth > MAX_DEPTH:
+        raise InputError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, int):
+        number = int(value)
+        return number if abs(number) <= MAX_SAFE_INTEGER else str(number)
+    if isinstance(value, float):
+        return _number(float(value))
+    if isinstance(value, Mapping):
+        result: dict[str, Json] = {}
+        for key, inner in value.items():
+            if not isinstance(key, str | int | float | bool) and key is not None:
+                raise InputError(f"{where}: key of type {type(key).__name__}, expected a string")
+            name = normalise(str(key))
+            assert isinstance(name, str)
+            if name in result:
+                raise InputError(f"{where}: two keys that both read {name!r}")
+            result[name] = normalise(inner, f"{where}.{name}", depth + 1)
+        return result
+    if isinstance(value, list | tuple):
+        return [normalise(v, f"{where}[{i}]", depth + 1) for i, v in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return sorted((normalise(v, where, depth + 1) for v in value), key=repr)
+    for method in ("item", "tolist"):
+        convert = getattr(value, method, None)
+        if callable(convert):
+            try:
+                plain = convert()
+            except (TypeError, ValueError, RuntimeError):
+                continue
+            if type(plain) is not type(value):
+                return normalise(plain, where, depth + 1)
+    raise InputError(
+        f"{where}: found a value of type {type(value).__name__}, "
+        "expected numbers, strings, lists or mappings"
+    )
+
+
+def _number(value: float) -> Json:
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def canonical_json(value: object) -> bytes:
+    """RFC 8785 bytes of a JSON value.
+
+    Raises:
+        InputError: The value has no canonical form.
+    """
+    try:
+        return rfc8785.dumps(value)  # type: ignore[arg-type]
+    except rfc8785.CanonicalizationError as error:
+        raise InputError(f"no canonical JSON: {error}") from error
+
+
+def timestamp(ns: int) -> str:
+    """RFC 3339 UTC text with microseconds of a Unix time in nanoseconds."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def salt_for(salt_key: bytes, producer: bytes, seq: int) -> bytes:
+    """``HMAC-SHA256(salt_key, producer || seq)``, 32 bytes; ``seq`` as 8 bytes big-endian."""
+    return hmac.new(salt_key, producer + seq.to_bytes(8, "big"), hashlib.sha256).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One fact about a run.
+
+    Attributes:
+        run: Run id, a UUIDv7.
+        producer: 16 bytes that name the emitting process.
+        seq: Position in the producer's sequence, from 0.
+        salt: 32 bytes.
+        body: JSON object; numbers only as RFC 8785 can write them.
+    """
+
+    run: UUID
+    kind: Kind
+    epoch: int | None
+    rank: int
+    producer: bytes
+    seq: int
+    ts: str
+    salt: bytes
+    body: dict[str, Json]
+
+    def encode(self) -> bytes:
+        """Canonical bytes.
+
+        Raises:
+            TooLargeError: Over 8 MiB.
+            InputError: The body has no canonical form.
+        """
+        data = canonical_json(
+            {
+                "v": RECORD_VERSION,
+                "run": str(self.run),
+                "kind": self.kind.value,
+                "epoch": self.epoch,
+                "rank": self.rank,
+                "producer": self.producer.hex(),
+                "seq": self.seq,
+                "ts": self.ts,
+                "salt": self.salt.hex(),
+                "body": self.body,
+            }
+        )
+        if len(data) > MAX_RECORD_BYTES:
+            raise TooLargeError(f"record of {len(data)} bytes, at most {MAX_RECORD_BYTES}")
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Record:
+        """Read canonical bytes.
+
+        Raises:
+            TooLargeError: Over 8 MiB.
+            UnknownVersionError: ``v`` is not 1.
+            FormatError: Not JSON, a field missing, unknown or of the wrong type, or not
+                in canonical form.
+        """
+        if len(data) > MAX_RECORD_BYTES:
+            raise TooLargeError(f"record of {len(data)} bytes, at most {MAX_RECORD_BYTES}")
+        try:
+            raw: Any = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"record is not JSON: {error}") from error
+        if not isinstance(raw, dict):
+            raise FormatError(f"record is a JSON {type(raw).__name__}, expected an object")
+        if raw.get("v") != RECORD_VERSION:
+            raise UnknownVersionError(f"record version {raw.get('v')!r}, expected {RECORD_VERSION}")
+        record = cls._from_fields(raw)
+        try:
+            canonical = record.encode()
+        except InputError as error:
+            raise FormatError(f"record: {error}") from error
+        if canonical != data:
+            raise FormatError("record is not in canonical form (RFC 8785)")
+        return record
+
+    @classmethod
+    def _from_fields(cls, raw: dict[str, Any]) -> Record:
+        extra = sorted(raw.keys() - _FIELDS.keys())
+        if extra:
+            raise FormatError(f"record: unknown field {extra[0]!r}")
+        for name, types in _FIELDS.items():
+            if name not in raw:
+                raise FormatError(f"record: field {name!r} is missing")
+            if not isinstance(raw[name], types) or isinstance(raw[name], bool):
+                raise FormatError(f"record: field {name!r} is a {type(raw[name]).__name__}")
+        try:
+            return cls(
+                run=UUID(raw["run"]),
+                kind=Kind(raw["kind"]),
+                epoch=raw["epoch"],
+                rank=raw["rank"],
+                producer=_hex(raw["producer"], 16, "producer"),
+                seq=raw["seq"],
+                ts=raw["ts"],
+                salt=_hex(raw["salt"], 32, "salt"),
+                body=raw["body"],
+            )
+        except ValueError as error:
+            raise FormatError(f"record: {error}") from error
+
+    @property
+    def order(self) -> tuple[str, str, int]:
+        """Tie-break among records of one slot and rank: ``(ts, producer, seq)``."""
+        return (self.ts, self.producer.hex(), self.seq)
+
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "v": (int,),
+    "run": (str,),
+    "kind": (str,),
+    "epoch": (int, type(None)),
+    "rank": (int,),
+    "producer": (str,),
+    "seq": (int,),
+    "ts": (str,),
+    "salt": (str,),
+    "body": (dict,),
+}
+
+
+def _hex(text: str, size: int, name: str) -> bytes:
+    value = bytes.fromhex(text)
+    if len(value) != size or text != value.hex():
+        raise FormatError(f"record: {name} must be {2 * size} lower-case hex digits")
+    return value
+
+
+def record_digest(data: bytes) -> bytes:
+    """SHA-256 of a record's canonical bytes, 32 bytes: what enters the run tree."""
+    return hashlib.sha256(data).digest()

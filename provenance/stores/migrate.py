@@ -1,0 +1,69 @@
+"""Schema revisions: bring a database up to date, once, however many processes start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from provenance.errors import ConfigError
+from provenance.stores.schema import REVISIONS, metadata
+from provenance.stores.sql_errors import KEY
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision a database is at; None where it was never migrated."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def is_current(connection: Connection, label: str) -> bool:
+    """Whether the database is at the revision this release needs.
+
+    Raises:
+        ConfigError: It is newer than this release.
+    """
+    return _known_revision(connection, label) == REVISIONS[-1]
+
+
+def stale(label: str) -> ConfigError:
+    """What to raise where a database must not be migrated, but would have to be."""
+    return ConfigError(KEY, f"{label} is not at schema revision {REVISIONS[-1]}: migrate it first")
+
+
+def bring_up_to_date(connection: Connection, label: str) -> None:
+    """Upgrade inside the caller's exclusive transaction; alembic is loaded only if needed.
+
+    Raises:
+        ConfigError: The database is newer than this release, or holds tables of others
+            under our names.
+    """
+    found = _known_revision(connection, label)
+    if found == REVISIONS[-1]:
+        return
+    if found is None:
+        foreign = metadata.tables.keys() & set(inspect(connection).get_table_names())
+        if foreign:
+            raise ConfigError(
+                KEY, f"{label} has a table {min(foreign)} that is not ours; use an empty database"
+            )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    command.upgrade(config, "head")
+
+
+def _known_revision(connection: Connection, label: str) -> str | None:
+    found = revision_of(connection)
+    if found is not None and found not in REVISIONS:
+        raise ConfigError(
+            KEY,
+            f"{label} has schema revision {found}, newer than this release knows "
+            f"({REVISIONS[-1]}): upgrade ml-provenance",
+        )
+    return found

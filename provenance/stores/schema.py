@@ -1,0 +1,265 @@
+"""The tables of the system of record. Constraints are the promises.
+
+* One value per ``(run, producer, seq)``; one ledger entry per index and per
+  ``(run, phase, epoch)``; one root per ledger size.
+* An anchor's root is the root of the head at its size; one anchor per ``(network, size)``.
+* A transaction id belongs to one version. A nonce of a key belongs to one anchor: row
+  ``(network, key, nonce)`` of ``nonces`` names it, and a version can only refer to a nonce
+  that its own anchor holds.
+
+Tables are changed by a new file in ``migrations/versions`` and a new entry at the end of
+:data:`REVISIONS`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    Uuid,
+)
+
+from provenance.core.records import Json
+
+REVISIONS: Final = ("0001",)
+"""Every schema revision this release knows, oldest first; the last is the one it needs."""
+
+NO_EPOCH: Final = -1
+"""An absent epoch in ``ledger_entries``: NULLs would not collide in a UNIQUE constraint."""
+
+MAX_INTEGER: Final = 2**63 - 1
+
+
+class FreeText(TypeDecorator[str]):
+    """Text that somebody else wrote: PostgreSQL takes no NUL, and neither engine takes
+    a lone surrogate, so both become replacement characters."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+class JsonText(TypeDecorator[Mapping[str, Json]]):
+    """A JSON object as ASCII text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Mapping[str, Json] | None, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(dict(value), sort_keys=True)
+
+    def process_result_value(
+        self, value: str | None, dialect: Dialect
+    ) -> Mapping[str, Json] | None:
+        if value is None:
+            return None
+        result: dict[str, Json] = json.loads(value)
+        return result
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _size(column: str, size: int) -> CheckConstraint:
+    return CheckConstraint(f"length({column}) = {size}", name=f"{column}_size")
+
+
+def _at_least(column: str, least: int) -> CheckConstraint:
+    return CheckConstraint(f"{column} >= {least}", name=f"{column}_range")
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", Uuid, primary_key=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("state", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("sealed_at", Double),
+    Column("incomplete", FreeText),
+    CheckConstraint("state IN ('open', 'sealed')", name="state"),
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("producer", LargeBinary, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("epoch", BigInteger),
+    Column("rank", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("stored_at", Double, nullable=False),
+    _size("producer", 16),
+    _size("digest", 32),
+    _at_least("seq", 0),
+)
+Index(None, records.c.run, records.c.kind)
+
+equivocations = Table(
+    "equivocations",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("producer", LargeBinary, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    _size("digest", 32),
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("run", Uuid),
+    Column("reason", FreeText, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("parked_at", Double, nullable=False),
+    _size("id", 64),
+)
+Index(None, parked.c.run)
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("entry", BigInteger, primary_key=True, autoincrement=False),
+    Column("run", Uuid, ForeignKey(runs.c.run), nullable=False),
+    Column("phase", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("anchor", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("run", "phase", "epoch"),
+    _size("root", 32),
+    _at_least("entry", 0),
+    _at_least("epoch", NO_EPOCH),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("frontier", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("size", "root"),
+    _size("root", 32),
+    _at_least("size", 0),
+)
+
+anchors = Table(
+    "anchors",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("network", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", Double, nullable=False),
+    Column("lease_owner", String),
+    Column("lease_until", Double),
+    Column("reason", FreeText),
+    Column("version_id", BigInteger),
+    Column("height", BigInteger),
+    Column("depth", BigInteger, nullable=False),
+    Column("block_time", Double),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("network", "size"),
+    UniqueConstraint("id", "network"),
+    ForeignKeyConstraint(["size", "root"], [heads.c.size, heads.c.root]),
+)
+Index(None, anchors.c.network, anchors.c.state, anchors.c.next_attempt_at)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("network", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("nonce", BigInteger, primary_key=True, autoincrement=False),
+    Column("anchor_id", BigInteger, ForeignKey(anchors.c.id), nullable=False),
+    UniqueConstraint("network", "key", "nonce", "anchor_id"),
+    _at_least("nonce", 0),
+)
+
+anchor_versions = Table(
+    "anchor_versions",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("anchor_id", BigInteger, nullable=False),
+    Column("network", String, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("transaction_id", String, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("key", String, nullable=False),
+    Column("nonce", BigInteger),
+    Column("fee", BigInteger, nullable=False),
+    Column("detail", JsonText, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("sent_at", Double),
+    UniqueConstraint("network", "transaction_id"),
+    ForeignKeyConstraint(["anchor_id", "network"], [anchors.c.id, anchors.c.network]),
+    ForeignKeyConstraint(
+        ["network", "key", "nonce", "anchor_id"],
+        [nonces.c.network, nonces.c.key, nonces.c.nonce, nonces.c.anchor_id],
+    ),
+)
+Index(None, anchor_versions.c.anchor_id)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("entry", BigInteger, ForeignKey(ledger_entries.c.entry), primary_key=True),
+    Column("anchor_id", BigInteger, ForeignKey(anchors.c.id), primary_key=True),
+    Column("network", String, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+Index(None, receipts.c.anchor_id)
+
+networks = Table(
+    "networks",
+    metadata,
+    Column("network", String, primary_key=True),
+    Column("identity", JsonText, nullable=False),
+    Column("paused", FreeText),
+    Column("checked_at", Double, nullable=False),
+)

@@ -1,0 +1,230 @@
+"""The system of record on SQLite or PostgreSQL.
+
+Life of a write: :meth:`SqlStore.transaction` takes the one writer's place (``BEGIN
+IMMEDIATE`` on SQLite, a transaction-level advisory lock on PostgreSQL), runs the block, and
+commits with the database's full durability (SQLite: WAL with ``synchronous=FULL``). An
+exception, or any database error inside the block even when it was caught, rolls all of it
+back. A snapshot sees one state of the database and waits for no writer.
+
+A store MAY be used by many threads, and on both sides of a fork: the child opens its own
+connections and MUST NOT touch those of the parent. A block that was open across the fork
+belongs to the parent.
+
+``sqlite://`` is a database in memory on one connection, for tests: transactions and
+snapshots take turns, and a forked child cannot use it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Engine, exc, text
+
+from provenance.errors import StoreUnavailable, UsageError
+from provenance.ports import LedgerTx
+from provenance.stores.migrate import bring_up_to_date, is_current, stale
+from provenance.stores.sql_engine import make_engine, parse_url, url_label
+from provenance.stores.sql_errors import translated
+from provenance.stores.sql_ledger import LedgerPart
+from provenance.stores.sql_outbox import OutboxPart
+from provenance.stores.sql_records import RecordsPart
+
+WRITER_LOCK: Final = 0x4D4C5031
+"""Key of the PostgreSQL advisory lock that serialises writers: ``MLP1`` in ASCII."""
+
+_stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
+_of_the_parent: list[object] = []
+"""Held so that a forked child never closes a connection that its parent still uses."""
+
+
+class SqlTx(RecordsPart, LedgerPart, OutboxPart):
+    """One transaction or snapshot; see :class:`provenance.ports.LedgerTx`."""
+
+
+class SqlStore:
+    """A database by URL: ``sqlite:///path``, ``sqlite://`` or ``postgresql://...``.
+
+    Args:
+        url: As in ``database_url``.
+        wait_s: How long a writer waits for its turn, or for a connection, before
+            StoreUnavailable.
+
+    Raises:
+        ConfigError: The URL, or the place it names, cannot be used.
+        MissingExtraError: The driver is not installed.
+        StoreUnavailable: The folder of the database cannot be made.
+    """
+
+    def __init__(self, url: str, *, wait_s: float = 30.0) -> None:
+        self._url = parse_url(url)
+        self._wait_s = wait_s
+        self.label = url_label(self._url)
+        self.in_memory = self._url.database in (None, "", ":memory:") and self._sqlite
+        self._engine: Engine | None = make_engine(self._url, wait_s)
+        self._mine = threading.local()
+        self._one_connection = threading.Lock()
+        _stores.add(self)
+
+    @classmethod
+    def open(cls, url: str, *, migrate: bool = True, wait_s: float = 30.0) -> SqlStore:
+        """A store whose schema is the one this release needs.
+
+        With ``migrate`` an older or empty database is brought up to date first; that is
+        safe in several processes at once.
+
+        Raises:
+            ConfigError: The database is newer than this release, or (without ``migrate``)
+                older, or it is no database of this project.
+            StoreUnavailable: It cannot be reached.
+        """
+        store = cls(url, wait_s=wait_s)
+        try:
+            with store._begun(write=False) as connection, translated(store.label):
+                current = is_current(connection, store.label)
+            if not current and not migrate:
+                raise stale(store.label)
+            if not current:
+                with store.exclusive() as connection:
+                    bring_up_to_date(connection, store.label)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file; None in memory and on PostgreSQL."""
+        return Path(self._url.database) if self._sqlite and self._url.database else None
+
+    @property
+    def _sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def transaction(self) -> Iterator[LedgerTx]:
+        """A write transaction, serialised against every other writer.
+
+        Raises:
+            StoreUnavailable: No connection, or no turn within ``wait_s``.
+            UsageError: This thread already has one open.
+        """
+        with self._begun(write=True) as connection, self._committed(connection):
+            tx = SqlTx(connection, self.label, writable=True)
+            try:
+                yield tx
+            finally:
+                tx.end()
+            if tx.failed is not None:
+                raise tx.failed
+
+    @contextmanager
+    def snapshot(self) -> Iterator[LedgerTx]:
+        """A read-only transaction that never waits for a writer (in memory it does).
+
+        Raises:
+            StoreUnavailable: No connection.
+        """
+        with self._begun(write=False) as connection:
+            tx = SqlTx(connection, self.label, writable=False)
+            try:
+                yield tx
+            finally:
+                tx.end()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Connection]:
+        """A write transaction as a bare connection: for migrations."""
+        with self._begun(write=True) as connection, self._committed(connection):
+            with translated(self.label):
+                yield connection
+
+    def close(self) -> None:
+        """Close all idle connections. A later call opens new ones."""
+        if self._engine is not None:
+            with translated(self.label):
+                self._engine.dispose()
+
+    @contextmanager
+    def _begun(self, write: bool) -> Iterator[Connection]:
+        with self._turn(write):
+            if self._engine is None:
+                raise StoreUnavailable(f"{self.label} is in another process: it was forked")
+            process = os.getpid()
+            with translated(self.label):
+                connection = self._engine.connect()
+            try:
+                with translated(self.label):
+                    self._begin(connection, write)
+                yield connection
+            finally:
+                if os.getpid() != process:
+                    _of_the_parent.append(connection)
+                else:
+                    # A connection that cannot roll back is dropped from the pool by close().
+                    with suppress(exc.SQLAlchemyError):
+                        connection.close()
+
+    def _begin(self, connection: Connection, write: bool) -> None:
+        if self._sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        elif write:
+            milliseconds = int(self._wait_s * 1000)
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+        else:
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    @contextmanager
+    def _committed(self, connection: Connection) -> Iterator[None]:
+        process = os.getpid()
+        yield
+        if os.getpid() != process:
+            raise StoreUnavailable(f"{self.label}: the process was forked inside a transaction")
+        with translated(self.label):
+            connection.commit()
+
+    @contextmanager
+    def _turn(self, write: bool) -> Iterator[None]:
+        """One writer per thread; in memory also one user of the connection at a time."""
+        if getattr(self._mine, "open", False) and (write or self.in_memory):
+            raise UsageError("this thread already has a transaction open")
+        mine, lock = self._mine, self._one_connection
+        nested = getattr(mine, "open", False)
+        if self.in_memory and not lock.acquire(timeout=self._wait_s):
+            raise StoreUnavailable(f"{self.label} is in use by another thread")
+        mine.open = nested or write or self.in_memory
+        try:
+            yield
+        finally:
+            mine.open = nested
+            if self.in_memory:
+                lock.release()
+
+    def _after_fork(self) -> None:
+        _of_the_parent.append(self._engine)
+        self._engine = None if self.in_memory else make_engine(self._url, self._wait_s)
+        self._mine = threading.local()
+        self._one_connection = threading.Lock()
+
+
+def migrate(url: str) -> None:
+    """Bring the database at ``url`` to the schema this release needs, and close it.
+
+    Raises:
+        ConfigError, MissingExtraError, StoreUnavailable: As :meth:`SqlStore.open`.
+    """
+    SqlStore.open(url).close()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,130 @@
+"""URL to engine: the settings of each database, and nothing that knows the tables."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Engine, StaticPool, create_engine, event, exc, make_url
+
+from provenance.errors import ConfigError, MissingExtraError, StoreUnavailable
+from provenance.stores.sql_errors import KEY
+
+_EXPECTED: Final = "expected sqlite:///<path> or postgresql://<user>@<host>/<database>"
+_POSTGRES: Final = ("postgres", "postgresql", "postgresql+psycopg")
+_SQLITE: Final = ("sqlite", "sqlite+pysqlite")
+_KEEPALIVE: Final[dict[str, object]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "ml-provenance",
+}
+
+
+def parse_url(url: str) -> URL:
+    """The URL with the driver this project uses.
+
+    Raises:
+        ConfigError: It is none, or of another kind of database. Never shows a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigError(KEY, f"found no database URL, {_EXPECTED}") from None
+    if parsed.drivername in _POSTGRES:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in _SQLITE:
+        raise ConfigError(KEY, f"found {parsed.drivername}://, {_EXPECTED}")
+    if parsed.host or parsed.query or (parsed.database or "").startswith("file:"):
+        raise ConfigError(KEY, f"found an SQLite URL with more than a path, {_EXPECTED}")
+    return parsed.set(drivername="sqlite")
+
+
+def url_label(url: URL) -> str:
+    """How messages name the database: without user and password."""
+    if url.get_backend_name() == "sqlite":
+        return f"database {url.database or ':memory:'}"
+    port = f":{url.port}" if url.port else ""
+    return f"database {url.database or ''} at {url.host or 'localhost'}{port}"
+
+
+def make_engine(url: URL, wait_s: float) -> Engine:
+    """An engine; it connects at first use.
+
+    Raises:
+        ConfigError, StoreUnavailable: The folder or file of an SQLite database cannot be made.
+        MissingExtraError: psycopg is not installed.
+    """
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, wait_s)
+    try:
+        return create_engine(
+            url,
+            connect_args={k: v for k, v in _KEEPALIVE.items() if k not in url.query},
+            pool_pre_ping=True,
+            pool_timeout=wait_s,
+            hide_parameters=True,
+        )
+    except ImportError:
+        raise MissingExtraError("psycopg", "postgres") from None
+
+
+def _sqlite_engine(url: URL, wait_s: float) -> Engine:
+    options: dict[str, Any] = {"hide_parameters": True}
+    on_disk = url.database not in (None, "", ":memory:")
+    if on_disk:
+        assert url.database is not None
+        _make_file(Path(url.database))
+        options |= {"pool_timeout": wait_s, "connect_args": {"timeout": wait_s}}
+    else:
+        options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    engine = create_engine(url, **options)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        connection.isolation_level = None  # BEGIN and COMMIT are ours, not the driver's
+        if on_disk:
+            _use_wal(connection, wait_s)
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+def _make_file(path: Path) -> None:
+    """The folder, and an empty file that only its owner reads (SQLite's side files follow)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        problem = f"{path} cannot be opened: {error.strerror}"
+        if isinstance(
+            error, PermissionError | NotADirectoryError | FileExistsError | IsADirectoryError
+        ):
+            raise ConfigError(KEY, problem) from error
+        raise StoreUnavailable(f"database {problem}") from error
+
+
+def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
+    """WAL is a property of the file; the switch ignores the busy timeout."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            if _journal_mode(connection, "") == "wal" or _journal_mode(connection, "=WAL") == "wal":
+                return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            raise ConfigError(KEY, "SQLite cannot use WAL here; use a local disk or PostgreSQL")
+
+
+def _journal_mode(connection: sqlite3.Connection, change: str) -> str:
+    return str(connection.execute(f"PRAGMA journal_mode{change}").fetchone()[0])

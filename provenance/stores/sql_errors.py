@@ -1,0 +1,81 @@
+"""Database errors, translated once: nothing of SQLAlchemy, sqlite3 or psycopg passes here.
+
+=========================================  ==========================================
+found                                      raised
+=========================================  ==========================================
+locked, refused, disconnected, full,       StoreUnavailable (retryable)
+read-only, no free connection
+a constraint is violated                   IntegrityError
+a value that a column cannot hold          InputError
+not a database, or without our tables      ConfigError naming ``database_url``
+=========================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import exc
+
+from provenance.errors import (
+    ConfigError,
+    InputError,
+    IntegrityError,
+    ProvenanceError,
+    StoreUnavailable,
+)
+
+KEY = "database_url"
+_UNDEFINED_TABLE = "42P01"
+_THIRD_PARTY = (exc.SQLAlchemyError, OverflowError, UnicodeError, sqlite3.Error)
+
+
+@contextmanager
+def translated(label: str) -> Iterator[None]:
+    """Raise what the block raises, in this project's words.
+
+    Args:
+        label: How messages name the database; without credentials.
+    """
+    try:
+        yield
+    except _THIRD_PARTY as error:
+        raise translate(error, label) from error
+
+
+def translate(error: Exception, label: str) -> ProvenanceError:
+    """The error of this project that a database error stands for."""
+    cause = error.orig if isinstance(error, exc.StatementError) and error.orig else error
+    said = _first_line(cause)
+    if _without_tables(cause, said):
+        return ConfigError(
+            KEY, f"{label} lacks tables of this release: it was not migrated ({said})"
+        )
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_NOTADB:
+            return ConfigError(KEY, f"{label} is not a database, expected an SQLite file")
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreUnavailable(f"{label} is locked by another process")
+    if isinstance(error, exc.IntegrityError):
+        return IntegrityError(f"{label}: {said}")
+    if isinstance(error, exc.TimeoutError):
+        return StoreUnavailable(f"{label}: no free connection in time")
+    if isinstance(error, exc.DataError | OverflowError | UnicodeError) or (
+        isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
+    ):
+        return InputError(f"{label} cannot hold a value: {said}")
+    return StoreUnavailable(f"{label}: {said}")
+
+
+def _without_tables(cause: BaseException, said: str) -> bool:
+    if isinstance(cause, sqlite3.OperationalError):
+        return said.startswith("no such table")
+    return getattr(cause, "sqlstate", None) == _UNDEFINED_TABLE
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,135 @@
+"""Ledger entries, heads and receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, delete, func, insert, select
+
+from provenance.core.records import Phase
+from provenance.errors import EquivocationError, InputError
+from provenance.ports import HeadRow, LedgerEntry, ReceiptRow
+from provenance.stores.schema import MAX_INTEGER, NO_EPOCH, heads, ledger_entries, receipts
+from provenance.stores.sql_session import Session
+
+
+class LedgerPart(Session):
+    """The append-only log: nothing here updates or deletes an entry or a head."""
+
+    def append_entry(
+        self, run: UUID, phase: Phase, epoch: int | None, root: bytes, anchor: bool, now: float
+    ) -> LedgerEntry:
+        if epoch is not None and not 0 <= epoch <= MAX_INTEGER:
+            raise InputError(f"epoch {epoch}, expected 0 to {MAX_INTEGER}")
+        stored_epoch = NO_EPOCH if epoch is None else epoch
+        there = self._read(
+            select(ledger_entries).where(
+                ledger_entries.c.run == run,
+                ledger_entries.c.phase == phase.value,
+                ledger_entries.c.epoch == stored_epoch,
+            )
+        ).one_or_none()
+        if there is not None:
+            return _entry(there)
+        highest = self._read(select(func.max(ledger_entries.c.entry))).scalar()
+        index = 0 if highest is None else int(highest) + 1
+        self._write(
+            insert(ledger_entries).values(
+                entry=index,
+                run=run,
+                phase=phase.value,
+                epoch=stored_epoch,
+                root=root,
+                anchor=anchor,
+                created_at=now,
+            )
+        )
+        return LedgerEntry(index, run, phase, epoch, root, anchor, now)
+
+    def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
+        query = select(ledger_entries).order_by(ledger_entries.c.entry)
+        if run is not None:
+            query = query.where(ledger_entries.c.run == run)
+        return [_entry(row) for row in self._read(query)]
+
+    def entry_roots(self, size: int | None = None) -> Sequence[bytes]:
+        query = select(ledger_entries.c.root).order_by(ledger_entries.c.entry)
+        if size is not None:
+            query = query.where(ledger_entries.c.entry < size)
+        return [bytes(root) for root in self._read(query).scalars()]
+
+    def add_head(self, head: HeadRow) -> None:
+        """The first head at a size stands; EquivocationError for another root."""
+        there = self.head(head.size)
+        if there is None:
+            self._write(
+                insert(heads).values(
+                    size=head.size,
+                    root=head.root,
+                    note=head.note,
+                    frontier=head.frontier,
+                    created_at=head.created_at,
+                )
+            )
+        elif there.root != head.root:
+            raise EquivocationError(
+                f"ledger size {head.size} has root {there.root.hex()}, not {head.root.hex()}"
+            )
+
+    def head(self, size: int | None = None) -> HeadRow | None:
+        query = select(heads).order_by(heads.c.size.desc()).limit(1)
+        if size is not None:
+            query = query.where(heads.c.size == size)
+        row = self._read(query).one_or_none()
+        return None if row is None else _head(row)
+
+    def heads(self) -> Sequence[HeadRow]:
+        """By size."""
+        return [_head(row) for row in self._read(select(heads).order_by(heads.c.size))]
+
+    def add_receipt(self, receipt: ReceiptRow) -> None:
+        statement = self._upsert(receipts).values(
+            entry=receipt.index,
+            anchor_id=receipt.anchor_id,
+            network=receipt.network,
+            document=receipt.document,
+            created_at=receipt.created_at,
+        )
+        self._write(
+            statement.on_conflict_do_update(
+                index_elements=[receipts.c.entry, receipts.c.anchor_id],
+                set_={
+                    "network": statement.excluded.network,
+                    "document": statement.excluded.document,
+                    "created_at": statement.excluded.created_at,
+                },
+            )
+        )
+
+    def delete_receipts(self, anchor_id: int) -> None:
+        self._write(delete(receipts).where(receipts.c.anchor_id == anchor_id))
+
+    def receipts(self, run: UUID) -> Sequence[ReceiptRow]:
+        rows = self._read(
+            select(receipts)
+            .join(ledger_entries, ledger_entries.c.entry == receipts.c.entry)
+            .where(ledger_entries.c.run == run)
+            .order_by(receipts.c.entry, receipts.c.network, receipts.c.anchor_id)
+        )
+        return [
+            ReceiptRow(row.entry, row.anchor_id, row.network, row.document, row.created_at)
+            for row in rows
+        ]
+
+
+def _entry(row: Row[Any]) -> LedgerEntry:
+    epoch = None if row.epoch == NO_EPOCH else row.epoch
+    return LedgerEntry(
+        row.entry, row.run, Phase(row.phase), epoch, row.root, row.anchor, row.created_at
+    )
+
+
+def _head(row: Row[Any]) -> HeadRow:
+    return HeadRow(row.size, row.root, row.note, row.frontier, row.created_at)

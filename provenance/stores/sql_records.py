@@ -1,0 +1,218 @@
+"""Runs, records, equivocations and parked batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, func, insert, select, update
+
+from provenance.core.records import Kind
+from provenance.errors import InputError, UnknownRunError
+from provenance.ports import Equivocation, Inserted, Parked, RunRow, StoredRecord
+from provenance.stores import schema
+from provenance.stores.schema import MAX_INTEGER
+from provenance.stores.sql_session import Session
+
+_Key = tuple[UUID, bytes, int]
+_STRETCH_GAP: Final = 64
+"""Two known sequence numbers this close are looked up in one range."""
+
+
+class RecordsPart(Session):
+    """What ingest writes."""
+
+    def run(self, run: UUID) -> RunRow | None:
+        row = self._read(select(schema.runs).where(schema.runs.c.run == run)).one_or_none()
+        return None if row is None else _run(row)
+
+    def runs(self) -> Sequence[RunRow]:
+        rows = self._read(select(schema.runs).order_by(schema.runs.c.created_at, schema.runs.c.run))
+        return [_run(row) for row in rows]
+
+    def add_run(self, run: UUID, public_key: bytes, now: float) -> RunRow:
+        self._write(
+            self._upsert(schema.runs)
+            .values(run=run, public_key=public_key, state="open", created_at=now)
+            .on_conflict_do_nothing()
+        )
+        row = self.run(run)
+        assert row is not None
+        return row
+
+    def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None:
+        """The first seal stands. Raises UnknownRunError."""
+        sealed = self._write(
+            update(schema.runs)
+            .where(schema.runs.c.run == run, schema.runs.c.state == "open")
+            .values(state="sealed", sealed_at=now, incomplete=incomplete)
+        )
+        if not sealed.rowcount and self.run(run) is None:
+            raise UnknownRunError(f"no run {run} in the database")
+
+    def insert_record(self, record: StoredRecord, now: float) -> Inserted:
+        return self.insert_records([record], now)[0]
+
+    def insert_records(self, records: Sequence[StoredRecord], now: float) -> list[Inserted]:
+        known = self._digests(records)
+        outcome: list[Inserted] = []
+        new: list[dict[str, Any]] = []
+        for record in records:
+            key = (record.run, record.producer, record.seq)
+            digest = known.get(key)
+            if digest is not None:
+                same = digest == record.digest
+                outcome.append(Inserted.DUPLICATE if same else Inserted.CONFLICT)
+                continue
+            known[key] = record.digest
+            outcome.append(Inserted.NEW)
+            new.append(
+                {
+                    "run": record.run,
+                    "producer": record.producer,
+                    "seq": record.seq,
+                    "kind": record.kind.value,
+                    "epoch": record.epoch,
+                    "rank": record.rank,
+                    "digest": record.digest,
+                    "data": record.data,
+                    "stored_at": now,
+                }
+            )
+        if new:
+            self._write(insert(schema.records), new)
+        return outcome
+
+    def _digests(self, batch: Sequence[StoredRecord]) -> dict[_Key, bytes]:
+        """Stored digests of the batch's keys, and of some of their neighbours."""
+        wanted: dict[tuple[UUID, bytes], list[int]] = {}
+        for record in batch:
+            if not 0 <= record.seq <= MAX_INTEGER:
+                raise InputError(f"record: seq {record.seq}, expected 0 to {MAX_INTEGER}")
+            wanted.setdefault((record.run, record.producer), []).append(record.seq)
+        found: dict[_Key, bytes] = {}
+        for (run, producer), seqs in wanted.items():
+            for first, last in _stretches(sorted(seqs)):
+                rows = self._read(
+                    select(schema.records.c.seq, schema.records.c.digest).where(
+                        schema.records.c.run == run,
+                        schema.records.c.producer == producer,
+                        schema.records.c.seq.between(first, last),
+                    )
+                )
+                found.update({(run, producer, seq): digest for seq, digest in rows})
+        return found
+
+    def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
+        query = select(schema.records).where(schema.records.c.run == run)
+        if kinds is not None:
+            query = query.where(schema.records.c.kind.in_([kind.value for kind in kinds]))
+        rows = self._read(query.order_by(schema.records.c.producer, schema.records.c.seq))
+        return [
+            StoredRecord(
+                row.run, row.producer, row.seq, Kind(row.kind), row.epoch, row.rank, row.digest,
+                row.data,
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def contiguous(self, run: UUID) -> Mapping[bytes, tuple[int, int]]:
+        counted = self._read(
+            select(schema.records.c.producer, func.count(), func.max(schema.records.c.seq))
+            .where(schema.records.c.run == run)
+            .group_by(schema.records.c.producer)
+        )
+        result: dict[bytes, tuple[int, int]] = {}
+        for producer, count, highest in counted.all():
+            full = count == highest + 1
+            upto = count if full else self._first_hole(run, producer)
+            result[producer] = (upto, highest + 1)
+        return result
+
+    def _first_hole(self, run: UUID, producer: bytes) -> int:
+        mine = (schema.records.c.run == run, schema.records.c.producer == producer)
+        if (
+            self._read(select(schema.records.c.seq).where(*mine, schema.records.c.seq == 0)).first()
+            is None
+        ):
+            return 0
+        after = schema.records.alias("after")
+        edge = self._read(
+            select(schema.records.c.seq + 1)
+            .where(
+                *mine,
+                ~select(after.c.seq)
+                .where(
+                    after.c.run == run,
+                    after.c.producer == producer,
+                    after.c.seq == schema.records.c.seq + 1,
+                )
+                .exists(),
+            )
+            .order_by(schema.records.c.seq)
+            .limit(1)
+        )
+        return int(edge.scalar_one())
+
+    def add_equivocation(self, equivocation: Equivocation) -> None:
+        self._write(
+            self._upsert(schema.equivocations)
+            .values(
+                run=equivocation.run,
+                producer=equivocation.producer,
+                seq=equivocation.seq,
+                digest=equivocation.digest,
+                data=equivocation.data,
+                seen_at=equivocation.seen_at,
+            )
+            .on_conflict_do_nothing()
+        )
+
+    def equivocations(self, run: UUID | None = None) -> Sequence[Equivocation]:
+        """By ``(run, producer, seq, digest)``."""
+        query = select(schema.equivocations).order_by(*schema.equivocations.primary_key.columns)
+        if run is not None:
+            query = query.where(schema.equivocations.c.run == run)
+        return [
+            Equivocation(row.run, row.producer, row.seq, row.digest, row.data, row.seen_at)
+            for row in self._read(query)
+        ]
+
+    def park(self, parked: Parked) -> None:
+        self._write(
+            self._upsert(schema.parked)
+            .values(
+                id=parked.id,
+                run=parked.run,
+                reason=parked.reason,
+                payload=parked.payload,
+                parked_at=parked.parked_at,
+            )
+            .on_conflict_do_nothing()
+        )
+
+    def parked(self, run: UUID | None = None) -> Sequence[Parked]:
+        """Oldest first."""
+        query = select(schema.parked).order_by(schema.parked.c.parked_at, schema.parked.c.id)
+        if run is not None:
+            query = query.where(schema.parked.c.run == run)
+        return [
+            Parked(row.id, row.run, row.reason, row.payload, row.parked_at)
+            for row in self._read(query)
+        ]
+
+
+def _run(row: Row[Any]) -> RunRow:
+    return RunRow(row.run, row.public_key, row.state, row.created_at, row.sealed_at, row.incomplete)
+
+
+def _stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ranges ``(first, last)`` that cover the sorted numbers without wide gaps."""
+    first = seqs[0]
+    for before, after in pairwise(seqs):
+        if after - before > _STRETCH_GAP:
+            yield first, before
+            first = after
+    yield first, seqs[-1]

@@ -1,0 +1,118 @@
+"""Tickets: what the two ``store_*`` calls hand back, one per network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from provenance.core.records import Phase
+from provenance.errors import ProvenanceError
+from provenance.ports import AnchorState, LedgerStore, LedgerTx
+from provenance.settings import Settings
+
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class TicketState:
+    """One reading. ``status``: ``pending`` until the root is in the ledger, then the
+    anchor's state, or ``unknown`` where this process cannot read the database."""
+
+    status: str
+    transaction_id: str | None = None
+    root: str | None = None
+    reason: str | None = None
+
+
+class Ticket:
+    """The promise that a run root is anchored on one network.
+
+    Reading it asks the ledger database, never a network and never Redis. Without the
+    ``workers`` extra, or before the workers have run, it is ``pending``.
+    """
+
+    def __init__(self, settings: Settings, run: UUID, phase: Phase, network: str) -> None:
+        self._settings = settings
+        self.run_id, self.phase, self.network = str(run), phase.value, network
+
+    @property
+    def status(self) -> str:
+        """``pending``, ``due``, ``signed``, ``sent``, ``confirmed``, ``final``, ``failed``."""
+        return self._read().status
+
+    @property
+    def transaction_id(self) -> str | None:
+        """The transaction id or CID, once it is known."""
+        return self._read().transaction_id
+
+    def wait(self, timeout: float = 60.0) -> str:
+        """Wait until the anchor is confirmed, final or failed, at most ``timeout`` seconds.
+
+        Returns:
+            The status at the end; whichever it is, nothing is raised.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.status
+            if status in ("confirmed", "final", "failed") or time.monotonic() >= deadline:
+                return status
+            time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+
+    def as_dict(self) -> dict[str, Any]:
+        """``status``, ``transaction_id``, ``root``, ``reason`` of one reading."""
+        state = self._read()
+        return {
+            "status": state.status,
+            "transaction_id": state.transaction_id,
+            "root": state.root,
+            "reason": state.reason,
+        }
+
+    def __repr__(self) -> str:
+        return f"Ticket({self.network}, {self.phase}, run {self.run_id})"
+
+    def _read(self) -> TicketState:
+        from provenance import wiring
+
+        try:
+            store = wiring.open_store(self._settings, create=False)
+        except ProvenanceError as error:
+            return TicketState("unknown", reason=str(error))
+        if store is None:
+            return TicketState("pending")
+        try:
+            return read_ticket(store, UUID(self.run_id), Phase(self.phase), self.network)
+        except ProvenanceError as error:
+            return TicketState("unknown", reason=str(error))
+        finally:
+            store.close()
+
+
+def read_ticket(store: LedgerStore, run: UUID, phase: Phase, network: str) -> TicketState:
+    """The state of the anchor that covers a seal's ledger entry on a network."""
+    with store.snapshot() as tx:
+        entry = next((e for e in tx.entries(run) if e.phase is phase), None)
+        if entry is None:
+            return TicketState("pending")
+        root = entry.root.hex()
+        covering = [
+            row
+            for row in tx.anchors(network)
+            if row.size > entry.index and row.state is not AnchorState.REPLACED
+        ]
+        if not covering:
+            return TicketState("pending", root=root)
+        row = min(covering, key=lambda r: (r.state is AnchorState.FAILED, r.size))
+        return TicketState(row.state.value, transaction_id_of(tx, row.id), root, row.reason)
+
+
+def transaction_id_of(tx: LedgerTx, anchor_id: int) -> str | None:
+    """The id of the version that counts: the chosen one, else the newest."""
+    anchor = tx.anchor(anchor_id)
+    versions = tx.versions(anchor_id)
+    if anchor is None or not versions:
+        return None
+    chosen = next((v for v in versions if v.id == anchor.version_id), versions[-1])
+    return chosen.version.transaction_id

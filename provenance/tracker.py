@@ -1,0 +1,377 @@
+"""ProvenanceTracker: the trainer's whole API.
+
+Every ``track_*`` call hashes what it is given, writes one event into the local spool and
+returns. No call waits for a socket, and none raises for an outage: that Redis, a worker or
+a chain is down is not the training's business. What does raise is a caller's mistake that
+leaves nothing to record: an empty dataset, a model without tensors, calls out of order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from provenance import describe
+from provenance.core.datasets import dataset_digest
+from provenance.core.hash_config import HashFactory
+from provenance.core.records import Json, Kind, Phase, normalise
+from provenance.core.tensors import StateDigest, state_digest
+from provenance.emit.emitter import Emitter
+from provenance.emit.keys import create_run_keys
+from provenance.emit.run_id import new_run_id
+from provenance.emit.snapshot import Snapshotter
+from provenance.errors import ConfigError, InputError, ProvenanceError
+from provenance.settings import Settings, load
+from provenance.tickets import Ticket
+
+log: Any = structlog.get_logger("provenance")
+
+
+class ProvenanceTracker:
+    """Records one training run.
+
+    Usage::
+
+        tracker = ProvenanceTracker("artifacts", "configs/training_config_local.json")
+        tracker.track_data(train, test)
+        tracker.track_model(model)
+        tracker.store_merkle_on_blockchain_before_training({"epochs": 3})
+        for epoch in range(1, 4):
+            ...
+            tracker.track_epoch(epoch, {"loss": loss}, model=model)
+        tracker.store_merkle_on_blockchain_after_training({"accuracy": accuracy})
+
+    Several processes write one run when they share ``PROVENANCE_RUN_ID``; ``RANK`` and
+    ``WORLD_SIZE`` then say who is who, and rank 0 alone records data, model and results.
+
+    Args:
+        base_dir: Where the spool lies (and, by default, the database and the reports).
+        config: A mapping, a JSON file, or None for the defaults.
+
+    Raises:
+        ConfigError: Names the key, what was found and what is expected.
+    """
+
+    def __init__(
+        self,
+        base_dir: str | Path = "artifacts",
+        config: Mapping[str, object] | str | Path | None = None,
+    ) -> None:
+        self.settings: Settings = load(config, base_dir, secrets=False)
+        self.run, self.rank, self.world_size = _identity()
+        self._factory = HashFactory(self.settings.hash_algorithm)
+        self._keys = create_run_keys(self.spool_dir / str(self.run), self.run)
+        self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
+        self._snapshots = Snapshotter(self._hash_state, self._state_failed)
+        self._epochs: set[int] = set()
+        self._tracked: set[str] = set()
+        self._sealed_before = False
+        self._ended = False
+        self._start_shipper()
+
+    @property
+    def run_id(self) -> str:
+        """The run's UUIDv7."""
+        return str(self.run)
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where events lie until the database has them."""
+        return self.settings.base_dir / "spool"
+
+    def track_data(self, train_data: object, test_data: object = None) -> None:
+        """Record the content digests of the training and test data.
+
+        Args:
+            train_data, test_data: Arrays, tensors, (x, y) tuples, data frames, Arrow tables,
+                torch datasets, sequences, or a path to a file or folder. ``test_data`` may
+                be None.
+
+        Raises:
+            InputError: Empty, or of a type without canonical bytes; called after
+                training has begun.
+        """
+        self._must_come_before("track_data")
+        for kind, data in ((Kind.DATA_TRAIN, train_data), (Kind.DATA_TEST, test_data)):
+            if data is None and kind is Kind.DATA_TEST:
+                continue
+            if self.rank == 0:
+                fields = dataset_digest(data, self._factory).as_fields()
+                self._emitter.emit(kind, None, fields)
+        self._tracked.add("data")
+
+    def track_model(self, model: object) -> None:
+        """Record the model's architecture and the digests of its initial weights.
+
+        Args:
+            model: A torch module, a state dict or mapping of arrays, a fitted scikit-learn
+                estimator, or a path to a safetensors or npz file.
+
+        Raises:
+            InputError: No tensors in it; called after training has begun.
+        """
+        self._must_come_before("track_model")
+        digest = state_digest(model, self._factory)
+        if self.rank == 0:
+            self._emitter.emit(Kind.ARCHITECTURE, None, describe.architecture(model))
+            self._emitter.emit(Kind.WEIGHTS, None, digest.as_fields())
+        self._tracked.add("model")
+
+    def track_epoch(
+        self,
+        epoch: int,
+        metrics: Mapping[str, object] | None,
+        model: object = None,
+        privacy: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record an epoch: metrics and, where given, weights and privacy budget.
+
+        Weights are copied now and hashed in the background. Metrics may be NaN or infinite.
+        An epoch tracked twice, or behind a later one, is recorded as it happened and
+        reported in one warning line.
+
+        Args:
+            epoch: Number of the epoch, from 0 or 1.
+            metrics: Names to numbers (or strings, lists, mappings of them).
+            model: As :meth:`track_model` takes it; None records no weights.
+            privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``.
+
+        Raises:
+            InputError: ``epoch`` is not a whole number, or a metric has no JSON form.
+        """
+        number = _epoch_number(epoch)
+        fields = _mapping("metrics", metrics if metrics is not None else {})
+        budget = None if privacy is None else _mapping("privacy", privacy)
+        if self._ended:
+            log.warning("track_epoch: the run is finished, not recorded", epoch=number)
+            return
+        if not self._sealed_before:
+            self._begin({}, anchor=False)
+        self._warn_about_order(number)
+        self._emitter.emit(Kind.METRICS, number, {"metrics": fields})
+        if budget is not None:
+            self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget})
+        if model is not None:
+            self._snapshots.submit(
+                model, lambda digest: self._emitter.emit(Kind.STATE, number, digest.as_fields())
+            )
+        chain = self.settings.blockchain
+        if chain.store_epoch_checkpoints and len(self._epochs) % chain.checkpoint_every == 0:
+            self._snapshots.drain()
+            self._seal(Phase.CHECKPOINT, number, anchor=chain.enabled)
+
+    def store_merkle_on_blockchain_before_training(
+        self, training_config: Mapping[str, object] | None = None
+    ) -> dict[str, Ticket]:
+        """Seal what is known before training and have its root anchored.
+
+        Returns at once with a ticket per configured network; the workers do the rest.
+
+        Args:
+            training_config: Hyperparameters; recorded in the config record.
+
+        Raises:
+            InputError: Training has begun, or a value has no JSON form.
+        """
+        self._must_come_before("store_merkle_on_blockchain_before_training")
+        config = _mapping("training_config", training_config or {})
+        wanted = self.settings.blockchain.enabled and self.settings.blockchain.store_before_training
+        self._begin(config, anchor=wanted)
+        return self._tickets(Phase.BEFORE, wanted)
+
+    def store_merkle_on_blockchain_after_training(
+        self, training_results: Mapping[str, object] | None = None
+    ) -> dict[str, Ticket]:
+        """Record the results, seal the run for good and have its root anchored.
+
+        Waits for the background hash of the last weights, never for a network.
+
+        Raises:
+            InputError: The run is finished already, or a value has no JSON form.
+        """
+        results = _mapping("training_results", training_results or {})
+        if self._ended:
+            raise InputError(f"run {self.run}: finished already, expected one call per run")
+        if not self._sealed_before:
+            self._begin({}, anchor=False)
+        self._snapshots.drain()
+        wanted = self.settings.blockchain.enabled and self.settings.blockchain.store_after_training
+        if self.rank == 0:
+            counts: dict[str, Json] = {"epochs": len(self._epochs)}
+            self._emitter.emit(Kind.RESULTS, None, {"results": results, **counts})
+            self._seal(Phase.AFTER, None, anchor=wanted)
+        self.close("finished")
+        return self._tickets(Phase.AFTER, wanted)
+
+    def verify_blockchain_provenance(self) -> dict[str, Any]:
+        """Check this run again, on the networks and from the database; the report as a dict.
+
+        Raises:
+            UnknownRunError: The workers have not brought the run home yet.
+            MissingExtraError: The ``workers`` extra is not installed here.
+        """
+        from provenance import wiring
+
+        report: dict[str, Any] = wiring.verify_run(self._settings_with_secrets(), self.run_id).as_dict()
+        return report
+
+    def save_blockchain_report(self, output_path: str | Path | None = None) -> Path:
+        """Verify and write ``report.json`` and ``report.html``.
+
+        Args:
+            output_path: A folder; ``<base_dir>/reports/<run>`` where None.
+
+        Returns:
+            The path of ``report.html``.
+        """
+        from provenance import wiring
+
+        settings = self._settings_with_secrets()
+        folder = Path(output_path) if output_path else None
+        return wiring.write_report(settings, self.run_id, folder)
+
+    def get_blockchain_status(self) -> dict[str, Any]:
+        """Where the run stands: events in the spool, and per network its anchors' state.
+
+        Never contacts a network; ``networks`` says ``pending`` until the workers have
+        brought the run into a database that this process can read.
+        """
+        chain = self.settings.blockchain
+        phases = (Phase.BEFORE, Phase.AFTER)
+        networks: dict[str, Any] = {}
+        for name in chain.networks if chain.enabled else ():
+            networks[name] = {
+                phase.value: Ticket(self.settings, self.run, phase, name).as_dict()
+                for phase in phases
+            }
+        return {
+            "run_id": self.run_id,
+            "enabled": chain.enabled,
+            "finished": self._ended,
+            "events": self._emitter.counts(),
+            "networks": networks,
+        }
+
+    def close(self, reason: str = "closed") -> None:
+        """End this producer. Called by ``store_..._after_training`` and at exit."""
+        if not self._ended:
+            self._ended = True
+            self._snapshots.drain()
+            self._emitter.close(reason)
+
+    def __enter__(self) -> ProvenanceTracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close("closed" if kind is None else f"exception: {kind.__name__}")
+
+    def _begin(self, training: Json, anchor: bool) -> None:
+        """Config record and before mark, once."""
+        if self.rank == 0:
+            assert isinstance(training, dict)
+            configured = {**self.settings.training, **training}
+            self._emitter.emit(
+                Kind.CONFIG,
+                None,
+                {
+                    "public_key": self._keys.public_key.hex(),
+                    "hash_algorithm": self.settings.hash_algorithm,
+                    "world_size": self.world_size,
+                    "code": describe.code_commit(),
+                    "environment": describe.environment(),
+                    "parent": configured.get("parent_model"),
+                    "training": configured,
+                },
+            )
+            self._seal(Phase.BEFORE, None, anchor)
+        self._sealed_before = True
+
+    def _seal(self, phase: Phase, epoch: int | None, anchor: bool) -> None:
+        self._emitter.emit(
+            Kind.SEAL, epoch, {"phase": phase.value, "epoch": epoch, "anchor": anchor}
+        )
+
+    def _tickets(self, phase: Phase, wanted: bool) -> dict[str, Ticket]:
+        names = self.settings.blockchain.networks if wanted else ()
+        return {name: Ticket(self.settings, self.run, phase, name) for name in names}
+
+    def _must_come_before(self, call: str) -> None:
+        if self._sealed_before or self._ended:
+            raise InputError(f"{call}: called after training began, expected it before track_epoch")
+
+    def _warn_about_order(self, epoch: int) -> None:
+        if epoch in self._epochs:
+            log.warning("epoch tracked twice; both are recorded", epoch=epoch, run=self.run_id)
+        elif self._epochs and epoch < max(self._epochs):
+            log.warning(
+                "epoch out of order; recorded in its place",
+                epoch=epoch,
+                after=max(self._epochs),
+                run=self.run_id,
+            )
+        self._epochs.add(epoch)
+
+    def _hash_state(self, state: object) -> StateDigest:
+        return state_digest(state, self._factory)
+
+    def _state_failed(self, error: ProvenanceError) -> None:
+        log.warning("weights not recorded", problem=str(error), run=self.run_id)
+
+    def _start_shipper(self) -> None:
+        if self.settings.redis_url is None:
+            return
+        from provenance import ship
+
+        try:
+            ship.spawn_shipper(self.spool_dir, self.settings.redis_url)
+        except OSError as error:
+            log.warning("shipper not started; events stay in the spool", problem=str(error))
+
+    def _settings_with_secrets(self) -> Settings:
+        return self.settings
+
+
+def _identity() -> tuple[UUID, int, int]:
+    """Run, rank and world size from the environment.
+
+    Raises:
+        ConfigError: A variable that does not parse.
+    """
+    shared = os.environ.get("PROVENANCE_RUN_ID")
+    if not shared:
+        return new_run_id(), 0, 1
+    try:
+        run = UUID(shared)
+    except ValueError as error:
+        raise ConfigError("PROVENANCE_RUN_ID", f"found {shared!r}, expected a UUID") from error
+    rank, size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
+    if not 0 <= rank < size:
+        raise ConfigError("RANK", f"found {rank}, expected 0 to {size - 1} (WORLD_SIZE {size})")
+    return run, rank, size
+
+
+def _environment_number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ConfigError(name, f"found {text!r}, expected a whole number")
+    return int(text)
+
+
+def _epoch_number(epoch: object) -> int:
+    index = getattr(epoch, "__index__", None)
+    if isinstance(epoch, bool) or index is None or not 0 <= int(index()) < 2**53:
+        raise InputError(f"epoch: found {epoch!r}, expected a whole number from 0")
+    return int(index())
+
+
+def _mapping(name: str, value: object) -> dict[str, Json]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name}: found a {type(value).__name__}, expected a mapping")
+    result = normalise(value, name)
+    assert isinstance(result, dict)
+    return result

@@ -1,0 +1,104 @@
+"""The Celery application: queues, delivery settings and the beat schedule.
+
+Queues: ``hashing`` drains the stream; ``anchor.<network>``, one per network and one worker
+process each, publishes and confirms there, so that a chain that hangs holds up nobody
+else; ``confirm`` runs the sweep that finds due work; ``verify`` checks runs again.
+
+Tasks carry hints, never truth: a message that is lost costs one sweep interval.
+The configuration is named by ``PROVENANCE_CONFIG`` (a JSON file, optional) and
+``PROVENANCE_BASE_DIR``.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from celery import Celery
+
+from provenance.settings import NETWORKS, Settings, load
+
+VISIBILITY_TIMEOUT_S = 180
+TIME_LIMIT_S = 150
+SOFT_TIME_LIMIT_S = 120
+
+
+@cache
+def settings() -> Settings:
+    """The worker's settings, read once per process.
+
+    Raises:
+        ConfigError
+    """
+    return load(
+        os.environ.get("PROVENANCE_CONFIG") or None,
+        os.environ.get("PROVENANCE_BASE_DIR", "artifacts"),
+    )
+
+
+def anchor_queue(network: str) -> str:
+    """The queue of a network's worker."""
+    return f"anchor.{network}"
+
+
+QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
+
+app = Celery(
+    "ml-provenance",
+    include=[
+        "workers.hashing",
+        "workers.anchoring",
+        "workers.confirming",
+        "workers.schedule",
+        "workers.verifying",
+        "workers.telemetry",
+    ],
+)
+app.conf.update(
+    broker_url=os.environ.get("PROVENANCE_REDIS_URL") or settings().redis_url,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_channel_error_retry=True,
+    broker_transport_options={
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+        "queue_order_strategy": "round_robin",
+    },
+    result_backend=None,
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    worker_cancel_long_running_tasks_on_connection_loss=True,
+    worker_max_memory_per_child=180_000,
+    worker_hijack_root_logger=False,
+    worker_enable_remote_control=True,
+    task_time_limit=TIME_LIMIT_S,
+    task_soft_time_limit=SOFT_TIME_LIMIT_S,
+    task_serializer="json",
+    accept_content=["json", "msgpack"],
+    task_create_missing_queues=True,
+    task_default_queue="confirm",
+    task_routes={
+        "workers.hashing.*": {"queue": "hashing"},
+        "workers.verifying.*": {"queue": "verify"},
+        "workers.schedule.*": {"queue": "confirm"},
+    },
+    worker_send_task_events=True,
+    task_send_sent_event=True,
+    event_queue_expires=60,
+    timezone="UTC",
+    beat_schedule={
+        "sweep": {
+            "task": "workers.schedule.sweep",
+            "schedule": settings().sweep_interval_s,
+            "options": {"queue": "confirm", "expires": settings().sweep_interval_s * 2},
+        }
+    },
+    beat_max_loop_interval=5,
+)

@@ -1,0 +1,36 @@
+"""The hashing worker's task: stream to database."""
+
+from __future__ import annotations
+
+import time
+
+from provenance.errors import UnavailableError
+from provenance.ledger.ingest import drain as drain_stream
+from workers import parts
+from workers.anchoring import hint
+from workers.app import app
+from workers.telemetry import log
+
+
+@app.task(name="workers.hashing.drain")  # type: ignore[untyped-decorator]
+def drain() -> None:
+    """Ingest all that waits in the stream, seal what is ready, ring the networks."""
+    try:
+        done = drain_stream(
+            parts.transport(), parts.store(), parts.policy(), parts.owner(), time.time()
+        )
+    except UnavailableError as error:
+        log.warning("hashing.unavailable", problem=str(error))
+        return
+    if done.batches:
+        log.info(
+            "hashing.drained",
+            batches=done.batches,
+            new=done.new,
+            duplicates=done.duplicates,
+            parked=done.parked,
+            sealed=len(done.entries),
+        )
+    if any(entry.anchor for entry in done.entries):
+        for network in parts.policy().networks:
+            hint(network)

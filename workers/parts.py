@@ -1,0 +1,43 @@
+"""What tasks of one worker process share: built at first use, after the fork."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+
+from provenance import wiring
+from provenance.ledger.seal import SealPolicy
+from provenance.ports import EventTransport, LedgerStore, Network
+from workers.app import settings
+
+
+@cache
+def store() -> LedgerStore:
+    """The ledger database."""
+    opened = wiring.open_store(settings())
+    assert opened is not None
+    return opened
+
+
+@cache
+def transport() -> EventTransport:
+    """The event stream."""
+    return wiring.open_transport(settings())
+
+
+@cache
+def policy() -> SealPolicy:
+    """How seals are made."""
+    return wiring.seal_policy(settings())
+
+
+@cache
+def network(name: str) -> Network:
+    """A configured network."""
+    return wiring.open_network(settings(), name)
+
+
+def owner() -> str:
+    """Names this process in leases and stream groups."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,37 @@
+"""The sweep: re-creates every missing hint from the database and the streams."""
+
+from __future__ import annotations
+
+import time
+
+from provenance.anchor.confirm import LOOK_STATES
+from provenance.anchor.publish import PUBLISH_STATES
+
+from provenance.errors import UnavailableError
+from provenance.ledger.seal import seal_ready
+from workers import confirming, hashing, parts
+from workers.anchoring import hint
+from workers.app import app
+from workers.telemetry import log
+
+
+@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]
+def sweep() -> None:
+    """Ring every queue that has work."""
+    now = time.time()
+    try:
+        with parts.store().snapshot() as tx:
+            publishable = tx.due_networks(PUBLISH_STATES, now)
+            lookable = tx.due_networks(LOOK_STATES, now)
+            unsealed = [row.run for row in tx.runs() if row.state == "open"]
+        for run in unsealed:
+            with parts.store().transaction() as tx:
+                seal_ready(tx, run, parts.policy(), now)
+        for network in publishable:
+            hint(network)
+        for network in lookable:
+            confirming.hint(network)
+        if parts.transport().backlog():
+            hashing.drain.apply_async(expires=30, retry=False)
+    except UnavailableError as error:
+        log.warning("sweep.unavailable", problem=str(error))
