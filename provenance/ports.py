@@ -266,9 +266,6 @@ class LedgerTx(Protocol):
     def insert_record(self, record: StoredRecord, now: float) -> Inserted:
         """By key ``(run, producer, seq)``; on CONFLICT the stored value stays."""
 
-    def insert_records(self, records: Sequence[StoredRecord], now: float) -> list[Inserted]:
-        """Many records as :meth:`insert_record`, in order; one outcome for each."""
-
     def insert_records(
         self, records: Sequence[StoredRecord], now: float
     ) -> Sequence[Inserted]:

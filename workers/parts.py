@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from functools import cache
 
@@ -41,3 +42,8 @@ def network(name: str) -> Network:
 def owner() -> str:
     """Names this process in leases and stream groups."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def lease_owner() -> str:
+    """Unique to one call, as leases want it."""
+    return f"{owner()}:{secrets.token_hex(4)}"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 
-from provenance.anchor.confirm import LOOK_STATES
-from provenance.anchor.publish import PUBLISH_STATES
+from provenance.anchor.confirm import LOOKED_AT
 
 from provenance.errors import UnavailableError
 from provenance.ledger.seal import seal_ready
+from provenance.ports import AnchorState
 from workers import confirming, hashing, parts
 from workers.anchoring import hint
 from workers.app import app
 from workers.telemetry import log
+
+PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
 @app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]
@@ -21,8 +23,8 @@ def sweep() -> None:
     now = time.time()
     try:
         with parts.store().snapshot() as tx:
-            publishable = tx.due_networks(PUBLISH_STATES, now)
-            lookable = tx.due_networks(LOOK_STATES, now)
+            publishable = tx.due_networks(PUBLISHED, now)
+            lookable = tx.due_networks(LOOKED_AT, now)
             unsealed = [row.run for row in tx.runs() if row.state == "open"]
         for run in unsealed:
             with parts.store().transaction() as tx:

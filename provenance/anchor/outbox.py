@@ -28,11 +28,13 @@
     REORGED    was confirmed, is not any more
       send       -> SENT       the same bytes again
       mine       -> CONFIRMED  back by itself
+      bump       -> REORGED
       fail       -> FAILED
       retry      -> REORGED
-    FINAL, REPLACED, FAILED     the end: no move leaves them
+    FINAL, REPLACED, FAILED    the end: no move leaves them
 
-"later" is ``next_attempt_at``; a failure counts ``attempts`` up, progress sets it to 0.
+A ``retry`` is due again at ``next_attempt_at`` and counts ``attempts`` up; a move that is
+progress (sign, mine, finalise, reorg) sets ``attempts`` to 0.
 """
 
 from __future__ import annotations
@@ -87,20 +89,19 @@ TRANSITIONS: Final[Mapping[tuple[AnchorState, Trigger], AnchorState]] = MappingP
         (_S.CONFIRMED, _T.RETRY): _S.CONFIRMED,
         (_S.REORGED, _T.SEND): _S.SENT,
         (_S.REORGED, _T.MINE): _S.CONFIRMED,
+        (_S.REORGED, _T.BUMP): _S.REORGED,
         (_S.REORGED, _T.FAIL): _S.FAILED,
         (_S.REORGED, _T.RETRY): _S.REORGED,
     }
 )
 
 TERMINAL: Final = frozenset({_S.FINAL, _S.REPLACED, _S.FAILED})
+ACTIVE: Final = frozenset(_S) - TERMINAL
 IN_FLIGHT: Final = frozenset({_S.SIGNED, _S.SENT, _S.REORGED})
 """Bytes exist and no block has them: what ``max_in_flight`` counts."""
 ON_CHAIN: Final = frozenset({_S.CONFIRMED, _S.FINAL})
-_PROGRESS: Final = frozenset({_T.SIGN, _T.MINE, _T.BUMP, _T.FINALISE, _T.REORG})
-
-
-class IllegalMoveError(IntegrityError):
-    """A move that the table does not have."""
+_PROGRESS: Final = frozenset({_T.SIGN, _T.MINE, _T.FINALISE, _T.REORG})
+_FIXED: Final = frozenset({"id", "network", "size", "root", "state", "created_at"})
 
 
 def advance(row: AnchorRow, trigger: Trigger, **changes: Any) -> AnchorRow:
@@ -110,13 +111,14 @@ def advance(row: AnchorRow, trigger: Trigger, **changes: Any) -> AnchorRow:
     ``changes`` says otherwise.
 
     Raises:
-        IllegalMoveError: The table has no such move, or ``changes`` names the state.
+        IntegrityError: The table has no such move, or ``changes`` names a column
+            that only the table moves or that never changes.
     """
-    if "state" in changes or "id" in changes:
-        raise IllegalMoveError(f"anchor {row.id}: state and id move by the table alone")
+    if fixed := sorted(_FIXED & changes.keys()):
+        raise IntegrityError(f"anchor {row.id}: {fixed[0]} is not for a caller to change")
     target = TRANSITIONS.get((row.state, trigger))
     if target is None:
-        raise IllegalMoveError(f"anchor {row.id}: no {trigger.value} from {row.state.value}")
+        raise IntegrityError(f"anchor {row.id}: no {trigger.value} from {row.state.value}")
     if trigger is _T.RETRY:
         changes.setdefault("attempts", row.attempts + 1)
     elif trigger in _PROGRESS:

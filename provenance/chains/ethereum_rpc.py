@@ -12,21 +12,26 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import time
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from web3 import HTTPProvider
 from web3.types import RPCEndpoint, RPCResponse
 
 from provenance.chains.ethereum_errors import clean, http_error, rpc_error
+from provenance.chains.ethereum_libs import HTTPProvider
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
 
 KEY = "blockchain.ethereum.url"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+MAX_DEPTH = 64
 _CHUNK = 65536
+# An unclosed string swallows the rest: retrying at each quote in it would be quadratic.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 
 def is_loopback(host: str | None) -> bool:
@@ -92,8 +97,8 @@ class _Provider(HTTPProvider):
         sent = json.loads(request)["id"]
         status, body = self._post(method, request)
         try:
-            answer: object = json.loads(body)
-        except (ValueError, RecursionError):
+            answer = _parse(body)
+        except ValueError:
             answer = None
             if 200 <= status < 300:
                 raise NetworkUnavailable(
@@ -165,6 +170,22 @@ class _Provider(HTTPProvider):
         logging.getLogger("urllib3.connectionpool").removeFilter(self._filter)
 
 
+def _parse(body: bytes) -> object:
+    """JSON, with a limit on depth of our own: the interpreter's may have been lifted by any
+    library in the process, and beyond it the parser overflows the stack.
+
+    Raises:
+        ValueError: Not JSON, or nested deeper than 64.
+    """
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", body)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    value: object = json.loads(body)
+    return value
+
+
 def _reason(error: BaseException) -> str:
     """The operating system's word for a failed connection, found along the causes."""
     seen: BaseException | None = error
@@ -172,8 +193,10 @@ def _reason(error: BaseException) -> str:
     for _ in range(8):
         if seen is None:
             break
-        if isinstance(seen, OSError) and seen.strerror and not isinstance(
-            seen, requests.RequestException
+        if (
+            isinstance(seen, OSError)
+            and seen.strerror
+            and not isinstance(seen, requests.RequestException)
         ):
             return clean(seen.strerror).lower()
         if not isinstance(seen, requests.RequestException):

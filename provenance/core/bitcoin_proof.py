@@ -164,9 +164,7 @@ class _Reader:
 
     def end(self) -> None:
         if self.at != len(self.data):
-            raise TrailingBytesError(
-                f"{self.what}: {len(self.data) - self.at} bytes after the end"
-            )
+            raise TrailingBytesError(f"{self.what}: {len(self.data) - self.at} bytes after the end")
 
 
 def parse_transaction(raw: bytes) -> Transaction:
@@ -356,7 +354,7 @@ def parse_merkle_block(raw: bytes) -> MerkleBlock:
             f"merkleblock: {total} transactions, expected 1 to {MAX_BLOCK_TRANSACTIONS}"
         )
     hashes = tuple(reader.take(32) for _ in range(reader.size(total)))
-    flags = reader.take(reader.size(len(hashes)))
+    flags = reader.take(reader.size(4 * len(hashes)))
     reader.end()
     return MerkleBlock(header, total, hashes, flags)
 

@@ -130,34 +130,33 @@ class Receipt:
         """
         if self.anchor.state not in STATES:
             raise InputError(f"receipt: state {self.anchor.state!r}, expected one of {STATES}")
-        data = canonical_json(
-            {
-                "v": RECEIPT_VERSION,
-                "run": str(self.run),
-                "phase": self.phase.value,
-                "epoch": self.epoch,
-                "root": self.root.hex(),
-                "ledger": {
-                    "index": self.ledger.index,
-                    "size": self.ledger.size,
-                    "root": self.ledger.root.hex(),
-                    "proof": [element.hex() for element in self.ledger.proof],
-                },
-                "head": self.head,
-                "anchor": {
-                    "network": self.anchor.network,
-                    "state": self.anchor.state,
-                    "transaction_id": self.anchor.transaction_id,
-                    "payload": self.anchor.payload.hex(),
-                    "height": self.anchor.height,
-                    "block_hash": self.anchor.block_hash,
-                    "depth": self.anchor.depth,
-                    "block_time": self.anchor.block_time,
-                    "confirmed_at": self.anchor.confirmed_at,
-                },
-                "evidence": dict(self.evidence),
-            }
-        )
+        fields: dict[str, object] = {
+            "v": RECEIPT_VERSION,
+            "run": str(self.run),
+            "phase": self.phase.value,
+            "epoch": self.epoch,
+            "root": self.root.hex(),
+            "ledger": {
+                "index": self.ledger.index,
+                "size": self.ledger.size,
+                "root": self.ledger.root.hex(),
+                "proof": [element.hex() for element in self.ledger.proof],
+            },
+            "head": self.head,
+            "anchor": {
+                "network": self.anchor.network,
+                "state": self.anchor.state,
+                "transaction_id": self.anchor.transaction_id,
+                "payload": self.anchor.payload.hex(),
+                "height": self.anchor.height,
+                "block_hash": self.anchor.block_hash,
+                "depth": self.anchor.depth,
+                "block_time": self.anchor.block_time,
+                "confirmed_at": self.anchor.confirmed_at,
+            },
+            "evidence": dict(self.evidence),
+        }
+        data = canonical_json(fields)
         if len(data) > MAX_RECEIPT_BYTES:
             raise TooLargeError(f"receipt of {len(data)} bytes, at most {MAX_RECEIPT_BYTES}")
         return data

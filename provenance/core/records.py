@@ -25,6 +25,7 @@ import hashlib
 import hmac
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,7 +40,10 @@ from provenance.errors import FormatError, InputError, TooLargeError, UnknownVer
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
+MAX_JSON_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1
+
+_BRACKET_OR_STRING = re.compile(r'[][{}]|"(?:[^"\\]|\\.)*"')
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -156,6 +160,42 @@ def canonical_json(value: object) -> bytes:
         raise InputError(f"no canonical JSON: {error}") from error
 
 
+def parse_json(data: bytes | str, what: str) -> Any:
+    """Parse untrusted JSON text.
+
+    Nesting is bounded before the parser runs: libraries of this field raise Python's
+    recursion limit so far that the C parser would run out of stack.
+
+    Raises:
+        FormatError: Not JSON, not UTF-8, or nested deeper than 64 levels.
+    """
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        if _too_deep(text):
+            raise FormatError(f"{what}: nested deeper than {MAX_JSON_DEPTH} levels")
+        return json.loads(text, parse_int=_integer)
+    except (ValueError, OverflowError) as error:
+        raise FormatError(f"{what} is not JSON: {error}") from error
+
+
+def _integer(text: str) -> int | float:
+    """RFC 8785 writes a float like 1e17 without a point; past 2**53 it was one."""
+    number = int(text)
+    return number if abs(number) <= MAX_SAFE_INTEGER else float(number)
+
+
+def _too_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= MAX_JSON_DEPTH:
+        return False
+    depth = 0
+    for match in _BRACKET_OR_STRING.finditer(text):
+        token = match[0]
+        depth += (token in "[{") - (token in "]}")
+        if depth > MAX_JSON_DEPTH:
+            return True
+    return False
+
+
 def timestamp(ns: int) -> str:
     """RFC 3339 UTC text with microseconds of a Unix time in nanoseconds."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
@@ -226,10 +266,7 @@ class Record:
         """
         if len(data) > MAX_RECORD_BYTES:
             raise TooLargeError(f"record of {len(data)} bytes, at most {MAX_RECORD_BYTES}")
-        try:
-            raw: Any = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"record is not JSON: {error}") from error
+        raw = parse_json(data, "record")
         if not isinstance(raw, dict):
             raise FormatError(f"record is a JSON {type(raw).__name__}, expected an object")
         if raw.get("v") != RECORD_VERSION:

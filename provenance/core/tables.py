@@ -22,8 +22,10 @@ NULL                none                              objects, all missing / nul
 ==================  ================================  =======================================
 
 A categorical or dictionary column is hashed as its values. As in Arrow's conversion, a pandas
-index other than a ``RangeIndex`` is appended as columns, by its name or as
-``__index_level_0__``, and a column name that is no text is written as ``str()`` gives it.
+index is appended as columns, by its name or as ``__index_level_0__``, and a column name that is no
+text is written as ``str()`` gives it. An index without a name that is a range (row numbers) is
+left out. One with a name is not: pandas makes a range of any column of even steps that becomes
+the index; Arrow's conversion does the same with ``preserve_index=True``.
 """
 
 from __future__ import annotations
@@ -183,7 +185,7 @@ def _pandas_columns(table: Any) -> Iterator[Column]:
     for index, label in enumerate(table.columns):
         yield _pandas_column(str(label), table.iloc[:, index])
     index = table.index
-    if type(index).__name__ == "RangeIndex":
+    if type(index).__name__ == "RangeIndex" and index.name is None:
         return
     for level in range(index.nlevels):
         values = index.get_level_values(level)
@@ -266,7 +268,9 @@ def _object_column(name: str, series: Any) -> Column:
         bytes: ("BYTES", 0, lambda item, row: item),
         dt.date: ("D32", 4, lambda item, row: item.toordinal() - _EPOCH),
     }
-    if first is None:
+    if type(series.dtype).__name__ == "StringDtype":
+        first = ""  # texts by type, even when all are missing
+    elif first is None:
         return _empty_column(name, len(series))
     base = next((kind for kind in readers if isinstance(first, kind)), type(first))
     if base not in readers or isinstance(first, dt.datetime):

@@ -6,7 +6,7 @@ data. Tests take ``Devnet(root, state_dir)``, or ``Devnet(root).running(ephemera
 servers of their own.
 
 * ``servers``: the words and values. ``programs``: where a server's program is found.
-* ``install``, ``debian``: bringing the programs.
+* ``installer``, ``debian``: bringing the programs.
 * ``nodes``: one class per kind of server. ``rpc``: speaking to them, and mining.
 * ``supervisor``: :class:`Devnet`. ``book``: its state file. ``processes``: the small tools below.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from provenance.devnet.install import install
+from provenance.devnet.installer import install
 from provenance.devnet.rpc import RpcRefused, bitcoin_rpc, mine_bitcoin, mine_ethereum
 from provenance.devnet.servers import (
     BY_HAND,

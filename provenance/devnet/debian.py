@@ -17,7 +17,10 @@ from provenance.errors import ServerMissingError
 
 PACKAGE = "bitcoin-knots"
 _SUITE = "sid"
-_KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
+_OS_RELEASE = Path("/etc/os-release")
+_KEYRINGS = tuple(
+    Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("gpg", "pgp")
+)
 _ENV = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
 # What only a system-wide installation of the package needs; claimed as present.
@@ -103,7 +106,7 @@ done
 
 def _os_release() -> dict[str, str]:
     try:
-        lines = Path("/etc/os-release").read_text().splitlines()
+        lines = _OS_RELEASE.read_text().splitlines()
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line)
@@ -125,17 +128,23 @@ def _mirror(cancel: threading.Event) -> str:
         cancel=cancel,
         env=_ENV,
     )
+    found = []
     for line in listed.splitlines():
         uri, _, rest = line.partition(" ")
         suite, _, component = rest.partition(" ")
         if suite in suites and component == "main":
-            return uri
-    raise ServerMissingError("apt has no Debian archive configured")
+            found.append(uri)
+    if not found:
+        raise ServerMissingError("apt has no Debian archive configured")
+    # Other archives use Debian's suite names too. A wrong guess is no danger: what apt fetches
+    # must be signed by the Debian keyring.
+    return min(
+        found, key=lambda uri: (not uri.rstrip("/").endswith("/debian"), "debian" not in uri)
+    )
 
 
 def _keyring() -> Path:
-    for name in _KEYRINGS:
-        path = Path("/usr/share/keyrings") / name
+    for path in _KEYRINGS:
         if path.exists():
             return path
     raise ServerMissingError("the package debian-archive-keyring is not installed")

@@ -124,6 +124,7 @@ class Geth(_Ethereum):
 
     kind = "geth"
     ports = 2
+    funded_within: ClassVar[float] = 20.0
 
     def launch(self, ports: Sequence[int]) -> Launch:
         argv = [str(self.program), "--dev", "--dev.period", "1", "--datadir", str(self.data)]
@@ -137,8 +138,7 @@ class Geth(_Ethereum):
         self._fund(state.url)
         return {"chain_id": str(chain), "account": DEV_CHAIN_ADDRESS}
 
-    @staticmethod
-    def _fund(url: str) -> None:
+    def _fund(self, url: str) -> None:
         def balance() -> int:
             held = rpc.json_rpc(url, "eth_getBalance", [DEV_CHAIN_ADDRESS, "latest"])
             return int(str(held), 16)
@@ -154,10 +154,10 @@ class Geth(_Ethereum):
             "value": hex(10_000 * 10**18),
         }
         rpc.json_rpc(url, "eth_sendTransaction", [gift])
-        end = time.monotonic() + 20
+        end = time.monotonic() + self.funded_within
         while balance() == 0:
             if time.monotonic() > end:
-                raise NetworkUnavailable(f"{url} did not mine the transfer to account 0 in 20 s")
+                raise NetworkUnavailable(f"{url} did not mine the transfer to account 0")
             time.sleep(0.2)
 
 

@@ -71,8 +71,8 @@ class Devnet:
     def install(
         self, only: Collection[str] | None = None, progress: Progress = silent
     ) -> list[InstallResult]:
-        """Brings the programs; see ``install.install``."""
-        from provenance.devnet.install import install
+        """Brings the programs; see :func:`provenance.devnet.install`."""
+        from provenance.devnet.installer import install
 
         return install(self.root, only, progress)
 
@@ -173,12 +173,9 @@ class Devnet:
             program = programs.find(name, self.home)
             if program is None:
                 return ServerState(name, "", None, "", problem=f"not installed: {BY_HAND[name]}")
-            died = (
-                ""
-                if entry is None
-                else f"died (log: {processes.log_tail(self.log(name), lines=1)}); "
-            )
-            problem = f"{died}not running; start it with: provenance devnet up"
+            problem = "not running; start it with: provenance devnet up"
+            if entry is not None:
+                problem += f" (it died; log: {processes.log_tail(self.log(name), lines=1)})"
             return ServerState(name, program.kind, None, "", problem=problem)
         state = entry.state(name, running=True)
         try:
@@ -204,7 +201,7 @@ class Devnet:
         try:
             program = programs.require(name, self.home)
             kind = program.kind
-            data = self.state_dir / "data" / name
+            data = self.state_dir / "data" / kind
             node = NODES[kind](program.path, data, self._flags.get(name, ()))
             progress(name, f"starting {kind}")
             fresh.append(name)

@@ -68,15 +68,11 @@ class JsonText(TypeDecorator[Mapping[str, Json]]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Mapping[str, Json] | None, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(dict(value), sort_keys=True)
+    def process_bind_param(self, value: Mapping[str, Json] | None, dialect: Dialect) -> str:
+        return json.dumps(dict(value or {}), sort_keys=True)
 
-    def process_result_value(
-        self, value: str | None, dialect: Dialect
-    ) -> Mapping[str, Json] | None:
-        if value is None:
-            return None
-        result: dict[str, Json] = json.loads(value)
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Mapping[str, Json]:
+        result: dict[str, Json] = json.loads(value or "{}")
         return result
 
 
@@ -110,6 +106,7 @@ runs = Table(
     Column("created_at", Double, nullable=False),
     Column("sealed_at", Double),
     Column("incomplete", FreeText),
+    Column("last_ingest", Double),
     CheckConstraint("state IN ('open', 'sealed')", name="state"),
 )
 

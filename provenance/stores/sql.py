@@ -140,9 +140,12 @@ class SqlStore:
     @contextmanager
     def exclusive(self) -> Iterator[Connection]:
         """A write transaction as a bare connection: for migrations."""
-        with self._begun(write=True) as connection, self._committed(connection):
-            with translated(self.label):
-                yield connection
+        with (
+            self._begun(write=True) as connection,
+            self._committed(connection),
+            translated(self.label),
+        ):
+            yield connection
 
     def close(self) -> None:
         """Close all idle connections. A later call opens new ones."""

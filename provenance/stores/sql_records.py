@@ -83,7 +83,20 @@ class RecordsPart(Session):
             )
         if new:
             self._write(insert(schema.records), new)
+            self._write(
+                update(schema.runs)
+                .where(
+                    schema.runs.c.run.in_({row["run"] for row in new}),
+                    func.coalesce(schema.runs.c.last_ingest, now) <= now,
+                )
+                .values(last_ingest=now)
+            )
         return outcome
+
+    def last_ingest(self, run: UUID) -> float | None:
+        return self._read(
+            select(schema.runs.c.last_ingest).where(schema.runs.c.run == run)
+        ).scalar_one_or_none()
 
     def _digests(self, batch: Sequence[StoredRecord]) -> dict[_Key, bytes]:
         """Stored digests of the batch's keys, and of some of their neighbours."""
@@ -102,33 +115,37 @@ class RecordsPart(Session):
                         schema.records.c.seq.between(first, last),
                     )
                 )
-                found.update({(run, producer, seq): digest for seq, digest in rows})
+                found.update({(run, producer, row.seq): row.digest for row in rows})
         return found
 
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
         query = select(schema.records).where(schema.records.c.run == run)
-        if kinds is not None:
+        if kinds is None:
+            query = query.order_by(schema.records.c.producer, schema.records.c.seq)
+        else:
             query = query.where(schema.records.c.kind.in_([kind.value for kind in kinds]))
-        rows = self._read(query.order_by(schema.records.c.producer, schema.records.c.seq))
-        return [
-            StoredRecord(
-                row.run, row.producer, row.seq, Kind(row.kind), row.epoch, row.rank, row.digest,
-                row.data,
-            )
-            for row in rows
-        ]  # fmt: skip
+        found = [_record(row) for row in self._read(query)]
+        if kinds is not None:
+            # Sorted here: an ORDER BY makes SQLite walk the whole run instead of the kinds.
+            found.sort(key=lambda record: (record.producer, record.seq))
+        return found
 
     def contiguous(self, run: UUID) -> Mapping[bytes, tuple[int, int]]:
         counted = self._read(
-            select(schema.records.c.producer, func.count(), func.max(schema.records.c.seq))
+            select(
+                schema.records.c.producer,
+                func.count().label("stored"),
+                func.max(schema.records.c.seq).label("highest"),
+            )
             .where(schema.records.c.run == run)
             .group_by(schema.records.c.producer)
         )
         result: dict[bytes, tuple[int, int]] = {}
-        for producer, count, highest in counted.all():
-            full = count == highest + 1
-            upto = count if full else self._first_hole(run, producer)
-            result[producer] = (upto, highest + 1)
+        for row in counted.all():
+            events = row.highest + 1
+            whole = row.stored == events
+            upto = events if whole else self._first_hole(run, row.producer)
+            result[row.producer] = (upto, events)
         return result
 
     def _first_hole(self, run: UUID, producer: bytes) -> int:
@@ -206,6 +223,19 @@ class RecordsPart(Session):
 
 def _run(row: Row[Any]) -> RunRow:
     return RunRow(row.run, row.public_key, row.state, row.created_at, row.sealed_at, row.incomplete)
+
+
+def _record(row: Row[Any]) -> StoredRecord:
+    return StoredRecord(
+        run=row.run,
+        producer=row.producer,
+        seq=row.seq,
+        kind=Kind(row.kind),
+        epoch=row.epoch,
+        rank=row.rank,
+        digest=row.digest,
+        data=row.data,
+    )
 
 
 def _stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -29,9 +29,7 @@ CONTRACT = "MLProvenance"
 SETTINGS: dict[str, Any] = {
     "evmVersion": "paris",
     "optimizer": {"enabled": True, "runs": 200},
-    "outputSelection": {
-        "*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}
-    },
+    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
 }
 _DEADLINE_S = 120.0
 
@@ -137,16 +135,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         text = render(compile_artifact(compiler(), SOURCE.read_text("utf-8")))
     except ProvenanceError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
     if not options.check:
         options.artifact.write_text(text, "utf-8")
-        print(f"wrote {options.artifact}")
+        print(f"wrote {options.artifact}")  # noqa: T201
         return 0
     if not options.artifact.is_file() or options.artifact.read_text("utf-8") != text:
-        print(f"{options.artifact} does not fit {SOURCE.name}: run without --check", file=sys.stderr)
+        print(  # noqa: T201
+            f"{options.artifact} does not fit {SOURCE.name}: run without --check", file=sys.stderr
+        )
         return 1
-    print(f"{options.artifact} fits {SOURCE.name}")
+    print(f"{options.artifact} fits {SOURCE.name}")  # noqa: T201
     return 0
 
 

@@ -51,6 +51,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("sealed_at", sa.Double(), nullable=True),
         sa.Column("incomplete", sa.Text(), nullable=True),
+        sa.Column("last_ingest", sa.Double(), nullable=True),
         sa.CheckConstraint("state IN ('open', 'sealed')", name=op.f("ck_runs_state")),
         sa.PrimaryKeyConstraint("run", name=op.f("pk_runs")),
     )

@@ -133,13 +133,18 @@ def _redis(place: _Place, say: Callable[[str], None], cancel: threading.Event) -
 
 
 def _anvil(place: _Place, say: Callable[[str], None], cancel: threading.Event) -> str:
+    _need_linux_x86_64()
     return _npm(place, "anvil", {"anvil": _ANVIL}, say, cancel)
 
 
 def _jsipfs(place: _Place, say: Callable[[str], None], cancel: threading.Event) -> str:
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise ServerMissingError("the packaged daemon is for Linux on x86-64")
+    _need_linux_x86_64()
     return _npm(place, "ipfs", {"jsipfs": _JSIPFS}, say, cancel)
+
+
+def _need_linux_x86_64() -> None:
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise ServerMissingError("the packaged program is for Linux on x86-64")
 
 
 def _npm(

@@ -1,0 +1,50 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
+.PHONY: demo test check devnet bench faults lint format clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+
+$(VENV)/.demo: pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c requirements.lock -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install --quiet -c requirements.lock -e '.[dev]'
+	touch $@
+
+# The servers that can be had here; what cannot is said, and the rest goes on.
+$(VENV)/.devnet: $(VENV)/.demo $(wildcard deploy/devnet/*/package-lock.json)
+	$(BIN)/provenance devnet install || true
+	touch $@
+
+demo: $(VENV)/.demo $(VENV)/.devnet
+	$(BIN)/provenance demo
+
+devnet: $(VENV)/.demo $(VENV)/.devnet
+	$(BIN)/provenance devnet up
+
+test: $(VENV)/.dev $(VENV)/.devnet
+	$(PYTEST) -n 2 --dist loadfile
+
+check: $(VENV)/.dev $(VENV)/.devnet lint
+	$(PYTEST) -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check provenance workers tests examples
+	$(BIN)/ruff check provenance workers tests examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format provenance workers tests examples
+	$(BIN)/ruff check --fix provenance workers tests examples
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) .devnet build dist artifacts

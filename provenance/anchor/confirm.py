@@ -1,0 +1,273 @@
+"""Confirming: what became of the transactions that were sent.
+
+One pass over one network claims the rows that are due for a look, asks who the network is,
+and observes every stored version of each row: any of them counts, they carry one root.
+
+====================  =======================================================================
+the network says      the row
+====================  =======================================================================
+mined, right root     CONFIRMED, and FINAL when deep enough; receipts are made
+mined, another root   refused: held with the reason, never confirmed
+pending               SENT; after ``fee_bump_after_s`` a version with a higher fee is made,
+                      stored and sent, up to the network's cap
+unknown               the same bytes are sent again
+gone after CONFIRMED  REORGED: receipts are withdrawn, the same bytes are sent again
+failed in a block     FAILED once that block is deep enough
+spent by another      the network is paused, the key or inputs seem shared; FAILED once the
+                      other transaction is deep enough
+====================  =======================================================================
+
+A height that goes down is no error: a node may lag, and blocks may be replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from provenance.anchor import attest, gate
+from provenance.anchor.backoff import delay
+from provenance.anchor.courier import Courier, Outcome
+from provenance.anchor.gate import Pause
+from provenance.anchor.outbox import Trigger
+from provenance.errors import LyingNodeError, NetworkError
+from provenance.ports import (
+    AnchorRow,
+    AnchorState,
+    LedgerStore,
+    Network,
+    Observation,
+    Place,
+    VersionRow,
+)
+from provenance.settings import RetrySettings
+
+LOOKED_AT: Final = (
+    AnchorState.SIGNED,
+    AnchorState.SENT,
+    AnchorState.CONFIRMED,
+    AnchorState.REORGED,
+)
+_SLOWEST: Final = 6
+"""A deep block is looked at this many times less often than a pending transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmResult:
+    """What one pass did, by anchor id."""
+
+    network: str
+    outcomes: Mapping[int, Outcome]
+    paused: str | None
+
+    def having(self, outcome: Outcome) -> tuple[int, ...]:
+        """Ids of the anchors with this outcome."""
+        return tuple(id for id, what in self.outcomes.items() if what is outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """All versions of one row as the network has them; ``lie`` is an answer not believed."""
+
+    seen: tuple[tuple[VersionRow, Observation], ...]
+    lie: str | None
+
+    def at(self, *places: Place) -> list[tuple[VersionRow, Observation]]:
+        return [pair for pair in self.seen if pair[1].place in places]
+
+
+def confirm(
+    store: LedgerStore,
+    network: Network,
+    clock: Callable[[], float],
+    owner: str,
+    lease_s: float,
+    retry: RetrySettings,
+    rng: Callable[[], float],
+    *,
+    poll_s: float = 5.0,
+    fee_bump_after_s: float = 600.0,
+    limit: int = 16,
+) -> ConfirmResult:
+    """Look at what is under way on one network. Errors of the network are recorded.
+
+    Args:
+        owner: Lease owner; MUST be unique to this call.
+        poll_s: Seconds between looks at a pending transaction.
+        fee_bump_after_s: Seconds without a block before the fee is raised.
+
+    Raises:
+        StoreUnavailable: The database cannot be reached; what was claimed waits for its lease.
+    """
+    courier = Courier(store, network, clock, owner, lease_s, retry, rng)
+    with store.transaction() as tx:
+        rows = courier.claim(tx, LOOKED_AT, limit)
+    one = _Confirmer(courier, poll_s, fee_bump_after_s)
+    outcomes = courier.each(rows, one.work)
+    with store.snapshot() as tx:
+        known = tx.network(network.name)
+    return ConfirmResult(network.name, outcomes, known.paused if known else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmer:
+    courier: Courier
+    poll_s: float
+    fee_bump_after_s: float
+
+    def work(self, row: AnchorRow) -> Outcome:
+        """One row, whatever its state."""
+        courier = self.courier
+        gate.check_identity(courier.store, courier.network, courier.clock)
+        versions = courier.versions(row)
+        look = self._observe(row, versions)
+        if mined := look.at(Place.MINED):
+            return self._mined(row, *mined[0])
+        if look.lie is not None:
+            return courier.hold(row, look.lie)
+        if row.state is not AnchorState.CONFIRMED:
+            return self._not_mined(row, versions, look)
+        withdrawn = self._withdraw(row)
+        if withdrawn is None:
+            return Outcome.LOST
+        try:
+            self._not_mined(withdrawn, versions, look)
+        except NetworkError as error:
+            courier.refuse(withdrawn, error)
+        return Outcome.REORGED
+
+    def _observe(self, row: AnchorRow, versions: Sequence[VersionRow]) -> _Look:
+        """The version that counted last first, then the newest; stops at the mined one."""
+        seen: list[tuple[VersionRow, Observation]] = []
+        lie = None
+        for version in sorted(versions, key=lambda v: (v.id != row.version_id, -v.id)):
+            try:
+                what = self.courier.network.observe(version.version)
+            except LyingNodeError as error:
+                lie = str(error)
+                continue
+            if what.place is Place.MINED and what.root != row.root:
+                found = what.root.hex() if what.root else "no root"
+                lie = (
+                    f"{row.network}: {version.version.transaction_id} carries {found}, "
+                    f"expected {row.root.hex()}"
+                )
+                continue
+            seen.append((version, what))
+            if what.place is Place.MINED:
+                break
+        return _Look(tuple(seen), lie)
+
+    # --- in a block -----------------------------------------------------------------------
+
+    def _mined(self, row: AnchorRow, version: VersionRow, seen: Observation) -> Outcome:
+        courier = self.courier
+        fresh = row.state is not AnchorState.CONFIRMED
+        receipts = None
+        if fresh or seen.final or self._block_moved(row, version, seen):
+            evidence = courier.network.evidence(version.version, seen)
+            with courier.store.snapshot() as tx:
+                now = courier.clock()
+                receipts = attest.make_receipts(tx, row, version, seen, evidence, now)
+        wait_s = self.poll_s * min(1 + seen.depth // 2, _SLOWEST)
+        where = {
+            "version_id": version.id,
+            "height": seen.height,
+            "depth": seen.depth,
+            "block_time": seen.block_time,
+            "reason": None,
+            "attempts": 0,
+        }
+        with courier.store.transaction() as tx:
+            mine = courier.held(tx, row)
+            if mine is None:
+                return Outcome.LOST
+            if fresh:
+                tx.mark_sent(version.id, courier.clock())
+                mine = courier.move(tx, mine, Trigger.MINE, None, **where)
+            trigger = Trigger.FINALISE if seen.final else Trigger.LOOK
+            courier.move(tx, mine, trigger, wait_s, **where)
+            if receipts is not None:
+                tx.delete_receipts(row.id)
+                for receipt in receipts:
+                    tx.add_receipt(receipt)
+            held_up = (Pause.SHARED_KEY, Pause.BLOCKED)
+            gate.lift(tx, row.network, *held_up, anchor_id=row.id)
+            gate.lift(tx, row.network, Pause.BALANCE)
+        if seen.final:
+            return Outcome.FINAL
+        return Outcome.CONFIRMED if fresh else Outcome.WAITING
+
+    def _block_moved(self, row: AnchorRow, version: VersionRow, seen: Observation) -> bool:
+        if (row.version_id, row.height) != (version.id, seen.height):
+            return True
+        with self.courier.store.snapshot() as tx:
+            entries = attest.owed(tx, row, final=False)
+            block = attest.attested_block(tx, row, entries)
+        return bool(entries) and block != (seen.block_hash or "")
+
+    def _withdraw(self, row: AnchorRow) -> AnchorRow | None:
+        courier = self.courier
+        with courier.store.transaction() as tx:
+            mine = courier.held(tx, row)
+            if mine is None:
+                return None
+            tx.delete_receipts(row.id)
+            gone = {"height": None, "depth": 0, "block_time": None}
+            reason = f"the block at height {row.height} is gone"
+            return courier.move(tx, mine, Trigger.REORG, None, reason=reason, **gone)
+
+    # --- in no block ----------------------------------------------------------------------
+
+    def _not_mined(self, row: AnchorRow, versions: Sequence[VersionRow], look: _Look) -> Outcome:
+        courier = self.courier
+        if failed := look.at(Place.FAILED):
+            version, seen = failed[0]
+            reason = f"{version.version.transaction_id} is in a block and failed"
+            if self._deep(seen):
+                return courier.fail(row, reason)
+            return courier.hold(row, reason, self.poll_s)
+        conflicted = look.at(Place.CONFLICTED)
+        if len(conflicted) == len(look.seen):
+            return self._conflicted(row, conflicted)
+        pending = look.at(Place.PENDING)
+        counted = next((v for v in versions if v.id == row.version_id), None)
+        if row.state is AnchorState.REORGED or not pending:
+            again = row.attempts if row.state is AnchorState.SENT else 0
+            wait_s = self.poll_s
+            if again:
+                wait_s += delay(again, courier.retry, courier.rng)
+            return courier.deliver(row, versions, counted, wait_s)
+        if row.state is AnchorState.SIGNED:
+            return courier.record_sent(row, pending[0][0], self.poll_s)
+        if self._stuck(row, versions[-1]):
+            return courier.bump(row, versions, "no block took it in time")
+        if versions[-1].sent_at is None:
+            return courier.deliver(row, versions, versions[-1], self.poll_s)
+        with courier.store.transaction() as tx:
+            mine = courier.held(tx, row)
+            if mine is None:
+                return Outcome.LOST
+            courier.move(tx, mine, Trigger.LOOK, self.poll_s, reason=None, attempts=0)
+        return Outcome.WAITING
+
+    def _conflicted(
+        self, row: AnchorRow, conflicted: list[tuple[VersionRow, Observation]]
+    ) -> Outcome:
+        courier = self.courier
+        what = "another transaction spent its nonce or inputs; the key seems to be shared"
+        if all(self._deep(seen) for _, seen in conflicted):
+            with courier.store.transaction() as tx:
+                text = f"anchor {row.id}: {what}"
+                gate.pause(tx, row.network, Pause.SHARED_KEY, text, courier.clock())
+            return courier.fail(row, what)
+        return courier.halt(row, Pause.SHARED_KEY, what)
+
+    def _deep(self, seen: Observation) -> bool:
+        return seen.final or seen.depth >= self.courier.network.confirmations
+
+    def _stuck(self, row: AnchorRow, newest: VersionRow) -> bool:
+        """No progress for ``fee_bump_after_s``; a clock that jumped back counts as well."""
+        waited = abs(self.courier.clock() - row.updated_at)
+        return newest.version.fee > 0 and waited >= self.fee_bump_after_s

@@ -1,0 +1,387 @@
+"""The courier: what publishing and confirming share about one network.
+
+It claims rows under a lease, sends stored bytes, raises fees, and turns every error of a
+network into what becomes of the row. Calls to the network happen outside transactions,
+with one exception: :meth:`Network.sign` where there are nonces, which talks to nobody.
+
+Before each write the row is read again: where the lease is lost or the state has moved,
+somebody else does the work, and ours is dropped. Bytes that are stored are never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from provenance.anchor import gate
+from provenance.anchor.backoff import delay
+from provenance.anchor.gate import Pause
+from provenance.anchor.outbox import ACTIVE, Trigger, advance
+from provenance.errors import (
+    FeeTooLowError,
+    InsufficientFundsError,
+    IntegrityError,
+    LyingNodeError,
+    NetworkError,
+    NetworkUnavailable,
+    NonceUsedError,
+    ProvenanceError,
+    RejectedError,
+    StoreUnavailable,
+    WrongNetworkError,
+)
+from provenance.ports import (
+    AnchorRow,
+    AnchorState,
+    LedgerStore,
+    LedgerTx,
+    Network,
+    Place,
+    SignedVersion,
+    VersionRow,
+    anchor_payload,
+)
+from provenance.settings import RetrySettings
+
+MAX_LOOK_S: Final = 300.0
+"""No row is scheduled further ahead than this or the backoff's cap."""
+_PAUSED_ATTEMPT: Final = 5
+_KNOWN: Final = (Place.MINED, Place.PENDING, Place.FAILED)
+
+
+class Outcome(StrEnum):
+    """What became of a row in one pass."""
+
+    SENT = "sent"
+    BUMPED = "bumped"
+    WAITING = "waiting"
+    CONFIRMED = "confirmed"
+    FINAL = "final"
+    REORGED = "reorged"
+    HELD = "held"
+    """Something is in the way; the row's reason says what."""
+    FAILED = "failed"
+    LOST = "lost"
+    """Somebody else has the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Courier:
+    """Works for one network under one lease owner, who MUST be unique to this call.
+
+    Args:
+        clock: Unix time in seconds; may jump.
+        lease_s: Longest time one pass may hold a row.
+        rng: Uniform in ``[0, 1)``, for the backoff.
+    """
+
+    store: LedgerStore
+    network: Network
+    clock: Callable[[], float]
+    owner: str
+    lease_s: float
+    retry: RetrySettings
+    rng: Callable[[], float]
+
+    # --- leases ---------------------------------------------------------------------------
+
+    def claim(self, tx: LedgerTx, states: Iterable[AnchorState], limit: int) -> list[AnchorRow]:
+        """Lease due rows, after rows that a clock jump threw out of reach are called back."""
+        now = self.clock()
+        horizon = 2 * max(self.retry.cap_s, MAX_LOOK_S, self.lease_s)
+        for row in tx.anchors(self.network.name, ACTIVE):
+            if row.lease_until is not None and row.lease_until > now + horizon:
+                row = replace(row, lease_owner=None, lease_until=None, next_attempt_at=now)
+                tx.save_anchor(row)
+            elif row.next_attempt_at > now + horizon:
+                tx.save_anchor(replace(row, next_attempt_at=now))
+        return list(tx.claim(self.network.name, states, self.owner, now, self.lease_s, limit))
+
+    def held(self, tx: LedgerTx, row: AnchorRow) -> AnchorRow | None:
+        """The row as it is now, or None where it is not ours any more."""
+        now = tx.anchor(row.id)
+        if now is None or now.lease_owner != self.owner or now.state is not row.state:
+            return None
+        return now
+
+    def move(
+        self, tx: LedgerTx, row: AnchorRow, trigger: Trigger, wait_s: float | None, **changes: Any
+    ) -> AnchorRow:
+        """Advance and save; with ``wait_s`` the lease ends and the row is due after it.
+
+        ``updated_at`` is when the row last got on: a look or a failure leaves it.
+        """
+        now = self.clock()
+        if wait_s is not None:
+            changes |= {
+                "lease_owner": None,
+                "lease_until": None,
+                "next_attempt_at": now + min(wait_s, max(MAX_LOOK_S, self.retry.cap_s)),
+            }
+        moved = advance(row, trigger, **changes)
+        if moved.state is not row.state or trigger is Trigger.BUMP:
+            moved = replace(moved, updated_at=now)
+        tx.save_anchor(moved)
+        return moved
+
+    def versions(self, row: AnchorRow) -> Sequence[VersionRow]:
+        """Stored versions of a row that has some, oldest first.
+
+        Raises:
+            IntegrityError: It has none, though its state says that bytes were stored.
+        """
+        with self.store.snapshot() as tx:
+            versions = tx.versions(row.id)
+        if not versions:
+            raise IntegrityError(f"anchor {row.id} is {row.state.value} without signed bytes")
+        return versions
+
+    def release(self, rows: Iterable[AnchorRow]) -> None:
+        """Give back rows that were claimed and not touched."""
+        with self.store.transaction() as tx:
+            for row in rows:
+                if (mine := self.held(tx, row)) is not None:
+                    tx.save_anchor(replace(mine, lease_owner=None, lease_until=None))
+
+    def each(
+        self, rows: Sequence[AnchorRow], work: Callable[[AnchorRow], Outcome]
+    ) -> dict[int, Outcome]:
+        """Work through claimed rows; stop where the network is down or the lease is over."""
+        outcomes: dict[int, Outcome] = {}
+        for position, row in enumerate(rows):
+            if row.lease_until is not None and self.clock() >= row.lease_until:
+                self.release(rows[position:])
+                break
+            try:
+                outcomes[row.id] = work(row)
+            except NetworkUnavailable as error:
+                outcomes[row.id] = self.refuse(row, error)
+                self.release(rows[position + 1 :])
+                break
+            except StoreUnavailable:
+                raise
+            except ProvenanceError as error:
+                outcomes[row.id] = self.refuse(row, error)
+        return outcomes
+
+    # --- errors ---------------------------------------------------------------------------
+
+    def refuse(self, row: AnchorRow, error: ProvenanceError) -> Outcome:
+        """What an error means for a row: held and tried again, or FAILED.
+
+        Only a row without signed bytes fails by itself; bytes that exist may be mined, and
+        the nonce they hold must be filled.
+        """
+        paused = _pause_for(error)
+        with self.store.transaction() as tx:
+            mine = self._current(tx, row)
+            if mine is None:
+                return Outcome.LOST
+            if paused is not None:
+                gate.pause(tx, self.network.name, paused, str(error), self.clock())
+                return self._hold(tx, mine, str(error), count=False)
+            if mine.state is AnchorState.DUE and self._hopeless(mine, error):
+                self.move(tx, mine, Trigger.FAIL, 0.0, reason=str(error))
+                return Outcome.FAILED
+            return self._hold(tx, mine, str(error))
+
+    def hold(self, row: AnchorRow, reason: str, wait_s: float | None = None) -> Outcome:
+        """Keep the state, save the reason, come back after ``wait_s`` (None: the backoff)."""
+        with self.store.transaction() as tx:
+            mine = self.held(tx, row)
+            if mine is None:
+                return Outcome.LOST
+            return self._hold(tx, mine, reason, count=wait_s is None, wait_s=wait_s)
+
+    def halt(self, row: AnchorRow, kind: Pause, detail: str) -> Outcome:
+        """Pause the network because of this row, and hold the row with the same words."""
+        with self.store.transaction() as tx:
+            mine = self._current(tx, row)
+            if mine is None:
+                return Outcome.LOST
+            text = f"anchor {row.id}: {detail}"
+            reason = gate.pause(tx, self.network.name, kind, text, self.clock())
+            return self._hold(tx, mine, reason, count=False)
+
+    def fail(self, row: AnchorRow, reason: str) -> Outcome:
+        """Permanent."""
+        with self.store.transaction() as tx:
+            mine = self.held(tx, row)
+            if mine is None:
+                return Outcome.LOST
+            self.move(tx, mine, Trigger.FAIL, 0.0, reason=reason)
+            return Outcome.FAILED
+
+    def _current(self, tx: LedgerTx, row: AnchorRow) -> AnchorRow | None:
+        """As :meth:`held`, for a row whose state this pass may itself have moved on."""
+        mine = tx.anchor(row.id)
+        if mine is None or mine.lease_owner != self.owner or mine.state not in ACTIVE:
+            return None
+        return mine
+
+    def _hold(
+        self,
+        tx: LedgerTx,
+        mine: AnchorRow,
+        reason: str,
+        *,
+        count: bool = True,
+        wait_s: float | None = None,
+    ) -> Outcome:
+        attempt = mine.attempts + 1 if count else max(mine.attempts, _PAUSED_ATTEMPT)
+        if wait_s is None:
+            wait_s = delay(attempt, self.retry, self.rng)
+        attempts = attempt if count else mine.attempts
+        self.move(tx, mine, Trigger.RETRY, wait_s, reason=reason, attempts=attempts)
+        return Outcome.HELD
+
+    def _hopeless(self, row: AnchorRow, error: ProvenanceError) -> bool:
+        if isinstance(error, NetworkUnavailable):
+            return 0 < self.retry.attempts <= row.attempts + 1
+        final = isinstance(error, NetworkError) and not error.retryable
+        return final and not isinstance(error, LyingNodeError | NonceUsedError)
+
+    # --- sending --------------------------------------------------------------------------
+
+    def store_version(
+        self,
+        tx: LedgerTx,
+        row: AnchorRow,
+        signed: SignedVersion,
+        trigger: Trigger,
+        reason: str | None = None,
+    ) -> tuple[AnchorRow, VersionRow]:
+        """Store bytes and move the row, in the caller's transaction; the lease stays."""
+        version = tx.add_version(row.id, signed, self.clock())
+        moved = self.move(tx, row, trigger, None, version_id=version.id, reason=reason)
+        return moved, version
+
+    def deliver(
+        self,
+        row: AnchorRow,
+        versions: Sequence[VersionRow],
+        first: VersionRow | None = None,
+        wait_s: float = 0.0,
+    ) -> Outcome:
+        """Send stored bytes: ``first``, else the newest; then the others, newest first.
+
+        A version that the network does not take for its fee or form leads to the next one;
+        where none is left, a version with a higher fee is made.
+
+        Raises:
+            NetworkUnavailable, WrongNetworkError, InsufficientFundsError, LyingNodeError:
+                For :meth:`refuse`.
+        """
+        first = first or versions[-1]
+        refused: NetworkError | None = None
+        for version in (first, *(v for v in reversed(versions) if v.id != first.id)):
+            try:
+                self.network.broadcast(version.version)
+            except (FeeTooLowError, RejectedError) as error:
+                refused = refused or error
+            except NonceUsedError as error:
+                return self._spent(row, versions, error)
+            else:
+                return self.record_sent(row, version, wait_s)
+        assert refused is not None
+        if isinstance(refused, FeeTooLowError):
+            return self.bump(row, versions, str(refused))
+        known = self._known(versions)
+        if known is not None:
+            return self.record_sent(row, known, wait_s)
+        if versions[-1].version.nonce is None:
+            return self.fail(row, str(refused))
+        return self.bump(row, versions, str(refused), blocking=True)
+
+    def record_sent(self, row: AnchorRow, version: VersionRow, wait_s: float = 0.0) -> Outcome:
+        """The network has the version: a fact, whoever holds the lease by now."""
+        with self.store.transaction() as tx:
+            tx.mark_sent(version.id, self.clock())
+            gate.lift(tx, self.network.name, Pause.BALANCE)
+            gate.lift(tx, self.network.name, Pause.BLOCKED, anchor_id=row.id)
+            now = tx.anchor(row.id)
+            if now is None or now.state not in _SENDABLE:
+                return Outcome.LOST
+            mine = now.lease_owner == self.owner
+            again = now.attempts + 1 if row.state is AnchorState.SENT else 0
+            self.move(
+                tx,
+                now,
+                Trigger.SEND,
+                wait_s if mine else None,
+                version_id=version.id,
+                reason=None,
+                attempts=again,
+            )
+        return Outcome.SENT
+
+    def bump(
+        self, row: AnchorRow, versions: Sequence[VersionRow], why: str, blocking: bool = False
+    ) -> Outcome:
+        """Make, store and send a version with a higher fee on the same nonce or inputs.
+
+        Args:
+            blocking: No version was ever accepted, so that the nonce is a hole: where this
+                fails for good too, the network is paused.
+        """
+        try:
+            bumped = self._bumped(row, versions, why)
+            if bumped is None:
+                return Outcome.LOST
+            self.network.broadcast(bumped.version)
+        except NonceUsedError as error:
+            return self._spent(row, self.versions(row), error)
+        except NetworkUnavailable:
+            raise
+        except NetworkError as error:
+            if _pause_for(error) is None and not error.retryable and blocking:
+                return self.halt(row, Pause.BLOCKED, str(error))
+            return self.refuse(row, error)
+        sent = self.record_sent(row, bumped)
+        return Outcome.BUMPED if sent is Outcome.SENT else sent
+
+    def _bumped(
+        self, row: AnchorRow, versions: Sequence[VersionRow], why: str
+    ) -> VersionRow | None:
+        gate.check_identity(self.store, self.network, self.clock)
+        newest = versions[-1]
+        # A wallet can only replace what its node has seen.
+        replaces = next((v for v in reversed(versions) if v.sent_at is not None), newest).version
+        payload, nonce = anchor_payload(row.root), newest.version.nonce
+        draft = self.network.draft(payload, replaces=replaces)
+        signed = None if self.network.uses_nonce else self.network.sign(draft, None)
+        with self.store.transaction() as tx:
+            mine = self.held(tx, row)
+            if mine is None or tx.versions(row.id)[-1].id != newest.id:
+                return None
+            if signed is None:
+                signed = self.network.sign(draft, nonce)
+            return self.store_version(tx, mine, signed, Trigger.BUMP, why)[1]
+
+    def _spent(
+        self, row: AnchorRow, versions: Sequence[VersionRow], error: NetworkError
+    ) -> Outcome:
+        """The nonce or input is spent: by one of our versions, or by somebody else."""
+        known = self._known(versions)
+        if known is not None:
+            return self.record_sent(row, known)
+        return self.halt(row, Pause.SHARED_KEY, f"{error}; none of our versions spent it")
+
+    def _known(self, versions: Sequence[VersionRow]) -> VersionRow | None:
+        for version in reversed(versions):
+            if self.network.observe(version.version).place in _KNOWN:
+                return version
+        return None
+
+
+_SENDABLE: Final = (AnchorState.SIGNED, AnchorState.SENT, AnchorState.REORGED)
+
+
+def _pause_for(error: ProvenanceError) -> Pause | None:
+    if isinstance(error, WrongNetworkError):
+        return Pause.WRONG_NETWORK
+    if isinstance(error, InsufficientFundsError):
+        return Pause.BALANCE
+    return None

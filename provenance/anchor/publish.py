@@ -1,0 +1,158 @@
+"""Publishing: heads that are due become signed, stored, sent transactions.
+
+One pass over one network:
+
+1. of all DUE heads only the largest is kept; it covers the others, which become REPLACED;
+2. rows are claimed: SIGNED ones (a crash came between storing and sending), and the DUE one
+   where fewer than ``max_in_flight`` anchors are under way and nothing stops signing;
+3. the network is asked who it is, before every send;
+4. a DUE head is drafted; then, in ONE transaction, the nonce is allocated, the transaction
+   signed, the bytes stored and the row made SIGNED;
+5. after the commit the stored bytes are sent, and the row is made SENT. A SIGNED row starts
+   here: the SAME bytes, never new ones.
+
+A crash anywhere leaves a row that the next pass, or the confirming one, takes up after the
+lease has run out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from provenance.anchor import gate
+from provenance.anchor.courier import Courier, Outcome
+from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, Trigger, advance
+from provenance.ports import (
+    AnchorRow,
+    AnchorState,
+    LedgerStore,
+    LedgerTx,
+    Network,
+    SignedVersion,
+    VersionRow,
+    anchor_payload,
+)
+from provenance.settings import RetrySettings
+
+MAX_IN_FLIGHT: Final[Mapping[str, int]] = {"bitcoin": 1}
+"""One on Bitcoin: a second anchor would spend the unconfirmed change of the first."""
+DEFAULT_IN_FLIGHT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """What one pass did. ``outcomes`` and ``replaced`` are anchor ids."""
+
+    network: str
+    outcomes: Mapping[int, Outcome]
+    replaced: tuple[int, ...]
+    paused: str | None
+    """Why nothing new is signed, as remembered after the pass."""
+
+    def having(self, outcome: Outcome) -> tuple[int, ...]:
+        """Ids of the anchors with this outcome."""
+        return tuple(id for id, what in self.outcomes.items() if what is outcome)
+
+
+def publish(
+    store: LedgerStore,
+    network: Network,
+    clock: Callable[[], float],
+    owner: str,
+    lease_s: float,
+    retry: RetrySettings,
+    rng: Callable[[], float],
+    *,
+    max_in_flight: int | None = None,
+    limit: int = 16,
+) -> PublishResult:
+    """Send what is due on one network. Errors of the network are recorded, not raised.
+
+    Args:
+        clock: Unix time in seconds.
+        owner: Lease owner; MUST be unique to this call.
+        rng: Uniform in ``[0, 1)``.
+        max_in_flight: Anchors that may be signed or sent and in no block; None for the
+            network's own (1 on Bitcoin).
+
+    Raises:
+        StoreUnavailable: The database cannot be reached; what was claimed waits for its lease.
+    """
+    if max_in_flight is None:
+        max_in_flight = MAX_IN_FLIGHT.get(network.name, DEFAULT_IN_FLIGHT)
+    courier = Courier(store, network, clock, owner, lease_s, retry, rng)
+    with store.transaction() as tx:
+        replaced = _supersede(tx, network.name, clock())
+        states = {AnchorState.SIGNED}
+        known = tx.network(network.name)
+        paused = gate.kind_of(known.paused if known else None)
+        stopped = paused is not None and paused.stops_signing
+        if not stopped and _in_flight(tx, network.name) < max_in_flight:
+            states.add(AnchorState.DUE)
+        rows = courier.claim(tx, states, limit)
+
+    def work(row: AnchorRow) -> Outcome:
+        gate.check_identity(store, network, clock)
+        if row.state is AnchorState.SIGNED:
+            return courier.deliver(row, courier.versions(row))
+        stored = _sign_and_store(courier, row, max_in_flight)
+        if isinstance(stored, Outcome):
+            return stored
+        signed, version = stored
+        return courier.deliver(signed, [version])
+
+    outcomes = courier.each(rows, work)
+    with store.snapshot() as tx:
+        known = tx.network(network.name)
+    return PublishResult(network.name, outcomes, replaced, known.paused if known else None)
+
+
+def _supersede(tx: LedgerTx, network: str, now: float) -> tuple[int, ...]:
+    rows = tx.anchors(network, {AnchorState.DUE, *IN_FLIGHT, *ON_CHAIN})
+    largest = max((row.size for row in rows), default=0)
+    covered = [row for row in rows if row.state is AnchorState.DUE and row.size < largest]
+    for row in covered:
+        gone = advance(
+            row,
+            Trigger.SUPERSEDE,
+            reason=f"covered by the head at size {largest}",
+            lease_owner=None,
+            lease_until=None,
+            updated_at=now,
+        )
+        tx.save_anchor(gone)
+    return tuple(row.id for row in covered)
+
+
+def _in_flight(tx: LedgerTx, network: str) -> int:
+    return len(tx.anchors(network, IN_FLIGHT))
+
+
+def _sign_and_store(
+    courier: Courier, row: AnchorRow, max_in_flight: int
+) -> Outcome | tuple[AnchorRow, VersionRow]:
+    network = courier.network
+    draft = network.draft(anchor_payload(row.root))
+    # Where there are no nonces, signing talks to the node, and no transaction may wait for it.
+    signed = network.sign(draft, network.next_nonce() if network.uses_nonce else None)
+    with courier.store.transaction() as tx:
+        mine = courier.held(tx, row)
+        if mine is None:
+            return Outcome.LOST
+        if _in_flight(tx, network.name) >= max_in_flight:
+            tx.save_anchor(replace(mine, lease_owner=None, lease_until=None))
+            return Outcome.WAITING
+        nonce = _nonce(tx, signed)
+        if nonce != signed.nonce:
+            signed = network.sign(draft, nonce)
+        return courier.store_version(tx, mine, signed, Trigger.SIGN)
+
+
+def _nonce(tx: LedgerTx, signed: SignedVersion) -> int | None:
+    """The next nonce of the key: past what the node counts and past all that is stored."""
+    if signed.nonce is None:
+        return None
+    highest = tx.highest_nonce(signed.network, signed.key)
+    return signed.nonce if highest is None else max(signed.nonce, highest + 1)

@@ -1,0 +1,286 @@
+"""Bitcoin: a head in an ``OP_RETURN`` output, through bitcoind's RPC.
+
+Life of an anchor. ``draft`` funds, locks and signs a transaction with the wallet: the key
+never leaves bitcoind. ``sign`` only checks it and computes its id. The caller stores the
+bytes, then ``broadcast`` sends them. ``observe`` reads the raw transaction back, hashes it,
+proves it into a block header by a Merkle proof and counts blocks; the JSON that a node
+decorates its answers with is believed for the depth alone, and at ``confirmations`` deep
+the headers on top are fetched and their work checked. A fee that does not get mined is
+bumped on the same inputs; any version that is mined counts.
+
+One anchor may be in flight per wallet.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+
+from provenance.chains.bitcoin_funding import Funding
+from provenance.chains.bitcoin_rpc import (
+    BitcoinRpc,
+    Code,
+    RpcError,
+    as_integer,
+    as_object,
+    as_text,
+)
+from provenance.chains.bitcoin_view import ChainView
+from provenance.core.bitcoin_proof import (
+    CHAINS,
+    display,
+    parse_transaction,
+    verify_anchor,
+)
+from provenance.core.records import Json
+from provenance.errors import (
+    ConfigError,
+    FormatError,
+    LyingNodeError,
+    NetworkUnavailable,
+    ProofError,
+    RejectedError,
+    WrongNetworkError,
+)
+from provenance.ports import (
+    PAYLOAD_BYTES,
+    Draft,
+    Identity,
+    Observation,
+    Place,
+    SignedVersion,
+)
+from provenance.settings import BitcoinSettings
+
+_TXID = re.compile(r"[0-9a-f]{64}")
+_BTC_PER_KVB = Decimal("0.00001")
+"""One sat/vB."""
+
+
+class BitcoinInterface:
+    """One bitcoind and its wallet as a :class:`provenance.ports.Network`.
+
+    Raises:
+        ConfigError: No URL, plain HTTP outside loopback, no login, or an unknown network.
+    """
+
+    name = "bitcoin"
+    uses_nonce = False
+
+    def __init__(self, settings: BitcoinSettings) -> None:
+        if settings.network not in CHAINS:
+            raise ConfigError(
+                "blockchain.bitcoin.network",
+                f"found {settings.network!r}, expected one of {', '.join(CHAINS)}",
+            )
+        self.confirmations = settings.confirmations
+        self._settings = settings
+        self._rules = CHAINS[settings.network]
+        self._rpc = BitcoinRpc(settings)
+        self._funding = Funding(self._rpc, settings)
+        self._view = ChainView(self._rpc, self._funding, settings)
+
+    def identity(self) -> Identity:
+        """Chain name, genesis block, height, and the wallet's balance in satoshi.
+
+        Raises:
+            WrongNetworkError: Another chain than ``blockchain.bitcoin.network``.
+            NetworkUnavailable: Unreachable, still syncing, or its wallet is not there.
+        """
+        info = as_object(self._rpc.ask("getblockchaininfo"), "getblockchaininfo")
+        genesis = as_text(self._rpc.ask("getblockhash", 0), "getblockhash")
+        chain = as_text(info.get("chain"), "getblockchaininfo.chain")
+        if chain != self._settings.network:
+            raise WrongNetworkError(
+                f"bitcoin: the node serves {chain!r}, expected {self._settings.network!r} "
+                "(blockchain.bitcoin.network)"
+            )
+        if genesis != self._rules.genesis:
+            raise WrongNetworkError(
+                f"bitcoin: found genesis {genesis}, expected {self._rules.genesis} for {chain}"
+            )
+        height = as_integer(info.get("blocks"), "getblockchaininfo.blocks")
+        # A regtest node calls itself syncing whenever its newest block is a day old.
+        if info.get("initialblockdownload") is not False and chain != "regtest":
+            raise NetworkUnavailable(f"bitcoin: the node is still syncing, at block {height}")
+        about = as_object(self._rpc.ask("getnetworkinfo"), "getnetworkinfo")
+        return Identity(
+            self.name,
+            {
+                "chain": chain,
+                "genesis": genesis,
+                "version": as_text(about.get("subversion"), "getnetworkinfo.subversion"),
+                "pruned": info.get("pruned") is True,
+                "transaction_index": self._view.indexed(),
+            },
+            height,
+            self._settings.wallet,
+            self._funding.balance(),
+        )
+
+    def next_nonce(self) -> int:
+        """0: inputs take the place of nonces."""
+        return 0
+
+    def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
+        """Build and sign in the wallet; the inputs are locked there until they are spent.
+
+        Raises:
+            InsufficientFundsError, FeeTooLowError, NetworkUnavailable, LyingNodeError
+            RejectedError: A payload of another length, or of another anchor.
+        """
+        if len(payload) != PAYLOAD_BYTES:
+            raise RejectedError(f"bitcoin: payload of {len(payload)} bytes, expected 36")
+        if replaces is not None and replaces.payload != payload:
+            raise RejectedError("bitcoin: a replacement must carry the payload of what it replaces")
+        tip = as_text(self._rpc.ask("getbestblockhash"), "getbestblockhash")
+        made = self._funding.fresh(payload) if replaces is None else self._funding.bump(replaces)
+        fields: dict[str, Json] = {
+            "raw": made.raw.hex(),
+            "txid": display(made.transaction.txid),
+            "inputs": made.inputs,
+            "fee": made.fee,
+            "vsize": made.transaction.vsize,
+            "feerate": round(float(made.rate), 3),
+            "change": made.change,
+            "tip": replaces.detail["tip"] if replaces and "tip" in replaces.detail else tip,
+        }
+        return Draft(self.name, payload, fields)
+
+    def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
+        """The drafted bytes as a version. Talks to nobody.
+
+        Raises:
+            RejectedError: The draft is not one of this network's.
+        """
+        detail = dict(draft.fields)
+        try:
+            raw = bytes.fromhex(str(detail.pop("raw")))
+            transaction = parse_transaction(raw)
+            claimed = detail.pop("txid")
+            rate = float(str(detail["feerate"]))
+        except (KeyError, ValueError, FormatError) as error:
+            raise RejectedError("bitcoin: the draft holds no signed transaction") from error
+        if display(transaction.txid) != claimed or draft.payload not in transaction.data:
+            raise RejectedError("bitcoin: the draft's transaction is not for its payload")
+        return SignedVersion(
+            network=self.name,
+            payload=draft.payload,
+            transaction_id=display(transaction.txid),
+            raw=raw,
+            key=self._settings.wallet or "",
+            fee=math.ceil(rate),
+            detail=detail,
+        )
+
+    def broadcast(self, version: SignedVersion) -> None:
+        """Send; a transaction that the node has, or has in a block, is success.
+
+        -25 is ambiguous (its outputs may be spent already, or its inputs may be) and is
+        settled by looking; where nothing is found it is raised as retryable, since a
+        rebuilt transaction could become a second anchor.
+
+        Raises:
+            FeeTooLowError: Below what the mempool takes, or too little to replace with.
+            RejectedError: Invalid, and it will stay so.
+            NetworkUnavailable, LyingNodeError
+        """
+        self._funding.sent(version)
+        self._funding.hold(version.detail.get("inputs"))
+        ceiling = (Decimal(version.fee) + 1) * _BTC_PER_KVB
+        try:
+            echoed = self._rpc.call("sendrawtransaction", version.raw.hex(), ceiling)
+        except RpcError as error:
+            failure = error.broadcast_failure()
+            if failure is None:
+                return
+            if error.code in (Code.VERIFY, Code.VERIFY_REJECTED):
+                place = self.observe(version).place
+                if place in (Place.PENDING, Place.MINED):
+                    return
+                if error.code == Code.VERIFY:
+                    raise NetworkUnavailable(f"bitcoin: {error}; {place.value}") from error
+            raise failure from error
+        if echoed != version.transaction_id:
+            raise LyingNodeError(
+                f"bitcoin: sent {version.transaction_id}, the node took something else"
+            )
+
+    def observe(self, version: SignedVersion) -> Observation:
+        """Where the version is. For CONFLICTED, ``depth`` is that of what was mined instead.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
+        inputs = version.detail.get("inputs")
+        found = self._view.find(version.transaction_id)
+        if found is None:
+            conflict = self._view.spender_depth(version)
+            if conflict:
+                self._funding.release(inputs)
+                return self._view.conflicted(conflict)
+        elif version.payload not in found.transaction.data:
+            raise LyingNodeError(f"bitcoin: {version.transaction_id} does not carry its payload")
+        seen = self._view.place(found)
+        if seen.place in (Place.UNKNOWN, Place.PENDING):
+            self._funding.hold(inputs)
+        elif seen.place is Place.CONFLICTED:
+            self._funding.release(inputs)
+        return seen
+
+    def lookup(self, transaction_id: str) -> Observation:
+        """Find a transaction by id: in the mempool, the node's index or the wallet.
+
+        Raises:
+            NetworkUnavailable: Also where the node keeps no index to be sure by.
+            RejectedError: Not a transaction id.
+        """
+        if not _TXID.fullmatch(transaction_id):
+            raise RejectedError(
+                f"bitcoin: {transaction_id[:80]!r} is not a transaction id (64 hex digits)"
+            )
+        found = self._view.find(transaction_id)
+        if found is None and not self._view.indexed():
+            raise NetworkUnavailable(
+                f"bitcoin: the node does not know {transaction_id} and keeps no index of all "
+                "transactions; start it with txindex=1 to be sure"
+            )
+        return self._view.place(found)
+
+    def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
+        """Raw transaction, Merkle proof, block header and the headers on top, all hex.
+
+        ``headers`` are at most ``confirmations - 1``, oldest first.
+        :func:`provenance.core.bitcoin_proof.verify_anchor` checks them without a node.
+
+        Raises:
+            NetworkUnavailable: Not in a block (any more).
+            LyingNodeError: The node's evidence does not verify.
+        """
+        found = self._view.find(version.transaction_id)
+        if seen.block_hash is None or found is None or found.block_hash != seen.block_hash:
+            raise NetworkUnavailable(
+                f"bitcoin: {version.transaction_id} is not in block {seen.block_hash}"
+            )
+        header, height, depth = self._view.header(seen.block_hash)
+        proof = self._view.proof(version.transaction_id, seen.block_hash)
+        try:
+            verify_anchor(found.raw, proof, header, version.payload, self._settings.network)
+        except (ProofError, FormatError) as error:
+            raise LyingNodeError(f"bitcoin: {error}") from error
+        above = self._view.headers_above(header, height, min(depth, self.confirmations) - 1)
+        return {
+            "type": "bitcoin",
+            "chain": self._settings.network,
+            "transaction_id": version.transaction_id,
+            "transaction": found.raw.hex(),
+            "merkle_block": proof.hex(),
+            "header": header.hex(),
+            "block_hash": seen.block_hash,
+            "height": height,
+            "headers": [each.hex() for each in above],
+        }
+
+    def close(self) -> None:
+        """Nothing is kept open."""

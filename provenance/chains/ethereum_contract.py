@@ -1,0 +1,124 @@
+"""The ``MLProvenance`` contract's calls, events and answers as bytes (Solidity ABI)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
+from eth_utils.abi import abi_to_signature, function_signature_to_4byte_selector
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from provenance.chains.contracts import MAX_METADATA_BYTES, load_artifact
+from provenance.chains.ethereum_values import Log
+from provenance.errors import InputError, LyingNodeError
+
+ARTIFACT = load_artifact()
+_SIGNATURES = {
+    each["name"]: abi_to_signature(cast("dict[str, object]", each))  # type: ignore[arg-type]
+    for each in ARTIFACT.abi
+    if each["type"] in ("function", "event")
+}
+_STORE = function_signature_to_4byte_selector(_SIGNATURES["storeHash"])
+_VERIFY = function_signature_to_4byte_selector(_SIGNATURES["verifyHash"])
+_INFO = function_signature_to_4byte_selector(_SIGNATURES["getHashInfo"])
+HASH_STORED = keccak(text=_SIGNATURES["HashStored"])
+
+
+@dataclass(frozen=True, slots=True)
+class HashInfo:
+    """What the contract knows of a hash; zeros and empty text where ``exists`` is false.
+
+    Attributes:
+        submitter: Checksummed address that stored it first.
+        timestamp: Block time of the first store, Unix seconds.
+    """
+
+    exists: bool
+    submitter: str
+    timestamp: int
+    block_number: int
+    metadata: str
+
+
+def store_call(root: bytes, metadata: str) -> bytes:
+    """Calldata of ``storeHash``.
+
+    Raises:
+        InputError: The root is not 32 bytes or is zero, or metadata is over 256 bytes of
+            UTF-8: the contract would revert.
+    """
+    if len(root) != 32 or not any(root):
+        raise InputError(f"root of {len(root)} bytes, expected 32 that are not all zero")
+    size = len(metadata.encode())
+    if size > MAX_METADATA_BYTES:
+        raise InputError(f"metadata of {size} bytes, the contract takes {MAX_METADATA_BYTES}")
+    return bytes(_STORE + encode(["bytes32", "string"], [root, metadata]))
+
+
+def stored_root(calldata: bytes) -> bytes | None:
+    """The hash in calldata of ``storeHash``; None for any other call."""
+    if calldata[:4] != _STORE or len(calldata) < 36:
+        return None
+    return calldata[4:36]
+
+
+def verify_call(root: bytes) -> bytes:
+    """Calldata of ``verifyHash``."""
+    return bytes(_VERIFY + encode(["bytes32"], [root]))
+
+
+def info_call(root: bytes) -> bytes:
+    """Calldata of ``getHashInfo``."""
+    return bytes(_INFO + encode(["bytes32"], [root]))
+
+
+def read_flag(answer: bytes) -> bool:
+    """The answer of ``verifyHash``.
+
+    Raises:
+        LyingNodeError: Not one ABI boolean.
+    """
+    return bool(_decode(["bool"], answer, "verifyHash")[0])
+
+
+def read_info(answer: bytes) -> HashInfo:
+    """The answer of ``getHashInfo``.
+
+    Raises:
+        LyingNodeError: Not that tuple.
+    """
+    exists, submitter, timestamp, block, metadata = _decode(
+        ["bool", "address", "uint64", "uint64", "bytes"], answer, "getHashInfo"
+    )
+    return HashInfo(
+        bool(exists),
+        str(to_checksum_address(str(submitter))),
+        int(str(timestamp)),
+        int(str(block)),
+        cast(bytes, metadata).decode("utf-8", "replace"),
+    )
+
+
+def stored_event(log: Log, contract: bytes, root: bytes) -> tuple[bytes, int] | None:
+    """``(submitter, timestamp)`` where a log is this contract's ``HashStored`` of this root.
+
+    Raises:
+        LyingNodeError: The event's data do not decode.
+    """
+    if log.address != contract or log.topics[:2] != (HASH_STORED, root) or len(log.topics) != 3:
+        return None
+    timestamp, _ = _decode(["uint64", "bytes"], log.data, "HashStored")
+    return log.topics[2][-20:], int(str(timestamp))
+
+
+def _decode(types: list[str], answer: bytes, what: str) -> tuple[object, ...]:
+    try:
+        return tuple(decode(types, answer))
+    except (DecodingError, OverflowError, ValueError) as error:
+        raise LyingNodeError(
+            f"ethereum node: the answer of {what} does not decode ({type(error).__name__}); "
+            "is blockchain.ethereum.contract_address an MLProvenance contract?"
+        ) from None

@@ -1,0 +1,310 @@
+"""Questions to one Ethereum node, each answer checked: heads, balances, and where a
+transaction is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from provenance.chains import ethereum_contract as abi
+from provenance.chains.ethereum_errors import BlockMissingError, MethodMissingError, clean
+from provenance.chains.ethereum_fees import GWEI, wei
+from provenance.chains.ethereum_rpc import EthereumRPC
+from provenance.chains.ethereum_values import (
+    Block,
+    Receipt,
+    Transaction,
+    data,
+    quantity,
+    read_block,
+    read_receipt,
+    read_transaction,
+)
+from provenance.errors import LyingNodeError, NetworkUnavailable, RejectedError, WrongNetworkError
+from provenance.ports import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place
+from provenance.settings import EthereumSettings
+
+GENESIS = {
+    1: "0xd4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3",
+    17000: "0xb5f7f912443c940f21fd611f12828d75b534364ed9e95ca4e307729a4661bde4",
+    560048: "0xbbe312868b376a3001692a646dd2d7d1e4406380dfd86b98aa8a34d1557c971b",
+    11155111: "0x25a5cc106eea7138acab33231d7160d69cb777ee0c2c553fcddf5138993e6dd9",
+}
+"""Genesis blocks of mainnet, Holesky, Hoodi and Sepolia (go-ethereum ``params/config.go``)."""
+
+_FALLBACK_TIP = GWEI
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """A transaction with its receipt and the canonical block that holds it."""
+
+    transaction: Transaction
+    receipt: Receipt
+    block: Block
+    head: int
+
+
+class _Moved(Exception):
+    """Two answers that do not fit each other: a block arrived between them, or a lie."""
+
+
+class EthereumNode:
+    """One node. Every method raises NetworkUnavailable or a NetworkError, nothing else."""
+
+    def __init__(self, settings: EthereumSettings) -> None:
+        self.rpc = EthereumRPC(settings.url, settings.timeout_s)
+        self._settings = settings
+        self._chain_id = settings.chain_id
+        self._genesis: str | None = None
+
+    def chain_id(self, expected: int | None = None) -> int:
+        """The node's chain id, which must be ``expected``, the configured one and the one
+        it had before.
+
+        Raises:
+            WrongNetworkError: With both ids.
+        """
+        found = quantity(self.rpc.call("eth_chainId"), "eth_chainId")
+        for wanted in (self._chain_id, expected):
+            if wanted is not None and found != wanted:
+                raise WrongNetworkError(
+                    f"ethereum node {self.rpc.shown} serves chain id {found}, expected {wanted}"
+                )
+        self._chain_id = found
+        return found
+
+    def genesis(self) -> str:
+        """The hash of block 0, which must not change and must fit a public chain's id.
+
+        Raises:
+            WrongNetworkError: With both hashes.
+        """
+        chain_id = self.chain_id()
+        found = self.block("0x0").hash
+        wanted = GENESIS.get(chain_id) or self._genesis or found
+        if found != wanted:
+            raise WrongNetworkError(
+                f"ethereum: genesis of chain id {chain_id} is {found}, expected {wanted}"
+            )
+        self._genesis = found
+        return found
+
+    def version(self) -> str:
+        """The client's name and version.
+
+        Raises:
+            NetworkUnavailable: The node is still syncing.
+        """
+        syncing = self.rpc.call("eth_syncing")
+        if isinstance(syncing, dict):
+            at, end = (syncing.get(key, "?") for key in ("currentBlock", "highestBlock"))
+            raise NetworkUnavailable(
+                f"ethereum node {self.rpc.shown} is still syncing: "
+                f"block {clean(at)} of {clean(end)}"
+            )
+        return clean(self.rpc.call("web3_clientVersion"))
+
+    def block(self, number: str) -> Block:
+        """The canonical block of a ``0x`` number or tag.
+
+        Raises:
+            BlockMissingError: There is none.
+        """
+        answer = self.rpc.call("eth_getBlockByNumber", number, False)
+        if answer is None:
+            raise BlockMissingError(f"ethereum node {self.rpc.shown} has no block {number}")
+        block = read_block(answer, f"block {number}")
+        if number.startswith("0x") and block.number != int(number, 16):
+            raise LyingNodeError(f"ethereum node: block {block.number} was sent for {number}")
+        return block
+
+    def height(self) -> int:
+        """Number of the newest block."""
+        return quantity(self.rpc.call("eth_blockNumber"), "eth_blockNumber")
+
+    def nonce(self, address: str, tag: str) -> int:
+        """Transactions of an address up to ``tag`` (``latest``, ``pending``)."""
+        answer = self.rpc.call("eth_getTransactionCount", address, tag)
+        return quantity(answer, "eth_getTransactionCount")
+
+    def balance(self, address: str) -> int:
+        """Balance in the newest block, wei."""
+        return quantity(self.rpc.call("eth_getBalance", address, "latest"), "eth_getBalance")
+
+    def code(self, address: str) -> bytes:
+        """The code at an address, empty for an ordinary account."""
+        return data(self.rpc.call("eth_getCode", address, "latest"), "eth_getCode")
+
+    def require_contract(self, address: str) -> None:
+        """Sending to an address without code succeeds and stores nothing.
+
+        Raises:
+            WrongNetworkError: No code at the address.
+        """
+        if not self.code(address):
+            raise WrongNetworkError(
+                f"ethereum: no contract at {address} on chain id {self.chain_id()}; "
+                "check blockchain.ethereum.contract_address or deploy one: "
+                "provenance contract deploy"
+            )
+
+    def view(self, address: str, call: bytes) -> bytes:
+        """The answer of a read-only call in the newest block."""
+        request = {"to": address, "data": "0x" + call.hex()}
+        return data(self.rpc.call("eth_call", request, "latest"), "eth_call")
+
+    def tip(self) -> int:
+        """Priority fee, wei per gas: configured, else the node's, else 1 gwei."""
+        if self._settings.priority_fee_gwei is not None:
+            return wei(self._settings.priority_fee_gwei)
+        try:
+            answer = self.rpc.call("eth_maxPriorityFeePerGas")
+        except MethodMissingError:
+            return _FALLBACK_TIP
+        return quantity(answer, "eth_maxPriorityFeePerGas")
+
+    def gas(self, sender: str, to: str | None, calldata: bytes) -> int:
+        """Estimated gas against the newest block, a fifth added.
+
+        Not against the pool: there the root may be stored already by our own replaced
+        version, and storing it again is cheaper.
+        """
+        request = {"from": sender, "data": "0x" + calldata.hex()}
+        if to is not None:
+            request["to"] = to
+        answer = self.rpc.call("eth_estimateGas", request, "latest")
+        return -(-quantity(answer, "eth_estimateGas") * 6 // 5)
+
+    def receipt(self, txid: str) -> Receipt | None:
+        """The receipt, None while there is none."""
+        answer = self.rpc.call("eth_getTransactionReceipt", txid)
+        return None if answer is None else read_receipt(answer, txid)
+
+    def wait(self, txid: str, deadline: float) -> Receipt:
+        """The receipt of a transaction that was sent, asked for until ``time.monotonic()``
+        passes ``deadline``.
+
+        Raises:
+            NetworkUnavailable: In no block by then; names the transaction.
+        """
+        pause = 0.05
+        while True:
+            try:
+                receipt = self.receipt(txid)
+            except NetworkUnavailable:
+                receipt = None
+            if receipt is not None:
+                return receipt
+            if time.monotonic() > deadline:
+                raise NetworkUnavailable(
+                    f"ethereum: {txid} was sent and is in no block yet; look it up later"
+                )
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    # --- where a transaction is ------------------------------------------------------
+
+    def find(self, txid: str) -> Observation:
+        """Where a transaction is, and the root that the chain holds through it."""
+        found = self.locate(txid)
+        if isinstance(found, Place):
+            return Observation(found)
+        tx, block = found.transaction, found.block
+        root, when = None, block.timestamp
+        if found.receipt.status == 1:
+            root, when = self._root(found)
+        return Observation(
+            place=Place.MINED if found.receipt.status == 1 else Place.FAILED,
+            root=root,
+            block_hash=tx.block_hash,
+            height=block.number,
+            depth=found.head - block.number + 1,
+            final=self._is_final(found),
+            block_time=float(when),
+        )
+
+    def locate(self, txid: str) -> Place | Mined:
+        """UNKNOWN, PENDING, or the block; asked twice where answers contradict each other,
+        since a block may arrive between two questions.
+
+        Raises:
+            LyingNodeError: Still contradictory.
+        """
+        try:
+            return self._locate(txid)
+        except _Moved:
+            pass
+        try:
+            return self._locate(txid)
+        except _Moved as error:
+            raise LyingNodeError(f"ethereum node {self.rpc.shown}: {error}") from None
+
+    def _locate(self, txid: str) -> Place | Mined:
+        answer = self.rpc.call("eth_getTransactionByHash", txid)
+        if answer is None:
+            return Place.UNKNOWN
+        tx = read_transaction(answer, txid)
+        if tx.raw:
+            self.chain_id(tx.chain_id)
+        if tx.block_number is None:
+            return Place.PENDING
+        receipt = self.receipt(txid)
+        if receipt is None:
+            return Place.PENDING
+        said = (receipt.block_hash, receipt.block_number, receipt.index, receipt.sender, receipt.to)
+        if said != (tx.block_hash, tx.block_number, tx.index, tx.sender, tx.to):
+            raise _Moved(f"transaction and receipt of {txid} do not agree")
+        try:
+            block = self.block(hex(tx.block_number))
+        except BlockMissingError:
+            raise _Moved(f"{txid} is said to be in block {tx.block_number}, not there") from None
+        if block.hash != tx.block_hash:
+            raise _Moved(f"{txid} is said to be in {tx.block_hash}, not on the chain")
+        if block.transactions[receipt.index : receipt.index + 1] != (txid,):
+            raise _Moved(f"block {block.number} does not hold {txid} at {receipt.index}")
+        head = self.height()
+        if head < block.number:
+            raise _Moved(f"{txid} is said to be in block {block.number}, above the head {head}")
+        return Mined(tx, receipt, block, head)
+
+    def _is_final(self, found: Mined) -> bool:
+        if not self._settings.use_finalized:
+            return found.head - found.block.number + 1 >= self._settings.confirmations
+        try:
+            return self.block("finalized").number >= found.block.number
+        except (BlockMissingError, RejectedError):
+            return False
+
+    def _root(self, found: Mined) -> tuple[bytes | None, int]:
+        """The root on chain and the time since when it is there."""
+        tx, when = found.transaction, found.block.timestamp
+        if not tx.raw or tx.to is None:
+            return None, when
+        if len(tx.input) == PAYLOAD_BYTES and tx.input.startswith(PAYLOAD_TAG):
+            return tx.input[len(PAYLOAD_TAG) :], when
+        root = abi.stored_root(tx.input)
+        if root is None:
+            return None, when
+        for log in found.receipt.logs:
+            event = abi.stored_event(log, tx.to, root)
+            if event is not None:
+                if event != (tx.sender, when):
+                    raise LyingNodeError(
+                        f"ethereum node: HashStored of {tx.id} names another sender or time"
+                    )
+                return root, when
+        answer = self.view("0x" + tx.to.hex(), abi.info_call(root))
+        info = abi.read_info(answer) if answer else None
+        if info is None or not info.exists:
+            return None, when
+        if info.block_number > found.block.number or info.timestamp > when:
+            raise LyingNodeError(
+                f"ethereum node: {tx.id} stored nothing, and the contract says that the root "
+                "was stored later"
+            )
+        return root, info.timestamp
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.rpc.close()

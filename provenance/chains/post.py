@@ -1,0 +1,191 @@
+"""One HTTP POST under one deadline: what the Bitcoin and IPFS clients stand on.
+
+The deadline covers connecting, the TLS handshake, sending, waiting and every byte of the
+answer together, so that a server that drips a byte a second cannot hold a worker. (A
+name server's silence is bounded by the resolver's own timeout.) Each call opens its own
+connection: no keep-alive to find dead after a node's restart, and safe between threads.
+Proxies of the environment are ignored, and redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import SplitResult, urlsplit
+
+from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """HTTP status and the whole body."""
+
+    status: int
+    body: bytes
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads a socket, giving each read what is left of the time."""
+
+    def __init__(self, link: socket.socket, deadline: float) -> None:
+        self.link, self.deadline = link, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        self.link.settimeout(_left(self.deadline))
+        return self.link.recv_into(cast(bytearray, buffer))
+
+
+class _DeadlineSocket:
+    """As much of a socket as http.client uses."""
+
+    def __init__(self, link: socket.socket, deadline: float) -> None:
+        self.link, self.deadline = link, deadline
+
+    def sendall(self, data: bytes) -> None:
+        self.link.settimeout(_left(self.deadline))
+        self.link.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_DeadlineReader(self.link, self.deadline))
+
+    def close(self) -> None:
+        """http.client closes before the answer is read; whoever opened the link closes it."""
+
+
+class Endpoint:
+    """One base URL to POST to.
+
+    Args:
+        url: ``https://...``, or ``http://`` to a loopback address.
+        key: The configuration key the URL came from.
+        timeout_s: The deadline of each call, in seconds.
+
+    Raises:
+        ConfigError: Not such a URL, or one that carries a user or password.
+    """
+
+    def __init__(self, url: str, key: str, timeout_s: float) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError(key, "found no URL, expected http:// or https://") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(key, "found no URL, expected http:// or https://")
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError(key, "found a user or password in the URL, expected them apart")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ConfigError(
+                key, f"found plain HTTP to {parts.hostname}, expected https or loopback"
+            )
+        self.timeout_s = timeout_s
+        self._host = parts.hostname
+        self._port = port or (443 if parts.scheme == "https" else 80)
+        self._path = parts.path.rstrip("/")
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self.where = _shown(parts)
+
+    def post(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        limit: int,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """POST ``body`` to the base URL followed by ``path``.
+
+        Args:
+            limit: The largest body that is taken, in bytes.
+            timeout_s: Another deadline than the endpoint's.
+
+        Raises:
+            NetworkUnavailable: Refused, cut off, not HTTP, or past the deadline.
+            LyingNodeError: A body beyond ``limit``.
+        """
+        deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+        try:
+            with self._connect(deadline) as link:
+                return self._exchange(link, deadline, path, body, headers, limit)
+        except TimeoutError as error:
+            raise NetworkUnavailable(f"{self.where} did not answer in time") from error
+        except http.client.HTTPException as error:
+            raise NetworkUnavailable(
+                f"{self.where} broke off its answer or does not speak HTTP"
+            ) from error
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise NetworkUnavailable(f"{self.where} cannot be reached: {reason}") from error
+
+    def _exchange(
+        self,
+        link: socket.socket,
+        deadline: float,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        limit: int,
+    ) -> Answer:
+        connection = http.client.HTTPConnection(self._host, self._port)
+        connection.sock = cast(socket.socket, _DeadlineSocket(link, deadline))
+        connection.request(
+            "POST", (self._path + path) or "/", body, {**headers, "Connection": "close"}
+        )
+        with connection.getresponse() as response:
+            data = response.read(limit + 1)
+            if len(data) > limit:
+                raise LyingNodeError(f"{self.where} answered with more than {limit} bytes")
+            if response.length:
+                raise http.client.IncompleteRead(data, response.length)
+            return Answer(response.status, data)
+
+    def _connect(self, deadline: float) -> socket.socket:
+        failure: OSError = OSError("no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            self._host, self._port, type=socket.SOCK_STREAM
+        ):
+            link = socket.socket(family, kind, protocol)
+            try:
+                link.settimeout(_left(deadline))
+                link.connect(address)
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls is None:
+                    return link
+                link.settimeout(_left(deadline))
+                return self._tls.wrap_socket(link, server_hostname=self._host)
+            except OSError as error:
+                link.close()
+                failure = error
+        raise failure
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(parts: SplitResult) -> str:
+    """Scheme, host and port: a path or query may hold an API key."""
+    return f"{parts.scheme}://{parts.netloc}"

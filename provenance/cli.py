@@ -1,0 +1,140 @@
+"""The ``provenance`` command.
+
+Exit codes: 0 fine, 1 verification failed, 2 wrong usage or input, 3 could not be checked
+(a node, Redis or the database cannot be reached). Every command takes ``--json`` and then
+prints one JSON object on stdout; what is for people alone goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from provenance import __version__
+from provenance.errors import ProvenanceError
+
+Command = Callable[[argparse.Namespace], int]
+
+EXIT_CODES = "exit codes: 0 fine, 1 verification failed, 2 wrong usage or input, 3 not checkable"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code. Users' mistakes end in one line, not a traceback."""
+    arguments = parser().parse_args(argv)
+    module, function = arguments.run.split(":")
+    try:
+        command: Command = getattr(import_module(f"provenance.commands.{module}"), function)
+        return command(arguments)
+    except ProvenanceError as error:
+        print(f"provenance: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    top = argparse.ArgumentParser(
+        prog="provenance",
+        description="Tamper-evident provenance for machine-learning training.",
+        epilog=EXIT_CODES,
+    )
+    top.add_argument("--version", action="version", version=f"ml-provenance {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = _command(commands, "demo", "demo:demo", "train, anchor, verify and tamper, all real")
+    demo.add_argument("--epochs", type=_positive, default=5, help="epochs to train (5)")
+    demo.add_argument(
+        "--networks", help="comma-separated: ethereum,bitcoin,ipfs,local (all that run)"
+    )
+    demo.add_argument("--timeout", type=_positive, default=120, help="seconds to wait (120)")
+
+    up = _command(commands, "up", "up:up", "run Redis, workers, beat and shipper until Ctrl-C")
+    up.add_argument("--flower", action="store_true", help="run Flower on loopback too")
+    up.add_argument("--flower-port", type=_positive, help="port of Flower (a free one)")
+
+    ship = _command(commands, "ship", "up:ship", "run a shipper alone, as a sidecar of a trainer")
+    ship.add_argument("--once", action="store_true", help="ship what is there and end")
+
+    devnet = commands.add_parser("devnet", help="real servers on loopback, for trying out")
+    actions = devnet.add_subparsers(metavar="ACTION", required=True)
+    for action, text in (
+        ("install", "bring the servers' programs into .devnet/"),
+        ("up", "start them; writes .devnet/blockchain_config.json"),
+        ("down", "stop them"),
+        ("status", "ask each of them"),
+    ):
+        sub = _command(actions, action, f"devnet:{action}", text, base=False)
+        sub.add_argument("--only", help="comma-separated: redis,ethereum,bitcoin,ipfs")
+        sub.add_argument("--root", default=".", help="folder that holds .devnet/ (.)")
+
+    status = _command(commands, "status", "status:status", "runs, or one run, and the backlog")
+    status.add_argument("run_id", nargs="?", metavar="RUN", help="run id, its first 8, or latest")
+
+    verify = _command(commands, "verify", "verify:verify", "check a run or a bundle again")
+    verify.add_argument("subject", nargs="?", metavar="RUN|PATH", help="run id, latest, or folder")
+    verify.add_argument("--offline", action="store_true", help="ask no node")
+    verify.add_argument("--explain", action="store_true", help="list the checks and end")
+
+    report = _command(commands, "report", "verify:report", "write report.html and the evidence")
+    report.add_argument("run_id", metavar="RUN", help="run id, its first 8, or latest")
+    report.add_argument("-o", "--output", help="folder (<base>/reports/<run>)")
+
+    path = _command(commands, "path", "verify:path", "print a record's path up to the run root")
+    path.add_argument("record", metavar="FILE", help="a record file of a bundle or report")
+
+    contract = commands.add_parser("contract", help="the Ethereum contract")
+    deploys = contract.add_subparsers(metavar="ACTION", required=True)
+    _command(deploys, "deploy", "contract:deploy", "deploy it with the configured key")
+
+    _command(commands, "doctor", "doctor:doctor", "say what works here, and what would mend it")
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: str,
+    text: str,
+    base: bool = True,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    if base:
+        command.add_argument(
+            "--base-dir",
+            type=Path,
+            default=Path(os.environ.get("PROVENANCE_BASE_DIR", "artifacts")),
+            help="spool, database and reports (artifacts)",
+        )
+        command.add_argument(
+            "--config",
+            type=Path,
+            default=_env_path("PROVENANCE_CONFIG"),
+            help="JSON configuration",
+        )
+    command.set_defaults(run=run)
+    return command
+
+
+def _env_path(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

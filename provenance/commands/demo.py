@@ -1,0 +1,66 @@
+"""``provenance demo``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from provenance.commands.output import err, out, print_json, print_table
+from provenance.demo import DemoOptions, run
+
+DEFAULT_BASE = Path("artifacts")
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Run it; 0 where every network verified and the tampering was found, else 1."""
+    base = arguments.base_dir / "demo" if arguments.base_dir == DEFAULT_BASE else arguments.base_dir
+    options = DemoOptions(
+        base_dir=base,
+        epochs=arguments.epochs,
+        networks=tuple(arguments.networks.split(",")) if arguments.networks else None,
+        timeout_s=arguments.timeout,
+    )
+    started = time.monotonic()
+    with err.status("provenance demo") as status:
+
+        def say(name: str, line: str) -> None:
+            elapsed = time.monotonic() - started
+            err.print(f"{elapsed:6.1f} s  {name:<16} {line}", markup=False)
+            status.update(f"{name}: working")
+
+        document = run(options, say)
+    if arguments.json:
+        print_json(document)
+    else:
+        _print(document)
+    return 0 if _good(document) else 1
+
+
+def _good(document: dict[str, Any]) -> bool:
+    verified = all(n["status"] == "verified" for n in document["networks"].values())
+    return bool(document["chain_integrity"] and document["tamper"]["detected"] and verified)
+
+
+def _print(document: dict[str, Any]) -> None:
+    out.print()
+    out.print(f"run          {document['run_id']}")
+    out.print(f"root before  {document['root_before']}")
+    out.print(f"root after   {document['root_after']}")
+    print_table(
+        ("network", "status", "seal", "transaction or CID"),
+        [
+            (name, network["status"], phase, network[phase])
+            for name, network in document["networks"].items()
+            for phase in ("before", "after")
+        ],
+    )
+    tamper = document["tamper"]
+    if tamper["detected"]:
+        out.print(f"tamper check: FAILED as it should: {tamper['record']}: {tamper['problem']}")
+    else:
+        out.print("tamper check: the changed record was NOT found")
+    integrity = "verified" if document["chain_integrity"] else "NOT verified"
+    out.print(f"chain integrity: {integrity}")
+    out.print(f"report: {document['report_path']}")

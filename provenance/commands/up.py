@@ -1,0 +1,112 @@
+"""``provenance up`` and ``provenance ship``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from provenance import fleet, wiring
+from provenance.commands.output import err, print_json, settings_of
+from provenance.devnet.processes import free_ports
+from provenance.settings import Settings
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """Run everything between the spool and the networks until SIGINT or SIGTERM."""
+    settings = settings_of(arguments)
+    fleet.require_workers_extra()
+    stopping = _until_signalled()
+    with fleet.only_fleet(settings.base_dir):
+        return _up(arguments, settings, stopping)
+
+
+def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) -> int:
+    quiet = arguments.json
+    own_redis = None
+    url = settings.redis_url
+    if url is None:
+        own_redis, url = fleet.embedded_redis(settings)
+        settings = replace(settings, redis_url=url)
+    store = wiring.open_store(settings)
+    assert store is not None
+    store.close()
+    wiring.ledger_signer(settings)
+
+    def say(name: str, line: str) -> None:
+        if not quiet:
+            err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] [bold]{name:<16}[/] {line}")
+
+    port = None
+    if arguments.flower or arguments.flower_port:
+        port = arguments.flower_port or free_ports(1)[0]
+    runs = fleet.Fleet(settings, arguments.config, url, say)
+    try:
+        if own_redis is not None:
+            runs.start([own_redis])
+        transport = wiring.open_transport(settings)
+        fleet.wait_until(transport.ping)
+        runs.start(fleet.services(settings, port))
+        flower_url = f"http://127.0.0.1:{port}" if port else None
+        state = {
+            "pid": os.getpid(),
+            "base_dir": str(settings.base_dir),
+            "services": runs.pids(),
+            "flower": flower_url,
+            "logs": str(runs.log_dir),
+        }
+        _write_state(settings.base_dir / "run" / "up.json", state)
+        if quiet:
+            print_json(state)
+        elif flower_url:
+            say("flower", flower_url)
+        if not quiet:
+            say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
+        runs.tend(stopping)
+    finally:
+        say("up", "stopping")
+        runs.stop()
+        (settings.base_dir / "run" / "up.json").unlink(missing_ok=True)
+        say("up", "stopped")
+    return 0
+
+
+def ship(arguments: argparse.Namespace) -> int:
+    """A shipper in the foreground."""
+    from provenance import ship as shipping
+
+    settings = settings_of(arguments, secrets=False)
+    counts = shipping.run(settings, once=arguments.once)
+    if arguments.json:
+        print_json(counts)
+    return 0
+
+
+class _Stopping:
+    """True once SIGINT or SIGTERM came."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def ask(self, *_: object) -> None:
+        self.asked = True
+
+
+def _until_signalled() -> _Stopping:
+    stopping = _Stopping()
+    signal.signal(signal.SIGINT, stopping.ask)
+    signal.signal(signal.SIGTERM, stopping.ask)
+    return stopping
+
+
+def _write_state(path: Path, state: dict[str, object]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(state) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,268 @@
+"""Proofs over a run tree: a record under a run root, and one run root before another.
+
+WARNING: FROZEN FORMAT. The paths, the fixed slots and the JSON of these proofs are what an
+auditor checks in ten years. Add a version; never change what an existing one means. No I/O,
+no clock, no randomness. The tree's shape is drawn in `merkle_tree`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from provenance.core import merkle
+from provenance.errors import FormatError, ProofError, TooLargeError, UnknownVersionError
+
+PROOF_VERSION: Final = 1
+MAX_PROOF_BYTES: Final = 262_144
+
+ROOT_CHILDREN: Final = ("data", "model", "training")
+SLOTS: Final = {"data": ("train", "test"), "model": ("architecture", "weights")}
+EPOCH_CHILDREN: Final = ("state", "metrics", "privacy")
+SINGLE_KINDS: Final = ("config", "results")
+KINDS: Final = frozenset(
+    {f"{top}.{slot}" for top, slots in SLOTS.items() for slot in slots}.union(
+        EPOCH_CHILDREN, SINGLE_KINDS
+    )
+)
+"""The record kinds that are leaves of the run tree."""
+
+_NUMBER: Final = "(?:0|[1-9][0-9]{0,15})"
+_PATH: Final = re.compile(
+    rf"|data(?:/(?:train|test)(?:/{_NUMBER})?)?"
+    rf"|model(?:/(?:architecture|weights)(?:/{_NUMBER})?)?"
+    r"|training(?:/(?:config|results)(?:/[1-9][0-9]{0,15})?)?"
+    rf"|training/epoch/{_NUMBER}(?:/(?:state|metrics|privacy)(?:/{_NUMBER})?)?"
+)
+_HEX32: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a `RunProof`: entry ``index`` of the ``size`` entries of ``node_path``."""
+
+    index: int
+    size: int
+    proof: tuple[bytes, ...]
+    node_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunProof:
+    """The inclusion of a record (or node) under a run root, level by level.
+
+    Args:
+        path: Path of what is proven.
+        leaf_digest: Its value, 32 bytes: a record's digest, a node's root.
+        levels: From the leaf's parent up to the root; none where the path is the root.
+    """
+
+    path: str
+    leaf_digest: bytes
+    levels: tuple[Level, ...]
+
+    def steps(self) -> tuple[merkle.Step, ...]:
+        """The walk from ``leaf_digest`` to the run root, one SHA-256 each.
+
+        Raises:
+            ProofError: a level that cannot be; the message names the node.
+        """
+        steps: list[merkle.Step] = []
+        for level in self.levels:
+            try:
+                steps += merkle.path_steps(level.index, level.size, level.proof)
+            except ProofError as error:
+                raise ProofError(f"{level.node_path or 'run'}: {error}") from None
+        return tuple(steps)
+
+    def root(self) -> bytes:
+        """The run root that this proof leads to; ``ProofError`` as `steps`."""
+        return merkle.apply_steps(self.leaf_digest, self.steps())
+
+    def verify(self, root: bytes) -> None:
+        """Check that the value stands under ``root``, and where its path says.
+
+        Where the path does not fix the entry (which entry of ``training`` an epoch is), the
+        record's own bytes say which epoch it is of: compare them with the path as well.
+
+        Raises:
+            ProofError: it does not; the message names the path and what failed.
+        """
+        if not _PATH.fullmatch(self.path):
+            raise ProofError(f"not a path of a run tree: {self.path!r}")
+        parents = parent_paths(self.path)
+        if [level.node_path for level in self.levels] != parents:
+            raise ProofError(f"{self.path or 'run'}: levels must be those of {parents}")
+        for child, level in zip([self.path, *parents], self.levels, strict=False):
+            _check_place(child, level)
+        got = self.root()
+        if got != root:
+            raise ProofError(
+                f"{self.path or 'run'}: run root is {root.hex()}, but the proof leads to"
+                f" {got.hex()}"
+            )
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON object, bytes as lowercase hex; ``v`` is 1."""
+        return {
+            "v": PROOF_VERSION,
+            "path": self.path,
+            "leaf_digest": self.leaf_digest.hex(),
+            "levels": [
+                {
+                    "node_path": level.node_path,
+                    "index": level.index,
+                    "size": level.size,
+                    "proof": [element.hex() for element in level.proof],
+                }
+                for level in self.levels
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, document: str | bytes | Mapping[str, object]) -> RunProof:
+        """Decode `to_json`, as text or as the object that JSON gave.
+
+        Raises:
+            UnknownVersionError: other ``v``.
+            TooLargeError: text of more than 256 KiB.
+            FormatError: a key that is missing, unknown or of another type; names it.
+        """
+        reader = _Reader(_load(document), "proof", ("v", "path", "leaf_digest", "levels"))
+        levels: list[Level] = []
+        for at, item in enumerate(reader.items("levels")):
+            keys = ("node_path", "index", "size", "proof")
+            level = _Reader(item, f"proof.levels[{at}]", keys)
+            proof = tuple(
+                _hash(element, f"proof.levels[{at}].proof[{i}]")
+                for i, element in enumerate(level.items("proof"))
+            )
+            levels.append(
+                Level(level.integer("index"), level.integer("size"), proof, level.path("node_path"))
+            )
+        digest = _hash(reader.value["leaf_digest"], "proof.leaf_digest")
+        return cls(reader.path("path"), digest, tuple(levels))
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixProof:
+    """That one run root is a prefix of a later one: same data, same model, training grown.
+
+    Args:
+        data, model: Value of the node that both runs share, 32 bytes.
+        before_size, before_training: Entries and root of ``training`` at the earlier root.
+        after_size, after_training: The same at the later root.
+        proof: Consistency proof between them (RFC 9162 section 2.1.4).
+    """
+
+    data: bytes
+    model: bytes
+    before_size: int
+    before_training: bytes
+    after_size: int
+    after_training: bytes
+    proof: tuple[bytes, ...]
+
+    def verify(self, before_root: bytes, after_root: bytes) -> None:
+        """Check it against two run roots; ``ProofError`` naming what failed."""
+        pairs = (
+            ("before", before_root, self.before_training),
+            ("after", after_root, self.after_training),
+        )
+        for name, wanted, training in pairs:
+            if merkle.root([self.data, self.model, training]) != wanted:
+                raise ProofError(f"prefix: the proof does not lead to the {name} root")
+        merkle.verify_consistency(
+            self.before_size,
+            self.before_training,
+            self.after_size,
+            self.after_training,
+            self.proof,
+        )
+
+
+def parent_paths(path: str) -> list[str]:
+    """Paths of the nodes above ``path``, nearest first; the root is ``""``."""
+    parents: list[str] = []
+    while path:
+        parts = path.split("/")
+        flat = parts[0] == "training" and len(parts) == 3  # config/1, epoch/3, results/1
+        path = "training" if flat else "/".join(parts[:-1])
+        parents.append(path)
+    return parents
+
+
+def _check_place(child: str, level: Level) -> None:
+    """Refuse a level whose index or size cannot be that of ``child`` in its parent."""
+    parent, label = level.node_path, child.rpartition("/")[2]
+    fixed = SLOTS.get(parent, ROOT_CHILDREN if not parent else ())
+    if parent.startswith("training/epoch/") and parent.count("/") == 2:
+        fixed = EPOCH_CHILDREN
+    if fixed:
+        if (level.index, level.size) != (fixed.index(label), len(fixed)):
+            raise ProofError(
+                f"{child}: is entry {fixed.index(label)} of {len(fixed)}, the proof says"
+                f" {level.index} of {level.size}"
+            )
+    elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
+        wanted = int(label) if label.isdecimal() else 0  # training/config is the first entry
+        if level.index != wanted:
+            raise ProofError(f"{child}: is entry {wanted}, the proof says {level.index}")
+
+
+def _load(document: str | bytes | Mapping[str, object]) -> object:
+    if isinstance(document, Mapping):
+        return document
+    if len(document) > MAX_PROOF_BYTES:
+        raise TooLargeError(f"proof has more than {MAX_PROOF_BYTES} bytes")
+    try:
+        parsed: object = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"proof is not JSON: {error}") from None
+    return parsed
+
+
+def _hash(value: object, where: str) -> bytes:
+    if not isinstance(value, str) or not _HEX32.fullmatch(value):
+        raise FormatError(f"{where}: expected 64 lowercase hex digits, got {str(value)[:70]!r}")
+    return bytes.fromhex(value)
+
+
+class _Reader:
+    """One JSON object with exactly the given keys; the version is looked at first."""
+
+    def __init__(self, value: object, where: str, keys: tuple[str, ...]) -> None:
+        if not isinstance(value, Mapping):
+            raise FormatError(f"{where}: expected an object, got {type(value).__name__}")
+        version = value.get("v", PROOF_VERSION) if "v" in keys else PROOF_VERSION
+        if version != PROOF_VERSION or type(version) is not int:
+            raise UnknownVersionError(f"{where}: version {version!r}, this release has 1")
+        for key in keys:
+            if key not in value:
+                raise FormatError(f"{where}.{key}: missing")
+        for key in value:
+            if key not in keys:
+                raise FormatError(f"{where}.{key}: unknown key")
+        self.value = value
+        self.where = where
+
+    def path(self, key: str) -> str:
+        value = self.value[key]
+        if not isinstance(value, str) or not _PATH.fullmatch(value):
+            raise FormatError(f"{self.where}.{key}: not a path of a run tree: {str(value)[:70]!r}")
+        return value
+
+    def integer(self, key: str) -> int:
+        value = self.value[key]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise FormatError(f"{self.where}.{key}: expected an integer, got {str(value)[:70]!r}")
+        return value
+
+    def items(self, key: str) -> list[object]:
+        value = self.value[key]
+        if not isinstance(value, list):
+            raise FormatError(f"{self.where}.{key}: expected a list, got {type(value).__name__}")
+        return value

@@ -1,0 +1,114 @@
+"""How far the shipper has come with a run: ``<spool>/<run>/cursors.json``.
+
+Replaced atomically and synced. A lost or broken file costs shipping again what the spool
+still has, which changes nothing downstream::
+
+    {"v": 1, "generation": str|null, "producers": {producer hex: {"rank", "world_size",
+     "segment", "offset", "next", "acked", "ended"}}}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from provenance.emit.keys import sync_directory
+from provenance.errors import FormatError
+
+CURSOR_FILE = "cursors.json"
+CURSOR_VERSION = 1
+
+
+@dataclass(slots=True)
+class Cursor:
+    """One producer: all below ``next`` is in the transport, all below ``acked`` committed.
+
+    ``segment`` and ``offset`` (bytes) are where event ``next`` is to be read.
+    """
+
+    rank: int
+    world_size: int = 1
+    segment: int = 0
+    offset: int = 0
+    next: int = 0
+    acked: int = 0
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Cursors:
+    """A run's cursors, and the transport's generation that they hold for."""
+
+    generation: str | None = None
+    producers: dict[bytes, Cursor] = field(default_factory=dict)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Events shipped and not yet known to be in the database."""
+        return sum(max(0, c.next - c.acked) for c in self.producers.values())
+
+    def rewind(self) -> int:
+        """Back to what is committed; the number of events to be shipped again."""
+        again = self.unacknowledged
+        for cursor in self.producers.values():
+            if cursor.next > cursor.acked:
+                cursor.segment, cursor.offset, cursor.next = 0, 0, cursor.acked
+        return again
+
+
+def load_cursors(run_dir: Path) -> Cursors:
+    """The run's cursors; fresh ones where there is no file.
+
+    Raises:
+        FormatError: The file is not what :func:`save_cursors` writes.
+    """
+    path = run_dir / CURSOR_FILE
+    try:
+        raw: Any = json.loads(path.read_bytes())
+        if raw["v"] != CURSOR_VERSION:
+            raise FormatError(f"{path}: version {raw['v']!r}, expected {CURSOR_VERSION}")
+        generation = raw["generation"]
+        if not isinstance(generation, str | None):
+            raise FormatError(f"{path}: generation is a {type(generation).__name__}")
+        found = {bytes.fromhex(key): _cursor(value) for key, value in raw["producers"].items()}
+    except FileNotFoundError:
+        return Cursors()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FormatError(f"{path}: {type(error).__name__}: not a cursor file") from error
+    return Cursors(generation, found)
+
+
+def save_cursors(run_dir: Path, cursors: Cursors) -> None:
+    """Replace the file; durable on return."""
+    value = {
+        "v": CURSOR_VERSION,
+        "generation": cursors.generation,
+        "producers": {key.hex(): asdict(c) for key, c in cursors.producers.items()},
+    }
+    temporary = run_dir / f".{CURSOR_FILE}"
+    with temporary.open("wb") as file:
+        file.write(json.dumps(value).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(run_dir / CURSOR_FILE)
+    sync_directory(run_dir)
+
+
+def delete_cursors(run_dir: Path) -> None:
+    """Delete the file; not an error where it is gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        (run_dir / CURSOR_FILE).unlink()
+
+
+def _cursor(value: dict[str, Any]) -> Cursor:
+    cursor = Cursor(**value)
+    for entry in fields(Cursor):
+        found = getattr(cursor, entry.name)
+        right = type(found) is (bool if entry.name == "ended" else int) and found >= 0
+        if not right:
+            raise FormatError(f"cursor: {entry.name} is {found!r}")
+    return cursor

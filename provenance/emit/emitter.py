@@ -1,0 +1,261 @@
+"""Emitter: a training process's only way to state something. One write(2) an event.
+
+Promises, to the training loop:
+
+* :meth:`Emitter.emit` MUST NOT raise, wait for a socket, sync a disk or grow without bound.
+  What goes wrong is counted in ``errors`` and told by ``last_error``.
+* An event whose ``emit`` returned True survives the death of the process.
+* What cannot be recorded leaves a ``gap`` event that says so.
+
+A process has one producer: 16 random bytes and a sequence from 0. A child of ``fork`` gets
+its own at its first event, and never touches its parent's. Threads share the producer under
+a lock whose owner does nothing but the write; measured alone it is 5 % of an ``emit``.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import operator
+import os
+import secrets
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from provenance.core.records import Kind, normalise
+from provenance.emit.spool import refuse_network_file_system, run_directory
+from provenance.emit.spool_writer import SEGMENT_BYTES, SpoolWriter
+from provenance.errors import InputError, ProvenanceError
+
+_SCALARS = frozenset({float, int, str, bool, type(None)})
+_TEXT = frozenset({str})
+_PLAIN_DEPTH = 4
+_MAX_DEFERRED = 1024
+_LIVE: weakref.WeakSet[_Producer] = weakref.WeakSet()
+
+
+class Emitter:
+    """Writes a run's events to its spool.
+
+    Args:
+        spool_dir: ``<base_dir>/spool``, on a local disk.
+        rank: This process's place among ``world_size`` trainers of the run.
+
+    Raises:
+        InputError: The folder cannot be made, or is on a network file system.
+    """
+
+    def __init__(
+        self,
+        spool_dir: Path,
+        run: UUID,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        run_dir = run_directory(spool_dir, run)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise InputError(f"{run_dir}: cannot spool events there: {error.strerror}") from error
+        refuse_network_file_system(run_dir)
+        self.run, self.rank, self.world_size = run, rank, world_size
+        self._producer = _Producer(run_dir, run, rank, world_size, segment_bytes)
+        self._producer.writer()
+        _LIVE.add(self._producer)
+        # At collection or exit of the interpreter; holds the producer, never the emitter.
+        self._finalizer = weakref.finalize(self, _Producer.close, self._producer, "exit")
+
+    @property
+    def producer(self) -> bytes:
+        """16 bytes that name this process; another value in a forked child."""
+        return self._producer.id
+
+    @property
+    def errors(self) -> int:
+        """Events that could not be recorded as they were given, and other failures."""
+        return self._producer.errors
+
+    @property
+    def last_error(self) -> str | None:
+        """The newest failure in one line."""
+        return self._producer.last_error
+
+    @property
+    def dropped(self) -> int:
+        """Events lost: the disk was full beyond the ring, or the emitter closed."""
+        return self._producer.dropped
+
+    @property
+    def held(self) -> int:
+        """Events that wait in memory for room on the disk."""
+        return self._producer.held
+
+    def counts(self) -> dict[str, int]:
+        """Events ``written`` to the spool, ``held``, ``dropped``, and ``errors``."""
+        producer = self._producer
+        return {
+            "written": producer.written,
+            "held": producer.held,
+            "dropped": producer.dropped,
+            "errors": producer.errors,
+        }
+
+    def emit(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
+        """State something. True: it is with the kernel and survives this process."""
+        return self._producer.emit(kind, epoch, fields)
+
+    def flush(self) -> bool:
+        """Write what waits in memory and sync; True where everything is on the disk."""
+        return self._producer.flush()
+
+    def close(self, reason: str = "completed") -> bool:
+        """End the producer with ``run.end``, once; True where that is with the kernel."""
+        return self._producer.close(reason)
+
+
+class _Producer:
+    """The state behind an emitter, which a finalizer can hold without keeping the emitter."""
+
+    def __init__(
+        self, run_dir: Path, run: UUID, rank: int, world_size: int, segment_bytes: int
+    ) -> None:
+        self._place = (run_dir, run)
+        self._ranks = (rank, world_size)
+        self._segment_bytes = segment_bytes
+        self._writer: SpoolWriter | None = None
+        self._closed = False
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: what was here belongs to the parent of this process."""
+        # Re-entrant: a signal handler may emit while this thread is inside emit.
+        self._lock = threading.RLock()
+        self._busy = False
+        self._deferred: list[tuple[Kind, int | None, dict[str, Any]]] = []
+        self._refused = 0
+        self.errors = 0
+        self.last_error: str | None = None
+        self.id = secrets.token_bytes(16)
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
+
+    @property
+    def dropped(self) -> int:
+        return self._refused + (self._writer.lost if self._writer is not None else 0)
+
+    @property
+    def written(self) -> int:
+        return self._writer.next_seq if self._writer is not None else 0
+
+    @property
+    def held(self) -> int:
+        return self._writer.held if self._writer is not None else 0
+
+    def writer(self) -> SpoolWriter:
+        if self._writer is None:
+            rank, world_size = self._ranks
+            self._writer = SpoolWriter(
+                *self._place, self.id, rank, world_size, segment_bytes=self._segment_bytes
+            )
+            # Children of multiprocessing leave by os._exit, past atexit and finalizers.
+            util = sys.modules.get("multiprocessing.util")
+            if util is not None and multiprocessing.process.parent_process() is not None:
+                util.Finalize(None, self.close, args=("exit",), exitpriority=10)
+        return self._writer
+
+    def emit(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
+        try:
+            with self._lock:
+                if self._busy:
+                    return self._defer(kind, epoch, fields)
+                self._busy = True
+                try:
+                    written = self._append(kind, epoch, fields)
+                    while self._deferred:
+                        self._append(*self._deferred.pop(0))
+                finally:
+                    self._busy = False
+                return written
+        # The one guard of this kind: whatever fails here must not end a training.
+        except Exception as error:  # noqa: BLE001
+            self._note(error)
+            return False
+
+    def flush(self) -> bool:
+        with self._lock:
+            if self._busy or self._writer is None:
+                return self._writer is None
+            return self._writer.flush()
+
+    def close(self, reason: str) -> bool:
+        """``run.end``; inside an interrupted emit (signal handler) it is left to the exit."""
+        with self._lock:
+            if self._busy:
+                return False
+            self._closed = True
+            if self._writer is None:
+                return True
+            return self._writer.finish(time.time_ns(), str(reason))
+
+    def _append(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
+        if self._closed:
+            self._refused += 1
+            return False
+        writer = self._writer or self.writer()
+        now = time.time_ns()
+        try:
+            if epoch is not None and type(epoch) is not int:
+                epoch = int(operator.index(epoch))
+            if type(fields) is dict and _is_plain(fields):
+                try:
+                    return writer.append(kind, epoch, now, fields)
+                except (ValueError, OverflowError):
+                    pass  # a surrogate or an integer beyond 64 bits: normalise has a form for it
+            plain = normalise(fields, kind.value)
+            if not isinstance(plain, dict):
+                raise InputError(f"{kind.value}: found {type(fields).__name__}, expected a mapping")
+            return writer.append(kind, epoch, now, plain)
+        except (ProvenanceError, TypeError, ValueError, OverflowError) as error:
+            self._note(error)
+            lost = {"dropped": 1, "reason": f"{kind} not recorded: {self.last_error}"}
+            writer.append(Kind.GAP, epoch if type(epoch) is int else None, now, lost)
+            return False
+
+    def _defer(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
+        if len(self._deferred) < _MAX_DEFERRED:
+            self._deferred.append((kind, epoch, dict(fields)))
+        else:
+            self._refused += 1
+        return False
+
+    def _note(self, error: Exception) -> None:
+        self.errors += 1
+        self.last_error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
+def _is_plain(fields: dict[str, Any], depth: int = 0) -> bool:
+    """True for mappings of strings to scalars, which :func:`normalise` would leave alone."""
+    if not _TEXT.issuperset(map(type, fields)):
+        return False
+    if _SCALARS.issuperset(map(type, fields.values())):
+        return True
+    return depth < _PLAIN_DEPTH and all(
+        _is_plain(value, depth + 1) if type(value) is dict else type(value) in _SCALARS
+        for value in fields.values()
+    )
+
+
+def _renew_in_child() -> None:
+    for producer in list(_LIVE):
+        producer.renew()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)

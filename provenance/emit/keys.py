@@ -1,0 +1,149 @@
+"""The run's keys, in ``<spool>/<run>/run.key`` beside its segments.
+
+The Ed25519 key (RFC 8032) signs the run's batches; the salt key makes the records' salts.
+Both are made when the run starts, serve every rank on the host, and are deleted when the
+run is sealed: from then on nobody can add to its story. The file is JSON::
+
+    {"v": 1, "run": UUID, "ed25519": 64 hex (the seed), "salt": 64 hex}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from provenance.errors import FormatError, InputError, UnknownVersionError
+
+KEY_FILE = "run.key"
+KEY_VERSION = 1
+_MAX_KEY_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """A run's keys; ``repr`` shows neither. ``salt`` is 32 bytes."""
+
+    run: UUID
+    private_key: Ed25519PrivateKey = field(repr=False)
+    salt: bytes = field(repr=False)
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes: what the config record states and what ingest holds batches against."""
+        return self.private_key.public_key().public_bytes_raw()
+
+
+def create_run_keys(run_dir: Path, run: UUID) -> RunKeys:
+    """Make the run's keys, or read those that another rank has made first.
+
+    The file appears under its name complete, synced and with mode 0600, or not at all.
+
+    Raises:
+        InputError: The folder cannot be written, or an existing file is unusable.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (run_dir / KEY_FILE).exists():
+            _write_exclusive(run_dir, _encode(run))
+    except OSError as error:
+        raise InputError(f"{run_dir}: cannot keep the run's key there: {error.strerror}") from error
+    keys = load_run_keys(run_dir)
+    if keys.run != run:
+        raise InputError(f"{run_dir / KEY_FILE}: is the key of run {keys.run}, expected {run}")
+    return keys
+
+
+def load_run_keys(run_dir: Path) -> RunKeys:
+    """Read the run's keys.
+
+    Raises:
+        InputError: No such file, not a regular file, or one that others may read.
+        FormatError: Its content is not a key file.
+    """
+    path = run_dir / KEY_FILE
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the run's key: {error.strerror}") from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path}: is not a regular file")
+        if status.st_mode & 0o077:
+            raise InputError(
+                f"{path}: mode {stat.S_IMODE(status.st_mode):04o} lets others read a private key, "
+                f"expected 0600; mend it with: chmod 600 {path}"
+            )
+        return _decode(file.read(_MAX_KEY_BYTES), path)
+
+
+def delete_run_keys(run_dir: Path) -> None:
+    """Delete the key file; not an error where it is gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        (run_dir / KEY_FILE).unlink()
+        sync_directory(run_dir)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the folder's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _encode(run: UUID) -> bytes:
+    seed = Ed25519PrivateKey.generate().private_bytes_raw()
+    value = {
+        "v": KEY_VERSION,
+        "run": str(run),
+        "ed25519": seed.hex(),
+        "salt": secrets.token_hex(32),
+    }
+    return json.dumps(value).encode() + b"\n"
+
+
+def _write_exclusive(run_dir: Path, data: bytes) -> None:
+    temporary = run_dir / f".{KEY_FILE}.{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        # link() fails where the name exists: O_EXCL, but with the content already there.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, run_dir / KEY_FILE)
+    finally:
+        temporary.unlink()
+    sync_directory(run_dir)
+
+
+def _decode(data: bytes, path: Path) -> RunKeys:
+    try:
+        raw: Any = json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"{path}: is not JSON") from error
+    if not isinstance(raw, dict) or raw.get("v") != KEY_VERSION:
+        version = raw.get("v") if isinstance(raw, dict) else None
+        raise UnknownVersionError(f"{path}: key file version {version!r}, expected {KEY_VERSION}")
+    try:
+        run = UUID(raw["run"])
+        seed, salt = bytes.fromhex(raw["ed25519"]), bytes.fromhex(raw["salt"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        # `from None`: the cause's message may quote the secret.
+        raise FormatError(f"{path}: run, ed25519 or salt is missing or malformed") from None
+    if len(seed) != 32 or len(salt) != 32:
+        raise FormatError(f"{path}: ed25519 and salt must be 64 hex digits each")
+    return RunKeys(run, Ed25519PrivateKey.from_private_bytes(seed), salt)

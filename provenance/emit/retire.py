@@ -1,0 +1,84 @@
+"""What of a spool may go, and when: never before the database has it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import structlog
+
+from provenance.emit.cursors import CURSOR_FILE, Cursors, delete_cursors
+from provenance.emit.keys import KEY_FILE, delete_run_keys
+from provenance.emit.spool import RunSpool, Segment
+from provenance.errors import FormatError
+
+_log = structlog.get_logger("provenance.shipper")
+
+
+def delete_committed(spool: RunSpool, cursors: Cursors) -> int:
+    """Delete the segments whose whole range is committed and which nobody writes any more.
+
+    Returns:
+        How many.
+    """
+    deleted = 0
+    for producer, group in spool.producers.items():
+        cursor = cursors.producers.get(producer)
+        if cursor is None:
+            continue
+        for segment, following in zip(group, (*group[1:], None), strict=True):
+            if segment.index > cursor.segment:
+                break
+            if segment.index < cursor.segment and following is not None:
+                upto = _first_seq(following, cursor.next)
+            else:
+                # The order matters: it cannot grow between the two questions.
+                if segment.is_live() or segment.size() > cursor.offset:
+                    break
+                upto = cursor.next
+            if cursor.acked < upto:
+                break
+            segment.path.unlink(missing_ok=True)
+            deleted += 1
+    return deleted
+
+
+def has_ended(spool: RunSpool, cursors: Cursors, abandoned_s: float) -> bool:
+    """True where every rank has ended and all is committed, or nobody has come back for
+    ``abandoned_s`` to a run that a dead trainer left without an end."""
+    if cursors.unacknowledged or any(segment.path.exists() for segment in spool.segments):
+        return False
+    known = cursors.producers.values()
+    world_size = max((cursor.world_size for cursor in known), default=1)
+    if len({cursor.rank for cursor in known if cursor.ended}) >= world_size:
+        return True
+    try:
+        return time.time() - spool.path.stat().st_mtime >= abandoned_s
+    except FileNotFoundError:
+        return False
+
+
+def clear_run(spool: RunSpool) -> bool:
+    """Delete a run's key and folder; its segments must be gone.
+
+    The key goes first and the cursors last, since a folder with a key alone is a run that
+    begins. A folder with something else in it stays, without its key.
+    """
+    try:
+        delete_run_keys(spool.path)
+        for name in os.listdir(spool.path):
+            left_over = name.startswith((f".{KEY_FILE}.", f".{CURSOR_FILE}"))
+            if left_over or name.endswith(".new"):
+                (spool.path / name).unlink(missing_ok=True)
+        delete_cursors(spool.path)
+        spool.path.rmdir()
+    except OSError as error:
+        _log.warning("folder of a finished run stays", run=str(spool.run), reason=error.strerror)
+    return True
+
+
+def _first_seq(segment: Segment, otherwise: int) -> int:
+    try:
+        return segment.header()[0].first_seq
+    except (FormatError, FileNotFoundError):
+        return otherwise

@@ -1,0 +1,335 @@
+"""Shipment: one run on its way from the spool into the transport.
+
+Order of a pass, which is what makes a crash at any point harmless: learn what the database
+has committed and whether the transport still has the rest; read new events; sync their
+files; append the signed batches; move the cursor.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import structlog
+
+from provenance.core.events import Event
+from provenance.core.records import MAX_SAFE_INTEGER, Kind
+from provenance.emit.batches import BatchMaker
+from provenance.emit.cursors import Cursor, Cursors, load_cursors, save_cursors
+from provenance.emit.keys import RunKeys, load_run_keys, sync_directory
+from provenance.emit.retire import clear_run, delete_committed, has_ended
+from provenance.emit.spool import Corruption, RunSpool, Segment, read_segment
+from provenance.errors import FormatError, InputError
+from provenance.ports import EventTransport
+
+FLUSH_BYTES = 4 * 1024 * 1024
+MAX_STALL_S = 3600.0
+_MAX_TOLD = 1000
+
+_log = structlog.get_logger("provenance.shipper")
+
+
+@dataclass(slots=True)
+class Shipped:
+    """Counts of one pass over the spool.
+
+    Attributes:
+        replaced: Events without a form as a record, for which a gap record went.
+        rewound: Events to be shipped again, because the transport lost them.
+        pending: Events in the transport that the database has not committed yet.
+        waiting: Runs held back because the transport is full of unread batches.
+        unusable: Runs that cannot be shipped (no key, unreadable files); the log says why.
+    """
+
+    runs: int = 0
+    events: int = 0
+    batches: int = 0
+    bytes: int = 0
+    corruptions: int = 0
+    replaced: int = 0
+    rewound: int = 0
+    deleted_segments: int = 0
+    finished_runs: int = 0
+    pending: int = 0
+    waiting: int = 0
+    unusable: int = 0
+
+    def add(self, other: Shipped) -> None:
+        """Sum up; of what describes a moment the newer value counts."""
+        for entry in fields(Shipped):
+            value = getattr(other, entry.name)
+            if entry.name not in ("runs", "pending", "waiting", "unusable"):
+                value += getattr(self, entry.name)
+            setattr(self, entry.name, value)
+
+
+class Contact:
+    """The transport during one pass; asked only where a run needs it."""
+
+    def __init__(self, transport: EventTransport, max_backlog: int) -> None:
+        self.transport = transport
+        self._max_backlog = max_backlog
+        self._generation: str | None = None
+        self._room: bool | None = None
+
+    def generation(self) -> str | None:
+        """Read before anything is appended: cursors saved with it tell a later loss."""
+        if self._generation is None:
+            self._generation = self.transport.generation()
+        if self._generation is None:  # new, or emptied: an append of nothing names it
+            self.transport.append([])
+            self._generation = self.transport.generation()
+        return self._generation
+
+    def has_room(self) -> bool:
+        """False where unread batches pile up, so that they wait in the spool instead."""
+        if self._room is None:
+            self._room = self.transport.backlog() < self._max_backlog
+        return self._room
+
+
+class Shipment:
+    """What the shipper knows of a run between passes.
+
+    Args:
+        stall_s: See :class:`provenance.emit.shipper.Shipper`.
+        abandoned_s: The same.
+    """
+
+    def __init__(self, path: Path, stall_s: float, abandoned_s: float) -> None:
+        self.path = path
+        self._first_stall_s = self._stall_s = stall_s
+        self._abandoned_s = abandoned_s
+        self._keys: RunKeys | None = None
+        self._committed = -1
+        self._stalled_at = 0.0
+        self._told: set[str] = set()
+        try:
+            self.cursors = load_cursors(path)
+        except (FormatError, OSError) as error:
+            self._tell("cursor file is unusable; shipping again", reason=str(error))
+            self.cursors = Cursors()
+
+    def serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
+        """One pass.
+
+        Raises:
+            TransportUnavailable, ConfigError: The cursors stand at the last batch it took.
+        """
+        total.runs += 1
+        if self._new(spool) or self.cursors.unacknowledged:
+            self._compare(spool, contact, total)
+            new = self._new(spool)  # a rewind makes more
+            if new and self._has_keys(total) and self._has_room(contact, total):
+                for group in new:
+                    self._ship(group, contact.transport, total)
+        total.deleted_segments += delete_committed(spool, self.cursors)
+        total.pending += self.cursors.unacknowledged
+        if has_ended(spool, self.cursors, self._abandoned_s):
+            total.finished_runs += clear_run(spool)
+
+    # --- what is to be done -----------------------------------------------------------
+
+    def _new(self, spool: RunSpool) -> list[tuple[Segment, ...]]:
+        return [group for group in spool.producers.values() if self._has_more(group)]
+
+    def _has_more(self, group: tuple[Segment, ...]) -> bool:
+        cursor = self.cursors.producers.get(group[0].producer)
+        newest = group[-1]
+        if cursor is None or cursor.segment < newest.index:
+            return True
+        return cursor.segment == newest.index and newest.size() > cursor.offset
+
+    def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
+        """What has been committed, and does the transport still have the rest?"""
+        cursors, generation = self.cursors, contact.generation()
+        changed = False
+        for producer, count in contact.transport.acknowledged(spool.run).items():
+            cursor = cursors.producers.get(producer)
+            if cursor is not None and count > cursor.acked:
+                cursor.acked, cursor.next = count, max(cursor.next, count)
+                changed = True
+        if cursors.generation != generation:
+            if cursors.generation is not None:
+                self._rewind("transport lost its data", total)
+            cursors.generation = generation
+            changed = True
+        changed |= self._stalled(contact.transport, total)
+        if changed:
+            self._save()
+
+    def _stalled(self, transport: EventTransport, total: Shipped) -> bool:
+        """A server that came back with older data has the same generation, and a hole."""
+        committed = sum(cursor.acked for cursor in self.cursors.producers.values())
+        now = time.monotonic()
+        if committed != self._committed or not self.cursors.unacknowledged:
+            self._committed, self._stalled_at = committed, now
+            self._stall_s = self._first_stall_s
+            return False
+        if now - self._stalled_at < self._stall_s or transport.backlog():
+            return False
+        self._stalled_at, self._stall_s = now, min(MAX_STALL_S, self._stall_s * 2)
+        self._rewind("events were taken and never committed", total)
+        return True
+
+    def _rewind(self, why: str, total: Shipped) -> None:
+        again = self.cursors.rewind()
+        total.rewound += again
+        _log.warning(why, run=self.path.name, shipping_again=again)
+
+    def _has_keys(self, total: Shipped) -> bool:
+        if self._keys is None:
+            try:
+                self._keys = load_run_keys(self.path)
+            except (InputError, FormatError) as error:
+                total.unusable += 1
+                self._tell(f"run {self.path.name} cannot be shipped", reason=str(error))
+        return self._keys is not None
+
+    def _has_room(self, contact: Contact, total: Shipped) -> bool:
+        if contact.has_room():
+            return True
+        total.waiting += 1
+        self._tell("transport is full of unread batches; are hashing workers running?")
+        return False
+
+    # --- doing it ---------------------------------------------------------------------
+
+    def _ship(
+        self, group: tuple[Segment, ...], transport: EventTransport, total: Shipped
+    ) -> None:
+        first = group[0]
+        assert self._keys is not None
+        cursor = self.cursors.producers.get(first.producer)
+        if cursor is None:
+            cursor = self.cursors.producers[first.producer] = _fresh_cursor(first)
+        maker = BatchMaker(first.run, first.producer, first.rank, self._keys)
+        reader = _Reader(group, cursor)
+        try:
+            for segment, item in reader:
+                if isinstance(item, Corruption):
+                    self._report(segment, item, total)
+                    continue
+                maker.add(item)
+                if maker.pending_bytes >= FLUSH_BYTES:
+                    self._flush(maker, reader, cursor, transport, total)
+            self._flush(maker, reader, cursor, transport, total)
+        except OSError as error:
+            total.unusable += 1
+            self._tell(f"cannot read {error.filename or self.path}", reason=error.strerror)
+        total.replaced += maker.replaced
+
+    def _flush(
+        self,
+        maker: BatchMaker,
+        reader: _Reader,
+        cursor: Cursor,
+        transport: EventTransport,
+        total: Shipped,
+    ) -> None:
+        reader.sync()
+        events = maker.pending
+        batches = maker.take()
+        if batches:
+            transport.append(batches)
+            total.events += events
+            total.batches += len(batches)
+            total.bytes += sum(map(len, batches))
+        if reader.move(cursor):
+            self._save()
+
+    def _save(self) -> None:
+        """A full disk must not stop the shipping that will make room on it."""
+        try:
+            save_cursors(self.path, self.cursors)
+        except OSError as error:
+            self._tell("cursors kept in memory only", reason=error.strerror)
+
+    def _report(self, segment: Segment, damage: Corruption, total: Shipped) -> None:
+        total.corruptions += 1
+        self._tell(
+            f"spool segment {segment.path.name} is damaged; shipping what follows",
+            start=damage.start,
+            end=damage.end,
+            reason=damage.reason,
+        )
+
+    def _tell(self, event: str, **details: object) -> None:
+        """Log a trouble once, not at every pass."""
+        key = f"{event} {details}"
+        if key not in self._told and len(self._told) < _MAX_TOLD:
+            self._told.add(key)
+            _log.warning(event, **details)
+
+
+class _Reader:
+    """The new items of one producer's segments, and where reading them has come to."""
+
+    def __init__(self, group: Sequence[Segment], cursor: Cursor) -> None:
+        self._group = group
+        self._segment, self._offset = cursor.segment, cursor.offset
+        self._next, self._ended = cursor.next, cursor.ended
+        self._unsynced: set[Path] = set()
+        self._began = False
+
+    def __iter__(self) -> Iterator[tuple[Segment, Event | Corruption]]:
+        for segment in self._group:
+            if segment.index < self._segment:
+                continue
+            if segment.index > self._segment:
+                self._segment, self._offset = segment.index, 0
+            final = segment is not self._group[-1] or not segment.is_live()  # before reading
+            self._unsynced.add(segment.path)
+            if self._offset == 0:
+                self._began = True
+                self._offset = _events_at(segment)
+            for offset, item in read_segment(segment.path, self._offset, final=final):
+                self._offset = offset
+                if isinstance(item, Corruption):
+                    yield segment, item
+                elif item.seq > MAX_SAFE_INTEGER:
+                    yield segment, Corruption(offset, offset, f"sequence number {item.seq}")
+                elif item.seq >= self._next:
+                    self._next = item.seq + 1
+                    self._ended = self._ended or item.kind is Kind.RUN_END
+                    yield segment, item
+
+    def sync(self) -> None:
+        """What has been read, durable: nothing is shipped that a power cut could take back."""
+        for path in self._unsynced:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        if self._began:
+            sync_directory(self._group[0].path.parent)
+        self._unsynced.clear()
+        self._began = False
+
+    def move(self, cursor: Cursor) -> bool:
+        """Put the cursor where reading is; True where that is news."""
+        here = (self._segment, self._offset, self._next, self._ended)
+        news = here != (cursor.segment, cursor.offset, cursor.next, cursor.ended)
+        cursor.segment, cursor.offset, cursor.next, cursor.ended = here
+        return news
+
+
+def _events_at(segment: Segment) -> int:
+    try:
+        return segment.header()[1]
+    except FormatError:
+        return 0  # the reader reports the damage and finds the first event
+
+
+def _fresh_cursor(first: Segment) -> Cursor:
+    try:
+        header, offset = first.header()
+    except FormatError:
+        return Cursor(first.rank)
+    # Segments before the first that is left are gone because the database has them.
+    seq = header.first_seq
+    return Cursor(first.rank, header.world_size, first.index, offset, seq, seq)

@@ -1,0 +1,216 @@
+"""Shipper: moves a spool into the transport. One per spool, in a process of its own.
+
+Life of a segment: its new events are read, the file is synced, records are made and signed
+in batches, the batches are appended to the transport, and only then does the cursor move.
+A crash anywhere repeats the whole; repeating changes nothing downstream. When hashing
+workers have committed the segment's range and nobody writes it any more, it is deleted.
+When every rank has ended and all is committed, the run's key and folder go too.
+
+A transport that is away means that the cursor stands still. One that has lost its data
+(another generation, or nothing left in it while events are unacknowledged) is given again
+what the database does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from provenance.emit.shipment import Contact, Shipment, Shipped
+from provenance.emit.spool import scan
+from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
+from provenance.ports import EventTransport
+
+LOCK_FILE = "shipper.lock"
+MAX_BACKLOG = 4096
+POLL_S = (0.05, 0.5)
+"""Pause after a pass that shipped, and at rest."""
+BACKOFF_S = (0.2, 10.0)
+"""Ceiling of the pause at the first failure of the transport, and at last."""
+
+_log = structlog.get_logger("provenance.shipper")
+
+
+class Shipper:
+    """Ships one spool; a context manager that holds its lock.
+
+    Args:
+        spool_dir: ``<base_dir>/spool``; created where missing.
+        doorbell: Called after batches were appended. It is a hint only: it may raise a
+            ProvenanceError, which is logged, and nothing else.
+        stall_s: After this long without progress, and with nothing left in the transport,
+            what is not acknowledged is shipped again; doubles up to an hour.
+        abandoned_s: A run without an end whose producers are all dead and whose events are
+            all committed is cleared away after this long.
+        max_backlog: Entries in the transport beyond which no more are added.
+
+    Raises:
+        InputError: Another shipper serves this spool, or it cannot be written.
+    """
+
+    def __init__(
+        self,
+        spool_dir: Path,
+        transport: EventTransport,
+        doorbell: Callable[[], None] | None = None,
+        *,
+        stall_s: float = 60.0,
+        abandoned_s: float = 7 * 86400.0,
+        max_backlog: int = MAX_BACKLOG,
+    ) -> None:
+        self.spool_dir = spool_dir
+        self._transport, self._doorbell = transport, doorbell
+        self._stall_s, self._abandoned_s, self._max_backlog = stall_s, abandoned_s, max_backlog
+        self._shipments: dict[UUID, Shipment] = {}
+        self._lock = _take_lock(spool_dir)
+
+    def close(self) -> None:
+        """Let another shipper have the spool."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Shipper:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def run_once(self) -> Shipped:
+        """One pass over all runs.
+
+        Raises:
+            TransportUnavailable: The cursors stand where the transport last took something.
+            ConfigError: It refuses our credentials.
+        """
+        total = Shipped()
+        contact = Contact(self._transport, self._max_backlog)
+        spools = scan(self.spool_dir)
+        for gone in self._shipments.keys() - {spool.run for spool in spools}:
+            del self._shipments[gone]
+        try:
+            for spool in spools:
+                shipment = self._shipments.get(spool.run)
+                if shipment is None:
+                    shipment = Shipment(spool.path, self._stall_s, self._abandoned_s)
+                    self._shipments[spool.run] = shipment
+                shipment.serve(spool, contact, total)
+        finally:
+            if total.batches:
+                self._ring()
+        return total
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        idle_exit_s: float | None = None,
+        give_up_s: float | None = None,
+    ) -> Shipped:
+        """Ship until ``stop`` is set; an outage of the transport is waited out.
+
+        Args:
+            idle_exit_s: Return when no trainer is alive and there was nothing to ship for
+                this long.
+            give_up_s: Return when no trainer is alive and the transport was away or full for
+                this long; the spool stays for a later shipper.
+
+        Raises:
+            ConfigError: The transport refuses our credentials at the first contact.
+        """
+        total = Shipped()
+        pause, failures, reached = POLL_S[0], 0, False
+        quiet_since = time.monotonic()
+        blocked_since: float | None = None
+        while not stop.is_set():
+            now = time.monotonic()
+            try:
+                shipped = self.run_once()
+            except (TransportUnavailable, ConfigError) as error:
+                if isinstance(error, ConfigError) and not reached:
+                    raise
+                if not failures:
+                    _log.warning("transport is away; events stay in the spool", reason=str(error))
+                failures += 1
+                blocked_since = blocked_since if blocked_since is not None else now
+                ceiling = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 16))
+                pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311
+            else:
+                if failures:
+                    _log.info("transport is back", failures=failures)
+                reached, failures = True, 0
+                total.add(shipped)
+                if not shipped.waiting:
+                    blocked_since = None
+                elif blocked_since is None:
+                    blocked_since = now
+                if shipped.events or shipped.waiting:
+                    quiet_since = now
+                pause = POLL_S[0] if shipped.events else min(POLL_S[1], pause * 2)
+            if blocked_since is not None:
+                over = self._may_leave(give_up_s, now - blocked_since)
+            else:
+                over = self._may_leave(idle_exit_s, now - quiet_since)
+            if over:
+                break
+            stop.wait(pause)
+        return total
+
+    def trainers_alive(self) -> bool:
+        """True where a process still holds a segment of this spool."""
+        spools = scan(self.spool_dir)
+        return any(g[-1].is_live() for spool in spools for g in spool.producers.values())
+
+    def _may_leave(self, limit_s: float | None, elapsed_s: float) -> bool:
+        """Time to go, unless a trainer is there.
+
+        A trainer opens its segment first and starts a shipper then, which ends at once where
+        the lock is held: so the lock is given back before the last look, and taken again.
+        """
+        if limit_s is None or elapsed_s < limit_s or self.trainers_alive():
+            return False
+        self.close()
+        if not self.trainers_alive():
+            return True
+        self._shipments.clear()
+        with contextlib.suppress(InputError):
+            self._lock = _take_lock(self.spool_dir)
+        return self._lock < 0
+
+    def _ring(self) -> None:
+        if self._doorbell is None:
+            return
+        try:
+            self._doorbell()
+        except ProvenanceError as error:
+            _log.info("doorbell not heard; the sweep will find the batches", reason=str(error))
+
+
+def _take_lock(spool_dir: Path) -> int:
+    path = spool_dir / LOCK_FILE
+    try:
+        spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InputError(f"{path}: cannot lock the spool: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise InputError(
+            f"another shipper (process {holder}) already serves {spool_dir}"
+        ) from error
+    with contextlib.suppress(OSError):  # a full disk: the number is for people only
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,307 @@
+"""SpoolWriter: one producer's segments, written by one process.
+
+Life of an event: it gets the next sequence number, is framed, and one ``os.write`` hands
+it to the kernel, where it survives the death of the process. A full segment is followed by
+the next; each is pre-allocated, so that a full disk does not stop the current one.
+
+Where the disk takes no more, events wait in a ring of bounded count and size; past that
+they are dropped and counted. When there is room again the ring is written first and then a
+``gap`` event that says how many were dropped and why. Numbers are given at the write, so
+the sequence on disk has no hole. :meth:`finish` has a reserve, pre-allocated behind every
+segment, for the gap and the end of a run whose disk stays full.
+
+Not thread-safe; the emitter serialises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from provenance.core.events import Event, SegmentHeader, frame, read_frame
+from provenance.core.records import CONTROL_KINDS, Kind
+from provenance.emit.spool import segment_name
+from provenance.errors import FormatError
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+RESERVE_BYTES = 16 * 1024
+RING_EVENTS = 4096
+RING_BYTES = 8 * 1024 * 1024
+RETRY_S = 0.1
+_FALLOC_FL_KEEP_SIZE = 1
+_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class SpoolWriter:
+    """Appends one producer's events to its segments.
+
+    Args:
+        run_dir: The run's folder in the spool; must exist.
+        producer: 16 bytes that name this process.
+        segment_bytes: When to begin the next segment.
+        ring_events: Events held in memory while the disk is full, at most.
+        ring_bytes: Bytes of them, at most.
+        retry_s: How often a full disk is tried again.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        run: UUID,
+        producer: bytes,
+        rank: int,
+        world_size: int,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        ring_events: int = RING_EVENTS,
+        ring_bytes: int = RING_BYTES,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self.run_dir, self.run, self.producer = run_dir, run, producer
+        self.rank, self.world_size = rank, world_size
+        self.next_seq = 0
+        self.lost = 0
+        """Events dropped for good, in all."""
+        self._limit = segment_bytes
+        self._ring_events, self._ring_bytes, self._retry_s = ring_events, ring_bytes, retry_s
+        self._fd = -1
+        self._path = run_dir
+        self._index = 0
+        self._start = self._offset = 0
+        self._in_doubt = False
+        self._ring: deque[bytes] = deque()
+        self._ring_size = 0
+        self._dropped = 0
+        self._reason = ""
+        self._retry_at = 0.0
+        self._finished = False
+        self._rotate()
+
+    @property
+    def held(self) -> int:
+        """Events that wait in memory for room on the disk."""
+        return len(self._ring)
+
+    def append(self, kind: Kind, epoch: int | None, ts_ns: int, fields: dict[str, Any]) -> bool:
+        """Write one event. True: the kernel has it. False: held in memory, or dropped.
+
+        Raises:
+            TooLargeError: Over 8 MiB.
+            TypeError, ValueError, OverflowError: msgpack cannot pack the fields.
+        """
+        if self._in_doubt:
+            self._reconcile()
+        if (self._ring or self._dropped) and not self._recover():
+            payload = Event(self.next_seq, kind, epoch, self.rank, ts_ns, fields).encode()
+            frame(payload)
+            self._hold(payload)
+            return False
+        payload = Event(self.next_seq, kind, epoch, self.rank, ts_ns, fields).encode()
+        if self._write(frame(payload)):
+            return True
+        self._hold(payload)
+        return False
+
+    def flush(self) -> bool:
+        """Write what is held and sync. True where all of it is on the disk."""
+        if self._in_doubt:
+            self._reconcile()
+        self._retry_at = 0.0
+        clear = not (self._ring or self._dropped) or self._recover()
+        try:
+            if self._fd >= 0:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            self._failed(error)
+            return False
+        return clear
+
+    def finish(self, ts_ns: int, reason: str) -> bool:
+        """End the producer: ``run.end`` with the number of events before it, once.
+
+        With a disk that is still full, held control events, the gap and the end go into
+        the reserve; the other held events become part of the gap.
+        """
+        if self._finished:
+            return True
+        self._finished = True
+        if self._in_doubt:
+            self._reconcile()
+        self._retry_at = 0.0
+        if (self._ring or self._dropped) and not self._recover():
+            self._retry_at = 0.0
+            control = deque(p for p in self._ring if Event.decode(p).kind in CONTROL_KINDS)
+            self._dropped += len(self._ring) - len(control)
+            self.lost += len(self._ring) - len(control)
+            self._ring = control
+            self._limit += RESERVE_BYTES
+            self._recover()
+        fields = {"events": self.next_seq, "reason": reason}
+        payload = Event(self.next_seq, Kind.RUN_END, None, self.rank, ts_ns, fields).encode()
+        written = not (self._ring or self._dropped) and self._write(frame(payload))
+        self._close_segment(self._fd)
+        self._fd = -1
+        return written
+
+    def abandon(self) -> None:
+        """Let go of an inherited segment without touching it: for the child of a fork."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        self._finished = True
+
+    # --- one write --------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> bool:
+        """One frame. The order of statements lets :meth:`_reconcile` mend an interruption."""
+        full = self._offset + len(data) > self._limit and self._offset > self._start
+        if (self._fd < 0 or full) and not self._rotate():
+            return False
+        self._in_doubt = True
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            self._in_doubt = False
+            self._failed(error)
+            if error.errno not in _NO_SPACE:
+                self._close_segment(self._fd)
+                self._fd = -1
+            return False
+        if written != len(data):
+            self._reconcile()
+            self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            return False
+        self._offset += written
+        self.next_seq += 1
+        self._in_doubt = False
+        return True
+
+    def _reconcile(self) -> None:
+        """After a write of unknown outcome (short, or a signal handler raised): look.
+
+        Whole frames behind the last known offset count as written; a torn one is cut off.
+        Where the file cannot be mended it is left as it is and the next segment begins.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                tail = file.read()
+            done = 0
+            while done < len(tail):
+                try:
+                    _, done = read_frame(tail, done)
+                except FormatError:
+                    os.ftruncate(self._fd, self._offset + done)
+                    break
+                self.next_seq += 1
+            self._offset += done
+        except OSError as error:
+            self._failed(error)
+            self._close_segment(self._fd, trim=False)
+            self._fd = -1
+        self._in_doubt = False
+
+    def _rotate(self) -> bool:
+        """Begin the next segment; it gets its name when lock and header are there."""
+        path = self.run_dir / segment_name(self.rank, self.producer, self._index)
+        temporary = path.with_suffix(".new")
+        header = SegmentHeader(
+            self.run, self.producer, self.rank, self.world_size, self.next_seq
+        ).encode()
+        fd = -1
+        try:
+            fd = os.open(temporary, _OPEN, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _preallocate(fd, self._limit + RESERVE_BYTES)
+            if os.write(fd, header) != len(header):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.rename(temporary, path)
+        except OSError as error:
+            self._failed(error)
+            if fd >= 0:
+                os.close(fd)
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+            return False
+        old, self._fd = self._fd, fd
+        self._path, self._index = path, self._index + 1
+        self._start = self._offset = len(header)
+        self._close_segment(old)
+        return True
+
+    def _close_segment(self, fd: int, *, trim: bool = True) -> None:
+        if fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            if trim:  # gives back what is pre-allocated behind the end
+                os.ftruncate(fd, os.fstat(fd).st_size)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+    # --- no room ----------------------------------------------------------------------
+
+    def _failed(self, error: OSError) -> None:
+        name = errno.errorcode.get(error.errno or 0, "error")
+        self._reason = f"spool: {error.strerror or 'cannot write'} ({name})"
+        self._retry_at = time.monotonic() + self._retry_s
+
+    def _hold(self, payload: bytes) -> None:
+        """Into the ring; after a first drop nothing more, so that the gap has one place."""
+        full = len(self._ring) >= self._ring_events
+        if self._dropped or full or self._ring_size + len(payload) > self._ring_bytes:
+            self._dropped += 1
+            self.lost += 1
+            return
+        self._ring.append(payload)
+        self._ring_size += len(payload)
+
+    def _recover(self) -> bool:
+        """Write the ring and the gap; True where nothing is held back any more."""
+        if time.monotonic() < self._retry_at:
+            return False
+        while self._ring:
+            event = replace(Event.decode(self._ring[0]), seq=self.next_seq)
+            if not self._write(frame(event.encode())):
+                return False
+            self._ring_size -= len(self._ring.popleft())
+        self._ring_size = 0
+        if self._dropped:
+            fields = {"dropped": self._dropped, "reason": self._reason}
+            gap = Event(self.next_seq, Kind.GAP, None, self.rank, time.time_ns(), fields)
+            if not self._write(frame(gap.encode())):
+                return False
+            self._dropped = 0
+        return True
+
+
+def _libc_fallocate() -> Callable[[int, int, int, int], int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).fallocate64
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    function.restype = ctypes.c_int
+    return function  # type: ignore[no-any-return]
+
+
+_FALLOCATE = _libc_fallocate()
+
+
+def _preallocate(fd: int, size: int) -> None:
+    """fallocate(2) with FALLOC_FL_KEEP_SIZE; a file system that cannot goes without.
+
+    ``os.posix_fallocate`` would move the end of the file, where O_APPEND writes.
+    """
+    if _FALLOCATE is not None:
+        _FALLOCATE(fd, _FALLOC_FL_KEEP_SIZE, 0, size)

@@ -1,0 +1,298 @@
+"""What ``provenance up`` runs: one process per queue, beat, shipper, Redis, Flower.
+
+The same commands stand in ``deploy/compose.yaml`` and in the systemd units; here one
+supervisor starts them, starts again what dies, and stops all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provenance.devnet import programs
+from provenance.devnet.processes import free_ports, log_tail
+from provenance.errors import InputError, MissingExtraError, UnavailableError
+from provenance.settings import Settings
+
+GRACE_S = 20.0
+RESTART_CAP_S = 30.0
+STARTED_S = 10.0
+"""A process that lived this long is started again without delay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process of the fleet."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = field(default=b"", repr=False)
+
+
+def worker(name: str, *queues: str) -> Service:
+    """A Celery worker of one child process for some queues."""
+    return Service(
+        name,
+        (
+            sys.executable, "-m", "celery", "-A", "workers.app", "worker",
+            "--queues", ",".join(queues),
+            "--hostname", f"{name}@%h",
+            "--concurrency", "1", "--pool", "prefork",
+            "--without-gossip", "--without-mingle", "--loglevel", "INFO",
+        ),
+    )  # fmt: skip
+
+
+def services(settings: Settings, flower_port: int | None = None) -> list[Service]:
+    """Shipper, one worker per queue, beat, and Flower where a port is given."""
+    fleet = [
+        Service("shipper", (sys.executable, "-m", "provenance.ship", "--spool", str(spool(settings)))),
+        worker("hashing", "hashing"),
+    ]
+    chain = settings.blockchain
+    for network in chain.networks if chain.enabled else ():
+        fleet.append(worker(f"anchor-{network}", f"anchor.{network}"))
+    fleet.append(worker("confirm", "confirm", "verify"))
+    schedule = settings.base_dir / "run" / "beat.db"
+    fleet.append(
+        Service(
+            "beat",
+            (
+                sys.executable, "-m", "celery", "-A", "workers.app", "beat",
+                "--schedule", str(schedule), "--pidfile", "", "--loglevel", "INFO",
+            ),
+        )
+    )  # fmt: skip
+    if flower_port is not None:
+        fleet.append(
+            Service(
+                "flower",
+                (
+                    sys.executable, "-m", "celery", "-A", "workers.app", "flower",
+                    "--address=127.0.0.1", f"--port={flower_port}",
+                ),
+                {"FLOWER_UNAUTHENTICATED_API": "true"},
+            )
+        )  # fmt: skip
+    return fleet
+
+
+def spool(settings: Settings) -> Path:
+    """Where trainers leave their events."""
+    return settings.base_dir / "spool"
+
+
+def embedded_redis(settings: Settings) -> tuple[Service, str]:
+    """A Redis of our own on loopback, with a password made now, and its URL.
+
+    It keeps nothing on disk: the spool and the database are the truth, and the shipper
+    sends again what a Redis lost.
+
+    Raises:
+        ServerMissingError: No redis-server here; says how to get one.
+    """
+    program = programs.require("redis", Path(".devnet"))
+    (port,) = free_ports(1)
+    password = secrets.token_urlsafe(24)
+    folder = settings.base_dir / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = (
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder.absolute()}\n"
+        'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
+    )
+    service = Service("redis", (str(program.path), "-"), stdin=config.encode())
+    return service, f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+@dataclass(slots=True)
+class _Child:
+    service: Service
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    next_start: float = 0.0
+
+
+class Fleet:
+    """Starts services, restarts what dies, stops all.
+
+    Args:
+        settings: Whose ``base_dir`` holds ``log/`` and ``run/``.
+        config_path: The JSON file the workers read as well.
+        redis_url: Handed to every service by environment, never by argument.
+        say: Told one line about what happens.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        config_path: Path | None,
+        redis_url: str,
+        say: Callable[[str, str], None],
+    ) -> None:
+        self.settings, self.say = settings, say
+        self.log_dir = settings.base_dir / "log"
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        (settings.base_dir / "run").mkdir(parents=True, exist_ok=True)
+        spool(settings).mkdir(parents=True, exist_ok=True)
+        self.env = {
+            **os.environ,
+            "PROVENANCE_REDIS_URL": redis_url,
+            "PROVENANCE_DATABASE_URL": settings.database_url,
+            "PROVENANCE_BASE_DIR": str(settings.base_dir.absolute()),
+            "PYTHONUNBUFFERED": "1",
+        }
+        if config_path is not None:
+            self.env["PROVENANCE_CONFIG"] = str(config_path.absolute())
+        self.children: list[_Child] = []
+
+    def start(self, fleet: Sequence[Service]) -> None:
+        """Start services in order."""
+        for service in fleet:
+            child = _Child(service)
+            self.children.append(child)
+            self._spawn(child)
+
+    def tend(self, stopping: Callable[[], bool], poll_s: float = 1.0) -> None:
+        """Restart what dies, until ``stopping`` says so."""
+        while not stopping():
+            self.mend()
+            time.sleep(poll_s)
+
+    def mend(self) -> None:
+        """One round: note deaths, start again what is due."""
+        now = time.monotonic()
+        for child in self.children:
+            process = child.process
+            if process is not None and process.poll() is not None:
+                lived = now - child.started
+                child.failures = 0 if lived >= STARTED_S else child.failures + 1
+                delay = min(RESTART_CAP_S, 2.0**child.failures - 1) * (0.5 + random.random() / 2)  # noqa: S311
+                child.next_start, child.process = now + delay, None
+                name = child.service.name
+                tail = log_tail(self.log_path(name))
+                self.say(name, f"ended with status {process.returncode}; {tail}")
+            if child.process is None and now >= child.next_start:
+                self._spawn(child)
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of what is running, by service."""
+        return {c.service.name: c.process.pid for c in self.children if c.process is not None}
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """SIGTERM, newest first but Redis last; SIGKILL what is left after ``grace_s``."""
+        running = [c for c in self.children if c.process is not None]
+        first = [c for c in running if c.service.name != "redis"]
+        self._end(first, grace_s)
+        self._end([c for c in running if c.service.name == "redis"], 5.0)
+        self.children.clear()
+
+    def log_path(self, name: str) -> Path:
+        """A service's log file."""
+        return self.log_dir / f"{name}.log"
+
+    def _end(self, children: Sequence[_Child], grace_s: float) -> None:
+        for child in reversed(children):
+            _signal(child.process, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        for child in children:
+            assert child.process is not None
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.say(child.service.name, f"still there after {grace_s:.0f} s, killed")
+            _kill_group(child.process)
+            child.process.wait()
+
+    def _spawn(self, child: _Child) -> None:
+        service = child.service
+        with self.log_path(service.name).open("ab") as log:
+            child.process = subprocess.Popen(
+                service.argv,
+                stdin=subprocess.PIPE if service.stdin else subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**self.env, **service.env},
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        if service.stdin and child.process.stdin is not None:
+            child.process.stdin.write(service.stdin)
+            child.process.stdin.close()
+        child.started = time.monotonic()
+        self.say(service.name, f"started, process {child.process.pid}")
+
+
+def wait_until(ping: Callable[[], None], seconds: float = 10.0) -> None:
+    """Wait until ``ping`` no longer raises.
+
+    Raises:
+        UnavailableError: It still does after ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            ping()
+        except UnavailableError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def require_workers_extra() -> None:
+    """Raise MissingExtraError where the fleet's packages are not installed."""
+    from importlib.util import find_spec
+
+    for package in ("celery", "sqlalchemy", "alembic"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "workers")
+
+
+@contextmanager
+def only_fleet(base_dir: Path) -> Iterator[None]:
+    """Held while a fleet runs on a base directory.
+
+    Raises:
+        InputError: Another one does already.
+    """
+    import fcntl
+
+    path = base_dir / "run" / "up.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{base_dir}: another `provenance up` runs here already") from error
+        yield
+
+
+def _signal(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:
+    if process is not None and process.poll() is None:
+        process.send_signal(number)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Nothing of a service's process group outlives it, pool children included."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: a supervisor that is killed leaves nothing behind (prctl(2))."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

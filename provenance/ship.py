@@ -1,0 +1,255 @@
+"""The shipper as a process: ``python -m provenance.ship --spool DIR``.
+
+Three ways to have one: a tracker starts it in the background (:func:`spawn_shipper`), a
+sidecar runs ``provenance ship``, and ``provenance up`` supervises one. One at a time serves
+a spool: a background shipper that finds another ends, one in the foreground waits its turn.
+
+The Redis URL, which may hold a password, travels in the environment, never as an argument.
+SIGTERM and SIGINT let the batch under way finish.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from provenance import wiring
+from provenance.emit.shipper import Shipper
+from provenance.errors import InputError, ProvenanceError, TransportUnavailable
+from provenance.settings import Settings
+
+REDIS_URL_ENV = "PROVENANCE_REDIS_URL"
+LOG_FILE = "shipper.log"
+IDLE_EXIT_S = 30.0
+GIVE_UP_S = 3600.0
+LOCK_RETRY_S = 2.0
+_MAX_LOG_BYTES = 4 * 1024 * 1024
+_DOORBELL_TIMEOUT_S = 2.0
+
+# The shell leaves at once, so that the shipper is nobody's child: no zombie in a trainer,
+# nothing for its os.wait() to find.
+_DETACH = '"$@" </dev/null >>"$PROVENANCE_SHIPPER_LOG" 2>&1 &'
+
+log: Any = structlog.get_logger("provenance.shipper")
+
+
+def run(settings: Settings, *, once: bool = False) -> dict[str, int]:
+    """Ship ``<base_dir>/spool`` in the foreground until SIGINT or SIGTERM.
+
+    Args:
+        once: Ship what is there and return.
+
+    Returns:
+        Counts, as in :class:`provenance.emit.shipment.Shipped`.
+
+    Raises:
+        ConfigError: No Redis is configured, or it refuses the credentials.
+        InputError: With ``once``, another shipper is at work.
+        TransportUnavailable: With ``once``, Redis is away.
+    """
+    return _serve(settings, settings.base_dir / "spool", once=once)
+
+
+def spawn_shipper(
+    spool_dir: Path,
+    redis_url: str,
+    *,
+    idle_exit_s: float = IDLE_EXIT_S,
+    give_up_s: float = GIVE_UP_S,
+) -> None:
+    """Start a shipper that outlives this process; it ends by itself where one runs already.
+
+    Call it with a segment of the spool open (after making an Emitter): a shipper stays while
+    somebody holds one. Returns at once; its log is ``<spool>/shipper.log``.
+
+    Args:
+        idle_exit_s: It ends after this long without a trainer and without work.
+        give_up_s: And after this long without a trainer and without Redis.
+
+    Raises:
+        OSError: No process could be started.
+    """
+    spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log_file = (spool_dir / LOG_FILE).absolute()
+    _make_log(log_file)
+    command = [
+        "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-m", "provenance.ship",
+        "--spool", str(spool_dir.absolute()), "--background",
+        "--idle-exit", str(idle_exit_s), "--give-up", str(give_up_s),
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        REDIS_URL_ENV: redis_url,
+        "PROVENANCE_SHIPPER_LOG": str(log_file),
+    }
+    subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        check=False,
+        timeout=10.0,
+    )
+
+
+def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
+    """Sends ``workers.hashing.drain`` to the hashing queue; None without Celery.
+
+    Without a doorbell the beat sweep finds the batches within its interval. The callable
+    raises TransportUnavailable, after seconds at most.
+    """
+    try:
+        from celery import Celery
+        from kombu.exceptions import OperationalError
+        from redis.exceptions import RedisError
+    except ImportError:
+        return None
+    app = Celery("ml-provenance-doorbell", broker=redis_url, set_as_current=False)
+    app.conf.update(
+        task_ignore_result=True,
+        task_serializer="json",
+        broker_connection_timeout=_DOORBELL_TIMEOUT_S,
+        broker_connection_retry=False,
+        broker_transport_options={
+            "socket_timeout": _DOORBELL_TIMEOUT_S,
+            "socket_connect_timeout": _DOORBELL_TIMEOUT_S,
+            "max_retries": 0,
+        },
+    )
+
+    def ring() -> None:
+        try:
+            app.send_task("workers.hashing.drain", queue="hashing", retry=False)
+        except (OperationalError, RedisError, OSError) as error:
+            raise TransportUnavailable(f"doorbell: {type(error).__name__}") from error
+
+    return ring
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the process; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m provenance.ship", description=__doc__)
+    parser.add_argument("--spool", type=Path, required=True, help="folder of the spool")
+    parser.add_argument(
+        "--redis-url-env", default=REDIS_URL_ENV, metavar="NAME", help="variable with the URL"
+    )
+    parser.add_argument("--once", action="store_true", help="ship what is there and end")
+    parser.add_argument(
+        "--background", action="store_true", help="end where another shipper is at work"
+    )
+    parser.add_argument("--idle-exit", type=float, metavar="S", help="end when idle this long")
+    parser.add_argument("--give-up", type=float, metavar="S", help="end when Redis is away so long")
+    arguments = parser.parse_args(argv)
+    _log_to_stderr()
+    settings = Settings(arguments.spool.parent, redis_url=os.environ.get(arguments.redis_url_env))
+    try:
+        _serve(
+            settings,
+            arguments.spool,
+            once=arguments.once,
+            background=arguments.background,
+            idle_exit_s=arguments.idle_exit,
+            give_up_s=arguments.give_up,
+        )
+    except ProvenanceError as error:
+        log.error("shipper ends", reason=str(error))
+        return error.exit_code
+    return 0
+
+
+def _serve(
+    settings: Settings,
+    spool_dir: Path,
+    *,
+    once: bool = False,
+    background: bool = False,
+    idle_exit_s: float | None = None,
+    give_up_s: float | None = None,
+) -> dict[str, int]:
+    transport = wiring.open_transport(settings)
+    doorbell = celery_doorbell(settings.redis_url or "")
+    if once:
+        with Shipper(spool_dir, transport, doorbell) as shipper:
+            return asdict(shipper.run_once())
+    with _stop_on_signals() as stop:
+        waiting = False
+        while not stop.is_set():
+            try:
+                shipper = Shipper(spool_dir, transport, doorbell)
+            except InputError as error:
+                if background:
+                    log.info("shipper not needed", reason=str(error))
+                    break
+                if not waiting:
+                    log.info("shipper waits its turn", reason=str(error))
+                waiting = True
+                stop.wait(LOCK_RETRY_S)
+                continue
+            with shipper:
+                total = shipper.run(stop, idle_exit_s=idle_exit_s, give_up_s=give_up_s)
+                return asdict(total)
+    return {}
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Any:
+    """An event that SIGTERM and SIGINT set.
+
+    From a thread of its own: a handler in the main thread that calls ``Event.set`` while
+    the main thread is inside ``Event.wait`` can deadlock.
+    """
+    stop = threading.Event()
+    wanted = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+
+    def wait() -> None:
+        if signal.sigwait(wanted) != signal.SIGUSR2:
+            stop.set()
+
+    waiter = threading.Thread(target=wait, name="provenance-signals", daemon=True)
+    waiter.start()
+    try:
+        yield stop
+    finally:
+        if waiter.is_alive():  # SIGUSR2 is ours: it ends the thread
+            signal.pthread_kill(waiter.ident or 0, signal.SIGUSR2)
+        waiter.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _make_log(path: Path) -> None:
+    """An empty log that only its owner reads; an overgrown one starts anew."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > _MAX_LOG_BYTES:
+            path.unlink()
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

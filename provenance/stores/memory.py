@@ -1,0 +1,103 @@
+"""MemoryTransport: the event transport inside one process, for tests and examples.
+
+It promises what :class:`provenance.stores.redis_streams.RedisStreams` promises, and can
+play a server that is away (``unavailable``) or was emptied (:meth:`lose_everything`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from provenance.errors import TransportUnavailable
+from provenance.ports import Delivery
+
+
+@dataclass(slots=True)
+class _Entry:
+    payload: bytes
+    consumer: str | None = None
+    given_at: float = 0.0
+
+
+class MemoryTransport:
+    """Batches through a dict.
+
+    Args:
+        clock: Seconds, for :meth:`claim_stale`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.unavailable = False
+        """While True, every call raises TransportUnavailable."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._number = 0
+        self.lose_everything()
+
+    def lose_everything(self) -> None:
+        """What FLUSHALL does to a server."""
+        with self._lock:
+            self._entries: dict[str, _Entry] = {}
+            self._acked: dict[UUID, dict[bytes, int]] = {}
+            self._generation: str | None = None
+
+    def append(self, payloads: Sequence[bytes]) -> None:
+        self.ping()
+        with self._lock:
+            self._generation = self._generation or secrets.token_hex(16)
+            for payload in payloads:
+                self._number += 1
+                self._entries[str(self._number)] = _Entry(bytes(payload))
+
+    def read(self, consumer: str, count: int) -> list[Delivery]:
+        return self._give(consumer, count, lambda entry: entry.consumer is None)
+
+    def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
+        latest = self._clock() - min_idle_s
+        return self._give(
+            consumer, count, lambda e: e.consumer is not None and e.given_at <= latest
+        )
+
+    def _give(
+        self, consumer: str, count: int, wanted: Callable[[_Entry], bool]
+    ) -> list[Delivery]:
+        self.ping()
+        with self._lock:
+            found = [(key, e) for key, e in self._entries.items() if wanted(e)][:count]
+            for _, entry in found:
+                entry.consumer, entry.given_at = consumer, self._clock()
+            return [Delivery(key, entry.payload) for key, entry in found]
+
+    def ack(self, ids: Sequence[str]) -> None:
+        self.ping()
+        with self._lock:
+            for key in ids:
+                self._entries.pop(key, None)
+
+    def backlog(self) -> int:
+        self.ping()
+        return len(self._entries)
+
+    def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
+        self.ping()
+        return dict(self._acked.get(run, {}))
+
+    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
+        self.ping()
+        with self._lock:
+            known = self._acked.setdefault(run, {})
+            for producer, count in upto.items():
+                known[producer] = max(count, known.get(producer, 0))
+
+    def generation(self) -> str | None:
+        self.ping()
+        return self._generation
+
+    def ping(self) -> None:
+        if self.unavailable:
+            raise TransportUnavailable("memory transport: unavailable")

@@ -1,0 +1,139 @@
+"""The checks of a verification as data: what each proves, and what it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One numbered check. ``limits`` says what it does not prove."""
+
+    number: int
+    title: str
+    proves: str
+    limits: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "number": self.number,
+            "title": self.title,
+            "proves": self.proves,
+            "limits": self.limits,
+        }
+
+
+class Status(StrEnum):
+    """What became of a check."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNCHECKED = "unchecked"
+    """It was asked for and could not be done: a node is down, an anchor is pending."""
+    SKIPPED = "skipped"
+    """It was not asked for, or there is nothing to check."""
+
+
+RECORDS, TREES, PREFIX, COMPLETE, HEADS, LEDGER, RECEIPTS, NETWORKS, AGREE, CONTENT, LIMITS = range(
+    1, 12
+)
+
+CHECKS: Final[tuple[Check, ...]] = (
+    Check(
+        RECORDS,
+        "records match their digests",
+        "Each record decodes, is canonical JSON, belongs to this run and hashes to the digest "
+        "that stands for it; the configuration names the run's public key.",
+        "That the trainer stated the truth. Signatures are checked when batches arrive and not "
+        "kept, so they cannot be checked again here.",
+    ),
+    Check(
+        TREES,
+        "leaves, epochs and roots recompute",
+        "The records, each in its place by kind, epoch and rank, give exactly the run root of "
+        "every seal.",
+        "Anything about control records (run.seal, run.end, gap): they are under no root.",
+    ),
+    Check(
+        PREFIX,
+        "before is a prefix of after",
+        "Data, model and configuration sealed before training, and the epochs of every "
+        "checkpoint, were not changed afterwards.",
+        "When each seal was made: that is for the anchors.",
+    ),
+    Check(
+        COMPLETE,
+        "nothing announced is missing",
+        "Every producer's events are here from the first to the number its run.end announces, "
+        "and every rank has ended.",
+        "That a producer announced all that it did. Equivocations, refused and late events are "
+        "shown; the first value stands.",
+    ),
+    Check(
+        HEADS,
+        "heads are signed by the ledger",
+        "The holder of the ledger's key stated each head: size and root of the ledger.",
+        "That the key is the right one, unless you got it from somewhere else than this evidence.",
+    ),
+    Check(
+        LEDGER,
+        "roots are in the ledger, and the ledger only grew",
+        "Each run root is the entry it claims to be under each head, and each head extends the "
+        "one before it.",
+        "That nobody was shown another ledger: compare heads with others.",
+    ),
+    Check(
+        RECEIPTS,
+        "receipts hold",
+        "Each receipt leads from the run root through a signed head to the 36 bytes that the "
+        "network was given; Bitcoin's carry the block's proof of work, IPFS's the block.",
+        "That the transaction is still on the chain: that is the next check.",
+    ),
+    Check(
+        NETWORKS,
+        "each network has the anchor",
+        "A node of the network that you configured shows the transaction, on the right chain, "
+        "carrying that ledger root, that deep.",
+        "More than your node knows. IPFS proves storage, not time. The local file proves only "
+        "that the holder of the ledger's key signed it.",
+    ),
+    Check(
+        AGREE,
+        "networks agree",
+        "All networks carry the same ledger root for the same size.",
+        "Anything where only one network answered.",
+    ),
+    Check(
+        CONTENT,
+        "content matches the recorded digests",
+        "The data and weights at hand are those that the records name.",
+        "Anything about content that is not at hand.",
+    ),
+    Check(
+        LIMITS,
+        "what was not checked is said",
+        "The list of what was not checked, and of what an anchor does not prove, is complete "
+        "as far as this program knows.",
+        "That the run was a good idea.",
+    ),
+)
+
+ANCHOR_LIMITS: Final = (
+    "An anchor proves that the digests existed when its block was made. It does not prove that "
+    "the trainer stated the truth, or that these are all the runs there were.",
+)
+NETWORK_LIMITS: Final = {
+    "ipfs": "IPFS proves that the root is stored there, not when it was put there.",
+    "local": "The local file proves only that the holder of the ledger's key signed it, not when.",
+}
+RECORD_SIGNATURES: Final = (
+    "Record signatures: batches are verified against the run's key when they arrive, and their "
+    "signatures are not stored, so they cannot be checked again."
+)
+CONTROL_RECORDS: Final = (
+    "Control records (run.seal, run.end, gap) are under no root; only their stored digests were "
+    "compared."
+)

@@ -1,0 +1,107 @@
+"""Check (4): what was announced against what is here.
+
+Worked out from the records alone: a producer's sequence numbers, what its ``run.end``
+announces, the ranks that the configuration names. What the database says (that a run was
+sealed incomplete) is believed only where it is bad news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from provenance.core.records import Kind, Phase, Record
+from provenance.core.run_leaves import DigestedRecord
+from provenance.verify.checks import COMPLETE
+from provenance.verify.evidence import RunEvidence
+from provenance.verify.notes import Notes
+
+MAX_RANKS = 1_000_000
+
+
+def check_completeness(
+    evidence: RunEvidence, digested: Collection[DigestedRecord], notes: Notes
+) -> None:
+    """Report holes, ranks that did not end, gaps, equivocations, refused and late records."""
+    records = [item.record for item in digested]
+    _notice_oddities(evidence, records, notes)
+    missing = _missing(records)
+    if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
+        notes.unchecked(COMPLETE, "the run has no after seal yet")
+    else:
+        for line in missing:
+            notes.fail(COMPLETE, "run", line)
+        if evidence.incomplete and not missing:
+            notes.fail(COMPLETE, "run", f"was sealed incomplete: {evidence.incomplete}")
+        for record in records:
+            if record.kind is Kind.GAP:
+                name = f"{record.producer.hex()[:8]}-{record.seq}"
+                dropped, reason = record.body.get("dropped"), record.body.get("reason")
+                notes.fail(
+                    COMPLETE, f"control/{name}", f"{dropped} events were dropped: {reason}"
+                )
+    producers = {record.producer for record in records}
+    notes.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
+
+
+def holes(records: Collection[Record]) -> list[tuple[bytes, int, int]]:
+    """``(producer, first, last)`` of each run of missing sequence numbers, announced ones
+    included."""
+    held: dict[bytes, set[int]] = {}
+    for record in records:
+        held.setdefault(record.producer, set()).add(record.seq)
+    announced = {r.producer: r.body.get("events") for r in records if r.kind is Kind.RUN_END}
+    found = []
+    for producer, seqs in sorted(held.items()):
+        end = announced.get(producer)
+        upto = max(max(seqs) + 1, end if isinstance(end, int) else 0)
+        marks = [-1, *sorted(seqs), upto]
+        found += [
+            (producer, low + 1, high - 1)
+            for low, high in zip(marks, marks[1:], strict=False)
+            if high - low > 1
+        ]
+    return found
+
+
+def _missing(records: Sequence[Record]) -> list[str]:
+    lines = []
+    for producer, first, last in holes(records):
+        events = f"event {first} is" if first == last else f"events {first} to {last} are"
+        lines.append(f"producer {producer.hex()[:8]}: {events} missing")
+    size = next((r.body.get("world_size") for r in records if r.kind is Kind.CONFIG), 1)
+    ranks = size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
+    ended = {record.rank for record in records if record.kind is Kind.RUN_END}
+    absent = [rank for rank in range(ranks) if rank not in ended]
+    lines += [f"rank {rank}: no run.end" for rank in absent[:20]]
+    if len(absent) > 20:
+        lines.append(f"{len(absent) - 20} more ranks: no run.end")
+    return lines
+
+
+def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], notes: Notes) -> None:
+    for other in evidence.equivocations:
+        notes.notice(
+            COMPLETE,
+            f"equivocation {other.producer.hex()[:8]}-{other.seq}",
+            f"the run's key signed a second value for event {other.seq}, "
+            f"SHA-256 {other.digest.hex()}; the first that arrived stands",
+        )
+    for parked in evidence.parked:
+        notes.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
+    for item in evidence.records:
+        if item.place == "late":
+            notes.notice(
+                COMPLETE,
+                item.path,
+                f"{item.kind.value} record that came after its seal, under no root",
+                item.path,
+            )
+    twice = {}
+    for item in evidence.records:
+        if item.kind is Kind.METRICS and item.place == "tree":
+            twice.setdefault((item.epoch, item.rank), []).append(item.path)
+    for (epoch, rank), paths in twice.items():
+        if len(paths) > 1:
+            notes.notice(
+                COMPLETE, f"epoch {epoch}", f"rank {rank} recorded it {len(paths)} times"
+            )

@@ -1,0 +1,75 @@
+"""Where the checks write down what they find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from provenance.verify.checks import CHECKS, Status
+from provenance.verify.evidence import RunEvidence
+from provenance.verify.outcome import CheckResult, Finding
+
+
+@dataclass(slots=True)
+class Notes:
+    """Findings, notices and the status of each check, while a verification goes on."""
+
+    evidence: RunEvidence
+    findings: list[Finding] = field(default_factory=list)
+    notices: list[Finding] = field(default_factory=list)
+    _details: dict[int, str] = field(default_factory=dict)
+    _open: dict[int, list[str]] = field(default_factory=dict)
+    _skipped: dict[int, str] = field(default_factory=dict)
+
+    def fail(
+        self,
+        check: int,
+        subject: str,
+        problem: str,
+        file: str | None = None,
+        path: str | None = None,
+    ) -> None:
+        """Something does not hold; ``file`` counts where the evidence lies in files."""
+        where = self.evidence.file(file) if file else None
+        self.findings.append(Finding(check, subject, problem, where, path))
+
+    def notice(self, check: int, subject: str, problem: str, path: str | None = None) -> None:
+        """Something a reader should see that fails nothing."""
+        self.notices.append(Finding(check, subject, problem, None, path))
+
+    def unchecked(self, check: int, why: str) -> None:
+        """Asked for, and could not be done."""
+        reasons = self._open.setdefault(check, [])
+        if why not in reasons:
+            reasons.append(why)
+
+    def skip(self, check: int, why: str) -> None:
+        """Not asked for, or nothing to check."""
+        self._skipped[check] = why
+
+    def count(self, check: int, detail: str) -> None:
+        """What was looked at."""
+        self._details[check] = detail
+
+    def failed(self, check: int, subject: str | None = None) -> bool:
+        """Whether the check failed, on a subject or at all."""
+        return any(
+            f.check == check and (subject is None or f.subject == subject) for f in self.findings
+        )
+
+    def results(self) -> tuple[CheckResult, ...]:
+        """Each check's status: a failure before a gap before a skip."""
+        results = []
+        for check in CHECKS:
+            number = check.number
+            problems = sum(finding.check == number for finding in self.findings)
+            if problems:
+                many = "1 problem" if problems == 1 else f"{problems} problems"
+                status, detail = Status.FAILED, many
+            elif number in self._open:
+                status, detail = Status.UNCHECKED, "; ".join(self._open[number])
+            elif number in self._skipped:
+                status, detail = Status.SKIPPED, self._skipped[number]
+            else:
+                status, detail = Status.PASSED, self._details.get(number, "")
+            results.append(CheckResult(check, status, detail))
+        return tuple(results)

@@ -1,0 +1,86 @@
+"""Where each record of a run stands: its path in the run tree, or why it has none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from provenance.core.merkle_tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.core.records import Record
+from provenance.core.run_leaves import DigestedRecord, run_leaves, run_tree
+from provenance.core.run_proofs import SINGLE_KINDS
+from provenance.ports import LedgerEntry
+
+SHORT_PRODUCER = 8
+
+
+def checkpoints_before(entries: Sequence[LedgerEntry], entry: LedgerEntry) -> list[int]:
+    """Epochs of the run's checkpoints that were sealed before ``entry``."""
+    return [e.epoch for e in entries if e.epoch is not None and e.index < entry.index]
+
+
+def tree_at(
+    records: Collection[DigestedRecord], entries: Sequence[LedgerEntry], entry: LedgerEntry
+) -> MLProvenanceMerkleTree:
+    """The run tree at a seal, from records and the seals before it.
+
+    Raises:
+        InputError: A record has no place in a tree (an epoch record without an epoch).
+    """
+    return run_tree(records, entry.phase, entry.epoch, checkpoints_before(entries, entry))
+
+
+def place_records(
+    records: Sequence[DigestedRecord], entries: Sequence[LedgerEntry]
+) -> list[str]:
+    """For each record its path in the tree at the newest seal; otherwise one below
+    ``control/``, ``late/`` or ``unsealed/``."""
+    leaves: list[RecordLeaf] = []
+    late: list[DigestedRecord] = []
+    if entries:
+        last = entries[-1]
+        leaves, late = run_leaves(
+            records, last.phase, last.epoch, checkpoints_before(entries, last)
+        )
+    paths = {leaf.order: path for path, leaf in leaf_paths(leaves)}
+    behind = {item.record.order for item in late}
+    name = _Namer([item.record for item in records])
+    placed = []
+    for item in records:
+        record = item.record
+        if record.order in paths:
+            placed.append(paths[record.order])
+        elif not record.kind.is_leaf:
+            placed.append(f"control/{name(record)}")
+        else:
+            placed.append(f"{'late' if record.order in behind else 'unsealed'}/{name(record)}")
+    return placed
+
+
+def leaf_paths(leaves: Collection[RecordLeaf]) -> list[tuple[str, RecordLeaf]]:
+    """Each leaf with the path that :class:`MLProvenanceMerkleTree` gives it."""
+    counts: Counter[str] = Counter()
+    result = []
+    for leaf in sorted(leaves, key=lambda leaf: leaf.sort_key):
+        if leaf.kind in SINGLE_KINDS:
+            slot = f"training/{leaf.kind}"
+            path = f"{slot}/{counts[slot]}" if counts[slot] else slot
+        else:
+            dotted = leaf.kind.replace(".", "/")
+            slot = dotted if "/" in dotted else f"training/epoch/{leaf.epoch}/{dotted}"
+            path = f"{slot}/{counts[slot]}"
+        counts[slot] += 1
+        result.append((path, leaf))
+    return result
+
+
+class _Namer:
+    """``<producer>-<seq>``, the producer cut to 8 digits where that tells all apart."""
+
+    def __init__(self, records: Collection[Record]) -> None:
+        producers = {record.producer.hex() for record in records}
+        short = {producer[:SHORT_PRODUCER] for producer in producers}
+        self.digits = SHORT_PRODUCER if len(short) == len(producers) else 32
+
+    def __call__(self, record: Record) -> str:
+        return f"{record.producer.hex()[: self.digits]}-{record.seq}"

@@ -1,0 +1,159 @@
+"""A ledger, a chain in memory and a clock in hand: the stage of the anchoring tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from uuid import UUID
+
+from provenance.anchor.confirm import ConfirmResult, confirm
+from provenance.anchor.publish import PublishResult, publish
+from provenance.core import merkle
+from provenance.core.heads import Head, SignerKey, sign_head
+from provenance.core.receipts import Receipt
+from provenance.core.records import Phase
+from provenance.ports import (
+    AnchorRow,
+    AnchorState,
+    Draft,
+    HeadRow,
+    NetworkRow,
+    SignedVersion,
+    VersionRow,
+)
+from provenance.settings import RetrySettings
+from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.stores.sql import SqlStore
+
+RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+ORIGIN = "example.org/ledger"
+SIGNER = SignerKey.from_private_bytes(ORIGIN, bytes(range(32)))
+RETRY = RetrySettings(base_s=2.0, cap_s=60.0)
+LEASE_S = 30.0
+POLL_S = 5.0
+BUMP_S = 600.0
+
+
+@dataclass
+class World:
+    """``node`` is the default view of ``chain``; time stands still until ``now`` is set."""
+
+    chain: MemoryChain = field(default_factory=MemoryChain)
+    name: str = "memory"
+    now: float = 1_000_000.0
+    rng: Callable[[], float] = lambda: 0.5
+    retry: RetrySettings = RETRY
+    max_in_flight: int | None = None
+
+    def __post_init__(self) -> None:
+        self.store = SqlStore.open("sqlite://")
+        self.node = MemoryNetwork(self.chain, name=self.name)
+        self.owners = count()
+        self.size = 0
+        self.frontier = merkle.Frontier.empty()
+        with self.store.transaction() as tx:
+            tx.add_run(RUN, SIGNER.verifier.public_bytes, self.now)
+
+    def clock(self) -> float:
+        return self.now
+
+    def head(self, entries: int = 1, due: bool = True) -> AnchorRow | None:
+        """Append entries, add the head over them and, where ``due``, its outbox row."""
+        with self.store.transaction() as tx:
+            for _ in range(entries):
+                root = hashlib.sha256(f"root {self.size}".encode()).digest()
+                tx.append_entry(RUN, Phase.CHECKPOINT, self.size, root, True, self.now)
+                self.frontier = self.frontier.append(root)
+                self.size += 1
+            root = self.frontier.root()
+            note = sign_head(Head(ORIGIN, self.size, root), SIGNER)
+            row = HeadRow(self.size, root, note, self.frontier.to_bytes(), self.now)
+            tx.add_head(row)
+            return tx.add_anchor(self.name, self.size, self.now) if due else None
+
+    def publish(self, node: MemoryNetwork | None = None) -> PublishResult:
+        return publish(
+            self.store,
+            node or self.node,
+            self.clock,
+            f"publisher-{next(self.owners)}",
+            LEASE_S,
+            self.retry,
+            self.rng,
+            max_in_flight=self.max_in_flight,
+        )
+
+    def confirm(self, node: MemoryNetwork | None = None) -> ConfirmResult:
+        return confirm(
+            self.store,
+            node or self.node,
+            self.clock,
+            f"confirmer-{next(self.owners)}",
+            LEASE_S,
+            self.retry,
+            self.rng,
+            poll_s=POLL_S,
+            fee_bump_after_s=BUMP_S,
+        )
+
+    def sent(self) -> AnchorRow:
+        """A head that the network has accepted."""
+        self.head()
+        self.publish()
+        row = self.row()
+        assert row.state is AnchorState.SENT
+        return row
+
+    def confirmed(self) -> AnchorRow:
+        """A head one block deep."""
+        self.sent()
+        self.chain.mine(time=self.now)
+        self.confirm()
+        row = self.row()
+        assert row.state is AnchorState.CONFIRMED
+        return row
+
+    def rows(self) -> list[AnchorRow]:
+        with self.store.snapshot() as tx:
+            return list(tx.anchors(self.name))
+
+    def row(self) -> AnchorRow:
+        """The row of the largest head."""
+        return self.rows()[-1]
+
+    def save(self, row: AnchorRow) -> None:
+        with self.store.transaction() as tx:
+            tx.save_anchor(row)
+
+    def versions(self, anchor_id: int | None = None) -> list[VersionRow]:
+        wanted = anchor_id or self.row().id
+        with self.store.snapshot() as tx:
+            return list(tx.versions(wanted))
+
+    def receipts(self) -> dict[tuple[int, int], Receipt]:
+        """By entry index and anchor id."""
+        with self.store.snapshot() as tx:
+            rows = tx.receipts(RUN)
+        return {(r.index, r.anchor_id): Receipt.decode(r.document.encode()) for r in rows}
+
+    def network(self) -> NetworkRow | None:
+        with self.store.snapshot() as tx:
+            return tx.network(self.name)
+
+    @property
+    def paused(self) -> str | None:
+        known = self.network()
+        return known.paused if known else None
+
+    def mined_roots(self) -> list[bytes]:
+        return [transaction.payload[4:] for _, transaction in self.chain.mined()]
+
+
+def foreign(version: SignedVersion, fee: int = 50) -> SignedVersion:
+    """What somebody else with the same key signs for the same nonce or coin."""
+    payload = b"MLP1" + bytes(32)
+    signer = MemoryNetwork(MemoryChain(nonces=version.nonce is not None), name=version.network)
+    draft = Draft(version.network, payload, dict(version.detail) | {"fee": fee})
+    return signer.sign(draft, version.nonce)

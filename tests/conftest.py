@@ -1,0 +1,90 @@
+"""Real servers for the tests: isolated, on free ports, started when first asked for.
+
+A missing server skips on a laptop with a line that says how to get it; with ``CI=true`` it
+fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from provenance.devnet import Devnet, ServerState
+from provenance.settings import BitcoinSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+CI = os.environ.get("CI", "").lower() == "true"
+
+pytest_plugins = ["tests.fixtures_postgres"]
+
+settings.register_profile(
+    "default",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=CI,
+)
+settings.load_profile("default")
+
+
+def missing(reason: str) -> None:
+    """Skip on a laptop, fail in CI."""
+    if CI:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def devnet_server() -> Iterator[Callable[[str], ServerState]]:
+    """Starts one of the devnet's servers in a state folder of this test session."""
+    folder = Path(tempfile.mkdtemp(prefix="prov-"))
+    devnet = Devnet(ROOT, folder)
+    started: dict[str, ServerState] = {}
+
+    def server(name: str) -> ServerState:
+        if name not in started:
+            (started[name],) = devnet.up([name])
+        if not started[name].running:
+            missing(f"{name}: {started[name].problem}; or run: make devnet")
+        return started[name]
+
+    yield server
+    devnet.down()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url(devnet_server: Callable[[str], ServerState]) -> str:
+    return devnet_server("redis").url
+
+
+@pytest.fixture(scope="session")
+def ethereum_url(devnet_server: Callable[[str], ServerState]) -> str:
+    return devnet_server("ethereum").url
+
+
+@pytest.fixture(scope="session")
+def bitcoin_server(devnet_server: Callable[[str], ServerState]) -> ServerState:
+    return devnet_server("bitcoin")
+
+
+@pytest.fixture(scope="session")
+def bitcoin_settings(bitcoin_server: ServerState) -> BitcoinSettings:
+    return BitcoinSettings(
+        url=bitcoin_server.url,
+        network="regtest",
+        cookie_file=Path(bitcoin_server.detail["cookie_file"]),
+        wallet=bitcoin_server.detail["wallet"],
+        confirmations=3,
+        timeout_s=15.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def ipfs_url(devnet_server: Callable[[str], ServerState]) -> str:
+    return devnet_server("ipfs").url

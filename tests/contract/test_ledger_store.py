@@ -1,0 +1,291 @@
+"""LedgerStore: runs, records, entries, heads and receipts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+
+from provenance.core.records import Kind, Phase
+from provenance.errors import (
+    EquivocationError,
+    InputError,
+    IntegrityError,
+    UnknownRunError,
+)
+from provenance.ports import (
+    Equivocation,
+    HeadRow,
+    Inserted,
+    LedgerStore,
+    LedgerTx,
+    Parked,
+    ReceiptRow,
+    StoredRecord,
+)
+from tests.ledger_values import (
+    KEY,
+    OTHER,
+    RUN,
+    A,
+    B,
+    digest,
+    record,
+    with_anchor,
+    with_heads,
+)
+
+# --- runs --------------------------------------------------------------------------------
+
+
+def test_the_first_public_key_of_a_run_stands(tx: LedgerTx) -> None:
+    first = tx.add_run(RUN, KEY, 1.0)
+    assert (first.run, first.public_key, first.state, first.created_at) == (RUN, KEY, "open", 1.0)
+    assert (first.sealed_at, first.incomplete) == (None, None)
+    assert tx.add_run(RUN, bytes(32), 2.0) == first == tx.run(RUN)
+
+
+def test_an_unknown_run_is_none(tx: LedgerTx) -> None:
+    assert tx.run(RUN) is None
+
+
+def test_runs_come_in_the_order_of_their_creation(tx: LedgerTx) -> None:
+    tx.add_run(OTHER, KEY, 1.0)
+    tx.add_run(RUN, KEY, 2.0)
+    assert [row.run for row in tx.runs()] == [OTHER, RUN]
+
+
+def test_the_first_seal_stands(run_tx: LedgerTx) -> None:
+    run_tx.seal_run(RUN, 5.0, "3 events missing")
+    run_tx.seal_run(RUN, 6.0, None)
+    row = run_tx.run(RUN)
+    assert row is not None
+    assert (row.state, row.sealed_at, row.incomplete) == ("sealed", 5.0, "3 events missing")
+    other = run_tx.run(OTHER)
+    assert other is not None
+    assert other.state == "open"
+
+
+def test_sealing_an_unknown_run_names_it(tx: LedgerTx) -> None:
+    with pytest.raises(UnknownRunError, match=str(RUN)):
+        tx.seal_run(RUN, 1.0, None)
+
+
+# --- records -----------------------------------------------------------------------------
+
+
+def test_the_first_record_of_a_key_stands(run_tx: LedgerTx) -> None:
+    first = record(0, epoch=None)
+    assert run_tx.insert_record(first, 1.0) is Inserted.NEW
+    assert run_tx.insert_record(first, 2.0) is Inserted.DUPLICATE
+    assert run_tx.insert_record(record(0, text="another"), 3.0) is Inserted.CONFLICT
+    assert run_tx.records(RUN) == [first]
+
+
+def test_bulk_answers_in_order_even_within_one_batch(run_tx: LedgerTx) -> None:
+    run_tx.insert_record(record(1), 1.0)
+    batch = [
+        record(2),
+        record(1),
+        record(2, text="another"),
+        record(1, text="another"),
+        record(2),
+        record(1, producer=B),
+        record(1, run=OTHER),
+        record(2**62),
+    ]
+    assert list(run_tx.insert_records(batch, 1.0)) == [
+        Inserted.NEW,
+        Inserted.DUPLICATE,
+        Inserted.CONFLICT,
+        Inserted.CONFLICT,
+        Inserted.DUPLICATE,
+        Inserted.NEW,
+        Inserted.NEW,
+        Inserted.NEW,
+    ]
+    assert run_tx.records(RUN) == [record(1), record(2), record(2**62), record(1, producer=B)]
+    assert run_tx.records(OTHER) == [record(1, run=OTHER)]
+
+
+def test_an_empty_batch_is_nothing(run_tx: LedgerTx) -> None:
+    assert list(run_tx.insert_records([], 1.0)) == []
+
+
+def test_records_by_kind_keep_the_order(run_tx: LedgerTx) -> None:
+    rows = [
+        record(0, producer=B, kind=Kind.STATE),
+        record(5, kind=Kind.STATE),
+        record(1, kind=Kind.METRICS),
+        record(2, kind=Kind.PRIVACY),
+        record(3, kind=Kind.STATE),
+    ]
+    run_tx.insert_records(rows, 1.0)
+    wanted = run_tx.records(RUN, iter([Kind.STATE, Kind.PRIVACY]))
+    assert [(row.producer, row.seq) for row in wanted] == [(A, 2), (A, 3), (A, 5), (B, 0)]
+    assert list(run_tx.records(RUN, [])) == []
+
+
+def test_last_ingest_is_the_newest_time(run_tx: LedgerTx) -> None:
+    assert run_tx.last_ingest(RUN) is None
+    assert run_tx.last_ingest(UUID(int=9)) is None
+    run_tx.insert_record(record(0), 10.0)
+    run_tx.insert_record(record(1), 8.0)  # another host's clock is behind
+    run_tx.insert_record(record(0), 99.0)  # a duplicate is no news
+    assert run_tx.last_ingest(RUN) == 10.0
+    assert run_tx.last_ingest(OTHER) is None
+
+
+@pytest.mark.parametrize(
+    ("seqs", "expected"),
+    [
+        ([0], (1, 1)),
+        ([0, 1, 2], (3, 3)),
+        ([1, 2], (0, 3)),
+        ([0, 1, 3, 5], (2, 6)),
+        ([0, 2**40], (1, 2**40 + 1)),
+    ],
+)
+def test_contiguous(run_tx: LedgerTx, seqs: list[int], expected: tuple[int, int]) -> None:
+    run_tx.insert_records([record(seq) for seq in seqs], 1.0)
+    run_tx.insert_records([record(0, producer=B), record(0, run=OTHER)], 1.0)
+    assert run_tx.contiguous(RUN) == {A: expected, B: (1, 1)}
+
+
+def test_contiguous_of_an_empty_run_is_empty(run_tx: LedgerTx) -> None:
+    assert run_tx.contiguous(RUN) == {}
+
+
+@pytest.mark.parametrize("seq", [-1, 2**63])
+def test_a_sequence_number_out_of_range_is_refused(run_tx: LedgerTx, seq: int) -> None:
+    with pytest.raises(InputError, match="seq"):
+        run_tx.insert_record(record(seq), 1.0)
+
+
+def insert_alone(store: LedgerStore, row: StoredRecord) -> None:
+    with store.transaction() as tx:
+        tx.add_run(RUN, KEY, 1.0)
+        tx.insert_record(row, 1.0)
+
+
+def test_an_epoch_out_of_range_is_refused(store: LedgerStore) -> None:
+    with pytest.raises(InputError, match="cannot hold"):
+        insert_alone(store, record(0, epoch=2**70))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        record(0, run=OTHER),
+        record(0, producer=b"short"),
+        replace(record(0), digest=b"short"),
+    ],
+)
+def test_the_database_refuses_a_malformed_record(store: LedgerStore, bad: StoredRecord) -> None:
+    with pytest.raises(IntegrityError):
+        insert_alone(store, bad)
+
+
+def test_equivocations_are_kept_once(run_tx: LedgerTx) -> None:
+    first = Equivocation(RUN, A, 1, digest("x"), b"x", 1.0)
+    second = replace(first, digest=digest("y"), data=b"y")
+    elsewhere = replace(first, run=OTHER)
+    for each in (first, second, elsewhere, replace(first, seen_at=9.0)):
+        run_tx.add_equivocation(each)
+    by_digest = sorted([first, second], key=lambda each: each.digest)
+    assert run_tx.equivocations(RUN) == by_digest
+    assert run_tx.equivocations() == [*by_digest, elsewhere]
+
+
+def test_parked_batches_are_kept_once(tx: LedgerTx) -> None:
+    first = Parked(digest("x").hex(), RUN, "bad signature", b"x", 2.0)
+    second = Parked(digest("y").hex(), None, "not a batch", b"y", 1.0)
+    for each in (first, second, replace(first, reason="later", parked_at=9.0)):
+        tx.park(each)
+    assert tx.parked() == [second, first]
+    assert tx.parked(RUN) == [first]
+
+
+def test_a_reason_may_hold_anything(tx: LedgerTx) -> None:
+    tx.park(Parked(digest("x").hex(), None, "nul \0 surrogate \ud800 ü", b"", 1.0))
+    assert tx.parked()[0].reason == "nul \N{REPLACEMENT CHARACTER} surrogate ? ü"
+
+
+def test_keys_order_as_bytes(run_tx: LedgerTx) -> None:
+    producers = [bytes([0] * 15 + [n]) for n in (0, 1, 127, 128, 255)]
+    run_tx.insert_records([record(0, producer=each) for each in reversed(producers)], 1.0)
+    found = [row.producer for row in run_tx.records(RUN)]
+    assert all(a < b for a, b in pairwise(found))
+    assert found == producers
+
+
+# --- ledger ------------------------------------------------------------------------------
+
+
+def test_entries_are_numbered_from_zero(run_tx: LedgerTx) -> None:
+    roots = [digest(f"{i}") for i in range(4)]
+    before = run_tx.append_entry(RUN, Phase.BEFORE, None, roots[0], True, 1.0)
+    check = run_tx.append_entry(RUN, Phase.CHECKPOINT, 0, roots[1], False, 2.0)
+    other = run_tx.append_entry(OTHER, Phase.BEFORE, None, roots[2], True, 3.0)
+    after = run_tx.append_entry(RUN, Phase.AFTER, None, roots[3], True, 4.0)
+    assert [entry.index for entry in (before, check, other, after)] == [0, 1, 2, 3]
+    assert (before.epoch, check.epoch, before.anchor, check.anchor) == (None, 0, True, False)
+    assert run_tx.entries() == [before, check, other, after]
+    assert run_tx.entries(RUN) == [before, check, after]
+    assert run_tx.entry_roots() == roots
+    assert run_tx.entry_roots(2) == roots[:2]
+    assert run_tx.entry_roots(0) == []
+
+
+@pytest.mark.parametrize(("phase", "epoch"), [(Phase.BEFORE, None), (Phase.CHECKPOINT, 3)])
+def test_the_entry_that_is_there_is_returned(
+    run_tx: LedgerTx, phase: Phase, epoch: int | None
+) -> None:
+    first = run_tx.append_entry(RUN, phase, epoch, digest("x"), True, 1.0)
+    assert run_tx.append_entry(RUN, phase, epoch, digest("y"), False, 2.0) == first
+    assert run_tx.entries() == [first]
+
+
+def test_an_entry_refuses_a_negative_epoch(run_tx: LedgerTx) -> None:
+    with pytest.raises(InputError, match="epoch -1"):
+        run_tx.append_entry(RUN, Phase.CHECKPOINT, -1, digest("x"), True, 1.0)
+
+
+def test_the_first_head_of_a_size_stands(tx: LedgerTx) -> None:
+    with_heads(tx, 2)
+    first = tx.head(1)
+    assert first == HeadRow(1, digest("root 1"), "note 1", b"frontier", 1.0)
+    tx.add_head(replace(first, note="again", created_at=9.0))
+    assert tx.head(1) == first
+    with pytest.raises(EquivocationError, match="size 1"):
+        tx.add_head(replace(first, root=digest("other")))
+    assert [head.size for head in tx.heads()] == [1, 2]
+
+
+def test_the_head_without_a_size_is_the_largest(tx: LedgerTx) -> None:
+    assert tx.head() is None
+    assert tx.head(1) is None
+    with_heads(tx, 3)
+    newest = tx.head()
+    assert newest is not None
+    assert newest.size == 3
+
+
+def test_a_receipt_is_replaced_and_withdrawn(run_tx: LedgerTx) -> None:
+    entry = run_tx.append_entry(RUN, Phase.BEFORE, None, digest("x"), True, 1.0)
+    run_tx.append_entry(OTHER, Phase.BEFORE, None, digest("y"), True, 1.0)
+    ethereum = with_anchor(run_tx)
+    bitcoin = run_tx.add_anchor("bitcoin", 1, 1.0)
+    first = ReceiptRow(entry.index, ethereum.id, "ethereum", '{"depth": 1}', 1.0)
+    second = ReceiptRow(entry.index, bitcoin.id, "bitcoin", "{}", 1.0)
+    elsewhere = ReceiptRow(1, ethereum.id, "ethereum", "{}", 1.0)
+    for each in (first, second, elsewhere):
+        run_tx.add_receipt(each)
+    deeper = replace(first, document='{"depth": 12}', created_at=2.0)
+    run_tx.add_receipt(deeper)
+    assert run_tx.receipts(RUN) == [second, deeper]
+    run_tx.delete_receipts(ethereum.id)
+    assert run_tx.receipts(RUN) == [second]
+    assert run_tx.receipts(OTHER) == []

@@ -1,0 +1,51 @@
+"""A wallet of one test's own on the session's regtest node, and blocks on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+
+from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError, Value
+from provenance.settings import BitcoinSettings
+
+NEVER_PAID = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"
+"""A valid regtest address nobody has the key of, to mine to without moving a wallet."""
+
+
+class Regtest:
+    def __init__(self, settings: BitcoinSettings) -> None:
+        self.bank = BitcoinRpc(settings)
+        self.rpc = self.bank
+        self.settings = settings
+
+    def wallet(self, *coins: str, **changes: object) -> BitcoinSettings:
+        """Settings of a new wallet that holds one confirmed bech32 coin per amount (BTC)."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        self.bank.call("createwallet", name)
+        settings = dataclasses.replace(self.settings, wallet=name, **changes)  # type: ignore[arg-type]
+        owner = BitcoinRpc(settings)
+        for amount in coins:
+            address = owner.call("getnewaddress", "", "bech32", wallet=True)
+            self.bank.call("sendtoaddress", address, amount, wallet=True)
+        if coins:
+            self.mine()
+        return settings
+
+    def mine(self, blocks: int = 1) -> list[str]:
+        mined = self.rpc.call("generatetoaddress", blocks, NEVER_PAID)
+        assert isinstance(mined, list)
+        return [str(each) for each in mined]
+
+    def mine_empty(self) -> str:
+        """A block without the mempool's transactions."""
+        mined = self.rpc.call("generateblock", NEVER_PAID, [])
+        assert isinstance(mined, dict)
+        return str(mined["hash"])
+
+    def raises(self, method: str, *params: Value) -> int:
+        """The error code of a call that must fail."""
+        try:
+            self.rpc.call(method, *params)
+        except RpcError as error:
+            return error.code
+        raise AssertionError(f"{method} succeeded")

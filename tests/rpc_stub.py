@@ -1,0 +1,73 @@
+"""HTTP servers on loopback that answer as a test tells them to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from provenance.chains.bitcoin_rpc import RpcError, Value
+
+Handler = Callable[[str, list[Value]], Value]
+"""Method and params of a JSON-RPC call; raises RpcError for an error of the node's."""
+Reply = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+@contextmanager
+def http_server(reply: Reply) -> Iterator[str]:
+    """Base URL of a server whose POSTs go to ``reply`` with their body."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            reply(self, body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing on stderr."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def send(
+    request: BaseHTTPRequestHandler, body: bytes, status: int = 200, kind: str = "application/json"
+) -> None:
+    request.send_response(status)
+    request.send_header("Content-Type", kind)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+def plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(type(value).__name__)
+
+
+@contextmanager
+def json_rpc_server(handler: Handler) -> Iterator[str]:
+    """Base URL of a JSON-RPC node that ``handler`` answers for."""
+
+    def reply(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        call = json.loads(body, parse_float=Decimal)
+        answer: dict[str, object] = {"id": call["id"], "result": None, "error": None}
+        status = 200
+        try:
+            answer["result"] = handler(call["method"], call["params"])
+        except RpcError as error:
+            answer["error"], status = {"code": error.code, "message": error.message}, 500
+        send(request, json.dumps(answer, default=plain).encode(), status)
+
+    with http_server(reply) as url:
+        yield url

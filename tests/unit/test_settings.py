@@ -1,0 +1,223 @@
+"""Every bad configuration is refused in one line that names the file and the key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provenance.errors import ConfigError
+from provenance.settings import Settings, load
+from provenance.settings_file import is_loopback
+
+DEV_KEY = "0x" + "ac" * 32
+ETHEREUM: dict[str, Any] = {"url": "http://127.0.0.1:8545"}
+
+
+def chain(**sections: Any) -> dict[str, Any]:
+    return {"blockchain": sections}
+
+
+def test_defaults_need_no_file(tmp_path: Path) -> None:
+    settings = load(None, tmp_path)
+    assert settings.blockchain.networks == ("local",)
+    assert settings.redis_url is None
+    assert settings.database_url == f"sqlite:///{tmp_path / 'ledger.db'}"
+    assert settings.blockchain.local is not None
+    assert settings.blockchain.local.path == tmp_path / "anchors.jsonl"
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in Path("configs").glob("*.json")))
+def test_shipped_configurations_load(name: str) -> None:
+    settings = load(f"configs/{name}", secrets=False)
+    assert settings.source == f"configs/{name}"
+
+
+def test_training_shape_keeps_the_hyperparameters() -> None:
+    settings = load({"epochs": 3, "batch_size": 8, "learning_rate": 0.1, "hash_algorithm": "sha256"})
+    assert settings.hash_algorithm == "sha256"
+    assert settings.training == {"epochs": 3, "batch_size": 8, "learning_rate": 0.1}
+
+
+def test_networks_default_to_the_sections_that_are_there() -> None:
+    settings = load(chain(ipfs={"url": "http://localhost:5001/api/v0"}, ethereum=ETHEREUM))
+    assert settings.blockchain.networks == ("ethereum", "ipfs")
+    assert settings.blockchain.ipfs is not None
+    assert settings.blockchain.ipfs.url == "http://localhost:5001"
+
+
+def test_both_names_of_the_url_are_read() -> None:
+    settings = load(chain(bitcoin={"rpc_url": "http://127.0.0.1:1", "network": "mainnet"}))
+    assert settings.blockchain.bitcoin is not None
+    assert settings.blockchain.bitcoin.url == "http://127.0.0.1:1"
+    assert settings.blockchain.bitcoin.network == "main"
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "problem"),
+    [
+        ({"blokchain": {}}, "blokchain", "unknown key"),
+        ({"hash_algorithm": "md5"}, "hash_algorithm", "expected one of blake3"),
+        ({"epochs": 0}, "epochs", "expected 1"),
+        ({"epochs": "3"}, "epochs", "expected a whole number"),
+        ({"epochs": True}, "epochs", "expected a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate", "expected a number"),
+        ({"redis_url": "http://x"}, "redis_url", "expected redis://"),
+        ({"database_url": "ledger.db"}, "database_url", "expected an SQLAlchemy URL"),
+        ({"origin": "my ledger"}, "origin", "no space"),
+        ({"blockchain": []}, "blockchain", "expected an object"),
+        (chain(enabled="false"), "blockchain.enabled", "expected true or false"),
+        (chain(networks="local"), "blockchain.networks", "expected a list"),
+        (chain(networks=[]), "blockchain.networks", "expected a list"),
+        (chain(networks=["dogecoin"]), "blockchain.networks", 'found "dogecoin"'),
+        (chain(networks=["local", "local"]), "blockchain.networks", "twice"),
+        (chain(networks=["ethereum"]), "blockchain.ethereum", "missing"),
+        (chain(ethereum={}), "blockchain.ethereum.url", "missing"),
+        (chain(ethereum={"url": "ftp://x"}), "blockchain.ethereum.url", "expected http"),
+        (chain(ethereum={"url": "http://10.1.2.3"}), "blockchain.ethereum.url", "plain HTTP"),
+        (chain(ethereum={"url": "https://me:pw@x"}), "blockchain.ethereum.url", "user or password"),
+        (
+            chain(ethereum={"url": "http://localhost", "rpc_url": "http://localhost"}),
+            "blockchain.ethereum.rpc_url",
+            "expected one of the two",
+        ),
+        (chain(ethereum={**ETHEREUM, "gas": 1}), "blockchain.ethereum.gas", "unknown key"),
+        (
+            chain(ethereum={**ETHEREUM, "private_key": "your_private_key"}),
+            "blockchain.ethereum.private_key",
+            "placeholder",
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "private_key": "0x12"}),
+            "blockchain.ethereum.private_key",
+            "expected 64 hex digits",
+        ),
+        (
+            chain(ethereum={"url": "https://node.example", "private_key": DEV_KEY}),
+            "blockchain.ethereum.private_key",
+            "loopback node only",
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "contract_address": "0x1"}),
+            "blockchain.ethereum.contract_address",
+            "40 hex digits",
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "private_key_env": "PROV_TEST_NOT_SET"}),
+            "blockchain.ethereum.private_key_env",
+            "no PROV_TEST_NOT_SET",
+        ),
+        (
+            chain(bitcoin={"url": "http://localhost", "network": "regtst"}),
+            "blockchain.bitcoin.network",
+            "expected one of",
+        ),
+        (
+            chain(bitcoin={"url": "http://localhost", "cookie_file": "a", "rpc_user": "b"}),
+            "blockchain.bitcoin.cookie_file",
+            "expected one of the two",
+        ),
+        (
+            chain(bitcoin={"url": "https://b.example", "rpc_password": "hunter2"}),
+            "blockchain.bitcoin.rpc_password",
+            "found in the file",
+        ),
+        (
+            chain(storage_options={"store_before": True}),
+            "blockchain.storage_options.store_before",
+            "unknown key",
+        ),
+    ],
+)
+def test_refused(config: dict[str, Any], key: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path, tmp_path)
+    assert caught.value.key == key
+    assert problem in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: {key}: ")
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_malformed_and_missing_files_name_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"epochs": 3,}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.json: not JSON: .* at line 1"):
+        load(path, tmp_path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(path, tmp_path)
+    with pytest.raises(ConfigError, match=r"absent\.json: cannot read: No such file"):
+        load(tmp_path / "absent.json", tmp_path)
+
+
+def test_key_file_open_to_others_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "eth.key"
+    key.write_text(DEV_KEY, encoding="utf-8")
+    config = chain(ethereum={"url": "https://node.example", "private_key_file": str(key)})
+    key.chmod(0o644)
+    with pytest.raises(ConfigError, match="mode 0644, expected 0600: chmod 600"):
+        load(config, tmp_path)
+    key.chmod(0o600)
+    settings = load(config, tmp_path)
+    assert settings.blockchain.ethereum is not None
+    assert settings.blockchain.ethereum.private_key == DEV_KEY
+
+
+def test_keystore_opens_with_the_environments_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eth_account import Account
+
+    keystore = tmp_path / "keystore.json"
+    encrypted = Account.encrypt(DEV_KEY, "correct horse", kdf="pbkdf2", iterations=2)
+    keystore.write_text(json.dumps(encrypted), encoding="utf-8")
+    keystore.chmod(0o600)
+    config = chain(ethereum={**ETHEREUM, "keystore_file": str(keystore)})
+    with pytest.raises(ConfigError, match="no PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD"):
+        load(config, tmp_path)
+    monkeypatch.setenv("PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD", "wrong")
+    with pytest.raises(ConfigError, match="does not open with that password"):
+        load(config, tmp_path)
+    monkeypatch.setenv("PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD", "correct horse")
+    settings = load(config, tmp_path)
+    assert settings.blockchain.ethereum is not None
+    assert settings.blockchain.ethereum.private_key == DEV_KEY.removeprefix("0x")
+
+
+def test_trainers_read_no_secrets(tmp_path: Path) -> None:
+    config = chain(ethereum={**ETHEREUM, "private_key_env": "PROV_TEST_NOT_SET"})
+    settings = load(config, tmp_path, secrets=False)
+    assert settings.blockchain.ethereum is not None
+    assert settings.blockchain.ethereum.private_key is None
+
+
+def test_environment_wins_and_repr_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://:secret1@localhost/0")
+    monkeypatch.setenv("PROVENANCE_DATABASE_URL", "postgresql+psycopg://u:secret2@localhost/x")
+    monkeypatch.setenv("PROVENANCE_ETHEREUM_PRIVATE_KEY", DEV_KEY)
+    settings: Settings = load(chain(ethereum=ETHEREUM), tmp_path)
+    assert settings.redis_url == "redis://:secret1@localhost/0"
+    assert settings.database_url.startswith("postgresql")
+    shown = repr(settings)
+    assert not any(secret in shown for secret in ("secret1", "secret2", DEV_KEY))
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://localhost:1", True),
+        ("http://127.8.9.1", True),
+        ("http://[::1]:5", True),
+        ("http://localhost.example", False),
+        ("http://128.0.0.1", False),
+    ],
+)
+def test_loopback(url: str, loopback: bool) -> None:
+    assert is_loopback(url) is loopback

@@ -1,0 +1,48 @@
+"""The anchoring worker's task: heads that are due become transactions, on one network."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from provenance.anchor.publish import publish as publish_due
+from provenance.errors import ProvenanceError, UnavailableError
+from provenance.wiring import retry_settings
+from workers import confirming, parts
+from workers.app import anchor_queue, app, settings
+from workers.telemetry import log
+
+
+def hint(network: str) -> None:
+    """Ring a network's worker; a hint that does not arrive costs one sweep interval."""
+    publish.apply_async((network,), queue=anchor_queue(network), expires=30, retry=False)
+
+
+@app.task(name="workers.anchoring.publish")  # type: ignore[untyped-decorator]
+def publish(network: str) -> None:
+    """Send what is due on one network."""
+    try:
+        done = publish_due(
+            parts.store(),
+            parts.network(network),
+            time.time,
+            parts.lease_owner(),
+            settings().lease_s,
+            retry_settings(settings(), network),
+            random.random,
+        )
+    except UnavailableError as error:
+        log.warning("anchoring.unavailable", network=network, problem=str(error))
+        return
+    except ProvenanceError as error:
+        log.error("anchoring.misconfigured", network=network, problem=str(error))
+        return
+    if done.outcomes or done.replaced:
+        log.info(
+            "anchoring.published",
+            network=network,
+            outcomes={str(anchor): what.value for anchor, what in done.outcomes.items()},
+            replaced=list(done.replaced),
+            paused=done.paused,
+        )
+        confirming.hint(network)

@@ -1,0 +1,50 @@
+"""The confirming task: what became of the transactions of one network.
+
+It runs on the network's own queue, so that a node that hangs holds up no other network.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from provenance.anchor.confirm import confirm as confirm_sent
+from provenance.errors import ProvenanceError, UnavailableError
+from provenance.wiring import retry_settings
+from workers import parts
+from workers.app import anchor_queue, app, settings
+from workers.telemetry import log
+
+
+def hint(network: str) -> None:
+    """Ask for a look at a network's transactions."""
+    confirm.apply_async((network,), queue=anchor_queue(network), expires=30, retry=False)
+
+
+@app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]
+def confirm(network: str) -> None:
+    """Look at what is under way on one network; receipts follow."""
+    try:
+        done = confirm_sent(
+            parts.store(),
+            parts.network(network),
+            time.time,
+            parts.lease_owner(),
+            settings().lease_s,
+            retry_settings(settings(), network),
+            random.random,
+            poll_s=min(settings().sweep_interval_s, 5.0),
+        )
+    except UnavailableError as error:
+        log.warning("confirming.unavailable", network=network, problem=str(error))
+        return
+    except ProvenanceError as error:
+        log.error("confirming.misconfigured", network=network, problem=str(error))
+        return
+    if done.outcomes:
+        log.info(
+            "confirming.looked",
+            network=network,
+            outcomes={str(anchor): what.value for anchor, what in done.outcomes.items()},
+            paused=done.paused,
+        )
