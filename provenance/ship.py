@@ -85,12 +85,16 @@ def spawn_shipper(
     log_file = (spool_dir / LOG_FILE).absolute()
     _make_log(log_file)
     command = [
-        "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-m", "provenance.ship",
+        "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.ship",
         "--spool", str(spool_dir.absolute()), "--background",
         "--idle-exit", str(idle_exit_s), "--give-up", str(give_up_s),
     ]  # fmt: skip
+    # -P: a redis.py in the trainer's folder must not become the shipper's.
+    package_root = str(Path(__file__).resolve().parent.parent)
+    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
         REDIS_URL_ENV: redis_url,
         "PROVENANCE_SHIPPER_LOG": str(log_file),
     }
@@ -102,7 +106,6 @@ def spawn_shipper(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         check=False,
-        timeout=10.0,
     )
 
 

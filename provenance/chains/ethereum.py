@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,7 @@ STORE_GAS_FLOOR = 80_000
 
 _TXID = re.compile(r"0x[0-9a-f]{64}")
 _KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _SEND_ATTEMPTS = 5
 
@@ -81,7 +82,7 @@ class EthereumInterface:
 
     def __init__(self, settings: EthereumSettings) -> None:
         try:
-            from eth_utils.address import is_address, to_checksum_address
+            from eth_utils.address import to_checksum_address
             from eth_utils.crypto import keccak
 
             from provenance.chains import (
@@ -108,13 +109,9 @@ class EthereumInterface:
                     "blockchain.ethereum.private_key", "found no secp256k1 key of 64 hex digits"
                 )
             self._account = Account.from_key(key)
-        address = settings.contract_address
-        if address is not None and not is_address(address):
-            raise ConfigError(
-                "blockchain.ethereum.contract_address",
-                "expected 0x and 40 hex digits with a valid EIP-55 checksum",
-            )
-        self.contract: str | None = None if address is None else str(to_checksum_address(address))
+        self.contract: str | None = None
+        if settings.contract_address is not None:
+            self.contract = _address(settings.contract_address, to_checksum_address)
         self.sender: str | None = None if self._account is None else str(self._account.address)
         self._node = ethereum_node.EthereumNode(settings)
 
@@ -409,6 +406,18 @@ class EthereumInterface:
                 "no contract is configured; deploy one: provenance contract deploy",
             )
         return self.contract
+
+
+def _address(text: str, checksum: Callable[[str], object]) -> str:
+    """The EIP-55 form of an address; a mixed-case one must have its checksum right."""
+    if _ADDRESS.fullmatch(text):
+        checked, digits = str(checksum(text)), text[2:]
+        if text == checked or digits in (digits.lower(), digits.upper()):
+            return checked
+    raise ConfigError(
+        "blockchain.ethereum.contract_address",
+        "expected 0x and 40 hex digits with a valid EIP-55 checksum",
+    )
 
 
 def _integer(fields: Mapping[str, Json], name: str) -> int:

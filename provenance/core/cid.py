@@ -86,7 +86,7 @@ def _from_multibase(text: str) -> bytes:
             if canonical != body:
                 raise FormatError("CID: base32 with stray bits")
             return data
-        if base == "f" and body == body.lower():
+        if base == "f" and body == body.lower() and " " not in body:
             return bytes.fromhex(body)
     except (ValueError, binascii.Error) as error:
         raise FormatError(f"CID does not decode as multibase {base!r}") from error

@@ -47,6 +47,7 @@ __all__ = [
     "install",
     "mine_bitcoin",
     "mine_ethereum",
+    "silent",
     "status",
     "up",
 ]

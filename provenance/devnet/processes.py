@@ -58,7 +58,7 @@ def alive(pid: int, token: str) -> bool:
     return born(pid) == token
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> tuple[int, str]:
+def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> tuple[int, str]:
     """Starts a server in a session of its own, so that it outlives us; returns pid and token."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
@@ -68,6 +68,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path) -> tuple[int, 
             stdout=out,
             stderr=subprocess.STDOUT,
             env={**os.environ, **env},
+            cwd=cwd,
             start_new_session=True,
         )
     _children[process.pid] = process

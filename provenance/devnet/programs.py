@@ -42,7 +42,7 @@ def find(name: str, home: Path) -> Program | None:
     for kind, command in _ON_PATH[name]:
         found = shutil.which(command)
         if found is not None:
-            return Program(name, kind, Path(found), on_path=True)
+            return Program(name, kind, Path(found).absolute(), on_path=True)
     kind, command = _INSTALLED[name]
     own = home / "bin" / command
     if os.access(own, os.X_OK):

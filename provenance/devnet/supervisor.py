@@ -232,7 +232,7 @@ class Devnet:
             raise processes.Interrupted(f"{name}: interrupted")
         log = self.log(name)
         since = log.stat().st_size if log.exists() else 0
-        pid, started = processes.spawn(launch.argv, launch.env, log)
+        pid, started = processes.spawn(launch.argv, launch.env, log, node.data)
         # Written down before it is ready: whatever happens to us, `down` finds the process.
         entry = Entry(node.kind, pid, started, launch.url, dict(launch.detail))
         book.put(name, entry, ports)

@@ -198,9 +198,7 @@ class Shipment:
 
     # --- doing it ---------------------------------------------------------------------
 
-    def _ship(
-        self, group: tuple[Segment, ...], transport: EventTransport, total: Shipped
-    ) -> None:
+    def _ship(self, group: tuple[Segment, ...], transport: EventTransport, total: Shipped) -> None:
         first = group[0]
         assert self._keys is not None
         cursor = self.cursors.producers.get(first.producer)

@@ -79,11 +79,11 @@ class Snapshotter(Generic[T]):
         self.inline = 0
         """Snapshots that the caller had to hash itself."""
         self._changed = threading.Condition()
-        self._waiting: tuple[object, Callable[[T], None]] | None = None
+        self._waiting: tuple[object, Callable[[T], object]] | None = None
         self._hashing = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, model: object, on_done: Callable[[T], None]) -> None:
+    def submit(self, model: object, on_done: Callable[[T], object]) -> None:
         """Take a snapshot now; ``on_done`` gets its hash, soon."""
         with self._changed:
             free = self._waiting is None and not self._closed
@@ -147,7 +147,7 @@ class Snapshotter(Generic[T]):
                     self._hashing = False
                     self._changed.notify_all()
 
-    def _work(self, model: object, on_done: Callable[[T], None]) -> None:
+    def _work(self, model: object, on_done: Callable[[T], object]) -> None:
         try:
             on_done(self._hash(model))
         # Guards the training, like the emitter's: a model's code may raise anything.

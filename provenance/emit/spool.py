@@ -38,11 +38,12 @@ _EVENT_START = re.compile(
 )
 
 # Where O_APPEND is not atomic between hosts, flock is not kept, or fdatasync is a promise only.
-NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb2 smb3 smbfs afs ceph lustre gpfs beegfs glusterfs ocfs2 orangefs "
-    "fuse.sshfs fuse.glusterfs fuse.ceph-fuse fuse.s3fs fuse.gcsfuse fuse.rclone "
-    "fuse.mount-s3 fuse.juicefs fuse.blobfuse2".split()
-)
+NETWORK_FILE_SYSTEMS = frozenset({
+    "nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs",
+    "glusterfs", "ocfs2", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph-fuse",
+    "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.mount-s3", "fuse.juicefs",
+    "fuse.blobfuse2",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

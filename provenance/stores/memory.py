@@ -63,9 +63,7 @@ class MemoryTransport:
             consumer, count, lambda e: e.consumer is not None and e.given_at <= latest
         )
 
-    def _give(
-        self, consumer: str, count: int, wanted: Callable[[_Entry], bool]
-    ) -> list[Delivery]:
+    def _give(self, consumer: str, count: int, wanted: Callable[[_Entry], bool]) -> list[Delivery]:
         self.ping()
         with self._lock:
             found = [(key, e) for key, e in self._entries.items() if wanted(e)][:count]

@@ -205,10 +205,8 @@ class RedisStreams:
         start: Any = "0-0"
         while len(found) < count:
 
-            def ask(start: Any = start) -> Any:
-                return self._redis.xautoclaim(
-                    stream, self._group, consumer, idle_ms, start, count - len(found)
-                )
+            def ask(start: Any = start, left: int = count - len(found)) -> Any:
+                return self._redis.xautoclaim(stream, self._group, consumer, idle_ms, start, left)
 
             # Two items or, from Redis 7 on, three: taken by index, never unpacked.
             answer = self._in_group(stream, ask)

@@ -46,8 +46,6 @@ REVISIONS: Final = ("0001",)
 NO_EPOCH: Final = -1
 """An absent epoch in ``ledger_entries``: NULLs would not collide in a UNIQUE constraint."""
 
-MAX_INTEGER: Final = 2**63 - 1
-
 
 class FreeText(TypeDecorator[str]):
     """Text that somebody else wrote: PostgreSQL takes no NUL, and neither engine takes

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import Row, delete, func, insert, select
 
-from provenance.core.records import Phase
+from provenance.core.records import MAX_SAFE_INTEGER, Phase
 from provenance.errors import EquivocationError, InputError
 from provenance.ports import HeadRow, LedgerEntry, ReceiptRow
-from provenance.stores.schema import MAX_INTEGER, NO_EPOCH, heads, ledger_entries, receipts
+from provenance.stores.schema import NO_EPOCH, heads, ledger_entries, receipts
 from provenance.stores.sql_session import Session
 
 
@@ -21,8 +21,8 @@ class LedgerPart(Session):
     def append_entry(
         self, run: UUID, phase: Phase, epoch: int | None, root: bytes, anchor: bool, now: float
     ) -> LedgerEntry:
-        if epoch is not None and not 0 <= epoch <= MAX_INTEGER:
-            raise InputError(f"epoch {epoch}, expected 0 to {MAX_INTEGER}")
+        if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
+            raise InputError(f"epoch {epoch}, expected 0 to {MAX_SAFE_INTEGER}")
         stored_epoch = NO_EPOCH if epoch is None else epoch
         there = self._read(
             select(ledger_entries).where(

@@ -9,11 +9,10 @@ from uuid import UUID
 
 from sqlalchemy import Row, func, insert, select, update
 
-from provenance.core.records import Kind
+from provenance.core.records import MAX_SAFE_INTEGER, Kind
 from provenance.errors import InputError, UnknownRunError
 from provenance.ports import Equivocation, Inserted, Parked, RunRow, StoredRecord
 from provenance.stores import schema
-from provenance.stores.schema import MAX_INTEGER
 from provenance.stores.sql_session import Session
 
 _Key = tuple[UUID, bytes, int]
@@ -102,8 +101,8 @@ class RecordsPart(Session):
         """Stored digests of the batch's keys, and of some of their neighbours."""
         wanted: dict[tuple[UUID, bytes], list[int]] = {}
         for record in batch:
-            if not 0 <= record.seq <= MAX_INTEGER:
-                raise InputError(f"record: seq {record.seq}, expected 0 to {MAX_INTEGER}")
+            if not 0 <= record.seq <= MAX_SAFE_INTEGER:
+                raise InputError(f"record: seq {record.seq}, expected 0 to {MAX_SAFE_INTEGER}")
             wanted.setdefault((record.run, record.producer), []).append(record.seq)
         found: dict[_Key, bytes] = {}
         for (run, producer), seqs in wanted.items():

@@ -244,9 +244,7 @@ class _Nodes:
         fields = self.identities[network.name].fields
         for name in CHAIN_FIELDS:
             if name in evidence and name in fields and evidence[name] != fields[name]:
-                return (
-                    f"the receipt is of {name} {evidence[name]}, the node serves {fields[name]}"
-                )
+                return f"the receipt is of {name} {evidence[name]}, the node serves {fields[name]}"
         return None
 
     def _judge(
@@ -267,9 +265,7 @@ class _Nodes:
         if seen.root != base.root:
             carried = seen.root.hex() if seen.root else "no root"
             expected = base.root.hex() if base.root else "none"
-            return replace(
-                base, status="failed", reason=f"carries {carried}, expected {expected}"
-            )
+            return replace(base, status="failed", reason=f"carries {carried}, expected {expected}")
         found = replace(
             base,
             block_hash=seen.block_hash,

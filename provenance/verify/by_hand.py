@@ -12,9 +12,7 @@ from provenance.errors import FormatError, InputError
 
 UNHEX = "xxd -r -p"
 """Turns hex into bytes. Where there is no xxd: :data:`UNHEX_PYTHON`."""
-UNHEX_PYTHON = (
-    "python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(sys.stdin.read()))'"
-)
+UNHEX_PYTHON = "python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(sys.stdin.read()))'"
 SHA256 = "sha256sum"
 """Prints the SHA-256 first. On macOS ``shasum -a 256``, anywhere ``openssl dgst -sha256 -r``."""
 

@@ -8,6 +8,7 @@ sealed incomplete) is believed only where it is bad news.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from provenance.core.records import Kind, Phase, Record
 from provenance.core.run_leaves import DigestedRecord
@@ -36,9 +37,7 @@ def check_completeness(
             if record.kind is Kind.GAP:
                 name = f"{record.producer.hex()[:8]}-{record.seq}"
                 dropped, reason = record.body.get("dropped"), record.body.get("reason")
-                notes.fail(
-                    COMPLETE, f"control/{name}", f"{dropped} events were dropped: {reason}"
-                )
+                notes.fail(COMPLETE, f"control/{name}", f"{dropped} events were dropped: {reason}")
     producers = {record.producer for record in records}
     notes.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
 
@@ -55,11 +54,7 @@ def holes(records: Collection[Record]) -> list[tuple[bytes, int, int]]:
         end = announced.get(producer)
         upto = max(max(seqs) + 1, end if isinstance(end, int) else 0)
         marks = [-1, *sorted(seqs), upto]
-        found += [
-            (producer, low + 1, high - 1)
-            for low, high in zip(marks, marks[1:], strict=False)
-            if high - low > 1
-        ]
+        found += [(producer, low + 1, high - 1) for low, high in pairwise(marks) if high - low > 1]
     return found
 
 
@@ -96,12 +91,10 @@ def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], notes: No
                 f"{item.kind.value} record that came after its seal, under no root",
                 item.path,
             )
-    twice = {}
+    twice: dict[tuple[int | None, int], list[str]] = {}
     for item in evidence.records:
         if item.kind is Kind.METRICS and item.place == "tree":
             twice.setdefault((item.epoch, item.rank), []).append(item.path)
     for (epoch, rank), paths in twice.items():
         if len(paths) > 1:
-            notes.notice(
-                COMPLETE, f"epoch {epoch}", f"rank {rank} recorded it {len(paths)} times"
-            )
+            notes.notice(COMPLETE, f"epoch {epoch}", f"rank {rank} recorded it {len(paths)} times")

@@ -12,9 +12,7 @@ from provenance.verify.checks import CHECKS, Check, Status
 from provenance.verify.evidence import RunEvidence
 
 Outcome = Literal["verified", "failed", "unchecked"]
-NetworkStatus = Literal[
-    "verified", "failed", "pending", "unreachable", "not configured", "receipt"
-]
+NetworkStatus = Literal["verified", "failed", "pending", "unreachable", "not configured", "receipt"]
 EXIT_CODES: Mapping[str, int] = {"verified": 0, "failed": 1, "unchecked": 3}
 
 

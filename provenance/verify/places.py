@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from provenance.core.merkle_tree import MLProvenanceMerkleTree, RecordLeaf
 from provenance.core.records import Record
 from provenance.core.run_leaves import DigestedRecord, run_leaves, run_tree
 from provenance.core.run_proofs import SINGLE_KINDS
+from provenance.errors import InputError
 from provenance.ports import LedgerEntry
 
 SHORT_PRODUCER = 8
@@ -30,18 +32,18 @@ def tree_at(
     return run_tree(records, entry.phase, entry.epoch, checkpoints_before(entries, entry))
 
 
-def place_records(
-    records: Sequence[DigestedRecord], entries: Sequence[LedgerEntry]
-) -> list[str]:
+def place_records(records: Sequence[DigestedRecord], entries: Sequence[LedgerEntry]) -> list[str]:
     """For each record its path in the tree at the newest seal; otherwise one below
     ``control/``, ``late/`` or ``unsealed/``."""
     leaves: list[RecordLeaf] = []
     late: list[DigestedRecord] = []
     if entries:
         last = entries[-1]
-        leaves, late = run_leaves(
-            records, last.phase, last.epoch, checkpoints_before(entries, last)
-        )
+        # A record that fits no tree: whoever builds the tree says so.
+        with suppress(InputError):
+            leaves, late = run_leaves(
+                records, last.phase, last.epoch, checkpoints_before(entries, last)
+            )
     paths = {leaf.order: path for path, leaf in leaf_paths(leaves)}
     behind = {item.record.order for item in late}
     name = _Namer([item.record for item in records])

@@ -23,6 +23,8 @@ above it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
+
 from provenance.core.heads import Head, VerifierKey, open_head, parse_note
 from provenance.core.merkle import verify_consistency, verify_inclusion
 from provenance.core.merkle_tree import MLProvenanceMerkleTree
@@ -157,9 +159,7 @@ def _check_records(evidence: RunEvidence, notes: Notes) -> dict[str, Record]:
     return good
 
 
-def _record_problem(
-    evidence: RunEvidence, item: RecordFile, good: dict[str, Record]
-) -> str | None:
+def _record_problem(evidence: RunEvidence, item: RecordFile, good: dict[str, Record]) -> str | None:
     if item.data is None:
         return "the record is missing"
     found = record_digest(item.data)
@@ -229,16 +229,13 @@ def _check_trees(
         return {}
     for item, path in zip(evidence.records, paths, strict=True):
         if item.path != path:
-            notes.fail(
-                TREES, item.path, f"belongs at {path} by its content", item.file, item.path
-            )
+            notes.fail(TREES, item.path, f"belongs at {path} by its content", item.file, item.path)
     for entry, tree in trees.items():
         if tree.root != entry.root:
             notes.fail(
                 TREES,
                 seal_label(entry),
-                f"the records give run root {tree.root.hex()}, "
-                f"the ledger has {entry.root.hex()}",
+                f"the records give run root {tree.root.hex()}, the ledger has {entry.root.hex()}",
             )
     notes.count(TREES, f"{len(trees)} run roots")
     return trees
@@ -246,7 +243,7 @@ def _check_trees(
 
 def _check_prefixes(trees: Mapping[LedgerEntry, MLProvenanceMerkleTree], notes: Notes) -> None:
     ordered = sorted(trees.items(), key=lambda pair: pair[0].index)
-    for (old, earlier), (new, later) in zip(ordered, ordered[1:], strict=False):
+    for (old, earlier), (new, later) in pairwise(ordered):
         problem = earlier.is_prefix_of(later)
         if problem is not None:
             label = f"{seal_label(old)} in {seal_label(new)}"
@@ -278,9 +275,7 @@ def _ledger_key(
     return given or own
 
 
-def _check_heads(
-    evidence: RunEvidence, key: VerifierKey | None, notes: Notes
-) -> dict[int, Head]:
+def _check_heads(evidence: RunEvidence, key: VerifierKey | None, notes: Notes) -> dict[int, Head]:
     """The heads that hold, by size."""
     heads: dict[int, Head] = {}
     for item in evidence.heads:
@@ -371,5 +366,3 @@ def _limits(
     lines += [NETWORK_LIMITS[name] for name in places if name in NETWORK_LIMITS]
     notes.count(LIMITS, f"{len(lines)} lines")
     return lines
-
-

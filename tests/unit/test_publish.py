@@ -464,16 +464,14 @@ def test_two_publishers_at_once_take_two_nonces(nonces: World) -> None:
     assert len(nonces.chain.mempool) == 2
 
 
-def test_a_nonce_given_out_meanwhile_is_not_given_twice(nonces: World) -> None:
+def test_a_head_superseded_while_it_is_drafted_is_dropped(nonces: World) -> None:
     other = MemoryNetwork(nonces.chain)
 
     def meanwhile(method: str, when: str) -> None:
         if (method, when) == ("next_nonce", "after"):
             nonces.node.on_call = None
             nonces.head()
-            with nonces.store.transaction() as tx:  # keep the first from being superseded
-                first = tx.anchors(nonces.name)[0]
-            assert nonces.publish(other).replaced == (first.id,)
+            assert nonces.publish(other).replaced == (nonces.rows()[0].id,)
 
     nonces.head()
     nonces.node.on_call = meanwhile
@@ -495,25 +493,6 @@ def test_a_stored_nonce_counts_before_the_node_knows_it(nonces: World) -> None:
     assert nonces.publish().having(Outcome.SENT)
     nonces.chain.mine()
     assert len(nonces.mined_roots()) == 2
-
-
-def test_the_limit_holds_against_a_publisher_that_was_faster() -> None:
-    world = World(MemoryChain(nonces=False), name="bitcoin")
-    world.head()
-
-    def meanwhile(method: str, when: str) -> None:
-        if (method, when) == ("sign", "after"):
-            world.node.on_call = None
-            with world.store.transaction() as tx:
-                row = tx.anchors(world.name)[0]
-                gone = replace(row, state=AnchorState.REORGED, lease_owner=None, lease_until=None)
-                late = tx.add_anchor(world.name, row.size, world.now)
-                assert late.id == row.id
-                tx.save_anchor(gone)
-
-    world.node.on_call = meanwhile
-    assert world.publish().having(Outcome.LOST)
-    assert world.versions() == []
 
 
 def test_a_row_waits_where_the_limit_is_reached_meanwhile() -> None:
