@@ -47,4 +47,5 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks
 
 clean:
+	-test -x $(BIN)/provenance && $(BIN)/provenance devnet down
 	rm -rf $(VENV) .devnet build dist artifacts

@@ -61,7 +61,7 @@ class TorchTraining:
         self.model: Any = torch.nn.Sequential(
             torch.nn.Linear(64, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 10)
         )
-        self.config = {
+        self.config: dict[str, Any] = {
             "epochs": epochs, "batch_size": 64, "learning_rate": 0.1, "momentum": 0.9,
             "seed": seed, "framework": "torch", "dataset": "sklearn digits",
         }  # fmt: skip
@@ -96,7 +96,7 @@ class SklearnTraining:
         from sklearn.neural_network import MLPClassifier
 
         self.data = data
-        self.config = {
+        self.config: dict[str, Any] = {
             "epochs": epochs, "batch_size": 64, "learning_rate": 0.01, "seed": seed,
             "framework": "scikit-learn", "dataset": "sklearn digits",
         }  # fmt: skip

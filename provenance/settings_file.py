@@ -148,7 +148,7 @@ def load(config: Mapping[str, object] | str | Path | None, base: Path, *, secret
         hash_algorithm=top.choice("hash_algorithm", _ALGORITHMS, "blake3"),
         redis_url=redis_url,
         database_url=database_url or f"sqlite:///{base.absolute() / 'ledger.db'}",
-        origin=top.text("origin") or Settings.__dataclass_fields__["origin"].default,
+        origin=top.text("origin") or "ml-provenance.local/ledger",
         ledger_key_file=Path(key_file) if key_file else base / "ledger.key",
         blockchain=_blockchain(chain or _Object({}, "blockchain", source), base, secrets),
         training=training,

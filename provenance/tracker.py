@@ -8,7 +8,9 @@ leaves nothing to record: an empty dataset, a model without tensors, calls out o
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,7 @@ class ProvenanceTracker:
         base_dir: str | Path = "artifacts",
         config: Mapping[str, object] | str | Path | None = None,
     ) -> None:
+        self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
         self.run, self.rank, self.world_size = _identity()
         self._factory = HashFactory(self.settings.hash_algorithm)
@@ -69,9 +72,10 @@ class ProvenanceTracker:
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
         self._snapshots = Snapshotter(self._hash_state, self._state_failed)
         self._epochs: set[int] = set()
-        self._tracked: set[str] = set()
         self._sealed_before = False
         self._ended = False
+        # Registered after the emitter's own, so it runs before it: weights come home first.
+        atexit.register(_close_at_exit, weakref.ref(self))
         self._start_shipper()
 
     @property
@@ -103,7 +107,6 @@ class ProvenanceTracker:
             if self.rank == 0:
                 fields = dataset_digest(data, self._factory).as_fields()
                 self._emitter.emit(kind, None, fields)
-        self._tracked.add("data")
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights.
@@ -120,7 +123,6 @@ class ProvenanceTracker:
         if self.rank == 0:
             self._emitter.emit(Kind.ARCHITECTURE, None, describe.architecture(model))
             self._emitter.emit(Kind.WEIGHTS, None, digest.as_fields())
-        self._tracked.add("model")
 
     def track_epoch(
         self,
@@ -217,8 +219,7 @@ class ProvenanceTracker:
         """
         from provenance import wiring
 
-        report: dict[str, Any] = wiring.verify_run(self._settings_with_secrets(), self.run_id).as_dict()
-        return report
+        return wiring.verify_run(self._reading(), self.run_id).as_dict()
 
     def save_blockchain_report(self, output_path: str | Path | None = None) -> Path:
         """Verify and write ``report.json`` and ``report.html``.
@@ -231,9 +232,8 @@ class ProvenanceTracker:
         """
         from provenance import wiring
 
-        settings = self._settings_with_secrets()
         folder = Path(output_path) if output_path else None
-        return wiring.write_report(settings, self.run_id, folder)
+        return wiring.write_report(self._reading(), self.run_id, folder)
 
     def get_blockchain_status(self) -> dict[str, Any]:
         """Where the run stands: events in the spool, and per network its anchors' state.
@@ -332,8 +332,15 @@ class ProvenanceTracker:
         except OSError as error:
             log.warning("shipper not started; events stay in the spool", problem=str(error))
 
-    def _settings_with_secrets(self) -> Settings:
-        return self.settings
+    def _reading(self) -> Settings:
+        """The settings with passwords: nodes may want them before they answer."""
+        return load(self._config, self.settings.base_dir)
+
+
+def _close_at_exit(reference: weakref.ref[ProvenanceTracker]) -> None:
+    tracker = reference()
+    if tracker is not None:
+        tracker.close("exit")
 
 
 def _identity() -> tuple[UUID, int, int]:

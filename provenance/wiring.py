@@ -10,17 +10,23 @@ import contextlib
 import os
 import secrets
 import stat
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from provenance.core.heads import SignerKey
-from provenance.errors import ConfigError, MissingExtraError
+from provenance.errors import ConfigError, MissingExtraError, UnknownRunError
 from provenance.settings import RetrySettings, Settings
 
 if TYPE_CHECKING:
+    from provenance.core.heads import VerifierKey
     from provenance.ledger.seal import SealPolicy
     from provenance.ports import EventTransport, LedgerStore, Network
+    from provenance.verify.evidence import RunEvidence
+    from provenance.verify.outcome import VerificationReport as VerificationReport
 
 
 def open_store(settings: Settings, *, create: bool = True) -> LedgerStore | None:
@@ -159,3 +165,166 @@ def retry_settings(settings: Settings, name: str) -> RetrySettings:
     section = getattr(settings.blockchain, name, None)
     retry = getattr(section, "retry", None)
     return retry if isinstance(retry, RetrySettings) else RetrySettings(base_s=1.0, cap_s=30.0)
+
+
+# --- verification ------------------------------------------------------------------------
+
+
+def verify_run(
+    settings: Settings,
+    run: str,
+    *,
+    offline: bool = False,
+    networks: Mapping[str, Network] | None = None,
+) -> VerificationReport:
+    """Check a run from the database, and on the configured networks unless ``offline``.
+
+    Args:
+        run: A run id, 8 or more of its first hex digits, or ``latest``.
+        networks: Networks to ask instead of the configured ones; left open.
+
+    Raises:
+        UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
+    """
+    evidence = _evidence(settings, run)
+    key = _known_ledger_key(settings)
+    return _verify(settings, evidence, key, offline=offline, networks=networks)
+
+
+def verify_path(
+    settings: Settings,
+    path: Path,
+    *,
+    offline: bool = True,
+    verifier_key: str | None = None,
+    networks: Mapping[str, Network] | None = None,
+) -> VerificationReport:
+    """Check a bundle folder, or the report folder around one; needs no database.
+
+    Args:
+        verifier_key: The ledger's key (``name+id+base64``) as known from elsewhere; without
+            it the bundle's own is taken, and the report says so.
+
+    Raises:
+        InputError: No bundle there.
+        FormatError, IntegrityError: It cannot be read as one; the message names the file.
+    """
+    from provenance.core.heads import VerifierKey
+    from provenance.verify.bundle import read_bundle
+
+    inner = path / "evidence"
+    if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
+        path = inner
+    key = VerifierKey.from_vkey(verifier_key) if verifier_key else None
+    return _verify(settings, read_bundle(path), key, offline=offline, networks=networks)
+
+
+def write_report(settings: Settings, run: str, folder: Path | None = None) -> Path:
+    """Verify a run and write ``report.html``, ``report.json`` and the ``evidence`` bundle.
+
+    Args:
+        folder: ``<base_dir>/reports/<run>`` where None.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        UnknownRunError, StoreUnavailable, InputError (the folder cannot be written)
+    """
+    from provenance.verify.bundle import write_bundle
+    from provenance.verify.report import write_report as write
+
+    report = verify_run(settings, run)
+    target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)
+    page = write(report, target)
+    write_bundle(report.evidence, target / "evidence")
+    return page
+
+
+def export_bundle(settings: Settings, run: str, folder: Path) -> Path:
+    """Write the evidence bundle of a run; what is not sealed or anchored yet is not in it.
+
+    Raises:
+        UnknownRunError, StoreUnavailable, InputError
+    """
+    from provenance.verify.bundle import write_bundle
+
+    return write_bundle(_evidence(settings, run), folder)
+
+
+def find_run(settings: Settings, text: str) -> UUID:
+    """The run that a user's words name: an id, 8 or more of its first digits, ``latest``.
+
+    Raises:
+        UnknownRunError, StoreUnavailable
+    """
+    from provenance.verify import gather
+
+    store = open_store(settings, create=False)
+    if store is None:
+        path = sqlite_path(settings.database_url)
+        raise UnknownRunError(f"run {text}: there is no database yet at {path}")
+    try:
+        return gather.find_run(store, text)
+    finally:
+        store.close()
+
+
+def _evidence(settings: Settings, run: str) -> RunEvidence:
+    from provenance.verify.gather import find_run, from_store
+
+    store = open_store(settings, create=False)
+    if store is None:
+        path = sqlite_path(settings.database_url)
+        raise UnknownRunError(f"run {run}: there is no database yet at {path}")
+    try:
+        label = getattr(store, "label", "database")
+        return from_store(store, find_run(store, run), _known_ledger_key(settings), label)
+    finally:
+        store.close()
+
+
+def _known_ledger_key(settings: Settings) -> VerifierKey | None:
+    """The ledger's key, where this deployment has one; verifying makes none."""
+    path = settings.ledger_key_file or settings.base_dir / "ledger.key"
+    return ledger_signer(settings).verifier if path.exists() else None
+
+
+def _verify(
+    settings: Settings,
+    evidence: RunEvidence,
+    key: VerifierKey | None,
+    *,
+    offline: bool,
+    networks: Mapping[str, Network] | None,
+) -> VerificationReport:
+    from provenance.verify.verifier import verify
+
+    now = time.time()
+    if offline or networks is not None:
+        asked = None if offline else networks
+        return verify(evidence, asked, verifier_key=key, now=now)
+    with contextlib.ExitStack() as stack:
+        opened, unavailable = _open_for_reading(settings, evidence)
+        for network in opened.values():
+            stack.callback(network.close)
+        return verify(evidence, opened, verifier_key=key, unavailable=unavailable, now=now)
+
+
+def _open_for_reading(
+    settings: Settings, evidence: RunEvidence
+) -> tuple[dict[str, Network], dict[str, str]]:
+    """The networks that can be asked, and why others cannot: one does not stop the rest."""
+    opened: dict[str, Network] = {}
+    unavailable: dict[str, str] = {}
+    chain = settings.blockchain
+    for name in chain.networks if chain.enabled else ():
+        local = chain.local if name == "local" else None
+        if evidence.source.kind == "bundle" and local is not None and not local.path.exists():
+            unavailable[name] = "the local anchor file is not on this machine"
+            continue
+        try:
+            opened[name] = open_network(settings, name)
+        except (ConfigError, MissingExtraError) as error:
+            unavailable[name] = str(error)
+    return opened, unavailable

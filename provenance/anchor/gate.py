@@ -27,7 +27,7 @@ from provenance.anchor.outbox import ACTIVE, Trigger, advance
 from provenance.errors import WrongNetworkError
 from provenance.ports import AnchorState, LedgerStore, LedgerTx, Network, NetworkRow
 
-PINNED: Final = ("chain_id", "genesis", "network")
+PINNED: Final = ("chain_id", "chain", "genesis", "network")
 REFRESH_S: Final = 60.0
 """How old ``checked_at`` may grow before it is written again."""
 

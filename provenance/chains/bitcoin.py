@@ -45,6 +45,7 @@ from provenance.errors import (
 )
 from provenance.ports import (
     PAYLOAD_BYTES,
+    PAYLOAD_TAG,
     Draft,
     Identity,
     Observation,
@@ -128,10 +129,10 @@ class BitcoinInterface:
 
         Raises:
             InsufficientFundsError, FeeTooLowError, NetworkUnavailable, LyingNodeError
-            RejectedError: A payload of another length, or of another anchor.
+            RejectedError: Not an anchor's payload, or not that of the version it replaces.
         """
-        if len(payload) != PAYLOAD_BYTES:
-            raise RejectedError(f"bitcoin: payload of {len(payload)} bytes, expected 36")
+        if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
+            raise RejectedError("bitcoin: the payload is not the tag MLP1 and a 32-byte root")
         if replaces is not None and replaces.payload != payload:
             raise RejectedError("bitcoin: a replacement must carry the payload of what it replaces")
         tip = as_text(self._rpc.ask("getbestblockhash"), "getbestblockhash")

@@ -91,10 +91,10 @@ class IPFSInterface:
         """The CID of the payload. Talks to nobody; a replacement is the same block.
 
         Raises:
-            RejectedError: A payload of another length, or of another anchor.
+            RejectedError: Not an anchor's payload, or not that of the version it replaces.
         """
-        if len(payload) != PAYLOAD_BYTES:
-            raise RejectedError(f"ipfs: payload of {len(payload)} bytes, expected 36")
+        if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
+            raise RejectedError("ipfs: the payload is not the tag MLP1 and a 32-byte root")
         if replaces is not None and replaces.payload != payload:
             raise RejectedError("ipfs: a replacement must carry the payload of what it replaces")
         return Draft(self.name, payload, {"cid": str(raw_cid(payload))})

@@ -9,6 +9,7 @@ from pathlib import Path
 from provenance import devnet
 from provenance.commands.output import err, print_json, print_table
 from provenance.devnet.config import write_config
+from provenance.devnet.servers import silent
 from provenance.errors import ServerMissingError
 
 def install(arguments: argparse.Namespace) -> int:
@@ -56,8 +57,8 @@ def _only(arguments: argparse.Namespace) -> list[str] | None:
 
 def _progress(arguments: argparse.Namespace) -> devnet.Progress:
     if arguments.json:
-        return devnet.silent
-    return lambda name, line: err.print(f"[bold]{name:<10}[/] {line}", markup=True)
+        return silent
+    return lambda name, line: err.print(f"{name:<10} {line}", markup=False)
 
 
 def _show(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) -> int:

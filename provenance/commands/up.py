@@ -39,7 +39,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
 
     def say(name: str, line: str) -> None:
         if not quiet:
-            err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] [bold]{name:<16}[/] {line}")
+            err.print(f"{time.strftime('%H:%M:%S')}  {name:<16} {line}", markup=False)
 
     port = None
     if arguments.flower or arguments.flower_port:

@@ -156,7 +156,8 @@ def read_frame(data: bytes | memoryview, offset: int) -> tuple[bytes, int]:
     start = offset + FRAME_HEADER.size
     end = start + length
     if end > len(data):
-        raise TruncatedError(f"frame at byte {offset} needs {length} bytes, found {len(data) - start}")
+        found = len(data) - start
+        raise TruncatedError(f"frame at byte {offset} needs {length} bytes, found {found}")
     payload = bytes(data[start:end])
     if not length or zlib.crc32(payload) != crc:
         raise ChecksumError(f"frame at byte {offset} does not fit its checksum")
@@ -269,7 +270,7 @@ def _array(payload: bytes, what: str, types: tuple[Any, ...]) -> list[Any]:
     try:
         value = msgpack.unpackb(payload, raw=False, strict_map_key=False)
     except msgpack.ExtraData as error:
-        raise TrailingBytesError(f"{what}: {len(error.extra)} bytes after the end") from error
+        raise TrailingBytesError(f"{what}: bytes after the end") from error
     except msgpack.StackError as error:
         raise TooLargeError(f"{what}: nested too deep") from error
     except ValueError as error:

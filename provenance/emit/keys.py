@@ -70,20 +70,23 @@ def load_run_keys(run_dir: Path) -> RunKeys:
         FormatError: Its content is not a key file.
     """
     path = run_dir / KEY_FILE
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
     except OSError as error:
         raise InputError(f"{path}: cannot read the run's key: {error.strerror}") from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise InputError(f"{path}: is not a regular file")
-        if status.st_mode & 0o077:
+        if mode & 0o077:
             raise InputError(
-                f"{path}: mode {stat.S_IMODE(status.st_mode):04o} lets others read a private key, "
+                f"{path}: mode {stat.S_IMODE(mode):04o} lets others read a private key, "
                 f"expected 0600; mend it with: chmod 600 {path}"
             )
-        return _decode(file.read(_MAX_KEY_BYTES), path)
+        return _decode(os.read(descriptor, _MAX_KEY_BYTES), path)
+    finally:
+        os.close(descriptor)
 
 
 def delete_run_keys(run_dir: Path) -> None:

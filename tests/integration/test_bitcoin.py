@@ -29,7 +29,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import Place, SignedVersion, anchor_payload
+from provenance.ports import Draft, Place, SignedVersion, anchor_payload
 from provenance.settings import BitcoinSettings
 from tests.regtest import Regtest
 
@@ -339,3 +339,14 @@ def test_an_invalid_transaction_is_rejected_for_good(regtest: Regtest) -> None:
     with contextlib.suppress(RpcError):
         network.broadcast(version)
     assert network.observe(version).place is Place.PENDING
+
+
+def test_a_foreign_draft_is_not_signed_as_something_else(regtest: Regtest) -> None:
+    network = BitcoinInterface(regtest.wallet("1.0"))
+    draft = network.draft(payload())
+    with pytest.raises(RejectedError, match="not for its payload"):
+        network.sign(Draft("bitcoin", payload(), draft.fields), None)
+    with pytest.raises(RejectedError, match="no signed transaction"):
+        network.sign(Draft("bitcoin", draft.payload, {}), None)
+    with pytest.raises(RejectedError, match="what it replaces|version it replaces"):
+        network.draft(payload(), network.sign(draft, None))

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from provenance.core import datasets, merkle
+from provenance.core import datasets, merkle, tables
 from provenance.core.datasets import DatasetDigest, dataset_digest
 from provenance.core.hash_config import DIGEST_SIZES, HashFactory
 from provenance.errors import InputError
@@ -367,6 +367,9 @@ def test_arrow_variants_of_text_and_bytes_agree() -> None:
         assert dataset_digest(pa.table({"c": pa.array(raw, kind)})) == expected, kind
     sliced = pa.table({"c": pa.array([1.5, 2.5, None, 4.5]).slice(1, 3)})
     assert dataset_digest(sliced) == dataset_digest(pa.table({"c": [2.5, None, 4.5]}))
+    offset = pa.array([7, 8, None, 10], pa.int16()).slice(1)
+    valid, values = tables._arrow_numbers(offset, np.dtype(np.int16))
+    assert (valid.tolist(), values[0], values[2]) == ([True, False, True], 8, 10)
     bits = pa.table({"c": pa.array([True, False, None, True] * 5).slice(3, 9)})
     plain = pd.DataFrame({"c": pd.array(([True, False, None, True] * 5)[3:12], dtype="boolean")})
     assert dataset_digest(bits) == dataset_digest(plain)
@@ -451,7 +454,7 @@ def test_tables_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         (pd.DataFrame({"c": [1, "a"]}), "table column 'c': found int in row 0"),
         (pd.DataFrame({"c": ["a", 1]}, dtype=object), "'c': found int in row 1 after str"),
         (pd.DataFrame({"c": [None, {}]}), "'c': found dict in row 1"),
-        (pd.DataFrame({"c": [dt.datetime.now(), None]}, dtype=object), "datetime"),
+        (pd.DataFrame({"c": [dt.datetime.now(), None]}, dtype=object), "in row 0, expected"),
         (pd.DataFrame({"c": pd.Series([dt.date(2020, 1, 1), dt.datetime.now()], dtype=object)}),
          "found datetime.datetime in row 1 after date"),
         (pd.DataFrame({"c": pd.Series(["\ud800"], dtype=object)}), "column 'c', row 0.*Unicode"),

@@ -378,9 +378,7 @@ def test_another_chain_is_never_sent_to(world: World) -> None:
     world.node.lie(chain_id="5")
     world.node.calls.clear()
     result = world.publish()
-    assert result.paused == (
-        "wrong network: memory: chain_id was 1337 at first contact, is 5"
-    )
+    assert result.paused == ("wrong network: memory: chain_id was 1337 at first contact, is 5")
     assert world.node.calls == ["identity"]
     assert (world.row().state, world.row().attempts) == (AnchorState.DUE, 0)
     assert "chain_id was 1337" in (world.row().reason or "")
@@ -571,9 +569,7 @@ def test_a_lease_lost_before_the_answer_still_records_the_fact(world: World) -> 
     "error",
     [NetworkUnavailable("x"), RejectedError("x"), NonceUsedError("x"), FeeTooLowError("x")],
 )
-def test_a_lease_lost_before_a_refusal_drops_the_work(
-    world: World, error: ProvenanceError
-) -> None:
+def test_a_lease_lost_before_a_refusal_drops_the_work(world: World, error: ProvenanceError) -> None:
     def thief(method: str, when: str) -> None:
         if (method, when) == ("broadcast", "before"):
             world.save(replace(world.row(), lease_owner="thief", lease_until=world.now + 9))

@@ -1,0 +1,211 @@
+"""The files of a bundle, read with suspicion."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from provenance.core.heads import MAX_NOTE_BYTES
+from provenance.core.receipts import MAX_RECEIPT_BYTES
+from provenance.core.records import MAX_RECORD_BYTES
+from provenance.core.run_proofs import MAX_PROOF_BYTES, RunProof
+from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
+from provenance.verify.evidence import EvidenceProblem
+from provenance.verify.run_file import SAFE_PATH, load
+
+MANIFEST: Final = "manifest.json"
+SUMS: Final = "SHA256SUMS"
+MAX_FILES: Final = 200_000
+MAX_TOTAL_BYTES: Final = 4 * 1024**3
+MAX_INDEX_BYTES: Final = 256 * 1024**2
+_LIMITS: Final = {
+    "records": MAX_RECORD_BYTES,
+    "equivocations": MAX_RECORD_BYTES,
+    "proofs": MAX_PROOF_BYTES,
+    "receipts": MAX_RECEIPT_BYTES,
+    "heads": MAX_NOTE_BYTES,
+    "ledger.vkey": 4096,
+    "README.txt": 1024**2,
+}
+"""Bytes by first part of the path; all other files have the index's limit."""
+
+
+def sums(digests: Mapping[str, str]) -> bytes:
+    """The bytes of SHA256SUMS: SHA-256 as hex by file name."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+class BundleFiles:
+    """The files of one bundle, each read once, with what is wrong with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: dict[str, EvidenceProblem] = {}
+        self.total = 0
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"{folder}: not a bundle, there is no {MANIFEST}")
+        self.present = self._walk()
+        data = self._read(MANIFEST)
+        manifest = load(data, MANIFEST)
+        self.run = manifest.one_of("run", UUID)
+        self.roots = manifest.raw.get("roots")
+        self.listed: dict[str, tuple[bytes, int]] = {}
+        for item in manifest.objects("files"):
+            name = item.path("path")
+            if name in self.listed:
+                raise FormatError(f"{MANIFEST}: {name} is listed twice")
+            self.listed[name] = (item.hex("sha256", 32), item.integer("size"))
+        self._check_sums(data)
+        self.unread = set(self.listed)
+
+    def problem(self, name: str, message: str, path: str | None = None) -> None:
+        """Remember what is wrong with a file; the first problem of a file stands."""
+        self.problems.setdefault(name, EvidenceProblem(name, message, path))
+
+    def take(self, name: str) -> bytes:
+        """A file that a bundle must have.
+
+        Raises:
+            IntegrityError: It is missing.
+        """
+        data = self.find(name)
+        if data is None:
+            raise IntegrityError(f"{name}: is missing from the bundle")
+        return data
+
+    def find(self, name: str) -> bytes | None:
+        """A file's bytes, held against the manifest; None where it is missing."""
+        self.unread.discard(name)
+        if name not in self.present:
+            self.problem(name, "is missing from the bundle")
+            return None
+        data = self._read(name)
+        self._compare(name, data)
+        return data
+
+    def record(self, name: str, digest: bytes) -> bytes | None:
+        """A record's bytes. That it is missing, or has another digest, is for the verifier."""
+        self.unread.discard(name)
+        if name not in self.present:
+            return None
+        data = self._read(name)
+        if hashlib.sha256(data).digest() == digest:
+            self._compare(name, data)
+        return data
+
+    def hashed(self, name: str, digest: bytes) -> bytes:
+        """A file that ``run.json`` knows by its digest; empty where it is missing."""
+        data = self.find(name)
+        if data is not None and hashlib.sha256(data).digest() != digest:
+            self.problem(name, f"SHA-256 is not {digest.hex()}, as run.json says")
+        return data or b""
+
+    def _compare(self, name: str, data: bytes) -> None:
+        stated = self.listed.get(name)
+        found = hashlib.sha256(data).digest()
+        if stated is None:
+            self.problem(name, "is not listed in the manifest")
+        elif stated != (found, len(data)):
+            self.problem(
+                name,
+                f"SHA-256 is {found.hex()} of {len(data)} bytes, "
+                f"the manifest says {stated[0].hex()} of {stated[1]}",
+            )
+
+    def text(self, name: str) -> str | None:
+        """A text file; None where it is missing or not UTF-8."""
+        data = self.find(name)
+        if data is None:
+            return None
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self.problem(name, "is not UTF-8 text")
+            return None
+
+    def vkey(self) -> str | None:
+        """The ledger's key, where the bundle has one."""
+        if "ledger.vkey" not in self.listed and "ledger.vkey" not in self.present:
+            return None
+        text = self.text("ledger.vkey")
+        return None if text is None else text.removesuffix("\n")
+
+    def proof(self, name: str, path: str) -> RunProof | None:
+        """A record's proof, where the bundle has one; one that does not decode is a problem."""
+        if name not in self.listed and name not in self.present:
+            return None
+        data = self.find(name)
+        if data is None or name in self.problems:
+            return None
+        try:
+            proof = RunProof.from_json(data)
+        except FormatError as error:
+            self.problem(name, str(error))
+            return None
+        if proof.path != path:
+            self.problem(name, f"is the proof of {proof.path}")
+            return None
+        return proof
+
+    def check_rest(self) -> None:
+        """Files nobody asked for: compare them with the manifest too."""
+        for name in sorted(self.unread):
+            if self.find(name) is not None and name != "README.txt":
+                self.problem(name, "run.json does not know it")
+        for name in sorted(self.present - set(self.listed) - {MANIFEST, SUMS}):
+            self.problem(name, "is not listed in the manifest")
+
+    def _check_sums(self, manifest: bytes) -> None:
+        digests = {name: digest.hex() for name, (digest, _) in self.listed.items()}
+        expected = sums(digests | {MANIFEST: hashlib.sha256(manifest).hexdigest()})
+        if SUMS not in self.present:
+            self.problem(SUMS, "is missing from the bundle")
+        elif self._read(SUMS) != expected:
+            self.problem(SUMS, f"does not fit {MANIFEST}: one of the two was changed")
+
+    def _walk(self) -> set[str]:
+        found: set[str] = set()
+        folders = [""]
+        while folders:
+            prefix = folders.pop()
+            try:
+                entries = sorted(os.scandir(self.folder / prefix), key=lambda e: e.name)
+            except OSError as error:
+                raise FormatError(f"{prefix or '.'}: cannot be read: {error.strerror}") from error
+            for entry in entries:
+                name = f"{prefix}/{entry.name}" if prefix else entry.name
+                if entry.is_symlink():
+                    raise IntegrityError(f"{name}: is a link; a bundle has none")
+                if not SAFE_PATH.fullmatch(name):
+                    raise IntegrityError(f"{name[:120]!r}: not a name that a bundle has")
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    found.add(name)
+                else:
+                    raise IntegrityError(f"{name}: is neither a file nor a folder")
+                if len(found) + len(folders) > MAX_FILES:
+                    raise TooLargeError(f"bundle: more than {MAX_FILES} files")
+        return found
+
+    def _read(self, name: str) -> bytes:
+        limit = _LIMITS.get(name.partition("/")[0], MAX_INDEX_BYTES)
+        try:
+            descriptor = os.open(
+                self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+            with open(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise IntegrityError(f"{name}: is not a regular file")
+                data = file.read(limit + 1)
+        except OSError as error:
+            raise FormatError(f"{name}: cannot be read: {error.strerror}") from error
+        self.total += len(data)
+        if len(data) > limit or self.total > MAX_TOTAL_BYTES:
+            raise TooLargeError(f"{name}: more than {min(limit, MAX_TOTAL_BYTES)} bytes")
+        return data

@@ -1,0 +1,103 @@
+"""The committed artifact is what the pinned compiler makes of the committed source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from provenance.chains.contracts import compile as compiling
+from provenance.chains.contracts import load_artifact
+from provenance.errors import IntegrityError, ServerMissingError
+
+CI = os.environ.get("CI", "").lower() == "true"
+
+
+@pytest.fixture(scope="module")
+def solc() -> Path:
+    try:
+        return compiling.compiler()
+    except ServerMissingError as error:
+        if CI:
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+def test_recompiled_it_is_the_same_to_the_byte(solc: Path) -> None:
+    artifact = compiling.compile_artifact(solc, compiling.SOURCE.read_text("utf-8"))
+    assert compiling.render(artifact) == compiling.ARTIFACT.read_text("utf-8")
+    assert "0.8.30" in artifact["compiler"]
+
+
+def test_the_check_notices_a_changed_artifact(
+    solc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "MLProvenance.json"
+    assert compiling.main(["--check", "--artifact", str(copy)]) == 1
+    assert compiling.main(["--artifact", str(copy)]) == 0
+    assert compiling.main(["--check", "--artifact", str(copy)]) == 0
+    changed = json.loads(copy.read_text())
+    changed["bytecode"] = changed["bytecode"][:-2] + "00"
+    copy.write_text(compiling.render(changed))
+    assert compiling.main(["--check", "--artifact", str(copy)]) == 1
+    assert "does not fit MLProvenance.sol" in capsys.readouterr().err
+
+
+def test_a_changed_source_makes_other_bytes(solc: Path) -> None:
+    source = compiling.SOURCE.read_text("utf-8").replace("return;", "return ;")
+    artifact = compiling.compile_artifact(solc, source)
+    assert compiling.render(artifact) != compiling.ARTIFACT.read_text("utf-8")
+
+
+def test_a_source_with_a_complaint_is_refused(solc: Path) -> None:
+    with pytest.raises(IntegrityError, match=r"MLProvenance\.sol"):
+        compiling.compile_artifact(solc, "pragma solidity 0.8.30; contract MLProvenance { x }")
+
+
+def test_no_node_says_what_to_install(
+    solc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
+    with pytest.raises(ServerMissingError, match=r"install Node\.js"):
+        compiling.compiler(tmp_path)
+    with pytest.raises(ServerMissingError, match=r"install Node\.js"):
+        compiling.compile_artifact(solc, "")
+    assert compiling.main(["--check"]) == 3
+    assert "Node.js" in capsys.readouterr().err
+
+
+def test_an_install_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = tmp_path / "deploy" / "devnet" / "solc"
+    pinned.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json"):
+        (pinned / name).write_text("{}")
+    broken = tmp_path / "npm"
+    broken.write_text("#!/bin/sh\necho no registry >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: str(broken))
+    with pytest.raises(ServerMissingError, match="failed: no registry"):
+        compiling.compiler(tmp_path)
+    broken.write_text("#!/bin/sh\nexec sleep 30\n")
+    monkeypatch.setattr(compiling, "_DEADLINE_S", 0.1)
+    with pytest.raises(ServerMissingError, match="took over"):
+        compiling.compiler(tmp_path)
+
+
+def test_a_node_that_does_not_run_is_told(solc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: "/bin/false")
+    with pytest.raises(ServerMissingError, match="does not run"):
+        compiling.compile_artifact(solc, "")
+
+
+def test_the_artifact_ships_with_the_package() -> None:
+    artifact = load_artifact()
+    assert artifact.evm_version == "paris"
+    assert artifact.deployed_bytecode in artifact.bytecode
+    source = compiling.SOURCE.read_bytes()
+    assert artifact.source_sha256 == hashlib.sha256(source).hexdigest()

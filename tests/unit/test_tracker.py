@@ -1,0 +1,236 @@
+"""The trainer's API: what it writes, what it refuses, and that it waits for nothing."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from provenance.core.events import Event
+from provenance.core.records import Kind
+from provenance.emit.spool import read_segment, scan
+from provenance.errors import ConfigError, InputError
+from provenance.tracker import ProvenanceTracker
+
+TRAIN = (np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1]))
+TEST = (np.ones((2, 3)), np.array([1, 1]))
+MODEL = {"w": np.ones((3, 2), np.float32), "b": np.zeros(2, np.float32)}
+
+
+def events(base: Path) -> list[Event]:
+    found: list[Event] = []
+    for run in scan(base / "spool"):
+        for segment in run.segments:
+            found += [item for _, item in read_segment(segment.path) if isinstance(item, Event)]
+    return found
+
+
+def kinds(base: Path) -> list[str]:
+    return [event.kind.value for event in events(base)]
+
+
+def test_a_whole_run_is_written_in_order(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_data(TRAIN, TEST)
+    tracker.track_model(MODEL)
+    before = tracker.store_merkle_on_blockchain_before_training({"epochs": 1, "parent_model": "p"})
+    tracker.track_epoch(1, {"loss": np.float32(0.5)}, model=MODEL, privacy={"epsilon": 1.5})
+    after = tracker.store_merkle_on_blockchain_after_training({"accuracy": 0.9})
+    written = kinds(tmp_path)
+    assert written[:6] == [
+        "data.train", "data.test", "model.architecture", "model.weights", "config", "run.seal",
+    ]  # fmt: skip
+    assert sorted(written[6:9]) == ["metrics", "privacy", "state"]
+    assert written[9:] == ["results", "run.seal", "run.end"]
+    by_kind = {event.kind: event.fields for event in events(tmp_path)}
+    assert by_kind[Kind.METRICS] == {"metrics": {"loss": 0.5}}
+    assert by_kind[Kind.PRIVACY] == {"privacy": {"epsilon": 1.5}}
+    assert by_kind[Kind.STATE]["root"] == by_kind[Kind.WEIGHTS]["root"]
+    config = by_kind[Kind.CONFIG]
+    assert config["parent"] == "p"
+    assert config["hash_algorithm"] == "blake3"
+    assert len(config["public_key"]) == 64
+    assert by_kind[Kind.RUN_END]["events"] == len(written) - 1
+    assert {name: ticket.status for name, ticket in before.items()} == {"local": "pending"}
+    assert after["local"].wait(timeout=0) == "pending"
+    assert after["local"].transaction_id is None
+    assert UUID(tracker.run_id).version == 7
+
+
+def test_without_the_before_call_the_first_epoch_begins_the_run(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(0, {"loss": 1})
+    tracker.store_merkle_on_blockchain_after_training()
+    assert kinds(tmp_path) == ["config", "run.seal", "metrics", "results", "run.seal", "run.end"]
+    assert events(tmp_path)[1].fields == {"phase": "before", "epoch": None, "anchor": False}
+
+
+def test_nan_and_infinity_are_recorded_faithfully(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 2**70})
+    (metrics,) = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
+    assert metrics.fields["metrics"] == {
+        "a": "NaN", "b": "Infinity", "c": "-Infinity", "d": str(2**70),
+    }  # fmt: skip
+
+
+def test_epoch_twice_and_out_of_order_are_recorded_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    for epoch in (1, 3, 3, 2):
+        tracker.track_epoch(epoch, {"loss": epoch})
+    assert [e.epoch for e in events(tmp_path) if e.kind is Kind.METRICS] == [1, 3, 3, 2]
+    said = capsys.readouterr().out
+    assert "epoch tracked twice; both are recorded" in said
+    assert "epoch out of order" in said
+    assert len(said.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.5, "1", True, None, 2**53])
+def test_epoch_must_be_a_whole_number(tmp_path: Path, epoch: Any) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    with pytest.raises(InputError, match="epoch: found"):
+        tracker.track_epoch(epoch, {})
+
+
+def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    with pytest.raises(InputError, match="metrics: found a list"):
+        tracker.track_epoch(1, [1, 2])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"metrics\.x: found a value of type object"):
+        tracker.track_epoch(1, {"x": object()})
+    with pytest.raises(InputError, match=r"training_config\.f"):
+        tracker.store_merkle_on_blockchain_before_training({"f": object()})
+    with pytest.raises(InputError, match="empty"):
+        tracker.track_data(np.zeros((0, 3)), None)
+    with pytest.raises(InputError, match="tensor"):
+        tracker.track_model({})
+    with pytest.raises(InputError):
+        tracker.track_data(tmp_path / "absent", None)
+    assert kinds(tmp_path) == []
+
+
+def test_calls_out_of_order(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {})
+    for call in (
+        lambda: tracker.track_data(TRAIN, TEST),
+        lambda: tracker.track_model(MODEL),
+        lambda: tracker.store_merkle_on_blockchain_before_training({}),
+    ):
+        with pytest.raises(InputError, match="called after training began"):
+            call()
+    tracker.store_merkle_on_blockchain_after_training({})
+    with pytest.raises(InputError, match="finished already"):
+        tracker.store_merkle_on_blockchain_after_training({})
+    tracker.track_epoch(2, {})
+    assert 2 not in [event.epoch for event in events(tmp_path)]
+
+
+def test_checkpoints_are_asked_for_every_nth_epoch(tmp_path: Path) -> None:
+    options = {"store_epoch_checkpoints": True, "checkpoint_every": 2}
+    tracker = ProvenanceTracker(tmp_path, {"blockchain": {"storage_options": options}})
+    for epoch in range(1, 6):
+        tracker.track_epoch(epoch, {}, model=MODEL)
+    seals = [e for e in events(tmp_path) if e.fields.get("phase") == "checkpoint"]
+    assert [seal.epoch for seal in seals] == [2, 4]
+    states = [e.seq for e in events(tmp_path) if e.kind is Kind.STATE and (e.epoch or 0) <= 2]
+    assert max(states) < seals[0].seq
+
+
+def test_ranks_share_a_run_by_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_RUN_ID", "0192f0c1-2345-7abc-8def-0123456789ab")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        tracker = ProvenanceTracker(tmp_path)
+        tracker.track_data(TRAIN, TEST)
+        tracker.track_epoch(1, {"loss": 1})
+        tracker.store_merkle_on_blockchain_after_training({})
+    assert len(scan(tmp_path / "spool")) == 1
+    second = [event.kind.value for event in events(tmp_path) if event.rank == 1]
+    assert second == ["metrics", "run.end"]
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(ConfigError, match="expected 0 to 1"):
+        ProvenanceTracker(tmp_path)
+    monkeypatch.setenv("RANK", "x")
+    with pytest.raises(ConfigError, match="RANK: found 'x'"):
+        ProvenanceTracker(tmp_path)
+    monkeypatch.setenv("PROVENANCE_RUN_ID", "run one")
+    with pytest.raises(ConfigError, match="expected a UUID"):
+        ProvenanceTracker(tmp_path)
+
+
+def test_disabled_blockchain_gives_no_tickets(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path, {"blockchain": {"enabled": False}})
+    assert tracker.store_merkle_on_blockchain_before_training({}) == {}
+    assert tracker.get_blockchain_status()["networks"] == {}
+    assert events(tmp_path)[-1].fields["anchor"] is False
+
+
+def test_status_never_raises_for_an_outage(tmp_path: Path) -> None:
+    config = {"database_url": "postgresql+psycopg://nobody@127.0.0.1:1/none"}
+    tracker = ProvenanceTracker(tmp_path, config)
+    tickets = tracker.store_merkle_on_blockchain_before_training({})
+    assert tickets["local"].status == "unknown"
+    status = tracker.get_blockchain_status()
+    assert status["networks"]["local"]["before"]["status"] == "unknown"
+    assert status["events"]["written"] == 2
+
+
+def test_an_exception_in_training_is_the_runs_end(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), ProvenanceTracker(tmp_path) as tracker:
+        tracker.track_epoch(1, {})
+        raise ZeroDivisionError
+    assert events(tmp_path)[-1].fields["reason"] == "exception: ZeroDivisionError"
+
+
+SCRIPT = """
+import sys, time
+import numpy as np
+from provenance import ProvenanceTracker
+tracker = ProvenanceTracker(sys.argv[1])
+tracker.track_data(np.ones((4, 2)), np.ones((2, 2)))
+tracker.track_model({"w": np.ones(3)})
+tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
+for epoch in (1, 2):
+    tracker.track_epoch(epoch, {"loss": 1 / epoch}, model={"w": np.ones(3) * epoch})
+"""
+
+
+def test_weights_still_being_hashed_at_exit_come_home(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert kinds(tmp_path).count("state") == 2
+    assert events(tmp_path)[-1].fields["reason"] == "exit"
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, provenance, provenance.tracker;"
+        "heavy = {'celery', 'web3', 'sqlalchemy', 'torch', 'alembic', 'psycopg', 'numpy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_resolve() -> None:
+    import provenance
+
+    for name in provenance.__all__:
+        assert getattr(provenance, name) is not None
+    assert set(provenance.__all__) <= set(dir(provenance))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = provenance.Nothing
