@@ -23,6 +23,7 @@ from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
 from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
+from provenance.verify.outcome import VerificationReport
 
 Say = Callable[[str, str], None]
 """Told a step's name and one line about it."""
@@ -197,7 +198,7 @@ def _tamper(settings: Settings, evidence: Path) -> dict[str, Any]:
 
 def _document(
     settings: Settings,
-    report: wiring.VerificationReport,
+    report: VerificationReport,
     report_path: Path,
     before: dict[str, Ticket],
     after: dict[str, Ticket],
@@ -205,8 +206,7 @@ def _document(
 ) -> dict[str, Any]:
     networks = {}
     for name in settings.blockchain.networks:
-        verdicts = report.networks.get(name, {})
-        statuses = {seal.status for seal in verdicts.values()}
+        statuses = {seal.status for seal in report.networks.get(name, {}).values()}
         networks[name] = {
             "status": statuses.pop() if len(statuses) == 1 else "incomplete",
             "transaction_id": after[name].transaction_id,

@@ -259,7 +259,7 @@ class EthereumNode:
             block = self.block(hex(tx.block_number))
         except BlockMissingError:
             raise _Moved(f"{txid} is said to be in block {tx.block_number}, not there") from None
-        if False:
+        if block.hash != tx.block_hash:
             raise _Moved(f"{txid} is said to be in {tx.block_hash}, not on the chain")
         if block.transactions[receipt.index : receipt.index + 1] != (txid,):
             raise _Moved(f"block {block.number} does not hold {txid} at {receipt.index}")

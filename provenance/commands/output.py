@@ -13,7 +13,8 @@ from rich.table import Table
 
 from provenance.settings import Settings, load
 
-out = Console(highlight=False, soft_wrap=True)
+# Piped output is not folded to a terminal's width.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from provenance import wiring
 from provenance.commands.output import out, print_json, print_table, settings_of
 from provenance.errors import InputError
+from provenance.verify.outcome import VerificationReport
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -38,7 +39,7 @@ def verify(arguments: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def _print(report: wiring.VerificationReport) -> None:
+def _print(report: VerificationReport) -> None:
     out.print(f"run {report.run}: {report.outcome}", markup=False)
     for phase, root in report.roots.items():
         out.print(f"  {phase:<12} {root}", markup=False)

@@ -64,7 +64,8 @@ def deployed_contract(root: Path, document: dict[str, Any]) -> str:
     Raises:
         NetworkUnavailable: The node does not answer.
     """
-    from provenance.chains.contracts import deploy, is_deployed
+    from provenance.chains.contracts import deploy, load_artifact
+    from provenance.chains.ethereum_node import EthereumNode
     from provenance.settings import load
 
     remembered = home(root) / "contract.json"
@@ -72,8 +73,12 @@ def deployed_contract(root: Path, document: dict[str, Any]) -> str:
     assert ethereum is not None
     if remembered.exists():
         address = str(json.loads(remembered.read_text(encoding="utf-8"))["address"])
-        if is_deployed(ethereum, address):
-            return address
+        node = EthereumNode(ethereum)
+        try:
+            if node.code(address) == load_artifact().deployed_bytecode:
+                return address
+        finally:
+            node.close()
     address, _ = deploy(ethereum)
     remembered.parent.mkdir(parents=True, exist_ok=True)
     remembered.write_text(json.dumps({"address": address}) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.core.records import Kind, normalise
+from provenance.core.records import MAX_SAFE_INTEGER, Kind, normalise
 from provenance.emit.spool import refuse_network_file_system, run_directory
 from provenance.emit.spool_writer import SEGMENT_BYTES, SpoolWriter
 from provenance.errors import InputError, ProvenanceError
@@ -226,7 +226,8 @@ class _Producer:
         except (ProvenanceError, TypeError, ValueError, OverflowError) as error:
             self._note(error)
             lost = {"dropped": 1, "reason": f"{kind} not recorded: {self.last_error}"}
-            writer.append(Kind.GAP, epoch if type(epoch) is int else None, now, lost)
+            known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
+            writer.append(Kind.GAP, epoch if known else None, now, lost)
             return False
 
     def _defer(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:

@@ -114,18 +114,27 @@ class Shipment:
             self.cursors = Cursors()
 
     def serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
-        """One pass.
+        """One pass. Files that cannot be read are told, and tried again in the next.
 
         Raises:
             TransportUnavailable, ConfigError: The cursors stand at the last batch it took.
         """
         total.runs += 1
+        try:
+            self._serve(spool, contact, total)
+        except OSError as error:
+            self._unreadable(error, total)
+
+    def _serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         if self._new(spool) or self.cursors.unacknowledged:
             self._compare(spool, contact, total)
             new = self._new(spool)  # a rewind makes more
             if new and self._has_keys(total) and self._has_room(contact, total):
                 for group in new:
-                    self._ship(group, contact.transport, total)
+                    try:
+                        self._ship(group, contact.transport, total)
+                    except OSError as error:  # the other producers' files may be fine
+                        self._unreadable(error, total)
         total.deleted_segments += delete_committed(spool, self.cursors)
         total.pending += self.cursors.unacknowledged
         if has_ended(spool, self.cursors, self._abandoned_s):
@@ -206,18 +215,14 @@ class Shipment:
             cursor = self.cursors.producers[first.producer] = _fresh_cursor(first)
         maker = BatchMaker(first.run, first.producer, first.rank, self._keys)
         reader = _Reader(group, cursor)
-        try:
-            for segment, item in reader:
-                if isinstance(item, Corruption):
-                    self._report(segment, item, total)
-                    continue
-                maker.add(item)
-                if maker.pending_bytes >= FLUSH_BYTES:
-                    self._flush(maker, reader, cursor, transport, total)
-            self._flush(maker, reader, cursor, transport, total)
-        except OSError as error:
-            total.unusable += 1
-            self._tell(f"cannot read {error.filename or self.path}", reason=error.strerror)
+        for segment, item in reader:
+            if isinstance(item, Corruption):
+                self._report(segment, item, total)
+                continue
+            maker.add(item)
+            if maker.pending_bytes >= FLUSH_BYTES:
+                self._flush(maker, reader, cursor, transport, total)
+        self._flush(maker, reader, cursor, transport, total)
         total.replaced += maker.replaced
 
     def _flush(
@@ -254,6 +259,10 @@ class Shipment:
             end=damage.end,
             reason=damage.reason,
         )
+
+    def _unreadable(self, error: OSError, total: Shipped) -> None:
+        total.unusable += 1
+        self._tell(f"cannot read {error.filename or self.path}", reason=error.strerror)
 
     def _tell(self, event: str, **details: object) -> None:
         """Log a trouble once, not at every pass."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from provenance.core.merkle_tree import MLProvenanceMerkleTree, RecordLeaf
-from provenance.core.records import Record
+from provenance.core.records import Phase, Record
 from provenance.core.run_leaves import DigestedRecord, run_leaves, run_tree
 from provenance.core.run_proofs import SINGLE_KINDS
 from provenance.errors import InputError
@@ -39,11 +39,13 @@ def place_records(records: Sequence[DigestedRecord], entries: Sequence[LedgerEnt
     late: list[DigestedRecord] = []
     if entries:
         last = entries[-1]
+        sealed = [entry.epoch for entry in entries if entry.epoch is not None]
         # A record that fits no tree: whoever builds the tree says so.
         with suppress(InputError):
-            leaves, late = run_leaves(
+            leaves, _ = run_leaves(
                 records, last.phase, last.epoch, checkpoints_before(entries, last)
             )
+            _, late = run_leaves(records, Phase.AFTER, None, sealed)
     paths = {leaf.order: path for path, leaf in leaf_paths(leaves)}
     behind = {item.record.order for item in late}
     name = _Namer([item.record for item in records])

@@ -99,10 +99,11 @@ def _line(
         left = x_axis.place(x)
         if y is None or not _finite(y):
             drawing = False
+            told = "not a number" if y is None or math.isnan(y) else str(y)
+            start = f"M{left - 3:.1f} {HEIGHT - _BOTTOM - 8}"
             gaps.append(
-                f'<path class="gap {colour}" d="M{left - 3:.1f} {HEIGHT - _BOTTOM - 8}l6 6m0 -6l-6 6">'
-                f"<title>epoch {x:g}: {'not a number' if y is None or math.isnan(y) else y}</title>"
-                "</path>"
+                f'<path class="gap {colour}" d="{start}l6 6m0 -6l-6 6">'
+                f"<title>{escape(name)} epoch {x:g}: {told}</title></path>"
             )
             continue
         top = y_axis.place(y)

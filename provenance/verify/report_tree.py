@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from typing import Any, Final
 from urllib.parse import quote
@@ -75,11 +76,10 @@ def _record(path: str, label: str, value: str, record: RecordFile | None, bad: s
 
 def _shown(data: bytes) -> str:
     """The body, indented; the bytes as they are where they are no record."""
-    body = lenient(data).get("body")
-    if body is None:
-        text = data.decode("utf-8", "backslashreplace")
-    else:
-        text = json.dumps(body, indent=2, ensure_ascii=False)
+    text = data.decode("utf-8", "backslashreplace")
+    with suppress(RecursionError):
+        body = lenient(data).get("body")
+        text = text if body is None else json.dumps(body, indent=2, ensure_ascii=False)
     if len(text) > MAX_SHOWN_CHARS:
         return f"{text[:MAX_SHOWN_CHARS]}\n... {len(text) - MAX_SHOWN_CHARS} more characters"
     return text

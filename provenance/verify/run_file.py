@@ -63,9 +63,10 @@ def load(data: bytes, name: str) -> Fields:
         raise FormatError(f"{name}: is not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise FormatError(f"{name}: is a JSON {type(raw).__name__}, expected an object")
-    if raw.get("version") != VERSION:
+    version = raw.get("version")
+    if version != VERSION or isinstance(version, bool):
         raise UnknownVersionError(
-            f"{name}: version {str(raw.get('version'))[:40]!r}, this release has {VERSION}"
+            f"{name}: version {repr(version)[:40]}, this release has {VERSION}"
         )
     if not same:
         raise FormatError(f"{name}: is not as this program writes it (indented, sorted keys)")

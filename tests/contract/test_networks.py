@@ -105,7 +105,11 @@ def memory(request: pytest.FixtureRequest) -> World:
 
     chain = MemoryChain(nonces=request.param == "memory-nonces")
     return World(
-        MemoryNetwork(chain), lambda count: chain.mine(count), None, bumps=True, unknown_id="00" * 32
+        MemoryNetwork(chain),
+        lambda count: chain.mine(count),
+        None,
+        bumps=True,
+        unknown_id="00" * 32,
     )
 
 

@@ -132,7 +132,9 @@ def test_a_reorg_takes_the_confirmation_back_and_the_same_bytes_return(regtest: 
         regtest.mine_empty()
         assert network.observe(version).place is Place.PENDING
         with pytest.raises(NetworkUnavailable, match="not in block"):
-            network.evidence(version, dataclasses.replace(network.observe(version), block_hash=block))
+            network.evidence(
+                version, dataclasses.replace(network.observe(version), block_hash=block)
+            )
         (again,) = regtest.mine()
     finally:
         regtest.rpc.call("reconsiderblock", block)

@@ -271,7 +271,9 @@ def test_merkle_traps() -> None:
     small = parse_transaction(transaction(b"\x6a\x02ab"))
     assert len(small.stripped) == 64
     with pytest.raises(ProofError, match="64 bytes"):  # CVE-2017-12842
-        prove_inclusion(small, MerkleBlock(parse_header(header(small.txid)), 1, (small.txid,), b"\x01"))
+        prove_inclusion(
+            small, MerkleBlock(parse_header(header(small.txid)), 1, (small.txid,), b"\x01")
+        )
 
 
 @pytest.mark.parametrize(

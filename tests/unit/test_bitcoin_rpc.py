@@ -162,7 +162,9 @@ def test_no_login_is_a_configuration_error() -> None:
         (bitcoin_rpc.as_feerate, False),
     ],
 )
-def test_values_of_the_wrong_type_are_lies(read: Callable[[object, str], object], wrong: object) -> None:
+def test_values_of_the_wrong_type_are_lies(
+    read: Callable[[object, str], object], wrong: object
+) -> None:
     with pytest.raises(LyingNodeError, match="there: "):
         read(wrong, "there")
 

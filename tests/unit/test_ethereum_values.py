@@ -171,6 +171,13 @@ def test_a_signature_that_is_none_is_a_lie(r: int) -> None:
         read_transaction({**told, "r": hex(r), "hash": txid}, txid)
 
 
+def test_a_valid_transaction_under_another_id_is_a_lie() -> None:
+    told, _, _ = transaction()
+    wanted = "0x" + "ab" * 32
+    with pytest.raises(LyingNodeError, match="do not hash to it"):
+        read_transaction({**told, "hash": wanted}, wanted)
+
+
 def test_another_type_is_read_and_not_believed() -> None:
     told, txid, _ = transaction(type="0x0")
     assert read_transaction(told, txid).raw == b""

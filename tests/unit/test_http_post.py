@@ -52,7 +52,9 @@ def test_post_carries_path_body_and_headers() -> None:
         send(request, told.encode() + b" " + body, 500)
 
     with http_server(reply) as url:
-        answer = Endpoint(url + "/base/", KEY, 5).post("/call?a=1", b"hi", {"X-Test": "t"}, limit=99)
+        answer = Endpoint(url + "/base/", KEY, 5).post(
+            "/call?a=1", b"hi", {"X-Test": "t"}, limit=99
+        )
     assert (answer.status, answer.body) == (500, b"/base/call?a=1 t close hi")
 
 
