@@ -31,7 +31,10 @@ def main(base_dir: str = "artifacts", config: str | None = None) -> None:
     tracker.store_merkle_on_blockchain_before_training({"epochs": EPOCHS, "model": "SGD"})
     for epoch in range(1, EPOCHS + 1):
         model.partial_fit(x, y)
-        metrics = {"train_accuracy": model.score(x, y), "test_accuracy": model.score(x_test, y_test)}
+        metrics = {
+            "train_accuracy": model.score(x, y),
+            "test_accuracy": model.score(x_test, y_test),
+        }
         tracker.track_epoch(epoch, metrics, model=model)
     tracker.store_merkle_on_blockchain_after_training({"test_accuracy": metrics["test_accuracy"]})
     print(tracker.run_id)

@@ -77,9 +77,7 @@ def _servers(options: DemoOptions, say: Say) -> Iterator[dict[str, devnet.Server
         yield {name: state for name, state in states.items() if state.running}
 
 
-def _write_config(
-    options: DemoOptions, servers: dict[str, devnet.ServerState], say: Say
-) -> Path:
+def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], say: Say) -> Path:
     document = config_for(list(servers.values()))
     if "ethereum" in servers:
         address = deployed_contract(options.root, document)

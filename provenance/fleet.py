@@ -57,7 +57,9 @@ def worker(name: str, *queues: str) -> Service:
 def services(settings: Settings, flower_port: int | None = None) -> list[Service]:
     """Shipper, one worker per queue, beat, and Flower where a port is given."""
     fleet = [
-        Service("shipper", (sys.executable, "-m", "provenance.ship", "--spool", str(spool(settings)))),
+        Service(
+            "shipper", (sys.executable, "-m", "provenance.ship", "--spool", str(spool(settings)))
+        ),
         worker("hashing", "hashing"),
     ]
     chain = settings.blockchain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from provenance.anchor.confirm import LOOKED_AT
-
 from provenance.errors import UnavailableError
 from provenance.ledger.seal import seal_ready
 from provenance.ports import AnchorState

@@ -13,7 +13,8 @@ _limit = sys.getrecursionlimit()
 
 from eth_account import Account  # noqa: E402
 from web3 import HTTPProvider  # noqa: E402
+from web3.types import RPCEndpoint, RPCResponse  # noqa: E402
 
 sys.setrecursionlimit(_limit)
 
-__all__ = ["Account", "HTTPProvider"]
+__all__ = ["Account", "HTTPProvider", "RPCEndpoint", "RPCResponse"]

@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from web3.types import RPCEndpoint, RPCResponse
 
 from provenance.chains.ethereum_errors import clean, http_error, rpc_error
-from provenance.chains.ethereum_libs import HTTPProvider
+from provenance.chains.ethereum_libs import HTTPProvider, RPCEndpoint, RPCResponse
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
 
 KEY = "blockchain.ethereum.url"

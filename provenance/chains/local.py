@@ -242,7 +242,7 @@ class LocalNetwork:
                 "v": LOCAL_VERSION,
                 "seq": len(chain.entries),
                 "payload": version.payload.hex(),
-                "ts": timestamp(int(self._clock() * 1e9)),
+                "ts": timestamp(round(self._clock() * 1e6) * 1000),
                 "prev": chain.prev,
             }
             fields["signature"] = self._key.sign(LOCAL_CONTEXT + canonical_json(fields)).hex()

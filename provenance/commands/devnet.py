@@ -12,6 +12,7 @@ from provenance.devnet.config import write_config
 from provenance.devnet.servers import silent
 from provenance.errors import ServerMissingError
 
+
 def install(arguments: argparse.Namespace) -> int:
     """Bring the programs; 3 where one is missing for good."""
     results = devnet.install(_root(arguments), _only(arguments), _progress(arguments))
@@ -84,5 +85,8 @@ def _print(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) 
     else:
         print_table(
             ("server", "program", "running", "url", "problem"),
-            [(s.name, s.kind, "yes" if s.running else "no", s.url or None, s.problem) for s in states],
+            [
+                (s.name, s.kind, "yes" if s.running else "no", s.url or None, s.problem)
+                for s in states
+            ],
         )

@@ -68,9 +68,7 @@ class SegmentHeader:
 
     def encode(self) -> bytes:
         """Magic, version and one frame."""
-        payload = _pack(
-            [self.run.bytes, self.producer, self.rank, self.world_size, self.first_seq]
-        )
+        payload = _pack([self.run.bytes, self.producer, self.rank, self.world_size, self.first_seq])
         return SEGMENT_MAGIC + bytes([SEGMENT_VERSION]) + frame(payload)
 
     @classmethod
@@ -109,9 +107,7 @@ class Event:
 
     def encode(self) -> bytes:
         """The msgpack payload, without its frame."""
-        return _pack(
-            [self.seq, self.kind.value, self.epoch, self.rank, self.ts_ns, self.fields]
-        )
+        return _pack([self.seq, self.kind.value, self.epoch, self.rank, self.ts_ns, self.fields])
 
     @classmethod
     def decode(cls, payload: bytes) -> Event:
@@ -248,9 +244,7 @@ def open_batch(data: bytes) -> Batch:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, BATCH_CONTEXT + body)
     except (InvalidSignature, ValueError) as error:
         raise BadSignatureError(f"batch signature does not fit key {public.hex()[:16]}") from error
-    run, producer, rank, first_seq, records = _array(
-        body, "batch", (bytes, bytes, int, int, list)
-    )
+    run, producer, rank, first_seq, records = _array(body, "batch", (bytes, bytes, int, int, list))
     _length(run, 16, "run")
     _length(producer, 16, "producer")
     if not 0 < len(records) <= MAX_BATCH_RECORDS:

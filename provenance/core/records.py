@@ -189,8 +189,7 @@ def _too_deep(text: str) -> bool:
         return False
     depth = 0
     for match in _BRACKET_OR_STRING.finditer(text):
-        token = match[0]
-        depth += (token in "[{") - (token in "]}")
+        depth += (match[0] in "[{") - (match[0] in "]}")
         if depth > MAX_JSON_DEPTH:
             return True
     return False

@@ -109,9 +109,7 @@ def digested(tx: LedgerTx, run: UUID) -> list[DigestedRecord]:
     return [DigestedRecord(Record.decode(s.data), s.digest) for s in tx.records(run)]
 
 
-def _seal(
-    tx: LedgerTx, run: UUID, mark: SealMark, policy: SealPolicy, now: float
-) -> LedgerEntry:
+def _seal(tx: LedgerTx, run: UUID, mark: SealMark, policy: SealPolicy, now: float) -> LedgerEntry:
     checkpoints = [e.epoch for e in tx.entries(run) if e.epoch is not None]
     tree = run_tree(digested(tx, run), mark.phase, mark.epoch, checkpoints)
     return append_root(tx, run, mark.phase, mark.epoch, tree.root, mark.anchor, policy, now)

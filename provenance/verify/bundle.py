@@ -31,7 +31,7 @@ from pathlib import Path
 
 from provenance.core.merkle_tree import MLProvenanceMerkleTree
 from provenance.core.run_proofs import RunProof
-from provenance.errors import InputError, IntegrityError
+from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.ports import Equivocation
 from provenance.verify.bundle_files import MANIFEST, SUMS, BundleFiles, sums
 from provenance.verify.bundle_readme import readme
@@ -43,7 +43,7 @@ from provenance.verify.evidence import (
     seal_label,
 )
 from provenance.verify.places import tree_at
-from provenance.verify.run_file import SAFE_PATH, VERSION, decode, dump, encode
+from provenance.verify.run_file import VERSION, decode, dump, encode
 
 # --- writing -----------------------------------------------------------------------------
 
@@ -96,9 +96,10 @@ def _files(evidence: RunEvidence) -> dict[str, bytes]:
     if evidence.vkey is not None:
         files["ledger.vkey"] = evidence.vkey.encode() + b"\n"
     files["README.txt"] = readme(evidence, proofs).encode()
-    for name in files:
-        if not SAFE_PATH.fullmatch(name):
-            raise InputError(f"bundle: {name[:80]!r} cannot be the name of a file in it")
+    try:
+        decode(files["run.json"])  # Names and numbers that a reader would refuse.
+    except FormatError as error:
+        raise InputError(f"bundle: {error}") from error
     files[MANIFEST] = dump(
         {
             "version": VERSION,

@@ -263,6 +263,17 @@ def test_a_reorg_cannot_make_a_store_run_out_of_gas(
     assert network.observe(version).root == root
 
 
+def test_gas_is_estimated_without_the_pool(chain: Anvil, opened: Open, contract: str) -> None:
+    """In the pool our own first version has stored the root, and storing it again is cheap."""
+    network = opened(contract_address=contract)
+    chain.automine(False)
+    calldata = store_call(new_root(), "")
+    alone = network._node.gas(str(network.sender), contract, calldata)
+    draft = sent_draft(network, data="0x" + calldata.hex())
+    network.broadcast(network.sign(draft, network.next_nonce()))
+    assert network._node.gas(str(network.sender), contract, calldata) == alone
+
+
 # --- the contract: the first write wins --------------------------------------------------
 
 

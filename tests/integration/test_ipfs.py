@@ -150,7 +150,7 @@ PINNED = (200, json.dumps({"Keys": {CID: {"Type": "recursive"}}}).encode())
         ("observe", {"pin/ls": (200, b'{"Keys": {"?": {}}}')}, LyingNodeError),
         ("observe", {"pin/ls": (500, b'{"Message": "busy"}')}, NetworkUnavailable),
         ("lookup", {"block/get": (200, b"other")}, LyingNodeError),
-        ("identity", {"version": (200, b"{}")}, LyingNodeError),
+        ("identity", {"version": (200, b"{}"), "id": (200, b"{}")}, LyingNodeError),
         ("identity", {"version": (403, b"forbidden")}, NetworkUnavailable),
     ],
 )

@@ -200,7 +200,12 @@ emitter.emit(Kind.METRICS, 1, {"x": 1})
 
 @pytest.mark.parametrize(
     ("ending", "reason"),
-    [("", "exit"), ("sys.exit(3)", "exit"), ("raise ValueError", "exit"), ("import os; os._exit(0)", None)],
+    [
+        ("", "exit"),
+        ("sys.exit(3)", "exit"),
+        ("raise ValueError", "exit"),
+        ("import os; os._exit(0)", None),
+    ],
 )
 def test_the_interpreters_exit_ends_the_producer(
     tmp_path: Path, run: UUID, ending: str, reason: str | None
@@ -289,7 +294,9 @@ def test_an_emit_from_a_signal_handler_inside_an_emit_waits_for_its_end(
     assert [e.fields.get("from") for e in events] == ["loop", "handler", None]
 
 
-def test_deferred_events_are_bounded(tmp_path: Path, run: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deferred_events_are_bounded(
+    tmp_path: Path, run: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
     emitter = Emitter(tmp_path, run)
     real = os.write
     nested = False

@@ -11,7 +11,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.runs import POLICY, RUN, Producer, complete_run
 
 from provenance.core import merkle
 from provenance.core.events import Event, SegmentHeader, record_of, sign_batch
@@ -22,6 +21,7 @@ from provenance.ledger.seal import seal_ready
 from provenance.ports import Delivery, LedgerStore
 from provenance.stores.memory import MemoryTransport
 from provenance.stores.sql import SqlStore
+from tests.runs import POLICY, RUN, Producer, complete_run
 
 NOW = 1_760_000_100.0
 
@@ -228,7 +228,9 @@ def test_a_hole_waits_for_grace_and_is_named(store: LedgerStore) -> None:
         assert entry.phase is Phase.AFTER
         run = tx.run(RUN)
         assert run is not None
-        assert run.incomplete == f"producer {producer.name.hex()[:8]}: events from seq 7 are missing"
+        assert (
+            run.incomplete == f"producer {producer.name.hex()[:8]}: events from seq 7 are missing"
+        )
 
 
 def two_ranks() -> tuple[Producer, Producer]:
@@ -278,7 +280,10 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
     first.finish()
     second.end()
     size = len(first.events)
-    take(store, [Delivery("f", first.batch(size - 3)), Delivery("s", second.batch(len(second.events) - 1))])
+    take(
+        store,
+        [Delivery("f", first.batch(size - 3)), Delivery("s", second.batch(len(second.events) - 1))],
+    )
     assert list(roots(store)) == ["before", "checkpoint1", "after"]
     from provenance.core.run_leaves import run_leaves, run_tree
     from provenance.ledger.seal import digested

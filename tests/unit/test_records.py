@@ -121,7 +121,9 @@ def test_any_flipped_bit_is_another_record_or_refused(bit: int) -> None:
 def test_large_floats_are_written_without_a_point_and_read_back() -> None:
     body = normalise({"loss": 1e17, "tiny": 5e-324, "huge": 1e300})
     assert isinstance(body, dict)
-    record = Record(RECORD.run, Kind.METRICS, 1, 0, RECORD.producer, 0, RECORD.ts, RECORD.salt, body)
+    record = Record(
+        RECORD.run, Kind.METRICS, 1, 0, RECORD.producer, 0, RECORD.ts, RECORD.salt, body
+    )
     data = record.encode()
     assert b'"huge":1e+300,"loss":100000000000000000,"tiny":5e-324' in data
     assert Record.decode(data).encode() == data

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from provenance.errors import ConfigError
-from provenance.settings import Settings, load
-from provenance.settings_file import is_loopback
+from provenance.settings import Settings, is_loopback, load
 
 DEV_KEY = "0x" + "ac" * 32
 ETHEREUM: dict[str, Any] = {"url": "http://127.0.0.1:8545"}
@@ -36,7 +35,9 @@ def test_shipped_configurations_load(name: str) -> None:
 
 
 def test_training_shape_keeps_the_hyperparameters() -> None:
-    settings = load({"epochs": 3, "batch_size": 8, "learning_rate": 0.1, "hash_algorithm": "sha256"})
+    settings = load(
+        {"epochs": 3, "batch_size": 8, "learning_rate": 0.1, "hash_algorithm": "sha256"}
+    )
     assert settings.hash_algorithm == "sha256"
     assert settings.training == {"epochs": 3, "batch_size": 8, "learning_rate": 0.1}
 

@@ -431,7 +431,7 @@ def test_lost_cursors_over_a_spool_whose_beginning_is_deleted(world: World) -> N
     with world.shipper() as shipper:
         shipper.run_once()
         world.database.drain()
-        assert shipper.run_once().deleted_segments > 2
+        assert shipper.run_once().deleted_segments >= 2
     (world.folder / CURSOR_FILE).unlink()
     emit(emitter, *range(30, 40))
     with world.shipper() as shipper:

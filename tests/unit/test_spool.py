@@ -310,9 +310,7 @@ def test_a_disk_full_at_rotation_keeps_the_old_segment(
     assert [e.epoch for e in events(tmp_path, run)] == list(range(n + 1))
 
 
-def test_a_full_disk_is_not_tried_at_every_event(
-    tmp_path: Path, run: UUID, disk: Disk
-) -> None:
+def test_a_full_disk_is_not_tried_at_every_event(tmp_path: Path, run: UUID, disk: Disk) -> None:
     (tmp_path / str(run)).mkdir()
     writer = SpoolWriter(tmp_path / str(run), run, PRODUCER, 0, 1, retry_s=60.0)
     disk.room = 0

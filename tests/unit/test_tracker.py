@@ -145,9 +145,7 @@ def test_checkpoints_are_asked_for_every_nth_epoch(tmp_path: Path) -> None:
     assert max(states) < seals[0].seq
 
 
-def test_ranks_share_a_run_by_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVENANCE_RUN_ID", "0192f0c1-2345-7abc-8def-0123456789ab")
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):

@@ -18,7 +18,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from provenance.errors import ConfigError, MissingExtraError
-from provenance.settings import (
+from provenance.settings.values import (
     NETWORKS,
     BitcoinSettings,
     BlockchainSettings,
@@ -34,7 +34,34 @@ _BITCOIN_NETWORKS = ("main", "test", "testnet4", "signet", "regtest")
 _BITCOIN_ALIASES = {"mainnet": "main", "testnet": "test"}
 _ALGORITHMS = ("blake3", "sha256", "sha512", "sha3-256", "blake2b")
 _TRAINING_KEYS = frozenset(
-    ["epochs", "batch_size", "learning_rate", "optimizer", "momentum", "weight_decay", "scheduler", "dropout", "seed", "model", "dataset", "loss", "hidden_units", "layers", "device", "precision", "name", "description", "training", "privacy", "validation_split", "early_stopping", "max_grad_norm", "noise_multiplier", "target_epsilon", "target_delta"]
+    [
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "optimizer",
+        "momentum",
+        "weight_decay",
+        "scheduler",
+        "dropout",
+        "seed",
+        "model",
+        "dataset",
+        "loss",
+        "hidden_units",
+        "layers",
+        "device",
+        "precision",
+        "name",
+        "description",
+        "training",
+        "privacy",
+        "validation_split",
+        "early_stopping",
+        "max_grad_norm",
+        "noise_multiplier",
+        "target_epsilon",
+        "target_delta",
+    ]
 )
 
 
@@ -118,11 +145,32 @@ class _Object:
     def done(self) -> None:
         extra = sorted(self.raw.keys() - self.known)
         if extra:
-            raise self.fail(extra[0], f"unknown key, expected one of {', '.join(sorted(self.known))}")
+            raise self.fail(
+                extra[0], f"unknown key, expected one of {', '.join(sorted(self.known))}"
+            )
 
 
-def load(config: Mapping[str, object] | str | Path | None, base: Path, *, secrets: bool) -> Settings:
-    """See :func:`provenance.settings.load`."""
+def load(
+    config: Mapping[str, object] | str | Path | None = None,
+    base_dir: str | Path = "artifacts",
+    *,
+    secrets: bool = True,
+) -> Settings:
+    """Read a configuration: a mapping, a JSON file, or None for the defaults.
+
+    Both shapes are read: ``{"blockchain": {...}}`` alone, and a training configuration
+    (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it. The environment
+    variables ``PROVENANCE_REDIS_URL`` and ``PROVENANCE_DATABASE_URL`` win over the file.
+
+    Args:
+        config: What to read.
+        base_dir: Where the spool, the SQLite database and the local anchors lie.
+        secrets: False leaves keys and passwords unread: a trainer needs none.
+
+    Raises:
+        ConfigError: Names the file and the key, what was found and what is expected.
+    """
+    base = Path(base_dir)
     source: str | None = None
     raw: object = {} if config is None else config
     if isinstance(config, str | Path):

@@ -1,4 +1,4 @@
-"""Settings: JSON configuration as frozen, validated values."""
+"""The values: frozen, typed, resolved."""
 
 from __future__ import annotations
 
@@ -121,28 +121,3 @@ class Settings:
     seal_grace_s: float = 60.0
     source: str | None = None
     """The file all this was read from."""
-
-
-def load(
-    config: Mapping[str, object] | str | Path | None = None,
-    base_dir: str | Path = "artifacts",
-    *,
-    secrets: bool = True,
-) -> Settings:
-    """Read a configuration: a mapping, a JSON file, or None for the defaults.
-
-    Both shapes are read: ``{"blockchain": {...}}`` alone, and a training configuration
-    (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it. The environment
-    variables ``PROVENANCE_REDIS_URL`` and ``PROVENANCE_DATABASE_URL`` win over the file.
-
-    Args:
-        config: What to read.
-        base_dir: Where the spool, the SQLite database and the local anchors lie.
-        secrets: False leaves keys and passwords unread: a trainer needs none.
-
-    Raises:
-        ConfigError: Names the file and the key, what was found and what is expected.
-    """
-    from provenance import settings_file  # the parser; it imports this module
-
-    return settings_file.load(config, Path(base_dir), secrets=secrets)

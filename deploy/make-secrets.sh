@@ -1,0 +1,33 @@
+#!/bin/sh
+# Makes the files that compose.yaml hands to its services; never overwrites one.
+#
+# The folder is 0700, the files 0444: compose binds them into the containers as they are,
+# whose users have other ids than you. On the host the folder keeps everybody else out.
+set -eu
+folder=${1:-$(dirname "$0")/secrets}
+umask 077
+mkdir -p "$folder"
+chmod 0700 "$folder"
+
+random() {
+    od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+put() { # NAME VALUE
+    if [ -e "$folder/$1" ]; then
+        echo "kept   $folder/$1"
+    else
+        printf '%s' "$2" >"$folder/$1"
+        chmod 0444 "$folder/$1"
+        echo "made   $folder/$1"
+    fi
+}
+
+put redis_url "redis://:$(random)@redis:6379/0"
+put postgres_password "$(random)"
+put database_url "postgresql://provenance:$(cat "$folder/postgres_password")@postgres:5432/provenance"
+put flower_basic_auth "provenance:$(random)"
+# Yours to fill in where the network is used; empty means none.
+for name in ethereum_private_key bitcoin_password ipfs_auth; do
+    put "$name" ""
+done

@@ -1,0 +1,30 @@
+"""Settings: JSON configuration as frozen, validated values."""
+
+from __future__ import annotations
+
+from provenance.settings.reading import is_loopback, load
+from provenance.settings.values import (
+    NETWORKS,
+    BitcoinSettings,
+    BlockchainSettings,
+    EthereumSettings,
+    IPFSSettings,
+    LocalSettings,
+    NetworkSettings,
+    RetrySettings,
+    Settings,
+)
+
+__all__ = [
+    "NETWORKS",
+    "BitcoinSettings",
+    "BlockchainSettings",
+    "EthereumSettings",
+    "IPFSSettings",
+    "LocalSettings",
+    "NetworkSettings",
+    "RetrySettings",
+    "Settings",
+    "is_loopback",
+    "load",
+]

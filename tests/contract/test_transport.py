@@ -1,0 +1,342 @@
+"""One suite for every EventTransport: in memory, fakeredis, a real Redis server."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import fakeredis
+import pytest
+import redis
+
+from provenance.core.events import sign_batch
+from provenance.emit.keys import create_run_keys
+from provenance.emit.run_id import new_run_id
+from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
+from provenance.ports import EventTransport
+from provenance.stores.memory import MemoryTransport
+from provenance.stores.redis_streams import RedisStreams
+
+RUN = new_run_id()
+FIRST, SECOND = bytes(range(16)), bytes(range(16, 32))
+
+
+class Bench:
+    """A transport, another client of the same server, and a way to empty the server."""
+
+    def __init__(
+        self, make: Callable[..., EventTransport], lose_everything: Callable[[], None]
+    ) -> None:
+        self.make, self.lose_everything = make, lose_everything
+        self.transport = make()
+
+
+def redis_bench(client: Any, **options: Any) -> Bench:
+    prefix = f"test-{secrets.token_hex(6)}:"
+
+    def make(**more: Any) -> EventTransport:
+        return RedisStreams("redis://x", key_prefix=prefix, client=client, **(options | more))
+
+    def lose() -> None:
+        for key in client.scan_iter(f"{prefix}*"):
+            client.delete(key)
+
+    return Bench(make, lose)
+
+
+@pytest.fixture(params=["memory", "fakeredis", "redis", "redis-3-shards"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param == "memory":
+        one = MemoryTransport()
+        yield Bench(lambda: one, one.lose_everything)
+        return
+    if request.param == "fakeredis":
+        client: Any = fakeredis.FakeRedis()
+    else:
+        client = redis.Redis.from_url(request.getfixturevalue("redis_url"), protocol=2)
+    shards = 3 if request.param.endswith("shards") else 1
+    made = redis_bench(client, shards=shards)
+    yield made
+    made.lose_everything()
+    client.close()
+
+
+def payloads(*numbers: int) -> list[bytes]:
+    return [b"payload %d" % n for n in numbers]
+
+
+def read_all(transport: EventTransport, consumer: str = "a") -> list[bytes]:
+    found = []
+    while deliveries := transport.read(consumer, 3):
+        assert len(deliveries) <= 3
+        found += [d.payload for d in deliveries]
+    return found
+
+
+def test_entries_arrive_once_and_in_order(bench: Bench) -> None:
+    bench.transport.append(payloads(0, 1))
+    bench.transport.append(payloads(2, 3, 4))
+    assert read_all(bench.transport) == payloads(0, 1, 2, 3, 4)
+    assert read_all(bench.transport) == []
+
+
+def test_reading_an_empty_transport_does_not_block(bench: Bench) -> None:
+    assert bench.transport.read("a", 10) == []
+    assert bench.transport.claim_stale("a", 0.0, 10) == []
+    assert bench.transport.backlog() == 0
+    bench.transport.ping()
+
+
+def test_two_consumers_share_the_entries(bench: Bench) -> None:
+    bench.transport.append(payloads(*range(4)))
+    other = bench.make()
+    first, second = bench.transport.read("a", 2), other.read("b", 2)
+    assert [d.payload for d in first + second] == payloads(*range(4))
+
+
+def test_acknowledged_entries_are_gone_others_stay(bench: Bench) -> None:
+    bench.transport.append(payloads(0, 1, 2))
+    deliveries = bench.transport.read("a", 3)
+    bench.transport.ack([d.id for d in deliveries[:2]])
+    assert bench.transport.backlog() == 1
+    bench.transport.ack([d.id for d in deliveries[:2]])
+    bench.transport.ack([])
+    (left,) = bench.transport.claim_stale("b", 0.0, 10)
+    assert left == deliveries[2]
+
+
+def test_stale_entries_are_taken_over_fresh_ones_not(bench: Bench) -> None:
+    bench.transport.append(payloads(*range(7)))
+    given = bench.transport.read("dead", 7)
+    assert bench.transport.claim_stale("b", 3600.0, 10) == []
+    taken = bench.transport.claim_stale("b", 0.0, 5)
+    assert len(taken) == 5
+    assert {d.id for d in taken} <= {d.id for d in given}
+    assert {d.payload for d in bench.transport.claim_stale("c", 0.0, 50)} == set(
+        payloads(*range(7))
+    )
+
+
+def test_what_nobody_was_given_is_not_stale(bench: Bench) -> None:
+    bench.transport.append(payloads(1))
+    assert bench.transport.claim_stale("b", 0.0, 10) == []
+
+
+def test_large_payloads_of_any_bytes(bench: Bench) -> None:
+    large = secrets.token_bytes(2_000_000)
+    bench.transport.append([large, b"\0\r\n$"])
+    assert sorted(read_all(bench.transport)) == sorted([large, b"\0\r\n$"])
+
+
+def test_generation_begins_with_the_first_append_and_stays(bench: Bench) -> None:
+    assert bench.transport.generation() is None
+    bench.transport.append([])
+    first = bench.transport.generation()
+    assert first
+    bench.transport.append(payloads(1))
+    assert bench.transport.generation() == first
+    assert bench.make().generation() == first
+    assert bench.transport.backlog() == 1
+
+
+def test_a_server_that_lost_its_data_has_another_generation_and_works(bench: Bench) -> None:
+    bench.transport.append(payloads(1))
+    before = bench.transport.generation()
+    (lost,) = bench.transport.read("a", 1)
+    bench.lose_everything()
+    assert bench.transport.generation() is None
+    assert bench.transport.claim_stale("a", 0.0, 10) == []
+    bench.transport.append(payloads(2))
+    assert bench.transport.generation() not in (None, before)
+    bench.transport.ack([lost.id])
+    assert read_all(bench.transport) == payloads(2)
+
+
+def test_acknowledged_counts_only_rise(bench: Bench) -> None:
+    assert bench.transport.acknowledged(RUN) == {}
+    bench.transport.publish_acknowledged(RUN, {FIRST: 5, SECOND: 0})
+    bench.transport.publish_acknowledged(RUN, {FIRST: 3, SECOND: 2**52})
+    bench.transport.publish_acknowledged(RUN, {})
+    assert bench.make().acknowledged(RUN) == {FIRST: 5, SECOND: 2**52}
+    assert bench.transport.acknowledged(UUID(int=1)) == {}
+
+
+# --- Redis alone -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streams(redis_url: str) -> Iterator[RedisStreams]:
+    client = redis.Redis.from_url(redis_url, protocol=2)
+    prefix = f"test-{secrets.token_hex(6)}:"
+    yield RedisStreams(redis_url, key_prefix=prefix, shards=4)
+    for key in client.scan_iter(f"{prefix}*"):
+        client.delete(key)
+    client.close()
+
+
+def test_one_run_stays_in_one_shard(streams: RedisStreams, tmp_path: Any) -> None:
+    used = set()
+    for number in range(24):
+        run = new_run_id()
+        keys = create_run_keys(tmp_path / str(number), run)
+        batches = [
+            sign_batch(run, FIRST, 0, seq, [b"%d" % seq], keys.private_key) for seq in range(5)
+        ]
+        streams.append(batches)
+        shards = {d.id.partition("/")[0] for d in streams.read("a", 50)}
+        assert len(shards) == 1
+        used |= shards
+    assert len(used) > 1
+
+
+def test_no_shard_starves(streams: RedisStreams) -> None:
+    many = [bytes(69) + secrets.token_bytes(32) for _ in range(64)]
+    streams.append(many)
+    shards = {streams.read("a", 1)[0].id.partition("/")[0] for _ in range(4)}
+    assert len(shards) == 4
+
+
+def test_the_acknowledged_counts_expire(streams: RedisStreams, redis_url: str) -> None:
+    streams.publish_acknowledged(RUN, {FIRST: 1})
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        assert 0 < client.ttl(streams._acked(RUN)) <= 30 * 86400
+
+
+def test_strangers_in_our_keys_are_ignored(streams: RedisStreams, redis_url: str) -> None:
+    streams.append(payloads(1))
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        client.xadd(streams._stream_of(b""), {"other": "x"})
+        client.zadd(streams._acked(RUN), {"not hex": 3, "ab" * 16: 4})
+    assert streams.acknowledged(RUN) == {bytes([0xAB]) * 16: 4}
+    assert read_all(streams) == payloads(1)
+
+
+def test_eviction_policy_is_told(streams: RedisStreams) -> None:
+    assert streams.eviction_policy() == "noeviction"
+
+
+def hidden(*_: object, **__: object) -> None:
+    raise redis.ResponseError("unknown command 'CONFIG'")
+
+
+def test_eviction_policy_of_a_server_that_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = fakeredis.FakeRedis()
+    monkeypatch.setattr(client, "config_get", hidden)
+    assert RedisStreams("redis://x", client=client).eviction_policy() is None
+
+
+SECRET = "hunter2-pass"
+CALLS: list[Callable[[EventTransport], object]] = [
+    lambda t: t.append([b"x"]),
+    lambda t: t.read("a", 1),
+    lambda t: t.claim_stale("a", 0.0, 1),
+    lambda t: t.ack(["0/1-1"]),
+    lambda t: t.backlog(),
+    lambda t: t.acknowledged(RUN),
+    lambda t: t.publish_acknowledged(RUN, {FIRST: 1}),
+    lambda t: t.generation(),
+    lambda t: t.ping(),
+]
+ERRORS: list[tuple[Exception, type[ProvenanceError]]] = [
+    (redis.ConnectionError(f"no: {SECRET[:3]}"), TransportUnavailable),
+    (redis.TimeoutError("timeout"), TransportUnavailable),
+    (redis.BusyLoadingError("LOADING"), TransportUnavailable),
+    (redis.ReadOnlyError("READONLY"), TransportUnavailable),
+    (redis.OutOfMemoryError("OOM command not allowed"), TransportUnavailable),
+    (redis.ResponseError("OOM command not allowed"), TransportUnavailable),
+    (redis.ResponseError("MISCONF"), TransportUnavailable),
+    (redis.exceptions.ClusterDownError("CLUSTERDOWN"), TransportUnavailable),
+    (redis.exceptions.InvalidResponse("?"), TransportUnavailable),
+    (ConnectionResetError(104, "Connection reset by peer"), TransportUnavailable),
+    (redis.AuthenticationError("WRONGPASS"), ConfigError),
+    (redis.exceptions.NoPermissionError("NOPERM"), ConfigError),
+    (redis.exceptions.AuthenticationWrongNumberOfArgsError("wrong"), ConfigError),
+    (redis.ResponseError("NOAUTH Authentication required."), ConfigError),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), ERRORS, ids=lambda v: str(v)[:40])
+def test_no_error_of_the_library_passes(
+    error: Exception, expected: type[ProvenanceError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = fakeredis.FakeRedis()
+    transport = RedisStreams(f"redis://:{SECRET}@h:1/2", client=client)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(client, "execute_command", refuse)
+    monkeypatch.setattr(redis.client.Pipeline, "execute", refuse)
+    for call in CALLS:
+        with pytest.raises(expected) as caught:
+            call(transport)
+        assert SECRET not in str(caught.value)
+        assert "h:1/2" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_dead_server_is_unavailable_and_retried_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts = []
+    real = redis.connection.Connection._connect
+
+    def connect(self: Any) -> Any:
+        attempts.append(1)
+        return real(self)
+
+    monkeypatch.setattr(redis.connection.Connection, "_connect", connect)
+    transport = RedisStreams(f"redis://:{SECRET}@127.0.0.1:1/0", timeout_s=0.5)
+    for call in CALLS:
+        attempts.clear()
+        with pytest.raises(TransportUnavailable, match=r"127\.0\.0\.1:1"):
+            call(transport)
+        assert len(attempts) == 1
+    transport.close()
+
+
+@pytest.mark.parametrize("url", [f"http://:{SECRET}@h", f"redis://:{SECRET}@h:port", "nonsense"])
+def test_a_malformed_url_is_a_config_error_without_the_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RedisStreams(url)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_no_shards_is_a_config_error() -> None:
+    with pytest.raises(ConfigError):
+        RedisStreams("redis://h", shards=0)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"redis://user:{SECRET}@host/3", "host:6379/3"),
+        (f"rediss://:{SECRET}@[::1]:7000/0", "::1:7000/0"),
+        ("unix:///run/redis.sock", "/run/redis.sock"),
+        ("redis://h:99999999/", "redis"),
+    ],
+)
+def test_repr_shows_the_place_only(url: str, shown: str) -> None:
+    assert repr(RedisStreams(url, client=fakeredis.FakeRedis())) == f"RedisStreams({shown})"
+
+
+def test_a_memory_transport_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = MemoryTransport()
+    transport.unavailable = True
+    for call in CALLS:
+        with pytest.raises(TransportUnavailable):
+            call(transport)
+
+
+@pytest.mark.parametrize("answer", [[b"0-0", []], [b"0-0", [], [b"1-1"]]])
+def test_xautoclaim_with_two_or_three_items(
+    answer: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = fakeredis.FakeRedis()
+    transport = RedisStreams("redis://x", client=client)
+    entries = [(b"5-1", {b"b": b"payload"}), (None, None)]
+    monkeypatch.setattr(client, "xautoclaim", lambda *_: [answer[0], entries, *answer[2:]])
+    assert [d.payload for d in transport.claim_stale("a", 0.0, 5)] == [b"payload"]
