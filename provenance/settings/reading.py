@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -61,6 +62,7 @@ _TRAINING_KEYS = frozenset(
         "noise_multiplier",
         "target_epsilon",
         "target_delta",
+        "parent_model",
     ]
 )
 
@@ -311,10 +313,13 @@ def _open_keystore(o: _Object, path: Path, password_env: str) -> str:
     password = os.environ.get(password_env)
     if password is None:
         raise o.fail("keystore_password_env", f"the environment has no {password_env}")
+    limit = sys.getrecursionlimit()
     try:
         from eth_account import Account
     except ImportError as error:
         raise MissingExtraError("eth_account", "ethereum") from error
+    finally:
+        sys.setrecursionlimit(limit)  # its py_ecc raises it past what the C stack holds
     try:
         return str(Account.decrypt(text, password).hex())
     except (ValueError, KeyError, TypeError) as error:

@@ -22,7 +22,7 @@ class RetrySettings:
 class EthereumSettings:
     """One Ethereum network. ``private_key`` is never shown by repr."""
 
-    url: str
+    url: str = field(repr=False)
     chain_id: int | None = None
     """Expected chain id; None takes what the node says at first contact."""
     contract_address: str | None = None
@@ -45,7 +45,7 @@ class EthereumSettings:
 class BitcoinSettings:
     """One bitcoind. ``password`` is never shown by repr."""
 
-    url: str
+    url: str = field(repr=False)
     network: str = "regtest"
     """``main``, ``test``, ``testnet4``, ``signet`` or ``regtest``; checked against the node."""
     user: str | None = None
@@ -63,7 +63,7 @@ class BitcoinSettings:
 class IPFSSettings:
     """One IPFS daemon's HTTP RPC (base URL, without ``/api/v0``)."""
 
-    url: str
+    url: str = field(repr=False)
     pin: bool = True
     timeout_s: float = 30.0
     retry: RetrySettings = RetrySettings()

@@ -350,5 +350,5 @@ def test_a_foreign_draft_is_not_signed_as_something_else(regtest: Regtest) -> No
         network.sign(Draft("bitcoin", payload(), draft.fields), None)
     with pytest.raises(RejectedError, match="no signed transaction"):
         network.sign(Draft("bitcoin", draft.payload, {}), None)
-    with pytest.raises(RejectedError, match="what it replaces|version it replaces"):
+    with pytest.raises(RejectedError, match="what it replaces"):
         network.draft(payload(), network.sign(draft, None))

@@ -335,9 +335,9 @@ def test_a_head_signed_by_another_key_is_found(world: World) -> None:
     root = evidence.entries[0].root
     forged = HeadNote(1, sign_head(Head(ORIGIN, 1, root), stranger))
     report = world.verify(replace(evidence, heads=(forged, evidence.heads[1])))
-    assert {(f.check, f.subject) for f in report.findings} >= {(5, "head 1"), (6, "before")} - {
-        (6, "before")
-    }
+    (finding,) = [f for f in report.findings if f.check == 5]
+    assert finding.subject == "head 1"
+    assert "does not verify" in finding.problem or "no signature by" in finding.problem
 
 
 def test_another_key_than_expected_is_found(world: World) -> None:
@@ -457,7 +457,6 @@ def test_bitcoin_evidence_is_recomputed() -> None:
     transaction = (2).to_bytes(4, "little") + b"\x01" + source + b"\x01" + output + bytes(4)
     txid = hashlib.sha256(hashlib.sha256(transaction).digest()).digest()
     for nonce in range(2**16):
-        header = bytes(36) + txid + bytes(4) + (0x207FFFFF).to_bytes(4, "little")
         header = bytes(4) + bytes(32) + txid + bytes(4) + (0x207FFFFF).to_bytes(4, "little")
         header += nonce.to_bytes(4, "little")
         block = hashlib.sha256(hashlib.sha256(header).digest()).digest()
