@@ -11,6 +11,8 @@ from provenance.settings import BitcoinSettings
 NEVER_PAID = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"
 """A valid regtest address nobody has the key of, to mine to without moving a wallet."""
 
+_RICH: dict[str, BitcoinSettings] = {}
+
 
 class Regtest:
     def __init__(self, settings: BitcoinSettings) -> None:
@@ -30,6 +32,20 @@ class Regtest:
         if coins:
             self.mine()
         return settings
+
+    def rich_wallet(self) -> BitcoinSettings:
+        """A wallet with many coins that the tests of a session share; no coin is locked."""
+        if self.settings.url not in _RICH:
+            made = self.wallet("0.02")
+            owner = BitcoinRpc(made)
+            outputs: dict[str, Value] = {}
+            for _ in range(120):
+                outputs[str(owner.call("getnewaddress", "", "bech32", wallet=True))] = "0.02"
+            self.bank.call("sendmany", "", outputs, wallet=True)
+            self.mine()
+            _RICH[self.settings.url] = made
+        BitcoinRpc(_RICH[self.settings.url]).call("lockunspent", True, wallet=True)
+        return _RICH[self.settings.url]
 
     def mine(self, blocks: int = 1) -> list[str]:
         mined = self.rpc.call("generatetoaddress", blocks, NEVER_PAID)

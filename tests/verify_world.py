@@ -89,17 +89,17 @@ class World:
     def anchor(self, blocks: int = 4) -> None:
         """Publish what is due, mine, and confirm until it is final."""
         for network in self.networks.values():
-            arguments = (network, lambda: self.now, 60.0, RetrySettings(), lambda: 0.0)
-            node, clock, lease, retry, rng = arguments
-            publish(self.store, node, clock, f"p{next(self.owners)}", lease, retry, rng)
-            for _ in range(blocks):
+            publish(self.store, network, *self._courier())
+            for _ in range(blocks if isinstance(network, MemoryNetwork) else 0):
                 network.chain.mine(time=self.now)
             for _ in range(3):
                 self.now += 1000.0
-                confirm(
-                    self.store, node, clock, f"c{next(self.owners)}", lease, retry, rng,
-                    poll_s=1.0, fee_bump_after_s=600.0,
-                )  # fmt: skip
+                confirm(self.store, network, *self._courier(), poll_s=1.0, fee_bump_after_s=600.0)
+
+    def _courier(self) -> tuple[Any, ...]:
+        """Clock, owner, lease, backoff and chance."""
+        owner = f"owner-{next(self.owners)}"
+        return (lambda: self.now, owner, 60.0, RetrySettings(), lambda: 0.0)
 
     def evidence(self, run: UUID = RUN) -> RunEvidence:
         return from_store(self.store, run, SIGNER.verifier)

@@ -63,7 +63,7 @@ def bitcoin(request: pytest.FixtureRequest) -> World:
 
     shared: BitcoinSettings = request.getfixturevalue("bitcoin_settings")
     regtest = Regtest(shared)
-    settings = regtest.wallet("0.5", "0.5", "0.5")
+    settings = regtest.rich_wallet()
     return World(
         BitcoinInterface(settings),
         regtest.mine,

@@ -73,7 +73,7 @@ def lying(settings: BitcoinSettings, regtest: Regtest) -> Iterator[Liar]:
 @pytest.fixture
 def liar(bitcoin_settings: BitcoinSettings) -> Iterator[Liar]:
     regtest = Regtest(bitcoin_settings)
-    with lying(regtest.wallet("0.5", "0.5"), regtest) as made:
+    with lying(regtest.rich_wallet(), regtest) as made:
         yield made
 
 
@@ -123,7 +123,7 @@ def test_a_syncing_node_is_not_ready_but_a_quiet_regtest_is(
         with pytest.raises(NetworkUnavailable, match="still syncing, at block 7"):
             BitcoinInterface(settings).identity()
     regtest = Regtest(bitcoin_settings)
-    with lying(regtest.wallet("0.1"), regtest) as liar:
+    with lying(regtest.rich_wallet(), regtest) as liar:
         liar.lies["getblockchaininfo"] = put(initialblockdownload=True)
         assert liar.network.identity().fields["chain"] == "regtest"
 

@@ -17,8 +17,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from provenance.anchor.courier import MAX_LOOK_S
 from provenance.anchor.gate import Pause, kind_of
-from provenance.anchor.outbox import ON_CHAIN
+from provenance.anchor.outbox import ACTIVE, ON_CHAIN
 from provenance.errors import InsufficientFundsError, NetworkUnavailable
 from provenance.ports import AnchorState, VersionRow
 from provenance.stores.memory_network import MemoryChain, MemoryNetwork, MemoryTransaction
@@ -45,7 +46,10 @@ class Anchoring(RuleBasedStateMachine):
 
     # --- work, and what can happen in the middle of it ------------------------------------
 
-    def work(self, which: str, node: MemoryNetwork, on_call: Callable[[str, str], None]) -> None:
+    def work(
+        self, which: str, node: MemoryNetwork, seconds: float, on_call: Callable[[str, str], None]
+    ) -> None:
+        self.world.now += seconds
         node.on_call = on_call
         try:
             getattr(self.world, which)(node)
@@ -54,18 +58,34 @@ class Anchoring(RuleBasedStateMachine):
         finally:
             node.on_call = None
 
+    def tick(self, seconds: float = 61.0, node: int = 0) -> None:
+        self.world.now += seconds
+        self.world.publish(self.nodes[node])
+        self.world.confirm(self.nodes[node])
+
     work_of = st.sampled_from(["publish", "confirm"])
+    seconds_of = st.sampled_from([0.0, 6.0, 61.0, 61.0, 130.0, 700.0])
 
-    @rule(entries=st.integers(1, 3))
-    def head(self, entries: int) -> None:
+    @rule(seconds=seconds_of, node=st.integers(0, 1), blocks=st.integers(0, 2))
+    def undisturbed(self, seconds: float, node: int, blocks: int) -> None:
+        self.tick(seconds, node)
+        self.world.chain.mine(blocks)
+
+    @rule(entries=st.integers(1, 3), seconds=seconds_of)
+    def head(self, entries: int, seconds: float) -> None:
         self.world.head(entries)
+        self.tick(seconds)
 
-    @rule(which=work_of, node=st.integers(0, 1))
-    def undisturbed(self, which: str, node: int) -> None:
-        getattr(self.world, which)(self.nodes[node])
-
-    @rule(which=work_of, node=st.integers(0, 1), step=st.integers(0, 12))
-    def killed(self, which: str, node: int, step: int) -> None:
+    @rule(
+        which=work_of,
+        node=st.integers(0, 1),
+        step=st.integers(0, 12),
+        seconds=seconds_of,
+        head=st.booleans(),
+    )
+    def killed(self, which: str, node: int, step: int, seconds: float, head: bool) -> None:
+        if head:
+            self.world.head()
         left = step
 
         def die(_method: str, _when: str) -> None:
@@ -74,10 +94,25 @@ class Anchoring(RuleBasedStateMachine):
             if left < 0:
                 raise Died
 
-        self.work(which, self.nodes[node], die)
+        self.work(which, self.nodes[node], seconds, die)
 
-    @rule(which=work_of, other=work_of, step=st.integers(0, 9), expire=st.booleans())
-    def interleaved(self, which: str, other: str, step: int, expire: bool) -> None:
+    @rule(
+        which=work_of,
+        other=work_of,
+        step=st.integers(0, 9),
+        seconds=seconds_of,
+        expire=st.booleans(),
+        heads=st.sampled_from([(False, False), (True, False), (True, True)]),
+    )
+    def interleaved(
+        self,
+        which: str,
+        other: str,
+        step: int,
+        seconds: float,
+        expire: bool,
+        heads: tuple[bool, bool],
+    ) -> None:
         left = step
 
         def meanwhile(method: str, _when: str) -> None:
@@ -87,12 +122,16 @@ class Anchoring(RuleBasedStateMachine):
                 self.nodes[0].on_call = None
                 if expire:
                     self.world.now += 31
+                if heads[1]:
+                    self.world.head()
                 getattr(self.world, other)(self.nodes[1])
 
-        self.work(which, self.nodes[0], meanwhile)
+        if heads[0]:
+            self.world.head()
+        self.work(which, self.nodes[0], seconds, meanwhile)
 
-    @rule(which=work_of, step=st.integers(0, 9), blocks=st.integers(1, 3))
-    def mined_meanwhile(self, which: str, step: int, blocks: int) -> None:
+    @rule(which=work_of, step=st.integers(0, 9), seconds=seconds_of, blocks=st.integers(1, 3))
+    def mined_meanwhile(self, which: str, step: int, seconds: float, blocks: int) -> None:
         left = step
 
         def mine(_method: str, _when: str) -> None:
@@ -102,30 +141,31 @@ class Anchoring(RuleBasedStateMachine):
                 self.nodes[0].on_call = None
                 self.world.chain.mine(blocks)
 
-        self.work(which, self.nodes[0], mine)
+        self.work(which, self.nodes[0], seconds, mine)
 
-    @rule(root=st.binary(min_size=32, max_size=32))
-    def lied_to(self, root: bytes) -> None:
+    @rule(root=st.binary(min_size=32, max_size=32), seconds=seconds_of)
+    def lied_to(self, root: bytes, seconds: float) -> None:
+        self.world.chain.mine()
         self.nodes[1].lie(root=root)
+        self.world.now += seconds
         self.world.confirm(self.nodes[1])
         self.nodes[1].lie()
 
-    @rule(node=st.integers(0, 1), which=work_of)
-    def on_the_wrong_chain(self, node: int, which: str) -> None:
+    @rule(node=st.integers(0, 1), which=work_of, seconds=seconds_of)
+    def on_the_wrong_chain(self, node: int, which: str, seconds: float) -> None:
         if self.world.network() is not None:
+            self.world.now += seconds
             self.nodes[node].lie(chain_id="5", place="unknown")
             getattr(self.world, which)(self.nodes[node])
             self.nodes[node].lie()
 
     # --- the world ------------------------------------------------------------------------
 
-    @rule(blocks=st.integers(1, 3))
-    def mine(self, blocks: int) -> None:
-        self.world.chain.mine(blocks)
-
-    @rule(depth=st.integers(1, 2), keep=st.booleans())
-    def reorg(self, depth: int, keep: bool) -> None:
+    @rule(depth=st.integers(1, 2), keep=st.booleans(), look=st.booleans())
+    def reorg(self, depth: int, keep: bool, look: bool) -> None:
         self.world.chain.reorg(depth, keep=keep)
+        if look:
+            self.tick()
 
     def replayable(self) -> list[MemoryTransaction]:
         chain = self.world.chain
@@ -141,14 +181,17 @@ class Anchoring(RuleBasedStateMachine):
     def any_version_is_mined(self, data: st.DataObject) -> None:
         chosen = data.draw(st.sampled_from(sorted(self.replayable(), key=lambda t: t.id)))
         self.world.chain.reorg(0, instead=[chosen.id])
+        self.tick()
 
     @rule()
     def forget_mempool(self) -> None:
         self.world.chain.forget_mempool()
 
-    @rule(fee=st.sampled_from([1, 10, 11, 40, 99, 300]))
+    @rule(fee=st.sampled_from([1, 10, 40, 99, 300]))
     def fees(self, fee: int) -> None:
+        """The level changes, and what waits is stuck for long enough to be bumped."""
         self.world.chain.fee = fee
+        self.tick(700.0)
 
     @rule(node=st.integers(0, 1), method=st.sampled_from(CALLS), lost=st.booleans())
     def outage(self, node: int, method: str, lost: bool) -> None:
@@ -156,18 +199,22 @@ class Anchoring(RuleBasedStateMachine):
             self.nodes[node].lose_answer_next(method)
         else:
             self.nodes[node].fail_next(method, NetworkUnavailable("refused"))
+        self.tick(node=node)
 
     @rule(method=st.sampled_from(["draft", "broadcast"]))
     def broke(self, method: str) -> None:
         self.nodes[0].fail_next(method, InsufficientFundsError("balance too low"))
+        self.tick()
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, 31.0, 120.0, 700.0]))
-    def time(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([-3600.0, 3600.0]), node=st.integers(0, 1))
+    def clock_jump(self, seconds: float, node: int) -> None:
+        """After a jump either way a pass leaves no row further away than the longest wait."""
         self.world.now += seconds
-
-    @rule(seconds=st.sampled_from([-3600.0, 3600.0]))
-    def clock_jump(self, seconds: float) -> None:
-        self.world.now += seconds
+        self.tick(0.0, node)
+        for row in self.world.rows():
+            if row.state in ACTIVE:
+                assert row.next_attempt_at <= self.world.now + 2 * MAX_LOOK_S
+                assert (row.lease_until or 0) <= self.world.now + 2 * MAX_LOOK_S
 
     # --- promises -------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from provenance.verify.evidence import RunEvidence
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.run_file import Fields, decode, dump
 from provenance.verify.verifier import verify
-from tests.verify_world import RUN, SIGNER, World, before, ending, finished, flip_metric, metrics
+from tests.verify_world import RUN, SIGNER, World, before, ending, flip_metric, metrics
 
 RECORD = "records/training/epoch/3/metrics/0.json"
 
@@ -345,7 +345,8 @@ def test_files_nobody_knows_are_named(bundle: Path, listed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ledger.vkey", "README.txt", "heads/1.note", "receipts/before-bitcoin.json", "SHA256SUMS"]
+    "name",
+    ["ledger.vkey", "README.txt", "heads/1.note", "receipts/before-bitcoin.json", "SHA256SUMS"],
 )
 def test_missing_files_are_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
@@ -440,7 +441,11 @@ def test_limits_hold(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [
-        (lambda text: text.replace(b'"version": 1', b'"version": 2'), UnknownVersionError, "version '?2'?"),
+        (
+            lambda text: text.replace(b'"version": 1', b'"version": 2'),
+            UnknownVersionError,
+            "version '?2'?",
+        ),
         (lambda text: text[:-20], FormatError, "is not JSON"),
         (lambda text: b"[]\n", FormatError, "is a JSON list"),
         (lambda text: text + b" ", FormatError, "as this program writes it"),

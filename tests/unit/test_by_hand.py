@@ -20,7 +20,9 @@ from provenance.verify.by_hand import (
 from tests.verify_world import finished
 
 UNHEXES = [UNHEX_PYTHON, *([UNHEX] if shutil.which("xxd") else [])]
-HASHES = [tool for tool in ("sha256sum", "openssl dgst -sha256 -r") if shutil.which(tool.split()[0])]
+HASHES = [
+    tool for tool in ("sha256sum", "openssl dgst -sha256 -r") if shutil.which(tool.split()[0])
+]
 
 
 @pytest.fixture(scope="module")

@@ -446,7 +446,9 @@ def test_ipfs_evidence_must_be_the_cid_of_the_payload() -> None:
     anchor = AnchorProof("ipfs", "final", cid, payload, None, None, 1, None, 0.0)
     check_evidence(anchor, {"type": "ipfs"})
     with pytest.raises(ProofError, match="not the CID of the payload"):
-        check_evidence(replace(anchor, payload=anchor_payload(bytes(31) + b"\x01")), {"type": "ipfs"})
+        check_evidence(
+            replace(anchor, payload=anchor_payload(bytes(31) + b"\x01")), {"type": "ipfs"}
+        )
 
 
 def test_bitcoin_evidence_is_recomputed() -> None:
