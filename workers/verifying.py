@@ -1,4 +1,4 @@
-"""The verifying worker's task: check a run again and write its report."""
+"""The verifying worker's task: check a run again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.telemetry import log
 
 @app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]
 def verify(run: str) -> None:
-    """Verify a run on every configured network and write ``reports/<run>/``."""
+    """Verify a run on every configured network and log the outcome."""
     try:
         report = wiring.verify_run(settings(), run)
     except UnavailableError as error:

@@ -165,18 +165,15 @@ class SpoolWriter:
 
     def _write(self, data: bytes) -> bool:
         """One frame: True where the kernel has it, False where there is no room for it."""
-        # A short write does not tell why; a second try does. Where it is not the disk that
-        # is full (a limit on file size, a bad sector), a third goes into a new segment.
-        for _ in range(3):
-            outcome = self._try(data)
-            if outcome is not None:
-                return outcome
-        return False
+        written = self._try(data)
+        # Not the disk is full but this file (a limit on its size, a bad sector): the next.
+        if not written and self._fd < 0:
+            written = self._try(data)
+        return written
 
-    def _try(self, data: bytes) -> bool | None:
-        """One write(2); None where another try makes sense.
-
-        The order of statements lets :meth:`_reconcile` mend an interruption anywhere.
+    def _try(self, data: bytes) -> bool:
+        """write(2), once; a short one is followed by another, which completes it or says why
+        not. The order of statements lets :meth:`_reconcile` mend an interruption anywhere.
         """
         full = self._offset + len(data) > self._limit and self._offset > self._start
         if (self._fd < 0 or full) and not self._rotate():
@@ -184,18 +181,15 @@ class SpoolWriter:
         self._in_doubt = True
         try:
             written = os.write(self._fd, data)
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
         except OSError as error:
-            self._in_doubt = False
-            self._failed(error)
-            if error.errno in _NO_SPACE:
-                return False
-            self._close_segment(self._fd)
-            self._fd = -1
-            return None
-        if written != len(data):
             self._reconcile()
-            self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-            return None
+            self._failed(error)
+            if error.errno not in _NO_SPACE:
+                self._close_segment(self._fd)
+                self._fd = -1
+            return False
         self._offset += written
         self.next_seq += 1
         self._in_doubt = False

@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from provenance.core.events import Batch, open_batch
-from provenance.core.records import Kind, Phase, Record, record_digest
+from provenance.core.records import (
+    MAX_SAFE_INTEGER,
+    Kind,
+    Phase,
+    Record,
+    record_digest,
+)
 from provenance.core.run_leaves import BEFORE_KINDS
 from provenance.errors import BadSignatureError, FormatError
 from provenance.ledger.seal import SealPolicy, seal_ready
@@ -217,6 +223,8 @@ def _misplaced(record: Record, batch: Batch, seq: int, run: RunRow) -> str | Non
         return f"names rank {record.rank}, its batch rank {batch.rank}"
     if record.kind.is_epoch and record.epoch is None:
         return "has no epoch"
+    if record.epoch is not None and not 0 <= record.epoch <= MAX_SAFE_INTEGER:
+        return f"has epoch {record.epoch}, expected 0 to 2**53 - 1"
     if record.kind is Kind.CONFIG and record.body.get("public_key") != run.public_key.hex():
         return "states another public key than the one that signed it"
     return None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from provenance.core.records import Json
-from provenance.verify.checks import CHECKS, Check, Status
+from provenance.verify.checks import Check, Status
 from provenance.verify.evidence import RunEvidence
 
 Outcome = Literal["verified", "failed", "unchecked"]
@@ -229,8 +229,3 @@ class VerificationReport:
             ],
             "tree": self.tree,
         }
-
-
-def check(number: int) -> Check:
-    """A check by its number."""
-    return CHECKS[number - 1]

@@ -13,6 +13,7 @@ import pytest
 
 from provenance.chains.bitcoin import BitcoinInterface
 from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError, Value
+from provenance.core.bitcoin_proof import double_sha256
 from provenance.errors import (
     FeeTooLowError,
     LyingNodeError,
@@ -259,10 +260,15 @@ def test_a_block_that_does_not_hold_the_transaction_is_refused(liar: Liar) -> No
     raw = str(liar.regtest.rpc.call("getblockheader", empty, False))
     of_empty = str(liar.regtest.rpc.call("gettxoutproof", [coinbase(liar, empty)], empty))
     true = str(liar.regtest.rpc.call("gettxoutproof", [version.transaction_id]))
+    assert seen.block_hash is not None
+    of_other = str(
+        liar.regtest.rpc.call("gettxoutproof", [coinbase(liar, seen.block_hash)], seen.block_hash)
+    )
     idle = bytearray.fromhex(raw)
     idle[72:76] = b"\xff\xff\x00\x1d"  # a harder target than its hash meets
     cases: list[dict[str, Change]] = [
         {"gettxoutproof": say(of_empty)},
+        {"gettxoutproof": say(of_other)},
         {"gettxoutproof": say(true[:-2])},
         {"gettxoutproof": say(raw + true[160:])},
         {"getblockheader": lambda answer, params: answer if params[1] else raw},
@@ -277,6 +283,25 @@ def test_a_block_that_does_not_hold_the_transaction_is_refused(liar: Liar) -> No
         if "getrawtransaction" not in lies:
             with changed(liar, lies), pytest.raises(LyingNodeError):
                 liar.network.evidence(version, seen)
+
+
+def test_a_block_without_work_is_refused(liar: Liar) -> None:
+    version = liar.mined()
+    proof = bytearray.fromhex(str(liar.regtest.rpc.call("gettxoutproof", [version.transaction_id])))
+    while double_sha256(bytes(proof[:80]))[31] < 0x80:  # above regtest's target
+        proof[76] = (proof[76] + 1) % 256
+    made_up = double_sha256(bytes(proof[:80]))[::-1].hex()
+
+    def header(answer: Value, params: list[Value]) -> Value:
+        return {"height": 9, "confirmations": 1} if params[1] else proof[:80].hex()
+
+    lies: dict[str, Change] = {
+        "getrawtransaction": put(blockhash=made_up),
+        "getblockheader": header,
+        "gettxoutproof": say(proof.hex()),
+    }
+    with changed(liar, lies), pytest.raises(LyingNodeError, match="above its target"):
+        liar.network.observe(version)
 
 
 def coinbase(liar: Liar, block: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from eth_utils import keccak
 
-from provenance.chains.contracts import MAX_METADATA_BYTES, deploy, load_artifact
+from provenance.chains.contracts import MAX_METADATA_BYTES, load_artifact
+from provenance.chains.deploy import deploy
 from provenance.chains.ethereum import EthereumInterface
 from provenance.chains.ethereum_contract import HashInfo, store_call
 from provenance.chains.ethereum_fees import wei

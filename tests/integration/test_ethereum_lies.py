@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from eth_abi import encode
 
-from provenance.chains.contracts import deploy
+from provenance.chains.deploy import deploy
 from provenance.chains.ethereum import EthereumInterface
 from provenance.chains.ethereum_fees import GWEI
 from provenance.errors import (

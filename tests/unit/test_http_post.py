@@ -58,11 +58,13 @@ def test_post_carries_path_body_and_headers() -> None:
     assert (answer.status, answer.body) == (500, b"/base/call?a=1 t close hi")
 
 
-def drip(link: socket.socket, head: bytes) -> None:
+def drip(link: socket.socket, head: bytes, end: bytes) -> None:
+    """An answer that is complete and correct, and takes three seconds."""
     link.sendall(head)
-    for _ in range(200):
-        link.sendall(b" ")
+    for _ in range(60):
+        link.sendall(b"x")
         time.sleep(0.05)
+    link.sendall(end)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +72,13 @@ def drip(link: socket.socket, head: bytes) -> None:
     [
         pytest.param(lambda link: None, id="silence"),
         pytest.param(
-            lambda link: drip(link, b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"),
+            lambda link: drip(link, b"HTTP/1.1 200 OK\r\nContent-Length: 61\r\n\r\n", b"x"),
             id="body drips",
         ),
-        pytest.param(lambda link: drip(link, b"HTTP/1.1 200 OK\r\nX: "), id="header drips"),
+        pytest.param(
+            lambda link: drip(link, b"HTTP/1.1 200 OK\r\nX: ", b"\r\nContent-Length: 1\r\n\r\nx"),
+            id="header drips",
+        ),
     ],
 )
 def test_the_deadline_covers_the_whole_answer(talk: Callable[[socket.socket], None]) -> None:

@@ -167,6 +167,7 @@ def test_poison_is_parked_and_never_blocks(store: LedgerStore) -> None:
         ({"seq": 3}, "stands at the place of seq 2"),
         ({"rank": 1}, "names rank 1"),
         ({"kind": Kind.METRICS}, "has no epoch"),
+        ({"kind": Kind.METRICS, "epoch": -1}, "has epoch -1"),
         ({"kind": Kind.CONFIG, "fields": {"public_key": "00"}}, "another public key"),
     ],
 )

@@ -175,6 +175,7 @@ def test_a_flipped_metric_is_one_finding_that_names_the_record(world: World) -> 
     report = world.verify(with_record(world.evidence(), PATH, flip_metric))
     (finding,) = report.findings
     assert (finding.check, finding.subject, finding.path) == (1, PATH, PATH)
+    assert report.as_dict()["findings"] == [finding.as_dict()]
     assert report.exit_code == 1
     assert PATH not in {row.path for row in report.metrics}
 

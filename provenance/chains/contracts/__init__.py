@@ -39,21 +39,3 @@ def load_artifact() -> Artifact:
         evm_version=raw["settings"]["evmVersion"],
         source_sha256=raw["sourceSha256"],
     )
-
-
-def deploy(settings: EthereumSettings, deadline_s: float = 180.0) -> tuple[str, str]:
-    """Create the contract with the settings' key: ``(checksummed address, transaction id)``.
-
-    ``settings.contract_address`` is not looked at.
-
-    Raises:
-        MissingExtraError, ConfigError, NetworkUnavailable, NetworkError: As
-            :class:`provenance.chains.ethereum.EthereumInterface`.
-    """
-    from provenance.chains.ethereum import EthereumInterface
-
-    network = EthereumInterface(settings)
-    try:
-        return network.deploy_contract(deadline_s)
-    finally:
-        network.close()
