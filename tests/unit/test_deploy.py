@@ -2,61 +2,34 @@
 
 from __future__ import annotations
 
-import configparser
 import copy
 import os
 import re
-import shlex
-import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
 from provenance import fleet, settings
-from provenance.settings import NETWORKS, BlockchainSettings, Settings
+from provenance.settings import NETWORKS
 from tests.compose_schema import COMPOSE
+from tests.deploy_files import BASE, DEPLOY, ROOT, Doc, compose_file, containers, fleet_argv
 
-ROOT = Path(__file__).resolve().parents[2]
-DEPLOY = ROOT / "deploy"
-BASE = Path("/var/lib/provenance")
-FLOWER_PORT = 5555
 MINE = [
     path
     for path in sorted(DEPLOY.rglob("*"))
     if path.is_file() and not {"devnet", "secrets"} & set(path.relative_to(DEPLOY).parts)
 ]
 
-Doc = dict[str, Any]
-
 
 @pytest.fixture(scope="module")
 def compose() -> Doc:
-    document: Doc = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    return document
-
-
-@pytest.fixture(scope="module")
-def manifests() -> list[Doc]:
-    found: list[Doc] = []
-    for path in sorted((DEPLOY / "k8s").glob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
-            found += document["items"] if document["kind"] == "List" else [document]
-    return found
-
-
-def fleet_argv() -> dict[str, list[str]]:
-    """What ``provenance up`` runs, with the interpreter's path as an image has it."""
-    chain = BlockchainSettings(networks=NETWORKS)
-    everything = fleet.services(Settings(BASE, blockchain=chain), FLOWER_PORT)
-    assert all(service.argv[0] == sys.executable for service in everything)
-    return {service.name: ["python", *service.argv[1:]] for service in everything}
+    return compose_file()
 
 
 # --- compose ------------------------------------------------------------------------------
@@ -104,13 +77,11 @@ def test_compose_runs_the_commands_of_the_fleet(compose: Doc) -> None:
 def test_compose_serves_every_queue_once(compose: Doc) -> None:
     from workers.app import QUEUES
 
-    queues = [
-        queue
-        for service in compose["services"].values()
-        for option, value in zip(service.get("command", []), service.get("command", [])[1:])
-        if option == "--queues"
-        for queue in value.split(",")
-    ]
+    queues: list[str] = []
+    for service in compose["services"].values():
+        words = service.get("command", [])
+        if "--queues" in words:
+            queues += words[words.index("--queues") + 1].split(",")
     assert sorted(queues) == sorted(QUEUES)
 
 
@@ -176,13 +147,13 @@ def test_only_flower_is_published_and_on_loopback(compose: Doc) -> None:
     assert compose["networks"]["inner"] == {"internal": True}
 
 
-def test_pings_name_the_worker_they_stand_in(compose: Doc, manifests: list[Doc]) -> None:
+def test_pings_name_the_worker_they_stand_in(compose: Doc) -> None:
     checked = 0
     for name, service in compose["services"].items():
         if "--hostname" in service.get("command", []):
             assert service["healthcheck"]["test"][-1].endswith(f" -d {name}@$$(hostname)")
             checked += 1
-    for container in containers(manifests):
+    for container in containers():
         if "--hostname" in container["args"]:
             (line,) = container["livenessProbe"]["exec"]["command"][2:]
             assert line.endswith(f" -d {container['name']}@$(hostname)")
@@ -220,7 +191,7 @@ def entrypoint_env() -> set[str]:
     return set(re.findall(r"\b((?:PROVENANCE|FLOWER)_\w+)", (DEPLOY / "entrypoint.sh").read_text()))
 
 
-def test_every_variable_is_read_somewhere(compose: Doc, manifests: list[Doc]) -> None:
+def test_every_variable_is_read_somewhere(compose: Doc) -> None:
     from flower.options import default_options
 
     given = {key for s in compose["services"].values() for key in s.get("environment", {})}
@@ -228,12 +199,9 @@ def test_every_variable_is_read_somewhere(compose: Doc, manifests: list[Doc]) ->
     assert by_file <= entrypoint_env() | {"POSTGRES_PASSWORD"}
     names = {key for key in given if not key.endswith("_FILE")} | by_file
     names |= dockerfile_env() | unit_env() | entrypoint_env()
-    names |= {item["name"] for container in containers(manifests) for item in container["env"]}
-    source = "".join(
-        path.read_text()
-        for folder in ("provenance", "workers")
-        for path in (ROOT / folder).rglob("*.py")
-    )
+    names |= {item["name"] for container in containers() for item in container["env"]}
+    folders = [ROOT / "provenance", ROOT / "workers"]
+    source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     unknown = {
         name
         for name in names
@@ -252,15 +220,14 @@ def test_the_readme_names_every_variable(compose: Doc) -> None:
         assert name in readme, name
 
 
-@pytest.mark.parametrize("networks", [("local",)])
-def test_the_shipped_configurations_load(networks: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_shipped_configurations_load(tmp_path: Path) -> None:
     loaded = settings.load(DEPLOY / "config.json", tmp_path)
-    assert loaded.blockchain.networks == networks
+    assert loaded.blockchain.networks == ("local",)
     data = yaml.safe_load_all((DEPLOY / "k8s/config.yaml").read_text())
     text = next(iter(data))["data"]["config.json"]
     (tmp_path / "config.json").write_text(text)
     in_pod = settings.load(tmp_path / "config.json", tmp_path)
-    assert in_pod.blockchain.networks == networks
+    assert in_pod.blockchain == loaded.blockchain
     assert in_pod.ledger_key_file == Path("/run/provenance/ledger.key")
 
 
@@ -397,141 +364,3 @@ def test_the_image_holds_the_extras_of_the_fleet_and_no_root() -> None:
     user = text.rindex("\nUSER 10001:10001")
     assert user < text.index("\nENTRYPOINT")
     assert f"PROVENANCE_BASE_DIR={BASE}" in text
-
-
-# --- systemd ------------------------------------------------------------------------------
-
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-HARDENED = {
-    "NoNewPrivileges": "yes",
-    "ProtectSystem": "strict",
-    "ProtectHome": "yes",
-    "PrivateTmp": "yes",
-    "CapabilityBoundingSet": "",
-    "KillMode": "mixed",
-    "EnvironmentFile": "/etc/provenance/provenance.env",
-    "User": "provenance",
-}
-
-
-class Unit(configparser.RawConfigParser):
-    def __init__(self, path: Path) -> None:
-        super().__init__(strict=False, interpolation=None, delimiters=("=",))
-        text = re.sub(r"^EnvironmentFile=-.*$", "", path.read_text(), flags=re.MULTILINE)
-        self.read_string(text)
-
-    def optionxform(self, optionstr: str) -> str:
-        return optionstr
-
-    def argv(self, instance: str = "") -> list[str]:
-        line = self["Service"]["ExecStart"].replace("%i", instance).replace("%%", "%")
-        program, *rest = shlex.split(line)
-        assert program == "/opt/provenance/bin/python"
-        return ["python", *rest]
-
-
-@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
-def test_units_are_hardened(path: Path) -> None:
-    service = Unit(path)["Service"]
-    assert HARDENED.items() <= dict(service).items()
-    assert "provenance" in service["StateDirectory"].split()
-    assert int(service["TimeoutStopSec"]) >= fleet.GRACE_S
-    # Units share a user: it would take the semaphores of the others with it.
-    assert "RemoveIPC" not in service
-
-
-def test_units_run_the_commands_of_the_fleet() -> None:
-    from workers.app import QUEUES
-
-    template = Unit(DEPLOY / "systemd/provenance-worker@.service")
-    for queue in QUEUES:
-        assert template.argv(queue) == ["python", *fleet.worker(queue, queue).argv[1:]]
-    wanted = fleet_argv()
-    for name in ("beat", "shipper"):
-        assert Unit(DEPLOY / f"systemd/provenance-{name}.service").argv() == wanted[name]
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    for path in (*UNITS, DEPLOY / "systemd/provenance.target"):
-        name = path.name.replace("@.", "@anchor.local.")
-        text = path.read_text().replace("/opt/provenance/bin/python", sys.executable)
-        (tmp_path / name).write_text(text)
-    units = [str(path) for path in sorted(tmp_path.iterdir())]
-    verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no"]
-    done = subprocess.run([*verify, *units], capture_output=True, text=True, check=False)
-    # Of this machine's own units, which may have faults, nothing is asked.
-    assert [line for line in done.stderr.splitlines() if "provenance" in line] == []
-
-
-# --- Kubernetes ---------------------------------------------------------------------------
-
-
-def deployments(manifests: list[Doc]) -> list[Doc]:
-    return [document for document in manifests if document["kind"] == "Deployment"]
-
-
-def containers(manifests: list[Doc]) -> list[Doc]:
-    return [c for d in deployments(manifests) for c in d["spec"]["template"]["spec"]["containers"]]
-
-
-def test_manifests_have_the_shape_of_their_kind(manifests: list[Doc]) -> None:
-    versions = {
-        "Deployment": "apps/v1",
-        "ConfigMap": "v1",
-        "Secret": "v1",
-        "PersistentVolumeClaim": "v1",
-    }
-    assert {document["kind"] for document in manifests} == versions.keys()
-    names = [(document["kind"], document["metadata"]["name"]) for document in manifests]
-    assert len(names) == len(set(names))
-    for document in manifests:
-        assert document["apiVersion"] == versions[document["kind"]]
-    for deployment in deployments(manifests):
-        spec = deployment["spec"]
-        assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
-        pod = spec["template"]["spec"]
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["terminationGracePeriodSeconds"] >= fleet.GRACE_S
-        volumes = {volume["name"] for volume in pod["volumes"]}
-        for container in (*pod["containers"], *pod["initContainers"]):
-            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
-            assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            assert container["resources"]["limits"]["memory"] == "256Mi"
-
-
-def test_manifests_run_the_commands_of_the_fleet(manifests: list[Doc]) -> None:
-    wanted = fleet_argv()
-    elsewhere = {"flower", "shipper"}
-    got = {container["name"]: container["args"] for container in containers(manifests)}
-    assert got == {name: argv for name, argv in wanted.items() if name not in elsewhere}
-
-
-def test_manifests_refer_to_what_there_is(manifests: list[Doc]) -> None:
-    keys = {
-        (document["kind"], document["metadata"]["name"]): set(
-            document.get("stringData") or document.get("data") or ()
-        )
-        for document in manifests
-    }
-    used: set[str] = set()
-    for container in containers(manifests):
-        for item in container["env"]:
-            if "valueFrom" in item:
-                reference = item["valueFrom"]["secretKeyRef"]
-                assert reference["key"] in keys["Secret", reference["name"]]
-                used.add(reference["key"])
-    for deployment in deployments(manifests):
-        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
-            if "configMap" in volume:
-                assert keys["ConfigMap", volume["configMap"]["name"]] == {"config.json"}
-            if "secret" in volume:
-                wanted = {item["key"] for item in volume["secret"]["items"]}
-                assert wanted <= keys["Secret", volume["secret"]["secretName"]]
-                used |= wanted
-            if "persistentVolumeClaim" in volume:
-                claim = volume["persistentVolumeClaim"]["claimName"]
-                assert ("PersistentVolumeClaim", claim) in keys
-    assert used == keys["Secret", "provenance"], "no key is offered that nobody reads"
-    (secret,) = (document for document in manifests if document["kind"] == "Secret")
-    assert set(secret["stringData"].values()) == {""}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from provenance.settings import EthereumSettings
 
 MAX_METADATA_BYTES = 256
 
