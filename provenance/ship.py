@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ def _serve(
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Any:
+def _stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set.
 
     From a thread of its own: a handler in the main thread that calls ``Event.set`` while

@@ -28,7 +28,7 @@ from provenance.emit.keys import create_run_keys
 from provenance.emit.run_id import new_run_id
 from provenance.emit.snapshot import Snapshotter
 from provenance.errors import ConfigError, InputError, ProvenanceError
-from provenance.settings import Settings, load
+from provenance.settings import READERS, Settings, load
 from provenance.tickets import Ticket
 
 log: Any = structlog.get_logger("provenance")
@@ -333,8 +333,8 @@ class ProvenanceTracker:
             log.warning("shipper not started; events stay in the spool", problem=str(error))
 
     def _reading(self) -> Settings:
-        """The settings with passwords: nodes may want them before they answer."""
-        return load(self._config, self.settings.base_dir)
+        """The settings with the passwords that nodes want of readers."""
+        return load(self._config, self.settings.base_dir, secrets=READERS)
 
 
 def _close_at_exit(reference: weakref.ref[ProvenanceTracker]) -> None:

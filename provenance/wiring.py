@@ -7,9 +7,6 @@ imports what it needs when it is called, so that a trainer pays for none of it.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,58 +72,14 @@ def ledger_signer(settings: Settings) -> SignerKey:
     Raises:
         ConfigError: The file is unreadable, open to others, or not a key.
     """
-    path = settings.ledger_key_file or settings.base_dir / "ledger.key"
-    seed = _read_seed(path)
-    if seed is None:
-        _create_seed(path)
-        seed = _read_seed(path)
-    if seed is None:
-        raise ConfigError("ledger_key_file", f"{path} vanished while it was read")
-    return SignerKey.from_private_bytes(settings.origin, seed)
+    return SignerKey.from_private_bytes(settings.origin, ledger_seed(settings))
 
 
 def ledger_seed(settings: Settings) -> bytes:
     """The 32 bytes behind :func:`ledger_signer`: they also sign the local anchor file."""
-    ledger_signer(settings)
-    seed = _read_seed(settings.ledger_key_file or settings.base_dir / "ledger.key")
-    assert seed is not None
-    return seed
+    from provenance.chains.seed_file import read_or_create_seed
 
-
-def _create_seed(path: Path) -> None:
-    """Written whole under another name and linked, so that nobody reads half a key."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, secrets.token_hex(32).encode() + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    with contextlib.suppress(FileExistsError):
-        os.link(temporary, path)
-    temporary.unlink()
-
-
-def _read_seed(path: Path) -> bytes | None:
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("ledger_key_file", f"cannot read {path}") from error
-    if mode & 0o077:
-        raise ConfigError(
-            "ledger_key_file", f"{path} has mode {mode:04o}, expected 0600: chmod 600 {path}"
-        )
-    try:
-        seed = bytes.fromhex(text)
-    except ValueError:
-        seed = b""
-    if len(seed) != 32:
-        raise ConfigError("ledger_key_file", f"{path} holds no key, expected 64 hex digits")
-    return seed
+    return read_or_create_seed(settings.ledger_key_file or settings.base_dir / "ledger.key")
 
 
 def seal_policy(settings: Settings) -> SealPolicy:

@@ -24,8 +24,8 @@ SOFT_TIME_LIMIT_S = 120
 
 
 @cache
-def settings() -> Settings:
-    """The worker's settings, read once per process.
+def settings_of(secrets: tuple[str, ...]) -> Settings:
+    """The worker's settings, read once per process, with the secrets of some networks.
 
     Raises:
         ConfigError
@@ -33,7 +33,13 @@ def settings() -> Settings:
     return load(
         os.environ.get("PROVENANCE_CONFIG") or None,
         os.environ.get("PROVENANCE_BASE_DIR", "artifacts"),
+        secrets=secrets,
     )
+
+
+def settings() -> Settings:
+    """The worker's settings without any network's secrets."""
+    return settings_of(())
 
 
 def anchor_queue(network: str) -> str:

@@ -6,10 +6,15 @@ import time
 
 from provenance.errors import UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
-from workers import parts
-from workers.anchoring import hint
+from workers import anchoring, parts
 from workers.app import app
+from workers.hints import ring
 from workers.telemetry import log
+
+
+def hint() -> None:
+    """Ring the hashing worker."""
+    ring(drain, "hashing")
 
 
 @app.task(name="workers.hashing.drain")  # type: ignore[untyped-decorator]
@@ -33,4 +38,4 @@ def drain() -> None:
         )
     if any(entry.anchor for entry in done.entries):
         for network in parts.policy().networks:
-            hint(network)
+            anchoring.hint(network)

@@ -10,7 +10,7 @@ from functools import cache
 from provenance import wiring
 from provenance.ledger.seal import SealPolicy
 from provenance.ports import EventTransport, LedgerStore, Network
-from workers.app import settings
+from workers.app import settings, settings_of
 
 
 @cache
@@ -35,8 +35,8 @@ def policy() -> SealPolicy:
 
 @cache
 def network(name: str) -> Network:
-    """A configured network."""
-    return wiring.open_network(settings(), name)
+    """A configured network, with its own secrets and nobody else's."""
+    return wiring.open_network(settings_of((name,)), name)
 
 
 def owner() -> str:

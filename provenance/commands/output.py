@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,9 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def settings_of(arguments: argparse.Namespace, *, secrets: bool = True) -> Settings:
+def settings_of(
+    arguments: argparse.Namespace, *, secrets: bool | Collection[str] = True
+) -> Settings:
     """The settings a command was given by ``--config`` and ``--base-dir``."""
     return load(arguments.config, arguments.base_dir, secrets=secrets)
 

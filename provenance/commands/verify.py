@@ -9,6 +9,7 @@ from pathlib import Path
 from provenance import wiring
 from provenance.commands.output import out, print_json, print_table, settings_of
 from provenance.errors import InputError
+from provenance.settings import READERS
 from provenance.verify.outcome import VerificationReport
 
 
@@ -26,7 +27,7 @@ def verify(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.subject is None:
         raise InputError("verify: found no RUN or PATH, expected one of the two")
-    settings = settings_of(arguments)
+    settings = settings_of(arguments, secrets=READERS)
     path = Path(arguments.subject)
     if path.is_dir():
         report = wiring.verify_path(settings, path, offline=arguments.offline)
@@ -56,7 +57,7 @@ def _print(report: VerificationReport) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     """Verify, then write report.html, report.json and the evidence folder."""
-    settings = settings_of(arguments)
+    settings = settings_of(arguments, secrets=READERS)
     folder = Path(arguments.output) if arguments.output else None
     path = wiring.write_report(settings, arguments.run_id, folder)
     if arguments.json:

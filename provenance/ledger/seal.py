@@ -55,11 +55,7 @@ def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[
         return []
     control = [Record.decode(stored.data) for stored in tx.records(run, CONTROL)]
     marks = seal_marks(control)
-    if not marks:
-        return []
-    made = tx.entries(run)
-    done = {(entry.phase, entry.epoch) for entry in made}
-    wanted = [m for m in _first_of_each(marks) if (m.phase, m.epoch) not in done]
+    wanted = _unmade(tx, run, marks)
     if not wanted:
         return []
     progress = _Progress(control, marks, tx.contiguous(run))
@@ -75,6 +71,19 @@ def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[
         if mark.phase is Phase.AFTER:
             tx.seal_run(run, now, "; ".join(missing) or None)
     return entries
+
+
+def awaits_seal(tx: LedgerTx, run: UUID) -> bool:
+    """Whether a seal of an open run is asked for and not made; only reads.
+
+    A run that is still training has none most of the time, so a sweep that asks this first
+    opens no write transaction for it.
+    """
+    row = tx.run(run)
+    if row is None or row.state == "sealed":
+        return False
+    marks = seal_marks(Record.decode(stored.data) for stored in tx.records(run, (Kind.SEAL,)))
+    return bool(_unmade(tx, run, marks))
 
 
 def append_root(
@@ -113,6 +122,14 @@ def _seal(tx: LedgerTx, run: UUID, mark: SealMark, policy: SealPolicy, now: floa
     checkpoints = [e.epoch for e in tx.entries(run) if e.epoch is not None]
     tree = run_tree(digested(tx, run), mark.phase, mark.epoch, checkpoints)
     return append_root(tx, run, mark.phase, mark.epoch, tree.root, mark.anchor, policy, now)
+
+
+def _unmade(tx: LedgerTx, run: UUID, marks: Sequence[SealMark]) -> list[SealMark]:
+    """The marks whose seal is not in the ledger, in the order seals are made."""
+    if not marks:
+        return []
+    done = {(entry.phase, entry.epoch) for entry in tx.entries(run)}
+    return [m for m in _first_of_each(marks) if (m.phase, m.epoch) not in done]
 
 
 def _first_of_each(marks: Sequence[SealMark]) -> list[SealMark]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from provenance.settings.reading import is_loopback, load
 from provenance.settings.values import (
     NETWORKS,
+    READERS,
     BitcoinSettings,
     BlockchainSettings,
     EthereumSettings,
@@ -17,6 +18,7 @@ from provenance.settings.values import (
 
 __all__ = [
     "NETWORKS",
+    "READERS",
     "BitcoinSettings",
     "BlockchainSettings",
     "EthereumSettings",

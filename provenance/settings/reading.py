@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -156,7 +156,7 @@ def load(
     config: Mapping[str, object] | str | Path | None = None,
     base_dir: str | Path = "artifacts",
     *,
-    secrets: bool = True,
+    secrets: bool | Collection[str] = True,
 ) -> Settings:
     """Read a configuration: a mapping, a JSON file, or None for the defaults.
 
@@ -167,7 +167,8 @@ def load(
     Args:
         config: What to read.
         base_dir: Where the spool, the SQLite database and the local anchors lie.
-        secrets: False leaves keys and passwords unread: a trainer needs none.
+        secrets: Whose keys and passwords are read: every network's, those of the named ones,
+            or nobody's. A trainer needs none, a worker those of its own network.
 
     Raises:
         ConfigError: Names the file and the key, what was found and what is expected.
@@ -219,11 +220,16 @@ def _check_training(top: _Object) -> None:
     top.number("learning_rate", low=1e-12, high=1e6)
 
 
-def _blockchain(chain: _Object, base: Path, secrets: bool) -> BlockchainSettings:
+def _blockchain(
+    chain: _Object, base: Path, secrets: bool | Collection[str]
+) -> BlockchainSettings:
+    def read(network: str) -> bool:
+        return secrets if isinstance(secrets, bool) else network in secrets
+
     builders: dict[str, Callable[[_Object], object]] = {
-        "ethereum": lambda o: _ethereum(o, secrets),
-        "bitcoin": lambda o: _bitcoin(o, base, secrets),
-        "ipfs": lambda o: _ipfs(o, secrets),
+        "ethereum": lambda o: _ethereum(o, read("ethereum")),
+        "bitcoin": lambda o: _bitcoin(o, read("bitcoin")),
+        "ipfs": lambda o: _ipfs(o, read("ipfs")),
         "local": lambda o: _local(o, base),
     }
     enabled = chain.flag("enabled", True)
@@ -326,7 +332,7 @@ def _open_keystore(o: _Object, path: Path, password_env: str) -> str:
         raise o.fail("keystore_file", f"{path} does not open with that password") from error
 
 
-def _bitcoin(o: _Object, base: Path, secrets: bool) -> BitcoinSettings:
+def _bitcoin(o: _Object, secrets: bool) -> BitcoinSettings:
     network = o.choice("network", _BITCOIN_NETWORKS + tuple(_BITCOIN_ALIASES), "regtest")
     cookie = o.text("cookie_file")
     url = _url(o, "url", "rpc_url")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NETWORKS = ("ethereum", "bitcoin", "ipfs", "local")
+READERS = ("bitcoin", "ipfs")
+"""Networks whose nodes may want a password even of those who only read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class RedisStreams:
             pipe.set(f"{self._prefix}generation", secrets.token_hex(16), nx=True)
             for payload in payloads:
                 pipe.xadd(self._stream_of(payload), {_FIELD: payload})
-            pipe.execute()
+            _execute(pipe)
 
     def generation(self) -> str | None:
         """The id written with the first append; None on a server without one."""
@@ -136,7 +136,7 @@ class RedisStreams:
             for stream, entries in by_stream.items():
                 pipe.xack(stream, self._group, *entries)
                 pipe.xdel(stream, *entries)
-            pipe.execute()
+            _execute(pipe)
 
     def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
         """Raise the counts; a lower one changes nothing (ZADD GT)."""
@@ -148,7 +148,7 @@ class RedisStreams:
             pipe = self._redis.pipeline(transaction=False)
             pipe.zadd(key, scores, gt=True)
             pipe.expire(key, ACKED_TTL_S)
-            pipe.execute()
+            _execute(pipe)
 
     # --- either -----------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class RedisStreams:
             pipe = self._redis.pipeline(transaction=False)
             for stream in self._streams:
                 pipe.xlen(stream)
-            return sum(pipe.execute())
+            return sum(_execute(pipe))
 
     def ping(self) -> None:
         """Raise where the server does not answer."""
@@ -280,6 +280,15 @@ def _client(url: str, timeout_s: float) -> redis.Redis:
         raise ConfigError(
             "redis_url", "is malformed, expected redis://[user:password@]host:port/db"
         ) from None
+
+
+def _execute(pipe: Any) -> list[Any]:
+    """Run a pipeline; the client's own message would quote the command, and so the records."""
+    answers: list[Any] = pipe.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 def _place(url: str) -> str:

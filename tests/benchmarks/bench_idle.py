@@ -6,7 +6,7 @@ Starts the whole fleet (embedded Redis, shipper, one worker per queue, beat) in 
 folder, lets it settle, and adds up the CPU time of all its processes: as a share of one core
 and of the whole machine, beside the largest resident size of any one of them. Measured with
 the local network alone and, where a devnet is up (``make devnet``) or configurations are
-named, with those too.
+named, with those too; never with the Redis that they name, whose events belong to others.
 """
 
 from __future__ import annotations
@@ -62,9 +62,19 @@ def measure(name: str, config: Path | None, seconds: float, settle_s: float = SE
             process.communicate(timeout=60)
 
 
+def _own_redis(base: Path, config: Path) -> Path:
+    """A copy of a configuration that brings its own Redis."""
+    document = json.loads(config.read_bytes())
+    document.pop("redis_url", None)
+    document.pop("database_url", None)
+    copy = base / "config.json"
+    copy.write_text(json.dumps(document))
+    return copy
+
+
 def _start(base: Path, config: Path | None) -> tuple[subprocess.Popen[str], dict[str, int]]:
     """The running fleet and its services' process ids."""
-    arguments = ["--config", str(config)] if config is not None else []
+    arguments = ["--config", str(_own_redis(base, config))] if config is not None else []
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PROVENANCE_")}
     process = subprocess.Popen(
         [

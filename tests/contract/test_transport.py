@@ -277,6 +277,25 @@ def test_no_error_of_the_library_passes(
         assert "\n" not in str(caught.value)
 
 
+def test_a_full_server_is_unavailable_and_its_message_quotes_no_record(redis_url: str) -> None:
+    prefix = f"test-{secrets.token_hex(6)}:"
+    transport = RedisStreams(redis_url, key_prefix=prefix)
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        before = client.config_get("maxmemory")["maxmemory"]
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(TransportUnavailable, match="maxmemory") as caught:
+                transport.append([b"a record's bytes"])
+            transport.ping()
+        finally:
+            client.config_set("maxmemory", before)
+            client.delete(f"{prefix}events:0", f"{prefix}generation")
+    assert "record" not in str(caught.value)
+    transport.append([b"again"])
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        client.delete(f"{prefix}events:0", f"{prefix}generation")
+
+
 def test_a_dead_server_is_unavailable_and_retried_by_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,8 +8,10 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,39 @@ def test_exit_codes(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ship.main([*arguments, "--once"]) == TransportUnavailable.exit_code
     trainer.close()
     assert ship.main([*arguments, "--give-up", "0"]) == 0
+
+
+def test_in_this_process_it_waits_for_the_lock_or_leaves(
+    spool: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    trainer.close()
+    monkeypatch.setenv(ship.REDIS_URL_ENV, url)
+    monkeypatch.setattr(ship, "LOCK_RETRY_S", 0.01)
+    first = Shipper(spool, MemoryTransport())
+    assert ship.main(["--spool", str(spool), "--background"]) == 0
+    releases = threading.Timer(0.2, first.close)
+    releases.start()
+    assert ship.main(["--spool", str(spool), "--idle-exit", "0.1"]) == 0
+    releases.join()
+    assert records(transport(spool, url)) == 2
+
+
+def test_told_to_stop_while_it_waits(
+    spool: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def stopped() -> Iterator[threading.Event]:
+        stop = threading.Event()
+        timer = threading.Timer(0.1, stop.set)
+        timer.start()
+        yield stop
+        timer.join()
+
+    monkeypatch.setattr(ship, "_stop_on_signals", stopped)
+    with Shipper(spool, MemoryTransport()):
+        assert ship.run(Settings(spool.parent, redis_url=url)) == {}
 
 
 def test_an_unreachable_redis_never_shows_its_password(spool: Path) -> None:

@@ -26,6 +26,8 @@ from provenance.stores.memory_network import MemoryChain, MemoryNetwork, MemoryT
 from tests.anchor_world import World
 
 CALLS = ("identity", "next_nonce", "draft", "sign", "broadcast", "observe", "evidence")
+CONFIRMATIONS = 6
+"""Reorgs are less deep than that: what is FINAL stays."""
 
 
 class Died(BaseException):
@@ -42,7 +44,10 @@ class Anchoring(RuleBasedStateMachine):
         rng = random.Random(seed)
         self.world = World(MemoryChain(nonces=nonces), rng=rng.random)
         self.world.max_in_flight = max_in_flight
-        self.nodes = [self.world.node, MemoryNetwork(self.world.chain)]
+        self.nodes = [self.node(), self.node()]
+
+    def node(self) -> MemoryNetwork:
+        return MemoryNetwork(self.world.chain, confirmations=CONFIRMATIONS)
 
     # --- work, and what can happen in the middle of it ------------------------------------
 
@@ -161,7 +166,7 @@ class Anchoring(RuleBasedStateMachine):
 
     # --- the world ------------------------------------------------------------------------
 
-    @rule(depth=st.integers(1, 2), keep=st.booleans(), look=st.booleans())
+    @rule(depth=st.integers(1, CONFIRMATIONS - 1), keep=st.booleans(), look=st.booleans())
     def reorg(self, depth: int, keep: bool, look: bool) -> None:
         self.world.chain.reorg(depth, keep=keep)
         if look:
@@ -268,7 +273,7 @@ class Anchoring(RuleBasedStateMachine):
             return
         world = self.world
         world.chain.fee = 10
-        world.node = MemoryNetwork(world.chain)
+        world.node = self.node()
         for _ in range(40):
             world.now += 601
             world.publish()

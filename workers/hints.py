@@ -1,0 +1,20 @@
+"""Hints: tasks that one worker sends to another's queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from workers.telemetry import log
+
+EXPIRES_S = 30
+
+
+def ring(task: Any, queue: str, *arguments: str) -> None:
+    """Send a task once; where Redis is away that is logged, and the sweep sends it again."""
+    try:
+        task.apply_async(arguments, queue=queue, expires=EXPIRES_S, retry=False)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("hint.lost", task=task.name, queue=queue, problem=type(error).__name__)
