@@ -9,9 +9,11 @@ import random
 import time
 
 from provenance.anchor.confirm import confirm as confirm_sent
+from provenance.anchor.courier import Outcome
+from provenance.anchor.finished import finished_runs
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.wiring import retry_settings
-from workers import parts
+from workers import parts, verifying
 from workers.app import anchor_queue, app, settings
 from workers.hints import ring
 from workers.telemetry import log
@@ -49,3 +51,8 @@ def confirm(network: str) -> None:
             outcomes={str(anchor): what.value for anchor, what in done.outcomes.items()},
             paused=done.paused,
         )
+    if final := done.having(Outcome.FINAL):
+        with parts.store().snapshot() as tx:
+            finished = finished_runs(tx, final, settings().blockchain.networks)
+        for run in finished:
+            verifying.hint(str(run))

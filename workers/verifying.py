@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from provenance import wiring
 from provenance.errors import ProvenanceError, UnavailableError
-from workers.app import app
+from provenance.settings import READERS
+from workers.app import app, settings_of
+from workers.hints import ring
 from workers.telemetry import log
+
+
+def hint(run: str) -> None:
+    """Ask for a run to be checked; one that is lost can be made good by ``provenance verify``."""
+    ring(verify, "verify", run)
 
 
 @app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]
