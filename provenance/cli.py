@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from provenance import __version__
-from provenance.errors import ProvenanceError
+from provenance.errors import ProvenanceError, UsageError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -37,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"provenance: {where}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return UsageError.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
     up = _command(commands, "up", "up:up", "run Redis, workers, beat and shipper until Ctrl-C")
     up.add_argument("--flower", action="store_true", help="run Flower on loopback too")
-    up.add_argument("--flower-port", type=_positive, help="port of Flower (a free one)")
+    up.add_argument("--flower-port", type=_port, help="port of Flower (a free one)")
 
     ship = _command(commands, "ship", "up:ship", "run a shipper alone, as a sidecar of a trainer")
     ship.add_argument("--once", action="store_true", help="ship what is there and end")
@@ -130,10 +134,15 @@ def _env_path(name: str) -> Path | None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a port, 1 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from provenance.core.heads import SignerKey
-from provenance.errors import ConfigError, MissingExtraError, UnknownRunError
+from provenance.errors import ConfigError, InputError, MissingExtraError, UnknownRunError
 from provenance.settings import RetrySettings, Settings
 
 if TYPE_CHECKING:
@@ -189,9 +189,25 @@ def write_report(settings: Settings, run: str, folder: Path | None = None) -> Pa
 
     report = verify_run(settings, run)
     target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)
-    page = write(report, target)
-    write_bundle(report.evidence, target / "evidence")
+    with _one_writer(target):
+        page = write(report, target)
+        write_bundle(report.evidence, target / "evidence")
     return page
+
+
+@contextlib.contextmanager
+def _one_writer(target: Path) -> Iterator[None]:
+    """The verifying worker and a person may write the same report at once: one after another."""
+    import fcntl
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = (target.parent / ".lock").open("a")
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def export_bundle(settings: Settings, run: str, folder: Path) -> Path:
