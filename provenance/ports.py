@@ -266,9 +266,7 @@ class LedgerTx(Protocol):
     def insert_record(self, record: StoredRecord, now: float) -> Inserted:
         """By key ``(run, producer, seq)``; on CONFLICT the stored value stays."""
 
-    def insert_records(
-        self, records: Sequence[StoredRecord], now: float
-    ) -> Sequence[Inserted]:
+    def insert_records(self, records: Sequence[StoredRecord], now: float) -> Sequence[Inserted]:
         """:meth:`insert_record` in bulk; one answer per record, in order."""
 
     def last_ingest(self, run: UUID) -> float | None:

@@ -220,9 +220,7 @@ def _check_training(top: _Object) -> None:
     top.number("learning_rate", low=1e-12, high=1e6)
 
 
-def _blockchain(
-    chain: _Object, base: Path, secrets: bool | Collection[str]
-) -> BlockchainSettings:
+def _blockchain(chain: _Object, base: Path, secrets: bool | Collection[str]) -> BlockchainSettings:
     def read(network: str) -> bool:
         return secrets if isinstance(secrets, bool) else network in secrets
 
