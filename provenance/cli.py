@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"ml-provenance {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    demo = _command(commands, "demo", "demo:demo", "train, anchor, verify and tamper, all real")
+    text = "train, anchor, verify and tamper, all real"
+    demo = _command(commands, "demo", "demo:demo", text, config=False)
     demo.add_argument("--epochs", type=_positive, default=5, help="epochs to train (5)")
     demo.add_argument(
         "--networks", help="comma-separated: ethereum,bitcoin,ipfs,local (all that run)"
@@ -108,6 +109,7 @@ def _command(
     run: str,
     text: str,
     base: bool = True,
+    config: bool = True,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -118,6 +120,7 @@ def _command(
             default=Path(os.environ.get("PROVENANCE_BASE_DIR", "artifacts")),
             help="spool, database and reports (artifacts)",
         )
+    if base and config:
         command.add_argument(
             "--config",
             type=Path,

@@ -15,6 +15,7 @@ import os
 from functools import cache
 
 from celery import Celery
+from celery.signals import beat_init, celeryd_init
 
 from provenance.settings import NETWORKS, Settings, load
 
@@ -69,6 +70,7 @@ app.conf.update(
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
+        "max_retries": 0,  # of a hint: six seconds per hint otherwise while Redis is away
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
@@ -108,3 +110,11 @@ app.conf.update(
     },
     beat_max_loop_interval=5,
 )
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+@beat_init.connect  # type: ignore[untyped-decorator]
+def require_redis(**_: object) -> None:
+    """Celery's own default broker is another server than the one that is not configured."""
+    if not app.conf.broker_url:
+        raise SystemExit("redis_url: not set, expected redis://... (or PROVENANCE_REDIS_URL)")

@@ -38,6 +38,9 @@ def confirm(network: str) -> None:
             random.random,
             poll_s=min(settings().sweep_interval_s, 5.0),
         )
+        with parts.store().snapshot() as tx:
+            final = done.having(Outcome.FINAL)
+            finished = finished_runs(tx, final, settings().blockchain.networks) if final else ()
     except UnavailableError as error:
         log.warning("confirming.unavailable", network=network, problem=str(error))
         return
@@ -51,8 +54,5 @@ def confirm(network: str) -> None:
             outcomes={str(anchor): what.value for anchor, what in done.outcomes.items()},
             paused=done.paused,
         )
-    if final := done.having(Outcome.FINAL):
-        with parts.store().snapshot() as tx:
-            finished = finished_runs(tx, final, settings().blockchain.networks)
-        for run in finished:
-            verifying.hint(str(run))
+    for run in finished:
+        verifying.hint(str(run))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from provenance.errors import UnavailableError
+from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
 from workers import anchoring, parts
 from workers.app import app
@@ -26,6 +26,9 @@ def drain() -> None:
         )
     except UnavailableError as error:
         log.warning("hashing.unavailable", problem=str(error))
+        return
+    except ProvenanceError as error:
+        log.error("hashing.stopped", problem=str(error))
         return
     if done.batches:
         log.info(

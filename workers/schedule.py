@@ -6,7 +6,7 @@ import time
 from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
-from provenance.errors import FormatError, UnavailableError
+from provenance.errors import FormatError, ProvenanceError, UnavailableError
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports import AnchorState, LedgerTx
 from workers import anchoring, confirming, hashing, parts
@@ -33,6 +33,8 @@ def sweep() -> None:
             hashing.hint()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
+    except ProvenanceError as error:
+        log.error("sweep.stopped", problem=str(error))
 
 
 def _seal_overdue(now: float) -> None:

@@ -13,9 +13,16 @@ from rich.table import Table
 
 from provenance.settings import Settings, load
 
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """A reader that left is the command line's to handle: ``| head`` is no failure."""
+        raise BrokenPipeError
+
+
 # Piped output is not folded to a terminal's width.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def settings_of(

@@ -59,11 +59,15 @@ def seal_marks(records: Iterable[Record]) -> list[SealMark]:
         if record.kind is not Kind.SEAL:
             continue
         phase, epoch = record.body.get("phase"), record.body.get("epoch")
-        if phase not in set(Phase) or not isinstance(epoch, int | None):
+        if not isinstance(phase, str) or phase not in set(Phase):
+            continue
+        if isinstance(epoch, bool) or not isinstance(epoch, int | None):
+            continue
+        if epoch is None and phase == Phase.CHECKPOINT:
             continue
         marks.append(
             SealMark(
-                phase=Phase(str(phase)),
+                phase=Phase(phase),
                 epoch=epoch,
                 rank=record.rank,
                 producer=record.producer,

@@ -53,7 +53,8 @@ def cases(folder: Path, redis_url: str | None) -> dict[str, Callable[[], object]
         client: Any = redis.Redis.from_url(redis_url)
         key = f"bench-emit-{os.getpid()}"
         packed = json.dumps(FIELDS).encode()
-        client.delete(key)
+        client.xadd(key, {"b": packed})
+        client.expire(key, 600)
         found["redis XADD"] = lambda: client.xadd(key, {"b": packed}, maxlen=100)
     return found
 

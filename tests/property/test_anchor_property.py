@@ -153,7 +153,9 @@ class Anchoring(RuleBasedStateMachine):
         self.world.chain.mine()
         self.nodes[1].lie(root=root)
         self.world.now += seconds
+        before = [(row.id, row.state in ON_CHAIN) for row in self.world.rows()]
         self.world.confirm(self.nodes[1])
+        assert [(row.id, row.state in ON_CHAIN) for row in self.world.rows()] == before
         self.nodes[1].lie()
 
     @rule(node=st.integers(0, 1), which=work_of, seconds=seconds_of)

@@ -38,7 +38,7 @@ def test_every_command_takes_json_and_names_code_that_is_there(command: str) -> 
     assert callable(getattr(found, function))
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("devnet")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[:4] not in ("devn", "demo")])
 def test_every_command_takes_a_folder_and_a_configuration(command: str) -> None:
     words = [*command.split(), "--base-dir", "b", "--config", "c.json"]
     arguments = cli.parser().parse_args(words)
@@ -71,6 +71,7 @@ def test_the_environment_gives_folder_and_configuration(monkeypatch: pytest.Monk
         ("up --flower-port 0", "expected a port"),
         ("status --frob", "--frob"),
         ("verify one two", "two"),
+        ("demo --config c.json", "--config"),  # it writes one for the servers it starts
     ],
 )
 def test_wrong_usage_is_2(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +167,10 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
         "broken.json": ('{"epochs": 3,', "not JSON: "),
         "binary.json": ("\udcff\udcfe", "not JSON"),
         "list.json": ("[]", "expected an object"),
-        "key.json": (json.dumps({"blockchain": {**chain, "color": 1}}), "blockchain.color: unknown"),
+        "key.json": (
+            json.dumps({"blockchain": {**chain, "color": 1}}),
+            "blockchain.color: unknown",
+        ),
         "type.json": (json.dumps({"epochs": "three"}), 'epochs: found "three", expected'),
         "network.json": (json.dumps({"blockchain": {"networks": ["dogecoin"]}}), "dogecoin"),
         "placeholder.json": (

@@ -706,6 +706,44 @@ def test_a_final_head_covers_what_a_smaller_one_lost() -> None:
     assert sorted(world.receipts()) == [(index, large.id) for index in range(4)]
 
 
+def test_a_final_head_covers_what_a_smaller_one_may_still_lose() -> None:
+    world = World(MemoryChain(nonces=False))
+    for _ in range(2):
+        world.head(entries=2)
+        world.publish()
+    small, large = world.rows()
+    world.chain.reorg(0, instead=[world.versions(large.id)[0].version.transaction_id])
+    world.chain.mine()
+    world.confirm()
+    world.chain.mine()
+    later(world)
+    world.confirm()
+    assert [r.state for r in world.rows()] == [AnchorState.CONFIRMED, AnchorState.FINAL]
+    receipts = world.receipts()
+    assert {key for key, r in receipts.items() if r.anchor.state == "final"} == {
+        (index, large.id) for index in range(4)
+    }
+    assert {key for key, r in receipts.items() if r.anchor.state == "confirmed"} == {
+        (index, small.id) for index in range(2)
+    }
+
+
+def test_a_confirmed_head_covers_what_a_smaller_one_has_lost(world: World) -> None:
+    for _ in range(2):
+        world.head(entries=2)
+        world.publish()
+    world.chain.mine()
+    world.confirm()
+    small, large = world.rows()
+    with world.store.transaction() as tx:
+        tx.delete_receipts(small.id)
+        gone = replace(small, state=AnchorState.REORGED, next_attempt_at=world.now + 200)
+        tx.save_anchor(gone)
+    later(world)
+    world.confirm()
+    assert sorted(world.receipts()) == [(index, large.id) for index in range(4)]
+
+
 def test_a_ledger_that_does_not_recompute_confirms_nothing(world: World) -> None:
     with world.store.transaction() as tx:
         tx.append_entry(RUN, Phase.BEFORE, None, bytes(32), True, world.now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_no_path_leaves_the_end_or_forgets_what_was_signed(path: list[Trigger]) 
         if (row.state, trigger) in TRANSITIONS:
             row = advance(row, trigger)
             trail.append(row.state)
-    for before, after in zip(trail, trail[1:], strict=False):
+    for before, after in pairwise(trail):
         assert before not in TERMINAL
         if before is not AnchorState.DUE:
             assert after not in (AnchorState.DUE, AnchorState.REPLACED)

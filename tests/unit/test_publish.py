@@ -598,3 +598,15 @@ def test_a_pause_that_stops_signing_is_not_hidden(world: World) -> None:
     with world.store.transaction() as tx:
         gate.lift(tx, world.name, gate.Pause.SHARED_KEY, anchor_id=1)
     assert world.paused is None
+
+
+def test_a_row_that_somebody_else_confirmed_meanwhile_is_left(world: World) -> None:
+    def other(method: str, when: str) -> None:
+        if (method, when) == ("broadcast", "after"):
+            world.save(replace(world.row(), state=AnchorState.CONFIRMED, lease_owner="other"))
+
+    world.head()
+    world.node.on_call = other
+    assert world.publish().having(Outcome.LOST)
+    assert world.row().state is AnchorState.CONFIRMED
+    assert world.versions()[0].sent_at == world.now

@@ -1,0 +1,142 @@
+"""Facts about model, code and machine that go into records."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import SGDClassifier
+
+from provenance import describe
+from provenance.core.records import normalise
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def test_environment_names_what_shapes_results() -> None:
+    found = describe.environment()
+    assert found["python"] == platform.python_version()
+    assert found["machine"] == platform.machine()
+    assert found["packages"]["numpy"] == metadata.version("numpy")  # type: ignore[index, call-overload]
+    assert "definitely-absent" not in found["packages"]  # type: ignore[operator]
+    assert normalise(found) == found
+
+
+def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "9.9"
+
+    monkeypatch.setattr(describe.metadata, "version", version)
+    assert describe.environment()["packages"] == {"torch": "9.9"}
+
+
+def test_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert describe.code_commit(tmp_path) == {"commit": head, "dirty": False}
+    (tmp_path / "untracked").write_text("x")
+    assert describe.code_commit(tmp_path)["dirty"] is False
+    (tmp_path / "a").write_text("2")
+    assert describe.code_commit(tmp_path) == {"commit": head, "dirty": True}
+
+
+def test_outside_a_checkout_and_without_git_there_is_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    nothing = {"commit": None, "dirty": None}
+    assert describe.code_commit(tmp_path) == nothing
+    monkeypatch.setenv("PATH", "")
+    assert describe.code_commit(tmp_path) == nothing
+    assert describe.code_commit(tmp_path / "gone") == nothing
+
+
+def test_a_git_that_stops_halfway_leaves_the_question_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"rev-parse": "ab" * 20, "status": None}
+    monkeypatch.setattr(describe, "_git", lambda arguments, _: answers[arguments[0]])
+    assert describe.code_commit(tmp_path) == {"commit": "ab" * 20, "dirty": None}
+
+
+def test_a_torch_module_is_its_structure_without_weights() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+    found = describe.architecture(model)
+    assert found["framework"] == "torch"
+    assert found["class"] == "torch.nn.modules.container.Sequential"
+    assert "Linear(in_features=3, out_features=2, bias=True)" in str(found["structure"])
+    assert "parameters" not in found
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    assert describe.architecture(model) == found
+
+
+def test_an_estimator_brings_its_hyperparameters() -> None:
+    found = describe.architecture(SGDClassifier(alpha=0.5, random_state=3))
+    assert found["framework"] == "sklearn"
+    parameters = found["parameters"]
+    assert isinstance(parameters, dict)
+    assert (parameters["alpha"], parameters["random_state"]) == (0.5, 3)
+    assert json.loads(json.dumps(parameters)) == parameters
+
+
+def test_a_hyperparameter_without_a_json_form_is_its_type() -> None:
+    class Estimator:
+        def get_params(self, deep: bool = True) -> dict[str, object]:
+            return {"kernel": object(), "nan": float("nan"), "base": SGDClassifier}
+
+    parameters = describe.architecture(Estimator())["parameters"]
+    assert parameters == {"base": "ABCMeta", "kernel": "object", "nan": "NaN"}
+
+
+def test_get_params_that_takes_no_argument_is_left_alone() -> None:
+    class Odd:
+        def get_params(self) -> dict[str, object]:
+            return {}
+
+    assert "parameters" not in describe.architecture(Odd())
+
+
+def test_a_mapping_of_arrays_is_its_names() -> None:
+    found = describe.architecture({"b": np.zeros(2), "a": np.ones(2)})
+    assert found["structure"] == "a, b"
+    assert found["framework"] == "builtins"
+
+
+def test_an_object_without_a_repr_of_its_own_shows_no_address() -> None:
+    class Plain:
+        pass
+
+    found = describe.architecture(Plain())
+    assert str(found["structure"]).endswith("Plain")
+    assert "0x" not in str(found["structure"])
+
+
+def test_long_structures_are_cut() -> None:
+    class Long:
+        def __repr__(self) -> str:
+            return "x" * 100_000
+
+    assert len(str(describe.architecture(Long())["structure"])) == 16_384
+    names = {f"layer{at:05}": 0 for at in range(5000)}
+    assert len(str(describe.architecture(names)["structure"])) == 16_384
