@@ -153,9 +153,9 @@ class Anchoring(RuleBasedStateMachine):
         self.world.chain.mine()
         self.nodes[1].lie(root=root)
         self.world.now += seconds
-        before = [(row.id, row.state in ON_CHAIN) for row in self.world.rows()]
+        before = {row.id for row in self.world.rows() if row.state in ON_CHAIN}
         self.world.confirm(self.nodes[1])
-        assert [(row.id, row.state in ON_CHAIN) for row in self.world.rows()] == before
+        assert {row.id for row in self.world.rows() if row.state in ON_CHAIN} <= before
         self.nodes[1].lie()
 
     @rule(node=st.integers(0, 1), which=work_of, seconds=seconds_of)
@@ -297,5 +297,5 @@ class Anchoring(RuleBasedStateMachine):
         world.store.close()
 
 
-Anchoring.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Anchoring.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestAnchoring = Anchoring.TestCase

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -516,14 +516,14 @@ class Stopped:
 
 
 @pytest.fixture
-def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryTransport]:
+def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
     transport = MemoryTransport()
     monkeypatch.setattr(up_command, "_until_signalled", Stopped)
     monkeypatch.setattr(wiring, "open_transport", lambda _: transport)
     sleeper = fleet.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(fleet, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
     monkeypatch.setattr(fleet, "services", lambda settings, port: [])
-    yield transport
+    return transport
 
 
 @pytest.mark.usefixtures("empty_fleet")

@@ -249,7 +249,8 @@ def test_a_stopped_fleet_can_be_stopped_again(supervisor: Fleet) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is Linux's")
 def test_services_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import time; from provenance.fleet import Fleet, Service; from provenance.settings import load;"
+        "import time; from provenance.settings import load;"
+        "from provenance.fleet import Fleet, Service;"
         f"f = Fleet(load(None, {str(tmp_path)!r}), None, 'redis://127.0.0.1:1/0', lambda *_: None);"
         "f.start([Service('a', ('sleep', '60'))]); print(f.pids()['a'], flush=True); time.sleep(60)"
     )

@@ -284,4 +284,4 @@ def test_the_order_of_arrival_never_matters(
     assert {item.digest for item in late} == {item.digest for item in other_late}
     assert not {leaf.digest for leaf in leaves} & {item.digest for item in late}
     root = run_tree(story.records, phase, asked, tuple(checkpoints)).root
-    assert root == run_tree(shuffled, phase, asked, tuple(reversed(sorted(checkpoints)))).root
+    assert root == run_tree(shuffled, phase, asked, tuple(sorted(checkpoints, reverse=True))).root
