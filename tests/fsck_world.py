@@ -90,6 +90,7 @@ class World:
     base: Path
     chain: MemoryChain = field(default_factory=MemoryChain)
     now: float = START
+    database_url: str | None = None
     redis_url: str | None = None
     readers: dict[str, ChainReader] | None = None
     networks: tuple[str, ...] = NETWORKS
@@ -102,7 +103,7 @@ class World:
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.database}"
+        return self.database_url or f"sqlite:///{self.database}"
 
     @property
     def anchors(self) -> Path:

@@ -12,7 +12,13 @@ from provenance.verify.fsck_findings import FsckReport
 
 
 def fsck(arguments: argparse.Namespace) -> int:
-    """Check spool, streams, database and networks against each other; changes nothing."""
+    """Check spool, streams, database and networks against each other; changes nothing.
+
+    Without ``--config`` the configuration that the demo left in the base directory is taken.
+    """
+    left = arguments.base_dir / "run" / "config.json"
+    if arguments.config is None and left.is_file():
+        arguments.config = left
     report = wiring.fsck(
         settings_of(arguments),
         offline=arguments.offline,

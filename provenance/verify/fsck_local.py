@@ -57,7 +57,8 @@ class LocalReader:
                     ChainTransaction(local_id(payload), "mined", payload, seq, 1, True)
                 )
         identity = {"public_key": self.public_key.hex()} if self.public_key else {}
-        notes = () if self.public_key else ("local: the ledger's key is not here to verify lines",)
+        unsigned = bool(lines) and self.public_key is None
+        notes = ("local: the ledger's key is not here to verify lines",) if unsigned else ()
         return ChainView(
             identity, transactions, exclusive=True, notes=notes, findings=tuple(findings)
         )

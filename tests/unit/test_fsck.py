@@ -20,6 +20,8 @@ from provenance.stores.memory_network import MemoryTransaction
 from provenance.verify import fsck as checker
 from provenance.verify.fsck import Options
 from provenance.verify.fsck_findings import FindingKind as F
+from provenance.verify.fsck_local import LocalReader
+from provenance.verify.fsck_onchain import ChainView, Question
 from tests.fsck_world import (
     FIRST,
     FIRST_PRODUCER,
@@ -27,6 +29,7 @@ from tests.fsck_world import (
     SECOND_PRODUCER,
     SEED,
     SIGNER,
+    MemoryReader,
     World,
     changed,
     event,
@@ -727,6 +730,67 @@ def test_a_fault_is_not_reported_as_others(
 ) -> None:
     plant(world)
     assert {finding.kind for finding in world.fsck().findings} == kinds
+
+
+def test_a_tree_that_cannot_be_built_is_a_wrong_root(world: World) -> None:
+    world.write_record(FIRST, 6, changed(world.record(FIRST, 6), epoch=-1), digest=True)
+    kinds = {finding.kind for finding in world.fsck().findings}
+    assert kinds == {F.ENTRY_ROOT, F.RECORD_PLACE}
+
+
+def test_an_unreadable_record_is_not_also_another_value(world: World) -> None:
+    world.write_record(SECOND, 6, b'{"v": 1}', digest=True)
+    kinds = {finding.kind for finding in world.fsck().findings}
+    assert F.EVENT_DIFFERS not in kinds
+    assert F.RECORD_UNREADABLE in kinds
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("ledger_entries", "phase", "later"),
+        ("anchor_versions", "detail", "[]"),
+        ("anchor_versions", "detail", "{"),
+        ("runs", "run", "no id"),
+        ("heads", "note", b"bytes"),
+    ],
+)
+def test_a_row_of_the_wrong_type_does_not_end_the_check(
+    world: World, table: str, column: str, value: object
+) -> None:
+    world.sql(f"UPDATE {table} SET {column}=? WHERE rowid=1", value)
+    report = world.fsck()
+    found = [finding for finding in report.findings if finding.kind is F.ROW_UNREADABLE]
+    assert [finding.subject.partition(" ")[0] for finding in found] == [table]
+
+
+def test_a_reader_whose_answer_has_another_form_leaves_the_network_open(world: World) -> None:
+    class Odd:
+        name = "memory"
+
+        def read(self, question: Question) -> ChainView:
+            raise KeyError("from")
+
+    world.readers = {"memory": Odd(), "local": LocalReader(world.anchors, None)}
+    report = world.fsck()
+    assert report.findings == ()
+    assert report.unchecked[1:] == ("memory: an answer is not of its form (KeyError: 'from')",)
+
+
+def test_what_a_worker_stored_meanwhile_is_no_orphan(world: World) -> None:
+    """A transaction that the database learnt of after its snapshot was taken."""
+    sound = World(world.base, world.chain, world.now)
+    kept = world.database.read_bytes()
+
+    class Late(MemoryReader):
+        def read(self, question: Question) -> ChainView:
+            view = super().read(question)
+            sound.database.write_bytes(kept)
+            return view
+
+    world.forget_anchor("memory", 3)
+    world.readers = {"memory": Late(world.chain), "local": LocalReader(world.anchors, None)}
+    assert F.CHAIN_ORPHAN not in {finding.kind for finding in world.fsck().findings}
 
 
 # --- what is no fault ----------------------------------------------------------------------
