@@ -88,6 +88,23 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--offline", action="store_true", help="ask no node")
     verify.add_argument("--explain", action="store_true", help="list the checks and end")
 
+    fsck = _command(commands, "fsck", "fsck:fsck", "check spool, database and chains: nothing lost")
+    fsck.add_argument("--offline", action="store_true", help="ask no node")
+    fsck.add_argument(
+        "--since-block",
+        action="append",
+        default=[],
+        metavar="[NETWORK=]HEIGHT",
+        help="search from there for transactions that no row knows",
+    )
+    fsck.add_argument(
+        "--settle",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="leave out events that are younger: they may be on their way (0)",
+    )
+
     report = _command(commands, "report", "verify:report", "write report.html and the evidence")
     report.add_argument("run_id", metavar="RUN", help="run id, its first 8, or latest")
     report.add_argument("-o", "--output", help="folder (<base>/reports/<run>)")

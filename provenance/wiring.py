@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from provenance.ledger.seal import SealPolicy
     from provenance.ports import EventTransport, LedgerStore, Network
     from provenance.verify.evidence import RunEvidence
+    from provenance.verify.fsck_findings import FsckReport
+    from provenance.verify.fsck_onchain import ChainReader
     from provenance.verify.outcome import VerificationReport as VerificationReport
 
 
@@ -297,3 +299,75 @@ def _open_for_reading(
         except (ConfigError, MissingExtraError) as error:
             unavailable[name] = str(error)
     return opened, unavailable
+
+
+# --- fsck --------------------------------------------------------------------------------
+
+
+def fsck(
+    settings: Settings,
+    *,
+    offline: bool = False,
+    since: Mapping[str, int] | None = None,
+    settle_s: float = 0.0,
+    now: float | None = None,
+) -> FsckReport:
+    """Check spool, streams, database and networks against each other; changes nothing.
+
+    Args:
+        offline: Ask no node.
+        since: Per network, the height from which to search for transactions no row knows.
+        settle_s: Events younger than this may still be on their way.
+
+    Raises:
+        ConfigError, MissingExtraError
+    """
+    try:
+        from provenance.verify.fsck import Deployment, Options
+        from provenance.verify.fsck import fsck as check
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
+
+    chain = settings.blockchain
+    key = _known_ledger_key(settings)
+    deployment = Deployment(
+        spool_dir=settings.base_dir / "spool",
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        networks=chain.networks if chain.enabled else (),
+        key=key,
+        lease_s=settings.lease_s,
+        journal=settings.base_dir / "blockchain_manager.jsonl",
+    )
+    readers = None if offline else _chain_readers(settings, key)
+    when = time.time() if now is None else now
+    return check(deployment, readers, when, Options(since or {}, settle_s))
+
+
+def _chain_readers(settings: Settings, key: VerifierKey | None) -> dict[str, ChainReader]:
+    """A reader for each network that is configured, used or not; they contact nobody yet."""
+    from provenance.verify.fsck_chains import BitcoinReader, EthereumReader, IPFSReader
+    from provenance.verify.fsck_local import LocalReader
+
+    chain = settings.blockchain
+    readers: dict[str, ChainReader] = {}
+    if chain.ethereum is not None:
+        readers["ethereum"] = EthereumReader(chain.ethereum, _senders(chain.ethereum.private_key))
+    if chain.bitcoin is not None:
+        readers["bitcoin"] = BitcoinReader(chain.bitcoin)
+    if chain.ipfs is not None:
+        readers["ipfs"] = IPFSReader(chain.ipfs)
+    if chain.local is not None:
+        readers["local"] = LocalReader(chain.local.path, key.public_bytes if key else None)
+    return readers
+
+
+def _senders(private_key: str | None) -> frozenset[str]:
+    """The address that the configured key sends from, where it can be worked out here."""
+    if private_key is None:
+        return frozenset()
+    try:
+        from provenance.chains.ethereum_libs import Account
+    except ModuleNotFoundError:
+        return frozenset()
+    return frozenset({str(Account.from_key(private_key).address)})

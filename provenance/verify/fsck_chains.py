@@ -1,0 +1,313 @@
+"""Readers of the chains: what of ours is on each network, in its own words.
+
+Nothing here is shared with :mod:`provenance.chains`, so that a mistake there is not repeated.
+
+==========  ===============================================================================
+ethereum    every block of the searched range: transactions of our senders; by id, whatever
+            the database names. A root counts where the ``HashStored`` event is in the receipt
+            or the contract has it, or as plain calldata.
+bitcoin     every transaction that the wallet sent; by id, whatever the database names. A
+            root counts as an ``OP_RETURN`` push of the raw transaction.
+ipfs        the pins that are blocks of one of our heads, read back.
+==========  ===============================================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from provenance.core.bitcoin_proof import parse_transaction
+from provenance.core.cid import Cid, decode_cid, raw_cid
+from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable
+from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
+from provenance.verify.fsck_onchain import ChainTransaction, ChainView, Question
+from provenance.verify.fsck_outbox import PAYLOAD_TAG
+from provenance.verify.fsck_rpc import BATCH, HTTP_OK, RefusedError, Rpc
+
+MAX_BLOCKS: Final = 50_000
+"""Ethereum blocks that are searched without being asked to."""
+STORE_HASH: Final = "2acf9f93"
+"""First 4 bytes of keccak-256("storeHash(bytes32,string)")."""
+VERIFY_HASH: Final = "ef020f4a"
+"""First 4 bytes of keccak-256("verifyHash(bytes32)")."""
+HASH_STORED: Final = "0x29d4dc06d18afc28c7aeaf637e61675390403eeb1ce5e5d03632998f55ce876e"
+"""keccak-256("HashStored(bytes32,address,uint64,string)"): the event's first topic."""
+_NOT_FOUND: Final = -5
+
+
+# --- ethereum ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EthereumReader:
+    """An Ethereum node. ``senders`` are addresses beside those that the database names."""
+
+    settings: EthereumSettings
+    senders: frozenset[str] = frozenset()
+    name: str = "ethereum"
+
+    def read(self, question: Question) -> ChainView:
+        """Scan blocks, then ask for what was not among them."""
+        rpc = Rpc(self.name, self.settings.url, self.settings.timeout_s)
+        tip = _number(rpc.call("eth_blockNumber"))
+        identity = {
+            "chain_id": _number(rpc.call("eth_chainId")),
+            "genesis": _object(rpc.call("eth_getBlockByNumber", "0x0", False)).get("hash"),
+        }
+        notes: tuple[str, ...] = ()
+        start = max(0, tip + 1 - MAX_BLOCKS) if question.since is None else question.since
+        if question.since is None and start > 0:
+            notes = (
+                f"ethereum: blocks below {start} were not searched for transactions that no row "
+                "knows; search them with --since-block ethereum=HEIGHT",
+            )
+        senders = {each.lower() for each in self.senders | question.keys}
+        found = self._scan(rpc, range(start, tip + 1), senders, question.ids)
+        absent = sorted(question.ids - found.keys())
+        for each in rpc.batch([("eth_getTransactionByHash", txid) for txid in absent]):
+            if each is not None:
+                found[str(_object(each)["hash"])] = each
+        counts = rpc.batch([("eth_getTransactionCount", each, "latest") for each in senders])
+        return ChainView(
+            identity,
+            list(self._transactions(rpc, found, senders, tip)),
+            next_nonce=dict(zip(senders, map(_number, counts), strict=True)),
+            notes=notes,
+        )
+
+    def _scan(
+        self, rpc: Rpc, heights: range, senders: set[str], ids: frozenset[str]
+    ) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        if not senders and not ids:
+            return found
+        for at in range(0, len(heights), BATCH):
+            part = heights[at : at + BATCH]
+            for block in rpc.batch([("eth_getBlockByNumber", hex(n), True) for n in part]):
+                for each in _object(block).get("transactions", []):
+                    if str(each["from"]).lower() in senders or each["hash"] in ids:
+                        found[str(each["hash"])] = each
+        return found
+
+    def _transactions(
+        self, rpc: Rpc, found: Mapping[str, Mapping[str, Any]], senders: set[str], tip: int
+    ) -> Iterable[ChainTransaction]:
+        finalized = self._finalized(rpc)
+        mined = {txid: t for txid, t in found.items() if t.get("blockNumber") is not None}
+        receipts = rpc.batch([("eth_getTransactionReceipt", txid) for txid in mined])
+        held = dict(zip(mined, receipts, strict=True))
+        for txid, each in found.items():
+            key = str(each["from"]).lower()
+            common: dict[str, Any] = {
+                "id": txid,
+                "ours": key in senders,
+                "key": key,
+                "nonce": _number(each["nonce"]),
+                "creates": each.get("to") is None,
+            }
+            receipt = held.get(txid)
+            if receipt is None:
+                yield ChainTransaction(place="pending", payload=None, **common)
+                continue
+            height = _number(each["blockNumber"])
+            depth = tip - height + 1
+            deep = depth >= self.settings.confirmations
+            worked = _number(receipt["status"]) == 1
+            yield ChainTransaction(
+                place="mined" if worked else "failed",
+                payload=self._payload(rpc, each, receipt) if worked else None,
+                height=height,
+                depth=depth,
+                final=deep if finalized is None else height <= finalized,
+                **common,
+            )
+
+    def _finalized(self, rpc: Rpc) -> int | None:
+        if not self.settings.use_finalized:
+            return None
+        return _number(_object(rpc.call("eth_getBlockByNumber", "finalized", False))["number"])
+
+    def _payload(
+        self, rpc: Rpc, each: Mapping[str, Any], receipt: Mapping[str, Any]
+    ) -> bytes | None:
+        calldata = str(each.get("input") or each.get("data") or "0x")[2:]
+        if not calldata.startswith(STORE_HASH):
+            return bytes.fromhex(calldata) if len(calldata) == 72 else None
+        root, contract = calldata[8:72], str(each["to"]).lower()
+        for log in receipt.get("logs", []):
+            topics = log["topics"]
+            if str(log["address"]).lower() == contract and topics[:2] == [HASH_STORED, "0x" + root]:
+                return PAYLOAD_TAG + bytes.fromhex(root)
+        # The first write wins: a later one leaves no event, and the root is there all the same.
+        call = {"to": contract, "data": f"0x{VERIFY_HASH}{root}"}
+        there = str(rpc.call("eth_call", call, "latest"))
+        return PAYLOAD_TAG + bytes.fromhex(root) if there == "0x" + "1".zfill(64) else None
+
+
+# --- bitcoin -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BitcoinReader:
+    """A bitcoind and the wallet that anchors."""
+
+    settings: BitcoinSettings
+    name: str = "bitcoin"
+
+    def read(self, question: Question) -> ChainView:
+        """What the wallet sent, then what else rows name."""
+        rpc = Rpc(self.name, self.settings.url, self.settings.timeout_s, self._login())
+        info = _object(rpc.call("getblockchaininfo"))
+        identity = {"chain": info["chain"], "genesis": rpc.call("getblockhash", 0)}
+        wallet = f"/wallet/{quote(self.settings.wallet, safe='')}" if self.settings.wallet else ""
+        since = "" if question.since is None else rpc.call("getblockhash", question.since)
+        listed = _object(rpc.call("listsinceblock", since, 1, True, False, path=wallet))
+        sent = {
+            str(each["txid"]): int(each["confirmations"])
+            for each in listed["transactions"]
+            if each.get("category") == "send"
+        }
+        rest = sorted(question.ids - sent.keys())
+        known = rpc.batch(
+            [("gettransaction", txid, True) for txid in (*sent, *rest)], wallet, (_NOT_FOUND,)
+        )
+        found = dict(zip((*sent, *rest), known, strict=True))
+        unsure: set[str] = set()
+        for txid in [txid for txid, each in found.items() if each is None]:
+            found[txid] = self._elsewhere(rpc, txid, unsure)
+        transactions = [
+            self._transaction(txid, each, txid in sent, int(info["blocks"]))
+            for txid, each in found.items()
+            if each is not None
+        ]
+        notes = tuple(f"bitcoin: the node cannot say whether {txid} exists" for txid in unsure)
+        return ChainView(identity, transactions, unsure=frozenset(unsure), notes=notes)
+
+    def _elsewhere(self, rpc: Rpc, txid: str, unsure: set[str]) -> Mapping[str, Any] | None:
+        """A transaction that the wallet does not know."""
+        try:
+            return _object(rpc.call("getrawtransaction", txid, True))
+        except RefusedError as error:
+            if error.code != _NOT_FOUND:
+                raise
+        index = rpc.call("getindexinfo", "txindex")
+        if not (isinstance(index, dict) and index.get("txindex", {}).get("synced")):
+            unsure.add(txid)
+        return None
+
+    def _transaction(
+        self, txid: str, each: Mapping[str, Any], ours: bool, tip: int
+    ) -> ChainTransaction:
+        depth = int(each.get("confirmations", 0))
+        try:
+            raw = bytes.fromhex(str(each["hex"]))
+            transaction = parse_transaction(raw)
+        except (ValueError, FormatError) as error:
+            raise LyingNodeError(f"bitcoin: {txid} does not parse: {error}") from None
+        if transaction.txid[::-1].hex() != txid:
+            raise LyingNodeError(f"bitcoin: asked for {txid}, got other bytes")
+        pushes = [push for push in transaction.data if push.startswith(PAYLOAD_TAG)]
+        return ChainTransaction(
+            txid,
+            "mined" if depth > 0 else "pending" if depth == 0 else "failed",
+            pushes[0] if pushes else None,
+            height=tip - depth + 1 if depth > 0 else None,
+            depth=max(depth, 0),
+            final=depth >= self.settings.confirmations,
+            ours=ours,
+        )
+
+    def _login(self) -> dict[str, str]:
+        settings = self.settings
+        user = f"{settings.user or ''}:{settings.password or ''}"
+        if settings.cookie_file is not None:
+            try:
+                user = settings.cookie_file.read_text(encoding="ascii").strip()
+            except (OSError, ValueError):
+                raise NetworkUnavailable(
+                    f"bitcoin: {settings.cookie_file} cannot be read; is bitcoind running?"
+                ) from None
+        return {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()}
+
+
+# --- ipfs --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IPFSReader:
+    """An IPFS daemon. Pins have no sender: only blocks of our own heads can be told apart."""
+
+    settings: IPFSSettings
+    name: str = "ipfs"
+
+    def read(self, question: Question) -> ChainView:
+        """Which of our heads' blocks are pinned, each read back and hashed."""
+        headers = {"Authorization": self.settings.auth} if self.settings.auth else {}
+        rpc = Rpc(self.name, self.settings.url, self.settings.timeout_s, headers)
+        wanted = {_cid(txid): txid for txid in question.ids}
+        for payload in question.payloads:
+            wanted.setdefault(raw_cid(payload), str(raw_cid(payload)))
+        if self.settings.pin:
+            there = self._pins(rpc) & wanted.keys()
+        else:
+            there = {_cid(txid) for txid in question.ids}
+        transactions = []
+        for cid in sorted(there, key=str):
+            block = self._block(rpc, cid)
+            if block is not None:
+                transactions.append(
+                    ChainTransaction(wanted[cid], "mined", block, depth=1, final=True)
+                )
+        return ChainView({}, transactions)
+
+    def _pins(self, rpc: Rpc) -> set[Cid]:
+        status, data = rpc.post("/api/v0/pin/ls?type=recursive")
+        try:
+            keys = json.loads(data)["Keys"]
+        except (ValueError, KeyError, TypeError):
+            raise NetworkUnavailable(f"ipfs: pin/ls: HTTP {status}, and no list of pins") from None
+        found = set()
+        for key in keys:
+            try:
+                found.add(decode_cid(key))
+            except FormatError:
+                continue  # a kind of CID that no anchor has
+        return found
+
+    def _block(self, rpc: Rpc, cid: Cid) -> bytes | None:
+        milliseconds = int(self.settings.timeout_s * 500)
+        query = urlencode({"arg": str(cid), "timeout": f"{milliseconds}ms"})
+        status, data = rpc.post(f"/api/v0/block/get?{query}")
+        if status != HTTP_OK:
+            return None
+        if raw_cid(data) != cid:
+            raise LyingNodeError(f"ipfs: asked for {cid}, got other bytes")
+        return data
+
+
+# --- answers -----------------------------------------------------------------------------
+
+
+def _number(value: Any) -> int:
+    try:
+        return int(value, 16)
+    except (TypeError, ValueError):
+        raise LyingNodeError(f"ethereum: expected a number, found {str(value)[:40]}") from None
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise LyingNodeError(f"expected an object, found {type(value).__name__}")
+    return value
+
+
+def _cid(text: str) -> Cid:
+    try:
+        return decode_cid(text)
+    except FormatError:
+        return Cid(1, 0, 0, text.encode())

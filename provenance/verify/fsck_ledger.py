@@ -1,0 +1,141 @@
+"""The ledger: entries without a hole, and heads that are their roots, signed, and one story."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from provenance.core.heads import Head, VerifierKey, open_head, parse_note
+from provenance.core.merkle import Frontier
+from provenance.errors import BadSignatureError, FormatError, InputError
+from provenance.verify.fsck_findings import Finding, FindingKind
+from provenance.verify.fsck_rows import Entry, HeadRow
+
+
+def check_ledger(
+    entries: Sequence[Entry], heads: Sequence[HeadRow], key: VerifierKey | None
+) -> Iterator[Finding]:
+    """Everything about entries and heads.
+
+    Args:
+        entries: By index.
+        heads: By size.
+        key: The ledger's key; without it no signature is verified.
+    """
+    leaves = {entry.index: entry.root for entry in entries}
+    yield from _missing(leaves, {head.size for head in heads})
+    yield from _roots(leaves, heads)
+    yield from _growth(leaves, heads)
+    for head in heads:
+        yield from _note(head, key)
+
+
+def same_head(note: str, heads: Mapping[int, HeadRow], key: VerifierKey | None) -> str | None:
+    """Why a signed head from elsewhere is not the ledger's at that size; None where it is.
+
+    Raises:
+        FormatError, BadSignatureError: It is no signed head of this key.
+    """
+    head = open_head(note, key) if key else parse_note(note).head
+    known = heads.get(head.size)
+    if known is None:
+        return f"the ledger has no head at size {head.size}"
+    if known.root != head.root:
+        return (
+            f"there are two signed heads at size {head.size}: with root {known.root.hex()} "
+            f"and with root {head.root.hex()}"
+        )
+    return None
+
+
+def _missing(leaves: Collection[int], sizes: set[int]) -> Iterator[Finding]:
+    highest = max([*leaves, *(size - 1 for size in sizes)], default=-1)
+    for index in range(highest + 1):
+        if index not in leaves:
+            yield Finding(
+                FindingKind.ENTRY_MISSING,
+                f"entry {index}",
+                f"the ledger had {highest + 1} entries, and this one is gone",
+            )
+    for index in sorted(leaves):
+        if index + 1 not in sizes:
+            yield Finding(
+                FindingKind.HEAD_MISSING,
+                f"head {index + 1}",
+                f"entry {index} is in the ledger, and no head was signed for it",
+            )
+
+
+def _roots(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[Finding]:
+    """A head's root is the RFC 6962 root of the entries below it."""
+    whole = Frontier.empty()
+    for head in heads:
+        while whole.size < head.size and whole.size in leaves:
+            whole = whole.append(leaves[whole.size])
+        if whole.size < head.size:
+            return  # an entry is missing, which is a finding of its own
+        root = whole.root()
+        if root != head.root:
+            yield Finding(
+                FindingKind.HEAD_ROOT,
+                f"head {head.size}",
+                f"the entries give {root.hex()}, the head has {head.root.hex()}",
+            )
+
+
+def _growth(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[Finding]:
+    """Each head follows from what the one before it kept, and the entries in between.
+
+    Unlike :func:`_roots` this does not begin at the first entry: it tells *where* the story
+    was changed.
+    """
+    before: Frontier | None = Frontier.empty()
+    for head in heads:
+        if before is not None:
+            between = [leaves.get(index) for index in range(before.size, head.size)]
+            known = [leaf for leaf in between if leaf is not None]
+            if len(known) == len(between) and before.extend(known).root() != head.root:
+                yield Finding(
+                    FindingKind.HEAD_INCONSISTENT,
+                    f"head {head.size}",
+                    f"does not extend the head at size {before.size}",
+                )
+        try:
+            before = Frontier.from_bytes(head.frontier)
+        except (FormatError, ValueError) as error:
+            yield Finding(FindingKind.HEAD_FRONTIER, f"head {head.size}", str(error))
+            before = None
+            continue
+        if (before.size, before.root()) != (head.size, head.root):
+            yield Finding(
+                FindingKind.HEAD_FRONTIER,
+                f"head {head.size}",
+                f"the frontier is of size {before.size} and root {before.root().hex()}",
+            )
+            before = None
+
+
+def _note(head: HeadRow, key: VerifierKey | None) -> Iterator[Finding]:
+    name = f"head {head.size}"
+    try:
+        stated = parse_note(head.note).head
+        if key is not None:
+            open_head(head.note, key)
+    except BadSignatureError as error:
+        yield Finding(FindingKind.HEAD_SIGNATURE, name, str(error))
+    except (FormatError, InputError) as error:
+        yield Finding(FindingKind.HEAD_NOTE, name, str(error))
+        return
+    if (stated.size, stated.root) != (head.size, head.root):
+        yield Finding(
+            FindingKind.HEAD_NOTE,
+            name,
+            f"the signed note states size {stated.size} and root {stated.root.hex()}",
+        )
+    yield from _origin(name, stated, key)
+
+
+def _origin(name: str, stated: Head, key: VerifierKey | None) -> Iterator[Finding]:
+    if key is not None and stated.origin != key.name:
+        yield Finding(
+            FindingKind.HEAD_NOTE, name, f"is of ledger {stated.origin!r}, not {key.name!r}"
+        )

@@ -1,0 +1,265 @@
+"""The outbox as the database tells it: anchors, signed versions, nonces, leases, receipts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from provenance.core.bitcoin_proof import display, parse_transaction, verify_anchor
+from provenance.core.cid import decode_cid, raw_cid
+from provenance.core.heads import VerifierKey
+from provenance.core.receipts import Receipt
+from provenance.errors import BadSignatureError, FormatError, ProofError
+from provenance.verify.fsck_findings import Finding, FindingKind
+from provenance.verify.fsck_ledger import same_head
+from provenance.verify.fsck_rows import (
+    Anchor,
+    Entry,
+    HeadRow,
+    NetworkRow,
+    NonceRow,
+    ReceiptRow,
+    Version,
+)
+
+PAYLOAD_TAG: Final = b"MLP1"
+ON_CHAIN: Final = ("confirmed", "final")
+WITH_BYTES: Final = ("signed", "sent", "reorged", *ON_CHAIN)
+ACTIVE: Final = ("due", *WITH_BYTES[:-1])
+STATES: Final = ("due", *WITH_BYTES, "replaced", "failed")
+AHEAD_S: Final = 3600.0
+"""No lease and no next attempt is ever set further ahead than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxFacts:
+    """The rows around anchoring.
+
+    Attributes:
+        wanted: Networks that heads are to be anchored on.
+        patience_s: How long a dead worker's row may lie before the next one takes it.
+    """
+
+    entries: Sequence[Entry]
+    heads: Mapping[int, HeadRow]
+    anchors: Sequence[Anchor]
+    versions: Sequence[Version]
+    nonces: Sequence[NonceRow]
+    receipts: Sequence[ReceiptRow]
+    networks: Sequence[NetworkRow]
+    wanted: Sequence[str]
+    now: float
+    patience_s: float
+
+
+def check_outbox(facts: OutboxFacts, key: VerifierKey | None) -> Iterator[Finding]:
+    """Everything about anchoring that needs no node."""
+    versions: dict[int, list[Version]] = {}
+    for version in facts.versions:
+        versions.setdefault(version.anchor_id, []).append(version)
+    for anchor in facts.anchors:
+        yield from _anchor(anchor, facts, versions.get(anchor.id, []))
+    yield from _uncovered(facts)
+    yield from _receipts(facts, versions, key)
+    for network in facts.networks:
+        if network.paused is not None:
+            yield Finding(FindingKind.NETWORK_PAUSED, network.network, network.paused)
+
+
+def unused_nonces(nonces: Sequence[NonceRow]) -> Iterator[tuple[str, str, int]]:
+    """``(network, key, nonce)`` between the lowest and the highest stored that no row holds."""
+    held: dict[tuple[str, str], set[int]] = {}
+    for row in nonces:
+        held.setdefault((row.network, row.key), set()).add(row.nonce)
+    for (network, key), known in sorted(held.items()):
+        for nonce in range(min(known), max(known)):
+            if nonce not in known:
+                yield network, key, nonce
+
+
+# --- anchors -----------------------------------------------------------------------------
+
+
+def _anchor(anchor: Anchor, facts: OutboxFacts, versions: Sequence[Version]) -> Iterator[Finding]:
+    head = facts.heads.get(anchor.size)
+    if head is None or head.root != anchor.root:
+        has = "no head" if head is None else f"root {head.root.hex()}"
+        problem = f"the anchor has root {anchor.root.hex()}, the ledger {has} at that size"
+        yield Finding(FindingKind.ANCHOR_ROOT, anchor.name, problem)
+    if anchor.state not in STATES:
+        yield Finding(FindingKind.ANCHOR_STATE, anchor.name, f"unknown state {anchor.state!r}")
+    elif anchor.state in WITH_BYTES and anchor.version_id not in {v.id for v in versions}:
+        problem = f"is {anchor.state}, and no signed bytes of it are stored"
+        yield Finding(FindingKind.ANCHOR_STATE, anchor.name, problem)
+    for version in versions:
+        problem_text = _version_problem(anchor, version)
+        if problem_text is not None:
+            subject = f"{anchor.network} {version.transaction_id}"
+            yield Finding(FindingKind.VERSION_DIFFERS, subject, problem_text)
+    yield from _waiting(anchor, facts)
+
+
+def _version_problem(anchor: Anchor, version: Version) -> str | None:
+    """What the stored bytes say of themselves, where that can be read without a library."""
+    payload, txid = version.payload, version.transaction_id
+    if payload != PAYLOAD_TAG + anchor.root:
+        return f"its payload is {payload.hex()}, expected {(PAYLOAD_TAG + anchor.root).hex()}"
+    try:
+        if version.network == "bitcoin":
+            transaction = parse_transaction(version.raw)
+            if display(transaction.txid) != txid:
+                return f"the stored bytes are transaction {display(transaction.txid)}"
+            return None if payload in transaction.data else "the stored bytes lack the payload"
+        if version.network == "ipfs" and decode_cid(txid) != raw_cid(payload):
+            return f"the payload's CID is {raw_cid(payload)}"
+    except FormatError as error:
+        return str(error)
+    if version.network == "local" and txid != local_id(payload):
+        return f"the payload's id is {local_id(payload)}"
+    return None
+
+
+def local_id(payload: bytes) -> str:
+    """Id of a line in the local anchor file: ``local:`` and half of the payload's SHA-256."""
+    return f"local:{hashlib.sha256(payload).hexdigest()[:32]}"
+
+
+def _waiting(anchor: Anchor, facts: OutboxFacts) -> Iterator[Finding]:
+    """Leases that nobody will end, and rows that nobody takes up."""
+    late, far = facts.now - facts.patience_s, facts.now + AHEAD_S
+    if anchor.lease_owner is not None or anchor.lease_until is not None:
+        until = anchor.lease_until
+        if anchor.state not in ACTIVE:
+            problem: str | None = f"a lease on a row that is {anchor.state}"
+        elif until is None or anchor.lease_owner is None:
+            problem = "a lease without an owner or without an end"
+        elif until < late:
+            problem = f"the lease ran out {facts.now - until:.0f} s ago and nobody took the row"
+        elif until > far:
+            problem = f"the lease ends in {until - facts.now:.0f} s"
+        else:
+            problem = None
+        if problem is not None:
+            yield Finding(FindingKind.LEASE_STUCK, anchor.name, problem)
+    elif anchor.state in ACTIVE:
+        due = anchor.next_attempt_at
+        if due < late:
+            problem = f"{anchor.state}, due since {facts.now - due:.0f} s"
+            yield Finding(FindingKind.ANCHOR_STALLED, anchor.name, problem)
+        elif due > far:
+            problem = f"{anchor.state}, next attempt in {due - facts.now:.0f} s"
+            yield Finding(FindingKind.ANCHOR_STALLED, anchor.name, problem)
+
+
+def _uncovered(facts: OutboxFacts) -> Iterator[Finding]:
+    """A later head covers an earlier one; a row that failed or gave way covers nothing."""
+    for network in facts.wanted:
+        rows = [anchor for anchor in facts.anchors if anchor.network == network]
+        upto = max((a.size for a in rows if a.state not in ("failed", "replaced")), default=0)
+        failed = {a.size: a.reason for a in rows if a.state == "failed"}
+        for entry in facts.entries:
+            if entry.anchor and entry.index >= upto:
+                why = failed.get(entry.index + 1)
+                problem = "no anchor row covers it" + (f"; its own failed: {why}" if why else "")
+                yield Finding(FindingKind.ANCHOR_MISSING, f"{network} entry {entry.index}", problem)
+
+
+# --- receipts ----------------------------------------------------------------------------
+
+
+def _receipts(
+    facts: OutboxFacts, versions: Mapping[int, Sequence[Version]], key: VerifierKey | None
+) -> Iterator[Finding]:
+    entries = {entry.index: entry for entry in facts.entries}
+    anchors = {anchor.id: anchor for anchor in facts.anchors}
+    held: set[tuple[str, int]] = set()
+    for row in facts.receipts:
+        entry, anchor = entries.get(row.entry), anchors.get(row.anchor_id)
+        problem: str | None
+        if entry is None or anchor is None:
+            problem = "its ledger entry or its anchor is gone"
+        else:
+            try:
+                problem = _receipt_problem(
+                    row, entry, anchor, versions.get(anchor.id, ()), facts, key
+                )
+            except (FormatError, ProofError, BadSignatureError) as error:
+                problem = str(error)
+            if anchor.state == "final":
+                held.add((anchor.network, row.entry))
+        if problem is not None:
+            subject = f"{row.network} entry {row.entry}"
+            yield Finding(FindingKind.RECEIPT_INVALID, subject, problem)
+    covered: dict[str, int] = {}
+    for anchor in facts.anchors:
+        if anchor.state == "final":
+            covered[anchor.network] = max(covered.get(anchor.network, 0), anchor.size)
+    for network, size in covered.items():
+        for index in sorted(entries):
+            if index < size and (network, index) not in held:
+                yield Finding(
+                    FindingKind.RECEIPT_MISSING,
+                    f"{network} entry {index}",
+                    "a final anchor covers it, and no receipt says so",
+                )
+
+
+def _receipt_problem(
+    row: ReceiptRow,
+    entry: Entry,
+    anchor: Anchor,
+    versions: Sequence[Version],
+    facts: OutboxFacts,
+    key: VerifierKey | None,
+) -> str | None:
+    receipt = Receipt.decode(row.document.encode())
+    receipt.verify_inclusion()
+    different = same_head(receipt.head, facts.heads, key)
+    if different is not None:
+        return different
+    told = receipt.anchor
+    _evidence(receipt)
+    for name, found, expected in (
+        ("run", receipt.run, entry.run),
+        ("phase", receipt.phase, entry.phase),
+        ("epoch", receipt.epoch, entry.epoch),
+        ("root", receipt.root.hex(), entry.root.hex()),
+        ("ledger.index", receipt.ledger.index, entry.index),
+        ("ledger.size", receipt.ledger.size, anchor.size),
+        ("ledger.root", receipt.ledger.root.hex(), anchor.root.hex()),
+        ("network", told.network, anchor.network),
+        ("network", row.network, anchor.network),
+        ("state", told.state, anchor.state),
+    ):
+        if found != expected:
+            return f"states {name} {found}, expected {expected}"
+    counted = next((v for v in versions if v.id == anchor.version_id), None)
+    if counted is not None and told.transaction_id != counted.transaction_id:
+        return f"states transaction {told.transaction_id}, the anchor {counted.transaction_id}"
+    return None
+
+
+def _evidence(receipt: Receipt) -> None:
+    """Bitcoin's block and Merkle proof, which need no node.
+
+    Raises:
+        FormatError, ProofError
+    """
+    evidence, anchor = receipt.evidence, receipt.anchor
+    if evidence.get("type") != "bitcoin":
+        return
+    try:
+        parts = [
+            bytes.fromhex(str(evidence.get(name)))
+            for name in ("transaction", "merkle_block", "header")
+        ]
+    except ValueError:
+        raise FormatError("its evidence is not hex") from None
+    transaction, proof, header = parts
+    if display(parse_transaction(transaction).txid) != anchor.transaction_id:
+        raise ProofError("its evidence is of another transaction")
+    block = verify_anchor(transaction, proof, header, anchor.payload, str(evidence.get("chain")))
+    if display(block.hash) != anchor.block_hash:
+        raise ProofError("its evidence is of another block")

@@ -1,0 +1,305 @@
+"""One run: its events against its records, its records against themselves, and its seals."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Final
+from uuid import UUID
+
+from provenance.core.events import Event, SegmentHeader, record_of
+from provenance.core.records import Kind, Phase, Record
+from provenance.core.run_leaves import (
+    DigestedRecord,
+    SealMark,
+    before_mark,
+    run_tree,
+    seal_marks,
+)
+from provenance.errors import FormatError, InputError, ProvenanceError
+from provenance.verify.fsck_findings import Finding, FindingKind, event_name
+from provenance.verify.fsck_rows import Entry, RecordRow, Run
+
+MAX_RANKS: Final = 1_000_000
+Key = tuple[bytes, int]
+"""Producer and seq."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """All that is known of one run.
+
+    Attributes:
+        row: None where the database has no such run.
+        entries: The run's ledger entries, by index.
+        spooled: Events in the spool.
+        streamed: Records in the streams: canonical bytes.
+        acked: Per producer, the highest count that anybody was told the database has.
+        ignore_after_ns: Events with a later time may still be on their way.
+    """
+
+    run: UUID
+    row: Run | None
+    records: Sequence[RecordRow]
+    entries: Sequence[Entry]
+    spooled: Mapping[Key, tuple[SegmentHeader, Event]] = field(default_factory=dict)
+    streamed: Mapping[Key, bytes] = field(default_factory=dict)
+    acked: Mapping[bytes, int] = field(default_factory=dict)
+    ignore_after_ns: int | None = None
+
+
+def check_run(facts: RunFacts) -> Iterator[Finding]:
+    """Everything about one run."""
+    decoded = yield from _records(facts)
+    yield from _events(facts)
+    yield from _holes(facts, decoded)
+    yield from _gaps(facts, decoded)
+    yield from _row(facts, decoded)
+    yield from _roots(facts, decoded)
+    yield from _seals(facts, decoded)
+
+
+# --- records -----------------------------------------------------------------------------
+
+
+def _records(facts: RunFacts) -> Generator[Finding, None, list[DigestedRecord]]:
+    """Digests, form and place of each record.
+
+    Returns:
+        Those that decode, with the SHA-256 of what is really stored.
+    """
+    decoded: list[DigestedRecord] = []
+    for row in facts.records:
+        name = event_name(row.run, row.producer, row.seq)
+        digest = hashlib.sha256(row.data).digest()
+        if digest != row.digest:
+            yield Finding(
+                FindingKind.RECORD_DIGEST,
+                name,
+                f"SHA-256 of the record is {digest.hex()}, its digest column {row.digest.hex()}",
+            )
+        try:
+            record = Record.decode(row.data)
+        except FormatError as error:
+            yield Finding(FindingKind.RECORD_UNREADABLE, name, str(error))
+            continue
+        differs = _misplaced(row, record)
+        if differs:
+            yield Finding(
+                FindingKind.RECORD_PLACE, name, f"the record states another {', '.join(differs)}"
+            )
+        decoded.append(DigestedRecord(record, digest))
+    return decoded
+
+
+def _misplaced(row: RecordRow, record: Record) -> list[str]:
+    names = ("run", "producer", "seq", "kind", "epoch", "rank")
+    return [name for name in names if getattr(row, name) != getattr(record, name)]
+
+
+# --- events ------------------------------------------------------------------------------
+
+
+def _events(facts: RunFacts) -> Iterator[Finding]:
+    """Every event of the spool is in the database or in a stream, and says the same there."""
+    stored = {(row.producer, row.seq): row.data for row in facts.records}
+    for (producer, seq), (header, event) in sorted(facts.spooled.items(), key=lambda i: i[0]):
+        name = event_name(facts.run, producer, seq)
+        data = stored.get((producer, seq), facts.streamed.get((producer, seq)))
+        if data is None:
+            if facts.ignore_after_ns is None or event.ts_ns < facts.ignore_after_ns:
+                yield Finding(
+                    FindingKind.EVENT_MISSING,
+                    name,
+                    f"{event.kind.value} event is in the spool, and in neither database nor stream",
+                )
+        elif not _same(event, header, data):
+            yield Finding(
+                FindingKind.EVENT_DIFFERS,
+                name,
+                f"{event.kind.value} event in the spool is not what was recorded",
+            )
+    for (producer, seq), data in sorted(facts.streamed.items()):
+        known = stored.get((producer, seq))
+        if known is not None and known != data:
+            yield Finding(
+                FindingKind.EVENT_DIFFERS,
+                event_name(facts.run, producer, seq),
+                "the record in the stream is not the one in the database",
+            )
+
+
+def _same(event: Event, header: SegmentHeader, data: bytes) -> bool:
+    """Whether the bytes are the event's record, whatever its salt."""
+    try:
+        record = Record.decode(data)
+    except FormatError:
+        return True  # a finding of its own
+    try:
+        expected = replace(record_of(event, header, b""), salt=record.salt).encode()
+    except (ProvenanceError, ValueError, OverflowError):
+        return record.kind is Kind.GAP  # what has no form as a record is recorded as a gap
+    return expected == data
+
+
+def _holes(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Finding]:
+    """Numbers below the highest one known that are nowhere."""
+    held: dict[bytes, set[int]] = {}
+    for producer, seq in (
+        *((row.producer, row.seq) for row in facts.records),
+        *facts.spooled,
+        *facts.streamed,
+    ):
+        held.setdefault(producer, set()).add(seq)
+    upto = {producer: max(seqs) + 1 for producer, seqs in held.items()}
+    for item in decoded:
+        announced = item.record.body.get("events")
+        if item.record.kind is Kind.RUN_END and isinstance(announced, int):
+            producer = item.record.producer
+            upto[producer] = max(upto.get(producer, 0), announced)
+    for producer, count in facts.acked.items():
+        upto[producer] = max(upto.get(producer, 0), count)
+    for producer, count in sorted(upto.items()):
+        marks = [-1, *sorted(held.get(producer, ())), count]
+        for low, high in pairwise(marks):
+            if high - low > 1:
+                number = high - low - 1
+                told = (
+                    " though it was acknowledged" if low + 1 < facts.acked.get(producer, 0) else ""
+                )
+                yield Finding(
+                    FindingKind.SEQ_HOLE,
+                    event_name(facts.run, producer, low + 1, high - 1),
+                    f"{number} event{'s' if number > 1 else ''} missing of {count}{told}",
+                )
+
+
+def _gaps(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Finding]:
+    for item in decoded:
+        record = item.record
+        if record.kind is Kind.GAP:
+            dropped, reason = record.body.get("dropped"), record.body.get("reason")
+            yield Finding(
+                FindingKind.GAP,
+                event_name(facts.run, record.producer, record.seq),
+                f"{dropped} events were dropped by the trainer: {reason}",
+            )
+
+
+# --- the run's row -----------------------------------------------------------------------
+
+
+def _row(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Finding]:
+    row = facts.row
+    if row is None:
+        return
+    for item in decoded:
+        stated = item.record.body.get("public_key")
+        if item.record.kind is Kind.CONFIG and stated != row.public_key.hex():
+            yield Finding(
+                FindingKind.RUN_KEY,
+                str(row.run),
+                f"the configuration states public key {stated}, the run has {row.public_key.hex()}",
+            )
+    sealed = any(entry.phase is Phase.AFTER for entry in facts.entries)
+    if (row.state == "sealed") != sealed:
+        has = "an" if sealed else "no"
+        problem = f"the run is {row.state}, and the ledger has {has} after entry of it"
+        yield Finding(FindingKind.RUN_STATE, str(row.run), problem)
+    if row.incomplete is not None:
+        yield Finding(FindingKind.RUN_INCOMPLETE, str(row.run), f"sealed without: {row.incomplete}")
+
+
+# --- seals -------------------------------------------------------------------------------
+
+
+def _roots(facts: RunFacts, decoded: Sequence[DigestedRecord]) -> Iterator[Finding]:
+    """Each of the run's entries is the root of the run's records."""
+    for entry in facts.entries:
+        name = f"entry {entry.index}"
+        sealed_before = [
+            e.epoch for e in facts.entries if e.epoch is not None and e.index < entry.index
+        ]
+        try:
+            root = run_tree(decoded, entry.phase, entry.epoch, sealed_before).root
+        except InputError as error:
+            yield Finding(FindingKind.ENTRY_ROOT, name, f"the tree cannot be built: {error}")
+            continue
+        if root != entry.root:
+            yield Finding(
+                FindingKind.ENTRY_ROOT,
+                name,
+                f"{_label(entry.phase, entry.epoch)} of run {facts.run}: the records give "
+                f"{root.hex()}, the ledger has {entry.root.hex()}",
+            )
+
+
+def _seals(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Finding]:
+    """What was asked for and could be sealed is sealed, and nothing else is."""
+    records = [item.record for item in decoded]
+    marks = seal_marks(records)
+    asked: dict[tuple[Phase, int | None], list[SealMark]] = {}
+    for mark in marks:
+        asked.setdefault((mark.phase, mark.epoch), []).append(mark)
+    made = {(entry.phase, entry.epoch): entry for entry in facts.entries}
+    for seal, entry in made.items():
+        flags = {mark.anchor for mark in asked.get(seal, ())}
+        if entry.anchor not in flags:
+            problem = "to be anchored or not otherwise than asked for" if flags else "not asked for"
+            yield Finding(
+                FindingKind.ENTRY_SEAL, f"entry {entry.index}", f"{_label(*seal)}: {problem}"
+            )
+    ready = _Readiness(records, marks)
+    for seal in asked:
+        if seal not in made and ready.has_all(*seal):
+            yield Finding(
+                FindingKind.RUN_NOT_SEALED,
+                str(facts.run),
+                f"{_label(*seal)}: every event it needs is in the database, and it has no entry",
+            )
+
+
+class _Readiness:
+    """Whether the database has what a seal needs."""
+
+    def __init__(self, records: Collection[Record], marks: Sequence[SealMark]) -> None:
+        self.marks, self.leader = marks, before_mark(marks)
+        held: dict[bytes, set[int]] = {}
+        for record in records:
+            held.setdefault(record.producer, set()).add(record.seq)
+        self.without_hole = {
+            producer: next(n for n in range(len(seqs) + 1) if n not in seqs)
+            for producer, seqs in held.items()
+        }
+        self.upto = {producer: max(seqs) + 1 for producer, seqs in held.items()}
+        self.ended: set[int] = set()
+        size: object = 1
+        for record in records:
+            announced = record.body.get("events")
+            if record.kind is Kind.RUN_END:
+                self.ended.add(record.rank)
+                if isinstance(announced, int):
+                    self.upto[record.producer] = max(self.upto[record.producer], announced)
+            elif record.kind is Kind.CONFIG:
+                size = record.body.get("world_size", 1)
+        self.ranks = set(range(size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1))
+
+    def has_all(self, phase: Phase, epoch: int | None) -> bool:
+        if self.leader is None:
+            return False
+        if phase is Phase.BEFORE:
+            return self._upto(self.leader)
+        if phase is Phase.CHECKPOINT:
+            own = [mark for mark in self.marks if (mark.phase, mark.epoch) == (phase, epoch)]
+            return self.ranks <= {mark.rank for mark in own} and all(map(self._upto, own))
+        whole = all(self.without_hole[producer] >= n for producer, n in self.upto.items())
+        return whole and self.ranks <= self.ended
+
+    def _upto(self, mark: SealMark) -> bool:
+        return self.without_hole[mark.producer] >= mark.seq
+
+
+def _label(phase: Phase, epoch: int | None) -> str:
+    return phase.value if epoch is None else f"{phase.value} {epoch}"

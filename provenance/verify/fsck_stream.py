@@ -1,0 +1,113 @@
+"""The Redis streams as the checker reads them: entries and acknowledgements, changing nothing.
+
+``prov:events:<shard>`` is a stream whose entries carry a batch in field ``b``;
+``prov:acked:<run id>`` is a sorted set of producers (hex), scored with how many of their
+events the database was said to have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from provenance.core.events import open_batch
+from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
+from provenance.verify.fsck_findings import Finding, FindingKind
+
+PREFIX: Final = "prov:"
+_PAGE: Final = 500
+_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class StreamView:
+    """What waits in the streams.
+
+    Attributes:
+        records: By run, then ``(producer, seq)``: canonical bytes.
+        acked: By run: per producer, how many events the database was said to have.
+    """
+
+    records: dict[UUID, dict[tuple[bytes, int], bytes]] = field(default_factory=dict)
+    acked: dict[UUID, dict[bytes, int]] = field(default_factory=dict)
+    batches: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_streams(url: str) -> StreamView:
+    """All entries of all shards.
+
+    Raises:
+        TransportUnavailable: Redis refuses, or does not answer within 5 s.
+    """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    view = StreamView()
+    try:
+        client = redis.Redis.from_url(
+            url,
+            protocol=2,
+            decode_responses=False,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except (ValueError, TypeError):
+        # `from None`: the cause's message quotes the URL.
+        raise TransportUnavailable("Redis: redis_url is malformed") from None
+    try:
+        for key in sorted(client.scan_iter(match=f"{PREFIX}events:*", count=1000)):
+            _read_stream(client, bytes(key), view)
+        for key in client.scan_iter(match=f"{PREFIX}acked:*", count=1000):
+            _read_acked(client, bytes(key), view)
+    except redis.RedisError as error:
+        raise TransportUnavailable(f"Redis at {_place(url)}: {type(error).__name__}") from error
+    except OSError as error:
+        raise TransportUnavailable(f"Redis at {_place(url)}: {error.strerror}") from error
+    finally:
+        client.close()
+    return view
+
+
+def _read_stream(client: Any, key: bytes, view: StreamView) -> None:
+    start = b"-"
+    while page := client.xrange(key, min=start, count=_PAGE):
+        for entry, fields in page:
+            view.batches += 1
+            subject = f"{key.decode('utf-8', 'replace')} {entry.decode('ascii', 'replace')}"
+            _read_entry(subject, fields.get(b"b"), view)
+        # "(" excludes the last one seen (Redis 6.2).
+        start = b"(" + page[-1][0]
+
+
+def _read_entry(subject: str, payload: bytes | None, view: StreamView) -> None:
+    try:
+        batch = open_batch(payload or b"")
+    except (FormatError, BadSignatureError) as error:
+        view.findings.append(Finding(FindingKind.STREAM_DAMAGED, subject, str(error)))
+        return
+    records = view.records.setdefault(batch.run, {})
+    for index, data in enumerate(batch.records):
+        records.setdefault((batch.producer, batch.first_seq + index), data)
+
+
+def _read_acked(client: Any, key: bytes, view: StreamView) -> None:
+    try:
+        run = UUID(key.removeprefix(f"{PREFIX}acked:".encode()).decode("ascii"))
+        pairs = client.zrange(key, 0, -1, withscores=True)
+        view.acked[run] = {bytes.fromhex(name.decode()): int(score) for name, score in pairs}
+    except (ValueError, UnicodeDecodeError):
+        return
+
+
+def _place(url: str) -> str:
+    """Host and port: what of the URL may be shown."""
+    parts = urlsplit(url)
+    try:
+        return f"{parts.hostname or parts.path}:{parts.port or 6379}"
+    except ValueError:
+        return "redis_url"
