@@ -59,7 +59,11 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
         report_path = wiring.write_report(settings, tracker.run_id, None)
         say("tamper", "changing one metric in a copy of the evidence")
         tamper = _tamper(settings, report_path.parent / "evidence")
-    return _document(settings, report, report_path, before, after, tamper)
+        say("fsck", "spool, database and chains against each other, independently")
+        checked = wiring.fsck(settings).as_dict()
+    document = _document(settings, report, report_path, before, after, tamper)
+    document["fsck"] = checked
+    return document
 
 
 @contextmanager

@@ -40,7 +40,10 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def _good(document: dict[str, Any]) -> bool:
     verified = all(n["status"] == "verified" for n in document["networks"].values())
-    return bool(document["chain_integrity"] and document["tamper"]["detected"] and verified)
+    clean = not document["fsck"]["findings"] and not document["fsck"]["unchecked"]
+    return bool(
+        document["chain_integrity"] and document["tamper"]["detected"] and verified and clean
+    )
 
 
 def _print(document: dict[str, Any]) -> None:
@@ -61,6 +64,12 @@ def _print(document: dict[str, Any]) -> None:
         out.print(f"tamper check: FAILED as it should: {tamper['record']}: {tamper['problem']}")
     else:
         out.print("tamper check: the changed record was NOT found")
+    findings = document["fsck"]["findings"]
+    for finding in findings:
+        out.print(
+            f"fsck: {finding['kind']} {finding['subject']}: {finding['detail']}", markup=False
+        )
+    out.print(f"fsck: {'clean' if not findings else 'NOT clean'}")
     integrity = "verified" if document["chain_integrity"] else "NOT verified"
     out.print(f"chain integrity: {integrity}")
     out.print(f"report: {document['report_path']}")

@@ -68,3 +68,10 @@ def test_report_and_evidence_are_there(demo: dict[str, Any]) -> None:
     assert "https://" not in text.replace("https://www.w3.org", "")
     assert (page.parent / "report.json").exists()
     assert (page.parent / "evidence" / "manifest.json").exists()
+
+
+@pytest.mark.nodes
+def test_the_independent_checker_finds_nothing(demo: dict[str, Any]) -> None:
+    assert demo["fsck"]["findings"] == []
+    assert demo["fsck"]["unchecked"] == []
+    assert demo["fsck"]["checked"]
