@@ -116,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
     deploys = contract.add_subparsers(metavar="ACTION", required=True)
     _command(deploys, "deploy", "contract:deploy", "deploy it with the configured key")
 
+    networks = commands.add_parser("networks", help="the networks heads are anchored on")
+    acts = networks.add_subparsers(metavar="ACTION", required=True)
+    resume = _command(acts, "resume", "networks:resume", "lift the pause of a network")
+    resume.add_argument("network", metavar="NETWORK", help="ethereum, bitcoin, ipfs or local")
+
     _command(commands, "doctor", "doctor:doctor", "say what works here, and what would mend it")
     return top
 

@@ -1,0 +1,33 @@
+"""``provenance networks resume``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from provenance import wiring
+from provenance.anchor import gate
+from provenance.commands.output import out, print_json, settings_of
+from provenance.errors import InputError
+from provenance.settings import NETWORKS
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Lift the pause of a network whose trouble an operator has dealt with."""
+    name = arguments.network
+    if name not in NETWORKS:
+        raise InputError(f"NETWORK: found {name!r}, expected one of {', '.join(NETWORKS)}")
+    store = wiring.open_store(settings_of(arguments, secrets=False))
+    assert store is not None
+    with store.snapshot() as tx:
+        known = tx.network(name)
+    reason = known.paused if known else None
+    given_up = gate.resume(store, name, time.time())
+    store.close()
+    if arguments.json:
+        print_json({"network": name, "was_paused": reason, "given_up": list(given_up)})
+    elif reason is None and not given_up:
+        out.print(f"{name}: was not paused", markup=False)
+    else:
+        out.print(f"{name}: resumed; it was paused: {reason}", markup=False)
+    return 0

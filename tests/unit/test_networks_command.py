@@ -1,0 +1,30 @@
+"""An operator lifts a pause."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from provenance import wiring
+from provenance.anchor.gate import Pause, pause
+from provenance.cli import main
+from provenance.ports import NetworkRow
+from provenance.settings import load
+
+
+def test_a_paused_network_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = wiring.open_store(load(None, tmp_path))
+    assert store is not None
+    with store.transaction() as tx:
+        tx.save_network(NetworkRow("local", {}, None, 1.0))
+        reason = pause(tx, "local", Pause.SHARED_KEY, "somebody else signs", 2.0)
+    store.close()
+    base = ["--base-dir", str(tmp_path), "--json"]
+    assert main(["networks", "resume", "local", *base]) == 0
+    assert json.loads(capsys.readouterr().out)["was_paused"] == reason
+    assert main(["networks", "resume", "local", *base[:2]]) == 0
+    assert "was not paused" in capsys.readouterr().out
+    assert main(["networks", "resume", "dogecoin", *base]) == 2
+    assert "expected one of ethereum, bitcoin, ipfs, local" in capsys.readouterr().err
