@@ -10,12 +10,13 @@ from provenance.errors import ProvenanceError, UnavailableError
 from provenance.wiring import retry_settings
 from workers import confirming, parts
 from workers.app import anchor_queue, app, settings
+from workers.hints import ring
 from workers.telemetry import log
 
 
 def hint(network: str) -> None:
     """Ring a network's worker; a hint that does not arrive costs one sweep interval."""
-    publish.apply_async((network,), queue=anchor_queue(network), expires=30, retry=False)
+    ring(publish, network, queue=anchor_queue(network))
 
 
 @app.task(name="workers.anchoring.publish")  # type: ignore[untyped-decorator]

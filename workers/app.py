@@ -17,6 +17,7 @@ from functools import cache
 from celery import Celery
 
 from provenance.settings import NETWORKS, Settings, load
+from workers.tick import Tick
 
 VISIBILITY_TIMEOUT_S = 180
 TIME_LIMIT_S = 150
@@ -96,7 +97,7 @@ app.conf.update(
     beat_schedule={
         "sweep": {
             "task": "workers.schedule.sweep",
-            "schedule": settings().sweep_interval_s,
+            "schedule": Tick(settings().sweep_interval_s),
             "options": {"queue": "confirm", "expires": settings().sweep_interval_s * 2},
         }
     },

@@ -13,12 +13,13 @@ from provenance.errors import ProvenanceError, UnavailableError
 from provenance.wiring import retry_settings
 from workers import parts
 from workers.app import anchor_queue, app, settings
+from workers.hints import ring
 from workers.telemetry import log
 
 
 def hint(network: str) -> None:
     """Ask for a look at a network's transactions."""
-    confirm.apply_async((network,), queue=anchor_queue(network), expires=30, retry=False)
+    ring(confirm, network, queue=anchor_queue(network))
 
 
 @app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ from provenance.errors import UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
 from workers import parts
 from workers.anchoring import hint
-from workers.app import app
+from workers.app import app, settings
 from workers.telemetry import log
 
 
@@ -17,7 +17,12 @@ def drain() -> None:
     """Ingest all that waits in the stream, seal what is ready, ring the networks."""
     try:
         done = drain_stream(
-            parts.transport(), parts.store(), parts.policy(), parts.owner(), time.time()
+            parts.transport(),
+            parts.store(),
+            parts.policy(),
+            parts.owner(),
+            time.time(),
+            stale_after_s=settings().lease_s,
         )
     except UnavailableError as error:
         log.warning("hashing.unavailable", problem=str(error))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 
 from provenance.anchor.confirm import LOOKED_AT
+from provenance.anchor.courier import stranded_networks
 from provenance.errors import UnavailableError
 from provenance.ledger.seal import seal_ready
 from provenance.ports import AnchorState
 from workers import confirming, hashing, parts
 from workers.anchoring import hint
-from workers.app import app
+from workers.app import app, settings
+from workers.hints import ring
 from workers.telemetry import log
 
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
@@ -22,8 +24,9 @@ def sweep() -> None:
     now = time.time()
     try:
         with parts.store().snapshot() as tx:
-            publishable = tx.due_networks(PUBLISHED, now)
-            lookable = tx.due_networks(LOOKED_AT, now)
+            stranded = stranded_networks(tx, now, settings().lease_s)
+            publishable = tx.due_networks(PUBLISHED, now) | stranded
+            lookable = tx.due_networks(LOOKED_AT, now) | stranded
             unsealed = [row.run for row in tx.runs() if row.state == "open"]
         for run in unsealed:
             with parts.store().transaction() as tx:
@@ -33,6 +36,6 @@ def sweep() -> None:
         for network in lookable:
             confirming.hint(network)
         if parts.transport().backlog():
-            hashing.drain.apply_async(expires=30, retry=False)
+            ring(hashing.drain, queue="hashing")
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))

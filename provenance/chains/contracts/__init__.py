@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-
 MAX_METADATA_BYTES = 256
 
 
