@@ -46,6 +46,13 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks
 
+# The long form of the fault tests; it writes build/faults.json and docs/reliability.md.
+# PROVENANCE_FAULTS_SEED=<seed> replays the random choices of an earlier run.
+faults: $(VENV)/.dev $(VENV)/.devnet
+	rm -rf build/faults build/faults.json
+	PROVENANCE_FAULTS=long $(PYTEST) tests/faults -p no:xdist -s || failed=1; \
+	$(BIN)/python -m tests.faults.summary && test -z "$$failed"
+
 clean:
 	-test -x $(BIN)/provenance && $(BIN)/provenance devnet down
 	rm -rf $(VENV) .devnet build dist artifacts

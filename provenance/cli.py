@@ -86,6 +86,12 @@ def parser() -> argparse.ArgumentParser:
     verify = _command(commands, "verify", "verify:verify", "check a run or a bundle again")
     verify.add_argument("subject", nargs="?", metavar="RUN|PATH", help="run id, latest, or folder")
     verify.add_argument("--offline", action="store_true", help="ask no node")
+    verify.add_argument(
+        "--headers",
+        type=Path,
+        metavar="FILE",
+        help="Bitcoin block headers that you trust, raw, one in hex per line",
+    )
     verify.add_argument("--explain", action="store_true", help="list the checks and end")
 
     fsck = _command(commands, "fsck", "fsck:fsck", "check spool, database and chains: nothing lost")
@@ -111,6 +117,11 @@ def parser() -> argparse.ArgumentParser:
 
     path = _command(commands, "path", "verify:path", "print a record's path up to the run root")
     path.add_argument("record", metavar="FILE", help="a record file of a bundle or report")
+
+    events = commands.add_parser("events", help="what became of events")
+    kinds = events.add_subparsers(metavar="ACTION", required=True)
+    parked = _command(kinds, "parked", "events:parked", "list what ingest would not take, and why")
+    parked.add_argument("run_id", nargs="?", metavar="RUN", help="run id, its first 8, or latest")
 
     contract = commands.add_parser("contract", help="the Ethereum contract")
     deploys = contract.add_subparsers(metavar="ACTION", required=True)

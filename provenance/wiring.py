@@ -130,20 +130,23 @@ def verify_run(
     run: str,
     *,
     offline: bool = False,
+    headers: Path | None = None,
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
+        headers: As for :func:`verify_path`.
         networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
+        InputError: No headers in their file.
     """
     evidence = _evidence(settings, run)
     key = _known_ledger_key(settings)
-    return _verify(settings, evidence, key, offline=offline, networks=networks)
+    return _verify(settings, evidence, key, offline=offline, networks=networks, headers=headers)
 
 
 def verify_path(
@@ -152,6 +155,7 @@ def verify_path(
     *,
     offline: bool = True,
     verifier_key: str | None = None,
+    headers: Path | None = None,
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
     """Check a bundle folder, or the report folder around one; needs no database.
@@ -159,9 +163,11 @@ def verify_path(
     Args:
         verifier_key: The ledger's key (``name+id+base64``) as known from elsewhere; without
             it the bundle's own is taken, and the report says so.
+        headers: A file of Bitcoin block headers (:mod:`provenance.verify.headers`); without
+            it, and without a node, the report says that the header was not checked.
 
     Raises:
-        InputError: No bundle there.
+        InputError: No bundle there, or no headers in their file.
         FormatError, IntegrityError: It cannot be read as one; the message names the file.
     """
     from provenance.core.heads import VerifierKey
@@ -171,7 +177,9 @@ def verify_path(
     if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
         path = inner
     key = VerifierKey.from_vkey(verifier_key) if verifier_key else None
-    return _verify(settings, read_bundle(path), key, offline=offline, networks=networks)
+    return _verify(
+        settings, read_bundle(path), key, offline=offline, networks=networks, headers=headers
+    )
 
 
 def write_report(settings: Settings, run: str, folder: Path | None = None) -> Path:
@@ -268,18 +276,23 @@ def _verify(
     *,
     offline: bool,
     networks: Mapping[str, Network] | None,
+    headers: Path | None = None,
 ) -> VerificationReport:
+    from provenance.verify.headers import GivenHeaders
     from provenance.verify.verifier import verify
 
     now = time.time()
+    given = GivenHeaders.read(headers) if headers is not None else None
     if offline or networks is not None:
         asked = None if offline else networks
-        return verify(evidence, asked, verifier_key=key, now=now)
+        return verify(evidence, asked, verifier_key=key, headers=given, now=now)
     with contextlib.ExitStack() as stack:
         opened, unavailable = _open_for_reading(settings, evidence)
         for network in opened.values():
             stack.callback(network.close)
-        return verify(evidence, opened, verifier_key=key, unavailable=unavailable, now=now)
+        return verify(
+            evidence, opened, verifier_key=key, unavailable=unavailable, headers=given, now=now
+        )
 
 
 def _open_for_reading(

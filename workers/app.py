@@ -18,6 +18,7 @@ from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
 from provenance.settings import NETWORKS, Settings, load
+from workers.tick import Tick
 
 VISIBILITY_TIMEOUT_S = 180
 TIME_LIMIT_S = 150
@@ -104,7 +105,7 @@ app.conf.update(
     beat_schedule={
         "sweep": {
             "task": "workers.schedule.sweep",
-            "schedule": settings().sweep_interval_s,
+            "schedule": Tick(settings().sweep_interval_s),
             "options": {"queue": "confirm", "expires": settings().sweep_interval_s * 2},
         }
     },

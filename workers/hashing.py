@@ -7,7 +7,7 @@ import time
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
 from workers import anchoring, parts
-from workers.app import app
+from workers.app import app, settings
 from workers.hints import ring
 from workers.telemetry import log
 
@@ -22,7 +22,12 @@ def drain() -> None:
     """Ingest all that waits in the stream, seal what is ready, ring the networks."""
     try:
         done = drain_stream(
-            parts.transport(), parts.store(), parts.policy(), parts.owner(), time.time()
+            parts.transport(),
+            parts.store(),
+            parts.policy(),
+            parts.owner(),
+            time.time(),
+            stale_after_s=settings().lease_s,
         )
     except UnavailableError as error:
         log.warning("hashing.unavailable", problem=str(error))

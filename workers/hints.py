@@ -12,9 +12,14 @@ from workers.telemetry import log
 EXPIRES_S = 30
 
 
-def ring(task: Any, queue: str, *arguments: str) -> None:
-    """Send a task once; where Redis is away that is logged, and the sweep sends it again."""
+def ring(task: Any, queue: str, *arguments: str) -> bool:
+    """Send a task once: True where the broker took it.
+
+    Where Redis is away or full that is logged, and the sweep sends it again.
+    """
     try:
         task.apply_async(arguments, queue=queue, expires=EXPIRES_S, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("hint.lost", task=task.name, queue=queue, problem=type(error).__name__)
+        return False
+    return True

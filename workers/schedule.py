@@ -6,11 +6,12 @@ import time
 from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
+from provenance.anchor.courier import stranded_networks
 from provenance.errors import FormatError, ProvenanceError, UnavailableError
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports import AnchorState, LedgerTx
 from workers import anchoring, confirming, hashing, parts
-from workers.app import app
+from workers.app import app, settings
 from workers.telemetry import log
 
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
@@ -23,8 +24,9 @@ def sweep() -> None:
     try:
         _seal_overdue(now)
         with parts.store().snapshot() as tx:
-            publishable = tx.due_networks(PUBLISHED, now)
-            lookable = tx.due_networks(LOOKED_AT, now)
+            stranded = stranded_networks(tx, now, settings().lease_s)
+            publishable = tx.due_networks(PUBLISHED, now) | stranded
+            lookable = tx.due_networks(LOOKED_AT, now) | stranded
         for network in sorted(publishable):
             anchoring.hint(network)
         for network in sorted(lookable):

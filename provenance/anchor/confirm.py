@@ -10,7 +10,7 @@ mined, right root     CONFIRMED, and FINAL when deep enough; receipts are made
 mined, another root   refused: held with the reason, never confirmed
 pending               SENT; after ``fee_bump_after_s`` a version with a higher fee is made,
                       stored and sent, up to the network's cap
-unknown               the same bytes are sent again
+unknown               the same bytes are sent again; after ``fee_bump_after_s`` bumped as well
 gone after CONFIRMED  REORGED: receipts are withdrawn, the same bytes are sent again
 failed in a block     FAILED once that block is deep enough
 spent by another      the network is paused, the key or inputs seem shared; FAILED once the
@@ -22,6 +22,7 @@ A height that goes down is no error: a node may lag, and blocks may be replaced.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -31,7 +32,13 @@ from provenance.anchor.backoff import delay
 from provenance.anchor.courier import Courier, Outcome
 from provenance.anchor.gate import Pause
 from provenance.anchor.outbox import Trigger
-from provenance.errors import LyingNodeError, NetworkError
+from provenance.errors import (
+    FeeTooLowError,
+    LyingNodeError,
+    NetworkError,
+    NonceUsedError,
+    RejectedError,
+)
 from provenance.ports import (
     AnchorRow,
     AnchorState,
@@ -233,6 +240,12 @@ class _Confirmer:
             return self._conflicted(row, conflicted)
         pending = look.at(Place.PENDING)
         counted = next((v for v in versions if v.id == row.version_id), None)
+        if row.state is AnchorState.SENT and not pending and self._stuck(row, versions[-1]):
+            # Forgotten, and waiting for too long: a node may evict what pays too little before
+            # every look. Where the fee cannot be raised, the same bytes are at least back.
+            with contextlib.suppress(FeeTooLowError, RejectedError, NonceUsedError):
+                courier.network.broadcast(versions[-1].version)
+            return courier.bump(row, versions, "no block took it in time")
         if row.state is AnchorState.REORGED or not pending:
             again = row.attempts if row.state is AnchorState.SENT else 0
             wait_s = self.poll_s

@@ -376,6 +376,19 @@ class Courier:
         return None
 
 
+def stranded_networks(tx: LedgerTx, now: float, lease_s: float) -> frozenset[str]:
+    """Networks with rows that lie hours ahead of a clock that was set back.
+
+    No row is due there, so nobody is rung; :meth:`Courier.claim` calls such rows back.
+    """
+    horizon = now + 2 * max(MAX_LOOK_S, lease_s)
+    return frozenset(
+        row.network
+        for row in tx.anchors(states=ACTIVE)
+        if max(row.next_attempt_at, row.lease_until or 0.0) > horizon
+    )
+
+
 _SENDABLE: Final = (AnchorState.SIGNED, AnchorState.SENT, AnchorState.REORGED)
 
 

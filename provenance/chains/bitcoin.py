@@ -1,12 +1,12 @@
 """Bitcoin: a head in an ``OP_RETURN`` output, through bitcoind's RPC.
 
-Life of an anchor. ``draft`` funds, locks and signs a transaction with the wallet: the key
-never leaves bitcoind. ``sign`` only checks it and computes its id. The caller stores the
-bytes, then ``broadcast`` sends them. ``observe`` reads the raw transaction back, hashes it,
-proves it into a block header by a Merkle proof and counts blocks; the JSON that a node
-decorates its answers with is believed for the depth alone, and at ``confirmations`` deep
-the headers on top are fetched and their work checked. A fee that does not get mined is
-bumped on the same inputs; any version that is mined counts.
+Life of an anchor. ``draft`` funds and signs a transaction with the wallet: the key never
+leaves bitcoind. ``sign`` only checks it and computes its id. The caller stores the bytes,
+then ``broadcast`` locks the inputs and sends them. ``observe`` reads the raw transaction
+back, hashes it, proves it into a block header by a Merkle proof and counts blocks; the JSON
+that a node decorates its answers with is believed for the depth alone, and at
+``confirmations`` deep the headers on top are fetched and their work checked. A fee that does not
+get mined is bumped on the same inputs; any version that is mined counts.
 
 One anchor may be in flight per wallet.
 """
@@ -125,7 +125,7 @@ class BitcoinInterface:
         return 0
 
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
-        """Build and sign in the wallet; the inputs are locked there until they are spent.
+        """Build and sign in the wallet; :meth:`broadcast` locks the inputs there.
 
         Raises:
             InsufficientFundsError, FeeTooLowError, NetworkUnavailable, LyingNodeError
@@ -187,7 +187,6 @@ class BitcoinInterface:
             RejectedError: Invalid, and it will stay so.
             NetworkUnavailable, LyingNodeError
         """
-        self._funding.sent(version)
         self._funding.hold(version.detail.get("inputs"))
         ceiling = (Decimal(version.fee) + 1) * _BTC_PER_KVB
         try:

@@ -1,8 +1,12 @@
 """Bitcoin transactions that carry an anchor: fees, inputs, locks, signatures and bumps.
 
 A fresh anchor is one ``OP_RETURN`` output of value 0 and a bech32 change output, funded
-and locked by the wallet. A bump spends at least the same inputs, so that no two versions
-of one anchor can both be mined.
+by the wallet. A bump spends at least the same inputs, so that no two versions of one anchor
+can both be mined.
+
+Inputs are locked when the transaction is stored, just before it is sent, and not when it is
+funded: a lock whose owner was killed before it stored anything could not be told from one of
+the operator's, and a wallet of one coin would starve.
 
 The wallet should be dedicated to anchors and hold native segwit coins: the id of a
 transaction that spends a legacy coin can be changed by others on its way.
@@ -10,7 +14,6 @@ transaction that spends a legacy coin can be changed by others on its way.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 
@@ -35,7 +38,6 @@ from provenance.errors import (
     InsufficientFundsError,
     LyingNodeError,
     NetworkUnavailable,
-    ProvenanceError,
 )
 from provenance.ports import PAYLOAD_TAG, SignedVersion
 from provenance.settings import BitcoinSettings
@@ -72,7 +74,6 @@ class Funding:
         self._rpc = rpc
         self._settings = settings
         self._cap = Decimal(str(settings.max_fee_rate))
-        self._unsent: list[Json] = []
 
     def ask(self, method: str, *params: Value) -> Value:
         """A wallet call whose errors are failures.
@@ -131,22 +132,18 @@ class Funding:
         return as_sats(mine.get("trusted"), "getbalances.mine.trusted")
 
     def fresh(self, payload: bytes) -> Funded:
-        """A new transaction, its inputs locked.
+        """A new transaction; nothing is locked.
 
         Raises:
             InsufficientFundsError, FeeTooLowError, NetworkUnavailable, LyingNodeError
         """
-        self.release(self._unsent)
-        self._unsent = []
         rate = self._fee_rate()
         try:
-            funded = self._funded(payload, [], rate)
+            return self._funded(payload, [], rate)
         except InsufficientFundsError as error:
             if not self._free_abandoned():
                 raise self._poor(error) from error
-            funded = self._funded(payload, [], rate)
-        self._unsent = funded.inputs
-        return funded
+        return self._funded(payload, [], rate)
 
     def bump(self, old: SignedVersion) -> Funded:
         """A transaction with a higher fee rate that spends the same inputs.
@@ -181,11 +178,6 @@ class Funding:
         if not set(kept) <= set(map(str, funded.inputs)):
             raise LyingNodeError("bitcoin: psbtbumpfee left out an input of the old version")
         return funded
-
-    def sent(self, version: SignedVersion) -> None:
-        """The version is stored and on its way: its locks are not an abandoned draft's."""
-        if set(map(str, self._unsent)) & set(map(str, _inputs(version.detail.get("inputs")))):
-            self._unsent = []
 
     def hold(self, inputs: object) -> None:
         """Lock inputs again (a node forgets locks when it restarts), where they are unspent."""
@@ -237,7 +229,6 @@ class Funding:
                 bare,
                 {
                     "add_inputs": True,
-                    "lockUnspents": True,
                     "change_type": "bech32",
                     "changePosition": 1,
                     "fee_rate": rate,
@@ -247,24 +238,13 @@ class Funding:
             "fundrawtransaction",
         )
         raw = as_bytes(answer.get("hex"), "fundrawtransaction.hex")
-        locked = [
-            f"{display(each.txid)}:{each.vout}"
-            for each in _parsed(raw).inputs
-            if f"{display(each.txid)}:{each.vout}" not in inputs
-        ]
-        try:
-            signed = as_object(
-                self.ask("signrawtransactionwithwallet", raw.hex()), "signrawtransactionwithwallet"
-            )
-            if signed.get("complete") is not True:
-                raise NetworkUnavailable("bitcoin: the wallet cannot sign for its own inputs")
-            fee = as_sats(answer.get("fee"), "fundrawtransaction.fee")
-            funded = self._checked(as_bytes(signed.get("hex"), "signed hex"), payload, fee)
-        except ProvenanceError:
-            with contextlib.suppress(ProvenanceError):
-                self.release(locked)
-            raise
-        return funded
+        signed = as_object(
+            self.ask("signrawtransactionwithwallet", raw.hex()), "signrawtransactionwithwallet"
+        )
+        if signed.get("complete") is not True:
+            raise NetworkUnavailable("bitcoin: the wallet cannot sign for its own inputs")
+        fee = as_sats(answer.get("fee"), "fundrawtransaction.fee")
+        return self._checked(as_bytes(signed.get("hex"), "signed hex"), payload, fee)
 
     def _signed_psbt(self, psbt: str) -> bytes:
         processed = as_object(self.ask("walletprocesspsbt", psbt), "walletprocesspsbt")
@@ -300,7 +280,7 @@ class Funding:
         return Funded(raw, transaction, fee, rate, change[0] if change else None)
 
     def _free_abandoned(self) -> bool:
-        """Unlock change of earlier anchors that a killed process left locked.
+        """Unlock change of earlier anchors that a version which never got on left locked.
 
         Only coins that an anchor of ours made are touched: a lock that the operator put on
         another coin stands. One anchor is in flight per wallet, so while a fresh one is

@@ -30,9 +30,13 @@ def verify(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=READERS)
     path = Path(arguments.subject)
     if path.is_dir():
-        report = wiring.verify_path(settings, path, offline=arguments.offline)
+        report = wiring.verify_path(
+            settings, path, offline=arguments.offline, headers=arguments.headers
+        )
     else:
-        report = wiring.verify_run(settings, arguments.subject, offline=arguments.offline)
+        report = wiring.verify_run(
+            settings, arguments.subject, offline=arguments.offline, headers=arguments.headers
+        )
     if arguments.json:
         print_json(report.as_dict())
     else:

@@ -7,9 +7,10 @@ files; append the signed batches; move the cursor.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from provenance.ports import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
 MAX_STALL_S = 3600.0
+MAX_HOLE = 1 << 20
+"""More events than fit into the longest segment: a larger hole is not filled."""
+LOST = "lost in the spool: damaged or deleted"
 _MAX_TOLD = 1000
 
 _log = structlog.get_logger("provenance.shipper")
@@ -38,6 +42,7 @@ class Shipped:
 
     Attributes:
         replaced: Events without a form as a record, for which a gap record went.
+        missing: Events that the spool has lost, for each of which a gap record went.
         rewound: Events to be shipped again, because the transport lost them.
         pending: Events in the transport that the database has not committed yet.
         waiting: Runs held back because the transport is full of unread batches.
@@ -50,6 +55,7 @@ class Shipped:
     bytes: int = 0
     corruptions: int = 0
     replaced: int = 0
+    missing: int = 0
     rewound: int = 0
     deleted_segments: int = 0
     finished_runs: int = 0
@@ -105,8 +111,10 @@ class Shipment:
         self._abandoned_s = abandoned_s
         self._keys: RunKeys | None = None
         self._committed = -1
+        self._acknowledged: Mapping[bytes, int] = {}
         self._stalled_at = 0.0
         self._told: set[str] = set()
+        self._cleared = False
         try:
             self.cursors = load_cursors(path)
         except (FormatError, OSError) as error:
@@ -137,8 +145,10 @@ class Shipment:
                         self._unreadable(error, total)
         total.deleted_segments += delete_committed(spool, self.cursors)
         total.pending += self.cursors.unacknowledged
-        if has_ended(spool, self.cursors, self._abandoned_s):
+        self._cleared = self._cleared and not spool.producers
+        if not self._cleared and has_ended(spool, self.cursors, self._abandoned_s):
             total.finished_runs += clear_run(spool)
+            self._cleared = True
 
     # --- what is to be done -----------------------------------------------------------
 
@@ -156,7 +166,8 @@ class Shipment:
         """What has been committed, and does the transport still have the rest?"""
         cursors, generation = self.cursors, contact.generation()
         changed = False
-        for producer, count in contact.transport.acknowledged(spool.run).items():
+        self._acknowledged = contact.transport.acknowledged(spool.run)
+        for producer, count in self._acknowledged.items():
             cursor = cursors.producers.get(producer)
             if cursor is not None and count > cursor.acked:
                 cursor.acked, cursor.next = count, max(cursor.next, count)
@@ -212,7 +223,10 @@ class Shipment:
         assert self._keys is not None
         cursor = self.cursors.producers.get(first.producer)
         if cursor is None:
-            cursor = self.cursors.producers[first.producer] = _fresh_cursor(first)
+            cursor = _fresh_cursor(first)
+            cursor.acked = max(cursor.acked, self._acknowledged.get(first.producer, 0))
+            cursor.next = max(cursor.next, cursor.acked)
+            self.cursors.producers[first.producer] = cursor
         maker = BatchMaker(first.run, first.producer, first.rank, self._keys)
         reader = _Reader(group, cursor)
         for segment, item in reader:
@@ -224,6 +238,7 @@ class Shipment:
                 self._flush(maker, reader, cursor, transport, total)
         self._flush(maker, reader, cursor, transport, total)
         total.replaced += maker.replaced
+        total.missing += reader.missing
 
     def _flush(
         self,
@@ -252,7 +267,10 @@ class Shipment:
             self._tell("cursors kept in memory only", reason=error.strerror)
 
     def _report(self, segment: Segment, damage: Corruption, total: Shipped) -> None:
+        """Say so, and keep the file under a second name: somebody may want to look at it."""
         total.corruptions += 1
+        with contextlib.suppress(OSError):
+            os.link(segment.path, segment.path.with_suffix(".damaged"))
         self._tell(
             f"spool segment {segment.path.name} is damaged; shipping what follows",
             start=damage.start,
@@ -281,6 +299,7 @@ class _Reader:
         self._next, self._ended = cursor.next, cursor.ended
         self._unsynced: set[Path] = set()
         self._began = False
+        self.missing = 0
 
     def __iter__(self) -> Iterator[tuple[Segment, Event | Corruption]]:
         for segment in self._group:
@@ -294,6 +313,8 @@ class _Reader:
                 self._began = True
                 self._offset = _events_at(segment)
             for offset, item in read_segment(segment.path, self._offset, final=final):
+                if isinstance(item, Event):
+                    yield from self._lost(segment, item)
                 self._offset = offset
                 if isinstance(item, Corruption):
                     yield segment, item
@@ -303,6 +324,17 @@ class _Reader:
                     self._next = item.seq + 1
                     self._ended = self._ended or item.kind is Kind.RUN_END
                     yield segment, item
+
+    def _lost(self, segment: Segment, found: Event) -> Iterator[tuple[Segment, Event]]:
+        """A gap in the place of each event before this one that is not there: a writer
+        leaves no hole, and a hole would keep the rest from ever being acknowledged."""
+        if not 0 < found.seq - self._next <= MAX_HOLE:
+            return
+        for seq in range(self._next, found.seq):
+            fields = {"dropped": 1, "reason": LOST}
+            self._next = seq + 1
+            self.missing += 1
+            yield segment, Event(seq, Kind.GAP, None, found.rank, found.ts_ns, fields)
 
     def sync(self) -> None:
         """What has been read, durable: nothing is shipped that a power cut could take back."""
@@ -333,10 +365,18 @@ def _events_at(segment: Segment) -> int:
 
 
 def _fresh_cursor(first: Segment) -> Cursor:
+    # Segments before the first that is left are gone because the database has them.
     try:
         header, offset = first.header()
     except FormatError:
-        return Cursor(first.rank)
-    # Segments before the first that is left are gone because the database has them.
+        return Cursor(first.rank, segment=first.index, next=_first_seq(first))
     seq = header.first_seq
     return Cursor(first.rank, header.world_size, first.index, offset, seq, seq)
+
+
+def _first_seq(segment: Segment) -> int:
+    """The number of the first event that can be read; 0 in a producer's very first segment."""
+    if segment.index == 0:
+        return 0
+    items = (item for _, item in read_segment(segment.path))
+    return next((item.seq for item in items if isinstance(item, Event)), 0)

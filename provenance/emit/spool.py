@@ -5,6 +5,7 @@
     <spool>/<run id>/r<rank>-<producer, 32 hex>-<index, 8 digits>.seg
     <spool>/<run id>/run.key        the run's keys, until it is sealed
     <spool>/<run id>/cursors.json   how far the shipper has come
+    <spool>/<run id>/....damaged    a segment that was damaged, kept for people to look at
     <spool>/shipper.lock            held by the one shipper
 
 A producer's newest segment is held under an exclusive flock(2) for as long as its process

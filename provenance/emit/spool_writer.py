@@ -5,10 +5,12 @@ it to the kernel, where it survives the death of the process. A full segment is 
 the next; each is pre-allocated, so that a full disk does not stop the current one.
 
 Where the disk takes no more, events wait in a ring of bounded count and size; past that
-they are dropped and counted. When there is room again the ring is written first and then a
-``gap`` event that says how many were dropped and why. Numbers are given at the write, so
+they are dropped and counted, control events such as a seal's mark apart, of which some are
+kept. When there is room again the ring is written first, then a ``gap`` event that says how
+many were dropped and why, then what was kept. Numbers are given at the write, so
 the sequence on disk has no hole. :meth:`finish` has a reserve, pre-allocated behind every
-segment, for the gap and the end of a run whose disk stays full.
+segment, for the gap and the end of a run whose disk stays full. Where a whole segment does
+not fit any more a smaller one is made, and none without room for a reserve but the first.
 
 Not thread-safe; the emitter serialises.
 """
@@ -37,6 +39,7 @@ SEGMENT_BYTES = 8 * 1024 * 1024
 RESERVE_BYTES = 16 * 1024
 RING_EVENTS = 4096
 RING_BYTES = 8 * 1024 * 1024
+LATE_EVENTS = 64
 RETRY_S = 0.1
 _FALLOC_FL_KEEP_SIZE = 1
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -73,7 +76,7 @@ class SpoolWriter:
         self.next_seq = 0
         self.lost = 0
         """Events dropped for good, in all."""
-        self._limit = segment_bytes
+        self._limit = self._room = segment_bytes
         self._ring_events, self._ring_bytes, self._retry_s = ring_events, ring_bytes, retry_s
         self._fd = -1
         self._path = run_dir
@@ -83,6 +86,8 @@ class SpoolWriter:
         self._ring: deque[bytes] = deque()
         self._ring_size = 0
         self._dropped = 0
+        self._late: list[bytes] = []
+        """Control events behind the first drop."""
         self._reason = ""
         self._retry_at = 0.0
         self._finished = False
@@ -91,7 +96,7 @@ class SpoolWriter:
     @property
     def held(self) -> int:
         """Events that wait in memory for room on the disk."""
-        return len(self._ring)
+        return len(self._ring) + len(self._late)
 
     def append(self, kind: Kind, epoch: int | None, ts_ns: int, fields: dict[str, Any]) -> bool:
         """Write one event. True: the kernel has it. False: held in memory, or dropped.
@@ -105,12 +110,12 @@ class SpoolWriter:
         if (self._ring or self._dropped) and not self._recover():
             payload = Event(self.next_seq, kind, epoch, self.rank, ts_ns, fields).encode()
             frame(payload)
-            self._hold(payload)
+            self._hold(payload, kind)
             return False
         payload = Event(self.next_seq, kind, epoch, self.rank, ts_ns, fields).encode()
         if self._write(frame(payload)):
             return True
-        self._hold(payload)
+        self._hold(payload, kind)
         return False
 
     def flush(self) -> bool:
@@ -145,10 +150,11 @@ class SpoolWriter:
             self._dropped += len(self._ring) - len(control)
             self.lost += len(self._ring) - len(control)
             self._ring = control
-            self._limit += RESERVE_BYTES
+            self._room += RESERVE_BYTES
             self._recover()
         fields = {"events": self.next_seq, "reason": reason}
         payload = Event(self.next_seq, Kind.RUN_END, None, self.rank, ts_ns, fields).encode()
+        self._room += RESERVE_BYTES
         written = not (self._ring or self._dropped) and self._write(frame(payload))
         self._close_segment(self._fd)
         self._fd = -1
@@ -175,7 +181,7 @@ class SpoolWriter:
         """write(2), once; a short one is followed by another, which completes it or says why
         not. The order of statements lets :meth:`_reconcile` mend an interruption anywhere.
         """
-        full = self._offset + len(data) > self._limit and self._offset > self._start
+        full = self._offset + len(data) > self._room and self._offset > self._start
         if (self._fd < 0 or full) and not self._rotate():
             return False
         self._in_doubt = True
@@ -211,6 +217,7 @@ class SpoolWriter:
                     _, done = read_frame(tail, done)
                 except FormatError:
                     os.ftruncate(self._fd, self._offset + done)
+                    _preallocate(self._fd, self._room + RESERVE_BYTES)  # the cut gave it back
                     break
                 self.next_seq += 1
             self._offset += done
@@ -231,7 +238,9 @@ class SpoolWriter:
         try:
             fd = os.open(temporary, _OPEN, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _preallocate(fd, self._limit + RESERVE_BYTES)
+            allocated = _preallocate(fd, self._limit + RESERVE_BYTES)
+            if allocated == 0 and self._fd >= 0:  # the segment that is there has its reserve
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if os.write(fd, header) != len(header):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.rename(temporary, path)
@@ -243,6 +252,7 @@ class SpoolWriter:
                     temporary.unlink()
             return False
         old, self._fd = self._fd, fd
+        self._room = allocated - RESERVE_BYTES if allocated > 0 else self._limit
         self._path, self._index = path, self._index + 1
         self._start = self._offset = len(header)
         self._close_segment(old)
@@ -264,10 +274,15 @@ class SpoolWriter:
         self._reason = f"spool: {error.strerror or 'cannot write'} ({name})"
         self._retry_at = time.monotonic() + self._retry_s
 
-    def _hold(self, payload: bytes) -> None:
-        """Into the ring; after a first drop nothing more, so that the gap has one place."""
-        full = len(self._ring) >= self._ring_events
-        if self._dropped or full or self._ring_size + len(payload) > self._ring_bytes:
+    def _hold(self, payload: bytes, kind: Kind) -> None:
+        """Into the ring; after a first drop behind the gap, or not at all."""
+        more = LATE_EVENTS if kind in CONTROL_KINDS else 0
+        if self._dropped and len(self._late) < more:
+            self._late.append(payload)
+            return
+        full = len(self._ring) >= self._ring_events + more
+        large = self._ring_size + len(payload) > self._ring_bytes + more * RESERVE_BYTES
+        if self._dropped or full or large:
             self._dropped += 1
             self.lost += 1
             return
@@ -278,18 +293,21 @@ class SpoolWriter:
         """Write the ring and the gap; True where nothing is held back any more."""
         if time.monotonic() < self._retry_at:
             return False
-        while self._ring:
-            event = replace(Event.decode(self._ring[0]), seq=self.next_seq)
-            if not self._write(frame(event.encode())):
-                return False
-            self._ring_size -= len(self._ring.popleft())
-        self._ring_size = 0
-        if self._dropped:
+        while self._ring or self._dropped:
+            if self._ring:
+                event = replace(Event.decode(self._ring[0]), seq=self.next_seq)
+                if not self._write(frame(event.encode())):
+                    return False
+                self._ring_size -= len(self._ring.popleft())
+                continue
             fields = {"dropped": self._dropped, "reason": self._reason}
             gap = Event(self.next_seq, Kind.GAP, None, self.rank, time.time_ns(), fields)
             if not self._write(frame(gap.encode())):
                 return False
             self._dropped = 0
+            self._ring.extend(self._late)
+            self._ring_size = sum(map(len, self._late))
+            self._late.clear()
         return True
 
 
@@ -306,10 +324,21 @@ def _libc_fallocate() -> Callable[[int, int, int, int], int] | None:
 _FALLOCATE = _libc_fallocate()
 
 
-def _preallocate(fd: int, size: int) -> None:
-    """fallocate(2) with FALLOC_FL_KEEP_SIZE; a file system that cannot goes without.
+def _preallocate(fd: int, size: int) -> int:
+    """fallocate(2) with FALLOC_FL_KEEP_SIZE: ``size`` bytes, or less where the disk has less.
 
     ``os.posix_fallocate`` would move the end of the file, where O_APPEND writes.
+
+    Returns:
+        The bytes that are kept for this file; 0 where there is no room for two reserves; -1
+        where the file system cannot, and goes without.
     """
-    if _FALLOCATE is not None:
-        _FALLOCATE(fd, _FALLOC_FL_KEEP_SIZE, 0, size)
+    while _FALLOCATE is not None:
+        if _FALLOCATE(fd, _FALLOC_FL_KEEP_SIZE, 0, size) == 0:
+            return size
+        if ctypes.get_errno() not in _NO_SPACE:
+            break
+        if size < 4 * RESERVE_BYTES:
+            return 0
+        size //= 2
+    return -1

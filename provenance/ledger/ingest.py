@@ -106,9 +106,12 @@ def ingest(
             run: {producer: count for producer, (count, _) in tx.contiguous(run).items()}
             for run in touched
         }
-    for run, producers in upto.items():
-        transport.publish_acknowledged(run, producers)
-    transport.ack([delivery.id for delivery in deliveries])
+    try:
+        for run, producers in upto.items():
+            transport.publish_acknowledged(run, producers)
+    finally:
+        # Also where a full server refuses the counts: deleting entries is what makes room.
+        transport.ack([delivery.id for delivery in deliveries])
     return total
 
 
@@ -118,6 +121,7 @@ class _Writer:
     def __init__(self, tx: LedgerTx, now: float, total: IngestResult) -> None:
         self.tx, self.now, self.total = tx, now, total
         self.before_sealed: dict[UUID, bool] = {}
+        self.closed: dict[tuple[UUID, Kind], set[tuple[bytes, int]]] = {}
 
     def take(self, payload: bytes) -> UUID | None:
         """Insert a batch; the run it touched, or None where it was parked whole."""
@@ -154,14 +158,13 @@ class _Writer:
             self._park(batch.run, data, str(error))
             return None
         problem = _misplaced(record, batch, batch.first_seq + index, run)
-        if problem is None and (sealed or self._is_late(record)):
-            known = self._known(record)
-            if known is None:
-                problem = (
-                    "the run is sealed"
-                    if sealed
-                    else f"{record.kind} record after the run was sealed for training"
-                )
+        closed = sealed or (problem is None and self._is_late(record))
+        if problem is None and closed and not self._is_known(record):
+            problem = (
+                "the run is sealed"
+                if sealed
+                else f"{record.kind} record after the run was sealed for training"
+            )
         if problem is not None:
             self._park(batch.run, data, f"{record.kind} seq {record.seq}: {problem}")
             return None
@@ -187,12 +190,13 @@ class _Writer:
             )
         return self.before_sealed[record.run]
 
-    def _known(self, record: Record) -> StoredRecord | None:
-        """The stored record with this key: a late repetition of it is no news."""
-        for stored in self.tx.records(record.run, [record.kind]):
-            if stored.producer == record.producer and stored.seq == record.seq:
-                return stored
-        return None
+    def _is_known(self, record: Record) -> bool:
+        """A late repetition is no news. Read once: kinds that are late gain no records."""
+        key = (record.run, record.kind)
+        if key not in self.closed:
+            stored = self.tx.records(record.run, [record.kind])
+            self.closed[key] = {(row.producer, row.seq) for row in stored}
+        return (record.producer, record.seq) in self.closed[key]
 
     def _insert(self, rows: list[StoredRecord]) -> None:
         for row, outcome in zip(rows, self.tx.insert_records(rows, self.now), strict=True):

@@ -8,7 +8,7 @@ back. A snapshot sees one state of the database and waits for no writer.
 
 A store MAY be used by many threads, and on both sides of a fork: the child opens its own
 connections and MUST NOT touch those of the parent. A block that was open across the fork
-belongs to the parent.
+belongs to the parent; on SQLite no other thread may be inside one then.
 
 ``sqlite://`` is a database in memory on one connection, for tests: transactions and
 snapshots take turns, and a forked child cannot use it.
@@ -209,6 +209,11 @@ class SqlStore:
             if self.in_memory:
                 lock.release()
 
+    def _before_fork(self) -> None:
+        if self._engine is not None and self._sqlite and not self.in_memory:
+            with suppress(exc.SQLAlchemyError):
+                self._engine.dispose()
+
     def _after_fork(self) -> None:
         _of_the_parent.append(self._engine)
         self._engine = None if self.in_memory else make_engine(self._url, self._wait_s)
@@ -225,9 +230,16 @@ def migrate(url: str) -> None:
     SqlStore.open(url).close()
 
 
+def _before_fork() -> None:
+    """SQLite in the child would take its parent's locks for its own, and hold none: nothing
+    idle stays open (https://sqlite.org/howtocorrupt.html, 2.6)."""
+    for store in list(_stores):
+        store._before_fork()
+
+
 def _after_fork() -> None:
     for store in list(_stores):
         store._after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import secrets
 import sqlite3
 import time
 from pathlib import Path
@@ -97,10 +100,20 @@ def _sqlite_engine(url: URL, wait_s: float) -> Engine:
 
 
 def _make_file(path: Path) -> None:
-    """The folder, and an empty file that only its owner reads (SQLite's side files follow)."""
+    """The folder, and an empty file that only its owner reads (SQLite's side files follow).
+
+    A file that is there is not opened: closing it would drop the locks that this process's
+    connections have on it (fcntl(2)), and the next process to leave would take the log away
+    from under them (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not path.exists():
+            _link_new(path)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         problem = f"{path} cannot be opened: {error.strerror}"
         if isinstance(
@@ -108,6 +121,18 @@ def _make_file(path: Path) -> None:
         ):
             raise ConfigError(KEY, problem) from error
         raise StoreUnavailable(f"database {problem}") from error
+
+
+def _link_new(path: Path) -> None:
+    """Closed before it gets its name, so before anybody can have a lock on it."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    os.close(os.open(temporary, flags, 0o600))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from provenance.core.bitcoin_proof import display, parse_transaction, verify_anchor
+from provenance.core.bitcoin_proof import display, parse_header, parse_transaction, verify_anchor
 from provenance.core.cid import decode_cid, raw_cid
 from provenance.core.heads import Head, VerifierKey, open_head, parse_note
 from provenance.core.receipts import AnchorProof, Receipt
@@ -23,6 +23,7 @@ from provenance.errors import (
 from provenance.ports import AnchorState, Identity, LedgerEntry, Network, Observation, Place
 from provenance.verify.checks import AGREE, NETWORKS, RECEIPTS
 from provenance.verify.evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
+from provenance.verify.headers import GivenHeaders
 from provenance.verify.notes import Notes
 from provenance.verify.outcome import NetworkCheck
 
@@ -138,10 +139,14 @@ def check_networks(
     receipts: Iterable[HeldReceipt],
     networks: Mapping[str, Network] | None,
     unavailable: Mapping[str, str],
+    headers: GivenHeaders | None,
     notes: Notes,
 ) -> dict[str, dict[str, NetworkCheck]]:
-    """Ask each network for each receipt's transaction; per network and seal what came out."""
-    nodes = _Nodes(networks, unavailable)
+    """Ask each network for each receipt's transaction; per network and seal what came out.
+
+    Bitcoin's blocks are looked up in ``headers`` as well, where there are some.
+    """
+    nodes = _Nodes(networks, unavailable, headers)
     places: dict[str, dict[str, NetworkCheck]] = {}
     for held in receipts:
         found = nodes.check(held)  # (8)
@@ -175,7 +180,7 @@ def _conclude(
             notes.unchecked(NETWORKS, f"{check.seal} on {check.network} {check.status}{why}")
     if not checks:
         notes.skip(NETWORKS, "no anchor was asked for")
-    elif networks is None:
+    elif networks is None and any(check.status == "receipt" for check in checks):
         notes.skip(NETWORKS, "offline: receipts only, no node was asked")
     seen = sum(check.status == "verified" for check in checks)
     notes.count(NETWORKS, f"{seen} anchors on {len(places)} networks")
@@ -185,9 +190,12 @@ class _Nodes:
     """The nodes of a verification; each is asked who it is once."""
 
     def __init__(
-        self, networks: Mapping[str, Network] | None, unavailable: Mapping[str, str]
+        self,
+        networks: Mapping[str, Network] | None,
+        unavailable: Mapping[str, str],
+        headers: GivenHeaders | None,
     ) -> None:
-        self.networks, self.unavailable = networks, unavailable
+        self.networks, self.unavailable, self.headers = networks, unavailable, headers
         self.identities: dict[str, Identity] = {}
         self.seen: dict[tuple[str, str], Observation] = {}
         self.down: dict[str, str] = {}
@@ -209,11 +217,19 @@ class _Nodes:
             depth=anchor.depth,
             time=anchor.block_time,
         )
+        if self.headers is not None and held.receipt.evidence.get("type") == "bitcoin":
+            try:
+                depth = _depth(self.headers, held.receipt.evidence)
+            except (ProofError, FormatError) as error:
+                return replace(base, status="failed", reason=str(error))
+            base = replace(base, status="verified", depth=depth)
         if self.networks is None:
             return base
         network = self.networks.get(anchor.network)
         if network is None:
             reason = self.unavailable.get(anchor.network)
+            if reason is None and base.status == "verified":
+                return base
             return replace(
                 base, status="unreachable" if reason else "not configured", reason=reason
             )
@@ -277,6 +293,12 @@ class _Nodes:
             return replace(found, status="verified")
         deep = f"{seen.depth} of {network.confirmations} confirmations"
         return replace(found, status="pending", reason=deep)
+
+
+def _depth(headers: GivenHeaders, evidence: Mapping[str, Json]) -> int:
+    """Of the block that :func:`check_evidence` found the transaction in."""
+    header = parse_header(_hex(evidence, "header"))
+    return headers.depth(header.hash, str(evidence.get("chain")))
 
 
 def _check_agreement(roots: Mapping[int, Mapping[str, bytes]], notes: Notes) -> None:

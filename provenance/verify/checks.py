@@ -96,7 +96,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         NETWORKS,
         "each network has the anchor",
         "A node of the network that you configured shows the transaction, on the right chain, "
-        "carrying that ledger root, that deep.",
+        "carrying that ledger root, that deep. Without a node: Bitcoin's block is among the "
+        "headers that you gave.",
         "More than your node knows. IPFS proves storage, not time. The local file proves only "
         "that the holder of the ledger's key signed it.",
     ),
@@ -132,6 +133,10 @@ NETWORK_LIMITS: Final = {
 RECORD_SIGNATURES: Final = (
     "Record signatures: batches are verified against the run's key when they arrive, and their "
     "signatures are not stored, so they cannot be checked again."
+)
+HEADER_SOURCE: Final = (
+    "Bitcoin's block headers against a chain: none were given to compare with (--headers FILE). "
+    "Each proof leads to a header that the evidence itself brings, with its proof of work."
 )
 CONTROL_RECORDS: Final = (
     "Control records (run.seal, run.end, gap) are under no root; only their stored digests were "

@@ -84,7 +84,8 @@ class NetworkCheck:
     """One seal on one network.
 
     Attributes:
-        status: ``verified``: a node shows it. ``receipt``: the receipt holds, no node was
+        status: ``verified``: a node shows it, or the headers that the auditor brought
+            have its block. ``receipt``: the receipt holds, no node was
             asked. ``pending``: not (deep enough) in a block yet. ``unreachable``: a node was
             asked and gave no usable answer. ``not configured``: no node to ask. ``failed``.
         size: The anchored head's size.

@@ -45,6 +45,7 @@ from provenance.verify.checks import (
     COMPLETE,
     CONTENT,
     CONTROL_RECORDS,
+    HEADER_SOURCE,
     HEADS,
     LEDGER,
     LIMITS,
@@ -59,9 +60,10 @@ from provenance.verify.checks import (
 from provenance.verify.completeness import check_completeness
 from provenance.verify.content import check_content
 from provenance.verify.evidence import RecordFile, RunEvidence, seal_label
+from provenance.verify.headers import GivenHeaders
 from provenance.verify.metrics import metrics_of
 from provenance.verify.notes import Notes
-from provenance.verify.outcome import Outcome, Seal, VerificationReport
+from provenance.verify.outcome import NetworkCheck, Outcome, Seal, VerificationReport
 from provenance.verify.places import place_records, tree_at
 
 __all__ = ["CHECKS", "Check", "verify"]
@@ -74,6 +76,7 @@ def verify(
     verifier_key: VerifierKey | None = None,
     content: Mapping[str, object] | None = None,
     unavailable: Mapping[str, str] | None = None,
+    headers: GivenHeaders | None = None,
     now: float,
 ) -> VerificationReport:
     """Check all there is about a run.
@@ -86,6 +89,7 @@ def verify(
             ``model/weights``, ``training/epoch/3/state``; values as ``track_data`` and
             ``track_model`` take them.
         unavailable: Networks that could not even be set up, with the reason.
+        headers: Bitcoin block headers that the caller trusts to be the chain's.
         now: Unix time of the report.
 
     Returns:
@@ -101,7 +105,9 @@ def verify(
     heads = _check_heads(evidence, key, notes)  # (5)
     _check_ledger(evidence, heads, notes)  # (6)
     receipts = check_receipts(evidence, key, heads, notes)  # (7)
-    places = check_networks(evidence, receipts, networks, unavailable or {}, notes)  # (8) (9)
+    places = check_networks(  # (8) (9)
+        evidence, receipts, networks, unavailable or {}, headers, notes
+    )
     check_content(decoded, content, notes)  # (10)
     not_checked = _limits(evidence, networks, verifier_key, content, places, notes)  # (11)
     newest = max(trees, key=lambda entry: entry.index, default=None)
@@ -342,7 +348,7 @@ def _limits(
     networks: Mapping[str, Network] | None,
     given: VerifierKey | None,
     content: Mapping[str, object] | None,
-    places: Mapping[str, Mapping[str, object]],
+    places: Mapping[str, Mapping[str, NetworkCheck]],
     notes: Notes,
 ) -> list[str]:
     lines = [RECORD_SIGNATURES, CONTROL_RECORDS]
@@ -353,6 +359,8 @@ def _limits(
         )
     if networks is None and places:
         lines.append("The networks themselves: no node was asked, only receipts were checked.")
+        if any(check.status == "receipt" for check in places.get("bitcoin", {}).values()):
+            lines.append(HEADER_SOURCE)
     if content is None:
         lines.append("Data and weights against their recorded digests: they were not at hand.")
     lines += [

@@ -60,8 +60,9 @@ def test_whole_life_from_draft_to_offline_proof(regtest: Regtest) -> None:
     what = payload()
     version = signed(network, what)
     transaction = parse_transaction(version.raw)
-    assert locked(settings) == version.detail["inputs"]
+    assert locked(settings) == []
     assert network.observe(version).place is Place.UNKNOWN
+    assert locked(settings) == version.detail["inputs"]
     assert [o.value for o in transaction.outputs] == [0, version.detail["change"]]
     assert transaction.outputs[1].script[:2] == b"\x00\x14"
     assert 100_000_000 - sum(o.value for o in transaction.outputs) == version.detail["fee"]
@@ -218,17 +219,27 @@ def test_a_lock_of_the_operators_own_stands_and_is_named(regtest: Regtest) -> No
         BitcoinInterface(settings).draft(payload())
 
 
-def test_locks_of_a_draft_that_died_do_not_starve_the_wallet(regtest: Regtest) -> None:
+def test_a_draft_that_dies_leaves_no_lock(regtest: Regtest) -> None:
+    """A lock without an owner would starve a wallet of one coin."""
     settings = regtest.wallet("1.0")
+    BitcoinInterface(settings).draft(payload())
+    assert locked(settings) == []
     network = BitcoinInterface(settings)
-    network.draft(payload())
-    network.draft(payload())  # the same process gives its own abandoned draft up
     version = signed(network, payload())
     network.broadcast(version)
     regtest.mine()
     BitcoinInterface(settings).draft(payload())
-    assert len(locked(settings)) == 1
-    BitcoinInterface(settings).draft(payload())  # as after a kill: the lock has no owner
+
+
+def test_change_of_an_anchor_that_stayed_locked_is_freed(regtest: Regtest) -> None:
+    settings = regtest.wallet("1.0")
+    network = BitcoinInterface(settings)
+    network.broadcast(signed(network, payload()))
+    regtest.mine()
+    given_up = signed(network, payload())
+    network.observe(given_up)
+    assert locked(settings) == given_up.detail["inputs"]
+    network.broadcast(signed(BitcoinInterface(settings), payload()))
 
 
 def test_spent_elsewhere_before_it_was_sent_is_conflicted_not_unknown(regtest: Regtest) -> None:

@@ -19,6 +19,7 @@ from provenance.commands import status as status_command
 COMMANDS = (
     "demo", "up", "ship", "devnet install", "devnet up", "devnet down", "devnet status", "status",
     "verify latest", "report latest", "path file", "contract deploy", "doctor",
+    "fsck", "networks resume local",
 )  # fmt: skip
 
 

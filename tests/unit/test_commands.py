@@ -461,7 +461,9 @@ def test_devnet_install_is_3_where_something_is_missing(
     assert said("devnet", "install")[0] == 0
 
 
-def document_of_a_demo(detected: bool = True, status: str = "verified") -> dict[str, Any]:
+def document_of_a_demo(
+    detected: bool = True, status: str = "verified", **fsck: list[Any]
+) -> dict[str, Any]:
     return {
         "run_id": str(RUN), "root_before": "aa", "root_after": "bb",
         "chain_integrity": status == "verified",
@@ -470,6 +472,7 @@ def document_of_a_demo(detected: bool = True, status: str = "verified") -> dict[
         },
         "tamper": {"detected": detected, "record": "r/1" if detected else None, "problem": "p"},
         "report_path": "x/report.html",
+        "fsck": {"findings": [], "unchecked": [], **fsck},
     }  # fmt: skip
 
 
@@ -479,6 +482,8 @@ def document_of_a_demo(detected: bool = True, status: str = "verified") -> dict[
         (document_of_a_demo(), 0),
         (document_of_a_demo(detected=False), 1),
         (document_of_a_demo(status="incomplete"), 1),
+        (document_of_a_demo(findings=[{"kind": "lost", "subject": "s", "detail": "d"}]), 1),
+        (document_of_a_demo(unchecked=["ethereum"]), 1),
     ],
 )
 def test_demo_is_0_only_where_all_is_verified_and_the_tampering_found(

@@ -146,6 +146,32 @@ def test_a_signed_row_the_network_never_saw_is_sent(world: World) -> None:
 # --- forgotten, reorganised ---------------------------------------------------------------
 
 
+def test_what_a_node_forgets_before_every_look_is_bumped_in_the_end(world: World) -> None:
+    """A node that is full evicts what pays too little, time and again."""
+    world.sent()
+    done: list[Outcome] = []
+    while Outcome.BUMPED not in done:
+        world.chain.forget_mempool()
+        later(world, BUMP_S / 4)
+        done += world.confirm().outcomes.values()
+        assert len(done) < 10
+    assert set(done[:-1]) == {Outcome.SENT}
+    first, second = world.versions()
+    assert second.version.fee > first.version.fee
+    assert list(world.chain.mempool) == [second.version.transaction_id]
+
+
+def test_a_forgotten_anchor_at_the_fee_cap_is_sent_again_all_the_same(world: World) -> None:
+    world.sent()
+    (txid,) = world.chain.mempool
+    world.node.fail_next("draft", FeeTooLowError("the cap is reached"))
+    world.chain.forget_mempool()
+    later(world, BUMP_S)
+    assert world.confirm().having(Outcome.HELD)
+    assert world.row().reason == "the cap is reached"
+    assert list(world.chain.mempool) == [txid]
+
+
 def test_a_forgotten_mempool_gets_the_same_bytes_again(world: World) -> None:
     world.sent()
     (txid,) = world.chain.mempool

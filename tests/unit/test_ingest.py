@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from provenance.core import merkle
 from provenance.core.events import Event, SegmentHeader, record_of, sign_batch
 from provenance.core.heads import open_head
 from provenance.core.records import Kind, Phase
+from provenance.errors import TransportUnavailable
 from provenance.ledger.ingest import IngestResult, drain, ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports import Delivery, LedgerStore
@@ -308,3 +309,38 @@ def test_no_anchor_rows_where_none_are_wanted(store: LedgerStore) -> None:
     with store.snapshot() as tx:
         assert [(a.network, a.size) for a in tx.anchors()] == [("local", 1)]
         assert len(tx.heads()) == 2
+
+
+class FullTransport(MemoryTransport):
+    """A server without memory: it deletes, and takes nothing."""
+
+    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
+        raise TransportUnavailable("out of memory")
+
+
+def test_a_full_server_is_emptied_before_it_is_called_away(store: SqlStore) -> None:
+    transport = FullTransport()
+    transport.append([complete_run().batch()])
+    with pytest.raises(TransportUnavailable):
+        drain(transport, store, POLICY, "one", NOW)
+    assert transport.backlog() == 0
+    with store.snapshot() as tx:
+        assert len(tx.records(RUN)) == len(complete_run().events)
+
+
+def test_a_sealed_run_delivered_again_is_read_once_per_kind(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = complete_run(epochs=200)
+    transport = MemoryTransport()
+    transport.append([producer.batch()])
+    drain(transport, store, POLICY, "one", NOW)
+    reads = []
+    with store.transaction() as tx:
+        kind = type(tx)
+    real = kind.records
+    monkeypatch.setattr(kind, "records", lambda *a: reads.append(a) or real(*a))
+    transport.append([producer.batch()])
+    again = drain(transport, store, POLICY, "one", NOW)
+    assert (again.duplicates, again.parked) == (len(producer.events), 0)
+    assert len(reads) < 20

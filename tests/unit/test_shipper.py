@@ -459,7 +459,7 @@ def test_a_damaged_event_is_reported_once_and_the_rest_shipped(world: World) -> 
         shipped = shipper.run_once()
         emit(emitter, 10)
         shipper.run_once()
-    assert (shipped.corruptions, shipped.events) == (1, 9)
+    assert (shipped.corruptions, shipped.missing, shipped.events) == (1, 1, 10)
     assert [entry["event"] for entry in logs if "damaged" in entry["event"]] == [
         f"spool segment {segment.path.name} is damaged; shipping what follows"
     ]
@@ -468,18 +468,56 @@ def test_a_damaged_event_is_reported_once_and_the_rest_shipped(world: World) -> 
     assert len(missing) == 1
 
 
-def test_a_damaged_segment_is_kept_since_its_range_is_not_committed(world: World) -> None:
+def test_damage_leaves_a_gap_record_and_the_file_for_people(world: World) -> None:
     emitter = world.emitter()
     emit(emitter, *range(10))
     (segment,) = scan_run(world.folder, world.run).segments
     damage(segment.path, segment.size() // 2)
+    spoiled = segment.path.read_bytes()
     emitter.close()
+    with world.shipper() as shipper, structlog.testing.capture_logs() as logs:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().pending == 0
+        for _ in range(3):
+            assert shipper.run_once().finished_runs == 0
+    gaps = [r for r in world.database.records(world.run) if r.kind is Kind.GAP]
+    assert [(r.seq, r.body["dropped"]) for r in gaps] == [(4, 1)]
+    assert "lost in the spool" in str(gaps[0].body["reason"])
+    assert [p.name for p in world.folder.iterdir()] == [segment.path.stem + ".damaged"]
+    assert next(world.folder.iterdir()).read_bytes().startswith(spoiled)
+    assert sum("stays" in entry["event"] for entry in logs) == 1
+
+
+def test_a_deleted_segment_leaves_gap_records(world: World) -> None:
+    emitter = world.emitter(segment_bytes=300)
+    emit(emitter, *range(30))
+    emitter.close()
+    segments = scan_run(world.folder, world.run).segments
+    segments[2].path.unlink()
+    with world.shipper() as shipper:
+        assert shipper.run_once().missing > 0
+        world.database.drain()
+        assert shipper.run_once().finished_runs == 1
+
+
+def test_without_cursors_what_the_database_has_is_no_hole(world: World) -> None:
+    """Segments are gone, cursors are lost, and the header of the first that is left too."""
+    emitter = world.emitter(segment_bytes=300)
+    emit(emitter, *range(30))
     with world.shipper() as shipper:
         shipper.run_once()
         world.database.drain()
-        assert shipper.run_once().pending > 0
-    assert segment.path.exists()
-    assert (world.folder / KEY_FILE).exists()
+        shipper.run_once()
+    (world.folder / CURSOR_FILE).unlink()
+    (left,) = scan_run(world.folder, world.run).segments
+    assert left.index > 0
+    damage(left.path, 3)
+    emit(emitter, 30)
+    with world.shipper() as shipper:
+        assert shipper.run_once().missing == 0
+        world.database.drain()
+    assert world.epochs() == list(range(31))
 
 
 def test_a_torn_tail_of_a_dead_trainer_is_reported_and_passed(world: World) -> None:

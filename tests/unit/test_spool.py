@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -25,7 +26,7 @@ from provenance.emit.spool import (
     scan,
     scan_run,
 )
-from provenance.emit.spool_writer import SpoolWriter
+from provenance.emit.spool_writer import RESERVE_BYTES, SpoolWriter
 from provenance.errors import FormatError, InputError, TooLargeError
 
 PRODUCER = bytes(range(16))
@@ -349,6 +350,77 @@ def test_the_reserve_takes_gap_seal_and_end_of_a_run_whose_disk_stays_full(
     assert tail[1].fields["dropped"] == 8
     assert tail[2].fields["events"] == tail[2].seq
     assert [e.seq for e in tail] == list(range(written, written + 3))
+
+
+def test_a_mark_behind_the_first_drop_is_kept_and_comes_behind_the_gap(
+    tmp_path: Path, run: UUID, make: Callable[..., SpoolWriter], disk: Disk
+) -> None:
+    writer = make(ring_events=2)
+    disk.room = 0
+    for n in range(5):
+        put(writer, n)
+    writer.append(Kind.SEAL, None, 1, {"phase": "after"})
+    put(writer, 5)
+    assert (writer.held, writer.lost) == (3, 4)
+    disk.room = None
+    assert writer.finish(1, "completed")
+    kinds = [e.kind for e in events(tmp_path, run)]
+    assert kinds == [Kind.METRICS, Kind.METRICS, Kind.GAP, Kind.SEAL, Kind.RUN_END]
+
+
+def test_a_mark_that_finds_the_ring_full_is_not_what_is_dropped(
+    tmp_path: Path, run: UUID, make: Callable[..., SpoolWriter], disk: Disk
+) -> None:
+    writer = make(ring_events=2)
+    disk.room = 0
+    for n in range(2):
+        put(writer, n)
+    writer.append(Kind.SEAL, None, 1, {"phase": "after"})
+    assert (writer.held, writer.lost) == (3, 0)
+    disk.room = None
+    assert writer.finish(1, "completed")
+    assert [e.kind for e in events(tmp_path, run)][2:] == [Kind.SEAL, Kind.RUN_END]
+
+
+class Blocks:
+    """A fallocate(2) with so many bytes to give."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.given: list[int] = []
+
+    def __call__(self, fd: int, mode: int, start: int, size: int) -> int:
+        if size > self.free:
+            ctypes.set_errno(errno.ENOSPC)
+            return -1
+        self.given.append(size)
+        self.free -= size
+        return 0
+
+
+def test_with_little_room_a_segment_is_smaller_and_keeps_its_reserve(
+    tmp_path: Path, run: UUID, make: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = Blocks(200_000)
+    monkeypatch.setattr(spool_writer, "_FALLOCATE", blocks)
+    writer = make(segment_bytes=1_000_000, ring_events=4)
+    assert len(blocks.given) == 1
+    assert 64_000 < blocks.given[0] <= 200_000
+    blocks.free = 70_000
+    n = 0
+    while writer.lost == 0:  # a second, smaller segment, and then none
+        writer.append(Kind.METRICS, n, 1, {"pad": "x" * 1000})
+        n += 1
+    assert len(blocks.given) == 2
+    assert 2 * RESERVE_BYTES <= blocks.given[1] <= 70_000
+    sizes = [s.size() for s in scan_run(tmp_path / str(run), run).segments]
+    assert all(
+        size <= given - RESERVE_BYTES for size, given in zip(sizes, blocks.given, strict=True)
+    )
+    assert writer.finish(1, "completed")
+    tail = events(tmp_path, run)[-2:]
+    assert [e.kind for e in tail] == [Kind.GAP, Kind.RUN_END]
+    assert tail[0].fields["dropped"] == writer.lost
 
 
 def test_finish_says_so_where_even_the_reserve_is_gone(

@@ -15,6 +15,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, exc, text
@@ -369,6 +370,60 @@ def durable_sql_url(request: pytest.FixtureRequest, path: Path) -> str:
         return f"sqlite:///{path}"
     found: str = request.getfixturevalue("postgres_url")
     return found
+
+
+VISITOR = """
+import sys
+from provenance.stores.sql import SqlStore
+from tests.ledger_values import KEY, RUN
+store = SqlStore.open(sys.argv[1])
+with store.transaction() as tx:
+    tx.add_run(RUN, KEY, 1.0)
+store.close()
+"""
+
+
+def visit(path: Path) -> None:
+    """Another process writes and leaves; the last one to leave takes the log away."""
+    subprocess.run([sys.executable, "-c", VISITOR, f"sqlite:///{path}"], check=True)
+
+
+def test_a_second_store_in_a_process_leaves_the_locks_of_the_first(path: Path) -> None:
+    log = path.with_name(path.name + "-wal")
+    first = SqlStore.open(f"sqlite:///{path}")
+    second = SqlStore.open(f"sqlite:///{path}")
+    second.close()
+    visit(path)
+    assert log.exists(), "the first store's log was deleted under it"
+    with first.transaction() as tx:
+        tx.add_run(UUID(int=1), KEY, 2.0)
+    first.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def test_a_child_holds_locks_of_its_own(path: Path) -> None:
+    log = path.with_name(path.name + "-wal")
+    store = SqlStore.open(f"sqlite:///{path}")
+    with store.transaction() as tx:
+        tx.add_run(RUN, KEY, 1.0)
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException), store.snapshot() as tx:
+            assert tx.run(RUN)
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            status = 0
+        os._exit(status)
+    os.read(ready[0], 1)
+    store.close()  # would be the last one, but for the child
+    kept = log.exists()
+    os.write(go[1], b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert kept, "the child's log was deleted under it"
 
 
 def test_what_the_parent_had_open_is_set_aside_in_the_child(path: Path) -> None:

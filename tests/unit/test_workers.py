@@ -494,8 +494,9 @@ def test_tasks_are_routed(task: str, queue: str) -> None:
 def test_beat_sends_the_sweep_and_a_late_one_expires() -> None:
     (entry,) = conf.beat_schedule.values()
     assert entry["task"] == "workers.schedule.sweep"
-    assert 0 < entry["schedule"] <= 5.0
-    assert entry["schedule"] < entry["options"]["expires"] <= 2 * entry["schedule"]
+    assert 0 < entry["schedule"].seconds <= 5.0
+    seconds = entry["schedule"].seconds
+    assert seconds < entry["options"]["expires"] <= 2 * seconds
     assert conf.beat_max_loop_interval <= 5
 
 

@@ -1,0 +1,46 @@
+"""``provenance events parked``: what ingest would not take, and why."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import Any
+
+from provenance import wiring
+from provenance.commands.output import out, print_json, print_table, settings_of
+from provenance.ports import Parked
+
+
+def parked(arguments: argparse.Namespace) -> int:
+    """Parked events, oldest first, of one run where one is named."""
+    settings = settings_of(arguments, secrets=False)
+    run = wiring.find_run(settings, arguments.run_id) if arguments.run_id else None
+    store = wiring.open_store(settings, create=False)
+    rows: list[dict[str, Any]] = []
+    if store is not None:
+        with store.snapshot() as tx:
+            rows = [_row(event) for event in tx.parked(run)]
+        store.close()
+    if arguments.json:
+        print_json({"parked": rows})
+        return 0
+    print_table(
+        ("parked at", "run", "bytes", "id", "reason"),
+        [
+            (row["parked_at"], row["run_id"], row["bytes"], row["id"][:16], row["reason"])
+            for row in rows
+        ],
+    )
+    out.print(f"\n{len(rows)} parked" if rows else "nothing is parked")
+    return 0
+
+
+def _row(event: Parked) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(event.parked_at, UTC)
+    return {
+        "id": event.id,
+        "run_id": None if event.run is None else str(event.run),
+        "reason": event.reason,
+        "parked_at": moment.strftime("%Y-%m-%d %H:%M:%SZ"),
+        "bytes": len(event.payload),
+    }

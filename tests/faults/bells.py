@@ -1,0 +1,50 @@
+"""Hints under the microscope: when the broker hands one out, and to whom."""
+
+from __future__ import annotations
+
+import signal
+
+from provenance import ship, wiring
+from provenance.emit.shipper import Shipper
+from tests.faults.harness import World, until
+
+
+def hints(world: World) -> int:
+    """Messages for the hashing worker, queued or unacknowledged, whoever holds them."""
+    with world.redis.client() as client:
+        held = client.hvals("unacked")
+        return int(client.llen("hashing")) + sum(b"workers.hashing.drain" in m for m in held)
+
+
+class Bell:
+    """What a shipper does: append the batches, then ring. Made beforehand: it takes a while."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.transport = wiring.open_transport(world.settings)
+        self.ring = ship.celery_doorbell(world.redis_url)
+        assert self.ring is not None
+        self.transport.ping()
+
+    def ship(self) -> None:
+        with Shipper(self.world.base / "spool", self.transport, self.ring) as shipper:
+            assert shipper.run_once().events
+
+
+def stop_in_its_pop(world: World) -> None:
+    """SIGSTOP while the server holds the worker's blocking pop (its timeout is 1 s)."""
+    with world.redis.client() as client:
+
+        def waiting() -> bool:
+            clients = client.client_list()
+            return any(c["cmd"] == "brpop" and "b" in c["flags"] for c in clients)
+
+        def stopped() -> bool:
+            assert until(waiting, 20, 0.01), "the worker waits for nothing"
+            world.kill("hashing", signal.SIGSTOP)
+            if waiting():
+                return True
+            world.kill("hashing", signal.SIGCONT)
+            return False
+
+        assert until(stopped, 20, 0.01)

@@ -1,0 +1,100 @@
+"""The way of an event without services: ship, ingest, anchor and confirm in this process.
+
+For scenarios whose fault lies before the workers, and that would wait for nothing but their
+start-up.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from provenance import wiring
+from provenance.anchor.confirm import confirm
+from provenance.anchor.publish import publish
+from provenance.core.events import Event
+from provenance.emit.shipment import Shipped
+from provenance.emit.shipper import Shipper
+from provenance.emit.spool import Corruption, read_segment, scan
+from provenance.ledger.ingest import IngestResult, drain
+from provenance.ledger.seal import seal_ready
+from provenance.settings import Settings
+
+
+def ship(settings: Settings) -> Shipped:
+    """One pass of a new shipper."""
+    transport = wiring.open_transport(settings)
+    try:
+        with Shipper(settings.base_dir / "spool", transport) as shipper:
+            return shipper.run_once()
+    finally:
+        transport.close()
+
+
+def ingest(settings: Settings, stale_after_s: float = 0.0) -> IngestResult:
+    """Drain the stream as one worker; what a dead one left is taken over at once."""
+    transport, store = wiring.open_transport(settings), wiring.open_store(settings)
+    assert store is not None
+    try:
+        return drain(
+            transport, store, wiring.seal_policy(settings), "by hand", time.time(), stale_after_s
+        )
+    finally:
+        transport.close()
+        store.close()
+
+
+def seal_open_runs(settings: Settings) -> None:
+    """What the sweep does for runs whose grace is over."""
+    store = wiring.open_store(settings)
+    assert store is not None
+    with store.transaction() as tx:
+        for row in tx.runs():
+            seal_ready(tx, row.run, wiring.seal_policy(settings), time.time())
+    store.close()
+
+
+def anchor(settings: Settings, name: str = "local", lease_s: float = 60.0) -> None:
+    """One pass of a network's worker: publish, then confirm."""
+    store, network = wiring.open_store(settings), wiring.open_network(settings, name)
+    assert store is not None
+    retry = wiring.retry_settings(settings, name)
+    owner = f"by hand {random.random()}"
+    try:
+        publish(store, network, time.time, owner, lease_s, retry, random.random)
+        confirm(store, network, time.time, owner, lease_s, retry, random.random, poll_s=0.0)
+    finally:
+        network.close()
+        store.close()
+
+
+def bring_home(settings: Settings, passes: int = 50) -> list[Shipped]:
+    """Ship and ingest until a pass finds nothing to do; the passes."""
+    done: list[Shipped] = []
+    for _ in range(passes):
+        done.append(ship(settings))
+        taken = ingest(settings)
+        last = done[-1]
+        moved = last.events, last.deleted_segments, last.finished_runs, last.pending, taken.batches
+        if not any(moved):
+            return done
+    return done
+
+
+def spooled(spool_dir: Path) -> Iterator[tuple[Path, Event | Corruption]]:
+    """Every item of every segment."""
+    for run in scan(spool_dir):
+        for segment in run.segments:
+            for _, item in read_segment(segment.path, final=True):
+                yield segment.path, item
+
+
+@contextmanager
+def stopwatch(times: list[float]) -> Iterator[None]:
+    """Appends the seconds that the block took."""
+    start = time.perf_counter()
+    yield
+    times.append(time.perf_counter() - start)

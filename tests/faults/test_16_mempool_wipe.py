@@ -1,0 +1,114 @@
+"""16. Bitcoin mempool wipe and node restart: same txid sent again, inputs locked again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provenance.chains.bitcoin_rpc import BitcoinRpc
+from provenance.devnet import Devnet
+from provenance.ports import AnchorState
+from provenance.settings import BitcoinSettings
+from tests.conftest import ROOT, missing
+from tests.faults.anchoring import Deployment, Nursery, bitcoin_section, deployment
+from tests.faults.chains import count, on_bitcoin
+from tests.faults.harness import rounds, scenario, seeded
+from tests.regtest import Regtest
+
+pytestmark = pytest.mark.nodes
+
+FORGETFUL = ("-persistmempool=0", "-walletbroadcast=0")
+"""A restarted node knows nothing of the transaction, and its wallet does not send it again."""
+
+
+class Node:
+    """A bitcoind of this test's own that is restarted over its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.devnet = Devnet(ROOT, folder, flags={"bitcoin": FORGETFUL})
+        self.settings = self.start()
+
+    def start(self) -> BitcoinSettings:
+        (state,) = self.devnet.up(["bitcoin"])
+        if not state.running:
+            missing(f"bitcoin: {state.problem}; or run: make devnet")
+        return BitcoinSettings(
+            url=state.url, network="regtest", cookie_file=Path(state.detail["cookie_file"]),
+            wallet=state.detail["wallet"], confirmations=3, timeout_s=15.0,
+        )  # fmt: skip
+
+    def restart(self) -> None:
+        self.devnet.down(["bitcoin"])
+        assert self.start().url == self.settings.url, "somebody took the port"
+
+
+@pytest.fixture
+def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = Node(tmp_path_factory.mktemp("node"))
+    yield made
+    made.devnet.down()
+
+
+def test_restart(tmp_path: Path, node: Node) -> None:
+    regtest = Regtest(node.settings)
+    wallet = regtest.wallet()
+    rpc: Any = BitcoinRpc(wallet)
+    for _ in range(2):  # such a wallet cannot be paid by the node's other one
+        rpc.call("generatetoaddress", 1, rpc.call("getnewaddress", "", "bech32", wallet=True))
+    regtest.mine(101)
+    since = int(str(regtest.rpc.call("getblockcount"))) + 1
+    section = bitcoin_section(wallet)
+    with (
+        scenario(16, "Bitcoin mempool wipe and node restart") as tally,
+        deployment(tmp_path, bitcoin=section) as world,
+        Nursery(world) as nursery,
+    ):
+        rng = seeded()
+        for turn in range(rounds(2, 12)):
+            world.head()
+            if turn % 2:  # stored, never sent, and the publisher is dead
+                assert nursery.run("bitcoin", point="stored")["killed"]
+                tally.kills += 1
+            else:
+                world.publish("bitcoin")
+                assert rpc.call("getrawmempool") == [id_of(world)]
+            before = world.versions("bitcoin")
+            state = world.row("bitcoin").state
+            for _ in range(rng.randint(1, rounds(1, 2))):
+                node.restart()
+            tally.note = "bitcoind restarted, mempool and locks gone"
+            if wallet.wallet not in rpc.call("listwallets"):
+                rpc.call("loadwallet", wallet.wallet)
+            assert rpc.call("getrawmempool") == []
+            assert rpc.call("listlockunspent", wallet=True) == []
+
+            world.head()  # another head is due meanwhile: it must not get a transaction now
+            world.publish("bitcoin")
+            if state is AnchorState.SENT:
+                world.confirm("bitcoin")
+            first = next(r for r in world.rows("bitcoin") if r.version_id == before[0].id)
+            assert first.state is AnchorState.SENT
+            assert rpc.call("getrawmempool") == [before[0].version.transaction_id]
+            locked = [f"{c['txid']}:{c['vout']}" for c in rpc.call("listlockunspent", wallet=True)]
+            # The node drops the lock of a coin once its own mempool spends it.
+            spent = before[0].version.detail["inputs"]
+            assert isinstance(spent, list)
+            for coin in spent:
+                txid, _, vout = str(coin).rpartition(":")
+                assert coin in locked or rpc.call("gettxout", txid, int(vout)) is None
+            with world.store.snapshot() as tx:
+                assert [v.version.raw for v in tx.versions(first.id)] == [before[0].version.raw]
+            for _ in range(3):
+                regtest.mine(3)
+                world.confirm("bitcoin")
+                world.publish("bitcoin")
+        regtest.mine(3)
+        world.confirm("bitcoin")
+        count(tally, world, "bitcoin", on_bitcoin(wallet, since))
+        world.fsck(tally)
+
+
+def id_of(world: Deployment) -> str:
+    return world.versions("bitcoin")[-1].version.transaction_id
