@@ -17,6 +17,7 @@ from typing import TypeAlias, cast
 from urllib.parse import quote
 
 from provenance.chains.post import Answer, Endpoint
+from provenance.core import json_text
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -174,7 +175,7 @@ class BitcoinRpc:
                 "check blockchain.bitcoin.cookie_file or rpc_user and its password"
             )
         try:
-            reply = json.loads(answer.body, parse_float=Decimal)
+            reply = json_text.loads(answer.body, parse_float=Decimal)
         except (ValueError, RecursionError) as error:
             if answer.status == 200:
                 raise LyingNodeError(f"bitcoin: {method}: the answer is not JSON") from error

@@ -13,11 +13,11 @@ RPC: docs.ipfs.tech/reference/kubo/rpc (``add``, ``pin/ls``, ``block/get``, ``ve
 
 from __future__ import annotations
 
-import json
 import secrets
 from urllib.parse import urlencode
 
 from provenance.chains.post import Endpoint
+from provenance.core import json_text
 from provenance.core.cid import Cid, decode_cid, raw_cid
 from provenance.core.records import Json
 from provenance.errors import (
@@ -237,7 +237,7 @@ class IPFSInterface:
 
 def _object(data: bytes, what: str) -> dict[str, Json]:
     try:
-        value = json.loads(data)
+        value = json_text.loads(data)
     except (ValueError, RecursionError) as error:
         raise LyingNodeError(f"ipfs: {what}: the answer is not JSON") from error
     if not isinstance(value, dict):

@@ -6,10 +6,10 @@ sending finds the version here when it is run again, and does not anchor twice.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from provenance.core import json_text
 from provenance.core.records import Json, canonical_json
 from provenance.errors import StoreUnavailable
 from provenance.ports import SignedVersion
@@ -72,7 +72,7 @@ class VersionJournal:
         found = []
         for line in lines:
             try:
-                raw = json.loads(line)
+                raw = json_text.loads(line)
                 if raw["network"] == network and raw["payload"] == payload.hex():
                     found.append(_version(raw))
             except (ValueError, KeyError, TypeError):

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import threading
@@ -38,6 +37,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from provenance.core import json_text
 from provenance.core.records import Json, canonical_json, timestamp
 from provenance.errors import (
     BadSignatureError,
@@ -136,7 +136,7 @@ class _Chain:
     def _verified(self, line: bytes) -> LocalEntry:
         at = f"local anchor line {len(self.entries) + 1}"
         try:
-            raw = json.loads(line)
+            raw = json_text.loads(line)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{at}: not JSON") from error
         if not isinstance(raw, dict):

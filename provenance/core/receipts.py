@@ -30,12 +30,12 @@ receipt reaches without a key or a node:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
+from provenance.core import json_text
 from provenance.core.heads import parse_note
 from provenance.core.merkle import verify_inclusion
 from provenance.core.records import Json, Phase, canonical_json
@@ -174,7 +174,7 @@ class Receipt:
         if len(data) > MAX_RECEIPT_BYTES:
             raise TooLargeError(f"receipt of {len(data)} bytes, at most {MAX_RECEIPT_BYTES}")
         try:
-            raw: Any = json.loads(data)
+            raw: Any = json_text.loads(data)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"receipt is not JSON: {error}") from error
         if not isinstance(raw, dict):

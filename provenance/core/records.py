@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,15 +33,13 @@ from uuid import UUID
 
 import rfc8785
 
+from provenance.core import json_text
 from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
 
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
-MAX_JSON_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1
-
-_BRACKET_OR_STRING = re.compile(r'[][{}]|"(?:[^"\\]|\\.)*"')
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -161,19 +157,13 @@ def canonical_json(value: object) -> bytes:
 
 
 def parse_json(data: bytes | str, what: str) -> Any:
-    """Parse untrusted JSON text.
-
-    Nesting is bounded before the parser runs: libraries of this field raise Python's
-    recursion limit so far that the C parser would run out of stack.
+    """Parse untrusted JSON text as RFC 8785 writes it.
 
     Raises:
         FormatError: Not JSON, not UTF-8, or nested deeper than 64 levels.
     """
     try:
-        text = data.decode("utf-8") if isinstance(data, bytes) else data
-        if _too_deep(text):
-            raise FormatError(f"{what}: nested deeper than {MAX_JSON_DEPTH} levels")
-        return json.loads(text, parse_int=_integer)
+        return json_text.loads(data, parse_int=_integer)
     except (ValueError, OverflowError) as error:
         raise FormatError(f"{what} is not JSON: {error}") from error
 
@@ -182,17 +172,6 @@ def _integer(text: str) -> int | float:
     """RFC 8785 writes a float like 1e17 without a point; past 2**53 it was one."""
     number = int(text)
     return number if abs(number) <= MAX_SAFE_INTEGER else float(number)
-
-
-def _too_deep(text: str) -> bool:
-    if text.count("[") + text.count("{") <= MAX_JSON_DEPTH:
-        return False
-    depth = 0
-    for match in _BRACKET_OR_STRING.finditer(text):
-        depth += (match[0] in "[{") - (match[0] in "]}")
-        if depth > MAX_JSON_DEPTH:
-            return True
-    return False
 
 
 def timestamp(ns: int) -> str:

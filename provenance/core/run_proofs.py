@@ -7,13 +7,12 @@ no clock, no randomness. The tree's shape is drawn in `merkle_tree`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core import merkle
+from provenance.core import json_text, merkle
 from provenance.errors import FormatError, ProofError, TooLargeError, UnknownVersionError
 
 PROOF_VERSION: Final = 1
@@ -219,7 +218,7 @@ def _load(document: str | bytes | Mapping[str, object]) -> object:
     if len(document) > MAX_PROOF_BYTES:
         raise TooLargeError(f"proof has more than {MAX_PROOF_BYTES} bytes")
     try:
-        parsed: object = json.loads(document)
+        parsed: object = json_text.loads(document)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"proof is not JSON: {error}") from None
     return parsed

@@ -16,7 +16,6 @@ npz is a zip archive of npy files (numpy.lib.format); a member ``a.npy`` is the 
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 import os
@@ -25,6 +24,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
+from provenance.core import json_text
 from provenance.core.arrays import ITEM_BYTES, Array, RawTensor, load_numpy, raw_tensor
 from provenance.errors import (
     FormatError,
@@ -133,7 +133,7 @@ def _mapped(name: str, dtype: str, shape: tuple[int, ...], data: memoryview) -> 
 def _entries(where: str, header: bytes) -> list[tuple[str, str, tuple[int, ...], tuple[int, int]]]:
     """Name, dtype, shape and offsets of each tensor, checked one by one."""
     try:
-        fields = json.loads(header.decode(), object_pairs_hook=_unique)
+        fields = json_text.loads(header.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: header is no JSON object: {error}") from error
     if not isinstance(fields, dict):

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from provenance.core import json_text
 from provenance.emit.keys import sync_directory
 from provenance.errors import FormatError
 
@@ -68,7 +69,7 @@ def load_cursors(run_dir: Path) -> Cursors:
     """
     path = run_dir / CURSOR_FILE
     try:
-        raw: Any = json.loads(path.read_bytes())
+        raw: Any = json_text.loads(path.read_bytes())
         if raw["v"] != CURSOR_VERSION:
             raise FormatError(f"{path}: version {raw['v']!r}, expected {CURSOR_VERSION}")
         generation = raw["generation"]

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.core import json_text
 from provenance.errors import FormatError, InputError, UnknownVersionError
 
 KEY_FILE = "run.key"
@@ -135,7 +136,7 @@ def _write_exclusive(run_dir: Path, data: bytes) -> None:
 
 def _decode(data: bytes, path: Path) -> RunKeys:
     try:
-        raw: Any = json.loads(data)
+        raw: Any = json_text.loads(data)
     except ValueError as error:
         raise FormatError(f"{path}: is not JSON") from error
     if not isinstance(raw, dict) or raw.get("v") != KEY_VERSION:

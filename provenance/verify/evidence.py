@@ -5,12 +5,12 @@ Values only: nothing here is believed. :mod:`provenance.verify.verifier` checks 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
+from provenance.core import json_text
 from provenance.core.records import Kind, Record
 from provenance.core.run_leaves import DigestedRecord
 from provenance.core.run_proofs import RunProof
@@ -199,7 +199,7 @@ def seal_label(entry: LedgerEntry) -> str:
 def lenient(data: bytes | None) -> dict[str, Any]:
     """The JSON object in bytes that may not be a record; empty where there is none."""
     try:
-        raw = json.loads(data or b"")
+        raw = json_text.loads(data or b"")
     except (ValueError, RecursionError):
         return {}
     return raw if isinstance(raw, dict) else {}

@@ -15,12 +15,12 @@ ipfs        the pins that are blocks of one of our heads, read back.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from provenance.core import json_text
 from provenance.core.bitcoin_proof import parse_transaction
 from provenance.core.cid import Cid, decode_cid, raw_cid
 from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable
@@ -268,7 +268,7 @@ class IPFSReader:
     def _pins(self, rpc: Rpc) -> set[Cid]:
         status, data = rpc.post("/api/v0/pin/ls?type=recursive")
         try:
-            keys = json.loads(data)["Keys"]
+            keys = json_text.loads(data)["Keys"]
         except (ValueError, KeyError, TypeError):
             raise NetworkUnavailable(f"ipfs: pin/ls: HTTP {status}, and no list of pins") from None
         found = set()

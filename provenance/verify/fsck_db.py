@@ -6,7 +6,6 @@ values are of the wrong type is a finding, not a crash: SQLite keeps what it is 
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, make_url, text
 
+from provenance.core import json_text
 from provenance.core.records import Phase
 from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.verify.fsck_findings import Finding, FindingKind
@@ -315,7 +315,7 @@ def _phase(value: Any) -> Phase:
 
 def _object(value: Any) -> Mapping[str, Any]:
     try:
-        found = json.loads(_text(value))
+        found = json_text.loads(_text(value))
     except ValueError:
         found = None
     if not isinstance(found, dict):

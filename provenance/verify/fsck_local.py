@@ -7,7 +7,6 @@ line before), ``seq``, ``signature`` (Ed25519 over a context and the rest), ``ts
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from provenance.core import json_text
 from provenance.core.records import canonical_json
 from provenance.errors import InputError, NetworkUnavailable
 from provenance.verify.fsck_findings import Finding, FindingKind
@@ -66,7 +66,7 @@ class LocalReader:
     def _line(self, line: bytes, seq: int, previous: str) -> tuple[bytes | None, str | None]:
         """The payload as far as it can be read, and the first thing that is wrong."""
         try:
-            raw = json.loads(line)
+            raw = json_text.loads(line)
             payload = bytes.fromhex(raw["payload"])
             signature = bytes.fromhex(raw["signature"])
             unsigned = {name: value for name, value in raw.items() if name != "signature"}
@@ -98,7 +98,7 @@ def known_elsewhere(journal: Path) -> Sequence[str]:
     found = []
     for line in lines:
         try:
-            found.append(str(json.loads(line)["transaction_id"]))
+            found.append(str(json_text.loads(line)["transaction_id"]))
         except (ValueError, KeyError, TypeError):
             continue
     return found

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from provenance.core import json_text
 from provenance.errors import LyingNodeError, NetworkUnavailable
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
@@ -124,7 +125,7 @@ class Rpc:
     def _json(self, path: str, document: object) -> Any:
         status, data = self.post(path, json.dumps(document).encode(), "application/json")
         try:
-            return json.loads(data)
+            return json_text.loads(data)
         except (ValueError, RecursionError):
             raise RefusedError(f"{self._where}: HTTP {status}, and no JSON") from None
 

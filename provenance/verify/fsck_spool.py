@@ -12,7 +12,6 @@ end is a write in progress.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from provenance.core import json_text
 from provenance.core.events import Event, SegmentHeader, read_frame
 from provenance.errors import FormatError, TruncatedError
 from provenance.verify.fsck_findings import Finding, FindingKind
@@ -164,7 +164,7 @@ def _is_live(path: Path) -> bool:
 def _acked(path: Path) -> dict[bytes, int]:
     """A lost or broken cursor file costs shipping again, and tells nothing here."""
     try:
-        raw: Any = json.loads(path.read_bytes())
+        raw: Any = json_text.loads(path.read_bytes())
         return {bytes.fromhex(k): int(v["acked"]) for k, v in raw["producers"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
+from provenance.core import json_text
 from provenance.core.records import Kind, Phase
 from provenance.errors import FormatError, UnknownVersionError
 from provenance.ports import AnchorState, Equivocation, LedgerEntry
@@ -57,7 +58,7 @@ def load(data: bytes, name: str) -> Fields:
         UnknownVersionError, FormatError: Naming the file.
     """
     try:
-        raw: Any = json.loads(data)
+        raw: Any = json_text.loads(data)
         same = isinstance(raw, dict) and dump(raw) == data
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name}: is not JSON: {error}") from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -297,5 +298,5 @@ class Anchoring(RuleBasedStateMachine):
         world.store.close()
 
 
-Anchoring.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
-TestAnchoring = Anchoring.TestCase
+Anchoring.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestAnchoring = pytest.mark.timeout(600)(Anchoring.TestCase)

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import math
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -133,7 +134,7 @@ def test_brackets_in_strings_do_not_nest() -> None:
     text = '"' + "[" * 100 + '\\"' + "{" * 100 + '"'
     assert parse_json(text, "x") == "[" * 100 + '"' + "{" * 100
     assert parse_json("[" * 64 + "]" * 64, "x")
-    with pytest.raises(FormatError, match="x: nested deeper than 64"):
+    with pytest.raises(FormatError, match="x is not JSON: nested deeper than 64"):
         parse_json("[" * 65 + "]" * 65, "x")
 
 
@@ -203,3 +204,14 @@ def test_whatever_is_normalised_round_trips(body: dict[str, Any]) -> None:
     )
     data = record.encode()
     assert Record.decode(data).encode() == data
+
+
+def test_nesting_is_bounded_whatever_the_recursion_limit() -> None:
+    """A library in the process may have lifted it past what the C stack holds."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        with pytest.raises(FormatError, match="nested deeper"):
+            Record.decode(b'{"body":' + b"[" * 90_000)
+    finally:
+        sys.setrecursionlimit(limit)

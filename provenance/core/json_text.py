@@ -1,0 +1,44 @@
+"""Parsing JSON text that may be hostile.
+
+Nesting is bounded before the parser runs. Python's own guard, the recursion limit, is
+lifted to 100,000 by libraries of this field (py_ecc, which web3 brings, is one), and with
+that limit a few kilobytes of brackets overflow the C stack and end the process.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+MAX_DEPTH = 64
+_BRACKET_OR_STRING = re.compile(r'[][{}]|"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def loads(
+    data: bytes | bytearray | str,
+    *,
+    parse_int: Callable[[str], Any] | None = None,
+    parse_float: Callable[[str], Any] | None = None,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
+    """``json.loads`` of UTF-8 text nested at most 64 levels deep.
+
+    Raises:
+        ValueError: Not JSON, not UTF-8, or nested deeper.
+    """
+    text = data if isinstance(data, str) else data.decode("utf-8")
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(text)
+    return json.loads(
+        text, parse_int=parse_int, parse_float=parse_float, object_pairs_hook=object_pairs_hook
+    )
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for match in _BRACKET_OR_STRING.finditer(text):
+        depth += (match[0] in "[{") - (match[0] in "]}")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
