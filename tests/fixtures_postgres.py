@@ -58,10 +58,13 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def _answers(url: str) -> bool:
+    """True once it takes a login: a server that accepts connections may still be starting."""
+    import psycopg
+
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
+        psycopg.connect(f"{url}/postgres", connect_timeout=2).close()
+    except psycopg.OperationalError:
         return False
     return True
 
@@ -98,13 +101,14 @@ def postgres_server() -> Iterator[str]:
                 stdout=log, stderr=log, cwd=folder, **account,  # type: ignore[call-overload]
             )  # fmt: skip
         try:
+            url = f"postgresql://{USER}:{password}@127.0.0.1:{port}"
             deadline = time.monotonic() + 30
-            while not _answers(port):
+            while not _answers(url):
                 said = (folder / "log").read_text(errors="replace")
                 assert server.poll() is None, said
                 assert time.monotonic() < deadline, said
                 time.sleep(0.05)
-            yield f"postgresql://{USER}:{password}@127.0.0.1:{port}"
+            yield url
         finally:
             server.send_signal(2)  # SIGINT: fast shutdown, open connections are cut
             try:
