@@ -414,7 +414,9 @@ def test_with_little_room_a_segment_is_smaller_and_keeps_its_reserve(
     assert len(blocks.given) == 2
     assert 2 * RESERVE_BYTES <= blocks.given[1] <= 70_000
     sizes = [s.size() for s in scan_run(tmp_path / str(run), run).segments]
-    assert all(size <= given - RESERVE_BYTES for size, given in zip(sizes, blocks.given, strict=True))
+    assert all(
+        size <= given - RESERVE_BYTES for size, given in zip(sizes, blocks.given, strict=True)
+    )
     assert writer.finish(1, "completed")
     tail = events(tmp_path, run)[-2:]
     assert [e.kind for e in tail] == [Kind.GAP, Kind.RUN_END]
