@@ -28,7 +28,7 @@ import structlog
 from provenance import wiring
 from provenance.emit.shipper import Shipper
 from provenance.errors import InputError, ProvenanceError, TransportUnavailable
-from provenance.settings import Settings
+from provenance.settings import Settings, broker_url
 
 REDIS_URL_ENV = "PROVENANCE_REDIS_URL"
 LOG_FILE = "shipper.log"
@@ -121,7 +121,7 @@ def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
         from redis.exceptions import RedisError
     except ImportError:
         return None
-    app = Celery("ml-provenance-doorbell", broker=redis_url, set_as_current=False)
+    app = Celery("ml-provenance-doorbell", broker=broker_url(redis_url), set_as_current=False)
     app.conf.update(
         task_ignore_result=True,
         task_serializer="json",

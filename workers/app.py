@@ -17,7 +17,7 @@ from functools import cache
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
-from provenance.settings import NETWORKS, Settings, load
+from provenance.settings import NETWORKS, Settings, broker_url, load
 from workers.tick import Tick
 
 VISIBILITY_TIMEOUT_S = 180
@@ -63,7 +63,7 @@ app = Celery(
     ],
 )
 app.conf.update(
-    broker_url=os.environ.get("PROVENANCE_REDIS_URL") or settings().redis_url,
+    broker_url=broker_url(os.environ.get("PROVENANCE_REDIS_URL") or settings().redis_url),
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,

@@ -114,6 +114,7 @@ class EthereumInterface:
             self.contract = _address(settings.contract_address, to_checksum_address)
         self.sender: str | None = None if self._account is None else str(self._account.address)
         self._node = ethereum_node.EthereumNode(settings)
+        self._refused = False
 
     def __repr__(self) -> str:
         return f"EthereumInterface({self._node.rpc.shown}, contract={self.contract})"
@@ -125,13 +126,25 @@ class EthereumInterface:
     def identity(self) -> Identity:
         """Chain id, genesis, client version, height, sender and its balance in wei.
 
+        A chain that is not the one seen before is refused once; asked again, this client takes
+        the node's word, for it may have been made while a node answered for another chain, and
+        must not refuse the right one for ever. Which one is right, the caller remembers. All
+        other methods go on to refuse.
+
         Raises:
             WrongNetworkError: Another chain id or genesis than expected, or no code at the
                 contract's address.
             NetworkUnavailable: Unreachable, or still syncing.
         """
         node = self._node
-        chain_id, genesis = node.chain_id(), node.genesis()
+        if self._refused:
+            node.forget()
+        try:
+            chain_id, genesis = node.chain_id(), node.genesis()
+        except WrongNetworkError:
+            self._refused = True
+            raise
+        self._refused = False
         version, height = node.version(), node.height()
         if self.contract is not None:
             node.require_contract(self.contract)

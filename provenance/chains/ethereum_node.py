@@ -58,6 +58,10 @@ class EthereumNode:
         self._chain_id = settings.chain_id
         self._genesis: str | None = None
 
+    def forget(self) -> None:
+        """Take chain id and genesis anew from the next answers; what is configured stands."""
+        self._chain_id, self._genesis = self._settings.chain_id, None
+
     def chain_id(self, expected: int | None = None) -> int:
         """The node's chain id, which must be ``expected``, the configured one and the one
         it had before.

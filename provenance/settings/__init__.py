@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provenance.settings.reading import is_loopback, load
+from provenance.settings.reading import broker_url, is_loopback, load
 from provenance.settings.values import (
     NETWORKS,
     READERS,
@@ -27,6 +27,7 @@ __all__ = [
     "NetworkSettings",
     "RetrySettings",
     "Settings",
+    "broker_url",
     "is_loopback",
     "load",
 ]

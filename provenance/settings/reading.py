@@ -407,6 +407,13 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def broker_url(url: str | None) -> str | None:
+    """The Redis URL for Celery, which checks no certificate where the URL does not ask for it."""
+    if url is None or urlsplit(url).scheme != "rediss" or "ssl_cert_reqs=" in urlsplit(url).query:
+        return url
+    return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs=required"
+
+
 def _secret(o: _Object, name: str, default_env: str, secrets: bool) -> str | None:
     variable, path = o.text(f"{name}_env"), o.text(f"{name}_file")
     if variable and path:

@@ -6,7 +6,6 @@ run with the other tests. ``PROVENANCE_FAULTS_SEED`` replays a run's random choi
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
@@ -24,19 +23,23 @@ from typing import Any
 from uuid import UUID
 
 import psutil
-import pytest
-import redis
 
 from provenance import fleet, wiring
-from provenance.devnet import programs
-from provenance.devnet.processes import free_ports, log_tail
+from provenance.devnet.processes import log_tail
 from provenance.emit.run_id import new_run_id
 from provenance.ports import AnchorState, LedgerStore
 from provenance.settings import Settings, load
 from tests.faults import checker
+from tests.faults.processes import (
+    ROOT,
+    RedisServer,
+    Trainer,
+    die_with_parent,
+    signal_group,
+    until,
+)
 from tests.faults.undisturbed import undisturbed_roots
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 LONG = os.environ.get("PROVENANCE_FAULTS") == "long"
 SEED = int(os.environ.get("PROVENANCE_FAULTS_SEED") or secrets.randbits(32))
 RESULTS = ROOT / "build" / "faults" if LONG else ROOT / "build" / "faults-short"
@@ -103,142 +106,6 @@ def scenario(number: int, title: str) -> Iterator[Tally]:
             f"scenario {number}: {title}: {outcome}; kills {tally.kills}, events {tally.events}, "
             f"lost {tally.lost}, doubled {tally.doubled}, {tally.seconds} s, seed {SEED}"
         )
-
-
-def until(what: Callable[[], Any], seconds: float, poll_s: float = 0.1) -> Any:
-    """``what()`` as soon as it is true, or as it is after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = what()
-        if found or time.monotonic() > deadline:
-            return found
-        time.sleep(poll_s)
-
-
-# --- processes ---------------------------------------------------------------------------
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _signal_group(pid: int, sig: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, sig)
-
-
-class RedisServer:
-    """A redis-server of this test on one port; it keeps nothing on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        program = programs.find("redis", ROOT / ".devnet")
-        if program is None:
-            pytest.skip("redis-server is not installed; run: make devnet")
-        self.path, self.folder = program.path, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.password = secrets.token_hex(12)
-        (self.port,) = free_ports(1)
-        self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def client(self) -> redis.Redis:
-        """A new client; close it."""
-        return redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5)
-
-    def start(self, *lines: str) -> None:
-        """Start, with further configuration lines; returns when it answers."""
-        config = [
-            "bind 127.0.0.1", f"port {self.port}", f"requirepass {self.password}",
-            f"dir {self.folder.absolute()}", 'save ""', "appendonly no",
-            "maxmemory-policy noeviction", *lines,
-        ]  # fmt: skip
-        with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [str(self.path), "-"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n".join(config).encode())
-        self.process.stdin.close()
-        assert until(self.answers, 15, 0.02), log_tail(self.folder / "redis.log")
-
-    def answers(self) -> bool:
-        """True where PING is answered."""
-        try:
-            with self.client() as client:
-                return bool(client.ping())
-        except (redis.RedisError, OSError):
-            return False
-
-    def stop(self) -> None:
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._end(signal.SIGKILL)
-
-    def suspend(self) -> None:
-        """Hung: it takes connections and answers nothing."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
-
-    def flushall(self) -> None:
-        with self.client() as client:
-            client.flushall()
-
-    def _end(self, sig: signal.Signals) -> None:
-        if self.process is None:
-            return
-        self.resume()
-        self.process.send_signal(sig)
-        self.process.wait(15)
-        self.process = None
-
-
-class Trainer:
-    """A training process; what it was promised is read from the file it prints to."""
-
-    def __init__(self, run: UUID, rank: int, process: subprocess.Popen[bytes], out: Path) -> None:
-        self.run, self.rank, self.process, self.out = run, rank, process, out
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def lines(self) -> list[str]:
-        """Complete lines that it printed."""
-        return self.out.read_text(encoding="utf-8").split("\n")[:-1]
-
-    def promised(self) -> list[int]:
-        """Sequence numbers of the events whose emit returned True."""
-        return [int(line) for line in self.lines() if line.isdigit()]
-
-    @property
-    def producer(self) -> bytes | None:
-        """Known from its first line ``producer <hex>``; None before."""
-        found = [line.split()[1] for line in self.lines() if line.startswith("producer ")]
-        return bytes.fromhex(found[0]) if found else None
-
-    def kill(self, sig: int = signal.SIGKILL) -> None:
-        _signal_group(self.pid, sig)
-        if sig == signal.SIGKILL:
-            self.process.wait(10)
-
-    def wait(self, timeout: float = 60) -> int:
-        """Its exit code."""
-        return self.process.wait(timeout)
-
-    def finish(self, timeout: float = 60) -> None:
-        """Wait for a good end."""
-        code = self.wait(timeout)
-        assert code == 0, f"trainer ended with {code}: {log_tail(self.out.with_suffix('.err'))}"
 
 
 # --- a deployment --------------------------------------------------------------------------
@@ -314,7 +181,7 @@ class World:
     def close(self) -> None:
         """Kill everything at once."""
         for process in (*self.processes.values(), *(t.process for t in self.trainers)):
-            _signal_group(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             process.wait(10)
         self.processes.clear()
         self.redis.kill()
@@ -345,7 +212,7 @@ class World:
                 env={**self.env, **(env or {})},
                 cwd=ROOT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         return self.processes[name]
 
@@ -387,7 +254,7 @@ class World:
         """Signal a service: ``all`` of it, its ``parent`` process or its pool ``child``."""
         process = self.processes[name]
         if part == "all":
-            _signal_group(process.pid, sig)
+            signal_group(process.pid, sig)
         else:
             pids = self.pids(name)
             for pid in pids[:1] if part == "parent" else pids[1:]:
@@ -395,7 +262,7 @@ class World:
                     os.kill(pid, sig)
         if sig == signal.SIGKILL and part in ("all", "parent"):
             process.wait(10)
-            _signal_group(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
 
     def stop(self, *names: str, grace_s: float = 20.0) -> None:
         """SIGTERM, as a supervisor does; SIGKILL after the grace."""
@@ -408,7 +275,7 @@ class World:
         for name, process in chosen.items():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-            _signal_group(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             process.wait(10)
             del self.processes[name]
 
@@ -458,7 +325,7 @@ class World:
                 env={**self.env, **identity, **(env or {})},
                 cwd=ROOT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         trainer = Trainer(run, rank, process, out)
         self.trainers.append(trainer)

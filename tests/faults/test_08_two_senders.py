@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ from tests.faults.harness import Tally, rounds, scenario, seeded
 pytestmark = pytest.mark.nodes
 pytest_plugins = ["tests.fixtures_ethereum"]
 
-LEASE_S = 0.4
-"""Shorter than a pass may take, so that leases are lost in the middle of the work."""
+LEASES_S = (0.4, 2.0)
+"""The shorter one is less than a pass may take: leases are lost in the middle of the work."""
 
 
 class Sender(threading.Thread):
@@ -35,12 +36,15 @@ class Sender(threading.Thread):
         try:
             with Nursery(self.world) as nursery:
                 while self.kills < self.wanted:
+                    where: dict[str, Any] = {"nth": rng.randint(1, 8)}
+                    if rng.random() < 0.6:  # bytes stored and not sent: its nonce must stay taken
+                        where = {"point": "stored"}
                     job = {
                         "do": ["publish", "confirm"],
-                        "nth": rng.randint(1, 8),
+                        **where,
                         "seed": rng.random(),
                         "seconds": 1.0,
-                        "lease_s": LEASE_S,
+                        "lease_s": rng.choice(LEASES_S),
                         "bump_s": rng.choice([0.3, 1e9]),
                     }
                     nursery.start("ethereum", **job)
@@ -67,7 +71,7 @@ def test_one_database(tmp_path: Path, chain: Anvil) -> None:
         while any(sender.is_alive() for sender in senders):
             assert time.monotonic() < deadline
             world.head()
-            time.sleep(rng.random() * 0.2)
+            time.sleep(rng.random() * 0.15)
             if rng.random() < 0.6:
                 chain.mine()
         assert not any(sender.error for sender in senders), [s.error for s in senders]

@@ -114,7 +114,7 @@ def test_others_are_unchanged(
     others = ("ipfs", "local")
     tap = Tap()
     with scenario(11, "one chain hangs for the whole run") as tally, tap.before(chain) as url:
-        section = ethereum_section(url, confirmations=1, timeout=4)
+        section = ethereum_section(url, confirmations=1, timeout=12)
         world = make_world(networks={"ethereum": section, "ipfs": {"url": ipfs_url}})
         world.start()
         one_run(world, (*others, "ethereum"))  # warm

@@ -14,7 +14,7 @@ from provenance.settings import BitcoinSettings
 from tests.conftest import ROOT, missing
 from tests.faults.anchoring import Deployment, Nursery, bitcoin_section, deployment
 from tests.faults.chains import count, on_bitcoin
-from tests.faults.harness import rounds, scenario, seeded
+from tests.faults.harness import rounds, scenario
 from tests.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
@@ -22,15 +22,20 @@ pytestmark = pytest.mark.nodes
 FORGETFUL = ("-persistmempool=0", "-walletbroadcast=0")
 """A restarted node knows nothing of the transaction, and its wallet does not send it again."""
 
+DEAR = "-minrelaytxfee=0.01"
+"""BTC/kvB, more than the configured cap: nothing of ours gets in."""
+
 
 class Node:
     """A bitcoind of this test's own that is restarted over its data."""
 
     def __init__(self, folder: Path) -> None:
-        self.devnet = Devnet(ROOT, folder, flags={"bitcoin": FORGETFUL})
+        self.folder = folder
         self.settings = self.start()
+        self.wallet = self.settings.wallet
 
-    def start(self) -> BitcoinSettings:
+    def start(self, *flags: str) -> BitcoinSettings:
+        self.devnet = Devnet(ROOT, self.folder, flags={"bitcoin": (*FORGETFUL, *flags)})
         (state,) = self.devnet.up(["bitcoin"])
         if not state.running:
             missing(f"bitcoin: {state.problem}; or run: make devnet")
@@ -39,9 +44,9 @@ class Node:
             wallet=state.detail["wallet"], confirmations=3, timeout_s=15.0,
         )  # fmt: skip
 
-    def restart(self) -> None:
+    def restart(self, *flags: str) -> None:
         self.devnet.down(["bitcoin"])
-        assert self.start().url == self.settings.url, "somebody took the port"
+        assert self.start(*flags).url == self.settings.url, "somebody took the port"
 
 
 @pytest.fixture
@@ -54,6 +59,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_restart(tmp_path: Path, node: Node) -> None:
     regtest = Regtest(node.settings)
     wallet = regtest.wallet()
+    node.wallet = wallet.wallet
     rpc: Any = BitcoinRpc(wallet)
     for _ in range(2):  # such a wallet cannot be paid by the node's other one
         rpc.call("generatetoaddress", 1, rpc.call("getnewaddress", "", "bech32", wallet=True))
@@ -65,7 +71,6 @@ def test_restart(tmp_path: Path, node: Node) -> None:
         deployment(tmp_path, bitcoin=section) as world,
         Nursery(world) as nursery,
     ):
-        rng = seeded()
         for turn in range(rounds(2, 12)):
             world.head()
             if turn % 2:  # stored, never sent, and the publisher is dead
@@ -76,28 +81,24 @@ def test_restart(tmp_path: Path, node: Node) -> None:
                 assert rpc.call("getrawmempool") == [id_of(world)]
             before = world.versions("bitcoin")
             state = world.row("bitcoin").state
-            for _ in range(rng.randint(1, rounds(1, 2))):
-                node.restart()
-            tally.note = "bitcoind restarted, mempool and locks gone"
-            if wallet.wallet not in rpc.call("listwallets"):
-                rpc.call("loadwallet", wallet.wallet)
-            assert rpc.call("getrawmempool") == []
-            assert rpc.call("listlockunspent", wallet=True) == []
+            if turn % 4 < 2:  # up again, and it takes the transaction no more
+                wiped(node, rpc, DEAR)
+                look(world, state)
+                assert rpc.call("getrawmempool") == []
+                # What the wallet saw being sent, it counts as spent, and locks no more.
+                inputs = before[0].version.detail["inputs"]
+                assert locks(rpc) == (inputs if state is AnchorState.SIGNED else [])
+                free = {f"{c['txid']}:{c['vout']}" for c in rpc.call("listunspent", wallet=True)}
+                assert free
+                assert not free & set(inputs), "somebody else may spend it"
+            wiped(node, rpc)
 
             world.head()  # another head is due meanwhile: it must not get a transaction now
             world.publish("bitcoin")
-            if state is AnchorState.SENT:
-                world.confirm("bitcoin")
+            look(world, state)
             first = next(r for r in world.rows("bitcoin") if r.version_id == before[0].id)
             assert first.state is AnchorState.SENT
             assert rpc.call("getrawmempool") == [before[0].version.transaction_id]
-            locked = [f"{c['txid']}:{c['vout']}" for c in rpc.call("listlockunspent", wallet=True)]
-            # The node drops the lock of a coin once its own mempool spends it.
-            spent = before[0].version.detail["inputs"]
-            assert isinstance(spent, list)
-            for coin in spent:
-                txid, _, vout = str(coin).rpartition(":")
-                assert coin in locked or rpc.call("gettxout", txid, int(vout)) is None
             with world.store.snapshot() as tx:
                 assert [v.version.raw for v in tx.versions(first.id)] == [before[0].version.raw]
             for _ in range(3):
@@ -108,6 +109,27 @@ def test_restart(tmp_path: Path, node: Node) -> None:
         world.confirm("bitcoin")
         count(tally, world, "bitcoin", on_bitcoin(wallet, since))
         world.fsck(tally)
+
+
+def wiped(node: Node, rpc: Any, *flags: str) -> None:
+    """Restart, and see that mempool and locks are gone."""
+    node.restart(*flags)
+    if node.wallet not in rpc.call("listwallets"):
+        rpc.call("loadwallet", node.wallet)
+    assert rpc.call("getrawmempool") == []
+    assert locks(rpc) == []
+
+
+def look(world: Deployment, state: AnchorState) -> None:
+    """What a sweep does for a row of this state."""
+    if state is AnchorState.SENT:
+        world.confirm("bitcoin")
+    else:
+        world.publish("bitcoin")
+
+
+def locks(rpc: Any) -> list[str]:
+    return [f"{c['txid']}:{c['vout']}" for c in rpc.call("listlockunspent", wallet=True)]
 
 
 def id_of(world: Deployment) -> str:

@@ -75,13 +75,16 @@ def test_killed_at_any_call_that_has_an_effect(world: World) -> None:
     kills = rounds(25, 300)
     with scenario(18, "SIGKILL at system calls (fail points)") as tally:
         rng = seeded()
-        runs = [whole_run(world, tally)]
-        span = {step: fail_points.points(work(world.settings, step)) for step in STEPS[:4]}
-        assert min(span.values()) > 10, span
+        runs: list[UUID] = []
+        span: list[int] = []
+        for _ in range(2):  # the first time it imports and caches, which is none of the work
+            runs.append(whole_run(world, tally))
+            span = [fail_points.points(work(world.settings, step)) for step in STEPS]
+        assert all(10 < number < 2000 for number in span), span
         while tally.kills < kills:
             runs.append(whole_run(world, tally))
-            for step in STEPS:
-                number = rng.randint(1, span[step])
+            for step, most in zip(STEPS, span, strict=True):
+                number = rng.randint(1, most)
                 tally.kills += fail_points.killed_at_call(work(world.settings, step), number)
         settle(world, runs, tally)
 

@@ -20,7 +20,7 @@ def full(world: World, is_full: bool) -> None:
 def test_workers_live_or_restart_and_the_backlog_drains(world: World) -> None:
     with scenario(21, "Redis out of memory") as tally:
         rng = seeded()
-        outages, died = rounds(3, 25), 0
+        outages, died = rounds(3, 50), 0
         trainers: list[Trainer] = []
         world.start()
         world.wait_ready("hashing", "confirm", "anchor-local")
@@ -32,7 +32,7 @@ def test_workers_live_or_restart_and_the_backlog_drains(world: World) -> None:
             time.sleep(rng.uniform(0.0, 0.5))
             full(world, True)
             tally.kills += 1
-            time.sleep(rng.uniform(0.3, 2.5))
+            time.sleep(rng.uniform(0.2, 1.3))
             died += len(world.mend())
             full(world, False)
             time.sleep(rng.uniform(0.0, 0.5))

@@ -74,7 +74,7 @@ def watched_processes(known: Secrets) -> Iterator[set[str]]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.03):
+        while not over.wait(0.1):
             for entry in os.scandir("/proc"):
                 if entry.name.isdigit():
                     with suppress(OSError):

@@ -147,6 +147,20 @@ def test_a_genesis_that_changes_is_another_chain(network: EthereumInterface, lia
         network.identity()
 
 
+def test_a_client_made_while_another_chain_answered_takes_the_right_one_up(
+    network: EthereumInterface, liar: Liar
+) -> None:
+    liar.forge["eth_chainId"] = lambda params, true: "0x539"
+    assert network.identity().fields["chain_id"] == 1337
+    liar.forge.clear()
+    with pytest.raises(WrongNetworkError, match="chain id 31337, expected 1337"):
+        network.identity()
+    with pytest.raises(WrongNetworkError, match="chain id 31337, expected 1337"):
+        network.draft(anchor_payload(ROOT))
+    assert network.identity().fields["chain_id"] == 31337
+    network.draft(anchor_payload(ROOT))
+
+
 def test_a_receipt_that_is_gone_is_no_confirmation(
     network: EthereumInterface, version: SignedVersion, liar: Liar
 ) -> None:

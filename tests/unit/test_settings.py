@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provenance.errors import ConfigError
-from provenance.settings import Settings, is_loopback, load
+from provenance.settings import Settings, broker_url, is_loopback, load
 
 DEV_KEY = "0x" + "ac" * 32
 ETHEREUM: dict[str, Any] = {"url": "http://127.0.0.1:8545"}
@@ -222,3 +222,17 @@ def test_environment_wins_and_repr_shows_no_secret(
 )
 def test_loopback(url: str, loopback: bool) -> None:
     assert is_loopback(url) is loopback
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, None),
+        ("redis://:pw@host:6379/0", "redis://:pw@host:6379/0"),
+        ("rediss://:pw@host/0", "rediss://:pw@host/0?ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_ca_certs=/c", "rediss://h/0?ssl_ca_certs=/c&ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
+    ],
+)
+def test_celery_is_told_to_check_the_certificate(url: str | None, expected: str | None) -> None:
+    assert broker_url(url) == expected
