@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
-.PHONY: demo test check devnet bench faults lint format clean
+.PHONY: demo test check devnet bench faults faults-short lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -52,6 +52,10 @@ faults: $(VENV)/.dev $(VENV)/.devnet
 	rm -rf build/faults build/faults.json
 	PROVENANCE_FAULTS=long $(PYTEST) tests/faults -p no:xdist -s || failed=1; \
 	$(BIN)/python -m tests.faults.summary && test -z "$$failed"
+
+# The same scenarios with few kills each, in minutes.
+faults-short: $(VENV)/.dev $(VENV)/.devnet
+	$(PYTEST) tests/faults -p no:xdist
 
 clean:
 	-test -x $(BIN)/provenance && $(BIN)/provenance devnet down
