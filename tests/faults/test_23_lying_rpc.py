@@ -115,7 +115,7 @@ def test_ethereum(tmp_path: Path, chain: Anvil, liar: Liar) -> None:
         assert world.paused("ethereum") is None
         tally.note = f"{len(lies) + 2} lies"
         count(tally, world, "ethereum", on_ethereum(chain, since))
-        world.fsck(tally)
+        world.fsck(tally, ethereum=ethereum_section(chain.url))
 
 
 def settle_ethereum(world: Deployment, chain: Anvil, head: bool = True) -> None:
@@ -182,7 +182,7 @@ def test_bitcoin(tmp_path: Path, bitcoin_settings: BitcoinSettings) -> None:
             assert world.row("bitcoin").state is AnchorState.FINAL, what
         tally.note = f"{len(lies)} lies"
         count(tally, world, "bitcoin", on_bitcoin(wallet, since))
-        world.fsck(tally)
+        world.fsck(tally, bitcoin=bitcoin_section(wallet))
 
 
 def test_ipfs(tmp_path: Path, ipfs_url: str) -> None:
@@ -223,4 +223,4 @@ def test_ipfs(tmp_path: Path, ipfs_url: str) -> None:
             assert world.row("ipfs").state is AnchorState.FINAL, what
         tally.note = f"{len(cases)} lies"
         count(tally, world, "ipfs", on_ipfs(ipfs_url, [row.root for row in world.rows("ipfs")]))
-        world.fsck(tally)
+        world.fsck(tally, ipfs={"url": ipfs_url})

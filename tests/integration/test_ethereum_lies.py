@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -47,6 +48,9 @@ def version(network: EthereumInterface) -> SignedVersion:
     """An anchor that is truly on the chain, with another transaction beside it."""
     signed = network.sign(network.draft(anchor_payload(ROOT)), network.next_nonce())
     network.broadcast(signed)
+    deadline = time.monotonic() + 10
+    while network.observe(signed).place is Place.PENDING and time.monotonic() < deadline:
+        time.sleep(0.02)  # anvil answers before it mines
     assert network.observe(signed).root == ROOT
     return signed
 
