@@ -159,7 +159,7 @@ class Shipper:
             if blocked_since is not None:
                 over = self._may_leave(give_up_s, now - blocked_since)
             else:
-                over = self._may_leave(idle_exit_s, now - quiet_since)
+                over = self._may_leave(idle_exit_s, now - quiet_since, total)
             if over:
                 break
             stop.wait(pause)
@@ -170,14 +170,25 @@ class Shipper:
         spools = scan(self.spool_dir)
         return any(g[-1].is_live() for spool in spools for g in spool.producers.values())
 
-    def _may_leave(self, limit_s: float | None, elapsed_s: float) -> bool:
+    def _may_leave(
+        self, limit_s: float | None, elapsed_s: float, total: Shipped | None = None
+    ) -> bool:
         """Time to go, unless a trainer is there.
 
-        A trainer opens its segment first and starts a shipper then, which ends at once where
-        the lock is held: so the lock is given back before the last look, and taken again.
+        With ``total``, what a trainer wrote in its last moment is shipped first. A trainer
+        opens its segment first and starts a shipper then, which ends at once where the lock
+        is held: so the lock is given back before the last look, and taken again.
         """
         if limit_s is None or elapsed_s < limit_s or self.trainers_alive():
             return False
+        if total is not None:
+            try:
+                last = self.run_once()
+            except (TransportUnavailable, ConfigError):
+                return False
+            total.add(last)
+            if last.events or last.waiting:
+                return False
         self.close()
         if not self.trainers_alive():
             return True

@@ -19,10 +19,10 @@ from types import FrameType
 from typing import Any
 
 CALLS = frozenset({
-    "open", "write", "pwrite", "fsync", "fdatasync", "ftruncate", "truncate", "flock", "close",
+    "open", "write", "pwrite", "fsync", "fdatasync", "ftruncate", "truncate", "flock",
     "replace", "rename", "link", "unlink", "rmdir", "mkdir",
     "connect", "send", "sendall", "sendmsg", "recv", "recv_into",
-    "execute", "executemany", "commit", "rollback",
+    "execute", "executemany", "commit",
 })  # fmt: skip
 
 # Those that starting Python and importing leave alone, so that a number is one of the work.

@@ -812,6 +812,26 @@ def test_the_loop_survives_outages_and_stops_when_told(world: World) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_trainer_s_last_words_are_shipped_before_an_idle_shipper_leaves(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come between the last pass and the look whether anybody is there."""
+    emitter = world.emitter()
+    emit(emitter, 1)
+    with world.shipper() as shipper:
+        alive = shipper.trainers_alive
+
+        def ends_then_looks() -> bool:
+            emitter.close()
+            return alive()
+
+        monkeypatch.setattr(shipper, "trainers_alive", ends_then_looks)
+        shipper.run(threading.Event(), idle_exit_s=0.1)
+    world.database.drain()
+    kinds = [r.kind for r in world.database.records(world.run)]
+    assert kinds == [Kind.METRICS, Kind.RUN_END]
+
+
 def test_an_idle_shipper_leaves_when_its_trainers_are_gone(world: World) -> None:
     emitter = world.emitter()
     emit(emitter, 1)
