@@ -17,8 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import AnyStr
 
 from provenance.errors import UnavailableError
+
+BUSY_TRIES = 40
 
 _PROC = Path("/proc")
 _POLL = 0.05
@@ -62,17 +65,32 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> 
     """Starts a server in a session of its own, so that it outlives us; returns pid and token."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **env},
-            cwd=cwd,
-            start_new_session=True,
+        process = _started(
+            lambda: subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                cwd=cwd,
+                start_new_session=True,
+            )
         )
     _children[process.pid] = process
     return process.pid, born(process.pid) or "gone"
+
+
+def _started(start: Callable[[], subprocess.Popen[AnyStr]]) -> subprocess.Popen[AnyStr]:
+    """A program written a moment ago is busy while a child that another thread forked then
+    still holds it open for writing, that is until the child's own exec: execve(2), ETXTBSY."""
+    for _ in range(BUSY_TRIES):
+        try:
+            return start()
+        except OSError as error:
+            if error.errno != errno.ETXTBSY:
+                raise
+            time.sleep(0.05)
+    return start()
 
 
 def stop(pid: int, token: str, grace: float) -> None:
@@ -117,16 +135,18 @@ def run_tool(
     """
     name = Path(argv[0]).name
     try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,
+        process = _started(
+            lambda: subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                cwd=cwd,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
         )
     except OSError as error:
         raise UnavailableError(f"{name} does not start: {error.strerror}") from error

@@ -252,3 +252,13 @@ def test_other_threads_and_other_handlers_are_left_alone() -> None:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_program_that_is_still_being_written_is_waited_for(tmp_path: Path) -> None:
+    """As when another thread's child holds a fresh program open for a moment."""
+    program = tmp_path / "fresh"
+    program.write_text("#!/bin/sh\necho ready\n")
+    program.chmod(0o755)
+    writing = program.open("a")
+    threading.Timer(0.3, writing.close).start()
+    assert processes.run_tool([str(program)], deadline=10, cancel=threading.Event()) == "ready\n"

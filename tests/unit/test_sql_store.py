@@ -426,10 +426,14 @@ def test_a_child_holds_locks_of_its_own(path: Path) -> None:
     assert kept, "the child's log was deleted under it"
 
 
-def test_what_the_parent_had_open_is_set_aside_in_the_child(path: Path) -> None:
+def test_what_the_parent_had_open_is_set_aside_in_the_child(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hook itself, without a fork: forks are in the contract tests."""
     store = SqlStore.open(f"sqlite:///{path}")
     memory = SqlStore.open("sqlite://")
+    # Not the stores of other tests in this process.
+    monkeypatch.setattr(sql, "_stores", [store, memory])
     before, kept = store._engine, len(sql._of_the_parent)
     try:
         sql._after_fork()
