@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -65,6 +66,16 @@ def sent(network: EthereumInterface, root: bytes, nonce: int | None = None) -> S
     return version
 
 
+def settled(network: EthereumInterface, version: SignedVersion) -> Observation:
+    """Anvil answers before it mines: look until the transaction is out of the pool."""
+    deadline = time.monotonic() + 10
+    while (seen := network.observe(version)).place is Place.PENDING:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return seen
+
+
 def gas_used(chain: Anvil, transaction_id: str) -> int:
     return int(chain.call("eth_getTransactionReceipt", transaction_id)["gasUsed"], 16)
 
@@ -120,7 +131,7 @@ def test_evidence_can_be_checked_without_the_node(
     network = opened(contract_address=contract if with_contract else None)
     root = new_root()
     version = sent(network, root)
-    seen = network.observe(version)
+    seen = settled(network, version)
     document: Any = json.loads(json.dumps(network.evidence(version, seen)))
     assert document["chain_id"] == 31337
     assert document["contract"] == (contract if with_contract else None)
@@ -151,7 +162,7 @@ def test_identity_names_the_chain(chain: Anvil, opened: Open, contract: str) -> 
 def test_final_by_the_finalized_tag(chain: Anvil, opened: Open) -> None:
     network = opened(use_finalized=True, confirmations=1)
     version = sent(network, new_root())
-    assert network.observe(version).final is False
+    assert settled(network, version).final is False
     chain.mine(2)
     finalized = int(chain.call("eth_getBlockByNumber", "finalized", False)["number"], 16)
     seen = network.observe(version)
@@ -233,7 +244,7 @@ def test_a_reorg_takes_the_confirmation_and_the_same_bytes_bring_it_back(
     version = network.sign(network.draft(anchor_payload(root)), network.next_nonce())
     before = chain.call("evm_snapshot")
     network.broadcast(version)
-    seen = network.observe(version)
+    seen = settled(network, version)
     assert seen.place is Place.MINED
     chain.call("evm_revert", before)
     assert network.observe(version) == Observation(Place.UNKNOWN)
@@ -243,7 +254,7 @@ def test_a_reorg_takes_the_confirmation_and_the_same_bytes_bring_it_back(
 
     chain.mine()
     network.broadcast(version)
-    again = network.observe(version)
+    again = settled(network, version)
     assert (again.place, again.root) == (Place.MINED, root)
     assert again.block_hash != seen.block_hash
     with pytest.raises(NetworkUnavailable, match=r"is not in block"):
@@ -261,7 +272,7 @@ def test_a_reorg_cannot_make_a_store_run_out_of_gas(
     version = network.sign(network.draft(anchor_payload(root)), network.next_nonce())
     chain.call("evm_revert", before)
     network.broadcast(version)
-    assert network.observe(version).root == root
+    assert settled(network, version).root == root
 
 
 def test_gas_is_estimated_without_the_pool(chain: Anvil, opened: Open, contract: str) -> None:
@@ -343,7 +354,7 @@ def test_the_contract_itself_refuses_zero_and_long_metadata(
         draft = sent_draft(network, data="0x" + calldata.hex(), gas=300_000)
         version = network.sign(draft, network.next_nonce())
         network.broadcast(version)
-        seen = network.observe(version)
+        seen = settled(network, version)
         assert (seen.place, seen.root, seen.depth) == (Place.FAILED, None, 1), why
 
 
@@ -400,6 +411,7 @@ def test_what_is_no_anchor_has_no_root(chain: Anvil, opened: Open, contract: str
     to_nobody = sent_draft(network, to="0x" + "12" * 20, contract=None)
     version = network.sign(to_nobody, network.next_nonce())
     network.broadcast(version)
+    settled(network, version)
     for each in (creation, other, legacy, version.transaction_id):
         seen = network.lookup(each)
         assert (seen.place, seen.root) == (Place.MINED, None)
