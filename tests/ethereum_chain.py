@@ -40,6 +40,19 @@ class Anvil:
     def automine(self, on: bool) -> None:
         self.call("evm_setAutomine", on)
 
+    def settle(self) -> None:
+        """Wait for an empty pool: anvil answers before it mines."""
+        deadline = time.monotonic() + 10
+        while int(self.call("txpool_status")["pending"], 16):
+            assert time.monotonic() < deadline, "the pool is not empty"
+            time.sleep(0.01)
+
+    def send(self, transaction: dict[str, object]) -> str:
+        """``eth_sendTransaction``, mined when it returns."""
+        transaction_id = self.call("eth_sendTransaction", transaction)
+        self.settle()
+        return str(transaction_id)
+
 
 def post(url: str, request: dict[str, object]) -> dict[str, Any]:
     message = urllib.request.Request(

@@ -399,13 +399,11 @@ def test_two_senders_with_one_key(chain: Anvil, opened: Open) -> None:
 def test_what_is_no_anchor_has_no_root(chain: Anvil, opened: Open, contract: str) -> None:
     network = opened(contract_address=contract)
     _, creation = deploy(EthereumSettings(url=chain.url, private_key=KEYS[0]))
-    other = chain.call(
-        "eth_sendTransaction",
+    other = chain.send(
         {"from": network.sender, "to": network.sender, "data": "0x1234"},
     )
     payload = "0x" + anchor_payload(new_root()).hex()
-    legacy = chain.call(
-        "eth_sendTransaction",
+    legacy = chain.send(
         {"from": network.sender, "to": network.sender, "data": payload, "gasPrice": "0x77359400"},
     )
     to_nobody = sent_draft(network, to="0x" + "12" * 20, contract=None)

@@ -42,9 +42,11 @@ def asking(*versions: SignedVersion, since: int | None = None) -> Question:
     )
 
 
-def anchored(network: Network, what: bytes) -> SignedVersion:
+def anchored(network: Network, what: bytes, chain: Anvil | None = None) -> SignedVersion:
     version = network.sign(network.draft(what), network.next_nonce())
     network.broadcast(version)
+    if chain is not None:
+        chain.settle()
     return version
 
 
@@ -72,10 +74,10 @@ def test_the_abi_constants_are_those_of_the_contract() -> None:
 
 def test_every_store_of_a_sender_is_found(chain: Anvil, ethereum: EthereumSettings) -> None:
     network = EthereumInterface(ethereum)
-    first, second = anchored(network, payload()), anchored(network, payload())
-    doubled = anchored(network, first.payload)  # leaves no event, and is there all the same
+    first, second = anchored(network, payload(), chain), anchored(network, payload(), chain)
+    doubled = anchored(network, first.payload, chain)  # leaves no event, and is there all the same
     stranger = EthereumInterface(dataclasses.replace(ethereum, private_key=KEYS[1]))
-    foreign = anchored(stranger, payload())
+    foreign = anchored(stranger, payload(), chain)
     view = EthereumReader(ethereum).read(asking(first))
     found = by_id(view)
     assert found[first.transaction_id] == ChainTransaction(
@@ -102,7 +104,7 @@ def test_foreign_stores_count_only_where_a_row_names_them(
     chain: Anvil, ethereum: EthereumSettings
 ) -> None:
     stranger = EthereumInterface(dataclasses.replace(ethereum, private_key=KEYS[1]))
-    version = anchored(stranger, payload())
+    version = anchored(stranger, payload(), chain)
     question = Question(
         frozenset({version.transaction_id, "0x" + "0" * 64}), frozenset(), frozenset()
     )
@@ -114,7 +116,7 @@ def test_what_lies_before_the_searched_blocks_is_asked_for_by_id(
     chain: Anvil, ethereum: EthereumSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = EthereumInterface(ethereum)
-    known, unknown = anchored(network, payload()), anchored(network, payload())
+    known, unknown = anchored(network, payload(), chain), anchored(network, payload(), chain)
     chain.mine(3)
     tip = int(chain.call("eth_blockNumber"), 16)
     found = by_id(EthereumReader(ethereum).read(asking(known, since=tip)))
@@ -128,9 +130,8 @@ def test_what_lies_before_the_searched_blocks_is_asked_for_by_id(
 
 def test_pending_reverted_and_plain_transactions(chain: Anvil, ethereum: EthereumSettings) -> None:
     plain = EthereumInterface(dataclasses.replace(ethereum, contract_address=None))
-    calldata = anchored(plain, payload())
-    reverted = chain.call(
-        "eth_sendTransaction",
+    calldata = anchored(plain, payload(), chain)
+    reverted = chain.send(
         {
             "from": calldata.key,
             "to": ethereum.contract_address,
@@ -138,7 +139,7 @@ def test_pending_reverted_and_plain_transactions(chain: Anvil, ethereum: Ethereu
             "gas": hex(100_000),
         },
     )
-    moved = chain.call("eth_sendTransaction", {"from": calldata.key, "to": calldata.key})
+    moved = chain.send({"from": calldata.key, "to": calldata.key})
     chain.automine(False)
     waiting = anchored(plain, payload())
     found = by_id(EthereumReader(ethereum).read(asking(calldata, waiting)))
@@ -155,14 +156,14 @@ def test_a_store_at_an_address_without_the_contract_counts_for_nothing(
     sender = EthereumInterface(ethereum).sender
     elsewhere = "0x" + "42" * 20
     data = "0x" + ethereum_contract.store_call(root, "").hex()
-    txid = chain.call("eth_sendTransaction", {"from": sender, "to": elsewhere, "data": data})
+    txid = chain.send({"from": sender, "to": elsewhere, "data": data})
     found = by_id(EthereumReader(ethereum, frozenset({str(sender)})).read(NOTHING))
     assert (found[txid].place, found[txid].payload) == ("mined", None)
 
 
 def test_finality_by_the_finalized_block(chain: Anvil, ethereum: EthereumSettings) -> None:
     settings = dataclasses.replace(ethereum, use_finalized=True, confirmations=1)
-    version = anchored(EthereumInterface(settings), payload())
+    version = anchored(EthereumInterface(settings), payload(), chain)
     assert not by_id(EthereumReader(settings).read(asking(version)))[version.transaction_id].final
     chain.mine(100)
     assert by_id(EthereumReader(settings).read(asking(version)))[version.transaction_id].final
