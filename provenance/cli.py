@@ -84,13 +84,23 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("run_id", nargs="?", metavar="RUN", help="run id, its first 8, or latest")
 
     verify = _command(commands, "verify", "verify:verify", "check a run or a bundle again")
-    verify.add_argument("subject", nargs="?", metavar="RUN|PATH", help="run id, latest, or folder")
+    verify.add_argument(
+        "subject",
+        nargs="?",
+        metavar="RUN|PATH|CID",
+        help="run id, latest, bundle folder or .zip, or ipfs:CID",
+    )
+    verify.add_argument("--all", action="store_true", help="every run of the database")
+    verify.add_argument("--no-cache", action="store_true", help="check again what held before")
     verify.add_argument("--offline", action="store_true", help="ask no node")
     verify.add_argument(
         "--headers",
-        type=Path,
-        metavar="FILE",
-        help="Bitcoin block headers that you trust, raw, one in hex per line",
+        action="append",
+        metavar="FILE|URL",
+        help="Bitcoin block headers that you trust, one in hex per line, or an Esplora explorer",
+    )
+    verify.add_argument(
+        "--quorum", type=_positive, metavar="K", help="how many explorers must agree (all)"
     )
     verify.add_argument("--explain", action="store_true", help="list the checks and end")
 
@@ -115,6 +125,22 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run_id", metavar="RUN", help="run id, its first 8, or latest")
     report.add_argument("-o", "--output", help="folder (<base>/reports/<run>)")
 
+    bundle = _command(commands, "bundle", "bundle:bundle", "write a run's evidence for an auditor")
+    bundle.add_argument("run_id", metavar="RUN", help="run id, its first 8, or latest")
+    bundle.add_argument("-o", "--output", required=True, help="folder, or file ending in .zip")
+    bundle.add_argument("--ipfs", action="store_true", help="add and pin it, and print its CID")
+    bundle.add_argument(
+        "--disclose",
+        action="append",
+        metavar="KIND|PATH",
+        help="keep back all other records; repeatable, such as metrics or training/epoch/3",
+    )
+
+    upgrade = _command(
+        commands, "upgrade", "upgrade:upgrade", "complete pending OpenTimestamps proofs"
+    )
+    upgrade.add_argument("paths", nargs="+", metavar="PATH", help="bundle, or .ots files")
+
     path = _command(commands, "path", "verify:path", "print a record's path up to the run root")
     path.add_argument("record", metavar="FILE", help="a record file of a bundle or report")
 
@@ -122,6 +148,41 @@ def parser() -> argparse.ArgumentParser:
     kinds = events.add_subparsers(metavar="ACTION", required=True)
     parked = _command(kinds, "parked", "events:parked", "list what ingest would not take, and why")
     parked.add_argument("run_id", nargs="?", metavar="RUN", help="run id, its first 8, or latest")
+
+    model = _command(
+        commands, "verify-model", "model:verify_model", "which epoch has exactly these weights"
+    )
+    model.add_argument("model", metavar="FILE|FOLDER", help=".safetensors, .pt, .npz, or a folder")
+    model.add_argument("--bundle", required=True, metavar="PATH", help="the run's bundle")
+
+    sign = _command(commands, "sign", "model:sign", "sign a model's files (OpenSSF Model Signing)")
+    sign.add_argument("model", metavar="FOLDER", help="the model's files")
+    sign.add_argument("--run", required=True, metavar="RUN", dest="run_id", help="where it is from")
+    sign.add_argument("--key", required=True, metavar="FILE", help="EC private key, PEM, mode 0600")
+    sign.add_argument("-o", "--output", metavar="FILE", help="signature (FOLDER/model.sig)")
+
+    statement = _command(
+        commands, "statement", "model:statement", "in-toto statement of a run (SLSA provenance)"
+    )
+    statement.add_argument("run_id", metavar="RUN", help="run id, its first 8, or latest")
+    statement.add_argument("-o", "--output", metavar="FILE", help="file (stdout)")
+
+    log = commands.add_parser("log", help="the ledger as a transparency log")
+    parts = log.add_subparsers(metavar="ACTION", required=True)
+    export = _command(parts, "export", "log:export", "write it as tlog-tiles for static hosting")
+    export.add_argument("folder", metavar="FOLDER")
+    prove = _command(parts, "prove", "log:prove", "tlog-proof of a run's newest root")
+    prove.add_argument("run_id", metavar="RUN", help="run id, its first 8, or latest")
+    consistency = _command(
+        parts, "consistency", "log:consistency", "proof that one head extends another"
+    )
+    consistency.add_argument("old", type=int, metavar="OLD", help="size")
+    consistency.add_argument("new", type=int, metavar="NEW", help="size")
+    cosign = _command(parts, "cosign", "log:cosign", "take in a head that witnesses cosigned")
+    cosign.add_argument("note", metavar="FILE", help="signed note")
+    cosign.add_argument(
+        "--witness", action="append", required=True, metavar="VKEY", help="a witness you trust"
+    )
 
     contract = commands.add_parser("contract", help="the Ethereum contract")
     deploys = contract.add_subparsers(metavar="ACTION", required=True)

@@ -10,6 +10,8 @@ FROZEN FORMAT, version 1::
                              run tree, or control/, late/ or unsealed/<producer>-<seq>
     proofs/<path>.json       RunProof of the record to the newest run root
     receipts/<seal>-<network>.json
+    records/<path>.json.ots, heads/<size>.root, heads/<size>.root.ots, tlog/, statement/
+                             for other people's tools (:mod:`.attachments`)
     heads/<size>.note        signed heads of the ledger
     equivocations/<producer>-<seq>-<digest>.json
     ledger.vkey              the key that signs the heads
@@ -33,6 +35,7 @@ from provenance.core.merkle_tree import MLProvenanceMerkleTree
 from provenance.core.run_proofs import RunProof
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.ports import Equivocation
+from provenance.verify import attachments
 from provenance.verify.bundle_files import MANIFEST, SUMS, BundleFiles, sums
 from provenance.verify.bundle_readme import readme
 from provenance.verify.evidence import (
@@ -86,13 +89,14 @@ def _may_replace(folder: Path) -> bool:
 def _files(evidence: RunEvidence) -> dict[str, bytes]:
     """All files by path, in the order of the format."""
     files = {"run.json": encode(evidence)}
-    files |= {r.file: r.data for r in evidence.records if r.data is not None}
+    files |= {r.file: r.data for r in evidence.records if r.data is not None and not r.withheld}
     proofs = _proofs(evidence)
     for path, proof in proofs.items():
         files[f"proofs/{path}.json"] = json.dumps(proof.to_json(), indent=1).encode() + b"\n"
     files |= {receipt.file: receipt.data for receipt in evidence.receipts}
     files |= {f"heads/{head.size}.note": head.note.encode() for head in evidence.heads}
     files |= {_equivocation_file(other): other.data for other in evidence.equivocations}
+    files |= attachments.files(evidence, proofs)
     if evidence.vkey is not None:
         files["ledger.vkey"] = evidence.vkey.encode() + b"\n"
     files["README.txt"] = readme(evidence, proofs).encode()
@@ -173,7 +177,8 @@ def read_bundle(folder: Path) -> RunEvidence:
         created_at=known.created_at,
         sealed_at=known.sealed_at,
         records=tuple(
-            replace(item, data=files.record(item.file, item.digest)) for item in known.records
+            item if item.withheld else replace(item, data=files.record(item.file, item.digest))
+            for item in known.records
         ),
         entries=known.entries,
         inclusions=known.inclusions,
@@ -202,6 +207,7 @@ def read_bundle(folder: Path) -> RunEvidence:
         },
         problems=(),
         source=Source("bundle", str(folder)),
+        attachments=files.attachments(),
     )
     if _roots(evidence) != files.roots:
         files.problem(MANIFEST, "its roots are not those of run.json")

@@ -15,6 +15,7 @@ from provenance.core.receipts import MAX_RECEIPT_BYTES
 from provenance.core.records import MAX_RECORD_BYTES
 from provenance.core.run_proofs import MAX_PROOF_BYTES, RunProof
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
+from provenance.verify.attachments import is_attachment
 from provenance.verify.evidence import EvidenceProblem
 from provenance.verify.run_file import SAFE_PATH, load
 
@@ -151,6 +152,11 @@ class BundleFiles:
             self.problem(name, f"is the proof of {proof.path}")
             return None
         return proof
+
+    def attachments(self) -> dict[str, bytes]:
+        """The files for other people's tools; one that is missing or changed is a problem."""
+        names = sorted(filter(is_attachment, self.listed))
+        return {name: data for name in names if (data := self.find(name)) is not None}
 
     def check_rest(self) -> None:
         """Files nobody asked for: compare them with the manifest too."""

@@ -37,9 +37,20 @@ class Status(StrEnum):
     """It was not asked for, or there is nothing to check."""
 
 
-RECORDS, TREES, PREFIX, COMPLETE, HEADS, LEDGER, RECEIPTS, NETWORKS, AGREE, CONTENT, LIMITS = range(
-    1, 12
-)
+(
+    RECORDS,
+    TREES,
+    PREFIX,
+    COMPLETE,
+    HEADS,
+    LEDGER,
+    RECEIPTS,
+    NETWORKS,
+    AGREE,
+    CONTENT,
+    PORTABLE,
+    LIMITS,
+) = range(1, 13)
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check(
@@ -112,6 +123,13 @@ CHECKS: Final[tuple[Check, ...]] = (
         "content matches the recorded digests",
         "The data and weights at hand are those that the records name.",
         "Anything about content that is not at hand.",
+    ),
+    Check(
+        PORTABLE,
+        "files for other tools hold",
+        "Each OpenTimestamps proof, tlog-proof and in-toto statement that the bundle brings "
+        "says what the rest of the evidence says.",
+        "That those tools, run by you, agree: run them.",
     ),
     Check(
         LIMITS,

@@ -27,7 +27,8 @@ class RecordFile:
             ``late/...`` or ``unsealed/...`` followed by producer and sequence number.
         kind, epoch, rank, producer, seq, ts: As indexed; the bytes must agree.
         digest: As stored, 32 bytes; the SHA-256 of ``data`` must agree.
-        data: Canonical bytes; None where they are missing.
+        data: Canonical bytes; None where they are missing or withheld.
+        withheld: The bundle keeps the bytes back and says so; the digest stands for them.
     """
 
     path: str
@@ -39,6 +40,7 @@ class RecordFile:
     ts: str
     digest: bytes
     data: bytes | None = field(repr=False)
+    withheld: bool = False
 
     @property
     def place(self) -> str:
@@ -164,7 +166,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class RunEvidence:
-    """All there is about one run. ``proofs`` are those a bundle brings, by tree path."""
+    """All there is about one run.
+
+    Attributes:
+        proofs: Those a bundle brings, by tree path.
+        attachments: What a bundle brings for other people's tools, by file: bytes that are
+            derived from the rest (:mod:`provenance.verify.attachments`).
+    """
 
     run: UUID
     public_key: bytes
@@ -185,6 +193,7 @@ class RunEvidence:
     proofs: Mapping[str, RunProof]
     problems: tuple[EvidenceProblem, ...]
     source: Source
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
 
     def file(self, name: str) -> str | None:
         """``name`` where the evidence lies in files."""

@@ -4,7 +4,8 @@ FROZEN FORMAT, version 1. The JSON is indented by two with sorted keys and one n
 the end, so that a reader can compare bytes; times are Unix seconds, hashes lower-case hex::
 
     {"version": 1, "run", "public_key", "state", "incomplete", "created_at", "sealed_at",
-     "records":       [{"path", "kind", "epoch", "rank", "producer", "seq", "ts", "digest"}],
+     "records":       [{"path", "kind", "epoch", "rank", "producer", "seq", "ts", "digest",
+                        "withheld"}],
      "entries":       [{"index", "phase", "epoch", "root", "anchor", "created_at"}],
      "inclusions":    [{"index", "size", "proof"}],
      "consistencies": [{"old_size", "new_size", "proof"}],
@@ -177,6 +178,7 @@ def encode(evidence: RunEvidence) -> bytes:
                     "seq": record.seq,
                     "ts": record.ts,
                     "digest": record.digest.hex(),
+                    "withheld": record.withheld,
                 }
                 for record in evidence.records
             ],
@@ -342,6 +344,7 @@ def _record(item: Fields) -> RecordFile:
         ts=item.text("ts"),
         digest=item.hex("digest", 32),
         data=None,
+        withheld=item.boolean("withheld"),
     )
 
 

@@ -13,7 +13,8 @@ The same list is printed in the report and by ``provenance verify --explain``
 8. each network has the anchor
 9. networks agree
 10. content matches the recorded digests
-11. what was not checked is said
+11. files for other tools hold
+12. what was not checked is said
 
 A check that fails does not stop the others. A tree is recomputed from the digests that
 stand for the records, so that one changed record is one finding, and not one at every node
@@ -38,6 +39,7 @@ from provenance.errors import (
     ProofError,
 )
 from provenance.ports import LedgerEntry, Network
+from provenance.verify import attachments
 from provenance.verify.anchors import check_networks, check_receipts
 from provenance.verify.checks import (
     ANCHOR_LIMITS,
@@ -109,7 +111,8 @@ def verify(
         evidence, receipts, networks, unavailable or {}, headers, notes
     )
     check_content(decoded, content, notes)  # (10)
-    not_checked = _limits(evidence, networks, verifier_key, content, places, notes)  # (11)
+    attachments.check(evidence, notes)  # (11)
+    not_checked = _limits(evidence, networks, verifier_key, content, places, notes)  # (12)
     newest = max(trees, key=lambda entry: entry.index, default=None)
     return VerificationReport(
         run=evidence.run,
@@ -166,6 +169,8 @@ def _check_records(evidence: RunEvidence, notes: Notes) -> dict[str, Record]:
 
 
 def _record_problem(evidence: RunEvidence, item: RecordFile, good: dict[str, Record]) -> str | None:
+    if item.withheld:
+        return None
     if item.data is None:
         return "the record is missing"
     found = record_digest(item.data)
@@ -340,7 +345,7 @@ def _check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], notes: Notes
     notes.count(LEDGER, f"{len(proven)} entries, {len(extended)} growths")
 
 
-# --- (11) --------------------------------------------------------------------------------
+# --- (12) --------------------------------------------------------------------------------
 
 
 def _limits(

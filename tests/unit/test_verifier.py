@@ -141,7 +141,7 @@ def test_the_report_is_json(world: World) -> None:
     assert document["networks"]["bitcoin"]["after"]["status"] == "verified"
     assert [row["epoch"] for row in document["metrics"]] == [1, 2, 3]
     assert document["tree"]["value"] == document["roots"]["after"]
-    assert len(document["checks"]) == 11
+    assert len(document["checks"]) == 12
 
 
 def test_offline_only_the_receipts_count(world: World) -> None:

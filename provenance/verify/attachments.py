@@ -1,0 +1,48 @@
+"""What a bundle carries for other people's tools, derived from the evidence.
+
+Each kind has a module with two functions: ``files(evidence, proofs)`` derives the files for a
+bundle, and ``check(evidence, notes)`` checks what the files of a bundle say. A check never
+compares with a new derivation: a later release may derive other bytes, and old bundles verify
+forever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from provenance.core.run_proofs import RunProof
+from provenance.verify import log_proofs, statement, timestamps
+from provenance.verify.checks import PORTABLE
+from provenance.verify.evidence import RunEvidence
+from provenance.verify.notes import Notes
+
+MAX_BYTES: Final = 1024**2
+"""Of one attachment."""
+_NAMES: Final = re.compile(
+    r"records/.+\.json\.ots|heads/[0-9]+\.root(?:\.ots)?|tlog/.+\.tlog-proof|statement/.+\.json"
+)
+_KINDS: Final = (timestamps, log_proofs, statement)
+
+
+def is_attachment(name: str) -> bool:
+    """Whether a bundle's file is one of these, by its name."""
+    return _NAMES.fullmatch(name) is not None
+
+
+def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, bytes]:
+    """All attachments of a bundle, by file."""
+    made: dict[str, bytes] = {}
+    for kind in _KINDS:
+        made |= kind.files(evidence, proofs)
+    return made
+
+
+def check(evidence: RunEvidence, notes: Notes) -> None:
+    """Check those that the evidence brings."""
+    if not evidence.attachments:
+        notes.skip(PORTABLE, "the evidence brings none")
+    notes.count(PORTABLE, f"{len(evidence.attachments)} files")
+    for kind in _KINDS:
+        kind.check(evidence, notes)
