@@ -79,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
         sub = _command(actions, action, f"devnet:{action}", text, base=False)
         sub.add_argument("--only", help="comma-separated: redis,ethereum,bitcoin,ipfs")
         sub.add_argument("--root", default=".", help="folder that holds .devnet/ (.)")
+    url = _command(actions, "url", "devnet:url", "print the URL of one, to pass on", base=False)
+    url.add_argument("name", choices=("redis", "ethereum", "bitcoin", "ipfs"), metavar="SERVER")
+    url.add_argument("--root", default=".", help="folder that holds .devnet/ (.)")
 
     status = _command(commands, "status", "status:status", "runs, or one run, and the backlog")
     status.add_argument("run_id", nargs="?", metavar="RUN", help="run id, its first 8, or latest")

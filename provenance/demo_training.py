@@ -7,10 +7,13 @@ module where torch is installed, scikit-learn's MLPClassifier otherwise.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
+from provenance.core.tensors import state_tensors
 from provenance.errors import MissingExtraError
 
 HIDDEN = 32
@@ -47,6 +50,28 @@ def training(data: tuple[Any, Any, Any, Any], epochs: int, seed: int = 7) -> Tra
     if find_spec("torch") is not None:
         return TorchTraining(data, epochs, seed)
     return SklearnTraining(data, epochs, seed)
+
+
+def save_model(model: Any, folder: Path) -> Path:
+    """Write the weights as ``model.safetensors``, whatever framework they are of.
+
+    Source: https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, object] = {}
+    data = bytearray()
+    for tensor in state_tensors(model):
+        start = len(data)
+        for chunk in tensor.chunks():
+            data += chunk
+        header[tensor.name] = {
+            "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, len(data)]
+        }  # fmt: skip
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
 
 
 class TorchTraining:

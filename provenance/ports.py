@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from provenance.core.records import Json, Kind, Phase
@@ -140,7 +140,12 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """Entry ``index`` of the ledger: a run root and what it stands for."""
+    """Entry ``index`` of the ledger: a run root and what it stands for.
+
+    Attributes:
+        coverage: At a checkpoint, what its seal states to cover: producers, in order, each with
+            a number of its first events (:mod:`provenance.core.run_leaves`).
+    """
 
     index: int
     run: UUID
@@ -149,6 +154,7 @@ class LedgerEntry:
     root: bytes
     anchor: bool
     created_at: float
+    coverage: tuple[tuple[bytes, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +294,20 @@ class LedgerTx(Protocol):
     def parked(self, run: UUID | None = None) -> Sequence[Parked]: ...
 
     def append_entry(
-        self, run: UUID, phase: Phase, epoch: int | None, root: bytes, anchor: bool, now: float
+        self,
+        run: UUID,
+        phase: Phase,
+        epoch: int | None,
+        root: bytes,
+        anchor: bool,
+        now: float,
+        coverage: Mapping[bytes, int] | None = None,
     ) -> LedgerEntry:
-        """Next index; ``(run, phase, epoch)`` is unique: the entry that is there is returned."""
+        """Next index; ``(run, phase, epoch)`` is unique: the entry that is there is returned.
+
+        Args:
+            coverage: As in :class:`LedgerEntry`; InputError where a number of events is no
+                whole number from 0, a producer not 16 bytes, or the phase no checkpoint."""
 
     def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
         """By index."""
@@ -303,6 +320,10 @@ class LedgerTx(Protocol):
         """The head at ``size``; the largest where None."""
 
     def heads(self) -> Sequence[HeadRow]: ...
+    def extend_head_note(self, size: int, lines: str) -> HeadRow:
+        """Put signature lines behind a head's note, which keeps all it has; the new row.
+
+        Raises InputError where there is no such head."""
 
     def add_anchor(self, network: str, size: int, now: float) -> AnchorRow:
         """A DUE row; the one that is there is returned for a known ``(network, size)``."""
@@ -464,3 +485,15 @@ class Network(Protocol):
         """Find a transaction or CID by its id alone and read the root back: for verifiers."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LooksUpMany(Network, Protocol):
+    """A network that can be asked for many transactions in few calls; not all can."""
+
+    def lookup_many(self, transaction_ids: Sequence[str]) -> Mapping[str, Observation]:
+        """:meth:`Network.lookup` in bulk, answer by answer the same.
+
+        What is refused, contradictory, not answered or not mined is left out, for ``lookup``
+        to say why.
+        """

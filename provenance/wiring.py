@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from provenance.core.heads import VerifierKey
     from provenance.ledger.seal import SealPolicy
     from provenance.ports import EventTransport, LedgerStore, Network
+    from provenance.verify.bundle_files import FileSource
     from provenance.verify.evidence import RunEvidence
     from provenance.verify.fsck_findings import FsckReport
     from provenance.verify.fsck_onchain import ChainReader
+    from provenance.verify.headers import HeaderSource
     from provenance.verify.outcome import VerificationReport as VerificationReport
 
 
@@ -130,55 +132,67 @@ def verify_run(
     run: str,
     *,
     offline: bool = False,
-    headers: Path | None = None,
+    headers: Sequence[str] = (),
+    quorum: int | None = None,
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
-        headers: As for :func:`verify_path`.
+        headers, quorum: As for :func:`verify_path`.
         networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
-        InputError: No headers in their file.
+        InputError: No headers in their file, or a URL or quorum that cannot be.
     """
-    evidence = _evidence(settings, run)
-    key = _known_ledger_key(settings)
-    return _verify(settings, evidence, key, offline=offline, networks=networks, headers=headers)
+    from provenance.verify.headers import header_source
+
+    source = header_source(headers, quorum)
+    evidence = evidence_of(settings, run)
+    key = known_ledger_key(settings)
+    return _verify(settings, evidence, key, offline=offline, networks=networks, headers=source)
 
 
 def verify_path(
     settings: Settings,
-    path: Path,
+    path: Path | FileSource,
     *,
     offline: bool = True,
     verifier_key: str | None = None,
-    headers: Path | None = None,
+    headers: Sequence[str] = (),
+    quorum: int | None = None,
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
-    """Check a bundle folder, or the report folder around one; needs no database.
+    """Check a bundle, or the report folder around one; needs no database.
 
     Args:
+        path: A folder, a zip file, or files that were fetched.
         verifier_key: The ledger's key (``name+id+base64``) as known from elsewhere; without
             it the bundle's own is taken, and the report says so.
-        headers: A file of Bitcoin block headers (:mod:`provenance.verify.headers`); without
-            it, and without a node, the report says that the header was not checked.
+        headers: Files of Bitcoin block headers (:mod:`provenance.verify.headers`) and URLs of
+            explorers, which are asked ``offline`` too; without any, and without a node, the
+            report says that the header was not checked.
+        quorum: How many of the explorers must agree; all where None.
 
     Raises:
-        InputError: No bundle there, or no headers in their file.
+        InputError: No bundle there, no headers in their file, or a URL or quorum that
+            cannot be.
         FormatError, IntegrityError: It cannot be read as one; the message names the file.
     """
     from provenance.core.heads import VerifierKey
     from provenance.verify.bundle import read_bundle
+    from provenance.verify.headers import header_source
 
-    inner = path / "evidence"
-    if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
-        path = inner
+    if isinstance(path, Path):
+        inner = path / "evidence"
+        if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
+            path = inner
     key = VerifierKey.from_vkey(verifier_key) if verifier_key else None
+    source = header_source(headers, quorum)
     return _verify(
-        settings, read_bundle(path), key, offline=offline, networks=networks, headers=headers
+        settings, read_bundle(path), key, offline=offline, networks=networks, headers=source
     )
 
 
@@ -220,15 +234,20 @@ def _one_writer(target: Path) -> Iterator[None]:
         yield
 
 
-def export_bundle(settings: Settings, run: str, folder: Path) -> Path:
+def export_bundle(settings: Settings, run: str, place: Path, disclose: Sequence[str] = ()) -> Path:
     """Write the evidence bundle of a run; what is not sealed or anchored yet is not in it.
+
+    Args:
+        place: A folder, or a file ending in ``.zip``.
+        disclose: Kinds and places of the records whose content goes with it; all where empty.
 
     Raises:
         UnknownRunError, StoreUnavailable, InputError
     """
     from provenance.verify.bundle import write_bundle
+    from provenance.verify.disclosure import withhold
 
-    return write_bundle(_evidence(settings, run), folder)
+    return write_bundle(withhold(evidence_of(settings, run), disclose), place)
 
 
 def find_run(settings: Settings, text: str) -> UUID:
@@ -249,7 +268,12 @@ def find_run(settings: Settings, text: str) -> UUID:
         store.close()
 
 
-def _evidence(settings: Settings, run: str) -> RunEvidence:
+def evidence_of(settings: Settings, run: str) -> RunEvidence:
+    """What the database has about a run; ``run`` as for :func:`verify_run`.
+
+    Raises:
+        UnknownRunError, StoreUnavailable
+    """
     from provenance.verify.gather import find_run, from_store
 
     store = open_store(settings, create=False)
@@ -258,12 +282,12 @@ def _evidence(settings: Settings, run: str) -> RunEvidence:
         raise UnknownRunError(f"run {run}: there is no database yet at {path}")
     try:
         label = getattr(store, "label", "database")
-        return from_store(store, find_run(store, run), _known_ledger_key(settings), label)
+        return from_store(store, find_run(store, run), known_ledger_key(settings), label)
     finally:
         store.close()
 
 
-def _known_ledger_key(settings: Settings) -> VerifierKey | None:
+def known_ledger_key(settings: Settings) -> VerifierKey | None:
     """The ledger's key, where this deployment has one; verifying makes none."""
     path = settings.ledger_key_file or settings.base_dir / "ledger.key"
     return ledger_signer(settings).verifier if path.exists() else None
@@ -276,35 +300,38 @@ def _verify(
     *,
     offline: bool,
     networks: Mapping[str, Network] | None,
-    headers: Path | None = None,
+    headers: HeaderSource | None = None,
 ) -> VerificationReport:
-    from provenance.verify.headers import GivenHeaders
     from provenance.verify.verifier import verify
 
     now = time.time()
-    given = GivenHeaders.read(headers) if headers is not None else None
     if offline or networks is not None:
         asked = None if offline else networks
-        return verify(evidence, asked, verifier_key=key, headers=given, now=now)
+        return verify(evidence, asked, verifier_key=key, headers=headers, now=now)
     with contextlib.ExitStack() as stack:
-        opened, unavailable = _open_for_reading(settings, evidence)
+        bundle = evidence.source.kind == "bundle"
+        opened, unavailable = open_for_reading(settings, bundle=bundle)
         for network in opened.values():
             stack.callback(network.close)
         return verify(
-            evidence, opened, verifier_key=key, unavailable=unavailable, headers=given, now=now
+            evidence, opened, verifier_key=key, unavailable=unavailable, headers=headers, now=now
         )
 
 
-def _open_for_reading(
-    settings: Settings, evidence: RunEvidence
+def open_for_reading(
+    settings: Settings, *, bundle: bool = False
 ) -> tuple[dict[str, Network], dict[str, str]]:
-    """The networks that can be asked, and why others cannot: one does not stop the rest."""
+    """The networks that can be asked, and why others cannot: one does not stop the rest.
+
+    Args:
+        bundle: The evidence may be of another machine, which has its own local file.
+    """
     opened: dict[str, Network] = {}
     unavailable: dict[str, str] = {}
     chain = settings.blockchain
     for name in chain.networks if chain.enabled else ():
         local = chain.local if name == "local" else None
-        if evidence.source.kind == "bundle" and local is not None and not local.path.exists():
+        if bundle and local is not None and not local.path.exists():
             unavailable[name] = "the local anchor file is not on this machine"
             continue
         try:
@@ -342,7 +369,7 @@ def fsck(
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
 
     chain = settings.blockchain
-    key = _known_ledger_key(settings)
+    key = known_ledger_key(settings)
     deployment = Deployment(
         spool_dir=settings.base_dir / "spool",
         database_url=settings.database_url,

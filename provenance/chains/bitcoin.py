@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 from provenance.chains.bitcoin_funding import Funding
@@ -247,6 +248,14 @@ class BitcoinInterface:
                 "transactions; start it with txindex=1 to be sure"
             )
         return self._view.place(found)
+
+    def lookup_many(self, transaction_ids: Sequence[str]) -> dict[str, Observation]:
+        """:meth:`lookup` with many calls in one request.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError: As :meth:`lookup`, before the first answer.
+        """
+        return self._view.place_many([each for each in transaction_ids if _TXID.fullmatch(each)])
 
     def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
         """Raw transaction, Merkle proof, block header and the headers on top, all hex.

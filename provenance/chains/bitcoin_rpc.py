@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from enum import IntEnum
 from typing import TypeAlias, cast
 from urllib.parse import quote
 
+from provenance.chains.ahead import Ahead, Call
 from provenance.chains.post import Answer, Endpoint
 from provenance.core import json_text
 from provenance.errors import (
@@ -131,6 +132,8 @@ class BitcoinRpc:
         self._endpoint = Endpoint(settings.url, "blockchain.bitcoin.url", settings.timeout_s)
         self._settings = settings
         self._ids = itertools.count(1)
+        self.ahead: Ahead[Value] = Ahead()
+        self._batches = True
         if settings.cookie_file is None and settings.user is None:
             raise ConfigError(
                 "blockchain.bitcoin",
@@ -147,14 +150,12 @@ class BitcoinRpc:
             NetworkUnavailable: No answer, a wrong password, or a node not ready.
             LyingNodeError: An answer to another question, or not JSON-RPC.
         """
+        known = [] if wallet else self.ahead.find((method, params))
+        if known:
+            return known[0]
         number = next(self._ids)
         question = {"jsonrpc": "1.0", "id": number, "method": method, "params": params}
-        answer = self._endpoint.post(
-            self._wallet_path if wallet else "",
-            json.dumps(question, default=_encode).encode(),
-            {"Content-Type": "application/json", "Authorization": self._authorization()},
-            limit=MAX_ANSWER_BYTES,
-        )
+        answer = self._post(self._wallet_path if wallet else "", question)
         return self._result(method, number, answer)
 
     def ask(self, method: str, *params: Value, wallet: bool = False) -> Value:
@@ -167,6 +168,41 @@ class BitcoinRpc:
             return self.call(method, *params, wallet=wallet)
         except RpcError as error:
             raise error.translated() from error
+
+    def ask_ahead(self, calls: Iterable[Call]) -> None:
+        """Ask for several results in one request, for :meth:`call` to find. What failed, or
+        was not answered, is asked for again by itself.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError: As :meth:`call`.
+        """
+        wanted = self.ahead.missing(calls)
+        if not self._batches or not wanted:
+            return
+        places = {str(next(self._ids)): at for at in range(len(wanted))}
+        questions = [
+            {"jsonrpc": "1.0", "id": number, "method": wanted[at][0], "params": wanted[at][1]}
+            for number, at in places.items()
+        ]
+        answer = self._post("", questions)
+        try:
+            replies = json_text.loads(answer.body, parse_float=Decimal)
+        except (ValueError, RecursionError):
+            replies = None
+        self._batches = isinstance(replies, list)
+        for reply in replies if isinstance(replies, list) else ():
+            if isinstance(reply, dict) and "result" in reply and reply.get("error") is None:
+                at = places.get(str(reply.get("id")))
+                if at is not None:
+                    self.ahead.keep(wanted[at], cast(Value, reply["result"]))
+
+    def _post(self, path: str, question: object) -> Answer:
+        return self._endpoint.post(
+            path,
+            json.dumps(question, default=_encode).encode(),
+            {"Content-Type": "application/json", "Authorization": self._authorization()},
+            limit=MAX_ANSWER_BYTES,
+        )
 
     def _result(self, method: str, number: int, answer: Answer) -> Value:
         if answer.status in UNAUTHORIZED:

@@ -6,8 +6,11 @@ hashed and their work checked, and a Merkle proof ties the transaction to the he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from provenance.chains.ahead import Call, slices
 from provenance.chains.bitcoin_funding import Funding
 from provenance.chains.bitcoin_rpc import (
     BitcoinRpc,
@@ -31,7 +34,13 @@ from provenance.core.bitcoin_proof import (
     parse_transaction,
     prove_inclusion,
 )
-from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable, ProofError
+from provenance.errors import (
+    FormatError,
+    LyingNodeError,
+    NetworkError,
+    NetworkUnavailable,
+    ProofError,
+)
 from provenance.ports import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place, SignedVersion
 from provenance.settings import BitcoinSettings
 
@@ -143,6 +152,60 @@ class ChainView:
             self.headers_above(raw_header, height, self._confirmations - 1)
         return Observation(
             Place.MINED, root, found.block_hash, height, depth, final, float(header.time)
+        )
+
+    def place_many(self, txids: Sequence[str]) -> dict[str, Observation]:
+        """:meth:`find` and :meth:`place` with the calls of many in few requests; without
+        those that failed, or that are not mined: they are worth a question of their own."""
+        placed: dict[str, Observation] = {}
+        for some in slices(txids):
+            with self._rpc.ahead.lasting():
+                try:
+                    self._ask_ahead(some)
+                    for txid in some:
+                        with suppress(NetworkError):
+                            seen = self.place(self.find(txid))
+                            if seen.place is Place.MINED:
+                                placed[txid] = seen
+                except NetworkUnavailable:
+                    break
+        return placed
+
+    def _ask_ahead(self, txids: Sequence[str]) -> None:
+        """All that :meth:`find` and :meth:`place` are going to ask for."""
+        ask, find = self._rpc.ask_ahead, self._rpc.ahead.find
+        ask(("getrawtransaction", (txid, 1)) for txid in txids)
+        blocks: dict[str, list[str]] = {}
+        for txid in txids:
+            for told in find(("getrawtransaction", (txid, 1))):
+                block = told.get("blockhash") if isinstance(told, dict) else None
+                if isinstance(block, str):
+                    blocks.setdefault(block, []).append(txid)
+        ask(
+            call
+            for block, inside in blocks.items()
+            for call in (
+                ("getblockheader", (block, True)),
+                ("getblockheader", (block, False)),
+                *(("gettxoutproof", ([txid], block)) for txid in inside),
+            )
+        )
+        heights: list[Call] = []
+        for block in blocks:
+            for told in find(("getblockheader", (block, True))):
+                if not isinstance(told, dict):
+                    continue
+                height, depth = told.get("height"), told.get("confirmations")
+                if not isinstance(height, int) or not isinstance(depth, int):
+                    continue
+                steps = self._confirmations if depth >= self._confirmations else 0
+                heights += [("getblockhash", (height + step,)) for step in range(1, steps)]
+        ask(heights)
+        ask(
+            ("getblockheader", (name, False))
+            for call in heights
+            for name in find(call)
+            if isinstance(name, str)
         )
 
     def conflicted(self, depth: int) -> Observation:

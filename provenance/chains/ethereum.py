@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from provenance.chains.ethereum_contract import HashInfo
     from provenance.chains.ethereum_values import Receipt
 
-# A store costs about 46,000 gas, but is estimated at half of that where the root is there
+# A store costs about 47,500 gas, but is estimated at half of that where the root is there
 # already; a reorg that takes the other store away must not make ours run out of gas.
 STORE_GAS_FLOOR = 80_000
 
@@ -88,15 +88,18 @@ class EthereumInterface:
             from provenance.chains import (
                 ethereum_contract,
                 ethereum_node,
+                ethereum_trie,
                 ethereum_values,
             )
             from provenance.chains.ethereum_libs import Account
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("provenance"):
                 raise
-            raise MissingExtraError("web3", "ethereum") from error
+            package = (error.name or "web3").partition(".")[0]
+            raise MissingExtraError(package, "ethereum") from error
         self._abi = ethereum_contract
         self._evidence = ethereum_values.evidence
+        self._proofs = ethereum_trie.proofs
         self._keccak = keccak
         self._checksum = to_checksum_address
         self.settings = settings
@@ -275,11 +278,24 @@ class EthereumInterface:
         self._node.chain_id()
         return self._node.find(txid)
 
+    def lookup_many(self, transaction_ids: Sequence[str]) -> dict[str, Observation]:
+        """:meth:`lookup` with many calls in one request, where the node takes that.
+
+        Raises:
+            NetworkUnavailable, WrongNetworkError: As :meth:`lookup`, before the first answer.
+        """
+        named = {each.lower(): each for each in transaction_ids if _TXID.fullmatch(each.lower())}
+        self._node.chain_id()
+        found = self._node.find_many(list(named))
+        return {named[txid]: seen for txid, seen in found.items()}
+
     def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
-        """Raw transaction, receipt and block header, for offline checking.
+        """Raw transaction, receipt, block header and trie proofs, for offline checking.
 
         ``block.header_rlp`` hashes (keccak-256) to the block hash; where a chain's headers
-        have another shape it is None and ``block.note`` says so.
+        have another shape it is None and ``block.note`` says so. ``receipt_proof`` and
+        ``transaction_proof`` lead from the header to our receipt and transaction, as far as
+        ``ethereum_trie`` could make them.
 
         Raises:
             NetworkUnavailable: The transaction is no longer in the block of ``seen``.
@@ -290,15 +306,24 @@ class EthereumInterface:
                 f"ethereum: {version.transaction_id} is not in block {seen.block_hash} now"
             )
         told = self._evidence(found.receipt, found.block)
+        contract = version.detail.get("contract")
+        proofs = self._proofs(
+            self._node,
+            found,
+            contract if isinstance(contract, str) else None,
+            version.payload[len(PAYLOAD_TAG) :],
+        )
         return {
+            "type": self.name,
             "chain_id": version.detail["chain_id"],
-            "contract": version.detail.get("contract"),
+            "contract": contract,
             "transaction": {
                 "id": version.transaction_id,
                 "index": found.receipt.index,
                 "raw": "0x" + version.raw.hex(),
             },
             **told,
+            **proofs,
         }
 
     # --- direct calls, for scripts ---------------------------------------------------
@@ -330,6 +355,34 @@ class EthereumInterface:
         return self._abi.read_info(
             self._node.view(self._required_contract(), self._abi.info_call(root))
         )
+
+    def verify_inclusion(
+        self, root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[bytes]
+    ) -> bool:
+        """Whether the contract holds ``root`` and finds entry ``leaf`` under it, in the newest
+        block (RFC 9162 section 2.1.3.2).
+
+        Args:
+            root: Of the ledger, as stored. leaf: A run root, 32 bytes.
+            index, size: Entry and entries of the ledger. proof: Lowest sibling first.
+
+        Raises:
+            InputError: Something that is not 32 bytes, or a negative number.
+            RejectedError: A contract of an earlier release, which cannot check it; all else
+                goes on working with it.
+        """
+        address = self._required_contract()
+        call = self._abi.inclusion_call(root, leaf, index, size, proof)
+        try:
+            answer = self._node.view(address, call)
+        except RejectedError:  # it never reverts, and one without the function always does
+            answer = b""
+        if not answer:
+            raise RejectedError(
+                f"ethereum: the contract at {address} has no verifyInclusion; it is of an earlier "
+                "release, or none of ours"
+            )
+        return self._abi.read_flag(answer, "verifyInclusion")
 
     def deploy_contract(self, deadline_s: float = 180.0) -> tuple[str, str]:
         """Create an MLProvenance contract: ``(checksummed address, transaction id)``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,6 +25,7 @@ _SIGNATURES = {
 _STORE = function_signature_to_4byte_selector(_SIGNATURES["storeHash"])
 _VERIFY = function_signature_to_4byte_selector(_SIGNATURES["verifyHash"])
 _INFO = function_signature_to_4byte_selector(_SIGNATURES["getHashInfo"])
+_INCLUSION = function_signature_to_4byte_selector(_SIGNATURES["verifyInclusion"])
 HASH_STORED = keccak(text=_SIGNATURES["HashStored"])
 
 
@@ -75,13 +77,31 @@ def info_call(root: bytes) -> bytes:
     return bytes(_INFO + encode(["bytes32"], [root]))
 
 
-def read_flag(answer: bytes) -> bool:
-    """The answer of ``verifyHash``.
+def inclusion_call(
+    root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[bytes]
+) -> bytes:
+    """Calldata of ``verifyInclusion``.
+
+    Raises:
+        InputError: Something that is not 32 bytes, or a number outside 0 to 2^256 - 1.
+    """
+    for name, value in (("root", root), ("leaf", leaf), *(("proof element", p) for p in proof)):
+        if len(value) != 32:
+            raise InputError(f"{name} of {len(value)} bytes, expected 32")
+    for name, number in (("index", index), ("size", size)):
+        if not 0 <= number < 2**256:
+            raise InputError(f"{name} {number}, expected 0 to 2^256 - 1")
+    types = ["bytes32", "bytes32", "uint256", "uint256", "bytes32[]"]
+    return bytes(_INCLUSION + encode(types, [root, leaf, index, size, list(proof)]))
+
+
+def read_flag(answer: bytes, of: str = "verifyHash") -> bool:
+    """The answer of ``verifyHash`` or ``verifyInclusion``.
 
     Raises:
         LyingNodeError: Not one ABI boolean.
     """
-    return bool(_decode(["bool"], answer, "verifyHash")[0])
+    return bool(_decode(["bool"], answer, of)[0])
 
 
 def read_info(answer: bytes) -> HashInfo:

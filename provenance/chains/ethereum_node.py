@@ -4,9 +4,12 @@ transaction is."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from provenance.chains import ethereum_contract as abi
+from provenance.chains.ahead import Call, slices
 from provenance.chains.ethereum_errors import BlockMissingError, MethodMissingError, clean
 from provenance.chains.ethereum_fees import GWEI, wei
 from provenance.chains.ethereum_rpc import EthereumRPC
@@ -20,7 +23,13 @@ from provenance.chains.ethereum_values import (
     read_receipt,
     read_transaction,
 )
-from provenance.errors import LyingNodeError, NetworkUnavailable, RejectedError, WrongNetworkError
+from provenance.errors import (
+    LyingNodeError,
+    NetworkError,
+    NetworkUnavailable,
+    RejectedError,
+    WrongNetworkError,
+)
 from provenance.ports import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place
 from provenance.settings import EthereumSettings
 
@@ -227,6 +236,38 @@ class EthereumNode:
             final=self._is_final(found),
             block_time=float(when),
         )
+
+    def find_many(self, txids: Sequence[str]) -> dict[str, Observation]:
+        """:meth:`find` with the calls of many in few requests; without those that failed, or
+        that are not mined: they are worth a question of their own."""
+        found: dict[str, Observation] = {}
+        for some in slices(txids):
+            with self.rpc.ahead.lasting():
+                try:
+                    self._ask_ahead(some)
+                    for txid in some:
+                        with suppress(NetworkError):
+                            seen = self.find(txid)
+                            if seen.place is Place.MINED:
+                                found[txid] = seen
+                except NetworkUnavailable:
+                    break
+        return found
+
+    def _ask_ahead(self, txids: Sequence[str]) -> None:
+        first: list[Call] = [("eth_chainId", ()), ("eth_blockNumber", ())]
+        if self._settings.use_finalized:
+            first.append(("eth_getBlockByNumber", ("finalized", False)))
+        asked = [("eth_getTransactionByHash", (txid,)) for txid in txids]
+        receipts = [("eth_getTransactionReceipt", (txid,)) for txid in txids]
+        self.rpc.ask_ahead([*first, *asked, *receipts])
+        blocks: list[Call] = []
+        for call in asked:
+            for answer in self.rpc.ahead.find(call):
+                number = answer.get("blockNumber") if isinstance(answer, dict) else None
+                if isinstance(number, str):
+                    blocks.append(("eth_getBlockByNumber", (number, False)))
+        self.rpc.ask_ahead(blocks)
 
     def locate(self, txid: str) -> Place | Mined:
         """UNKNOWN, PENDING, or the block; asked twice where answers contradict each other,

@@ -14,12 +14,14 @@ import logging
 import os
 import re
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 
+from provenance.chains.ahead import Ahead, Call
 from provenance.chains.ethereum_errors import clean, http_error, rpc_error
 from provenance.chains.ethereum_libs import HTTPProvider, RPCEndpoint, RPCResponse
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
@@ -118,6 +120,26 @@ class _Provider(HTTPProvider):
                 f"ethereum node {self.shown} answered {method} with the id of another request"
             )
         return cast(RPCResponse, answer)
+
+    def make_batch(self, calls: Sequence[Call]) -> dict[int, object]:
+        """Results by position in ``calls``; none where the node takes no batch (JSON-RPC 2.0,
+        section 6). A call that failed, or was not answered, has none."""
+        requests = [self.encode_rpc_request(RPCEndpoint(m), list(params)) for m, params in calls]
+        places = {str(json.loads(request)["id"]): at for at, request in enumerate(requests)}
+        status, body = self._post("a batch", b"[" + b",".join(requests) + b"]")
+        try:
+            answers = _parse(body)
+        except ValueError:
+            return {}
+        if not 200 <= status < 300 or not isinstance(answers, list):
+            return {}
+        results: dict[int, object] = {}
+        for answer in answers:
+            if isinstance(answer, dict) and "result" in answer and answer.get("error") is None:
+                at = places.get(str(answer.get("id")))
+                if at is not None:
+                    results[at] = answer["result"]
+        return results
 
     def _post(self, method: str, request: bytes) -> tuple[int, bytes]:
         deadline = time.monotonic() + self._timeout_s
@@ -219,6 +241,8 @@ class EthereumRPC:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.shown = endpoint(url)
         self.provider = _Provider(url, timeout_s)
+        self.ahead: Ahead[object] = Ahead()
+        self._batches = True
 
     def call(self, method: str, *params: object) -> object:
         """The ``result`` of one call, unvalidated.
@@ -228,6 +252,9 @@ class EthereumRPC:
             LyingNodeError: JSON that is no JSON-RPC answer to this request.
             NetworkError: What the node's error object says (see ``ethereum_errors``).
         """
+        known = self.ahead.find((method, params))
+        if known:
+            return known[0]
         answer = self.provider.make_request(RPCEndpoint(method), list(params))
         error: object = answer.get("error")
         if error is None:
@@ -238,6 +265,22 @@ class EthereumRPC:
         raise rpc_error(
             method, code if isinstance(code, int) else None, "" if message is None else str(message)
         )
+
+    def ask_ahead(self, calls: Iterable[Call]) -> None:
+        """Ask for several results in one request, for :meth:`call` to find; a node that takes
+        no such request is asked one by one, then and later.
+
+        Raises:
+            NetworkUnavailable: Refused or timed out.
+            LyingNodeError: An answer too large.
+        """
+        wanted = self.ahead.missing(calls)
+        if not self._batches or not wanted:
+            return
+        results = self.provider.make_batch(wanted)
+        self._batches = bool(results)
+        for at, result in results.items():
+            self.ahead.keep(wanted[at], result)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -8,20 +8,28 @@ Adding twice is adding once.
 A CID proves what is stored, not when: there is no ``block_time``, and ``depth`` is 1 as
 soon as a daemon holds the block. Why not ipfshttpclient: ``docs/decisions/ipfs-client.md``.
 
+Folders (bundles): ``add_folder`` adds one in one request, wrapped, and then works out from
+the daemon's own blocks that the CID it names is of exactly these files. ``read_folder``
+fetches one by its CID block by block; every block is held against its CID, so that neither
+the daemon nor whoever it asks has to be trusted.
+
 RPC: docs.ipfs.tech/reference/kubo/rpc (``add``, ``pin/ls``, ``block/get``, ``version``, ``id``).
 """
 
 from __future__ import annotations
 
 import secrets
-from urllib.parse import urlencode
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
 
 from provenance.chains.post import Endpoint
-from provenance.core import json_text
+from provenance.core import json_text, unixfs
 from provenance.core.cid import Cid, decode_cid, raw_cid
 from provenance.core.records import Json
 from provenance.errors import (
     FormatError,
+    InputError,
+    IntegrityError,
     LyingNodeError,
     NetworkUnavailable,
     RejectedError,
@@ -42,6 +50,11 @@ MAX_BLOCK_BYTES = 1024
 """An anchor has 36 bytes; anything larger under a CID that is asked for is no anchor."""
 READ_SHARE = 0.5
 """Part of the deadline a daemon may search for a block, so that it can say it has none."""
+CHUNK_BYTES = 262_144
+"""Of a file in a folder, asked for by name: both daemons' default."""
+FOLDER_ENTRY_S = 0.05
+FOLDER_BYTES_PER_S = 1_000_000
+"""How slow a daemon may be with a folder, beside the time for any call."""
 HTTP_OK = 200
 
 
@@ -169,15 +182,97 @@ class IPFSInterface:
             "block": version.payload.hex(),
         }
 
+    def add_folder(self, files: Mapping[str, bytes]) -> Cid:
+        """Add and pin a folder; its CID, which is known to be of exactly these files.
+
+        Args:
+            files: By path, ``/`` between its parts.
+
+        Raises:
+            InputError: More than fits one folder that :meth:`read_folder` reads.
+            LyingNodeError: The daemon names a CID of something else, or does not pin it.
+            NetworkUnavailable
+        """
+        size = sum(map(len, files.values()))
+        if size > unixfs.MAX_BYTES:
+            raise InputError(f"ipfs: a folder of {size} bytes, at most {unixfs.MAX_BYTES}")
+        boundary = secrets.token_hex(16)
+        options = {
+            "cid-version": "1",
+            "raw-leaves": "true",
+            "hash": "sha2-256",
+            "chunker": f"size-{CHUNK_BYTES}",
+            "pin": "true",
+            "wrap-with-directory": "true",
+            "progress": "false",
+        }
+        answer = self._ask(
+            "add",
+            options,
+            _multipart(files, boundary),
+            f"multipart/form-data; boundary={boundary}",
+            limit=MAX_ANSWER_BYTES + 1024 * len(files),
+            more_s=FOLDER_ENTRY_S * len(files) + size / FOLDER_BYTES_PER_S,
+        )
+        objects = [_object(line, "add") for line in answer.splitlines()]
+        if not objects or objects[-1].get("Name") != "":
+            raise LyingNodeError("ipfs: add: no folder around the files")
+        root = _decoded(_field(objects[-1], "Hash", "add"))
+        self._check_folder(root, files)
+        if not self._pinned(root):
+            raise LyingNodeError(f"ipfs: add: {root} was asked to be pinned, and is not")
+        return root
+
+    def _check_folder(self, root: Cid, files: Mapping[str, bytes]) -> None:
+        """Chunks are known by their CIDs; only what ties them together is asked for."""
+        own = {
+            raw_cid(data[at : at + CHUNK_BYTES]): data[at : at + CHUNK_BYTES]
+            for data in files.values()
+            for at in range(0, len(data) or 1, CHUNK_BYTES)
+        }
+
+        def get(cid: Cid) -> bytes:
+            known = own.get(cid)
+            return self._block(cid) if known is None else known
+
+        try:
+            same = unixfs.read_folder(root, get) == dict(files)
+        except (FormatError, IntegrityError) as error:
+            raise LyingNodeError(f"ipfs: add: {root}: {error}") from error
+        if not same:
+            raise LyingNodeError(f"ipfs: add: {root} is of other files than those that were added")
+
+    def read_folder(self, cid: Cid) -> dict[str, bytes]:
+        """All files below a folder by path, from this daemon or through it from others.
+
+        Raises:
+            NetworkUnavailable: Also where nobody gave a block before the deadline.
+            IntegrityError, FormatError: :func:`provenance.core.unixfs.read_folder`.
+        """
+        return unixfs.read_folder(cid, self._block)
+
+    def _block(self, cid: Cid) -> bytes:
+        """One block; whoever calls holds it against its CID."""
+        try:
+            return self._call(
+                "block/get",
+                {"arg": str(cid), "timeout": self._patience()},
+                limit=unixfs.MAX_BLOCK_BYTES,
+            )
+        except _Refused as error:
+            raise NetworkUnavailable(f"ipfs: {cid}: {error}") from error
+
+    def _patience(self) -> str:
+        return f"{int(1000 * max(0.1, self._settings.timeout_s * READ_SHARE))}ms"
+
     def close(self) -> None:
         """Nothing is kept open."""
 
     def _read(self, cid: Cid) -> Observation:
-        patience = max(0.1, self._settings.timeout_s * READ_SHARE)
         try:
             block = self._call(
                 "block/get",
-                {"arg": str(cid), "timeout": f"{int(patience * 1000)}ms"},
+                {"arg": str(cid), "timeout": self._patience()},
                 limit=MAX_BLOCK_BYTES,
             )
         except _Refused as error:
@@ -205,10 +300,17 @@ class IPFSInterface:
         return _object(self._ask(path, options), path)
 
     def _ask(
-        self, path: str, options: dict[str, str], body: bytes = b"", content_type: str = ""
+        self,
+        path: str,
+        options: dict[str, str],
+        body: bytes = b"",
+        content_type: str = "",
+        *,
+        limit: int = MAX_ANSWER_BYTES,
+        more_s: float = 0.0,
     ) -> bytes:
         try:
-            return self._call(path, options, body, content_type)
+            return self._call(path, options, body, content_type, limit=limit, more_s=more_s)
         except _Refused as error:
             raise NetworkUnavailable(f"ipfs: {error}") from error
 
@@ -220,12 +322,19 @@ class IPFSInterface:
         content_type: str = "",
         *,
         limit: int = MAX_ANSWER_BYTES,
+        more_s: float = 0.0,
     ) -> bytes:
         headers = {"Content-Type": content_type} if content_type else {}
         if self._settings.auth is not None:
             headers["Authorization"] = self._settings.auth
         query = f"?{urlencode(options)}" if options else ""
-        answer = self._endpoint.post(f"/api/v0/{path}{query}", body, headers, limit=limit)
+        answer = self._endpoint.post(
+            f"/api/v0/{path}{query}",
+            body,
+            headers,
+            limit=limit,
+            timeout_s=self._settings.timeout_s + more_s,
+        )
         if answer.status == HTTP_OK:
             return answer.body
         try:
@@ -233,6 +342,22 @@ class IPFSInterface:
         except LyingNodeError:
             message = answer.body[:200].decode("utf-8", "replace")
         raise _Refused(path, answer.status, message[:300])
+
+
+def _multipart(files: Mapping[str, bytes], boundary: str) -> bytes:
+    """The body of ``add`` for a folder: names escaped, a folder's files side by side, folders
+    inferred from names (docs.ipfs.tech/reference/kubo/rpc, ``add``). Parts that declare
+    folders are optional; js-ipfs (ipfs-core 0.18) loses the files behind one.
+    """
+    parts = []
+    for path in sorted(files):
+        head = (
+            f"--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="file"; filename="{quote(path, safe="")}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        parts += [head.encode(), files[path], b"\r\n"]
+    return b"".join(parts) + f"--{boundary}--\r\n".encode()
 
 
 def _object(data: bytes, what: str) -> dict[str, Json]:

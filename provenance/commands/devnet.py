@@ -1,4 +1,4 @@
-"""``provenance devnet install|up|down|status``."""
+"""``provenance devnet install|up|down|status|url``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provenance import devnet
-from provenance.commands.output import err, print_json, print_table
+from provenance.commands.output import err, out, print_json, print_table
 from provenance.devnet.config import write_config
 from provenance.devnet.servers import silent
 from provenance.errors import ServerMissingError
@@ -46,6 +46,23 @@ def down(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     """Ask each of them; 3 where one does not answer."""
     return _show(arguments, devnet.status(_root(arguments), _only(arguments)))
+
+
+def url(arguments: argparse.Namespace) -> int:
+    """Print a running server's URL, for other programs; bitcoind's with the name and password
+    of its cookie, which open nothing but a dev chain on loopback."""
+    (state,) = devnet.status(_root(arguments), [arguments.name])
+    if not state.running:
+        raise ServerMissingError(f"{state.name}: {state.problem or 'does not run'}")
+    address = state.url
+    if cookie := state.detail.get("cookie_file"):
+        login = Path(cookie).read_text(encoding="ascii").strip()
+        address = address.replace("://", f"://{login}@", 1)
+    if arguments.json:
+        print_json({state.name: address})
+    else:
+        out.print(address, markup=False, soft_wrap=True)
+    return 0
 
 
 def _root(arguments: argparse.Namespace) -> Path:

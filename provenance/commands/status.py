@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from provenance import wiring
+from provenance.audit import bundles
 from provenance.commands.output import out, print_json, print_table, settings_of
 from provenance.core.records import Phase
 from provenance.emit.spool import pending_bytes
@@ -105,6 +106,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
                 for e in entries
             ],
             "networks": {},
+            "bundles": bundles.noted(settings, run),
         }
     for network in settings.blockchain.networks:
         document["networks"][network] = {}
@@ -162,6 +164,9 @@ def _print_run(document: dict[str, Any]) -> None:
             for phase, state in phases.items()
         ],
     )
+    for item in document["bundles"]:
+        where = f"bundle on IPFS since {_time(item.get('at'))}: ipfs:{item['cid']}"
+        out.print(where, markup=False)
 
 
 def _backlog(settings: Settings) -> int | None:

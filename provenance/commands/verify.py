@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provenance import wiring
-from provenance.commands.output import out, print_json, print_table, settings_of
+from provenance.audit.bundles import bundle_at
+from provenance.commands.output import err, out, print_json, print_table, settings_of
 from provenance.errors import InputError
 from provenance.settings import READERS
+from provenance.verify.checks import Status
 from provenance.verify.outcome import VerificationReport
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from provenance.audit.verify_all import AllRuns, RunResult
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check a run from the database, or a bundle folder."""
+    """Check a run from the database, or a bundle: a folder, a zip, or what a CID names."""
     from provenance.verify.verifier import CHECKS
 
     if arguments.explain:
@@ -25,23 +35,112 @@ def verify(arguments: argparse.Namespace) -> int:
                 out.print(f"({check.number}) {check.title}: {check.proves}", markup=False)
                 out.print(f"    not: {check.limits}", markup=False)
         return 0
+    if arguments.all:
+        return _all(arguments)
     if arguments.subject is None:
         raise InputError("verify: found no RUN or PATH, expected one of the two")
     settings = settings_of(arguments, secrets=READERS)
-    path = Path(arguments.subject)
-    if path.is_dir():
+    path = bundle_at(settings, arguments.subject)
+    if path is not None:
         report = wiring.verify_path(
-            settings, path, offline=arguments.offline, headers=arguments.headers
+            settings,
+            path,
+            offline=arguments.offline,
+            headers=arguments.headers or (),
+            quorum=arguments.quorum,
         )
     else:
         report = wiring.verify_run(
-            settings, arguments.subject, offline=arguments.offline, headers=arguments.headers
+            settings,
+            arguments.subject,
+            offline=arguments.offline,
+            headers=arguments.headers or (),
+            quorum=arguments.quorum,
         )
     if arguments.json:
         print_json(report.as_dict())
     else:
         _print(report)
     return report.exit_code
+
+
+def _all(arguments: argparse.Namespace) -> int:
+    """Every run: a line each as it is done, so that nothing has to be kept."""
+    from provenance.audit.verify_all import VerifyAll
+
+    if arguments.subject is not None:
+        raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
+    opened = VerifyAll(
+        settings_of(arguments, secrets=READERS),
+        offline=arguments.offline,
+        headers=arguments.headers or (),
+        quorum=arguments.quorum,
+        cached=not arguments.no_cache,
+    )
+    with opened as runs:
+        lines = _json_lines(runs) if arguments.json else map(_line, runs)
+        with _progress() as progress:
+            task = progress.add_task("verifying", total=len(runs))
+            for line in lines:
+                sys.stdout.write(line + "\n")
+                progress.update(task, completed=runs.totals.runs)
+        totals = runs.totals
+        document = totals.as_dict() | {"cache": runs.cache.counts() if runs.cache else None}
+    if arguments.json:
+        sys.stdout.write(f'], "totals": {json.dumps(document)}}}\n')
+    else:
+        counts = ", ".join(f"{number} {name}" for name, number in totals.outcomes.items() if number)
+        sys.stdout.write(f"{totals.runs} runs: {counts or 'there are none yet'}\n")
+    sys.stdout.flush()
+    return totals.exit_code
+
+
+def _json_lines(runs: AllRuns) -> Iterator[str]:
+    """The beginning of one JSON object, up to its last run."""
+    before = '{"runs": ['
+    for result in runs:
+        yield before + json.dumps(result.as_dict())
+        before = ","
+    if before != ",":
+        yield before
+
+
+def _line(result: RunResult) -> str:
+    told = f"{result.run}  {result.outcome:<9}"
+    report, findings = result.report, result.findings
+    if findings:
+        first = findings[0]
+        number = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        told += f"  {number}: ({first.check}) {first.subject}: {first.problem}"
+    elif report is None:
+        told += f"  {result.problem}"
+    elif result.outcome == "unchecked":
+        told += "  " + "; ".join(
+            f"({each.check.number}) {each.detail}"
+            for each in report.checks
+            if each.status is Status.UNCHECKED
+        )
+    else:
+        seen = sorted(name for name, seals in report.networks.items() if seals)
+        told += f"  {', '.join(seen)}" if report.online and seen else ""
+    return told.rstrip()
+
+
+def _progress() -> Progress:
+    """On stderr. Lines on stdout pass above it where both are one terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    return Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=False,
+        disable=not err.is_terminal,
+    )
 
 
 def _print(report: VerificationReport) -> None:

@@ -229,8 +229,9 @@ def open_batch(data: bytes) -> Batch:
             The bytes are not a batch.
         BadSignatureError: The signature does not fit.
     """
-    if len(data) > MAX_BATCH_BYTES + 128:
-        raise TooLargeError(f"batch of {len(data)} bytes, at most {MAX_BATCH_BYTES}")
+    size = len(data) - _BATCH_PREFIX - 96
+    if size > MAX_BATCH_BYTES:
+        raise TooLargeError(f"batch of {size} bytes, at most {MAX_BATCH_BYTES}")
     if len(data) < _BATCH_PREFIX + 96:
         raise TruncatedError(f"batch of {len(data)} bytes, expected a header of 101")
     if data[:4] != BATCH_MAGIC:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,10 @@ RECORD_VERSION = 1
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
 MAX_SAFE_INTEGER = 2**53 - 1
+_TIMESTAMP = re.compile(
+    "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+    r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
+)
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -59,7 +64,8 @@ class Kind(StrEnum):
     SEAL = "run.seal"
     """Control: compute the run root now; body ``{"phase", "epoch", "anchor"}``."""
     RUN_END = "run.end"
-    """Control: this producer is done; body ``{"events", "reason"}``."""
+    """Control: this producer is done; body ``{"events", "reason"}``: the number of its events
+    before this one, which is this one's ``seq``."""
     GAP = "gap"
     """Control: events were dropped; body ``{"dropped", "reason"}``."""
 
@@ -180,6 +186,22 @@ def timestamp(ns: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def check_timestamp(text: str, what: str) -> None:
+    """Refuse what :func:`timestamp` never writes: texts are compared, so their width counts.
+
+    Raises:
+        FormatError: Another form, or no such day.
+    """
+    try:
+        if not _TIMESTAMP.fullmatch(text):
+            raise ValueError
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise FormatError(
+            f"{what}: ts {text[:40]!r}, expected YYYY-MM-DDTHH:MM:SS.ffffffZ"
+        ) from None
+
+
 def salt_for(salt_key: bytes, producer: bytes, seq: int) -> bytes:
     """``HMAC-SHA256(salt_key, producer || seq)``, 32 bytes; ``seq`` as 8 bytes big-endian."""
     return hmac.new(salt_key, producer + seq.to_bytes(8, "big"), hashlib.sha256).digest()
@@ -239,8 +261,8 @@ class Record:
         Raises:
             TooLargeError: Over 8 MiB.
             UnknownVersionError: ``v`` is not 1.
-            FormatError: Not JSON, a field missing, unknown or of the wrong type, or not
-                in canonical form.
+            FormatError: Not JSON, a field missing, unknown or of the wrong type, a negative
+                number, a ``ts`` of another form, or not in canonical form.
         """
         if len(data) > MAX_RECORD_BYTES:
             raise TooLargeError(f"record of {len(data)} bytes, at most {MAX_RECORD_BYTES}")
@@ -268,6 +290,10 @@ class Record:
                 raise FormatError(f"record: field {name!r} is missing")
             if not isinstance(raw[name], types) or isinstance(raw[name], bool):
                 raise FormatError(f"record: field {name!r} is a {type(raw[name]).__name__}")
+        for name in ("epoch", "rank", "seq"):
+            if raw[name] is not None and raw[name] < 0:
+                raise FormatError(f"record: {name} {raw[name]}, expected 0 or more")
+        check_timestamp(raw["ts"], "record")
         try:
             return cls(
                 run=UUID(raw["run"]),

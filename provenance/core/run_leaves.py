@@ -1,30 +1,45 @@
 """Which records of a run are leaves of its tree when it is sealed.
 
-FROZEN FORMAT. Pure: the answer depends on the records alone, never on their arrival, so
-that a replay, a verifier and an auditor all build the same tree.
+FROZEN FORMAT. Pure: the answer depends on the records and on what the run's checkpoints state
+that they cover, never on arrival, so that a replay, a verifier and an auditor all build the
+same tree.
 
-A *mark* is a ``run.seal`` record. The rules:
+A *mark* is a ``run.seal`` record that is well formed: its phase is one of the three, its epoch
+a whole number at a checkpoint and null elsewhere. Of two marks of one producer that ask for the
+same seal the first counts, the one with the lower ``seq``. A checkpoint's mark counts only where
+its epoch is above those of all checkpoint marks that its producer wrote before it: checkpoints
+go forward. The rules:
 
-1. The before mark is the first ``run.seal`` record of phase ``before`` in
-   ``(ts, producer, seq)`` order. Its producer *leads* the run.
+1. The before mark is the first mark of phase ``before`` in ``(ts, producer, seq)`` order. Its
+   producer *leads* the run.
 2. ``data.*``, ``model.*`` and ``config`` records count where the leader wrote them with a
    ``seq`` below the before mark's. All others of these kinds are late.
-3. Epoch records (``state``, ``metrics``, ``privacy``) count at ``after``. At a checkpoint of
-   epoch ``e`` those count with an epoch up to ``e`` that their producer wrote before its own
-   mark of that checkpoint.
-4. Where a checkpoint of epoch ``e`` has been sealed, an epoch record up to ``e`` that its
-   producer wrote behind its own mark is late for good: what was sealed stays a prefix.
-5. ``results`` records count at ``after`` where the leader, or the producer of the after
-   mark, wrote them.
+3. Epoch records (``state``, ``metrics``, ``privacy``) count at ``after``, and at a checkpoint
+   of epoch ``e`` those with an epoch up to ``e``, except where rule 4 says that they are late.
+   What no checkpoint so far has decided about counts at ``after`` alone.
+4. The first checkpoint in the ledger with an epoch at or above its own decides about an epoch
+   record. Where the record's ``seq`` is below what that checkpoint states for its producer (its
+   *coverage*; 0 where it states nothing) it counts there and ever after. Otherwise it is late
+   for good, so that what was sealed stays a prefix.
+5. ``results`` records count at ``after`` where the leader wrote them, or a producer that has a
+   mark of phase ``after``. All others are late.
+
+A checkpoint covers, of a producer that has a mark of it, the events before that mark, and of
+any other its first events that had arrived without a hole. What had arrived is what nobody can
+work out afterwards, so the seal states it: per producer one more than the ``seq`` of the last
+epoch record that it decided for; no more than that, so that there is one way to say it. Anyone
+can check it: with it the records give the anchored root.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from provenance.core.merkle_tree import MLProvenanceMerkleTree, RecordLeaf
-from provenance.core.records import Kind, Phase, Record
+from provenance.core.records import MAX_SAFE_INTEGER, Kind, Phase, Record
 
 BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}
@@ -52,8 +67,57 @@ class DigestedRecord:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A sealed checkpoint: its epoch, and how many of its first events per producer it covers."""
+
+    epoch: int
+    coverage: Mapping[bytes, int]
+
+
+class Sealed(Protocol):
+    """A ledger entry, whoever read it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def phase(self) -> Phase: ...
+    @property
+    def epoch(self) -> int | None: ...
+    @property
+    def coverage(self) -> tuple[tuple[bytes, int], ...]: ...
+
+
+def checkpoints_upto(entries: Iterable[Sealed], index: int | None = None) -> list[Checkpoint]:
+    """The checkpoints among a run's ledger entries up to ``index`` (all where None)."""
+    return [
+        Checkpoint(entry.epoch, dict(entry.coverage))
+        for entry in sorted(entries, key=lambda entry: entry.index)
+        if entry.phase is Phase.CHECKPOINT
+        and entry.epoch is not None
+        and (index is None or entry.index <= index)
+    ]
+
+
 def seal_marks(records: Iterable[Record]) -> list[SealMark]:
-    """All marks in ``(ts, producer, seq)`` order; malformed ones are left out."""
+    """The marks that count, in ``(ts, producer, seq)`` order."""
+    seen: set[tuple[bytes, Phase]] = set()
+    highest: dict[bytes, int] = {}
+    counting = []
+    for mark in sorted(written_marks(records), key=lambda mark: mark.seq):
+        if mark.epoch is not None:
+            counts = mark.epoch > highest.get(mark.producer, -1)
+            highest[mark.producer] = max(mark.epoch, highest.get(mark.producer, -1))
+        else:
+            counts = (mark.producer, mark.phase) not in seen
+            seen.add((mark.producer, mark.phase))
+        if counts:
+            counting.append(mark)
+    return sorted(counting, key=lambda mark: mark.order)
+
+
+def written_marks(records: Iterable[Record]) -> list[SealMark]:
+    """All marks in ``(ts, producer, seq)`` order, those too that do not count."""
     marks = []
     for record in records:
         if record.kind is not Kind.SEAL:
@@ -61,9 +125,11 @@ def seal_marks(records: Iterable[Record]) -> list[SealMark]:
         phase, epoch = record.body.get("phase"), record.body.get("epoch")
         if not isinstance(phase, str) or phase not in set(Phase):
             continue
-        if isinstance(epoch, bool) or not isinstance(epoch, int | None):
+        if not isinstance(epoch, int | None) or isinstance(epoch, bool):
             continue
-        if epoch is None and phase == Phase.CHECKPOINT:
+        if (epoch is not None) != (phase == Phase.CHECKPOINT):
+            continue
+        if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
             continue
         marks.append(
             SealMark(
@@ -85,27 +151,21 @@ def before_mark(marks: Iterable[SealMark]) -> SealMark | None:
 
 
 def run_leaves(
-    records: Collection[DigestedRecord],
-    phase: Phase,
-    epoch: int | None = None,
-    checkpoints: Collection[int] = (),
+    records: Collection[DigestedRecord], phase: Phase, checkpoints: Sequence[Checkpoint] = ()
 ) -> tuple[list[RecordLeaf], list[DigestedRecord]]:
     """The leaves at a seal, and the leaf records left out because they are late.
 
     Args:
         records: All records of the run.
         phase: Which seal.
-        epoch: The checkpoint's epoch; None otherwise.
-        checkpoints: Epochs of the checkpoints sealed before this one.
+        checkpoints: The run's checkpoints so far, in the ledger's order; at a checkpoint the
+            last one is its own.
     """
     marks = seal_marks(item.record for item in records)
     leader = before_mark(marks)
     enders = {mark.producer for mark in marks if mark.phase is Phase.AFTER}
-    own = {
-        (mark.producer, mark.epoch): mark.seq
-        for mark in reversed(marks)
-        if mark.phase is Phase.CHECKPOINT
-    }
+    decided = _Decisions(checkpoints)
+    upto = checkpoints[-1].epoch if checkpoints and phase is Phase.CHECKPOINT else -1
     leaves: list[RecordLeaf] = []
     late: list[DigestedRecord] = []
     for item in records:
@@ -124,14 +184,10 @@ def run_leaves(
             )
             counts = phase is Phase.AFTER and not is_late
         else:
-            sealed = [e for e in checkpoints if record.epoch is not None and record.epoch <= e]
-            is_late = any(record.seq > own.get((record.producer, e), record.seq) for e in sealed)
-            counts = not is_late and phase is Phase.AFTER
-            if phase is Phase.CHECKPOINT and epoch is not None and not is_late:
-                mark_seq = own.get((record.producer, epoch), record.seq + 1)
-                counts = record.epoch is not None and (
-                    record.epoch <= epoch and record.seq < mark_seq
-                )
+            is_late = decided.about(record) is False
+            counts = not is_late and (
+                phase is Phase.AFTER or (record.epoch is not None and record.epoch <= upto)
+            )
         if counts:
             leaves.append(
                 RecordLeaf(
@@ -148,10 +204,68 @@ def run_leaves(
 
 
 def run_tree(
-    records: Collection[DigestedRecord],
-    phase: Phase,
-    epoch: int | None = None,
-    checkpoints: Collection[int] = (),
+    records: Collection[DigestedRecord], phase: Phase, checkpoints: Sequence[Checkpoint] = ()
 ) -> MLProvenanceMerkleTree:
     """The run tree at a seal; arguments as :func:`run_leaves`."""
-    return MLProvenanceMerkleTree(run_leaves(records, phase, epoch, checkpoints)[0])
+    return MLProvenanceMerkleTree(run_leaves(records, phase, checkpoints)[0])
+
+
+def covered(
+    records: Iterable[DigestedRecord], checkpoints: Sequence[Checkpoint]
+) -> dict[bytes, int]:
+    """What the last of the checkpoints has to state, being what it states or less (rule 4)."""
+    if not checkpoints:
+        return {}
+    own, before = checkpoints[-1], max((c.epoch for c in checkpoints[:-1]), default=-1)
+    found: dict[bytes, int] = {}
+    for item in records:
+        record = item.record
+        if not record.kind.is_epoch or record.epoch is None:
+            continue
+        if before < record.epoch <= own.epoch and (
+            record.seq < own.coverage.get(record.producer, 0)
+        ):
+            found[record.producer] = max(record.seq + 1, found.get(record.producer, 0))
+    return found
+
+
+def coverage_at(
+    records: Collection[DigestedRecord],
+    epoch: int,
+    arrived: Mapping[bytes, int],
+    checkpoints: Sequence[Checkpoint],
+) -> dict[bytes, int]:
+    """What a checkpoint states that is sealed now.
+
+    Args:
+        arrived: Per producer how many of its first events are here without a hole.
+        checkpoints: Those sealed before it.
+    """
+    own = {
+        mark.producer: mark.seq
+        for mark in seal_marks(item.record for item in records)
+        if mark.phase is Phase.CHECKPOINT and mark.epoch == epoch
+    }
+    upto = {
+        producer: min(count, own.get(producer, count)) for producer, count in arrived.items()
+    }
+    return covered(records, [*checkpoints, Checkpoint(epoch, upto)])
+
+
+class _Decisions:
+    """What checkpoints decided about epoch records (rule 4)."""
+
+    def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
+        self.deciding: list[Checkpoint] = []
+        for checkpoint in checkpoints:
+            if not self.deciding or checkpoint.epoch > self.deciding[-1].epoch:
+                self.deciding.append(checkpoint)
+
+    def about(self, record: Record) -> bool | None:
+        """Whether the record is covered; None where none of them decides about it."""
+        if record.epoch is None:
+            return None
+        at = bisect_left(self.deciding, record.epoch, key=lambda each: each.epoch)
+        if at == len(self.deciding):
+            return None
+        return record.seq < self.deciding[at].coverage.get(record.producer, 0)

@@ -161,6 +161,15 @@ def state_digest(model: object, factory: HashFactory | None = None) -> StateDige
     used = factory or HashFactory()
     if isinstance(model, str | os.PathLike):
         return state_digest_file(model, used)
+    return _state(state_tensors(model), used)
+
+
+def state_tensors(model: object) -> Iterator[RawTensor]:
+    """The tensors of a model in memory, as :func:`state_digest` takes it, sorted by name.
+
+    Raises:
+        InputError: As `state_digest`.
+    """
     values: dict[str, object] = {}
     for name, value in _named_values(model):
         if name in values:
@@ -168,8 +177,8 @@ def state_digest(model: object, factory: HashFactory | None = None) -> StateDige
         values[name] = value
     if not values:
         raise InputError(f"model: {type_name(model)} has no tensors, expected at least one")
-    ordered = sorted(values, key=_utf8)
-    return _state((_raw(name, values[name]) for name in ordered), used)
+    for name in sorted(values, key=_utf8):
+        yield _raw(name, values[name])
 
 
 def state_digest_file(

@@ -26,7 +26,7 @@ from provenance.core.records import (
 )
 from provenance.core.run_leaves import BEFORE_KINDS
 from provenance.errors import BadSignatureError, FormatError
-from provenance.ledger.seal import SealPolicy, seal_ready
+from provenance.ledger.seal import SealPolicy, say_left_out, seal_ready
 from provenance.ports import (
     Delivery,
     Equivocation,
@@ -101,6 +101,8 @@ def ingest(
             if run is not None:
                 touched.add(run)
         for run in sorted(touched):
+            if run in writer.marks:
+                say_left_out(tx, run, writer.marks[run])
             total.entries.extend(seal_ready(tx, run, policy, now))
         upto = {
             run: {producer: count for producer, (count, _) in tx.contiguous(run).items()}
@@ -122,6 +124,7 @@ class _Writer:
         self.tx, self.now, self.total = tx, now, total
         self.before_sealed: dict[UUID, bool] = {}
         self.closed: dict[tuple[UUID, Kind], set[tuple[bytes, int]]] = {}
+        self.marks: dict[UUID, list[Record]] = {}
 
     def take(self, payload: bytes) -> UUID | None:
         """Insert a batch; the run it touched, or None where it was parked whole."""
@@ -181,7 +184,9 @@ class _Writer:
 
     def _is_late(self, record: Record) -> bool:
         if record.kind not in BEFORE_KINDS and not (
-            record.kind is Kind.SEAL and record.body.get("phase") == Phase.BEFORE
+            record.kind is Kind.SEAL
+            and record.body.get("phase") == Phase.BEFORE
+            and record.body.get("epoch") is None
         ):
             return False
         if record.run not in self.before_sealed:
@@ -202,6 +207,8 @@ class _Writer:
         for row, outcome in zip(rows, self.tx.insert_records(rows, self.now), strict=True):
             if outcome is Inserted.NEW:
                 self.total.new += 1
+                if row.kind is Kind.SEAL:
+                    self.marks.setdefault(row.run, []).append(Record.decode(row.data))
             elif outcome is Inserted.DUPLICATE:
                 self.total.duplicates += 1
             else:

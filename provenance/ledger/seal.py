@@ -10,6 +10,15 @@ mark and the events up to it. An *after* seal needs the events of every producer
 ``run.end``, from every rank. Where something stays missing for ``grace_s`` since the run's
 last new record, *before* and *after* are made without it and the run is marked incomplete
 with what is missing; a checkpoint is left out.
+
+Checkpoints go forward. Those that are ready at once are made by epoch; one whose epoch is at or
+below that of one already made is never made, and the log says so once. So of the marks of epochs
+3 and 5, where 3 still lacks a rank's mark when 5 is ready, 5 is made and 3 is not: what was
+recorded up to epoch 3 is in 5 as far as 5 covers it. A rank that marks 5 before 3 has not
+marked 3 (:func:`provenance.core.run_leaves.seal_marks`), so that where each rank is one
+producer the same checkpoints are made, with the same roots, whatever the arrival. Where a rank
+is several, as after a restart, it depends on arrival which are made and what they cover: each
+entry states it.
 """
 
 from __future__ import annotations
@@ -18,19 +27,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
+
 from provenance.core.heads import Head, SignerKey, sign_head
 from provenance.core.merkle import Frontier
 from provenance.core.records import Kind, Phase, Record
 from provenance.core.run_leaves import (
+    Checkpoint,
     DigestedRecord,
     SealMark,
     before_mark,
+    checkpoints_upto,
+    coverage_at,
     run_tree,
     seal_marks,
+    written_marks,
 )
 from provenance.ports import HeadRow, LedgerEntry, LedgerTx
 
 CONTROL = (Kind.SEAL, Kind.RUN_END, Kind.CONFIG)
+
+_log = structlog.get_logger("provenance.ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +72,11 @@ def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[
         return []
     control = [Record.decode(stored.data) for stored in tx.records(run, CONTROL)]
     marks = seal_marks(control)
-    wanted = _unmade(tx, run, marks)
+    there = tx.entries(run)
+    wanted = _unmade(there, marks)
     if not wanted:
         return []
+    made = _highest(there)
     progress = _Progress(control, marks, tx.contiguous(run))
     overdue = now - (tx.last_ingest(run) or now) >= policy.grace_s
     entries = []
@@ -70,7 +89,41 @@ def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[
         entries.append(_seal(tx, run, mark, policy, now))
         if mark.phase is Phase.AFTER:
             tx.seal_run(run, now, "; ".join(missing) or None)
+        if mark.phase is not Phase.BEFORE:
+            passed = [m.epoch for m in written_marks(control) if m.epoch is not None]
+            upto = max([made, *passed]) + 1 if mark.epoch is None else mark.epoch
+            _say_left_out(run, [epoch for epoch in passed if made < epoch < upto], mark)
+            made = upto
     return entries
+
+
+def say_left_out(tx: LedgerTx, run: UUID, new: Sequence[Record]) -> None:
+    """Log the checkpoints that records of an open run, just inserted, ask for in vain.
+
+    Each is said once: by the first mark of it that comes behind a later checkpoint's seal, or
+    by that seal (:func:`seal_ready`).
+    """
+    there = tx.entries(run)
+    highest = _highest(there)
+    asked = {m.epoch for m in written_marks(new) if m.epoch is not None and m.epoch < highest}
+    asked -= {entry.epoch for entry in there}
+    if not asked:
+        return
+    places = {(record.producer, record.seq) for record in new}
+    stored = written_marks(Record.decode(row.data) for row in tx.records(run, (Kind.SEAL,)))
+    known = {m.epoch for m in stored if (m.producer, m.seq) not in places}
+    _say_left_out(run, [epoch for epoch in asked if epoch is not None and epoch not in known], None)
+
+
+def _say_left_out(run: UUID, epochs: Sequence[int], by: SealMark | None) -> None:
+    for epoch in sorted(set(epochs)):
+        _log.warning(
+            "checkpoint not sealed: the run is sealed"
+            if by is not None and by.phase is Phase.AFTER
+            else "checkpoint not sealed: a later one is",
+            run=str(run),
+            epoch=epoch,
+        )
 
 
 def awaits_seal(tx: LedgerTx, run: UUID) -> bool:
@@ -83,7 +136,7 @@ def awaits_seal(tx: LedgerTx, run: UUID) -> bool:
     if row is None or row.state == "sealed":
         return False
     marks = seal_marks(Record.decode(stored.data) for stored in tx.records(run, (Kind.SEAL,)))
-    return bool(_unmade(tx, run, marks))
+    return bool(marks and _unmade(tx.entries(run), marks))
 
 
 def append_root(
@@ -95,9 +148,10 @@ def append_root(
     anchor: bool,
     policy: SealPolicy,
     now: float,
+    coverage: Mapping[bytes, int] | None = None,
 ) -> LedgerEntry:
     """Append a run root to the ledger, sign the head and make its anchors due."""
-    entry = tx.append_entry(run, phase, epoch, root, anchor, now)
+    entry = tx.append_entry(run, phase, epoch, root, anchor, now, coverage)
     last = tx.head()
     frontier = Frontier.from_bytes(last.frontier) if last else Frontier.empty()
     if entry.index < frontier.size:
@@ -119,17 +173,29 @@ def digested(tx: LedgerTx, run: UUID) -> list[DigestedRecord]:
 
 
 def _seal(tx: LedgerTx, run: UUID, mark: SealMark, policy: SealPolicy, now: float) -> LedgerEntry:
-    checkpoints = [e.epoch for e in tx.entries(run) if e.epoch is not None]
-    tree = run_tree(digested(tx, run), mark.phase, mark.epoch, checkpoints)
-    return append_root(tx, run, mark.phase, mark.epoch, tree.root, mark.anchor, policy, now)
+    records, checkpoints = digested(tx, run), checkpoints_upto(tx.entries(run))
+    coverage: dict[bytes, int] = {}
+    if mark.epoch is not None:
+        arrived = {producer: count for producer, (count, _) in tx.contiguous(run).items()}
+        coverage = coverage_at(records, mark.epoch, arrived, checkpoints)
+        checkpoints.append(Checkpoint(mark.epoch, coverage))
+    root = run_tree(records, mark.phase, checkpoints).root
+    return append_root(tx, run, mark.phase, mark.epoch, root, mark.anchor, policy, now, coverage)
 
 
-def _unmade(tx: LedgerTx, run: UUID, marks: Sequence[SealMark]) -> list[SealMark]:
-    """The marks whose seal is not in the ledger, in the order seals are made."""
-    if not marks:
-        return []
-    done = {(entry.phase, entry.epoch) for entry in tx.entries(run)}
-    return [m for m in _first_of_each(marks) if (m.phase, m.epoch) not in done]
+def _unmade(there: Sequence[LedgerEntry], marks: Sequence[SealMark]) -> list[SealMark]:
+    """The marks whose seal can still come into the ledger, in the order seals are made."""
+    done, highest = {entry.phase for entry in there}, _highest(there)
+    return [
+        mark
+        for mark in _first_of_each(marks)
+        if (mark.phase not in done if mark.epoch is None else mark.epoch > highest)
+    ]
+
+
+def _highest(entries: Sequence[LedgerEntry]) -> int:
+    """The epoch of the last checkpoint; -1 without one."""
+    return max((e.epoch for e in entries if e.epoch is not None), default=-1)
 
 
 def _first_of_each(marks: Sequence[SealMark]) -> list[SealMark]:

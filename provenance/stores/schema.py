@@ -40,7 +40,7 @@ from sqlalchemy import (
 
 from provenance.core.records import Json
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every schema revision this release knows, oldest first; the last is the one it needs."""
 
 NO_EPOCH: Final = -1
@@ -160,6 +160,7 @@ ledger_entries = Table(
     Column("root", LargeBinary, nullable=False),
     Column("anchor", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("coverage", Text, nullable=False, server_default="{}"),
     UniqueConstraint("run", "phase", "epoch"),
     _size("root", 32),
     _at_least("entry", 0),

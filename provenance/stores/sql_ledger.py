@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Row, delete, func, insert, select, update
 
+from provenance.core import json_text
 from provenance.core.records import MAX_SAFE_INTEGER, Phase
-from provenance.errors import EquivocationError, InputError
+from provenance.errors import EquivocationError, InputError, IntegrityError
 from provenance.ports import HeadRow, LedgerEntry, ReceiptRow
 from provenance.stores.schema import NO_EPOCH, heads, ledger_entries, receipts
 from provenance.stores.sql_session import Session
 
 
 class LedgerPart(Session):
-    """The append-only log: nothing here updates or deletes an entry or a head."""
+    """The append-only log: nothing here deletes an entry or a head or changes what it says; a
+    head's note only gains signature lines."""
 
     def append_entry(
-        self, run: UUID, phase: Phase, epoch: int | None, root: bytes, anchor: bool, now: float
+        self,
+        run: UUID,
+        phase: Phase,
+        epoch: int | None,
+        root: bytes,
+        anchor: bool,
+        now: float,
+        coverage: Mapping[bytes, int] | None = None,
     ) -> LedgerEntry:
+        stated = tuple(sorted((coverage or {}).items()))
+        if stated and phase is not Phase.CHECKPOINT:
+            raise InputError(f"coverage of {phase.value}: only a checkpoint has one")
+        for producer, events in stated:
+            if len(producer) != 16 or not 0 <= events <= MAX_SAFE_INTEGER:
+                raise InputError(f"coverage: {events} events of producer {producer.hex()[:40]}")
         if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
             raise InputError(f"epoch {epoch}, expected 0 to {MAX_SAFE_INTEGER}")
         stored_epoch = NO_EPOCH if epoch is None else epoch
@@ -44,9 +61,10 @@ class LedgerPart(Session):
                 root=root,
                 anchor=anchor,
                 created_at=now,
+                coverage=json.dumps({producer.hex(): events for producer, events in stated}),
             )
         )
-        return LedgerEntry(index, run, phase, epoch, root, anchor, now)
+        return LedgerEntry(index, run, phase, epoch, root, anchor, now, stated)
 
     def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
         query = select(ledger_entries).order_by(ledger_entries.c.entry)
@@ -89,6 +107,14 @@ class LedgerPart(Session):
         """By size."""
         return [_head(row) for row in self._read(select(heads).order_by(heads.c.size))]
 
+    def extend_head_note(self, size: int, lines: str) -> HeadRow:
+        there = self.head(size)
+        if there is None:
+            raise InputError(f"the ledger has no head at size {size}")
+        note = there.note + lines
+        self._write(update(heads).where(heads.c.size == size).values(note=note))
+        return replace(there, note=note)
+
     def add_receipt(self, receipt: ReceiptRow) -> None:
         statement = self._upsert(receipts).values(
             entry=receipt.index,
@@ -127,8 +153,26 @@ class LedgerPart(Session):
 def _entry(row: Row[Any]) -> LedgerEntry:
     epoch = None if row.epoch == NO_EPOCH else row.epoch
     return LedgerEntry(
-        row.entry, row.run, Phase(row.phase), epoch, row.root, row.anchor, row.created_at
+        row.entry,
+        row.run,
+        Phase(row.phase),
+        epoch,
+        row.root,
+        row.anchor,
+        row.created_at,
+        _coverage(row),
     )
+
+
+def _coverage(row: Row[Any]) -> tuple[tuple[bytes, int], ...]:
+    try:
+        stated = json_text.loads(row.coverage)
+        found = {bytes.fromhex(producer): events for producer, events in stated.items()}
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        found = {b"": None}
+    if any(type(n) is not int or n < 0 or len(producer) != 16 for producer, n in found.items()):
+        raise IntegrityError(f"ledger entry {row.entry}: what it states to cover does not read")
+    return tuple(sorted(found.items()))
 
 
 def _head(row: Row[Any]) -> HeadRow:

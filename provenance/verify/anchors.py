@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from provenance.core.bitcoin_proof import display, parse_header, parse_transaction, verify_anchor
-from provenance.core.cid import decode_cid, raw_cid
+from provenance.core.bitcoin_proof import parse_header
 from provenance.core.heads import Head, VerifierKey, open_head, parse_note
 from provenance.core.receipts import AnchorProof, Receipt
 from provenance.core.records import Json
@@ -20,12 +19,15 @@ from provenance.errors import (
     UnavailableError,
     WrongNetworkError,
 )
-from provenance.ports import AnchorState, Identity, LedgerEntry, Network, Observation, Place
+from provenance.ports import AnchorState, LedgerEntry, Network, Observation, Place
 from provenance.verify.checks import AGREE, NETWORKS, RECEIPTS
+from provenance.verify.ethereum_evidence import unproven_time
 from provenance.verify.evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
-from provenance.verify.headers import GivenHeaders
+from provenance.verify.headers import HeaderSource
+from provenance.verify.nodes import Nodes
 from provenance.verify.notes import Notes
 from provenance.verify.outcome import NetworkCheck
+from provenance.verify.receipt_evidence import BITCOIN, check_evidence, hex_field, is_known
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")
 """What tells one chain from another, in a receipt's evidence and in a node's identity."""
@@ -70,10 +72,18 @@ def check_receipts(
                     f"its head has root {head.root.hex()} at size {head.size}, "
                     f"the ledger's has {known.root.hex()}"
                 )
-            check_evidence(receipt.anchor, receipt.evidence)
+            network = receipt.anchor.network
+            remark = None
+            if is_known(network):
+                remark = check_evidence(receipt.anchor, receipt.evidence, key)
+            else:
+                told = f"this release knows no evidence of network {network[:40]!r}"
+                notes.unchecked(RECEIPTS, f"receipt {file.name}: {told}")
         except (FormatError, InputError, IntegrityError) as error:
             notes.fail(RECEIPTS, f"receipt {file.name}", str(error), file.file)
             continue
+        if remark is not None:
+            notes.notice(RECEIPTS, f"receipt {file.name}", remark)
         held.append(HeldReceipt(file, receipt, entry))
     if not evidence.receipts:
         notes.skip(RECEIPTS, "no receipt")
@@ -98,37 +108,11 @@ def _entry_of(
     return entry
 
 
-def check_evidence(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
-    """What a network's evidence proves without a node: Bitcoin's block and IPFS's CID.
-
-    Raises:
-        ProofError, FormatError: It does not.
-    """
-    kind = evidence.get("type")
-    if kind == "ipfs":
-        if decode_cid(anchor.transaction_id) != raw_cid(anchor.payload):
-            raise ProofError(f"{anchor.transaction_id} is not the CID of the payload")
-    elif kind == "bitcoin":
-        transaction = _hex(evidence, "transaction")
-        txid = display(parse_transaction(transaction).txid)
-        if txid != anchor.transaction_id:
-            raise ProofError(f"the transaction in it is {txid}, not {anchor.transaction_id}")
-        header = verify_anchor(
-            transaction,
-            _hex(evidence, "merkle_block"),
-            _hex(evidence, "header"),
-            anchor.payload,
-            str(evidence.get("chain")),
-        )
-        if display(header.hash) != anchor.block_hash:
-            raise ProofError(f"the block in it is {display(header.hash)}, not {anchor.block_hash}")
-
-
-def _hex(evidence: Mapping[str, Json], name: str) -> bytes:
-    try:
-        return bytes.fromhex(str(evidence.get(name)))
-    except ValueError:
-        raise FormatError(f"evidence.{name} is not hex") from None
+def decoded_receipts(evidence: RunEvidence) -> list[HeldReceipt]:
+    """The receipts of evidence that held before, byte for byte: read, and not checked again."""
+    entries = {entry.index: entry for entry in evidence.entries}
+    decoded = [(file, Receipt.decode(file.data)) for file in evidence.receipts]
+    return [HeldReceipt(file, each, entries[each.ledger.index]) for file, each in decoded]
 
 
 # --- (8) (9) -----------------------------------------------------------------------------
@@ -137,19 +121,21 @@ def _hex(evidence: Mapping[str, Json], name: str) -> bytes:
 def check_networks(
     evidence: RunEvidence,
     receipts: Iterable[HeldReceipt],
-    networks: Mapping[str, Network] | None,
-    unavailable: Mapping[str, str],
-    headers: GivenHeaders | None,
+    nodes: Nodes | None,
+    headers: HeaderSource | None,
     notes: Notes,
 ) -> dict[str, dict[str, NetworkCheck]]:
     """Ask each network for each receipt's transaction; per network and seal what came out.
 
     Bitcoin's blocks are looked up in ``headers`` as well, where there are some.
+
+    Args:
+        nodes: The networks to ask; None asks nobody.
     """
-    nodes = _Nodes(networks, unavailable, headers)
+    judge = _Judge(nodes, headers)
     places: dict[str, dict[str, NetworkCheck]] = {}
     for held in receipts:
-        found = nodes.check(held)  # (8)
+        found = judge.check(held)  # (8)
         seals = places.setdefault(found.network, {})
         before = seals.get(found.seal)
         if before is None or _BEST.index(found.status) < _BEST.index(before.status):
@@ -157,10 +143,14 @@ def check_networks(
         if found.status == "failed":
             subject = f"{found.seal} on {found.network}"
             notes.fail(NETWORKS, subject, found.reason or "", held.file.file)
+        if found.status not in ("verified", "failed") and found.network == "ethereum":
+            remark = unproven_time(held.receipt.anchor, held.receipt.evidence)
+            if remark is not None:
+                notes.notice(RECEIPTS, f"receipt {held.file.name}", remark)
     for anchor, entry in _without_receipt(evidence, places):
         places.setdefault(anchor.network, {})[seal_label(entry)] = _pending(anchor, entry)
-    _check_agreement(nodes.roots, notes)  # (9)
-    _conclude(places, networks, notes)
+    _check_agreement(judge.roots, notes)  # (9)
+    _conclude(places, nodes, notes)
     order = {seal_label(entry): entry.index for entry in evidence.entries}
     return {
         name: dict(sorted(seals.items(), key=lambda item: order.get(item[0], 0)))
@@ -170,7 +160,7 @@ def check_networks(
 
 def _conclude(
     places: Mapping[str, Mapping[str, NetworkCheck]],
-    networks: Mapping[str, Network] | None,
+    nodes: Nodes | None,
     notes: Notes,
 ) -> None:
     checks = [check for seals in places.values() for check in seals.values()]
@@ -180,25 +170,17 @@ def _conclude(
             notes.unchecked(NETWORKS, f"{check.seal} on {check.network} {check.status}{why}")
     if not checks:
         notes.skip(NETWORKS, "no anchor was asked for")
-    elif networks is None and any(check.status == "receipt" for check in checks):
+    elif nodes is None and any(check.status == "receipt" for check in checks):
         notes.skip(NETWORKS, "offline: receipts only, no node was asked")
     seen = sum(check.status == "verified" for check in checks)
     notes.count(NETWORKS, f"{seen} anchors on {len(places)} networks")
 
 
-class _Nodes:
-    """The nodes of a verification; each is asked who it is once."""
+class _Judge:
+    """What the nodes and headers make of one run's receipts."""
 
-    def __init__(
-        self,
-        networks: Mapping[str, Network] | None,
-        unavailable: Mapping[str, str],
-        headers: GivenHeaders | None,
-    ) -> None:
-        self.networks, self.unavailable, self.headers = networks, unavailable, headers
-        self.identities: dict[str, Identity] = {}
-        self.seen: dict[tuple[str, str], Observation] = {}
-        self.down: dict[str, str] = {}
+    def __init__(self, nodes: Nodes | None, headers: HeaderSource | None) -> None:
+        self.nodes, self.headers = nodes, headers
         self.roots: dict[int, dict[str, bytes]] = {}
         """By head size and network: the root that the network itself carries."""
 
@@ -217,51 +199,34 @@ class _Nodes:
             depth=anchor.depth,
             time=anchor.block_time,
         )
-        if self.headers is not None and held.receipt.evidence.get("type") == "bitcoin":
+        if self.headers is not None and anchor.network == BITCOIN:
             try:
-                depth = _depth(self.headers, held.receipt.evidence)
+                depth, height = _found_in(self.headers, anchor, held.receipt.evidence)
             except (ProofError, FormatError) as error:
                 return replace(base, status="failed", reason=str(error))
-            base = replace(base, status="verified", depth=depth)
-        if self.networks is None:
+            except UnavailableError as error:
+                return replace(base, status="unreachable", reason=str(error))
+            base = replace(base, status="verified", depth=depth, height=height)
+        if self.nodes is None:
             return base
-        network = self.networks.get(anchor.network)
+        network = self.nodes.networks.get(anchor.network)
         if network is None:
-            reason = self.unavailable.get(anchor.network)
+            reason = self.nodes.unavailable.get(anchor.network)
             if reason is None and base.status == "verified":
                 return base
             return replace(
                 base, status="unreachable" if reason else "not configured", reason=reason
             )
-        if anchor.network in self.down:
-            return replace(base, status="unreachable", reason=self.down[anchor.network])
         try:
-            seen = self._look(network, anchor)
-            wrong = self._wrong_chain(network, held.receipt.evidence)
+            seen = self.nodes.look(network, anchor.transaction_id)
         except (UnavailableError, WrongNetworkError, LyingNodeError) as error:
-            if not isinstance(error, LyingNodeError) and anchor.network not in self.identities:
-                self.down[anchor.network] = str(error)
             return replace(base, status="unreachable", reason=str(error))
         except ProvenanceError as error:
             return replace(base, status="failed", reason=str(error))
+        wrong = _wrong_chain(self.nodes.identities[network.name].fields, held.receipt.evidence)
         if wrong is not None:
             return replace(base, status="failed", reason=wrong)
         return self._judge(base, network, seen, anchor)
-
-    def _look(self, network: Network, anchor: AnchorProof) -> Observation:
-        if anchor.network not in self.identities:
-            self.identities[anchor.network] = network.identity()
-        key = (anchor.network, anchor.transaction_id)
-        if key not in self.seen:
-            self.seen[key] = network.lookup(anchor.transaction_id)
-        return self.seen[key]
-
-    def _wrong_chain(self, network: Network, evidence: Mapping[str, Json]) -> str | None:
-        fields = self.identities[network.name].fields
-        for name in CHAIN_FIELDS:
-            if name in evidence and name in fields and evidence[name] != fields[name]:
-                return f"the receipt is of {name} {evidence[name]}, the node serves {fields[name]}"
-        return None
 
     def _judge(
         self, base: NetworkCheck, network: Network, seen: Observation, anchor: AnchorProof
@@ -295,10 +260,23 @@ class _Nodes:
         return replace(found, status="pending", reason=deep)
 
 
-def _depth(headers: GivenHeaders, evidence: Mapping[str, Json]) -> int:
-    """Of the block that :func:`check_evidence` found the transaction in."""
-    header = parse_header(_hex(evidence, "header"))
-    return headers.depth(header.hash, str(evidence.get("chain")))
+def _wrong_chain(fields: Mapping[str, Json], evidence: Mapping[str, Json]) -> str | None:
+    for name in CHAIN_FIELDS:
+        if name in evidence and name in fields and evidence[name] != fields[name]:
+            return f"the receipt is of {name} {evidence[name]}, the node serves {fields[name]}"
+    return None
+
+
+def _found_in(
+    headers: HeaderSource, anchor: AnchorProof, evidence: Mapping[str, Json]
+) -> tuple[int, int | None]:
+    """Depth and height of the block that :func:`check_evidence` found the transaction in, as
+    far as the source knows them."""
+    block, chain = parse_header(hex_field(evidence, "header")).hash, str(evidence.get("chain"))
+    depth, height = headers.depth(block, chain), headers.height(block, chain)
+    if height is not None and height != anchor.height:
+        raise ProofError(f"its block is at height {height}, the receipt says {anchor.height}")
+    return depth, height
 
 
 def _check_agreement(roots: Mapping[int, Mapping[str, bytes]], notes: Notes) -> None:

@@ -1,4 +1,5 @@
-"""Bundles: a run's evidence as a folder that an auditor reads with ls and sha256sum.
+"""Bundles: a run's evidence as a folder that an auditor reads with ls and sha256sum, or as
+one zip of it.
 
 FROZEN FORMAT, version 1::
 
@@ -7,7 +8,8 @@ FROZEN FORMAT, version 1::
     SHA256SUMS               the same for ``sha256sum -c``, manifest.json included
     run.json                 what is known beside the records (:mod:`.run_file`)
     records/<path>.json      a record's canonical bytes, exactly; <path> is its place in the
-                             run tree, or control/, late/ or unsealed/<producer>-<seq>
+                             run tree, or control/, late/ or unsealed/<producer>-<seq>; absent
+                             where run.json says that it is withheld
     proofs/<path>.json       RunProof of the record to the newest run root
     receipts/<seal>-<network>.json
     records/<path>.json.ots, heads/<size>.root, heads/<size>.root.ots, tlog/, statement/
@@ -19,7 +21,8 @@ FROZEN FORMAT, version 1::
 
 A reader refuses links, special files, paths that climb, sizes beyond the limits and unknown
 versions. A file that does not match the manifest, is missing or is not listed becomes a
-problem that names it, so that the rest is still checked.
+problem that names it, so that the rest is still checked. A zip has further limits
+(:mod:`.bundle_zip`).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import hashlib
 import json
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,11 +40,20 @@ from provenance.core.run_proofs import RunProof
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.ports import Equivocation
 from provenance.verify import attachments
-from provenance.verify.bundle_files import MANIFEST, SUMS, BundleFiles, sums
+from provenance.verify.bundle_files import (
+    MANIFEST,
+    SUMS,
+    BundleFiles,
+    FileSource,
+    FolderSource,
+    sums,
+)
 from provenance.verify.bundle_readme import readme
+from provenance.verify.bundle_zip import ZipSource, write_zip
 from provenance.verify.evidence import (
     HeadNote,
     ReceiptFile,
+    RecordFile,
     RunEvidence,
     Source,
     seal_label,
@@ -51,14 +64,29 @@ from provenance.verify.run_file import VERSION, decode, dump, encode
 # --- writing -----------------------------------------------------------------------------
 
 
-def write_bundle(evidence: RunEvidence, folder: Path) -> Path:
+def write_bundle(evidence: RunEvidence, place: Path) -> Path:
     """Write the bundle, whole or not at all; a bundle that is there is replaced.
 
+    Args:
+        place: A folder, or a file ending in ``.zip``.
+
     Raises:
-        InputError: The folder holds something that is no bundle, or cannot be written.
+        InputError: Something that is no bundle is there, or it cannot be written.
     """
-    files = _files(evidence)
-    folder = folder.absolute()
+    return write_files(bundle_files(evidence), place)
+
+
+def write_files(files: Mapping[str, bytes], place: Path) -> Path:
+    """Write what :func:`bundle_files` made, as :func:`write_bundle` does."""
+    place = place.absolute()
+    if place.suffix.lower() == ".zip" and not place.is_dir():
+        write_zip(files, place)
+    else:
+        _write_folder(files, place)
+    return place
+
+
+def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
     if folder.exists() and not _may_replace(folder):
         raise InputError(f"{folder}: holds something that is no bundle; nothing was overwritten")
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
@@ -76,7 +104,6 @@ def write_bundle(evidence: RunEvidence, folder: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return folder
 
 
 def _may_replace(folder: Path) -> bool:
@@ -86,8 +113,12 @@ def _may_replace(folder: Path) -> bool:
     return not names or {MANIFEST, SUMS, "run.json"} <= names
 
 
-def _files(evidence: RunEvidence) -> dict[str, bytes]:
-    """All files by path, in the order of the format."""
+def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:
+    """All files of a bundle by path, in the order of the format.
+
+    Raises:
+        InputError: A name in the evidence that no bundle may have.
+    """
     files = {"run.json": encode(evidence)}
     files |= {r.file: r.data for r in evidence.records if r.data is not None and not r.withheld}
     proofs = _proofs(evidence)
@@ -95,11 +126,11 @@ def _files(evidence: RunEvidence) -> dict[str, bytes]:
         files[f"proofs/{path}.json"] = json.dumps(proof.to_json(), indent=1).encode() + b"\n"
     files |= {receipt.file: receipt.data for receipt in evidence.receipts}
     files |= {f"heads/{head.size}.note": head.note.encode() for head in evidence.heads}
-    files |= {_equivocation_file(other): other.data for other in evidence.equivocations}
+    files |= {_equivocation_file(o): o.data for o in evidence.equivocations if o.data}
     files |= attachments.files(evidence, proofs)
     if evidence.vkey is not None:
         files["ledger.vkey"] = evidence.vkey.encode() + b"\n"
-    files["README.txt"] = readme(evidence, proofs).encode()
+    files["README.txt"] = readme(evidence, proofs, files.keys()).encode()
     try:
         decode(files["run.json"])  # Names and numbers that a reader would refuse.
     except FormatError as error:
@@ -157,15 +188,29 @@ def _sha256(data: bytes) -> str:
 # --- reading -----------------------------------------------------------------------------
 
 
-def read_bundle(folder: Path) -> RunEvidence:
+def read_bundle(place: Path | FileSource) -> RunEvidence:
     """Read a bundle; what does not match is in ``problems``, by file.
+
+    Args:
+        place: A folder, a zip file, or files that lie elsewhere.
 
     Raises:
         InputError: There is no bundle.
         FormatError: The manifest or ``run.json`` does not decode, a limit is passed.
         IntegrityError: A link or special file, or a path that leads out.
     """
-    files = BundleFiles(folder)
+    if not isinstance(place, Path):
+        return _read(place)
+    if not place.exists():
+        raise InputError(f"{place}: not a bundle, there is no such folder or file")
+    if place.is_dir():
+        return _read(FolderSource(place))
+    with ZipSource(place) as archive:
+        return _read(archive)
+
+
+def _read(source: FileSource) -> RunEvidence:
+    files = BundleFiles(source)
     known = decode(files.take("run.json"))
     if known.run != files.run:
         raise IntegrityError(f"run.json: is of run {known.run}, the manifest of {files.run}")
@@ -176,10 +221,7 @@ def read_bundle(folder: Path) -> RunEvidence:
         incomplete=known.incomplete,
         created_at=known.created_at,
         sealed_at=known.sealed_at,
-        records=tuple(
-            item if item.withheld else replace(item, data=files.record(item.file, item.digest))
-            for item in known.records
-        ),
+        records=tuple(_record(files, item) for item in known.records),
         entries=known.entries,
         inclusions=known.inclusions,
         consistencies=known.consistencies,
@@ -196,8 +238,10 @@ def read_bundle(folder: Path) -> RunEvidence:
         ),
         anchors=known.anchors,
         equivocations=tuple(
-            replace(item, data=files.hashed(_equivocation_file(item), item.digest))
-            for item in known.equivocations
+            item
+            if kept_back
+            else replace(item, data=files.hashed(_equivocation_file(item), item.digest))
+            for item, kept_back in zip(known.equivocations, known.kept_back, strict=True)
         ),
         parked=known.parked,
         proofs={
@@ -206,10 +250,17 @@ def read_bundle(folder: Path) -> RunEvidence:
             if (proof := files.proof(f"proofs/{item.path}.json", item.path)) is not None
         },
         problems=(),
-        source=Source("bundle", str(folder)),
+        source=Source("bundle", source.where),
         attachments=files.attachments(),
     )
     if _roots(evidence) != files.roots:
         files.problem(MANIFEST, "its roots are not those of run.json")
     files.check_rest()
     return replace(evidence, problems=tuple(files.problems.values()))
+
+
+def _record(files: BundleFiles, item: RecordFile) -> RecordFile:
+    if item.withheld:
+        files.withheld(item.file, item.path)
+        return item
+    return replace(item, data=files.record(item.file, item.digest))

@@ -1,13 +1,13 @@
-"""The files of a bundle, read with suspicion."""
+"""The files of a bundle, read with suspicion, wherever they lie."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from provenance.core.heads import MAX_NOTE_BYTES
@@ -15,7 +15,7 @@ from provenance.core.receipts import MAX_RECEIPT_BYTES
 from provenance.core.records import MAX_RECORD_BYTES
 from provenance.core.run_proofs import MAX_PROOF_BYTES, RunProof
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
-from provenance.verify.attachments import is_attachment
+from provenance.verify.attachments import MAX_BYTES, is_attachment
 from provenance.verify.evidence import EvidenceProblem
 from provenance.verify.run_file import SAFE_PATH, load
 
@@ -36,6 +36,128 @@ _LIMITS: Final = {
 """Bytes by first part of the path; all other files have the index's limit."""
 
 
+def limit_of(name: str) -> int:
+    """The most bytes that a bundle's file may have."""
+    if is_attachment(name):
+        return MAX_BYTES
+    return _LIMITS.get(name.partition("/")[0], MAX_INDEX_BYTES)
+
+
+def check_name(name: str) -> str:
+    """A file's name, where a bundle may have it.
+
+    Raises:
+        IntegrityError: It climbs, is absolute, hidden, too deep, or not plain ASCII.
+    """
+    if not SAFE_PATH.fullmatch(name):
+        raise IntegrityError(f"{name[:120]!r}: not a name that a bundle has")
+    return name
+
+
+def top_folder(names: Collection[str]) -> str:
+    """``""`` where the manifest is among the names, ``folder/`` where all lie in one folder
+    that has it."""
+    if MANIFEST in names:
+        return ""
+    top = next(iter(names), "").partition("/")[0] + "/"
+    inside = top + MANIFEST in names and all(name.startswith(top) for name in names)
+    return top if inside else ""
+
+
+class FileSource(Protocol):
+    """Where a bundle's files lie."""
+
+    where: str
+    """How messages name it."""
+
+    def names(self) -> set[str]:
+        """All files, by path inside the bundle.
+
+        Raises:
+            FormatError, TooLargeError, IntegrityError: A link, a special file, a name that a
+                bundle does not have.
+        """
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The first ``limit`` + 1 bytes of a file.
+
+        Raises:
+            FormatError: It cannot be read; the message names it.
+        """
+
+
+class FolderSource:
+    """A bundle as a folder.
+
+    Raises:
+        InputError: There is no manifest.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"{folder}: not a bundle, there is no {MANIFEST}")
+        self.where = str(folder)
+
+    def names(self) -> set[str]:
+        found: set[str] = set()
+        folders = [""]
+        while folders:
+            prefix = folders.pop()
+            try:
+                entries = sorted(os.scandir(f"{self.where}/{prefix}"), key=lambda e: e.name)
+            except OSError as error:
+                raise FormatError(f"{prefix or '.'}: cannot be read: {error.strerror}") from error
+            for entry in entries:
+                name = f"{prefix}/{entry.name}" if prefix else entry.name
+                if entry.is_symlink():
+                    raise IntegrityError(f"{name}: is a link; a bundle has none")
+                check_name(name)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    found.add(name)
+                else:
+                    raise IntegrityError(f"{name}: is neither a file nor a folder")
+                if len(found) + len(folders) > MAX_FILES:
+                    raise TooLargeError(f"bundle: more than {MAX_FILES} files")
+        return found
+
+    def read(self, name: str, limit: int) -> bytes:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(f"{self.where}/{name}", flags)
+            with open(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise IntegrityError(f"{name}: is not a regular file")
+                return file.read(limit + 1)
+        except OSError as error:
+            raise FormatError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+class MemorySource:
+    """A bundle whose files are in memory; it may sit in one folder of its own.
+
+    Raises:
+        InputError: There is no manifest.
+        IntegrityError: A name that a bundle does not have.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], where: str) -> None:
+        top = top_folder(files.keys())
+        self._files = {name.removeprefix(top): data for name, data in files.items()}
+        self.where = where
+        if MANIFEST not in self._files:
+            raise InputError(f"{where}: not a bundle, there is no {MANIFEST}")
+        for name in self._files:
+            check_name(name)
+
+    def names(self) -> set[str]:
+        return set(self._files)
+
+    def read(self, name: str, limit: int) -> bytes:
+        return self._files[name][: limit + 1]
+
+
 def sums(digests: Mapping[str, str]) -> bytes:
     """The bytes of SHA256SUMS: SHA-256 as hex by file name."""
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
@@ -44,13 +166,11 @@ def sums(digests: Mapping[str, str]) -> bytes:
 class BundleFiles:
     """The files of one bundle, each read once, with what is wrong with them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, source: FileSource) -> None:
+        self.source = source
         self.problems: dict[str, EvidenceProblem] = {}
         self.total = 0
-        if not (folder / MANIFEST).is_file():
-            raise InputError(f"{folder}: not a bundle, there is no {MANIFEST}")
-        self.present = self._walk()
+        self.present = source.names()
         data = self._read(MANIFEST)
         manifest = load(data, MANIFEST)
         self.run = manifest.one_of("run", UUID)
@@ -98,6 +218,12 @@ class BundleFiles:
         if hashlib.sha256(data).digest() == digest:
             self._compare(name, data)
         return data
+
+    def withheld(self, name: str, path: str) -> None:
+        """A record that run.json calls withheld must not be here: one of the two is wrong."""
+        self.unread.discard(name)
+        if name in self.present or name in self.listed:
+            self.problem(name, "is here, and run.json says that it is withheld", path)
 
     def hashed(self, name: str, digest: bytes) -> bytes:
         """A file that ``run.json`` knows by its digest; empty where it is missing."""
@@ -174,43 +300,9 @@ class BundleFiles:
         elif self._read(SUMS) != expected:
             self.problem(SUMS, f"does not fit {MANIFEST}: one of the two was changed")
 
-    def _walk(self) -> set[str]:
-        found: set[str] = set()
-        folders = [""]
-        while folders:
-            prefix = folders.pop()
-            try:
-                entries = sorted(os.scandir(self.folder / prefix), key=lambda e: e.name)
-            except OSError as error:
-                raise FormatError(f"{prefix or '.'}: cannot be read: {error.strerror}") from error
-            for entry in entries:
-                name = f"{prefix}/{entry.name}" if prefix else entry.name
-                if entry.is_symlink():
-                    raise IntegrityError(f"{name}: is a link; a bundle has none")
-                if not SAFE_PATH.fullmatch(name):
-                    raise IntegrityError(f"{name[:120]!r}: not a name that a bundle has")
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    found.add(name)
-                else:
-                    raise IntegrityError(f"{name}: is neither a file nor a folder")
-                if len(found) + len(folders) > MAX_FILES:
-                    raise TooLargeError(f"bundle: more than {MAX_FILES} files")
-        return found
-
     def _read(self, name: str) -> bytes:
-        limit = _LIMITS.get(name.partition("/")[0], MAX_INDEX_BYTES)
-        try:
-            descriptor = os.open(
-                self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            )
-            with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise IntegrityError(f"{name}: is not a regular file")
-                data = file.read(limit + 1)
-        except OSError as error:
-            raise FormatError(f"{name}: cannot be read: {error.strerror}") from error
+        limit = limit_of(name)
+        data = self.source.read(name, limit)
         self.total += len(data)
         if len(data) > limit or self.total > MAX_TOTAL_BYTES:
             raise TooLargeError(f"{name}: more than {min(limit, MAX_TOTAL_BYTES)} bytes")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from provenance.core.run_proofs import RunProof
 from provenance.verify.by_hand import hand_path
+from provenance.verify.disclosure import outline, withheld
 from provenance.verify.evidence import RunEvidence, seal_label
 
 _TEXT = """\
@@ -18,7 +19,7 @@ What is here
   receipts/   for each seal and network: run root -> ledger -> what the network carries
   heads/      signed heads of the ledger (C2SP tlog-checkpoint); ledger.vkey is the key
   run.json    the seals, the ledger proofs, and everything that was refused or doubled
-  manifest.json, SHA256SUMS    the SHA-256 of every file
+{portable}  manifest.json, SHA256SUMS    the SHA-256 of every file
 
 Run roots
 {roots}
@@ -39,19 +40,90 @@ Check it without
 SHA256SUMS proves only that files match each other. What ties them to a time is step 5, with a
 node that you trust; what ties them to an owner is step 4, with a key that you got elsewhere.
 """
+_WITHHELD = """
+What is withheld
+  The content of {count} of {total} records is not here: {places}
+
+  run.json says so for each ("withheld": true), with its place, kind, epoch, rank, producer,
+  number, time and SHA-256. The SHA-256 stands in the run tree where the record would, so the
+  run roots, proofs/, the ledger, the heads and the receipts all verify as they would with it.
+  A withheld record cannot be found by trying likely contents: each holds a salt of 32 bytes
+  of its own that follows from a key of the run's. Whoever is shown one later compares its
+  sha256sum with run.json. Control records (records/control/) are never withheld: they say
+  what is complete.
+"""
+_KINDS = (
+    (
+        "records/",
+        ".ots",
+        "  records/*.ots    OpenTimestamps proof of the record beside it, up to a Bitcoin block",
+    ),
+    (
+        "heads/",
+        ".ots",
+        "  heads/*.root     the bytes whose SHA-256 is the ledger root; .ots is their proof",
+    ),
+    ("tlog/", "", "  tlog/       the run root in the ledger (C2SP tlog-proof)"),
+    ("statement/", "", "  statement/  in-toto statement of the run (SLSA provenance)"),
+)
 
 
-def readme(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> str:
-    """The text, with the path of one record worked out as commands."""
+def readme(evidence: RunEvidence, proofs: Mapping[str, RunProof], files: Collection[str]) -> str:
+    """The text, with the path of one record worked out as commands.
+
+    Args:
+        files: The names of the other files.
+    """
     title = f"Evidence of training run {evidence.run}"
     roots = [f"  {seal_label(entry):<16} {entry.root.hex()}" for entry in evidence.entries]
-    shown = next((path for path in proofs if "/metrics/" in path), next(iter(proofs), None))
+    here = [path for path in proofs if f"records/{path}.json" in files]
+    shown = next((path for path in here if "/metrics/" in path), next(iter(here), None))
+    example = "run the commands below in this folder"
+    if shown is None:
+        example = "nothing is sealed yet" if not proofs else "every record is withheld"
+    portable = [
+        line
+        for start, end, line in _KINDS
+        if any(name.startswith(start) and name.endswith(end) for name in files)
+    ]
     text = _TEXT.format(
         run=evidence.run,
         rule="=" * len(title),
         roots="\n".join(roots) or "  none yet",
-        example="run the commands below in this folder" if shown else "nothing is sealed yet",
+        example=example,
+        portable="".join(f"{line}\n" for line in portable),
     )
+    kept = withheld(evidence)
+    if kept:
+        text += _WITHHELD.format(count=len(kept), total=len(evidence.records), places=outline(kept))
+    text += _stock(files, shown)
     if shown is not None:
         text += f"\nOne record by hand\n\n{hand_path(proofs[shown], f'records/{shown}.json')}"
     return text
+
+
+def _stock(files: Collection[str], shown: str | None) -> str:
+    """Commands of tools that others wrote, for the files that are here."""
+    lines = []
+    stamps = [f"records/{shown}.json.ots", *sorted(n for n in files if n.endswith(".ots"))]
+    stamp = next((name for name in stamps if name in files), None)
+    if stamp is not None:
+        lines += [
+            "  OpenTimestamps (pip install opentimestamps-client), with a Bitcoin node of yours:",
+            f"    ots info {stamp}",
+        ]
+        if stamp.removesuffix(".ots") in files:
+            lines.append(f"    ots verify {stamp}")
+    log = next((name for name in sorted(files) if name.startswith("tlog/")), None)
+    if log is not None:
+        lines += [
+            "  Transparency log: any verifier of C2SP tlog-proof, with ledger.vkey:",
+            f"    {log}",
+        ]
+    statement = next((name for name in sorted(files) if name.startswith("statement/")), None)
+    if statement is not None:
+        lines += [
+            "  in-toto: any reader of Statement v1 with predicate slsa.dev/provenance/v1:",
+            f"    jq .subject {statement}",
+        ]
+    return "\n".join(["\nWith tools that others wrote", *lines, ""]) if lines else ""

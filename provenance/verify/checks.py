@@ -100,7 +100,10 @@ CHECKS: Final[tuple[Check, ...]] = (
         RECEIPTS,
         "receipts hold",
         "Each receipt leads from the run root through a signed head to the 36 bytes that the "
-        "network was given; Bitcoin's carry the block's proof of work, IPFS's the block.",
+        "network was given, with the evidence that this network always gives; Bitcoin's carry "
+        "the block's proof of work, Ethereum's the transaction, and the block's header and the "
+        "path in its tries where the node could tell it, IPFS's the block, the local file's the "
+        "line that the ledger's key signed.",
         "That the transaction is still on the chain: that is the next check.",
     ),
     Check(
@@ -154,7 +157,13 @@ RECORD_SIGNATURES: Final = (
 )
 HEADER_SOURCE: Final = (
     "Bitcoin's block headers against a chain: none were given to compare with (--headers FILE). "
-    "Each proof leads to a header that the evidence itself brings, with its proof of work."
+    "Each proof leads to a header that the evidence itself brings, with its proof of work. A "
+    "header does not tell its height or depth: those in receipts are what a node said."
+)
+ETHEREUM_HEADERS: Final = (
+    "Ethereum's block headers against a chain: only a node can tell. A receipt with a trie proof "
+    "leads to a header that the evidence itself brings; one without only states its block. The "
+    "depth in receipts is what a node said."
 )
 CONTROL_RECORDS: Final = (
     "Control records (run.seal, run.end, gap) are under no root; only their stored digests were "

@@ -25,7 +25,7 @@ def check_completeness(
     """Report holes, ranks that did not end, gaps, equivocations, refused and late records."""
     records = [item.record for item in digested]
     _notice_oddities(evidence, records, notes)
-    missing = _missing(records)
+    missing = _missing(records, _ranks(evidence, records))
     if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
         notes.unchecked(COMPLETE, "the run has no after seal yet")
     else:
@@ -58,13 +58,20 @@ def holes(records: Collection[Record]) -> list[tuple[bytes, int, int]]:
     return found
 
 
-def _missing(records: Sequence[Record]) -> list[str]:
+def _ranks(evidence: RunEvidence, records: Sequence[Record]) -> int:
+    """How many the configuration announces; where it is withheld, those that are here."""
+    if any(item.withheld and item.kind is Kind.CONFIG for item in evidence.records):
+        size: object = 1 + max(record.rank for record in records)
+    else:
+        size = next((r.body.get("world_size") for r in records if r.kind is Kind.CONFIG), 1)
+    return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
+
+
+def _missing(records: Sequence[Record], ranks: int) -> list[str]:
     lines = []
     for producer, first, last in holes(records):
         events = f"event {first} is" if first == last else f"events {first} to {last} are"
         lines.append(f"producer {producer.hex()[:8]}: {events} missing")
-    size = next((r.body.get("world_size") for r in records if r.kind is Kind.CONFIG), 1)
-    ranks = size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
     ended = {record.rank for record in records if record.kind is Kind.RUN_END}
     absent = [rank for rank in range(ranks) if rank not in ended]
     lines += [f"rank {rank}: no run.end" for rank in absent[:20]]

@@ -16,15 +16,19 @@ from provenance.verify.notes import Notes
 def check_content(
     records: Mapping[str, Record], content: Mapping[str, object] | None, notes: Notes
 ) -> None:
-    """Digest what is at hand and compare it with the records of its slot."""
+    """Digest what is at hand and compare it with the records of its slot.
+
+    A slot whose records are withheld stays unchecked, unless one that is here matches.
+    """
     if not content:
         notes.skip(CONTENT, "no data or weights at hand")
         return
+    kept_back = {item.path.rpartition("/")[0] for item in notes.evidence.records if item.withheld}
     for slot, value in content.items():
         stated = {
             path: record for path, record in records.items() if path.rpartition("/")[0] == slot
         }
-        if not stated:
+        if not stated and slot not in kept_back:
             notes.fail(CONTENT, slot, "the run has no such record")
             continue
         try:
@@ -35,7 +39,11 @@ def check_content(
         except ProvenanceError as error:
             notes.unchecked(CONTENT, f"{slot}: {error}")
             continue
-        if not any(root == stated[path].body.get("root") for path, root in found.items()):
+        if any(root == stated[path].body.get("root") for path, root in found.items()):
+            continue
+        if slot in kept_back:
+            notes.unchecked(CONTENT, f"{slot}: the record is withheld")
+        else:
             path = next(iter(stated))
             notes.fail(
                 CONTENT,

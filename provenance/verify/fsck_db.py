@@ -6,6 +6,7 @@ values are of the wrong type is a finding, not a crash: SQLite keeps what it is 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ class Tables:
         """By index."""
         return self._rows(
             "ledger_entries",
-            "entry, run, phase, epoch, root, anchor",
+            "entry, run, phase, epoch, root, anchor, coverage",
             "entry",
             lambda r: Entry(
                 _int(r[0]),
@@ -172,6 +173,7 @@ class Tables:
                 None if r[3] == NO_EPOCH else _int(r[3]),
                 _bytes(r[4]),
                 bool(r[5]),
+                _coverage(r[6]),
             ),
         )
 
@@ -311,6 +313,15 @@ def _phase(value: Any) -> Phase:
     if value not in set(Phase):
         raise _WrongType(f"found phase {value!r}")
     return Phase(value)
+
+
+def _coverage(value: Any) -> tuple[tuple[bytes, int], ...]:
+    found = []
+    for name, events in _object(value).items():
+        if not re.fullmatch("[0-9a-f]{32}", name) or not 0 <= _int(events):
+            raise _WrongType(f"found coverage {name[:40]}: {events}")
+        found.append((bytes.fromhex(name), _int(events)))
+    return tuple(sorted(found))
 
 
 def _object(value: Any) -> Mapping[str, Any]:

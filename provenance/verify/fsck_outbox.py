@@ -220,7 +220,8 @@ def _receipt_problem(
     if different is not None:
         return different
     told = receipt.anchor
-    _evidence(receipt)
+    if is_known(told.network):
+        check_evidence(told, receipt.evidence, key)
     for name, found, expected in (
         ("run", receipt.run, entry.run),
         ("phase", receipt.phase, entry.phase),
@@ -239,27 +240,3 @@ def _receipt_problem(
     if counted is not None and told.transaction_id != counted.transaction_id:
         return f"states transaction {told.transaction_id}, the anchor {counted.transaction_id}"
     return None
-
-
-def _evidence(receipt: Receipt) -> None:
-    """Bitcoin's block and Merkle proof, which need no node.
-
-    Raises:
-        FormatError, ProofError
-    """
-    evidence, anchor = receipt.evidence, receipt.anchor
-    if evidence.get("type") != "bitcoin":
-        return
-    try:
-        parts = [
-            bytes.fromhex(str(evidence.get(name)))
-            for name in ("transaction", "merkle_block", "header")
-        ]
-    except ValueError:
-        raise FormatError("its evidence is not hex") from None
-    transaction, proof, header = parts
-    if display(parse_transaction(transaction).txid) != anchor.transaction_id:
-        raise ProofError("its evidence is of another transaction")
-    block = verify_anchor(transaction, proof, header, anchor.payload, str(evidence.get("chain")))
-    if display(block.hash) != anchor.block_hash:
-        raise ProofError("its evidence is of another block")

@@ -63,6 +63,7 @@ class Entry:
     epoch: int | None
     root: bytes
     anchor: bool
+    coverage: tuple[tuple[bytes, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

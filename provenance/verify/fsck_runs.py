@@ -15,6 +15,8 @@ from provenance.core.run_leaves import (
     DigestedRecord,
     SealMark,
     before_mark,
+    checkpoints_upto,
+    covered,
     run_tree,
     seal_marks,
 )
@@ -219,11 +221,9 @@ def _roots(facts: RunFacts, decoded: Sequence[DigestedRecord]) -> Iterator[Findi
     """Each of the run's entries is the root of the run's records."""
     for entry in facts.entries:
         name = f"entry {entry.index}"
-        sealed_before = [
-            e.epoch for e in facts.entries if e.epoch is not None and e.index < entry.index
-        ]
+        checkpoints = checkpoints_upto(facts.entries, entry.index)
         try:
-            root = run_tree(decoded, entry.phase, entry.epoch, sealed_before).root
+            root = run_tree(decoded, entry.phase, checkpoints).root
         except InputError as error:
             yield Finding(FindingKind.ENTRY_ROOT, name, f"the tree cannot be built: {error}")
             continue
@@ -233,6 +233,13 @@ def _roots(facts: RunFacts, decoded: Sequence[DigestedRecord]) -> Iterator[Findi
                 name,
                 f"{_label(entry.phase, entry.epoch)} of run {facts.run}: the records give "
                 f"{root.hex()}, the ledger has {entry.root.hex()}",
+            )
+        elif dict(entry.coverage) != (
+            covered(decoded, checkpoints) if entry.phase is Phase.CHECKPOINT else {}
+        ):
+            problem = "states to cover other numbers of events than its records give"
+            yield Finding(
+                FindingKind.ENTRY_SEAL, name, f"{_label(entry.phase, entry.epoch)}: {problem}"
             )
 
 
@@ -252,8 +259,10 @@ def _seals(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Fin
                 FindingKind.ENTRY_SEAL, f"entry {entry.index}", f"{_label(*seal)}: {problem}"
             )
     ready = _Readiness(records, marks)
+    sealed = max((entry.epoch for entry in facts.entries if entry.epoch is not None), default=-1)
     for seal in asked:
-        if seal not in made and ready.has_all(*seal):
+        behind = seal[1] is not None and seal[1] < sealed
+        if seal not in made and not behind and ready.has_all(*seal):
             yield Finding(
                 FindingKind.RUN_NOT_SEALED,
                 str(facts.run),

@@ -1,8 +1,14 @@
-"""Bitcoin block headers that an auditor brings, to check proofs against without a node.
+"""Where Bitcoin's block headers come from, to check proofs against without an own node.
 
-A text file: one raw 80-byte header per line, in hex, as ``bitcoin-cli getblockheader HASH
-false`` prints it; blank lines and lines that begin with ``#`` are skipped. The order does
-not matter, and neither do holes: a header's depth is counted through those that build on it.
+A :class:`HeaderSource` answers one question: how deep a block lies. A node of one's own is
+asked through the configured ``bitcoin`` network (check 8). Beside it there are
+:class:`GivenHeaders`, a file that an auditor brings, and k of n HTTP explorers
+(:mod:`provenance.verify.explorers`); :class:`AllSources` takes several.
+
+The file is text: one raw 80-byte header per line, in hex, as ``bitcoin-cli getblockheader
+HASH false`` prints it; blank lines and lines that begin with ``#`` are skipped. The order
+does not matter, and neither do holes: a header's depth is counted through those that build
+on it.
 
 Where the headers come from is what gives them weight: a node of the auditor's own, several
 explorers that agree. The one a proof leads to must also carry its proof of work.
@@ -13,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from provenance.core.bitcoin_proof import (
     CHAINS,
@@ -26,6 +33,76 @@ from provenance.errors import FormatError, InputError, ProofError
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Three times the main chain of 2026."""
+
+
+class HeaderSource(Protocol):
+    """Knows the headers of the best chain, as far as one trusts it."""
+
+    def depth(self, block: bytes, chain: str) -> int:
+        """How deep a block lies in the best chain, counting itself.
+
+        Args:
+            block: Hash, internal order. chain: A key of ``CHAINS``.
+
+        Raises:
+            ProofError: It is not in the best chain, or its work is too little for the chain.
+            FormatError: An unknown chain.
+            UnavailableError: The source could not be asked.
+        """
+
+    def height(self, block: bytes, chain: str) -> int | None:
+        """The height of a block that :meth:`depth` found; None where the source cannot tell.
+
+        Raises:
+            ProofError, FormatError, UnavailableError: As :meth:`depth`.
+        """
+
+
+def header_source(values: Iterable[str], quorum: int | None = None) -> HeaderSource | None:
+    """The source that ``--headers`` names; None where there is nothing.
+
+    Args:
+        values: Paths of files of headers, and ``http(s)://`` URLs of explorers.
+        quorum: How many of the explorers must agree; all where None.
+
+    Raises:
+        InputError: A file that holds no headers, a URL that is not taken, a quorum that
+            cannot be reached.
+    """
+    named = list(values)
+    urls = [value for value in named if "://" in value]
+    files = [Path(value) for value in named if "://" not in value]
+    sources: list[HeaderSource] = []
+    if files:
+        sources.append(GivenHeaders.read(*files))
+    if urls:
+        # Not before: checking offline loads no code for the network.
+        from provenance.verify.explorers import Explorers
+
+        sources.append(Explorers(urls, quorum))
+    elif quorum is not None:
+        raise InputError("--quorum: found no explorer in --headers, expected one at least")
+    if len(sources) > 1:
+        return AllSources(tuple(sources))
+    return sources[0] if sources else None
+
+
+@dataclass(frozen=True, slots=True)
+class AllSources:
+    """Several sources, each of which must have the block; the smallest depth counts."""
+
+    sources: tuple[HeaderSource, ...]
+
+    def depth(self, block: bytes, chain: str) -> int:
+        """As :meth:`HeaderSource.depth`."""
+        return min(source.depth(block, chain) for source in self.sources)
+
+    def height(self, block: bytes, chain: str) -> int | None:
+        """As :meth:`HeaderSource.height`; ``ProofError`` where they differ."""
+        told = {source.height(block, chain) for source in self.sources} - {None}
+        if len(told) > 1:
+            raise ProofError(f"block {display(block)}: the sources differ about its height")
+        return told.pop() if told else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +138,16 @@ class GivenHeaders:
         return cls(depths, headers)
 
     @classmethod
-    def read(cls, path: Path) -> GivenHeaders:
-        """From a file of hex lines.
+    def read(cls, *paths: Path) -> GivenHeaders:
+        """From files of hex lines, all together.
 
         Raises:
-            InputError: It cannot be read, holds nothing, or a line is no header.
+            InputError: One cannot be read, holds nothing, or a line is no header.
         """
+        return cls.of(raw for path in paths for raw in cls._lines(path))
+
+    @staticmethod
+    def _lines(path: Path) -> list[bytes]:
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise InputError(f"{path}: more than {MAX_FILE_BYTES} bytes of headers")
@@ -90,7 +171,7 @@ class GivenHeaders:
             raw.append(header)
         if not raw:
             raise InputError(f"{path}: holds no block header")
-        return cls.of(raw)
+        return raw
 
     def depth(self, block: bytes, chain: str) -> int:
         """How deep a block lies in the headers given, counting itself.
@@ -109,3 +190,21 @@ class GivenHeaders:
             raise ProofError(f"block {display(block)} is not among the headers given")
         check_work(header, CHAINS[chain].limit)
         return self.depths[block]
+
+    def height(self, block: bytes, chain: str) -> int | None:
+        """How many of the headers given lie below a block, where they reach down to the chain's
+        first; None where they do not.
+
+        Raises:
+            FormatError: An unknown chain.
+        """
+        if chain not in CHAINS:
+            raise FormatError(f"Bitcoin chain {chain!r}, expected one of {', '.join(CHAINS)}")
+        genesis = bytes.fromhex(CHAINS[chain].genesis)[::-1]
+        height, at = 0, block
+        while at != genesis:
+            header = self.headers.get(at)
+            if header is None:
+                return None
+            height, at = height + 1, header.previous
+        return height

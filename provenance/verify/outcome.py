@@ -225,6 +225,7 @@ class VerificationReport:
                     "digest": record.digest.hex(),
                     "bytes": None if record.data is None else len(record.data),
                     "file": record.file,
+                    "withheld": record.withheld,
                 }
                 for record in evidence.records
             ],

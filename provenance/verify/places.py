@@ -8,7 +8,13 @@ from contextlib import suppress
 
 from provenance.core.merkle_tree import MLProvenanceMerkleTree, RecordLeaf
 from provenance.core.records import Phase, Record
-from provenance.core.run_leaves import DigestedRecord, run_leaves, run_tree
+from provenance.core.run_leaves import (
+    DigestedRecord,
+    checkpoints_upto,
+    covered,
+    run_leaves,
+    run_tree,
+)
 from provenance.core.run_proofs import SINGLE_KINDS
 from provenance.errors import InputError
 from provenance.ports import LedgerEntry
@@ -16,20 +22,35 @@ from provenance.ports import LedgerEntry
 SHORT_PRODUCER = 8
 
 
-def checkpoints_before(entries: Sequence[LedgerEntry], entry: LedgerEntry) -> list[int]:
-    """Epochs of the run's checkpoints that were sealed before ``entry``."""
-    return [e.epoch for e in entries if e.epoch is not None and e.index < entry.index]
-
-
 def tree_at(
     records: Collection[DigestedRecord], entries: Sequence[LedgerEntry], entry: LedgerEntry
 ) -> MLProvenanceMerkleTree:
-    """The run tree at a seal, from records and the seals before it.
+    """The run tree at a seal, from records and the checkpoints up to it.
 
     Raises:
         InputError: A record has no place in a tree (an epoch record without an epoch).
     """
-    return run_tree(records, entry.phase, entry.epoch, checkpoints_before(entries, entry))
+    return run_tree(records, entry.phase, checkpoints_upto(entries, entry.index))
+
+
+def coverage_problem(
+    records: Collection[DigestedRecord], entries: Sequence[LedgerEntry], entry: LedgerEntry
+) -> str | None:
+    """Why what a seal states to cover is not said as it has to be; None where it is.
+
+    A number that leaves out or lets in a record gives another root: that is not found here.
+    """
+    stated = dict(entry.coverage)
+    found: dict[bytes, int] = {}
+    if entry.phase is Phase.CHECKPOINT:
+        found = covered(records, checkpoints_upto(entries, entry.index))
+    for producer in sorted(stated):
+        if stated[producer] != found.get(producer):
+            return (
+                f"states to cover {stated[producer]} events of producer {producer.hex()}, "
+                f"the last epoch record there gives {found.get(producer, 0)}"
+            )
+    return None
 
 
 def place_records(records: Sequence[DigestedRecord], entries: Sequence[LedgerEntry]) -> list[str]:
@@ -39,13 +60,10 @@ def place_records(records: Sequence[DigestedRecord], entries: Sequence[LedgerEnt
     late: list[DigestedRecord] = []
     if entries:
         last = entries[-1]
-        sealed = [entry.epoch for entry in entries if entry.epoch is not None]
         # A record that fits no tree: whoever builds the tree says so.
         with suppress(InputError):
-            leaves, _ = run_leaves(
-                records, last.phase, last.epoch, checkpoints_before(entries, last)
-            )
-            _, late = run_leaves(records, Phase.AFTER, None, sealed)
+            leaves, _ = run_leaves(records, last.phase, checkpoints_upto(entries, last.index))
+            _, late = run_leaves(records, Phase.AFTER, checkpoints_upto(entries))
     paths = {leaf.order: path for path, leaf in leaf_paths(leaves)}
     behind = {item.record.order for item in late}
     name = _Namer([item.record for item in records])

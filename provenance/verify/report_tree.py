@@ -64,7 +64,8 @@ def _record(path: str, label: str, value: str, record: RecordFile | None, bad: s
     flag = ' class="bad"' if path in bad else ""
     head = f'<span class="name">{escape(label)}</span> <code class="value">{escape(value)}</code>'
     if record is None or record.data is None:
-        return f'<li{flag}><span class="leafless">{head} (missing)</span></li>'
+        why = "withheld" if record is not None and record.withheld else "missing"
+        return f'<li{flag}><span class="leafless">{head} ({why})</span></li>'
     link = quote(f"evidence/{record.file}")
     about = f"{record.kind.value}, rank {record.rank}, {record.ts}, {len(record.data)} bytes"
     return (

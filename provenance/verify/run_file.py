@@ -6,14 +6,18 @@ the end, so that a reader can compare bytes; times are Unix seconds, hashes lowe
     {"version": 1, "run", "public_key", "state", "incomplete", "created_at", "sealed_at",
      "records":       [{"path", "kind", "epoch", "rank", "producer", "seq", "ts", "digest",
                         "withheld"}],
-     "entries":       [{"index", "phase", "epoch", "root", "anchor", "created_at"}],
+     "entries":       [{"index", "phase", "epoch", "root", "anchor", "created_at",
+                        "coverage": {producer: number of events}}],
      "inclusions":    [{"index", "size", "proof"}],
      "consistencies": [{"old_size", "new_size", "proof"}],
      "heads":         [size], "receipts": [name],
      "anchors":       [{"network", "size", "root", "state", "transaction_id", "reason",
                         "height", "depth", "block_time"}],
-     "equivocations": [{"producer", "seq", "digest", "seen_at"}],
+     "equivocations": [{"producer", "seq", "digest", "seen_at", "withheld"}],
      "parked":        [{"id", "reason", "size", "parked_at"}]}
+
+``withheld`` is true where the bundle keeps the bytes back on purpose: only the digest is here.
+``coverage`` is empty except at checkpoints (:mod:`provenance.core.run_leaves`).
 """
 
 from __future__ import annotations
@@ -147,6 +151,15 @@ class Fields:
         """A list of 32-byte hashes."""
         return tuple(self._hex(value, key, 32) for value in self.list(key))
 
+    def counts(self, key: str, size: int) -> tuple[tuple[bytes, int], ...]:
+        """An object of whole numbers from 0 by hex of ``size`` bytes, in order."""
+        value = self.raw.get(key)
+        if not isinstance(value, dict):
+            self.refuse(key, "an object")
+        inner = Fields(value, f"{self.where}: {key}")
+        found = [(self._hex(name, key, size), inner.integer(name)) for name in value]
+        return tuple(sorted(found))
+
     def objects(self, key: str) -> Sequence[Fields]:
         """A list of objects."""
         found = []
@@ -190,6 +203,7 @@ def encode(evidence: RunEvidence) -> bytes:
                     "root": entry.root.hex(),
                     "anchor": entry.anchor,
                     "created_at": entry.created_at,
+                    "coverage": {producer.hex(): n for producer, n in entry.coverage},
                 }
                 for entry in evidence.entries
             ],
@@ -227,6 +241,7 @@ def encode(evidence: RunEvidence) -> bytes:
                     "seq": other.seq,
                     "digest": other.digest.hex(),
                     "seen_at": other.seen_at,
+                    "withheld": not other.data,
                 }
                 for other in evidence.equivocations
             ],
@@ -245,7 +260,11 @@ def encode(evidence: RunEvidence) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """What ``run.json`` says. Records come without bytes, equivocations without theirs."""
+    """What ``run.json`` says. Records come without bytes, equivocations without theirs.
+
+    Attributes:
+        kept_back: For each equivocation whether it is withheld.
+    """
 
     run: UUID
     public_key: bytes
@@ -261,6 +280,7 @@ class RunFile:
     receipts: tuple[str, ...]
     anchors: tuple[AnchorFact, ...]
     equivocations: tuple[Equivocation, ...]
+    kept_back: tuple[bool, ...]
     parked: tuple[ParkedFact, ...]
 
 
@@ -280,18 +300,7 @@ def decode(data: bytes, name: str = "run.json") -> RunFile:
         created_at=top.number("created_at"),
         sealed_at=top.maybe("sealed_at", top.number),
         records=tuple(_record(item) for item in _unique(top, "records", "path")),
-        entries=tuple(
-            LedgerEntry(
-                item.integer("index"),
-                run,
-                item.one_of("phase", Phase),
-                item.maybe("epoch", item.integer),
-                item.hex("root", 32),
-                item.boolean("anchor"),
-                item.number("created_at"),
-            )
-            for item in _unique(top, "entries", "index")
-        ),
+        entries=tuple(_entry(item, run) for item in _unique(top, "entries", "index")),
         inclusions=tuple(
             Inclusion(item.integer("index"), item.integer("size"), item.hashes("proof"))
             for item in top.objects("inclusions")
@@ -316,6 +325,7 @@ def decode(data: bytes, name: str = "run.json") -> RunFile:
             )
             for item in top.objects("equivocations")
         ),
+        kept_back=tuple(item.boolean("withheld") for item in top.objects("equivocations")),
         parked=tuple(
             ParkedFact(
                 item.text("id"), item.text("reason"), item.integer("size"), item.number("parked_at")
@@ -345,6 +355,25 @@ def _record(item: Fields) -> RecordFile:
         digest=item.hex("digest", 32),
         data=None,
         withheld=item.boolean("withheld"),
+    )
+
+
+def _entry(item: Fields, run: UUID) -> LedgerEntry:
+    phase, epoch = item.one_of("phase", Phase), item.maybe("epoch", item.integer)
+    if (phase is Phase.CHECKPOINT) != (epoch is not None):
+        item.refuse("epoch", "a whole number at a checkpoint, else null")
+    coverage = item.counts("coverage", 16)
+    if coverage and phase is not Phase.CHECKPOINT:
+        item.refuse("coverage", "{}, only a checkpoint has one")
+    return LedgerEntry(
+        item.integer("index"),
+        run,
+        phase,
+        epoch,
+        item.hex("root", 32),
+        item.boolean("anchor"),
+        item.number("created_at"),
+        coverage,
     )
 
 

@@ -23,33 +23,27 @@ above it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from provenance.core.heads import Head, VerifierKey, open_head, parse_note
-from provenance.core.merkle import verify_consistency, verify_inclusion
+from provenance.core.cosignature import WitnessKey
+from provenance.core.heads import VerifierKey
 from provenance.core.merkle_tree import MLProvenanceMerkleTree
-from provenance.core.records import Kind, Record, record_digest
+from provenance.core.records import CONTROL_KINDS, Kind, Record, record_digest
 from provenance.core.run_leaves import DigestedRecord
-from provenance.errors import (
-    BadSignatureError,
-    FormatError,
-    InputError,
-    IntegrityError,
-    ProofError,
-)
+from provenance.errors import FormatError, InputError, ProofError
 from provenance.ports import LedgerEntry, Network
-from provenance.verify import attachments
-from provenance.verify.anchors import check_networks, check_receipts
+from provenance.verify import attachments, disclosure
+from provenance.verify.anchors import check_networks, check_receipts, decoded_receipts
 from provenance.verify.checks import (
     ANCHOR_LIMITS,
     CHECKS,
     COMPLETE,
     CONTENT,
     CONTROL_RECORDS,
+    ETHEREUM_HEADERS,
     HEADER_SOURCE,
-    HEADS,
-    LEDGER,
     LIMITS,
     NETWORK_LIMITS,
     PREFIX,
@@ -62,13 +56,18 @@ from provenance.verify.checks import (
 from provenance.verify.completeness import check_completeness
 from provenance.verify.content import check_content
 from provenance.verify.evidence import RecordFile, RunEvidence, seal_label
-from provenance.verify.headers import GivenHeaders
+from provenance.verify.headers import HeaderSource
+from provenance.verify.ledger_heads import check_heads, check_ledger, ledger_key
 from provenance.verify.metrics import metrics_of
+from provenance.verify.nodes import Nodes
 from provenance.verify.notes import Notes
 from provenance.verify.outcome import NetworkCheck, Outcome, Seal, VerificationReport
-from provenance.verify.places import place_records, tree_at
+from provenance.verify.places import coverage_problem, place_records, tree_at
 
-__all__ = ["CHECKS", "Check", "verify"]
+if TYPE_CHECKING:
+    from provenance.verify.cache import Held
+
+__all__ = ["CHECKS", "Check", "verify", "verify_again"]
 
 
 def verify(
@@ -78,7 +77,9 @@ def verify(
     verifier_key: VerifierKey | None = None,
     content: Mapping[str, object] | None = None,
     unavailable: Mapping[str, str] | None = None,
-    headers: GivenHeaders | None = None,
+    headers: HeaderSource | None = None,
+    nodes: Nodes | None = None,
+    witnesses: Sequence[WitnessKey] = (),
     now: float,
 ) -> VerificationReport:
     """Check all there is about a run.
@@ -92,33 +93,36 @@ def verify(
             ``track_model`` take them.
         unavailable: Networks that could not even be set up, with the reason.
         headers: Bitcoin block headers that the caller trusts to be the chain's.
+        nodes: What was asked for other runs, instead of ``networks`` and ``unavailable``.
+        witnesses: Keys whose cosignatures of heads are verified; others are only shown.
         now: Unix time of the report.
 
     Returns:
         The report; nothing about the evidence raises.
     """
     notes = Notes(evidence)
+    if nodes is None and networks is not None:
+        nodes = Nodes(networks, unavailable)
     decoded = _check_records(evidence, notes)  # (1)
     digested = [record.digested(evidence.run) for record in evidence.records]
     trees = _check_trees(evidence, digested, notes)  # (2)
     _check_prefixes(trees, notes)  # (3)
     check_completeness(evidence, digested, notes)  # (4)
-    key = _ledger_key(evidence, verifier_key, notes)
-    heads = _check_heads(evidence, key, notes)  # (5)
-    _check_ledger(evidence, heads, notes)  # (6)
+    key = ledger_key(evidence, verifier_key, notes)
+    heads = check_heads(evidence, key, witnesses, notes)  # (5)
+    check_ledger(evidence, heads, notes)  # (6)
     receipts = check_receipts(evidence, key, heads, notes)  # (7)
-    places = check_networks(  # (8) (9)
-        evidence, receipts, networks, unavailable or {}, headers, notes
-    )
+    places = check_networks(evidence, receipts, nodes, headers, notes)  # (8) (9)
     check_content(decoded, content, notes)  # (10)
     attachments.check(evidence, notes)  # (11)
-    not_checked = _limits(evidence, networks, verifier_key, content, places, notes)  # (12)
+    online = nodes is not None
+    not_checked = _limits(evidence, online, verifier_key, content, places, notes)  # (12)
     newest = max(trees, key=lambda entry: entry.index, default=None)
     return VerificationReport(
         run=evidence.run,
         outcome=_outcome(notes),
         checked_at=now,
-        online=networks is not None,
+        online=online,
         checks=notes.results(),
         findings=tuple(notes.findings),
         notices=tuple(notes.notices),
@@ -135,6 +139,52 @@ def verify(
         networks=places,
         tree=trees[newest].as_dict() if newest else None,
         metrics=metrics_of(decoded),
+        not_checked=tuple(not_checked),
+        evidence=evidence,
+    )
+
+
+def verify_again(
+    evidence: RunEvidence,
+    held: Held,
+    nodes: Nodes | None,
+    *,
+    verifier_key: VerifierKey | None = None,
+    headers: HeaderSource | None = None,
+    now: float,
+) -> VerificationReport:
+    """:func:`verify` of evidence whose pure checks all held before: the networks are asked.
+
+    Args:
+        evidence: Without records and ledger proofs, which are not looked at again; every
+            other byte of it, and of them, is what it was when the checks held.
+        held: What the checks wrote down then.
+        nodes, headers: As for :func:`verify`.
+
+    Returns:
+        The same report, but without tree, metrics and records.
+    """
+    notes = Notes(evidence)
+    held.restore(notes)
+    receipts = decoded_receipts(evidence)
+    places = check_networks(evidence, receipts, nodes, headers, notes)  # (8) (9)
+    online = nodes is not None
+    not_checked = _limits(evidence, online, verifier_key, None, places, notes)  # (12)
+    return VerificationReport(
+        run=evidence.run,
+        outcome=_outcome(notes),
+        checked_at=now,
+        online=online,
+        checks=notes.results(),
+        findings=tuple(notes.findings),
+        notices=tuple(notes.notices),
+        seals=tuple(
+            Seal(seal_label(entry), entry.index, entry.root, entry.created_at, True)
+            for entry in evidence.entries
+        ),
+        networks=places,
+        tree=None,
+        metrics=(),
         not_checked=tuple(not_checked),
         evidence=evidence,
     )
@@ -170,7 +220,8 @@ def _check_records(evidence: RunEvidence, notes: Notes) -> dict[str, Record]:
 
 def _record_problem(evidence: RunEvidence, item: RecordFile, good: dict[str, Record]) -> str | None:
     if item.withheld:
-        return None
+        control = item.kind in CONTROL_KINDS
+        return "is withheld, and a control record never is" if control else None
     if item.data is None:
         return "the record is missing"
     found = record_digest(item.data)
@@ -242,6 +293,9 @@ def _check_trees(
         if item.path != path:
             notes.fail(TREES, item.path, f"belongs at {path} by its content", item.file, item.path)
     for entry, tree in trees.items():
+        problem = coverage_problem(digested, evidence.entries, entry)
+        if problem is not None:
+            notes.fail(TREES, seal_label(entry), problem, "run.json")
         if tree.root != entry.root:
             notes.fail(
                 TREES,
@@ -264,108 +318,29 @@ def _check_prefixes(trees: Mapping[LedgerEntry, MLProvenanceMerkleTree], notes: 
     notes.count(PREFIX, f"{max(0, len(ordered) - 1)} steps")
 
 
-# --- (5) (6) -----------------------------------------------------------------------------
-
-
-def _ledger_key(
-    evidence: RunEvidence, given: VerifierKey | None, notes: Notes
-) -> VerifierKey | None:
-    own: VerifierKey | None = None
-    if evidence.vkey is not None:
-        try:
-            own = VerifierKey.from_vkey(evidence.vkey)
-        except (FormatError, InputError) as error:
-            notes.fail(HEADS, "ledger.vkey", str(error), "ledger.vkey")
-    if given is not None and own is not None and given != own:
-        notes.fail(
-            HEADS,
-            "ledger.vkey",
-            f"the evidence comes with key {own.label}, expected {given.label}",
-            "ledger.vkey",
-        )
-    return given or own
-
-
-def _check_heads(evidence: RunEvidence, key: VerifierKey | None, notes: Notes) -> dict[int, Head]:
-    """The heads that hold, by size."""
-    heads: dict[int, Head] = {}
-    for item in evidence.heads:
-        file = f"heads/{item.size}.note"
-        try:
-            head = open_head(item.note, key) if key else parse_note(item.note).head
-        except (FormatError, InputError, BadSignatureError) as error:
-            notes.fail(HEADS, f"head {item.size}", str(error), file)
-            continue
-        if head.size != item.size:
-            notes.fail(HEADS, f"head {item.size}", f"states size {head.size}", file)
-        elif key is not None and head.origin != key.name:
-            notes.fail(
-                HEADS, f"head {item.size}", f"is of ledger {head.origin!r}, not {key.name!r}", file
-            )
-        else:
-            heads[item.size] = head
-    if not evidence.heads:
-        notes.skip(HEADS, "no head")
-    elif key is None:
-        notes.unchecked(HEADS, "the ledger's key is not known here")
-    notes.count(HEADS, f"{len(heads)} heads")
-    return heads
-
-
-def _check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], notes: Notes) -> None:
-    entries = {entry.index: entry for entry in evidence.entries}
-    proven: set[int] = set()
-    for item in evidence.inclusions:
-        entry, head = entries.get(item.index), heads.get(item.size)
-        if entry is None or head is None:
-            continue
-        try:
-            verify_inclusion(entry.root, item.index, item.size, item.proof, head.root)
-            proven.add(item.index)
-        except IntegrityError as error:
-            notes.fail(LEDGER, seal_label(entry), str(error))
-    for index, entry in entries.items():
-        if index not in proven and not notes.failed(LEDGER, seal_label(entry)):
-            notes.fail(LEDGER, seal_label(entry), "no head and proof that the ledger has it")
-    extended: set[int] = set()
-    for step in evidence.consistencies:
-        old, new = heads.get(step.old_size), heads.get(step.new_size)
-        if old is None or new is None:
-            continue
-        try:
-            verify_consistency(old.size, old.root, new.size, new.root, step.proof)
-            extended.add(step.old_size)
-        except IntegrityError as error:
-            notes.fail(LEDGER, f"head {step.old_size}", str(error))
-    for size in sorted(heads)[:-1]:
-        if size not in extended and not notes.failed(LEDGER, f"head {size}"):
-            notes.fail(LEDGER, f"head {size}", "no proof that the next head extends it")
-    if not entries:
-        notes.skip(LEDGER, "the run has no seal yet")
-    notes.count(LEDGER, f"{len(proven)} entries, {len(extended)} growths")
-
-
 # --- (12) --------------------------------------------------------------------------------
 
 
 def _limits(
     evidence: RunEvidence,
-    networks: Mapping[str, Network] | None,
+    online: bool,
     given: VerifierKey | None,
     content: Mapping[str, object] | None,
     places: Mapping[str, Mapping[str, NetworkCheck]],
     notes: Notes,
 ) -> list[str]:
-    lines = [RECORD_SIGNATURES, CONTROL_RECORDS]
+    lines = [RECORD_SIGNATURES, CONTROL_RECORDS, *disclosure.limits(evidence)]
     if evidence.vkey is not None and given is None:
         lines.append(
             "Whose key signs the heads: it was taken from the evidence itself. Compare with the "
             f"key that the ledger's owner publishes: {evidence.vkey}"
         )
-    if networks is None and places:
+    if not online and places:
         lines.append("The networks themselves: no node was asked, only receipts were checked.")
         if any(check.status == "receipt" for check in places.get("bitcoin", {}).values()):
             lines.append(HEADER_SOURCE)
+        if any(check.status == "receipt" for check in places.get("ethereum", {}).values()):
+            lines.append(ETHEREUM_HEADERS)
     if content is None:
         lines.append("Data and weights against their recorded digests: they were not at hand.")
     lines += [

@@ -14,6 +14,7 @@ from provenance.errors import (
     InputError,
     IntegrityError,
     UnknownRunError,
+    UsageError,
 )
 from provenance.ports import (
     Equivocation,
@@ -262,6 +263,23 @@ def test_the_first_head_of_a_size_stands(tx: LedgerTx) -> None:
     with pytest.raises(EquivocationError, match="size 1"):
         tx.add_head(replace(first, root=digest("other")))
     assert [head.size for head in tx.heads()] == [1, 2]
+
+
+def test_a_note_only_grows(store: LedgerStore) -> None:
+    with store.transaction() as tx:
+        with_heads(tx, 2)
+        before = tx.head(1)
+        assert before is not None
+        longer = tx.extend_head_note(1, "— witness.example/w1 AAAA\n")
+        assert longer == replace(before, note="note 1— witness.example/w1 AAAA\n")
+        assert tx.extend_head_note(1, "— é\n").note == longer.note + "— é\n"
+        with pytest.raises(InputError, match="no head at size 3"):
+            tx.extend_head_note(3, "— witness.example/w1 AAAA\n")
+    with store.snapshot() as tx:
+        assert tx.head(1) == replace(longer, note=longer.note + "— é\n")
+        assert [head.note for head in tx.heads()] == [longer.note + "— é\n", "note 2"]
+        with pytest.raises(UsageError):
+            tx.extend_head_note(1, "x")
 
 
 def test_the_head_without_a_size_is_the_largest(tx: LedgerTx) -> None:

@@ -496,7 +496,8 @@ def test_gas(chain: Anvil, opened: Open, contract: str) -> None:
         "calldata": gas_used(chain, opened().store_hash(root)),
         "deploy": gas_used(chain, deploy(EthereumSettings(url=chain.url, private_key=KEYS[0]))[1]),
     }
-    ceilings = [47_500, 24_600, 70_900, 254_000, 22_500, 390_000]
+    ceilings = [47_600, 24_600, 70_900, 254_000, 22_500, 571_000]
+    print(figures)
     assert all(gas <= ceiling for gas, ceiling in zip(figures.values(), ceilings, strict=True)), (
         figures
     )

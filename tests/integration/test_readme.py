@@ -110,7 +110,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.nodes
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_every_block_runs_as_written_and_in_order(reader: Reader) -> None:
     said: dict[str, str] = {}
     recorded = 0

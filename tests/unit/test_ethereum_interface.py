@@ -131,7 +131,11 @@ def test_without_a_key_nothing_is_signed() -> None:
 
 def test_without_a_contract_there_is_nothing_to_ask() -> None:
     network = interface()
-    for call in (lambda: network.verify_hash(ROOT), lambda: network.get_hash_info(ROOT)):
+    for call in (
+        lambda: network.verify_hash(ROOT),
+        lambda: network.get_hash_info(ROOT),
+        lambda: network.verify_inclusion(ROOT, ROOT, 0, 1, ()),
+    ):
         with pytest.raises(ConfigError, match="contract_address"):
             call()
 
@@ -167,6 +171,7 @@ def test_every_method_says_that_no_node_is_there() -> None:
         lambda: network.store_hash(ROOT),
         lambda: network.verify_hash(ROOT),
         lambda: network.get_hash_info(ROOT),
+        lambda: network.verify_inclusion(ROOT, ROOT, 0, 1, ()),
         network.deploy_contract,
     ):
         with pytest.raises(NetworkUnavailable, match=r"127\.0\.0\.1:1 cannot be reached"):
@@ -188,15 +193,15 @@ def test_the_module_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("library", ["web3", "eth_account", "rlp"])
+@pytest.mark.parametrize("library", ["web3", "eth_account", "rlp", "trie"])
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     for name in list(sys.modules):
         if name.split(".")[0] == library or name.startswith("provenance.chains.ethereum_"):
             monkeypatch.delitem(sys.modules, name)
     import provenance.chains as package
 
-    for name in ("contract", "node", "values", "rpc", "libs", "fees", "errors"):
+    for name in ("contract", "node", "trie", "values", "rpc", "libs", "fees", "errors"):
         monkeypatch.delattr(package, f"ethereum_{name}", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtraError, match=r"ml-provenance\[ethereum\]"):
+    with pytest.raises(MissingExtraError, match=rf"^{library} is .*ml-provenance\[ethereum\]"):
         interface()

@@ -17,6 +17,7 @@ from provenance.chains.ethereum_contract import (
     ARTIFACT,
     HASH_STORED,
     HashInfo,
+    inclusion_call,
     info_call,
     read_flag,
     read_info,
@@ -312,10 +313,16 @@ def test_calls_against_the_published_abi() -> None:
     assert store_call(ROOT, "")[:4] == keccak(text="storeHash(bytes32,string)")[:4]
     assert verify_call(ROOT) == keccak(text="verifyHash(bytes32)")[:4] + ROOT
     assert info_call(ROOT) == keccak(text="getHashInfo(bytes32)")[:4] + ROOT
+    selector = keccak(text="verifyInclusion(bytes32,bytes32,uint256,uint256,bytes32[])")[:4]
+    types = ["bytes32", "bytes32", "uint256", "uint256", "bytes32[]"]
+    told = [ROOT, ROOT[::-1], 2, 5, [ROOT, bytes(32)]]
+    assert inclusion_call(ROOT, ROOT[::-1], 2, 5, (ROOT, bytes(32))) == selector + encode(
+        types, told
+    )
     assert keccak(text="HashStored(bytes32,address,uint64,string)") == HASH_STORED
     assert store_call(ROOT, "hi")[4:] == encode(["bytes32", "string"], [ROOT, "hi"])
     names = {each["name"] for each in ARTIFACT.abi}
-    assert names >= {"storeHash", "verifyHash", "getHashInfo", "HashStored"}
+    assert names >= {"storeHash", "verifyHash", "verifyInclusion", "getHashInfo", "HashStored"}
 
 
 @given(st.binary(min_size=32, max_size=32).filter(any), st.text(max_size=60))

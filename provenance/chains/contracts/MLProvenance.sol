@@ -38,6 +38,40 @@ contract MLProvenance {
         return entries[hash].submitter != address(0);
     }
 
+    /// @notice Whether a stored root is that of a log that holds an entry: RFC 9162, section
+    /// 2.1.3.2, over SHA-256 with the prefixes of RFC 6962 (00 for a leaf, 01 for a node).
+    /// @dev False for whatever does not fit; a proof that is too long ends after 256 steps.
+    /// A root does not fix the size: where two sizes give an entry the same path, both hold.
+    /// @param root Root of the log, as it was stored.
+    /// @param leaf The entry: 32 bytes, not hashed yet.
+    /// @param index Of the entry in the log, from 0.
+    /// @param size Entries of the log.
+    /// @param proof Siblings, lowest first.
+    function verifyInclusion(bytes32 root, bytes32 leaf, uint256 index, uint256 size, bytes32[] calldata proof)
+        external
+        view
+        returns (bool)
+    {
+        if (index >= size || entries[root].submitter == address(0)) return false;
+        uint256 last = size - 1;
+        bytes32 node = sha256(abi.encodePacked(bytes1(0x00), leaf));
+        for (uint256 i = 0; i < proof.length; i++) {
+            if (last == 0) return false;
+            if (index & 1 == 1 || index == last) {
+                node = parent(proof[i], node);
+                while (index & 1 == 0 && index != 0) {
+                    index >>= 1;
+                    last >>= 1;
+                }
+            } else {
+                node = parent(node, proof[i]);
+            }
+            index >>= 1;
+            last >>= 1;
+        }
+        return last == 0 && node == root;
+    }
+
     /// @return exists Whether the hash was ever stored; all else is zero where it was not.
     /// @return submitter Who stored it first.
     /// @return timestamp Block time of the first store, seconds since 1970.
@@ -56,5 +90,9 @@ contract MLProvenance {
             entry.blockNumber,
             notes[hash]
         );
+    }
+
+    function parent(bytes32 left, bytes32 right) private pure returns (bytes32) {
+        return sha256(abi.encodePacked(bytes1(0x01), left, right));
     }
 }

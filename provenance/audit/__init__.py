@@ -1,0 +1,1 @@
+"""What auditors and operators do with evidence: commands call these, one module each."""

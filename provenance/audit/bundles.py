@@ -1,0 +1,231 @@
+"""Bundles as auditors and operators meet them: made, added to IPFS, found again, opened.
+
+Life of a bundle on IPFS: :func:`make_bundle` writes it, adds and pins the same files as one
+folder, and notes the CID in ``<base_dir>/bundles.jsonl``, where ``provenance status RUN``
+finds it. Whoever has the CID fetches the folder from anywhere (:func:`bundle_at`) and
+verifies it as any other bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from provenance import wiring
+from provenance.core import json_text
+from provenance.core.cid import decode_cid
+from provenance.core.unixfs import check_cid
+from provenance.errors import (
+    ConfigError,
+    FormatError,
+    InputError,
+    NetworkError,
+    UnavailableError,
+)
+from provenance.settings import Settings
+from provenance.verify.bundle import bundle_files, write_files
+from provenance.verify.bundle_files import MANIFEST, FileSource, MemorySource, limit_of
+from provenance.verify.bundle_zip import ZipSource
+from provenance.verify.disclosure import withheld, withhold
+
+if TYPE_CHECKING:
+    from provenance.chains.ipfs import IPFSInterface
+
+JOURNAL: Final = "bundles.jsonl"
+_IPFS: Final = re.compile(r"(?:ipfs:(?://)?|/ipfs/)(?P<cid>[^/]*)/?(?P<rest>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBundle:
+    """A bundle that was made.
+
+    Attributes:
+        size: Bytes of all files together.
+        manifest: SHA-256 of ``manifest.json`` as hex: it names the content, whether as
+            folder, zip or CID.
+        withheld: How many of the run's ``records`` it keeps back.
+        cid: The folder on IPFS, where it was added.
+    """
+
+    path: Path
+    run: UUID
+    files: int
+    size: int
+    manifest: str
+    records: int
+    withheld: int
+    cid: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "path": str(self.path),
+            "run_id": str(self.run),
+            "files": self.files,
+            "bytes": self.size,
+            "manifest_sha256": self.manifest,
+            "records": self.records,
+            "withheld": self.withheld,
+            "cid": self.cid,
+        }
+
+
+def make_bundle(
+    settings: Settings,
+    run: str,
+    place: Path,
+    *,
+    disclose: Sequence[str] = (),
+    ipfs: bool = False,
+) -> WrittenBundle:
+    """Write a run's evidence.
+
+    Args:
+        run: A run id, 8 or more of its first hex digits, or ``latest``.
+        place: A folder, or a file ending in ``.zip``.
+        disclose: Kinds and places of the records whose content goes with it; all where empty.
+        ipfs: Add and pin it too.
+
+    Raises:
+        UnknownRunError, StoreUnavailable
+        InputError: Something else is at the place, or a word of ``disclose`` chooses nothing.
+        ConfigError: No IPFS daemon is configured.
+        NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
+    """
+    daemon = _daemon(settings) if ipfs else None
+    evidence = withhold(wiring.evidence_of(settings, run), disclose)
+    files = bundle_files(evidence)
+    path = write_files(files, place)
+    cid = None
+    if daemon is not None:
+        try:
+            cid = str(daemon.add_folder(files))
+        except (UnavailableError, NetworkError) as error:
+            raise type(error)(f"{error} (the bundle itself is at {path})") from error
+    made = WrittenBundle(
+        path=path,
+        run=evidence.run,
+        files=len(files),
+        size=sum(map(len, files.values())),
+        manifest=hashlib.sha256(files[MANIFEST]).hexdigest(),
+        records=len(evidence.records),
+        withheld=len(withheld(evidence)),
+        cid=cid,
+    )
+    if cid is not None:
+        _note(settings.base_dir / JOURNAL, made)
+    return made
+
+
+def bundle_at(settings: Settings, text: str) -> Path | FileSource | None:
+    """What a user's words name: a folder, a file, or a CID whose folder is fetched.
+
+    Args:
+        text: A path, ``ipfs:CID``, ``ipfs://CID`` or ``/ipfs/CID``.
+
+    Returns:
+        None where it is neither there nor a CID: it may be a run's id.
+
+    Raises:
+        InputError: No CID, or a zip that is not there.
+        ConfigError: No IPFS daemon is configured.
+        NetworkUnavailable, LyingNodeError, FormatError, IntegrityError: It cannot be fetched,
+            or is not what the CID says.
+    """
+    match = _IPFS.fullmatch(text)
+    if match is not None:
+        return fetch(settings, match["cid"], match["rest"])
+    path = Path(text)
+    if path.is_dir() or path.is_file():
+        return path
+    if path.suffix.lower() == ".zip":
+        raise InputError(f"{text}: there is no such file")
+    return None
+
+
+def fetch(settings: Settings, cid: str, rest: str = "") -> FileSource:
+    """The files of a bundle by CID alone, every block held against its CID.
+
+    Raises:
+        As :func:`bundle_at`.
+    """
+    try:
+        root = check_cid(decode_cid(cid))
+    except FormatError as error:
+        raise InputError(f"ipfs:{cid[:80]}: not the CID of a folder: {error}") from error
+    if rest:
+        raise InputError(f"ipfs:{cid}: found a path behind the CID, expected none")
+    return MemorySource(_daemon(settings).read_folder(root), f"ipfs:{root}")
+
+
+def noted(settings: Settings, run: UUID) -> list[dict[str, Any]]:
+    """The bundles of a run that were added to IPFS from here, oldest first; torn lines are
+    skipped."""
+    try:
+        lines = (settings.base_dir / JOURNAL).read_bytes().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            item = json_text.loads(line)
+        except ValueError:
+            continue
+        if isinstance(item, dict) and item.get("run_id") == str(run) and item.get("cid"):
+            found.append(item)
+    return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """A bundle as a folder: itself, or a zip unpacked until the context ends.
+
+    Raises:
+        InputError, FormatError, IntegrityError: No bundle, or a zip that is refused.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with ZipSource(path) as archive, tempfile.TemporaryDirectory(prefix="provenance-") as folder:
+        for name in sorted(archive.names()):
+            place = Path(folder, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(archive.read(name, limit_of(name)))
+        yield Path(folder)
+
+
+def _daemon(settings: Settings) -> IPFSInterface:
+    section = settings.blockchain.ipfs
+    if section is None:
+        raise ConfigError("blockchain.ipfs", "missing, expected the URL of an IPFS daemon")
+    from provenance.chains.ipfs import IPFSInterface
+
+    return IPFSInterface(section)
+
+
+def _note(journal: Path, made: WrittenBundle) -> None:
+    line = json.dumps({"v": 1, "at": time.time(), **made.as_dict()}, sort_keys=True).encode()
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(journal, flags, 0o644)
+        try:
+            # A line cut off by a crash must not swallow this one.
+            os.write(descriptor, b"\n" + line + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InputError(
+            f"{journal}: cannot be written: {error.strerror} (the bundle is ipfs:{made.cid})"
+        ) from error

@@ -1,0 +1,153 @@
+"""The ledger as a folder of C2SP tlog-tiles, for any web server."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from provenance.audit.logs import entry_roots, stated_head
+from provenance.core.heads import MAX_NOTE_BYTES, Head, VerifierKey, parse_note
+from provenance.core.merkle import root_of_hashes
+from provenance.core.tlog_tiles import CHECKPOINT, TiledLedger, tiles
+from provenance.errors import FormatError, InputError, IntegrityError
+from provenance.ports import LedgerStore
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What :func:`export` left in the folder: files written now, and those that were there."""
+
+    head: Head
+    written: int
+    kept: int
+    checkpoint_written: bool
+
+
+def export(
+    store: LedgerStore,
+    folder: Path,
+    key: VerifierKey | None,
+    progress: Progress = lambda what, done, total: None,
+) -> Exported:
+    """Write the ledger as C2SP tlog-tiles for static hosting; the checkpoint comes last.
+
+    A folder of an earlier export is only added to: nothing that was served changes, but the
+    checkpoint. Everything there is compared before anything is written. Partial tiles of
+    earlier checkpoints stay.
+
+    Args:
+        key: The ledger's key; without it the head's signature is not verified.
+
+    Raises:
+        InputError: The ledger is empty; the folder holds another ledger, or a later state of
+            this one; it cannot be written.
+        IntegrityError: The ledger does not recompute to its head.
+        StoreUnavailable
+    """
+    with store.snapshot() as tx:
+        if tx.head() is None:
+            raise InputError("the ledger is empty: there is no signed head to export")
+    with _writable(folder):
+        head, note, ledger = _newest(store, key)
+        every = list(tiles(ledger.size))
+        missing = []
+        for done, tile in enumerate(every, 1):
+            if not _there(folder / tile.path, ledger.data(tile)):
+                missing.append(tile)
+            progress("comparing", done, len(every))
+        stale = _check_checkpoint(folder / CHECKPOINT, head, note, ledger)
+        for done, tile in enumerate(missing, 1):
+            _write(folder, tile.path, ledger.data(tile))
+            progress("writing", done, len(missing))
+        if stale:
+            _write(folder, CHECKPOINT, note.encode())
+    return Exported(head, len(missing), len(every) - len(missing), stale)
+
+
+def _newest(store: LedgerStore, key: VerifierKey | None) -> tuple[Head, str, TiledLedger]:
+    with store.snapshot() as tx:
+        row = tx.head()
+        if row is None:
+            raise IntegrityError("the ledger has lost its heads; run: provenance fsck")
+        ledger = TiledLedger(entry_roots(tx, row.size))
+    return stated_head(row, root_of_hashes(ledger.leaf_hashes), key), row.note, ledger
+
+
+def _there(path: Path, data: bytes) -> bool:
+    """Whether a file is there; one that differs stops the export."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(data) + 1)
+    except FileNotFoundError:
+        return False
+    if found != data:
+        raise InputError(
+            f"{path}: differs from this ledger's: the folder is of another ledger, or the file "
+            "is damaged; nothing was written"
+        )
+    return True
+
+
+def _check_checkpoint(path: Path, head: Head, note: str, ledger: TiledLedger) -> bool:
+    """Whether the checkpoint is to be written; one that the ledger does not extend stops it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_NOTE_BYTES + 1)
+    except FileNotFoundError:
+        return True
+    try:
+        there = parse_note(data.decode()).head
+    except (UnicodeDecodeError, FormatError, InputError) as error:
+        raise InputError(f"{path}: is no checkpoint ({error}); nothing was written") from error
+    if there.origin != head.origin:
+        raise InputError(f"{path}: is of ledger {there.origin!r}; nothing was written")
+    if there.size > head.size:
+        raise InputError(
+            f"{path}: is of size {there.size}, and this ledger has only {head.size} entries; "
+            "nothing was written"
+        )
+    if root_of_hashes(ledger.leaf_hashes[: there.size]) != there.root:
+        raise InputError(
+            f"{path}: has another root at size {there.size}: the folder is of another ledger; "
+            "nothing was written"
+        )
+    return data != note.encode()
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """The folder, made and held: two exports take turns."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        where = error.filename or folder
+        raise InputError(f"{where}: cannot be used: {error.strerror}") from error
+
+
+def _write(folder: Path, name: str, data: bytes) -> None:
+    """Whole or not at all, and on disk before the name is there."""
+    place = folder / name
+    partial = folder / f".{secrets.token_hex(8)}.partial"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, place)
+    finally:
+        partial.unlink(missing_ok=True)

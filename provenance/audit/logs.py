@@ -1,0 +1,288 @@
+"""The ledger as a transparency log: what mirrors, auditors and witnesses get and give.
+
+Life of a cosignature: :func:`consistency` prints what a witness asks for
+(https://c2sp.org/tlog-witness, add-checkpoint); the witness answers with signature lines;
+they are put behind the head's note; :func:`cosign` verifies them and stores the longer note,
+which from then on goes into exports, proofs and bundles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from provenance.core import base64_text
+from provenance.core.cosignature import Cosignature, WitnessKey
+from provenance.core.heads import (
+    MAX_NOTE_BYTES,
+    MAX_SIGNATURES,
+    Head,
+    SignedHead,
+    VerifierKey,
+    open_head,
+    parse_note,
+)
+from provenance.core.merkle import (
+    consistency_proof_of_hashes,
+    inclusion_proof,
+    leaf_hash,
+    root_of_hashes,
+    verify_consistency,
+)
+from provenance.core.tlog_proof import TlogProof
+from provenance.errors import (
+    BadSignatureError,
+    EquivocationError,
+    FormatError,
+    InputError,
+    IntegrityError,
+    ProofError,
+    TooLargeError,
+)
+from provenance.ports import HeadRow, LedgerEntry, LedgerStore, LedgerTx
+
+_SIGNATURE_LINE: Final = "\n— "
+
+
+# --- proofs ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunInLog:
+    """The newest root of a run, and the proof that the ledger has it under ``head``."""
+
+    entry: LedgerEntry
+    head: Head
+    proof: TlogProof
+
+
+def prove(store: LedgerStore, run: UUID, key: VerifierKey | None) -> RunInLog:
+    """The proof of a run's newest root: under the newest cosigned head, else the newest.
+
+    Args:
+        key: The ledger's key; without it the head's signature is not verified.
+
+    Raises:
+        InputError: The run has no root in the ledger.
+        IntegrityError: The ledger does not recompute to its head.
+        StoreUnavailable
+    """
+    with store.snapshot() as tx:
+        entries = tx.entries(run)
+        if not entries:
+            raise InputError(f"run {run}: has no seal in the ledger yet")
+        entry = entries[-1]
+        row = _best_head([row for row in tx.heads() if row.size > entry.index])
+        if row is None:
+            raise IntegrityError(f"entry {entry.index}: no head covers it; run: provenance fsck")
+        roots = entry_roots(tx, row.size)
+    proof = TlogProof(entry.index, inclusion_proof(roots, entry.index), row.note)
+    try:
+        return RunInLog(entry, proof.verify(entry.root, key), proof)
+    except (FormatError, IntegrityError) as error:
+        raise ProofError(f"head {row.size}: {error}; run: provenance fsck") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """That the ledger at one size extends the ledger at another.
+
+    Attributes:
+        old, new: Heads as the entries give them.
+        proof: RFC 9162 consistency proof between them; at most 63 hashes of 32 bytes.
+        old_note, new_note: The signed heads; None where none was signed at that size.
+    """
+
+    old: Head
+    new: Head
+    proof: tuple[bytes, ...]
+    old_note: str | None
+    new_note: str | None
+
+    def text(self) -> str:
+        """As a witness takes it (https://c2sp.org/tlog-witness, add-checkpoint): old size,
+        proof, empty line, new head; not signed where there is no signed one."""
+        lines = [f"old {self.old.size}", *map(base64_text.encode, self.proof)]
+        return "\n".join(lines) + "\n\n" + (self.new_note or self.new.text())
+
+
+def consistency(
+    store: LedgerStore, old: int, new: int, origin: str, key: VerifierKey | None
+) -> Growth:
+    """Prove that the ledger of ``old`` entries is a prefix of the one of ``new``.
+
+    Args:
+        origin: The ledger's name, for a head that was never signed.
+        key: The ledger's key; without it the heads' signatures are not verified.
+
+    Raises:
+        InputError: The ledger has no such sizes.
+        IntegrityError: A signed head is not what the entries give.
+        StoreUnavailable
+    """
+    if not 0 <= old <= new:
+        raise InputError(f"consistency: found OLD {old} and NEW {new}, expected 0 <= OLD <= NEW")
+    with store.snapshot() as tx:
+        hashes = [leaf_hash(root) for root in tx.entry_roots(new)]
+        if len(hashes) < new:
+            raise InputError(f"consistency: found NEW {new}, the ledger has {len(hashes)} entries")
+        sizes = {size: Head(origin, size, root_of_hashes(hashes[:size])) for size in (old, new)}
+        notes = {size: _signed(tx.head(size), head, key) for size, head in sizes.items()}
+    proof = consistency_proof_of_hashes(hashes, old)
+    verify_consistency(old, sizes[old].root, new, sizes[new].root, proof)
+    return Growth(sizes[old], sizes[new], proof, notes[old], notes[new])
+
+
+def _best_head(rows: Sequence[HeadRow]) -> HeadRow | None:
+    """The largest with a cosignature, else the largest."""
+    largest_first = sorted(rows, key=lambda row: -row.size)
+    for row in largest_first:
+        if row.note.count(_SIGNATURE_LINE) > 1 and _cosignatures(row.note):
+            return row
+    return largest_first[0] if largest_first else None
+
+
+def _cosignatures(note: str) -> list[Cosignature]:
+    try:
+        lines = parse_note(note).signatures
+    except (FormatError, InputError):
+        return []
+    return [made for made in map(Cosignature.of, lines) if made is not None]
+
+
+def entry_roots(tx: LedgerTx, size: int) -> Sequence[bytes]:
+    """The first ``size`` entries; ``IntegrityError`` where there are fewer."""
+    roots = tx.entry_roots(size)
+    if len(roots) != size:
+        raise IntegrityError(
+            f"the ledger has {len(roots)} entries, a head says {size}; run: provenance fsck"
+        )
+    return roots
+
+
+def stated_head(row: HeadRow, root: bytes, key: VerifierKey | None) -> Head:
+    """What a stored note states; it must be the head it is stored for.
+
+    Args:
+        root: What the entries give at that size.
+        key: The ledger's key; without it the signature is not verified.
+
+    Raises:
+        IntegrityError: It states something else, is not signed, or cannot be read.
+    """
+    try:
+        head = open_head(row.note, key) if key else parse_note(row.note).head
+    except (FormatError, InputError, BadSignatureError) as error:
+        raise IntegrityError(f"head {row.size}: {error}; run: provenance fsck") from error
+    if (head.size, head.root) != (row.size, root):
+        raise IntegrityError(
+            f"head {row.size}: states size {head.size} and root {head.root.hex()}, the entries "
+            f"give {root.hex()}; run: provenance fsck"
+        )
+    return head
+
+
+def _signed(row: HeadRow | None, head: Head, key: VerifierKey | None) -> str | None:
+    """The note of a head, where there is one and it is what the entries give."""
+    if row is None:
+        return None
+    stated_head(row, head.root, key)
+    return row.note
+
+
+# --- witnesses ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """What :func:`cosign` took in.
+
+    Attributes:
+        added: New cosignatures, verified and stored.
+        known: Those of the given witnesses that were stored before.
+        ignored: Names on other signature lines that the ledger does not have; not stored.
+        note: The head's note as it is stored now.
+    """
+
+    head: Head
+    added: tuple[Cosignature, ...]
+    known: tuple[Cosignature, ...]
+    ignored: tuple[str, ...]
+    note: str
+
+
+def cosign(
+    store: LedgerStore, note: str, key: VerifierKey, witnesses: Sequence[WitnessKey]
+) -> Cosigned:
+    """Store the cosignatures that the given witnesses put behind a head of this ledger.
+
+    Args:
+        note: The signed head with its signature lines.
+        key: The ledger's key.
+
+    Raises:
+        InputError: It brings nothing new by these witnesses.
+        TooLargeError: The note would have more signatures or bytes than a reader takes.
+        BadSignatureError: It is not signed by the ledger, or a cosignature does not verify.
+        EquivocationError, IntegrityError: It is no head of this ledger.
+        FormatError: It is no signed head.
+        StoreUnavailable
+    """
+    head = open_head(note, key)
+    given = parse_note(note)
+    if head.origin != key.name:
+        raise IntegrityError(f"the note is a head of {head.origin!r}, not of {key.name!r}")
+    found = dict.fromkeys(
+        made for witness in witnesses for made in witness.cosignatures(given.text, given.signatures)
+    )
+    with store.transaction() as tx:
+        row = tx.head(head.size)
+        if row is None:
+            raise IntegrityError(
+                f"the ledger's key signed this head of size {head.size}, and the ledger has none"
+            )
+        stored = parse_note(row.note)
+        if stored.text != given.text:
+            raise EquivocationError(
+                f"the ledger's key signed two heads of size {head.size}: with root "
+                f"{stored.head.root.hex()}, and this one with {head.root.hex()}"
+            )
+        there = {(line.name, line.key_id, line.signature) for line in stored.signatures}
+        known = tuple(made for made in found if _blob(made) in there)
+        added = tuple(made for made in found if _blob(made) not in there)
+        if not added:
+            raise InputError(_nothing_new(head.size, known, witnesses))
+        lines = "".join(made.line() for made in added)
+        _check_limits(stored, row.note + lines, len(added))
+        row = tx.extend_head_note(head.size, lines)
+    taken = there | {_blob(made) for made in added}
+    ignored = dict.fromkeys(
+        line.name
+        for line in given.signatures
+        if (line.name, line.key_id, line.signature) not in taken
+    )
+    return Cosigned(head, added, known, tuple(ignored), row.note)
+
+
+def _blob(made: Cosignature) -> tuple[str, bytes, bytes]:
+    """Name, key id and signature as `NoteSignature` has them."""
+    return (made.name, made.key_id, made.time.to_bytes(8, "big") + made.signature)
+
+
+def _nothing_new(size: int, known: Sequence[Cosignature], witnesses: Sequence[WitnessKey]) -> str:
+    if known:
+        names = ", ".join(dict.fromkeys(made.label for made in known))
+        return f"head {size}: the cosignature by {names} is stored already"
+    names = ", ".join(witness.label for witness in witnesses)
+    return f"head {size}: the note has no cosignature by {names}"
+
+
+def _check_limits(stored: SignedHead, note: str, added: int) -> None:
+    total = len(stored.signatures) + added
+    if total > MAX_SIGNATURES or len(note.encode()) > MAX_NOTE_BYTES:
+        raise TooLargeError(
+            f"head {stored.head.size}: its note would have {total} signatures, and a reader "
+            f"takes {MAX_SIGNATURES} and {MAX_NOTE_BYTES} bytes"
+        )

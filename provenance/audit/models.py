@@ -1,0 +1,303 @@
+"""Models and the runs they come from: match, sign, and the statement of a run.
+
+Life of a signature: the run's evidence is gathered and verified without asking a node; the
+weights in the folder are looked up among those that the run recorded; the files are hashed;
+the statement is signed, the signature checked with its own public key and written whole.
+Nothing is signed for a run that these weights are not of.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from provenance import wiring
+from provenance.audit.model_signature import ModelFolder, ignored_paths, list_model
+from provenance.audit.signing_key import CURVES, SigningKey, read_signing_key
+from provenance.core import json_text
+from provenance.core.dsse import BUNDLE_TYPE, pae, sigstore_bundle
+from provenance.core.receipts import Receipt
+from provenance.core.records import Json
+from provenance.errors import InputError, IntegrityError, UnavailableError
+from provenance.settings import Settings
+from provenance.verify.checks import COMPLETE
+from provenance.verify.evidence import RunEvidence
+from provenance.verify.model_files import read_model
+from provenance.verify.model_match import ModelMatch, StatedWeights, match_model
+from provenance.verify.outcome import VerificationReport
+from provenance.verify.statement import statement_of
+
+SIGNATURE: Final = "model.sig"
+PROVENANCE_VERSION: Final = 1
+MAX_SIGNATURE_BYTES: Final = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class SignedModel:
+    """What was signed.
+
+    Attributes:
+        path: The signature.
+        files: How many files it covers.
+        weights: The record that has the model's weights.
+        root: Newest run root, 32 bytes; ``seal`` is its label.
+        receipts: How many receipts it carries.
+        key_hint: SHA-256 as hex of the public key's PEM text.
+    """
+
+    path: Path
+    files: int
+    run: UUID
+    weights: StatedWeights
+    root: bytes
+    seal: str
+    receipts: int
+    key_hint: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "v": 1,
+            "path": str(self.path),
+            "files": self.files,
+            "run_id": str(self.run),
+            "root": self.root.hex(),
+            "seal": self.seal,
+            **self.weights.as_dict(),
+            "receipts": self.receipts,
+            "key_hint": self.key_hint,
+        }
+
+
+def match_bundle(settings: Settings, model: Path, bundle: Path) -> ModelMatch:
+    """Which epoch of a bundle's run has exactly the weights in a file or folder.
+
+    Raises:
+        InputError, MissingExtraError: No weights or no bundle there, or no telling which.
+        FormatError, IntegrityError: One of the two cannot be read.
+    """
+    files = read_model(model)
+    return match_model(wiring.verify_path(settings, bundle, offline=True), files)
+
+
+def run_statement(settings: Settings, run: str) -> tuple[UUID, bytes]:
+    """The in-toto statement of a run, as in its bundle.
+
+    Raises:
+        UnknownRunError, StoreUnavailable
+        IntegrityError: The run's evidence does not hold.
+        InputError: Nothing is sealed yet.
+    """
+    evidence = _sound(settings, run).evidence
+    data = statement_of(evidence)
+    if data is None:
+        raise InputError(f"run {evidence.run}: nothing is sealed yet, so there is nothing to state")
+    return evidence.run, data
+
+
+def sign_model(
+    settings: Settings,
+    model: Path,
+    run: str,
+    key_file: Path,
+    output: Path | None = None,
+    passphrase: str | None = None,
+) -> SignedModel:
+    """Sign a model's files (OpenSSF Model Signing), with the run that its weights are of.
+
+    Args:
+        run: A run id, 8 or more of its first hex digits, or ``latest``.
+        key_file: EC private key as PEM, mode 0600.
+        output: The signature; ``MODEL/model.sig`` (for a single file ``MODEL.sig``) if None.
+        passphrase: Of an encrypted key.
+
+    Raises:
+        InputError: Key, model or output cannot be used, or the run recorded no weights.
+        IntegrityError: The run's evidence does not hold, or these are not its weights.
+        UnavailableError: The run has them, under no run root yet.
+        UnknownRunError, StoreUnavailable, FormatError
+    """
+    key = read_signing_key(key_file, passphrase)
+    target = output or (
+        model / SIGNATURE if model.is_dir() else model.with_name(f"{model.name}.sig")
+    )
+    _check_target(target)
+    folder = list_model(model, ignored_paths(model, target))
+    _keep_apart(folder, key_file, target)
+    report = _sound(settings, run)
+    match = match_model(report, read_model(model))
+    weights = _the_weights(model, match)
+    claims = _claims(report, match, weights, model)
+    payload = folder.statement(claims)
+    signature = key.sign(pae(payload))
+    _check(key, payload, signature)
+    _write(target, sigstore_bundle(payload, signature, key.hint))
+    seal = report.seals[-1]
+    return SignedModel(
+        path=target,
+        files=len(folder.files),
+        run=report.run,
+        weights=weights,
+        root=seal.root,
+        seal=seal.label,
+        receipts=len(report.evidence.receipts),
+        key_hint=key.hint,
+    )
+
+
+def _sound(settings: Settings, run: str) -> VerificationReport:
+    """The run, verified without asking a node; that events are missing is said, not refused."""
+    report = wiring.verify_run(settings, run, offline=True)
+    for finding in report.findings:
+        if finding.check != COMPLETE:
+            raise IntegrityError(
+                f"run {report.run}: does not verify: {finding.subject}: {finding.problem}"
+            )
+    return report
+
+
+# --- what a signature claims -------------------------------------------------------------
+
+
+def _the_weights(model: Path, match: ModelMatch) -> StatedWeights:
+    """The newest record with the model's weights."""
+    if match.matches:
+        return match.matches[-1]
+    if match.doubtful:
+        raise UnavailableError(
+            f"{model}: has the weights of {match.doubtful[-1].when}, which no run root of run "
+            f"{match.run} covers; not signed"
+        )
+    if match.nearest is None:
+        raise InputError(f"{model}: run {match.run} recorded no weights; not signed")
+    near = match.nearest
+    tensor = f"tensor {near.tensor!r} {near.problem}" if near.tensor is not None else near.problem
+    raise IntegrityError(
+        f"{model}: these are not weights of run {match.run}; nearest is {near.stated.when}, where "
+        f"{tensor}; not signed"
+    )
+
+
+def _claims(
+    report: VerificationReport, match: ModelMatch, weights: StatedWeights, model: Path
+) -> dict[str, Json]:
+    """``predicate.provenance``, version 1."""
+    evidence = report.evidence
+    seal = report.seals[-1]
+    return {
+        "v": PROVENANCE_VERSION,
+        "run": str(report.run),
+        "root": seal.root.hex(),
+        "complete": not any(finding.check == COMPLETE for finding in report.findings),
+        "ledger": {"origin": match.origin, "key": evidence.vkey},
+        "seals": [
+            {"seal": s.label, "index": s.index, "root": s.root.hex(), "sealed_at": s.sealed_at}
+            for s in report.seals
+        ],
+        "weights": {
+            "files": [
+                file.relative_to(model).as_posix() if file != model else "."
+                for file in match.files.files
+            ],
+            "state": match.state,
+            "digest": weights.root,
+            "algorithm": weights.algorithm,
+            "epoch": weights.epoch,
+            "rank": weights.rank,
+            "record": weights.path,
+            "record_sha256": weights.digest.hex(),
+        },
+        "receipts": _receipts(evidence),
+    }
+
+
+def _receipts(evidence: RunEvidence) -> list[Json]:
+    """What finds each anchor on its network; the evidence has been verified."""
+    found: list[Json] = []
+    for file in evidence.receipts:
+        receipt = Receipt.decode(file.data)
+        anchor = receipt.anchor
+        found.append(
+            {
+                "name": file.name,
+                "network": anchor.network,
+                "state": anchor.state,
+                "transaction_id": anchor.transaction_id,
+                "payload": anchor.payload.hex(),
+                "height": anchor.height,
+                "block_hash": anchor.block_hash,
+                "root": receipt.root.hex(),
+                "ledger_index": receipt.ledger.index,
+                "ledger_size": receipt.ledger.size,
+            }
+        )
+    return found
+
+
+# --- the files ---------------------------------------------------------------------------
+
+
+def _check_target(target: Path) -> None:
+    """A signature that is there is replaced; nothing else is."""
+    if target.is_symlink() or (target.exists() and not _is_signature(target)):
+        raise InputError(f"{target}: holds something that is no signature; nothing was overwritten")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent}: no such folder")
+
+
+def _is_signature(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            document = json_text.loads(file.read(MAX_SIGNATURE_BYTES))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("mediaType") == BUNDLE_TYPE
+
+
+def _keep_apart(folder: ModelFolder, key_file: Path, target: Path) -> None:
+    """A key among the model's files would be published with them."""
+    root = folder.path.resolve()
+    key = key_file.resolve()
+    if key == root or (folder.path.is_dir() and key.is_relative_to(root)):
+        raise InputError(f"{key_file}: the private key lies in the model's folder; move it out")
+    if target.resolve() == key:
+        raise InputError(f"{target}: is the private key; nothing was overwritten")
+
+
+def _check(key: SigningKey, payload: bytes, signature: bytes) -> None:
+    public = key.private.public_key()
+    public.verify(signature, pae(payload), ec.ECDSA(CURVES[public.curve.name]))
+
+
+def _write(target: Path, data: bytes) -> None:
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def write_statement(target: Path, data: bytes) -> None:
+    """Write a statement, whole or not at all.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder, expected a file's name")
+    _write(target, data)

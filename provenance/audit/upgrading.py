@@ -1,0 +1,327 @@
+"""Pending OpenTimestamps proofs, completed from the ledger's database.
+
+A bundle is gathered again and written anew, whole or not at all, under these conditions: it
+is as its manifest says; every seal and record it has is in the database, unchanged; and what
+it withholds is withheld again. A bundle of selected records stays one: what the run has
+recorded since is withheld as well, but for control records. A pending proof of a head whose
+anchor a later one made needless is left out: nothing would complete it.
+
+A lone ``.ots`` file is extended: its pending attestation is of a run root or a ledger root,
+and the receipt of that root knows the way to the block. Other attestations stay.
+
+Nothing that goes wrong with one path concerns the others.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from provenance import wiring
+from provenance.core.heads import VerifierKey
+from provenance.core.ots import MAX_FILE_BYTES, Bitcoin, Pending, Timestamp, TimestampFile
+from provenance.core.receipts import Receipt
+from provenance.errors import (
+    FormatError,
+    InputError,
+    IntegrityError,
+    ProofError,
+    ProvenanceError,
+    UnavailableError,
+    UnknownRunError,
+)
+from provenance.ports import LedgerEntry, LedgerStore
+from provenance.settings import Settings
+from provenance.verify.bundle import bundle_files, read_bundle, write_files
+from provenance.verify.bundle_files import MANIFEST, SUMS
+from provenance.verify.checks import RECORDS
+from provenance.verify.disclosure import withhold_like
+from provenance.verify.evidence import RunEvidence
+from provenance.verify.gather import from_store
+from provenance.verify.receipt_evidence import check_evidence
+from provenance.verify.timestamps import BITCOIN, calendar_uri, from_ledger_root, from_run_root
+from provenance.verify.verifier import verify
+
+SUFFIX: Final = ".ots"
+_UNTOUCHED: Final = "nothing was changed"
+
+
+class Upgrade(StrEnum):
+    """What became of a path."""
+
+    UPGRADED = "upgraded"
+    """Proofs were completed; others may still be pending."""
+    PENDING = "pending"
+    COMPLETE = "complete"
+    """It was before."""
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    """The database could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """One path's result.
+
+    Attributes:
+        completed: Proofs that were pending and are complete now.
+        pending: Proofs that still are.
+        problem: Why it failed.
+    """
+
+    path: str
+    status: Upgrade
+    completed: int = 0
+    pending: int = 0
+    problem: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "path": self.path,
+            "status": self.status.value,
+            "completed": self.completed,
+            "pending": self.pending,
+            "problem": self.problem,
+        }
+
+
+def exit_code(results: Iterable[Upgraded]) -> int:
+    """1 where a path failed, 3 where the database was not reached, else 0."""
+    seen = {result.status for result in results}
+    if Upgrade.FAILED in seen:
+        return IntegrityError.exit_code
+    return UnavailableError.exit_code if Upgrade.UNREACHABLE in seen else 0
+
+
+def upgrade(
+    settings: Settings,
+    paths: Iterable[Path],
+    progress: Callable[[Path], None] = lambda path: None,
+) -> Iterator[Upgraded]:
+    """Complete what can be completed; a result for each path, as it is done.
+
+    Args:
+        paths: Bundle folders or zips, and ``.ots`` files.
+        progress: Told of each path before it is looked at.
+    """
+    deployment = _Deployment(settings)
+    try:
+        for path in paths:
+            progress(path)
+            try:
+                yield deployment.upgrade(path)
+            except UnavailableError as error:
+                yield Upgraded(str(path), Upgrade.UNREACHABLE, problem=str(error))
+            except ProvenanceError as error:
+                yield Upgraded(str(path), Upgrade.FAILED, problem=str(error))
+            except OSError as error:
+                problem = error.strerror or type(error).__name__
+                yield Upgraded(str(path), Upgrade.FAILED, problem=problem)
+    finally:
+        deployment.close()
+
+
+class _Deployment:
+    """The database and the ledger's key, opened when first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._store: LedgerStore | None = None
+        self._down: UnavailableError | None = None
+        self._key: VerifierKey | None = None
+        self._places: dict[bytes, tuple[LedgerEntry, int | None]] | None = None
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def store(self) -> LedgerStore:
+        if self._down is not None:
+            raise self._down.with_traceback(None)
+        if self._store is None:
+            try:
+                store = wiring.open_store(self.settings, create=False)
+            except UnavailableError as error:
+                self._down = error
+                raise
+            if store is None:
+                raise UnknownRunError(
+                    f"there is no database yet at {wiring.sqlite_path(self.settings.database_url)}"
+                )
+            self._key = wiring.known_ledger_key(self.settings)
+            self._store = store
+        return self._store
+
+    def upgrade(self, path: Path) -> Upgraded:
+        if path.is_dir() or path.suffix.lower() == ".zip":
+            inner = path / "evidence"  # a report's folder
+            lone = not (path / MANIFEST).exists() and (inner / MANIFEST).exists()
+            return self._bundle(inner if lone else path)
+        if path.suffix.lower() == SUFFIX:
+            return self._file(path)
+        raise InputError(f"found neither a bundle nor an {SUFFIX} file")
+
+    # --- bundles -------------------------------------------------------------------------
+
+    def _bundle(self, path: Path) -> Upgraded:
+        old = read_bundle(path)
+        changed = [f for f in verify(old, None, now=0.0).findings if f.check == RECORDS]
+        if changed:
+            first = changed[0]
+            raise IntegrityError(f"{first.file or first.subject} {first.problem}; {_UNTOUCHED}")
+        was_pending, was_complete = _proofs(old.attachments)
+        store = self.store
+        new = self._like(old, from_store(store, old.run, self._key))
+        files = bundle_files(new)
+        pending, complete = _proofs(files)
+        if was_complete - complete:
+            lost = min(was_complete - complete)
+            raise IntegrityError(
+                f"{lost} is complete, and the database has no final receipt for it; {_UNTOUCHED}"
+            )
+        completed = len(complete - was_complete)
+        if completed:
+            write_files(files, path)
+            return Upgraded(str(path), Upgrade.UPGRADED, completed, len(pending))
+        if was_pending:
+            return Upgraded(str(path), Upgrade.PENDING, pending=len(was_pending))
+        return Upgraded(str(path), Upgrade.COMPLETE)
+
+    @staticmethod
+    def _like(old: RunEvidence, new: RunEvidence) -> RunEvidence:
+        """The new evidence as the bundle has it; the database may only add to the story.
+
+        Raises:
+            IntegrityError: It tells another.
+        """
+        entries = {entry.index: entry.root for entry in new.entries}
+        digests = {record.digest for record in new.records}
+        other = f"the database has another; {_UNTOUCHED}"
+        for entry in old.entries:
+            if entries.get(entry.index) != entry.root:
+                raise IntegrityError(
+                    f"its ledger entry {entry.index} is {entry.root.hex()}, {other}"
+                )
+        for record in old.records:
+            if record.digest not in digests:
+                raise IntegrityError(f"its record {record.path} is {record.digest.hex()}, {other}")
+        if old.vkey is not None and new.vkey not in (None, old.vkey):
+            raise IntegrityError(f"its ledger key is {old.vkey}, {other}")
+        return replace(withhold_like(new, old), vkey=old.vkey or new.vkey)
+
+    # --- files ---------------------------------------------------------------------------
+
+    def _file(self, path: Path) -> Upgraded:
+        bundle = _bundle_around(path)
+        if bundle is not None:
+            raise InputError(f"is part of the bundle {bundle}; upgrade that")
+        if path.exists() and not path.is_file():
+            raise InputError("is no file")
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        proof = TimestampFile.decode(data)
+        ends = set(proof.timestamp.walk())
+        waiting = [(message, each) for message, each in ends if isinstance(each, Pending)]
+        timestamp, known = proof.timestamp, 0
+        for message, attestation in waiting:
+            place = self._place(message)
+            if place is None:
+                continue
+            known += 1
+            more = self._continuation(message, place)
+            if more is not None:
+                ours = attestation.uri == calendar_uri(self.settings.origin)
+                timestamp = timestamp.extend(more, attestation if ours else None)
+        if timestamp != proof.timestamp:
+            _replace(path, TimestampFile(timestamp, proof.hashed_with).encode())
+            done = set(timestamp.walk()) - ends
+            return Upgraded(str(path), Upgrade.UPGRADED, completed=len(done))
+        if any(isinstance(attestation, Bitcoin) for _, attestation in ends):
+            return Upgraded(str(path), Upgrade.COMPLETE)
+        if not known:
+            told = min((message.hex() for message, _ in waiting), default="nothing")
+            raise ProofError(f"is pending at {told}, which this ledger does not know")
+        return Upgraded(str(path), Upgrade.PENDING, pending=known)
+
+    def _place(self, root: bytes) -> tuple[LedgerEntry, int | None] | None:
+        """The entry to look for receipts at, and the head's size where the root is a head's.
+
+        The last entry under a head has its receipt from that very head.
+        """
+        if self._places is None:
+            with self.store.snapshot() as tx:
+                entries = list(tx.entries())
+                self._places = {
+                    head.root: (entries[head.size - 1], head.size)
+                    for head in tx.heads()
+                    if 0 < head.size <= len(entries)
+                }
+            self._places |= {entry.root: (entry, None) for entry in entries}
+        return self._places.get(root)
+
+    def _continuation(self, root: bytes, place: tuple[LedgerEntry, int | None]) -> Timestamp | None:
+        """The way from a root to a block; None while there is no final receipt."""
+        entry, size = place
+        with self.store.snapshot() as tx:
+            rows = [row for row in tx.receipts(entry.run) if row.index == entry.index]
+        for row in rows:
+            receipt = Receipt.decode(row.document.encode())
+            final = receipt.anchor.state == "final" and receipt.anchor.network == BITCOIN
+            if not final or size not in (None, receipt.ledger.size):
+                continue
+            receipt.verify_inclusion()
+            check_evidence(receipt.anchor, receipt.evidence)
+            more = from_run_root(receipt) if size is None else from_ledger_root(receipt)
+            if more.message == root:
+                return more
+        return None
+
+
+def _proofs(files: Mapping[str, bytes]) -> tuple[set[str], set[str]]:
+    """Names of the proofs that are pending, and of those that are complete.
+
+    Raises:
+        FormatError: One that does not decode; names it.
+    """
+    pending: set[str] = set()
+    complete: set[str] = set()
+    for name, data in files.items():
+        if not name.endswith(SUFFIX):
+            continue
+        try:
+            ends = TimestampFile.decode(data).timestamp.walk()
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from None
+        done = any(isinstance(attestation, Bitcoin) for _, attestation in ends)
+        (complete if done else pending).add(name)
+    return pending, complete
+
+
+def _bundle_around(path: Path) -> Path | None:
+    for folder in path.absolute().parents:
+        if all((folder / name).is_file() for name in (MANIFEST, SUMS, "run.json")):
+            return folder
+    return None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put new bytes in the place of a file, whole or not at all."""
+    target = path.resolve()
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,181 @@
+"""``provenance log``: the ledger as a transparency log."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from provenance import wiring
+from provenance.audit import log_export, logs
+from provenance.commands.output import err, out, print_json, settings_of
+from provenance.core import base64_text
+from provenance.core.cosignature import WitnessKey
+from provenance.core.heads import MAX_NOTE_BYTES, Head, VerifierKey
+from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
+from provenance.ports import LedgerStore
+from provenance.settings import Settings
+from provenance.verify.evidence import seal_label
+from provenance.verify.gather import find_run
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write the ledger as tlog-tiles; a folder of an earlier export is added to."""
+    settings = settings_of(arguments, secrets=False)
+    folder = Path(arguments.folder)
+    with _store(settings) as store, _progress() as progress:
+        done = log_export.export(store, folder, _known_key(settings), progress)
+    if arguments.json:
+        print_json(
+            {
+                "folder": str(folder),
+                **_head(done.head),
+                "written": done.written,
+                "kept": done.kept,
+                "checkpoint_written": done.checkpoint_written,
+            }
+        )
+    else:
+        out.print(
+            f"{folder}: size {done.head.size}, root {base64_text.encode(done.head.root)}, "
+            f"{done.written} tiles written, {done.kept} were there",
+            markup=False,
+        )
+    return 0
+
+
+def prove(arguments: argparse.Namespace) -> int:
+    """Print the tlog-proof of a run's newest root."""
+    settings = settings_of(arguments, secrets=False)
+    with _store(settings) as store:
+        found = logs.prove(store, find_run(store, arguments.run_id), _known_key(settings))
+    text = found.proof.encode()
+    if arguments.json:
+        print_json(
+            {
+                "run_id": str(found.entry.run),
+                "seal": seal_label(found.entry),
+                "run_root": found.entry.root.hex(),
+                "index": found.entry.index,
+                **_head(found.head),
+                "proof": text,
+            }
+        )
+    else:
+        _print_text(text)
+    return 0
+
+
+def consistency(arguments: argparse.Namespace) -> int:
+    """Print the proof that one head extends another, as a witness takes it."""
+    settings = settings_of(arguments, secrets=False)
+    with _store(settings) as store:
+        growth = logs.consistency(
+            store, arguments.old, arguments.new, settings.origin, _known_key(settings)
+        )
+    sides = ((growth.old, growth.old_note), (growth.new, growth.new_note))
+    if arguments.json:
+        old, new = ({**_head(head), "signed": note is not None} for head, note in sides)
+        print_json(
+            {
+                "old": old,
+                "new": new,
+                "proof": [element.hex() for element in growth.proof],
+                "text": growth.text(),
+            }
+        )
+        return 0
+    _print_text(growth.text())
+    for head, note in sides:
+        signed = "signed" if note else "there is no signed head at this size"
+        root = base64_text.encode(head.root)
+        err.print(f"size {head.size}: root {root}, {signed}", markup=False)
+    return 0
+
+
+def cosign(arguments: argparse.Namespace) -> int:
+    """Take in a head that witnesses cosigned."""
+    settings = settings_of(arguments, secrets=False)
+    witnesses = [WitnessKey.from_vkey(text) for text in arguments.witness]
+    note = _read_note(Path(arguments.note))
+    key = _known_key(settings)
+    if key is None:
+        raise ConfigError("ledger_key_file", "there is no key yet, so there is no signed head")
+    with _store(settings) as store:
+        done = logs.cosign(store, note, key, witnesses)
+    if arguments.json:
+        print_json(
+            {
+                **_head(done.head),
+                "added": [{"witness": c.name, "time": c.time} for c in done.added],
+                "known": [{"witness": c.name, "time": c.time} for c in done.known],
+                "ignored": list(done.ignored),
+                "note": done.note,
+            }
+        )
+        return 0
+    for made in done.added:
+        out.print(f"head {done.head.size}: cosigned by {made.label} at {made.when}", markup=False)
+    if done.ignored:
+        names = ", ".join(ascii(name[:60]) for name in done.ignored[:8])
+        err.print(f"left out, by no given witness: {names}", markup=False)
+    return 0
+
+
+def _head(head: Head) -> dict[str, object]:
+    return {"origin": head.origin, "size": head.size, "root": head.root.hex()}
+
+
+def _print_text(text: str) -> None:
+    """A file format: byte for byte, in UTF-8."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+def _read_note(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_NOTE_BYTES + 1)
+    if len(data) > MAX_NOTE_BYTES:
+        raise TooLargeError(f"{path}: more than {MAX_NOTE_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise FormatError(f"{path}: is not UTF-8 text") from None
+
+
+def _known_key(settings: Settings) -> VerifierKey | None:
+    """The ledger's key, where this deployment has one; none is made."""
+    path = settings.ledger_key_file or settings.base_dir / "ledger.key"
+    return wiring.ledger_signer(settings).verifier if path.exists() else None
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator[LedgerStore]:
+    store = wiring.open_store(settings, create=False)
+    if store is None:
+        path = wiring.sqlite_path(settings.database_url)
+        raise InputError(f"there is no database yet at {path}")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def _progress() -> Iterator[log_export.Progress]:
+    """A bar for each thing that is done, on stderr and for people alone."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield show

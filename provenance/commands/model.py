@@ -1,0 +1,128 @@
+"""``provenance verify-model``, ``provenance sign`` and ``provenance statement``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from provenance.audit import models
+from provenance.audit.signing_key import PASSPHRASE
+from provenance.commands.output import err, out, print_json, settings_of
+from provenance.verify.model_match import NOT_CHECKED, ModelMatch
+
+_SHOWN = 5
+
+
+def verify_model(arguments: argparse.Namespace) -> int:
+    """Which epoch of the bundle's run has exactly these weights."""
+    match = models.match_bundle(
+        settings_of(arguments, secrets=False), Path(arguments.model), Path(arguments.bundle)
+    )
+    if arguments.json:
+        print_json(match.as_dict())
+    else:
+        for line in _lines(match):
+            out.print(line, markup=False)
+    return match.exit_code
+
+
+def _lines(match: ModelMatch) -> list[str]:
+    lines = [f"run {match.run}: {_verdict(match)}"]
+    if match.weights is not None:
+        state = f" under {match.state!r}" if match.state else ""
+        names = ", ".join(str(file) for file in match.files.files[:_SHOWN])
+        more = len(match.files.files) - _SHOWN
+        lines.append(f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}")
+        lines.append(
+            f"  weights    {match.weights} ({match.weights.algorithm}, "
+            f"{len(match.weights.tensors)} tensors, {match.weights.parameter_count} parameters)"
+        )
+    for item in match.matches:
+        lines.append(f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}")
+    if match.seal is not None:
+        ledger = f" of ledger {match.origin}" if match.origin else ""
+        lines.append(f"  run root   {match.seal.root.hex()}")
+        lines.append(f"  seal       {match.seal.label}, entry {match.seal.index}{ledger}")
+    for item in match.doubtful:
+        lines.append(f"FOUND {item.path}: states these weights, and does not count: {item.problem}")
+    if match.nearest is not None:
+        near = match.nearest
+        lines.append(
+            f"  nearest    {near.stated.when} ({near.stated.path}): "
+            f"{near.differing} of {near.total} tensors differ"
+        )
+        first = f"tensor {near.tensor!r} " if near.tensor is not None else ""
+        lines.append(f"  first      {first}{near.problem}")
+    lines += [f"FOUND {line}" for line in match.damaged[:_SHOWN]]
+    if match.withheld:
+        lines.append(
+            f"not checked: {len(match.withheld)} records of weights are withheld: "
+            + ", ".join(match.withheld[:_SHOWN])
+        )
+    if match.others:
+        lines.append(f"FOUND elsewhere in the evidence: {match.others}; see provenance verify")
+    return [*lines, f"not checked: {NOT_CHECKED}"]
+
+
+def _verdict(match: ModelMatch) -> str:
+    if match.matches:
+        when = list(dict.fromkeys(item.when for item in match.matches))
+        return f"these are exactly the weights of {', '.join(when)}"
+    if match.doubtful:
+        return "no record that counts has these weights"
+    if match.outcome == "no match":
+        return "no epoch has these weights"
+    if match.withheld:
+        return "no record that is disclosed has these weights"
+    return "recorded no weights to compare with"
+
+
+def sign(arguments: argparse.Namespace) -> int:
+    """Sign a model's files, with the run that its weights are of."""
+    output = Path(arguments.output) if arguments.output else None
+    signed = models.sign_model(
+        settings_of(arguments, secrets=False),
+        Path(arguments.model),
+        arguments.run_id,
+        Path(arguments.key),
+        output,
+        os.environ.get(PASSPHRASE),
+    )
+    if arguments.json:
+        print_json(signed.as_dict())
+        return 0
+    model, path = shlex.quote(arguments.model), shlex.quote(str(signed.path))
+    out.print(str(signed.path), markup=False)
+    err.print(
+        f"{signed.files} files; weights of {signed.weights.when} of run {signed.run}, "
+        f"run root {signed.root.hex()} ({signed.seal}), {signed.receipts} receipts",
+        markup=False,
+    )
+    if not signed.receipts:
+        err.print("No network has anchored the run yet: sign again once one has.", markup=False)
+    err.print(
+        f"check it with: model_signing verify key {model} --signature {path} --public_key PUB.pem",
+        markup=False,
+    )
+    return 0
+
+
+def statement(arguments: argparse.Namespace) -> int:
+    """The in-toto statement of a run, to a file or to stdout."""
+    run, data = models.run_statement(settings_of(arguments, secrets=False), arguments.run_id)
+    if arguments.output:
+        models.write_statement(Path(arguments.output), data)
+        if arguments.json:
+            print_json({"run_id": str(run), "path": arguments.output, "bytes": len(data)})
+        else:
+            out.print(arguments.output, markup=False)
+    elif arguments.json:
+        print_json(json.loads(data))
+    else:
+        sys.stdout.write(data.decode() + "\n")
+        sys.stdout.flush()
+    return 0

@@ -1,0 +1,43 @@
+"""``provenance upgrade PATH...``: complete pending OpenTimestamps proofs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from provenance.audit import upgrading
+from provenance.audit.upgrading import Upgrade, Upgraded
+from provenance.commands.output import err, out, print_json, settings_of
+
+
+def upgrade(arguments: argparse.Namespace) -> int:
+    """Bundles and ``.ots`` files, each by itself: one that fails stops no other."""
+    settings = settings_of(arguments, secrets=False)
+    paths = [Path(path) for path in arguments.paths]
+    results: list[Upgraded] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=len(paths))
+        for result in upgrading.upgrade(
+            settings, paths, lambda path: bar.update(task, description=path.name)
+        ):
+            results.append(result)
+            bar.advance(task)
+            if not arguments.json:
+                out.print(_line(result), markup=False)
+    if arguments.json:
+        print_json({"paths": [result.as_dict() for result in results]})
+    return upgrading.exit_code(results)
+
+
+def _line(result: Upgraded) -> str:
+    if result.problem is not None:
+        return f"{result.path}: {result.status.value}: {result.problem}"
+    told = {
+        Upgrade.UPGRADED: f"{result.completed} completed, {result.pending} still pending",
+        Upgrade.PENDING: f"{result.pending} still pending",
+        Upgrade.COMPLETE: "nothing is pending",
+    }
+    return f"{result.path}: {told[result.status]}"

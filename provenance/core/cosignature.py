@@ -1,0 +1,204 @@
+"""Cosignatures: what witnesses of the ledger say of a head, as C2SP tlog-cosignature.
+
+WARNING: FROZEN FORMAT. Every cosignature that was ever collected is read by this file. A
+change here makes old ones unverifiable. Add a format beside it; never change this one. No
+I/O, no clock, no randomness.
+
+::
+
+    — witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRa...       a line of a signed note:
+                                base64(key id || time (8 bytes, big-endian) || signature)
+    cosignature/v1                                              what Ed25519 signs:
+    time 1679315147                                             that time, decimal
+    example.com/behind-the-sofa                                 the text of the note, whole
+    20852163
+    CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
+
+A witness says that, at that time, this was the largest ledger of that origin it had seen,
+and that it extends all it had seen before. Its key id is ``SHA-256(name || 0A || 04 ||
+public key)[:4]``; as text its key is ``name+hex(key id)+base64(04 || public key)``.
+
+Source: https://c2sp.org/tlog-cosignature, the Ed25519 type. ML-DSA-44 cosignatures (type
+06) are not read: a note may carry them, and they count as signatures by strangers.
+
+Errors: text that does not decode raises a ``FormatError``; a cosignature that does not
+verify raises ``BadSignatureError``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from provenance.core import base64_text
+from provenance.core.heads import NoteSignature, VerifierKey
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    TrailingBytesError,
+    TruncatedError,
+)
+
+MAX_TIME: Final = 2**63 - 1
+
+_TYPE: Final = b"\x04"
+_KEY_SIZE: Final = 32
+_TIME_SIZE: Final = 8
+_SIZE: Final = _TIME_SIZE + 64
+_YEAR_10000: Final = 253_402_300_800
+
+
+@dataclass(frozen=True, slots=True)
+class Cosignature:
+    """A signature line that has the shape of a cosignature; NOT verified.
+
+    Args:
+        name: Key name of the witness.
+        key_id: 4 bytes.
+        time: When it was made as the witness says, in Unix seconds, 0 to 2^63 - 1.
+        signature: Ed25519, 64 bytes.
+    """
+
+    name: str
+    key_id: bytes
+    time: int
+    signature: bytes
+
+    @classmethod
+    def of(cls, line: NoteSignature) -> Cosignature | None:
+        """The cosignature in a signature line; None where it has another shape."""
+        time = int.from_bytes(line.signature[:_TIME_SIZE], "big")
+        if len(line.signature) != _SIZE or time > MAX_TIME:
+            return None
+        return cls(line.name, line.key_id, time, line.signature[_TIME_SIZE:])
+
+    def line(self) -> str:
+        """The signature line of a note, with its newline."""
+        blob = self.key_id + self.time.to_bytes(_TIME_SIZE, "big") + self.signature
+        return f"— {self.name} {base64_text.encode(blob)}\n"
+
+    @property
+    def when(self) -> str:
+        """``2023-03-20T12:25:47Z``; the bare seconds beyond the year 9999."""
+        if self.time >= _YEAR_10000:
+            return f"second {self.time}"
+        return datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    @property
+    def label(self) -> str:
+        """Name of the witness as a terminal can show it: it is a stranger's text."""
+        name = self.name if self.name.isprintable() else ascii(self.name)
+        return name if len(name) <= 80 else name[:77] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessKey:
+    """The named Ed25519 public key of a witness; ``InputError`` as `VerifierKey`.
+
+    Args:
+        name: Key name.
+        public_bytes: 32 bytes (RFC 8032).
+    """
+
+    name: str
+    public_bytes: bytes
+
+    def __post_init__(self) -> None:
+        VerifierKey(self.name, self.public_bytes)  # The same rules for names and sizes.
+
+    @property
+    def key_id(self) -> bytes:
+        """``SHA-256(name || 0A || 04 || public key)[:4]``."""
+        body = self.name.encode() + b"\n" + _TYPE + self.public_bytes
+        return hashlib.sha256(body).digest()[:4]
+
+    @property
+    def vkey(self) -> str:
+        """The key as text: ``name+hex(key id)+base64(04 || public key)``."""
+        return f"{self.label}+{base64_text.encode(_TYPE + self.public_bytes)}"
+
+    @property
+    def label(self) -> str:
+        """Name and key id, as messages show a key."""
+        return f"{self.name}+{self.key_id.hex()}"
+
+    @classmethod
+    def from_vkey(cls, vkey: str) -> WitnessKey:
+        """Parse `vkey`.
+
+        Raises:
+            FormatError: it is not one, its key type is another, or its key id belongs to
+                another key.
+            InputError: its name cannot be a key name.
+        """
+        parts = vkey.split("+", 2)
+        if len(parts) != 3:
+            raise FormatError(f"witness key {vkey[:60]!r}: expected name+keyid+base64")
+        name, key_id, encoded = parts
+        material = base64_text.decode(encoded, f"witness key {name[:60]!r}: key")
+        if material[:1] != _TYPE:
+            raise FormatError(
+                f"witness key {name[:60]!r}: key type {material[:1].hex() or 'none'}, "
+                "expected 04 (Ed25519 cosignatures)"
+            )
+        if len(material) != 1 + _KEY_SIZE:
+            kind = TruncatedError if len(material) < 1 + _KEY_SIZE else TrailingBytesError
+            raise kind(
+                f"witness key {name[:60]!r}: expected {1 + _KEY_SIZE} bytes, got {len(material)}"
+            )
+        key = cls(name, material[1:])
+        if key.key_id.hex() != key_id:
+            raise FormatError(
+                f"witness key {name[:60]!r}: key id is {key_id[:40]!r}, "
+                f"but this key has {key.key_id.hex()}"
+            )
+        return key
+
+    def cosignatures(
+        self, text: str, signatures: Iterable[NoteSignature]
+    ) -> tuple[Cosignature, ...]:
+        """Those of a note's signatures that this witness made, each verified.
+
+        Args:
+            text: The note's text, with its final newline.
+
+        Raises:
+            BadSignatureError: a line names this key and is not its cosignature of the text.
+        """
+        found = []
+        for line in signatures:
+            if (line.name, line.key_id) != (self.name, self.key_id):
+                continue
+            cosignature = Cosignature.of(line)
+            if cosignature is None or not self._made(cosignature, text):
+                raise BadSignatureError(
+                    f"note line {line.line}: cosignature by {self.label} does not verify"
+                )
+            found.append(cosignature)
+        return tuple(found)
+
+    def _made(self, cosignature: Cosignature, text: str) -> bool:
+        message = cosigned_message(text, cosignature.time)
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public_bytes).verify(
+                cosignature.signature, message
+            )
+        except InvalidSignature:
+            return False
+        return True
+
+
+def cosigned_message(text: str, time: int) -> bytes:
+    """The bytes that a witness signs.
+
+    Args:
+        text: The note's text, with its final newline.
+        time: Unix seconds.
+    """
+    return f"cosignature/v1\ntime {time}\n{text}".encode()

@@ -1,0 +1,175 @@
+"""in-toto statements, DSSE envelopes and sigstore bundles, as bytes.
+
+WARNING: FROZEN FORMAT. Signatures over these bytes are verified by other people's programs in
+ten years. No I/O, no clock, no randomness; who signs is elsewhere.
+
+A statement (in-toto Attestation Framework, Statement v1) is written as RFC 8785 JSON::
+
+    {"_type": "https://in-toto.io/Statement/v1", "predicate": {...}, "predicateType": URI,
+     "subject": [{"name": str, "digest": {algorithm: hex}, "annotations": {...}}, ...]}
+
+What is signed is its pre-authentication encoding (DSSE v1.0.2, protocol.md)::
+
+    PAE(type, payload) = "DSSEv1" SP LEN(type) SP type SP LEN(payload) SP payload
+
+with lengths in bytes, as decimal digits. The signature travels in a sigstore bundle v0.3
+(sigstore/protobuf-specs, ``sigstore_bundle.proto``, in its JSON form)::
+
+    {"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+     "verificationMaterial": {"publicKey": {"hint": str}, "tlogEntries": []},
+     "dsseEnvelope": {"payload": base64, "payloadType": "application/vnd.in-toto+json",
+                      "signatures": [{"keyid": "", "sig": base64}]}}
+
+``hint`` is, as OpenSSF Model Signing has it, the SHA-256 as hex of the public key's PEM text
+(SubjectPublicKeyInfo, with its final newline).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from provenance.core.records import Json, canonical_json, parse_json
+from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+MAX_STATEMENT_BYTES: Final = 16 * 1024**2
+MAX_SUBJECTS: Final = 10_000
+
+_TOP: Final = frozenset({"_type", "predicate", "predicateType", "subject"})
+_SUBJECT: Final = frozenset({"name", "digest", "annotations"})
+_HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a statement is about: digests as lower-case hex by algorithm, at least one."""
+
+    name: str
+    digest: Mapping[str, str]
+    annotations: Mapping[str, Json] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Json]:
+        """The JSON object; empty annotations are left out."""
+        made: dict[str, Json] = {"name": self.name, "digest": dict(self.digest)}
+        if self.annotations:
+            made["annotations"] = dict(self.annotations)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """An in-toto statement; ``predicate`` is whatever ``predicate_type`` (a URI) says."""
+
+    subjects: Sequence[Subject]
+    predicate_type: str
+    predicate: Mapping[str, Json]
+
+    def encode(self) -> bytes:
+        """Canonical bytes.
+
+        Raises:
+            InputError: A value without a canonical form.
+            TooLargeError: Over 16 MiB.
+        """
+        data = canonical_json(
+            {
+                "_type": STATEMENT_TYPE,
+                "subject": [subject.as_json() for subject in self.subjects],
+                "predicateType": self.predicate_type,
+                "predicate": dict(self.predicate),
+            }
+        )
+        if len(data) > MAX_STATEMENT_BYTES:
+            raise TooLargeError(f"statement of {len(data)} bytes, at most {MAX_STATEMENT_BYTES}")
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Statement:
+        """Read what `encode` writes, and nothing else; no claim in it is checked.
+
+        Raises:
+            TooLargeError: Over 16 MiB, or more than 10,000 subjects.
+            UnknownVersionError: Another ``_type``.
+            FormatError: Not JSON, not canonical, a field missing, unknown or of a wrong type.
+        """
+        if len(data) > MAX_STATEMENT_BYTES:
+            raise TooLargeError(f"statement of {len(data)} bytes, at most {MAX_STATEMENT_BYTES}")
+        raw = parse_json(data, "statement")
+        if not isinstance(raw, dict):
+            raise FormatError(f"statement is a JSON {type(raw).__name__}, expected an object")
+        if raw.get("_type") != STATEMENT_TYPE:
+            raise UnknownVersionError(
+                f"statement: _type {repr(raw.get('_type'))[:80]}, expected {STATEMENT_TYPE}"
+            )
+        if raw.keys() != _TOP:
+            strange = sorted(raw.keys() ^ _TOP)[0]
+            raise FormatError(f"statement: {strange!r} is unknown or missing")
+        for name, kind in (("subject", list), ("predicateType", str), ("predicate", dict)):
+            if not isinstance(raw[name], kind):
+                raise FormatError(f"statement: {name} is a {type(raw[name]).__name__}")
+        if not 0 < len(raw["subject"]) <= MAX_SUBJECTS:
+            raise TooLargeError(
+                f"statement: {len(raw['subject'])} subjects, expected 1 to {MAX_SUBJECTS}"
+            )
+        try:
+            canonical = canonical_json(raw)
+        except InputError as error:
+            raise FormatError(f"statement: {error}") from error
+        if canonical != data:
+            raise FormatError("statement is not in canonical form (RFC 8785)")
+        subjects = tuple(_subject(item, at) for at, item in enumerate(raw["subject"]))
+        return cls(subjects, raw["predicateType"], raw["predicate"])
+
+
+def _subject(raw: Any, at: int) -> Subject:
+    where = f"statement: subject[{at}]"
+    if not isinstance(raw, dict) or not {"name", "digest"} <= raw.keys() <= _SUBJECT:
+        raise FormatError(f"{where} must have name and digest, and may have annotations")
+    digest, annotations = raw["digest"], raw.get("annotations", {})
+    if not isinstance(raw["name"], str) or not isinstance(annotations, dict):
+        raise FormatError(f"{where}: name or annotations have a wrong type")
+    if not isinstance(digest, dict) or not digest:
+        raise FormatError(f"{where}: digest is no object with at least one digest")
+    for algorithm, value in digest.items():
+        if not isinstance(value, str) or not _HEX.fullmatch(value):
+            raise FormatError(f"{where}: digest.{algorithm[:40]} is not lower-case hex")
+    return Subject(raw["name"], digest, annotations)
+
+
+def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
+    """The bytes that a DSSE signature is over."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def key_hint(public_pem: bytes) -> str:
+    """Which key signed: SHA-256 as hex of its PEM text."""
+    return hashlib.sha256(public_pem).hexdigest()
+
+
+def sigstore_bundle(payload: bytes, signature: bytes, hint: str) -> bytes:
+    """A sigstore bundle v0.3 around a statement, as JSON.
+
+    Args:
+        payload: The statement's bytes, exactly as signed.
+        signature: Over ``pae(payload)``; for ECDSA the DER form.
+        hint: As `key_hint` makes it.
+    """
+    return canonical_json(
+        {
+            "mediaType": BUNDLE_TYPE,
+            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+            "dsseEnvelope": {
+                "payload": base64.b64encode(payload).decode("ascii"),
+                "payloadType": PAYLOAD_TYPE,
+                "signatures": [{"keyid": "", "sig": base64.b64encode(signature).decode("ascii")}],
+            },
+        }
+    )

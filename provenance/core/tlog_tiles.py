@@ -1,0 +1,146 @@
+"""The ledger as C2SP tlog-tiles: files that any web server can serve.
+
+WARNING: FROZEN FORMAT. Full tiles that were ever published are never written again. No I/O,
+no clock, no randomness.
+
+::
+
+    checkpoint                       the newest signed head
+    tile/<L>/<N>                     256 hashes of level L, 8,192 bytes
+    tile/<L>/<N>.p/<W>               the last W (1 to 255) hashes of a level
+    tile/entries/<N>[.p/<W>]         the entries under tile N of level 0, each as its length
+                                     (2 bytes, big-endian) and its bytes
+
+A hash of level 0 is a leaf hash; a hash of level L + 1 is the RFC 6962 root over the 256
+hashes of a full tile of level L. N is written in groups of three digits, all but the last
+behind an ``x``: 1234067 is ``x001/x234/067``.
+
+Source: https://c2sp.org/tlog-tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from provenance.core.merkle import MAX_SIZE, leaf_hash, root_of_hashes
+
+CHECKPOINT: Final = "checkpoint"
+TILE_WIDTH: Final = 256
+MAX_LEVEL: Final = 63
+MAX_ENTRY_BYTES: Final = 65_535
+ENTRIES: Final = "entries"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Place and width of one file: a tile of hashes, or a bundle of entries.
+
+    Args:
+        level: 0 to 63; None for a bundle of entries.
+        index: Within the level, from 0.
+        width: Hashes or entries, 1 to 256.
+
+    Raises:
+        ValueError: one of them is out of its range.
+    """
+
+    level: int | None
+    index: int
+    width: int = TILE_WIDTH
+
+    def __post_init__(self) -> None:
+        level = 0 if self.level is None else self.level
+        if not (0 <= level <= MAX_LEVEL and self.index >= 0 and 0 < self.width <= TILE_WIDTH):
+            raise ValueError(f"no tile {self.index} of width {self.width} at level {level}")
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing will be added to it: it never changes."""
+        return self.width == TILE_WIDTH
+
+    @property
+    def path(self) -> str:
+        """Where it is served, below the ledger's prefix."""
+        level = ENTRIES if self.level is None else self.level
+        rest, number = divmod(self.index, 1000)
+        name = f"{number:03}"
+        while rest:
+            rest, number = divmod(rest, 1000)
+            name = f"x{number:03}/{name}"
+        partial = "" if self.full else f".p/{self.width}"
+        return f"tile/{level}/{name}{partial}"
+
+
+def tiles(size: int) -> Iterator[Tile]:
+    """All files of a ledger of ``size`` entries but the checkpoint, those of level 0 first.
+
+    Raises:
+        ValueError: ``size`` is negative or beyond 2^63 - 1.
+    """
+    if not 0 <= size <= MAX_SIZE:
+        raise ValueError(f"no ledger has {size} entries")
+    yield from _row(None, size)
+    level = 0
+    while size:
+        yield from _row(level, size)
+        level, size = level + 1, size // TILE_WIDTH
+
+
+def _row(level: int | None, count: int) -> Iterator[Tile]:
+    full, width = divmod(count, TILE_WIDTH)
+    yield from (Tile(level, index) for index in range(full))
+    if width:
+        yield Tile(level, full, width)
+
+
+class TiledLedger:
+    """The bytes of every tile of one ledger.
+
+    Args:
+        entries: As they were logged, each at most 65,535 bytes; run roots have 32.
+
+    Raises:
+        ValueError: an entry is longer.
+    """
+
+    def __init__(self, entries: Sequence[bytes]) -> None:
+        for at, entry in enumerate(entries):
+            if len(entry) > MAX_ENTRY_BYTES:
+                raise ValueError(f"entry {at} has {len(entry)} bytes, a bundle takes 65,535")
+        self._entries = entries
+        level = [leaf_hash(entry) for entry in entries]
+        self._levels = [level]
+        while len(level) >= TILE_WIDTH:
+            full = range(0, len(level) - TILE_WIDTH + 1, TILE_WIDTH)
+            level = [root_of_hashes(level[at : at + TILE_WIDTH]) for at in full]
+            self._levels.append(level)
+
+    @property
+    def size(self) -> int:
+        """Entries."""
+        return len(self._entries)
+
+    @property
+    def leaf_hashes(self) -> Sequence[bytes]:
+        """Of all entries."""
+        return self._levels[0]
+
+    def data(self, tile: Tile) -> bytes:
+        """The bytes of a tile.
+
+        Raises:
+            ValueError: this ledger has no such tile.
+        """
+        first = tile.index * TILE_WIDTH
+        if tile.level is None:
+            part = self._entries[first : first + tile.width]
+        else:
+            known = self._levels[tile.level] if tile.level < len(self._levels) else []
+            part = known[first : first + tile.width]
+        if len(part) != tile.width:
+            raise ValueError(f"no tile {tile.path} in a ledger of {self.size}")
+        if tile.level is None:
+            return b"".join(len(entry).to_bytes(2, "big") + entry for entry in part)
+        return b"".join(part)

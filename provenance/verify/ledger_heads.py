@@ -1,0 +1,97 @@
+"""Checks (5) and (6): signed heads of the ledger, and the run's roots under them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from provenance.core.cosignature import WitnessKey
+from provenance.core.heads import Head, VerifierKey, open_head, parse_note
+from provenance.core.merkle import verify_consistency, verify_inclusion
+from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
+from provenance.verify.checks import HEADS, LEDGER
+from provenance.verify.evidence import RunEvidence, seal_label
+from provenance.verify.log_proofs import show_cosignatures
+from provenance.verify.notes import Notes
+
+
+def ledger_key(
+    evidence: RunEvidence, given: VerifierKey | None, notes: Notes
+) -> VerifierKey | None:
+    """The key to open heads with: the given one, which the evidence's own must be."""
+    own: VerifierKey | None = None
+    if evidence.vkey is not None:
+        try:
+            own = VerifierKey.from_vkey(evidence.vkey)
+        except (FormatError, InputError) as error:
+            notes.fail(HEADS, "ledger.vkey", str(error), "ledger.vkey")
+    if given is not None and own is not None and given != own:
+        notes.fail(
+            HEADS,
+            "ledger.vkey",
+            f"the evidence comes with key {own.label}, expected {given.label}",
+            "ledger.vkey",
+        )
+    return given or own
+
+
+def check_heads(
+    evidence: RunEvidence, key: VerifierKey | None, witnesses: Sequence[WitnessKey], notes: Notes
+) -> dict[int, Head]:
+    """The heads that hold, by size."""
+    heads: dict[int, Head] = {}
+    for item in evidence.heads:
+        file = f"heads/{item.size}.note"
+        try:
+            head = open_head(item.note, key) if key else parse_note(item.note).head
+        except (FormatError, InputError, BadSignatureError) as error:
+            notes.fail(HEADS, f"head {item.size}", str(error), file)
+            continue
+        if head.size != item.size:
+            notes.fail(HEADS, f"head {item.size}", f"states size {head.size}", file)
+        elif key is not None and head.origin != key.name:
+            notes.fail(
+                HEADS, f"head {item.size}", f"is of ledger {head.origin!r}, not {key.name!r}", file
+            )
+        else:
+            heads[item.size] = head
+    if not evidence.heads:
+        notes.skip(HEADS, "no head")
+    elif key is None:
+        notes.unchecked(HEADS, "the ledger's key is not known here")
+    cosigners = show_cosignatures(evidence, heads, witnesses, notes)
+    notes.count(HEADS, f"{len(heads)} heads{cosigners}")
+    return heads
+
+
+def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], notes: Notes) -> None:
+    """Each run root is in the ledger under the heads, and each head extends the one before."""
+    entries = {entry.index: entry for entry in evidence.entries}
+    proven: set[int] = set()
+    for item in evidence.inclusions:
+        entry, head = entries.get(item.index), heads.get(item.size)
+        if entry is None or head is None:
+            continue
+        try:
+            verify_inclusion(entry.root, item.index, item.size, item.proof, head.root)
+            proven.add(item.index)
+        except IntegrityError as error:
+            notes.fail(LEDGER, seal_label(entry), str(error))
+    for index, entry in entries.items():
+        if index not in proven and not notes.failed(LEDGER, seal_label(entry)):
+            notes.fail(LEDGER, seal_label(entry), "no head and proof that the ledger has it")
+    extended: set[int] = set()
+    for step in evidence.consistencies:
+        old, new = heads.get(step.old_size), heads.get(step.new_size)
+        if old is None or new is None:
+            continue
+        try:
+            verify_consistency(old.size, old.root, new.size, new.root, step.proof)
+            extended.add(step.old_size)
+        except IntegrityError as error:
+            notes.fail(LEDGER, f"head {step.old_size}", str(error))
+    for size in sorted(heads)[:-1]:
+        if size not in extended and not notes.failed(LEDGER, f"head {size}"):
+            notes.fail(LEDGER, f"head {size}", "no proof that the next head extends it")
+    if not entries:
+        notes.skip(LEDGER, "the run has no seal yet")
+    notes.count(LEDGER, f"{len(proven)} entries, {len(extended)} growths")

@@ -1,0 +1,208 @@
+"""The weights in a file or folder, read with suspicion: nothing is ever unpickled.
+
+``.safetensors`` and ``.npz`` are read by :mod:`provenance.core.tensor_files`; ``.pt``,
+``.pth``, ``.bin`` and ``.ckpt`` by ``torch.load(weights_only=True)``, which makes tensors and
+plain values alone. In a folder count the files at its top:
+
+1. the safetensors files, which together are one state (``model.safetensors.index.json``, where
+   there is one, says which of them);
+2. else the one other file that holds weights, by its name: what trainers put beside it
+   (``optimizer.pt``, ``rng_state.pth``, ...) is left out.
+
+A torch file often holds more than the state: a mapping in it, such as ``state_dict`` or
+``model_state_dict``, is a state too where all that it holds are tensors.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from provenance.core import json_text
+from provenance.core.arrays import RawTensor, is_array
+from provenance.core.hash_config import HashFactory
+from provenance.core.tensor_files import safetensors_tensors_file
+from provenance.core.tensors import MAX_DEPTH, StateDigest, state_digest
+from provenance.errors import FormatError, InputError, MissingExtraError
+
+SAFETENSORS: Final = ".safetensors"
+TORCH: Final = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES: Final = (SAFETENSORS, *TORCH, ".npz")
+INDEX: Final = "model.safetensors.index.json"
+MAX_INDEX_BYTES: Final = 64 * 1024**2
+
+_BESIDE: Final = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*")
+_SAFE_TORCH: Final = (2, 6)
+# What torch and its unpickler raise for bytes that are no checkpoint of tensors.
+_TORCH_ERRORS: Final = (
+    pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError,
+    AssertionError, ArithmeticError, EOFError, ImportError, MemoryError, struct.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Weights at hand.
+
+    Attributes:
+        files: Where they were read from.
+        states: What may be the model's state, by its key in the file; ``""`` is the whole.
+    """
+
+    files: tuple[Path, ...]
+    states: Mapping[str, object]
+
+    def digests(self, factory: HashFactory) -> dict[str, StateDigest]:
+        """The digest of each state.
+
+        Raises:
+            InputError: Something in it is no dense array of numbers; names it.
+            FormatError: A file that does not decode.
+        """
+        return {key: state_digest(state, factory) for key, state in self.states.items()}
+
+
+def read_model(path: Path) -> ModelFiles:
+    """The weights in a file, or at the top of a folder.
+
+    Raises:
+        InputError: Nothing there that holds weights, or no saying which file does.
+        FormatError: A file that does not decode, or that holds more than tensors.
+        MissingExtraError: torch or NumPy is needed, and not installed.
+    """
+    files = weights_files(path)
+    kind = files[0].suffix
+    if kind == SAFETENSORS:
+        return ModelFiles(files, {"": _merged(files)})
+    if kind == ".npz":
+        return ModelFiles(files, {"": str(files[0])})
+    return ModelFiles(files, _states(files[0], _torch_load(files[0])))
+
+
+def weights_files(path: Path) -> tuple[Path, ...]:
+    """The files that hold the weights, by the rules above; errors as `read_model`."""
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"{path}: expected a name in {', '.join(SUFFIXES)}, or a folder")
+        return (path,)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder")
+    try:
+        names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be listed: {error.strerror or error}") from error
+    if INDEX in names:
+        return _indexed(path)
+    shards = [path / name for name in names if name.endswith(SAFETENSORS)]
+    if shards:
+        return tuple(shards)
+    others = [
+        name
+        for name in names
+        if Path(name).suffix in SUFFIXES and not _BESIDE.fullmatch(Path(name).stem)
+    ]
+    if not others:
+        raise InputError(f"{path}: no file with weights in it, expected {', '.join(SUFFIXES)}")
+    if len(others) > 1:
+        raise InputError(
+            f"{path}: several files may hold the weights: {', '.join(others[:5])}; give one of them"
+        )
+    return (path / others[0],)
+
+
+def _indexed(folder: Path) -> tuple[Path, ...]:
+    """The shards that the index names: all of them must be there."""
+    where = folder / INDEX
+    try:
+        with where.open("rb") as file:
+            data = file.read(MAX_INDEX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_INDEX_BYTES:
+        raise FormatError(f"{where}: more than {MAX_INDEX_BYTES} bytes")
+    try:
+        document = json_text.loads(data)
+    except ValueError as error:
+        raise FormatError(f"{where}: is not JSON: {error}") from error
+    places = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise FormatError(f"{where}: no weight_map of tensors to files")
+    for name in places.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(SAFETENSORS):
+            raise FormatError(f"{where}: names {repr(name)[:80]}, expected a safetensors file")
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: is missing, {INDEX} names it")
+    return tuple(folder / name for name in sorted(set(places.values())))
+
+
+def _merged(files: tuple[Path, ...]) -> dict[str, RawTensor]:
+    """The tensors of all shards; nothing is read yet but the headers."""
+    tensors: dict[str, RawTensor] = {}
+    owner: dict[str, Path] = {}
+    for file in files:
+        for tensor in safetensors_tensors_file(file):
+            if tensor.name in tensors:
+                raise InputError(
+                    f"{file}: tensor {tensor.name!r} is in {owner[tensor.name].name} too;"
+                    " give one of the files"
+                )
+            tensors[tensor.name], owner[tensor.name] = tensor, file
+    if not tensors:
+        raise InputError(f"{files[0]}: no tensors, expected at least one")
+    return tensors
+
+
+def _torch_load(path: Path) -> object:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", "torch") from error
+    found = tuple(int(part) for part in re.findall(r"\d+", str(torch.__version__))[:2])
+    if found < _SAFE_TORCH:
+        raise InputError(
+            f"{path}: torch {torch.__version__} can be made to run code by such a file "
+            "(CVE-2025-32434), expected torch 2.6 or later, or a .safetensors file"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About the file's age; what matters is raised.
+            loaded: object = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except _TORCH_ERRORS as error:
+        raise FormatError(
+            f"{path}: cannot be read as tensors alone: it is damaged, or holds pickled objects, "
+            "which are never loaded; expected torch.save(model.state_dict(), ...)"
+        ) from error
+    return loaded
+
+
+def _states(path: Path, loaded: object) -> dict[str, object]:
+    states: dict[str, object] = {"": loaded} if _tensors_alone(loaded) else {}
+    if isinstance(loaded, Mapping):
+        for key, value in loaded.items():
+            if isinstance(value, Mapping) and _tensors_alone(value):
+                states[str(key)] = value
+    if not states:
+        raise InputError(f"{path}: no mapping of names to tensors in it, expected a state_dict")
+    return states
+
+
+def _tensors_alone(value: Any, depth: int = 0) -> bool:
+    if depth > MAX_DEPTH:
+        return False
+    if isinstance(value, Mapping):
+        return bool(value) and all(_tensors_alone(item, depth + 1) for item in value.values())
+    if isinstance(value, list | tuple):
+        return bool(value) and all(_tensors_alone(item, depth + 1) for item in value)
+    return is_array(value)

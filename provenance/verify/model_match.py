@@ -1,0 +1,362 @@
+"""Which epoch of a run has exactly these weights, and where the nearest one differs.
+
+The digest of the weights at hand is made with the hash algorithm that each record names, and
+compared with the records ``model/weights`` and ``training/epoch/N/state``. A record counts only
+where a verification of the evidence found nothing wrong with it: its bytes have its digest, the
+digest stands in the tree of the newest run root, and that root stands in the ledger.
+
+Where no record has these weights, the nearest one (most tensors equal) is compared tensor by
+tensor in the order of the state: by the UTF-8 bytes of their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from provenance.core import merkle
+from provenance.core.hash_config import DIGEST_SIZES, Digest, HashFactory
+from provenance.core.records import Kind
+from provenance.core.tensors import ROOT_ALGORITHM, StateDigest
+from provenance.errors import FormatError
+from provenance.verify.checks import LEDGER, TREES
+from provenance.verify.evidence import RecordFile, lenient
+from provenance.verify.model_files import ModelFiles
+from provenance.verify.outcome import Seal, VerificationReport
+
+NOT_CHECKED: Final = (
+    "the networks, and whose key signs the ledger: the evidence's own was taken; "
+    "provenance verify says more"
+)
+
+MatchOutcome = Literal["match", "no match", "unchecked"]
+EXIT_CODES: Final[Mapping[str, int]] = {"match": 0, "no match": 1, "unchecked": 3}
+
+Tensors = Mapping[str, Mapping[str, Any]]
+"""name -> dtype, shape, digest as a record or `TensorDigest.as_fields` states them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatedWeights:
+    """The weights that one record states.
+
+    Attributes:
+        path: The record's place: ``model/weights/0``, ``training/epoch/3/state/0``.
+        epoch: None for the weights before training.
+        digest: SHA-256 of the record, 32 bytes.
+        root: As stated, such as ``mth-sha256:<hex>``.
+        algorithm: Content hash of the tensors.
+        tensors: None where the record states none, or others than its root is made of.
+        problem: Why the record does not count; None where it does.
+    """
+
+    path: str
+    epoch: int | None
+    rank: int
+    digest: bytes
+    root: str
+    algorithm: str
+    tensors: Tensors | None = field(default=None, repr=False)
+    problem: str | None = None
+
+    @property
+    def when(self) -> str:
+        """``epoch 3``, or ``before training``."""
+        return "before training" if self.epoch is None else f"epoch {self.epoch}"
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "record": self.path,
+            "record_sha256": self.digest.hex(),
+            "epoch": self.epoch,
+            "rank": self.rank,
+            "weights": self.root,
+            "algorithm": self.algorithm,
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How the weights at hand differ from those that a record states.
+
+    Attributes:
+        stated: The record.
+        tensor: The first one that differs; None where the record names no tensors.
+        problem: One line about it.
+        differing: How many tensors differ, are missing or are extra; of ``total`` names.
+    """
+
+    stated: StatedWeights
+    tensor: str | None
+    problem: str
+    differing: int
+    total: int
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            **self.stated.as_dict(),
+            "tensor": self.tensor,
+            "difference": self.problem,
+            "differing": self.differing,
+            "total": self.total,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMatch:
+    """What came out.
+
+    Attributes:
+        seal: The newest seal of the run; None where there is none.
+        origin: The ledger's name, where the evidence has its key.
+        state: Which of the file's states matched or came nearest; ``""`` is the whole file.
+        weights: Its digest; None where there was nothing to compare with.
+        matches: Records that count and have exactly these weights, by epoch and rank.
+        doubtful: Records that state these weights, and do not count.
+        nearest: Where there is no match.
+        withheld: Paths of records whose weights are not disclosed.
+        damaged: Records of weights with something wrong, as ``path: problem``.
+        others: Findings of the verification that are not about a matching record.
+    """
+
+    run: UUID
+    seal: Seal | None
+    origin: str | None
+    files: ModelFiles
+    state: str
+    weights: StateDigest | None
+    matches: tuple[StatedWeights, ...]
+    doubtful: tuple[StatedWeights, ...]
+    nearest: Difference | None
+    withheld: tuple[str, ...]
+    damaged: tuple[str, ...]
+    others: int
+
+    @property
+    def outcome(self) -> MatchOutcome:
+        """``unchecked`` where a withheld or unsealed record may have them, or there is none."""
+        if self.matches:
+            return "match"
+        sealed = [item for item in self.doubtful if not item.path.startswith(_UNDER_NO_ROOT)]
+        if sealed or self.damaged:
+            return "no match"
+        if self.doubtful or self.withheld or self.nearest is None:
+            return "unchecked"
+        return "no match"
+
+    @property
+    def exit_code(self) -> int:
+        """0 match, 1 no match, 3 could not be said."""
+        return EXIT_CODES[self.outcome]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "v": 1,
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "run_id": str(self.run),
+            "seal": self.seal.as_dict() if self.seal else None,
+            "ledger": self.origin,
+            "files": [str(file) for file in self.files.files],
+            "state": self.state,
+            "weights": str(self.weights) if self.weights else None,
+            "algorithm": self.weights.algorithm if self.weights else None,
+            "tensors": len(self.weights.tensors) if self.weights else None,
+            "parameters": self.weights.parameter_count if self.weights else None,
+            "matches": [item.as_dict() for item in self.matches],
+            "doubtful": [item.as_dict() for item in self.doubtful],
+            "nearest": self.nearest.as_dict() if self.nearest else None,
+            "withheld": list(self.withheld),
+            "damaged": list(self.damaged),
+            "other_findings": self.others,
+            "not_checked": NOT_CHECKED,
+        }
+
+
+_UNDER_NO_ROOT: Final = ("late/", "unsealed/")
+
+
+def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
+    """Look for the weights among those that a run recorded.
+
+    Args:
+        report: A verification of the run's evidence; no node need have been asked.
+
+    Raises:
+        InputError, FormatError: As `ModelFiles.digests`.
+    """
+    records = [r for r in report.evidence.records if r.kind in (Kind.WEIGHTS, Kind.STATE)]
+    stated = [
+        item for record in records if not record.withheld and (item := _stated(report, record))
+    ]
+    digests: dict[str, dict[str, StateDigest]] = {}
+    for algorithm in {item.algorithm for item in stated} & DIGEST_SIZES.keys():
+        digests[algorithm] = files.digests(HashFactory(algorithm))
+    found = [
+        (item, key)
+        for item in stated
+        for key, digest in digests.get(item.algorithm, {}).items()
+        if str(digest) == item.root
+    ]
+    matches = sorted((item for item, _ in found if item.problem is None), key=_order)
+    doubtful = sorted((item for item, _ in found if item.problem is not None), key=_order)
+    nearest, state = (None, "") if found else _nearest(stated, digests)
+    chosen = nearest.stated if nearest else None
+    if found:
+        chosen = (matches or doubtful)[-1]
+        state = next(key for item, key in found if item is chosen)
+    paths = {item.path for item in matches}
+    return ModelMatch(
+        run=report.run,
+        seal=report.seals[-1] if report.seals else None,
+        origin=_origin(report),
+        files=files,
+        state=state,
+        weights=digests[chosen.algorithm][state] if chosen else None,
+        matches=tuple(matches),
+        doubtful=tuple(doubtful),
+        nearest=nearest,
+        withheld=tuple(record.path for record in records if record.withheld),
+        damaged=tuple(
+            f"{record.path}: {problem}"
+            for record in records
+            if record.place == "tree" and (problem := _problem(report, record)) is not None
+        ),
+        others=sum(finding.subject not in paths for finding in report.findings),
+    )
+
+
+def _order(item: StatedWeights) -> tuple[int, int, str]:
+    return (-1 if item.epoch is None else item.epoch, item.rank, item.path)
+
+
+def _origin(report: VerificationReport) -> str | None:
+    vkey = report.evidence.vkey
+    return vkey.partition("+")[0] if vkey else None
+
+
+# --- what a record states ----------------------------------------------------------------
+
+
+def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | None:
+    """None where the record's bytes are missing or state no digest of weights."""
+    body = lenient(record.data).get("body")
+    if not isinstance(body, dict):
+        return None
+    root, algorithm = body.get("root"), body.get("algorithm")
+    if not isinstance(root, str) or not isinstance(algorithm, str):
+        return None
+    item = StatedWeights(
+        path=record.path,
+        epoch=record.epoch,
+        rank=record.rank,
+        digest=record.digest,
+        root=root,
+        algorithm=algorithm,
+        problem=_problem(report, record),
+    )
+    return replace(item, tensors=_tensors(body.get("tensors"), root, algorithm))
+
+
+def _problem(report: VerificationReport, record: RecordFile) -> str | None:
+    """What the verification found that touches this record, its proof or its run root."""
+    if record.place != "tree":
+        return "no run root covers it"
+    names = {record.path, record.file, f"proofs/{record.path}.json"}
+    for finding in report.findings:
+        if names & {finding.subject, finding.path, finding.file}:
+            return finding.problem
+    if not report.seals:
+        return "no run root covers it"
+    seal = report.seals[-1]
+    for finding in report.findings:
+        if finding.check in (TREES, LEDGER) and finding.subject in (seal.label, "run"):
+            return finding.problem
+    return None if seal.recomputed else "the run root does not recompute"
+
+
+def _tensors(raw: object, root: str, algorithm: str) -> Tensors | None:
+    """The tensors of a record by name, where they are what its root is made of."""
+    if not isinstance(raw, list) or not raw:
+        return None
+    tensors: dict[str, Mapping[str, Any]] = {}
+    leaves = []
+    for item in raw:
+        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+            return None
+        try:
+            digest = Digest.parse(str(item.get("digest")))
+        except FormatError:
+            return None
+        if digest.algorithm != algorithm:
+            return None
+        leaves.append(digest.value)
+        tensors[item["name"]] = item
+    if len(tensors) != len(raw) or f"{ROOT_ALGORITHM}:{merkle.root(leaves).hex()}" != root:
+        return None
+    return tensors
+
+
+# --- the nearest record ------------------------------------------------------------------
+
+
+def _nearest(
+    stated: Sequence[StatedWeights], digests: Mapping[str, Mapping[str, StateDigest]]
+) -> tuple[Difference | None, str]:
+    """The record that most tensors are equal with, and the state of the file that has them."""
+    best: tuple[tuple[int, ...], StatedWeights, str, Tensors] | None = None
+    for item in stated:
+        for key, digest in digests.get(item.algorithm, {}).items():
+            tensors = {tensor.name: tensor.as_fields() for tensor in digest.tensors}
+            epoch, rank, _ = _order(item)
+            sound = int(item.problem is None)
+            likeness = (*_likeness(item.tensors or {}, tensors), sound, epoch, -rank)
+            if best is None or likeness > best[0]:
+                best = (likeness, item, key, tensors)
+    if best is None:
+        return None, ""
+    return _difference(best[1], best[3]), best[2]
+
+
+def _likeness(stated: Tensors, found: Tensors) -> tuple[int, int]:
+    """How many tensors are equal; how many have at least a name in common."""
+    common = stated.keys() & found.keys()
+    equal = sum(stated[name]["digest"] == found[name]["digest"] for name in common)
+    return equal, len(common)
+
+
+def _difference(item: StatedWeights, found: Tensors) -> Difference:
+    if item.tensors is None:
+        why = "the record has no digests of single tensors to compare with"
+        return Difference(item, None, why, 0, 0)
+    names = sorted(item.tensors.keys() | found.keys(), key=_utf8)
+    problems = {name: _tensor(item.tensors.get(name), found.get(name)) for name in names}
+    differing = [(name, problem) for name, problem in problems.items() if problem is not None]
+    if not differing:
+        return Difference(item, None, "the record lists its tensors out of order", 0, len(names))
+    tensor, problem = differing[0]
+    return Difference(item, tensor, problem, len(differing), len(names))
+
+
+def _utf8(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
+
+
+def _tensor(stated: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> str | None:
+    """What is the matter with one tensor; None where it is the same."""
+    if found is None:
+        return "is missing"
+    if stated is None:
+        return "is not in the record"
+    if stated["digest"] == found["digest"]:
+        return None
+    for key in ("dtype", "shape"):
+        if stated.get(key) != found[key]:
+            return f"has {key} {found[key]}, the record states {stated.get(key)}"
+    return f"has digest {found['digest']}, the record states {stated['digest']}"

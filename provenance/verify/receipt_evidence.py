@@ -1,0 +1,176 @@
+"""What a receipt's evidence proves without a node; part of check (7).
+
+Which rules hold is decided by the receipt's network, never by what the evidence calls itself.
+All that receipt and evidence state of one thing must agree with each other and with what is
+proven:
+
+``bitcoin``   the transaction hashes to its id and carries the payload, the block's header has
+              its proof of work and leads to the transaction; hash and time are the header's
+``ethereum``  :mod:`.ethereum_evidence`
+``ipfs``      the id is the CID of the payload as a raw block; there is no block and no time
+``local``     the ledger's key signed a line of the payload; number, digest and time are its own
+
+A lone header tells neither its height nor its depth: those of Bitcoin, and any depth, are what
+a node said (:data:`provenance.verify.checks.HEADER_SOURCE`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from provenance.core.bitcoin_proof import (
+    CHAINS,
+    check_work,
+    display,
+    parse_header,
+    parse_transaction,
+    verify_anchor,
+)
+from provenance.core.cid import decode_cid, raw_cid
+from provenance.core.heads import VerifierKey
+from provenance.core.local_line import local_transaction_id, read_line
+from provenance.core.receipts import AnchorProof
+from provenance.core.records import Json
+from provenance.errors import FormatError, ProofError
+from provenance.verify.ethereum_evidence import check_ethereum
+
+BITCOIN: Final = "bitcoin"
+ETHEREUM: Final = "ethereum"
+IPFS: Final = "ipfs"
+LOCAL: Final = "local"
+
+
+def check_evidence(
+    anchor: AnchorProof, evidence: Mapping[str, Json], key: VerifierKey | None = None
+) -> str | None:
+    """Check the evidence of a receipt of a network that :func:`is_known`.
+
+    Args:
+        key: The ledger's, which signs local lines; None takes the evidence's own.
+
+    Returns:
+        What the network's evidence usually proves and this one does not, as a sentence.
+
+    Raises:
+        ProofError, FormatError, BadSignatureError: It does not hold, or there is none.
+    """
+    kind = evidence.get("type", anchor.network)  # Ethereum's had none once.
+    if kind != anchor.network:
+        raise ProofError(f"is of network {anchor.network}, its evidence of {str(kind)[:40]}")
+    if anchor.depth < 1:
+        raise ProofError(f"states depth {anchor.depth}, expected 1 or more")
+    if anchor.network == ETHEREUM:
+        return check_ethereum(anchor, evidence)
+    if anchor.network == LOCAL:
+        _check_local(anchor, evidence, key)
+    else:
+        _OTHERS[anchor.network](anchor, evidence)
+    return None
+
+
+def is_known(network: str) -> bool:
+    """Whether this release has rules for the evidence of a network."""
+    return network in (ETHEREUM, LOCAL, *_OTHERS)
+
+
+def check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
+    """A block that holds the transaction, and headers on top of it.
+
+    Raises:
+        ProofError, FormatError
+    """
+    transaction = hex_field(evidence, "transaction")
+    txid = display(parse_transaction(transaction).txid)
+    if txid != anchor.transaction_id:
+        raise ProofError(f"the transaction in it is {txid}, not {anchor.transaction_id}")
+    chain = str(evidence.get("chain"))
+    raw = hex_field(evidence, "header")
+    header = verify_anchor(
+        transaction, hex_field(evidence, "merkle_block"), raw, anchor.payload, chain
+    )
+    name = display(header.hash)
+    if name != anchor.block_hash:
+        raise ProofError(f"the block in it is {name}, not {anchor.block_hash}")
+    if anchor.block_time != header.time:
+        raise ProofError(
+            f"the block in it is of time {header.time}, the receipt says {anchor.block_time}"
+        )
+    if anchor.height is None or anchor.height < 0:
+        raise ProofError(f"states height {anchor.height}, expected 0 or more")
+    _agree(evidence, transaction_id=txid, block_hash=name, height=anchor.height)
+    above = evidence.get("headers", [])
+    if not isinstance(above, list):
+        raise FormatError("evidence.headers is no list")
+    for at in range(len(above)):
+        upper = parse_header(_hex(above[at], f"headers[{at}]"))
+        if upper.previous != header.hash:
+            raise ProofError(f"evidence.headers[{at}] does not build on the header before")
+        check_work(upper, CHAINS[chain].limit)
+        header = upper
+
+
+def _check_ipfs(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
+    if decode_cid(anchor.transaction_id) != raw_cid(anchor.payload):
+        raise ProofError(f"{anchor.transaction_id} is not the CID of the payload")
+    if (anchor.height, anchor.block_hash, anchor.block_time) != (None, None, None):
+        raise ProofError("states a block or its time, and IPFS has none")
+    _agree(evidence, transaction_id=anchor.transaction_id, block=anchor.payload.hex())
+
+
+def _check_local(
+    anchor: AnchorProof, evidence: Mapping[str, Json], key: VerifierKey | None
+) -> None:
+    text = evidence.get("line")
+    if not isinstance(text, str):
+        raise FormatError("evidence.line is missing or no text")
+    public = hex_field(evidence, "public_key")
+    if key is not None and public != key.public_bytes:
+        raise ProofError(f"its line is signed by {public.hex()}, which is not the ledger's key")
+    line = read_line(text.encode("utf-8", "replace"), public)
+    if line.payload != anchor.payload:
+        raise ProofError(f"the line in it carries {line.payload.hex()}")
+    txid = local_transaction_id(line.payload)
+    if txid != anchor.transaction_id:
+        raise ProofError(f"the line in it is {txid}, not {anchor.transaction_id}")
+    stated = (anchor.height, anchor.block_hash, anchor.block_time)
+    if stated != (line.seq, line.digest.hex(), line.ts):
+        raise ProofError(
+            f"the line in it has number {line.seq}, digest {line.digest.hex()} and time "
+            f"{line.ts}, the receipt says {anchor.height}, {anchor.block_hash} and "
+            f"{anchor.block_time}"
+        )
+    _agree(evidence, transaction_id=txid)
+
+
+_OTHERS: Final[Mapping[str, Callable[[AnchorProof, Mapping[str, Json]], None]]] = {
+    BITCOIN: check_bitcoin,
+    IPFS: _check_ipfs,
+}
+
+
+def _agree(evidence: Mapping[str, Json], **proven: str | int) -> None:
+    """What the evidence repeats of the receipt, as far as it does."""
+    for name, value in proven.items():
+        stated = evidence.get(name, value)
+        if stated != value or isinstance(stated, bool):
+            raise ProofError(f"evidence.{name} is {str(stated)[:80]}, the receipt has {value}")
+
+
+def hex_field(evidence: Mapping[str, Json], name: str) -> bytes:
+    """Bytes from lower-case hex; ``FormatError`` naming the field."""
+    return _hex(evidence.get(name), name)
+
+
+def _hex(value: Json, name: str) -> bytes:
+    if value is None:
+        raise FormatError(f"evidence.{name} is missing")
+    data = b""
+    if isinstance(value, str):
+        try:
+            data = bytes.fromhex(value)
+        except ValueError:
+            data = b""
+    if not data or data.hex() != value:
+        raise FormatError(f"evidence.{name} is not hex")
+    return data

@@ -1,0 +1,156 @@
+"""Speed of verification offline: one bundle, and all runs of a database with and without cache.
+
+    python tests/benchmarks/bench_verify.py [--epochs 100] [--runs 300] [--repeat 5] [--json]
+
+Beside each stands a peer from the same run of this program: plain SHA-256 over the bundle's
+files, and over the rows of the database. Imports are not counted. Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from provenance import wiring
+from provenance.audit.verify_all import VerifyAll
+from provenance.settings import Settings, load
+from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.verify.verifier import verify
+from tests.bitcoin_evidence import with_bitcoin
+from tests.verify_world import RUN, World, finished, story
+
+
+def fastest(repeat: int, action: Callable[[], object]) -> float:
+    """Milliseconds of the fastest of ``repeat`` runs."""
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.perf_counter()
+        action()
+        best = min(best, time.perf_counter() - start)
+    return best * 1e3
+
+
+def measure_bundle(folder: Path, epochs: int, repeat: int) -> dict[str, float]:
+    """Milliseconds by what was done to a bundle of ``epochs`` epochs, folder and zip."""
+    evidence = with_bitcoin(finished(epochs).evidence())
+    bundle = write_bundle(evidence, folder / "bundle")
+    zipped = write_bundle(evidence, folder / "bundle.zip")
+
+    def plain() -> None:
+        for path in bundle.rglob("*"):
+            if path.is_file():
+                hashlib.sha256(path.read_bytes()).digest()
+
+    def whole(place: Path) -> None:
+        report = verify(read_bundle(place), None, now=0.0)
+        assert report.outcome == "verified", report.findings
+
+    return {
+        "files": sum(path.is_file() for path in bundle.rglob("*")),
+        "plain sha256 over the files": fastest(repeat, plain),
+        "read a folder": fastest(repeat, lambda: read_bundle(bundle)),
+        "read and verify a folder": fastest(repeat, lambda: whole(bundle)),
+        "read and verify a zip": fastest(repeat, lambda: whole(zipped)),
+    }
+
+
+def database(folder: Path, runs: int, epochs: int) -> Settings:
+    """A deployment with ``runs`` finished runs on the local network."""
+    settings = load(None, folder / "artifacts")
+    world: Any = World(names=())
+    world.store.close()
+    world.store = wiring.open_store(settings)
+    world.policy = wiring.seal_policy(settings)
+    world.networks = wiring.open_networks(settings)
+    for at in range(runs):
+        run = UUID(int=RUN.int + at)
+        world.ingest(world.batch(story(epochs), run=run))
+    world.anchor()
+    world.store.close()
+    return settings
+
+
+def measure_all(folder: Path, runs: int, epochs: int, repeat: int) -> dict[str, float]:
+    """Milliseconds per run of ``verify --all``."""
+    settings = database(folder, runs, epochs)
+    file = wiring.sqlite_path(settings.database_url)
+
+    def plain() -> None:
+        with closing(sqlite3.connect(str(file))) as db:
+            for table in ("records", "receipts", "ledger_entries", "heads", "anchors"):
+                for row in db.execute(f"SELECT * FROM {table}"):
+                    hashlib.sha256(repr(row).encode()).digest()
+
+    def everything(cached: bool) -> None:
+        with VerifyAll(settings, cached=cached) as found:
+            assert all(result.outcome == "verified" for result in found)
+
+    times = {"plain sha256 over the rows": fastest(repeat, plain)}
+    times["verify --all --no-cache"] = fastest(max(1, repeat // 2), lambda: everything(False))
+    times["verify --all, first time"] = fastest(1, lambda: everything(True))
+    times["verify --all, again"] = fastest(repeat, lambda: everything(True))
+    return {name: value / runs for name, value in times.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=100, help="epochs of the bundle's run")
+    parser.add_argument("--runs", type=int, default=300, help="runs of 3 epochs in the database")
+    parser.add_argument("--repeat", type=int, default=5, help="runs, of which the fastest counts")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["XDG_STATE_HOME"] = str(folder / "state")
+        bundle = measure_bundle(folder, options.epochs, options.repeat)
+        short = measure_all(folder / "short", options.runs, 3, options.repeat)
+        long = measure_all(folder / "long", max(1, options.runs // 20), 100, options.repeat)
+    whole, plain = bundle["read and verify a folder"], bundle["plain sha256 over the files"]
+    ratios = {
+        "bundle to plain sha256": whole / plain,
+        "cache, runs of 3 epochs": short["verify --all --no-cache"] / short["verify --all, again"],
+        "cache, runs of 100 epochs": long["verify --all --no-cache"] / long["verify --all, again"],
+    }
+    if options.json:
+        document: dict[str, object] = {
+            "benchmark": "verify",
+            "epochs": options.epochs,
+            "runs": options.runs,
+            "bundle_ms": bundle,
+            "all_3_epochs_ms_per_run": short,
+            "all_100_epochs_ms_per_run": long,
+            "ratios": ratios,
+            "cpus": os.cpu_count(),
+        }
+        print(
+            json.dumps(json.loads(json.dumps(document), parse_float=lambda t: round(float(t), 3)))
+        )
+        return 0
+    print(f"a bundle of {options.epochs} epochs, {bundle.pop('files'):.0f} files")
+    for name, value in bundle.items():
+        print(f"  {name:<34}{value:9.1f} ms")
+    for epochs, times in ((3, short), (100, long)):
+        print(f"all runs of a database, {epochs} epochs each, per run")
+        for name, value in times.items():
+            print(f"  {name:<34}{value:9.2f} ms")
+    for name, value in ratios.items():
+        print(f"{name}: {value:.1f}x on {os.cpu_count()} CPUs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,326 @@
+"""Formats read by a stranger: written from docs/FORMAT.md, from nothing else.
+
+Imports nothing of the program that it checks. Every function raises where something does
+not hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+BEFORE = {"data.train", "data.test", "model.architecture", "model.weights", "config"}
+LEAVES = BEFORE | {"state", "metrics", "privacy", "results"}
+CONTROL = {"run.seal", "run.end", "gap"}
+
+
+def need(holds: object, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def unhex(text: Any, size: int) -> bytes:
+    need(isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{2 * size}}}", text), "no lower hex")
+    return bytes.fromhex(text)
+
+
+def unbase64(text: str) -> bytes:
+    data = base64.b64decode(text, validate=True)
+    need(base64.b64encode(data).decode() == text, "no canonical base64")
+    return data
+
+
+# --- canonical JSON (section 1) ----------------------------------------------------------
+
+
+def parse(data: bytes) -> Any:
+    def whole(text: str) -> int | float:
+        return int(text) if abs(int(text)) < 2**53 else float(int(text))
+
+    return json.loads(data.decode("utf-8"), parse_int=whole)
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785."""
+    return _text(value).encode("utf-8")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        return "{" + ",".join(f"{_text(key)}:{_text(value[key])}" for key in keys) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_text, value)) + "]"
+    if isinstance(value, float):
+        return _number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: float) -> str:
+    """ECMAScript Number::toString."""
+    need(abs(value) < float("inf"), "a number that is not finite")
+    if value == 0:
+        return "0"
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(digits) - len(fraction) + int(exponent or 0)
+    digits = digits.rstrip("0")
+    if len(digits) <= point <= 21:
+        text = digits + "0" * (point - len(digits))
+    elif 0 < point <= 21:
+        text = f"{digits[:point]}.{digits[point:]}"
+    elif -6 < point <= 0:
+        text = "0." + "0" * -point + digits
+    else:
+        text = digits[0] + ("." + digits[1:] if digits[1:] else "") + f"e{point - 1:+d}"
+    return ("-" if value < 0 else "") + text
+
+
+# --- Merkle trees (section 4) ------------------------------------------------------------
+
+
+def leaf(data: bytes) -> bytes:
+    return sha256(b"\x00" + data)
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    return sha256(b"\x01" + left + right)
+
+
+def mth(entries: list[bytes]) -> bytes:
+    if len(entries) < 2:
+        return leaf(entries[0]) if entries else sha256(b"")
+    split = 1 << (len(entries) - 1).bit_length() - 1
+    return node(mth(entries[:split]), mth(entries[split:]))
+
+
+def included(entry: bytes, index: int, size: int, proof: list[bytes]) -> tuple[bytes, bytes]:
+    """RFC 9162, 2.1.3.2: the root, and the bytes whose SHA-256 it is."""
+    need(0 <= index < size, "no such entry")
+    at, last, last_bytes = index, size - 1, b"\x00" + entry
+    for sibling in proof:
+        need(last, "the proof is too long")
+        running = sha256(last_bytes)
+        if at & 1 or at == last:
+            last_bytes = b"\x01" + sibling + running
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            last_bytes = b"\x01" + running + sibling
+        at, last = at >> 1, last >> 1
+    need(last == 0, "the proof is too short")
+    return sha256(last_bytes), last_bytes
+
+
+def grew(old: int, old_root: bytes, new: int, new_root: bytes, proof: list[bytes]) -> None:
+    """RFC 9162, 2.1.4.2."""
+    need(0 < old <= new, "sizes that cannot be")
+    if old == new:
+        need(not proof and old_root == new_root, "the ledger changed")
+        return
+    path = [old_root, *proof] if old & (old - 1) == 0 else proof
+    need(path, "the proof is empty")
+    at, last = old - 1, new - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    mine = theirs = path[0]
+    for sibling in path[1:]:
+        need(last, "the proof is too long")
+        if at & 1 or at == last:
+            mine, theirs = node(sibling, mine), node(sibling, theirs)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            theirs = node(theirs, sibling)
+        at, last = at >> 1, last >> 1
+    need(last == 0 and (mine, theirs) == (old_root, new_root), "the ledger did not only grow")
+
+
+# --- the run tree (section 5) ------------------------------------------------------------
+
+
+def sort_key(record: dict[str, Any]) -> tuple[Any, ...]:
+    return (record["rank"], record["ts"], record["producer"], record["seq"], record["digest"])
+
+
+def seal_marks(records: list[dict[str, Any]], bodies: dict[str, dict[str, Any]]) -> list[Any]:
+    """``(phase, epoch, producer, seq)`` in order of (ts, producer, seq)."""
+    marks = []
+    for record in sorted(records, key=lambda r: (r["ts"], r["producer"], r["seq"])):
+        body = bodies.get(record["path"], {}) if record["kind"] == "run.seal" else {}
+        phase, epoch = body.get("phase"), body.get("epoch")
+        whole = type(epoch) is int or (epoch is None and phase != "checkpoint")
+        if phase in ("before", "checkpoint", "after") and whole:
+            marks.append((phase, epoch, record["producer"], record["seq"]))
+    return marks
+
+
+def tree(
+    records: list[dict[str, Any]],
+    marks: list[Any],
+    phase: str,
+    epoch: int | None,
+    sealed: list[int],
+) -> tuple[list[bytes], dict[str, str]]:
+    """The tree at a seal: data, model and the entries of training; each leaf's digest by path.
+
+    ``sealed``: epochs of the checkpoints before this seal.
+    """
+    leader = next((m for m in marks if m[0] == "before"), None)
+    enders = {m[2] for m in marks if m[0] == "after"}
+    own: dict[Any, int] = {}
+    for kind, at, producer, seq in marks:
+        if kind == "checkpoint":
+            own.setdefault((producer, at), seq)
+    slots: dict[str, list[str]] = {}
+    for record in sorted(records, key=sort_key):
+        kind, producer, seq = record["kind"], record["producer"], record["seq"]
+        if kind not in LEAVES:
+            continue
+        slot = "/".join(kind.split(".")) if "." in kind else f"training/{kind}"
+        if kind in BEFORE:  # rule 2
+            counts = leader is not None and producer == leader[2] and seq < leader[3]
+        elif kind == "results":  # rule 5
+            on_time = producer in enders or (leader is not None and producer == leader[2])
+            counts = on_time and phase == "after"
+        else:  # rules 3 and 4
+            number = record["epoch"]
+            slot = f"training/epoch/{number}/{kind}"
+            on_time = not any(number <= e and seq > own.get((producer, e), seq) for e in sealed)
+            counts = on_time and phase == "after"
+            if phase == "checkpoint" and on_time:
+                counts = number <= epoch and seq < own.get((producer, epoch), seq + 1)
+        if counts:
+            slots.setdefault(slot, []).append(record["digest"])
+
+    def entries(slot: str) -> list[bytes]:
+        return [bytes.fromhex(digest) for digest in slots.get(slot, [])]
+
+    def pair(top: str, names: Iterable[str]) -> bytes:
+        return mth([mth(entries(f"{top}/{name}")) for name in names])
+
+    epochs = sorted({int(s.split("/")[2]) for s in slots if s.startswith("training/epoch/")})
+    training = entries("training/config")
+    training += [pair(f"training/epoch/{e}", ("state", "metrics", "privacy")) for e in epochs]
+    training += entries("training/results")
+    tops = [pair("data", ("train", "test")), pair("model", ("architecture", "weights"))]
+    places: dict[str, str] = {}
+    for slot, digests in slots.items():
+        single = slot in ("training/config", "training/results")
+        for at, digest in enumerate(digests):
+            places[slot if single and not at else f"{slot}/{at}"] = digest
+    return [*tops, *training], places
+
+
+def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) -> None:
+    need(set(proof) == {"v", "path", "leaf_digest", "levels"} and proof["v"] == 1, "no RunProof")
+    need(proof["path"] == path and proof["leaf_digest"] == digest, "is of another record")
+    value, child = unhex(digest, 32), path
+    for level in proof["levels"]:
+        parts = child.split("/")
+        flat = parts[0] == "training" and len(parts) == 3
+        parent = "training" if flat else "/".join(parts[:-1])
+        need(child and level["node_path"] == parent, "its levels are not those of the path")
+        fixed = {"": ["data", "model", "training"], "data": ["train", "test"],
+                 "model": ["architecture", "weights"]}.get(parent)  # fmt: skip
+        if parent.startswith("training/epoch/") and parent.count("/") == 2:
+            fixed = ["state", "metrics", "privacy"]
+        if fixed:
+            place = (fixed.index(parts[-1]), len(fixed))
+            need((level["index"], level["size"]) == place, "is at another place of its parent")
+        elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
+            wanted = int(parts[-1]) if parts[-1].isdecimal() else 0
+            need(level["index"] == wanted, "is at another place of its parent")
+        hashes = [unhex(h, 32) for h in level["proof"]]
+        value, child = included(value, level["index"], level["size"], hashes)[0], parent
+    need(not child and value.hex() == root, "does not lead to the run root")
+
+
+# --- signed notes (section 7) ------------------------------------------------------------
+
+
+def read_note(note: str, vkey: str | None) -> tuple[int, bytes]:
+    """Size and root of a checkpoint that the key signed."""
+    need(note.endswith("\n") and len(note) <= 1_000_000, "the note does not end")
+    text, separator, block = note.rpartition("\n\n")
+    need(separator, "the note has no signatures")
+    origin, size, root, *_ = [*text.split("\n"), "", "", ""]
+    need(re.fullmatch("0|[1-9][0-9]{0,18}", size) and len(unbase64(root)) == 32, "no checkpoint")
+    good = 0
+    for line in block.split("\n")[:-1]:
+        match = re.fullmatch("— ([^ +]+) ([^ ]+)", line)
+        need(match, "a line that is no signature")
+        assert match
+        blob = unbase64(match[2])
+        if vkey is None:
+            continue
+        name, key_id, encoded = vkey.split("+", 2)
+        key = unbase64(encoded)
+        need(key[:1] == b"\x01" and len(key) == 33, "no Ed25519 verifier key")
+        need(sha256(name.encode() + b"\n" + key)[:4].hex() == key_id, "the key id is another")
+        if (match[1], blob[:4].hex()) == (name, key_id):
+            Ed25519PublicKey.from_public_bytes(key[1:]).verify(blob[4:], f"{text}\n".encode())
+            need(origin == name, "the head is of another ledger")
+            good += 1
+    need(good or vkey is None, "not signed by the ledger's key")
+    return int(size), unbase64(root)
+
+
+# --- the local file (section 8) ----------------------------------------------------------
+
+
+def check_local(anchor: dict[str, Any], told: dict[str, Any], key: str | None) -> None:
+    line = parse(told["line"].encode())
+    need(canonical(line) == told["line"].encode() and line["v"] == 1, "not in canonical form")
+    need(line["payload"] == anchor["payload"], "the line carries another payload")
+    need(anchor["transaction_id"] == "local:" + sha256(unhex(line["payload"], 36)).hex()[:32],
+         "another id")  # fmt: skip
+    signature, public = unhex(line.pop("signature"), 64), unhex(told["public_key"], 32)
+    need(not key or unbase64(key.split("+", 2)[2])[1:] == public, "of another key")
+    message = b"ml-provenance/local/v1\0" + canonical(line)
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+
+
+# --- salts and tensors (sections 1 and 3) ------------------------------------------------
+
+
+def salt(key: bytes, producer: bytes, seq: int) -> bytes:
+    return hmac.new(key, producer + seq.to_bytes(8, "big"), hashlib.sha256).digest()
+
+
+def tensor_header(name: str, dtype: str, shape: list[int]) -> bytes:
+    text = canonical({"dtype": dtype, "name": name, "shape": shape, "v": 1})
+    return len(text).to_bytes(4, "little") + text
+
+
+def content_digest(algorithm: str, data: bytes) -> bytes:
+    if algorithm == "blake3":
+        import blake3
+
+        return bytes(blake3.blake3(data).digest())
+    return hashlib.new(algorithm.replace("-", "_"), data).digest()
+
+
+def tensor_digest(algorithm: str, name: str, dtype: str, shape: list[int], data: bytes) -> str:
+    """``data``: the elements, little-endian and row-major."""
+    whole = tensor_header(name, dtype, shape) + data
+    return f"{algorithm}:{content_digest(algorithm, whole).hex()}"
+
+
+def state_root(tensors: list[dict[str, Any]]) -> str:
+    """Over name and digest of each tensor, as a state record lists them."""
+    ordered = sorted(tensors, key=lambda tensor: tensor["name"].encode())
+    digests = [bytes.fromhex(tensor["digest"].partition(":")[2]) for tensor in ordered]
+    return "mth-sha256:" + mth(digests).hex()

@@ -1,0 +1,243 @@
+"""Checks the examples of docs/FORMAT.md, section by section, as a stranger works them out.
+
+``python tests/stranger/vectors.py FOLDER`` prints nothing where all of them hold.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import blake3
+import evidence as chain
+import msgpack
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from formats import (
+    canonical,
+    check_local,
+    check_run_proof,
+    content_digest,
+    grew,
+    included,
+    leaf,
+    mth,
+    need,
+    node,
+    parse,
+    read_note,
+    salt,
+    seal_marks,
+    sha256,
+    state_root,
+    tensor_digest,
+    tensor_header,
+    tree,
+    unbase64,
+)
+
+
+class Examples:
+    """The files of a folder, by name; ``used`` are those that a check looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = {path.stem: path for path in folder.iterdir()}
+        self.used: set[str] = set()
+
+    def text(self, name: str) -> str:
+        self.used.add(name)
+        return self.files[name].read_text("utf-8")
+
+    def hex(self, name: str) -> bytes:
+        return bytes.fromhex("".join(self.text(name).split()))
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.text(name))
+
+    def exact(self, name: str) -> bytes:
+        """Canonical JSON, without the newline that ends the file."""
+        return self.text(name).removesuffix("\n").encode()
+
+
+def records(look: Examples) -> None:
+    keys, record = look.json("keys"), look.exact("record")
+    need(canonical(parse(record)) == record, "the record is not canonical")
+    need(sha256(record) == look.hex("record-digest"), "the record's digest")
+    made = salt(bytes.fromhex(keys["salt_key"]), bytes.fromhex(keys["producer"]), 5)
+    need(made == look.hex("salt") == bytes.fromhex(parse(record)["salt"]), "the salt")
+    numbers = [0.1, 1.0, -0.0, 1e21, 1e20, 1e-6, 1e-7, 123456789012345680000.0, 2**53 - 1]
+    need(canonical(numbers) == look.exact("numbers"), "the numbers")
+
+
+def spool(look: Examples) -> None:
+    keys = look.json("keys")
+    run, producer = bytes.fromhex(keys["run"].replace("-", "")), bytes.fromhex(keys["producer"])
+    header, frame = look.hex("segment-header"), look.hex("event-frame")
+    need(header[:5] == b"MLPS\x01", "the segment's magic")
+    for data, what in ((header[5:], "header"), (frame, "event")):
+        length, crc = (int.from_bytes(data[at : at + 4], "little") for at in (0, 4))
+        need(length == len(data) - 8 and zlib.crc32(data[8:]) == crc, f"the {what}'s frame")
+    need(msgpack.unpackb(header[13:]) == [run, producer, 0, 1, 0], "the segment's header")
+    event = msgpack.unpackb(frame[8:])
+    fields = {"events": 10, "reason": "finished"}
+    need(event == [10, "run.end", None, 0, 1_760_000_010 * 10**9, fields], "the event")
+    batch = look.hex("batch")
+    signature, public, body = batch[5:69], batch[69:101], batch[101:]
+    need(batch[:5] == b"MLPB\x01" and public.hex() == keys["run_public_key"], "the batch's key")
+    context = b"ml-provenance/batch/v1\0"
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, context + body)
+    *place, (record,) = msgpack.unpackb(body)
+    need(place == [run, producer, 0, 10], "the batch's place")
+    need(parse(record) == look.json("run-records")[10], "the batch's record")
+
+
+def contents(look: Examples) -> None:
+    data, header = look.hex("tensor-bytes"), tensor_header("w", "F32", [2])
+    need(header == look.hex("tensor-header"), "the tensor's header")
+    told = look.text("tensor-digest").strip()
+    need(tensor_digest("sha256", "w", "F32", [2], data) == told, "the tensor's digest")
+    told = look.text("tensor-digest-blake3").strip()
+    need(f"blake3:{blake3.blake3(header + data).hexdigest()}" == told, "its digest in blake3")
+    state = look.json("state")
+    need(state_root(state["tensors"]) == state["root"], "the state's root")
+    seven = tensor_digest("sha256", "b", "I64", [], (7).to_bytes(8, "little"))
+    need(state["tensors"][0]["digest"] == seven, "a scalar's digest")
+    block, array = look.hex("block-header"), look.json("dataset")
+    shape = {"dtype": "U8", "name": "0", "nulls": 0, "rows": [0, 3], "shape": [3, 2], "v": 1}
+    text = canonical(shape)
+    need(block == len(text).to_bytes(4, "little") + text, "the block's header")
+    part = mth([sha256(block + bytes(range(6)))])
+    need(array["parts"][0]["digest"] == f"mth-sha256:{part.hex()}", "the array's part")
+    need(array["root"] == f"mth-sha256:{mth([part]).hex()}", "the array's root")
+    items = mth([element(b"hi", 1), element(b"", 0)])
+    sequence = look.json("sequence")
+    need(sequence["parts"][0]["digest"] == f"mth-sha256:{items.hex()}", "the sequence's part")
+    need(sequence["root"] == f"mth-sha256:{mth([items]).hex()}", "the sequence's root")
+    file = {"digest": f"sha256:{sha256(b'abc').hex()}", "path": "a/b.txt", "size": 3}
+    need(canonical(file) == look.exact("file-leaf"), "the file's leaf")
+    need(content_digest("sha3-256", b"") and content_digest("blake2b", b""), "other algorithms")
+
+
+def element(text: bytes, label: int) -> bytes:
+    """``{"text": ..., "label": ...}``: a dict, then its values by key."""
+    return sha256(
+        tensor_header("[]", "DICT", [2])
+        + tensor_header('["label"]', "I64", []) + label.to_bytes(8, "little")
+        + tensor_header('["text"]', "UTF8", []) + len(text).to_bytes(8, "little") + text
+    )  # fmt: skip
+
+
+def trees(look: Examples) -> None:
+    told = look.json("merkle")
+    entries = [bytes.fromhex(entry) for entry in told["entries"]]
+    roots = [bytes.fromhex(root) for root in told["roots"]]
+    need([mth(entries[:size]) for size in range(6)] == roots, "the roots")
+    proof = [bytes.fromhex(each) for each in told["inclusion"]["proof"]]
+    need(included(entries[3], 3, 5, proof)[0] == roots[5], "the inclusion proof")
+    path = [bytes.fromhex(each) for each in told["consistency"]["proof"]]
+    grew(2, roots[2], 5, roots[5], path)
+    frontier = look.hex("frontier")
+    need(frontier[:13] == b"MLPF\x01" + (5).to_bytes(8, "big"), "the frontier's head")
+    need(frontier[13:] == roots[4] + leaf(entries[4]), "the frontier's nodes")
+    need(node(frontier[13:45], frontier[45:]) == roots[5], "the frontier's root")
+
+
+def runs(look: Examples) -> None:
+    bodies, index = {}, []
+    for record in look.json("run-records"):
+        data = canonical(parse(json.dumps(record, ensure_ascii=False).encode()))
+        path = f"{record['kind']}-{record['seq']}"
+        index.append({**record, "path": path, "digest": sha256(data).hex()})
+        bodies[path] = record["body"]
+    marks, told = seal_marks(index, bodies), look.json("run-tree")
+    for phase in ("before", "after"):
+        nodes, places = tree(index, marks, phase, None, [])
+        root = mth([*nodes[:2], mth(nodes[2:])])
+        need(root == look.hex(f"run-root-{phase}"), f"the root {phase}")
+    need(told[""] == root.hex() and told["data"] == nodes[0].hex(), "the tree")
+    need(told["training"] == mth(nodes[2:]).hex(), "the tree's training")
+    need(told["training/epoch/1"] == nodes[3].hex(), "the tree's epoch")
+    digest = places["training/epoch/1/metrics/0"]
+    check_run_proof(look.json("run-proof"), "training/epoch/1/metrics/0", digest, root.hex())
+    prefix = look.json("prefix-proof")
+    value = {key: bytes.fromhex(v) for key, v in prefix.items() if isinstance(v, str)}
+    for phase in ("before", "after"):
+        three = mth([value["data"], value["model"], value[f"{phase}_training"]])
+        need(three == look.hex(f"run-root-{phase}"), f"the prefix proof's root {phase}")
+    grew(
+        prefix["before_size"], value["before_training"],
+        prefix["after_size"], value["after_training"],
+        [bytes.fromhex(each) for each in prefix["proof"]],
+    )  # fmt: skip
+
+
+def heads(look: Examples) -> None:
+    vkey, root = look.text("vkey").strip(), bytes.fromhex(look.json("merkle")["roots"][4])
+    need(vkey == look.json("keys")["ledger_vkey"], "the verifier key")
+    seed = bytes.fromhex(look.json("keys")["ledger_key_seed"])
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    need(unbase64(vkey.split("+", 2)[2]) == b"\x01" + public, "the seed's key")
+    for name in ("head", "head-cosigned"):
+        need(read_note(look.text(name), vkey) == (4, root), name)
+    text, _, lines = look.text("head-cosigned").rpartition("\n\n")
+    _, name, encoded = lines.split("\n")[1].split(" ")
+    blob = unbase64(encoded)
+    witness = Ed25519PrivateKey.from_private_bytes(b"\x04" * 32).public_key()
+    body = name.encode() + b"\n\x04" + witness.public_bytes_raw()
+    need(sha256(body)[:4] == blob[:4], "the witness's key id")
+    time = int.from_bytes(blob[4:12], "big")
+    witness.verify(blob[12:], f"cosignature/v1\ntime {time}\n{text}\n".encode())
+
+
+def networks(look: Examples) -> None:
+    payload, vkey = look.hex("payload"), look.text("vkey").strip()
+    need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
+    need(chain.pushed(look.hex("op-return")) == payload, "the script")
+    selector = chain.keccak256(b"storeHash(bytes32,string)")[:4]
+    call = selector + payload[4:] + (64).to_bytes(32, "big") + bytes(32)
+    need(look.hex("contract-call") == call, "the calldata")
+    need(look.text("cid").strip() == chain.raw_cid(payload), "the CID")
+    anchor = {
+        "payload": payload.hex(),
+        "transaction_id": "local:" + sha256(payload).hex()[:32],
+    }
+    public = unbase64(vkey.split("+", 2)[2])[1:].hex()
+    line = look.exact("local-line").decode()
+    check_local(anchor, {"line": line, "public_key": public}, vkey)
+    raw = look.exact("receipt")
+    receipt = parse(raw)
+    need(canonical(receipt) == raw, "the receipt is not canonical")
+    need(receipt["head"] == look.text("head"), "the receipt's head")
+    need(receipt["anchor"]["payload"] == payload.hex(), "the receipt's payload")
+    block = look.hex("bitcoin-merkle-block")
+    core, scripts = chain.stripped(look.hex("bitcoin-transaction"))
+    need(payload in map(chain.pushed, scripts), "the transaction's payload")
+    header, leaves = chain.merkle_block_leaves(block)
+    chain.check_work(header, "regtest")
+    need(leaves == [chain.double(core)], "the block's transaction")
+    digest, ends = chain.ots_attestations(look.hex("ots"))
+    need(digest == payload[4:], "the proof's digest")
+    need(ends == [(header[36:68], bytes.fromhex("0588960d73d71901"), b"\x65")], "the proof's end")
+    head, _, checkpoint = look.text("tlog-proof").partition("\n\n")
+    first, index, *hashes = head.split("\n")
+    need((first, index) == ("c2sp.org/tlog-proof@v1", "index 3"), "the tlog-proof")
+    size, root = read_note(checkpoint, vkey)
+    proof = [unbase64(each) for each in hashes]
+    need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
+
+
+CHECKS = (records, spool, contents, trees, runs, heads, networks)
+
+
+def check(folder: Path) -> set[str]:
+    """Check all; returns the examples that nothing looked at."""
+    look = Examples(folder)
+    for work in CHECKS:
+        work(look)
+    return set(look.files) - look.used
+
+
+if __name__ == "__main__":
+    print("".join(f"{name}: not checked\n" for name in sorted(check(Path(sys.argv[1])))), end="")

@@ -1,0 +1,321 @@
+"""A stranger's verifier of evidence bundles: written from docs/FORMAT.md, from nothing else.
+
+``python tests/stranger/verify.py BUNDLE [--key VKEY]`` reads a folder or a zip and prints one
+line for each thing that does not hold, each with the name of a file; exit status 1 if there
+is one. Standard library and ``cryptography`` only. It asks no network.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import zipfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import evidence as chain
+from cryptography.exceptions import InvalidSignature
+from formats import (
+    CONTROL,
+    LEAVES,
+    canonical,
+    check_local,
+    check_run_proof,
+    grew,
+    included,
+    mth,
+    need,
+    parse,
+    read_note,
+    seal_marks,
+    sha256,
+    tree,
+    unbase64,
+    unhex,
+)
+
+Files = dict[str, bytes]
+PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
+TREE = ("data/", "model/", "training/")
+NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
+WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
+         RecursionError, InvalidSignature)  # fmt: skip
+
+
+# --- the bundle (section 9) --------------------------------------------------------------
+
+
+def seal_label(entry: dict[str, Any]) -> str:
+    return str(entry["phase"]) + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
+
+
+def load(path: Path) -> Files:
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if not p.is_dir() or p.is_symlink()]
+        need(not any(p.is_symlink() for p in found), "a bundle has no links")
+        return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(found)}
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        need(len(set(names)) == len(names) <= 200_000, "a zip with a name twice")
+        files = {name: archive.read(name) for name in names if not name.endswith("/")}
+    top = next(iter(files), "").partition("/")[0] + "/"
+    wrapped = "manifest.json" not in files and all(name.startswith(top) for name in files)
+    return {name.removeprefix(top): data for name, data in files.items()} if wrapped else files
+
+
+class Bundle:
+    """``problems`` holds one line for each thing that does not hold."""
+
+    def __init__(self, files: Files, key: str | None = None) -> None:
+        self.files, self.problems, self.unproven = files, [], []
+        self.heads: dict[int, bytes] = {}
+        self.headers: dict[int, set[bytes]] = {}
+        self.check("manifest.json", self._manifest)
+        self.run = self.check("run.json", lambda: parse(files["run.json"]))
+        if not isinstance(self.run, dict):
+            self.problems.append("run.json: is no object")
+            return
+        own = files.get("ledger.vkey", b"").decode("utf-8", "replace").removesuffix("\n") or None
+        if key and own and key != own:
+            self.problems.append(f"ledger.vkey: is {own}")
+        self.key, self.bodies = key or own, {}
+        self.known = {"manifest.json", "SHA256SUMS", "README.txt", "run.json", "ledger.vkey"}
+        self.check("run.json", self._equivocations)
+        for record in self.run.get("records", ()):
+            self.check(f"records/{record.get('path')}.json", lambda r=record: self._record(r))
+        self.check("run.json", self._trees)
+        for size in self.run.get("heads", ()):
+            self.check(f"heads/{size}.note", lambda s=size: self._head(s))
+        self.check("run.json", self._ledger)
+        for name in self.run.get("receipts", ()):
+            self.check(f"receipts/{name}.json", lambda n=name: self._receipt(f"receipts/{n}.json"))
+        for name in sorted(files):
+            if name.endswith(".ots"):
+                self.check(name, lambda n=name: self._ots(n))
+            elif re.fullmatch(r"heads/[0-9]+\.root", name):
+                self.check(name, lambda n=name: self._head_root(n))
+            elif name.startswith("tlog/"):
+                self.check(name, lambda n=name: self._tlog_proof(n))
+            elif name == "statement/run.intoto.json":
+                self.check(name, lambda n=name: self._statement(n))
+            elif name not in self.known:
+                self.problems.append(f"{name}: run.json does not know it")
+
+    def check(self, name: str, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except WRONG as error:
+            told = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
+            self.problems.append(f"{name}: {told}")
+            return None
+
+    def _manifest(self) -> None:
+        manifest = parse(self.files["manifest.json"])
+        need(manifest["version"] == 1, "another version")
+        sums = {"manifest.json": sha256(self.files["manifest.json"]).hex()}
+        for item in manifest["files"]:
+            name, data = item["path"], self.files.get(item["path"])
+            sums[name] = item["sha256"]
+            if data is None:
+                self.problems.append(f"{name}: is missing")
+            elif (sha256(data).hex(), len(data)) != (item["sha256"], item["size"]):
+                self.problems.append(f"{name}: is not as the manifest says")
+            need(NAME.fullmatch(name), f"{name!r} is no name that a bundle has")
+        extra = set(self.files) - set(sums) - {"SHA256SUMS"}
+        self.problems += [f"{name}: is not in the manifest" for name in sorted(extra)]
+        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+        if self.files.get("SHA256SUMS") != text.encode():
+            self.problems.append("SHA256SUMS: does not fit manifest.json")
+        run = parse(self.files["run.json"])
+        roots = {seal_label(entry): entry["root"] for entry in run["entries"]}
+        need((manifest["run"], manifest["roots"]) == (run["run"], roots), "differs from run.json")
+
+    def _record(self, index: dict[str, Any]) -> None:
+        path = index["path"]
+        if index["kind"] in LEAVES and f"proofs/{path}.json" in self.files and self.run["entries"]:
+            proof, root = parse(self.files[f"proofs/{path}.json"]), self.run["entries"][-1]["root"]
+            self.check(f"proofs/{path}.json",
+                       lambda: check_run_proof(proof, path, index["digest"], root))  # fmt: skip
+        self.known |= {f"records/{path}.json", f"proofs/{path}.json"}
+        if index["withheld"]:
+            need(index["kind"] not in CONTROL, "a control record is never withheld")
+            need(f"records/{path}.json" not in self.files, "is here, and said to be withheld")
+            self.unproven.append(f"records/{path}.json: withheld")
+            return
+        data = self.files[f"records/{path}.json"]
+        need(len(data) <= 8 << 20 and sha256(data).hex() == index["digest"], "another digest")
+        record = parse(data)
+        need(canonical(record) == data, "not in canonical form")
+        names = {"v", "run", "kind", "epoch", "rank", "producer", "seq", "ts", "salt", "body"}
+        need(set(record) == names and record["v"] == 1, "other fields than a record's")
+        need(record["run"] == self.run["run"], "is of another run")
+        same = ("kind", "epoch", "rank", "producer", "seq", "ts")
+        need(all(record[n] == index[n] for n in same), "states another place than run.json")
+        need(record["kind"] in LEAVES | CONTROL, "an unknown kind")
+        unhex(record["producer"], 16), unhex(record["salt"], 32)
+        key = record["body"].get("public_key")
+        need(record["kind"] != "config" or key == self.run["public_key"], "another public key")
+        self.bodies[path] = record["body"]
+
+    def _equivocations(self) -> None:
+        for other in self.run["equivocations"]:
+            name = f"{other['producer']}-{other['seq']}-{other['digest'][:16]}.json"
+            name = f"equivocations/{name}"
+            self.known.add(name)
+            need(
+                other["withheld"] or sha256(self.files[name]).hex() == other["digest"],
+                f"{name} has another digest",
+            )
+
+    def _trees(self) -> None:
+        records, entries = self.run["records"], self.run["entries"]
+        need([e["index"] for e in entries] == sorted(e["index"] for e in entries), "entries")
+        marks = seal_marks(records, self.bodies)
+        sealed: list[int] = []
+        before: list[bytes] = []
+        places: dict[str, str] = {}
+        for entry in entries:
+            nodes, places = tree(records, marks, entry["phase"], entry["epoch"], sealed)
+            label, root = seal_label(entry), mth([*nodes[:2], mth(nodes[2:])])
+            if root.hex() != entry["root"]:
+                self.problems.append(f"run.json: the records give root {root.hex()} at {label}")
+            need(nodes[: len(before)] == before, f"what was sealed is no prefix at {label}")
+            before = nodes
+            sealed += [entry["epoch"]] if entry["epoch"] is not None else []
+        if entries:
+            stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
+            need(stated == places, "a record lies at another path than its place in the tree")
+
+    def _head(self, size: int) -> None:
+        self.known.add(f"heads/{size}.note")
+        found, root = read_note(self.files[f"heads/{size}.note"].decode(), self.key)
+        need(found == size, "states another size")
+        self.heads[size] = root
+
+    def _ledger(self) -> None:
+        entries = {entry["index"]: entry for entry in self.run["entries"]}
+        proven = set()
+        for item in self.run["inclusions"]:
+            entry, hashes = entries[item["index"]], [unhex(h, 32) for h in item["proof"]]
+            root, _ = included(unhex(entry["root"], 32), item["index"], item["size"], hashes)
+            need(root == self.heads.get(item["size"]), f"entry {item['index']} is not in it")
+            proven.add(item["index"])
+        need(proven == set(entries), "an entry without a proof")
+        steps = {(i["old_size"], i["new_size"]): i["proof"] for i in self.run["consistencies"]}
+        for old, new in pairwise(sorted(self.heads)):
+            hashes = [unhex(h, 32) for h in steps[old, new]]
+            grew(old, self.heads[old], new, self.heads[new], hashes)
+
+    def _receipt(self, name: str) -> None:
+        self.known.add(name)
+        receipt = parse(self.files[name])
+        need(canonical(receipt) == self.files[name], "not in canonical form")
+        need(receipt["v"] == 1 and receipt["run"] == self.run["run"], "of another run or version")
+        ledger, anchor, told = receipt["ledger"], receipt["anchor"], receipt["evidence"]
+        entry = {e["index"]: e for e in self.run["entries"]}[ledger["index"]]
+        stated = ("phase", "epoch", "root")
+        need(all(receipt[n] == entry[n] for n in stated), "states another seal")
+        hashes = [unhex(h, 32) for h in ledger["proof"]]
+        root = included(unhex(receipt["root"], 32), ledger["index"], ledger["size"], hashes)[0]
+        need(root.hex() == ledger["root"], "the run root is not under the ledger root")
+        need(read_note(receipt["head"], self.key) == (ledger["size"], root), "another head")
+        need(self.heads.get(ledger["size"], root) == root, "the ledger's head is another")
+        need(anchor["payload"] == (b"MLP1" + root).hex(), "another payload")
+        kind = told.get("type", anchor["network"])
+        if kind == "bitcoin":
+            chain.check_bitcoin(anchor, told)
+            header = bytes.fromhex(told["header"])
+            self.headers.setdefault(anchor["height"], set()).add(header[36:68])
+        elif kind == "ipfs":
+            need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
+        elif kind == "local":
+            check_local(anchor, told, self.key)
+        elif kind == "ethereum":
+            left = chain.check_ethereum(anchor, told)
+            self.unproven += [f"{name}: {left}"] if left else []
+        else:
+            self.unproven.append(f"{name}: nothing is known of a network {kind}")
+
+    def _head_root(self, name: str) -> None:
+        size = int(name.split("/")[1].removesuffix(".root"))
+        need(sha256(self.files[name]) == self.heads[size], "does not hash to the head's root")
+
+    def _ots(self, name: str) -> None:
+        digest, attestations = chain.ots_attestations(self.files[name])
+        target = name.removesuffix(".ots")
+        withheld = {f"records/{r['path']}.json": r["digest"] for r in self.run["records"]}
+        data = self.files.get(target)
+        need(digest.hex() == (sha256(data).hex() if data is not None else withheld[target]),
+             "is of another file")  # fmt: skip
+        for message, tag, payload in attestations:
+            if tag.hex() == "0588960d73d71901":
+                read = chain.Reader(payload)
+                height = read.varuint()
+                read.end()
+                need(message in self.headers.get(height, ()), "leads to no header of a receipt")
+            else:
+                need(tag.hex() == "83dfe30d2ef90c8e", "an attestation of another kind")
+                self.unproven.append(f"{name}: pending")
+
+    def _tlog_proof(self, name: str) -> None:
+        head, _, checkpoint = self.files[name].decode().partition("\n\n")
+        first, index, *hashes = head.split("\n")
+        match = re.fullmatch("index (0|[1-9][0-9]*)", index)
+        need(first == "c2sp.org/tlog-proof@v1" and match, "no tlog-proof")
+        assert match
+        label = name.removeprefix("tlog/").removesuffix(".tlog-proof")
+        entry = {e["index"]: e for e in self.run["entries"]}[int(match[1])]
+        size, root = read_note(checkpoint, self.key)
+        path = [unbase64(line) for line in hashes]
+        found = included(unhex(entry["root"], 32), entry["index"], size, path)[0]
+        need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
+
+    def _statement(self, name: str) -> None:
+        statement, data = parse(self.files[name]), self.files[name]
+        need(canonical(statement) == data, "not in canonical form")
+        need(statement["_type"] == "https://in-toto.io/Statement/v1", "no in-toto statement")
+        need(statement["predicateType"] == "https://slsa.dev/provenance/v1", "another predicate")
+        predicate = statement["predicate"]
+        build, details = predicate["buildDefinition"], predicate["runDetails"]
+        need(build["buildType"] == "urn:ml-provenance:training-run:v1", "another build type")
+        need(details["metadata"]["invocationId"] == self.run["run"], "of another run")
+        config, run = self.bodies.get("training/config", {}), self.run
+        seals = [
+            {"name": "run", "digest": {"mth_sha256": e["root"]}, "annotations": {"seal": label}}
+            for label, e in ((seal_label(entry), entry) for entry in run["entries"])
+        ]
+        need(statement["subject"][0] in seals, "its first subject is no run root")
+        told = [*statement["subject"][1:], *build["resolvedDependencies"]]
+        for item in told:
+            if item["name"] == "code":
+                commit = {"digest": {"gitCommit": config["code"]["commit"]}}
+                dirty = {"annotations": {"dirty": config["code"]["dirty"]}}
+                need(item == {"name": "code"} | commit | dirty, "another commit")
+            elif item["name"] != "parent model":
+                body = self.bodies[item["name"]]
+                algorithm, _, value = body["root"].partition(":")
+                need(item["digest"] == {algorithm.replace("-", "_"): value}, "another content")
+                need(item["annotations"]["algorithm"] == body["algorithm"], "another algorithm")
+        if build["externalParameters"]:
+            need(build["externalParameters"] == config, "another configuration")
+        for item in details["byproducts"]:
+            receipt = sha256(self.files[item["name"]]).hex()
+            need(item["digest"] == {"sha256": receipt}, "another receipt")
+
+
+def main(arguments: list[str]) -> int:
+    path, *rest = arguments
+    try:
+        bundle = Bundle(load(Path(path)), rest[1] if rest[:1] == ["--key"] else None)
+    except (*WRONG, OSError, zipfile.BadZipFile) as error:
+        print(f"{path}: {error}")
+        return 1
+    print("".join(f"{line}\n" for line in [*bundle.problems, *bundle.unproven]), end="")
+    print(f"{len(bundle.problems)} problems, {len(bundle.unproven)} things not proven")
+    return 1 if bundle.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

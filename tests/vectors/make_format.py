@@ -1,0 +1,366 @@
+"""Makes the worked examples of docs/FORMAT.md.
+
+``python -m tests.vectors.make_format`` (from the root of the repository) writes
+``tests/vectors/format/`` and puts the same bytes into the tagged blocks of the document. The
+tests call :func:`examples` and compare. Keys, salts and times are fixed: the keys here are
+published, never use them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import tempfile
+import textwrap
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from provenance.chains.ethereum_contract import store_call
+from provenance.chains.local import LocalNetwork
+from provenance.core import merkle
+from provenance.core.arrays import block_header, tensor_header
+from provenance.core.cid import raw_cid
+from provenance.core.datasets import dataset_digest
+from provenance.core.events import Event, SegmentHeader, frame, record_of, sign_batch
+from provenance.core.folders import FileLeaf
+from provenance.core.hash_config import HashFactory
+from provenance.core.heads import Head, SignerKey, sign_head
+from provenance.core.merkle_tree import MLProvenanceMerkleTree
+from provenance.core.ots import TimestampFile
+from provenance.core.receipts import AnchorProof, LedgerProof, Receipt
+from provenance.core.records import Kind, Phase, Record, canonical_json, record_digest, salt_for
+from provenance.core.run_leaves import DigestedRecord, run_tree
+from provenance.core.tensors import state_digest, tensor_digest
+from provenance.core.tlog_proof import TlogProof
+from provenance.ports import anchor_payload
+from provenance.settings import LocalSettings
+from provenance.verify.timestamps import from_ledger_root
+from tests.vectors.paper_chains import PaperBitcoin
+
+HERE: Final = Path(__file__).parent / "format"
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "FORMAT.md"
+BLOCK: Final = re.compile(r"```(hex|json|text) name=([a-z0-9-]+)\n(.*?)```", re.DOTALL)
+
+RUN: Final = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
+PRODUCER: Final = bytes.fromhex("01" * 16)
+RUN_KEY: Final = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
+SALT_KEY: Final = b"\x73" * 32
+WITNESS_SEED: Final = b"\x04" * 32
+LEDGER: Final = SignerKey.from_private_bytes("example.org/ledger", b"\x05" * 32)
+START_NS: Final = 1_760_000_000_000_000_000
+HEADER: Final = SegmentHeader(RUN, PRODUCER, 0, 1, 0)
+
+
+def story() -> list[Event]:
+    """A whole run of one epoch, as its one process writes it."""
+    digest = state_digest({"w": np.array([1.5, -2.0], dtype="<f4")}, HashFactory("sha256"))
+    fields: list[tuple[Kind, int | None, dict[str, Any]]] = [
+        (
+            Kind.DATA_TRAIN,
+            None,
+            dataset_digest(np.arange(6, dtype="<u1").reshape(3, 2)).as_fields(),
+        ),
+        (Kind.ARCHITECTURE, None, {"class": "example.Net", "framework": "example"}),
+        (Kind.WEIGHTS, None, digest.as_fields()),
+        (
+            Kind.CONFIG,
+            None,
+            {
+                "public_key": RUN_KEY.public_key().public_bytes_raw().hex(),
+                "hash_algorithm": "sha256",
+                "world_size": 1,
+                "training": {"epochs": 1, "learning_rate": 0.001},
+            },
+        ),
+        (Kind.SEAL, None, {"phase": "before", "epoch": None, "anchor": True}),
+        (
+            Kind.METRICS,
+            1,
+            {"metrics": {"loss": 0.25, "best": float("inf"), "tokens": 2**60, "é": float("nan")}},
+        ),
+        (Kind.PRIVACY, 1, {"privacy": {"delta": 1e-05, "epsilon": 1.2}}),
+        (Kind.STATE, 1, digest.as_fields()),
+        (Kind.RESULTS, None, {"results": {"accuracy": 0.9}, "epochs": 1}),
+        (Kind.SEAL, None, {"phase": "after", "epoch": None, "anchor": True}),
+        (Kind.RUN_END, None, {"events": 10, "reason": "finished"}),
+    ]
+    return [
+        Event(seq, kind, epoch, 0, START_NS + seq * 1_000_000_000, body)
+        for seq, (kind, epoch, body) in enumerate(fields)
+    ]
+
+
+def records() -> list[Record]:
+    return [record_of(event, HEADER, SALT_KEY) for event in story()]
+
+
+def tree(phase: Phase) -> MLProvenanceMerkleTree:
+    """As sealed: at ``before`` the later records are not there yet."""
+    known = [DigestedRecord(r, record_digest(r.encode())) for r in records()]
+    return run_tree(known, phase)
+
+
+def ledger() -> list[bytes]:
+    """Five entries; 1 and 3 are the example run's."""
+    others = [hashlib.sha256(f"another run {at}".encode()).digest() for at in range(3)]
+    before, after = tree(Phase.BEFORE).root, tree(Phase.AFTER).root
+    return [others[0], before, others[1], after, others[2]]
+
+
+def note(size: int) -> str:
+    return sign_head(Head(LEDGER.name, size, merkle.root(ledger()[:size])), LEDGER)
+
+
+def local_line(payload: bytes) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "anchors.jsonl"
+        network = LocalNetwork(LocalSettings(path=path), b"\x05" * 32, lambda: 1_760_000_100.0)
+        network.broadcast(network.sign(network.draft(payload), None))
+        return path.read_bytes()
+
+
+def cosigned(size: int) -> str:
+    """The head with the line of a witness (C2SP tlog-cosignature), made by hand."""
+    name, time = "witness.example.com/w1", 1_760_000_200
+    key = Ed25519PrivateKey.from_private_bytes(WITNESS_SEED)
+    public = b"\x04" + key.public_key().public_bytes_raw()
+    key_id = hashlib.sha256(name.encode() + b"\n" + public).digest()[:4]
+    text = note(size).rpartition("\n\n")[0] + "\n"
+    signed = key.sign(f"cosignature/v1\ntime {time}\n{text}".encode())
+    blob = base64.b64encode(key_id + time.to_bytes(8, "big") + signed).decode()
+    return note(size) + f"— {name} {blob}\n"
+
+
+def bitcoin() -> tuple[dict[str, Any], Receipt]:
+    """Evidence of the head at size 4 on a regtest chain, and the receipt around it."""
+    base, network = receipt(), PaperBitcoin()
+    version = network.sign(network.draft(base.anchor.payload), None)
+    network.broadcast(version)
+    seen = network.observe(version)
+    told = network.evidence(version, seen)
+    anchor = replace(
+        base.anchor,
+        network="bitcoin",
+        transaction_id=version.transaction_id,
+        height=seen.height,
+        block_hash=seen.block_hash,
+        depth=seen.depth,
+        block_time=seen.block_time,
+    )
+    return told, replace(base, anchor=anchor, evidence=told)
+
+
+def receipt() -> Receipt:
+    entries = ledger()
+    root = merkle.root(entries[:4])
+    return Receipt(
+        run=RUN,
+        phase=Phase.AFTER,
+        epoch=None,
+        root=entries[3],
+        ledger=LedgerProof(3, 4, root, merkle.inclusion_proof(entries[:4], 3)),
+        head=note(4),
+        anchor=AnchorProof(
+            network="ipfs",
+            state="final",
+            transaction_id=str(raw_cid(anchor_payload(root))),
+            payload=anchor_payload(root),
+            height=None,
+            block_hash=None,
+            depth=1,
+            block_time=None,
+            confirmed_at=1_760_000_100.0,
+        ),
+        evidence={
+            "type": "ipfs",
+            "transaction_id": str(raw_cid(anchor_payload(root))),
+            "block": anchor_payload(root).hex(),
+        },
+    )
+
+
+def examples() -> dict[str, tuple[str, str]]:
+    """Each example's language and text, by name."""
+    events, made = story(), records()
+    metrics = made[5]
+    told, on_bitcoin = bitcoin()
+    entries = ledger()
+    before, after = tree(Phase.BEFORE), tree(Phase.AFTER)
+    payload = anchor_payload(merkle.root(entries[:4]))
+    weights = np.array([1.5, -2.0], dtype="<f4")
+    raw = tensor_digest("w", weights, HashFactory("sha256"))
+    pair = state_digest({"w": weights, "b": np.array(7, dtype="<i8")}, HashFactory("sha256"))
+    table = np.arange(6, dtype="<u1").reshape(3, 2)
+    array = dataset_digest(table, HashFactory("sha256"))
+    items = dataset_digest(
+        [{"text": "hi", "label": 1}, {"text": "", "label": 0}], HashFactory("sha256")
+    )
+    files = FileLeaf("a/b.txt", 3, HashFactory("sha256").digest(b"abc")).data()
+    frontier = merkle.Frontier.empty().extend(entries)
+    tree_nodes = {
+        node.path: node.value.hex() for node in after.root_node.walk() if node.kind != "record"
+    }
+    texts: dict[str, tuple[str, str]] = {
+        "keys": (
+            "json",
+            _json(
+                {
+                    "run": str(RUN),
+                    "run_key_seed": "07" * 32,
+                    "run_public_key": RUN_KEY.public_key().public_bytes_raw().hex(),
+                    "salt_key": SALT_KEY.hex(),
+                    "producer": PRODUCER.hex(),
+                    "ledger_key_seed": "05" * 32,
+                    "ledger_vkey": LEDGER.verifier.vkey,
+                }
+            ),
+        ),
+        "salt": ("hex", _hex(salt_for(SALT_KEY, PRODUCER, 5))),
+        "record": ("json", metrics.encode().decode() + "\n"),
+        "record-digest": ("hex", _hex(record_digest(metrics.encode()))),
+        "numbers": (
+            "json",
+            canonical_json(
+                [0.1, 1.0, -0.0, 1e21, 1e20, 1e-6, 1e-7, 123456789012345680000.0, 2**53 - 1]
+            ).decode()
+            + "\n",
+        ),
+        "run-records": (
+            "json",
+            "[\n" + ",\n".join(r.encode().decode() for r in made) + "\n]\n",
+        ),
+        "segment-header": ("hex", _hex(HEADER.encode())),
+        "event-frame": ("hex", _hex(frame(events[10].encode()))),
+        "batch": (
+            "hex",
+            _hex(sign_batch(RUN, PRODUCER, 0, 10, [made[10].encode()], RUN_KEY)),
+        ),
+        "tensor-header": ("hex", _hex(tensor_header("w", "F32", (2,)))),
+        "tensor-bytes": ("hex", _hex(weights.tobytes())),
+        "tensor-digest": ("text", f"{raw.digest}\n"),
+        "tensor-digest-blake3": ("text", f"{tensor_digest('w', weights).digest}\n"),
+        "state": ("json", _json(pair.as_fields())),
+        "block-header": ("hex", _hex(block_header("0", "U8", (3, 2), (0, 3), 0))),
+        "dataset": ("json", _json(array.as_fields())),
+        "sequence": ("json", _json(items.as_fields())),
+        "file-leaf": ("json", files.decode() + "\n"),
+        "merkle": (
+            "json",
+            _json(
+                {
+                    "entries": [entry.hex() for entry in entries],
+                    "roots": [merkle.root(entries[:size]).hex() for size in range(6)],
+                    "inclusion": {
+                        "index": 3,
+                        "size": 5,
+                        "proof": [p.hex() for p in merkle.inclusion_proof(entries, 3)],
+                    },
+                    "consistency": {
+                        "old_size": 2,
+                        "new_size": 5,
+                        "proof": [p.hex() for p in merkle.consistency_proof(entries, 2)],
+                    },
+                }
+            ),
+        ),
+        "frontier": ("hex", _hex(frontier.to_bytes())),
+        "run-tree": ("json", _json(tree_nodes)),
+        "run-root-before": ("hex", _hex(before.root)),
+        "run-root-after": ("hex", _hex(after.root)),
+        "run-proof": ("json", _json(after.proof("training/epoch/1/metrics/0").to_json())),
+        "prefix-proof": ("json", _json(_prefix(after, before))),
+        "vkey": ("text", LEDGER.verifier.vkey + "\n"),
+        "head": ("text", note(4)),
+        "head-cosigned": ("text", cosigned(4)),
+        "ots": ("hex", _hex(TimestampFile(from_ledger_root(on_bitcoin)).encode())),
+        "tlog-proof": (
+            "text",
+            TlogProof(3, receipt().ledger.proof, note(4)).encode(),
+        ),
+        "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
+        "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
+        "payload": ("hex", _hex(payload)),
+        "op-return": ("hex", _hex(b"\x6a\x24" + payload)),
+        "contract-call": ("hex", _hex(store_call(payload[4:], ""))),
+        "cid": ("text", f"{raw_cid(payload)}\n"),
+        "local-line": ("json", local_line(payload).decode()),
+        "receipt": ("json", receipt().encode().decode() + "\n"),
+    }
+    return texts
+
+
+def _prefix(after: MLProvenanceMerkleTree, before: MLProvenanceMerkleTree) -> dict[str, object]:
+    proof = after.prefix_proof(before)
+    return {
+        "data": proof.data.hex(),
+        "model": proof.model.hex(),
+        "before_size": proof.before_size,
+        "before_training": proof.before_training.hex(),
+        "after_size": proof.after_size,
+        "after_training": proof.after_training.hex(),
+        "proof": [element.hex() for element in proof.proof],
+    }
+
+
+def _json(value: object) -> str:
+    return _lines(value, "") + "\n"
+
+
+def _lines(value: object, indent: str) -> str:
+    """JSON with what fits into a line on one line."""
+    short = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or len(indent + short) <= 150:
+        return short
+    items = (
+        [f"{json.dumps(key)}: {_lines(item, indent + ' ')}" for key, item in value.items()]
+        if isinstance(value, dict)
+        else [_lines(item, indent + " ") for item in value]
+    )
+    left, right = "{}" if isinstance(value, dict) else "[]"
+    return f"{left}\n{indent} " + f",\n{indent} ".join(items) + f"\n{indent}{right}"
+
+
+def _hex(data: bytes) -> str:
+    return "".join(f"{line}\n" for line in textwrap.wrap(data.hex(), 128))
+
+
+def file_of(language: str, name: str) -> Path:
+    """Where an example lies."""
+    return HERE / f"{name}.{ {'hex': 'hex', 'json': 'json', 'text': 'txt'}[language] }"
+
+
+def filled(document: str, texts: Mapping[str, tuple[str, str]]) -> str:
+    """The document with each tagged block that is an example replaced by it."""
+
+    def block(match: re.Match[str]) -> str:
+        language, name, _ = match.groups()
+        known = texts.get(name)
+        if known is None or known[0] != language:
+            raise ValueError(f"the document's block {language} name={name} is no example")
+        return f"```{language} name={name}\n{known[1]}```"
+
+    return BLOCK.sub(block, document)
+
+
+def main() -> None:
+    texts = examples()
+    HERE.mkdir(exist_ok=True)
+    wanted = {file_of(language, name): text for name, (language, text) in texts.items()}
+    for stale in set(HERE.iterdir()) - set(wanted):
+        stale.unlink()
+    for path, text in wanted.items():
+        path.write_text(text, encoding="utf-8")
+    if DOCUMENT.exists():
+        DOCUMENT.write_text(filled(DOCUMENT.read_text("utf-8"), texts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
