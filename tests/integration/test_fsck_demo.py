@@ -235,3 +235,11 @@ def test_without_nodes_it_is_not_called_clean(deployment: Deployment, fsck: Fsck
     )
     code, document = fsck("--offline")
     assert (code, document["findings"], document["unchecked"]) == (0, [], [])
+
+
+def test_with_its_nodes_up_again_it_is_clean(deployment: Deployment, fsck: Fsck) -> None:
+    """The dev chains are the same chains after a restart."""
+    deployment.devnet.down(SERVERS)
+    assert all(state.running for state in deployment.devnet.up(SERVERS))
+    code, document = fsck()
+    assert (code, document["findings"], document["unchecked"]) == (0, [], [])
