@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
+# One after the other: they kill, stop and crowd processes, and would disturb each other.
+FAULTS := $(PYTEST) tests/faults -p no:xdist
 
 $(VENV)/.demo: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,9 +31,11 @@ devnet: $(VENV)/.demo $(VENV)/.devnet
 
 test: $(VENV)/.dev $(VENV)/.devnet
 	$(PYTEST) -n 2 --dist loadfile --ignore=tests/faults
+	$(FAULTS)
 
 check: $(VENV)/.dev $(VENV)/.devnet lint
 	$(PYTEST) -n 2 --dist loadfile --ignore=tests/faults --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(FAULTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check provenance workers tests examples
@@ -53,9 +57,9 @@ faults: $(VENV)/.dev $(VENV)/.devnet
 	PROVENANCE_FAULTS=long $(PYTEST) tests/faults -p no:xdist -s || failed=1; \
 	$(BIN)/python -m tests.faults.summary && test -z "$$failed"
 
-# The same scenarios with few kills each, in minutes.
+# The same scenarios with few kills each, in minutes; also a part of `make test`.
 faults-short: $(VENV)/.dev $(VENV)/.devnet
-	$(PYTEST) tests/faults -p no:xdist
+	$(FAULTS)
 
 clean:
 	-test -x $(BIN)/provenance && $(BIN)/provenance devnet down

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
+import billiard.pool
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
@@ -23,6 +24,11 @@ from workers.tick import Tick
 VISIBILITY_TIMEOUT_S = 180
 TIME_LIMIT_S = 150
 SOFT_TIME_LIMIT_S = 120
+
+# A pool child that ends waits for its parent to read what it reported, 30 s at most. A parent
+# that is told to stop may read no more, and has 20 s (`fleet.GRACE_S`). What is lost with the
+# report is the acknowledgement of a hint, which then comes again and finds nothing to do.
+billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 30  # times 0.1 s
 
 
 @cache

@@ -105,7 +105,8 @@ class _Ethereum(Node):
 class Anvil(_Ethereum):
     """anvil with instant mining: a transaction is mined as it comes, account 0 is rich.
 
-    The chain lives in memory and is written to ``state.json`` every minute and at the end.
+    The chain lives in memory and is written to ``state.json`` every minute and at the end. A
+    genesis block is made at every start; with the time of the first it is the same block.
     """
 
     kind = "anvil"
@@ -113,10 +114,21 @@ class Anvil(_Ethereum):
     def launch(self, ports: Sequence[int]) -> Launch:
         port = str(ports[0])
         argv = [str(self.program), "--host", "127.0.0.1", "--port", port]
+        argv += ["--timestamp", self._genesis_time()]
         argv += ["--state", str(self.data / "state.json"), "--state-interval", "60"]
         argv += ["--cache-path", str(self.data / "cache"), "--quiet", *self.flags]
         detail = {"chain_id": "31337", "account": DEV_CHAIN_ADDRESS}
         return Launch(argv, f"http://127.0.0.1:{port}", detail)
+
+    def settle(self, state: ServerState) -> Mapping[str, str]:
+        rpc.json_rpc(state.url, "evm_setTime", [int(time.time())])  # its clock began at genesis
+        return {}
+
+    def _genesis_time(self) -> str:
+        noted = self.data / "genesis_time"
+        if not noted.exists():
+            noted.write_text(str(int(time.time())), encoding="ascii")
+        return noted.read_text(encoding="ascii")
 
 
 class Geth(_Ethereum):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
+from contextlib import suppress
+
+import psutil
 
 from provenance import ship, wiring
 from provenance.emit.shipper import Shipper
@@ -31,13 +35,26 @@ class Bell:
             assert shipper.run_once().events
 
 
+def ports(pids: Iterable[int]) -> set[int]:
+    """Local TCP ports of the connections of these processes."""
+    found: set[int] = set()
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found |= {c.laddr.port for c in psutil.Process(pid).net_connections("tcp")}
+    return found
+
+
 def stop_in_its_pop(world: World) -> None:
     """SIGSTOP while the server holds the worker's blocking pop (its timeout is 1 s)."""
     with world.redis.client() as client:
 
         def waiting() -> bool:
-            clients = client.client_list()
-            return any(c["cmd"] == "brpop" and "b" in c["flags"] for c in clients)
+            popping = {
+                int(c["addr"].rsplit(":", 1)[1])
+                for c in client.client_list()
+                if c["cmd"] == "brpop" and "b" in c["flags"]
+            }
+            return not popping.isdisjoint(ports(world.pids("hashing")))
 
         def stopped() -> bool:
             assert until(waiting, 20, 0.01), "the worker waits for nothing"

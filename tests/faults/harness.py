@@ -29,7 +29,7 @@ from provenance.devnet.processes import log_tail
 from provenance.emit.run_id import new_run_id
 from provenance.ports import AnchorState, LedgerStore
 from provenance.settings import Settings, load
-from tests.faults import checker
+from tests.faults import by_hand, checker
 from tests.faults.processes import (
     ROOT,
     RedisServer,
@@ -395,7 +395,12 @@ class World:
     # --- judging ------------------------------------------------------------------------
 
     def fsck(self, *, online: bool = True) -> dict[str, Any]:
-        """``{"checked": {...}, "findings": [...]}`` by ``provenance fsck`` in a process."""
+        """``{"checked": {...}, "findings": [...]}`` by ``provenance fsck`` in a process.
+
+        Where a scenario runs no anchoring worker, heads would wait for one and be found.
+        """
+        if "anchor-local" not in self.processes:
+            by_hand.anchor(self.settings)
         return checker.fsck(self.settings, self.config, self.env, online=online)
 
     def judge(

@@ -1,5 +1,7 @@
 """``python -m tests.faults.summary``: the rows of the last long run, as a file and a table.
 
+``kills`` counts what was done to the system: processes killed, answers swallowed, reorgs, lies.
+
 Reads ``build/faults/*.json``, adds up the rows of one scenario, writes ``build/faults.json``
 and the table in ``docs/reliability.md``. Exit 1 where a scenario failed or is missing.
 """
@@ -7,6 +9,7 @@ and the table in ``docs/reliability.md``. Exit 1 where a scenario failed or is m
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,9 +24,12 @@ Row = dict[str, Any]
 
 
 def merged(results: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """One row per scenario, in order; those that did not run are there and have not passed."""
+    """One row per scenario, in order; those that did not run are there and have not passed.
+
+    Tests of one scenario share the title of the largest, up to where it goes into details.
+    """
     rows: dict[int, Row] = {}
-    for result in results:
+    for result in sorted(results, key=lambda each: -each["events"]):
         number = int(result["scenario"])
         row = rows.get(number)
         if row is None:
@@ -31,6 +37,8 @@ def merged(results: Iterable[Mapping[str, Any]]) -> list[Row]:
             continue
         for key in KEYS:
             row[key] += result[key]
+        if row["title"] != result["title"]:
+            row["title"] = re.split(r", | \(", row["title"])[0]
         row["passed"] = row["passed"] and result["passed"]
         row["note"] += [result["note"]] if result["note"] else []
     for number in SCENARIOS:

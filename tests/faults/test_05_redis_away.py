@@ -100,6 +100,7 @@ def test_training_goes_on_unchanged_and_all_is_delivered_afterwards(
         for _ in range(rounds(1, 2)):
             with outage(world):
                 run, measured = train(world)
+            tally.kills += 1
             tally.note = compare(calm, measured)
             assert measured["events"]["dropped"] == measured["events"]["errors"] == 0
             written = measured["events"]["written"]
@@ -123,6 +124,7 @@ def test_workers_that_sat_through_the_outage_take_up_their_work(
         world.wait_ready("hashing", "anchor-local", "confirm")
         with outage(world):
             run, measured = train(world)
+        tally.kills += 1
         world.wait_home(run, measured["events"]["written"], 120)
         world.wait_final(run, 120)
         tally.events = measured["events"]["written"]

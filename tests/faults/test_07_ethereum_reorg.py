@@ -37,6 +37,7 @@ def test_reorg(tmp_path: Path, chain: Anvil) -> None:
 
             for _ in range(rng.choice([1, 1, 2])):  # and again, before the next look
                 chain.call("anvil_reorg", depth, [])
+                tally.kills += 1
             chain.call("anvil_dropAllTransactions")
             assert before[0].version.transaction_id not in pool(chain)
             done = world.confirm("ethereum")

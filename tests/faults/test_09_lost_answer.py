@@ -118,5 +118,6 @@ def test_ipfs(tmp_path: Path, ipfs_url: str) -> None:
 
 def judge(tally: Tally, world: Deployment, losses: Losses) -> None:
     assert losses.swallowed
+    tally.kills += losses.swallowed
     assert not losses.left
     tally.note = f"{losses.swallowed} answers lost"

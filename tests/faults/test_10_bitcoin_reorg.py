@@ -27,7 +27,7 @@ def test_reorg(tmp_path: Path, bitcoin_settings: BitcoinSettings) -> None:
     title = "Bitcoin reorg that confirms a replaced version"
     with scenario(10, title) as tally, deployment(tmp_path, bitcoin=section) as world:
         rng = seeded()
-        for turn in range(rounds(2, 25)):
+        for turn in range(rounds(2, 50)):
             world.head()
             world.publish("bitcoin")
             assert world.confirm("bitcoin", bump_s=1.0).having(Outcome.BUMPED)
@@ -42,6 +42,7 @@ def test_reorg(tmp_path: Path, bitcoin_settings: BitcoinSettings) -> None:
                 proves(receipt, first, block)
 
             regtest.rpc.call("invalidateblock", block)
+            tally.kills += 1
             if turn % 4 in (1, 2):  # a look while neither version is in a block
                 assert world.confirm("bitcoin").having(Outcome.REORGED)
                 assert world.receipts("bitcoin") == []

@@ -58,6 +58,7 @@ def test_the_first_value_stands_and_the_report_shows_the_other(world: World) -> 
                 (kept,) = tx.equivocations(producer.run)
             assert (kept.seq, kept.digest) == (seq, record_digest(second.records()[seq]))
             expected.add(producer.run)
+            tally.kills += 1
             world.wait_final(producer.run)
             page = wiring.write_report(world.settings, str(producer.run))
             text = page.read_text(encoding="utf-8").lower()

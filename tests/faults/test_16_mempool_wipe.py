@@ -71,7 +71,7 @@ def test_restart(tmp_path: Path, node: Node) -> None:
         deployment(tmp_path, bitcoin=section) as world,
         Nursery(world) as nursery,
     ):
-        for turn in range(rounds(2, 12)):
+        for turn in range(rounds(2, 34)):
             world.head()
             if turn % 2:  # stored, never sent, and the publisher is dead
                 assert nursery.run("bitcoin", point="stored")["killed"]
@@ -83,6 +83,7 @@ def test_restart(tmp_path: Path, node: Node) -> None:
             state = world.row("bitcoin").state
             if turn % 4 < 2:  # up again, and it takes the transaction no more
                 wiped(node, rpc, DEAR)
+                tally.kills += 1
                 look(world, state)
                 assert rpc.call("getrawmempool") == []
                 # What the wallet saw being sent, it counts as spent, and locks no more.
@@ -92,6 +93,7 @@ def test_restart(tmp_path: Path, node: Node) -> None:
                 assert free
                 assert not free & set(inputs), "somebody else may spend it"
             wiped(node, rpc)
+            tally.kills += 1
 
             world.head()  # another head is due meanwhile: it must not get a transaction now
             world.publish("bitcoin")

@@ -46,6 +46,7 @@ def test_ethereum(tmp_path: Path, chain: Anvil) -> None:
                 block(CAP_GWEI * (1.1 + rng.random()))
                 assert world.confirm("ethereum", bump_s=1.0).having(Outcome.HELD)
                 assert "cap" in (world.row("ethereum").reason or "")
+                tally.kills += 1
             one_nonce(world)
             assert world.row("ethereum").state is AnchorState.SENT
             assert world.paused("ethereum") is None
@@ -91,6 +92,7 @@ def test_bitcoin(tmp_path: Path, bitcoin_settings: BitcoinSettings) -> None:
             while world.confirm("bitcoin", bump_s=1.0).having(Outcome.BUMPED):
                 regtest.mine_empty()
             assert "max_fee_rate" in (world.row("bitcoin").reason or "")
+            tally.kills += 1
             assert world.row("bitcoin").state is AnchorState.SENT
             versions = [each.version for each in world.versions("bitcoin")]
             assert len(versions) > 2

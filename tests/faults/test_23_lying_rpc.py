@@ -113,7 +113,7 @@ def test_ethereum(tmp_path: Path, chain: Anvil, liar: Liar) -> None:
         liar.forge.clear()
         settle_ethereum(world, chain, head=False)
         assert world.paused("ethereum") is None
-        tally.note = f"{len(lies) + 2} lies"
+        tally.kills = len(lies) + 2
         count(tally, world, "ethereum", on_ethereum(chain, since))
         world.fsck(tally, ethereum=ethereum_section(chain.url))
 
@@ -180,7 +180,7 @@ def test_bitcoin(tmp_path: Path, bitcoin_settings: BitcoinSettings) -> None:
             regtest.mine(2)
             world.confirm("bitcoin")
             assert world.row("bitcoin").state is AnchorState.FINAL, what
-        tally.note = f"{len(lies)} lies"
+        tally.kills = len(lies)
         count(tally, world, "bitcoin", on_bitcoin(wallet, since))
         world.fsck(tally, bitcoin=bitcoin_section(wallet))
 
@@ -221,6 +221,6 @@ def test_ipfs(tmp_path: Path, ipfs_url: str) -> None:
             world.publish("ipfs")
             world.confirm("ipfs")
             assert world.row("ipfs").state is AnchorState.FINAL, what
-        tally.note = f"{len(cases)} lies"
+        tally.kills = len(cases)
         count(tally, world, "ipfs", on_ipfs(ipfs_url, [row.root for row in world.rows("ipfs")]))
         world.fsck(tally, ipfs={"url": ipfs_url})

@@ -171,6 +171,7 @@ def test_a_restart_keeps_addresses_and_data(run: Run) -> None:
     receipt = rpc.json_rpc(ethereum.url, "eth_getTransactionReceipt", [transaction])
     assert isinstance(receipt, dict)
     height = rpc.block_number(ethereum.url)
+    genesis = rpc.json_rpc(ethereum.url, "eth_getBlockByNumber", ["0x0", False])
     tip = bitcoin_rpc(bitcoin, "getbestblockhash")
 
     run.net.down()
@@ -183,6 +184,11 @@ def test_a_restart_keeps_addresses_and_data(run: Run) -> None:
     run.servers = again
     assert _redis(again["redis"], "GET kept") == "$3\r\nyes"
     assert rpc.block_number(ethereum.url) >= height
+    assert rpc.json_rpc(ethereum.url, "eth_getBlockByNumber", ["0x0", False]) == genesis
+    mine_ethereum(ethereum.url, 1)
+    latest = rpc.json_rpc(ethereum.url, "eth_getBlockByNumber", ["latest", False])
+    assert isinstance(latest, dict)
+    assert abs(int(str(latest["timestamp"]), 16) - time.time()) < 60, "its clock is not ours"
     assert rpc.json_rpc(ethereum.url, "eth_getTransactionReceipt", [transaction]) == receipt
     assert bitcoin_rpc(again["bitcoin"], "getbestblockhash") == tip
     assert mine_bitcoin(again["bitcoin"], 1)

@@ -6,7 +6,9 @@ import json
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import pytest
 from provenance import demo
 from provenance.cli import main
 from provenance.devnet import Devnet
+from provenance.tickets import Ticket
+from provenance.tracker import ProvenanceTracker
 from tests.conftest import ROOT, missing
 
 SERVERS = ("ethereum", "bitcoin", "ipfs")
@@ -45,12 +49,38 @@ def deployment() -> Iterator[Deployment]:
             if not state.running:
                 missing(f"{state.name}: {state.problem}; or run: make devnet")
         options = demo.DemoOptions(folder / "base", epochs=2, root=root)
-        document = demo.run(options, lambda step, line: None)
+        with two_anchors():
+            document = demo.run(options, lambda step, line: None)
         assert document["chain_integrity"] is True
         yield Deployment(folder / "base", devnet, set(document["networks"]))
     finally:
         devnet.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def two_anchors() -> Iterator[None]:
+    """The training waits for its first anchors to be sent: else the second may cover them."""
+    tickets: list[Ticket] = []
+    before = ProvenanceTracker.store_merkle_on_blockchain_before_training
+    after = ProvenanceTracker.store_merkle_on_blockchain_after_training
+
+    def first(tracker: ProvenanceTracker, config: Mapping[str, object]) -> dict[str, Ticket]:
+        made = before(tracker, config)
+        tickets.extend(made.values())
+        return made
+
+    def second(tracker: ProvenanceTracker, results: Mapping[str, object]) -> dict[str, Ticket]:
+        deadline = time.monotonic() + 60
+        while not all(ticket.transaction_id for ticket in tickets):
+            assert time.monotonic() < deadline, "the first anchors were not sent"
+            time.sleep(0.1)
+        return after(tracker, results)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProvenanceTracker, before.__name__, first)
+        patch.setattr(ProvenanceTracker, after.__name__, second)
+        yield
 
 
 @pytest.fixture
@@ -204,4 +234,12 @@ def test_without_nodes_it_is_not_called_clean(deployment: Deployment, fsck: Fsck
         SERVERS
     )
     code, document = fsck("--offline")
+    assert (code, document["findings"], document["unchecked"]) == (0, [], [])
+
+
+def test_with_its_nodes_up_again_it_is_clean(deployment: Deployment, fsck: Fsck) -> None:
+    """The dev chains are the same chains after a restart."""
+    deployment.devnet.down(SERVERS)
+    assert all(state.running for state in deployment.devnet.up(SERVERS))
+    code, document = fsck()
     assert (code, document["findings"], document["unchecked"]) == (0, [], [])

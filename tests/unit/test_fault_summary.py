@@ -43,6 +43,14 @@ def test_rows_of_one_scenario_are_added_up(tmp_path: Path) -> None:
     )
 
 
+def test_tests_of_one_scenario_share_a_title() -> None:
+    titles = ["forks (loader)", "forks (tree), many", "a dead spool"]
+    rows = [row(3, title=title, events=9 - n) for n, title in enumerate(titles)]
+    assert summary.merged(rows)[2]["title"] == "forks"
+    same = [row(3, title="a, b (c)"), row(3, title="a, b (c)")]
+    assert summary.merged(same)[2]["title"] == "a, b (c)"
+
+
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_failed_or_missing_scenario_fails_the_run(tmp_path: Path, missing: bool) -> None:
     rows = [row(n) for n in summary.SCENARIOS if n != 9]
