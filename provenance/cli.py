@@ -105,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--quorum", type=_positive, metavar="K", help="how many explorers must agree (all)"
     )
+    verify.add_argument(
+        "--witness", action="append", metavar="VKEY", help="a witness you trust; repeatable"
+    )
     verify.add_argument("--explain", action="store_true", help="list the checks and end")
 
     fsck = _command(commands, "fsck", "fsck:fsck", "check spool, database and chains: nothing lost")

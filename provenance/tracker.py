@@ -135,7 +135,8 @@ class ProvenanceTracker:
 
         Weights are copied now and hashed in the background. Metrics may be NaN or infinite.
         An epoch tracked twice, or behind a later one, is recorded as it happened and
-        reported in one warning line.
+        reported in one warning line. Behind a checkpoint of its epoch or a later one it is
+        late: it is kept and shown, under no root, and starts no checkpoint.
 
         Args:
             epoch: Number of the epoch, from 0 or 1.

@@ -15,10 +15,17 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from provenance.core.heads import SignerKey
-from provenance.errors import ConfigError, InputError, MissingExtraError, UnknownRunError
+from provenance.errors import (
+    ConfigError,
+    FormatError,
+    InputError,
+    MissingExtraError,
+    UnknownRunError,
+)
 from provenance.settings import RetrySettings, Settings
 
 if TYPE_CHECKING:
+    from provenance.core.cosignature import WitnessKey
     from provenance.core.heads import VerifierKey
     from provenance.ledger.seal import SealPolicy
     from provenance.ports import EventTransport, LedgerStore, Network
@@ -134,25 +141,34 @@ def verify_run(
     offline: bool = False,
     headers: Sequence[str] = (),
     quorum: int | None = None,
+    witnesses: Sequence[str] = (),
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
-        headers, quorum: As for :func:`verify_path`.
+        headers, quorum, witnesses: As for :func:`verify_path`.
         networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
-        InputError: No headers in their file, or a URL or quorum that cannot be.
+        InputError: No headers in their file, or a URL, quorum or witness that cannot be.
     """
     from provenance.verify.headers import header_source
 
-    source = header_source(headers, quorum)
+    source, known = header_source(headers, quorum), witness_keys(witnesses)
     evidence = evidence_of(settings, run)
     key = known_ledger_key(settings)
-    return _verify(settings, evidence, key, offline=offline, networks=networks, headers=source)
+    return _verify(
+        settings,
+        evidence,
+        key,
+        offline=offline,
+        networks=networks,
+        headers=source,
+        witnesses=known,
+    )
 
 
 def verify_path(
@@ -163,6 +179,7 @@ def verify_path(
     verifier_key: str | None = None,
     headers: Sequence[str] = (),
     quorum: int | None = None,
+    witnesses: Sequence[str] = (),
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
     """Check a bundle, or the report folder around one; needs no database.
@@ -175,6 +192,7 @@ def verify_path(
             explorers, which are asked ``offline`` too; without any, and without a node, the
             report says that the header was not checked.
         quorum: How many of the explorers must agree; all where None.
+        witnesses: Keys (``name+id+base64``) whose cosignatures of heads are verified.
 
     Raises:
         InputError: No bundle there, no headers in their file, or a URL or quorum that
@@ -190,10 +208,26 @@ def verify_path(
         if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
             path = inner
     key = VerifierKey.from_vkey(verifier_key) if verifier_key else None
-    source = header_source(headers, quorum)
+    source, known = header_source(headers, quorum), witness_keys(witnesses)
     return _verify(
-        settings, read_bundle(path), key, offline=offline, networks=networks, headers=source
+        settings,
+        read_bundle(path),
+        key,
+        offline=offline,
+        networks=networks,
+        headers=source,
+        witnesses=known,
     )
+
+
+def witness_keys(texts: Sequence[str]) -> tuple[WitnessKey, ...]:
+    """Witnesses' keys from text; ``InputError`` where one is none."""
+    from provenance.core.cosignature import WitnessKey
+
+    try:
+        return tuple(map(WitnessKey.from_vkey, texts))
+    except FormatError as error:
+        raise InputError(f"--witness: {error}") from error
 
 
 def write_report(settings: Settings, run: str, folder: Path | None = None) -> Path:
@@ -301,21 +335,28 @@ def _verify(
     offline: bool,
     networks: Mapping[str, Network] | None,
     headers: HeaderSource | None = None,
+    witnesses: Sequence[WitnessKey] = (),
 ) -> VerificationReport:
-    from provenance.verify.verifier import verify
+    from functools import partial
 
-    now = time.time()
+    from provenance.verify import verifier
+
+    verify = partial(
+        verifier.verify,
+        evidence,
+        verifier_key=key,
+        headers=headers,
+        witnesses=witnesses,
+        now=time.time(),
+    )
     if offline or networks is not None:
-        asked = None if offline else networks
-        return verify(evidence, asked, verifier_key=key, headers=headers, now=now)
+        return verify(None if offline else networks)
     with contextlib.ExitStack() as stack:
         bundle = evidence.source.kind == "bundle"
         opened, unavailable = open_for_reading(settings, bundle=bundle)
         for network in opened.values():
             stack.callback(network.close)
-        return verify(
-            evidence, opened, verifier_key=key, unavailable=unavailable, headers=headers, now=now
-        )
+        return verify(opened, unavailable=unavailable)
 
 
 def open_for_reading(

@@ -30,11 +30,11 @@ def transaction(payload: bytes, inputs: int = 1, mark: int = 0) -> bytes:
     return b"\2\0\0\0\0\1" + body + witness + struct.pack("<I", 100)
 
 
-def mined(merkle_root: bytes, previous: bytes = bytes(32)) -> bytes:
+def mined(merkle_root: bytes, previous: bytes = bytes(32), time: int = TIME) -> bytes:
     """A header with regtest's work done."""
     nonce = 0
     while True:
-        raw = struct.pack("<I32s32sIII", 4, previous, merkle_root, TIME, BITS, nonce)
+        raw = struct.pack("<I32s32sIII", 4, previous, merkle_root, time, BITS, nonce)
         if int.from_bytes(double_sha256(raw), "little") <= CHAINS["regtest"].limit:
             return raw
         nonce += 1

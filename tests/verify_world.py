@@ -20,12 +20,13 @@ from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy, seal_ready
 from provenance.ports import Delivery, Network
 from provenance.settings import RetrySettings
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.stores.memory_network import MemoryNetwork
 from provenance.stores.sql import SqlStore
 from provenance.verify.evidence import RunEvidence
 from provenance.verify.gather import from_store
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.verifier import verify
+from tests.paper_node import paper_node
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 OTHER = UUID("01890a5d-ffff-774b-bcce-b302099a8057")
@@ -57,7 +58,7 @@ class World:
         self.owners = count()
         self.now = NOW
         for at, name in enumerate(self.names):
-            self.networks[name] = MemoryNetwork(MemoryChain(chain_id=at + 1), name=name)
+            self.networks[name] = paper_node(name, at + 1, SIGNER)
 
     def batch(
         self,
@@ -154,7 +155,7 @@ def training(epochs: int = 3, checkpoint: int | None = None) -> list[Fields]:
 def ending(events: Sequence[Fields]) -> list[Fields]:
     """Results, after mark and run.end behind ``events``."""
     done: list[Fields] = [(Kind.RESULTS, None, {"results": {"accuracy": 0.9}}), seal("after")]
-    total = len(events) + len(done) + 1
+    total = len(events) + len(done)
     return [*events, *done, (Kind.RUN_END, None, {"events": total, "reason": "completed"})]
 
 

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from provenance import wiring
 from provenance.chains.seed_file import read_or_create_seed
+from provenance.core.cosignature import WitnessKey
 from provenance.core.heads import VerifierKey
 from provenance.errors import (
     ConfigError,
@@ -162,7 +163,7 @@ class AllRuns:
 
     Args:
         nodes: The networks to ask; None asks nobody.
-        headers: As for :func:`provenance.verify.verifier.verify`.
+        headers, witnesses: As for :func:`provenance.verify.verifier.verify`.
         cache: None checks everything again.
 
     Attributes:
@@ -180,13 +181,14 @@ class AllRuns:
         nodes: Nodes | None,
         *,
         headers: HeaderSource | None = None,
+        witnesses: Sequence[WitnessKey] = (),
         cache: VerifiedCache | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.totals = Totals()
         self.cache = cache
         self._store, self._key, self._nodes, self._headers = store, key, nodes, headers
-        self._clock = clock
+        self._clock, self._witnesses = clock, witnesses
         self._where = str(getattr(store, "label", "database"))
         try:
             with store.snapshot() as tx:
@@ -274,6 +276,7 @@ class AllRuns:
             verifier_key=key,
             headers=self._headers,
             nodes=self._nodes,
+            witnesses=self._witnesses,
             now=now,
         )
         found = Held.of(report)
@@ -287,7 +290,8 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
 
     Args:
         offline: Ask no node.
-        headers, quorum: As for :func:`provenance.wiring.verify_path`.
+        headers, quorum, witnesses: As for :func:`provenance.wiring.verify_path`; with
+            witnesses nothing is cached, for what they signed is checked against their keys.
         cached: False checks again what held before, and keeps nothing.
         networks: Networks to ask instead of the configured ones; left open.
 
@@ -303,11 +307,14 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
         offline: bool = False,
         headers: Sequence[str] = (),
         quorum: int | None = None,
+        witnesses: Sequence[str] = (),
         cached: bool = True,
         networks: Mapping[str, Network] | None = None,
     ) -> None:
-        self._settings, self._offline, self._cached = settings, offline, cached
+        self._settings, self._offline = settings, offline
         self._headers = header_source(headers, quorum)
+        self._witnesses = wiring.witness_keys(witnesses)
+        self._cached = cached and not witnesses
         self._networks = networks
         self._stack = contextlib.ExitStack()
 
@@ -324,6 +331,7 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
                 wiring.known_ledger_key(settings),
                 self._nodes(stack),
                 headers=self._headers,
+                witnesses=self._witnesses,
                 cache=open_cache(settings, os.environ) if self._cached else None,
             )
             self._stack = stack.pop_all()

@@ -15,7 +15,7 @@ from provenance.audit import log_export, logs
 from provenance.commands.output import err, out, print_json, settings_of
 from provenance.core import base64_text
 from provenance.core.cosignature import WitnessKey
-from provenance.core.heads import MAX_NOTE_BYTES, Head, VerifierKey
+from provenance.core.heads import MAX_NOTE_BYTES, Head
 from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
 from provenance.ports import LedgerStore
 from provenance.settings import Settings
@@ -28,7 +28,7 @@ def export(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     folder = Path(arguments.folder)
     with _store(settings) as store, _progress() as progress:
-        done = log_export.export(store, folder, _known_key(settings), progress)
+        done = log_export.export(store, folder, wiring.known_ledger_key(settings), progress)
     if arguments.json:
         print_json(
             {
@@ -52,7 +52,8 @@ def prove(arguments: argparse.Namespace) -> int:
     """Print the tlog-proof of a run's newest root."""
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
-        found = logs.prove(store, find_run(store, arguments.run_id), _known_key(settings))
+        run = find_run(store, arguments.run_id)
+        found = logs.prove(store, run, wiring.known_ledger_key(settings))
     text = found.proof.encode()
     if arguments.json:
         print_json(
@@ -75,7 +76,7 @@ def consistency(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
         growth = logs.consistency(
-            store, arguments.old, arguments.new, settings.origin, _known_key(settings)
+            store, arguments.old, arguments.new, settings.origin, wiring.known_ledger_key(settings)
         )
     sides = ((growth.old, growth.old_note), (growth.new, growth.new_note))
     if arguments.json:
@@ -102,7 +103,7 @@ def cosign(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     witnesses = [WitnessKey.from_vkey(text) for text in arguments.witness]
     note = _read_note(Path(arguments.note))
-    key = _known_key(settings)
+    key = wiring.known_ledger_key(settings)
     if key is None:
         raise ConfigError("ledger_key_file", "there is no key yet, so there is no signed head")
     with _store(settings) as store:
@@ -146,12 +147,6 @@ def _read_note(path: Path) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise FormatError(f"{path}: is not UTF-8 text") from None
-
-
-def _known_key(settings: Settings) -> VerifierKey | None:
-    """The ledger's key, where this deployment has one; none is made."""
-    path = settings.ledger_key_file or settings.base_dir / "ledger.key"
-    return wiring.ledger_signer(settings).verifier if path.exists() else None
 
 
 @contextmanager

@@ -48,6 +48,7 @@ def verify(arguments: argparse.Namespace) -> int:
             offline=arguments.offline,
             headers=arguments.headers or (),
             quorum=arguments.quorum,
+            witnesses=arguments.witness or (),
         )
     else:
         report = wiring.verify_run(
@@ -56,6 +57,7 @@ def verify(arguments: argparse.Namespace) -> int:
             offline=arguments.offline,
             headers=arguments.headers or (),
             quorum=arguments.quorum,
+            witnesses=arguments.witness or (),
         )
     if arguments.json:
         print_json(report.as_dict())
@@ -75,6 +77,7 @@ def _all(arguments: argparse.Namespace) -> int:
         offline=arguments.offline,
         headers=arguments.headers or (),
         quorum=arguments.quorum,
+        witnesses=arguments.witness or (),
         cached=not arguments.no_cache,
     )
     with opened as runs:

@@ -25,15 +25,33 @@ def loads(
 ) -> Any:
     """``json.loads`` of UTF-8 text nested at most 64 levels deep.
 
+    Args:
+        object_pairs_hook: None refuses an object with a key twice: readers differ about which
+            of the two counts.
+
     Raises:
-        ValueError: Not JSON, not UTF-8, or nested deeper.
+        ValueError: Not JSON, not UTF-8, nested deeper, or a key twice.
     """
     text = data if isinstance(data, str) else data.decode("utf-8")
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(text)
     return json.loads(
-        text, parse_int=parse_int, parse_float=parse_float, object_pairs_hook=object_pairs_hook
+        text,
+        parse_int=parse_int,
+        parse_float=parse_float,
+        object_pairs_hook=object_pairs_hook or _unique,
     )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {key[:60]!r} stands twice in one object")
+            seen.add(key)
+    return found
 
 
 def _check_depth(text: str) -> None:

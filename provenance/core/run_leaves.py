@@ -246,9 +246,7 @@ def coverage_at(
         for mark in seal_marks(item.record for item in records)
         if mark.phase is Phase.CHECKPOINT and mark.epoch == epoch
     }
-    upto = {
-        producer: min(count, own.get(producer, count)) for producer, count in arrived.items()
-    }
+    upto = {producer: min(count, own.get(producer, count)) for producer, count in arrived.items()}
     return covered(records, [*checkpoints, Checkpoint(epoch, upto)])
 
 
@@ -269,3 +267,11 @@ class _Decisions:
         if at == len(self.deciding):
             return None
         return record.seq < self.deciding[at].coverage.get(record.producer, 0)
+
+
+def misannounced(end: Record) -> bool:
+    """Whether a ``run.end`` announces another number than its own, and so that no hole shows."""
+    announced = end.body.get("events")
+    if not isinstance(announced, int) or isinstance(announced, bool):
+        return True
+    return announced < end.seq or announced == end.seq + 1

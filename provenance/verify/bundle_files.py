@@ -8,7 +8,6 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
-from uuid import UUID
 
 from provenance.core.heads import MAX_NOTE_BYTES
 from provenance.core.receipts import MAX_RECEIPT_BYTES
@@ -52,6 +51,27 @@ def check_name(name: str) -> str:
     if not SAFE_PATH.fullmatch(name):
         raise IntegrityError(f"{name[:120]!r}: not a name that a bundle has")
     return name
+
+
+def check_alone(name: str, seen: dict[str, bool]) -> None:
+    """No two files that a file system could take for one: letters' case counts nothing.
+
+    Args:
+        name: A folder's ends with ``/``.
+        seen: What was checked before, and whether it is a folder; ``name`` is added.
+
+    Raises:
+        IntegrityError: Another has this name, or is a file where this one has a folder.
+    """
+    folder = name.endswith("/")
+    low = name.removesuffix("/").lower()
+    if low in seen and (not folder or not seen[low]):
+        raise IntegrityError(f"{name}: is in the bundle twice, by the letters of its name")
+    parts = low.split("/")
+    for depth in range(1, len(parts)):
+        if not seen.setdefault("/".join(parts[:depth]), True):
+            raise IntegrityError(f"{name}: lies in a file")
+    seen[low] = folder
 
 
 def top_folder(names: Collection[str]) -> str:
@@ -171,12 +191,15 @@ class BundleFiles:
         self.problems: dict[str, EvidenceProblem] = {}
         self.total = 0
         self.present = source.names()
+        seen: dict[str, bool] = {}
+        for name in sorted(self.present):
+            check_alone(name, seen)
         data = self._read(MANIFEST)
-        manifest = load(data, MANIFEST)
-        self.run = manifest.one_of("run", UUID)
+        manifest = load(data, MANIFEST).only("version", "run", "roots", "files")
+        self.run = manifest.uuid("run")
         self.roots = manifest.raw.get("roots")
         self.listed: dict[str, tuple[bytes, int]] = {}
-        for item in manifest.objects("files"):
+        for item in manifest.objects("files", "path", "sha256", "size"):
             name = item.path("path")
             if name in self.listed:
                 raise FormatError(f"{MANIFEST}: {name} is listed twice")

@@ -32,7 +32,14 @@ from provenance.errors import (
     TruncatedError,
 )
 from provenance.verify import bundle_files
-from provenance.verify.bundle_files import MANIFEST, SUMS, check_name, limit_of, top_folder
+from provenance.verify.bundle_files import (
+    MANIFEST,
+    SUMS,
+    check_alone,
+    check_name,
+    limit_of,
+    top_folder,
+)
 
 MAX_RATIO: Final = 200
 RATIO_FROM: Final = 64 * 1024
@@ -281,7 +288,7 @@ class ZipSource:
             if disk or comment or kind & ~1:
                 raise self._bad(f"{entry.name[:120]!r} has a comment, or lies on another disk")
             self._check(entry, attributes, data[extra_at : extra_at + extra])
-            _check_alone(entry.name, seen)
+            check_alone(entry.name, seen)
             entries.append(entry)
             total += size
             if total > bundle_files.MAX_TOTAL_BYTES:
@@ -359,19 +366,6 @@ class ZipSource:
 
     def _bad(self, problem: str) -> FormatError:
         return FormatError(f"{self._label}: not a zip file that is read here: {problem}")
-
-
-def _check_alone(name: str, seen: dict[str, bool]) -> None:
-    """No two entries that a file system could take for one: letters' case counts nothing."""
-    folder = name.endswith("/")
-    low = name.removesuffix("/").lower()
-    if low in seen and (not folder or not seen[low]):
-        raise IntegrityError(f"{name}: is in the zip twice, by the letters of its name")
-    parts = low.split("/")
-    for depth in range(1, len(parts)):
-        if not seen.setdefault("/".join(parts[:depth]), True):
-            raise IntegrityError(f"{name}: lies in a file")
-    seen[low] = folder
 
 
 def _extra_kinds(extra: bytes, name: str) -> set[int]:

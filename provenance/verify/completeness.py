@@ -1,8 +1,9 @@
 """Check (4): what was announced against what is here.
 
 Worked out from the records alone: a producer's sequence numbers, what its ``run.end``
-announces, the ranks that the configuration names. What the database says (that a run was
-sealed incomplete) is believed only where it is bad news.
+announces (the number of events before it, which is its own ``seq``), the ranks that the
+configuration names. What the database says (that a run was sealed incomplete) is believed only
+where it is bad news.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from provenance.core.records import Kind, Phase, Record
-from provenance.core.run_leaves import DigestedRecord
+from provenance.core.run_leaves import DigestedRecord, misannounced
 from provenance.verify.checks import COMPLETE
 from provenance.verify.evidence import RunEvidence
 from provenance.verify.notes import Notes
@@ -43,8 +44,8 @@ def check_completeness(
 
 
 def holes(records: Collection[Record]) -> list[tuple[bytes, int, int]]:
-    """``(producer, first, last)`` of each run of missing sequence numbers, announced ones
-    included."""
+    """``(producer, first, last)`` of each run of missing sequence numbers; ``run.end``
+    announces the number of events before it."""
     held: dict[bytes, set[int]] = {}
     for record in records:
         held.setdefault(record.producer, set()).add(record.seq)
@@ -72,7 +73,15 @@ def _missing(records: Sequence[Record], ranks: int) -> list[str]:
     for producer, first, last in holes(records):
         events = f"event {first} is" if first == last else f"events {first} to {last} are"
         lines.append(f"producer {producer.hex()[:8]}: {events} missing")
-    ended = {record.rank for record in records if record.kind is Kind.RUN_END}
+    ends = [record for record in records if record.kind is Kind.RUN_END]
+    for end in ends:
+        announced = end.body.get("events")
+        if misannounced(end):
+            lines.append(
+                f"producer {end.producer.hex()[:8]}: run.end is event {end.seq} and announces "
+                f"{str(announced)[:40]} events before it"
+            )
+    ended = {record.rank for record in ends}
     absent = [rank for rank in range(ranks) if rank not in ended]
     lines += [f"rank {rank}: no run.end" for rank in absent[:20]]
     if len(absent) > 20:

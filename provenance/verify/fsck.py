@@ -13,7 +13,8 @@ spool-damaged           bytes of a segment that hold no readable event
 stream-damaged          a stream entry that is no signed batch
 event-missing           an event in the spool is in neither database nor stream
 event-differs           the spool or stream has another value for an event than the database
-seq-hole                numbers of a producer that are nowhere, below ones that are known
+seq-hole                numbers of a producer that are nowhere, below ones that are known or
+                        announced, or a run.end that announces another number than its own
 gap                     a trainer states that it had to drop events
 equivocation            the run's key signed a second value for an event
 parked                  something that ingest refused

@@ -318,7 +318,7 @@ def _phase(value: Any) -> Phase:
 def _coverage(value: Any) -> tuple[tuple[bytes, int], ...]:
     found = []
     for name, events in _object(value).items():
-        if not re.fullmatch("[0-9a-f]{32}", name) or not 0 <= _int(events):
+        if not re.fullmatch("[0-9a-f]{32}", name) or _int(events) < 0:
             raise _WrongType(f"found coverage {name[:40]}: {events}")
         found.append((bytes.fromhex(name), _int(events)))
     return tuple(sorted(found))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core.bitcoin_proof import display, parse_transaction, verify_anchor
+from provenance.core.bitcoin_proof import display, parse_transaction
 from provenance.core.cid import decode_cid, raw_cid
 from provenance.core.heads import VerifierKey
 from provenance.core.receipts import Receipt
@@ -23,6 +23,7 @@ from provenance.verify.fsck_rows import (
     ReceiptRow,
     Version,
 )
+from provenance.verify.receipt_evidence import check_evidence, is_known
 
 PAYLOAD_TAG: Final = b"MLP1"
 ON_CHAIN: Final = ("confirmed", "final")

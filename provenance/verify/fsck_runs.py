@@ -17,6 +17,7 @@ from provenance.core.run_leaves import (
     before_mark,
     checkpoints_upto,
     covered,
+    misannounced,
     run_tree,
     seal_marks,
 )
@@ -158,9 +159,17 @@ def _holes(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Fin
     upto = {producer: max(seqs) + 1 for producer, seqs in held.items()}
     for item in decoded:
         announced = item.record.body.get("events")
-        if item.record.kind is Kind.RUN_END and isinstance(announced, int):
-            producer = item.record.producer
+        if item.record.kind is not Kind.RUN_END:
+            continue
+        producer = item.record.producer
+        if isinstance(announced, int):
             upto[producer] = max(upto.get(producer, 0), announced)
+        if misannounced(item.record):
+            yield Finding(
+                FindingKind.SEQ_HOLE,
+                event_name(facts.run, producer, item.record.seq),
+                f"run.end announces {str(announced)[:40]} events before it",
+            )
     for producer, count in facts.acked.items():
         upto[producer] = max(upto.get(producer, 0), count)
     for producer, count in sorted(upto.items()):

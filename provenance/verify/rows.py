@@ -40,6 +40,8 @@ class RunRows:
 
     Attributes:
         receipts: Named as in a bundle.
+        heads: At the run's own sizes and its anchors', and the newest with lines of witnesses
+            where it covers the whole run.
         sizes: Those of ``heads`` that the ledger reaches, in order: what proofs are made for.
     """
 
@@ -74,6 +76,9 @@ class LedgerView:
         self._networks = [_Line(row for row in rows if row.network == name) for name in names]
         self._facts: dict[int, AnchorFact] = {}
         self._heads: dict[int, HeadNote | None] = {}
+        self._cosigned = next(
+            (head.size for head in reversed(tx.heads()) if _is_cosigned(head.note)), None
+        )
 
     def rows(self, run: UUID) -> RunRows:
         """A run's rows.
@@ -90,6 +95,8 @@ class LedgerView:
         receipts = tx.receipts(run)
         chosen = self._covering(entries, {receipt.anchor_id for receipt in receipts})
         wanted = {entry.index + 1 for entry in entries} | {anchor.size for anchor in chosen}
+        if entries and self._cosigned is not None and self._cosigned > entries[-1].index:
+            wanted.add(self._cosigned)
         heads, problems = self._head_notes(sorted(wanted))
         sizes = tuple(head.size for head in heads if head.size <= self.tree.size)
         if len(sizes) < len(heads):
@@ -166,6 +173,12 @@ class _Line:
             if at < len(rows):
                 return rows[at]
         return None
+
+
+def _is_cosigned(note: str) -> bool:
+    """Whether others than the ledger put lines behind a head: what they are worth, the
+    verifier says."""
+    return note.rpartition("\n\n")[2].count("\n") > 1
 
 
 def unknown_run(text: str, rows: Sequence[RunRow]) -> UnknownRunError:

@@ -30,7 +30,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 from provenance.core import json_text
-from provenance.core.records import Kind, Phase
+from provenance.core.records import Kind, Phase, check_timestamp
 from provenance.errors import FormatError, UnknownVersionError
 from provenance.ports import AnchorState, Equivocation, LedgerEntry
 from provenance.verify.evidence import (
@@ -90,6 +90,18 @@ class Fields:
         """Raise FormatError for a key."""
         found = "nothing" if key not in self.raw else repr(self.raw[key])[:60]
         raise FormatError(f"{self.where}: {key}: found {found}, expected {expected}")
+
+    def only(self, *keys: str) -> Fields:
+        """Refuse all other keys; these fields."""
+        extra = sorted(self.raw.keys() - set(keys))
+        if extra:
+            raise FormatError(f"{self.where}: {extra[0][:60]}: unknown key")
+        return self
+
+    def uuid(self, key: str) -> UUID:
+        """A UUID as this program writes it: lower case, with hyphens."""
+        value = self.one_of(key, UUID)
+        return value if str(value) == self.raw[key] else self.refuse(key, f"{value}")
 
     def text(self, key: str) -> str:
         """A string."""
@@ -160,13 +172,13 @@ class Fields:
         found = [(self._hex(name, key, size), inner.integer(name)) for name in value]
         return tuple(sorted(found))
 
-    def objects(self, key: str) -> Sequence[Fields]:
-        """A list of objects."""
+    def objects(self, key: str, *keys: str) -> Sequence[Fields]:
+        """A list of objects that have no other keys than these."""
         found = []
         for at, value in enumerate(self.list(key)):
             if not isinstance(value, dict):
                 self.refuse(key, "a list of objects")
-            found.append(Fields(value, f"{self.where}: {key}[{at}]"))
+            found.append(Fields(value, f"{self.where}: {key}[{at}]").only(*keys))
         return found
 
 
@@ -290,8 +302,13 @@ def decode(data: bytes, name: str = "run.json") -> RunFile:
     Raises:
         UnknownVersionError, FormatError: Naming file and key.
     """
-    top = load(data, name)
-    run = top.one_of("run", UUID)
+    top = load(data, name).only(*_TOP)
+    run = top.uuid("run")
+    entries = _unique(top, "entries", "index", *_ENTRY)
+    indexes = [item.integer("index") for item in entries]
+    if indexes != sorted(indexes):
+        top.refuse("entries", "items by ledger index")
+    equivocations = top.objects("equivocations", *_EQUIVOCATION)
     return RunFile(
         run=run,
         public_key=top.hex("public_key", 32),
@@ -299,21 +316,21 @@ def decode(data: bytes, name: str = "run.json") -> RunFile:
         incomplete=top.maybe("incomplete", top.text),
         created_at=top.number("created_at"),
         sealed_at=top.maybe("sealed_at", top.number),
-        records=tuple(_record(item) for item in _unique(top, "records", "path")),
-        entries=tuple(_entry(item, run) for item in _unique(top, "entries", "index")),
+        records=tuple(_record(item) for item in _unique(top, "records", "path", *_RECORD)),
+        entries=tuple(_entry(item, run) for item in entries),
         inclusions=tuple(
             Inclusion(item.integer("index"), item.integer("size"), item.hashes("proof"))
-            for item in top.objects("inclusions")
+            for item in top.objects("inclusions", "index", "size", "proof")
         ),
         consistencies=tuple(
             Consistency(item.integer("old_size"), item.integer("new_size"), item.hashes("proof"))
-            for item in top.objects("consistencies")
+            for item in top.objects("consistencies", "old_size", "new_size", "proof")
         ),
         heads=tuple(Fields({"heads": value}, name).integer("heads") for value in top.list("heads")),
         receipts=tuple(
             Fields({"receipts": value}, name).path("receipts") for value in top.list("receipts")
         ),
-        anchors=tuple(_anchor(item) for item in top.objects("anchors")),
+        anchors=tuple(_anchor(item) for item in top.objects("anchors", *_ANCHOR)),
         equivocations=tuple(
             Equivocation(
                 run,
@@ -323,20 +340,37 @@ def decode(data: bytes, name: str = "run.json") -> RunFile:
                 b"",
                 item.number("seen_at"),
             )
-            for item in top.objects("equivocations")
+            for item in equivocations
         ),
-        kept_back=tuple(item.boolean("withheld") for item in top.objects("equivocations")),
+        kept_back=tuple(item.boolean("withheld") for item in equivocations),
         parked=tuple(
             ParkedFact(
                 item.text("id"), item.text("reason"), item.integer("size"), item.number("parked_at")
             )
-            for item in top.objects("parked")
+            for item in top.objects("parked", "id", "reason", "size", "parked_at")
         ),
     )
 
 
-def _unique(top: Fields, key: str, by: str) -> Sequence[Fields]:
-    items = top.objects(key)
+_RECORD: Final = (
+    *("path", "kind", "epoch", "rank", "producer", "seq", "ts"),
+    *("digest", "withheld"),
+)
+_ENTRY: Final = ("index", "phase", "epoch", "root", "anchor", "created_at", "coverage")
+_ANCHOR: Final = (
+    *("network", "size", "root", "state", "transaction_id", "reason"),
+    *("height", "depth", "block_time"),
+)
+_EQUIVOCATION: Final = ("producer", "seq", "digest", "seen_at", "withheld")
+_TOP: Final = (
+    *("version", "run", "public_key", "state", "incomplete", "created_at", "sealed_at"),
+    *("records", "entries", "inclusions", "consistencies", "heads", "receipts"),
+    *("anchors", "equivocations", "parked"),
+)
+
+
+def _unique(top: Fields, key: str, by: str, *keys: str) -> Sequence[Fields]:
+    items = top.objects(key, *keys)
     seen = [item.raw.get(by) for item in items]
     if len({repr(value) for value in seen}) != len(seen):
         raise FormatError(f"{top.where}: {key}: two items with the same {by}")
@@ -344,6 +378,8 @@ def _unique(top: Fields, key: str, by: str) -> Sequence[Fields]:
 
 
 def _record(item: Fields) -> RecordFile:
+    if item.boolean("withheld"):
+        check_timestamp(item.text("ts"), item.where)  # No bytes will be held against it.
     return RecordFile(
         path=item.path("path"),
         kind=item.one_of("kind", Kind),

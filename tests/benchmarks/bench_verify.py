@@ -29,7 +29,6 @@ from provenance.audit.verify_all import VerifyAll
 from provenance.settings import Settings, load
 from provenance.verify.bundle import read_bundle, write_bundle
 from provenance.verify.verifier import verify
-from tests.bitcoin_evidence import with_bitcoin
 from tests.verify_world import RUN, World, finished, story
 
 
@@ -45,7 +44,7 @@ def fastest(repeat: int, action: Callable[[], object]) -> float:
 
 def measure_bundle(folder: Path, epochs: int, repeat: int) -> dict[str, float]:
     """Milliseconds by what was done to a bundle of ``epochs`` epochs, folder and zip."""
-    evidence = with_bitcoin(finished(epochs).evidence())
+    evidence = finished(epochs).evidence()
     bundle = write_bundle(evidence, folder / "bundle")
     zipped = write_bundle(evidence, folder / "bundle.zip")
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from provenance.core.records import Kind, Phase
 from provenance.errors import (
@@ -26,6 +27,8 @@ from provenance.ports import (
     ReceiptRow,
     StoredRecord,
 )
+from provenance.stores.schema import ledger_entries
+from provenance.stores.sql import SqlStore
 from tests.ledger_values import (
     KEY,
     OTHER,
@@ -247,6 +250,46 @@ def test_the_entry_that_is_there_is_returned(
     first = run_tx.append_entry(RUN, phase, epoch, digest("x"), True, 1.0)
     assert run_tx.append_entry(RUN, phase, epoch, digest("y"), False, 2.0) == first
     assert run_tx.entries() == [first]
+
+
+def test_a_checkpoint_states_what_it_covers(store: LedgerStore) -> None:
+    with store.transaction() as tx:
+        tx.add_run(RUN, KEY, 1.0)
+        coverage = {b"\xff" * 16: 0, b"\x01" * 16: 2**53 - 1}
+        entry = tx.append_entry(RUN, Phase.CHECKPOINT, 3, digest("x"), True, 1.0, coverage)
+        assert entry.coverage == ((b"\x01" * 16, 2**53 - 1), (b"\xff" * 16, 0))
+        again = tx.append_entry(RUN, Phase.CHECKPOINT, 3, digest("x"), True, 1.0, {})
+        assert again == entry
+        plain = tx.append_entry(RUN, Phase.CHECKPOINT, 4, digest("y"), True, 1.0)
+        assert plain.coverage == ()
+        for phase, stated in (
+            (Phase.AFTER, coverage),
+            (Phase.CHECKPOINT, {b"\x01" * 15: 1}),
+            (Phase.CHECKPOINT, {b"\x01" * 16: -1}),
+            (Phase.CHECKPOINT, {b"\x01" * 16: 2**53}),
+        ):
+            epoch = 5 if phase is Phase.CHECKPOINT else None
+            with pytest.raises(InputError, match="coverage"):
+                tx.append_entry(RUN, phase, epoch, digest("z"), True, 1.0, stated)
+    with store.snapshot() as tx:
+        assert tx.entries(RUN) == [entry, plain]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"01": 1}', '{"zz": 1}', f'{{"{"01" * 16}": 1.0}}', f'{{"{"01" * 16}": -1}}'],
+)
+def test_a_coverage_that_does_not_read_is_said(store: SqlStore, text: str) -> None:
+    with store.transaction() as tx:
+        tx.add_run(RUN, KEY, 1.0)
+        tx.append_entry(RUN, Phase.CHECKPOINT, 3, digest("x"), True, 1.0)
+    with store.exclusive() as connection:
+        connection.execute(update(ledger_entries).values(coverage=text))
+    with (
+        store.snapshot() as tx,
+        pytest.raises(IntegrityError, match="ledger entry 0: what it states to cover"),
+    ):
+        tx.entries(RUN)
 
 
 def test_an_entry_refuses_a_negative_epoch(run_tx: LedgerTx) -> None:

@@ -12,6 +12,7 @@ import hmac
 import json
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -161,10 +162,13 @@ def seal_marks(records: list[dict[str, Any]], bodies: dict[str, dict[str, Any]])
     for record in sorted(records, key=lambda r: (r["ts"], r["producer"], r["seq"])):
         body = bodies.get(record["path"], {}) if record["kind"] == "run.seal" else {}
         phase, epoch = body.get("phase"), body.get("epoch")
-        whole = type(epoch) is int or (epoch is None and phase != "checkpoint")
-        if phase in ("before", "checkpoint", "after") and whole:
+        whole = type(epoch) is int and 0 <= epoch < 2**53
+        if (phase == "checkpoint" and whole) or (phase in ("before", "after") and epoch is None):
             marks.append((phase, epoch, record["producer"], record["seq"]))
-    return marks
+    first: dict[Any, int] = {}
+    for phase, epoch, producer, seq in marks:
+        first[phase, epoch, producer] = min(seq, first.get((phase, epoch, producer), seq))
+    return [mark for mark in marks if first[mark[:3]] == mark[3]]
 
 
 def tree(
@@ -172,18 +176,16 @@ def tree(
     marks: list[Any],
     phase: str,
     epoch: int | None,
-    sealed: list[int],
-) -> tuple[list[bytes], dict[str, str]]:
-    """The tree at a seal: data, model and the entries of training; each leaf's digest by path.
+    sealed: list[tuple[int, dict[str, int]]],
+) -> tuple[list[bytes], dict[str, str], dict[str, int]]:
+    """The tree at a seal: data, model and the entries of training; each leaf's digest by path;
+    what a checkpoint has to state as its coverage.
 
-    ``sealed``: epochs of the checkpoints before this seal.
+    ``sealed``: epoch and coverage of the checkpoints so far, at a checkpoint its own as the last.
     """
     leader = next((m for m in marks if m[0] == "before"), None)
     enders = {m[2] for m in marks if m[0] == "after"}
-    own: dict[Any, int] = {}
-    for kind, at, producer, seq in marks:
-        if kind == "checkpoint":
-            own.setdefault((producer, at), seq)
+    coverage: dict[str, int] = {}
     slots: dict[str, list[str]] = {}
     for record in sorted(records, key=sort_key):
         kind, producer, seq = record["kind"], record["producer"], record["seq"]
@@ -198,10 +200,11 @@ def tree(
         else:  # rules 3 and 4
             number = record["epoch"]
             slot = f"training/epoch/{number}/{kind}"
-            on_time = not any(number <= e and seq > own.get((producer, e), seq) for e in sealed)
-            counts = on_time and phase == "after"
-            if phase == "checkpoint" and on_time:
-                counts = number <= epoch and seq < own.get((producer, epoch), seq + 1)
+            deciding = next((at for at, (e, _) in enumerate(sealed) if number <= e), None)
+            on_time = deciding is None or seq < sealed[deciding][1].get(producer, 0)
+            counts = on_time and (phase == "after" or (phase == "checkpoint" and number <= epoch))
+            if phase == "checkpoint" and counts and deciding == len(sealed) - 1:
+                coverage[producer] = max(seq + 1, coverage.get(producer, 0))
         if counts:
             slots.setdefault(slot, []).append(record["digest"])
 
@@ -221,7 +224,7 @@ def tree(
         single = slot in ("training/config", "training/results")
         for at, digest in enumerate(digests):
             places[slot if single and not at else f"{slot}/{at}"] = digest
-    return [*tops, *training], places
+    return [*tops, *training], places, coverage
 
 
 def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) -> None:
@@ -289,6 +292,9 @@ def check_local(anchor: dict[str, Any], told: dict[str, Any], key: str | None) -
          "another id")  # fmt: skip
     signature, public = unhex(line.pop("signature"), 64), unhex(told["public_key"], 32)
     need(not key or unbase64(key.split("+", 2)[2])[1:] == public, "of another key")
+    digest, ts = sha256(told["line"].encode()).hex(), datetime.fromisoformat(line["ts"])
+    stated = (anchor["height"], anchor["block_hash"], anchor["block_time"])
+    need(stated == (line["seq"], digest, ts.timestamp()), "another line or time")
     message = b"ml-provenance/local/v1\0" + canonical(line)
     Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
 

@@ -152,8 +152,16 @@ def runs(look: Examples) -> None:
         index.append({**record, "path": path, "digest": sha256(data).hex()})
         bodies[path] = record["body"]
     marks, told = seal_marks(index, bodies), look.json("run-tree")
+    check = look.json("checkpoint")
+    own = [(check["epoch"], check["coverage"])]
+    nodes, _, coverage = tree(index, marks, "checkpoint", check["epoch"], own)
+    need(coverage == check["coverage"], "the coverage")
+    need(mth([*nodes[:2], mth(nodes[2:])]).hex() == check["root"], "the checkpoint's root")
+    later, places, _ = tree(index, marks, "after", None, own)
+    need(later[: len(nodes)] == nodes and check["late"] not in places.values(), "the late record")
+    need(mth([*later[:2], mth(later[2:])]).hex() == check["root_after"], "the root behind it")
     for phase in ("before", "after"):
-        nodes, places = tree(index, marks, phase, None, [])
+        nodes, places, _ = tree(index, marks, phase, None, [])
         root = mth([*nodes[:2], mth(nodes[2:])])
         need(root == look.hex(f"run-root-{phase}"), f"the root {phase}")
     need(told[""] == root.hex() and told["data"] == nodes[0].hex(), "the tree")
@@ -205,6 +213,7 @@ def networks(look: Examples) -> None:
     }
     public = unbase64(vkey.split("+", 2)[2])[1:].hex()
     line = look.exact("local-line").decode()
+    anchor |= {"height": 0, "block_hash": sha256(line.encode()).hex(), "block_time": 1_760_000_100}
     check_local(anchor, {"line": line, "public_key": public}, vkey)
     raw = look.exact("receipt")
     receipt = parse(raw)

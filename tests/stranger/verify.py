@@ -173,17 +173,24 @@ class Bundle:
         records, entries = self.run["records"], self.run["entries"]
         need([e["index"] for e in entries] == sorted(e["index"] for e in entries), "entries")
         marks = seal_marks(records, self.bodies)
-        sealed: list[int] = []
+        sealed: list[tuple[int, dict[str, int]]] = []
         before: list[bytes] = []
         places: dict[str, str] = {}
         for entry in entries:
-            nodes, places = tree(records, marks, entry["phase"], entry["epoch"], sealed)
+            stated = entry["coverage"]
+            for producer, count in stated.items():
+                need(unhex(producer, 16) and type(count) is int and count >= 0, "a coverage")
+            if entry["phase"] == "checkpoint":
+                sealed.append((entry["epoch"], stated))
+            else:
+                need(entry["epoch"] is None, "an epoch of no checkpoint")
+            nodes, places, found = tree(records, marks, entry["phase"], entry["epoch"], sealed)
+            need(stated == found, f"its coverage at {entry['index']} is not as the records give it")
             label, root = seal_label(entry), mth([*nodes[:2], mth(nodes[2:])])
             if root.hex() != entry["root"]:
                 self.problems.append(f"run.json: the records give root {root.hex()} at {label}")
             need(nodes[: len(before)] == before, f"what was sealed is no prefix at {label}")
             before = nodes
-            sealed += [entry["epoch"]] if entry["epoch"] is not None else []
         if entries:
             stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
             need(stated == places, "a record lies at another path than its place in the tree")
@@ -223,13 +230,15 @@ class Bundle:
         need(read_note(receipt["head"], self.key) == (ledger["size"], root), "another head")
         need(self.heads.get(ledger["size"], root) == root, "the ledger's head is another")
         need(anchor["payload"] == (b"MLP1" + root).hex(), "another payload")
-        kind = told.get("type", anchor["network"])
+        kind = anchor["network"]
+        need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
             chain.check_bitcoin(anchor, told)
             header = bytes.fromhex(told["header"])
             self.headers.setdefault(anchor["height"], set()).add(header[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
+            need(anchor["block_time"] is None and anchor["height"] is None, "IPFS has no time")
         elif kind == "local":
             check_local(anchor, told, self.key)
         elif kind == "ethereum":

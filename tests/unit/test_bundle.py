@@ -490,6 +490,28 @@ def test_records_listed_twice_and_other_roots_are_found(bundle: Path) -> None:
         read_bundle(bundle)
 
 
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"phase": "checkpoint", "epoch": None}, "epoch: found None, expected a whole number"),
+        ({"phase": "after", "epoch": 2}, "epoch: found 2, expected a whole number"),
+        ({"coverage": {"01" * 16: 1}}, "expected {}, only a checkpoint has one"),
+        ({"coverage": []}, r"coverage: found \[\], expected an object"),
+        ({"coverage": {"01" * 15: 1}}, "expected 32 lower-case hex digits"),
+        ({"coverage": {"0A" * 16: 1}}, "expected 32 lower-case hex digits"),
+        ({"coverage": {"01" * 16: -1}}, "found -1, expected a whole number"),
+        ({"coverage": {"01" * 16: True}}, "found True, expected a whole number"),
+        ({"coverage": {"01" * 16: 1.5}}, "found 1.5, expected a whole number"),
+    ],
+)
+def test_a_malformed_coverage_is_refused(
+    bundle: Path, entry: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(FormatError, match=r"run\.json: entries\[1\].*" + problem):
+        edit_run(bundle, lambda run: run["entries"][1].update(entry))  # type: ignore[index]
+        read_bundle(bundle)
+
+
 def test_without_run_json_there_is_nothing_to_check(bundle: Path) -> None:
     (bundle / "run.json").unlink()
     with pytest.raises(IntegrityError, match=r"run\.json: is missing"):

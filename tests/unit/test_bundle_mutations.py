@@ -22,7 +22,6 @@ from provenance.settings import Settings, load
 from provenance.verify.bundle import read_bundle, write_bundle
 from provenance.verify.bundle_zip import write_zip
 from provenance.verify.evidence import RunEvidence
-from tests.bitcoin_evidence import with_bitcoin
 from tests.verify_world import finished
 
 EPOCHS = 100
@@ -32,8 +31,8 @@ SEED = int(os.environ.get("PROVENANCE_MUTATION_SEED", "0")) or random.SystemRand
 
 @pytest.fixture(scope="module")
 def evidence() -> RunEvidence:
-    """Anchored on two networks, one of them with Bitcoin's evidence and so with .ots proofs."""
-    return with_bitcoin(finished(EPOCHS, checkpoint=50).evidence())
+    """Anchored on Ethereum and Bitcoin, with the evidence of both, and so with .ots proofs."""
+    return finished(EPOCHS, checkpoint=50).evidence()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,14 @@ def test_the_bundle_is_a_whole_one_and_is_accepted(
     files: Mapping[str, bytes], original: Path, settings: Settings
 ) -> None:
     expected = {"manifest.json", "SHA256SUMS", "README.txt", "run.json", "ledger.vkey"}
-    assert kinds(files) >= expected | {"records", "proofs", "receipts", "heads", "tlog"}
+    assert kinds(files) >= expected | {
+        "records",
+        "proofs",
+        "receipts",
+        "heads",
+        "tlog",
+        "statement",
+    }
     assert sum(name.endswith(".ots") for name in files) > EPOCHS
     assert sum("/metrics/" in name for name in files) >= EPOCHS
     assert told(settings, original) == []

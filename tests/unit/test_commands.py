@@ -20,7 +20,7 @@ from provenance.devnet import InstallResult, ServerState, programs
 from provenance.errors import InputError, MissingExtraError
 from provenance.settings import Settings, load
 from provenance.stores.memory import MemoryTransport
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from tests.paper_node import paper_node
 from tests.rpc_stub import json_rpc_server
 from tests.verify_world import RUN, World, flip_metric, story
 
@@ -44,7 +44,7 @@ def deployment(base: Path, *others: str) -> Settings:
     signer = wiring.seal_policy(found).signer
     world.networks = {
         **wiring.open_networks(found),
-        **{name: MemoryNetwork(MemoryChain(chain_id=9), name=name) for name in others},
+        **{name: paper_node(name, 9) for name in others},
     }
     world.policy = type(world.policy)(("local", *others), signer)
     world.ingest(world.batch(story()))

@@ -11,8 +11,8 @@ import pytest
 
 from provenance.core.ethereum_proof import MAX_HEADER_BYTES, MAX_NODES
 from provenance.errors import FormatError, IntegrityError, ProofError
-from provenance.verify.anchors import check_evidence
 from provenance.verify.ethereum_evidence import check_ethereum, unproven_time
+from provenance.verify.receipt_evidence import check_evidence
 from tests.ethereum_block import (
     CONTRACT,
     NUMBER,
@@ -40,13 +40,39 @@ def test_one_proof_is_enough_where_it_carries_the_root() -> None:
         check_ethereum(repeated_block().anchor(), repeated_block().evidence(sent=False))
 
 
-def test_receipts_without_proofs_are_as_before() -> None:
+def test_receipts_without_proofs_hold_as_far_as_they_go() -> None:
+    """Those of earlier releases: the transaction carries the root, its block is only stated."""
     block = Block()
     evidence = block.evidence(bill=False, sent=False)
-    check_evidence(block.anchor(), evidence)
+    assert "no trie proof" in (check_evidence(block.anchor(), evidence) or "")
     del evidence["type"]
-    check_evidence(block.anchor(block_hash="0x00"), evidence)
-    assert unproven_time(block.anchor(block_time=5.0), evidence) is None
+    check_evidence(block.anchor(), evidence)
+    assert "earlier store" in (unproven_time(block.anchor(block_time=5.0), evidence) or "")
+    evidence["block"]["header_rlp"] = None
+    check_evidence(block.anchor(), evidence)
+    for path, value, says in (
+        (("transaction", "raw"), "0x" + transaction(b"").hex(), "the transaction in it is 0x"),
+        (("contract",), None, "does not carry the root"),
+        (("chain_id",), 5, r"evidence\.chain_id is 5"),
+        (("block", "hash"), "0x00", "the block in it is 0x00"),
+        (("block", "number"), NUMBER + 1, f"is number {NUMBER + 1}, not {NUMBER}"),
+        (("block", "timestamp"), TIME - 1, "the receipt says"),
+        (("block", "timestamp"), None, "timestamp is no integer"),
+        (("block", "header_rlp"), "0x" + Block(count=4).header.hex(), r"evidence\.block\.hash"),
+        (("receipt", "status"), 0, r"evidence\.receipt\.status is 0"),
+    ):
+        forged = copy.deepcopy(evidence)
+        put(*path)(forged, value)
+        with pytest.raises((FormatError, ProofError), match=says):
+            check_evidence(block.anchor(), forged)
+    with pytest.raises(ProofError, match="the block in it is"):
+        check_evidence(block.anchor(block_hash="0x00"), evidence)
+
+
+def test_without_evidence_there_is_no_receipt() -> None:
+    for evidence in ({}, {"type": "ethereum"}, {"type": "ipfs"}, {"type": None}):
+        with pytest.raises((FormatError, ProofError)):
+            check_evidence(Block().anchor(transaction_id="0x00"), evidence)
 
 
 def test_a_contract_in_mixed_case_is_the_same() -> None:

@@ -311,6 +311,47 @@ def entry_nobody_asked_for(world: World) -> Planted:
     return F.ENTRY_SEAL, "entry 3"
 
 
+def cover(world: World, entry: int, **stated: int) -> None:
+    text = json.dumps({SECOND_PRODUCER.hex(): stated["events"]}) if stated else "{}"
+    world.sql("UPDATE ledger_entries SET coverage=? WHERE entry=?", text, entry)
+
+
+@fault
+def checkpoint_that_covers_less(world: World) -> Planted:
+    cover(world, 3, events=7)
+    return F.ENTRY_ROOT, "entry 3"
+
+
+@fault
+def checkpoint_that_covers_nothing(world: World) -> Planted:
+    cover(world, 3)
+    return F.ENTRY_ROOT, "entry 3"
+
+
+@fault
+def checkpoint_that_says_otherwise_what_it_covers(world: World) -> Planted:
+    cover(world, 3, events=9)
+    return F.ENTRY_SEAL, "entry 3"
+
+
+@fault
+def after_entry_that_covers_something(world: World) -> Planted:
+    cover(world, 4, events=8)
+    return F.ENTRY_SEAL, "entry 4"
+
+
+@fault
+def coverage_that_is_no_object(world: World) -> Planted:
+    world.sql("UPDATE ledger_entries SET coverage='[1]' WHERE entry=3")
+    return F.ROW_UNREADABLE, "ledger_entries row 4"
+
+
+@fault
+def coverage_with_a_negative_number(world: World) -> Planted:
+    cover(world, 3, events=-1)
+    return F.ROW_UNREADABLE, "ledger_entries row 4"
+
+
 @fault
 def entry_made_not_to_be_anchored(world: World) -> Planted:
     world.sql("UPDATE ledger_entries SET anchor=0 WHERE entry=4")
@@ -735,7 +776,7 @@ def test_a_fault_is_not_reported_as_others(
 def test_a_tree_that_cannot_be_built_is_a_wrong_root(world: World) -> None:
     world.write_record(FIRST, 6, changed(world.record(FIRST, 6), epoch=-1), digest=True)
     kinds = {finding.kind for finding in world.fsck().findings}
-    assert kinds == {F.ENTRY_ROOT, F.RECORD_PLACE}
+    assert kinds == {F.ENTRY_ROOT, F.RECORD_UNREADABLE}
 
 
 def test_an_unreadable_record_is_not_also_another_value(world: World) -> None:
@@ -821,6 +862,21 @@ def test_a_run_of_two_ranks_is_ready_only_when_both_ended(world: World) -> None:
     world.insert(other)
     details = {finding.detail.partition(":")[0] for finding in world.fsck().findings}
     assert details == {"checkpoint 1", "after"}
+
+
+def test_a_checkpoint_behind_a_sealed_one_is_not_waited_for(world: World) -> None:
+    producer = Producer(run=THIRD)
+    producer.begin()
+    for number in (5, 3, 6):
+        producer.epoch(number)
+        producer.seal("checkpoint", number)
+    child = Producer(run=THIRD, name=b"\x04" * 16)
+    child.seal("checkpoint", 4)
+    producer.finish()
+    child.end()
+    world.ingest(producer.batch(0, 12), child.batch(), producer.batch(12))
+    world.anchor()
+    assert world.fsck().findings == ()
 
 
 def test_records_without_a_before_mark_ask_for_nothing(world: World) -> None:

@@ -303,9 +303,14 @@ def test_a_verification_asks_the_explorers_for_bitcoins_blocks() -> None:
         assert all(finding.check == NETWORKS for finding in report.findings)
         return check.status, check.depth or 0, check.reason
 
-    assert status(Site(block=block), Site(block=block, tip=103)) == ("verified", 4, None)
-    assert status(Site(block=block), Site())[0] == "failed"
-    unreachable = status(Site(block=block, header=text("busy", 503)))
+    def site(tip: int = 1007, **changes: Any) -> Site:
+        return Site(block=block, height=1002, tip=tip, **changes)
+
+    assert status(site(), site(tip=1005)) == ("verified", 4, None)
+    assert status(site(), Site())[0] == "failed"
+    elsewhere = status(Site(block=block))
+    assert elsewhere == ("failed", 4, "its block is at height 100, the receipt says 1002")
+    unreachable = status(site(header=text("busy", 503)))
     assert unreachable[0] == "unreachable"
     assert "HTTP status 503" in (unreachable[2] or "")
 
@@ -323,7 +328,8 @@ def test_the_command_takes_several_explorers_and_a_quorum(
         code = cli.main([*command, *words])
         return code, json.loads(capsys.readouterr().out)
 
-    with serving(Site(block=block)) as good, serving(Site()) as other:
+    mine = Site(block=block, height=1002, tip=1007)
+    with serving(mine) as good, serving(Site()) as other:
         both = ("--headers", good, "--headers", other)
         code, report = verify(*both, "--quorum", "1")
         assert (code, report["networks"]["bitcoin"]["after"]["status"]) == (0, "verified")

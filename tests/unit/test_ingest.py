@@ -168,7 +168,7 @@ def test_poison_is_parked_and_never_blocks(store: LedgerStore) -> None:
         ({"seq": 3}, "stands at the place of seq 2"),
         ({"rank": 1}, "names rank 1"),
         ({"kind": Kind.METRICS}, "has no epoch"),
-        ({"kind": Kind.METRICS, "epoch": -1}, "has epoch -1"),
+        ({"kind": Kind.METRICS, "epoch": -1}, "epoch -1, expected 0 or more"),
         ({"kind": Kind.CONFIG, "fields": {"public_key": "00"}}, "another public key"),
     ],
 )
@@ -287,17 +287,18 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
         [Delivery("f", first.batch(size - 3)), Delivery("s", second.batch(len(second.events) - 1))],
     )
     assert list(roots(store)) == ["before", "checkpoint1", "after"]
-    from provenance.core.run_leaves import run_leaves, run_tree
+    from provenance.core.run_leaves import checkpoints_upto, run_leaves, run_tree
     from provenance.ledger.seal import digested
 
     with store.snapshot() as tx:
-        records = digested(tx, RUN)
-    checkpoint = run_tree(records, Phase.CHECKPOINT, 1)
-    after = run_tree(records, Phase.AFTER, None, [1])
+        records, sealed = digested(tx, RUN), checkpoints_upto(tx.entries(RUN))
+    assert [each.coverage for each in sealed] == [{first.name: 8, second.name: 2}]
+    checkpoint = run_tree(records, Phase.CHECKPOINT, sealed)
+    after = run_tree(records, Phase.AFTER, sealed)
     assert roots(store)["checkpoint1"] == checkpoint.root.hex()
     assert roots(store)["after"] == after.root.hex()
     assert checkpoint.is_prefix_of(after) is None
-    late = run_leaves(records, Phase.AFTER, None, [1])[1]
+    late = run_leaves(records, Phase.AFTER, sealed)[1]
     assert [item.record.body for item in late] == [{"metrics": {"late": 1}}] * 2
 
 

@@ -208,7 +208,7 @@ def test_ranks_are_lines_of_their_own() -> None:
     events = ending([*before(world_size=2), metrics(1)])
     stage.ingest(
         stage.batch(
-            [metrics(1), (Kind.RUN_END, None, {"events": 2, "reason": "x"})],
+            [metrics(1), (Kind.RUN_END, None, {"events": 1, "reason": "x"})],
             producer=b"q" * 16,
             rank=1,
         ),

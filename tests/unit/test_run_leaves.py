@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from provenance.core.records import Json, Kind, Phase, Record, record_digest
 from provenance.core.run_leaves import (
+    Checkpoint,
     DigestedRecord,
     before_mark,
+    coverage_at,
+    covered,
     run_leaves,
     run_tree,
     seal_marks,
+    written_marks,
 )
 from tests.runs import RUN
 
@@ -61,13 +65,15 @@ class Story:
         self.seal("before")
         return written
 
-    def leaves(
-        self, phase: Phase, epoch: int | None = None, checkpoints: tuple[int, ...] = ()
-    ) -> set[bytes]:
-        return {leaf.digest for leaf in run_leaves(self.records, phase, epoch, checkpoints)[0]}
+    def leaves(self, phase: Phase, *checkpoints: Checkpoint) -> set[bytes]:
+        return {leaf.digest for leaf in run_leaves(self.records, phase, checkpoints)[0]}
 
-    def late(self, phase: Phase, checkpoints: tuple[int, ...] = ()) -> set[bytes]:
-        return {item.digest for item in run_leaves(self.records, phase, None, checkpoints)[1]}
+    def late(self, phase: Phase, *checkpoints: Checkpoint) -> set[bytes]:
+        return {item.digest for item in run_leaves(self.records, phase, checkpoints)[1]}
+
+    def sealed(self, epoch: int, *checkpoints: Checkpoint) -> Checkpoint:
+        """The checkpoint of an epoch with all that is here, behind ``checkpoints``."""
+        return Checkpoint(epoch, coverage_at(self.records, epoch, self.seqs, checkpoints))
 
 
 def digests(*items: DigestedRecord) -> set[bytes]:
@@ -113,7 +119,11 @@ def test_1_without_a_before_mark_nobody_leads_and_nothing_of_before_counts() -> 
         {"phase": None, "epoch": None},
         {"phase": "before", "epoch": "1"},
         {"phase": "before", "epoch": True},
+        {"phase": "before", "epoch": 1},
+        {"phase": "after", "epoch": 0},
         {"phase": "checkpoint", "epoch": None},
+        {"phase": "checkpoint", "epoch": -1},
+        {"phase": "checkpoint", "epoch": 1.5},
         {},
     ],
 )
@@ -165,10 +175,11 @@ def test_3_a_checkpoint_takes_epochs_up_to_its_own_written_before_the_mark() -> 
     story.seal("checkpoint", 2)
     behind = story.add(Kind.METRICS, 2)
     without_mark = story.add(Kind.METRICS, 1, B)
-    counted = story.leaves(Phase.CHECKPOINT, 2)
-    assert counted == digests(*written, one, two, without_mark)
-    assert three.digest not in counted
-    assert behind.digest not in counted
+    own = story.sealed(2)
+    assert own.coverage == {A: two.record.seq + 1, B: 1}
+    assert story.leaves(Phase.CHECKPOINT, own) == digests(*written, one, two, without_mark)
+    assert story.late(Phase.CHECKPOINT, own) == digests(behind)
+    assert story.leaves(Phase.AFTER, own) == digests(*written, one, two, three, without_mark)
 
 
 def test_3_each_producer_has_its_own_mark() -> None:
@@ -179,23 +190,90 @@ def test_3_each_producer_has_its_own_mark() -> None:
     theirs = story.add(Kind.METRICS, 1, B)
     story.seal("checkpoint", 1, B)
     too_late = story.add(Kind.METRICS, 1, B)
-    counted = story.leaves(Phase.CHECKPOINT, 1)
+    counted = story.leaves(Phase.CHECKPOINT, story.sealed(1))
     assert {mine.digest, theirs.digest} <= counted
     assert too_late.digest not in counted
+
+
+def test_3_of_two_marks_of_one_producer_the_one_with_the_lower_seq_counts() -> None:
+    story = Story()
+    story.begin()
+    early = story.add(Kind.METRICS, 1, B)
+    story.add(Kind.SEAL, 1, B, 90, phase="checkpoint", epoch=1, anchor=True)
+    between = story.add(Kind.METRICS, 1, B)
+    story.add(Kind.SEAL, 1, B, 50, phase="checkpoint", epoch=1, anchor=True)  # a clock went back
+    own = story.sealed(1)
+    assert own.coverage == {B: 1}
+    assert early.digest in story.leaves(Phase.CHECKPOINT, own)
+    assert story.late(Phase.AFTER, own) == digests(between)
 
 
 # --- rule 4: what was sealed stays a prefix ----------------------------------------------
 
 
-def test_4_behind_a_sealed_checkpoint_an_old_epoch_is_late_for_good() -> None:
+def test_4_what_a_checkpoint_does_not_cover_is_late_for_good() -> None:
     story = Story()
     written = story.begin()
     one = story.add(Kind.METRICS, 1)
     story.seal("checkpoint", 1)
+    own = story.sealed(1)
     behind, next_one = story.add(Kind.METRICS, 1), story.add(Kind.METRICS, 2)
-    assert story.leaves(Phase.AFTER, None, (1,)) == digests(*written, one, next_one)
-    assert story.late(Phase.AFTER, (1,)) == digests(behind)
+    strangers = story.add(Kind.METRICS, 0, B)
+    assert story.leaves(Phase.AFTER, own) == digests(*written, one, next_one)
+    assert story.late(Phase.AFTER, own) == digests(behind, strangers)
+    later = story.sealed(3, own)
+    assert later.coverage == {A: next_one.record.seq + 1}
+    assert story.leaves(Phase.CHECKPOINT, own, later) == digests(*written, one, next_one)
     assert story.late(Phase.AFTER) == set(), "the checkpoint was never sealed"
+
+
+def test_4_a_mark_that_comes_after_its_seal_changes_nothing() -> None:
+    """A process that was restarted marks the epoch of a checkpoint again."""
+    story = Story()
+    story.begin()
+    story.add(Kind.METRICS, 1)
+    story.seal("checkpoint", 1)
+    own = story.sealed(1)
+    sealed = story.leaves(Phase.CHECKPOINT, own)
+    again = story.add(Kind.METRICS, 1, B)
+    story.seal("checkpoint", 1, B)
+    assert story.leaves(Phase.CHECKPOINT, own) == sealed
+    assert story.late(Phase.CHECKPOINT, own) == digests(again)
+
+
+def test_4_only_what_arrived_without_a_hole_is_covered() -> None:
+    story = Story()
+    story.begin()
+    items = [story.add(Kind.METRICS, 1, B) for _ in range(4)]
+    held = [item for item in story.records if item is not items[2]]
+    coverage = coverage_at(held, 1, {A: story.seqs[A], B: 2}, [])
+    assert coverage == {B: 2}
+    assert story.late(Phase.AFTER, Checkpoint(1, coverage)) == digests(*items[2:])
+
+
+def test_4_the_first_checkpoint_that_reaches_an_epoch_decides() -> None:
+    story = Story()
+    story.begin()
+    one, two = story.add(Kind.METRICS, 1, B), story.add(Kind.METRICS, 2, B)
+    three = story.add(Kind.METRICS, 3, B)
+    first, second = Checkpoint(2, {B: 1}), Checkpoint(3, {B: 3})
+    assert story.late(Phase.AFTER, first, second) == digests(two)
+    assert story.leaves(Phase.AFTER, first, second) >= digests(one, three)
+    assert story.late(Phase.AFTER, Checkpoint(5, {}), Checkpoint(3, {B: 3})) == digests(
+        one, two, three
+    ), "one out of order decides nothing any more"
+
+
+def test_4_what_is_stated_ends_at_a_record_that_counts() -> None:
+    story = Story()
+    story.begin()
+    story.add(Kind.METRICS, 1, B)
+    story.add(Kind.GAP, None, B, dropped=1)
+    assert story.sealed(1).coverage == {B: 1}
+    assert covered(story.records, [Checkpoint(1, {B: 2})]) == {B: 1}
+    assert covered(story.records, [Checkpoint(0, {}), Checkpoint(1, {B: 2, A: 9})]) == {B: 1}
+    assert covered(story.records, [Checkpoint(1, {B: 1}), Checkpoint(1, {B: 1})]) == {}
+    assert covered(story.records, []) == {}
 
 
 def test_4_the_checkpoint_is_a_prefix_of_after() -> None:
@@ -208,8 +286,28 @@ def test_4_the_checkpoint_is_a_prefix_of_after() -> None:
             if epoch == 2:
                 story.seal("checkpoint", 2, producer)
                 story.add(Kind.METRICS, 1, producer)
-    sealed = story.leaves(Phase.CHECKPOINT, 2)
-    assert sealed <= story.leaves(Phase.AFTER, None, (2,))
+    own = story.sealed(2)
+    assert story.leaves(Phase.CHECKPOINT, own) <= story.leaves(Phase.AFTER, own)
+
+
+# --- checkpoints go forward --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "counting"),
+    [([5, 3], [5]), ([3, 5], [3, 5]), ([5, 3, 4, 6], [5, 6]), ([2, 2], [2]), ([0], [0])],
+)
+def test_a_checkpoint_mark_behind_a_later_one_does_not_count(
+    written: list[int], counting: list[int]
+) -> None:
+    story = Story()
+    for epoch in written:
+        story.seal("checkpoint", epoch)
+    story.seal("checkpoint", 1, B)
+    records = [item.record for item in story.records]
+    assert [m.epoch for m in seal_marks(records) if m.producer == A] == counting
+    assert [m.epoch for m in seal_marks(records) if m.producer == B] == [1]
+    assert len(written_marks(records)) == len(written) + 1
 
 
 # --- rule 5: results ---------------------------------------------------------------------
@@ -226,7 +324,7 @@ def test_5_results_count_from_the_leader_and_from_who_ends() -> None:
     assert story.leaves(Phase.AFTER) == digests(*written, leader, ender)
     assert story.late(Phase.AFTER) == digests(stranger)
     assert not story.leaves(Phase.BEFORE) & digests(leader, ender)
-    assert not story.leaves(Phase.CHECKPOINT, 9) & digests(leader, ender)
+    assert not story.leaves(Phase.CHECKPOINT, story.sealed(9)) & digests(leader, ender)
 
 
 def test_control_records_are_never_leaves() -> None:
@@ -252,20 +350,21 @@ marks = st.tuples(
 )
 
 
+coverages = st.dictionaries(producers, st.integers(0, 12))
+
+
 @given(
     steps=st.lists(st.one_of(facts, marks), max_size=25),
     seed=st.integers(0, 2**32),
     phase=st.sampled_from(list(Phase)),
-    epoch=epochs,
-    checkpoints=st.sets(epochs, max_size=2),
+    checkpoints=st.lists(st.builds(Checkpoint, epochs, coverages), max_size=3),
     same_time=st.booleans(),
 )
 def test_the_order_of_arrival_never_matters(
     steps: list[tuple[Kind | str, int | None, bytes]],
     seed: int,
     phase: Phase,
-    epoch: int,
-    checkpoints: set[int],
+    checkpoints: list[Checkpoint],
     same_time: bool,
 ) -> None:
     story = Story()
@@ -277,11 +376,11 @@ def test_the_order_of_arrival_never_matters(
             story.add(Kind.SEAL, number, producer, at, phase=what, epoch=number, anchor=True)
     shuffled = list(story.records)
     random.Random(seed).shuffle(shuffled)
-    asked = epoch if phase is Phase.CHECKPOINT else None
-    leaves, late = run_leaves(story.records, phase, asked, tuple(checkpoints))
-    other_leaves, other_late = run_leaves(shuffled, phase, asked, tuple(checkpoints))
+    leaves, late = run_leaves(story.records, phase, checkpoints)
+    other_leaves, other_late = run_leaves(shuffled, phase, checkpoints)
     assert {leaf.digest for leaf in leaves} == {leaf.digest for leaf in other_leaves}
     assert {item.digest for item in late} == {item.digest for item in other_late}
     assert not {leaf.digest for leaf in leaves} & {item.digest for item in late}
-    root = run_tree(story.records, phase, asked, tuple(checkpoints)).root
-    assert root == run_tree(shuffled, phase, asked, tuple(sorted(checkpoints, reverse=True))).root
+    root = run_tree(story.records, phase, checkpoints).root
+    assert root == run_tree(shuffled, phase, checkpoints).root
+    assert covered(story.records, checkpoints) == covered(shuffled, checkpoints)

@@ -26,14 +26,13 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import SignedVersion, anchor_payload
-from provenance.stores.memory_network import MemoryNetwork
+from provenance.ports import anchor_payload
 from provenance.verify import verifier
-from provenance.verify.anchors import check_evidence
 from provenance.verify.checks import CHECKS, Status
 from provenance.verify.evidence import HeadNote, RunEvidence
 from provenance.verify.metrics import number
 from provenance.verify.outcome import VerificationReport
+from provenance.verify.receipt_evidence import check_evidence
 from tests.verify_world import (
     ORIGIN,
     RUN,
@@ -469,13 +468,12 @@ def test_bitcoin_evidence_is_recomputed() -> None:
     evidence = {
         "type": "bitcoin",
         "chain": "regtest",
+        "transaction_id": display(txid),
         "transaction": transaction.hex(),
         "merkle_block": proof.hex(),
         "header": header.hex(),
     }
-    anchor = AnchorProof(
-        "bitcoin", "final", display(txid), payload, 1, display(block), 6, None, 0.0
-    )
+    anchor = AnchorProof("bitcoin", "final", display(txid), payload, 1, display(block), 6, 0.0, 0.0)
     check_evidence(anchor, evidence)
     for changed, told in (
         (replace(anchor, transaction_id="00" * 32), "the transaction in it is"),
@@ -598,12 +596,7 @@ def test_what_a_node_raises_is_judged(
 
 
 def test_a_receipt_of_another_chain_is_found() -> None:
-    class Telling(MemoryNetwork):
-        def evidence(self, version: SignedVersion, seen: Any) -> dict[str, Any]:
-            return {"chain_id": self.chain.chain_id}
-
     stage = World(names=("ethereum",))
-    stage.networks["ethereum"] = Telling(stage.networks["ethereum"].chain, name="ethereum")
     stage.ingest(stage.batch(story()))
     stage.anchor()
     assert stage.verify().outcome == "verified"

@@ -37,7 +37,6 @@ from provenance.errors import (
 )
 from provenance.ports import AnchorState, Identity, Network, Observation, Place
 from provenance.settings import Settings, load
-from provenance.stores.memory_network import MemoryNetwork
 from provenance.stores.sql import SqlStore
 from provenance.verify import nodes as nodes_module
 from provenance.verify.cache import VerifiedCache
@@ -119,27 +118,29 @@ def everything(
         return list(AllRuns(store, SIGNER.verifier, nodes, cache=kept, clock=lambda: NOW))
 
 
-@dataclass
-class Asked(MemoryNetwork):
-    """Counts what it is asked; raises what a test wants."""
+class Asked:
+    """A network that counts what it is asked, and raises what a test wants."""
 
-    def __init__(self, inner: MemoryNetwork) -> None:
-        super().__init__(inner.chain, name=inner.name)
+    def __init__(self, inner: Network) -> None:
+        self.inner = inner
         self.asked: Counter[str] = Counter()
         self.errors: dict[str, ProvenanceError] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def identity(self) -> Identity:
         self.asked["identity"] += 1
         if "identity" in self.errors:
             raise self.errors["identity"]
-        return super().identity()
+        return self.inner.identity()
 
     def lookup(self, transaction_id: str) -> Observation:
         self.asked[transaction_id] += 1
         for name in ("lookup", transaction_id):
             if name in self.errors:
                 raise self.errors[name]
-        return super().lookup(transaction_id)
+        return self.inner.lookup(transaction_id)
 
 
 class Many(Asked):
@@ -149,7 +150,7 @@ class Many(Asked):
         self.asked["many"] += 1
         if "many" in self.errors:
             raise self.errors["many"]
-        seen = {each: MemoryNetwork.lookup(self, each) for each in transaction_ids}
+        seen = {each: self.inner.lookup(each) for each in transaction_ids}
         return {each: one for each, one in seen.items() if one.place is Place.MINED}
 
 
@@ -466,6 +467,7 @@ class Failing(SqlStore):
     """Fails while a run is read, or when a snapshot is begun."""
 
     run: UUID | None = None
+    aborts: bool = False
     after: int = 10**6
     begun: int = 0
 
@@ -475,31 +477,45 @@ class Failing(SqlStore):
         if self.begun > self.after:
             raise StoreUnavailable("the database is gone")
         with super().snapshot() as tx:
-            yield _Tx(tx, self.run)
+            yield _Tx(tx, self)
 
 
 class _Tx:
-    def __init__(self, tx: Any, run: UUID | None) -> None:
-        self.tx, self.failing = tx, run
+    def __init__(self, tx: Any, store: Failing) -> None:
+        self.tx, self.store, self.aborted = tx, store, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tx, name)
 
+    def run(self, run: UUID) -> Any:
+        if self.aborted:
+            raise StoreUnavailable("the transaction is aborted")
+        return self.tx.run(run)
+
+    def head(self, size: int | None = None) -> Any:
+        if self.aborted:
+            raise StoreUnavailable("the transaction is aborted")
+        return self.tx.head(size)
+
     def records(self, run: UUID) -> Any:
-        if run == self.failing:
+        if run == self.store.run:
+            self.aborted = self.store.aborts
             raise StoreUnavailable("a page of the disk is bad")
         return self.tx.records(run)
 
 
+@pytest.mark.parametrize("aborts", [False, True])
 def test_a_run_that_the_database_does_not_give_is_open_and_stops_no_other(
-    deployment: Deployment,
+    deployment: Deployment, aborts: bool
 ) -> None:
     store = Failing.open(f"sqlite:///{deployment.file}")
     assert isinstance(store, Failing)
-    store.run = RUNS[1]
+    store.run, store.aborts = RUNS[1], aborts
     with closing(store):
         runs = AllRuns(store, SIGNER.verifier, None)
+        begun = store.begun
         found = list(runs)
+    assert store.begun - begun == (2 if aborts else 1), "snapshots"
     assert [result.outcome for result in found] == ["verified", "unchecked", "verified", "verified"]
     assert found[1].as_dict() == {
         "run_id": str(RUNS[1]),

@@ -112,6 +112,13 @@ def test_a_change_of_anything_that_was_read_is_another_key() -> None:
             made += 1
     assert made > 150
     assert len(keys) == made
+    covering = replace(rows.entries[0], coverage=((b"p" * 16, 3),))
+    keys.add(
+        content_key(
+            replace(rows, entries=(covering, *rows.entries[1:])), tree, SIGNER.verifier, PROGRAM
+        )
+    )
+    made += 1
     stranger = SignerKey.from_private_bytes("example.org/other", bytes(32)).verifier
     keys.add(content_key(rows, tree, stranger, PROGRAM))
     keys.add(content_key(rows, tree, None, PROGRAM))

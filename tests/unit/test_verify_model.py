@@ -231,7 +231,7 @@ def test_a_run_without_weights_cannot_be_said_anything_of() -> None:
     events = [
         event for event in real_story(states=()) if event[0] not in (Kind.WEIGHTS, Kind.RUN_END)
     ]
-    events.append((Kind.RUN_END, None, {"events": len(events) + 1, "reason": "x"}))
+    events.append((Kind.RUN_END, None, {"events": len(events), "reason": "x"}))
     found = match(written("safetensors"), world(events).evidence())
     assert (found.outcome, found.weights, found.nearest) == ("unchecked", None, None)
 

@@ -37,7 +37,7 @@ from provenance.core.merkle_tree import MLProvenanceMerkleTree
 from provenance.core.ots import TimestampFile
 from provenance.core.receipts import AnchorProof, LedgerProof, Receipt
 from provenance.core.records import Kind, Phase, Record, canonical_json, record_digest, salt_for
-from provenance.core.run_leaves import DigestedRecord, run_tree
+from provenance.core.run_leaves import Checkpoint, DigestedRecord, run_leaves, run_tree
 from provenance.core.tensors import state_digest, tensor_digest
 from provenance.core.tlog_proof import TlogProof
 from provenance.ports import anchor_payload
@@ -104,8 +104,24 @@ def records() -> list[Record]:
 
 def tree(phase: Phase) -> MLProvenanceMerkleTree:
     """As sealed: at ``before`` the later records are not there yet."""
-    known = [DigestedRecord(r, record_digest(r.encode())) for r in records()]
-    return run_tree(known, phase)
+    return run_tree(digested(), phase)
+
+
+def digested() -> list[DigestedRecord]:
+    return [DigestedRecord(r, record_digest(r.encode())) for r in records()]
+
+
+def checkpoint() -> dict[str, object]:
+    """One that was sealed when the record of seq 7, weights, had not arrived."""
+    known, sealed = digested(), [Checkpoint(1, {PRODUCER: 7})]
+    (late,) = run_leaves(known, Phase.CHECKPOINT, sealed)[1]
+    return {
+        "epoch": 1,
+        "coverage": {PRODUCER.hex(): 7},
+        "root": run_tree(known, Phase.CHECKPOINT, sealed).root.hex(),
+        "late": late.digest.hex(),
+        "root_after": run_tree(known, Phase.AFTER, sealed).root.hex(),
+    }
 
 
 def ledger() -> list[bytes]:
@@ -275,6 +291,7 @@ def examples() -> dict[str, tuple[str, str]]:
         "run-tree": ("json", _json(tree_nodes)),
         "run-root-before": ("hex", _hex(before.root)),
         "run-root-after": ("hex", _hex(after.root)),
+        "checkpoint": ("json", _json(checkpoint())),
         "run-proof": ("json", _json(after.proof("training/epoch/1/metrics/0").to_json())),
         "prefix-proof": ("json", _json(_prefix(after, before))),
         "vkey": ("text", LEDGER.verifier.vkey + "\n"),

@@ -8,7 +8,7 @@ is written down, so that their roots recompute as before.
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -54,11 +54,9 @@ def upgrade() -> None:
         before = -1
         for entry, epoch in sealed:
             coverage: dict[str, int] = {}
-            for row in written:
-                if before < row.epoch <= epoch and row.seq < marks.get(
-                    (row.producer, epoch), row.seq + 1
-                ):
-                    coverage[row.producer.hex()] = row.seq + 1
+            for producer, seq, number in written:
+                if before < number <= epoch and seq < marks.get((producer, epoch), seq + 1):
+                    coverage[producer.hex()] = seq + 1
             connection.execute(
                 sa.update(_ENTRIES)
                 .where(_ENTRIES.c.entry == entry)
@@ -67,17 +65,16 @@ def upgrade() -> None:
             before = max(before, epoch)
 
 
-def _written(connection: sa.Connection, run: UUID) -> list[sa.Row[Any]]:
-    """A run's epoch records, by producer and seq."""
+def _written(connection: sa.Connection, run: UUID) -> list[tuple[bytes, int, int]]:
+    """Producer, seq and epoch of a run's epoch records, by producer and seq."""
     columns = (_RECORDS.c.producer, _RECORDS.c.seq, _RECORDS.c.epoch)
-    return list(
-        connection.execute(
-            sa.select(*columns)
-            .where(_RECORDS.c.run == run, _RECORDS.c.kind.in_(_EPOCH_KINDS))
-            .where(_RECORDS.c.epoch.is_not(None))
-            .order_by(_RECORDS.c.producer, _RECORDS.c.seq)
-        )
+    rows = connection.execute(
+        sa.select(*columns)
+        .where(_RECORDS.c.run == run, _RECORDS.c.kind.in_(_EPOCH_KINDS))
+        .where(_RECORDS.c.epoch.is_not(None))
+        .order_by(_RECORDS.c.producer, _RECORDS.c.seq)
     )
+    return [(row.producer, row.seq, row.epoch) for row in rows]
 
 
 def _marks(connection: sa.Connection, run: UUID) -> dict[tuple[bytes, int], int]:
