@@ -35,8 +35,9 @@ def demo(arguments: argparse.Namespace) -> int:
         print_json(document)
     else:
         _print(document)
-        again = f"provenance fsck --base-dir {base}"
-        out.print(f"look again: provenance devnet up; {again}", markup=False)
+        err.print(
+            f"look again: provenance devnet up; provenance fsck --base-dir {base}", markup=False
+        )
     return 0 if _good(document) else 1
 
 

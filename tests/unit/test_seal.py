@@ -191,6 +191,23 @@ def test_a_checkpoint_behind_a_sealed_one_waits_for_nothing(store: SqlStore) -> 
     assert checked(store).findings == ()
 
 
+def test_a_checkpoint_of_the_dead_process_comes_behind_the_resumed_ones(store: SqlStore) -> None:
+    dead, resumed = two()
+    dead.epoch(3)
+    dead.seal("checkpoint", 3)
+    dead.end()
+    resumed.epoch(5)
+    resumed.seal("checkpoint", 5)
+    resumed.finish()
+    take(store, dead.batch(0, 7), resumed.batch(0, 3))
+    assert [line["epoch"] for line in take(store, dead.batch(7))] == [3]
+    with store.snapshot() as tx:
+        assert not awaits_seal(tx, RUN)
+    take(store, resumed.batch(3))
+    assert seals(store) == ["before", "5", "after"]
+    assert holds(store) == ["01-7"]
+
+
 def test_where_a_ranks_mark_is_missing_the_later_checkpoint_takes_its_records(
     store: SqlStore,
 ) -> None:
