@@ -137,11 +137,15 @@ def forge(bundle: Path, folder: Path) -> Path:
                 raw[76:80] = (int.from_bytes(raw[76:80], "little") + 1).to_bytes(4, "little")
             proof = raw.hex() + str(receipt.evidence["merkle_block"])[160:]
             name = double_sha256(bytes(raw))[::-1].hex()
-            told = {"header": raw.hex(), "merkle_block": proof, "block_hash": name}
+            told = {"header": raw.hex(), "merkle_block": proof, "block_hash": name, "headers": []}
             receipt = dataclasses.replace(
                 receipt,
                 evidence={**receipt.evidence, **told},
-                anchor=dataclasses.replace(receipt.anchor, block_hash=name),
+                anchor=dataclasses.replace(
+                    receipt.anchor,
+                    block_hash=name,
+                    block_time=(receipt.anchor.block_time or 0) - 3600,
+                ),
             )
         receipts.append(dataclasses.replace(file, data=receipt.encode()))
     return write_bundle(dataclasses.replace(evidence, receipts=tuple(receipts)), folder)
