@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from provenance.core.dsse import key_hint
 from provenance.errors import InputError
 
-PASSPHRASE: Final = "PROVENANCE_SIGNING_PASSPHRASE"  # noqa: S105
+PASSPHRASE: Final = "PROVENANCE_SIGNING_PASSPHRASE"  # noqa: S105  a name
 """Environment variable with the passphrase of an encrypted key."""
 
 MAX_KEY_BYTES: Final = 64 * 1024

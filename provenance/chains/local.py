@@ -38,6 +38,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from provenance.core import json_text
+from provenance.core.local_line import LOCAL_CONTEXT, LOCAL_VERSION, local_transaction_id
 from provenance.core.records import Json, canonical_json, timestamp
 from provenance.errors import (
     BadSignatureError,
@@ -61,8 +62,6 @@ from provenance.ports import (
 )
 from provenance.settings import LocalSettings
 
-LOCAL_VERSION = 1
-LOCAL_CONTEXT = b"ml-provenance/local/v1\0"
 FIRST_PREV = "0" * 64
 LOCK_TIMEOUT_S = 30.0
 _FIELDS = {"payload", "prev", "seq", "signature", "ts", "v"}
@@ -78,11 +77,6 @@ class LocalEntry:
     ts: float
     digest: bytes
     line: bytes
-
-
-def local_transaction_id(payload: bytes) -> str:
-    """``local:`` and 32 hex digits of SHA-256(payload)."""
-    return f"local:{hashlib.sha256(payload).hexdigest()[:32]}"
 
 
 def verify_local_file(path: Path, public_key: bytes) -> tuple[LocalEntry, ...]:

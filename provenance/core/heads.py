@@ -27,7 +27,6 @@ or does not verify raises ``BadSignatureError``. Nothing a note says counts befo
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from provenance.core import base64_text
 from provenance.core.merkle import HASH_SIZE, MAX_SIZE
 from provenance.errors import (
     BadSignatureError,
@@ -85,7 +85,7 @@ class Head:
 
     def text(self) -> str:
         """The three lines that are signed, each with its newline."""
-        return f"{self.origin}\n{self.size}\n{_encode(self.root)}\n"
+        return f"{self.origin}\n{self.size}\n{base64_text.encode(self.root)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class VerifierKey:
     @property
     def vkey(self) -> str:
         """The key as text: ``name+hex(key id)+base64(01 || public key)``."""
-        return f"{self.name}+{self.key_id.hex()}+{_encode(_ED25519 + self.public_bytes)}"
+        return f"{self.name}+{self.key_id.hex()}+{base64_text.encode(_ED25519 + self.public_bytes)}"
 
     @classmethod
     def from_vkey(cls, vkey: str) -> VerifierKey:
@@ -168,7 +168,7 @@ class VerifierKey:
         if len(parts) != 3 or not _is_key_name(parts[0]):
             raise FormatError("verifier key: expected name+keyid+base64")
         name, key_id, encoded = parts
-        material = _decode(encoded, "verifier key: key")
+        material = base64_text.decode(encoded, "verifier key: key")
         if material[:1] != _ED25519:
             raise FormatError(f"verifier key: key type {material[:1].hex() or 'none'}, expected 01")
         if len(material) < 1 + _KEY_SIZE:
@@ -233,7 +233,7 @@ def sign_head(head: Head, signer: SignerKey) -> str:
     """The head as a signed note with one signature line."""
     text = head.text()
     blob = signer.verifier.key_id + signer.sign(text.encode())
-    return f"{text}\n{_SIGNATURE_MARK}{signer.name} {_encode(blob)}\n"
+    return f"{text}\n{_SIGNATURE_MARK}{signer.name} {base64_text.encode(blob)}\n"
 
 
 def parse_note(note: str) -> SignedHead:
@@ -323,7 +323,7 @@ def _read_head(text: str, signatures: tuple[NoteSignature, ...]) -> SignedHead:
     size = int(lines[1])
     if size > MAX_SIZE:
         raise TooLargeError(f"note line 2: size {size} is beyond {MAX_SIZE}")
-    root = _decode(lines[2], "note line 3: root")
+    root = base64_text.decode(lines[2], "note line 3: root")
     if len(root) != HASH_SIZE:
         raise FormatError(f"note line 3: root has {len(root)} bytes, expected {HASH_SIZE}")
     return SignedHead(Head(lines[0], size, root), signatures, text, tuple(lines[3:]))
@@ -333,7 +333,7 @@ def _read_signature(line: str, at: int) -> NoteSignature:
     name, separator, encoded = line.removeprefix(_SIGNATURE_MARK).partition(" ")
     if not line.startswith(_SIGNATURE_MARK) or not separator or not _is_key_name(name):
         raise FormatError(f"note line {at}: expected '— key-name base64', got {line[:40]!r}")
-    blob = _decode(encoded, f"note line {at}: signature")
+    blob = base64_text.decode(encoded, f"note line {at}: signature")
     if len(blob) <= _KEY_ID_SIZE:
         raise TruncatedError(f"note line {at}: signature has {len(blob)} bytes, needs a key id")
     return NoteSignature(name, blob[:_KEY_ID_SIZE], blob[_KEY_ID_SIZE:], at)
@@ -342,18 +342,3 @@ def _read_signature(line: str, at: int) -> NoteSignature:
 def _is_key_name(name: str) -> bool:
     spaced = any(map(str.isspace, name))
     return bool(name) and not spaced and "+" not in name and not _UNPRINTABLE.search(name)
-
-
-def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _decode(text: str, what: str) -> bytes:
-    """Standard base64, padded and canonical (RFC 4648 section 4)."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:  # binascii.Error, or characters beyond ASCII
-        data = None
-    if data is None or _encode(data) != text:
-        raise FormatError(f"{what} is not base64: {text[:44]!r}")
-    return data

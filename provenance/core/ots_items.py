@@ -79,6 +79,7 @@ def _ripemd160(message: bytes) -> bytes:
 UNARY: Final[Mapping[int, Callable[[bytes], bytes]]] = MappingProxyType(
     {
         SHA256_TAG: _sha256,
+        # The format has it; a proof of ours never does.
         SHA1_TAG: lambda message: hashlib.sha1(message).digest(),  # noqa: S324
         RIPEMD160_TAG: _ripemd160,
         KECCAK256_TAG: keccak256,

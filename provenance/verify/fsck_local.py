@@ -10,19 +10,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from provenance.core import json_text
+from provenance.core.local_line import LOCAL_CONTEXT, local_transaction_id
 from provenance.core.records import canonical_json
 from provenance.errors import InputError, NetworkUnavailable
 from provenance.verify.fsck_findings import Finding, FindingKind
 from provenance.verify.fsck_onchain import ChainTransaction, ChainView, Question
-from provenance.verify.fsck_outbox import local_id
-
-_CONTEXT: Final = b"ml-provenance/local/v1\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class LocalReader:
                 findings.append(self._damage(seq + 1, problem))
             if payload is not None:
                 transactions.append(
-                    ChainTransaction(local_id(payload), "mined", payload, seq, 1, True)
+                    ChainTransaction(local_transaction_id(payload), "mined", payload, seq, 1, True)
                 )
         identity = {"public_key": self.public_key.hex()} if self.public_key else {}
         unsigned = bool(lines) and self.public_key is None
@@ -70,7 +67,7 @@ class LocalReader:
             payload = bytes.fromhex(raw["payload"])
             signature = bytes.fromhex(raw["signature"])
             unsigned = {name: value for name, value in raw.items() if name != "signature"}
-            signed = _CONTEXT + canonical_json(unsigned)
+            signed = LOCAL_CONTEXT + canonical_json(unsigned)
             canonical = canonical_json(raw)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
             return None, "is no anchor"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 from provenance.core.bitcoin_proof import display, parse_transaction
 from provenance.core.cid import decode_cid, raw_cid
 from provenance.core.heads import VerifierKey
+from provenance.core.local_line import local_transaction_id
 from provenance.core.receipts import Receipt
 from provenance.errors import BadSignatureError, FormatError, ProofError
 from provenance.verify.fsck_findings import Finding, FindingKind
@@ -117,14 +117,9 @@ def _version_problem(anchor: Anchor, version: Version) -> str | None:
             return f"the payload's CID is {raw_cid(payload)}"
     except FormatError as error:
         return str(error)
-    if version.network == "local" and txid != local_id(payload):
-        return f"the payload's id is {local_id(payload)}"
+    if version.network == "local" and txid != local_transaction_id(payload):
+        return f"the payload's id is {local_transaction_id(payload)}"
     return None
-
-
-def local_id(payload: bytes) -> str:
-    """Id of a line in the local anchor file: ``local:`` and half of the payload's SHA-256."""
-    return f"local:{hashlib.sha256(payload).hexdigest()[:32]}"
 
 
 def _waiting(anchor: Anchor, facts: OutboxFacts) -> Iterator[Finding]:
