@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from provenance.chains.ipfs import IPFSInterface
     from provenance.chains.manager import BlockchainManager
     from provenance.core.hash_config import Digest, HashFactory
-    from provenance.core.merkle_tree import MerkleNode, MLProvenanceMerkleTree
+    from provenance.formats.run_tree.tree import MerkleNode, MLProvenanceMerkleTree
     from provenance.tracker import ProvenanceTracker
 
 __version__ = "0.1.0"
@@ -38,8 +38,8 @@ _PUBLIC = {
     "EthereumInterface": "provenance.chains.ethereum",
     "BitcoinInterface": "provenance.chains.bitcoin",
     "IPFSInterface": "provenance.chains.ipfs",
-    "MLProvenanceMerkleTree": "provenance.core.merkle_tree",
-    "MerkleNode": "provenance.core.merkle_tree",
+    "MLProvenanceMerkleTree": "provenance.formats.run_tree.tree",
+    "MerkleNode": "provenance.formats.run_tree.tree",
     "HashFactory": "provenance.core.hash_config",
     "Digest": "provenance.core.hash_config",
 }

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from provenance.core.records import Json, normalise
+from provenance.formats.record import Json, normalise
 from provenance.errors import InputError
 
 _PACKAGES = (

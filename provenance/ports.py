@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 from uuid import UUID
 
-from provenance.core.records import Json, Kind, Phase
+from provenance.formats.record import Json, Kind, Phase
 
 PAYLOAD_TAG = b"MLP1"
 PAYLOAD_BYTES = 36
@@ -144,7 +144,7 @@ class LedgerEntry:
 
     Attributes:
         coverage: At a checkpoint, what its seal states to cover: producers, in order, each with
-            a number of its first events (:mod:`provenance.core.run_leaves`).
+            a number of its first events (:mod:`provenance.formats.run_tree.selection`).
     """
 
     index: int

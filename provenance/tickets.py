@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.errors import ProvenanceError
 from provenance.ports import AnchorState, LedgerStore, LedgerTx
 from provenance.settings import Settings

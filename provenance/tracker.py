@@ -21,7 +21,7 @@ import structlog
 from provenance import describe
 from provenance.core.datasets import dataset_digest
 from provenance.core.hash_config import HashFactory
-from provenance.core.records import Json, Kind, Phase, normalise
+from provenance.formats.record import Json, Kind, Phase, normalise
 from provenance.core.tensors import StateDigest, state_digest
 from provenance.emit.emitter import Emitter
 from provenance.emit.keys import create_run_keys

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from provenance.core.heads import SignerKey
+from provenance.formats.checkpoint import SignerKey
 from provenance.errors import (
     ConfigError,
     FormatError,
@@ -25,8 +25,8 @@ from provenance.errors import (
 from provenance.settings import RetrySettings, Settings
 
 if TYPE_CHECKING:
-    from provenance.core.cosignature import WitnessKey
-    from provenance.core.heads import VerifierKey
+    from provenance.formats.cosignature import WitnessKey
+    from provenance.formats.checkpoint import VerifierKey
     from provenance.ledger.seal import SealPolicy
     from provenance.ports import EventTransport, LedgerStore, Network
     from provenance.verify.bundle_files import FileSource
@@ -199,7 +199,7 @@ def verify_path(
             cannot be.
         FormatError, IntegrityError: It cannot be read as one; the message names the file.
     """
-    from provenance.core.heads import VerifierKey
+    from provenance.formats.checkpoint import VerifierKey
     from provenance.verify.bundle import read_bundle
     from provenance.verify.headers import header_source
 
@@ -222,7 +222,7 @@ def verify_path(
 
 def witness_keys(texts: Sequence[str]) -> tuple[WitnessKey, ...]:
     """Witnesses' keys from text; ``InputError`` where one is none."""
-    from provenance.core.cosignature import WitnessKey
+    from provenance.formats.cosignature import WitnessKey
 
     try:
         return tuple(map(WitnessKey.from_vkey, texts))

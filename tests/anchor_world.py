@@ -10,10 +10,10 @@ from uuid import UUID
 
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
-from provenance.core import merkle
-from provenance.core.heads import Head, SignerKey, sign_head
-from provenance.core.receipts import Receipt
-from provenance.core.records import Phase
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Phase
 from provenance.ports import (
     AnchorRow,
     AnchorState,

@@ -12,7 +12,7 @@ from eth_utils import keccak
 
 from provenance.chains.ethereum_trie import prove
 from provenance.core.ethereum_proof import HASH_STORED, STORE_HASH, TrieProof
-from provenance.core.receipts import AnchorProof
+from provenance.formats.receipt import AnchorProof
 
 ROOT = bytes(range(1, 33))
 PAYLOAD = b"MLP1" + ROOT

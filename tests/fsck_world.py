@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.chains.local import LocalNetwork
-from provenance.core.events import Event, SegmentHeader, frame
-from provenance.core.heads import SignerKey
-from provenance.core.records import Kind, Record, record_digest
+from provenance.formats.event import Event, SegmentHeader, frame
+from provenance.formats.checkpoint import SignerKey
+from provenance.formats.record import Kind, Record, record_digest
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports import Delivery, StoredRecord

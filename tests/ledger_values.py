@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from uuid import UUID
 
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.ports import (
     AnchorRow,
     AnchorState,

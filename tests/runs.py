@@ -9,9 +9,9 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.core.events import Event, SegmentHeader, record_of, sign_batch
-from provenance.core.heads import SignerKey
-from provenance.core.records import Kind
+from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
+from provenance.formats.checkpoint import SignerKey
+from provenance.formats.record import Kind
 from provenance.ledger.seal import SealPolicy
 from provenance.ports import Delivery
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from provenance.core import merkle
-from provenance.core.receipts import AnchorProof, LedgerProof, Receipt
-from provenance.core.records import Json
+from provenance.formats import merkle
+from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
+from provenance.formats.record import Json
 from provenance.errors import IntegrityError
 from provenance.ports import (
     AnchorRow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.ports import AnchorState, LedgerTx
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from provenance import wiring
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.core.cid import decode_cid
 from provenance.core.unixfs import check_cid
 from provenance.errors import (

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provenance.audit.logs import entry_roots, stated_head
-from provenance.core.heads import MAX_NOTE_BYTES, Head, VerifierKey, parse_note
-from provenance.core.merkle import root_of_hashes
-from provenance.core.tlog_tiles import CHECKPOINT, TiledLedger, tiles
+from provenance.formats.checkpoint import MAX_NOTE_BYTES, Head, VerifierKey, parse_note
+from provenance.formats.merkle import root_of_hashes
+from provenance.formats.tlog_tiles import CHECKPOINT, TiledLedger, tiles
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.ports import LedgerStore
 

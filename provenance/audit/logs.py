@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from provenance.core import base64_text
-from provenance.core.cosignature import Cosignature, WitnessKey
-from provenance.core.heads import (
+from provenance.formats import base64_text
+from provenance.formats.cosignature import Cosignature, WitnessKey
+from provenance.formats.checkpoint import (
     MAX_NOTE_BYTES,
     MAX_SIGNATURES,
     Head,
@@ -24,14 +24,14 @@ from provenance.core.heads import (
     open_head,
     parse_note,
 )
-from provenance.core.merkle import (
+from provenance.formats.merkle import (
     consistency_proof_of_hashes,
     inclusion_proof,
     leaf_hash,
     root_of_hashes,
     verify_consistency,
 )
-from provenance.core.tlog_proof import TlogProof
+from provenance.formats.tlog_proof import TlogProof
 from provenance.errors import (
     BadSignatureError,
     EquivocationError,

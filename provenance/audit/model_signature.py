@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from provenance.core.dsse import Statement, Subject
+from provenance.formats.dsse import Statement, Subject
 from provenance.core.folders import FileLeaf, file_leaf
 from provenance.core.hash_config import HashFactory
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.errors import InputError
 
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from provenance import wiring
 from provenance.audit.model_signature import ModelFolder, ignored_paths, list_model
 from provenance.audit.signing_key import CURVES, SigningKey, read_signing_key
-from provenance.core import json_text
-from provenance.core.dsse import BUNDLE_TYPE, pae, sigstore_bundle
-from provenance.core.receipts import Receipt
-from provenance.core.records import Json
+from provenance.formats import json_text
+from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Json
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.settings import Settings
 from provenance.verify.checks import COMPLETE

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from provenance.core.dsse import key_hint
+from provenance.formats.dsse import key_hint
 from provenance.errors import InputError
 
 PASSPHRASE: Final = "PROVENANCE_SIGNING_PASSPHRASE"  # noqa: S105  a name

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Final
 
 from provenance import wiring
-from provenance.core.heads import VerifierKey
-from provenance.core.ots import MAX_FILE_BYTES, Bitcoin, Pending, Timestamp, TimestampFile
-from provenance.core.receipts import Receipt
+from provenance.formats.checkpoint import VerifierKey
+from provenance.formats.opentimestamps.file import MAX_FILE_BYTES, Bitcoin, Pending, Timestamp, TimestampFile
+from provenance.formats.receipt import Receipt
 from provenance.errors import (
     FormatError,
     InputError,

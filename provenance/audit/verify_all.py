@@ -21,8 +21,8 @@ from uuid import UUID
 
 from provenance import wiring
 from provenance.chains.seed_file import read_or_create_seed
-from provenance.core.cosignature import WitnessKey
-from provenance.core.heads import VerifierKey
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import (
     ConfigError,
     IntegrityError,

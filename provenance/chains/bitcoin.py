@@ -34,7 +34,7 @@ from provenance.core.bitcoin_proof import (
     parse_transaction,
     verify_anchor,
 )
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.errors import (
     ConfigError,
     FormatError,

@@ -31,7 +31,7 @@ from provenance.chains.bitcoin_rpc import (
     as_text,
 )
 from provenance.core.bitcoin_proof import OP_RETURN, Transaction, display, parse_transaction
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.errors import (
     FeeTooLowError,
     FormatError,

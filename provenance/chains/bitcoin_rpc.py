@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from provenance.chains.ahead import Ahead, Call
 from provenance.chains.post import Answer, Endpoint
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,

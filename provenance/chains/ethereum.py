@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from provenance.chains.ethereum_errors import AlreadyKnownError
 from provenance.chains.ethereum_fees import Fees, bump, offer, wei
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,

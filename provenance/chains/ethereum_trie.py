@@ -32,7 +32,7 @@ from provenance.chains.ethereum_values import (
     quantity,
 )
 from provenance.core.ethereum_proof import TrieProof, verify_anchor
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.core.rlp import encode_index
 from provenance.errors import LyingNodeError, ProvenanceError
 

@@ -17,7 +17,7 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from provenance.chains.ethereum_libs import Account
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.errors import LyingNodeError
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")

@@ -23,9 +23,10 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from provenance.chains.post import Endpoint
-from provenance.core import json_text, unixfs
+from provenance.formats import json_text
+from provenance.core import unixfs
 from provenance.core.cid import Cid, decode_cid, raw_cid
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.errors import (
     FormatError,
     InputError,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from provenance.core import json_text
-from provenance.core.records import Json, canonical_json
+from provenance.formats import json_text
+from provenance.formats.record import Json, canonical_json
 from provenance.errors import StoreUnavailable
 from provenance.ports import SignedVersion
 

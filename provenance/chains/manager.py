@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from provenance.chains.journal import VersionJournal
 from provenance.chains.seed_file import read_or_create_seed
-from provenance.core.records import Json, normalise
+from provenance.formats.record import Json, normalise
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from provenance import wiring
 from provenance.audit import log_export, logs
 from provenance.commands.output import err, out, print_json, settings_of
-from provenance.core import base64_text
-from provenance.core.cosignature import WitnessKey
-from provenance.core.heads import MAX_NOTE_BYTES, Head
+from provenance.formats import base64_text
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.checkpoint import MAX_NOTE_BYTES, Head
 from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
 from provenance.ports import LedgerStore
 from provenance.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 from provenance import wiring
 from provenance.audit import bundles
 from provenance.commands.output import out, print_json, print_table, settings_of
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.emit.spool import pending_bytes
 from provenance.errors import UnavailableError
 from provenance.ports import AnchorState, LedgerTx

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from provenance.core import merkle
+from provenance.formats import merkle
 from provenance.core.arrays import (
     ITEM_BYTES,
     array_view,

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.core import rlp
-from provenance.core.keccak import keccak256
+from provenance.formats.keccak import keccak256
 from provenance.core.rlp import Item
 from provenance.errors import FormatError, ProofError, TooLargeError
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from provenance.core.records import canonical_json, check_timestamp, parse_json
+from provenance.formats.record import canonical_json, check_timestamp, parse_json
 from provenance.errors import (
     BadSignatureError,
     FormatError,

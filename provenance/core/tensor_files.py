@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.core.arrays import ITEM_BYTES, Array, RawTensor, load_numpy, raw_tensor
 from provenance.errors import (
     FormatError,

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from provenance.core import merkle
+from provenance.formats import merkle
 from provenance.core.arrays import (
     Array,
     RawTensor,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from provenance.core.events import Event, SegmentHeader, record_of, sign_batch
-from provenance.core.records import MAX_SAFE_INTEGER, Kind
+from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 from provenance.emit.keys import RunKeys
 from provenance.errors import ProvenanceError
 

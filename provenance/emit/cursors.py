@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.emit.keys import sync_directory
 from provenance.errors import FormatError
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.core.records import MAX_SAFE_INTEGER, Kind, normalise
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind, normalise
 from provenance.emit.spool import refuse_network_file_system, run_directory
 from provenance.emit.spool_writer import SEGMENT_BYTES, SpoolWriter
 from provenance.errors import InputError, ProvenanceError

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.errors import FormatError, InputError, UnknownVersionError
 
 KEY_FILE = "run.key"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from provenance.core.events import Event
-from provenance.core.records import MAX_SAFE_INTEGER, Kind
+from provenance.formats.event import Event
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 from provenance.emit.batches import BatchMaker
 from provenance.emit.cursors import Cursor, Cursors, load_cursors, save_cursors
 from provenance.emit.keys import RunKeys, load_run_keys, sync_directory

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.core.events import Event, SegmentHeader, frame, read_frame
-from provenance.core.records import CONTROL_KINDS, Kind
+from provenance.formats.event import Event, SegmentHeader, frame, read_frame
+from provenance.formats.record import CONTROL_KINDS, Kind
 from provenance.emit.spool import segment_name
 from provenance.errors import FormatError
 

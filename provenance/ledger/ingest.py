@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from provenance.core.events import Batch, open_batch
-from provenance.core.records import (
+from provenance.formats.event import Batch, open_batch
+from provenance.formats.record import (
     MAX_SAFE_INTEGER,
     Kind,
     Phase,
     Record,
     record_digest,
 )
-from provenance.core.run_leaves import BEFORE_KINDS
+from provenance.formats.run_tree.selection import BEFORE_KINDS
 from provenance.errors import BadSignatureError, FormatError
 from provenance.ledger.seal import SealPolicy, say_left_out, seal_ready
 from provenance.ports import (

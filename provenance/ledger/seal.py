@@ -15,7 +15,7 @@ Checkpoints go forward. Those that are ready at once are made by epoch; one whos
 below that of one already made is never made, and the log says so once. So of the marks of epochs
 3 and 5, where 3 still lacks a rank's mark when 5 is ready, 5 is made and 3 is not: what was
 recorded up to epoch 3 is in 5 as far as 5 covers it. A rank that marks 5 before 3 has not
-marked 3 (:func:`provenance.core.run_leaves.seal_marks`), so that where each rank is one
+marked 3 (:func:`provenance.formats.run_tree.selection.seal_marks`), so that where each rank is one
 producer the same checkpoints are made, with the same roots, whatever the arrival. Where a rank
 is several, as after a restart, it depends on arrival which are made and what they cover: each
 entry states it.
@@ -29,10 +29,10 @@ from uuid import UUID
 
 import structlog
 
-from provenance.core.heads import Head, SignerKey, sign_head
-from provenance.core.merkle import Frontier
-from provenance.core.records import Kind, Phase, Record
-from provenance.core.run_leaves import (
+from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.merkle import Frontier
+from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.selection import (
     Checkpoint,
     DigestedRecord,
     SealMark,

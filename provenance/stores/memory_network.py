@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from provenance.core.records import Json, canonical_json
+from provenance.formats.record import Json, canonical_json
 from provenance.errors import (
     FeeTooLowError,
     InsufficientFundsError,

@@ -33,7 +33,7 @@ from provenance.ports import Delivery
 
 ACKED_TTL_S = 30 * 86400
 _FIELD = b"b"
-# A batch names its run's public key here (provenance.core.events): one run, one shard.
+# A batch names its run's public key here (provenance.formats.event): one run, one shard.
 _ROUTE = slice(69, 101)
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR INVALID PASSWORD")
 

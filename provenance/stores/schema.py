@@ -38,7 +38,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-from provenance.core.records import Json
+from provenance.formats.record import Json
 
 REVISIONS: Final = ("0001", "0002")
 """Every schema revision this release knows, oldest first; the last is the one it needs."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, func, insert, select, update
 
-from provenance.core.records import MAX_SAFE_INTEGER, Kind
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 from provenance.errors import InputError, UnknownRunError
 from provenance.ports import Equivocation, Inserted, Parked, RunRow, StoredRecord
 from provenance.stores import schema

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from provenance.core.bitcoin_proof import parse_header
-from provenance.core.heads import Head, VerifierKey, open_head, parse_note
-from provenance.core.receipts import AnchorProof, Receipt
-from provenance.core.records import Json
+from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
+from provenance.formats.receipt import AnchorProof, Receipt
+from provenance.formats.record import Json
 from provenance.errors import (
     FormatError,
     InputError,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from provenance.core.run_proofs import RunProof
+from provenance.formats.run_tree.proof import RunProof
 from provenance.verify import log_proofs, statement, timestamps
 from provenance.verify.checks import PORTABLE
 from provenance.verify.evidence import RunEvidence

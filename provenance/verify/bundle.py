@@ -35,8 +35,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from provenance.core.merkle_tree import MLProvenanceMerkleTree
-from provenance.core.run_proofs import RunProof
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.ports import Equivocation
 from provenance.verify import attachments

@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from provenance.core.heads import MAX_NOTE_BYTES
-from provenance.core.receipts import MAX_RECEIPT_BYTES
-from provenance.core.records import MAX_RECORD_BYTES
-from provenance.core.run_proofs import MAX_PROOF_BYTES, RunProof
+from provenance.formats.checkpoint import MAX_NOTE_BYTES
+from provenance.formats.receipt import MAX_RECEIPT_BYTES
+from provenance.formats.record import MAX_RECORD_BYTES
+from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.verify.attachments import MAX_BYTES, is_attachment
 from provenance.verify.evidence import EvidenceProblem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from provenance.core.run_proofs import RunProof
+from provenance.formats.run_tree.proof import RunProof
 from provenance.verify.by_hand import hand_path
 from provenance.verify.disclosure import outline, withheld
 from provenance.verify.evidence import RunEvidence, seal_label

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.core.run_proofs import MAX_PROOF_BYTES, RunProof
+from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
 from provenance.errors import FormatError, InputError
 
 UNHEX = "xxd -r -p"

@@ -43,8 +43,8 @@ from uuid import UUID
 
 import msgpack
 
-from provenance.core import json_text
-from provenance.core.heads import VerifierKey
+from provenance.formats import json_text
+from provenance.formats.checkpoint import VerifierKey
 from provenance.verify.checks import (
     COMPLETE,
     CONTENT,

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from provenance.core.records import Kind, Phase, Record
-from provenance.core.run_leaves import DigestedRecord, misannounced
+from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.selection import DigestedRecord, misannounced
 from provenance.verify.checks import COMPLETE
 from provenance.verify.evidence import RunEvidence
 from provenance.verify.notes import Notes

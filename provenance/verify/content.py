@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from provenance.core.datasets import dataset_digest
 from provenance.core.hash_config import HashFactory
-from provenance.core.records import Record
+from provenance.formats.record import Record
 from provenance.core.tensors import state_digest
 from provenance.errors import FormatError, ProvenanceError
 from provenance.verify.checks import CONTENT

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from provenance.core.records import CONTROL_KINDS
+from provenance.formats.record import CONTROL_KINDS
 from provenance.errors import InputError
 from provenance.ports import Equivocation
 from provenance.verify.evidence import RecordFile, RunEvidence, lenient

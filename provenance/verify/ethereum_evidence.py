@@ -35,8 +35,8 @@ from provenance.core.ethereum_proof import (
     parse_transaction,
     verify_anchor,
 )
-from provenance.core.receipts import AnchorProof
-from provenance.core.records import Json
+from provenance.formats.receipt import AnchorProof
+from provenance.formats.record import Json
 from provenance.errors import FormatError, ProofError, TooLargeError
 
 RECEIPT_PROOF: Final = "receipt_proof"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from provenance.core import json_text
-from provenance.core.records import Kind, Record
-from provenance.core.run_leaves import DigestedRecord
-from provenance.core.run_proofs import RunProof
+from provenance.formats import json_text
+from provenance.formats.record import Kind, Record
+from provenance.formats.run_tree.selection import DigestedRecord
+from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import FormatError
 from provenance.ports import AnchorState, Equivocation, LedgerEntry
 

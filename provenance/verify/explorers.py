@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.core.bitcoin_proof import CHAINS, HEADER_BYTES, check_work, display, parse_header
 from provenance.errors import (
     FormatError,

@@ -67,7 +67,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from provenance.core.heads import VerifierKey
+from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import LyingNodeError, UnavailableError, UsageError
 from provenance.verify import fsck_db
 from provenance.verify.fsck_findings import Finding, FindingKind, FsckReport, Notebook, event_name

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.core.bitcoin_proof import parse_transaction
 from provenance.core.cid import Cid, decode_cid, raw_cid
 from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable

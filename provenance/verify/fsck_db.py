@@ -18,8 +18,8 @@ from uuid import UUID
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, make_url, text
 
-from provenance.core import json_text
-from provenance.core.records import Phase
+from provenance.formats import json_text
+from provenance.formats.record import Phase
 from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.verify.fsck_findings import Finding, FindingKind
 from provenance.verify.fsck_rows import (

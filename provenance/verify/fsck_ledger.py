@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from provenance.core.heads import Head, VerifierKey, open_head, parse_note
-from provenance.core.merkle import Frontier
+from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
+from provenance.formats.merkle import Frontier
 from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.verify.fsck_findings import Finding, FindingKind
 from provenance.verify.fsck_rows import Entry, HeadRow

@@ -14,9 +14,9 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.core.local_line import LOCAL_CONTEXT, local_transaction_id
-from provenance.core.records import canonical_json
+from provenance.formats.record import canonical_json
 from provenance.errors import InputError, NetworkUnavailable
 from provenance.verify.fsck_findings import Finding, FindingKind
 from provenance.verify.fsck_onchain import ChainTransaction, ChainView, Question

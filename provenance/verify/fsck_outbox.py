@@ -8,9 +8,9 @@ from typing import Final
 
 from provenance.core.bitcoin_proof import display, parse_transaction
 from provenance.core.cid import decode_cid, raw_cid
-from provenance.core.heads import VerifierKey
+from provenance.formats.checkpoint import VerifierKey
 from provenance.core.local_line import local_transaction_id
-from provenance.core.receipts import Receipt
+from provenance.formats.receipt import Receipt
 from provenance.errors import BadSignatureError, FormatError, ProofError
 from provenance.verify.fsck_findings import Finding, FindingKind
 from provenance.verify.fsck_ledger import same_head

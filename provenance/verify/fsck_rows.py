@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.errors import LyingNodeError, NetworkUnavailable
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024

@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
-from provenance.core.events import Event, SegmentHeader, record_of
-from provenance.core.records import Kind, Phase, Record
-from provenance.core.run_leaves import (
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.selection import (
     DigestedRecord,
     SealMark,
     before_mark,

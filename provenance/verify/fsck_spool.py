@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from provenance.core import json_text
-from provenance.core.events import Event, SegmentHeader, read_frame
+from provenance.formats import json_text
+from provenance.formats.event import Event, SegmentHeader, read_frame
 from provenance.errors import FormatError, TruncatedError
 from provenance.verify.fsck_findings import Finding, FindingKind
 

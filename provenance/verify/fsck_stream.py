@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from provenance.core.events import open_batch
+from provenance.formats.event import open_batch
 from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
 from provenance.verify.fsck_findings import Finding, FindingKind
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from uuid import UUID
 
-from provenance.core.heads import VerifierKey
+from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import UnknownRunError
 from provenance.ports import LedgerEntry, LedgerStore, StoredRecord
 from provenance.verify.evidence import (

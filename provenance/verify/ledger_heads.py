@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from provenance.core.cosignature import WitnessKey
-from provenance.core.heads import Head, VerifierKey, open_head, parse_note
-from provenance.core.merkle import verify_consistency, verify_inclusion
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
+from provenance.formats.merkle import verify_consistency, verify_inclusion
 from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
 from provenance.verify.checks import HEADS, LEDGER
 from provenance.verify.evidence import RunEvidence, seal_label

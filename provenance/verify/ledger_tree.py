@@ -1,6 +1,6 @@
 """The ledger's Merkle tree with its hashes kept, so that many proofs cost few hashes.
 
-Roots and proofs are those of :mod:`provenance.core.merkle`, which makes each from all leaves;
+Roots and proofs are those of :mod:`provenance.formats.merkle`, which makes each from all leaves;
 here a proof of a ledger with n entries takes O(log n) hashes once the tree is there.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from provenance.core.merkle import EMPTY_ROOT, leaf_hash, node_hash
+from provenance.formats.merkle import EMPTY_ROOT, leaf_hash, node_hash
 
 
 class LedgerTree:

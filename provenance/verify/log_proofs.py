@@ -9,10 +9,10 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
-from provenance.core.cosignature import Cosignature, WitnessKey
-from provenance.core.heads import SignedHead, VerifierKey, parse_note
-from provenance.core.run_proofs import RunProof
-from provenance.core.tlog_proof import TlogProof
+from provenance.formats.cosignature import Cosignature, WitnessKey
+from provenance.formats.checkpoint import SignedHead, VerifierKey, parse_note
+from provenance.formats.run_tree.proof import RunProof
+from provenance.formats.tlog_proof import TlogProof
 from provenance.errors import (
     BadSignatureError,
     FormatError,

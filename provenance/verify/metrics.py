@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from provenance.core.records import Json, Kind, Record
+from provenance.formats.record import Json, Kind, Record
 from provenance.verify.outcome import EpochMetrics
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

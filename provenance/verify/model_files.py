@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.core.arrays import RawTensor, is_array
 from provenance.core.hash_config import HashFactory
 from provenance.core.tensor_files import safetensors_tensors_file

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from provenance.core import merkle
+from provenance.formats import merkle
 from provenance.core.hash_config import DIGEST_SIZES, Digest, HashFactory
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.core.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.errors import FormatError
 from provenance.verify.checks import LEDGER, TREES

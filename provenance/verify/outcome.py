@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.verify.checks import Check, Status
 from provenance.verify.evidence import RunEvidence
 

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from provenance.core.merkle_tree import MLProvenanceMerkleTree, RecordLeaf
-from provenance.core.records import Phase, Record
-from provenance.core.run_leaves import (
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.formats.record import Phase, Record
+from provenance.formats.run_tree.selection import (
     DigestedRecord,
     checkpoints_upto,
     covered,
     run_leaves,
     run_tree,
 )
-from provenance.core.run_proofs import SINGLE_KINDS
+from provenance.formats.run_tree.proof import SINGLE_KINDS
 from provenance.errors import InputError
 from provenance.ports import LedgerEntry
 

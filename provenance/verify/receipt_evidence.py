@@ -28,10 +28,10 @@ from provenance.core.bitcoin_proof import (
     verify_anchor,
 )
 from provenance.core.cid import decode_cid, raw_cid
-from provenance.core.heads import VerifierKey
+from provenance.formats.checkpoint import VerifierKey
 from provenance.core.local_line import local_transaction_id, read_line
-from provenance.core.receipts import AnchorProof
-from provenance.core.records import Json
+from provenance.formats.receipt import AnchorProof
+from provenance.formats.record import Json
 from provenance.errors import FormatError, ProofError
 from provenance.verify.ethereum_evidence import check_ethereum
 

@@ -17,7 +17,7 @@ the end, so that a reader can compare bytes; times are Unix seconds, hashes lowe
      "parked":        [{"id", "reason", "size", "parked_at"}]}
 
 ``withheld`` is true where the bundle keeps the bytes back on purpose: only the digest is here.
-``coverage`` is empty except at checkpoints (:mod:`provenance.core.run_leaves`).
+``coverage`` is empty except at checkpoints (:mod:`provenance.formats.run_tree.selection`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
-from provenance.core import json_text
-from provenance.core.records import Kind, Phase, check_timestamp
+from provenance.formats import json_text
+from provenance.formats.record import Kind, Phase, check_timestamp
 from provenance.errors import FormatError, UnknownVersionError
 from provenance.ports import AnchorState, Equivocation, LedgerEntry
 from provenance.verify.evidence import (

@@ -1,7 +1,7 @@
 """The in-toto statement of a run: SLSA provenance v1, derived from the evidence alone.
 
 FROZEN FORMAT, build type ``urn:ml-provenance:training-run:v1``. ``statement/run.intoto.json`` of
-a bundle, RFC 8785 JSON (:mod:`provenance.core.dsse`); predicate as
+a bundle, RFC 8785 JSON (:mod:`provenance.formats.dsse`); predicate as
 https://slsa.dev/spec/v1.0/provenance has it::
 
     subject        {"name": "run", "digest": {"mth_sha256": run root},
@@ -43,12 +43,12 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from provenance.core.dsse import Statement, Subject
+from provenance.formats.dsse import Statement, Subject
 from provenance.core.hash_config import Digest
-from provenance.core.heads import parse_note
-from provenance.core.receipts import Receipt
-from provenance.core.records import Json, Kind, Phase, Record, canonical_json, record_digest
-from provenance.core.run_proofs import RunProof
+from provenance.formats.checkpoint import parse_note
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Json, Kind, Phase, Record, canonical_json, record_digest
+from provenance.formats.run_tree.proof import RunProof
 from provenance.core.tensors import ROOT_ALGORITHM
 from provenance.errors import FormatError, TooLargeError
 from provenance.ports import LedgerEntry

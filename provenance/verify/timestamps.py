@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from provenance.core import merkle
+from provenance.formats import merkle
 from provenance.core.bitcoin_proof import (
     BlockHeader,
     display,
@@ -32,8 +32,8 @@ from provenance.core.bitcoin_proof import (
     parse_transaction,
     prove_inclusion,
 )
-from provenance.core.heads import parse_note
-from provenance.core.ots import (
+from provenance.formats.checkpoint import parse_note
+from provenance.formats.opentimestamps.file import (
     SHA256,
     Bitcoin,
     Operation,
@@ -44,10 +44,10 @@ from provenance.core.ots import (
     operations,
     prepend,
 )
-from provenance.core.ots_items import MAX_MESSAGE_BYTES
-from provenance.core.receipts import Receipt
-from provenance.core.records import Json
-from provenance.core.run_proofs import RunProof
+from provenance.formats.opentimestamps.operations import MAX_MESSAGE_BYTES
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Json
+from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
 from provenance.ports import PAYLOAD_TAG, AnchorState
 from provenance.verify.checks import PORTABLE

@@ -27,11 +27,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from provenance.core.cosignature import WitnessKey
-from provenance.core.heads import VerifierKey
-from provenance.core.merkle_tree import MLProvenanceMerkleTree
-from provenance.core.records import CONTROL_KINDS, Kind, Record, record_digest
-from provenance.core.run_leaves import DigestedRecord
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.checkpoint import VerifierKey
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.formats.record import CONTROL_KINDS, Kind, Record, record_digest
+from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.ports import LedgerEntry, Network
 from provenance.verify import attachments, disclosure

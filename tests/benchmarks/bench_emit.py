@@ -21,7 +21,7 @@ from typing import Any
 
 import redis
 
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from provenance.emit.run_id import new_run_id
 from provenance.emit.spool_writer import SpoolWriter

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from provenance.core.records import Kind, Phase
+from provenance.formats.record import Kind, Phase
 from provenance.errors import (
     EquivocationError,
     InputError,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import insert
 
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.errors import (
     EquivocationError,
     IntegrityError,

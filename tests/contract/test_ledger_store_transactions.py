@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.errors import (
     EquivocationError,
     IntegrityError,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.core.records import canonical_json
+from provenance.formats.record import canonical_json
 from provenance.errors import (
     NetworkError,
     NetworkUnavailable,

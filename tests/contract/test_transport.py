@@ -11,7 +11,7 @@ import fakeredis
 import pytest
 import redis
 
-from provenance.core.events import sign_batch
+from provenance.formats.event import sign_batch
 from provenance.emit.keys import create_run_keys
 from provenance.emit.run_id import new_run_id
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable

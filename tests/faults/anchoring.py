@@ -22,7 +22,7 @@ from uuid import UUID
 from provenance import wiring
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
-from provenance.core.receipts import Receipt
+from provenance.formats.receipt import Receipt
 from provenance.emit.run_id import new_run_id
 from provenance.ledger.ingest import ingest
 from provenance.ports import AnchorRow, AnchorState, LedgerStore, Network, VersionRow

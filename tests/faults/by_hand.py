@@ -15,7 +15,7 @@ from pathlib import Path
 from provenance import wiring
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
-from provenance.core.events import Event
+from provenance.formats.event import Event
 from provenance.emit.shipment import Shipped
 from provenance.emit.shipper import Shipper
 from provenance.emit.spool import Corruption, read_segment, scan

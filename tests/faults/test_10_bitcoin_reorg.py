@@ -8,7 +8,7 @@ import pytest
 
 from provenance.anchor.courier import Outcome
 from provenance.core.bitcoin_proof import double_sha256, parse_transaction, verify_anchor
-from provenance.core.receipts import Receipt
+from provenance.formats.receipt import Receipt
 from provenance.ports import AnchorState, SignedVersion, anchor_payload
 from provenance.settings import BitcoinSettings
 from tests.faults.anchoring import bitcoin_section, deployment

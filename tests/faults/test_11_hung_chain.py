@@ -27,7 +27,7 @@ TIMED = """
 import sys, time
 from pathlib import Path
 from uuid import UUID
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from tests.faults.training import Printing
 base, run = Path(sys.argv[1]), UUID(sys.argv[2])

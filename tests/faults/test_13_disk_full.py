@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 
-from provenance.core.records import Kind, Record
+from provenance.formats.record import Kind, Record
 from provenance.emit.spool_writer import RESERVE_BYTES
 from tests.faults import by_hand
 from tests.faults.harness import Tally, Trainer, World, rounds, scenario, seeded
@@ -26,7 +26,7 @@ TRAINING = """
 import json, sys, time
 from pathlib import Path
 from provenance import ProvenanceTracker
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 
 base, run = sys.argv[1:]
 plan = json.loads((Path(base) / "plan.json").read_text())

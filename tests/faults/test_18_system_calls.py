@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from provenance.emit.keys import create_run_keys
 from provenance.emit.run_id import new_run_id

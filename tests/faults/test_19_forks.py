@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from provenance.core.records import Kind, Record
+from provenance.formats.record import Kind, Record
 from tests.faults import by_hand
 from tests.faults.harness import Trainer, World, rounds, scenario, seeded
 
@@ -15,7 +15,7 @@ SETUP = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from uuid import UUID
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from provenance.emit.keys import create_run_keys
 

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from structlog.testing import capture_logs
 
-from provenance.core.events import Event, SegmentHeader
-from provenance.core.records import Kind
+from provenance.formats.event import Event, SegmentHeader
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from provenance.emit.keys import create_run_keys
 from provenance.emit.run_id import new_run_id

@@ -15,7 +15,7 @@ import pytest
 
 from provenance import wiring
 from provenance.core.bitcoin_proof import double_sha256
-from provenance.core.receipts import Receipt
+from provenance.formats.receipt import Receipt
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings
 from provenance.verify.bundle import read_bundle, write_bundle

@@ -18,8 +18,8 @@ from uuid import UUID
 
 import pytest
 
-from provenance.core.events import Event
-from provenance.core.records import Kind
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from provenance.emit.run_id import new_run_id
 from provenance.emit.spool import Corruption, Segment, read_segment, scan

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from provenance.emit.keys import create_run_keys
 

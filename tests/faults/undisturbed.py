@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from provenance.core.heads import SignerKey
+from provenance.formats.checkpoint import SignerKey
 from provenance.emit.shipper import Shipper
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy, seal_ready

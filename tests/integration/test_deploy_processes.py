@@ -28,7 +28,7 @@ import pytest
 import redis
 import yaml
 
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.devnet import programs
 from provenance.devnet.processes import free_ports
 from provenance.errors import ProvenanceError

@@ -17,9 +17,9 @@ import structlog
 from provenance.chains.deploy import deploy
 from provenance.chains.ethereum import EthereumInterface
 from provenance.chains.ethereum_contract import inclusion_call
-from provenance.core import merkle
-from provenance.core.receipts import AnchorProof, Receipt
-from provenance.core.records import canonical_json
+from provenance.formats import merkle
+from provenance.formats.receipt import AnchorProof, Receipt
+from provenance.formats.record import canonical_json
 from provenance.errors import InputError, ProofError, ProvenanceError, RejectedError
 from provenance.ports import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings

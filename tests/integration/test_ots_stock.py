@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from provenance import cli, wiring
-from provenance.core.ots import TimestampFile
-from provenance.core.records import Phase
+from provenance.formats.opentimestamps.file import TimestampFile
+from provenance.formats.record import Phase
 from provenance.emit.run_id import new_run_id
 from provenance.ledger.seal import append_root
 from provenance.ports import AnchorState

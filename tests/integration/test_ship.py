@@ -20,8 +20,8 @@ import pytest
 import redis
 
 from provenance import ship, wiring
-from provenance.core.events import open_batch
-from provenance.core.records import Kind
+from provenance.formats.event import open_batch
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 from provenance.emit.keys import create_run_keys
 from provenance.emit.run_id import new_run_id

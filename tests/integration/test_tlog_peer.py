@@ -17,10 +17,10 @@ import pymerkle
 import pytest
 
 from provenance.audit.log_export import export
-from provenance.core import merkle
-from provenance.core.heads import Head, SignerKey, open_head, sign_head
-from provenance.core.tlog_proof import TlogProof
-from provenance.core.tlog_tiles import TiledLedger, tiles
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, SignerKey, open_head, sign_head
+from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog_tiles import TiledLedger, tiles
 from provenance.ports import HeadRow, LedgerStore
 
 SIZES = range(1, 71)

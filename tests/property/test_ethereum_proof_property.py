@@ -23,7 +23,7 @@ from provenance.core.ethereum_proof import (
     verify_anchor,
     verify_trie,
 )
-from provenance.core.keccak import keccak256, sponge
+from provenance.formats.keccak import keccak256, sponge
 from provenance.errors import FormatError, IntegrityError, ProofError
 from tests.ethereum_block import ROOT, Block, calldata_block, receipt, repeated_block, transaction
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core import merkle
+from provenance.formats import merkle
 from provenance.verify.ledger_tree import LedgerTree
 
 

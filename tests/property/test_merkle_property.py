@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.core import merkle
+from provenance.formats import merkle
 from provenance.errors import FormatError, ProofError
 
 SIZES = range(301)

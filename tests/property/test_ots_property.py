@@ -18,7 +18,7 @@ from opentimestamps.core.serialize import (
     DeserializationError,
 )
 
-from provenance.core.ots import (
+from provenance.formats.opentimestamps.file import (
     MAGIC,
     SHA256,
     Attestation,
@@ -31,7 +31,7 @@ from provenance.core.ots import (
     append,
     prepend,
 )
-from provenance.core.ots_items import varuint
+from provenance.formats.opentimestamps.operations import varuint
 from provenance.errors import FormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:OpReverse:PendingDeprecationWarning")

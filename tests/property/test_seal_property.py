@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from provenance.core.records import Kind, Phase
-from provenance.core.run_leaves import checkpoints_upto, run_leaves, run_tree
+from provenance.formats.record import Kind, Phase
+from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import digested, seal_ready
 from provenance.ports import Delivery, LedgerTx

@@ -10,8 +10,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core.events import Event, SegmentHeader, frame
-from provenance.core.records import Kind
+from provenance.formats.event import Event, SegmentHeader, frame
+from provenance.formats.record import Kind
 from provenance.emit.spool import Corruption, read_segment
 
 HEADER = SegmentHeader(UUID(int=7), bytes(16), 0, 1, 0).encode()

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from provenance.core import merkle
-from provenance.core.cosignature import Cosignature, WitnessKey, cosigned_message
-from provenance.core.heads import Head, SignerKey, parse_note, sign_head
-from provenance.core.tlog_proof import TlogProof
-from provenance.core.tlog_tiles import TiledLedger, tiles
+from provenance.formats import merkle
+from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
+from provenance.formats.checkpoint import Head, SignerKey, parse_note, sign_head
+from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog_tiles import TiledLedger, tiles
 from provenance.errors import FormatError, IntegrityError, ProvenanceError
 
 SIGNER = SignerKey.from_private_bytes("example.org/ledger", bytes(range(32)))

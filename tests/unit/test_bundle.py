@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core.run_proofs import RunProof
+from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import (
     FormatError,
     InputError,

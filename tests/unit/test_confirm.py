@@ -9,9 +9,9 @@ import pytest
 
 from provenance.anchor import attest, gate
 from provenance.anchor.courier import Outcome
-from provenance.core import merkle
-from provenance.core.heads import Head, open_head, sign_head
-from provenance.core.records import Phase
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, open_head, sign_head
+from provenance.formats.record import Phase
 from provenance.errors import (
     FeeTooLowError,
     InsufficientFundsError,

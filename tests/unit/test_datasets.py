@@ -19,7 +19,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from provenance.core import datasets, merkle, tables
+from provenance.core import datasets, tables
+from provenance.formats import merkle
 from provenance.core.datasets import DatasetDigest, dataset_digest
 from provenance.core.hash_config import DIGEST_SIZES, HashFactory
 from provenance.errors import InputError

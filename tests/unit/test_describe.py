@@ -14,7 +14,7 @@ import torch
 from sklearn.linear_model import SGDClassifier
 
 from provenance import describe
-from provenance.core.records import normalise
+from provenance.formats.record import normalise
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provenance.core.records import Kind, Record
+from provenance.formats.record import Kind, Record
 from provenance.errors import InputError
 from provenance.verify.bundle import bundle_files, read_bundle, write_bundle, write_files
 from provenance.verify.disclosure import outline, withhold, withhold_like

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core import dsse
-from provenance.core.dsse import Statement, Subject, key_hint, pae, sigstore_bundle
+from provenance.formats import dsse
+from provenance.formats.dsse import Statement, Subject, key_hint, pae, sigstore_bundle
 from provenance.errors import (
     FormatError,
     InputError,

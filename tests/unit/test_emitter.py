@@ -19,8 +19,8 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from provenance.core.events import Event, SegmentHeader, record_of
-from provenance.core.records import Kind
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.record import Kind
 from provenance.emit import emitter as emitter_module
 from provenance.emit import spool_writer
 from provenance.emit.emitter import Emitter
@@ -191,7 +191,7 @@ def test_collection_ends_the_producer(tmp_path: Path, run: UUID) -> None:
 
 SCRIPT = """
 import sys, uuid, pathlib
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 emitter = Emitter(pathlib.Path(sys.argv[1]), uuid.UUID(sys.argv[2]))
 emitter.emit(Kind.METRICS, 1, {"x": 1})
@@ -380,7 +380,7 @@ def test_a_child_that_states_nothing_leaves_nothing(tmp_path: Path, run: UUID) -
 
 FORKS_BESIDE_A_THREAD = """
 import os, pathlib, signal, sys, threading, uuid
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.emit.emitter import Emitter
 emitter = Emitter(pathlib.Path(sys.argv[1]), uuid.UUID(sys.argv[2]))
 stop = threading.Event()

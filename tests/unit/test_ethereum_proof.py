@@ -26,7 +26,7 @@ from provenance.core.ethereum_proof import (
     verify_anchor,
     verify_trie,
 )
-from provenance.core.keccak import RATE, keccak256
+from provenance.formats.keccak import RATE, keccak256
 from provenance.errors import (
     FormatError,
     ProofError,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core.events import (
+from provenance.formats.event import (
     BATCH_CONTEXT,
     MAX_BATCH_RECORDS,
     MAX_FRAME_BYTES,
@@ -24,7 +24,7 @@ from provenance.core.events import (
     record_of,
     sign_batch,
 )
-from provenance.core.records import Kind, salt_for
+from provenance.formats.record import Kind, salt_for
 from provenance.errors import (
     BadSignatureError,
     ChecksumError,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provenance import cli, wiring
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ports import Delivery
 from provenance.settings import load

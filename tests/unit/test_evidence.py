@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from provenance.core.merkle_tree import MLProvenanceMerkleTree
-from provenance.core.records import Kind, record_digest
-from provenance.core.run_leaves import run_leaves
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.formats.record import Kind, record_digest
+from provenance.formats.run_tree.selection import run_leaves
 from provenance.errors import UnknownRunError
 from provenance.ports import AnchorState
 from provenance.stores.sql import SqlTx

@@ -6,7 +6,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from provenance.anchor.finished import finished_runs
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
 from provenance.ports import AnchorState
 from provenance.stores.sql import SqlStore

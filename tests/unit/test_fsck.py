@@ -11,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from provenance.core.heads import Head, SignerKey, sign_head
-from provenance.core.merkle import Frontier
-from provenance.core.receipts import Receipt
-from provenance.core.records import Kind
+from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.merkle import Frontier
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Kind
 from provenance.ports import anchor_payload
 from provenance.stores.memory_network import MemoryTransaction
 from provenance.verify import fsck as checker

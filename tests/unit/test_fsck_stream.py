@@ -10,7 +10,7 @@ import pytest
 from fakeredis import FakeRedis, FakeServer
 from redis import exceptions
 
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.errors import TransportUnavailable
 from provenance.verify.fsck_findings import FindingKind as F
 from provenance.verify.fsck_stream import read_streams

@@ -16,7 +16,7 @@ import pytest
 
 from provenance import cli
 from provenance.core.bitcoin_proof import display, double_sha256
-from provenance.core.receipts import Receipt
+from provenance.formats.receipt import Receipt
 from provenance.errors import (
     FormatError,
     InputError,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.core import heads
-from provenance.core.heads import Head, SignerKey, VerifierKey
+from provenance.formats import checkpoint
+from provenance.formats.checkpoint import Head, SignerKey, VerifierKey
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -45,15 +45,15 @@ def foreign(name: str = "witness.example/w1", size: int = 72) -> str:
 
 
 def test_the_published_note_verifies() -> None:
-    text, signatures = heads.split_note(VECTORS["note"])
+    text, signatures = checkpoint.split_note(VECTORS["note"])
     assert text == VECTORS["note_text"]
     assert [s.name for s in signatures] == ["PeterNeumann", "EnochRoot"]
-    heads.verify_note(text, signatures, PETER)
-    heads.verify_note(text, signatures, ENOCH)
+    checkpoint.verify_note(text, signatures, PETER)
+    checkpoint.verify_note(text, signatures, ENOCH)
 
 
 def test_the_published_seed_signs_the_published_bytes() -> None:
-    _, signatures = heads.split_note(VECTORS["note"])
+    _, signatures = checkpoint.split_note(VECTORS["note"])
     assert SIGNER.verifier == PETER
     assert SIGNER.sign(VECTORS["note_text"].encode()) == signatures[0].signature
 
@@ -68,14 +68,14 @@ def test_key_id_by_hand() -> None:
 
 
 def test_checkpoint_vector() -> None:
-    assert heads.sign_head(HEAD, SIGNER) == NOTE
-    assert heads.open_head(NOTE, PETER) == HEAD
+    assert checkpoint.sign_head(HEAD, SIGNER) == NOTE
+    assert checkpoint.open_head(NOTE, PETER) == HEAD
     assert HEAD.text() == TEXT == f"{HEAD.origin}\n{HEAD.size}\n{b64(HEAD.root)}\n"
 
 
 def test_the_example_of_the_specification_parses() -> None:
     example = VECTORS["specification_example"]
-    signed = heads.parse_note(example)
+    signed = checkpoint.parse_note(example)
     assert signed.head.origin == "example.com/behind-the-sofa"
     assert signed.head.size == 20852163
     assert signed.head.text() == signed.text
@@ -83,7 +83,7 @@ def test_the_example_of_the_specification_parses() -> None:
 
 
 def test_parse_does_not_verify_but_tells_all() -> None:
-    signed = heads.parse_note(TEXT + "\n" + foreign() + SIGNATURE)
+    signed = checkpoint.parse_note(TEXT + "\n" + foreign() + SIGNATURE)
     assert signed.head == HEAD
     assert signed.text == TEXT
     assert signed.extensions == ()
@@ -94,41 +94,41 @@ def test_parse_does_not_verify_but_tells_all() -> None:
 
 
 def test_foreign_signatures_are_ignored() -> None:
-    assert heads.open_head(TEXT + "\n" + foreign() + SIGNATURE + foreign("b"), PETER) == HEAD
+    assert checkpoint.open_head(TEXT + "\n" + foreign() + SIGNATURE + foreign("b"), PETER) == HEAD
     same_name = foreign(PETER.name)
-    assert heads.open_head(TEXT + "\n" + same_name + SIGNATURE, PETER) == HEAD
+    assert checkpoint.open_head(TEXT + "\n" + same_name + SIGNATURE, PETER) == HEAD
 
 
 def test_extension_lines_are_kept() -> None:
     text = TEXT + "extra line\n"
     note = f"{text}\n— {SIGNER.name} {b64(PETER.key_id + SIGNER.sign(text.encode()))}\n"
-    assert heads.open_head(note, PETER) == HEAD
-    assert heads.parse_note(note).extensions == ("extra line",)
+    assert checkpoint.open_head(note, PETER) == HEAD
+    assert checkpoint.parse_note(note).extensions == ("extra line",)
 
 
 def test_no_signature_by_the_key() -> None:
     with pytest.raises(BadSignatureError, match=r"no signature by PeterNeumann\+c74f20a3.*w1\+0"):
-        heads.open_head(TEXT + "\n" + foreign(), PETER)
+        checkpoint.open_head(TEXT + "\n" + foreign(), PETER)
     with pytest.raises(BadSignatureError, match=r"\.\.\.$"):
-        heads.open_head(TEXT + "\n" + foreign() * 5, PETER)
+        checkpoint.open_head(TEXT + "\n" + foreign() * 5, PETER)
 
 
 def test_a_changed_text_is_refused_by_line() -> None:
     changed = NOTE.replace(f"\n{HEAD.size}\n", f"\n{HEAD.size + 1}\n")
     with pytest.raises(BadSignatureError, match="note line 5: signature by PeterNeumann"):
-        heads.open_head(changed, PETER)
+        checkpoint.open_head(changed, PETER)
 
 
 def test_one_bad_signature_of_the_key_spoils_the_note() -> None:
     bad = f"— {PETER.name} {b64(PETER.key_id + bytes(64))}\n"
     with pytest.raises(BadSignatureError, match="note line 6"):
-        heads.open_head(TEXT + "\n" + SIGNATURE + bad, PETER)
+        checkpoint.open_head(TEXT + "\n" + SIGNATURE + bad, PETER)
 
 
 def test_a_signature_of_another_length_is_a_bad_signature() -> None:
     blob = b64(PETER.key_id + bytes(63))
     with pytest.raises(BadSignatureError, match="line 5"):
-        heads.open_head(f"{TEXT}\n— {PETER.name} {blob}\n", PETER)
+        checkpoint.open_head(f"{TEXT}\n— {PETER.name} {blob}\n", PETER)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,11 @@ def test_a_signature_of_another_length_is_a_bad_signature() -> None:
 )
 def test_what_is_wrong_with_a_note(note: str, error: type[FormatError], message: str) -> None:
     with pytest.raises(error, match=message):
-        heads.parse_note(note)
+        checkpoint.parse_note(note)
 
 
 def test_a_hundred_signatures_are_fine() -> None:
-    assert heads.open_head(TEXT + "\n" + foreign() * 99 + SIGNATURE, PETER) == HEAD
+    assert checkpoint.open_head(TEXT + "\n" + foreign() * 99 + SIGNATURE, PETER) == HEAD
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_no_part_and_no_neighbour_of_a_verifier_key_parses() -> None:
 @settings(max_examples=50, deadline=None)
 def test_any_head_comes_back(size: int, root: bytes) -> None:
     head = Head("example.org/ledger é", size, root)
-    assert heads.open_head(heads.sign_head(head, SIGNER), PETER) == head
+    assert checkpoint.open_head(checkpoint.sign_head(head, SIGNER), PETER) == head
 
 
 @given(st.integers(0, len(NOTE) - 1), st.characters(codec="utf-8"))
@@ -259,4 +259,4 @@ def test_no_changed_character_passes(at: int, character: str) -> None:
     changed = NOTE[:at] + character + NOTE[at + 1 :]
     if changed != NOTE:
         with pytest.raises((FormatError, BadSignatureError)):
-            heads.open_head(changed, PETER)
+            checkpoint.open_head(changed, PETER)

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.core import merkle
-from provenance.core.events import Event, SegmentHeader, record_of, sign_batch
-from provenance.core.heads import open_head
-from provenance.core.records import Kind, Phase
+from provenance.formats import merkle
+from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
+from provenance.formats.checkpoint import open_head
+from provenance.formats.record import Kind, Phase
 from provenance.errors import TransportUnavailable
 from provenance.ledger.ingest import IngestResult, drain, ingest
 from provenance.ledger.seal import seal_ready
@@ -287,7 +287,7 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
         [Delivery("f", first.batch(size - 3)), Delivery("s", second.batch(len(second.events) - 1))],
     )
     assert list(roots(store)) == ["before", "checkpoint1", "after"]
-    from provenance.core.run_leaves import checkpoints_upto, run_leaves, run_tree
+    from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
     from provenance.ledger.seal import digested
 
     with store.snapshot() as tx:

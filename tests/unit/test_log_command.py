@@ -20,11 +20,11 @@ from provenance import wiring
 from provenance.audit import log_export, logs
 from provenance.cli import main
 from provenance.commands import log
-from provenance.core import base64_text, merkle
-from provenance.core.cosignature import WitnessKey
-from provenance.core.heads import Head, SignerKey, VerifierKey, open_head, parse_note, sign_head
-from provenance.core.records import Phase
-from provenance.core.tlog_proof import TlogProof
+from provenance.formats import base64_text, merkle
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.checkpoint import Head, SignerKey, VerifierKey, open_head, parse_note, sign_head
+from provenance.formats.record import Phase
+from provenance.formats.tlog_proof import TlogProof
 from provenance.errors import (
     BadSignatureError,
     EquivocationError,

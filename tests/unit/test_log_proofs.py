@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.core import base64_text, merkle
-from provenance.core.cosignature import WitnessKey
-from provenance.core.heads import Head, SignerKey, parse_note, sign_head
-from provenance.core.records import Phase
-from provenance.core.tlog_proof import TlogProof
+from provenance.formats import base64_text, merkle
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.checkpoint import Head, SignerKey, parse_note, sign_head
+from provenance.formats.record import Phase
+from provenance.formats.tlog_proof import TlogProof
 from provenance.ledger.seal import append_root
 from provenance.verify.checks import HEADS, PORTABLE, Status
 from provenance.verify.evidence import HeadNote, RunEvidence

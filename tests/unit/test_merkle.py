@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from provenance.core import merkle
-from provenance.core.merkle import EMPTY_ROOT, Frontier, Step
+from provenance.formats import merkle
+from provenance.formats.merkle import EMPTY_ROOT, Frontier, Step
 from provenance.errors import (
     ProofError,
     TooLargeError,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.core.merkle import EMPTY_ROOT
-from provenance.core.merkle_tree import (
+from provenance.formats.merkle import EMPTY_ROOT
+from provenance.formats.run_tree.tree import (
     Level,
     MerkleNode,
     MLProvenanceMerkleTree,

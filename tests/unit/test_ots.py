@@ -6,9 +6,9 @@ import hashlib
 
 import pytest
 
-from provenance.core import ots
-from provenance.core.merkle import inclusion_proof, path_steps, root
-from provenance.core.ots import (
+from provenance.formats.opentimestamps import file
+from provenance.formats.merkle import inclusion_proof, path_steps, root
+from provenance.formats.opentimestamps.file import (
     MAGIC,
     MAX_FILE_BYTES,
     SHA256,
@@ -23,7 +23,7 @@ from provenance.core.ots import (
     operations,
     prepend,
 )
-from provenance.core.ots_items import MAX_HEIGHT, varuint
+from provenance.formats.opentimestamps.operations import MAX_HEIGHT, varuint
 from provenance.errors import (
     FormatError,
     InputError,
@@ -289,4 +289,4 @@ def test_every_single_bit_change_is_refused_or_seen() -> None:
 
 
 def test_the_public_names_are_there() -> None:
-    assert all(hasattr(ots, name) for name in ots.__all__)
+    assert all(hasattr(file, name) for name in file.__all__)

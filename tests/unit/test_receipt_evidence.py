@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from provenance.core.bitcoin_proof import CHAINS, double_sha256
-from provenance.core.heads import SignerKey
-from provenance.core.receipts import Receipt
+from provenance.formats.checkpoint import SignerKey
+from provenance.formats.receipt import Receipt
 from provenance.errors import FormatError, IntegrityError
 from provenance.verify.checks import HEADER_SOURCE, RECEIPTS, Status
 from provenance.verify.evidence import RunEvidence

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core import merkle
-from provenance.core.heads import Head, SignerKey, sign_head
-from provenance.core.receipts import MAX_RECEIPT_BYTES, AnchorProof, LedgerProof, Receipt
-from provenance.core.records import Phase, canonical_json
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.receipt import MAX_RECEIPT_BYTES, AnchorProof, LedgerProof, Receipt
+from provenance.formats.record import Phase, canonical_json
 from provenance.errors import (
     FormatError,
     InputError,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core.records import (
+from provenance.formats.record import (
     MAX_RECORD_BYTES,
     Kind,
     Record,

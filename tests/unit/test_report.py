@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.errors import InputError
 from provenance.verify import report as report_module
 from provenance.verify.plot import line_plot

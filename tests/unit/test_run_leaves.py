@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core.records import Json, Kind, Phase, Record, record_digest
-from provenance.core.run_leaves import (
+from provenance.formats.record import Json, Kind, Phase, Record, record_digest
+from provenance.formats.run_tree.selection import (
     Checkpoint,
     DigestedRecord,
     before_mark,

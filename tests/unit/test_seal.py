@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from provenance.core.records import Kind, Phase
+from provenance.formats.record import Kind, Phase
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports import Delivery, LedgerEntry

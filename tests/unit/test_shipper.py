@@ -15,8 +15,8 @@ from uuid import UUID
 import pytest
 import structlog
 
-from provenance.core.events import Event, frame, open_batch
-from provenance.core.records import Kind, Record
+from provenance.formats.event import Event, frame, open_batch
+from provenance.formats.record import Kind, Record
 from provenance.emit import cursors as cursors_module
 from provenance.emit import shipment
 from provenance.emit import shipper as shipper_module

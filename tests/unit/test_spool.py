@@ -13,8 +13,8 @@ from uuid import UUID
 
 import pytest
 
-from provenance.core.events import Event, SegmentHeader, frame
-from provenance.core.records import Kind
+from provenance.formats.event import Event, SegmentHeader, frame
+from provenance.formats.record import Kind
 from provenance.emit import spool_writer
 from provenance.emit.run_id import new_run_id
 from provenance.emit.spool import (

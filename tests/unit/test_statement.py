@@ -15,7 +15,7 @@ import pytest
 from provenance import cli
 from provenance.core.datasets import dataset_digest
 from provenance.core.hash_config import HashFactory
-from provenance.core.records import Kind, canonical_json
+from provenance.formats.record import Kind, canonical_json
 from provenance.core.tensors import state_digest
 from provenance.errors import InputError
 from provenance.verify import statement

@@ -11,13 +11,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import cli, wiring
-from provenance.core import json_text
-from provenance.core.cosignature import Cosignature, WitnessKey, cosigned_message
-from provenance.core.events import MAX_BATCH_BYTES, open_batch, sign_batch
-from provenance.core.heads import parse_note
-from provenance.core.receipts import Receipt
-from provenance.core.records import Kind, Record, canonical_json, timestamp
-from provenance.core.run_proofs import RunProof
+from provenance.formats import json_text
+from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
+from provenance.formats.event import MAX_BATCH_BYTES, open_batch, sign_batch
+from provenance.formats.checkpoint import parse_note
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Kind, Record, canonical_json, timestamp
+from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
 from provenance.settings import load
 from provenance.verify import run_file

@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
-from provenance.core import merkle
+from provenance.formats import merkle
 from provenance.core.arrays import COPY_BYTES, row_major
 from provenance.core.hash_config import DIGEST_SIZES, HashFactory
 from provenance.core.tensors import state_digest, state_digest_file, tensor_digest

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from provenance import tickets, wiring
-from provenance.core.records import Phase
+from provenance.formats.record import Phase
 from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.ports import AnchorState
 from provenance.settings import Settings, load

@@ -15,8 +15,8 @@ from opentimestamps.core.serialize import BytesDeserializationContext
 from opentimestamps.core.timestamp import DetachedTimestampFile
 
 from provenance.core.bitcoin_proof import parse_header
-from provenance.core.heads import Head, SignerKey, sign_head
-from provenance.core.ots import (
+from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.opentimestamps.file import (
     SHA256,
     Bitcoin,
     Operation,
@@ -26,7 +26,7 @@ from provenance.core.ots import (
     Unknown,
     append,
 )
-from provenance.core.receipts import Receipt
+from provenance.formats.receipt import Receipt
 from provenance.errors import FormatError, InputError, ProofError, TooLargeError
 from provenance.ports import AnchorState
 from provenance.verify import timestamps

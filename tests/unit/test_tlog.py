@@ -8,9 +8,9 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.core import base64_text, merkle
-from provenance.core.cosignature import MAX_TIME, Cosignature, WitnessKey, cosigned_message
-from provenance.core.heads import (
+from provenance.formats import base64_text, merkle
+from provenance.formats.cosignature import MAX_TIME, Cosignature, WitnessKey, cosigned_message
+from provenance.formats.checkpoint import (
     Head,
     NoteSignature,
     SignerKey,
@@ -19,8 +19,8 @@ from provenance.core.heads import (
     parse_note,
     sign_head,
 )
-from provenance.core.tlog_proof import HEADER, MAX_EXTRA_BYTES, TlogProof
-from provenance.core.tlog_tiles import Tile, TiledLedger, tiles
+from provenance.formats.tlog_proof import HEADER, MAX_EXTRA_BYTES, TlogProof
+from provenance.formats.tlog_tiles import Tile, TiledLedger, tiles
 from provenance.errors import (
     BadSignatureError,
     FormatError,

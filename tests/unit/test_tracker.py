@@ -12,8 +12,8 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from provenance.core.events import Event
-from provenance.core.records import Kind
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
 from provenance.emit.spool import read_segment, scan
 from provenance.errors import ConfigError, InputError
 from provenance.tracker import ProvenanceTracker

@@ -15,8 +15,8 @@ import pytest
 from provenance import cli, wiring
 from provenance.audit import upgrading
 from provenance.audit.upgrading import Upgrade, exit_code
-from provenance.core.ots import SHA256, Bitcoin, Pending, Timestamp, TimestampFile, append
-from provenance.core.receipts import Receipt
+from provenance.formats.opentimestamps.file import SHA256, Bitcoin, Pending, Timestamp, TimestampFile, append
+from provenance.formats.receipt import Receipt
 from provenance.errors import StoreUnavailable
 from provenance.ports import ReceiptRow
 from provenance.settings import Settings, load

@@ -14,9 +14,9 @@ import pytest
 from provenance.core.bitcoin_proof import display
 from provenance.core.cid import raw_cid
 from provenance.core.datasets import dataset_digest
-from provenance.core.heads import Head, SignerKey, sign_head
-from provenance.core.receipts import AnchorProof, Receipt
-from provenance.core.records import Kind, Phase, record_digest
+from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.receipt import AnchorProof, Receipt
+from provenance.formats.record import Kind, Phase, record_digest
 from provenance.core.tensors import state_digest
 from provenance.errors import (
     FormatError,

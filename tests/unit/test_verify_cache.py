@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 
 from provenance.audit.verify_all import open_cache
-from provenance.core.heads import SignerKey
+from provenance.formats.checkpoint import SignerKey
 from provenance.settings import load
 from provenance.verify import cache as module
 from provenance.verify.cache import (

@@ -28,9 +28,9 @@ from safetensors.numpy import save_file
 from provenance import cli, wiring
 from provenance.audit import model_signature, models
 from provenance.audit.signing_key import CURVES, PASSPHRASE, read_signing_key
-from provenance.core.dsse import Statement, key_hint, pae
+from provenance.formats.dsse import Statement, key_hint, pae
 from provenance.core.hash_config import HashFactory
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.core.tensors import state_digest
 from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
 from provenance.settings import Settings
@@ -315,7 +315,7 @@ def test_tensor_digests_that_do_not_make_the_root_name_nothing(tensors: Any) -> 
 
 
 def test_tensors_in_another_order_are_said_to_be() -> None:
-    from provenance.core import merkle
+    from provenance.formats import merkle
 
     body = state_digest(weights(2)).as_fields()
     body["tensors"].reverse()

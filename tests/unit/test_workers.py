@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 from structlog.testing import capture_logs
 
 from provenance import fleet
-from provenance.core.records import Kind
+from provenance.formats.record import Kind
 from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.ledger.seal import awaits_seal
 from provenance.ports import AnchorState, EventTransport, LedgerStore, LedgerTx, Network

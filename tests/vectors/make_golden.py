@@ -28,9 +28,9 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.chains.local import LocalNetwork
 from provenance.core.datasets import dataset_digest
-from provenance.core.events import Event, SegmentHeader, record_of, sign_batch
-from provenance.core.heads import SignerKey
-from provenance.core.records import Kind
+from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
+from provenance.formats.checkpoint import SignerKey
+from provenance.formats.record import Kind
 from provenance.core.tensors import state_digest
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy

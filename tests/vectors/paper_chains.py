@@ -21,7 +21,7 @@ from provenance.chains.ethereum_values import header_rlp, read_block
 from provenance.core.bitcoin_proof import display, double_sha256, verify_anchor
 from provenance.core.cid import raw_cid
 from provenance.core.ethereum_proof import verify_anchor as verify_ethereum
-from provenance.core.records import Json
+from provenance.formats.record import Json
 from provenance.ports import Draft, Identity, Observation, Place, SignedVersion
 
 TIME = 1_760_000_600

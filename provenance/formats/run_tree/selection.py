@@ -38,8 +38,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from provenance.core.merkle_tree import MLProvenanceMerkleTree, RecordLeaf
-from provenance.core.records import MAX_SAFE_INTEGER, Kind, Phase, Record
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
 
 BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}

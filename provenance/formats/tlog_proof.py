@@ -28,9 +28,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core import base64_text
-from provenance.core.heads import Head, VerifierKey, open_head, parse_note
-from provenance.core.merkle import HASH_SIZE, MAX_SIZE, verify_inclusion
+from provenance.formats import base64_text
+from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
+from provenance.formats.merkle import HASH_SIZE, MAX_SIZE, verify_inclusion
 from provenance.errors import (
     FormatError,
     InputError,

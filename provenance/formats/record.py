@@ -34,7 +34,7 @@ from uuid import UUID
 
 import rfc8785
 
-from provenance.core import json_text
+from provenance.formats import json_text
 from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
 
 RECORD_VERSION = 1

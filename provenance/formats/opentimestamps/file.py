@@ -40,7 +40,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core.ots_items import (
+from provenance.formats.opentimestamps.operations import (
     APPEND_TAG,
     BITCOIN_TAG,
     DIGEST_BYTES,
@@ -65,7 +65,7 @@ from provenance.core.ots_items import (
     rank,
     varuint,
 )
-from provenance.core.ots_tree import MAX_OPERATIONS, Timestamp
+from provenance.formats.opentimestamps.tree import MAX_OPERATIONS, Timestamp
 from provenance.errors import (
     FormatError,
     InputError,

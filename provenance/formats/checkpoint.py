@@ -36,8 +36,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from provenance.core import base64_text
-from provenance.core.merkle import HASH_SIZE, MAX_SIZE
+from provenance.formats import base64_text
+from provenance.formats.merkle import HASH_SIZE, MAX_SIZE
 from provenance.errors import (
     BadSignatureError,
     FormatError,

@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provenance.core.records import Json, canonical_json, parse_json
+from provenance.formats.record import Json, canonical_json, parse_json
 from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"

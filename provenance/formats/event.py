@@ -33,7 +33,7 @@ import msgpack
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from provenance.core.records import Kind, Record, normalise, salt_for, timestamp
+from provenance.formats.record import Kind, Record, normalise, salt_for, timestamp
 from provenance.errors import (
     BadSignatureError,
     ChecksumError,

@@ -28,8 +28,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
-from provenance.core import merkle
-from provenance.core.run_proofs import (
+from provenance.formats import merkle
+from provenance.formats.run_tree.proof import (
     EPOCH_CHILDREN,
     KINDS,
     SINGLE_KINDS,

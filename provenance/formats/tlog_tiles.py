@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core.merkle import MAX_SIZE, leaf_hash, root_of_hashes
+from provenance.formats.merkle import MAX_SIZE, leaf_hash, root_of_hashes
 
 CHECKPOINT: Final = "checkpoint"
 TILE_WIDTH: Final = 256

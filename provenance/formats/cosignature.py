@@ -36,8 +36,8 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from provenance.core import base64_text
-from provenance.core.heads import NoteSignature, VerifierKey
+from provenance.formats import base64_text
+from provenance.formats.checkpoint import NoteSignature, VerifierKey
 from provenance.errors import (
     BadSignatureError,
     FormatError,

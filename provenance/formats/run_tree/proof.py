@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core import json_text, merkle
+from provenance.formats import json_text, merkle
 from provenance.errors import FormatError, ProofError, TooLargeError, UnknownVersionError
 
 PROOF_VERSION: Final = 1

@@ -1,6 +1,6 @@
 """The tree of an OpenTimestamps proof: messages, and what leads from one to the next.
 
-WARNING: FROZEN FORMAT, drawn in :mod:`provenance.core.ots`. No I/O, no clock, no randomness.
+WARNING: FROZEN FORMAT, drawn in :mod:`provenance.formats.opentimestamps.file`. No I/O, no clock, no randomness.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from provenance.core.ots_items import Attestation, Operation, rank, varbytes
+from provenance.formats.opentimestamps.operations import Attestation, Operation, rank, varbytes
 from provenance.errors import InputError, TooLargeError
 
 MAX_OPERATIONS: Final = 255

@@ -9,7 +9,7 @@ A receipt is the RFC 8785 (JSON Canonicalization Scheme) serialisation of::
      "run": UUID, "phase": "before"|"checkpoint"|"after", "epoch": int|null,
      "root": 64 hex,                                 the run root: leaf data of the ledger
      "ledger": {"index": int, "size": int, "root": 64 hex, "proof": [64 hex, ...]},
-     "head": str,                                    signed note (provenance.core.heads)
+     "head": str,                                    signed note (provenance.formats.checkpoint)
      "anchor": {"network": str, "state": "confirmed"|"final",
                 "transaction_id": str, "payload": 72 hex,
                 "height": int|null, "block_hash": str|null, "depth": int,
@@ -35,10 +35,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from provenance.core import json_text
-from provenance.core.heads import parse_note
-from provenance.core.merkle import verify_inclusion
-from provenance.core.records import Json, Phase, canonical_json
+from provenance.formats import json_text
+from provenance.formats.checkpoint import parse_note
+from provenance.formats.merkle import verify_inclusion
+from provenance.formats.record import Json, Phase, canonical_json
 from provenance.errors import (
     FormatError,
     InputError,
