@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from provenance.core.bitcoin_proof import CHAINS, display, double_sha256, parse_transaction
+from provenance.proofs.bitcoin import CHAINS, display, double_sha256, parse_transaction
 from provenance.formats.receipt import Receipt
 from provenance.ports import AnchorState
 from provenance.verify.evidence import ReceiptFile, RunEvidence

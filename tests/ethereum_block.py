@@ -11,7 +11,7 @@ from eth_abi import encode
 from eth_utils import keccak
 
 from provenance.chains.ethereum_trie import prove
-from provenance.core.ethereum_proof import HASH_STORED, STORE_HASH, TrieProof
+from provenance.proofs.ethereum import HASH_STORED, STORE_HASH, TrieProof
 from provenance.formats.receipt import AnchorProof
 
 ROOT = bytes(range(1, 33))

@@ -16,10 +16,10 @@ import rlp
 from eth_utils.crypto import keccak
 
 from provenance.chains.ethereum_trie import prove
-from provenance.core.bitcoin_proof import display, double_sha256, parse_transaction
-from provenance.core.cid import raw_cid
+from provenance.proofs.bitcoin import display, double_sha256, parse_transaction
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.formats.checkpoint import SignerKey
-from provenance.core.local_line import LOCAL_CONTEXT, local_transaction_id
+from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
 from provenance.formats.record import Json, canonical_json, timestamp
 from provenance.ports import Draft, Observation, Place, SignedVersion
 from provenance.stores.memory_network import MemoryChain, MemoryNetwork, MemoryTransaction

@@ -23,8 +23,8 @@ from uuid import UUID
 
 from provenance import wiring
 from provenance.formats import json_text
-from provenance.core.cid import decode_cid
-from provenance.core.unixfs import check_cid
+from provenance.proofs.ipfs.cid import decode_cid
+from provenance.proofs.ipfs.unixfs import check_cid
 from provenance.errors import (
     ConfigError,
     FormatError,

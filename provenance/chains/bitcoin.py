@@ -28,7 +28,7 @@ from provenance.chains.bitcoin_rpc import (
     as_text,
 )
 from provenance.chains.bitcoin_view import ChainView
-from provenance.core.bitcoin_proof import (
+from provenance.proofs.bitcoin import (
     CHAINS,
     display,
     parse_transaction,
@@ -261,7 +261,7 @@ class BitcoinInterface:
         """Raw transaction, Merkle proof, block header and the headers on top, all hex.
 
         ``headers`` are at most ``confirmations - 1``, oldest first.
-        :func:`provenance.core.bitcoin_proof.verify_anchor` checks them without a node.
+        :func:`provenance.proofs.bitcoin.verify_anchor` checks them without a node.
 
         Raises:
             NetworkUnavailable: Not in a block (any more).

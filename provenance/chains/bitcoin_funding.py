@@ -30,7 +30,7 @@ from provenance.chains.bitcoin_rpc import (
     as_sats,
     as_text,
 )
-from provenance.core.bitcoin_proof import OP_RETURN, Transaction, display, parse_transaction
+from provenance.proofs.bitcoin import OP_RETURN, Transaction, display, parse_transaction
 from provenance.formats.record import Json
 from provenance.errors import (
     FeeTooLowError,

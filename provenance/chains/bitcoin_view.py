@@ -23,7 +23,7 @@ from provenance.chains.bitcoin_rpc import (
     as_object,
     as_text,
 )
-from provenance.core.bitcoin_proof import (
+from provenance.proofs.bitcoin import (
     CHAINS,
     BlockHeader,
     Transaction,

@@ -31,9 +31,9 @@ from provenance.chains.ethereum_values import (
     mapping,
     quantity,
 )
-from provenance.core.ethereum_proof import TrieProof, verify_anchor
+from provenance.proofs.ethereum import TrieProof, verify_anchor
 from provenance.formats.record import Json
-from provenance.core.rlp import encode_index
+from provenance.proofs.rlp import encode_index
 from provenance.errors import LyingNodeError, ProvenanceError
 
 MAX_BLOCK_RECEIPTS: Final = 5_000

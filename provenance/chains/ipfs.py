@@ -24,8 +24,8 @@ from urllib.parse import quote, urlencode
 
 from provenance.chains.post import Endpoint
 from provenance.formats import json_text
-from provenance.core import unixfs
-from provenance.core.cid import Cid, decode_cid, raw_cid
+from provenance.proofs.ipfs import unixfs
+from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
 from provenance.formats.record import Json
 from provenance.errors import (
     FormatError,
@@ -248,7 +248,7 @@ class IPFSInterface:
 
         Raises:
             NetworkUnavailable: Also where nobody gave a block before the deadline.
-            IntegrityError, FormatError: :func:`provenance.core.unixfs.read_folder`.
+            IntegrityError, FormatError: :func:`provenance.proofs.ipfs.unixfs.read_folder`.
         """
         return unixfs.read_folder(cid, self._block)
 

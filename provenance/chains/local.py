@@ -38,7 +38,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from provenance.formats import json_text
-from provenance.core.local_line import LOCAL_CONTEXT, LOCAL_VERSION, local_transaction_id
+from provenance.proofs.local_file import LOCAL_CONTEXT, LOCAL_VERSION, local_transaction_id
 from provenance.formats.record import Json, canonical_json, timestamp
 from provenance.errors import (
     BadSignatureError,

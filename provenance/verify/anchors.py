@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from provenance.core.bitcoin_proof import parse_header
+from provenance.proofs.bitcoin import parse_header
 from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Json

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from provenance.core.ethereum_proof import (
+from provenance.proofs.ethereum import (
     MAX_HEADER_BYTES,
     MAX_INDEX,
     MAX_NODE_BYTES,

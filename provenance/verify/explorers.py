@@ -33,7 +33,7 @@ from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
 from provenance.formats import json_text
-from provenance.core.bitcoin_proof import CHAINS, HEADER_BYTES, check_work, display, parse_header
+from provenance.proofs.bitcoin import CHAINS, HEADER_BYTES, check_work, display, parse_header
 from provenance.errors import (
     FormatError,
     InputError,

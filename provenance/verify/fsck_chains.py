@@ -21,8 +21,8 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from provenance.formats import json_text
-from provenance.core.bitcoin_proof import parse_transaction
-from provenance.core.cid import Cid, decode_cid, raw_cid
+from provenance.proofs.bitcoin import parse_transaction
+from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
 from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable
 from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
 from provenance.verify.fsck_onchain import ChainTransaction, ChainView, Question

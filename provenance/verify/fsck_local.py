@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from provenance.formats import json_text
-from provenance.core.local_line import LOCAL_CONTEXT, local_transaction_id
+from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
 from provenance.formats.record import canonical_json
 from provenance.errors import InputError, NetworkUnavailable
 from provenance.verify.fsck_findings import Finding, FindingKind

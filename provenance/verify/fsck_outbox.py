@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core.bitcoin_proof import display, parse_transaction
-from provenance.core.cid import decode_cid, raw_cid
+from provenance.proofs.bitcoin import display, parse_transaction
+from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.formats.checkpoint import VerifierKey
-from provenance.core.local_line import local_transaction_id
+from provenance.proofs.local_file import local_transaction_id
 from provenance.formats.receipt import Receipt
 from provenance.errors import BadSignatureError, FormatError, ProofError
 from provenance.verify.fsck_findings import Finding, FindingKind

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from provenance.core.bitcoin_proof import (
+from provenance.proofs.bitcoin import (
     CHAINS,
     HEADER_BYTES,
     BlockHeader,

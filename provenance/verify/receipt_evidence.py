@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from provenance.core.bitcoin_proof import (
+from provenance.proofs.bitcoin import (
     CHAINS,
     check_work,
     display,
@@ -27,9 +27,9 @@ from provenance.core.bitcoin_proof import (
     parse_transaction,
     verify_anchor,
 )
-from provenance.core.cid import decode_cid, raw_cid
+from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.formats.checkpoint import VerifierKey
-from provenance.core.local_line import local_transaction_id, read_line
+from provenance.proofs.local_file import local_transaction_id, read_line
 from provenance.formats.receipt import AnchorProof
 from provenance.formats.record import Json
 from provenance.errors import FormatError, ProofError

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from provenance.formats import merkle
-from provenance.core.bitcoin_proof import (
+from provenance.proofs.bitcoin import (
     BlockHeader,
     display,
     parse_header,

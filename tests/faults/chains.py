@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance.chains.bitcoin_rpc import BitcoinRpc
-from provenance.core.cid import raw_cid
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.ports import AnchorState, anchor_payload
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil
@@ -63,7 +63,7 @@ def on_ipfs(url: str, roots: Iterable[bytes]) -> Roots:
 
 
 def _base32(text: str) -> str:
-    from provenance.core.cid import decode_cid
+    from provenance.proofs.ipfs.cid import decode_cid
 
     try:
         return str(decode_cid(text))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provenance import wiring
-from provenance.core.cid import raw_cid
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.ports import AnchorState, anchor_payload
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil, Liar

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from provenance import wiring
-from provenance.core.bitcoin_proof import double_sha256
+from provenance.proofs.bitcoin import double_sha256
 from provenance.formats.receipt import Receipt
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings

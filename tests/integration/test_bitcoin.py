@@ -12,7 +12,7 @@ import pytest
 
 from provenance.chains.bitcoin import BitcoinInterface
 from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError, as_list, as_object
-from provenance.core.bitcoin_proof import (
+from provenance.proofs.bitcoin import (
     CHAINS,
     double_sha256,
     parse_header,

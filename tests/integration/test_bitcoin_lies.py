@@ -13,7 +13,7 @@ import pytest
 
 from provenance.chains.bitcoin import BitcoinInterface
 from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError, Value
-from provenance.core.bitcoin_proof import double_sha256
+from provenance.proofs.bitcoin import double_sha256
 from provenance.errors import (
     FeeTooLowError,
     LyingNodeError,

@@ -12,7 +12,7 @@ import pytest
 
 from provenance import cli, wiring
 from provenance.chains.ipfs import CHUNK_BYTES, IPFSInterface
-from provenance.core.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
+from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.errors import NetworkUnavailable
 from provenance.settings import IPFSSettings, load
 from tests.verify_world import RUN, World, story

@@ -14,7 +14,7 @@ from provenance.chains import ethereum_contract
 from provenance.chains.bitcoin import BitcoinInterface
 from provenance.chains.ethereum import EthereumInterface
 from provenance.chains.ipfs import IPFSInterface
-from provenance.core.cid import raw_cid
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.ports import Network, SignedVersion, anchor_payload
 from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings

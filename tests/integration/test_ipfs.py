@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from provenance.chains.ipfs import IPFSInterface
-from provenance.core.cid import decode_cid, raw_cid
+from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.errors import (
     ConfigError,
     LyingNodeError,

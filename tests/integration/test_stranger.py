@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from provenance.core.bitcoin_proof import HEADER_BYTES
+from provenance.proofs.bitcoin import HEADER_BYTES
 from provenance.verify.bundle import bundle_files, read_bundle, write_files
 from provenance.verify.bundle_files import MemorySource
 from provenance.verify.disclosure import withhold

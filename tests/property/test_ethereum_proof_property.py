@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provenance.chains.ethereum_trie import prove
-from provenance.core import rlp
-from provenance.core.ethereum_proof import (
+from provenance.proofs import rlp
+from provenance.proofs.ethereum import (
     TrieProof,
     parse_header,
     parse_receipt,

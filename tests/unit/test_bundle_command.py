@@ -14,7 +14,7 @@ import pytest
 from provenance import cli, wiring
 from provenance.audit.bundles import JOURNAL, bundle_at, make_bundle, noted
 from provenance.chains.ipfs import IPFSInterface
-from provenance.core.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
+from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.errors import (
     ConfigError,
     InputError,
@@ -359,7 +359,7 @@ def test_a_folder_that_is_too_large_is_not_sent(
     daemon: tuple[Daemon, IPFSSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub, section = daemon
-    monkeypatch.setattr("provenance.core.unixfs.MAX_BYTES", 10)
+    monkeypatch.setattr("provenance.proofs.ipfs.unixfs.MAX_BYTES", 10)
     with pytest.raises(InputError, match="a folder of 11 bytes, at most 10"):
         IPFSInterface(section).add_folder({"a": b"x" * 11})
     assert stub.asked == []

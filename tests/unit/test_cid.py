@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core.cid import DAG_PB, Cid, decode_cid, raw_cid
+from provenance.proofs.ipfs.cid import DAG_PB, Cid, decode_cid, raw_cid
 from provenance.errors import FormatError, TooLargeError, TrailingBytesError, TruncatedError
 
 # The same block as js-ipfs 0.18 prints it and as Kubo does.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provenance.core.ethereum_proof import MAX_HEADER_BYTES, MAX_NODES
+from provenance.proofs.ethereum import MAX_HEADER_BYTES, MAX_NODES
 from provenance.errors import FormatError, IntegrityError, ProofError
 from provenance.verify.ethereum_evidence import check_ethereum, unproven_time
 from provenance.verify.receipt_evidence import check_evidence

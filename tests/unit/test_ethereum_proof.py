@@ -9,8 +9,8 @@ import rlp as reference
 from eth_utils import keccak
 
 from provenance.chains.ethereum_trie import prove
-from provenance.core import rlp
-from provenance.core.ethereum_proof import (
+from provenance.proofs import rlp
+from provenance.proofs.ethereum import (
     HASH_STORED,
     MAX_HEADER_BYTES,
     MAX_INDEX,

@@ -23,8 +23,8 @@ from provenance.chains.ethereum_trie import (
     proofs,
 )
 from provenance.chains.ethereum_values import read_block, read_receipt, read_transaction
-from provenance.core.ethereum_proof import parse_receipt
-from provenance.core.rlp import encode_index
+from provenance.proofs.ethereum import parse_receipt
+from provenance.proofs.rlp import encode_index
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from tests.ethereum_block import CONTRACT, PAYLOAD, ROOT, STORE, TIME, event
 

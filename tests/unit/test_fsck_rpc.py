@@ -164,7 +164,7 @@ def ipfs(pins: bytes, block: bytes) -> Iterator[IPFSReader]:
 
 
 def test_ipfs_answers_are_checked() -> None:
-    from provenance.core.cid import raw_cid
+    from provenance.proofs.ipfs.cid import raw_cid
 
     payload = b"MLP1" + b"\1" * 32
     question = Question(frozenset({str(raw_cid(payload)), "no cid"}), frozenset(), frozenset())

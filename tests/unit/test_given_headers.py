@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.core.bitcoin_proof import double_sha256
+from provenance.proofs.bitcoin import double_sha256
 from provenance.errors import FormatError, InputError, ProofError, TruncatedError
 from provenance.verify.headers import GivenHeaders
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from provenance import cli
-from provenance.core.bitcoin_proof import display, double_sha256
+from provenance.proofs.bitcoin import display, double_sha256
 from provenance.formats.receipt import Receipt
 from provenance.errors import (
     FormatError,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from provenance.chains import local
 from provenance.chains.local import LocalNetwork, verify_local_file
-from provenance.core.local_line import local_transaction_id
+from provenance.proofs.local_file import local_transaction_id
 from provenance.formats.record import canonical_json
 from provenance.errors import (
     BadSignatureError,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provenance.core.bitcoin_proof import CHAINS, double_sha256
+from provenance.proofs.bitcoin import CHAINS, double_sha256
 from provenance.formats.checkpoint import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.errors import FormatError, IntegrityError

@@ -14,7 +14,7 @@ from opentimestamps.core.notary import BitcoinBlockHeaderAttestation
 from opentimestamps.core.serialize import BytesDeserializationContext
 from opentimestamps.core.timestamp import DetachedTimestampFile
 
-from provenance.core.bitcoin_proof import parse_header
+from provenance.proofs.bitcoin import parse_header
 from provenance.formats.checkpoint import Head, SignerKey, sign_head
 from provenance.formats.opentimestamps.file import (
     SHA256,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.core import unixfs
-from provenance.core.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
-from provenance.core.unixfs import decode_node, read_folder
+from provenance.proofs.ipfs import unixfs
+from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
+from provenance.proofs.ipfs.unixfs import decode_node, read_folder
 from provenance.errors import (
     FormatError,
     IntegrityError,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.core.bitcoin_proof import display
-from provenance.core.cid import raw_cid
+from provenance.proofs.bitcoin import display
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.core.datasets import dataset_digest
 from provenance.formats.checkpoint import Head, SignerKey, sign_head
 from provenance.formats.receipt import AnchorProof, Receipt

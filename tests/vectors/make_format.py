@@ -27,7 +27,7 @@ from provenance.chains.ethereum_contract import store_call
 from provenance.chains.local import LocalNetwork
 from provenance.formats import merkle
 from provenance.core.arrays import block_header, tensor_header
-from provenance.core.cid import raw_cid
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.core.datasets import dataset_digest
 from provenance.formats.event import Event, SegmentHeader, frame, record_of, sign_batch
 from provenance.core.folders import FileLeaf

@@ -18,9 +18,9 @@ from eth_utils.crypto import keccak
 from provenance.chains.ethereum_contract import HASH_STORED, store_call
 from provenance.chains.ethereum_trie import prove
 from provenance.chains.ethereum_values import header_rlp, read_block
-from provenance.core.bitcoin_proof import display, double_sha256, verify_anchor
-from provenance.core.cid import raw_cid
-from provenance.core.ethereum_proof import verify_anchor as verify_ethereum
+from provenance.proofs.bitcoin import display, double_sha256, verify_anchor
+from provenance.proofs.ipfs.cid import raw_cid
+from provenance.proofs.ethereum import verify_anchor as verify_ethereum
 from provenance.formats.record import Json
 from provenance.ports import Draft, Identity, Observation, Place, SignedVersion
 

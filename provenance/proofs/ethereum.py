@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.core import rlp
+from provenance.proofs import rlp
 from provenance.formats.keccak import keccak256
-from provenance.core.rlp import Item
+from provenance.proofs.rlp import Item
 from provenance.errors import FormatError, ProofError, TooLargeError
 
 MAX_HEADER_BYTES: Final = 16 * 1024

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from provenance.core.cid import DAG_PB, RAW, SHA2_256, Cid, decode_cid
+from provenance.proofs.ipfs.cid import DAG_PB, RAW, SHA2_256, Cid, decode_cid
 from provenance.errors import FormatError, IntegrityError, TooLargeError, TruncatedError
 
 MAX_BLOCK_BYTES: Final = 2 * 1024**2
