@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from provenance.chains.ethereum import EthereumInterface
     from provenance.chains.ipfs import IPFSInterface
     from provenance.chains.manager import BlockchainManager
-    from provenance.core.hash_config import Digest, HashFactory
+    from provenance.fingerprint.hashers import Digest, HashFactory
     from provenance.formats.run_tree.tree import MerkleNode, MLProvenanceMerkleTree
     from provenance.tracker import ProvenanceTracker
 
@@ -40,8 +40,8 @@ _PUBLIC = {
     "IPFSInterface": "provenance.chains.ipfs",
     "MLProvenanceMerkleTree": "provenance.formats.run_tree.tree",
     "MerkleNode": "provenance.formats.run_tree.tree",
-    "HashFactory": "provenance.core.hash_config",
-    "Digest": "provenance.core.hash_config",
+    "HashFactory": "provenance.fingerprint.hashers",
+    "Digest": "provenance.fingerprint.hashers",
 }
 
 __all__ = [

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from provenance.core.tensors import state_tensors
+from provenance.fingerprint.tensors import state_tensors
 from provenance.errors import MissingExtraError
 
 HIDDEN = 32

@@ -19,10 +19,10 @@ from uuid import UUID
 import structlog
 
 from provenance import describe
-from provenance.core.datasets import dataset_digest
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Json, Kind, Phase, normalise
-from provenance.core.tensors import StateDigest, state_digest
+from provenance.fingerprint.tensors import StateDigest, state_digest
 from provenance.emit.emitter import Emitter
 from provenance.emit.keys import create_run_keys
 from provenance.emit.run_id import new_run_id

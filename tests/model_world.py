@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
 from safetensors.numpy import save_file
 
 from provenance import wiring
-from provenance.core.datasets import dataset_digest
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Kind
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 from provenance.settings import Settings, load
 from tests.verify_world import KEY, Fields, World, ending, metrics, seal
 

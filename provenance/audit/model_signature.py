@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from provenance.formats.dsse import Statement, Subject
-from provenance.core.folders import FileLeaf, file_leaf
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.file_tree import FileLeaf, file_leaf
+from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Json
 from provenance.errors import InputError
 

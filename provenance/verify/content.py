@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from provenance.core.datasets import dataset_digest
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Record
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 from provenance.errors import FormatError, ProvenanceError
 from provenance.verify.checks import CONTENT
 from provenance.verify.notes import Notes

@@ -1,6 +1,6 @@
 """The weights in a file or folder, read with suspicion: nothing is ever unpickled.
 
-``.safetensors`` and ``.npz`` are read by :mod:`provenance.core.tensor_files`; ``.pt``,
+``.safetensors`` and ``.npz`` are read by :mod:`provenance.fingerprint.weight_files`; ``.pt``,
 ``.pth``, ``.bin`` and ``.ckpt`` by ``torch.load(weights_only=True)``, which makes tensors and
 plain values alone. In a folder count the files at its top:
 
@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from provenance.formats import json_text
-from provenance.core.arrays import RawTensor, is_array
-from provenance.core.hash_config import HashFactory
-from provenance.core.tensor_files import safetensors_tensors_file
-from provenance.core.tensors import MAX_DEPTH, StateDigest, state_digest
+from provenance.fingerprint.arrays import RawTensor, is_array
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.weight_files import safetensors_tensors_file
+from provenance.fingerprint.tensors import MAX_DEPTH, StateDigest, state_digest
 from provenance.errors import FormatError, InputError, MissingExtraError
 
 SAFETENSORS: Final = ".safetensors"

@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from provenance.formats import merkle
-from provenance.core.hash_config import DIGEST_SIZES, Digest, HashFactory
+from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.formats.record import Kind
-from provenance.core.tensors import ROOT_ALGORITHM, StateDigest
+from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.errors import FormatError
 from provenance.verify.checks import LEDGER, TREES
 from provenance.verify.evidence import RecordFile, lenient

@@ -44,12 +44,12 @@ from urllib.parse import quote
 from uuid import UUID
 
 from provenance.formats.dsse import Statement, Subject
-from provenance.core.hash_config import Digest
+from provenance.fingerprint.hashers import Digest
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json, Kind, Phase, Record, canonical_json, record_digest
 from provenance.formats.run_tree.proof import RunProof
-from provenance.core.tensors import ROOT_ALGORITHM
+from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.errors import FormatError, TooLargeError
 from provenance.ports import LedgerEntry
 from provenance.verify.checks import PORTABLE

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from provenance.core.hash_config import DIGEST_SIZES, HashFactory
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.tensors import state_digest
 
 
 def fastest(repeat: int, nbytes: int, action: Callable[[], object]) -> float:

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from provenance.core.datasets import dataset_digest
-from provenance.core.hash_config import Digest, HashFactory
-from provenance.core.tensors import state_digest, tensor_digest
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.hashers import Digest, HashFactory
+from provenance.fingerprint.tensors import state_digest, tensor_digest
 
 SHA = HashFactory("sha256")
 

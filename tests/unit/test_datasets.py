@@ -19,10 +19,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from provenance.core import datasets, tables
+from provenance.fingerprint import datasets, tables
 from provenance.formats import merkle
-from provenance.core.datasets import DatasetDigest, dataset_digest
-from provenance.core.hash_config import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
+from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.errors import InputError
 
 SHA = HashFactory("sha256")
@@ -657,7 +657,7 @@ def test_fields_are_plain_json(data: Any) -> None:
 def test_folders_and_lists_need_no_framework(folder: Path) -> None:
     expected = [str(dataset_digest(folder)), str(dataset_digest([(1, "a"), (2.5, None)]))]
     code = (
-        "import sys; from provenance.core.datasets import dataset_digest as d;"
+        "import sys; from provenance.fingerprint.datasets import dataset_digest as d;"
         "print(d(sys.argv[1])); print(d([(1, 'a'), (2.5, None)]));"
         "print(sorted({'numpy','torch','pandas','pyarrow'} & set(sys.modules)))"
     )
@@ -668,8 +668,8 @@ def test_folders_and_lists_need_no_framework(folder: Path) -> None:
 
 def test_an_array_brings_neither_torch_nor_pandas() -> None:
     code = (
-        "import sys, numpy; from provenance.core.datasets import dataset_digest as d;"
-        "from provenance.core.tensors import state_digest as s;"
+        "import sys, numpy; from provenance.fingerprint.datasets import dataset_digest as d;"
+        "from provenance.fingerprint.tensors import state_digest as s;"
         "d((numpy.ones(3), numpy.ones(3))); s({'a': numpy.ones(3)});"
         "print(sorted({'torch','pandas','pyarrow','safetensors','sklearn'} & set(sys.modules)))"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provenance import demo_training
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 
 
 @pytest.mark.parametrize("kind", [demo_training.TorchTraining, demo_training.SklearnTraining])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from provenance import demo_training
-from provenance.core.hash_config import HashFactory
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import state_digest
 from provenance.demo_training import SklearnTraining, TorchTraining, digits, training
 from provenance.errors import MissingExtraError
 

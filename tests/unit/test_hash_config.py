@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from provenance.core.hash_config import DIGEST_SIZES, Digest, HashFactory
+from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.errors import ConfigError, FormatError, InputError
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tensors.json").read_text())
@@ -150,7 +150,7 @@ def test_hash_config_imports_no_framework() -> None:
     import subprocess
 
     code = (
-        "import sys; import provenance.core.hash_config;"
+        "import sys; import provenance.fingerprint.hashers;"
         "print(sorted({'numpy', 'torch', 'pandas', 'pyarrow'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 from provenance.emit.snapshot import Snapshotter, copy_of
 from provenance.errors import InputError, ProvenanceError
 

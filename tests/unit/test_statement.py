@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from provenance import cli
-from provenance.core.datasets import dataset_digest
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Kind, canonical_json
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 from provenance.errors import InputError
 from provenance.verify import statement
 from provenance.verify.bundle import read_bundle, write_bundle

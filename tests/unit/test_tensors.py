@@ -19,9 +19,9 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
 from provenance.formats import merkle
-from provenance.core.arrays import COPY_BYTES, row_major
-from provenance.core.hash_config import DIGEST_SIZES, HashFactory
-from provenance.core.tensors import state_digest, state_digest_file, tensor_digest
+from provenance.fingerprint.arrays import COPY_BYTES, row_major
+from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.tensors import state_digest, state_digest_file, tensor_digest
 from provenance.errors import (
     FormatError,
     InputError,
@@ -481,7 +481,7 @@ def test_safetensors_needs_no_framework(tmp_path: Path) -> None:
     save_file({"a": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "m.safetensors")
     expected = str(state_digest(tmp_path / "m.safetensors"))
     code = (
-        "import sys; from provenance.core.tensors import state_digest;"
+        "import sys; from provenance.fingerprint.tensors import state_digest;"
         "print(state_digest(sys.argv[1]));"
         "print(sorted({'numpy','torch','pandas','pyarrow','safetensors'} & set(sys.modules)))"
     )

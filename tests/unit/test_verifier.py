@@ -13,11 +13,11 @@ import pytest
 
 from provenance.proofs.bitcoin import display
 from provenance.proofs.ipfs.cid import raw_cid
-from provenance.core.datasets import dataset_digest
+from provenance.fingerprint.datasets import dataset_digest
 from provenance.formats.checkpoint import Head, SignerKey, sign_head
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Kind, Phase, record_digest
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 from provenance.errors import (
     FormatError,
     LyingNodeError,

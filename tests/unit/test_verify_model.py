@@ -29,9 +29,9 @@ from provenance import cli, wiring
 from provenance.audit import model_signature, models
 from provenance.audit.signing_key import CURVES, PASSPHRASE, read_signing_key
 from provenance.formats.dsse import Statement, key_hint, pae
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Kind
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
 from provenance.settings import Settings
 from provenance.verify import model_files

@@ -26,19 +26,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.chains.ethereum_contract import store_call
 from provenance.chains.local import LocalNetwork
 from provenance.formats import merkle
-from provenance.core.arrays import block_header, tensor_header
+from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.proofs.ipfs.cid import raw_cid
-from provenance.core.datasets import dataset_digest
+from provenance.fingerprint.datasets import dataset_digest
 from provenance.formats.event import Event, SegmentHeader, frame, record_of, sign_batch
-from provenance.core.folders import FileLeaf
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.file_tree import FileLeaf
+from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.checkpoint import Head, SignerKey, sign_head
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Kind, Phase, Record, canonical_json, record_digest, salt_for
 from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord, run_leaves, run_tree
-from provenance.core.tensors import state_digest, tensor_digest
+from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats.tlog_proof import TlogProof
 from provenance.ports import anchor_payload
 from provenance.settings import LocalSettings

@@ -27,11 +27,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.chains.local import LocalNetwork
-from provenance.core.datasets import dataset_digest
+from provenance.fingerprint.datasets import dataset_digest
 from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
 from provenance.formats.checkpoint import SignerKey
 from provenance.formats.record import Kind
-from provenance.core.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports import Delivery

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
-from provenance.core.arrays import (
+from provenance.fingerprint.arrays import (
     RawTensor,
     canonical,
     is_array,
@@ -35,7 +35,7 @@ from provenance.core.arrays import (
     type_name,
     var_chunks,
 )
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.hashers import HashFactory
 from provenance.errors import InputError
 
 MAX_DEPTH: Final = 32

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from provenance.formats import merkle
-from provenance.core.arrays import (
+from provenance.fingerprint.arrays import (
     Array,
     RawTensor,
     from_package,
@@ -35,8 +35,8 @@ from provenance.core.arrays import (
     raw_text,
     type_name,
 )
-from provenance.core.hash_config import Digest, HashFactory
-from provenance.core.tensor_files import npz_tensors_file, safetensors_tensors_file
+from provenance.fingerprint.hashers import Digest, HashFactory
+from provenance.fingerprint.weight_files import npz_tensors_file, safetensors_tensors_file
 from provenance.errors import InputError
 
 ROOT_ALGORITHM: Final = "mth-sha256"

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from provenance.formats import json_text
-from provenance.core.arrays import ITEM_BYTES, Array, RawTensor, load_numpy, raw_tensor
+from provenance.fingerprint.arrays import ITEM_BYTES, Array, RawTensor, load_numpy, raw_tensor
 from provenance.errors import (
     FormatError,
     InputError,

@@ -39,7 +39,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from provenance.core.arrays import (
+from provenance.fingerprint.arrays import (
     DTYPE_NAMES,
     encode_text,
     row_major,

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.core.arrays import canonical
-from provenance.core.hash_config import Digest, HashFactory
+from provenance.fingerprint.arrays import canonical
+from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.errors import InputError
 
 

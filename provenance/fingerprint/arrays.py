@@ -35,7 +35,7 @@ from typing import Any, Final
 
 import rfc8785
 
-from provenance.core.hash_config import HashFactory
+from provenance.fingerprint.hashers import HashFactory
 from provenance.errors import InputError, MissingExtraError
 
 FORMAT_VERSION: Final = 1

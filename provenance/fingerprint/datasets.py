@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from provenance.formats import merkle
-from provenance.core.arrays import (
+from provenance.fingerprint.arrays import (
     ITEM_BYTES,
     array_view,
     block_header,
@@ -40,10 +40,10 @@ from provenance.core.arrays import (
     row_major,
     type_name,
 )
-from provenance.core.elements import element_digest
-from provenance.core.folders import FileLeaf, file_leaf, folder_files
-from provenance.core.hash_config import Digest, HashFactory
-from provenance.core.tensors import ROOT_ALGORITHM
+from provenance.fingerprint.elements import element_digest
+from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
+from provenance.fingerprint.hashers import Digest, HashFactory
+from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.errors import InputError
 
 BLOCK_BYTES: Final = 4 << 20
@@ -282,7 +282,7 @@ def _array_part(name: str, value: object, factory: HashFactory) -> DatasetPart:
 
 
 def _table_parts(prefix: str, table: object, factory: HashFactory) -> Iterator[DatasetPart]:
-    from provenance.core.tables import table_columns  # needs NumPy, which a table brings
+    from provenance.fingerprint.tables import table_columns  # needs NumPy, which a table brings
 
     for column in table_columns(table):
         name, shape = prefix + column.name, (column.rows,)
