@@ -3,8 +3,8 @@
 The walk of an event, front to back::
 
     ProvenanceTracker.track_epoch()       provenance.tracker
-      -> one os.write into the spool      provenance.emit.emitter, provenance.emit.spool
-      -> shipper: record, signed batch    provenance.emit.shipper (a process: provenance.ship)
+      -> one os.write into the spool      provenance.capture.emitter, provenance.capture.spool
+      -> shipper: record, signed batch    provenance.capture.ship.loop (a process: provenance.ship)
       -> Redis Stream                     provenance.stores.redis_streams
       -> hashing worker                   workers.hashing -> provenance.ledger.ingest
       -> run tree, run root, ledger head  provenance.ledger.seal, provenance.core

@@ -26,7 +26,7 @@ from typing import Any
 import structlog
 
 from provenance import wiring
-from provenance.emit.shipper import Shipper
+from provenance.capture.ship.loop import Shipper
 from provenance.errors import InputError, ProvenanceError, TransportUnavailable
 from provenance.settings import Settings, broker_url
 
@@ -52,7 +52,7 @@ def run(settings: Settings, *, once: bool = False) -> dict[str, int]:
         once: Ship what is there and return.
 
     Returns:
-        Counts, as in :class:`provenance.emit.shipment.Shipped`.
+        Counts, as in :class:`provenance.capture.ship.shipment.Shipped`.
 
     Raises:
         ConfigError: No Redis is configured, or it refuses the credentials.

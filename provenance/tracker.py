@@ -18,15 +18,15 @@ from uuid import UUID
 
 import structlog
 
-from provenance import describe
+from provenance.capture import environment
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Json, Kind, Phase, normalise
 from provenance.fingerprint.tensors import StateDigest, state_digest
-from provenance.emit.emitter import Emitter
-from provenance.emit.keys import create_run_keys
-from provenance.emit.run_id import new_run_id
-from provenance.emit.snapshot import Snapshotter
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import create_run_keys
+from provenance.capture.run_id import new_run_id
+from provenance.capture.snapshot import Snapshotter
 from provenance.errors import ConfigError, InputError, ProvenanceError
 from provenance.settings import READERS, Settings, load
 from provenance.tickets import Ticket
@@ -121,7 +121,7 @@ class ProvenanceTracker:
         self._must_come_before("track_model")
         digest = state_digest(model, self._factory)
         if self.rank == 0:
-            self._emitter.emit(Kind.ARCHITECTURE, None, describe.architecture(model))
+            self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
             self._emitter.emit(Kind.WEIGHTS, None, digest.as_fields())
 
     def track_epoch(
@@ -283,8 +283,8 @@ class ProvenanceTracker:
                     "public_key": self._keys.public_key.hex(),
                     "hash_algorithm": self.settings.hash_algorithm,
                     "world_size": self.world_size,
-                    "code": describe.code_commit(),
-                    "environment": describe.environment(),
+                    "code": environment.code_commit(),
+                    "environment": environment.environment(),
                     "parent": configured.get("parent_model"),
                     "training": configured,
                 },

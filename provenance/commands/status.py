@@ -10,7 +10,7 @@ from provenance import wiring
 from provenance.audit import bundles
 from provenance.commands.output import out, print_json, print_table, settings_of
 from provenance.formats.record import Phase
-from provenance.emit.spool import pending_bytes
+from provenance.capture.spool import pending_bytes
 from provenance.errors import UnavailableError
 from provenance.ports import AnchorState, LedgerTx
 from provenance.settings import Settings

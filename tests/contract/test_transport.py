@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from provenance.formats.event import sign_batch
-from provenance.emit.keys import create_run_keys
-from provenance.emit.run_id import new_run_id
+from provenance.capture.keys import create_run_keys
+from provenance.capture.run_id import new_run_id
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
 from provenance.ports import EventTransport
 from provenance.stores.memory import MemoryTransport

@@ -23,7 +23,7 @@ from provenance import wiring
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
 from provenance.formats.receipt import Receipt
-from provenance.emit.run_id import new_run_id
+from provenance.capture.run_id import new_run_id
 from provenance.ledger.ingest import ingest
 from provenance.ports import AnchorRow, AnchorState, LedgerStore, Network, VersionRow
 from provenance.settings import BitcoinSettings, RetrySettings, Settings, load

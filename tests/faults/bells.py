@@ -9,7 +9,7 @@ from contextlib import suppress
 import psutil
 
 from provenance import ship, wiring
-from provenance.emit.shipper import Shipper
+from provenance.capture.ship.loop import Shipper
 from tests.faults.harness import World, until
 
 

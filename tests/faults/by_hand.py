@@ -16,9 +16,9 @@ from provenance import wiring
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.formats.event import Event
-from provenance.emit.shipment import Shipped
-from provenance.emit.shipper import Shipper
-from provenance.emit.spool import Corruption, read_segment, scan
+from provenance.capture.ship.shipment import Shipped
+from provenance.capture.ship.loop import Shipper
+from provenance.capture.spool import Corruption, read_segment, scan
 from provenance.ledger.ingest import IngestResult, drain
 from provenance.ledger.seal import seal_ready
 from provenance.settings import Settings

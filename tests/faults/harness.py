@@ -26,7 +26,7 @@ import psutil
 
 from provenance import fleet, wiring
 from provenance.devnet.processes import log_tail
-from provenance.emit.run_id import new_run_id
+from provenance.capture.run_id import new_run_id
 from provenance.ports import AnchorState, LedgerStore
 from provenance.settings import Settings, load
 from tests.faults import by_hand, checker

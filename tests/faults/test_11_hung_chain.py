@@ -28,7 +28,7 @@ import sys, time
 from pathlib import Path
 from uuid import UUID
 from provenance.formats.record import Kind
-from provenance.emit.emitter import Emitter
+from provenance.capture.emitter import Emitter
 from tests.faults.training import Printing
 base, run = Path(sys.argv[1]), UUID(sys.argv[2])
 trainer = Printing(base, run, 0, 1, 0.0)

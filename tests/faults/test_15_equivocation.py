@@ -7,7 +7,7 @@ from uuid import UUID
 
 from provenance import wiring
 from provenance.formats.record import Kind, record_digest
-from provenance.emit.run_id import new_run_id
+from provenance.capture.run_id import new_run_id
 from tests.faults.harness import World, rounds, scenario, seeded, until
 from tests.runs import Producer, complete_run
 

@@ -16,8 +16,8 @@ import os, signal, sys, threading, time
 from pathlib import Path
 from uuid import UUID
 from provenance.formats.record import Kind
-from provenance.emit.emitter import Emitter
-from provenance.emit.keys import create_run_keys
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import create_run_keys
 
 base, run = Path(sys.argv[1]), UUID(sys.argv[2])
 keys = create_run_keys(base / "spool" / str(run), run)

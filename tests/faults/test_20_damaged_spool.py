@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from provenance.formats.event import Event, SegmentHeader
 from provenance.formats.record import Kind
-from provenance.emit.emitter import Emitter
-from provenance.emit.keys import create_run_keys
-from provenance.emit.run_id import new_run_id
-from provenance.emit.spool import read_segment, scan_run
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import create_run_keys
+from provenance.capture.run_id import new_run_id
+from provenance.capture.spool import read_segment, scan_run
 from tests.faults import by_hand
 from tests.faults.harness import World, rounds, scenario, seeded
 

@@ -20,8 +20,8 @@ from typing import Any
 from uuid import UUID
 
 from provenance.formats.record import Kind
-from provenance.emit.emitter import Emitter
-from provenance.emit.keys import create_run_keys
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import create_run_keys
 
 
 class Printing:

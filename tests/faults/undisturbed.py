@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from provenance.formats.checkpoint import SignerKey
-from provenance.emit.shipper import Shipper
+from provenance.capture.ship.loop import Shipper
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy, seal_ready
 from provenance.stores.memory import MemoryTransport

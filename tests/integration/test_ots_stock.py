@@ -17,7 +17,7 @@ import pytest
 from provenance import cli, wiring
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.record import Phase
-from provenance.emit.run_id import new_run_id
+from provenance.capture.run_id import new_run_id
 from provenance.ledger.seal import append_root
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings

@@ -22,10 +22,10 @@ import redis
 from provenance import ship, wiring
 from provenance.formats.event import open_batch
 from provenance.formats.record import Kind
-from provenance.emit.emitter import Emitter
-from provenance.emit.keys import create_run_keys
-from provenance.emit.run_id import new_run_id
-from provenance.emit.shipper import LOCK_FILE, Shipper
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import create_run_keys
+from provenance.capture.run_id import new_run_id
+from provenance.capture.ship.loop import LOCK_FILE, Shipper
 from provenance.errors import ConfigError, InputError, TransportUnavailable
 from provenance.ports import EventTransport
 from provenance.settings import Settings

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from provenance.formats.event import Event, SegmentHeader, frame
 from provenance.formats.record import Kind
-from provenance.emit.spool import Corruption, read_segment
+from provenance.capture.spool import Corruption, read_segment
 
 HEADER = SegmentHeader(UUID(int=7), bytes(16), 0, 1, 0).encode()
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.linear_model import SGDClassifier
 
-from provenance import describe
+from provenance.capture import environment
 from provenance.formats.record import normalise
 
 
@@ -29,7 +29,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_environment_names_what_shapes_results() -> None:
-    found = describe.environment()
+    found = environment.environment()
     assert found["python"] == platform.python_version()
     assert found["machine"] == platform.machine()
     assert found["packages"]["numpy"] == metadata.version("numpy")  # type: ignore[index, call-overload]
@@ -43,8 +43,8 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
             raise metadata.PackageNotFoundError(name)
         return "9.9"
 
-    monkeypatch.setattr(describe.metadata, "version", version)
-    assert describe.environment()["packages"] == {"torch": "9.9"}
+    monkeypatch.setattr(environment.metadata, "version", version)
+    assert environment.environment()["packages"] == {"torch": "9.9"}
 
 
 def test_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
     git(tmp_path, "add", "a")
     git(tmp_path, "commit", "-q", "-m", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
-    assert describe.code_commit(tmp_path) == {"commit": head, "dirty": False}
+    assert environment.code_commit(tmp_path) == {"commit": head, "dirty": False}
     (tmp_path / "untracked").write_text("x")
-    assert describe.code_commit(tmp_path)["dirty"] is False
+    assert environment.code_commit(tmp_path)["dirty"] is False
     (tmp_path / "a").write_text("2")
-    assert describe.code_commit(tmp_path) == {"commit": head, "dirty": True}
+    assert environment.code_commit(tmp_path) == {"commit": head, "dirty": True}
 
 
 def test_outside_a_checkout_and_without_git_there_is_no_commit(
@@ -65,34 +65,34 @@ def test_outside_a_checkout_and_without_git_there_is_no_commit(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     nothing = {"commit": None, "dirty": None}
-    assert describe.code_commit(tmp_path) == nothing
+    assert environment.code_commit(tmp_path) == nothing
     monkeypatch.setenv("PATH", "")
-    assert describe.code_commit(tmp_path) == nothing
-    assert describe.code_commit(tmp_path / "gone") == nothing
+    assert environment.code_commit(tmp_path) == nothing
+    assert environment.code_commit(tmp_path / "gone") == nothing
 
 
 def test_a_git_that_stops_halfway_leaves_the_question_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = {"rev-parse": "ab" * 20, "status": None}
-    monkeypatch.setattr(describe, "_git", lambda arguments, _: answers[arguments[0]])
-    assert describe.code_commit(tmp_path) == {"commit": "ab" * 20, "dirty": None}
+    monkeypatch.setattr(environment, "_git", lambda arguments, _: answers[arguments[0]])
+    assert environment.code_commit(tmp_path) == {"commit": "ab" * 20, "dirty": None}
 
 
 def test_a_torch_module_is_its_structure_without_weights() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
-    found = describe.architecture(model)
+    found = environment.architecture(model)
     assert found["framework"] == "torch"
     assert found["class"] == "torch.nn.modules.container.Sequential"
     assert "Linear(in_features=3, out_features=2, bias=True)" in str(found["structure"])
     assert "parameters" not in found
     with torch.no_grad():
         model[0].weight.add_(1.0)
-    assert describe.architecture(model) == found
+    assert environment.architecture(model) == found
 
 
 def test_an_estimator_brings_its_hyperparameters() -> None:
-    found = describe.architecture(SGDClassifier(alpha=0.5, random_state=3))
+    found = environment.architecture(SGDClassifier(alpha=0.5, random_state=3))
     assert found["framework"] == "sklearn"
     parameters = found["parameters"]
     assert isinstance(parameters, dict)
@@ -105,7 +105,7 @@ def test_a_hyperparameter_without_a_json_form_is_its_type() -> None:
         def get_params(self, deep: bool = True) -> dict[str, object]:
             return {"kernel": object(), "nan": float("nan"), "base": SGDClassifier}
 
-    parameters = describe.architecture(Estimator())["parameters"]
+    parameters = environment.architecture(Estimator())["parameters"]
     assert parameters == {"base": "ABCMeta", "kernel": "object", "nan": "NaN"}
 
 
@@ -114,11 +114,11 @@ def test_get_params_that_takes_no_argument_is_left_alone() -> None:
         def get_params(self) -> dict[str, object]:
             return {}
 
-    assert "parameters" not in describe.architecture(Odd())
+    assert "parameters" not in environment.architecture(Odd())
 
 
 def test_a_mapping_of_arrays_is_its_names() -> None:
-    found = describe.architecture({"b": np.zeros(2), "a": np.ones(2)})
+    found = environment.architecture({"b": np.zeros(2), "a": np.ones(2)})
     assert found["structure"] == "a, b"
     assert found["framework"] == "builtins"
 
@@ -127,7 +127,7 @@ def test_an_object_without_a_repr_of_its_own_shows_no_address() -> None:
     class Plain:
         pass
 
-    found = describe.architecture(Plain())
+    found = environment.architecture(Plain())
     assert str(found["structure"]).endswith("Plain")
     assert "0x" not in str(found["structure"])
 
@@ -137,6 +137,6 @@ def test_long_structures_are_cut() -> None:
         def __repr__(self) -> str:
             return "x" * 100_000
 
-    assert len(str(describe.architecture(Long())["structure"])) == 16_384
+    assert len(str(environment.architecture(Long())["structure"])) == 16_384
     names = {f"layer{at:05}": 0 for at in range(5000)}
-    assert len(str(describe.architecture(names)["structure"])) == 16_384
+    assert len(str(environment.architecture(names)["structure"])) == 16_384

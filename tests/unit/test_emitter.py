@@ -21,11 +21,11 @@ import pytest
 
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind
-from provenance.emit import emitter as emitter_module
-from provenance.emit import spool_writer
-from provenance.emit.emitter import Emitter
-from provenance.emit.run_id import new_run_id
-from provenance.emit.spool import read_segment, scan
+from provenance.capture import emitter as emitter_module
+from provenance.capture import spool_writer
+from provenance.capture.emitter import Emitter
+from provenance.capture.run_id import new_run_id
+from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
 
 
@@ -192,7 +192,7 @@ def test_collection_ends_the_producer(tmp_path: Path, run: UUID) -> None:
 SCRIPT = """
 import sys, uuid, pathlib
 from provenance.formats.record import Kind
-from provenance.emit.emitter import Emitter
+from provenance.capture.emitter import Emitter
 emitter = Emitter(pathlib.Path(sys.argv[1]), uuid.UUID(sys.argv[2]))
 emitter.emit(Kind.METRICS, 1, {"x": 1})
 """
@@ -381,7 +381,7 @@ def test_a_child_that_states_nothing_leaves_nothing(tmp_path: Path, run: UUID) -
 FORKS_BESIDE_A_THREAD = """
 import os, pathlib, signal, sys, threading, uuid
 from provenance.formats.record import Kind
-from provenance.emit.emitter import Emitter
+from provenance.capture.emitter import Emitter
 emitter = Emitter(pathlib.Path(sys.argv[1]), uuid.UUID(sys.argv[2]))
 stop = threading.Event()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from provenance.emit.keys import KEY_FILE, create_run_keys, delete_run_keys, load_run_keys
-from provenance.emit.run_id import new_run_id
+from provenance.capture.keys import KEY_FILE, create_run_keys, delete_run_keys, load_run_keys
+from provenance.capture.run_id import new_run_id
 from provenance.errors import FormatError, InputError, ProvenanceError, UnknownVersionError
 
 

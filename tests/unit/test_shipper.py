@@ -17,17 +17,17 @@ import structlog
 
 from provenance.formats.event import Event, frame, open_batch
 from provenance.formats.record import Kind, Record
-from provenance.emit import cursors as cursors_module
-from provenance.emit import shipment
-from provenance.emit import shipper as shipper_module
-from provenance.emit.batches import BATCH_BYTES, BATCH_RECORDS
-from provenance.emit.cursors import CURSOR_FILE, load_cursors
-from provenance.emit.emitter import Emitter
-from provenance.emit.keys import KEY_FILE, create_run_keys
-from provenance.emit.run_id import new_run_id
-from provenance.emit.shipper import Shipper
-from provenance.emit.spool import scan_run
-from provenance.emit.spool_writer import SpoolWriter
+from provenance.capture.ship import cursors as cursors_module
+from provenance.capture.ship import shipment
+from provenance.capture.ship import loop as shipper_module
+from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
+from provenance.capture.ship.cursors import CURSOR_FILE, load_cursors
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import KEY_FILE, create_run_keys
+from provenance.capture.run_id import new_run_id
+from provenance.capture.ship.loop import Shipper
+from provenance.capture.spool import scan_run
+from provenance.capture.spool_writer import SpoolWriter
 from provenance.errors import (
     ConfigError,
     FormatError,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from provenance.fingerprint.tensors import state_digest
-from provenance.emit.snapshot import Snapshotter, copy_of
+from provenance.capture.snapshot import Snapshotter, copy_of
 from provenance.errors import InputError, ProvenanceError
 
 torch = pytest.importorskip("torch")
@@ -201,7 +201,7 @@ def test_drain_of_nothing_returns_at_once() -> None:
 FORK_WHILE_HASHING = """
 import os, sys, threading
 import numpy as np
-from provenance.emit.snapshot import Snapshotter
+from provenance.capture.snapshot import Snapshotter
 entered, opened = threading.Event(), threading.Event()
 
 def slow(model):

@@ -15,9 +15,9 @@ import pytest
 
 from provenance.formats.event import Event, SegmentHeader, frame
 from provenance.formats.record import Kind
-from provenance.emit import spool_writer
-from provenance.emit.run_id import new_run_id
-from provenance.emit.spool import (
+from provenance.capture import spool_writer
+from provenance.capture.run_id import new_run_id
+from provenance.capture.spool import (
     Corruption,
     parse_segment,
     pending_bytes,
@@ -26,7 +26,7 @@ from provenance.emit.spool import (
     scan,
     scan_run,
 )
-from provenance.emit.spool_writer import RESERVE_BYTES, SpoolWriter
+from provenance.capture.spool_writer import RESERVE_BYTES, SpoolWriter
 from provenance.errors import FormatError, InputError, TooLargeError
 
 PRODUCER = bytes(range(16))

@@ -14,7 +14,7 @@ import pytest
 
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
-from provenance.emit.spool import read_segment, scan
+from provenance.capture.spool import read_segment, scan
 from provenance.errors import ConfigError, InputError
 from provenance.tracker import ProvenanceTracker
 

@@ -7,9 +7,9 @@ import time
 
 import structlog
 
-from provenance.emit.cursors import CURSOR_FILE, Cursors, delete_cursors
-from provenance.emit.keys import KEY_FILE, delete_run_keys
-from provenance.emit.spool import RunSpool, Segment
+from provenance.capture.ship.cursors import CURSOR_FILE, Cursors, delete_cursors
+from provenance.capture.keys import KEY_FILE, delete_run_keys
+from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
 
 _log = structlog.get_logger("provenance.shipper")

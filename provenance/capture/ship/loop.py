@@ -25,8 +25,8 @@ from uuid import UUID
 
 import structlog
 
-from provenance.emit.shipment import Contact, Shipment, Shipped
-from provenance.emit.spool import scan
+from provenance.capture.ship.shipment import Contact, Shipment, Shipped
+from provenance.capture.spool import scan
 from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
 from provenance.ports import EventTransport
 

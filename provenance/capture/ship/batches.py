@@ -11,7 +11,7 @@ from uuid import UUID
 
 from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
-from provenance.emit.keys import RunKeys
+from provenance.capture.keys import RunKeys
 from provenance.errors import ProvenanceError
 
 BATCH_RECORDS = 500

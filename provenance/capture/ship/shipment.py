@@ -18,11 +18,11 @@ import structlog
 
 from provenance.formats.event import Event
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
-from provenance.emit.batches import BatchMaker
-from provenance.emit.cursors import Cursor, Cursors, load_cursors, save_cursors
-from provenance.emit.keys import RunKeys, load_run_keys, sync_directory
-from provenance.emit.retire import clear_run, delete_committed, has_ended
-from provenance.emit.spool import Corruption, RunSpool, Segment, read_segment
+from provenance.capture.ship.batches import BatchMaker
+from provenance.capture.ship.cursors import Cursor, Cursors, load_cursors, save_cursors
+from provenance.capture.keys import RunKeys, load_run_keys, sync_directory
+from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
+from provenance.capture.spool import Corruption, RunSpool, Segment, read_segment
 from provenance.errors import FormatError, InputError
 from provenance.ports import EventTransport
 
@@ -101,7 +101,7 @@ class Shipment:
     """What the shipper knows of a run between passes.
 
     Args:
-        stall_s: See :class:`provenance.emit.shipper.Shipper`.
+        stall_s: See :class:`provenance.capture.ship.loop.Shipper`.
         abandoned_s: The same.
     """
 

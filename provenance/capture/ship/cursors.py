@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance.formats import json_text
-from provenance.emit.keys import sync_directory
+from provenance.capture.keys import sync_directory
 from provenance.errors import FormatError
 
 CURSOR_FILE = "cursors.json"

@@ -32,7 +32,7 @@ from uuid import UUID
 
 from provenance.formats.event import Event, SegmentHeader, frame, read_frame
 from provenance.formats.record import CONTROL_KINDS, Kind
-from provenance.emit.spool import segment_name
+from provenance.capture.spool import segment_name
 from provenance.errors import FormatError
 
 SEGMENT_BYTES = 8 * 1024 * 1024
