@@ -9,8 +9,8 @@ import random
 import time
 
 from provenance.anchor.confirm import confirm as confirm_sent
-from provenance.anchor.courier import Outcome
-from provenance.anchor.finished import finished_runs
+from provenance.anchor.delivery import Outcome
+from provenance.anchor.finality import finished_runs
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.wiring import retry_settings
 from workers import parts, verifying

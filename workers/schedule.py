@@ -6,7 +6,7 @@ import time
 from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
-from provenance.anchor.courier import stranded_networks
+from provenance.anchor.delivery import stranded_networks
 from provenance.errors import FormatError, ProvenanceError, UnavailableError
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports import AnchorState, LedgerTx

@@ -27,10 +27,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.anchor import attest, gate
+from provenance.anchor import receipts, pauses
 from provenance.anchor.backoff import delay
-from provenance.anchor.courier import Courier, Outcome
-from provenance.anchor.gate import Pause
+from provenance.anchor.delivery import Courier, Outcome
+from provenance.anchor.pauses import Pause
 from provenance.anchor.outbox import Trigger
 from provenance.errors import (
     FeeTooLowError,
@@ -126,7 +126,7 @@ class _Confirmer:
     def work(self, row: AnchorRow) -> Outcome:
         """One row, whatever its state."""
         courier = self.courier
-        gate.check_identity(courier.store, courier.network, courier.clock)
+        pauses.check_identity(courier.store, courier.network, courier.clock)
         versions = courier.versions(row)
         look = self._observe(row, versions)
         if mined := look.at(Place.MINED):
@@ -176,7 +176,7 @@ class _Confirmer:
             evidence = courier.network.evidence(version.version, seen)
             with courier.store.snapshot() as tx:
                 now = courier.clock()
-                receipts = attest.make_receipts(tx, row, version, seen, evidence, now)
+                receipts = receipts.make_receipts(tx, row, version, seen, evidence, now)
         wait_s = self.poll_s * min(1 + seen.depth // 2, _SLOWEST)
         where = {
             "version_id": version.id,
@@ -200,8 +200,8 @@ class _Confirmer:
                 for receipt in receipts:
                     tx.add_receipt(receipt)
             held_up = (Pause.SHARED_KEY, Pause.BLOCKED)
-            gate.lift(tx, row.network, *held_up, anchor_id=row.id)
-            gate.lift(tx, row.network, Pause.BALANCE)
+            pauses.lift(tx, row.network, *held_up, anchor_id=row.id)
+            pauses.lift(tx, row.network, Pause.BALANCE)
         if seen.final:
             return Outcome.FINAL
         return Outcome.CONFIRMED if fresh else Outcome.WAITING
@@ -210,8 +210,8 @@ class _Confirmer:
         if (row.version_id, row.height) != (version.id, seen.height):
             return True
         with self.courier.store.snapshot() as tx:
-            entries = attest.owed(tx, row, final=False)
-            block = attest.attested_block(tx, row, entries)
+            entries = receipts.owed(tx, row, final=False)
+            block = receipts.attested_block(tx, row, entries)
         return bool(entries) and block != (seen.block_hash or "")
 
     def _withdraw(self, row: AnchorRow) -> AnchorRow | None:
@@ -273,7 +273,7 @@ class _Confirmer:
         if all(self._deep(seen) for _, seen in conflicted):
             with courier.store.transaction() as tx:
                 text = f"anchor {row.id}: {what}"
-                gate.pause(tx, row.network, Pause.SHARED_KEY, text, courier.clock())
+                pauses.pause(tx, row.network, Pause.SHARED_KEY, text, courier.clock())
             return courier.fail(row, what)
         return courier.halt(row, Pause.SHARED_KEY, what)
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from provenance.anchor import gate
-from provenance.anchor.courier import Courier, Outcome
+from provenance.anchor import pauses
+from provenance.anchor.delivery import Courier, Outcome
 from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, Trigger, advance
 from provenance.ports import (
     AnchorRow,
@@ -87,14 +87,14 @@ def publish(
         replaced = _supersede(tx, network.name, clock())
         states = {AnchorState.SIGNED}
         known = tx.network(network.name)
-        paused = gate.kind_of(known.paused if known else None)
+        paused = pauses.kind_of(known.paused if known else None)
         stopped = paused is not None and paused.stops_signing
         if not stopped and _in_flight(tx, network.name) < max_in_flight:
             states.add(AnchorState.DUE)
         rows = courier.claim(tx, states, limit)
 
     def work(row: AnchorRow) -> Outcome:
-        gate.check_identity(store, network, clock)
+        pauses.check_identity(store, network, clock)
         if row.state is AnchorState.SIGNED:
             return courier.deliver(row, courier.versions(row))
         stored = _sign_and_store(courier, row, max_in_flight)

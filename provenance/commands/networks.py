@@ -6,7 +6,7 @@ import argparse
 import time
 
 from provenance import wiring
-from provenance.anchor import gate
+from provenance.anchor import pauses
 from provenance.commands.output import out, print_json, settings_of
 from provenance.errors import InputError
 from provenance.settings import NETWORKS
@@ -22,7 +22,7 @@ def resume(arguments: argparse.Namespace) -> int:
     with store.snapshot() as tx:
         known = tx.network(name)
     reason = known.paused if known else None
-    given_up = gate.resume(store, name, time.time())
+    given_up = pauses.resume(store, name, time.time())
     store.close()
     if arguments.json:
         print_json({"network": name, "was_paused": reason, "given_up": list(given_up)})

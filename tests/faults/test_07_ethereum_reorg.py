@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.anchor.courier import Outcome
+from provenance.anchor.delivery import Outcome
 from provenance.ports import AnchorState
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import deployment, ethereum_section

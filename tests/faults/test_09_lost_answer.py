@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.anchor.courier import Outcome
+from provenance.anchor.delivery import Outcome
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil

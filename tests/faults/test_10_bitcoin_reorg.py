@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.anchor.courier import Outcome
+from provenance.anchor.delivery import Outcome
 from provenance.proofs.bitcoin import double_sha256, parse_transaction, verify_anchor
 from provenance.formats.receipt import Receipt
 from provenance.ports import AnchorState, SignedVersion, anchor_payload

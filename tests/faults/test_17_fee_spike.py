@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.anchor.courier import Outcome
+from provenance.anchor.delivery import Outcome
 from provenance.chains.ethereum_fees import GWEI, least_bump
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from celery.schedules import schedule
 
-from provenance.anchor.courier import stranded_networks
+from provenance.anchor.delivery import stranded_networks
 from provenance.ports import AnchorState, Draft, SignedVersion
 from provenance.stores.memory_network import MemoryNetwork
 from tests.anchor_world import LEASE_S

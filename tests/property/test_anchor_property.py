@@ -18,8 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from provenance.anchor.courier import MAX_LOOK_S
-from provenance.anchor.gate import Pause, kind_of
+from provenance.anchor.delivery import MAX_LOOK_S
+from provenance.anchor.pauses import Pause, kind_of
 from provenance.anchor.outbox import ACTIVE, ON_CHAIN
 from provenance.errors import InsufficientFundsError, NetworkUnavailable
 from provenance.ports import AnchorState, VersionRow

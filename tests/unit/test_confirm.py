@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from provenance.anchor import attest, gate
-from provenance.anchor.courier import Outcome
+from provenance.anchor import receipts, pauses
+from provenance.anchor.delivery import Outcome
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, open_head, sign_head
 from provenance.formats.record import Phase
@@ -555,7 +555,7 @@ def test_a_spent_nonce_or_coin_halts_and_then_fails(world: World) -> None:
     later(world)
     assert world.confirm().having(Outcome.FAILED)
     assert world.paused is not None
-    gate.resume(world.store, world.name, world.now)
+    pauses.resume(world.store, world.name, world.now)
     assert world.publish().having(Outcome.SENT)
     world.chain.mine()
     assert world.row().root in world.mined_roots()
@@ -792,11 +792,11 @@ def test_a_head_that_is_missing_makes_no_receipts(world: World) -> None:
         world.store.snapshot() as tx,
         pytest.raises(IntegrityError, match="no head at size 9"),
     ):
-        attest.make_receipts(tx, replace(row, size=9), version, seen, {}, world.now)
+        receipts.make_receipts(tx, replace(row, size=9), version, seen, {}, world.now)
 
 
 def test_proofs_for_many_entries_are_the_ones_of_the_tree() -> None:
     for size in (1, 2, 3, 7, 8, 21):
         leaves = [bytes([i]) * 32 for i in range(size)]
         expected = [merkle.inclusion_proof(leaves, index) for index in range(size)]
-        assert attest.inclusion_proofs(leaves, range(size)) == expected
+        assert receipts.inclusion_proofs(leaves, range(size)) == expected

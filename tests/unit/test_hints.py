@@ -42,7 +42,7 @@ def test_a_mistake_is_one() -> None:
 
 
 def test_rows_that_a_clock_left_far_ahead_are_rung_for() -> None:
-    from provenance.anchor.courier import stranded_networks
+    from provenance.anchor.delivery import stranded_networks
 
     world = World()
     row = world.head()

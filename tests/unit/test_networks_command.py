@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provenance import wiring
-from provenance.anchor.gate import Pause, pause
+from provenance.anchor.pauses import Pause, pause
 from provenance.cli import main
 from provenance.ports import NetworkRow
 from provenance.settings import load

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from provenance.anchor import gate
-from provenance.anchor.courier import Outcome
+from provenance.anchor import pauses
+from provenance.anchor.delivery import Outcome
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -365,11 +365,11 @@ def test_a_nonce_that_somebody_else_used_halts_the_network(world: World) -> None
     assert not world.publish().having(Outcome.SENT)
 
     world.now += 10
-    assert gate.resume(world.store, world.name, world.now) == (row.id,)
+    assert pauses.resume(world.store, world.name, world.now) == (row.id,)
     assert world.rows()[0].state is AnchorState.FAILED
     assert "given up after shared key" in (world.rows()[0].reason or "")
     assert world.publish().having(Outcome.SENT)
-    assert gate.resume(world.store, world.name, world.now) == ()
+    assert pauses.resume(world.store, world.name, world.now) == ()
 
 
 def test_another_chain_is_never_sent_to(world: World) -> None:
@@ -417,7 +417,7 @@ def test_the_identity_is_not_written_again_each_time(world: World) -> None:
     world.head()
     world.publish()
     assert world.network() == first
-    world.now += gate.REFRESH_S
+    world.now += pauses.REFRESH_S
     world.head()
     world.publish()
     again = world.network()
@@ -583,20 +583,20 @@ def test_a_lease_lost_before_a_refusal_drops_the_work(world: World, error: Prove
 
 
 def test_pauses_know_their_kind() -> None:
-    assert gate.kind_of(None) is None
-    assert gate.kind_of("balance: 3") is gate.Pause.BALANCE
-    assert gate.kind_of("an operator said stop") is gate.Pause.BLOCKED
+    assert pauses.kind_of(None) is None
+    assert pauses.kind_of("balance: 3") is pauses.Pause.BALANCE
+    assert pauses.kind_of("an operator said stop") is pauses.Pause.BLOCKED
 
 
 def test_a_pause_that_stops_signing_is_not_hidden(world: World) -> None:
     with world.store.transaction() as tx:
-        gate.pause(tx, world.name, gate.Pause.SHARED_KEY, "anchor 1: x", 1.0)
-        gate.pause(tx, world.name, gate.Pause.BALANCE, "y", 1.0)
-        gate.lift(tx, world.name, gate.Pause.BALANCE)
-        gate.lift(tx, world.name, gate.Pause.SHARED_KEY, anchor_id=2)
+        pauses.pause(tx, world.name, pauses.Pause.SHARED_KEY, "anchor 1: x", 1.0)
+        pauses.pause(tx, world.name, pauses.Pause.BALANCE, "y", 1.0)
+        pauses.lift(tx, world.name, pauses.Pause.BALANCE)
+        pauses.lift(tx, world.name, pauses.Pause.SHARED_KEY, anchor_id=2)
     assert world.paused == "shared key: anchor 1: x"
     with world.store.transaction() as tx:
-        gate.lift(tx, world.name, gate.Pause.SHARED_KEY, anchor_id=1)
+        pauses.lift(tx, world.name, pauses.Pause.SHARED_KEY, anchor_id=1)
     assert world.paused is None
 
 

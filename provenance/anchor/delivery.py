@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from provenance.anchor import gate
+from provenance.anchor import pauses
 from provenance.anchor.backoff import delay
-from provenance.anchor.gate import Pause
+from provenance.anchor.pauses import Pause
 from provenance.anchor.outbox import ACTIVE, Trigger, advance
 from provenance.errors import (
     FeeTooLowError,
@@ -180,7 +180,7 @@ class Courier:
             if mine is None:
                 return Outcome.LOST
             if paused is not None:
-                gate.pause(tx, self.network.name, paused, str(error), self.clock())
+                pauses.pause(tx, self.network.name, paused, str(error), self.clock())
                 return self._hold(tx, mine, str(error), count=False)
             if mine.state is AnchorState.DUE and self._hopeless(mine, error):
                 self.move(tx, mine, Trigger.FAIL, 0.0, reason=str(error))
@@ -202,7 +202,7 @@ class Courier:
             if mine is None:
                 return Outcome.LOST
             text = f"anchor {row.id}: {detail}"
-            reason = gate.pause(tx, self.network.name, kind, text, self.clock())
+            reason = pauses.pause(tx, self.network.name, kind, text, self.clock())
             return self._hold(tx, mine, reason, count=False)
 
     def fail(self, row: AnchorRow, reason: str) -> Outcome:
@@ -299,8 +299,8 @@ class Courier:
         """The network has the version: a fact, whoever holds the lease by now."""
         with self.store.transaction() as tx:
             tx.mark_sent(version.id, self.clock())
-            gate.lift(tx, self.network.name, Pause.BALANCE)
-            gate.lift(tx, self.network.name, Pause.BLOCKED, anchor_id=row.id)
+            pauses.lift(tx, self.network.name, Pause.BALANCE)
+            pauses.lift(tx, self.network.name, Pause.BLOCKED, anchor_id=row.id)
             now = tx.anchor(row.id)
             if now is None or now.state not in _SENDABLE:
                 return Outcome.LOST
@@ -345,7 +345,7 @@ class Courier:
     def _bumped(
         self, row: AnchorRow, versions: Sequence[VersionRow], why: str
     ) -> VersionRow | None:
-        gate.check_identity(self.store, self.network, self.clock)
+        pauses.check_identity(self.store, self.network, self.clock)
         newest = versions[-1]
         # A wallet can only replace what its node has seen.
         replaces = next((v for v in reversed(versions) if v.sent_at is not None), newest).version
