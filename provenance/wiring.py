@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from provenance.ledger.seal import SealPolicy
     from provenance.ports import EventTransport, LedgerStore, Network
     from provenance.verify.bundle_files import FileSource
-    from provenance.verify.evidence import RunEvidence
+    from provenance.evidence.run_evidence import RunEvidence
     from provenance.verify.fsck_findings import FsckReport
     from provenance.verify.fsck_onchain import ChainReader
     from provenance.verify.headers import HeaderSource
@@ -279,7 +279,7 @@ def export_bundle(settings: Settings, run: str, place: Path, disclose: Sequence[
         UnknownRunError, StoreUnavailable, InputError
     """
     from provenance.verify.bundle import write_bundle
-    from provenance.verify.disclosure import withhold
+    from provenance.evidence.disclosure import withhold
 
     return write_bundle(withhold(evidence_of(settings, run), disclose), place)
 
@@ -290,14 +290,14 @@ def find_run(settings: Settings, text: str) -> UUID:
     Raises:
         UnknownRunError, StoreUnavailable
     """
-    from provenance.verify import gather
+    from provenance.evidence import from_database
 
     store = open_store(settings, create=False)
     if store is None:
         path = sqlite_path(settings.database_url)
         raise UnknownRunError(f"run {text}: there is no database yet at {path}")
     try:
-        return gather.find_run(store, text)
+        return from_database.find_run(store, text)
     finally:
         store.close()
 
@@ -308,7 +308,7 @@ def evidence_of(settings: Settings, run: str) -> RunEvidence:
     Raises:
         UnknownRunError, StoreUnavailable
     """
-    from provenance.verify.gather import find_run, from_store
+    from provenance.evidence.from_database import find_run, from_store
 
     store = open_store(settings, create=False)
     if store is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from provenance.proofs.bitcoin import CHAINS, display, double_sha256, parse_transaction
 from provenance.formats.receipt import Receipt
 from provenance.ports import AnchorState
-from provenance.verify.evidence import ReceiptFile, RunEvidence
+from provenance.evidence.run_evidence import ReceiptFile, RunEvidence
 
 BITS = 0x207FFFFF
 TIME = 1_700_000_000

@@ -22,8 +22,8 @@ from provenance.ports import Delivery, Network
 from provenance.settings import RetrySettings
 from provenance.stores.memory_network import MemoryNetwork
 from provenance.stores.sql import SqlStore
-from provenance.verify.evidence import RunEvidence
-from provenance.verify.gather import from_store
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.from_database import from_store
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.verifier import verify
 from tests.paper_node import paper_node

@@ -36,7 +36,7 @@ from provenance.settings import Settings
 from provenance.verify.bundle import bundle_files, write_files
 from provenance.verify.bundle_files import MANIFEST, FileSource, MemorySource, limit_of
 from provenance.verify.bundle_zip import ZipSource
-from provenance.verify.disclosure import withheld, withhold
+from provenance.evidence.disclosure import withheld, withhold
 
 if TYPE_CHECKING:
     from provenance.chains.ipfs import IPFSInterface

@@ -27,7 +27,7 @@ from provenance.formats.record import Json
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.settings import Settings
 from provenance.verify.checks import COMPLETE
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.model_files import read_model
 from provenance.verify.model_match import ModelMatch, StatedWeights, match_model
 from provenance.verify.outcome import VerificationReport

@@ -35,12 +35,12 @@ from provenance.ports import AnchorState, LedgerStore, LedgerTx, Network
 from provenance.settings import Settings
 from provenance.verify.cache import Held, VerifiedCache, key_file, program_digest
 from provenance.verify.checks import RECORDS
-from provenance.verify.gather import evidence_of, outline_of
+from provenance.evidence.from_database import evidence_of, outline_of
 from provenance.verify.headers import HeaderSource, header_source
 from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.nodes import Nodes
 from provenance.verify.outcome import EXIT_CODES, Finding, Outcome, VerificationReport
-from provenance.verify.rows import LedgerView, RunRows
+from provenance.evidence.rows import LedgerView, RunRows
 from provenance.verify.verifier import verify, verify_again
 
 CHUNK_RUNS: Final = 500

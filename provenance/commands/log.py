@@ -19,8 +19,8 @@ from provenance.formats.checkpoint import MAX_NOTE_BYTES, Head
 from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
 from provenance.ports import LedgerStore
 from provenance.settings import Settings
-from provenance.verify.evidence import seal_label
-from provenance.verify.gather import find_run
+from provenance.evidence.run_evidence import seal_label
+from provenance.evidence.from_database import find_run
 
 
 def export(arguments: argparse.Namespace) -> int:

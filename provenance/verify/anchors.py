@@ -22,7 +22,7 @@ from provenance.errors import (
 from provenance.ports import AnchorState, LedgerEntry, Network, Observation, Place
 from provenance.verify.checks import AGREE, NETWORKS, RECEIPTS
 from provenance.verify.ethereum_evidence import unproven_time
-from provenance.verify.evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
+from provenance.evidence.run_evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.notes import Notes

@@ -15,7 +15,7 @@ from typing import Final
 from provenance.formats.run_tree.proof import RunProof
 from provenance.verify import log_proofs, statement, timestamps
 from provenance.verify.checks import PORTABLE
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.notes import Notes
 
 MAX_BYTES: Final = 1024**2

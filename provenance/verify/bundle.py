@@ -50,7 +50,7 @@ from provenance.verify.bundle_files import (
 )
 from provenance.verify.bundle_readme import readme
 from provenance.verify.bundle_zip import ZipSource, write_zip
-from provenance.verify.evidence import (
+from provenance.evidence.run_evidence import (
     HeadNote,
     ReceiptFile,
     RecordFile,
@@ -58,7 +58,7 @@ from provenance.verify.evidence import (
     Source,
     seal_label,
 )
-from provenance.verify.places import tree_at
+from provenance.evidence.placement import tree_at
 from provenance.verify.run_file import VERSION, decode, dump, encode
 
 # --- writing -----------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from provenance.formats.run_tree.proof import RunProof
 from provenance.verify.by_hand import hand_path
-from provenance.verify.disclosure import outline, withheld
-from provenance.verify.evidence import RunEvidence, seal_label
+from provenance.evidence.disclosure import outline, withheld
+from provenance.evidence.run_evidence import RunEvidence, seal_label
 
 _TEXT = """\
 Evidence of training run {run}

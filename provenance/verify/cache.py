@@ -60,7 +60,7 @@ from provenance.verify.checks import (
 from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.notes import Notes
 from provenance.verify.outcome import VerificationReport
-from provenance.verify.rows import RunRows
+from provenance.evidence.rows import RunRows
 
 VERSION: Final = 1
 MAX_ENTRY_BYTES: Final = 64 * 1024

@@ -22,7 +22,7 @@ from provenance.errors import (
 )
 from provenance.ports import LedgerEntry
 from provenance.verify.checks import HEADS, PORTABLE
-from provenance.verify.evidence import Inclusion, RunEvidence, seal_label
+from provenance.evidence.run_evidence import Inclusion, RunEvidence, seal_label
 from provenance.verify.notes import Notes
 
 _NAME: Final = re.compile(r"tlog/(.+)\.tlog-proof")

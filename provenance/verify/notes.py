@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from provenance.verify.checks import CHECKS, Status
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.outcome import CheckResult, Finding
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from provenance.formats.record import Json
 from provenance.verify.checks import Check, Status
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 
 Outcome = Literal["verified", "failed", "unchecked"]
 NetworkStatus = Literal["verified", "failed", "pending", "unreachable", "not configured", "receipt"]

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, Final
 from urllib.parse import quote
 
-from provenance.verify.evidence import RecordFile, lenient
+from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.verify.outcome import VerificationReport
 
 MAX_SHOWN_CHARS: Final = 6000

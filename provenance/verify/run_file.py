@@ -33,7 +33,7 @@ from provenance.formats import json_text
 from provenance.formats.record import Kind, Phase, check_timestamp
 from provenance.errors import FormatError, UnknownVersionError
 from provenance.ports import AnchorState, Equivocation, LedgerEntry
-from provenance.verify.evidence import (
+from provenance.evidence.run_evidence import (
     AnchorFact,
     Consistency,
     Inclusion,

@@ -53,7 +53,7 @@ from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.errors import FormatError, TooLargeError
 from provenance.ports import LedgerEntry
 from provenance.verify.checks import PORTABLE
-from provenance.verify.evidence import ReceiptFile, RecordFile, RunEvidence, seal_label
+from provenance.evidence.run_evidence import ReceiptFile, RecordFile, RunEvidence, seal_label
 from provenance.verify.notes import Notes
 
 FILE: Final = "statement/run.intoto.json"

@@ -51,7 +51,7 @@ from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
 from provenance.ports import PAYLOAD_TAG, AnchorState
 from provenance.verify.checks import PORTABLE
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.notes import Notes
 
 BITCOIN: Final = "bitcoin"

@@ -34,7 +34,8 @@ from provenance.formats.record import CONTROL_KINDS, Kind, Record, record_digest
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.ports import LedgerEntry, Network
-from provenance.verify import attachments, disclosure
+from provenance.verify import attachments
+from provenance.evidence import disclosure
 from provenance.verify.anchors import check_networks, check_receipts, decoded_receipts
 from provenance.verify.checks import (
     ANCHOR_LIMITS,
@@ -55,14 +56,14 @@ from provenance.verify.checks import (
 )
 from provenance.verify.completeness import check_completeness
 from provenance.verify.content import check_content
-from provenance.verify.evidence import RecordFile, RunEvidence, seal_label
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
 from provenance.verify.headers import HeaderSource
 from provenance.verify.ledger_heads import check_heads, check_ledger, ledger_key
 from provenance.verify.metrics import metrics_of
 from provenance.verify.nodes import Nodes
 from provenance.verify.notes import Notes
 from provenance.verify.outcome import NetworkCheck, Outcome, Seal, VerificationReport
-from provenance.verify.places import coverage_problem, place_records, tree_at
+from provenance.evidence.placement import coverage_problem, place_records, tree_at
 
 if TYPE_CHECKING:
     from provenance.verify.cache import Held

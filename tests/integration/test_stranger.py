@@ -19,7 +19,7 @@ import pytest
 from provenance.proofs.bitcoin import HEADER_BYTES
 from provenance.verify.bundle import bundle_files, read_bundle, write_files
 from provenance.verify.bundle_files import MemorySource
-from provenance.verify.disclosure import withhold
+from provenance.evidence.disclosure import withhold
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.run_file import dump
 from provenance.verify.verifier import verify

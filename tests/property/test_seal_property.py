@@ -17,7 +17,7 @@ from provenance.ledger.seal import digested, seal_ready
 from provenance.ports import Delivery, LedgerTx
 from provenance.stores.memory import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.verify.gather import from_store
+from provenance.evidence.from_database import from_store
 from provenance.verify.verifier import verify
 from tests.runs import POLICY, RUN, Producer
 

@@ -27,7 +27,7 @@ from provenance.errors import (
 )
 from provenance.verify import bundle_files
 from provenance.verify.bundle import read_bundle, write_bundle
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.run_file import Fields, decode, dump
 from provenance.verify.verifier import verify

@@ -21,7 +21,7 @@ from provenance.errors import ProvenanceError
 from provenance.settings import Settings, load
 from provenance.verify.bundle import read_bundle, write_bundle
 from provenance.verify.bundle_zip import write_zip
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from tests.verify_world import finished
 
 EPOCHS = 100

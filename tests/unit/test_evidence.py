@@ -12,8 +12,8 @@ from provenance.formats.run_tree.selection import run_leaves
 from provenance.errors import UnknownRunError
 from provenance.ports import AnchorState
 from provenance.stores.sql import SqlTx
-from provenance.verify.gather import find_run, from_store
-from provenance.verify.places import leaf_paths
+from provenance.evidence.from_database import find_run, from_store
+from provenance.evidence.placement import leaf_paths
 from tests.verify_world import (
     KEY,
     OTHER,

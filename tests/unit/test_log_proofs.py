@@ -15,7 +15,7 @@ from provenance.formats.record import Phase
 from provenance.formats.tlog_proof import TlogProof
 from provenance.ledger.seal import append_root
 from provenance.verify.checks import HEADS, PORTABLE, Status
-from provenance.verify.evidence import HeadNote, RunEvidence
+from provenance.evidence.run_evidence import HeadNote, RunEvidence
 from provenance.verify.log_proofs import files
 from provenance.verify.outcome import VerificationReport
 from tests.ledger_values import digest

@@ -14,7 +14,7 @@ from provenance.formats.checkpoint import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.errors import FormatError, IntegrityError
 from provenance.verify.checks import HEADER_SOURCE, RECEIPTS, Status
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.headers import AllSources, GivenHeaders
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.receipt_evidence import check_evidence

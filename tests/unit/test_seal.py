@@ -16,8 +16,8 @@ from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports import Delivery, LedgerEntry
 from provenance.stores.memory import MemoryTransport
 from provenance.stores.sql import SqlStore
-from provenance.verify.evidence import RunEvidence
-from provenance.verify.gather import from_store
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.from_database import from_store
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.verifier import verify
 from tests.runs import POLICY, RUN, Producer

@@ -20,7 +20,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.errors import InputError
 from provenance.verify import statement
 from provenance.verify.bundle import read_bundle, write_bundle
-from provenance.verify.evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
+from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
 from provenance.verify.notes import Notes
 from provenance.verify.statement import FILE, check, files, statement_of
 from provenance.verify.verifier import verify

@@ -23,7 +23,7 @@ from provenance.settings import load
 from provenance.verify import run_file
 from provenance.verify.bundle import bundle_files, read_bundle
 from provenance.verify.bundle_files import MemorySource
-from provenance.verify.disclosure import withhold
+from provenance.evidence.disclosure import withhold
 from tests.verify_world import (
     KEY,
     OTHER,

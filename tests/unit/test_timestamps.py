@@ -32,8 +32,8 @@ from provenance.ports import AnchorState
 from provenance.verify import timestamps
 from provenance.verify.bundle import newest_tree, read_bundle, write_bundle
 from provenance.verify.checks import PORTABLE, Status
-from provenance.verify.disclosure import withhold
-from provenance.verify.evidence import HeadNote, ReceiptFile, RunEvidence
+from provenance.evidence.disclosure import withhold
+from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
 from provenance.verify.notes import Notes
 from provenance.verify.outcome import Finding
 from provenance.verify.verifier import verify

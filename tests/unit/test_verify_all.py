@@ -40,7 +40,7 @@ from provenance.settings import Settings, load
 from provenance.stores.sql import SqlStore
 from provenance.verify import nodes as nodes_module
 from provenance.verify.cache import VerifiedCache
-from provenance.verify.gather import from_store
+from provenance.evidence.from_database import from_store
 from provenance.verify.nodes import Nodes
 from provenance.verify.verifier import verify
 from tests.verify_world import NOW, RUN, SIGNER, World, before, ending, metrics, story

@@ -28,7 +28,7 @@ from provenance.verify.cache import (
 )
 from provenance.verify.checks import AGREE, CHECKS, LIMITS, NETWORKS
 from provenance.verify.ledger_tree import LedgerTree
-from provenance.verify.rows import LedgerView, RunRows
+from provenance.evidence.rows import LedgerView, RunRows
 from tests.verify_world import RUN, SIGNER, World, before, ending, finished, metrics
 
 SECRET, PROGRAM = b"k" * 32, b"p" * 32

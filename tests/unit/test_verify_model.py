@@ -36,7 +36,7 @@ from provenance.errors import FormatError, InputError, MissingExtraError, Proven
 from provenance.settings import Settings
 from provenance.verify import model_files
 from provenance.verify.bundle import write_bundle
-from provenance.verify.evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.model_files import read_model, weights_files
 from provenance.verify.model_match import ModelMatch, match_model
 from provenance.verify.verifier import verify
@@ -286,7 +286,7 @@ def test_a_match_needs_its_run_root(where: str) -> None:
     elif where == "ledger":
         broken = replace(EVIDENCE, inclusions=())
     else:
-        from provenance.verify.evidence import EvidenceProblem
+        from provenance.evidence.run_evidence import EvidenceProblem
 
         file = "proofs/training/epoch/2/state/0.json"
         broken = replace(EVIDENCE, problems=(EvidenceProblem(file, "is damaged"),))

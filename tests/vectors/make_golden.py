@@ -38,9 +38,9 @@ from provenance.ports import Delivery
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.verify.bundle import write_bundle
-from provenance.verify.disclosure import withhold
-from provenance.verify.evidence import RunEvidence
-from provenance.verify.gather import from_store
+from provenance.evidence.disclosure import withhold
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.from_database import from_store
 from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"

@@ -10,7 +10,7 @@ from uuid import UUID
 from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import UnknownRunError
 from provenance.ports import LedgerEntry, LedgerStore, StoredRecord
-from provenance.verify.evidence import (
+from provenance.evidence.run_evidence import (
     Consistency,
     Inclusion,
     RecordFile,
@@ -19,8 +19,8 @@ from provenance.verify.evidence import (
     lenient,
 )
 from provenance.verify.ledger_tree import LedgerTree
-from provenance.verify.places import place_records
-from provenance.verify.rows import LedgerView, RunRows, age, unknown_run
+from provenance.evidence.placement import place_records
+from provenance.evidence.rows import LedgerView, RunRows, age, unknown_run
 
 MIN_PREFIX = 8
 

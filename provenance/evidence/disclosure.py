@@ -16,7 +16,7 @@ from typing import Final
 from provenance.formats.record import CONTROL_KINDS
 from provenance.errors import InputError
 from provenance.ports import Equivocation
-from provenance.verify.evidence import RecordFile, RunEvidence, lenient
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
 
 MAX_NAMED: Final = 40
 """Places that one line names."""

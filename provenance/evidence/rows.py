@@ -23,7 +23,7 @@ from provenance.ports import (
     RunRow,
     StoredRecord,
 )
-from provenance.verify.evidence import (
+from provenance.evidence.run_evidence import (
     AnchorFact,
     EvidenceProblem,
     HeadNote,
