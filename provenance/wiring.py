@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from provenance.formats.checkpoint import VerifierKey
     from provenance.ledger.seal import SealPolicy
     from provenance.ports import EventTransport, LedgerStore, Network
-    from provenance.verify.bundle_files import FileSource
+    from provenance.bundle.reader import FileSource
     from provenance.evidence.run_evidence import RunEvidence
     from provenance.verify.fsck_findings import FsckReport
     from provenance.verify.fsck_onchain import ChainReader
@@ -200,7 +200,7 @@ def verify_path(
         FormatError, IntegrityError: It cannot be read as one; the message names the file.
     """
     from provenance.formats.checkpoint import VerifierKey
-    from provenance.verify.bundle import read_bundle
+    from provenance.bundle.writer import read_bundle
     from provenance.verify.headers import header_source
 
     if isinstance(path, Path):
@@ -242,7 +242,7 @@ def write_report(settings: Settings, run: str, folder: Path | None = None) -> Pa
     Raises:
         UnknownRunError, StoreUnavailable, InputError (the folder cannot be written)
     """
-    from provenance.verify.bundle import write_bundle
+    from provenance.bundle.writer import write_bundle
     from provenance.verify.report import write_report as write
 
     report = verify_run(settings, run)
@@ -278,7 +278,7 @@ def export_bundle(settings: Settings, run: str, place: Path, disclose: Sequence[
     Raises:
         UnknownRunError, StoreUnavailable, InputError
     """
-    from provenance.verify.bundle import write_bundle
+    from provenance.bundle.writer import write_bundle
     from provenance.evidence.disclosure import withhold
 
     return write_bundle(withhold(evidence_of(settings, run), disclose), place)

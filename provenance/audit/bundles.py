@@ -33,9 +33,9 @@ from provenance.errors import (
     UnavailableError,
 )
 from provenance.settings import Settings
-from provenance.verify.bundle import bundle_files, write_files
-from provenance.verify.bundle_files import MANIFEST, FileSource, MemorySource, limit_of
-from provenance.verify.bundle_zip import ZipSource
+from provenance.bundle.writer import bundle_files, write_files
+from provenance.bundle.reader import MANIFEST, FileSource, MemorySource, limit_of
+from provenance.bundle.zip import ZipSource
 from provenance.evidence.disclosure import withheld, withhold
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.model_files import read_model
 from provenance.verify.model_match import ModelMatch, StatedWeights, match_model
 from provenance.verify.outcome import VerificationReport
-from provenance.verify.statement import statement_of
+from provenance.bundle.attachments.slsa import statement_of
 
 SIGNATURE: Final = "model.sig"
 PROVENANCE_VERSION: Final = 1

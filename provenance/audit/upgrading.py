@@ -38,14 +38,14 @@ from provenance.errors import (
 )
 from provenance.ports import LedgerEntry, LedgerStore
 from provenance.settings import Settings
-from provenance.verify.bundle import bundle_files, read_bundle, write_files
-from provenance.verify.bundle_files import MANIFEST, SUMS
+from provenance.bundle.writer import bundle_files, read_bundle, write_files
+from provenance.bundle.reader import MANIFEST, SUMS
 from provenance.verify.checks import RECORDS
 from provenance.evidence.disclosure import withhold_like
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store
 from provenance.verify.receipt_evidence import check_evidence
-from provenance.verify.timestamps import BITCOIN, calendar_uri, from_ledger_root, from_run_root
+from provenance.bundle.attachments.opentimestamps import BITCOIN, calendar_uri, from_ledger_root, from_run_root
 from provenance.verify.verifier import verify
 
 SUFFIX: Final = ".ots"

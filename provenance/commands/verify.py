@@ -175,7 +175,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 def path(arguments: argparse.Namespace) -> int:
     """The record's SHA-256 and every step from it up to the run root."""
-    from provenance.verify.by_hand import path_of_record_file
+    from provenance.bundle.shell_proof import path_of_record_file
 
     steps = path_of_record_file(Path(arguments.record))
     if arguments.json:

@@ -171,7 +171,7 @@ class RunEvidence:
     Attributes:
         proofs: Those a bundle brings, by tree path.
         attachments: What a bundle brings for other people's tools, by file: bytes that are
-            derived from the rest (:mod:`provenance.verify.attachments`).
+            derived from the rest (:mod:`provenance.bundle.attachments`).
     """
 
     run: UUID

@@ -10,7 +10,7 @@ from provenance.formats.merkle import verify_consistency, verify_inclusion
 from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
 from provenance.verify.checks import HEADS, LEDGER
 from provenance.evidence.run_evidence import RunEvidence, seal_label
-from provenance.verify.log_proofs import show_cosignatures
+from provenance.bundle.attachments.tlog import show_cosignatures
 from provenance.verify.notes import Notes
 
 

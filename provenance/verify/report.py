@@ -18,8 +18,8 @@ from string import Template
 from typing import Final
 
 from provenance.errors import InputError, ProofError
-from provenance.verify.bundle import newest_tree
-from provenance.verify.by_hand import hand_path
+from provenance.bundle.writer import newest_tree
+from provenance.bundle.shell_proof import hand_path
 from provenance.verify.metrics import number
 from provenance.verify.outcome import EpochMetrics, Finding, NetworkCheck, VerificationReport
 from provenance.verify.plot import Point, line_plot

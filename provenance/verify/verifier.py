@@ -34,7 +34,7 @@ from provenance.formats.record import CONTROL_KINDS, Kind, Record, record_digest
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.ports import LedgerEntry, Network
-from provenance.verify import attachments
+from provenance.bundle import attachments
 from provenance.evidence import disclosure
 from provenance.verify.anchors import check_networks, check_receipts, decoded_receipts
 from provenance.verify.checks import (

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from provenance import wiring
 from provenance.audit.verify_all import VerifyAll
 from provenance.settings import Settings, load
-from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.verify.verifier import verify
 from tests.verify_world import RUN, World, finished, story
 

@@ -18,7 +18,7 @@ from provenance.proofs.bitcoin import double_sha256
 from provenance.formats.receipt import Receipt
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings
-from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.bundle.writer import read_bundle, write_bundle
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
 from tests.faults.harness import ROOT, scenario

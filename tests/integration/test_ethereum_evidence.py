@@ -23,7 +23,7 @@ from provenance.formats.record import canonical_json
 from provenance.errors import InputError, ProofError, ProvenanceError, RejectedError
 from provenance.ports import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
-from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.verify.checks import ETHEREUM_HEADERS, RECEIPTS
 from provenance.verify.receipt_evidence import check_evidence
 from tests.ethereum_chain import KEYS, Anvil, Liar, Refuse

@@ -25,11 +25,11 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
-from provenance.verify import bundle_files
-from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.bundle import reader
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.outcome import VerificationReport
-from provenance.verify.run_file import Fields, decode, dump
+from provenance.bundle.index import Fields, decode, dump
 from provenance.verify.verifier import verify
 from tests.verify_world import RUN, SIGNER, World, before, ending, flip_metric, metrics
 
@@ -423,11 +423,11 @@ def test_paths_that_climb_are_refused(bundle: Path, name: str) -> None:
 
 
 def test_limits_hold(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_files, "MAX_FILES", 3)
+    monkeypatch.setattr(reader, "MAX_FILES", 3)
     with pytest.raises(TooLargeError, match="more than 3 files"):
         read_bundle(bundle)
     monkeypatch.undo()
-    monkeypatch.setattr(bundle_files, "MAX_TOTAL_BYTES", 1000)
+    monkeypatch.setattr(reader, "MAX_TOTAL_BYTES", 1000)
     with pytest.raises(TooLargeError, match="more than 1000 bytes"):
         read_bundle(bundle)
     monkeypatch.undo()

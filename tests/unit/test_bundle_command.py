@@ -22,7 +22,7 @@ from provenance.errors import (
     NetworkUnavailable,
 )
 from provenance.settings import IPFSSettings, Settings, load
-from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.bundle.writer import read_bundle, write_bundle
 from tests.rpc_stub import http_server, send
 from tests.verify_world import RUN, World, flip_metric, story
 
@@ -296,7 +296,7 @@ def test_a_tampered_record_on_ipfs_is_named(
 
 
 def _files(run: Settings) -> dict[str, bytes]:
-    from provenance.verify.bundle import bundle_files
+    from provenance.bundle.writer import bundle_files
 
     return bundle_files(wiring.evidence_of(run, "latest"))
 

@@ -19,8 +19,8 @@ from provenance import wiring
 from provenance.cli import main
 from provenance.errors import ProvenanceError
 from provenance.settings import Settings, load
-from provenance.verify.bundle import read_bundle, write_bundle
-from provenance.verify.bundle_zip import write_zip
+from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.zip import write_zip
 from provenance.evidence.run_evidence import RunEvidence
 from tests.verify_world import finished
 

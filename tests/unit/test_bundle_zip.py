@@ -28,10 +28,10 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
-from provenance.verify import bundle_files, bundle_zip
-from provenance.verify.bundle import bundle_files as files_of
-from provenance.verify.bundle import read_bundle, write_bundle, write_files
-from provenance.verify.bundle_zip import ZipSource, write_zip
+from provenance.bundle import reader, zip
+from provenance.bundle.writer import bundle_files as files_of
+from provenance.bundle.writer import read_bundle, write_bundle, write_files
+from provenance.bundle.zip import ZipSource, write_zip
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.verifier import verify
 from tests.verify_world import SIGNER, finished, flip_metric
@@ -117,7 +117,7 @@ def test_a_zip_that_cannot_be_written_leaves_nothing(
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_zip(SMALL, tmp_path / "file" / "b.zip")
-    monkeypatch.setattr(bundle_zip, "MAX_ARCHIVE_BYTES", 10)
+    monkeypatch.setattr(zip, "MAX_ARCHIVE_BYTES", 10)
     with pytest.raises(InputError, match="write a folder instead"):
         write_zip(SMALL, tmp_path / "b.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -393,13 +393,13 @@ def test_bombs_are_refused_before_they_are_unpacked(
         source(packed(SMALL | {"records/z.json": bytes(8_000_000)}), tmp_path)
     with pytest.raises(TooLargeError, match=r"ledger\.vkey: more than 4096 bytes"):
         source(packed(SMALL | {"ledger.vkey": random.Random(1).randbytes(5000)}), tmp_path)
-    monkeypatch.setattr(bundle_files, "MAX_TOTAL_BYTES", 50)
+    monkeypatch.setattr(reader, "MAX_TOTAL_BYTES", 50)
     with pytest.raises(TooLargeError, match="unpacks to more than 50 bytes"):
         source(packed(), tmp_path)
-    monkeypatch.setattr(bundle_files, "MAX_FILES", 2)
+    monkeypatch.setattr(reader, "MAX_FILES", 2)
     with pytest.raises(TooLargeError, match="more than 2 files"):
         source(packed(), tmp_path)
-    monkeypatch.setattr(bundle_zip, "MAX_ARCHIVE_BYTES", 20)
+    monkeypatch.setattr(zip, "MAX_ARCHIVE_BYTES", 20)
     with pytest.raises(TooLargeError, match="more than 4 GiB"):
         source(packed(), tmp_path)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from provenance.errors import FormatError, InputError
-from provenance.verify.bundle import newest_tree, write_bundle
-from provenance.verify.by_hand import (
+from provenance.bundle.writer import newest_tree, write_bundle
+from provenance.bundle.shell_proof import (
     UNHEX,
     UNHEX_PYTHON,
     hand_path,

@@ -13,12 +13,12 @@ import pytest
 
 from provenance.formats.record import Kind, Record
 from provenance.errors import InputError
-from provenance.verify.bundle import bundle_files, read_bundle, write_bundle, write_files
+from provenance.bundle.writer import bundle_files, read_bundle, write_bundle, write_files
 from provenance.evidence.disclosure import outline, withhold, withhold_like
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
 from provenance.verify.outcome import VerificationReport
 from provenance.verify.report import render
-from provenance.verify.run_file import dump
+from provenance.bundle.index import dump
 from provenance.verify.verifier import verify
 from tests.verify_world import (
     SIGNER,

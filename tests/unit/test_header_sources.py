@@ -25,7 +25,7 @@ from provenance.errors import (
     ProofError,
     ProvenanceError,
 )
-from provenance.verify.bundle import write_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.verify.checks import NETWORKS
 from provenance.verify.explorers import Explorer, Explorers
 from provenance.verify.headers import AllSources, GivenHeaders, header_source

@@ -16,7 +16,7 @@ from provenance.formats.tlog_proof import TlogProof
 from provenance.ledger.seal import append_root
 from provenance.verify.checks import HEADS, PORTABLE, Status
 from provenance.evidence.run_evidence import HeadNote, RunEvidence
-from provenance.verify.log_proofs import files
+from provenance.bundle.attachments.tlog import files
 from provenance.verify.outcome import VerificationReport
 from tests.ledger_values import digest
 from tests.verify_world import ORIGIN, OTHER, SIGNER, World, story

@@ -18,11 +18,11 @@ from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Kind, canonical_json
 from provenance.fingerprint.tensors import state_digest
 from provenance.errors import InputError
-from provenance.verify import statement
-from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.bundle.attachments import slsa
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
 from provenance.verify.notes import Notes
-from provenance.verify.statement import FILE, check, files, statement_of
+from provenance.bundle.attachments.slsa import FILE, check, files, statement_of
 from provenance.verify.verifier import verify
 from tests.model_world import COMMIT, deployment, real_story, weights
 from tests.verify_world import ORIGIN, RUN, SIGNER, World, before, flip_metric
@@ -192,7 +192,7 @@ def test_earlier_weights_never_stand_in_for_withheld_last_ones() -> None:
 
 
 def test_a_large_config_is_named_by_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statement, "MAX_PARAMETERS", 10)
+    monkeypatch.setattr(slsa, "MAX_PARAMETERS", 10)
     record = next(r for r in EVIDENCE.records if r.path == "training/config")
     assert stated()["predicate"]["buildDefinition"]["externalParameters"] == {
         "record": {"name": record.file, "digest": {"sha256": record.digest.hex()}}
@@ -203,7 +203,7 @@ def test_a_large_config_is_named_by_its_digest(monkeypatch: pytest.MonkeyPatch) 
 def test_a_statement_that_no_reader_would_take_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(statement, "MAX_BYTES", 100)
+    monkeypatch.setattr(slsa, "MAX_BYTES", 100)
     assert files(EVIDENCE, {}) == {}
 
 
@@ -233,7 +233,7 @@ def test_the_schemas_of_in_toto_and_slsa_take_it() -> None:
     parsed = json_format.Parse(json.dumps(document), statement_pb2.Statement())
     peer.Statement.copy_from_pb(parsed).validate()
     predicate = json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
-    assert predicate.build_definition.build_type == statement.BUILD_TYPE
+    assert predicate.build_definition.build_type == slsa.BUILD_TYPE
     assert predicate.run_details.metadata.invocation_id == str(RUN)
     assert predicate.run_details.metadata.started_on.seconds > 0
     last = predicate.build_definition.resolved_dependencies[-1]
@@ -386,7 +386,7 @@ def test_a_claim_on_a_withheld_record_is_left_open() -> None:
 def test_files_of_no_format_and_damaged_ones_are_named() -> None:
     assert problems(EVIDENCE, {"statement/other.json": b"{}"}) == ["is no file of this format"]
     assert "not JSON" in problems(EVIDENCE, {FILE: b"{"})[0]
-    assert "at most" in problems(EVIDENCE, {FILE: b"x" * (statement.MAX_BYTES + 1)})[0]
+    assert "at most" in problems(EVIDENCE, {FILE: b"x" * (slsa.MAX_BYTES + 1)})[0]
     assert problems(EVIDENCE, {}) == []
 
 

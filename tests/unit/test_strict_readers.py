@@ -20,9 +20,9 @@ from provenance.formats.record import Kind, Record, canonical_json, timestamp
 from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
 from provenance.settings import load
-from provenance.verify import run_file
-from provenance.verify.bundle import bundle_files, read_bundle
-from provenance.verify.bundle_files import MemorySource
+from provenance.bundle import index
+from provenance.bundle.writer import bundle_files, read_bundle
+from provenance.bundle.reader import MemorySource
 from provenance.evidence.disclosure import withhold
 from tests.verify_world import (
     KEY,
@@ -121,7 +121,7 @@ def test_a_proof_with_a_key_twice_is_refused() -> None:
 def changed_run(change: Callable[[dict[str, Any]], None], name: str = "run.json") -> bytes:
     document = json.loads(FILES[name])
     change(document)
-    return run_file.dump(document)
+    return index.dump(document)
 
 
 LISTS = ("records", "entries", "inclusions", "anchors")
@@ -131,12 +131,12 @@ LISTS = ("records", "entries", "inclusions", "anchors")
 def test_an_unknown_key_of_an_item_is_named(place: str) -> None:
     data = changed_run(lambda d: d[place][0].update(extra=1))
     with pytest.raises(FormatError, match=rf"run\.json: {place}\[0\]: extra: unknown key"):
-        run_file.decode(data)
+        index.decode(data)
 
 
 def test_an_unknown_key_of_the_file_is_named() -> None:
     with pytest.raises(FormatError, match=r"run\.json: extra: unknown key"):
-        run_file.decode(changed_run(lambda d: d.update(extra=1)))
+        index.decode(changed_run(lambda d: d.update(extra=1)))
     for change in (lambda d: d.update(extra=1), lambda d: d["files"][0].update(extra=1)):
         files = {**FILES, "manifest.json": changed_run(change, "manifest.json")}
         with pytest.raises(FormatError, match=r"manifest\.json: .*extra: unknown key"):
@@ -146,7 +146,7 @@ def test_an_unknown_key_of_the_file_is_named() -> None:
 @pytest.mark.parametrize("text", [str(RUN).upper(), RUN.hex, f"urn:uuid:{RUN}"])
 def test_a_run_has_one_spelling(text: str) -> None:
     with pytest.raises(FormatError, match=f"run: found '.*', expected {RUN}"):
-        run_file.decode(changed_run(lambda d: d.update(run=text)))
+        index.decode(changed_run(lambda d: d.update(run=text)))
     files = {**FILES, "manifest.json": changed_run(lambda d: d.update(run=text), "manifest.json")}
     with pytest.raises(FormatError, match=r"manifest\.json: run"):
         read_bundle(MemorySource(files, "b"))
@@ -158,10 +158,10 @@ def test_a_run_has_one_spelling(text: str) -> None:
 def test_entries_stand_by_ledger_index() -> None:
     stage = finished(1, checkpoint=1)
     document = json.loads(bundle_files(stage.evidence())["run.json"])
-    run_file.decode(run_file.dump(document))
+    index.decode(index.dump(document))
     document["entries"].reverse()
     with pytest.raises(FormatError, match=r"run\.json: entries"):
-        run_file.decode(run_file.dump(document))
+        index.decode(index.dump(document))
 
 
 def test_a_withheld_record_has_a_time_that_can_be_compared() -> None:
@@ -169,7 +169,7 @@ def test_a_withheld_record_has_a_time_that_can_be_compared() -> None:
     at, item = next((i, r) for i, r in enumerate(document["records"]) if r["withheld"])
     item["ts"] = "9"
     with pytest.raises(FormatError, match=rf"run\.json: records\[{at}\]: ts '9'"):
-        run_file.decode(run_file.dump(document))
+        index.decode(index.dump(document))
 
 
 # --- names -------------------------------------------------------------------------------

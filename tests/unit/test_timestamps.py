@@ -29,8 +29,8 @@ from provenance.formats.opentimestamps.file import (
 from provenance.formats.receipt import Receipt
 from provenance.errors import FormatError, InputError, ProofError, TooLargeError
 from provenance.ports import AnchorState
-from provenance.verify import timestamps
-from provenance.verify.bundle import newest_tree, read_bundle, write_bundle
+from provenance.bundle.attachments import opentimestamps
+from provenance.bundle.writer import newest_tree, read_bundle, write_bundle
 from provenance.verify.checks import PORTABLE, Status
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
@@ -66,7 +66,7 @@ def made(of: RunEvidence) -> dict[str, bytes]:
     tree = newest_tree(of)
     nodes = tree.root_node.walk() if tree else ()
     paths = [node.path for node in nodes if node.kind == "record"]
-    return timestamps.files(of, {path: tree.proof(path) for path in paths if tree})
+    return opentimestamps.files(of, {path: tree.proof(path) for path in paths if tree})
 
 
 def carrying(of: RunEvidence, **changed: bytes | None) -> RunEvidence:
@@ -81,7 +81,7 @@ def carrying(of: RunEvidence, **changed: bytes | None) -> RunEvidence:
 
 def checked(of: RunEvidence) -> tuple[Notes, list[Finding]]:
     notes = Notes(of)
-    timestamps.check(of, notes)
+    opentimestamps.check(of, notes)
     assert all(finding.check == PORTABLE for finding in notes.findings)
     return notes, notes.findings
 
@@ -186,7 +186,7 @@ def test_a_transaction_beyond_the_formats_limit_leaves_no_complete_proof() -> No
     large = with_bitcoin(evidence(), inputs=100)
     receipt = next(Receipt.decode(r.data) for r in large.receipts if "bitcoin" in r.name)
     with pytest.raises(TooLargeError, match="4096"):
-        timestamps.from_ledger_root(receipt)
+        opentimestamps.from_ledger_root(receipt)
     assert made(large) == {}
 
 
@@ -198,15 +198,15 @@ def test_receipts_that_do_not_hold_together_lead_nowhere() -> None:
         {"merkle_block": ""},
     ):
         with pytest.raises((FormatError, ProofError)):
-            timestamps.from_run_root(replace(receipt, evidence={**receipt.evidence, **changes}))
+            opentimestamps.from_run_root(replace(receipt, evidence={**receipt.evidence, **changes}))
     other = replace(receipt, ledger=replace(receipt.ledger, root=b"\7" * 32))
     with pytest.raises(ProofError, match="does not carry the root"):
-        timestamps.from_ledger_root(other)
+        opentimestamps.from_ledger_root(other)
     with pytest.raises(InputError, match="the walk leads to"):
-        timestamps.from_run_root(replace(receipt, root=b"\7" * 32))
+        opentimestamps.from_run_root(replace(receipt, root=b"\7" * 32))
     with pytest.raises(ProofError, match="does not carry the root"):
         anchor = replace(receipt.anchor, height=None)
-        timestamps.from_ledger_root(replace(receipt, anchor=anchor))
+        opentimestamps.from_ledger_root(replace(receipt, anchor=anchor))
     broken = tuple(ReceiptFile(r.name, b"{}") for r in evidence().receipts)
     assert made(replace(evidence(), receipts=broken)) == {}
 
@@ -220,8 +220,8 @@ def test_receipts_that_do_not_hold_together_lead_nowhere() -> None:
     ],
 )
 def test_the_uri_of_a_ledger_fits_the_format(origin: str, uri: str) -> None:
-    assert timestamps.calendar_uri(origin) == uri
-    assert Pending(timestamps.calendar_uri(origin)).uri == uri
+    assert opentimestamps.calendar_uri(origin) == uri
+    assert Pending(opentimestamps.calendar_uri(origin)).uri == uri
 
 
 def test_notes_and_proofs_that_do_not_decode_are_left_out() -> None:

@@ -21,9 +21,9 @@ from provenance.errors import StoreUnavailable
 from provenance.ports import ReceiptRow
 from provenance.settings import Settings, load
 from provenance.stores.memory_network import MemoryChain, MemoryNetwork
-from provenance.verify.bundle import read_bundle, write_bundle
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.evidence.disclosure import withhold
-from provenance.verify.timestamps import calendar_uri
+from provenance.bundle.attachments.opentimestamps import calendar_uri
 from tests.bitcoin_evidence import Block
 from tests.verify_world import OTHER, RUN, World, config, ending, metrics, seal, story
 

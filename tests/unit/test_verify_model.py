@@ -35,7 +35,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
 from provenance.settings import Settings
 from provenance.verify import model_files
-from provenance.verify.bundle import write_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.model_files import read_model, weights_files
 from provenance.verify.model_match import ModelMatch, match_model

@@ -13,7 +13,7 @@ import pytest
 from provenance import wiring
 from provenance.errors import InputError, UnknownRunError
 from provenance.settings import Settings, load
-from provenance.verify.by_hand import path_of_record_file
+from provenance.bundle.shell_proof import path_of_record_file
 from tests.verify_world import RUN, World, flip_metric, story
 
 RECORD = "records/training/epoch/2/metrics/0.json"

@@ -42,7 +42,7 @@ from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats.tlog_proof import TlogProof
 from provenance.ports import anchor_payload
 from provenance.settings import LocalSettings
-from provenance.verify.timestamps import from_ledger_root
+from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from tests.vectors.paper_chains import PaperBitcoin
 
 HERE: Final = Path(__file__).parent / "format"

@@ -37,7 +37,7 @@ from provenance.ledger.seal import SealPolicy
 from provenance.ports import Delivery
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
-from provenance.verify.bundle import write_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store

@@ -39,8 +39,8 @@ from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.ports import Equivocation
-from provenance.verify import attachments
-from provenance.verify.bundle_files import (
+from provenance.bundle import attachments
+from provenance.bundle.reader import (
     MANIFEST,
     SUMS,
     BundleFiles,
@@ -48,8 +48,8 @@ from provenance.verify.bundle_files import (
     FolderSource,
     sums,
 )
-from provenance.verify.bundle_readme import readme
-from provenance.verify.bundle_zip import ZipSource, write_zip
+from provenance.bundle.readme import readme
+from provenance.bundle.zip import ZipSource, write_zip
 from provenance.evidence.run_evidence import (
     HeadNote,
     ReceiptFile,
@@ -59,7 +59,7 @@ from provenance.evidence.run_evidence import (
     seal_label,
 )
 from provenance.evidence.placement import tree_at
-from provenance.verify.run_file import VERSION, decode, dump, encode
+from provenance.bundle.index import VERSION, decode, dump, encode
 
 # --- writing -----------------------------------------------------------------------------
 

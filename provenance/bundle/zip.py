@@ -31,8 +31,8 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
-from provenance.verify import bundle_files
-from provenance.verify.bundle_files import (
+from provenance.bundle import reader
+from provenance.bundle.reader import (
     MANIFEST,
     SUMS,
     check_alone,
@@ -238,8 +238,8 @@ class ZipSource:
         locator = self._at(max(0, at - _LOCATOR.size), min(at, _LOCATOR.size))
         if locator.startswith(b"PK\6\7"):
             count, start, length, behind = self._end64(at, locator)
-        if count > bundle_files.MAX_FILES:
-            raise TooLargeError(f"{self._label}: more than {bundle_files.MAX_FILES} files")
+        if count > reader.MAX_FILES:
+            raise TooLargeError(f"{self._label}: more than {reader.MAX_FILES} files")
         if length > _MAX_DIRECTORY_BYTES:
             raise TooLargeError(f"{self._label}: its directory is too large")
         if start + length != behind:
@@ -291,9 +291,9 @@ class ZipSource:
             check_alone(entry.name, seen)
             entries.append(entry)
             total += size
-            if total > bundle_files.MAX_TOTAL_BYTES:
+            if total > reader.MAX_TOTAL_BYTES:
                 raise TooLargeError(
-                    f"{self._label}: unpacks to more than {bundle_files.MAX_TOTAL_BYTES} bytes"
+                    f"{self._label}: unpacks to more than {reader.MAX_TOTAL_BYTES} bytes"
                 )
         if at != len(data):
             raise self._bad("its directory has bytes behind its last entry")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from provenance.formats.run_tree.proof import RunProof
-from provenance.verify import log_proofs, statement, timestamps
+from provenance.bundle.attachments import tlog, slsa, opentimestamps
 from provenance.verify.checks import PORTABLE
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.notes import Notes
@@ -23,7 +23,7 @@ MAX_BYTES: Final = 1024**2
 _NAMES: Final = re.compile(
     r"records/.+\.json\.ots|heads/[0-9]+\.root(?:\.ots)?|tlog/.+\.tlog-proof|statement/.+\.json"
 )
-_KINDS: Final = (timestamps, log_proofs, statement)
+_KINDS: Final = (opentimestamps, tlog, slsa)
 
 
 def is_attachment(name: str) -> bool:
