@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from provenance.ports import EventTransport, LedgerStore, Network
     from provenance.bundle.reader import FileSource
     from provenance.evidence.run_evidence import RunEvidence
-    from provenance.verify.fsck_findings import FsckReport
-    from provenance.verify.fsck_onchain import ChainReader
+    from provenance.fsck.findings import FsckReport
+    from provenance.fsck.onchain import ChainReader
     from provenance.verify.headers import HeaderSource
     from provenance.verify.outcome import VerificationReport as VerificationReport
 
@@ -404,8 +404,8 @@ def fsck(
         ConfigError, MissingExtraError
     """
     try:
-        from provenance.verify.fsck import Deployment, Options
-        from provenance.verify.fsck import fsck as check
+        from provenance.fsck.checker import Deployment, Options
+        from provenance.fsck.checker import fsck as check
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
 
@@ -427,8 +427,8 @@ def fsck(
 
 def _chain_readers(settings: Settings, key: VerifierKey | None) -> dict[str, ChainReader]:
     """A reader for each network that is configured, used or not; they contact nobody yet."""
-    from provenance.verify.fsck_chains import BitcoinReader, EthereumReader, IPFSReader
-    from provenance.verify.fsck_local import LocalReader
+    from provenance.fsck.chains import BitcoinReader, EthereumReader, IPFSReader
+    from provenance.fsck.local_file import LocalReader
 
     chain = settings.blockchain
     readers: dict[str, ChainReader] = {}

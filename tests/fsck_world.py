@@ -25,10 +25,10 @@ from provenance.ports import Delivery, StoredRecord
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.memory_network import MemoryChain, MemoryNetwork, MemoryTransaction
 from provenance.stores.sql import SqlStore
-from provenance.verify.fsck import Deployment, Options, fsck
-from provenance.verify.fsck_findings import FsckReport
-from provenance.verify.fsck_local import LocalReader
-from provenance.verify.fsck_onchain import ChainReader, ChainTransaction, ChainView, Question
+from provenance.fsck.checker import Deployment, Options, fsck
+from provenance.fsck.findings import FsckReport
+from provenance.fsck.local_file import LocalReader
+from provenance.fsck.onchain import ChainReader, ChainTransaction, ChainView, Question
 from tests.runs import Producer
 
 FIRST = UUID("0192f0c1-2345-7abc-8def-0123456789ab")

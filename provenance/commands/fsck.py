@@ -8,7 +8,7 @@ from provenance import wiring
 from provenance.commands.output import out, print_json, settings_of
 from provenance.errors import InputError
 from provenance.settings import NETWORKS
-from provenance.verify.fsck_findings import FsckReport
+from provenance.fsck.findings import FsckReport
 
 
 def fsck(arguments: argparse.Namespace) -> int:

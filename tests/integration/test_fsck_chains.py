@@ -18,9 +18,9 @@ from provenance.proofs.ipfs.cid import raw_cid
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.ports import Network, SignedVersion, anchor_payload
 from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
-from provenance.verify import fsck_chains
-from provenance.verify.fsck_chains import BitcoinReader, EthereumReader, IPFSReader
-from provenance.verify.fsck_onchain import ChainTransaction, ChainView, Question
+from provenance.fsck import chains
+from provenance.fsck.chains import BitcoinReader, EthereumReader, IPFSReader
+from provenance.fsck.onchain import ChainTransaction, ChainView, Question
 from tests.ethereum_chain import KEYS, Anvil, Liar
 from tests.regtest import Regtest
 
@@ -67,9 +67,9 @@ def ethereum(chain: Anvil, contract: str) -> EthereumSettings:
 
 def test_the_abi_constants_are_those_of_the_contract() -> None:
     call = ethereum_contract.store_call(b"\1" * 32, "")
-    assert call[:4].hex() == fsck_chains.STORE_HASH
-    assert ethereum_contract.verify_call(b"\1" * 32)[:4].hex() == fsck_chains.VERIFY_HASH
-    assert "0x" + ethereum_contract.HASH_STORED.hex() == fsck_chains.HASH_STORED
+    assert call[:4].hex() == chains.STORE_HASH
+    assert ethereum_contract.verify_call(b"\1" * 32)[:4].hex() == chains.VERIFY_HASH
+    assert "0x" + ethereum_contract.HASH_STORED.hex() == chains.HASH_STORED
 
 
 def test_every_store_of_a_sender_is_found(chain: Anvil, ethereum: EthereumSettings) -> None:
@@ -122,7 +122,7 @@ def test_what_lies_before_the_searched_blocks_is_asked_for_by_id(
     found = by_id(EthereumReader(ethereum).read(asking(known, since=tip)))
     assert found.keys() == {known.transaction_id}
     assert found[known.transaction_id].payload == known.payload
-    monkeypatch.setattr(fsck_chains, "MAX_BLOCKS", 2)
+    monkeypatch.setattr(chains, "MAX_BLOCKS", 2)
     view = EthereumReader(ethereum).read(asking(known))
     assert unknown.transaction_id not in by_id(view)
     assert "--since-block ethereum=" in view.notes[0]

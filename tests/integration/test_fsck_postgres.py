@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from provenance.verify.fsck_findings import FindingKind as F
+from provenance.fsck.findings import FindingKind as F
 from tests.fsck_world import FIRST, FIRST_PRODUCER, World
 
 

@@ -17,11 +17,11 @@ from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind
 from provenance.ports import anchor_payload
 from provenance.stores.memory_network import MemoryTransaction
-from provenance.verify import fsck as checker
-from provenance.verify.fsck import Options
-from provenance.verify.fsck_findings import FindingKind as F
-from provenance.verify.fsck_local import LocalReader
-from provenance.verify.fsck_onchain import ChainView, Question
+from provenance.fsck import checker as checker
+from provenance.fsck.checker import Options
+from provenance.fsck.findings import FindingKind as F
+from provenance.fsck.local_file import LocalReader
+from provenance.fsck.onchain import ChainView, Question
 from tests.fsck_world import (
     FIRST,
     FIRST_PRODUCER,

@@ -11,7 +11,7 @@ import pytest
 from provenance import wiring
 from provenance.cli import main
 from provenance.settings import EthereumSettings, Settings, load
-from provenance.verify.fsck_chains import EthereumReader
+from provenance.fsck.chains import EthereumReader
 from tests.ethereum_chain import KEYS
 from tests.verify_world import World, story
 

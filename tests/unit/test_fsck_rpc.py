@@ -13,10 +13,10 @@ import pytest
 
 from provenance.errors import LyingNodeError, NetworkUnavailable, ProvenanceError
 from provenance.settings import BitcoinSettings, IPFSSettings
-from provenance.verify import fsck_rpc
-from provenance.verify.fsck_chains import BitcoinReader, IPFSReader
-from provenance.verify.fsck_onchain import Question
-from provenance.verify.fsck_rpc import RefusedError, Rpc
+from provenance.fsck import rpc
+from provenance.fsck.chains import BitcoinReader, IPFSReader
+from provenance.fsck.onchain import Question
+from provenance.fsck.rpc import RefusedError, Rpc
 from tests.rpc_stub import http_server, send
 
 NOTHING = Question(frozenset({"ab" * 32}), frozenset(), frozenset())
@@ -76,7 +76,7 @@ def test_an_answer_of_another_form_is_refused(answer: object, error: type[Proven
 
 
 def test_too_much_of_an_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fsck_rpc, "MAX_ANSWER_BYTES", 10)
+    monkeypatch.setattr(rpc, "MAX_ANSWER_BYTES", 10)
     with node(lambda _: {"result": "x" * 20}) as rpc, pytest.raises(LyingNodeError):
         rpc.call("m")
 

@@ -12,8 +12,8 @@ from redis import exceptions
 
 from provenance.formats.record import Kind
 from provenance.errors import TransportUnavailable
-from provenance.verify.fsck_findings import FindingKind as F
-from provenance.verify.fsck_stream import read_streams
+from provenance.fsck.findings import FindingKind as F
+from provenance.fsck.stream import read_streams
 from tests.fsck_world import FIRST, FIRST_PRODUCER, World, event
 from tests.runs import Producer
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from provenance.formats.event import open_batch
 from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
-from provenance.verify.fsck_findings import Finding, FindingKind
+from provenance.fsck.findings import Finding, FindingKind
 
 PREFIX: Final = "prov:"
 _PAGE: Final = 500

@@ -9,7 +9,7 @@ from uuid import UUID
 
 
 class FindingKind(StrEnum):
-    """Every kind of finding; the table in :mod:`provenance.verify.fsck` says what each means."""
+    """Every kind of finding; the table in :mod:`provenance.fsck.checker` says what each means."""
 
     SPOOL_TRUNCATED = "spool-truncated"
     SPOOL_DAMAGED = "spool-damaged"

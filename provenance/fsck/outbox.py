@@ -12,9 +12,9 @@ from provenance.formats.checkpoint import VerifierKey
 from provenance.proofs.local_file import local_transaction_id
 from provenance.formats.receipt import Receipt
 from provenance.errors import BadSignatureError, FormatError, ProofError
-from provenance.verify.fsck_findings import Finding, FindingKind
-from provenance.verify.fsck_ledger import same_head
-from provenance.verify.fsck_rows import (
+from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.ledger import same_head
+from provenance.fsck.rows import (
     Anchor,
     Entry,
     HeadRow,

@@ -23,7 +23,7 @@ from uuid import UUID
 from provenance.formats import json_text
 from provenance.formats.event import Event, SegmentHeader, read_frame
 from provenance.errors import FormatError, TruncatedError
-from provenance.verify.fsck_findings import Finding, FindingKind
+from provenance.fsck.findings import Finding, FindingKind
 
 _SEGMENT: Final = re.compile(r"r\d{1,9}-([0-9a-f]{32})-\d{8}\.seg")
 _EVENT_ARRAY: Final = b"\x96"

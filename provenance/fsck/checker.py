@@ -69,11 +69,11 @@ from uuid import UUID
 
 from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import LyingNodeError, UnavailableError, UsageError
-from provenance.verify import fsck_db
-from provenance.verify.fsck_findings import Finding, FindingKind, FsckReport, Notebook, event_name
-from provenance.verify.fsck_ledger import check_ledger
-from provenance.verify.fsck_local import known_elsewhere
-from provenance.verify.fsck_onchain import (
+from provenance.fsck import database
+from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
+from provenance.fsck.ledger import check_ledger
+from provenance.fsck.local_file import known_elsewhere
+from provenance.fsck.onchain import (
     ChainReader,
     ChainView,
     Question,
@@ -81,11 +81,11 @@ from provenance.verify.fsck_onchain import (
     check_nonces,
     question_for,
 )
-from provenance.verify.fsck_outbox import OutboxFacts, check_outbox
-from provenance.verify.fsck_rows import Entry
-from provenance.verify.fsck_runs import RunFacts, check_run
-from provenance.verify.fsck_spool import SpoolRun, read_run, spool_runs
-from provenance.verify.fsck_stream import StreamView, read_streams
+from provenance.fsck.outbox import OutboxFacts, check_outbox
+from provenance.fsck.rows import Entry
+from provenance.fsck.runs import RunFacts, check_run
+from provenance.fsck.spool import SpoolRun, read_run, spool_runs
+from provenance.fsck.stream import StreamView, read_streams
 
 COUNTED = (
     "spool_segments", "spool_events", "stream_batches", "runs", "records", "entries", "heads",
@@ -149,7 +149,7 @@ def fsck(
     spool = _spool(deployment.spool_dir, notes)
     stream = _stream(deployment.redis_url, notes)
     try:
-        with fsck_db.snapshot(deployment.database_url) as tables:
+        with database.snapshot(deployment.database_url) as tables:
             facts = _facts(tables, deployment, now)
             _check_runs(tables, facts, spool, stream, notes, now, options)
             notes.add(tables.findings)
@@ -196,7 +196,7 @@ def _stream(url: str | None, notes: Notebook) -> StreamView:
     return view
 
 
-def _facts(tables: fsck_db.Tables, deployment: Deployment, now: float) -> OutboxFacts:
+def _facts(tables: database.Tables, deployment: Deployment, now: float) -> OutboxFacts:
     return OutboxFacts(
         entries=tables.entries(),
         heads={head.size: head for head in tables.heads()},
@@ -212,7 +212,7 @@ def _facts(tables: fsck_db.Tables, deployment: Deployment, now: float) -> Outbox
 
 
 def _check_runs(
-    tables: fsck_db.Tables,
+    tables: database.Tables,
     facts: OutboxFacts,
     spool: Mapping[UUID, SpoolRun],
     stream: StreamView,
@@ -256,7 +256,7 @@ def _highest(*counts: Mapping[bytes, int]) -> dict[bytes, int]:
     return result
 
 
-def _refused(tables: fsck_db.Tables) -> Iterator[Finding]:
+def _refused(tables: database.Tables) -> Iterator[Finding]:
     """What ingest kept aside."""
     for row in tables.equivocations():
         name = event_name(row.run, row.producer, row.seq)
@@ -317,7 +317,7 @@ def _still_unknown(
     orphans = any(finding.kind is FindingKind.CHAIN_ORPHAN for finding in found)
     known: set[str] = set()
     if orphans:
-        with fsck_db.snapshot(deployment.database_url) as tables:
+        with database.snapshot(deployment.database_url) as tables:
             known = {f"{v.network} {v.transaction_id}" for v in tables.versions()}
     for finding in found:
         if finding.kind is not FindingKind.CHAIN_ORPHAN or finding.subject not in known:

@@ -25,9 +25,9 @@ from provenance.proofs.bitcoin import parse_transaction
 from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
 from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable
 from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
-from provenance.verify.fsck_onchain import ChainTransaction, ChainView, Question
-from provenance.verify.fsck_outbox import PAYLOAD_TAG
-from provenance.verify.fsck_rpc import BATCH, HTTP_OK, RefusedError, Rpc
+from provenance.fsck.onchain import ChainTransaction, ChainView, Question
+from provenance.fsck.outbox import PAYLOAD_TAG
+from provenance.fsck.rpc import BATCH, HTTP_OK, RefusedError, Rpc
 
 MAX_BLOCKS: Final = 50_000
 """Ethereum blocks that are searched without being asked to."""

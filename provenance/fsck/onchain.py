@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-from provenance.verify.fsck_findings import Finding, FindingKind
-from provenance.verify.fsck_outbox import ON_CHAIN, PAYLOAD_TAG, OutboxFacts, unused_nonces
-from provenance.verify.fsck_rows import Anchor, NonceRow, Version
+from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.outbox import ON_CHAIN, PAYLOAD_TAG, OutboxFacts, unused_nonces
+from provenance.fsck.rows import Anchor, NonceRow, Version
 
 PINNED: Final = ("chain_id", "chain", "genesis", "public_key")
 """Fields of an identity that never change on one network."""

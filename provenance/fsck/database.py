@@ -21,8 +21,8 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, ma
 from provenance.formats import json_text
 from provenance.formats.record import Phase
 from provenance.errors import MissingExtraError, StoreUnavailable
-from provenance.verify.fsck_findings import Finding, FindingKind
-from provenance.verify.fsck_rows import (
+from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.rows import (
     Anchor,
     Entry,
     EquivocationRow,

@@ -22,8 +22,8 @@ from provenance.formats.run_tree.selection import (
     seal_marks,
 )
 from provenance.errors import FormatError, InputError, ProvenanceError
-from provenance.verify.fsck_findings import Finding, FindingKind, event_name
-from provenance.verify.fsck_rows import Entry, RecordRow, Run
+from provenance.fsck.findings import Finding, FindingKind, event_name
+from provenance.fsck.rows import Entry, RecordRow, Run
 
 MAX_RANKS: Final = 1_000_000
 Key = tuple[bytes, int]

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
 from provenance.formats.merkle import Frontier
 from provenance.errors import BadSignatureError, FormatError, InputError
-from provenance.verify.fsck_findings import Finding, FindingKind
-from provenance.verify.fsck_rows import Entry, HeadRow
+from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.rows import Entry, HeadRow
 
 
 def check_ledger(

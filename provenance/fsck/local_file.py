@@ -18,8 +18,8 @@ from provenance.formats import json_text
 from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
 from provenance.formats.record import canonical_json
 from provenance.errors import InputError, NetworkUnavailable
-from provenance.verify.fsck_findings import Finding, FindingKind
-from provenance.verify.fsck_onchain import ChainTransaction, ChainView, Question
+from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.onchain import ChainTransaction, ChainView, Question
 
 
 @dataclass(frozen=True, slots=True)
