@@ -243,7 +243,7 @@ def write_report(settings: Settings, run: str, folder: Path | None = None) -> Pa
         UnknownRunError, StoreUnavailable, InputError (the folder cannot be written)
     """
     from provenance.bundle.writer import write_bundle
-    from provenance.verify.report import write_report as write
+    from provenance.report.html import write_report as write
 
     report = verify_run(settings, run)
     target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)

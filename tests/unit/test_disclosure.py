@@ -17,7 +17,7 @@ from provenance.bundle.writer import bundle_files, read_bundle, write_bundle, wr
 from provenance.evidence.disclosure import outline, withhold, withhold_like
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
 from provenance.verify.outcome import VerificationReport
-from provenance.verify.report import render
+from provenance.report.html import render
 from provenance.bundle.index import dump
 from provenance.verify.verifier import verify
 from tests.verify_world import (

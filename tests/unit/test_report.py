@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from provenance.formats.record import Kind
 from provenance.errors import InputError
-from provenance.verify import report as report_module
-from provenance.verify.plot import line_plot
-from provenance.verify.report import render, write_report
-from provenance.verify.report_tree import MAX_SHOWN_CHARS
+from provenance.report import html as report_module
+from provenance.report.plot import line_plot
+from provenance.report.html import render, write_report
+from provenance.report.tree import MAX_SHOWN_CHARS
 from tests.verify_world import (
     RUN,
     World,

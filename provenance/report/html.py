@@ -22,8 +22,8 @@ from provenance.bundle.writer import newest_tree
 from provenance.bundle.shell_proof import hand_path
 from provenance.verify.metrics import number
 from provenance.verify.outcome import EpochMetrics, Finding, NetworkCheck, VerificationReport
-from provenance.verify.plot import Point, line_plot
-from provenance.verify.report_tree import render_tree
+from provenance.report.plot import Point, line_plot
+from provenance.report.tree import render_tree
 
 MAX_PLOTS: Final = 24
 MAX_ROWS: Final = 400
