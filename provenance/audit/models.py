@@ -18,8 +18,8 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from provenance import wiring
-from provenance.audit.model_signature import ModelFolder, ignored_paths, list_model
-from provenance.audit.signing_key import CURVES, SigningKey, read_signing_key
+from provenance.models.signature import ModelFolder, ignored_paths, list_model
+from provenance.models.key import CURVES, SigningKey, read_signing_key
 from provenance.formats import json_text
 from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
 from provenance.formats.receipt import Receipt
@@ -28,8 +28,8 @@ from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.settings import Settings
 from provenance.verify.checks import COMPLETE
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.verify.model_files import read_model
-from provenance.verify.model_match import ModelMatch, StatedWeights, match_model
+from provenance.models.files import read_model
+from provenance.models.match import ModelMatch, StatedWeights, match_model
 from provenance.verify.outcome import VerificationReport
 from provenance.bundle.attachments.slsa import statement_of
 

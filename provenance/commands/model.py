@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from provenance.audit import models
-from provenance.audit.signing_key import PASSPHRASE
+from provenance.models.key import PASSPHRASE
 from provenance.commands.output import err, out, print_json, settings_of
-from provenance.verify.model_match import NOT_CHECKED, ModelMatch
+from provenance.models.match import NOT_CHECKED, ModelMatch
 
 _SHOWN = 5
 

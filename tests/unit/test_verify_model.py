@@ -26,19 +26,20 @@ from cryptography.hazmat.primitives.serialization import (
 from safetensors.numpy import save_file
 
 from provenance import cli, wiring
-from provenance.audit import model_signature, models
-from provenance.audit.signing_key import CURVES, PASSPHRASE, read_signing_key
+from provenance.models import signature
+from provenance.audit import models
+from provenance.models.key import CURVES, PASSPHRASE, read_signing_key
 from provenance.formats.dsse import Statement, key_hint, pae
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Kind
 from provenance.fingerprint.tensors import state_digest
 from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
 from provenance.settings import Settings
-from provenance.verify import model_files
+from provenance.models import files
 from provenance.bundle.writer import write_bundle
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.verify.model_files import read_model, weights_files
-from provenance.verify.model_match import ModelMatch, match_model
+from provenance.models.files import read_model, weights_files
+from provenance.models.match import ModelMatch, match_model
 from provenance.verify.verifier import verify
 from tests.model_world import deployment, key_files, model_folder, real_story, weights
 from tests.verify_world import RUN, SIGNER, World, ending, seal
@@ -365,7 +366,7 @@ def test_torch_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     path = written("pt")
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(MissingExtraError, match="torch is not installed"):
-        model_files.read_model(path)
+        files.read_model(path)
 
 
 @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ def test_other_things_that_hold_no_weights(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_model(Path("t.pt")).states.keys() == {""}
     torch.save([torch.ones(2), torch.ones(3)], "l.pt")
     assert read_model(Path("l.pt")).digests(HashFactory())[""].parameter_count == 5
-    monkeypatch.setattr(model_files, "MAX_INDEX_BYTES", 3)
+    monkeypatch.setattr(files, "MAX_INDEX_BYTES", 3)
     Path("folder").mkdir()
     Path("folder/model.safetensors.index.json").write_text("[[]]")
     with pytest.raises(FormatError, match="more than 3 bytes"):
@@ -826,11 +827,11 @@ def test_listing_names_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("assets", "assets.d"):
         shutil.rmtree(folder / name)
     with pytest.raises(InputError, match="holds no files to sign"):
-        model_signature.list_model(folder, model_signature.GIT_PATHS)
+        signature.list_model(folder, signature.GIT_PATHS)
 
     def refused(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(InputError, match="cannot be listed: Permission denied"):
-        model_signature.list_model(folder, ())
+        signature.list_model(folder, ())

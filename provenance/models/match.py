@@ -23,7 +23,7 @@ from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.errors import FormatError
 from provenance.verify.checks import LEDGER, TREES
 from provenance.evidence.run_evidence import RecordFile, lenient
-from provenance.verify.model_files import ModelFiles
+from provenance.models.files import ModelFiles
 from provenance.verify.outcome import Seal, VerificationReport
 
 NOT_CHECKED: Final = (
