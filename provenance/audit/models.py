@@ -26,7 +26,7 @@ from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.settings import Settings
-from provenance.verify.checks import COMPLETE
+from provenance.verify.catalogue import COMPLETE
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.models.files import read_model
 from provenance.models.match import ModelMatch, StatedWeights, match_model

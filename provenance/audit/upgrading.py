@@ -40,7 +40,7 @@ from provenance.ports import LedgerEntry, LedgerStore
 from provenance.settings import Settings
 from provenance.bundle.writer import bundle_files, read_bundle, write_files
 from provenance.bundle.reader import MANIFEST, SUMS
-from provenance.verify.checks import RECORDS
+from provenance.verify.catalogue import RECORDS
 from provenance.evidence.disclosure import withhold_like
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store

@@ -34,7 +34,7 @@ from provenance.errors import (
 from provenance.ports import AnchorState, LedgerStore, LedgerTx, Network
 from provenance.settings import Settings
 from provenance.verify.cache import Held, VerifiedCache, key_file, program_digest
-from provenance.verify.checks import RECORDS
+from provenance.verify.catalogue import RECORDS
 from provenance.evidence.from_database import evidence_of, outline_of
 from provenance.verify.headers import HeaderSource, header_source
 from provenance.verify.ledger_tree import LedgerTree

@@ -14,7 +14,7 @@ from provenance.audit.bundles import bundle_at
 from provenance.commands.output import err, out, print_json, print_table, settings_of
 from provenance.errors import InputError
 from provenance.settings import READERS
-from provenance.verify.checks import Status
+from provenance.verify.catalogue import Status
 from provenance.verify.outcome import VerificationReport
 
 if TYPE_CHECKING:

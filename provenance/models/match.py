@@ -21,7 +21,7 @@ from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.formats.record import Kind
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.errors import FormatError
-from provenance.verify.checks import LEDGER, TREES
+from provenance.verify.catalogue import LEDGER, TREES
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.models.files import ModelFiles
 from provenance.verify.outcome import Seal, VerificationReport

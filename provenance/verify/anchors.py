@@ -20,7 +20,7 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.ports import AnchorState, LedgerEntry, Network, Observation, Place
-from provenance.verify.checks import AGREE, NETWORKS, RECEIPTS
+from provenance.verify.catalogue import AGREE, NETWORKS, RECEIPTS
 from provenance.verify.ethereum_evidence import unproven_time
 from provenance.evidence.run_evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
 from provenance.verify.headers import HeaderSource

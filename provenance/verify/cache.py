@@ -45,7 +45,7 @@ import msgpack
 
 from provenance.formats import json_text
 from provenance.formats.checkpoint import VerifierKey
-from provenance.verify.checks import (
+from provenance.verify.catalogue import (
     COMPLETE,
     CONTENT,
     HEADS,

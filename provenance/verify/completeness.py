@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import DigestedRecord, misannounced
-from provenance.verify.checks import COMPLETE
+from provenance.verify.catalogue import COMPLETE
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.notes import Notes
 

@@ -9,7 +9,7 @@ from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Record
 from provenance.fingerprint.tensors import state_digest
 from provenance.errors import FormatError, ProvenanceError
-from provenance.verify.checks import CONTENT
+from provenance.verify.catalogue import CONTENT
 from provenance.verify.notes import Notes
 
 

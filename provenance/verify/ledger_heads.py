@@ -8,7 +8,7 @@ from provenance.formats.cosignature import WitnessKey
 from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
 from provenance.formats.merkle import verify_consistency, verify_inclusion
 from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
-from provenance.verify.checks import HEADS, LEDGER
+from provenance.verify.catalogue import HEADS, LEDGER
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.bundle.attachments.tlog import show_cosignatures
 from provenance.verify.notes import Notes

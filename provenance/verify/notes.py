@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from provenance.verify.checks import CHECKS, Status
+from provenance.verify.catalogue import CHECKS, Status
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.outcome import CheckResult, Finding
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from provenance.formats.record import Json
-from provenance.verify.checks import Check, Status
+from provenance.verify.catalogue import Check, Status
 from provenance.evidence.run_evidence import RunEvidence
 
 Outcome = Literal["verified", "failed", "unchecked"]

@@ -11,7 +11,7 @@ proven:
 ``local``     the ledger's key signed a line of the payload; number, digest and time are its own
 
 A lone header tells neither its height nor its depth: those of Bitcoin, and any depth, are what
-a node said (:data:`provenance.verify.checks.HEADER_SOURCE`).
+a node said (:data:`provenance.verify.catalogue.HEADER_SOURCE`).
 """
 
 from __future__ import annotations

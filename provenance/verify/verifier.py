@@ -37,7 +37,7 @@ from provenance.ports import LedgerEntry, Network
 from provenance.bundle import attachments
 from provenance.evidence import disclosure
 from provenance.verify.anchors import check_networks, check_receipts, decoded_receipts
-from provenance.verify.checks import (
+from provenance.verify.catalogue import (
     ANCHOR_LIMITS,
     CHECKS,
     COMPLETE,

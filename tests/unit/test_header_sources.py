@@ -26,7 +26,7 @@ from provenance.errors import (
     ProvenanceError,
 )
 from provenance.bundle.writer import write_bundle
-from provenance.verify.checks import NETWORKS
+from provenance.verify.catalogue import NETWORKS
 from provenance.verify.explorers import Explorer, Explorers
 from provenance.verify.headers import AllSources, GivenHeaders, header_source
 from tests.bitcoin_evidence import mined, with_bitcoin

@@ -14,7 +14,7 @@ from provenance.formats.checkpoint import Head, SignerKey, parse_note, sign_head
 from provenance.formats.record import Phase
 from provenance.formats.tlog_proof import TlogProof
 from provenance.ledger.seal import append_root
-from provenance.verify.checks import HEADS, PORTABLE, Status
+from provenance.verify.catalogue import HEADS, PORTABLE, Status
 from provenance.evidence.run_evidence import HeadNote, RunEvidence
 from provenance.bundle.attachments.tlog import files
 from provenance.verify.outcome import VerificationReport

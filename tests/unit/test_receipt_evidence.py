@@ -13,7 +13,7 @@ from provenance.proofs.bitcoin import CHAINS, double_sha256
 from provenance.formats.checkpoint import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.errors import FormatError, IntegrityError
-from provenance.verify.checks import HEADER_SOURCE, RECEIPTS, Status
+from provenance.verify.catalogue import HEADER_SOURCE, RECEIPTS, Status
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.headers import AllSources, GivenHeaders
 from provenance.verify.outcome import VerificationReport

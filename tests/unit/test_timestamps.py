@@ -31,7 +31,7 @@ from provenance.errors import FormatError, InputError, ProofError, TooLargeError
 from provenance.ports import AnchorState
 from provenance.bundle.attachments import opentimestamps
 from provenance.bundle.writer import newest_tree, read_bundle, write_bundle
-from provenance.verify.checks import PORTABLE, Status
+from provenance.verify.catalogue import PORTABLE, Status
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
 from provenance.verify.notes import Notes

@@ -28,7 +28,7 @@ from provenance.errors import (
 )
 from provenance.ports import anchor_payload
 from provenance.verify import verifier
-from provenance.verify.checks import CHECKS, Status
+from provenance.verify.catalogue import CHECKS, Status
 from provenance.evidence.run_evidence import HeadNote, RunEvidence
 from provenance.verify.metrics import number
 from provenance.verify.outcome import VerificationReport

@@ -26,7 +26,7 @@ from provenance.verify.cache import (
     key_file,
     program_digest,
 )
-from provenance.verify.checks import AGREE, CHECKS, LIMITS, NETWORKS
+from provenance.verify.catalogue import AGREE, CHECKS, LIMITS, NETWORKS
 from provenance.verify.ledger_tree import LedgerTree
 from provenance.evidence.rows import LedgerView, RunRows
 from tests.verify_world import RUN, SIGNER, World, before, ending, finished, metrics

@@ -14,7 +14,7 @@ from typing import Final
 
 from provenance.formats.run_tree.proof import RunProof
 from provenance.bundle.attachments import tlog, slsa, opentimestamps
-from provenance.verify.checks import PORTABLE
+from provenance.verify.catalogue import PORTABLE
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.notes import Notes
 

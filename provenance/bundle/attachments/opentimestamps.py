@@ -50,7 +50,7 @@ from provenance.formats.record import Json
 from provenance.formats.run_tree.proof import RunProof
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
 from provenance.ports import PAYLOAD_TAG, AnchorState
-from provenance.verify.checks import PORTABLE
+from provenance.verify.catalogue import PORTABLE
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.notes import Notes
 

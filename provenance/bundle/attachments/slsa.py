@@ -52,7 +52,7 @@ from provenance.formats.run_tree.proof import RunProof
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.errors import FormatError, TooLargeError
 from provenance.ports import LedgerEntry
-from provenance.verify.checks import PORTABLE
+from provenance.verify.catalogue import PORTABLE
 from provenance.evidence.run_evidence import ReceiptFile, RecordFile, RunEvidence, seal_label
 from provenance.verify.notes import Notes
 

@@ -21,7 +21,7 @@ from provenance.errors import (
     ProofError,
 )
 from provenance.ports import LedgerEntry
-from provenance.verify.checks import HEADS, PORTABLE
+from provenance.verify.catalogue import HEADS, PORTABLE
 from provenance.evidence.run_evidence import Inclusion, RunEvidence, seal_label
 from provenance.verify.notes import Notes
 
