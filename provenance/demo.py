@@ -23,7 +23,7 @@ from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
 from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 
 Say = Callable[[str, str], None]
 """Told a step's name and one line about it."""

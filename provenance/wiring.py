@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from provenance.fsck.findings import FsckReport
     from provenance.fsck.onchain import ChainReader
     from provenance.verify.headers import HeaderSource
-    from provenance.verify.outcome import VerificationReport as VerificationReport
+    from provenance.verify.report import VerificationReport as VerificationReport
 
 
 def open_store(settings: Settings, *, create: bool = True) -> LedgerStore | None:

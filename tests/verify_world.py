@@ -24,7 +24,7 @@ from provenance.stores.memory_network import MemoryNetwork
 from provenance.stores.sql import SqlStore
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.paper_node import paper_node
 

@@ -30,7 +30,7 @@ from provenance.verify.catalogue import COMPLETE
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.models.files import read_model
 from provenance.models.match import ModelMatch, StatedWeights, match_model
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 from provenance.bundle.attachments.slsa import statement_of
 
 SIGNATURE: Final = "model.sig"

@@ -44,7 +44,7 @@ from provenance.verify.catalogue import RECORDS
 from provenance.evidence.disclosure import withhold_like
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store
-from provenance.verify.receipt_evidence import check_evidence
+from provenance.verify.checks.receipts import check_evidence
 from provenance.bundle.attachments.opentimestamps import BITCOIN, calendar_uri, from_ledger_root, from_run_root
 from provenance.verify.verifier import verify
 

@@ -39,7 +39,7 @@ from provenance.evidence.from_database import evidence_of, outline_of
 from provenance.verify.headers import HeaderSource, header_source
 from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.nodes import Nodes
-from provenance.verify.outcome import EXIT_CODES, Finding, Outcome, VerificationReport
+from provenance.verify.report import EXIT_CODES, Finding, Outcome, VerificationReport
 from provenance.evidence.rows import LedgerView, RunRows
 from provenance.verify.verifier import verify, verify_again
 

@@ -15,7 +15,7 @@ from provenance.commands.output import err, out, print_json, print_table, settin
 from provenance.errors import InputError
 from provenance.settings import READERS
 from provenance.verify.catalogue import Status
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -23,7 +23,7 @@ from provenance.fsck.rows import (
     ReceiptRow,
     Version,
 )
-from provenance.verify.receipt_evidence import check_evidence, is_known
+from provenance.verify.checks.receipts import check_evidence, is_known
 
 PAYLOAD_TAG: Final = b"MLP1"
 ON_CHAIN: Final = ("confirmed", "final")

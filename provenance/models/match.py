@@ -24,7 +24,7 @@ from provenance.errors import FormatError
 from provenance.verify.catalogue import LEDGER, TREES
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.models.files import ModelFiles
-from provenance.verify.outcome import Seal, VerificationReport
+from provenance.verify.report import Seal, VerificationReport
 
 NOT_CHECKED: Final = (
     "the networks, and whose key signs the ledger: the evidence's own was taken; "

@@ -21,7 +21,7 @@ from provenance.errors import InputError, ProofError
 from provenance.bundle.writer import newest_tree
 from provenance.bundle.shell_proof import hand_path
 from provenance.verify.metrics import number
-from provenance.verify.outcome import EpochMetrics, Finding, NetworkCheck, VerificationReport
+from provenance.verify.report import EpochMetrics, Finding, NetworkCheck, VerificationReport
 from provenance.report.plot import Point, line_plot
 from provenance.report.tree import render_tree
 

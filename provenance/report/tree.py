@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from provenance.evidence.run_evidence import RecordFile, lenient
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 
 MAX_SHOWN_CHARS: Final = 6000
 _OPEN_DEPTH: Final = 2

@@ -58,8 +58,8 @@ from provenance.verify.catalogue import (
     Status,
 )
 from provenance.verify.ledger_tree import LedgerTree
-from provenance.verify.notes import Notes
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.findings import Notes
+from provenance.verify.report import VerificationReport
 from provenance.evidence.rows import RunRows
 
 VERSION: Final = 1

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from provenance.formats.record import Json, Kind, Record
-from provenance.verify.outcome import EpochMetrics
+from provenance.verify.report import EpochMetrics
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 

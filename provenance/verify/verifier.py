@@ -36,7 +36,7 @@ from provenance.errors import FormatError, InputError, ProofError
 from provenance.ports import LedgerEntry, Network
 from provenance.bundle import attachments
 from provenance.evidence import disclosure
-from provenance.verify.anchors import check_networks, check_receipts, decoded_receipts
+from provenance.verify.checks.networks import check_networks, check_receipts, decoded_receipts
 from provenance.verify.catalogue import (
     ANCHOR_LIMITS,
     CHECKS,
@@ -54,15 +54,15 @@ from provenance.verify.catalogue import (
     Check,
     Status,
 )
-from provenance.verify.completeness import check_completeness
-from provenance.verify.content import check_content
+from provenance.verify.checks.completeness import check_completeness
+from provenance.verify.checks.content import check_content
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
 from provenance.verify.headers import HeaderSource
-from provenance.verify.ledger_heads import check_heads, check_ledger, ledger_key
+from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.metrics import metrics_of
 from provenance.verify.nodes import Nodes
-from provenance.verify.notes import Notes
-from provenance.verify.outcome import NetworkCheck, Outcome, Seal, VerificationReport
+from provenance.verify.findings import Notes
+from provenance.verify.report import NetworkCheck, Outcome, Seal, VerificationReport
 from provenance.evidence.placement import coverage_problem, place_records, tree_at
 
 if TYPE_CHECKING:

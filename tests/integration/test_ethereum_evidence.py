@@ -25,7 +25,7 @@ from provenance.ports import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.verify.catalogue import ETHEREUM_HEADERS, RECEIPTS
-from provenance.verify.receipt_evidence import check_evidence
+from provenance.verify.checks.receipts import check_evidence
 from tests.ethereum_chain import KEYS, Anvil, Liar, Refuse
 from tests.verify_world import World, story
 

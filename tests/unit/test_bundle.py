@@ -28,7 +28,7 @@ from provenance.errors import (
 from provenance.bundle import reader
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 from provenance.bundle.index import Fields, decode, dump
 from provenance.verify.verifier import verify
 from tests.verify_world import RUN, SIGNER, World, before, ending, flip_metric, metrics

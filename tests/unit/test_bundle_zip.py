@@ -32,7 +32,7 @@ from provenance.bundle import reader, zip
 from provenance.bundle.writer import bundle_files as files_of
 from provenance.bundle.writer import read_bundle, write_bundle, write_files
 from provenance.bundle.zip import ZipSource, write_zip
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.verify_world import SIGNER, finished, flip_metric
 

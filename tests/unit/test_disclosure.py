@@ -16,7 +16,7 @@ from provenance.errors import InputError
 from provenance.bundle.writer import bundle_files, read_bundle, write_bundle, write_files
 from provenance.evidence.disclosure import outline, withhold, withhold_like
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 from provenance.report.html import render
 from provenance.bundle.index import dump
 from provenance.verify.verifier import verify

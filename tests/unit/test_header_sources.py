@@ -27,7 +27,7 @@ from provenance.errors import (
 )
 from provenance.bundle.writer import write_bundle
 from provenance.verify.catalogue import NETWORKS
-from provenance.verify.explorers import Explorer, Explorers
+from provenance.verify.headers.esplora import Explorer, Explorers
 from provenance.verify.headers import AllSources, GivenHeaders, header_source
 from tests.bitcoin_evidence import mined, with_bitcoin
 from tests.verify_world import finished

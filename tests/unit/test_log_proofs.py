@@ -17,7 +17,7 @@ from provenance.ledger.seal import append_root
 from provenance.verify.catalogue import HEADS, PORTABLE, Status
 from provenance.evidence.run_evidence import HeadNote, RunEvidence
 from provenance.bundle.attachments.tlog import files
-from provenance.verify.outcome import VerificationReport
+from provenance.verify.report import VerificationReport
 from tests.ledger_values import digest
 from tests.verify_world import ORIGIN, OTHER, SIGNER, World, story
 

@@ -16,8 +16,8 @@ from provenance.errors import FormatError, IntegrityError
 from provenance.verify.catalogue import HEADER_SOURCE, RECEIPTS, Status
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.headers import AllSources, GivenHeaders
-from provenance.verify.outcome import VerificationReport
-from provenance.verify.receipt_evidence import check_evidence
+from provenance.verify.report import VerificationReport
+from provenance.verify.checks.receipts import check_evidence
 from tests import bitcoin_evidence
 from tests.verify_world import ORIGIN, SIGNER, World, finished
 

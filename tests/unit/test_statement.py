@@ -21,7 +21,7 @@ from provenance.errors import InputError
 from provenance.bundle.attachments import slsa
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 from provenance.bundle.attachments.slsa import FILE, check, files, statement_of
 from provenance.verify.verifier import verify
 from tests.model_world import COMMIT, deployment, real_story, weights

@@ -34,8 +34,8 @@ from provenance.bundle.writer import newest_tree, read_bundle, write_bundle
 from provenance.verify.catalogue import PORTABLE, Status
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
-from provenance.verify.notes import Notes
-from provenance.verify.outcome import Finding
+from provenance.verify.findings import Notes
+from provenance.verify.report import Finding
 from provenance.verify.verifier import verify
 from tests.bitcoin_evidence import with_bitcoin
 from tests.verify_world import NOW, ORIGIN, SIGNER, World, before, ending, metrics, story

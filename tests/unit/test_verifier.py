@@ -31,8 +31,8 @@ from provenance.verify import verifier
 from provenance.verify.catalogue import CHECKS, Status
 from provenance.evidence.run_evidence import HeadNote, RunEvidence
 from provenance.verify.metrics import number
-from provenance.verify.outcome import VerificationReport
-from provenance.verify.receipt_evidence import check_evidence
+from provenance.verify.report import VerificationReport
+from provenance.verify.checks.receipts import check_evidence
 from tests.verify_world import (
     ORIGIN,
     RUN,

@@ -16,7 +16,7 @@ from provenance.formats.run_tree.proof import RunProof
 from provenance.bundle.attachments import tlog, slsa, opentimestamps
 from provenance.verify.catalogue import PORTABLE
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 
 MAX_BYTES: Final = 1024**2
 """Of one attachment."""

@@ -52,7 +52,7 @@ from provenance.errors import FormatError, InputError, IntegrityError, ProofErro
 from provenance.ports import PAYLOAD_TAG, AnchorState
 from provenance.verify.catalogue import PORTABLE
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 
 BITCOIN: Final = "bitcoin"
 """The network's name."""

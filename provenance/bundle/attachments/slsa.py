@@ -54,7 +54,7 @@ from provenance.errors import FormatError, TooLargeError
 from provenance.ports import LedgerEntry
 from provenance.verify.catalogue import PORTABLE
 from provenance.evidence.run_evidence import ReceiptFile, RecordFile, RunEvidence, seal_label
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 
 FILE: Final = "statement/run.intoto.json"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"

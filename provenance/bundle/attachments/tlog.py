@@ -23,7 +23,7 @@ from provenance.errors import (
 from provenance.ports import LedgerEntry
 from provenance.verify.catalogue import HEADS, PORTABLE
 from provenance.evidence.run_evidence import Inclusion, RunEvidence, seal_label
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 
 _NAME: Final = re.compile(r"tlog/(.+)\.tlog-proof")
 

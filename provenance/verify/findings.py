@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from provenance.verify.catalogue import CHECKS, Status
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.verify.outcome import CheckResult, Finding
+from provenance.verify.report import CheckResult, Finding
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 A :class:`HeaderSource` answers one question: how deep a block lies. A node of one's own is
 asked through the configured ``bitcoin`` network (check 8). Beside it there are
 :class:`GivenHeaders`, a file that an auditor brings, and k of n HTTP explorers
-(:mod:`provenance.verify.explorers`); :class:`AllSources` takes several.
+(:mod:`provenance.verify.headers.esplora`); :class:`AllSources` takes several.
 
 The file is text: one raw 80-byte header per line, in hex, as ``bitcoin-cli getblockheader
 HASH false`` prints it; blank lines and lines that begin with ``#`` are skipped. The order
@@ -77,7 +77,7 @@ def header_source(values: Iterable[str], quorum: int | None = None) -> HeaderSou
         sources.append(GivenHeaders.read(*files))
     if urls:
         # Not before: checking offline loads no code for the network.
-        from provenance.verify.explorers import Explorers
+        from provenance.verify.headers.esplora import Explorers
 
         sources.append(Explorers(urls, quorum))
     elif quorum is not None:

@@ -21,13 +21,13 @@ from provenance.errors import (
 )
 from provenance.ports import AnchorState, LedgerEntry, Network, Observation, Place
 from provenance.verify.catalogue import AGREE, NETWORKS, RECEIPTS
-from provenance.verify.ethereum_evidence import unproven_time
+from provenance.verify.checks.ethereum_receipt import unproven_time
 from provenance.evidence.run_evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
-from provenance.verify.notes import Notes
-from provenance.verify.outcome import NetworkCheck
-from provenance.verify.receipt_evidence import BITCOIN, check_evidence, hex_field, is_known
+from provenance.verify.findings import Notes
+from provenance.verify.report import NetworkCheck
+from provenance.verify.checks.receipts import BITCOIN, check_evidence, hex_field, is_known
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")
 """What tells one chain from another, in a receipt's evidence and in a node's identity."""

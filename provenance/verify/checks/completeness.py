@@ -15,7 +15,7 @@ from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import DigestedRecord, misannounced
 from provenance.verify.catalogue import COMPLETE
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 
 MAX_RANKS = 1_000_000
 

@@ -11,7 +11,7 @@ from provenance.errors import BadSignatureError, FormatError, InputError, Integr
 from provenance.verify.catalogue import HEADS, LEDGER
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.bundle.attachments.tlog import show_cosignatures
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 
 
 def ledger_key(

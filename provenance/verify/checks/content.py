@@ -10,7 +10,7 @@ from provenance.formats.record import Record
 from provenance.fingerprint.tensors import state_digest
 from provenance.errors import FormatError, ProvenanceError
 from provenance.verify.catalogue import CONTENT
-from provenance.verify.notes import Notes
+from provenance.verify.findings import Notes
 
 
 def check_content(

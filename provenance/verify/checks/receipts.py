@@ -33,7 +33,7 @@ from provenance.proofs.local_file import local_transaction_id, read_line
 from provenance.formats.receipt import AnchorProof
 from provenance.formats.record import Json
 from provenance.errors import FormatError, ProofError
-from provenance.verify.ethereum_evidence import check_ethereum
+from provenance.verify.checks.ethereum_receipt import check_ethereum
 
 BITCOIN: Final = "bitcoin"
 ETHEREUM: Final = "ethereum"
