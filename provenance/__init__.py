@@ -22,8 +22,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from provenance.chains.bitcoin import BitcoinInterface
-    from provenance.chains.ethereum import EthereumInterface
+    from provenance.chains.bitcoin.interface import BitcoinInterface
+    from provenance.chains.ethereum.interface import EthereumInterface
     from provenance.chains.ipfs import IPFSInterface
     from provenance.chains.manager import BlockchainManager
     from provenance.fingerprint.hashers import Digest, HashFactory
@@ -35,8 +35,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ProvenanceTracker": "provenance.tracker",
     "BlockchainManager": "provenance.chains.manager",
-    "EthereumInterface": "provenance.chains.ethereum",
-    "BitcoinInterface": "provenance.chains.bitcoin",
+    "EthereumInterface": "provenance.chains.ethereum.interface",
+    "BitcoinInterface": "provenance.chains.bitcoin.interface",
     "IPFSInterface": "provenance.chains.ipfs",
     "MLProvenanceMerkleTree": "provenance.formats.run_tree.tree",
     "MerkleNode": "provenance.formats.run_tree.tree",

@@ -88,7 +88,7 @@ def ledger_signer(settings: Settings) -> SignerKey:
 
 def ledger_seed(settings: Settings) -> bytes:
     """The 32 bytes behind :func:`ledger_signer`: they also sign the local anchor file."""
-    from provenance.chains.seed_file import read_or_create_seed
+    from provenance.chains.keys import read_or_create_seed
 
     return read_or_create_seed(settings.ledger_key_file or settings.base_dir / "ledger.key")
 
@@ -448,7 +448,7 @@ def _senders(private_key: str | None) -> frozenset[str]:
     if private_key is None:
         return frozenset()
     try:
-        from provenance.chains.ethereum_libs import Account
+        from provenance.chains.ethereum.libs import Account
     except ModuleNotFoundError:
         return frozenset()
     return frozenset({str(Account.from_key(private_key).address)})

@@ -10,7 +10,7 @@ import rlp
 from eth_abi import encode
 from eth_utils import keccak
 
-from provenance.chains.ethereum_trie import prove
+from provenance.chains.ethereum.trie import prove
 from provenance.proofs.ethereum import HASH_STORED, STORE_HASH, TrieProof
 from provenance.formats.receipt import AnchorProof
 

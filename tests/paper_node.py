@@ -15,7 +15,7 @@ from typing import Any
 import rlp
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum_trie import prove
+from provenance.chains.ethereum.trie import prove
 from provenance.proofs.bitcoin import display, double_sha256, parse_transaction
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.formats.checkpoint import SignerKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 
-from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError, Value
+from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, Value
 from provenance.settings import BitcoinSettings
 
 NEVER_PAID = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"

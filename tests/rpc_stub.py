@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from provenance.chains.bitcoin_rpc import RpcError, Value
+from provenance.chains.bitcoin.rpc import RpcError, Value
 
 Handler = Callable[[str, list[Value]], Value]
 """Method and params of a JSON-RPC call; raises RpcError for an error of the node's."""

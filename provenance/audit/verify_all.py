@@ -20,7 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from provenance import wiring
-from provenance.chains.seed_file import read_or_create_seed
+from provenance.chains.keys import read_or_create_seed
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import (

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from provenance.chains.bitcoin import BitcoinInterface
-    from provenance.chains.ethereum import EthereumInterface
+    from provenance.chains.bitcoin.interface import BitcoinInterface
+    from provenance.chains.ethereum.interface import EthereumInterface
     from provenance.chains.ipfs import IPFSInterface
     from provenance.chains.manager import BlockchainManager
 

@@ -22,7 +22,7 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
-from provenance.chains.post import Endpoint
+from provenance.chains.http import Endpoint
 from provenance.formats import json_text
 from provenance.proofs.ipfs import unixfs
 from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid

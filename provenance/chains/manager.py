@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from provenance.chains.journal import VersionJournal
-from provenance.chains.seed_file import read_or_create_seed
+from provenance.chains.transaction_log import VersionJournal
+from provenance.chains.keys import read_or_create_seed
 from provenance.formats.record import Json, normalise
 from provenance.errors import (
     ConfigError,
@@ -46,11 +46,11 @@ def build_network(blockchain: BlockchainSettings, name: str, local_key: bytes | 
         MissingExtraError: Its client library is not installed.
     """
     if name == "ethereum" and blockchain.ethereum is not None:
-        from provenance.chains.ethereum import EthereumInterface
+        from provenance.chains.ethereum.interface import EthereumInterface
 
         return EthereumInterface(blockchain.ethereum)
     if name == "bitcoin" and blockchain.bitcoin is not None:
-        from provenance.chains.bitcoin import BitcoinInterface
+        from provenance.chains.bitcoin.interface import BitcoinInterface
 
         return BitcoinInterface(blockchain.bitcoin)
     if name == "ipfs" and blockchain.ipfs is not None:

@@ -10,7 +10,7 @@ from provenance.errors import ConfigError
 
 def deploy(arguments: argparse.Namespace) -> int:
     """Deploy the MLProvenance contract with the configured key; prints its address."""
-    from provenance.chains.deploy import deploy as deploy_contract
+    from provenance.chains.ethereum.deploy import deploy as deploy_contract
 
     settings = settings_of(arguments, secrets=("ethereum",))
     ethereum = settings.blockchain.ethereum

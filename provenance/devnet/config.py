@@ -64,9 +64,9 @@ def deployed_contract(root: Path, document: dict[str, Any]) -> str:
     Raises:
         NetworkUnavailable: The node does not answer.
     """
-    from provenance.chains.contracts import load_artifact
-    from provenance.chains.deploy import deploy
-    from provenance.chains.ethereum_node import EthereumNode
+    from provenance.chains.ethereum.contracts import load_artifact
+    from provenance.chains.ethereum.deploy import deploy
+    from provenance.chains.ethereum.node import EthereumNode
     from provenance.settings import load
 
     remembered = home(root) / "contract.json"

@@ -41,7 +41,7 @@ class World:
 
 
 def ethereum(request: pytest.FixtureRequest) -> World:
-    from provenance.chains.ethereum import EthereumInterface
+    from provenance.chains.ethereum.interface import EthereumInterface
     from provenance.devnet.rpc import mine_ethereum
     from provenance.devnet.servers import DEV_CHAIN_KEY
 
@@ -59,7 +59,7 @@ def ethereum(request: pytest.FixtureRequest) -> World:
 
 
 def bitcoin(request: pytest.FixtureRequest) -> World:
-    from provenance.chains.bitcoin import BitcoinInterface
+    from provenance.chains.bitcoin.interface import BitcoinInterface
 
     shared: BitcoinSettings = request.getfixturevalue("bitcoin_settings")
     regtest = Regtest(shared)

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from provenance.chains.bitcoin_rpc import BitcoinRpc
+from provenance.chains.bitcoin.rpc import BitcoinRpc
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.ports import AnchorState, anchor_payload
 from provenance.settings import BitcoinSettings

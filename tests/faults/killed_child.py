@@ -22,7 +22,9 @@ from typing import Any
 from provenance import wiring
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
-from provenance.chains import bitcoin, ethereum, ethereum_node, ipfs, local  # noqa: F401
+from provenance.chains.bitcoin import interface
+from provenance.chains.ethereum import interface, node
+from provenance.chains import ipfs, local  # noqa: F401
 from provenance.ports import Draft, SignedVersion
 from provenance.settings import load
 from provenance.stores import sql  # noqa: F401

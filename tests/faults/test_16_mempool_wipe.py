@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provenance.chains.bitcoin_rpc import BitcoinRpc
+from provenance.chains.bitcoin.rpc import BitcoinRpc
 from provenance.devnet import Devnet
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings

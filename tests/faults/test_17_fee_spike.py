@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provenance.anchor.delivery import Outcome
-from provenance.chains.ethereum_fees import GWEI, least_bump
+from provenance.chains.ethereum.fees import GWEI, least_bump
 from provenance.ports import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from provenance.chains.bitcoin import BitcoinInterface
-from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError, as_list, as_object
+from provenance.chains.bitcoin.interface import BitcoinInterface
+from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, as_list, as_object
 from provenance.proofs.bitcoin import (
     CHAINS,
     double_sha256,

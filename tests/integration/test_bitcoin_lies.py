@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from provenance.chains.bitcoin import BitcoinInterface
-from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError, Value
+from provenance.chains.bitcoin.interface import BitcoinInterface
+from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, Value
 from provenance.proofs.bitcoin import double_sha256
 from provenance.errors import (
     FeeTooLowError,

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from eth_utils import keccak
 
-from provenance.chains.contracts import MAX_METADATA_BYTES, load_artifact
-from provenance.chains.deploy import deploy
-from provenance.chains.ethereum import EthereumInterface
-from provenance.chains.ethereum_contract import HashInfo, store_call
-from provenance.chains.ethereum_fees import wei
+from provenance.chains.ethereum.contracts import MAX_METADATA_BYTES, load_artifact
+from provenance.chains.ethereum.deploy import deploy
+from provenance.chains.ethereum.interface import EthereumInterface
+from provenance.chains.ethereum.contract import HashInfo, store_call
+from provenance.chains.ethereum.fees import wei
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,

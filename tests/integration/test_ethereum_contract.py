@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from provenance.chains.contracts import compile as compiling
-from provenance.chains.contracts import load_artifact
+from provenance.chains.ethereum.contracts import compile as compiling
+from provenance.chains.ethereum.contracts import load_artifact
 from provenance.errors import IntegrityError, ServerMissingError
 
 CI = os.environ.get("CI", "").lower() == "true"

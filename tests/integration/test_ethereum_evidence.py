@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import structlog
 
-from provenance.chains.deploy import deploy
-from provenance.chains.ethereum import EthereumInterface
-from provenance.chains.ethereum_contract import inclusion_call
+from provenance.chains.ethereum.deploy import deploy
+from provenance.chains.ethereum.interface import EthereumInterface
+from provenance.chains.ethereum.contract import inclusion_call
 from provenance.formats import merkle
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import canonical_json

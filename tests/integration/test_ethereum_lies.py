@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from eth_abi import encode
 
-from provenance.chains.deploy import deploy
-from provenance.chains.ethereum import EthereumInterface
-from provenance.chains.ethereum_fees import GWEI
+from provenance.chains.ethereum.deploy import deploy
+from provenance.chains.ethereum.interface import EthereumInterface
+from provenance.chains.ethereum.fees import GWEI
 from provenance.errors import (
     LyingNodeError,
     NetworkUnavailable,

@@ -19,8 +19,8 @@ import pytest
 
 from provenance import wiring
 from provenance.audit.verify_all import VerifyAll
-from provenance.chains.bitcoin import BitcoinInterface
-from provenance.chains.ethereum import EthereumInterface
+from provenance.chains.bitcoin.interface import BitcoinInterface
+from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.errors import UnavailableError
 from provenance.ports import LooksUpMany, Network, Observation, Place, anchor_payload
 from provenance.settings import BitcoinSettings, EthereumSettings, load

@@ -12,7 +12,7 @@ from eth_utils import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.chains.ethereum_trie import prove
+from provenance.chains.ethereum.trie import prove
 from provenance.proofs import rlp
 from provenance.proofs.ethereum import (
     TrieProof,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provenance.chains import bitcoin_rpc
-from provenance.chains.bitcoin_rpc import BitcoinRpc, RpcError
+from provenance.chains.bitcoin import rpc
+from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -99,7 +99,7 @@ def test_every_wrong_answer_is_ours(
 
 
 def test_an_error_of_the_node_keeps_its_number() -> None:
-    def handler(method: str, params: list[bitcoin_rpc.Value]) -> bitcoin_rpc.Value:
+    def handler(method: str, params: list[rpc.Value]) -> rpc.Value:
         raise RpcError(method, -5, "No such transaction")
 
     with json_rpc_server(handler) as url, pytest.raises(RpcError) as caught:
@@ -148,18 +148,18 @@ def test_no_login_is_a_configuration_error() -> None:
 @pytest.mark.parametrize(
     ("read", "wrong"),
     [
-        (bitcoin_rpc.as_object, []),
-        (bitcoin_rpc.as_list, {}),
-        (bitcoin_rpc.as_text, 1),
-        (bitcoin_rpc.as_integer, True),
-        (bitcoin_rpc.as_integer, "1"),
-        (bitcoin_rpc.as_bytes, "xyz"),
-        (bitcoin_rpc.as_bytes, None),
-        (bitcoin_rpc.as_sats, "1"),
-        (bitcoin_rpc.as_sats, True),
-        (bitcoin_rpc.as_sats, Decimal("0.000000001")),
-        (bitcoin_rpc.as_feerate, None),
-        (bitcoin_rpc.as_feerate, False),
+        (rpc.as_object, []),
+        (rpc.as_list, {}),
+        (rpc.as_text, 1),
+        (rpc.as_integer, True),
+        (rpc.as_integer, "1"),
+        (rpc.as_bytes, "xyz"),
+        (rpc.as_bytes, None),
+        (rpc.as_sats, "1"),
+        (rpc.as_sats, True),
+        (rpc.as_sats, Decimal("0.000000001")),
+        (rpc.as_feerate, None),
+        (rpc.as_feerate, False),
     ],
 )
 def test_values_of_the_wrong_type_are_lies(
@@ -170,6 +170,6 @@ def test_values_of_the_wrong_type_are_lies(
 
 
 def test_amounts_are_exact() -> None:
-    assert bitcoin_rpc.as_sats(Decimal("20999999.97690000"), "x") == 2_099_999_997_690_000
-    assert bitcoin_rpc.as_sats(50, "x") == 5_000_000_000
-    assert bitcoin_rpc.as_feerate(Decimal("0.00001"), "x") == 1
+    assert rpc.as_sats(Decimal("20999999.97690000"), "x") == 2_099_999_997_690_000
+    assert rpc.as_sats(50, "x") == 5_000_000_000
+    assert rpc.as_feerate(Decimal("0.00001"), "x") == 1

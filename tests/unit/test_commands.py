@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from provenance import cli, devnet, fleet, wiring
-from provenance.chains import deploy
-from provenance.chains.bitcoin_rpc import Value
+from provenance.chains.ethereum import deploy
+from provenance.chains.bitcoin.rpc import Value
 from provenance.commands import demo as demo_command
 from provenance.commands import up as up_command
 from provenance.devnet import InstallResult, ServerState, programs

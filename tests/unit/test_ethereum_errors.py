@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.chains.ethereum_errors import (
+from provenance.chains.ethereum.errors import (
     AlreadyKnownError,
     BlockMissingError,
     MethodMissingError,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.chains.ethereum_fees import (
+from provenance.chains.ethereum.fees import (
     GWEI,
     Fees,
     bump,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.chains.ethereum import EthereumInterface
+from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.errors import (
     ConfigError,
     InputError,
@@ -187,7 +187,7 @@ def isolated(program: str, path: Path | None = None) -> subprocess.CompletedProc
 
 def test_the_module_imports_nothing_heavy() -> None:
     done = isolated(
-        "import sys, provenance.chains.ethereum, provenance.chains.contracts;"
+        "import sys, provenance.chains.ethereum.interface, provenance.chains.ethereum.contracts;"
         "print([m for m in ('web3', 'eth_account', 'requests', 'rlp') if m in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stderr

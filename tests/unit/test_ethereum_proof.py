@@ -8,7 +8,7 @@ import pytest
 import rlp as reference
 from eth_utils import keccak
 
-from provenance.chains.ethereum_trie import prove
+from provenance.chains.ethereum.trie import prove
 from provenance.proofs import rlp
 from provenance.proofs.ethereum import (
     HASH_STORED,

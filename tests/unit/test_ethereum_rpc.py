@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provenance.chains.ethereum_errors import BlockMissingError, MethodMissingError
-from provenance.chains.ethereum_rpc import MAX_ANSWER_BYTES, EthereumRPC, endpoint
+from provenance.chains.ethereum.errors import BlockMissingError, MethodMissingError
+from provenance.chains.ethereum.rpc import MAX_ANSWER_BYTES, EthereumRPC, endpoint
 from provenance.errors import (
     ConfigError,
     LyingNodeError,

@@ -13,7 +13,7 @@ from eth_utils import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.chains.ethereum_contract import (
+from provenance.chains.ethereum.contract import (
     ARTIFACT,
     HASH_STORED,
     HashInfo,
@@ -26,8 +26,8 @@ from provenance.chains.ethereum_contract import (
     stored_root,
     verify_call,
 )
-from provenance.chains.ethereum_libs import Account
-from provenance.chains.ethereum_values import (
+from provenance.chains.ethereum.libs import Account
+from provenance.chains.ethereum.responses import (
     Log,
     data,
     evidence,

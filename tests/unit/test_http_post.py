@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from provenance.chains.post import Endpoint
+from provenance.chains.http import Endpoint
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
 from tests.rpc_stub import http_server, send
 

@@ -13,10 +13,10 @@ import pytest
 
 import provenance.chains
 from provenance.chains import manager as manager_module
-from provenance.chains.journal import VersionJournal
+from provenance.chains.transaction_log import VersionJournal
 from provenance.chains.local import verify_local_file
 from provenance.chains.manager import BlockchainManager, build_network, build_networks
-from provenance.chains.seed_file import read_or_create_seed
+from provenance.chains.keys import read_or_create_seed
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,

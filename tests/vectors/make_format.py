@@ -23,7 +23,7 @@ from uuid import UUID
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.chains.ethereum_contract import store_call
+from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
 from provenance.formats import merkle
 from provenance.fingerprint.arrays import block_header, tensor_header

@@ -15,9 +15,9 @@ import rlp
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum_contract import HASH_STORED, store_call
-from provenance.chains.ethereum_trie import prove
-from provenance.chains.ethereum_values import header_rlp, read_block
+from provenance.chains.ethereum.contract import HASH_STORED, store_call
+from provenance.chains.ethereum.trie import prove
+from provenance.chains.ethereum.responses import header_rlp, read_block
 from provenance.proofs.bitcoin import display, double_sha256, verify_anchor
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.proofs.ethereum import verify_anchor as verify_ethereum

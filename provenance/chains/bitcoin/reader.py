@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from provenance.chains.ahead import Call, slices
-from provenance.chains.bitcoin_funding import Funding
-from provenance.chains.bitcoin_rpc import (
+from provenance.chains.bitcoin.wallet import Funding
+from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
     RpcError,

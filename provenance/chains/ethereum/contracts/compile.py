@@ -1,6 +1,6 @@
 """Compile MLProvenance.sol into the artifact that lies beside it, or check that it still fits.
 
-For developers, in a checkout: ``python -m provenance.chains.contracts.compile [--check]``.
+For developers, in a checkout: ``python -m provenance.chains.ethereum.contracts.compile [--check]``.
 The compiler is the npm package ``solc``, pinned in ``deploy/devnet/solc/`` and installed
 into ``.devnet/opt/solc`` where it is missing. Compiling is deterministic: the same source,
 compiler and settings give the same bytes on every machine.

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from provenance.chains import ethereum_contract as abi
+from provenance.chains.ethereum import contract as abi
 from provenance.chains.ahead import Call, slices
-from provenance.chains.ethereum_errors import BlockMissingError, MethodMissingError, clean
-from provenance.chains.ethereum_fees import GWEI, wei
-from provenance.chains.ethereum_rpc import EthereumRPC
-from provenance.chains.ethereum_values import (
+from provenance.chains.ethereum.errors import BlockMissingError, MethodMissingError, clean
+from provenance.chains.ethereum.fees import GWEI, wei
+from provenance.chains.ethereum.rpc import EthereumRPC
+from provenance.chains.ethereum.responses import (
     Block,
     Receipt,
     Transaction,

@@ -12,8 +12,8 @@ from eth_utils.abi import abi_to_signature, function_signature_to_4byte_selector
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from provenance.chains.contracts import MAX_METADATA_BYTES, load_artifact
-from provenance.chains.ethereum_values import Log
+from provenance.chains.ethereum.contracts import MAX_METADATA_BYTES, load_artifact
+from provenance.chains.ethereum.responses import Log
 from provenance.errors import InputError, LyingNodeError
 
 ARTIFACT = load_artifact()

@@ -18,8 +18,8 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from provenance.chains.bitcoin_funding import Funding
-from provenance.chains.bitcoin_rpc import (
+from provenance.chains.bitcoin.wallet import Funding
+from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
     RpcError,
@@ -27,7 +27,7 @@ from provenance.chains.bitcoin_rpc import (
     as_object,
     as_text,
 )
-from provenance.chains.bitcoin_view import ChainView
+from provenance.chains.bitcoin.reader import ChainView
 from provenance.proofs.bitcoin import (
     CHAINS,
     display,

@@ -16,7 +16,7 @@ from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
-from provenance.chains.ethereum_libs import Account
+from provenance.chains.ethereum.libs import Account
 from provenance.formats.record import Json
 from provenance.errors import LyingNodeError
 

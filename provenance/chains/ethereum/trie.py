@@ -21,9 +21,9 @@ import structlog
 from eth_utils.crypto import keccak
 from trie.hexary import HexaryTrie
 
-from provenance.chains.ethereum_errors import MethodMissingError
-from provenance.chains.ethereum_node import EthereumNode, Mined
-from provenance.chains.ethereum_values import (
+from provenance.chains.ethereum.errors import MethodMissingError
+from provenance.chains.ethereum.node import EthereumNode, Mined
+from provenance.chains.ethereum.responses import (
     Block,
     data,
     header_rlp,

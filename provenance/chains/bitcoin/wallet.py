@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 
-from provenance.chains.bitcoin_rpc import (
+from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
     RpcError,

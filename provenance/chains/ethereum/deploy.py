@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provenance.chains.ethereum import EthereumInterface
+from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.settings import EthereumSettings
 
 
@@ -13,7 +13,7 @@ def deploy(settings: EthereumSettings, deadline_s: float = 180.0) -> tuple[str, 
 
     Raises:
         MissingExtraError, ConfigError, NetworkUnavailable, NetworkError: As
-            :class:`provenance.chains.ethereum.EthereumInterface`.
+            :class:`provenance.chains.ethereum.interface.EthereumInterface`.
     """
     network = EthereumInterface(settings)
     try:

@@ -17,7 +17,7 @@ from typing import TypeAlias, cast
 from urllib.parse import quote
 
 from provenance.chains.ahead import Ahead, Call
-from provenance.chains.post import Answer, Endpoint
+from provenance.chains.http import Answer, Endpoint
 from provenance.formats import json_text
 from provenance.errors import (
     ConfigError,

@@ -22,8 +22,8 @@ import requests
 import urllib3
 
 from provenance.chains.ahead import Ahead, Call
-from provenance.chains.ethereum_errors import clean, http_error, rpc_error
-from provenance.chains.ethereum_libs import HTTPProvider, RPCEndpoint, RPCResponse
+from provenance.chains.ethereum.errors import clean, http_error, rpc_error
+from provenance.chains.ethereum.libs import HTTPProvider, RPCEndpoint, RPCResponse
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
 
 KEY = "blockchain.ethereum.url"

@@ -25,8 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from provenance.chains.ethereum_errors import AlreadyKnownError
-from provenance.chains.ethereum_fees import Fees, bump, offer, wei
+from provenance.chains.ethereum.errors import AlreadyKnownError
+from provenance.chains.ethereum.fees import Fees, bump, offer, wei
 from provenance.formats.record import Json
 from provenance.errors import (
     ConfigError,
@@ -53,8 +53,8 @@ from provenance.ports import (
 from provenance.settings import EthereumSettings
 
 if TYPE_CHECKING:
-    from provenance.chains.ethereum_contract import HashInfo
-    from provenance.chains.ethereum_values import Receipt
+    from provenance.chains.ethereum.contract import HashInfo
+    from provenance.chains.ethereum.responses import Receipt
 
 # A store costs about 47,500 gas, but is estimated at half of that where the root is there
 # already; a reorg that takes the other store away must not make ours run out of gas.
@@ -85,21 +85,16 @@ class EthereumInterface:
             from eth_utils.address import to_checksum_address
             from eth_utils.crypto import keccak
 
-            from provenance.chains import (
-                ethereum_contract,
-                ethereum_node,
-                ethereum_trie,
-                ethereum_values,
-            )
-            from provenance.chains.ethereum_libs import Account
+            from provenance.chains.ethereum import contract, node, trie, responses
+            from provenance.chains.ethereum.libs import Account
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("provenance"):
                 raise
             package = (error.name or "web3").partition(".")[0]
             raise MissingExtraError(package, "ethereum") from error
-        self._abi = ethereum_contract
-        self._evidence = ethereum_values.evidence
-        self._proofs = ethereum_trie.proofs
+        self._abi = contract
+        self._evidence = responses.evidence
+        self._proofs = trie.proofs
         self._keccak = keccak
         self._checksum = to_checksum_address
         self.settings = settings
@@ -116,7 +111,7 @@ class EthereumInterface:
         if settings.contract_address is not None:
             self.contract = _address(settings.contract_address, to_checksum_address)
         self.sender: str | None = None if self._account is None else str(self._account.address)
-        self._node = ethereum_node.EthereumNode(settings)
+        self._node = node.EthereumNode(settings)
         self._refused = False
 
     def __repr__(self) -> str:
