@@ -24,7 +24,7 @@ from provenance.ports import (
     VersionRow,
 )
 from provenance.settings import RetrySettings
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.stores.sql import SqlStore
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")

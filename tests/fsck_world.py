@@ -23,7 +23,7 @@ from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports import Delivery, StoredRecord
 from provenance.settings import LocalSettings, RetrySettings
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork, MemoryTransaction
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from provenance.stores.sql import SqlStore
 from provenance.fsck.checker import Deployment, Options, fsck
 from provenance.fsck.findings import FsckReport

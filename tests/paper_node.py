@@ -22,7 +22,7 @@ from provenance.formats.checkpoint import SignerKey
 from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
 from provenance.formats.record import Json, canonical_json, timestamp
 from provenance.ports import Draft, Observation, Place, SignedVersion
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork, MemoryTransaction
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests import bitcoin_evidence
 
 

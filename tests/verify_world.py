@@ -20,7 +20,7 @@ from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy, seal_ready
 from provenance.ports import Delivery, Network
 from provenance.settings import RetrySettings
-from provenance.stores.memory_network import MemoryNetwork
+from provenance.testing.memory_chain import MemoryNetwork
 from provenance.stores.sql import SqlStore
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store

@@ -101,7 +101,7 @@ def local(request: pytest.FixtureRequest) -> World:
 
 
 def memory(request: pytest.FixtureRequest) -> World:
-    from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+    from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 
     chain = MemoryChain(nonces=request.param == "memory-nonces")
     return World(

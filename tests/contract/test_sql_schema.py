@@ -19,7 +19,7 @@ from provenance.errors import ConfigError, StoreUnavailable
 from provenance.ledger.ingest import ingest
 from provenance.ports import Delivery
 from provenance.stores import migrate as migrations
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.schema import REVISIONS, metadata
 from provenance.stores.sql import SqlStore, migrate
 from tests.runs import POLICY, Producer

@@ -16,7 +16,7 @@ from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
 from provenance.ports import EventTransport
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.redis_streams import RedisStreams
 
 RUN = new_run_id()

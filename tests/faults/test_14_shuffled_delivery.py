@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.ledger.ingest import ingest
 from provenance.ports import Delivery
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.schema import metadata
 from provenance.stores.sql import SqlStore
 from tests.faults.checker import named_roots

@@ -13,7 +13,7 @@ from celery.schedules import schedule
 
 from provenance.anchor.delivery import stranded_networks
 from provenance.ports import AnchorState, Draft, SignedVersion
-from provenance.stores.memory_network import MemoryNetwork
+from provenance.testing.memory_chain import MemoryNetwork
 from tests.anchor_world import LEASE_S
 from tests.anchor_world import World as Stage
 from tests.faults.harness import World, rounds, scenario, seeded, until

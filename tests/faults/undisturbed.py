@@ -12,7 +12,7 @@ from provenance.formats.checkpoint import SignerKey
 from provenance.capture.ship.loop import Shipper
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy, seal_ready
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
 from tests.faults import checker
 

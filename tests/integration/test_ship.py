@@ -29,7 +29,7 @@ from provenance.capture.ship.loop import LOCK_FILE, Shipper
 from provenance.errors import ConfigError, InputError, TransportUnavailable
 from provenance.ports import EventTransport
 from provenance.settings import Settings
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 
 WAIT_S = 60.0
 

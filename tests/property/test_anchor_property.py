@@ -23,7 +23,7 @@ from provenance.anchor.pauses import Pause, kind_of
 from provenance.anchor.outbox import ACTIVE, ON_CHAIN
 from provenance.errors import InsufficientFundsError, NetworkUnavailable
 from provenance.ports import AnchorState, VersionRow
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork, MemoryTransaction
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.anchor_world import World
 
 CALLS = ("identity", "next_nonce", "draft", "sign", "broadcast", "observe", "evidence")

@@ -15,7 +15,7 @@ from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, 
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import digested, seal_ready
 from provenance.ports import Delivery, LedgerTx
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
 from provenance.evidence.from_database import from_store
 from provenance.verify.verifier import verify

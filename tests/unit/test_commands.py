@@ -19,7 +19,7 @@ from provenance.commands import up as up_command
 from provenance.devnet import InstallResult, ServerState, programs
 from provenance.errors import InputError, MissingExtraError
 from provenance.settings import Settings, load
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from tests.paper_node import paper_node
 from tests.rpc_stub import json_rpc_server
 from tests.verify_world import RUN, World, flip_metric, story

@@ -22,7 +22,7 @@ from provenance.errors import (
     RejectedError,
 )
 from provenance.ports import AnchorState, HeadRow
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.anchor_world import BUMP_S, LEASE_S, ORIGIN, POLL_S, RUN, SIGNER, World, foreign
 
 

@@ -23,7 +23,7 @@ def base(tmp_path: Path) -> Path:
     settings = load(None, tmp_path)
     store = wiring.open_store(settings)
     assert store is not None
-    from provenance.stores.memory import MemoryTransport
+    from provenance.testing.memory_transport import MemoryTransport
 
     producer = complete_run()
     ingest(MemoryTransport(), store, POLICY, producer.deliveries(), NOW)

@@ -16,7 +16,7 @@ from provenance.formats.merkle import Frontier
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind
 from provenance.ports import anchor_payload
-from provenance.stores.memory_network import MemoryTransaction
+from provenance.testing.memory_chain import MemoryTransaction
 from provenance.fsck import checker as checker
 from provenance.fsck.checker import Options
 from provenance.fsck.findings import FindingKind as F

@@ -20,7 +20,7 @@ from provenance.errors import TransportUnavailable
 from provenance.ledger.ingest import IngestResult, drain, ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports import Delivery, LedgerStore
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
 from tests.runs import POLICY, RUN, Producer, complete_run
 

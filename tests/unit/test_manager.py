@@ -36,7 +36,7 @@ from provenance.settings import (
     LocalSettings,
     Settings,
 )
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 
 ROOT = bytes(range(32))
 

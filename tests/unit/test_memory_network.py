@@ -15,7 +15,7 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.ports import Draft, Place, SignedVersion, anchor_payload
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 
 ROOT = bytes(range(32))
 PAYLOAD = anchor_payload(ROOT)

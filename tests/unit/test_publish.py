@@ -23,7 +23,7 @@ from provenance.errors import (
 )
 from provenance.ports import AnchorState
 from provenance.settings import RetrySettings
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.anchor_world import LEASE_S, World, foreign
 
 

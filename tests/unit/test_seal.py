@@ -14,7 +14,7 @@ from provenance.formats.record import Kind, Phase
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports import Delivery, LedgerEntry
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.sql import SqlStore
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store

@@ -35,7 +35,7 @@ from provenance.errors import (
     NetworkError,
     TransportUnavailable,
 )
-from provenance.stores.memory import MemoryTransport
+from provenance.testing.memory_transport import MemoryTransport
 
 
 class Database:

@@ -15,7 +15,7 @@ from provenance.formats.record import Phase
 from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.ports import AnchorState
 from provenance.settings import Settings, load
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.tickets import Ticket, read_ticket, transaction_id_of
 from tests.verify_world import RUN, World, before, story
 

@@ -20,7 +20,7 @@ from provenance.formats.receipt import Receipt
 from provenance.errors import StoreUnavailable
 from provenance.ports import ReceiptRow
 from provenance.settings import Settings, load
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.evidence.disclosure import withhold
 from provenance.bundle.attachments.opentimestamps import calendar_uri

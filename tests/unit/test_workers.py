@@ -24,8 +24,8 @@ from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.ledger.seal import awaits_seal
 from provenance.ports import AnchorState, EventTransport, LedgerStore, LedgerTx, Network
 from provenance.settings import NETWORKS, load
-from provenance.stores.memory import MemoryTransport
-from provenance.stores.memory_network import MemoryChain, MemoryNetwork
+from provenance.testing.memory_transport import MemoryTransport
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.runs import RUN, Producer, complete_run
 from workers import anchoring, confirming, hashing, parts, schedule, telemetry, verifying
 from workers import app as app_module
