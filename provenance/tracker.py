@@ -29,7 +29,7 @@ from provenance.capture.run_id import new_run_id
 from provenance.capture.snapshot import Snapshotter
 from provenance.errors import ConfigError, InputError, ProvenanceError
 from provenance.settings import READERS, Settings, load
-from provenance.tickets import Ticket
+from provenance.app.tickets import Ticket
 
 log: Any = structlog.get_logger("provenance")
 
@@ -218,9 +218,9 @@ class ProvenanceTracker:
             UnknownRunError: The workers have not brought the run home yet.
             MissingExtraError: The ``workers`` extra is not installed here.
         """
-        from provenance import wiring
+        from provenance import bootstrap
 
-        return wiring.verify_run(self._reading(), self.run_id).as_dict()
+        return bootstrap.verify_run(self._reading(), self.run_id).as_dict()
 
     def save_blockchain_report(self, output_path: str | Path | None = None) -> Path:
         """Verify and write ``report.json`` and ``report.html``.
@@ -231,10 +231,10 @@ class ProvenanceTracker:
         Returns:
             The path of ``report.html``.
         """
-        from provenance import wiring
+        from provenance import bootstrap
 
         folder = Path(output_path) if output_path else None
-        return wiring.write_report(self._reading(), self.run_id, folder)
+        return bootstrap.write_report(self._reading(), self.run_id, folder)
 
     def get_blockchain_status(self) -> dict[str, Any]:
         """Where the run stands: events in the spool, and per network its anchors' state.
@@ -326,7 +326,7 @@ class ProvenanceTracker:
     def _start_shipper(self) -> None:
         if self.settings.redis_url is None:
             return
-        from provenance import ship
+        from provenance.app import ship
 
         try:
             ship.spawn_shipper(self.spool_dir, self.settings.redis_url)

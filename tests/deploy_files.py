@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from provenance import fleet
+from provenance.app import up
 from provenance.settings import NETWORKS, BlockchainSettings, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +44,6 @@ def containers() -> list[Doc]:
 def fleet_argv() -> dict[str, list[str]]:
     """What ``provenance up`` runs, with the interpreter's path as an image has it."""
     chain = BlockchainSettings(networks=NETWORKS)
-    everything = fleet.services(Settings(BASE, blockchain=chain), FLOWER_PORT)
+    everything = up.services(Settings(BASE, blockchain=chain), FLOWER_PORT)
     assert all(service.argv[0] == sys.executable for service in everything)
     return {service.name: ["python", *service.argv[1:]] for service in everything}

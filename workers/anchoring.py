@@ -7,7 +7,7 @@ import time
 
 from provenance.anchor.publish import publish as publish_due
 from provenance.errors import ProvenanceError, UnavailableError
-from provenance.wiring import retry_settings
+from provenance.bootstrap import retry_settings
 from workers import confirming, parts
 from workers.app import anchor_queue, app, settings
 from workers.hints import ring

@@ -12,7 +12,7 @@ from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
 from provenance.anchor.finality import finished_runs
 from provenance.errors import ProvenanceError, UnavailableError
-from provenance.wiring import retry_settings
+from provenance.bootstrap import retry_settings
 from workers import parts, verifying
 from workers.app import anchor_queue, app, settings
 from workers.hints import ring

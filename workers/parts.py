@@ -7,7 +7,7 @@ import secrets
 import socket
 from functools import cache
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.ledger.seal import SealPolicy
 from provenance.ports import EventTransport, LedgerStore, Network
 from workers.app import settings, settings_of
@@ -16,7 +16,7 @@ from workers.app import settings, settings_of
 @cache
 def store() -> LedgerStore:
     """The ledger database."""
-    opened = wiring.open_store(settings())
+    opened = bootstrap.open_store(settings())
     assert opened is not None
     return opened
 
@@ -24,19 +24,19 @@ def store() -> LedgerStore:
 @cache
 def transport() -> EventTransport:
     """The event stream."""
-    return wiring.open_transport(settings())
+    return bootstrap.open_transport(settings())
 
 
 @cache
 def policy() -> SealPolicy:
     """How seals are made."""
-    return wiring.seal_policy(settings())
+    return bootstrap.seal_policy(settings())
 
 
 @cache
 def network(name: str) -> Network:
     """A configured network, with its own secrets and nobody else's."""
-    return wiring.open_network(settings_of((name,)), name)
+    return bootstrap.open_network(settings_of((name,)), name)
 
 
 def owner() -> str:

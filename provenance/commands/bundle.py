@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from provenance.audit.bundles import make_bundle
+from provenance.app.bundle import make_bundle
 from provenance.commands.output import err, out, print_json, settings_of
 
 

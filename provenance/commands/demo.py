@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance.commands.output import err, out, print_json, print_table
-from provenance.demo import DemoOptions, run
+from provenance.app.demo import DemoOptions, run
 
 DEFAULT_BASE = Path("artifacts")
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.commands.output import print_json, print_table, settings_of
 from provenance.devnet import programs
 from provenance.devnet.servers import BY_HAND, NAMES, home
@@ -125,11 +125,11 @@ def _try(kind: str, name: str, look: Callable[[], str], mend: str | None = None)
 
 
 def _ledger_key(settings: Settings) -> str:
-    return f"{settings.ledger_key_file}: {wiring.ledger_signer(settings).verifier.vkey}"
+    return f"{settings.ledger_key_file}: {bootstrap.ledger_signer(settings).verifier.vkey}"
 
 
 def _database(settings: Settings) -> str:
-    store = wiring.open_store(settings)
+    store = bootstrap.open_store(settings)
     assert store is not None
     with store.snapshot() as tx:
         runs = len(tx.runs())
@@ -138,13 +138,13 @@ def _database(settings: Settings) -> str:
 
 
 def _redis(settings: Settings) -> str:
-    transport = wiring.open_transport(settings)
+    transport = bootstrap.open_transport(settings)
     transport.ping()
     return f"answers; {transport.backlog()} entries wait"
 
 
 def _network(settings: Settings, name: str) -> str:
-    network = wiring.open_network(settings, name)
+    network = bootstrap.open_network(settings, name)
     try:
         identity = network.identity()
     finally:

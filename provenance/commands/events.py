@@ -6,7 +6,7 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.commands.output import out, print_json, print_table, settings_of
 from provenance.ports import Parked
 
@@ -14,8 +14,8 @@ from provenance.ports import Parked
 def parked(arguments: argparse.Namespace) -> int:
     """Parked events, oldest first, of one run where one is named."""
     settings = settings_of(arguments, secrets=False)
-    run = wiring.find_run(settings, arguments.run_id) if arguments.run_id else None
-    store = wiring.open_store(settings, create=False)
+    run = bootstrap.find_run(settings, arguments.run_id) if arguments.run_id else None
+    store = bootstrap.open_store(settings, create=False)
     rows: list[dict[str, Any]] = []
     if store is not None:
         with store.snapshot() as tx:

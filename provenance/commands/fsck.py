@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.commands.output import out, print_json, settings_of
 from provenance.errors import InputError
 from provenance.settings import NETWORKS
@@ -19,7 +19,7 @@ def fsck(arguments: argparse.Namespace) -> int:
     left = arguments.base_dir / "run" / "config.json"
     if arguments.config is None and left.is_file():
         arguments.config = left
-    report = wiring.fsck(
+    report = bootstrap.fsck(
         settings_of(arguments),
         offline=arguments.offline,
         since=_since(arguments.since_block),

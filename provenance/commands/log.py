@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from provenance import wiring
-from provenance.audit import log_export, logs
+from provenance import bootstrap
+from provenance.app import log_export, log
 from provenance.commands.output import err, out, print_json, settings_of
 from provenance.formats import base64_text
 from provenance.formats.cosignature import WitnessKey
@@ -28,7 +28,7 @@ def export(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     folder = Path(arguments.folder)
     with _store(settings) as store, _progress() as progress:
-        done = log_export.export(store, folder, wiring.known_ledger_key(settings), progress)
+        done = log_export.export(store, folder, bootstrap.known_ledger_key(settings), progress)
     if arguments.json:
         print_json(
             {
@@ -53,7 +53,7 @@ def prove(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
         run = find_run(store, arguments.run_id)
-        found = logs.prove(store, run, wiring.known_ledger_key(settings))
+        found = log.prove(store, run, bootstrap.known_ledger_key(settings))
     text = found.proof.encode()
     if arguments.json:
         print_json(
@@ -75,8 +75,8 @@ def consistency(arguments: argparse.Namespace) -> int:
     """Print the proof that one head extends another, as a witness takes it."""
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
-        growth = logs.consistency(
-            store, arguments.old, arguments.new, settings.origin, wiring.known_ledger_key(settings)
+        growth = log.consistency(
+            store, arguments.old, arguments.new, settings.origin, bootstrap.known_ledger_key(settings)
         )
     sides = ((growth.old, growth.old_note), (growth.new, growth.new_note))
     if arguments.json:
@@ -103,11 +103,11 @@ def cosign(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     witnesses = [WitnessKey.from_vkey(text) for text in arguments.witness]
     note = _read_note(Path(arguments.note))
-    key = wiring.known_ledger_key(settings)
+    key = bootstrap.known_ledger_key(settings)
     if key is None:
         raise ConfigError("ledger_key_file", "there is no key yet, so there is no signed head")
     with _store(settings) as store:
-        done = logs.cosign(store, note, key, witnesses)
+        done = log.cosign(store, note, key, witnesses)
     if arguments.json:
         print_json(
             {
@@ -151,9 +151,9 @@ def _read_note(path: Path) -> str:
 
 @contextmanager
 def _store(settings: Settings) -> Iterator[LedgerStore]:
-    store = wiring.open_store(settings, create=False)
+    store = bootstrap.open_store(settings, create=False)
     if store is None:
-        path = wiring.sqlite_path(settings.database_url)
+        path = bootstrap.sqlite_path(settings.database_url)
         raise InputError(f"there is no database yet at {path}")
     try:
         yield store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.anchor import pauses
 from provenance.commands.output import out, print_json, settings_of
 from provenance.errors import InputError
@@ -17,7 +17,7 @@ def resume(arguments: argparse.Namespace) -> int:
     name = arguments.network
     if name not in NETWORKS:
         raise InputError(f"NETWORK: found {name!r}, expected one of {', '.join(NETWORKS)}")
-    store = wiring.open_store(settings_of(arguments, secrets=False))
+    store = bootstrap.open_store(settings_of(arguments, secrets=False))
     assert store is not None
     with store.snapshot() as tx:
         known = tx.network(name)

@@ -6,15 +6,15 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from provenance import wiring
-from provenance.audit import bundles
+from provenance import bootstrap
+from provenance.app import bundle
 from provenance.commands.output import out, print_json, print_table, settings_of
 from provenance.formats.record import Phase
 from provenance.capture.spool import pending_bytes
 from provenance.errors import UnavailableError
 from provenance.ports import AnchorState, LedgerTx
 from provenance.settings import Settings
-from provenance.tickets import read_ticket
+from provenance.app.tickets import read_ticket
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
         "parked": 0,
         "equivocations": 0,
     }
-    store = wiring.open_store(settings, create=False)
+    store = bootstrap.open_store(settings, create=False)
     if store is None:
         return document
     with store.snapshot() as tx:
@@ -79,8 +79,8 @@ def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
 
 
 def _run(settings: Settings, name: str) -> dict[str, Any]:
-    run = wiring.find_run(settings, name)
-    store = wiring.open_store(settings)
+    run = bootstrap.find_run(settings, name)
+    store = bootstrap.open_store(settings)
     assert store is not None
     with store.snapshot() as tx:
         row = tx.run(run)
@@ -106,7 +106,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
                 for e in entries
             ],
             "networks": {},
-            "bundles": bundles.noted(settings, run),
+            "bundles": bundle.noted(settings, run),
         }
     for network in settings.blockchain.networks:
         document["networks"][network] = {}
@@ -173,7 +173,7 @@ def _backlog(settings: Settings) -> int | None:
     if settings.redis_url is None:
         return None
     try:
-        return wiring.open_transport(settings).backlog()
+        return bootstrap.open_transport(settings).backlog()
     except UnavailableError:
         return None
 

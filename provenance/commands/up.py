@@ -10,7 +10,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from provenance import fleet, wiring
+from provenance.app import up
+from provenance import bootstrap
 from provenance.commands.output import err, print_json, settings_of
 from provenance.devnet.processes import free_ports
 from provenance.settings import Settings
@@ -19,9 +20,9 @@ from provenance.settings import Settings
 def up(arguments: argparse.Namespace) -> int:
     """Run everything between the spool and the networks until SIGINT or SIGTERM."""
     settings = settings_of(arguments)
-    fleet.require_workers_extra()
+    up.require_workers_extra()
     stopping = _until_signalled()
-    with fleet.only_fleet(settings.base_dir):
+    with up.only_fleet(settings.base_dir):
         return _up(arguments, settings, stopping)
 
 
@@ -30,12 +31,12 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     own_redis = None
     url = settings.redis_url
     if url is None:
-        own_redis, url = fleet.embedded_redis(settings)
+        own_redis, url = up.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
-    store = wiring.open_store(settings)
+    store = bootstrap.open_store(settings)
     assert store is not None
     store.close()
-    wiring.ledger_signer(settings)
+    bootstrap.ledger_signer(settings)
 
     def say(name: str, line: str) -> None:
         if not quiet:
@@ -44,13 +45,13 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     port = None
     if arguments.flower or arguments.flower_port:
         port = arguments.flower_port or free_ports(1)[0]
-    runs = fleet.Fleet(settings, arguments.config, url, say)
+    runs = up.Fleet(settings, arguments.config, url, say)
     try:
         if own_redis is not None:
             runs.start([own_redis])
-        transport = wiring.open_transport(settings)
-        fleet.wait_until(transport.ping)
-        runs.start(fleet.services(settings, port))
+        transport = bootstrap.open_transport(settings)
+        up.wait_until(transport.ping)
+        runs.start(up.services(settings, port))
         flower_url = f"http://127.0.0.1:{port}" if port else None
         state = {
             "pid": os.getpid(),
@@ -77,7 +78,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
 
 def ship(arguments: argparse.Namespace) -> int:
     """A shipper in the foreground."""
-    from provenance import ship as shipping
+    from provenance.app import ship as shipping
 
     settings = settings_of(arguments, secrets=False)
     counts = shipping.run(settings, once=arguments.once)

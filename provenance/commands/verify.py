@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provenance import wiring
-from provenance.audit.bundles import bundle_at
+from provenance import bootstrap
+from provenance.app.bundle import bundle_at
 from provenance.commands.output import err, out, print_json, print_table, settings_of
 from provenance.errors import InputError
 from provenance.settings import READERS
@@ -20,7 +20,7 @@ from provenance.verify.report import VerificationReport
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from provenance.audit.verify_all import AllRuns, RunResult
+    from provenance.app.verify_all import AllRuns, RunResult
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -42,7 +42,7 @@ def verify(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=READERS)
     path = bundle_at(settings, arguments.subject)
     if path is not None:
-        report = wiring.verify_path(
+        report = bootstrap.verify_path(
             settings,
             path,
             offline=arguments.offline,
@@ -51,7 +51,7 @@ def verify(arguments: argparse.Namespace) -> int:
             witnesses=arguments.witness or (),
         )
     else:
-        report = wiring.verify_run(
+        report = bootstrap.verify_run(
             settings,
             arguments.subject,
             offline=arguments.offline,
@@ -68,7 +68,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _all(arguments: argparse.Namespace) -> int:
     """Every run: a line each as it is done, so that nothing has to be kept."""
-    from provenance.audit.verify_all import VerifyAll
+    from provenance.app.verify_all import VerifyAll
 
     if arguments.subject is not None:
         raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
@@ -165,7 +165,7 @@ def report(arguments: argparse.Namespace) -> int:
     """Verify, then write report.html, report.json and the evidence folder."""
     settings = settings_of(arguments, secrets=READERS)
     folder = Path(arguments.output) if arguments.output else None
-    path = wiring.write_report(settings, arguments.run_id, folder)
+    path = bootstrap.write_report(settings, arguments.run_id, folder)
     if arguments.json:
         print_json({"report_path": str(path)})
     else:

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import psutil
 
-from provenance import ship, wiring
+from provenance.app import ship
+from provenance import bootstrap
 from provenance.capture.ship.loop import Shipper
 from tests.faults.harness import World, until
 
@@ -25,7 +26,7 @@ class Bell:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.transport = wiring.open_transport(world.settings)
+        self.transport = bootstrap.open_transport(world.settings)
         self.ring = ship.celery_doorbell(world.redis_url)
         assert self.ring is not None
         self.transport.ping()

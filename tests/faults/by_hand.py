@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.formats.event import Event
@@ -26,7 +26,7 @@ from provenance.settings import Settings
 
 def ship(settings: Settings) -> Shipped:
     """One pass of a new shipper."""
-    transport = wiring.open_transport(settings)
+    transport = bootstrap.open_transport(settings)
     try:
         with Shipper(settings.base_dir / "spool", transport) as shipper:
             return shipper.run_once()
@@ -36,11 +36,11 @@ def ship(settings: Settings) -> Shipped:
 
 def ingest(settings: Settings, stale_after_s: float = 0.0) -> IngestResult:
     """Drain the stream as one worker; what a dead one left is taken over at once."""
-    transport, store = wiring.open_transport(settings), wiring.open_store(settings)
+    transport, store = bootstrap.open_transport(settings), bootstrap.open_store(settings)
     assert store is not None
     try:
         return drain(
-            transport, store, wiring.seal_policy(settings), "by hand", time.time(), stale_after_s
+            transport, store, bootstrap.seal_policy(settings), "by hand", time.time(), stale_after_s
         )
     finally:
         transport.close()
@@ -49,19 +49,19 @@ def ingest(settings: Settings, stale_after_s: float = 0.0) -> IngestResult:
 
 def seal_open_runs(settings: Settings) -> None:
     """What the sweep does for runs whose grace is over."""
-    store = wiring.open_store(settings)
+    store = bootstrap.open_store(settings)
     assert store is not None
     with store.transaction() as tx:
         for row in tx.runs():
-            seal_ready(tx, row.run, wiring.seal_policy(settings), time.time())
+            seal_ready(tx, row.run, bootstrap.seal_policy(settings), time.time())
     store.close()
 
 
 def anchor(settings: Settings, name: str = "local", lease_s: float = 60.0) -> None:
     """One pass of a network's worker: publish, then confirm."""
-    store, network = wiring.open_store(settings), wiring.open_network(settings, name)
+    store, network = bootstrap.open_store(settings), bootstrap.open_network(settings, name)
     assert store is not None
-    retry = wiring.retry_settings(settings, name)
+    retry = bootstrap.retry_settings(settings, name)
     owner = f"by hand {random.random()}"
     try:
         publish(store, network, time.time, owner, lease_s, retry, random.random)

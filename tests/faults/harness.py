@@ -24,7 +24,8 @@ from uuid import UUID
 
 import psutil
 
-from provenance import fleet, wiring
+from provenance.app import up
+from provenance import bootstrap
 from provenance.devnet.processes import log_tail
 from provenance.capture.run_id import new_run_id
 from provenance.ports import AnchorState, LedgerStore
@@ -167,10 +168,10 @@ class World:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.trainers: list[Trainer] = []
         self._store: LedgerStore | None = None
-        self._services = {service.name: service for service in fleet.services(self.settings)}
+        self._services = {service.name: service for service in up.services(self.settings)}
         self.redis.start()
         self.store()
-        wiring.ledger_signer(self.settings)
+        bootstrap.ledger_signer(self.settings)
 
     def __enter__(self) -> World:
         return self
@@ -340,7 +341,7 @@ class World:
     def store(self) -> LedgerStore:
         """The deployment's database; closed with the world."""
         if self._store is None:
-            self._store = wiring.open_store(self.settings)
+            self._store = bootstrap.open_store(self.settings)
         assert self._store is not None
         return self._store
 

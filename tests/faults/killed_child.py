@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.chains.bitcoin import interface
@@ -103,8 +103,8 @@ def work(base: Path, job: dict[str, Any], report: int) -> None:
         if name == job.get("point") or seen == job.get("nth"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    store: Any = WatchedStore(wiring.open_store(settings), point)
-    network: Any = WatchedNetwork(wiring.open_network(settings, job["network"]), point)
+    store: Any = WatchedStore(bootstrap.open_store(settings), point)
+    network: Any = WatchedNetwork(bootstrap.open_network(settings, job["network"]), point)
     stop = time.monotonic() + job.get("seconds", 0.0)
     rng = random.Random(job.get("seed", 0))
     common = {"lease_s": job.get("lease_s", LEASE_S), "retry": RETRY, "rng": rng.random}

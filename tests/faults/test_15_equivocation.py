@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from uuid import UUID
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.formats.record import Kind, record_digest
 from provenance.capture.run_id import new_run_id
 from tests.faults.harness import World, rounds, scenario, seeded, until
@@ -28,7 +28,7 @@ def test_the_first_value_stands_and_the_report_shows_the_other(world: World) -> 
     with scenario(15, "Same key, different digest") as tally:
         rng = seeded()
         world.start("hashing", "confirm", "beat", "anchor-local")
-        transport = wiring.open_transport(world.settings)
+        transport = bootstrap.open_transport(world.settings)
         expected: set[UUID] = set()
         for _ in range(rounds(2, 50)):
             producer = complete_run(epochs=2, run=new_run_id())
@@ -60,7 +60,7 @@ def test_the_first_value_stands_and_the_report_shows_the_other(world: World) -> 
             expected.add(producer.run)
             tally.kills += 1
             world.wait_final(producer.run)
-            page = wiring.write_report(world.settings, str(producer.run))
+            page = bootstrap.write_report(world.settings, str(producer.run))
             text = page.read_text(encoding="utf-8").lower()
             assert "equivocation" in text
             assert kept.digest.hex()[:16] in text, "the report does not name the other value"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.errors import TransportUnavailable
 from provenance.ledger.ingest import drain
 from tests.faults.harness import Trainer, World, rounds, scenario, seeded, until
@@ -51,7 +51,7 @@ def test_a_backlog_is_worked_off_while_redis_stays_full(world: World) -> None:
     with scenario(21, "Redis out of memory") as tally:
         trainer = world.trainer(epochs=3, metrics_per_epoch=30)
         trainer.finish()
-        transport = wiring.open_transport(world.settings)
+        transport = bootstrap.open_transport(world.settings)
         assert not transport.read("one", 1)  # there is a consumer group, as ever after the first
         world.start("shipper")
         try:
@@ -60,7 +60,7 @@ def test_a_backlog_is_worked_off_while_redis_stays_full(world: World) -> None:
             tally.kills += 1
             with suppress(TransportUnavailable):  # the counts are refused; the work is done
                 drain(
-                    transport, world.store(), wiring.seal_policy(world.settings), "one", time.time()
+                    transport, world.store(), bootstrap.seal_policy(world.settings), "one", time.time()
                 )
             assert transport.backlog() == 0, "the entries still fill the server"
         finally:

@@ -7,7 +7,7 @@ import time
 
 import psutil
 
-from provenance.fleet import GRACE_S
+from provenance.app.up import GRACE_S
 from provenance.ports import AnchorState
 from tests.faults.harness import Trainer, World, rounds, scenario, seeded, until
 

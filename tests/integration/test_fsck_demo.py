@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from provenance import demo
+from provenance.app import demo
 from provenance.cli import main
 from provenance.devnet import Devnet
-from provenance.tickets import Ticket
+from provenance.app.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from tests.conftest import ROOT, missing
 

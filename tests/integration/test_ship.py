@@ -19,7 +19,8 @@ import psutil
 import pytest
 import redis
 
-from provenance import ship, wiring
+from provenance.app import ship
+from provenance import bootstrap
 from provenance.formats.event import open_batch
 from provenance.formats.record import Kind
 from provenance.capture.emitter import Emitter
@@ -66,7 +67,7 @@ def eventually(question: Callable[[], Any]) -> Any:
 
 
 def transport(spool: Path, url: str) -> EventTransport:
-    return wiring.open_transport(Settings(spool.parent, redis_url=url))
+    return bootstrap.open_transport(Settings(spool.parent, redis_url=url))
 
 
 def holder(spool: Path) -> psutil.Process | None:
@@ -81,7 +82,7 @@ def start(spool: Path, url: str | None, *arguments: str) -> subprocess.Popen[byt
     if url is not None:
         environment[ship.REDIS_URL_ENV] = url
     return subprocess.Popen(
-        [sys.executable, "-m", "provenance.ship", "--spool", str(spool), *arguments],
+        [sys.executable, "-m", "provenance.app.ship", "--spool", str(spool), *arguments],
         env=environment,
         stderr=subprocess.PIPE,
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from provenance import cli, wiring
-from provenance.audit.bundles import JOURNAL, bundle_at, make_bundle, noted
+from provenance import cli, bootstrap
+from provenance.app.bundle import JOURNAL, bundle_at, make_bundle, noted
 from provenance.chains.ipfs import IPFSInterface
 from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.errors import (
@@ -37,9 +37,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings = load(None, Path("artifacts"))
     world: Any = World(names=())
     world.store.close()
-    world.store = wiring.open_store(settings)
-    world.policy = wiring.seal_policy(settings)
-    world.networks = wiring.open_networks(settings)
+    world.store = bootstrap.open_store(settings)
+    world.policy = bootstrap.seal_policy(settings)
+    world.networks = bootstrap.open_networks(settings)
     world.ingest(world.batch(story()))
     world.anchor()
     world.store.close()
@@ -81,7 +81,7 @@ def test_a_bundle_is_made_and_verified_without_a_database(
 
 
 def _counted(place: Path) -> tuple[int, int]:
-    from provenance.audit.bundles import opened
+    from provenance.app.bundle import opened
 
     with opened(place) as folder:
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -152,7 +152,7 @@ def test_mistakes_are_2_in_one_line(run: Settings, capsys: pytest.CaptureFixture
 def test_a_zip_that_is_cut_off_is_1_in_one_line(
     run: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_bundle(wiring.evidence_of(run, "latest"), Path("b.zip"))
+    write_bundle(bootstrap.evidence_of(run, "latest"), Path("b.zip"))
     Path("b.zip").write_bytes(Path("b.zip").read_bytes()[:-100])
     capsys.readouterr()
     assert cli.main(["verify", "b.zip", "--offline"]) == 1
@@ -298,7 +298,7 @@ def test_a_tampered_record_on_ipfs_is_named(
 def _files(run: Settings) -> dict[str, bytes]:
     from provenance.bundle.writer import bundle_files
 
-    return bundle_files(wiring.evidence_of(run, "latest"))
+    return bundle_files(bootstrap.evidence_of(run, "latest"))
 
 
 def test_a_daemon_that_gives_other_bytes_is_not_believed(

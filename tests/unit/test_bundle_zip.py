@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.audit.bundles import opened
+from provenance.app.bundle import opened
 from provenance.errors import (
     ChecksumError,
     FormatError,

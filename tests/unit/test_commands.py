@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from provenance import cli, devnet, fleet, wiring
+from provenance import cli, devnet, bootstrap
+from provenance.app import up
 from provenance.chains.ethereum import deploy
 from provenance.chains.bitcoin.rpc import Value
 from provenance.commands import demo as demo_command
@@ -40,10 +41,10 @@ def deployment(base: Path, *others: str) -> Settings:
     found = load(None, base)
     world: Any = World(names=())
     world.store.close()
-    world.store = wiring.open_store(found)
-    signer = wiring.seal_policy(found).signer
+    world.store = bootstrap.open_store(found)
+    signer = bootstrap.seal_policy(found).signer
     world.networks = {
-        **wiring.open_networks(found),
+        **bootstrap.open_networks(found),
         **{name: paper_node(name, 9) for name in others},
     }
     world.policy = type(world.policy)(("local", *others), signer)
@@ -60,7 +61,7 @@ def run(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def bundle(run: Settings) -> Path:
-    return wiring.export_bundle(run, "latest", Path("bundle"))
+    return bootstrap.export_bundle(run, "latest", Path("bundle"))
 
 
 def config(**networks: dict[str, object]) -> str:
@@ -119,7 +120,7 @@ def test_a_changed_record_is_1_and_named(
 
 def test_a_changed_row_is_1(run: Settings, said: Any) -> None:
     world: Any = World(names=())
-    world.store = wiring.open_store(run)
+    world.store = bootstrap.open_store(run)
     with world.store.snapshot() as tx:
         victim = next(r for r in tx.records(RUN) if r.kind == "metrics" and r.epoch == 2)
     changed = flip_metric(victim.data)
@@ -241,7 +242,7 @@ def test_status_tells_the_backlog(
     transport.append([b"one", b"two"])
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     assert said("status")[1]["stream_entries"] is None
-    monkeypatch.setattr(wiring, "open_transport", lambda _: transport)
+    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
     assert said("status")[1]["stream_entries"] == 2
 
 
@@ -524,10 +525,10 @@ class Stopped:
 def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
     transport = MemoryTransport()
     monkeypatch.setattr(up_command, "_until_signalled", Stopped)
-    monkeypatch.setattr(wiring, "open_transport", lambda _: transport)
-    sleeper = fleet.Service("redis", ("sleep", "60"))
-    monkeypatch.setattr(fleet, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
-    monkeypatch.setattr(fleet, "services", lambda settings, port: [])
+    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
+    sleeper = up.Service("redis", ("sleep", "60"))
+    monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
+    monkeypatch.setattr(up, "services", lambda settings, port: [])
     return transport
 
 
@@ -552,7 +553,7 @@ def test_up_says_what_runs_and_clears_up(
 
 @pytest.mark.usefixtures("empty_fleet")
 def test_up_beside_another_is_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with fleet.only_fleet(Path("artifacts")):
+    with up.only_fleet(Path("artifacts")):
         assert cli.main(["up"]) == 2
     assert "another `provenance up` runs here already" in capsys.readouterr().err
 
@@ -563,19 +564,20 @@ def test_up_without_its_packages_says_how_to_get_them(
     def missing() -> None:
         raise MissingExtraError("celery", "workers")
 
-    monkeypatch.setattr(fleet, "require_workers_extra", missing)
+    monkeypatch.setattr(up, "require_workers_extra", missing)
     assert cli.main(["up"]) == 2
     assert "pip install 'ml-provenance[workers]'" in capsys.readouterr().err
 
 
 def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from provenance import ProvenanceTracker, ship
+    from provenance import ProvenanceTracker
+    from provenance.app import ship
 
     tracker = ProvenanceTracker("artifacts")
     tracker.track_epoch(1, {"loss": 1.0})
     tracker.store_merkle_on_blockchain_after_training()
     transport = MemoryTransport()
-    monkeypatch.setattr(wiring, "open_transport", lambda _: transport)
+    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
     monkeypatch.setattr(ship, "celery_doorbell", lambda url: None)
     code, document = said("ship", "--once")
     assert code == 0
@@ -586,7 +588,7 @@ def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPa
 def test_ship_once_beside_another_shipper_is_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from provenance import ship
+    from provenance.app import ship
 
     def busy(settings: Settings, once: bool) -> dict[str, int]:
         raise InputError("another shipper (process 7) already serves it")
@@ -597,7 +599,7 @@ def test_ship_once_beside_another_shipper_is_2(
 
 
 def test_verify_of_a_report_folder_finds_the_evidence_in_it(run: Settings, said: Any) -> None:
-    page = wiring.write_report(run, "latest")
+    page = bootstrap.write_report(run, "latest")
     shutil.rmtree(run.base_dir / "spool", ignore_errors=True)
     code, document = said("verify", str(page.parent), "--offline")
     assert (code, document["source"]["kind"]) == (0, "bundle")

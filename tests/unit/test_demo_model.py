@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance import demo_training
+from provenance.app import demo_training
 from provenance.fingerprint.tensors import state_digest
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance import demo_training
+from provenance.app import demo_training
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
-from provenance.demo_training import SklearnTraining, TorchTraining, digits, training
+from provenance.app.demo_training import SklearnTraining, TorchTraining, digits, training
 from provenance.errors import MissingExtraError
 
 

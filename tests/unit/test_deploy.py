@@ -15,7 +15,8 @@ import jsonschema
 import pytest
 import yaml
 
-from provenance import fleet, settings
+from provenance.app import up
+from provenance import settings
 from provenance.settings import NETWORKS
 from tests.compose_schema import COMPOSE
 from tests.deploy_files import BASE, DEPLOY, ROOT, Doc, compose_file, containers, fleet_argv
@@ -125,7 +126,7 @@ def test_workers_are_confined(compose: Doc) -> None:
         assert service["mem_limit"] == "256m"
         assert "no-new-privileges:true" in service["security_opt"]
         grace = int(service["stop_grace_period"].removesuffix("s"))
-        assert grace >= fleet.GRACE_S
+        assert grace >= up.GRACE_S
 
 
 def test_the_ethereum_key_reaches_its_worker_alone(compose: Doc) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance import fleet
+from provenance.app import up
 from tests.deploy_files import DEPLOY, containers, deployments, fleet_argv, kubernetes_files
 
 # --- systemd ------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_units_are_hardened(path: Path) -> None:
     service = Unit(path)["Service"]
     assert HARDENED.items() <= dict(service).items()
     assert "provenance" in service["StateDirectory"].split()
-    assert int(service["TimeoutStopSec"]) >= fleet.GRACE_S
+    assert int(service["TimeoutStopSec"]) >= up.GRACE_S
     # Units share a user: it would take the semaphores of the others with it.
     assert "RemoveIPC" not in service
 
@@ -61,7 +61,7 @@ def test_units_run_the_commands_of_the_fleet() -> None:
 
     template = Unit(DEPLOY / "systemd/provenance-worker@.service")
     for queue in QUEUES:
-        assert template.argv(queue) == ["python", *fleet.worker(queue, queue).argv[1:]]
+        assert template.argv(queue) == ["python", *up.worker(queue, queue).argv[1:]]
     wanted = fleet_argv()
     for name in ("beat", "shipper"):
         assert Unit(DEPLOY / f"systemd/provenance-{name}.service").argv() == wanted[name]
@@ -100,7 +100,7 @@ def test_manifests_have_the_shape_of_their_kind() -> None:
         assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
         pod = spec["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["terminationGracePeriodSeconds"] >= fleet.GRACE_S
+        assert pod["terminationGracePeriodSeconds"] >= up.GRACE_S
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in (*pod["containers"], *pod["initContainers"]):
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance import cli, wiring
+from provenance import cli, bootstrap
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ports import Delivery
@@ -21,7 +21,7 @@ NOW = START_NS / 1e9
 def base(tmp_path: Path) -> Path:
     """A database with a sealed run, a late record of it, and bytes that are no batch."""
     settings = load(None, tmp_path)
-    store = wiring.open_store(settings)
+    store = bootstrap.open_store(settings)
     assert store is not None
     from provenance.testing.memory_transport import MemoryTransport
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import redis
 
-from provenance import fleet, wiring
+from provenance.app import up
+from provenance import bootstrap
 from provenance.devnet import programs
 from provenance.errors import (
     InputError,
@@ -23,7 +24,7 @@ from provenance.errors import (
     ServerMissingError,
     TransportUnavailable,
 )
-from provenance.fleet import Fleet, Service
+from provenance.app.up import Fleet, Service
 from provenance.settings import Settings, load
 
 PASSWORD_URL = "redis://:sesame@127.0.0.1:1/0"
@@ -76,31 +77,31 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.monotonic()
-        monkeypatch.setattr(fleet.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(fleet.random, "random", lambda: 1.0)
+        monkeypatch.setattr(up.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(up.random, "random", lambda: 1.0)
 
 
 # --- what is started ---------------------------------------------------------------------
 
 
 def test_one_process_per_queue_beat_and_shipper(settings: Settings) -> None:
-    names = [service.name for service in fleet.services(settings)]
+    names = [service.name for service in up.services(settings)]
     assert names == ["shipper", "hashing", "anchor-local", "confirm", "beat"]
 
 
 def test_flower_is_on_loopback_and_only_where_asked_for(settings: Settings) -> None:
-    (flower,) = [s for s in fleet.services(settings, 5555) if s.name == "flower"]
+    (flower,) = [s for s in up.services(settings, 5555) if s.name == "flower"]
     assert "--address=127.0.0.1" in flower.argv
     assert "--port=5555" in flower.argv
 
 
 def test_no_anchoring_worker_where_anchoring_is_off(settings: Settings) -> None:
     off = replace(settings, blockchain=replace(settings.blockchain, enabled=False))
-    assert not [s for s in fleet.services(off) if s.name.startswith("anchor")]
+    assert not [s for s in up.services(off) if s.name.startswith("anchor")]
 
 
 def test_a_worker_takes_one_task_at_a_time_from_its_own_queue() -> None:
-    argv = fleet.worker("anchor-ipfs", "anchor.ipfs").argv
+    argv = up.worker("anchor-ipfs", "anchor.ipfs").argv
     assert argv[argv.index("--queues") + 1] == "anchor.ipfs"
     assert argv[argv.index("--concurrency") + 1] == "1"
 
@@ -108,7 +109,7 @@ def test_a_worker_takes_one_task_at_a_time_from_its_own_queue() -> None:
 def test_secrets_travel_in_the_environment_never_in_arguments(
     supervisor: Fleet, settings: Settings, tmp_path: Path, told: Told
 ) -> None:
-    for service in fleet.services(replace(settings, redis_url=PASSWORD_URL), 5555):
+    for service in up.services(replace(settings, redis_url=PASSWORD_URL), 5555):
         assert "sesame" not in " ".join(service.argv)
     code = "import os, pathlib; pathlib.Path('seen').write_text(os.environ['PROVENANCE_REDIS_URL'])"
     supervisor.start([script("s", f"import os; os.chdir({str(tmp_path)!r}); {code}")])
@@ -124,7 +125,7 @@ def test_services_find_the_same_folder_database_and_configuration(
     assert made.env["PROVENANCE_BASE_DIR"] == str(settings.base_dir.absolute())
     assert made.env["PROVENANCE_DATABASE_URL"] == settings.database_url
     assert made.env["PROVENANCE_CONFIG"] == str(Path("c.json").absolute())
-    assert fleet.spool(settings).is_dir()
+    assert up.spool(settings).is_dir()
 
 
 def test_output_goes_to_the_services_log(supervisor: Fleet) -> None:
@@ -179,7 +180,7 @@ def test_restarts_back_off_to_a_cap_and_recover(
         clock.now = child.next_start
         supervisor.mend()
     assert delays == [1, 3, 7, 15, 30, 30, 30, 30]
-    clock.now += fleet.STARTED_S
+    clock.now += up.STARTED_S
     assert child.process is not None
     child.process.kill()
     child.process.wait()
@@ -250,7 +251,7 @@ def test_a_stopped_fleet_can_be_stopped_again(supervisor: Fleet) -> None:
 def test_services_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import time; from provenance.settings import load;"
-        "from provenance.fleet import Fleet, Service;"
+        "from provenance.app.up import Fleet, Service;"
         f"f = Fleet(load(None, {str(tmp_path)!r}), None, 'redis://127.0.0.1:1/0', lambda *_: None);"
         "f.start([Service('a', ('sleep', '60'))]); print(f.pids()['a'], flush=True); time.sleep(60)"
     )
@@ -269,7 +270,7 @@ def test_services_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
 def test_the_embedded_redis_wants_its_password(settings: Settings, told: Told) -> None:
     if programs.find("redis", Path(".devnet")) is None:
         pytest.skip("no redis-server: run `make devnet`")
-    service, url = fleet.embedded_redis(settings)
+    service, url = up.embedded_redis(settings)
     assert "requirepass" in service.stdin.decode()
     password = url.split(":")[2].split("@")[0]
     assert len(password) >= 32
@@ -277,8 +278,8 @@ def test_the_embedded_redis_wants_its_password(settings: Settings, told: Told) -
     running = Fleet(settings, None, url, told)
     try:
         running.start([service])
-        transport = wiring.open_transport(replace(settings, redis_url=url))
-        fleet.wait_until(transport.ping)
+        transport = bootstrap.open_transport(replace(settings, redis_url=url))
+        up.wait_until(transport.ping)
         port = int(url.rsplit(":", 1)[1].split("/")[0])
         bare = redis.Redis(port=port)
         with pytest.raises(redis.AuthenticationError):
@@ -300,7 +301,7 @@ def test_two_embedded_redis_have_two_passwords(
 ) -> None:
     here = programs.Program("redis", "redis-server", Path("/bin/true"), on_path=True)
     monkeypatch.setattr(programs, "require", lambda name, home: here)
-    assert fleet.embedded_redis(settings)[1] != fleet.embedded_redis(settings)[1]
+    assert up.embedded_redis(settings)[1] != up.embedded_redis(settings)[1]
 
 
 def test_no_redis_at_all_says_how_to_get_one(
@@ -308,17 +309,17 @@ def test_no_redis_at_all_says_how_to_get_one(
 ) -> None:
     monkeypatch.setattr(programs, "find", lambda name, home: None)
     with pytest.raises(ServerMissingError, match="redis is not installed: .*install"):
-        fleet.embedded_redis(settings)
+        up.embedded_redis(settings)
 
 
 def test_one_fleet_per_folder(tmp_path: Path) -> None:
-    with fleet.only_fleet(tmp_path / "one"):
+    with up.only_fleet(tmp_path / "one"):
         with pytest.raises(InputError, match="another `provenance up` runs here already"):
-            with fleet.only_fleet(tmp_path / "one"):
+            with up.only_fleet(tmp_path / "one"):
                 pytest.fail("two fleets on one folder")
-        with fleet.only_fleet(tmp_path / "two"):
+        with up.only_fleet(tmp_path / "two"):
             pass
-    with fleet.only_fleet(tmp_path / "one"):
+    with up.only_fleet(tmp_path / "one"):
         pass
 
 
@@ -329,14 +330,14 @@ def test_waiting_ends_with_the_answer_or_the_error() -> None:
         if (problem := answers.pop(0)) is not None:
             raise problem
 
-    fleet.wait_until(ping)
+    up.wait_until(ping)
     assert answers == []
 
     def never() -> None:
         raise TransportUnavailable("refused")
 
     with pytest.raises(TransportUnavailable, match="refused"):
-        fleet.wait_until(never, seconds=0.1)
+        up.wait_until(never, seconds=0.1)
 
 
 @pytest.mark.parametrize("package", ["celery", "sqlalchemy", "alembic"])
@@ -350,4 +351,4 @@ def test_a_base_install_says_what_a_fleet_needs(
         importlib.util, "find_spec", lambda name: None if name == package else real(name)
     )
     with pytest.raises(MissingExtraError, match=f"{package} is not installed.*workers"):
-        fleet.require_workers_extra()
+        up.require_workers_extra()

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance import wiring
-from provenance.audit import log_export, logs
+from provenance import bootstrap
+from provenance.app import log_export, log
 from provenance.cli import main
 from provenance.commands import log
 from provenance.formats import base64_text, merkle
@@ -50,9 +50,9 @@ def settings(tmp_path: Path) -> Settings:
     found = load(None, tmp_path / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = wiring.open_store(found)
-    world.policy = wiring.seal_policy(found)
-    world.networks = wiring.open_networks(found)
+    world.store = bootstrap.open_store(found)
+    world.policy = bootstrap.seal_policy(found)
+    world.networks = bootstrap.open_networks(found)
     world.ingest(world.batch(story()))
     world.anchor()
     world.store.close()
@@ -61,7 +61,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[LedgerStore]:
-    found = wiring.open_store(settings)
+    found = bootstrap.open_store(settings)
     assert found is not None
     yield found
     found.close()
@@ -69,14 +69,14 @@ def store(settings: Settings) -> Iterator[LedgerStore]:
 
 @pytest.fixture
 def key(settings: Settings) -> VerifierKey:
-    return wiring.ledger_signer(settings).verifier
+    return bootstrap.ledger_signer(settings).verifier
 
 
 def grow(settings: Settings, size: int) -> None:
     """Roots of another run until the ledger has ``size`` entries."""
-    store = wiring.open_store(settings)
+    store = bootstrap.open_store(settings)
     assert store is not None
-    policy = wiring.seal_policy(settings)
+    policy = bootstrap.seal_policy(settings)
     with store.transaction() as tx:
         tx.add_run(OTHER, bytes(32), 1.0)
         for at in range(len(tx.entry_roots()), size):
@@ -134,11 +134,11 @@ def test_prove_prefers_a_cosigned_head(
     with store.transaction() as tx:
         tx.extend_head_note(1, line_by("too early"))
         tx.extend_head_note(5, "— other.example AAAAAAAA\n")
-    assert logs.prove(store, RUN, key).head.size == 4
-    assert logs.prove(store, RUN, None).head.size == 4
+    assert log.prove(store, RUN, key).head.size == 4
+    assert log.prove(store, RUN, None).head.size == 4
     with store.transaction() as tx:
         tx.extend_head_note(6, "not a line\n— w AAAAAAAA\n")
-    assert logs.prove(store, RUN, key).head.size == 4
+    assert log.prove(store, RUN, key).head.size == 4
 
 
 def test_what_cannot_be_proven(
@@ -153,12 +153,12 @@ def test_what_cannot_be_proven(
     with store.transaction() as tx:
         tx.add_run(OTHER, bytes(32), 1.0)
     with pytest.raises(InputError, match="no seal"):
-        logs.prove(store, OTHER, key)
+        log.prove(store, OTHER, key)
 
 
 def damage(settings: Settings, statement: str) -> None:
     """With another program, which keeps no rules."""
-    path = wiring.sqlite_path(settings.database_url)
+    path = bootstrap.sqlite_path(settings.database_url)
     assert path is not None
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
@@ -180,7 +180,7 @@ def test_a_damaged_ledger_proves_nothing(
     grow(settings, 4)
     damage(settings, statement)
     with pytest.raises(IntegrityError, match=problem):
-        logs.prove(store, RUN, key)
+        log.prove(store, RUN, key)
 
 
 # --- consistency -------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_consistency_of_all_sizes(settings: Settings, store: LedgerStore, key: V
     grow(settings, 9)
     for new in range(10):
         for old in range(new + 1):
-            growth = logs.consistency(store, old, new, key.name, key)
+            growth = log.consistency(store, old, new, key.name, key)
             merkle.verify_consistency(old, growth.old.root, new, growth.new.root, growth.proof)
             assert (growth.old_note is None, growth.new_note is None) == (old == 0, new == 0)
             assert len(growth.proof) <= 63
@@ -254,13 +254,13 @@ def test_a_signed_head_that_the_entries_do_not_give(
     settings: Settings, store: LedgerStore, key: VerifierKey
 ) -> None:
     with pytest.raises(InputError, match="found OLD -1"):
-        logs.consistency(store, -1, 2, key.name, key)
+        log.consistency(store, -1, 2, key.name, key)
     damage(settings, "UPDATE ledger_entries SET root = zeroblob(32) WHERE entry = 0")
     with pytest.raises(IntegrityError, match="head 1: states size 1 and root"):
-        logs.consistency(store, 1, 2, key.name, key)
+        log.consistency(store, 1, 2, key.name, key)
     stranger = VerifierKey(key.name, bytes(32))
     with pytest.raises(IntegrityError, match="head 2: note has no signature by"):
-        logs.consistency(store, 2, 2, key.name, stranger)
+        log.consistency(store, 2, 2, key.name, stranger)
 
 
 # --- cosign ------------------------------------------------------------------------------
@@ -295,12 +295,12 @@ def test_a_cosigned_head_is_taken_in_and_shown_everywhere(
     assert main(["verify", "latest", "--json", *base]) == 0
     notices = json.loads(capsys.readouterr().out)["notices"]
     assert [notice["problem"].startswith(told) for notice in notices] == [True]
-    bundle = wiring.export_bundle(settings, "latest", tmp_path / "bundle")
+    bundle = bootstrap.export_bundle(settings, "latest", tmp_path / "bundle")
     assert (tmp_path / "bundle" / "heads" / "2.note").read_text() == after
     assert bundle is not None
     proof = TlogProof.decode((tmp_path / "bundle/tlog/after.tlog-proof").read_bytes())
     assert proof.checkpoint == after
-    report = wiring.write_report(settings, "latest", tmp_path / "report").read_text()
+    report = bootstrap.write_report(settings, "latest", tmp_path / "report").read_text()
     assert told in report
 
 
@@ -330,29 +330,29 @@ def test_lines_without_what_the_ledger_has_already_drop_nothing(
 ) -> None:
     bare = note_at(store, 2)
     text = parse_note(bare).text
-    logs.cosign(store, bare + line_by(text), key, [WITNESS])
-    done = logs.cosign(store, bare + line_by(text, OTHER_WITNESS), key, [OTHER_WITNESS])
+    log.cosign(store, bare + line_by(text), key, [WITNESS])
+    done = log.cosign(store, bare + line_by(text, OTHER_WITNESS), key, [OTHER_WITNESS])
     assert done.note == bare + line_by(text) + line_by(text, OTHER_WITNESS)
 
 
 def test_a_note_that_brings_nothing(store: LedgerStore, key: VerifierKey) -> None:
     note = note_at(store, 2)
     with pytest.raises(InputError, match=r"no cosignature by witness\.example/w1\+"):
-        logs.cosign(store, note, key, [WITNESS])
+        log.cosign(store, note, key, [WITNESS])
     with pytest.raises(InputError, match="no cosignature by"):
-        logs.cosign(store, note + line_by(parse_note(note).text), key, [OTHER_WITNESS])
+        log.cosign(store, note + line_by(parse_note(note).text), key, [OTHER_WITNESS])
     assert note_at(store, 2) == note
 
 
 def test_a_note_that_is_no_head_of_this_ledger(
     settings: Settings, store: LedgerStore, key: VerifierKey
 ) -> None:
-    signer = wiring.ledger_signer(settings)
+    signer = bootstrap.ledger_signer(settings)
     stranger = SignerKey.from_private_bytes(key.name, bytes(32))
 
     def take(head: Head, by: SignerKey = signer, text: str | None = None) -> None:
         note = sign_head(head, by)
-        logs.cosign(store, note + line_by(text or head.text()), key, [WITNESS])
+        log.cosign(store, note + line_by(text or head.text()), key, [WITNESS])
 
     root = parse_note(note_at(store, 2)).head.root
     with pytest.raises(BadSignatureError, match="no signature by"):
@@ -372,9 +372,9 @@ def test_a_note_does_not_outgrow_its_readers(store: LedgerStore, key: VerifierKe
     note = note_at(store, 2)
     text = parse_note(note).text
     most = note + "".join(line_by(text, time=at) for at in range(99))
-    logs.cosign(store, most, key, [WITNESS])
+    log.cosign(store, most, key, [WITNESS])
     with pytest.raises(TooLargeError, match="101 signatures"):
-        logs.cosign(store, note + line_by(text, time=99), key, [WITNESS])
+        log.cosign(store, note + line_by(text, time=99), key, [WITNESS])
     assert note_at(store, 2) == most
 
 
@@ -386,7 +386,7 @@ def test_cosign_needs_a_key_a_note_and_a_witness(
         return capsys.readouterr().err
 
     assert "key type 01, expected 04" in said(
-        cosigned, wiring.ledger_signer(settings).verifier.vkey
+        cosigned, bootstrap.ledger_signer(settings).verifier.vkey
     )
     assert "No such file" in said(tmp_path / "absent")
     (tmp_path / "binary").write_bytes(b"\xff")
@@ -431,7 +431,7 @@ def test_new_cosignatures_reach_the_checkpoint(
 ) -> None:
     log_export.export(store, tmp_path, key)
     note = note_at(store, 2)
-    longer = logs.cosign(store, note + line_by(parse_note(note).text), key, [WITNESS]).note
+    longer = log.cosign(store, note + line_by(parse_note(note).text), key, [WITNESS]).note
     done = log_export.export(store, tmp_path, key)
     assert (done.written, done.checkpoint_written) == (0, True)
     assert (tmp_path / "checkpoint").read_text() == longer
@@ -470,7 +470,7 @@ def _remove(path: Path) -> None:
 
 
 def foreign(settings: Settings, origin: str | None = None, size: int = 1) -> str:
-    signer = wiring.ledger_signer(settings)
+    signer = bootstrap.ledger_signer(settings)
     return sign_head(Head(origin or signer.name, size, digest("other")), signer)
 
 
@@ -547,7 +547,7 @@ def test_export_says_what_it_cannot_use(
 
 def test_an_empty_ledger_has_nothing_to_export(tmp_path: Path, capsys: Captured) -> None:
     empty = load(None, tmp_path / "artifacts")
-    store = wiring.open_store(empty)
+    store = bootstrap.open_store(empty)
     assert store is not None
     store.close()
     assert call(empty, "export", str(tmp_path / "log")) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.anchor.pauses import Pause, pause
 from provenance.cli import main
 from provenance.ports import NetworkRow
@@ -15,7 +15,7 @@ from provenance.settings import load
 
 
 def test_a_paused_network_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = wiring.open_store(load(None, tmp_path))
+    store = bootstrap.open_store(load(None, tmp_path))
     assert store is not None
     with store.transaction() as tx:
         tx.save_network(NetworkRow("local", {}, None, 1.0))

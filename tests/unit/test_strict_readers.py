@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance import cli, wiring
+from provenance import cli, bootstrap
 from provenance.formats import json_text
 from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
 from provenance.formats.event import MAX_BATCH_BYTES, open_batch, sign_batch
@@ -263,9 +263,9 @@ def test_the_command_verifies_cosignatures(
     settings = load(None, tmp_path)
     stage: Any = World(names=())
     stage.store.close()
-    stage.store = wiring.open_store(settings)
-    stage.policy = wiring.seal_policy(settings)
-    stage.networks = wiring.open_networks(settings)
+    stage.store = bootstrap.open_store(settings)
+    stage.policy = bootstrap.seal_policy(settings)
+    stage.networks = bootstrap.open_networks(settings)
     stage.ingest(stage.batch([*before(), seal("before")]))
     cosign(stage, 1)
     bundle = tmp_path / "b"
@@ -274,7 +274,7 @@ def test_the_command_verifies_cosignatures(
         cli.main(["verify", *words, "--offline", "--json", "--base-dir", str(tmp_path)])
         return capsys.readouterr().out
 
-    wiring.export_bundle(settings, str(RUN), bundle)
+    bootstrap.export_bundle(settings, str(RUN), bundle)
     for subject in (str(RUN), str(bundle)):
         assert "(not verified: no witness key given)" in told(subject)
         assert "(verified)" in told(subject, "--witness", WITNESS.vkey)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from provenance import tickets, wiring
+from provenance.app import tickets
+from provenance import bootstrap
 from provenance.formats.record import Phase
 from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.ports import AnchorState
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
-from provenance.tickets import Ticket, read_ticket, transaction_id_of
+from provenance.app.tickets import Ticket, read_ticket, transaction_id_of
 from tests.verify_world import RUN, World, before, story
 
 
@@ -30,7 +31,7 @@ def world(settings: Settings) -> Iterator[World]:
     """A world whose database is the one the tickets read."""
     made: Any = World(names=("local",))
     made.store.close()
-    made.store = wiring.open_store(settings)
+    made.store = bootstrap.open_store(settings)
     made.networks = {"local": MemoryNetwork(MemoryChain(chain_id=1), name="local")}
     yield made
     made.store.close()
@@ -137,7 +138,7 @@ def test_a_database_that_is_away_is_unknown_and_raises_nothing(
     monkeypatch.setattr(tickets, "read_ticket", refuse)
     assert mine.as_dict()["reason"] == "database: locked"
     assert mine.wait(timeout=0) == "unknown"
-    monkeypatch.setattr(wiring, "open_store", refuse)
+    monkeypatch.setattr(bootstrap, "open_store", refuse)
     assert mine.status == "unknown"
 
 
@@ -147,7 +148,7 @@ def test_a_trainer_without_the_workers_extra_reads_unknown(
     def missing(*_: object, **__: object) -> None:
         raise MissingExtraError("sqlalchemy", "workers")
 
-    monkeypatch.setattr(wiring, "open_store", missing)
+    monkeypatch.setattr(bootstrap, "open_store", missing)
     found = ticket(settings).as_dict()
     assert found["status"] == "unknown"
     assert "ml-provenance[workers]" in found["reason"]

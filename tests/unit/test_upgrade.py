@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from provenance import cli, wiring
-from provenance.audit import upgrading
-from provenance.audit.upgrading import Upgrade, exit_code
+from provenance import cli, bootstrap
+from provenance.app import upgrade
+from provenance.app.upgrade import Upgrade, exit_code
 from provenance.formats.opentimestamps.file import SHA256, Bitcoin, Pending, Timestamp, TimestampFile, append
 from provenance.formats.receipt import Receipt
 from provenance.errors import StoreUnavailable
@@ -49,9 +49,9 @@ class Deployment:
         settings = load(None, base)
         world: Any = World(names=())
         world.store.close()
-        world.store = wiring.open_store(settings)
+        world.store = bootstrap.open_store(settings)
         world.networks = {"bitcoin": MemoryNetwork(MemoryChain(chain_id=9), name="bitcoin")}
-        signer = wiring.seal_policy(settings).signer
+        signer = bootstrap.seal_policy(settings).signer
         world.policy = type(world.policy)(("bitcoin",), signer, grace_s=60.0)
         return cls(world, settings)
 
@@ -69,7 +69,7 @@ class Deployment:
                     )
 
     def bundle(self, to: str = "bundle") -> Path:
-        return wiring.export_bundle(self.settings, str(RUN), Path(to).absolute())
+        return bootstrap.export_bundle(self.settings, str(RUN), Path(to).absolute())
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_bundle_is_pending_then_complete(waiting: Deployment, said: Callable[.
     assert result["completed"] == len(set(proofs) - replaced)
     assert (result["pending"], result["problem"]) == (0, None)
     assert ends(folder / f"{METRICS}.ots") == [Bitcoin(1002)]
-    assert wiring.verify_path(waiting.settings, folder).outcome == "verified"
+    assert bootstrap.verify_path(waiting.settings, folder).outcome == "verified"
     after = bytes_of(folder)
     assert said(folder)[1][0]["status"] == "complete"
     assert bytes_of(folder) == after
@@ -139,13 +139,13 @@ def test_a_zip_and_a_report_folder_are_upgraded_in_place(
     waiting: Deployment, said: Callable[..., Any]
 ) -> None:
     packed = waiting.bundle("packed.zip")
-    wiring.write_report(waiting.settings, str(RUN), Path("report"))
+    bootstrap.write_report(waiting.settings, str(RUN), Path("report"))
     waiting.anchor()
     code, results = said(packed, "report")
     assert (code, [r["status"] for r in results]) == (0, ["upgraded", "upgraded"])
     assert results[1]["path"] == "report/evidence"
     for place in (packed, Path("report/evidence")):
-        assert wiring.verify_path(waiting.settings, place).outcome == "verified"
+        assert bootstrap.verify_path(waiting.settings, place).outcome == "verified"
 
 
 def test_what_is_withheld_stays_withheld(waiting: Deployment, said: Callable[..., Any]) -> None:
@@ -161,7 +161,7 @@ def test_what_is_withheld_stays_withheld(waiting: Deployment, said: Callable[...
     assert not (folder / "records/training/config.json").exists()
     assert (folder / METRICS).exists()
     assert ends(folder / "records/training/config.json.ots") == [Bitcoin(1002)]
-    assert wiring.verify_path(waiting.settings, folder).outcome != "failed"
+    assert bootstrap.verify_path(waiting.settings, folder).outcome != "failed"
 
 
 def test_a_run_that_went_on_grows_in_its_bundle(tmp_path: Path, said: Callable[..., Any]) -> None:
@@ -223,12 +223,12 @@ def test_what_was_complete_does_not_become_pending(
 
 def test_another_ledger_key_and_other_records_are_refused(waiting: Deployment) -> None:
     old = read_bundle(waiting.bundle())
-    like = upgrading._Deployment._like
+    like = upgrade._Deployment._like
     assert like(old, old) == replace(old, vkey=old.vkey)
     assert like(old, replace(old, vkey=None)).vkey == old.vkey
-    with pytest.raises(upgrading.IntegrityError, match="its ledger key is"):
+    with pytest.raises(upgrade.IntegrityError, match="its ledger key is"):
         like(old, replace(old, vkey="another"))
-    with pytest.raises(upgrading.IntegrityError, match="its record"):
+    with pytest.raises(upgrade.IntegrityError, match="its record"):
         like(old, replace(old, records=old.records[1:]))
 
 
@@ -369,7 +369,7 @@ def test_a_database_that_is_away_is_asked_once(
         asked.append(settings)
         raise StoreUnavailable("the database did not answer")
 
-    monkeypatch.setattr(wiring, "open_store", away)
+    monkeypatch.setattr(bootstrap, "open_store", away)
     code, results = said(folder, lone)
     assert (code, [r["status"] for r in results]) == (3, ["unreachable", "unreachable"])
     assert len(asked) == 1
@@ -396,8 +396,8 @@ def test_each_path_has_its_line(waiting: Deployment, capsys: pytest.CaptureFixtu
 
 
 def test_exit_codes() -> None:
-    def results(*states: Upgrade) -> list[upgrading.Upgraded]:
-        return [upgrading.Upgraded("x", state) for state in states]
+    def results(*states: Upgrade) -> list[upgrade.Upgraded]:
+        return [upgrade.Upgraded("x", state) for state in states]
 
     assert exit_code(results(Upgrade.UPGRADED, Upgrade.PENDING, Upgrade.COMPLETE)) == 0
     assert exit_code(results(Upgrade.UNREACHABLE, Upgrade.PENDING)) == 3

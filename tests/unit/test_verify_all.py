@@ -20,9 +20,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from provenance import wiring
-from provenance.audit import verify_all
-from provenance.audit.verify_all import AllRuns, RunResult, VerifyAll
+from provenance import bootstrap
+from provenance.app import verify_all
+from provenance.app.verify_all import AllRuns, RunResult, VerifyAll
 from provenance.cli import main
 from provenance.commands import verify as command
 from provenance.errors import (
@@ -565,9 +565,9 @@ def artifacts(tmp_path: Path) -> Settings:
     found = load(None, tmp_path / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = wiring.open_store(found)
-    world.policy = wiring.seal_policy(found)
-    world.networks = wiring.open_networks(found)
+    world.store = bootstrap.open_store(found)
+    world.policy = bootstrap.seal_policy(found)
+    world.networks = bootstrap.open_networks(found)
     for run in RUNS[:3]:
         world.ingest(world.batch(story(), run=run))
     world.anchor()
@@ -576,7 +576,7 @@ def artifacts(tmp_path: Path) -> Settings:
 
 
 def tamper(settings: Settings, run: UUID) -> None:
-    path = wiring.sqlite_path(settings.database_url)
+    path = bootstrap.sqlite_path(settings.database_url)
     assert path is not None
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE records SET data = x'7b7d' WHERE run = ? AND seq = 6", (run.hex,))
@@ -640,7 +640,7 @@ def test_no_runs_no_database_and_too_many_words(
     assert not empty.base_dir.exists(), "verifying makes no database"
     assert main(["verify", "--all", "latest", "--base-dir", str(empty.base_dir)]) == 2
     assert "found --all and latest, expected one of the two" in capsys.readouterr().err
-    store = wiring.open_store(empty)
+    store = bootstrap.open_store(empty)
     assert store is not None
     store.close()
     assert main(["verify", "--all", "--base-dir", str(empty.base_dir)]) == 0
@@ -653,7 +653,7 @@ def test_no_runs_no_database_and_too_many_words(
 def test_a_run_that_cannot_be_read_has_its_line(
     artifacts: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = wiring.sqlite_path(artifacts.database_url)
+    path = bootstrap.sqlite_path(artifacts.database_url)
     assert path is not None
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE records SET kind = 'nonsense' WHERE run = ?", (RUNS[0].hex,))
@@ -677,7 +677,7 @@ def test_progress_is_shown_on_a_terminal(
 
 
 def test_networks_that_are_handed_in_are_left_open(artifacts: Settings) -> None:
-    local = wiring.open_networks(artifacts)["local"]
+    local = bootstrap.open_networks(artifacts)["local"]
     closed: list[str] = []
     local.close = lambda: closed.append("local")  # type: ignore[method-assign]
     with VerifyAll(artifacts, networks={"local": local}) as runs:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from provenance.audit.verify_all import open_cache
+from provenance.app.verify_all import open_cache
 from provenance.formats.checkpoint import SignerKey
 from provenance.settings import load
 from provenance.verify import cache as module
@@ -350,5 +350,5 @@ def test_a_deployment_opens_its_cache_only_with_a_key_of_ones_own(
     )
     (tmp_path / "state" / "ml-provenance" / "verify-cache.key").chmod(0o644)
     assert open_cache(settings, mine) is None
-    monkeypatch.setattr("provenance.audit.verify_all.program_digest", lambda: None)
+    monkeypatch.setattr("provenance.app.verify_all.program_digest", lambda: None)
     assert open_cache(settings, {"XDG_STATE_HOME": str(tmp_path / "other")}) is None

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from safetensors.numpy import save_file
 
-from provenance import cli, wiring
+from provenance import cli, bootstrap
 from provenance.models import signature
-from provenance.audit import models
+from provenance.app import model
 from provenance.models.key import CURVES, PASSPHRASE, read_signing_key
 from provenance.formats.dsse import Statement, key_hint, pae
 from provenance.fingerprint.hashers import HashFactory
@@ -612,11 +612,11 @@ def predicate(signature: Path) -> dict[str, Any]:
 
 def test_a_signature_says_run_root_epoch_and_receipts(run: Settings) -> None:
     folder, key = model_folder(Path("model")), key_files(Path("k"))
-    signed = models.sign_model(run, folder, "latest", key)
+    signed = model.sign_model(run, folder, "latest", key)
     assert signed.path == Path("model/model.sig")
     found = predicate(signed.path)
     said = found["provenance"]
-    report = wiring.verify_run(run, "latest", offline=True)
+    report = bootstrap.verify_run(run, "latest", offline=True)
     assert said["run"] == str(RUN)
     assert said["root"] == report.roots["after"] == signed.root.hex()
     assert said["complete"] is True
@@ -635,7 +635,7 @@ def test_a_signature_says_run_root_epoch_and_receipts(run: Settings) -> None:
         "ignore_paths": [".git", ".gitattributes", ".github", ".gitignore", "model.sig"],
     }  # fmt: skip
     # Signing again replaces the signature, and leaves nothing beside it.
-    models.sign_model(run, folder, "latest", key)
+    model.sign_model(run, folder, "latest", key)
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         [".git", ".gitattributes", "assets", "assets.d", "assets.txt", "config.json",
          "model.safetensors", "model.sig"]
@@ -645,14 +645,14 @@ def test_a_signature_says_run_root_epoch_and_receipts(run: Settings) -> None:
 def test_a_single_file_and_an_output_elsewhere(run: Settings) -> None:
     key = key_files(Path("k"))
     path = written("pt", 1)
-    signed = models.sign_model(run, path, "latest", key)
+    signed = model.sign_model(run, path, "latest", key)
     assert signed.path == Path("m.pt.sig")
     found = predicate(signed.path)
     assert [item["name"] for item in found["resources"]] == ["."]
     assert found["provenance"]["weights"]["files"] == ["."]
     assert found["provenance"]["weights"]["epoch"] == 1
     folder = model_folder(Path("model"))
-    signed = models.sign_model(run, folder, "latest", key, Path("out.sig"))
+    signed = model.sign_model(run, folder, "latest", key, Path("out.sig"))
     assert "out.sig" not in predicate(signed.path)["serialization"]["ignore_paths"]
     assert not (folder / "model.sig").exists()
 
@@ -660,7 +660,7 @@ def test_a_single_file_and_an_output_elsewhere(run: Settings) -> None:
 def test_the_folder_is_named_by_its_real_name(run: Settings, monkeypatch: Any) -> None:
     folder, key = model_folder(Path("model")), key_files(Path("k")).resolve()
     monkeypatch.chdir(folder)
-    signed = models.sign_model(run, Path(), "latest", key)
+    signed = model.sign_model(run, Path(), "latest", key)
     payload = json.loads(signed.path.read_bytes())["dsseEnvelope"]["payload"]
     statement = Statement.decode(base64.b64decode(payload))
     assert statement.subjects[0].name == "model"
@@ -709,11 +709,11 @@ def test_the_key_does_not_go_into_the_model(run: Settings) -> None:
     folder = model_folder(Path("model"))
     key = key_files(folder / "keys")
     with pytest.raises(InputError, match="private key lies in the model's folder"):
-        models.sign_model(run, folder, "latest", key)
+        model.sign_model(run, folder, "latest", key)
     outside = key_files(Path("k"))
     data = outside.read_bytes()
     with pytest.raises(InputError, match="nothing was overwritten"):
-        models.sign_model(run, folder, "latest", outside, outside)
+        model.sign_model(run, folder, "latest", outside, outside)
     assert outside.read_bytes() == data
 
 
@@ -721,26 +721,26 @@ def test_weights_are_not_overwritten_by_a_signature(run: Settings) -> None:
     folder, key = model_folder(Path("model")), key_files(Path("k"))
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match="no signature; nothing was overwritten"):
-        models.sign_model(run, folder, "latest", key, folder / "model.safetensors")
+        model.sign_model(run, folder, "latest", key, folder / "model.safetensors")
     assert (folder / "model.safetensors").read_bytes() == before
     with pytest.raises(InputError, match="no such folder"):
-        models.sign_model(run, folder, "latest", key, Path("no/where.sig"))
+        model.sign_model(run, folder, "latest", key, Path("no/where.sig"))
 
 
 def test_a_model_that_changes_meanwhile_is_not_signed(
     run: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, key = model_folder(Path("model")), key_files(Path("k"))
-    real = models.read_model
+    real = model.read_model
 
     def slow(path: Path) -> Any:
         found = real(path)
         (folder / "late.py").write_text("import os")
         return found
 
-    monkeypatch.setattr(models, "read_model", slow)
+    monkeypatch.setattr(model, "read_model", slow)
     with pytest.raises(InputError, match="changed while it was signed"):
-        models.sign_model(run, folder, "latest", key)
+        model.sign_model(run, folder, "latest", key)
     assert not (folder / "model.sig").exists()
 
 
@@ -748,7 +748,7 @@ def test_a_write_that_fails_leaves_the_old_signature(
     run: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, key = model_folder(Path("model")), key_files(Path("k"))
-    models.sign_model(run, folder, "latest", key)
+    model.sign_model(run, folder, "latest", key)
     old = (folder / "model.sig").read_bytes()
     names = sorted(p.name for p in folder.iterdir())
 
@@ -757,7 +757,7 @@ def test_a_write_that_fails_leaves_the_old_signature(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="cannot be written: No space left"):
-        models.sign_model(run, folder, "latest", key)
+        model.sign_model(run, folder, "latest", key)
     assert (folder / "model.sig").read_bytes() == old
     assert sorted(p.name for p in folder.iterdir()) == names
 
@@ -766,28 +766,28 @@ def test_runs_that_cannot_be_claimed(tmp_path: Path) -> None:
     folder, key = model_folder(Path("model"), 2), key_files(Path("k"))
     events = ending([e for e in real_story(states=())[:-3] if e[0] is not Kind.WEIGHTS])
     with pytest.raises(InputError, match="recorded no weights; not signed"):
-        models.sign_model(deployment(tmp_path / "none", events), folder, "latest", key)
+        model.sign_model(deployment(tmp_path / "none", events), folder, "latest", key)
     with pytest.raises(ProvenanceError, match="epoch 2, which no run root") as caught:
-        models.sign_model(
+        model.sign_model(
             deployment(tmp_path / "open", real_story()[:-3], anchor=False), folder, "latest", key
         )
     assert caught.value.exit_code == 3
     with pytest.raises(ProvenanceError, match="not in the database"):
-        models.sign_model(deployment(tmp_path / "other"), folder, "ffffffff", key)
+        model.sign_model(deployment(tmp_path / "other"), folder, "ffffffff", key)
 
 
 def test_a_run_with_a_gap_is_signed_and_said_to_be_incomplete(tmp_path: Path) -> None:
     events = real_story()[:-3]
     events = ending([*events, (Kind.GAP, None, {"dropped": 3, "reason": "full"})])
     folder, key = model_folder(Path("model")), key_files(Path("k"))
-    models.sign_model(deployment(tmp_path / "gap", events), folder, "latest", key)
+    model.sign_model(deployment(tmp_path / "gap", events), folder, "latest", key)
     assert predicate(folder / "model.sig")["provenance"]["complete"] is False
 
 
 def test_a_checkpoint_can_be_signed_while_the_run_goes_on(tmp_path: Path) -> None:
     events = [*real_story()[:10], seal("checkpoint", 2)]
     folder, key = model_folder(Path("model"), 2), key_files(Path("k"))
-    signed = models.sign_model(deployment(tmp_path / "c", events), folder, "latest", key)
+    signed = model.sign_model(deployment(tmp_path / "c", events), folder, "latest", key)
     assert signed.seal == "checkpoint-2"
 
 

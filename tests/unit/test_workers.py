@@ -18,7 +18,7 @@ from celery.app.task import Task
 from kombu.exceptions import OperationalError
 from structlog.testing import capture_logs
 
-from provenance import fleet
+from provenance.app import up
 from provenance.formats.record import Kind
 from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.ledger.seal import awaits_seal
@@ -471,7 +471,7 @@ def test_every_network_has_a_queue_and_a_worker_of_its_own() -> None:
     chain: dict[str, Any] = {name: {"url": "http://127.0.0.1:1"} for name in NETWORKS[:3]}
     settings = load({"blockchain": {"networks": list(NETWORKS), **chain}})
     served: list[str] = []
-    for service in fleet.services(settings):
+    for service in up.services(settings):
         if "worker" in service.argv:
             served += service.argv[service.argv.index("--queues") + 1].split(",")
     assert sorted(served) == sorted(app_module.QUEUES), "each queue is served exactly once"

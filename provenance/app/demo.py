@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provenance import demo_training, devnet, fleet, wiring
+from provenance.app import demo_training, up
+from provenance import devnet, bootstrap
 from provenance.devnet.config import config_for, deployed_contract
 from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
-from provenance.tickets import Ticket
+from provenance.app.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 
@@ -44,23 +45,23 @@ class DemoOptions:
 
 def run(options: DemoOptions, say: Say) -> dict[str, Any]:
     """The whole demo; a JSON-able document of what came out."""
-    fleet.require_workers_extra()
+    up.require_workers_extra()
     with ExitStack() as stack:
         servers = stack.enter_context(_servers(options, say))
         config_path = _write_config(options, servers, say)
         settings = load(config_path, options.base_dir)
-        stack.enter_context(fleet.only_fleet(options.base_dir))
+        stack.enter_context(up.only_fleet(options.base_dir))
         stack.enter_context(_fleet(settings, config_path, say))
         tracker, before, after = _train(options, config_path, say)
         with _mining(servers):
             _wait([*before.values(), *after.values()], options.timeout_s, say)
         say("verify", "recomputing every digest, tree, proof and transaction")
-        report = wiring.verify_run(settings, tracker.run_id)
-        report_path = wiring.write_report(settings, tracker.run_id, None)
+        report = bootstrap.verify_run(settings, tracker.run_id)
+        report_path = bootstrap.write_report(settings, tracker.run_id, None)
         say("tamper", "changing one metric in a copy of the evidence")
         tamper = _tamper(settings, report_path.parent / "evidence")
         say("fsck", "spool, database and chains against each other, independently")
-        checked = wiring.fsck(settings).as_dict()
+        checked = bootstrap.fsck(settings).as_dict()
     document = _document(settings, report, report_path, before, after, tamper)
     document["fsck"] = checked
     return document
@@ -95,20 +96,20 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
 
 
 @contextmanager
-def _fleet(settings: Settings, config_path: Path, say: Say) -> Iterator[fleet.Fleet]:
-    redis, url = fleet.embedded_redis(settings)
+def _fleet(settings: Settings, config_path: Path, say: Say) -> Iterator[up.Fleet]:
+    redis, url = up.embedded_redis(settings)
     own = replace(settings, redis_url=url)
-    store = wiring.open_store(own)
+    store = bootstrap.open_store(own)
     assert store is not None
     store.close()
-    wiring.ledger_signer(own)
-    workers = fleet.Fleet(own, config_path, url, say)
+    bootstrap.ledger_signer(own)
+    workers = up.Fleet(own, config_path, url, say)
     stop = threading.Event()
     tender = threading.Thread(target=workers.tend, args=(stop.is_set,), daemon=True)
     try:
         workers.start([redis])
-        fleet.wait_until(wiring.open_transport(own).ping)
-        workers.start(fleet.services(own))
+        up.wait_until(bootstrap.open_transport(own).ping)
+        workers.start(up.services(own))
         tender.start()
         yield workers
     finally:
@@ -188,7 +189,7 @@ def _tamper(settings: Settings, evidence: Path) -> dict[str, Any]:
     document = json.loads(record.read_bytes())
     document["body"]["metrics"]["test_accuracy"] = 0.9999
     record.write_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
-    report = wiring.verify_path(settings, copy, offline=True)
+    report = bootstrap.verify_path(settings, copy, offline=True)
     named = record.relative_to(copy / "records").with_suffix("").as_posix()
     found = [finding for finding in report.findings if finding.subject == named]
     return {

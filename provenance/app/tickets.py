@@ -74,10 +74,10 @@ class Ticket:
         return f"Ticket({self.network}, {self.phase}, run {self.run_id})"
 
     def _read(self) -> TicketState:
-        from provenance import wiring
+        from provenance import bootstrap
 
         try:
-            store = wiring.open_store(self._settings, create=False)
+            store = bootstrap.open_store(self._settings, create=False)
         except ProvenanceError as error:
             return TicketState("unknown", reason=str(error))
         if store is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.formats import json_text
 from provenance.proofs.ipfs.cid import decode_cid
 from provenance.proofs.ipfs.unixfs import check_cid
@@ -103,7 +103,7 @@ def make_bundle(
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
-    evidence = withhold(wiring.evidence_of(settings, run), disclose)
+    evidence = withhold(bootstrap.evidence_of(settings, run), disclose)
     files = bundle_files(evidence)
     path = write_files(files, place)
     cid = None

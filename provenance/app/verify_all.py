@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.chains.keys import read_or_create_seed
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.checkpoint import VerifierKey
@@ -290,7 +290,7 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
 
     Args:
         offline: Ask no node.
-        headers, quorum, witnesses: As for :func:`provenance.wiring.verify_path`; with
+        headers, quorum, witnesses: As for :func:`provenance.bootstrap.verify_path`; with
             witnesses nothing is cached, for what they signed is checked against their keys.
         cached: False checks again what held before, and keeps nothing.
         networks: Networks to ask instead of the configured ones; left open.
@@ -313,7 +313,7 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
     ) -> None:
         self._settings, self._offline = settings, offline
         self._headers = header_source(headers, quorum)
-        self._witnesses = wiring.witness_keys(witnesses)
+        self._witnesses = bootstrap.witness_keys(witnesses)
         self._cached = cached and not witnesses
         self._networks = networks
         self._stack = contextlib.ExitStack()
@@ -321,14 +321,14 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
     def __enter__(self) -> AllRuns:
         settings = self._settings
         with contextlib.ExitStack() as stack:
-            store = wiring.open_store(settings, create=False)
+            store = bootstrap.open_store(settings, create=False)
             if store is None:
-                path = wiring.sqlite_path(settings.database_url)
+                path = bootstrap.sqlite_path(settings.database_url)
                 raise UnknownRunError(f"verify --all: there is no database yet at {path}")
             stack.callback(store.close)
             runs = AllRuns(
                 store,
-                wiring.known_ledger_key(settings),
+                bootstrap.known_ledger_key(settings),
                 self._nodes(stack),
                 headers=self._headers,
                 witnesses=self._witnesses,
@@ -345,7 +345,7 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
             return None
         if self._networks is not None:
             return Nodes(self._networks)
-        opened, unavailable = wiring.open_for_reading(self._settings)
+        opened, unavailable = bootstrap.open_for_reading(self._settings)
         for network in opened.values():
             stack.callback(network.close)
         return Nodes(opened, unavailable)

@@ -1,4 +1,4 @@
-"""The shipper as a process: ``python -m provenance.ship --spool DIR``.
+"""The shipper as a process: ``python -m provenance.app.ship --spool DIR``.
 
 Three ways to have one: a tracker starts it in the background (:func:`spawn_shipper`), a
 sidecar runs ``provenance ship``, and ``provenance up`` supervises one. One at a time serves
@@ -25,7 +25,7 @@ from typing import Any
 
 import structlog
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.capture.ship.loop import Shipper
 from provenance.errors import InputError, ProvenanceError, TransportUnavailable
 from provenance.settings import Settings, broker_url
@@ -85,7 +85,7 @@ def spawn_shipper(
     log_file = (spool_dir / LOG_FILE).absolute()
     _make_log(log_file)
     command = [
-        "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.ship",
+        "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.app.ship",
         "--spool", str(spool_dir.absolute()), "--background",
         "--idle-exit", str(idle_exit_s), "--give-up", str(give_up_s),
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the process; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m provenance.ship", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m provenance.app.ship", description=__doc__)
     parser.add_argument("--spool", type=Path, required=True, help="folder of the spool")
     parser.add_argument(
         "--redis-url-env", default=REDIS_URL_ENV, metavar="NAME", help="variable with the URL"
@@ -183,7 +183,7 @@ def _serve(
     idle_exit_s: float | None = None,
     give_up_s: float | None = None,
 ) -> dict[str, int]:
-    transport = wiring.open_transport(settings)
+    transport = bootstrap.open_transport(settings)
     doorbell = celery_doorbell(settings.redis_url or "")
     if once:
         with Shipper(spool_dir, transport, doorbell) as shipper:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.audit.logs import entry_roots, stated_head
+from provenance.app.log import entry_roots, stated_head
 from provenance.formats.checkpoint import MAX_NOTE_BYTES, Head, VerifierKey, parse_note
 from provenance.formats.merkle import root_of_hashes
 from provenance.formats.tlog_tiles import CHECKPOINT, TiledLedger, tiles

@@ -23,7 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from provenance import wiring
+from provenance import bootstrap
 from provenance.formats.checkpoint import VerifierKey
 from provenance.formats.opentimestamps.file import MAX_FILE_BYTES, Bitcoin, Pending, Timestamp, TimestampFile
 from provenance.formats.receipt import Receipt
@@ -148,15 +148,15 @@ class _Deployment:
             raise self._down.with_traceback(None)
         if self._store is None:
             try:
-                store = wiring.open_store(self.settings, create=False)
+                store = bootstrap.open_store(self.settings, create=False)
             except UnavailableError as error:
                 self._down = error
                 raise
             if store is None:
                 raise UnknownRunError(
-                    f"there is no database yet at {wiring.sqlite_path(self.settings.database_url)}"
+                    f"there is no database yet at {bootstrap.sqlite_path(self.settings.database_url)}"
                 )
-            self._key = wiring.known_ledger_key(self.settings)
+            self._key = bootstrap.known_ledger_key(self.settings)
             self._store = store
         return self._store
 
