@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from provenance.devnet import processes, programs
-from provenance.devnet.book import Book, Entry
+from provenance.devnet.state import Book, Entry
 from provenance.devnet.nodes import NODES, Node
 from provenance.devnet.servers import (
     BY_HAND,

@@ -14,7 +14,7 @@ import pytest
 
 from provenance import __version__, cli
 from provenance import errors as e
-from provenance.commands import status as status_command
+from provenance.cli import status as status_command
 
 COMMANDS = (
     "demo", "up", "ship", "devnet install", "devnet up", "devnet down", "devnet status", "status",

@@ -15,8 +15,8 @@ from provenance import cli, devnet, bootstrap
 from provenance.app import up
 from provenance.chains.ethereum import deploy
 from provenance.chains.bitcoin.rpc import Value
-from provenance.commands import demo as demo_command
-from provenance.commands import up as up_command
+from provenance.cli import demo as demo_command
+from provenance.cli import up as up_command
 from provenance.devnet import InstallResult, ServerState, programs
 from provenance.errors import InputError, MissingExtraError
 from provenance.settings import Settings, load
@@ -354,7 +354,7 @@ def test_doctor_names_a_secret_that_is_not_there(said: Any) -> None:
 
 @pytest.mark.usefixtures("redis_here")
 def test_doctor_says_which_extra_is_missing(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import provenance.commands.doctor as module
+    import provenance.cli.doctor as module
 
     real = module.find_spec
     monkeypatch.setattr(module, "find_spec", lambda n: None if n == "celery" else real(n))

@@ -18,7 +18,7 @@ import pytest
 
 from provenance import devnet
 from provenance.devnet import Devnet, nodes, processes, programs
-from provenance.devnet.book import Book, Entry
+from provenance.devnet.state import Book, Entry
 from provenance.devnet.servers import BY_HAND, ServerState
 from provenance.errors import FormatError, NetworkUnavailable, UnknownVersionError, UsageError
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance import bootstrap
 from provenance.app import log_export, log
 from provenance.cli import main
-from provenance.commands import log
+from provenance.cli import log
 from provenance.formats import base64_text, merkle
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.checkpoint import Head, SignerKey, VerifierKey, open_head, parse_note, sign_head

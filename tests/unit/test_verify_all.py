@@ -24,7 +24,7 @@ from provenance import bootstrap
 from provenance.app import verify_all
 from provenance.app.verify_all import AllRuns, RunResult, VerifyAll
 from provenance.cli import main
-from provenance.commands import verify as command
+from provenance.cli import verify as command
 from provenance.errors import (
     IntegrityError,
     LyingNodeError,

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from provenance.app import upgrade
 from provenance.app.upgrade import Upgrade, Upgraded
-from provenance.commands.output import err, out, print_json, settings_of
+from provenance.cli.output import err, out, print_json, settings_of
 
 
 def upgrade(arguments: argparse.Namespace) -> int:

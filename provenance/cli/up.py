@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provenance.app import up
 from provenance import bootstrap
-from provenance.commands.output import err, print_json, settings_of
+from provenance.cli.output import err, print_json, settings_of
 from provenance.devnet.processes import free_ports
 from provenance.settings import Settings
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from provenance import bootstrap
-from provenance.commands.output import print_json, print_table, settings_of
+from provenance.cli.output import print_json, print_table, settings_of
 from provenance.devnet import programs
 from provenance.devnet.servers import BY_HAND, NAMES, home
 from provenance.errors import ProvenanceError, UnavailableError

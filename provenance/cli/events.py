@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from provenance import bootstrap
-from provenance.commands.output import out, print_json, print_table, settings_of
+from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.ports import Parked
 
 

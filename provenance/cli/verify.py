@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from provenance import bootstrap
 from provenance.app.bundle import bundle_at
-from provenance.commands.output import err, out, print_json, print_table, settings_of
+from provenance.cli.output import err, out, print_json, print_table, settings_of
 from provenance.errors import InputError
 from provenance.settings import READERS
 from provenance.verify.catalogue import Status

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from provenance.commands.output import err, out, print_json, print_table
+from provenance.cli.output import err, out, print_json, print_table
 from provenance.app.demo import DemoOptions, run
 
 DEFAULT_BASE = Path("artifacts")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from provenance.app import model
 from provenance.models.key import PASSPHRASE
-from provenance.commands.output import err, out, print_json, settings_of
+from provenance.cli.output import err, out, print_json, settings_of
 from provenance.models.match import NOT_CHECKED, ModelMatch
 
 _SHOWN = 5

@@ -8,7 +8,7 @@ from typing import Any
 
 from provenance import bootstrap
 from provenance.app import bundle
-from provenance.commands.output import out, print_json, print_table, settings_of
+from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.formats.record import Phase
 from provenance.capture.spool import pending_bytes
 from provenance.errors import UnavailableError

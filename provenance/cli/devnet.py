@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provenance import devnet
-from provenance.commands.output import err, out, print_json, print_table
+from provenance.cli.output import err, out, print_json, print_table
 from provenance.devnet.config import write_config
 from provenance.devnet.servers import silent
 from provenance.errors import ServerMissingError

@@ -7,7 +7,7 @@ import time
 
 from provenance import bootstrap
 from provenance.anchor import pauses
-from provenance.commands.output import out, print_json, settings_of
+from provenance.cli.output import out, print_json, settings_of
 from provenance.errors import InputError
 from provenance.settings import NETWORKS
 

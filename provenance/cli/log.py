@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from provenance import bootstrap
 from provenance.app import log_export, log
-from provenance.commands.output import err, out, print_json, settings_of
+from provenance.cli.output import err, out, print_json, settings_of
 from provenance.formats import base64_text
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.checkpoint import MAX_NOTE_BYTES, Head

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from provenance.app.bundle import make_bundle
-from provenance.commands.output import err, out, print_json, settings_of
+from provenance.cli.output import err, out, print_json, settings_of
 
 
 def bundle(arguments: argparse.Namespace) -> int:

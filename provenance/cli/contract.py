@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from provenance.commands.output import out, print_json, settings_of
+from provenance.cli.output import out, print_json, settings_of
 from provenance.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from provenance import bootstrap
-from provenance.commands.output import out, print_json, settings_of
+from provenance.cli.output import out, print_json, settings_of
 from provenance.errors import InputError
 from provenance.settings import NETWORKS
 from provenance.fsck.findings import FsckReport
