@@ -8,9 +8,9 @@ import time
 from provenance.anchor.publish import publish as publish_due
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.bootstrap import retry_settings
-from workers import confirming, parts
+from workers import confirming, resources
 from workers.app import anchor_queue, app, settings
-from workers.hints import ring
+from workers.dispatch import ring
 from workers.telemetry import log
 
 
@@ -24,10 +24,10 @@ def publish(network: str) -> None:
     """Send what is due on one network."""
     try:
         done = publish_due(
-            parts.store(),
-            parts.network(network),
+            resources.store(),
+            resources.network(network),
             time.time,
-            parts.lease_owner(),
+            resources.lease_owner(),
             settings().lease_s,
             retry_settings(settings(), network),
             random.random,

@@ -19,7 +19,7 @@ from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
 from provenance.settings import NETWORKS, Settings, broker_url, load
-from workers.tick import Tick
+from workers.beat import Tick
 
 VISIBILITY_TIMEOUT_S = 180
 TIME_LIMIT_S = 150

@@ -13,9 +13,9 @@ from provenance.anchor.delivery import Outcome
 from provenance.anchor.finality import finished_runs
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.bootstrap import retry_settings
-from workers import parts, verifying
+from workers import resources, verifying
 from workers.app import anchor_queue, app, settings
-from workers.hints import ring
+from workers.dispatch import ring
 from workers.telemetry import log
 
 
@@ -29,16 +29,16 @@ def confirm(network: str) -> None:
     """Look at what is under way on one network; receipts follow."""
     try:
         done = confirm_sent(
-            parts.store(),
-            parts.network(network),
+            resources.store(),
+            resources.network(network),
             time.time,
-            parts.lease_owner(),
+            resources.lease_owner(),
             settings().lease_s,
             retry_settings(settings(), network),
             random.random,
             poll_s=min(settings().sweep_interval_s, 5.0),
         )
-        with parts.store().snapshot() as tx:
+        with resources.store().snapshot() as tx:
             final = done.having(Outcome.FINAL)
             finished = finished_runs(tx, final, settings().blockchain.networks) if final else ()
     except UnavailableError as error:

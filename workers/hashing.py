@@ -6,9 +6,9 @@ import time
 
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
-from workers import anchoring, parts
+from workers import anchoring, resources
 from workers.app import app, settings
-from workers.hints import ring
+from workers.dispatch import ring
 from workers.telemetry import log
 
 
@@ -22,10 +22,10 @@ def drain() -> None:
     """Ingest all that waits in the stream, seal what is ready, ring the networks."""
     try:
         done = drain_stream(
-            parts.transport(),
-            parts.store(),
-            parts.policy(),
-            parts.owner(),
+            resources.transport(),
+            resources.store(),
+            resources.policy(),
+            resources.owner(),
             time.time(),
             stale_after_s=settings().lease_s,
         )
@@ -45,5 +45,5 @@ def drain() -> None:
             sealed=len(done.entries),
         )
     if any(entry.anchor for entry in done.entries):
-        for network in parts.policy().networks:
+        for network in resources.policy().networks:
             anchoring.hint(network)

@@ -10,7 +10,7 @@ from provenance.anchor.delivery import stranded_networks
 from provenance.errors import FormatError, ProvenanceError, UnavailableError
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports import AnchorState, LedgerTx
-from workers import anchoring, confirming, hashing, parts
+from workers import anchoring, confirming, hashing, resources
 from workers.app import app, settings
 from workers.telemetry import log
 
@@ -23,7 +23,7 @@ def sweep() -> None:
     now = time.time()
     try:
         _seal_overdue(now)
-        with parts.store().snapshot() as tx:
+        with resources.store().snapshot() as tx:
             stranded = stranded_networks(tx, now, settings().lease_s)
             publishable = tx.due_networks(PUBLISHED, now) | stranded
             lookable = tx.due_networks(LOOKED_AT, now) | stranded
@@ -31,7 +31,7 @@ def sweep() -> None:
             anchoring.hint(network)
         for network in sorted(lookable):
             confirming.hint(network)
-        if parts.transport().backlog():
+        if resources.transport().backlog():
             hashing.hint()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
@@ -41,12 +41,12 @@ def sweep() -> None:
 
 def _seal_overdue(now: float) -> None:
     """Only a run with a mark that has no seal costs a write transaction."""
-    with parts.store().snapshot() as tx:
+    with resources.store().snapshot() as tx:
         waiting = [row.run for row in tx.runs() if row.state == "open" and _awaits(tx, row.run)]
     for run in waiting:
         try:
-            with parts.store().transaction() as tx:
-                seal_ready(tx, run, parts.policy(), now)
+            with resources.store().transaction() as tx:
+                seal_ready(tx, run, resources.policy(), now)
         except FormatError as error:
             log.error("sweep.damaged", run=str(run), problem=str(error))
 

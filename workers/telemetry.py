@@ -46,7 +46,7 @@ def configure(loglevel: int | str = logging.INFO, **_: object) -> None:
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def forget_parent_parts(**_: object) -> None:
     """A forked child builds its own clients: sockets and database handles are not shared."""
-    from workers import parts
+    from workers import resources
 
-    for part in (parts.store, parts.transport, parts.policy, parts.network):
+    for part in (resources.store, resources.transport, resources.policy, resources.network):
         part.cache_clear()

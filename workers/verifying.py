@@ -6,7 +6,7 @@ from provenance import bootstrap
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.settings import READERS
 from workers.app import app, settings_of
-from workers.hints import ring
+from workers.dispatch import ring
 from workers.telemetry import log
 
 

@@ -18,7 +18,7 @@ from tests.anchor_world import LEASE_S
 from tests.anchor_world import World as Stage
 from tests.faults.harness import World, rounds, scenario, seeded, until
 from workers.schedule import PUBLISHED
-from workers.tick import Tick
+from workers.beat import Tick
 
 HOUR = 3600.0
 

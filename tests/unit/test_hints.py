@@ -10,7 +10,7 @@ from redis.exceptions import OutOfMemoryError
 
 from provenance.ports import AnchorState
 from tests.anchor_world import LEASE_S, World
-from workers.hints import ring
+from workers.dispatch import ring
 
 
 class Task:

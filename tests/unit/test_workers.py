@@ -27,7 +27,7 @@ from provenance.settings import NETWORKS, load
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.runs import RUN, Producer, complete_run
-from workers import anchoring, confirming, hashing, parts, schedule, telemetry, verifying
+from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
 from workers import app as app_module
 
 conf = app_module.app.conf
@@ -57,11 +57,11 @@ class Workplace:
         self.transport.append([producer.batch(first, last)])
 
     def states(self, network: str = "local") -> list[AnchorState]:
-        with parts.store().snapshot() as tx:
+        with resources.store().snapshot() as tx:
             return [row.state for row in tx.anchors(network)]
 
     def run_state(self, run: UUID = RUN) -> tuple[str, str | None]:
-        with parts.store().snapshot() as tx:
+        with resources.store().snapshot() as tx:
             row = tx.run(run)
             assert row is not None
             return row.state, row.incomplete
@@ -77,8 +77,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]
     monkeypatch.setenv("PROVENANCE_BASE_DIR", str(tmp_path / "base"))
     app_module.settings_of.cache_clear()
     telemetry.forget_parent_parts()
-    place, open_store = Workplace(tmp_path / "base"), parts.store
-    monkeypatch.setattr(parts, "transport", cached(lambda: place.transport))
+    place, open_store = Workplace(tmp_path / "base"), resources.store
+    monkeypatch.setattr(resources, "transport", cached(lambda: place.transport))
     monkeypatch.setattr(
         Task, "apply_async", lambda task, args=(), **options: place.send(task, args, **options)
     )
@@ -188,9 +188,9 @@ def test_the_sweep_seals_an_overdue_run_and_rings_for_it(work: Workplace) -> Non
 def test_the_sweep_seals_what_ingest_left_open(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = parts.policy()
+    policy = resources.policy()
     patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
-    monkeypatch.setattr(parts, "policy", lambda: patient)
+    monkeypatch.setattr(resources, "policy", lambda: patient)
     producer = complete_run()
     work.deliver(producer, 0, 7)
     work.deliver(producer, 8)
@@ -200,7 +200,7 @@ def test_the_sweep_seals_what_ingest_left_open(
     schedule.sweep()
     assert work.run_state() == ("open", None)
     assert work.take() == [PUBLISH], "the before seal's anchor is still due"
-    monkeypatch.setattr(parts, "policy", lambda: policy)
+    monkeypatch.setattr(resources, "policy", lambda: policy)
     schedule.sweep()
     assert work.run_state()[0] == "sealed"
     assert work.states() == [AnchorState.DUE, AnchorState.DUE]
@@ -229,8 +229,8 @@ def test_a_run_in_training_costs_the_sweep_no_write_transaction(
     producer.epoch(1)
     work.deliver(producer)
     hashing.drain()
-    counting = CountingStore(parts.store())
-    monkeypatch.setattr(parts, "store", lambda: counting)
+    counting = CountingStore(resources.store())
+    monkeypatch.setattr(resources, "store", lambda: counting)
     for _ in range(3):
         schedule.sweep()
     assert counting.writes == 0
@@ -246,12 +246,12 @@ def test_awaits_seal_is_true_from_the_mark_to_the_seal(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def awaits(run: UUID = RUN) -> bool:
-        with parts.store().snapshot() as tx:
+        with resources.store().snapshot() as tx:
             return awaits_seal(tx, run)
 
-    policy = parts.policy()
+    policy = resources.policy()
     patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
-    monkeypatch.setattr(parts, "policy", lambda: patient)
+    monkeypatch.setattr(resources, "policy", lambda: patient)
     assert not awaits(), "unknown"
     producer = complete_run()
     before = next(at for at, e in enumerate(producer.events) if e.kind is Kind.SEAL)
@@ -273,20 +273,20 @@ def test_awaits_seal_is_true_from_the_mark_to_the_seal(
 def test_a_damaged_record_holds_up_its_own_run_alone(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = parts.policy()
+    policy = resources.policy()
     patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
-    monkeypatch.setattr(parts, "policy", lambda: patient)
+    monkeypatch.setattr(resources, "policy", lambda: patient)
     other = UUID("0192f0c1-2345-7abc-8def-ffffffffffff")
     for run in (RUN, other):
         producer = complete_run(run=run)
         work.deliver(producer, 0, 7)
         work.deliver(producer, 8)
     hashing.drain()
-    store: Any = parts.store()
+    store: Any = resources.store()
     with store.exclusive() as connection:
         damaged = "update records set data = 'x' where kind = 'run.seal' and run = ?"
         assert connection.exec_driver_sql(damaged, (RUN.hex,)).rowcount == 2
-    monkeypatch.setattr(parts, "policy", lambda: policy)
+    monkeypatch.setattr(resources, "policy", lambda: policy)
     with capture_logs() as logs:
         schedule.sweep()
     assert work.run_state(RUN)[0] == "open"
@@ -317,7 +317,7 @@ def test_redis_away_is_logged(work: Workplace) -> None:
 def test_redis_away_at_the_start_is_logged(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "transport", away(TransportUnavailable("refused")))
+    monkeypatch.setattr(resources, "transport", away(TransportUnavailable("refused")))
     with capture_logs() as logs:
         hashing.drain()
         schedule.sweep()
@@ -325,7 +325,7 @@ def test_redis_away_at_the_start_is_logged(
 
 
 def test_the_database_away_is_logged(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "store", away(StoreUnavailable("locked")))
+    monkeypatch.setattr(resources, "store", away(StoreUnavailable("locked")))
     with capture_logs() as logs:
         hashing.drain()
         anchoring.publish("local")
@@ -379,12 +379,12 @@ def test_a_real_broker_that_is_away_costs_a_line_and_no_retries(tmp_path: Path) 
 def test_one_networks_trouble_is_its_own(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     node = MemoryNetwork(MemoryChain(chain_id=1), name="ethereum")
     node.hang()
-    local = parts.network("local")
+    local = resources.network("local")
     networks: dict[str, Network] = {"ethereum": node, "local": local}
-    policy = parts.policy()
+    policy = resources.policy()
     both = type(policy)(("ethereum", "local"), policy.signer, policy.grace_s)
-    monkeypatch.setattr(parts, "policy", lambda: both)
-    monkeypatch.setattr(parts, "network", networks.__getitem__)
+    monkeypatch.setattr(resources, "policy", lambda: both)
+    monkeypatch.setattr(resources, "network", networks.__getitem__)
     work.deliver(complete_run())
     hashing.drain()
     assert [queue for _, queue, _ in work.take()] == ["anchor.ethereum", "anchor.local"]
@@ -510,17 +510,17 @@ def test_events_for_flower_are_on() -> None:
 
 
 def test_a_forked_child_builds_its_own_clients(work: Workplace) -> None:
-    store, network = parts.store(), parts.network("local")
-    assert parts.store() is store
+    store, network = resources.store(), resources.network("local")
+    assert resources.store() is store
     telemetry.forget_parent_parts()
-    assert parts.store() is not store
-    assert parts.network("local") is not network
+    assert resources.store() is not store
+    assert resources.network("local") is not network
 
 
 def test_leases_are_unique_and_consumers_are_not() -> None:
-    assert parts.owner() == parts.owner()
-    assert parts.lease_owner() != parts.lease_owner()
-    assert parts.lease_owner().startswith(parts.owner())
+    assert resources.owner() == resources.owner()
+    assert resources.lease_owner() != resources.lease_owner()
+    assert resources.lease_owner().startswith(resources.owner())
 
 
 def test_the_transport_is_the_configured_redis(
@@ -528,13 +528,13 @@ def test_the_transport_is_the_configured_redis(
 ) -> None:
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     app_module.settings_of.cache_clear()
-    parts.transport.cache_clear()
+    resources.transport.cache_clear()
     try:
         with pytest.raises(TransportUnavailable, match=r"127\.0\.0\.1:1"):
-            parts.transport().ping()
+            resources.transport().ping()
     finally:
         app_module.settings_of.cache_clear()
-        parts.transport.cache_clear()
+        resources.transport.cache_clear()
 
 
 def test_logs_are_one_json_object_per_line() -> None:
