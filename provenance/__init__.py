@@ -4,7 +4,7 @@ The walk of an event, front to back::
 
     ProvenanceTracker.track_epoch()       provenance.tracker
       -> one os.write into the spool      provenance.capture.emitter, provenance.capture.spool
-      -> shipper: record, signed batch    provenance.capture.ship.loop (a process: provenance.app.ship)
+      -> shipper: record, signed batch    provenance.capture.ship.loop, in provenance.app.ship
       -> Redis Stream                     provenance.stores.redis_streams
       -> hashing worker                   workers.hashing -> provenance.ledger.ingest
       -> run tree, run root, ledger head  provenance.ledger.seal, provenance.core

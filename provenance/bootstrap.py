@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from provenance.formats.checkpoint import SignerKey
 from provenance.errors import (
     ConfigError,
     FormatError,
@@ -22,17 +21,20 @@ from provenance.errors import (
     MissingExtraError,
     UnknownRunError,
 )
+from provenance.formats.note import SignerKey
 from provenance.settings import RetrySettings, Settings
 
 if TYPE_CHECKING:
-    from provenance.formats.cosignature import WitnessKey
-    from provenance.formats.checkpoint import VerifierKey
-    from provenance.ledger.seal import SealPolicy
-    from provenance.ports import EventTransport, LedgerStore, Network
     from provenance.bundle.reader import FileSource
     from provenance.evidence.run_evidence import RunEvidence
+    from provenance.formats.cosignature import WitnessKey
+    from provenance.formats.note import VerifierKey
     from provenance.fsck.findings import FsckReport
     from provenance.fsck.onchain import ChainReader
+    from provenance.ledger.seal import SealPolicy
+    from provenance.ports.network import Network
+    from provenance.ports.store import LedgerStore
+    from provenance.ports.transport import EventTransport
     from provenance.verify.headers import HeaderSource
     from provenance.verify.report import VerificationReport as VerificationReport
 
@@ -199,8 +201,8 @@ def verify_path(
             cannot be.
         FormatError, IntegrityError: It cannot be read as one; the message names the file.
     """
-    from provenance.formats.checkpoint import VerifierKey
     from provenance.bundle.writer import read_bundle
+    from provenance.formats.note import VerifierKey
     from provenance.verify.headers import header_source
 
     if isinstance(path, Path):

@@ -18,18 +18,18 @@ from uuid import UUID
 
 import structlog
 
+from provenance.app.tickets import Ticket
 from provenance.capture import environment
-from provenance.fingerprint.datasets import dataset_digest
-from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.record import Json, Kind, Phase, normalise
-from provenance.fingerprint.tensors import StateDigest, state_digest
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.capture.snapshot import Snapshotter
 from provenance.errors import ConfigError, InputError, ProvenanceError
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import StateDigest, state_digest
+from provenance.formats.record import Json, Kind, Phase, normalise
 from provenance.settings import READERS, Settings, load
-from provenance.app.tickets import Ticket
 
 log: Any = structlog.get_logger("provenance")
 

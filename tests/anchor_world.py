@@ -11,10 +11,11 @@ from uuid import UUID
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
 from provenance.formats import merkle
-from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.note import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Phase
-from provenance.ports import (
+from provenance.ports.values import (
     AnchorRow,
     AnchorState,
     Draft,
@@ -24,8 +25,8 @@ from provenance.ports import (
     VersionRow,
 )
 from provenance.settings import RetrySettings
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.stores.sql import SqlStore
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 ORIGIN = "example.org/ledger"

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from provenance.proofs.bitcoin import CHAINS, display, double_sha256, parse_transaction
-from provenance.formats.receipt import Receipt
-from provenance.ports import AnchorState
 from provenance.evidence.run_evidence import ReceiptFile, RunEvidence
+from provenance.formats.receipt import Receipt
+from provenance.ports.values import AnchorState
+from provenance.proofs.bitcoin import CHAINS, display, double_sha256, parse_transaction
 
 BITS = 0x207FFFFF
 TIME = 1_700_000_000

@@ -11,8 +11,8 @@ from eth_abi import encode
 from eth_utils import keccak
 
 from provenance.chains.ethereum.trie import prove
-from provenance.proofs.ethereum import HASH_STORED, STORE_HASH, TrieProof
 from provenance.formats.receipt import AnchorProof
+from provenance.proofs.ethereum import HASH_STORED, STORE_HASH, TrieProof
 
 ROOT = bytes(range(1, 33))
 PAYLOAD = b"MLP1" + ROOT

@@ -17,18 +17,19 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.chains.local import LocalNetwork
 from provenance.formats.event import Event, SegmentHeader, frame
-from provenance.formats.checkpoint import SignerKey
+from provenance.formats.note import SignerKey
 from provenance.formats.record import Kind, Record, record_digest
-from provenance.ledger.ingest import ingest
-from provenance.ledger.seal import SealPolicy
-from provenance.ports import Delivery, StoredRecord
-from provenance.settings import LocalSettings, RetrySettings
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
-from provenance.stores.sql import SqlStore
 from provenance.fsck.checker import Deployment, Options, fsck
 from provenance.fsck.findings import FsckReport
 from provenance.fsck.local_file import LocalReader
 from provenance.fsck.onchain import ChainReader, ChainTransaction, ChainView, Question
+from provenance.ledger.ingest import ingest
+from provenance.ledger.seal import SealPolicy
+from provenance.ports.transport import Delivery
+from provenance.ports.values import StoredRecord
+from provenance.settings import LocalSettings, RetrySettings
+from provenance.stores.sql import SqlStore
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.runs import Producer
 
 FIRST = UUID("0192f0c1-2345-7abc-8def-0123456789ab")

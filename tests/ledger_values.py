@@ -7,14 +7,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from provenance.formats.record import Kind
-from provenance.ports import (
-    AnchorRow,
-    AnchorState,
-    HeadRow,
-    LedgerTx,
-    SignedVersion,
-    StoredRecord,
-)
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorRow, AnchorState, HeadRow, SignedVersion, StoredRecord
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 OTHER = UUID("01890a5d-ac96-774b-bcce-b302099a8058")

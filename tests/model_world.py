@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 from provenance import bootstrap
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.record import Kind
 from provenance.fingerprint.tensors import state_digest
+from provenance.formats.record import Kind
 from provenance.settings import Settings, load
 from tests.verify_world import KEY, Fields, World, ending, metrics, seal
 

@@ -16,12 +16,12 @@ import rlp
 from eth_utils.crypto import keccak
 
 from provenance.chains.ethereum.trie import prove
+from provenance.formats.note import SignerKey
+from provenance.formats.record import Json, canonical_json, timestamp
+from provenance.ports.values import Draft, Observation, Place, SignedVersion
 from provenance.proofs.bitcoin import display, double_sha256, parse_transaction
 from provenance.proofs.ipfs.cid import raw_cid
-from provenance.formats.checkpoint import SignerKey
 from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
-from provenance.formats.record import Json, canonical_json, timestamp
-from provenance.ports import Draft, Observation, Place, SignedVersion
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests import bitcoin_evidence
 

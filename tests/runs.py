@@ -9,11 +9,12 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
-from provenance.formats.checkpoint import SignerKey
+from provenance.formats.batch import sign_batch
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.note import SignerKey
 from provenance.formats.record import Kind
 from provenance.ledger.seal import SealPolicy
-from provenance.ports import Delivery
+from provenance.ports.transport import Delivery
 
 RUN = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
 POLICY = SealPolicy(("local",), SignerKey.from_private_bytes("test/ledger", b"\x05" * 32), 60.0)

@@ -13,17 +13,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
-from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
-from provenance.formats.checkpoint import SignerKey
+from provenance.evidence.from_database import from_store
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.batch import sign_batch
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.note import SignerKey
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy, seal_ready
-from provenance.ports import Delivery, Network
+from provenance.ports.network import Network
+from provenance.ports.transport import Delivery
 from provenance.settings import RetrySettings
-from provenance.testing.memory_chain import MemoryNetwork
 from provenance.stores.sql import SqlStore
-from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.from_database import from_store
+from provenance.testing.memory_chain import MemoryNetwork
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.paper_node import paper_node

@@ -9,7 +9,9 @@ from functools import cache
 
 from provenance import bootstrap
 from provenance.ledger.seal import SealPolicy
-from provenance.ports import EventTransport, LedgerStore, Network
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore
+from provenance.ports.transport import EventTransport
 from workers.app import settings, settings_of
 
 

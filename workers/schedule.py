@@ -9,7 +9,8 @@ from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.errors import FormatError, ProvenanceError, UnavailableError
 from provenance.ledger.seal import awaits_seal, seal_ready
-from provenance.ports import AnchorState, LedgerTx
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorState
 from workers import anchoring, confirming, hashing, resources
 from workers.app import app, settings
 from workers.telemetry import log

@@ -27,11 +27,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.anchor import receipts, pauses
+from provenance.anchor import pauses, receipts
 from provenance.anchor.backoff import delay
 from provenance.anchor.delivery import Courier, Outcome
-from provenance.anchor.pauses import Pause
 from provenance.anchor.outbox import Trigger
+from provenance.anchor.pauses import Pause
 from provenance.errors import (
     FeeTooLowError,
     LyingNodeError,
@@ -39,15 +39,9 @@ from provenance.errors import (
     NonceUsedError,
     RejectedError,
 )
-from provenance.ports import (
-    AnchorRow,
-    AnchorState,
-    LedgerStore,
-    Network,
-    Observation,
-    Place,
-    VersionRow,
-)
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import AnchorRow, AnchorState, Observation, Place, VersionRow
 from provenance.settings import RetrySettings
 
 LOOKED_AT: Final = (
@@ -171,12 +165,12 @@ class _Confirmer:
     def _mined(self, row: AnchorRow, version: VersionRow, seen: Observation) -> Outcome:
         courier = self.courier
         fresh = row.state is not AnchorState.CONFIRMED
-        receipts = None
+        made = None
         if fresh or seen.final or self._block_moved(row, version, seen):
             evidence = courier.network.evidence(version.version, seen)
             with courier.store.snapshot() as tx:
                 now = courier.clock()
-                receipts = receipts.make_receipts(tx, row, version, seen, evidence, now)
+                made = receipts.make_receipts(tx, row, version, seen, evidence, now)
         wait_s = self.poll_s * min(1 + seen.depth // 2, _SLOWEST)
         where = {
             "version_id": version.id,
@@ -195,9 +189,9 @@ class _Confirmer:
                 mine = courier.move(tx, mine, Trigger.MINE, None, **where)
             trigger = Trigger.FINALISE if seen.final else Trigger.LOOK
             courier.move(tx, mine, trigger, wait_s, **where)
-            if receipts is not None:
+            if made is not None:
                 tx.delete_receipts(row.id)
-                for receipt in receipts:
+                for receipt in made:
                     tx.add_receipt(receipt)
             held_up = (Pause.SHARED_KEY, Pause.BLOCKED)
             pauses.lift(tx, row.network, *held_up, anchor_id=row.id)

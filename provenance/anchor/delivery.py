@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from provenance.anchor import pauses
 from provenance.anchor.backoff import delay
-from provenance.anchor.pauses import Pause
 from provenance.anchor.outbox import ACTIVE, Trigger, advance
+from provenance.anchor.pauses import Pause
 from provenance.errors import (
     FeeTooLowError,
     InsufficientFundsError,
@@ -32,12 +32,11 @@ from provenance.errors import (
     StoreUnavailable,
     WrongNetworkError,
 )
-from provenance.ports import (
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import (
     AnchorRow,
     AnchorState,
-    LedgerStore,
-    LedgerTx,
-    Network,
     Place,
     SignedVersion,
     VersionRow,

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from provenance.formats.record import Phase
-from provenance.ports import AnchorState, LedgerTx
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorState
 
 
 def finished_runs(

@@ -46,7 +46,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from provenance.errors import IntegrityError
-from provenance.ports import AnchorRow, AnchorState
+from provenance.ports.values import AnchorRow, AnchorState
 
 
 class Trigger(StrEnum):

@@ -25,7 +25,9 @@ from typing import Final
 
 from provenance.anchor.outbox import ACTIVE, Trigger, advance
 from provenance.errors import WrongNetworkError
-from provenance.ports import AnchorState, LedgerStore, LedgerTx, Network, NetworkRow
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import AnchorState, NetworkRow
 
 PINNED: Final = ("chain_id", "chain", "genesis", "network")
 REFRESH_S: Final = 60.0

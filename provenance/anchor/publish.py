@@ -24,12 +24,11 @@ from typing import Final
 from provenance.anchor import pauses
 from provenance.anchor.delivery import Courier, Outcome
 from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, Trigger, advance
-from provenance.ports import (
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import (
     AnchorRow,
     AnchorState,
-    LedgerStore,
-    LedgerTx,
-    Network,
     SignedVersion,
     VersionRow,
     anchor_payload,

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from provenance.errors import IntegrityError
 from provenance.formats import merkle
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Json
-from provenance.errors import IntegrityError
-from provenance.ports import (
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import (
     AnchorRow,
     AnchorState,
     LedgerEntry,
-    LedgerTx,
     Observation,
     ReceiptRow,
     VersionRow,

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from provenance import bootstrap
-from provenance.formats import json_text
-from provenance.proofs.ipfs.cid import decode_cid
-from provenance.proofs.ipfs.unixfs import check_cid
+from provenance.bundle.reader import MANIFEST, FileSource, MemorySource, limit_of
+from provenance.bundle.writer import bundle_files, write_files
+from provenance.bundle.zip import ZipSource
 from provenance.errors import (
     ConfigError,
     FormatError,
@@ -32,11 +32,11 @@ from provenance.errors import (
     NetworkError,
     UnavailableError,
 )
-from provenance.settings import Settings
-from provenance.bundle.writer import bundle_files, write_files
-from provenance.bundle.reader import MANIFEST, FileSource, MemorySource, limit_of
-from provenance.bundle.zip import ZipSource
 from provenance.evidence.disclosure import withheld, withhold
+from provenance.formats import json_text
+from provenance.proofs.ipfs.cid import decode_cid
+from provenance.proofs.ipfs.unixfs import check_cid
+from provenance.settings import Settings
 
 if TYPE_CHECKING:
     from provenance.chains.ipfs import IPFSInterface

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from provenance import bootstrap, devnet
 from provenance.app import demo_training, up
-from provenance import devnet, bootstrap
+from provenance.app.tickets import Ticket
 from provenance.devnet.config import config_for, deployed_contract
 from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
-from provenance.app.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 

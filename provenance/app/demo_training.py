@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from provenance.fingerprint.tensors import state_tensors
 from provenance.errors import MissingExtraError
+from provenance.fingerprint.tensors import state_tensors
 
 HIDDEN = 32
 

@@ -13,25 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from provenance.formats import base64_text
-from provenance.formats.cosignature import Cosignature, WitnessKey
-from provenance.formats.checkpoint import (
-    MAX_NOTE_BYTES,
-    MAX_SIGNATURES,
-    Head,
-    SignedHead,
-    VerifierKey,
-    open_head,
-    parse_note,
-)
-from provenance.formats.merkle import (
-    consistency_proof_of_hashes,
-    inclusion_proof,
-    leaf_hash,
-    root_of_hashes,
-    verify_consistency,
-)
-from provenance.formats.tlog_proof import TlogProof
 from provenance.errors import (
     BadSignatureError,
     EquivocationError,
@@ -41,7 +22,19 @@ from provenance.errors import (
     ProofError,
     TooLargeError,
 )
-from provenance.ports import HeadRow, LedgerEntry, LedgerStore, LedgerTx
+from provenance.formats.checkpoint import Head, SignedHead, open_head, parse_note
+from provenance.formats.cosignature import Cosignature, WitnessKey
+from provenance.formats.merkle import (
+    consistency_proof_of_hashes,
+    inclusion_proof,
+    leaf_hash,
+    root_of_hashes,
+    verify_consistency,
+)
+from provenance.formats.note import MAX_NOTE_BYTES, MAX_SIGNATURES, VerifierKey, encode_base64
+from provenance.formats.tlog_proof import TlogProof
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import HeadRow, LedgerEntry
 
 _SIGNATURE_LINE: Final = "\n— "
 
@@ -104,7 +97,7 @@ class Growth:
     def text(self) -> str:
         """As a witness takes it (https://c2sp.org/tlog-witness, add-checkpoint): old size,
         proof, empty line, new head; not signed where there is no signed one."""
-        lines = [f"old {self.old.size}", *map(base64_text.encode, self.proof)]
+        lines = [f"old {self.old.size}", *map(encode_base64, self.proof)]
         return "\n".join(lines) + "\n\n" + (self.new_note or self.new.text())
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provenance.app.log import entry_roots, stated_head
-from provenance.formats.checkpoint import MAX_NOTE_BYTES, Head, VerifierKey, parse_note
-from provenance.formats.merkle import root_of_hashes
-from provenance.formats.tlog_tiles import CHECKPOINT, TiledLedger, tiles
 from provenance.errors import FormatError, InputError, IntegrityError
-from provenance.ports import LedgerStore
+from provenance.formats.checkpoint import Head, parse_note
+from provenance.formats.merkle import root_of_hashes
+from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
+from provenance.formats.tlog_tiles import CHECKPOINT, TiledLedger, tiles
+from provenance.ports.store import LedgerStore
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""

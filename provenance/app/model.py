@@ -18,20 +18,20 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from provenance import bootstrap
-from provenance.models.signature import ModelFolder, ignored_paths, list_model
-from provenance.models.key import CURVES, SigningKey, read_signing_key
+from provenance.bundle.attachments.slsa import statement_of
+from provenance.errors import InputError, IntegrityError, UnavailableError
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats import json_text
 from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json
-from provenance.errors import InputError, IntegrityError, UnavailableError
+from provenance.models.files import read_model
+from provenance.models.key import CURVES, SigningKey, read_signing_key
+from provenance.models.match import ModelMatch, StatedWeights, match_model
+from provenance.models.signature import ModelFolder, ignored_paths, list_model
 from provenance.settings import Settings
 from provenance.verify.catalogue import COMPLETE
-from provenance.evidence.run_evidence import RunEvidence
-from provenance.models.files import read_model
-from provenance.models.match import ModelMatch, StatedWeights, match_model
 from provenance.verify.report import VerificationReport
-from provenance.bundle.attachments.slsa import statement_of
 
 SIGNATURE: Final = "model.sig"
 PROVENANCE_VERSION: Final = 1

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from provenance.formats.record import Phase
 from provenance.errors import ProvenanceError
-from provenance.ports import AnchorState, LedgerStore, LedgerTx
+from provenance.formats.record import Phase
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import AnchorState
 from provenance.settings import Settings
 
 POLL_S = 0.25

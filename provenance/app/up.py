@@ -58,7 +58,8 @@ def services(settings: Settings, flower_port: int | None = None) -> list[Service
     """Shipper, one worker per queue, beat, and Flower where a port is given."""
     fleet = [
         Service(
-            "shipper", (sys.executable, "-m", "provenance.app.ship", "--spool", str(spool(settings)))
+            "shipper",
+            (sys.executable, "-m", "provenance.app.ship", "--spool", str(spool(settings))),
         ),
         worker("hashing", "hashing"),
     ]

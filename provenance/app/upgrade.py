@@ -24,9 +24,14 @@ from pathlib import Path
 from typing import Final
 
 from provenance import bootstrap
-from provenance.formats.checkpoint import VerifierKey
-from provenance.formats.opentimestamps.file import MAX_FILE_BYTES, Bitcoin, Pending, Timestamp, TimestampFile
-from provenance.formats.receipt import Receipt
+from provenance.bundle.attachments.opentimestamps import (
+    BITCOIN,
+    calendar_uri,
+    from_ledger_root,
+    from_run_root,
+)
+from provenance.bundle.reader import MANIFEST, SUMS
+from provenance.bundle.writer import bundle_files, read_bundle, write_files
 from provenance.errors import (
     FormatError,
     InputError,
@@ -36,16 +41,23 @@ from provenance.errors import (
     UnavailableError,
     UnknownRunError,
 )
-from provenance.ports import LedgerEntry, LedgerStore
-from provenance.settings import Settings
-from provenance.bundle.writer import bundle_files, read_bundle, write_files
-from provenance.bundle.reader import MANIFEST, SUMS
-from provenance.verify.catalogue import RECORDS
 from provenance.evidence.disclosure import withhold_like
-from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.from_database import from_store
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.note import VerifierKey
+from provenance.formats.opentimestamps.file import (
+    MAX_FILE_BYTES,
+    Bitcoin,
+    Pending,
+    Timestamp,
+    TimestampFile,
+)
+from provenance.formats.receipt import Receipt
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import LedgerEntry
+from provenance.settings import Settings
+from provenance.verify.catalogue import RECORDS
 from provenance.verify.checks.receipts import check_evidence
-from provenance.bundle.attachments.opentimestamps import BITCOIN, calendar_uri, from_ledger_root, from_run_root
 from provenance.verify.verifier import verify
 
 SUFFIX: Final = ".ots"
@@ -153,9 +165,8 @@ class _Deployment:
                 self._down = error
                 raise
             if store is None:
-                raise UnknownRunError(
-                    f"there is no database yet at {bootstrap.sqlite_path(self.settings.database_url)}"
-                )
+                path = bootstrap.sqlite_path(self.settings.database_url)
+                raise UnknownRunError(f"there is no database yet at {path}")
             self._key = bootstrap.known_ledger_key(self.settings)
             self._store = store
         return self._store

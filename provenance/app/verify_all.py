@@ -21,8 +21,6 @@ from uuid import UUID
 
 from provenance import bootstrap
 from provenance.chains.keys import read_or_create_seed
-from provenance.formats.cosignature import WitnessKey
-from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import (
     ConfigError,
     IntegrityError,
@@ -31,16 +29,20 @@ from provenance.errors import (
     UnavailableError,
     UnknownRunError,
 )
-from provenance.ports import AnchorState, LedgerStore, LedgerTx, Network
+from provenance.evidence.from_database import evidence_of, outline_of
+from provenance.evidence.rows import LedgerView, RunRows
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.note import VerifierKey
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import AnchorState
 from provenance.settings import Settings
 from provenance.verify.cache import Held, VerifiedCache, key_file, program_digest
 from provenance.verify.catalogue import RECORDS
-from provenance.evidence.from_database import evidence_of, outline_of
 from provenance.verify.headers import HeaderSource, header_source
 from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import EXIT_CODES, Finding, Outcome, VerificationReport
-from provenance.evidence.rows import LedgerView, RunRows
 from provenance.verify.verifier import verify, verify_again
 
 CHUNK_RUNS: Final = 500

@@ -29,10 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
-from provenance.formats import json_text
-from provenance.formats.record import Kind, Phase, check_timestamp
 from provenance.errors import FormatError, UnknownVersionError
-from provenance.ports import AnchorState, Equivocation, LedgerEntry
 from provenance.evidence.run_evidence import (
     AnchorFact,
     Consistency,
@@ -41,6 +38,9 @@ from provenance.evidence.run_evidence import (
     RecordFile,
     RunEvidence,
 )
+from provenance.formats import json_text
+from provenance.formats.record import Kind, Phase, check_timestamp
+from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
 VERSION: Final = 1
 MAX_INTEGER: Final = 2**63 - 1

@@ -9,14 +9,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from provenance.formats.checkpoint import MAX_NOTE_BYTES
+from provenance.bundle.attachments import MAX_BYTES, is_attachment
+from provenance.bundle.index import SAFE_PATH, load
+from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
+from provenance.evidence.run_evidence import EvidenceProblem
+from provenance.formats.note import MAX_NOTE_BYTES
 from provenance.formats.receipt import MAX_RECEIPT_BYTES
 from provenance.formats.record import MAX_RECORD_BYTES
 from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
-from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
-from provenance.bundle.attachments import MAX_BYTES, is_attachment
-from provenance.evidence.run_evidence import EvidenceProblem
-from provenance.bundle.index import SAFE_PATH, load
 
 MANIFEST: Final = "manifest.json"
 SUMS: Final = "SHA256SUMS"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from provenance.formats.run_tree.proof import RunProof
 from provenance.bundle.shell_proof import hand_path
 from provenance.evidence.disclosure import outline, withheld
 from provenance.evidence.run_evidence import RunEvidence, seal_label
+from provenance.formats.run_tree.proof import RunProof
 
 _TEXT = """\
 Evidence of training run {run}

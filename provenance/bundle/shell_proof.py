@@ -7,8 +7,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
 from provenance.errors import FormatError, InputError
+from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
 
 UNHEX = "xxd -r -p"
 """Turns hex into bytes. Where there is no xxd: :data:`UNHEX_PYTHON`."""

@@ -35,11 +35,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
-from provenance.formats.run_tree.proof import RunProof
-from provenance.errors import FormatError, InputError, IntegrityError
-from provenance.ports import Equivocation
 from provenance.bundle import attachments
+from provenance.bundle.index import VERSION, decode, dump, encode
 from provenance.bundle.reader import (
     MANIFEST,
     SUMS,
@@ -50,6 +47,8 @@ from provenance.bundle.reader import (
 )
 from provenance.bundle.readme import readme
 from provenance.bundle.zip import ZipSource, write_zip
+from provenance.errors import FormatError, InputError, IntegrityError
+from provenance.evidence.placement import tree_at
 from provenance.evidence.run_evidence import (
     HeadNote,
     ReceiptFile,
@@ -58,8 +57,9 @@ from provenance.evidence.run_evidence import (
     Source,
     seal_label,
 )
-from provenance.evidence.placement import tree_at
-from provenance.bundle.index import VERSION, decode, dump, encode
+from provenance.formats.run_tree.proof import RunProof
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.ports.values import Equivocation
 
 # --- writing -----------------------------------------------------------------------------
 

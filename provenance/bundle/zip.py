@@ -22,15 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from provenance.errors import (
-    ChecksumError,
-    FormatError,
-    InputError,
-    IntegrityError,
-    TooLargeError,
-    TrailingBytesError,
-    TruncatedError,
-)
 from provenance.bundle import reader
 from provenance.bundle.reader import (
     MANIFEST,
@@ -39,6 +30,15 @@ from provenance.bundle.reader import (
     check_name,
     limit_of,
     top_folder,
+)
+from provenance.errors import (
+    ChecksumError,
+    FormatError,
+    InputError,
+    IntegrityError,
+    TooLargeError,
+    TrailingBytesError,
+    TruncatedError,
 )
 
 MAX_RATIO: Final = 200

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind, normalise
 from provenance.capture.spool import refuse_network_file_system, run_directory
 from provenance.capture.spool_writer import SEGMENT_BYTES, SpoolWriter
 from provenance.errors import InputError, ProvenanceError
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind, normalise
 
 _SCALARS = frozenset({float, int, str, bool, type(None)})
 _TEXT = frozenset({str})

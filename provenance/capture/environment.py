@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from provenance.formats.record import Json, normalise
 from provenance.errors import InputError
+from provenance.formats.record import Json, normalise
 
 _PACKAGES = (
     "ml-provenance", "numpy", "torch", "scikit-learn", "jax", "tensorflow", "keras",

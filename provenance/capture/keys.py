@@ -21,8 +21,8 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.formats import json_text
 from provenance.errors import FormatError, InputError, UnknownVersionError
+from provenance.formats import json_text
 
 KEY_FILE = "run.key"
 KEY_VERSION = 1

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from provenance.errors import FormatError, InputError, TruncatedError
 from provenance.formats.event import FRAME_HEADER, Event, SegmentHeader, read_frame
 from provenance.formats.record import Kind
-from provenance.errors import FormatError, InputError, TruncatedError
 
 _NAME = re.compile(r"r(\d{1,9})-([0-9a-f]{32})-(\d{8})\.seg")
 

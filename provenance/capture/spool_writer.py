@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.formats.event import Event, SegmentHeader, frame, read_frame
-from provenance.formats.record import CONTROL_KINDS, Kind
 from provenance.capture.spool import segment_name
 from provenance.errors import FormatError
+from provenance.formats.event import Event, SegmentHeader, frame, read_frame
+from provenance.formats.record import CONTROL_KINDS, Kind
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 RESERVE_BYTES = 16 * 1024

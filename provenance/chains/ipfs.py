@@ -23,10 +23,6 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from provenance.chains.http import Endpoint
-from provenance.formats import json_text
-from provenance.proofs.ipfs import unixfs
-from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
-from provenance.formats.record import Json
 from provenance.errors import (
     FormatError,
     InputError,
@@ -35,7 +31,9 @@ from provenance.errors import (
     NetworkUnavailable,
     RejectedError,
 )
-from provenance.ports import (
+from provenance.formats import json_text
+from provenance.formats.record import Json
+from provenance.ports.values import (
     PAYLOAD_BYTES,
     PAYLOAD_TAG,
     Draft,
@@ -44,6 +42,8 @@ from provenance.ports import (
     Place,
     SignedVersion,
 )
+from provenance.proofs.ipfs import unixfs
+from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
 from provenance.settings import IPFSSettings
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -68,7 +68,7 @@ class _Refused(Exception):
 
 
 class IPFSInterface:
-    """One IPFS daemon as a :class:`provenance.ports.Network`.
+    """One IPFS daemon as a :class:`provenance.ports.network.Network`.
 
     Raises:
         ConfigError: No URL, or plain HTTP outside loopback.

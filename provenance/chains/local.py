@@ -37,9 +37,6 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from provenance.formats import json_text
-from provenance.proofs.local_file import LOCAL_CONTEXT, LOCAL_VERSION, local_transaction_id
-from provenance.formats.record import Json, canonical_json, timestamp
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -51,7 +48,9 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
-from provenance.ports import (
+from provenance.formats import json_text
+from provenance.formats.record import Json, canonical_json, timestamp
+from provenance.ports.values import (
     PAYLOAD_BYTES,
     PAYLOAD_TAG,
     Draft,
@@ -60,6 +59,7 @@ from provenance.ports import (
     Place,
     SignedVersion,
 )
+from provenance.proofs.local_file import LOCAL_CONTEXT, LOCAL_VERSION, local_transaction_id
 from provenance.settings import LocalSettings
 
 FIRST_PREV = "0" * 64
@@ -157,7 +157,7 @@ class _Chain:
 
 
 class LocalNetwork:
-    """The anchor file as a :class:`provenance.ports.Network`.
+    """The anchor file as a :class:`provenance.ports.network.Network`.
 
     Args:
         settings: Where the file is; made at the first broadcast.

@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from provenance.chains.transaction_log import VersionJournal
 from provenance.chains.keys import read_or_create_seed
-from provenance.formats.record import Json, normalise
+from provenance.chains.transaction_log import VersionJournal
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -26,7 +25,9 @@ from provenance.errors import (
     ProvenanceError,
     RejectedError,
 )
-from provenance.ports import Network, Observation, Place, SignedVersion, anchor_payload
+from provenance.formats.record import Json, normalise
+from provenance.ports.network import Network
+from provenance.ports.values import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import NETWORKS, BlockchainSettings, LocalSettings, Settings, load
 
 FALLBACK = "local"
@@ -179,7 +180,7 @@ class BlockchainManager:
 
         Returns:
             By network: ``network``, ``transaction_id``, ``status`` (a
-            :class:`~provenance.ports.Place` value, or ``unavailable`` with ``error``),
+            :class:`~provenance.ports.values.Place` value, or ``unavailable`` with ``error``),
             ``root`` (hex), ``block_hash``, ``height``, ``depth``, ``confirmations`` that
             make it final, ``final``, ``block_time`` (Unix seconds).
 

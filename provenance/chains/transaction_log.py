@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from provenance.errors import StoreUnavailable
 from provenance.formats import json_text
 from provenance.formats.record import Json, canonical_json
-from provenance.errors import StoreUnavailable
-from provenance.ports import SignedVersion
+from provenance.ports.values import SignedVersion
 
 JOURNAL_VERSION = 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from provenance import bootstrap
 from provenance.cli.output import out, print_json, print_table, settings_of
-from provenance.ports import Parked
+from provenance.ports.values import Parked
 
 
 def parked(arguments: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ import argparse
 from provenance import bootstrap
 from provenance.cli.output import out, print_json, settings_of
 from provenance.errors import InputError
-from provenance.settings import NETWORKS
 from provenance.fsck.findings import FsckReport
+from provenance.settings import NETWORKS
 
 
 def fsck(arguments: argparse.Namespace) -> int:

@@ -11,16 +11,16 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from provenance import bootstrap
-from provenance.app import log_export, log
+from provenance.app import log, log_export
 from provenance.cli.output import err, out, print_json, settings_of
-from provenance.formats import base64_text
-from provenance.formats.cosignature import WitnessKey
-from provenance.formats.checkpoint import MAX_NOTE_BYTES, Head
 from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
-from provenance.ports import LedgerStore
-from provenance.settings import Settings
-from provenance.evidence.run_evidence import seal_label
 from provenance.evidence.from_database import find_run
+from provenance.evidence.run_evidence import seal_label
+from provenance.formats.checkpoint import Head
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.note import MAX_NOTE_BYTES, encode_base64
+from provenance.ports.store import LedgerStore
+from provenance.settings import Settings
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -41,7 +41,7 @@ def export(arguments: argparse.Namespace) -> int:
         )
     else:
         out.print(
-            f"{folder}: size {done.head.size}, root {base64_text.encode(done.head.root)}, "
+            f"{folder}: size {done.head.size}, root {encode_base64(done.head.root)}, "
             f"{done.written} tiles written, {done.kept} were there",
             markup=False,
         )
@@ -76,7 +76,11 @@ def consistency(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
         growth = log.consistency(
-            store, arguments.old, arguments.new, settings.origin, bootstrap.known_ledger_key(settings)
+            store,
+            arguments.old,
+            arguments.new,
+            settings.origin,
+            bootstrap.known_ledger_key(settings),
         )
     sides = ((growth.old, growth.old_note), (growth.new, growth.new_note))
     if arguments.json:
@@ -93,7 +97,7 @@ def consistency(arguments: argparse.Namespace) -> int:
     _print_text(growth.text())
     for head, note in sides:
         signed = "signed" if note else "there is no signed head at this size"
-        root = base64_text.encode(head.root)
+        root = encode_base64(head.root)
         err.print(f"size {head.size}: root {root}, {signed}", markup=False)
     return 0
 

@@ -9,9 +9,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from provenance.app import model
-from provenance.models.key import PASSPHRASE
+from provenance.app import model as use_case
 from provenance.cli.output import err, out, print_json, settings_of
+from provenance.models.key import PASSPHRASE
 from provenance.models.match import NOT_CHECKED, ModelMatch
 
 _SHOWN = 5
@@ -19,7 +19,7 @@ _SHOWN = 5
 
 def verify_model(arguments: argparse.Namespace) -> int:
     """Which epoch of the bundle's run has exactly these weights."""
-    match = model.match_bundle(
+    match = use_case.match_bundle(
         settings_of(arguments, secrets=False), Path(arguments.model), Path(arguments.bundle)
     )
     if arguments.json:
@@ -84,7 +84,7 @@ def _verdict(match: ModelMatch) -> str:
 def sign(arguments: argparse.Namespace) -> int:
     """Sign a model's files, with the run that its weights are of."""
     output = Path(arguments.output) if arguments.output else None
-    signed = model.sign_model(
+    signed = use_case.sign_model(
         settings_of(arguments, secrets=False),
         Path(arguments.model),
         arguments.run_id,
@@ -113,9 +113,9 @@ def sign(arguments: argparse.Namespace) -> int:
 
 def statement(arguments: argparse.Namespace) -> int:
     """The in-toto statement of a run, to a file or to stdout."""
-    run, data = model.run_statement(settings_of(arguments, secrets=False), arguments.run_id)
+    run, data = use_case.run_statement(settings_of(arguments, secrets=False), arguments.run_id)
     if arguments.output:
-        model.write_statement(Path(arguments.output), data)
+        use_case.write_statement(Path(arguments.output), data)
         if arguments.json:
             print_json({"run_id": str(run), "path": arguments.output, "bytes": len(data)})
         else:

@@ -8,13 +8,14 @@ from typing import Any
 
 from provenance import bootstrap
 from provenance.app import bundle
-from provenance.cli.output import out, print_json, print_table, settings_of
-from provenance.formats.record import Phase
-from provenance.capture.spool import pending_bytes
-from provenance.errors import UnavailableError
-from provenance.ports import AnchorState, LedgerTx
-from provenance.settings import Settings
 from provenance.app.tickets import read_ticket
+from provenance.capture.spool import pending_bytes
+from provenance.cli.output import out, print_json, print_table, settings_of
+from provenance.errors import UnavailableError
+from provenance.formats.record import Phase
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorState
+from provenance.settings import Settings
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from provenance.app import up
 from provenance import bootstrap
+from provenance.app import up as fleet
 from provenance.cli.output import err, print_json, settings_of
 from provenance.devnet.processes import free_ports
 from provenance.settings import Settings
@@ -20,9 +20,9 @@ from provenance.settings import Settings
 def up(arguments: argparse.Namespace) -> int:
     """Run everything between the spool and the networks until SIGINT or SIGTERM."""
     settings = settings_of(arguments)
-    up.require_workers_extra()
+    fleet.require_workers_extra()
     stopping = _until_signalled()
-    with up.only_fleet(settings.base_dir):
+    with fleet.only_fleet(settings.base_dir):
         return _up(arguments, settings, stopping)
 
 
@@ -31,7 +31,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     own_redis = None
     url = settings.redis_url
     if url is None:
-        own_redis, url = up.embedded_redis(settings)
+        own_redis, url = fleet.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
     store = bootstrap.open_store(settings)
     assert store is not None
@@ -45,13 +45,13 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     port = None
     if arguments.flower or arguments.flower_port:
         port = arguments.flower_port or free_ports(1)[0]
-    runs = up.Fleet(settings, arguments.config, url, say)
+    runs = fleet.Fleet(settings, arguments.config, url, say)
     try:
         if own_redis is not None:
             runs.start([own_redis])
         transport = bootstrap.open_transport(settings)
-        up.wait_until(transport.ping)
-        runs.start(up.services(settings, port))
+        fleet.wait_until(transport.ping)
+        runs.start(fleet.services(settings, port))
         flower_url = f"http://127.0.0.1:{port}" if port else None
         state = {
             "pid": os.getpid(),

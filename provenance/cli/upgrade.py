@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from provenance.app import upgrade
+from provenance.app import upgrade as use_case
 from provenance.app.upgrade import Upgrade, Upgraded
 from provenance.cli.output import err, out, print_json, settings_of
 
@@ -20,7 +20,7 @@ def upgrade(arguments: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=len(paths))
-        for result in upgrade.upgrade(
+        for result in use_case.upgrade(
             settings, paths, lambda path: bar.update(task, description=path.name)
         ):
             results.append(result)
@@ -29,7 +29,7 @@ def upgrade(arguments: argparse.Namespace) -> int:
                 out.print(_line(result), markup=False)
     if arguments.json:
         print_json({"paths": [result.as_dict() for result in results]})
-    return upgrade.exit_code(results)
+    return use_case.exit_code(results)
 
 
 def _line(result: Upgraded) -> str:

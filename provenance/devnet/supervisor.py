@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from provenance.devnet import processes, programs
-from provenance.devnet.state import Book, Entry
 from provenance.devnet.nodes import NODES, Node
 from provenance.devnet.servers import (
     BY_HAND,
@@ -25,6 +24,7 @@ from provenance.devnet.servers import (
     home,
     silent,
 )
+from provenance.devnet.state import Book, Entry
 from provenance.errors import ProvenanceError, UnavailableError
 
 # The words of redis, anvil, geth, Kubo; of js-ipfs; of bitcoind.

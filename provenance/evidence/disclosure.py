@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from provenance.formats.record import CONTROL_KINDS
 from provenance.errors import InputError
-from provenance.ports import Equivocation
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
+from provenance.formats.record import CONTROL_KINDS
+from provenance.ports.values import Equivocation
 
 MAX_NAMED: Final = 40
 """Places that one line names."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import pairwise
 from uuid import UUID
 
-from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import UnknownRunError
-from provenance.ports import LedgerEntry, LedgerStore, StoredRecord
+from provenance.evidence.placement import place_records
+from provenance.evidence.rows import LedgerView, RunRows, age, unknown_run
 from provenance.evidence.run_evidence import (
     Consistency,
     Inclusion,
@@ -18,9 +18,10 @@ from provenance.evidence.run_evidence import (
     Source,
     lenient,
 )
+from provenance.formats.note import VerifierKey
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import LedgerEntry, StoredRecord
 from provenance.verify.ledger_tree import LedgerTree
-from provenance.evidence.placement import place_records
-from provenance.evidence.rows import LedgerView, RunRows, age, unknown_run
 
 MIN_PREFIX = 8
 

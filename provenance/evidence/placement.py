@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.errors import InputError
 from provenance.formats.record import Phase, Record
+from provenance.formats.run_tree.proof import SINGLE_KINDS
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     checkpoints_upto,
@@ -15,9 +16,8 @@ from provenance.formats.run_tree.selection import (
     run_leaves,
     run_tree,
 )
-from provenance.formats.run_tree.proof import SINGLE_KINDS
-from provenance.errors import InputError
-from provenance.ports import LedgerEntry
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.ports.values import LedgerEntry
 
 SHORT_PRODUCER = 8
 

@@ -13,16 +13,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from provenance.errors import UnknownRunError
-from provenance.ports import (
-    AnchorRow,
-    AnchorState,
-    Equivocation,
-    LedgerEntry,
-    LedgerTx,
-    ReceiptRow,
-    RunRow,
-    StoredRecord,
-)
 from provenance.evidence.run_evidence import (
     AnchorFact,
     EvidenceProblem,
@@ -30,6 +20,16 @@ from provenance.evidence.run_evidence import (
     ParkedFact,
     ReceiptFile,
     seal_label,
+)
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import (
+    AnchorRow,
+    AnchorState,
+    Equivocation,
+    LedgerEntry,
+    ReceiptRow,
+    RunRow,
+    StoredRecord,
 )
 from provenance.verify.ledger_tree import LedgerTree
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
+from provenance.errors import FormatError
 from provenance.formats import json_text
 from provenance.formats.record import Kind, Record
-from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.formats.run_tree.proof import RunProof
-from provenance.errors import FormatError
-from provenance.ports import AnchorState, Equivocation, LedgerEntry
+from provenance.formats.run_tree.selection import DigestedRecord
+from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ from typing import Any, Final
 
 import rfc8785
 
-from provenance.fingerprint.hashers import HashFactory
 from provenance.errors import InputError, MissingExtraError
+from provenance.fingerprint.hashers import HashFactory
 
 FORMAT_VERSION: Final = 1
 COPY_BYTES: Final = 4 << 20

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from provenance.formats import merkle
+from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
     ITEM_BYTES,
     array_view,
@@ -44,7 +44,7 @@ from provenance.fingerprint.elements import element_digest
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
-from provenance.errors import InputError
+from provenance.formats import merkle
 
 BLOCK_BYTES: Final = 4 << 20
 BLOCK_ROWS: Final = 4096

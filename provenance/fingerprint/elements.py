@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
+from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
     RawTensor,
     canonical,
@@ -36,7 +37,6 @@ from provenance.fingerprint.arrays import (
     var_chunks,
 )
 from provenance.fingerprint.hashers import HashFactory
-from provenance.errors import InputError
 
 MAX_DEPTH: Final = 32
 

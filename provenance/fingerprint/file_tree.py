@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from provenance.errors import InputError
 from provenance.fingerprint.arrays import canonical
 from provenance.fingerprint.hashers import Digest, HashFactory
-from provenance.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
     DTYPE_NAMES,
     encode_text,
@@ -46,7 +47,6 @@ from provenance.fingerprint.arrays import (
     type_name,
     var_chunks,
 )
-from provenance.errors import InputError
 
 Array = NDArray[Any]
 Values = Array | list[bytes]

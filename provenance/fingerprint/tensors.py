@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from provenance.formats import merkle
+from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
     Array,
     RawTensor,
@@ -37,7 +37,7 @@ from provenance.fingerprint.arrays import (
 )
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.weight_files import npz_tensors_file, safetensors_tensors_file
-from provenance.errors import InputError
+from provenance.formats import merkle
 
 ROOT_ALGORITHM: Final = "mth-sha256"
 """How a root is written: ``mth-sha256:<hex>``, 32 bytes."""

@@ -24,8 +24,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from provenance.formats import json_text
-from provenance.fingerprint.arrays import ITEM_BYTES, Array, RawTensor, load_numpy, raw_tensor
 from provenance.errors import (
     FormatError,
     InputError,
@@ -33,6 +31,8 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
+from provenance.fingerprint.arrays import ITEM_BYTES, Array, RawTensor, load_numpy, raw_tensor
+from provenance.formats import json_text
 
 MAX_HEADER_BYTES: Final = 100_000_000
 """Largest safetensors header in bytes, as in its reference implementation."""

@@ -27,34 +27,29 @@ or does not verify raises ``BadSignatureError``. Nothing a note says counts befo
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from provenance.formats import base64_text
-from provenance.formats.merkle import HASH_SIZE, MAX_SIZE
 from provenance.errors import (
-    BadSignatureError,
     FormatError,
     InputError,
     TooLargeError,
-    TrailingBytesError,
     TruncatedError,
 )
+from provenance.formats.merkle import HASH_SIZE, MAX_SIZE
+from provenance.formats.note import (
+    SIGNATURE_MARK,
+    UNPRINTABLE,
+    NoteSignature,
+    SignerKey,
+    VerifierKey,
+    decode_base64,
+    encode_base64,
+    split_note,
+    verify_note,
+)
 
-MAX_NOTE_BYTES: Final = 1_000_000
-MAX_SIGNATURES: Final = 100
-
-_ED25519: Final = b"\x01"
-_KEY_SIZE: Final = 32
-_KEY_ID_SIZE: Final = 4
-_SIGNATURE_MARK: Final = "— "
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\ud800-\udfff]")  # control, not UTF-8
 _SIZE_PATTERN: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -76,7 +71,7 @@ class Head:
     root: bytes
 
     def __post_init__(self) -> None:
-        if not self.origin or _UNPRINTABLE.search(self.origin):
+        if not self.origin or UNPRINTABLE.search(self.origin):
             raise InputError(f"origin of a head must be one line of text, got {self.origin!r}")
         if not 0 <= self.size <= MAX_SIZE:
             raise InputError(f"size of a head must be 0 to {MAX_SIZE}, got {self.size}")
@@ -85,24 +80,7 @@ class Head:
 
     def text(self) -> str:
         """The three lines that are signed, each with its newline."""
-        return f"{self.origin}\n{self.size}\n{base64_text.encode(self.root)}\n"
-
-
-@dataclass(frozen=True, slots=True)
-class NoteSignature:
-    """One signature line of a note: not verified, only read.
-
-    Args:
-        name: Key name.
-        key_id: 4 bytes.
-        signature: The rest, of any type; 64 bytes for Ed25519.
-        line: Line of the note it stands on, from 1.
-    """
-
-    name: str
-    key_id: bytes
-    signature: bytes
-    line: int
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,118 +100,11 @@ class SignedHead:
     extensions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class VerifierKey:
-    """A named Ed25519 public key.
-
-    Args:
-        name: Key name: not empty, without spaces and ``+``; by convention the origin.
-        public_bytes: 32 bytes (RFC 8032).
-
-    Raises:
-        InputError: the name or the key cannot be used.
-    """
-
-    name: str
-    public_bytes: bytes
-
-    def __post_init__(self) -> None:
-        if not _is_key_name(self.name):
-            raise InputError(f"a key name must be text without spaces and '+', got {self.name!r}")
-        if len(self.public_bytes) != _KEY_SIZE:
-            raise InputError(
-                f"an Ed25519 public key has {_KEY_SIZE} bytes, got {len(self.public_bytes)}"
-            )
-
-    @property
-    def key_id(self) -> bytes:
-        """``SHA-256(name || 0A || 01 || public key)[:4]`` (C2SP signed-note)."""
-        body = self.name.encode() + b"\n" + _ED25519 + self.public_bytes
-        return hashlib.sha256(body).digest()[:_KEY_ID_SIZE]
-
-    @property
-    def vkey(self) -> str:
-        """The key as text: ``name+hex(key id)+base64(01 || public key)``."""
-        return f"{self.name}+{self.key_id.hex()}+{base64_text.encode(_ED25519 + self.public_bytes)}"
-
-    @classmethod
-    def from_vkey(cls, vkey: str) -> VerifierKey:
-        """Parse `vkey`.
-
-        Raises:
-            FormatError: it is not one, its key type is not Ed25519, or its key id belongs
-                to another key.
-        """
-        parts = vkey.split("+", 2)
-        if len(parts) != 3 or not _is_key_name(parts[0]):
-            raise FormatError("verifier key: expected name+keyid+base64")
-        name, key_id, encoded = parts
-        material = base64_text.decode(encoded, "verifier key: key")
-        if material[:1] != _ED25519:
-            raise FormatError(f"verifier key: key type {material[:1].hex() or 'none'}, expected 01")
-        if len(material) < 1 + _KEY_SIZE:
-            raise TruncatedError(
-                f"verifier key: expected {1 + _KEY_SIZE} bytes, got {len(material)}"
-            )
-        if len(material) > 1 + _KEY_SIZE:
-            raise TrailingBytesError(
-                f"verifier key: expected {1 + _KEY_SIZE} bytes, got {len(material)}"
-            )
-        key = cls(name, material[1:])
-        if key.key_id.hex() != key_id:
-            raise FormatError(
-                f"verifier key: key id is {key_id!r}, but this key has {key.key_id.hex()}"
-            )
-        return key
-
-    def verify(self, message: bytes, signature: bytes) -> None:
-        """Check an Ed25519 signature of 64 bytes; ``BadSignatureError`` where it fails."""
-        try:
-            Ed25519PublicKey.from_public_bytes(self.public_bytes).verify(signature, message)
-        except InvalidSignature:
-            raise BadSignatureError(f"signature by {self.label} does not verify") from None
-
-    @property
-    def label(self) -> str:
-        """Name and key id, as messages show a key."""
-        return f"{self.name}+{self.key_id.hex()}"
-
-
-@dataclass(frozen=True, slots=True)
-class SignerKey:
-    """A named Ed25519 private key; neither ``repr`` nor an error shows it."""
-
-    verifier: VerifierKey
-    _private: Ed25519PrivateKey = field(repr=False, compare=False)
-
-    @classmethod
-    def from_private_bytes(cls, name: str, private: bytes) -> SignerKey:
-        """The key of a 32-byte seed (RFC 8032 private key).
-
-        Raises:
-            InputError: the name cannot be a key name, or the seed is not 32 bytes.
-        """
-        if len(private) != _KEY_SIZE:
-            raise InputError(f"an Ed25519 private key has {_KEY_SIZE} bytes, got {len(private)}")
-        key = Ed25519PrivateKey.from_private_bytes(private)
-        public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return cls(VerifierKey(name, public), key)
-
-    @property
-    def name(self) -> str:
-        """The key's name."""
-        return self.verifier.name
-
-    def sign(self, message: bytes) -> bytes:
-        """Ed25519 signature, 64 bytes; the same message gives the same bytes."""
-        return self._private.sign(message)
-
-
 def sign_head(head: Head, signer: SignerKey) -> str:
     """The head as a signed note with one signature line."""
     text = head.text()
     blob = signer.verifier.key_id + signer.sign(text.encode())
-    return f"{text}\n{_SIGNATURE_MARK}{signer.name} {base64_text.encode(blob)}\n"
+    return f"{text}\n{SIGNATURE_MARK}{signer.name} {encode_base64(blob)}\n"
 
 
 def parse_note(note: str) -> SignedHead:
@@ -264,53 +135,6 @@ def open_head(note: str, verifier: VerifierKey) -> Head:
     return _read_head(text, signatures).head
 
 
-def split_note(note: str) -> tuple[str, tuple[NoteSignature, ...]]:
-    """Any signed note, checkpoint or not: its text and signature lines, not verified.
-
-    The text is all before the last empty line (C2SP signed-note). Errors as `parse_note`.
-    """
-    if len(note) > MAX_NOTE_BYTES:
-        raise TooLargeError(f"note has more than {MAX_NOTE_BYTES} bytes")
-    for at, line in enumerate(note.split("\n"), 1):
-        if _UNPRINTABLE.search(line):
-            raise FormatError(f"note line {at}: a control character or invalid text")
-    if len(note.encode()) > MAX_NOTE_BYTES:
-        raise TooLargeError(f"note has more than {MAX_NOTE_BYTES} bytes")
-    if not note.endswith("\n"):
-        raise TruncatedError("note does not end with a newline")
-    end = note.rfind("\n\n")
-    if end < 0:
-        raise TruncatedError("note has no empty line before its signatures")
-    text, block = note[: end + 1], note[end + 2 :]
-    lines = block.split("\n")[:-1]
-    if not lines:
-        raise TruncatedError("note has no signature after its empty line")
-    if len(lines) > MAX_SIGNATURES:
-        raise TooLargeError(f"note has {len(lines)} signatures, more than {MAX_SIGNATURES}")
-    first = text.count("\n") + 2
-    return text, tuple(_read_signature(line, at) for at, line in enumerate(lines, first))
-
-
-def verify_note(text: str, signatures: tuple[NoteSignature, ...], verifier: VerifierKey) -> None:
-    """Check that ``verifier`` signed the text of a note that `split_note` read.
-
-    Raises:
-        BadSignatureError: no signature by this key, or any of its signatures fails.
-    """
-    mine = [s for s in signatures if (s.name, s.key_id) == (verifier.name, verifier.key_id)]
-    if not mine:
-        found = ", ".join(f"{s.name}+{s.key_id.hex()}" for s in signatures[:4])
-        more = ", ..." if len(signatures) > 4 else ""
-        raise BadSignatureError(
-            f"note has no signature by {verifier.label}; it is signed by {found}{more}"
-        )
-    for signature in mine:
-        try:
-            verifier.verify(text.encode(), signature.signature)
-        except BadSignatureError as error:
-            raise BadSignatureError(f"note line {signature.line}: {error}") from None
-
-
 def _read_head(text: str, signatures: tuple[NoteSignature, ...]) -> SignedHead:
     lines = text.split("\n")[:-1]
     for at, line in enumerate(lines, 1):
@@ -323,22 +147,7 @@ def _read_head(text: str, signatures: tuple[NoteSignature, ...]) -> SignedHead:
     size = int(lines[1])
     if size > MAX_SIZE:
         raise TooLargeError(f"note line 2: size {size} is beyond {MAX_SIZE}")
-    root = base64_text.decode(lines[2], "note line 3: root")
+    root = decode_base64(lines[2], "note line 3: root")
     if len(root) != HASH_SIZE:
         raise FormatError(f"note line 3: root has {len(root)} bytes, expected {HASH_SIZE}")
     return SignedHead(Head(lines[0], size, root), signatures, text, tuple(lines[3:]))
-
-
-def _read_signature(line: str, at: int) -> NoteSignature:
-    name, separator, encoded = line.removeprefix(_SIGNATURE_MARK).partition(" ")
-    if not line.startswith(_SIGNATURE_MARK) or not separator or not _is_key_name(name):
-        raise FormatError(f"note line {at}: expected '— key-name base64', got {line[:40]!r}")
-    blob = base64_text.decode(encoded, f"note line {at}: signature")
-    if len(blob) <= _KEY_ID_SIZE:
-        raise TruncatedError(f"note line {at}: signature has {len(blob)} bytes, needs a key id")
-    return NoteSignature(name, blob[:_KEY_ID_SIZE], blob[_KEY_ID_SIZE:], at)
-
-
-def _is_key_name(name: str) -> bool:
-    spaced = any(map(str.isspace, name))
-    return bool(name) and not spaced and "+" not in name and not _UNPRINTABLE.search(name)

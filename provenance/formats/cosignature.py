@@ -36,14 +36,13 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from provenance.formats import base64_text
-from provenance.formats.checkpoint import NoteSignature, VerifierKey
 from provenance.errors import (
     BadSignatureError,
     FormatError,
     TrailingBytesError,
     TruncatedError,
 )
+from provenance.formats.note import NoteSignature, VerifierKey, decode_base64, encode_base64
 
 MAX_TIME: Final = 2**63 - 1
 
@@ -81,7 +80,7 @@ class Cosignature:
     def line(self) -> str:
         """The signature line of a note, with its newline."""
         blob = self.key_id + self.time.to_bytes(_TIME_SIZE, "big") + self.signature
-        return f"— {self.name} {base64_text.encode(blob)}\n"
+        return f"— {self.name} {encode_base64(blob)}\n"
 
     @property
     def when(self) -> str:
@@ -121,7 +120,7 @@ class WitnessKey:
     @property
     def vkey(self) -> str:
         """The key as text: ``name+hex(key id)+base64(04 || public key)``."""
-        return f"{self.label}+{base64_text.encode(_TYPE + self.public_bytes)}"
+        return f"{self.label}+{encode_base64(_TYPE + self.public_bytes)}"
 
     @property
     def label(self) -> str:
@@ -141,7 +140,7 @@ class WitnessKey:
         if len(parts) != 3:
             raise FormatError(f"witness key {vkey[:60]!r}: expected name+keyid+base64")
         name, key_id, encoded = parts
-        material = base64_text.decode(encoded, f"witness key {name[:60]!r}: key")
+        material = decode_base64(encoded, f"witness key {name[:60]!r}: key")
         if material[:1] != _TYPE:
             raise FormatError(
                 f"witness key {name[:60]!r}: key type {material[:1].hex() or 'none'}, "

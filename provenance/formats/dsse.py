@@ -33,8 +33,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from provenance.formats.record import Json, canonical_json, parse_json
 from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
+from provenance.formats.record import Json, canonical_json, parse_json
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"

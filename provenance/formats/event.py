@@ -1,4 +1,4 @@
-"""Events and batches: what lies in a spool segment and what travels in a stream entry.
+"""Events: what lies in a spool segment.
 
 FROZEN FORMAT. Pure: no I/O, no clock, no randomness.
 
@@ -10,32 +10,19 @@ A frame is ``length(u32) crc32(u32) payload``, little-endian, the CRC-32 of the
 payload as in RFC 1952. The header payload is the msgpack array ``[run(16 bytes),
 producer(16 bytes), rank, world_size, first_seq]``; an event payload is the msgpack
 array ``[seq, kind, epoch, rank, ts_ns, fields]``.
-
-Batch, one stream entry, signed with the run's Ed25519 key (RFC 8032)::
-
-    b"MLPB" version(u8 = 1) signature(64) public_key(32) body
-    body = msgpack [run(16 bytes), producer(16 bytes), rank, first_seq, [record bytes, ...]]
-
-The signature is over ``b"ml-provenance/batch/v1\\0" || body``. Records are those of
-consecutive events: the record at index ``i`` has ``seq = first_seq + i``.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import msgpack
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from provenance.formats.record import Kind, Record, normalise, salt_for, timestamp
 from provenance.errors import (
-    BadSignatureError,
     ChecksumError,
     FormatError,
     TooLargeError,
@@ -43,17 +30,12 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
+from provenance.formats.record import Kind, Record, normalise, salt_for, timestamp
 
 SEGMENT_MAGIC = b"MLPS"
 SEGMENT_VERSION = 1
-BATCH_MAGIC = b"MLPB"
-BATCH_VERSION = 1
-BATCH_CONTEXT = b"ml-provenance/batch/v1\0"
 FRAME_HEADER = struct.Struct("<II")
 MAX_FRAME_BYTES = 8 * 1024 * 1024
-MAX_BATCH_BYTES = 16 * 1024 * 1024
-MAX_BATCH_RECORDS = 4096
-_BATCH_PREFIX = len(BATCH_MAGIC) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +50,7 @@ class SegmentHeader:
 
     def encode(self) -> bytes:
         """Magic, version and one frame."""
-        payload = _pack([self.run.bytes, self.producer, self.rank, self.world_size, self.first_seq])
+        payload = pack([self.run.bytes, self.producer, self.rank, self.world_size, self.first_seq])
         return SEGMENT_MAGIC + bytes([SEGMENT_VERSION]) + frame(payload)
 
     @classmethod
@@ -86,11 +68,11 @@ class SegmentHeader:
         if data[start - 1] != SEGMENT_VERSION:
             raise UnknownVersionError(f"segment version {data[start - 1]}, expected 1")
         payload, end = read_frame(data, start)
-        run, producer, rank, world_size, first_seq = _array(
+        run, producer, rank, world_size, first_seq = read_array(
             payload, "segment header", (bytes, bytes, int, int, int)
         )
-        _length(run, 16, "run")
-        _length(producer, 16, "producer")
+        check_length(run, 16, "run")
+        check_length(producer, 16, "producer")
         return cls(UUID(bytes=run), producer, rank, world_size, first_seq), end
 
 
@@ -107,7 +89,7 @@ class Event:
 
     def encode(self) -> bytes:
         """The msgpack payload, without its frame."""
-        return _pack([self.seq, self.kind.value, self.epoch, self.rank, self.ts_ns, self.fields])
+        return pack([self.seq, self.kind.value, self.epoch, self.rank, self.ts_ns, self.fields])
 
     @classmethod
     def decode(cls, payload: bytes) -> Event:
@@ -116,7 +98,7 @@ class Event:
         Raises:
             FormatError: Not the six-field array, or an unknown kind.
         """
-        seq, kind, epoch, rank, ts_ns, fields = _array(
+        seq, kind, epoch, rank, ts_ns, fields = read_array(
             payload, "event", (int, str, (int, type(None)), int, int, dict)
         )
         try:
@@ -181,87 +163,13 @@ def record_of(event: Event, header: SegmentHeader, salt_key: bytes) -> Record:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records of consecutive events of one producer, and the key that signed them.
-
-    ``records`` are canonical bytes, not yet decoded: see :meth:`Record.decode`.
-    """
-
-    run: UUID
-    producer: bytes
-    rank: int
-    first_seq: int
-    records: tuple[bytes, ...]
-    public_key: bytes
-
-
-def sign_batch(
-    run: UUID,
-    producer: bytes,
-    rank: int,
-    first_seq: int,
-    records: Sequence[bytes],
-    key: Ed25519PrivateKey,
-) -> bytes:
-    """Encode and sign a batch.
-
-    Raises:
-        TooLargeError: More than 4096 records or 16 MiB.
-    """
-    if not 0 < len(records) <= MAX_BATCH_RECORDS:
-        raise TooLargeError(f"batch of {len(records)} records, expected 1 to {MAX_BATCH_RECORDS}")
-    body = _pack([run.bytes, producer, rank, first_seq, list(records)])
-    if len(body) > MAX_BATCH_BYTES:
-        raise TooLargeError(f"batch of {len(body)} bytes, at most {MAX_BATCH_BYTES}")
-    public = key.public_key().public_bytes_raw()
-    signature = key.sign(BATCH_CONTEXT + body)
-    return BATCH_MAGIC + bytes([BATCH_VERSION]) + signature + public + body
-
-
-def open_batch(data: bytes) -> Batch:
-    """Decode a batch and verify its signature against the key it names.
-
-    Whether that key is the run's key is for the caller to decide.
-
-    Raises:
-        TruncatedError, TrailingBytesError, TooLargeError, UnknownVersionError, FormatError:
-            The bytes are not a batch.
-        BadSignatureError: The signature does not fit.
-    """
-    size = len(data) - _BATCH_PREFIX - 96
-    if size > MAX_BATCH_BYTES:
-        raise TooLargeError(f"batch of {size} bytes, at most {MAX_BATCH_BYTES}")
-    if len(data) < _BATCH_PREFIX + 96:
-        raise TruncatedError(f"batch of {len(data)} bytes, expected a header of 101")
-    if data[:4] != BATCH_MAGIC:
-        raise UnknownVersionError(f"batch magic {data[:4].hex()}, expected 4d4c5042")
-    if data[4] != BATCH_VERSION:
-        raise UnknownVersionError(f"batch version {data[4]}, expected {BATCH_VERSION}")
-    signature = data[_BATCH_PREFIX : _BATCH_PREFIX + 64]
-    public = data[_BATCH_PREFIX + 64 : _BATCH_PREFIX + 96]
-    body = data[_BATCH_PREFIX + 96 :]
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, BATCH_CONTEXT + body)
-    except (InvalidSignature, ValueError) as error:
-        raise BadSignatureError(f"batch signature does not fit key {public.hex()[:16]}") from error
-    run, producer, rank, first_seq, records = _array(body, "batch", (bytes, bytes, int, int, list))
-    _length(run, 16, "run")
-    _length(producer, 16, "producer")
-    if not 0 < len(records) <= MAX_BATCH_RECORDS:
-        raise TooLargeError(f"batch of {len(records)} records, expected 1 to {MAX_BATCH_RECORDS}")
-    if not all(isinstance(record, bytes) for record in records):
-        raise FormatError("batch: a record is not bytes")
-    return Batch(UUID(bytes=run), producer, rank, first_seq, tuple(records), public)
-
-
-def _pack(value: object) -> bytes:
+def pack(value: object) -> bytes:
     packed = msgpack.packb(value, use_bin_type=True)
     assert isinstance(packed, bytes)
     return packed
 
 
-def _array(payload: bytes, what: str, types: tuple[Any, ...]) -> list[Any]:
+def read_array(payload: bytes, what: str, types: tuple[Any, ...]) -> list[Any]:
     try:
         value = msgpack.unpackb(payload, raw=False, strict_map_key=False)
     except msgpack.ExtraData as error:
@@ -280,6 +188,6 @@ def _array(payload: bytes, what: str, types: tuple[Any, ...]) -> list[Any]:
     return value
 
 
-def _length(value: bytes, size: int, what: str) -> None:
+def check_length(value: bytes, size: int, what: str) -> None:
     if len(value) != size:
         raise FormatError(f"{what}: {len(value)} bytes, expected {size}")

@@ -35,10 +35,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from provenance.formats import json_text
-from provenance.formats.checkpoint import parse_note
-from provenance.formats.merkle import verify_inclusion
-from provenance.formats.record import Json, Phase, canonical_json
 from provenance.errors import (
     FormatError,
     InputError,
@@ -46,6 +42,10 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
+from provenance.formats import json_text
+from provenance.formats.checkpoint import parse_note
+from provenance.formats.merkle import verify_inclusion
+from provenance.formats.record import Json, Phase, canonical_json
 
 RECEIPT_VERSION: Final = 1
 MAX_RECEIPT_BYTES: Final = 8 * 1024 * 1024

@@ -34,8 +34,8 @@ from uuid import UUID
 
 import rfc8785
 
-from provenance.formats import json_text
 from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
+from provenance.formats import json_text
 
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 8 * 1024 * 1024

@@ -28,9 +28,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.formats import base64_text
-from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
-from provenance.formats.merkle import HASH_SIZE, MAX_SIZE, verify_inclusion
 from provenance.errors import (
     FormatError,
     InputError,
@@ -39,6 +36,9 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
+from provenance.formats.checkpoint import Head, open_head, parse_note
+from provenance.formats.merkle import HASH_SIZE, MAX_SIZE, verify_inclusion
+from provenance.formats.note import VerifierKey, decode_base64, encode_base64
 
 HEADER: Final = "c2sp.org/tlog-proof@v1"
 MAX_TLOG_PROOF_BYTES: Final = 1024**2
@@ -81,9 +81,9 @@ class TlogProof:
         """The text of the file."""
         lines = [HEADER]
         if self.extra is not None:
-            lines.append(_EXTRA + base64_text.encode(self.extra))
+            lines.append(_EXTRA + encode_base64(self.extra))
         lines.append(f"index {self.index}")
-        lines += map(base64_text.encode, self.hashes)
+        lines += map(encode_base64, self.hashes)
         return "\n".join(lines) + "\n\n" + self.checkpoint
 
     @classmethod
@@ -155,7 +155,7 @@ def _text(document: str | bytes) -> str:
 
 
 def _extra(line: str) -> bytes:
-    data = base64_text.decode(line.removeprefix(_EXTRA), "tlog-proof line 2: extra")
+    data = decode_base64(line.removeprefix(_EXTRA), "tlog-proof line 2: extra")
     if not data:
         raise FormatError("tlog-proof line 2: extra without data")
     if len(data) > MAX_EXTRA_BYTES:
@@ -174,7 +174,7 @@ def _index(line: str, at: int) -> int:
 
 
 def _hash(line: str, at: int) -> bytes:
-    data = base64_text.decode(line, f"tlog-proof line {at}: hash")
+    data = decode_base64(line, f"tlog-proof line {at}: hash")
     if len(data) != HASH_SIZE:
         raise FormatError(f"tlog-proof line {at}: hash has {len(data)} bytes, needs {HASH_SIZE}")
     return data

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from provenance.formats import json_text
-from provenance.proofs.bitcoin import parse_transaction
-from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
 from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable
-from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
+from provenance.formats import json_text
 from provenance.fsck.onchain import ChainTransaction, ChainView, Question
 from provenance.fsck.outbox import PAYLOAD_TAG
 from provenance.fsck.rpc import BATCH, HTTP_OK, RefusedError, Rpc
+from provenance.proofs.bitcoin import parse_transaction
+from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
+from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
 
 MAX_BLOCKS: Final = 50_000
 """Ethereum blocks that are searched without being asked to."""

@@ -67,8 +67,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from provenance.formats.checkpoint import VerifierKey
 from provenance.errors import LyingNodeError, UnavailableError, UsageError
+from provenance.formats.note import VerifierKey
 from provenance.fsck import database
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
 from provenance.fsck.ledger import check_ledger

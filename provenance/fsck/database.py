@@ -18,9 +18,9 @@ from uuid import UUID
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exc, make_url, text
 
+from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.formats import json_text
 from provenance.formats.record import Phase
-from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.rows import (
     Anchor,

@@ -14,12 +14,12 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from provenance.formats import json_text
-from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
-from provenance.formats.record import canonical_json
 from provenance.errors import InputError, NetworkUnavailable
+from provenance.formats import json_text
+from provenance.formats.record import canonical_json
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.onchain import ChainTransaction, ChainView, Question
+from provenance.proofs.local_file import LOCAL_CONTEXT, local_transaction_id
 
 
 @dataclass(frozen=True, slots=True)

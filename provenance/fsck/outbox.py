@@ -6,12 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.proofs.bitcoin import display, parse_transaction
-from provenance.proofs.ipfs.cid import decode_cid, raw_cid
-from provenance.formats.checkpoint import VerifierKey
-from provenance.proofs.local_file import local_transaction_id
-from provenance.formats.receipt import Receipt
 from provenance.errors import BadSignatureError, FormatError, ProofError
+from provenance.formats.note import VerifierKey
+from provenance.formats.receipt import Receipt
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.ledger import same_head
 from provenance.fsck.rows import (
@@ -23,6 +20,9 @@ from provenance.fsck.rows import (
     ReceiptRow,
     Version,
 )
+from provenance.proofs.bitcoin import display, parse_transaction
+from provenance.proofs.ipfs.cid import decode_cid, raw_cid
+from provenance.proofs.local_file import local_transaction_id
 from provenance.verify.checks.receipts import check_evidence, is_known
 
 PAYLOAD_TAG: Final = b"MLP1"

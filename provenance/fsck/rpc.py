@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from provenance.formats import json_text
 from provenance.errors import LyingNodeError, NetworkUnavailable
+from provenance.formats import json_text
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 HTTP_OK: Final = 200

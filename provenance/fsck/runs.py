@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
+from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
@@ -21,7 +22,6 @@ from provenance.formats.run_tree.selection import (
     run_tree,
     seal_marks,
 )
-from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.fsck.findings import Finding, FindingKind, event_name
 from provenance.fsck.rows import Entry, RecordRow, Run
 

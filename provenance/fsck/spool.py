@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from provenance.errors import FormatError, TruncatedError
 from provenance.formats import json_text
 from provenance.formats.event import Event, SegmentHeader, read_frame
-from provenance.errors import FormatError, TruncatedError
 from provenance.fsck.findings import Finding, FindingKind
 
 _SEGMENT: Final = re.compile(r"r\d{1,9}-([0-9a-f]{32})-\d{8}\.seg")

@@ -12,8 +12,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from provenance.formats.event import open_batch
 from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
+from provenance.formats.batch import open_batch
 from provenance.fsck.findings import Finding, FindingKind
 
 PREFIX: Final = "prov:"

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from provenance.formats.event import Batch, open_batch
+from provenance.errors import BadSignatureError, FormatError
+from provenance.formats.batch import Batch, open_batch
 from provenance.formats.record import (
     MAX_SAFE_INTEGER,
     Kind,
@@ -25,16 +26,13 @@ from provenance.formats.record import (
     record_digest,
 )
 from provenance.formats.run_tree.selection import BEFORE_KINDS
-from provenance.errors import BadSignatureError, FormatError
 from provenance.ledger.seal import SealPolicy, say_left_out, seal_ready
-from provenance.ports import (
-    Delivery,
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.transport import Delivery, EventTransport
+from provenance.ports.values import (
     Equivocation,
-    EventTransport,
     Inserted,
     LedgerEntry,
-    LedgerStore,
-    LedgerTx,
     Parked,
     RunRow,
     StoredRecord,

@@ -29,8 +29,9 @@ from uuid import UUID
 
 import structlog
 
-from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.merkle import Frontier
+from provenance.formats.note import SignerKey
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
     Checkpoint,
@@ -43,7 +44,8 @@ from provenance.formats.run_tree.selection import (
     seal_marks,
     written_marks,
 )
-from provenance.ports import HeadRow, LedgerEntry, LedgerTx
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import HeadRow, LedgerEntry
 
 CONTROL = (Kind.SEAL, Kind.RUN_END, Kind.CONFIG)
 

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from provenance.formats import json_text
+from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import RawTensor, is_array
 from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.weight_files import safetensors_tensors_file
 from provenance.fingerprint.tensors import MAX_DEPTH, StateDigest, state_digest
-from provenance.errors import FormatError, InputError, MissingExtraError
+from provenance.fingerprint.weight_files import safetensors_tensors_file
+from provenance.formats import json_text
 
 SAFETENSORS: Final = ".safetensors"
 TORCH: Final = (".pt", ".pth", ".bin", ".ckpt")

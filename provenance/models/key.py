@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from provenance.formats.dsse import key_hint
 from provenance.errors import InputError
+from provenance.formats.dsse import key_hint
 
 PASSPHRASE: Final = "PROVENANCE_SIGNING_PASSPHRASE"  # noqa: S105  a name
 """Environment variable with the passphrase of an encrypted key."""

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from provenance.formats import merkle
-from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
-from provenance.formats.record import Kind
-from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.errors import FormatError
-from provenance.verify.catalogue import LEDGER, TREES
 from provenance.evidence.run_evidence import RecordFile, lenient
+from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
+from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
+from provenance.formats import merkle
+from provenance.formats.record import Kind
 from provenance.models.files import ModelFiles
+from provenance.verify.catalogue import LEDGER, TREES
 from provenance.verify.report import Seal, VerificationReport
 
 NOT_CHECKED: Final = (

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from provenance.formats.dsse import Statement, Subject
+from provenance.errors import InputError
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf
 from provenance.fingerprint.hashers import HashFactory
+from provenance.formats.dsse import Statement, Subject
 from provenance.formats.record import Json
-from provenance.errors import InputError
 
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 GIT_PATHS: Final = (".git", ".gitattributes", ".github", ".gitignore")

@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.proofs import rlp
-from provenance.formats.keccak import keccak256
-from provenance.proofs.rlp import Item
 from provenance.errors import FormatError, ProofError, TooLargeError
+from provenance.formats.keccak import keccak256
+from provenance.proofs import rlp
+from provenance.proofs.rlp import Item
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """A header has about 600; chains with authorities put lists of them into its extra data."""

@@ -20,7 +20,6 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from provenance.formats.record import canonical_json, check_timestamp, parse_json
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -28,6 +27,7 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
+from provenance.formats.record import canonical_json, check_timestamp, parse_json
 
 LOCAL_VERSION: Final = 1
 LOCAL_CONTEXT: Final = b"ml-provenance/local/v1\0"

@@ -17,13 +17,13 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
-from provenance.errors import InputError, ProofError
-from provenance.bundle.writer import newest_tree
 from provenance.bundle.shell_proof import hand_path
-from provenance.verify.metrics import number
-from provenance.verify.report import EpochMetrics, Finding, NetworkCheck, VerificationReport
+from provenance.bundle.writer import newest_tree
+from provenance.errors import InputError, ProofError
 from provenance.report.plot import Point, line_plot
 from provenance.report.tree import render_tree
+from provenance.verify.metrics import number
+from provenance.verify.report import EpochMetrics, Finding, NetworkCheck, VerificationReport
 
 MAX_PLOTS: Final = 24
 MAX_ROWS: Final = 400

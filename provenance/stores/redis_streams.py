@@ -29,7 +29,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from provenance.errors import ConfigError, TransportUnavailable
-from provenance.ports import Delivery
+from provenance.ports.transport import Delivery
 
 ACKED_TTL_S = 30 * 86400
 _FIELD = b"b"

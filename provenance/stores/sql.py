@@ -27,7 +27,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, exc, text
 
 from provenance.errors import StoreUnavailable, UsageError
-from provenance.ports import LedgerTx
+from provenance.ports.store import LedgerTx
 from provenance.stores.migrate import bring_up_to_date, is_current, stale
 from provenance.stores.sql_engine import make_engine, parse_url, url_label
 from provenance.stores.sql_errors import translated
@@ -44,7 +44,7 @@ _of_the_parent: list[object] = []
 
 
 class SqlTx(RecordsPart, LedgerPart, OutboxPart):
-    """One transaction or snapshot; see :class:`provenance.ports.LedgerTx`."""
+    """One transaction or snapshot; see :class:`provenance.ports.store.LedgerTx`."""
 
 
 class SqlStore:

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import Row, delete, func, insert, select, update
 
+from provenance.errors import EquivocationError, InputError, IntegrityError
 from provenance.formats import json_text
 from provenance.formats.record import MAX_SAFE_INTEGER, Phase
-from provenance.errors import EquivocationError, InputError, IntegrityError
-from provenance.ports import HeadRow, LedgerEntry, ReceiptRow
+from provenance.ports.values import HeadRow, LedgerEntry, ReceiptRow
 from provenance.stores.schema import NO_EPOCH, heads, ledger_entries, receipts
 from provenance.stores.sql_session import Session
 

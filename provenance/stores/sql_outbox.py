@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
 
 from provenance.errors import EquivocationError, IntegrityError
-from provenance.ports import AnchorRow, AnchorState, NetworkRow, SignedVersion, VersionRow
+from provenance.ports.values import AnchorRow, AnchorState, NetworkRow, SignedVersion, VersionRow
 from provenance.stores.schema import anchor_versions, anchors, heads, networks, nonces
 from provenance.stores.sql_session import Session
 

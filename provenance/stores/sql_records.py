@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Row, func, insert, select, update
 
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 from provenance.errors import InputError, UnknownRunError
-from provenance.ports import Equivocation, Inserted, Parked, RunRow, StoredRecord
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+from provenance.ports.values import Equivocation, Inserted, Parked, RunRow, StoredRecord
 from provenance.stores import schema
 from provenance.stores.sql_session import Session
 

@@ -1,4 +1,4 @@
-"""A chain in memory: the fake behind :class:`provenance.ports.Network`, with faults on order.
+"""A chain in memory: the fake of :class:`provenance.ports.network.Network`, faults on order.
 
 :class:`MemoryChain` is the world: blocks, a mempool, nonces or coins, a fee level. Any
 number of :class:`MemoryNetwork` nodes look at it; each has its own faults. It keeps the
@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from provenance.formats.record import Json, canonical_json
 from provenance.errors import (
     FeeTooLowError,
     InsufficientFundsError,
@@ -27,7 +26,8 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import (
+from provenance.formats.record import Json, canonical_json
+from provenance.ports.values import (
     PAYLOAD_BYTES,
     PAYLOAD_TAG,
     Draft,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from provenance.errors import TransportUnavailable
-from provenance.ports import Delivery
+from provenance.ports.transport import Delivery
 
 
 @dataclass(slots=True)

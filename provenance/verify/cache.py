@@ -43,8 +43,9 @@ from uuid import UUID
 
 import msgpack
 
+from provenance.evidence.rows import RunRows
 from provenance.formats import json_text
-from provenance.formats.checkpoint import VerifierKey
+from provenance.formats.note import VerifierKey
 from provenance.verify.catalogue import (
     COMPLETE,
     CONTENT,
@@ -57,10 +58,9 @@ from provenance.verify.catalogue import (
     TREES,
     Status,
 )
-from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.findings import Notes
+from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.report import VerificationReport
-from provenance.evidence.rows import RunRows
 
 VERSION: Final = 1
 MAX_ENTRY_BYTES: Final = 64 * 1024

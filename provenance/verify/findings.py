@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from provenance.verify.catalogue import CHECKS, Status
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.verify.catalogue import CHECKS, Status
 from provenance.verify.report import CheckResult, Finding
 
 

@@ -17,7 +17,8 @@ from provenance.errors import (
     UnavailableError,
     WrongNetworkError,
 )
-from provenance.ports import Identity, LooksUpMany, Network, Observation
+from provenance.ports.network import LooksUpMany, Network
+from provenance.ports.values import Identity, Observation
 
 PATIENCE_S: Final = 60.0
 """How long one network's lookups may end without an answer, together, before it is left alone."""

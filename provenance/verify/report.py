@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Json
 from provenance.verify.catalogue import Check, Status
-from provenance.evidence.run_evidence import RunEvidence
 
 Outcome = Literal["verified", "failed", "unchecked"]
 NetworkStatus = Literal["verified", "failed", "pending", "unreachable", "not configured", "receipt"]

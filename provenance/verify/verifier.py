@@ -27,16 +27,18 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from provenance.bundle import attachments
+from provenance.errors import FormatError, InputError, ProofError
+from provenance.evidence import disclosure
+from provenance.evidence.placement import coverage_problem, place_records, tree_at
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
 from provenance.formats.cosignature import WitnessKey
-from provenance.formats.checkpoint import VerifierKey
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.formats.note import VerifierKey
 from provenance.formats.record import CONTROL_KINDS, Kind, Record, record_digest
 from provenance.formats.run_tree.selection import DigestedRecord
-from provenance.errors import FormatError, InputError, ProofError
-from provenance.ports import LedgerEntry, Network
-from provenance.bundle import attachments
-from provenance.evidence import disclosure
-from provenance.verify.checks.networks import check_networks, check_receipts, decoded_receipts
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.ports.network import Network
+from provenance.ports.values import LedgerEntry
 from provenance.verify.catalogue import (
     ANCHOR_LIMITS,
     CHECKS,
@@ -56,14 +58,13 @@ from provenance.verify.catalogue import (
 )
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import check_content
-from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
-from provenance.verify.headers import HeaderSource
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
+from provenance.verify.checks.networks import check_networks, check_receipts, decoded_receipts
+from provenance.verify.findings import Notes
+from provenance.verify.headers import HeaderSource
 from provenance.verify.metrics import metrics_of
 from provenance.verify.nodes import Nodes
-from provenance.verify.findings import Notes
 from provenance.verify.report import NetworkCheck, Outcome, Seal, VerificationReport
-from provenance.evidence.placement import coverage_problem, place_records, tree_at
 
 if TYPE_CHECKING:
     from provenance.verify.cache import Held

@@ -21,10 +21,10 @@ from typing import Any
 
 import redis
 
-from provenance.formats.record import Kind
 from provenance.capture.emitter import Emitter
 from provenance.capture.run_id import new_run_id
 from provenance.capture.spool_writer import SpoolWriter
+from provenance.formats.record import Kind
 
 METRICS = {"loss": 0.123456, "accuracy": 0.98, "val_loss": 0.2, "val_accuracy": 0.97, "lr": 1e-3}
 FIELDS = {"metrics": METRICS}

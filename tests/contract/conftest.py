@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.ports import (
-    LedgerStore,
-    LedgerTx,
-)
+from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.stores.sql import SqlStore
 from tests.ledger_values import (
     KEY,

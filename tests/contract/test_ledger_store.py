@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from provenance.formats.record import Kind, Phase
 from provenance.errors import (
     EquivocationError,
     InputError,
@@ -17,12 +16,12 @@ from provenance.errors import (
     UnknownRunError,
     UsageError,
 )
-from provenance.ports import (
+from provenance.formats.record import Kind, Phase
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import (
     Equivocation,
     HeadRow,
     Inserted,
-    LedgerStore,
-    LedgerTx,
     Parked,
     ReceiptRow,
     StoredRecord,

@@ -7,18 +7,13 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import insert
 
-from provenance.formats.record import Phase
 from provenance.errors import (
     EquivocationError,
     IntegrityError,
 )
-from provenance.ports import (
-    AnchorState,
-    LedgerStore,
-    LedgerTx,
-    NetworkRow,
-    SignedVersion,
-)
+from provenance.formats.record import Phase
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import AnchorState, NetworkRow, SignedVersion
 from provenance.stores import schema
 from provenance.stores.sql import SqlStore
 from tests.ledger_values import (

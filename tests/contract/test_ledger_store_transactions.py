@@ -11,18 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from provenance.formats.record import Phase
 from provenance.errors import (
     EquivocationError,
     IntegrityError,
     StoreUnavailable,
     UsageError,
 )
-from provenance.ports import (
-    AnchorState,
-    Inserted,
-    LedgerStore,
-)
+from provenance.formats.record import Phase
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import AnchorState, Inserted
 from provenance.stores.sql import SqlStore
 from tests.ledger_values import (
     DUE,

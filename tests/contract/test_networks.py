@@ -1,4 +1,4 @@
-"""One suite for every :class:`provenance.ports.Network`: the real ones and the fake."""
+"""One suite for every :class:`provenance.ports.network.Network`: the real ones and the fake."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from provenance.formats.record import canonical_json
 from provenance.errors import (
     NetworkError,
     NetworkUnavailable,
     ProvenanceError,
 )
-from provenance.ports import Network, Place, SignedVersion, anchor_payload
+from provenance.formats.record import canonical_json
+from provenance.ports.network import Network
+from provenance.ports.values import Place, SignedVersion, anchor_payload
 from provenance.settings import (
     BitcoinSettings,
     EthereumSettings,

@@ -17,11 +17,11 @@ from sqlalchemy import Connection, inspect, text
 
 from provenance.errors import ConfigError, StoreUnavailable
 from provenance.ledger.ingest import ingest
-from provenance.ports import Delivery
+from provenance.ports.transport import Delivery
 from provenance.stores import migrate as migrations
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.stores.schema import REVISIONS, metadata
 from provenance.stores.sql import SqlStore, migrate
+from provenance.testing.memory_transport import MemoryTransport
 from tests.runs import POLICY, Producer
 
 ROOT = Path(__file__).parents[2]

@@ -11,13 +11,13 @@ import fakeredis
 import pytest
 import redis
 
-from provenance.formats.event import sign_batch
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
-from provenance.ports import EventTransport
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.formats.batch import sign_batch
+from provenance.ports.transport import EventTransport
 from provenance.stores.redis_streams import RedisStreams
+from provenance.testing.memory_transport import MemoryTransport
 
 RUN = new_run_id()
 FIRST, SECOND = bytes(range(16)), bytes(range(16, 32))

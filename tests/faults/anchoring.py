@@ -22,10 +22,12 @@ from uuid import UUID
 from provenance import bootstrap
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
-from provenance.formats.receipt import Receipt
 from provenance.capture.run_id import new_run_id
+from provenance.formats.receipt import Receipt
 from provenance.ledger.ingest import ingest
-from provenance.ports import AnchorRow, AnchorState, LedgerStore, Network, VersionRow
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import AnchorRow, AnchorState, VersionRow
 from provenance.settings import BitcoinSettings, RetrySettings, Settings, load
 from tests.ethereum_chain import KEYS
 from tests.faults import checker

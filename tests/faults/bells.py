@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import psutil
 
-from provenance.app import ship
 from provenance import bootstrap
+from provenance.app import ship
 from provenance.capture.ship.loop import Shipper
 from tests.faults.harness import World, until
 

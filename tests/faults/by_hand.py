@@ -15,10 +15,10 @@ from pathlib import Path
 from provenance import bootstrap
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
-from provenance.formats.event import Event
-from provenance.capture.ship.shipment import Shipped
 from provenance.capture.ship.loop import Shipper
+from provenance.capture.ship.shipment import Shipped
 from provenance.capture.spool import Corruption, read_segment, scan
+from provenance.formats.event import Event
 from provenance.ledger.ingest import IngestResult, drain
 from provenance.ledger.seal import seal_ready
 from provenance.settings import Settings

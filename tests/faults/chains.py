@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from provenance.chains.bitcoin.rpc import BitcoinRpc
+from provenance.ports.values import AnchorState, anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
-from provenance.ports import AnchorState, anchor_payload
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import Deployment

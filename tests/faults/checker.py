@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from provenance.ports import LedgerEntry
+from provenance.ports.values import LedgerEntry
 from provenance.settings import Settings
 
 

@@ -24,11 +24,12 @@ from uuid import UUID
 
 import psutil
 
-from provenance.app import up
 from provenance import bootstrap
-from provenance.devnet.processes import log_tail
+from provenance.app import up
 from provenance.capture.run_id import new_run_id
-from provenance.ports import AnchorState, LedgerStore
+from provenance.devnet.processes import log_tail
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load
 from tests.faults import by_hand, checker
 from tests.faults.processes import (

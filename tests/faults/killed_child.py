@@ -22,10 +22,8 @@ from typing import Any
 from provenance import bootstrap
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
-from provenance.chains.bitcoin import interface
-from provenance.chains.ethereum import interface, node
 from provenance.chains import ipfs, local  # noqa: F401
-from provenance.ports import Draft, SignedVersion
+from provenance.ports.values import Draft, SignedVersion
 from provenance.settings import load
 from provenance.stores import sql  # noqa: F401
 from tests.faults.anchoring import LEASE_S, RETRY

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import (

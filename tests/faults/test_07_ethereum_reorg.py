@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provenance.anchor.delivery import Outcome
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import deployment, ethereum_section
 from tests.faults.chains import count, on_ethereum

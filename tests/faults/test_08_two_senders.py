@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import Deployment, Nursery, deployment, ethereum_section
 from tests.faults.chains import count, on_ethereum

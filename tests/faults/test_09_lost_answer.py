@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from provenance.anchor.delivery import Outcome
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import Deployment, bitcoin_section, deployment, ethereum_section

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from provenance.anchor.delivery import Outcome
-from provenance.proofs.bitcoin import double_sha256, parse_transaction, verify_anchor
 from provenance.formats.receipt import Receipt
-from provenance.ports import AnchorState, SignedVersion, anchor_payload
+from provenance.ports.values import AnchorState, SignedVersion, anchor_payload
+from provenance.proofs.bitcoin import double_sha256, parse_transaction, verify_anchor
 from provenance.settings import BitcoinSettings
 from tests.faults.anchoring import bitcoin_section, deployment
 from tests.faults.chains import count, on_bitcoin

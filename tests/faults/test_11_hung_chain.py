@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from tests.ethereum_chain import Anvil, post
 from tests.faults.anchoring import ethereum_section
 from tests.faults.harness import World, rounds, scenario, until

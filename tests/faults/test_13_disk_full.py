@@ -16,8 +16,8 @@ from uuid import UUID
 
 import pytest
 
-from provenance.formats.record import Kind, Record
 from provenance.capture.spool_writer import RESERVE_BYTES
+from provenance.formats.record import Kind, Record
 from tests.faults import by_hand
 from tests.faults.harness import Tally, Trainer, World, rounds, scenario, seeded
 

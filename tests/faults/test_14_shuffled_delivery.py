@@ -11,10 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.ledger.ingest import ingest
-from provenance.ports import Delivery
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.ports.transport import Delivery
 from provenance.stores.schema import metadata
 from provenance.stores.sql import SqlStore
+from provenance.testing.memory_transport import MemoryTransport
 from tests.faults.checker import named_roots
 from tests.faults.harness import rounds, scenario, seeded
 from tests.runs import POLICY, RUN, START_NS, Producer

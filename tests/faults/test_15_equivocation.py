@@ -6,8 +6,8 @@ import copy
 from uuid import UUID
 
 from provenance import bootstrap
-from provenance.formats.record import Kind, record_digest
 from provenance.capture.run_id import new_run_id
+from provenance.formats.record import Kind, record_digest
 from tests.faults.harness import World, rounds, scenario, seeded, until
 from tests.runs import Producer, complete_run
 

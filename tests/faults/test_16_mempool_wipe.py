@@ -9,7 +9,7 @@ import pytest
 
 from provenance.chains.bitcoin.rpc import BitcoinRpc
 from provenance.devnet import Devnet
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.conftest import ROOT, missing
 from tests.faults.anchoring import Deployment, Nursery, bitcoin_section, deployment

@@ -9,7 +9,7 @@ import pytest
 
 from provenance.anchor.delivery import Outcome
 from provenance.chains.ethereum.fees import GWEI, least_bump
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import Deployment, bitcoin_section, deployment, ethereum_section

@@ -14,10 +14,10 @@ from uuid import UUID
 
 import pytest
 
-from provenance.formats.record import Kind
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
+from provenance.formats.record import Kind
 from provenance.settings import Settings
 from tests.faults import by_hand, fail_points
 from tests.faults.harness import ROOT, Tally, World, rounds, scenario, seeded

@@ -13,12 +13,12 @@ from uuid import UUID
 
 from structlog.testing import capture_logs
 
-from provenance.formats.event import Event, SegmentHeader
-from provenance.formats.record import Kind
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.capture.spool import read_segment, scan_run
+from provenance.formats.event import Event, SegmentHeader
+from provenance.formats.record import Kind
 from tests.faults import by_hand
 from tests.faults.harness import World, rounds, scenario, seeded
 

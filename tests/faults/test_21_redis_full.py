@@ -60,7 +60,11 @@ def test_a_backlog_is_worked_off_while_redis_stays_full(world: World) -> None:
             tally.kills += 1
             with suppress(TransportUnavailable):  # the counts are refused; the work is done
                 drain(
-                    transport, world.store(), bootstrap.seal_policy(world.settings), "one", time.time()
+                    transport,
+                    world.store(),
+                    bootstrap.seal_policy(world.settings),
+                    "one",
+                    time.time(),
                 )
             assert transport.backlog() == 0, "the entries still fill the server"
         finally:

@@ -12,13 +12,13 @@ import pytest
 from celery.schedules import schedule
 
 from provenance.anchor.delivery import stranded_networks
-from provenance.ports import AnchorState, Draft, SignedVersion
+from provenance.ports.values import AnchorState, Draft, SignedVersion
 from provenance.testing.memory_chain import MemoryNetwork
 from tests.anchor_world import LEASE_S
 from tests.anchor_world import World as Stage
 from tests.faults.harness import World, rounds, scenario, seeded, until
-from workers.schedule import PUBLISHED
 from workers.beat import Tick
+from workers.schedule import PUBLISHED
 
 HOUR = 3600.0
 

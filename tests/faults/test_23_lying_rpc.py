@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from provenance import bootstrap
+from provenance.ports.values import AnchorState, anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
-from provenance.ports import AnchorState, anchor_payload
 from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil, Liar
 from tests.faults.anchoring import Deployment, bitcoin_section, deployment, ethereum_section

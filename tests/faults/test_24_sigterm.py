@@ -8,7 +8,7 @@ import time
 import psutil
 
 from provenance.app.up import GRACE_S
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from tests.faults.harness import Trainer, World, rounds, scenario, seeded, until
 
 TITLE = "SIGTERM mid-task"

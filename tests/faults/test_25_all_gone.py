@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from provenance import bootstrap
-from provenance.proofs.bitcoin import double_sha256
-from provenance.formats.receipt import Receipt
-from provenance.ports import AnchorState
-from provenance.settings import BitcoinSettings
 from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.formats.receipt import Receipt
+from provenance.ports.values import AnchorState
+from provenance.proofs.bitcoin import double_sha256
+from provenance.settings import BitcoinSettings
 from tests.ethereum_chain import Anvil
 from tests.faults.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
 from tests.faults.harness import ROOT, scenario

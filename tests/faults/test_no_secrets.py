@@ -28,7 +28,7 @@ import redis
 from eth_account import Account
 
 from provenance.devnet.processes import free_ports
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from tests.faults.harness import ROOT, World, until
 
 TRAINING = """

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from provenance.errors import ProvenanceError, TransportUnavailable
-from provenance.settings import Settings
 from provenance.app.ship import celery_doorbell
 from provenance.bootstrap import open_transport
+from provenance.errors import ProvenanceError, TransportUnavailable
+from provenance.settings import Settings
 from tests.faults.harness import World
 from tests.faults.tls_proxy import make_certificates, tls_proxy
 

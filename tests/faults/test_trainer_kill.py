@@ -18,11 +18,11 @@ from uuid import UUID
 
 import pytest
 
-from provenance.formats.event import Event
-from provenance.formats.record import Kind
 from provenance.capture.emitter import Emitter
 from provenance.capture.run_id import new_run_id
 from provenance.capture.spool import Corruption, Segment, read_segment, scan
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
 
 SEED = int(os.environ.get("FAULT_SEED", random.SystemRandom().randrange(2**32)))
 _NUMBER = struct.Struct("<Q")

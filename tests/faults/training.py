@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.formats.record import Kind
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
+from provenance.formats.record import Kind
 
 
 class Printing:

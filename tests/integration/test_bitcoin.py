@@ -12,6 +12,15 @@ import pytest
 
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, as_list, as_object
+from provenance.errors import (
+    FeeTooLowError,
+    InsufficientFundsError,
+    NetworkUnavailable,
+    ProofError,
+    RejectedError,
+    WrongNetworkError,
+)
+from provenance.ports.values import Draft, Place, SignedVersion, anchor_payload
 from provenance.proofs.bitcoin import (
     CHAINS,
     double_sha256,
@@ -21,15 +30,6 @@ from provenance.proofs.bitcoin import (
     prove_inclusion,
     verify_anchor,
 )
-from provenance.errors import (
-    FeeTooLowError,
-    InsufficientFundsError,
-    NetworkUnavailable,
-    ProofError,
-    RejectedError,
-    WrongNetworkError,
-)
-from provenance.ports import Draft, Place, SignedVersion, anchor_payload
 from provenance.settings import BitcoinSettings
 from tests.regtest import Regtest
 

@@ -13,7 +13,6 @@ import pytest
 
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, Value
-from provenance.proofs.bitcoin import double_sha256
 from provenance.errors import (
     FeeTooLowError,
     LyingNodeError,
@@ -21,7 +20,8 @@ from provenance.errors import (
     ProvenanceError,
     WrongNetworkError,
 )
-from provenance.ports import Place, SignedVersion, anchor_payload
+from provenance.ports.values import Place, SignedVersion, anchor_payload
+from provenance.proofs.bitcoin import double_sha256
 from provenance.settings import BitcoinSettings
 from tests.regtest import Regtest
 from tests.rpc_stub import json_rpc_server

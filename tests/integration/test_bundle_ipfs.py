@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from provenance import cli, bootstrap
+from provenance import bootstrap, cli
 from provenance.chains.ipfs import CHUNK_BYTES, IPFSInterface
-from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.errors import NetworkUnavailable
+from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.settings import IPFSSettings, load
 from tests.verify_world import RUN, World, story
 

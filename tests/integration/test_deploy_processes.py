@@ -28,11 +28,11 @@ import pytest
 import redis
 import yaml
 
-from provenance.formats.record import Phase
 from provenance.devnet import programs
 from provenance.devnet.processes import free_ports
 from provenance.errors import ProvenanceError
-from provenance.ports import AnchorState
+from provenance.formats.record import Phase
+from provenance.ports.values import AnchorState
 from provenance.stores.redis_streams import RedisStreams
 from provenance.stores.sql import SqlStore
 from tests.conftest import missing

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from eth_utils import keccak
 
+from provenance.chains.ethereum.contract import HashInfo, store_call
 from provenance.chains.ethereum.contracts import MAX_METADATA_BYTES, load_artifact
 from provenance.chains.ethereum.deploy import deploy
-from provenance.chains.ethereum.interface import EthereumInterface
-from provenance.chains.ethereum.contract import HashInfo, store_call
 from provenance.chains.ethereum.fees import wei
+from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -26,7 +26,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import Draft, Observation, Place, SignedVersion, anchor_payload
+from provenance.ports.values import Draft, Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
 from tests.ethereum_chain import KEYS, Anvil
 

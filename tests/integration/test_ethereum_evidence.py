@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import structlog
 
+from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.chains.ethereum.contract import inclusion_call
 from provenance.chains.ethereum.deploy import deploy
 from provenance.chains.ethereum.interface import EthereumInterface
-from provenance.chains.ethereum.contract import inclusion_call
+from provenance.errors import InputError, ProofError, ProvenanceError, RejectedError
 from provenance.formats import merkle
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import canonical_json
-from provenance.errors import InputError, ProofError, ProvenanceError, RejectedError
-from provenance.ports import Observation, Place, SignedVersion, anchor_payload
+from provenance.ports.values import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
-from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.verify.catalogue import ETHEREUM_HEADERS, RECEIPTS
 from provenance.verify.checks.receipts import check_evidence
 from tests.ethereum_chain import KEYS, Anvil, Liar, Refuse

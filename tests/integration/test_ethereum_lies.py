@@ -11,8 +11,8 @@ import pytest
 from eth_abi import encode
 
 from provenance.chains.ethereum.deploy import deploy
-from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.chains.ethereum.fees import GWEI
+from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.errors import (
     LyingNodeError,
     NetworkUnavailable,
@@ -20,7 +20,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import Observation, Place, SignedVersion, anchor_payload
+from provenance.ports.values import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
 from tests.ethereum_chain import KEYS, Anvil, Liar, Refuse
 

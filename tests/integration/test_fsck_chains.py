@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from provenance.chains.ethereum import contract
 from provenance.chains.bitcoin.interface import BitcoinInterface
+from provenance.chains.ethereum import contract as abi
 from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.chains.ipfs import IPFSInterface
-from provenance.proofs.ipfs.cid import raw_cid
 from provenance.errors import LyingNodeError, NetworkUnavailable
-from provenance.ports import Network, SignedVersion, anchor_payload
-from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
 from provenance.fsck import chains
 from provenance.fsck.chains import BitcoinReader, EthereumReader, IPFSReader
 from provenance.fsck.onchain import ChainTransaction, ChainView, Question
+from provenance.ports.network import Network
+from provenance.ports.values import SignedVersion, anchor_payload
+from provenance.proofs.ipfs.cid import raw_cid
+from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
 from tests.ethereum_chain import KEYS, Anvil, Liar
 from tests.regtest import Regtest
 
@@ -66,10 +67,10 @@ def ethereum(chain: Anvil, contract: str) -> EthereumSettings:
 
 
 def test_the_abi_constants_are_those_of_the_contract() -> None:
-    call = contract.store_call(b"\1" * 32, "")
+    call = abi.store_call(b"\1" * 32, "")
     assert call[:4].hex() == chains.STORE_HASH
-    assert contract.verify_call(b"\1" * 32)[:4].hex() == chains.VERIFY_HASH
-    assert "0x" + contract.HASH_STORED.hex() == chains.HASH_STORED
+    assert abi.verify_call(b"\1" * 32)[:4].hex() == chains.VERIFY_HASH
+    assert "0x" + abi.HASH_STORED.hex() == chains.HASH_STORED
 
 
 def test_every_store_of_a_sender_is_found(chain: Anvil, ethereum: EthereumSettings) -> None:
@@ -155,7 +156,7 @@ def test_a_store_at_an_address_without_the_contract_counts_for_nothing(
     root = payload()[4:]
     sender = EthereumInterface(ethereum).sender
     elsewhere = "0x" + "42" * 20
-    data = "0x" + contract.store_call(root, "").hex()
+    data = "0x" + abi.store_call(root, "").hex()
     txid = chain.send({"from": sender, "to": elsewhere, "data": data})
     found = by_id(EthereumReader(ethereum, frozenset({str(sender)})).read(NOTHING))
     assert (found[txid].place, found[txid].payload) == ("mined", None)

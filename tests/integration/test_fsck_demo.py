@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from provenance.app import demo
+from provenance.app.tickets import Ticket
 from provenance.cli import main
 from provenance.devnet import Devnet
-from provenance.app.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from tests.conftest import ROOT, missing
 

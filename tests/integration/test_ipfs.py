@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from provenance.chains.ipfs import IPFSInterface
-from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.errors import (
     ConfigError,
     LyingNodeError,
@@ -20,7 +19,8 @@ from provenance.errors import (
     ProvenanceError,
     RejectedError,
 )
-from provenance.ports import Place, SignedVersion, anchor_payload
+from provenance.ports.values import Place, SignedVersion, anchor_payload
+from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.settings import IPFSSettings
 from tests.rpc_stub import http_server, send
 

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from provenance import cli, bootstrap
+from provenance import bootstrap, cli
+from provenance.capture.run_id import new_run_id
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.record import Phase
-from provenance.capture.run_id import new_run_id
 from provenance.ledger.seal import append_root
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.faults.anchoring import Deployment, bitcoin_section, deployment
 from tests.regtest import Regtest

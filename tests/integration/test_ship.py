@@ -19,16 +19,16 @@ import psutil
 import pytest
 import redis
 
-from provenance.app import ship
 from provenance import bootstrap
-from provenance.formats.event import open_batch
-from provenance.formats.record import Kind
+from provenance.app import ship
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.capture.ship.loop import LOCK_FILE, Shipper
 from provenance.errors import ConfigError, InputError, TransportUnavailable
-from provenance.ports import EventTransport
+from provenance.formats.batch import open_batch
+from provenance.formats.record import Kind
+from provenance.ports.transport import EventTransport
 from provenance.settings import Settings
 from provenance.testing.memory_transport import MemoryTransport
 

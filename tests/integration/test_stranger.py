@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from provenance.proofs.bitcoin import HEADER_BYTES
-from provenance.bundle.writer import bundle_files, read_bundle, write_files
-from provenance.bundle.reader import MemorySource
-from provenance.evidence.disclosure import withhold
-from provenance.verify.headers import GivenHeaders
 from provenance.bundle.index import dump
+from provenance.bundle.reader import MemorySource
+from provenance.bundle.writer import bundle_files, read_bundle, write_files
+from provenance.evidence.disclosure import withhold
+from provenance.proofs.bitcoin import HEADER_BYTES
+from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
 from tests.vectors.make_golden import GOLDEN, LEDGER, WITHHELD, evidence
 

@@ -18,10 +18,12 @@ import pytest
 
 from provenance.app.log_export import export
 from provenance.formats import merkle
-from provenance.formats.checkpoint import Head, SignerKey, open_head, sign_head
+from provenance.formats.checkpoint import Head, open_head, sign_head
+from provenance.formats.note import SignerKey
 from provenance.formats.tlog_proof import TlogProof
 from provenance.formats.tlog_tiles import TiledLedger, tiles
-from provenance.ports import HeadRow, LedgerStore
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import HeadRow
 
 SIZES = range(1, 71)
 ENTRIES = [hashlib.sha256(b"run %d" % i).digest() for i in range(70)]

@@ -22,7 +22,8 @@ from provenance.app.verify_all import VerifyAll
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.errors import UnavailableError
-from provenance.ports import LooksUpMany, Network, Observation, Place, anchor_payload
+from provenance.ports.network import LooksUpMany, Network
+from provenance.ports.values import Observation, Place, anchor_payload
 from provenance.settings import BitcoinSettings, EthereumSettings, load
 from tests.ethereum_chain import KEYS, Anvil
 from tests.regtest import Regtest

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from provenance.anchor.delivery import MAX_LOOK_S
-from provenance.anchor.pauses import Pause, kind_of
 from provenance.anchor.outbox import ACTIVE, ON_CHAIN
+from provenance.anchor.pauses import Pause, kind_of
 from provenance.errors import InsufficientFundsError, NetworkUnavailable
-from provenance.ports import AnchorState, VersionRow
+from provenance.ports.values import AnchorState, VersionRow
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.anchor_world import World
 

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provenance.chains.ethereum.trie import prove
+from provenance.errors import FormatError, IntegrityError, ProofError
+from provenance.formats.keccak import keccak256, sponge
 from provenance.proofs import rlp
 from provenance.proofs.ethereum import (
     TrieProof,
@@ -23,8 +25,6 @@ from provenance.proofs.ethereum import (
     verify_anchor,
     verify_trie,
 )
-from provenance.formats.keccak import keccak256, sponge
-from provenance.errors import FormatError, IntegrityError, ProofError
 from tests.ethereum_block import ROOT, Block, calldata_block, receipt, repeated_block, transaction
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.formats import merkle
 from provenance.errors import FormatError, ProofError
+from provenance.formats import merkle
 
 SIZES = range(301)
 LEAVES = tuple(b"leaf-%d" % i for i in range(300))

@@ -18,6 +18,7 @@ from opentimestamps.core.serialize import (
     DeserializationError,
 )
 
+from provenance.errors import FormatError
 from provenance.formats.opentimestamps.file import (
     MAGIC,
     SHA256,
@@ -32,7 +33,6 @@ from provenance.formats.opentimestamps.file import (
     prepend,
 )
 from provenance.formats.opentimestamps.operations import varuint
-from provenance.errors import FormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:OpReverse:PendingDeprecationWarning")
 # Refusals of the reference that are its assertions and index errors, not its own class.

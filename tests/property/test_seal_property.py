@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from provenance.evidence.from_database import from_store
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import digested, seal_ready
-from provenance.ports import Delivery, LedgerTx
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.ports.store import LedgerTx
+from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
-from provenance.evidence.from_database import from_store
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.verifier import verify
 from tests.runs import POLICY, RUN, Producer
 

@@ -10,9 +10,9 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provenance.capture.spool import Corruption, read_segment
 from provenance.formats.event import Event, SegmentHeader, frame
 from provenance.formats.record import Kind
-from provenance.capture.spool import Corruption, read_segment
 
 HEADER = SegmentHeader(UUID(int=7), bytes(16), 0, 1, 0).encode()
 

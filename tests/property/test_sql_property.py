@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.ports import Inserted, StoredRecord
+from provenance.ports.values import Inserted, StoredRecord
 from provenance.stores.sql import SqlStore
 from tests.ledger_values import KEY, A, B, record
 

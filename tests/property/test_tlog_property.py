@@ -9,12 +9,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from provenance.errors import FormatError, IntegrityError, ProvenanceError
 from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, parse_note, sign_head
 from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
-from provenance.formats.checkpoint import Head, SignerKey, parse_note, sign_head
+from provenance.formats.note import SignerKey
 from provenance.formats.tlog_proof import TlogProof
 from provenance.formats.tlog_tiles import TiledLedger, tiles
-from provenance.errors import FormatError, IntegrityError, ProvenanceError
 
 SIGNER = SignerKey.from_private_bytes("example.org/ledger", bytes(range(32)))
 SECRET = Ed25519PrivateKey.from_private_bytes(b"w" * 32)

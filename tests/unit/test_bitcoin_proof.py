@@ -9,6 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provenance.errors import (
+    FormatError,
+    ProofError,
+    TooLargeError,
+    TrailingBytesError,
+    TruncatedError,
+)
 from provenance.proofs.bitcoin import (
     CHAINS,
     BlockHeader,
@@ -21,13 +28,6 @@ from provenance.proofs.bitcoin import (
     parse_transaction,
     prove_inclusion,
     verify_anchor,
-)
-from provenance.errors import (
-    FormatError,
-    ProofError,
-    TooLargeError,
-    TrailingBytesError,
-    TruncatedError,
 )
 
 GENESIS_HEADER = bytes.fromhex(

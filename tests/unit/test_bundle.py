@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.formats.run_tree.proof import RunProof
+from provenance.bundle import reader
+from provenance.bundle.index import Fields, decode, dump
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.errors import (
     FormatError,
     InputError,
@@ -25,11 +27,9 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
-from provenance.bundle import reader
-from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.run_tree.proof import RunProof
 from provenance.verify.report import VerificationReport
-from provenance.bundle.index import Fields, decode, dump
 from provenance.verify.verifier import verify
 from tests.verify_world import RUN, SIGNER, World, before, ending, flip_metric, metrics
 

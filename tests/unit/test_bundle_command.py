@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from provenance import cli, bootstrap
+from provenance import bootstrap, cli
 from provenance.app.bundle import JOURNAL, bundle_at, make_bundle, noted
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.chains.ipfs import IPFSInterface
-from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.errors import (
     ConfigError,
     InputError,
     LyingNodeError,
     NetworkUnavailable,
 )
+from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.settings import IPFSSettings, Settings, load
-from provenance.bundle.writer import read_bundle, write_bundle
 from tests.rpc_stub import http_server, send
 from tests.verify_world import RUN, World, flip_metric, story
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from provenance import bootstrap
-from provenance.cli import main
-from provenance.errors import ProvenanceError
-from provenance.settings import Settings, load
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.bundle.zip import write_zip
+from provenance.cli import main
+from provenance.errors import ProvenanceError
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.settings import Settings, load
 from tests.verify_world import finished
 
 EPOCHS = 100

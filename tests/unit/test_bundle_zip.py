@@ -18,6 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provenance.app.bundle import opened
+from provenance.bundle import reader, zip
+from provenance.bundle.writer import bundle_files as files_of
+from provenance.bundle.writer import read_bundle, write_bundle, write_files
+from provenance.bundle.zip import ZipSource, write_zip
 from provenance.errors import (
     ChecksumError,
     FormatError,
@@ -28,10 +32,6 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
-from provenance.bundle import reader, zip
-from provenance.bundle.writer import bundle_files as files_of
-from provenance.bundle.writer import read_bundle, write_bundle, write_files
-from provenance.bundle.zip import ZipSource, write_zip
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.verify_world import SIGNER, finished, flip_metric

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from provenance.errors import FormatError, InputError
-from provenance.bundle.writer import newest_tree, write_bundle
 from provenance.bundle.shell_proof import (
     UNHEX,
     UNHEX_PYTHON,
     hand_path,
     path_of_record_file,
 )
+from provenance.bundle.writer import newest_tree, write_bundle
+from provenance.errors import FormatError, InputError
 from tests.verify_world import finished
 
 UNHEXES = [UNHEX_PYTHON, *([UNHEX] if shutil.which("xxd") else [])]

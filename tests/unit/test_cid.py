@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.proofs.ipfs.cid import DAG_PB, Cid, decode_cid, raw_cid
 from provenance.errors import FormatError, TooLargeError, TrailingBytesError, TruncatedError
+from provenance.proofs.ipfs.cid import DAG_PB, Cid, decode_cid, raw_cid
 
 # The same block as js-ipfs 0.18 prints it and as Kubo does.
 PAYLOAD = b"MLP1" + b"x" * 32

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from provenance import cli, devnet, bootstrap
+from provenance import bootstrap, cli, devnet
 from provenance.app import up
-from provenance.chains.ethereum import deploy
 from provenance.chains.bitcoin.rpc import Value
+from provenance.chains.ethereum import deploy
 from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
 from provenance.devnet import InstallResult, ServerState, programs

@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from provenance.anchor import receipts, pauses
+from provenance.anchor import pauses
+from provenance.anchor import receipts as anchor_receipts
 from provenance.anchor.delivery import Outcome
-from provenance.formats import merkle
-from provenance.formats.checkpoint import Head, open_head, sign_head
-from provenance.formats.record import Phase
 from provenance.errors import (
     FeeTooLowError,
     InsufficientFundsError,
@@ -21,7 +19,10 @@ from provenance.errors import (
     NonceUsedError,
     RejectedError,
 )
-from provenance.ports import AnchorState, HeadRow
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, open_head, sign_head
+from provenance.formats.record import Phase
+from provenance.ports.values import AnchorState, HeadRow
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.anchor_world import BUMP_S, LEASE_S, ORIGIN, POLL_S, RUN, SIGNER, World, foreign
 
@@ -792,11 +793,11 @@ def test_a_head_that_is_missing_makes_no_receipts(world: World) -> None:
         world.store.snapshot() as tx,
         pytest.raises(IntegrityError, match="no head at size 9"),
     ):
-        receipts.make_receipts(tx, replace(row, size=9), version, seen, {}, world.now)
+        anchor_receipts.make_receipts(tx, replace(row, size=9), version, seen, {}, world.now)
 
 
 def test_proofs_for_many_entries_are_the_ones_of_the_tree() -> None:
     for size in (1, 2, 3, 7, 8, 21):
         leaves = [bytes([i]) * 32 for i in range(size)]
         expected = [merkle.inclusion_proof(leaves, index) for index in range(size)]
-        assert receipts.inclusion_proofs(leaves, range(size)) == expected
+        assert anchor_receipts.inclusion_proofs(leaves, range(size)) == expected

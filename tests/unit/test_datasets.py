@@ -19,11 +19,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from provenance.errors import InputError
 from provenance.fingerprint import datasets, tables
-from provenance.formats import merkle
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
-from provenance.errors import InputError
+from provenance.formats import merkle
 
 SHA = HashFactory("sha256")
 

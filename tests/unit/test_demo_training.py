@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from provenance.app import demo_training
-from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.tensors import state_digest
 from provenance.app.demo_training import SklearnTraining, TorchTraining, digits, training
 from provenance.errors import MissingExtraError
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import state_digest
 
 
 @pytest.fixture(scope="module")

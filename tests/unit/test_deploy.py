@@ -15,8 +15,8 @@ import jsonschema
 import pytest
 import yaml
 
-from provenance.app import up
 from provenance import settings
+from provenance.app import up
 from provenance.settings import NETWORKS
 from tests.compose_schema import COMPOSE
 from tests.deploy_files import BASE, DEPLOY, ROOT, Doc, compose_file, containers, fleet_argv

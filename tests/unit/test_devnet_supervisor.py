@@ -18,8 +18,8 @@ import pytest
 
 from provenance import devnet
 from provenance.devnet import Devnet, nodes, processes, programs
-from provenance.devnet.state import Book, Entry
 from provenance.devnet.servers import BY_HAND, ServerState
+from provenance.devnet.state import Book, Entry
 from provenance.errors import FormatError, NetworkUnavailable, UnknownVersionError, UsageError
 
 # Answers PING like Redis. A file named in "mode" beside the data makes it behave badly.

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from provenance.formats.record import Kind, Record
-from provenance.errors import InputError
+from provenance.bundle.index import dump
 from provenance.bundle.writer import bundle_files, read_bundle, write_bundle, write_files
+from provenance.errors import InputError
 from provenance.evidence.disclosure import outline, withhold, withhold_like
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
-from provenance.verify.report import VerificationReport
+from provenance.formats.record import Kind, Record
 from provenance.report.html import render
-from provenance.bundle.index import dump
+from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.verify_world import (
     SIGNER,

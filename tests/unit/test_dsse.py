@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.formats import dsse
-from provenance.formats.dsse import Statement, Subject, key_hint, pae, sigstore_bundle
 from provenance.errors import (
     FormatError,
     InputError,
@@ -20,6 +18,8 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
+from provenance.formats import dsse
+from provenance.formats.dsse import Statement, Subject, key_hint, pae, sigstore_bundle
 
 STATEMENT = Statement(
     (Subject("run", {"sha256": "00ff"}, {"seal": "after"}),), "https://example.org/p", {"a": [1]}

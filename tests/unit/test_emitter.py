@@ -19,14 +19,14 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from provenance.formats.event import Event, SegmentHeader, record_of
-from provenance.formats.record import Kind
 from provenance.capture import emitter as emitter_module
 from provenance.capture import spool_writer
 from provenance.capture.emitter import Emitter
 from provenance.capture.run_id import new_run_id
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.record import Kind
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from provenance.errors import (
     NetworkUnavailable,
     RejectedError,
 )
-from provenance.ports import Draft, Network, SignedVersion, anchor_payload
+from provenance.ports.network import Network
+from provenance.ports.values import Draft, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
 
 # The test vector of EIP-1559 tooling: the first account of the "test test ... junk" mnemonic.

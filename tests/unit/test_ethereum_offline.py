@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from provenance.proofs.ethereum import MAX_HEADER_BYTES, MAX_NODES
 from provenance.errors import FormatError, IntegrityError, ProofError
+from provenance.proofs.ethereum import MAX_HEADER_BYTES, MAX_NODES
 from provenance.verify.checks.ethereum_receipt import check_ethereum, unproven_time
 from provenance.verify.checks.receipts import check_evidence
 from tests.ethereum_block import (

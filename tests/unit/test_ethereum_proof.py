@@ -9,6 +9,14 @@ import rlp as reference
 from eth_utils import keccak
 
 from provenance.chains.ethereum.trie import prove
+from provenance.errors import (
+    FormatError,
+    ProofError,
+    TooLargeError,
+    TrailingBytesError,
+    TruncatedError,
+)
+from provenance.formats.keccak import RATE, keccak256
 from provenance.proofs import rlp
 from provenance.proofs.ethereum import (
     HASH_STORED,
@@ -25,14 +33,6 @@ from provenance.proofs.ethereum import (
     trie_value,
     verify_anchor,
     verify_trie,
-)
-from provenance.formats.keccak import RATE, keccak256
-from provenance.errors import (
-    FormatError,
-    ProofError,
-    TooLargeError,
-    TrailingBytesError,
-    TruncatedError,
 )
 from tests.ethereum_block import (
     CONTRACT,

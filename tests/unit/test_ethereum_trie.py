@@ -12,20 +12,20 @@ import structlog
 from eth_utils import keccak, to_checksum_address
 from trie.hexary import HexaryTrie
 
-from provenance.chains.ethereum import trie
+from provenance.chains.ethereum import trie as module
 from provenance.chains.ethereum.errors import MethodMissingError
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.node import EthereumNode, Mined
+from provenance.chains.ethereum.responses import read_block, read_receipt, read_transaction
 from provenance.chains.ethereum.trie import (
     UnprovableError,
     encode_receipt,
     encode_transaction,
     proofs,
 )
-from provenance.chains.ethereum.responses import read_block, read_receipt, read_transaction
+from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.proofs.ethereum import parse_receipt
 from provenance.proofs.rlp import encode_index
-from provenance.errors import LyingNodeError, NetworkUnavailable
 from tests.ethereum_block import CONTRACT, PAYLOAD, ROOT, STORE, TIME, event
 
 KEY = "0x" + "11" * 32
@@ -333,7 +333,7 @@ def forged(method: str, at: int, **changes: Any) -> Callable[[pytest.MonkeyPatch
 def limit(name: str, value: float) -> Callable[[pytest.MonkeyPatch, Node], None]:
     def spoil(patch: pytest.MonkeyPatch, node: Node) -> None:
         node.rpc.answers["eth_getBlockReceipts"] = MethodMissingError("no such method")
-        patch.setattr(trie, name, value)
+        patch.setattr(module, name, value)
 
     return spoil
 
@@ -437,6 +437,6 @@ def test_what_is_told_is_verified_first(monkeypatch: pytest.MonkeyPatch) -> None
         asked.append(args)
         raise LyingNodeError("no")
 
-    monkeypatch.setattr(trie, "verify_anchor", refuse)
+    monkeypatch.setattr(module, "verify_anchor", refuse)
     assert made(*world()) == {}
     assert len(asked) == 2

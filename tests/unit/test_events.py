@@ -12,19 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.formats.event import (
-    BATCH_CONTEXT,
-    MAX_BATCH_RECORDS,
-    MAX_FRAME_BYTES,
-    Event,
-    SegmentHeader,
-    frame,
-    open_batch,
-    read_frame,
-    record_of,
-    sign_batch,
-)
-from provenance.formats.record import Kind, salt_for
 from provenance.errors import (
     BadSignatureError,
     ChecksumError,
@@ -34,6 +21,16 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
+from provenance.formats.batch import BATCH_CONTEXT, MAX_BATCH_RECORDS, open_batch, sign_batch
+from provenance.formats.event import (
+    MAX_FRAME_BYTES,
+    Event,
+    SegmentHeader,
+    frame,
+    read_frame,
+    record_of,
+)
+from provenance.formats.record import Kind, salt_for
 
 RUN = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
 PRODUCER = bytes(range(16))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provenance import cli, bootstrap
+from provenance import bootstrap, cli
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
-from provenance.ports import Delivery
+from provenance.ports.transport import Delivery
 from provenance.settings import load
 from tests.runs import POLICY, RUN, START_NS, complete_run
 

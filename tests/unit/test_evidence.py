@@ -6,14 +6,14 @@ from uuid import UUID
 
 import pytest
 
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
-from provenance.formats.record import Kind, record_digest
-from provenance.formats.run_tree.selection import run_leaves
 from provenance.errors import UnknownRunError
-from provenance.ports import AnchorState
-from provenance.stores.sql import SqlTx
 from provenance.evidence.from_database import find_run, from_store
 from provenance.evidence.placement import leaf_paths
+from provenance.formats.record import Kind, record_digest
+from provenance.formats.run_tree.selection import run_leaves
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.ports.values import AnchorState
+from provenance.stores.sql import SqlTx
 from tests.verify_world import (
     KEY,
     OTHER,

@@ -8,7 +8,7 @@ from uuid import UUID
 from provenance.anchor.finality import finished_runs
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from provenance.stores.sql import SqlStore
 from tests.runs import POLICY
 

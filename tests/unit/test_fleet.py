@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import redis
 
-from provenance.app import up
 from provenance import bootstrap
+from provenance.app import up
+from provenance.app.up import Fleet, Service
 from provenance.devnet import programs
 from provenance.errors import (
     InputError,
@@ -24,7 +25,6 @@ from provenance.errors import (
     ServerMissingError,
     TransportUnavailable,
 )
-from provenance.app.up import Fleet, Service
 from provenance.settings import Settings, load
 
 PASSWORD_URL = "redis://:sesame@127.0.0.1:1/0"

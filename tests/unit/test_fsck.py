@@ -11,17 +11,18 @@ from uuid import UUID
 
 import pytest
 
-from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.merkle import Frontier
+from provenance.formats.note import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind
-from provenance.ports import anchor_payload
-from provenance.testing.memory_chain import MemoryTransaction
 from provenance.fsck import checker as checker
 from provenance.fsck.checker import Options
 from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.local_file import LocalReader
 from provenance.fsck.onchain import ChainView, Question
+from provenance.ports.values import anchor_payload
+from provenance.testing.memory_chain import MemoryTransaction
 from tests.fsck_world import (
     FIRST,
     FIRST_PRODUCER,

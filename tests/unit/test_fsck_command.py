@@ -10,8 +10,8 @@ import pytest
 
 from provenance import bootstrap
 from provenance.cli import main
-from provenance.settings import EthereumSettings, Settings, load
 from provenance.fsck.chains import EthereumReader
+from provenance.settings import EthereumSettings, Settings, load
 from tests.ethereum_chain import KEYS
 from tests.verify_world import World, story
 

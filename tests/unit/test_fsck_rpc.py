@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from provenance.errors import LyingNodeError, NetworkUnavailable, ProvenanceError
-from provenance.settings import BitcoinSettings, IPFSSettings
-from provenance.fsck import rpc
+from provenance.fsck import rpc as module
 from provenance.fsck.chains import BitcoinReader, IPFSReader
 from provenance.fsck.onchain import Question
 from provenance.fsck.rpc import RefusedError, Rpc
+from provenance.settings import BitcoinSettings, IPFSSettings
 from tests.rpc_stub import http_server, send
 
 NOTHING = Question(frozenset({"ab" * 32}), frozenset(), frozenset())
@@ -76,7 +76,7 @@ def test_an_answer_of_another_form_is_refused(answer: object, error: type[Proven
 
 
 def test_too_much_of_an_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "MAX_ANSWER_BYTES", 10)
+    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 10)
     with node(lambda _: {"result": "x" * 20}) as rpc, pytest.raises(LyingNodeError):
         rpc.call("m")
 

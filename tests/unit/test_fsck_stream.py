@@ -10,8 +10,8 @@ import pytest
 from fakeredis import FakeRedis, FakeServer
 from redis import exceptions
 
-from provenance.formats.record import Kind
 from provenance.errors import TransportUnavailable
+from provenance.formats.record import Kind
 from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.stream import read_streams
 from tests.fsck_world import FIRST, FIRST_PRODUCER, World, event

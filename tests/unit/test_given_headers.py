@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provenance.proofs.bitcoin import double_sha256
 from provenance.errors import FormatError, InputError, ProofError, TruncatedError
+from provenance.proofs.bitcoin import double_sha256
 from provenance.verify.headers import GivenHeaders
 
 REGTEST_BITS = 0x207FFFFF

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.errors import ConfigError, FormatError, InputError
+from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tensors.json").read_text())
 ALGORITHMS = ("blake3", "sha256", "sha512", "sha3-256", "blake2b")

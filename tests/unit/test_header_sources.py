@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from provenance import cli
-from provenance.proofs.bitcoin import display, double_sha256
-from provenance.formats.receipt import Receipt
+from provenance.bundle.writer import write_bundle
 from provenance.errors import (
     FormatError,
     InputError,
@@ -25,10 +24,11 @@ from provenance.errors import (
     ProofError,
     ProvenanceError,
 )
-from provenance.bundle.writer import write_bundle
+from provenance.formats.receipt import Receipt
+from provenance.proofs.bitcoin import display, double_sha256
 from provenance.verify.catalogue import NETWORKS
-from provenance.verify.headers.esplora import Explorer, Explorers
 from provenance.verify.headers import AllSources, GivenHeaders, header_source
+from provenance.verify.headers.esplora import Explorer, Explorers
 from tests.bitcoin_evidence import mined, with_bitcoin
 from tests.verify_world import finished
 

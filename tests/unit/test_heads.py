@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.formats import checkpoint
-from provenance.formats.checkpoint import Head, SignerKey, VerifierKey
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -22,6 +20,9 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
+from provenance.formats import checkpoint, note
+from provenance.formats.checkpoint import Head
+from provenance.formats.note import SignerKey, VerifierKey
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "checkpoint.json").read_text(encoding="utf-8")
@@ -45,15 +46,15 @@ def foreign(name: str = "witness.example/w1", size: int = 72) -> str:
 
 
 def test_the_published_note_verifies() -> None:
-    text, signatures = checkpoint.split_note(VECTORS["note"])
+    text, signatures = note.split_note(VECTORS["note"])
     assert text == VECTORS["note_text"]
     assert [s.name for s in signatures] == ["PeterNeumann", "EnochRoot"]
-    checkpoint.verify_note(text, signatures, PETER)
-    checkpoint.verify_note(text, signatures, ENOCH)
+    note.verify_note(text, signatures, PETER)
+    note.verify_note(text, signatures, ENOCH)
 
 
 def test_the_published_seed_signs_the_published_bytes() -> None:
-    _, signatures = checkpoint.split_note(VECTORS["note"])
+    _, signatures = note.split_note(VECTORS["note"])
     assert SIGNER.verifier == PETER
     assert SIGNER.sign(VECTORS["note_text"].encode()) == signatures[0].signature
 

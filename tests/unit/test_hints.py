@@ -8,7 +8,7 @@ import pytest
 from kombu.exceptions import OperationalError
 from redis.exceptions import OutOfMemoryError
 
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from tests.anchor_world import LEASE_S, World
 from workers.dispatch import ring
 

@@ -12,16 +12,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.formats import merkle
-from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
-from provenance.formats.checkpoint import open_head
-from provenance.formats.record import Kind, Phase
 from provenance.errors import TransportUnavailable
+from provenance.formats import merkle
+from provenance.formats.batch import sign_batch
+from provenance.formats.checkpoint import open_head
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.record import Kind, Phase
 from provenance.ledger.ingest import IngestResult, drain, ingest
 from provenance.ledger.seal import seal_ready
-from provenance.ports import Delivery, LedgerStore
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.ports.store import LedgerStore
+from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
+from provenance.testing.memory_transport import MemoryTransport
 from tests.runs import POLICY, RUN, Producer, complete_run
 
 NOW = 1_760_000_100.0

@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from provenance.chains import local
 from provenance.chains.local import LocalNetwork, verify_local_file
-from provenance.proofs.local_file import local_transaction_id
-from provenance.formats.record import canonical_json
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -31,7 +29,9 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
-from provenance.ports import Place, SignedVersion, anchor_payload
+from provenance.formats.record import canonical_json
+from provenance.ports.values import Place, SignedVersion, anchor_payload
+from provenance.proofs.local_file import local_transaction_id
 from provenance.settings import LocalSettings
 
 SEED = bytes(range(32))

@@ -17,14 +17,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import bootstrap
-from provenance.app import log_export, log
+from provenance.app import log, log_export
+from provenance.cli import log as command
 from provenance.cli import main
-from provenance.cli import log
-from provenance.formats import base64_text, merkle
-from provenance.formats.cosignature import WitnessKey
-from provenance.formats.checkpoint import Head, SignerKey, VerifierKey, open_head, parse_note, sign_head
-from provenance.formats.record import Phase
-from provenance.formats.tlog_proof import TlogProof
 from provenance.errors import (
     BadSignatureError,
     EquivocationError,
@@ -32,8 +27,14 @@ from provenance.errors import (
     IntegrityError,
     TooLargeError,
 )
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, open_head, parse_note, sign_head
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.note import SignerKey, VerifierKey, encode_base64
+from provenance.formats.record import Phase
+from provenance.formats.tlog_proof import TlogProof
 from provenance.ledger.seal import append_root
-from provenance.ports import LedgerStore
+from provenance.ports.store import LedgerStore
 from provenance.settings import Settings, load
 from tests.ledger_values import digest
 from tests.verify_world import OTHER, RUN, World, story
@@ -97,7 +98,7 @@ def answer(settings: Settings, capsys: Captured, *words: str) -> dict[str, Any]:
 def line_by(text: str, witness: WitnessKey = WITNESS, time: int = 1679315147) -> str:
     signature = SECRET.sign(f"cosignature/v1\ntime {time}\n{text}".encode())
     blob = witness.key_id + time.to_bytes(8, "big") + signature
-    return f"— {witness.name} {base64_text.encode(blob)}\n"
+    return f"— {witness.name} {encode_base64(blob)}\n"
 
 
 def note_at(store: LedgerStore, size: int) -> str:
@@ -201,8 +202,8 @@ def test_consistency_prints_what_a_witness_asks_for(
     proof = [base64.b64decode(line) for line in lines]
     merkle.verify_consistency(3, merkle.root(roots[:3]), 7, head.root, proof)
     assert said.err.splitlines() == [
-        f"size 3: root {base64_text.encode(merkle.root(roots[:3]))}, signed",
-        f"size 7: root {base64_text.encode(merkle.root(roots))}, signed",
+        f"size 3: root {encode_base64(merkle.root(roots[:3]))}, signed",
+        f"size 7: root {encode_base64(merkle.root(roots))}, signed",
     ]
     document = answer(settings, capsys, "consistency", "3", "7")
     assert document["text"] == said.out
@@ -584,7 +585,7 @@ def test_progress_is_told_to_people(
     told: list[tuple[str, int, int]] = []
     log_export.export(store, tmp_path, key, lambda *step: told.append(step))
     assert told == [("comparing", 1, 2), ("comparing", 2, 2), ("writing", 1, 2), ("writing", 2, 2)]
-    with log._progress() as progress:
+    with command._progress() as progress:
         for step in told:
             progress(*step)
     assert capsys.readouterr().out == ""

@@ -8,15 +8,16 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.formats import base64_text, merkle
+from provenance.bundle.attachments.tlog import files
+from provenance.evidence.run_evidence import HeadNote, RunEvidence
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, parse_note, sign_head
 from provenance.formats.cosignature import WitnessKey
-from provenance.formats.checkpoint import Head, SignerKey, parse_note, sign_head
+from provenance.formats.note import SignerKey, encode_base64
 from provenance.formats.record import Phase
 from provenance.formats.tlog_proof import TlogProof
 from provenance.ledger.seal import append_root
 from provenance.verify.catalogue import HEADS, PORTABLE, Status
-from provenance.evidence.run_evidence import HeadNote, RunEvidence
-from provenance.bundle.attachments.tlog import files
 from provenance.verify.report import VerificationReport
 from tests.ledger_values import digest
 from tests.verify_world import ORIGIN, OTHER, SIGNER, World, story
@@ -208,7 +209,7 @@ def line_by(text: str, time: int = 1679315147, name: str = WITNESS.name, bad: bo
     message = f"cosignature/v1\ntime {time}\n{text}".encode()
     signature = bytes(64) if bad else SECRET.sign(message)
     blob = replace(WITNESS, name=name).key_id + time.to_bytes(8, "big") + signature
-    return f"— {name} {base64_text.encode(blob)}\n"
+    return f"— {name} {encode_base64(blob)}\n"
 
 
 def extended(lines: str) -> RunEvidence:
@@ -262,9 +263,9 @@ def test_a_bad_cosignature_fails_only_for_who_knows_the_witness() -> None:
 
 def test_no_unknown_line_fails_anything() -> None:
     shapes = (1, 63, 64, 71, 72, 73, 2428, 7000)
-    lines = "".join(f"— w{n} {base64_text.encode(bytes(4 + n))}\n" for n in shapes)
+    lines = "".join(f"— w{n} {encode_base64(bytes(4 + n))}\n" for n in shapes)
     late = bytes(4) + b"\x7f" + b"\xff" * 7 + bytes(64)
-    report = verified(extended(f"{lines}— late {base64_text.encode(late)}\n"), [WITNESS])
+    report = verified(extended(f"{lines}— late {encode_base64(late)}\n"), [WITNESS])
     assert report.outcome == "verified"
     assert len(told_by(report)) == 2
     assert "cosigned by w72 at 1970-01-01T00:00:00Z" in told_by(report)[0]

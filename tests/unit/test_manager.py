@@ -13,10 +13,10 @@ import pytest
 
 import provenance.chains
 from provenance.chains import manager as manager_module
-from provenance.chains.transaction_log import VersionJournal
+from provenance.chains.keys import read_or_create_seed
 from provenance.chains.local import verify_local_file
 from provenance.chains.manager import BlockchainManager, build_network, build_networks
-from provenance.chains.keys import read_or_create_seed
+from provenance.chains.transaction_log import VersionJournal
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -27,7 +27,8 @@ from provenance.errors import (
     RejectedError,
     StoreUnavailable,
 )
-from provenance.ports import Network, Observation, Place, SignedVersion
+from provenance.ports.network import Network
+from provenance.ports.values import Observation, Place, SignedVersion
 from provenance.settings import (
     BitcoinSettings,
     BlockchainSettings,

@@ -14,7 +14,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import Draft, Place, SignedVersion, anchor_payload
+from provenance.ports.values import Draft, Place, SignedVersion, anchor_payload
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 
 ROOT = bytes(range(32))

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from provenance.formats import merkle
-from provenance.formats.merkle import EMPTY_ROOT, Frontier, Step
 from provenance.errors import (
     ProofError,
     TooLargeError,
@@ -18,6 +16,8 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
+from provenance.formats import merkle
+from provenance.formats.merkle import EMPTY_ROOT, Frontier, Step
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "rfc6962.json").read_text(encoding="utf-8")

@@ -14,6 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from provenance.errors import (
+    FormatError,
+    InputError,
+    ProofError,
+    TooLargeError,
+    UnknownVersionError,
+)
 from provenance.formats.merkle import EMPTY_ROOT
 from provenance.formats.run_tree.tree import (
     Level,
@@ -23,13 +30,6 @@ from provenance.formats.run_tree.tree import (
     Problem,
     RecordLeaf,
     RunProof,
-)
-from provenance.errors import (
-    FormatError,
-    InputError,
-    ProofError,
-    TooLargeError,
-    UnknownVersionError,
 )
 
 VECTOR: dict[str, Any] = json.loads(

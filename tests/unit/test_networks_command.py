@@ -10,7 +10,7 @@ import pytest
 from provenance import bootstrap
 from provenance.anchor.pauses import Pause, pause
 from provenance.cli import main
-from provenance.ports import NetworkRow
+from provenance.ports.values import NetworkRow
 from provenance.settings import load
 
 

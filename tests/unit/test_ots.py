@@ -6,8 +6,17 @@ import hashlib
 
 import pytest
 
-from provenance.formats.opentimestamps import file
+from provenance.errors import (
+    FormatError,
+    InputError,
+    ProvenanceError,
+    TooLargeError,
+    TrailingBytesError,
+    TruncatedError,
+    UnknownVersionError,
+)
 from provenance.formats.merkle import inclusion_proof, path_steps, root
+from provenance.formats.opentimestamps import file
 from provenance.formats.opentimestamps.file import (
     MAGIC,
     MAX_FILE_BYTES,
@@ -24,15 +33,6 @@ from provenance.formats.opentimestamps.file import (
     prepend,
 )
 from provenance.formats.opentimestamps.operations import MAX_HEIGHT, varuint
-from provenance.errors import (
-    FormatError,
-    InputError,
-    ProvenanceError,
-    TooLargeError,
-    TrailingBytesError,
-    TruncatedError,
-    UnknownVersionError,
-)
 
 DIGEST = hashlib.sha256(b"record").digest()
 HEAD = MAGIC + b"\x01\x08" + DIGEST

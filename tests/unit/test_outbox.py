@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from provenance.anchor import outbox
 from provenance.anchor.outbox import ACTIVE, TERMINAL, TRANSITIONS, Trigger, advance
 from provenance.errors import IntegrityError
-from provenance.ports import AnchorRow, AnchorState
+from provenance.ports.values import AnchorRow, AnchorState
 
 ROW = AnchorRow(
     id=7,

@@ -21,7 +21,7 @@ from provenance.errors import (
     StoreUnavailable,
     WrongNetworkError,
 )
-from provenance.ports import AnchorState
+from provenance.ports.values import AnchorState
 from provenance.settings import RetrySettings
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.anchor_world import LEASE_S, World, foreign

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from provenance.proofs.bitcoin import CHAINS, double_sha256
-from provenance.formats.checkpoint import SignerKey
-from provenance.formats.receipt import Receipt
 from provenance.errors import FormatError, IntegrityError
-from provenance.verify.catalogue import HEADER_SOURCE, RECEIPTS, Status
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.note import SignerKey
+from provenance.formats.receipt import Receipt
+from provenance.proofs.bitcoin import CHAINS, double_sha256
+from provenance.verify.catalogue import HEADER_SOURCE, RECEIPTS, Status
+from provenance.verify.checks.receipts import check_evidence
 from provenance.verify.headers import AllSources, GivenHeaders
 from provenance.verify.report import VerificationReport
-from provenance.verify.checks.receipts import check_evidence
 from tests import bitcoin_evidence
 from tests.verify_world import ORIGIN, SIGNER, World, finished
 

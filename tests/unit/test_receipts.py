@@ -11,10 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.formats import merkle
-from provenance.formats.checkpoint import Head, SignerKey, sign_head
-from provenance.formats.receipt import MAX_RECEIPT_BYTES, AnchorProof, LedgerProof, Receipt
-from provenance.formats.record import Phase, canonical_json
 from provenance.errors import (
     FormatError,
     InputError,
@@ -22,6 +18,11 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.note import SignerKey
+from provenance.formats.receipt import MAX_RECEIPT_BYTES, AnchorProof, LedgerProof, Receipt
+from provenance.formats.record import Phase, canonical_json
 
 SIGNER = SignerKey.from_private_bytes("example.org/ledger", bytes(range(32)))
 ROOTS = [bytes([i]) * 32 for i in range(5)]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
 from provenance.formats.record import (
     MAX_RECORD_BYTES,
     Kind,
@@ -25,7 +26,6 @@ from provenance.formats.record import (
     salt_for,
     timestamp,
 )
-from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
 
 RECORD = Record(
     run=UUID("0192f0c1-2345-7abc-8def-0123456789ab"),

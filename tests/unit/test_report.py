@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.formats.record import Kind
 from provenance.errors import InputError
+from provenance.formats.record import Kind
 from provenance.report import html as report_module
-from provenance.report.plot import line_plot
 from provenance.report.html import render, write_report
+from provenance.report.plot import line_plot
 from provenance.report.tree import MAX_SHOWN_CHARS
 from tests.verify_world import (
     RUN,

@@ -10,14 +10,15 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from provenance.evidence.from_database import from_store
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import awaits_seal, seal_ready
-from provenance.ports import Delivery, LedgerEntry
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.ports.transport import Delivery
+from provenance.ports.values import LedgerEntry
 from provenance.stores.sql import SqlStore
-from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.from_database import from_store
+from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.runs import POLICY, RUN, Producer

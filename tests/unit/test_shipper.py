@@ -15,16 +15,14 @@ from uuid import UUID
 import pytest
 import structlog
 
-from provenance.formats.event import Event, frame, open_batch
-from provenance.formats.record import Kind, Record
-from provenance.capture.ship import cursors as cursors_module
-from provenance.capture.ship import shipment
-from provenance.capture.ship import loop as shipper_module
-from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
-from provenance.capture.ship.cursors import CURSOR_FILE, load_cursors
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import KEY_FILE, create_run_keys
 from provenance.capture.run_id import new_run_id
+from provenance.capture.ship import cursors as cursors_module
+from provenance.capture.ship import loop as shipper_module
+from provenance.capture.ship import shipment
+from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
+from provenance.capture.ship.cursors import CURSOR_FILE, load_cursors
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.spool import scan_run
 from provenance.capture.spool_writer import SpoolWriter
@@ -35,6 +33,9 @@ from provenance.errors import (
     NetworkError,
     TransportUnavailable,
 )
+from provenance.formats.batch import open_batch
+from provenance.formats.event import Event, frame
+from provenance.formats.record import Kind, Record
 from provenance.testing.memory_transport import MemoryTransport
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.fingerprint.tensors import state_digest
 from provenance.capture.snapshot import Snapshotter, copy_of
 from provenance.errors import InputError, ProvenanceError
+from provenance.fingerprint.tensors import state_digest
 
 torch = pytest.importorskip("torch")
 WAIT_S = 30.0

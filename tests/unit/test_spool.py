@@ -13,8 +13,6 @@ from uuid import UUID
 
 import pytest
 
-from provenance.formats.event import Event, SegmentHeader, frame
-from provenance.formats.record import Kind
 from provenance.capture import spool_writer
 from provenance.capture.run_id import new_run_id
 from provenance.capture.spool import (
@@ -28,6 +26,8 @@ from provenance.capture.spool import (
 )
 from provenance.capture.spool_writer import RESERVE_BYTES, SpoolWriter
 from provenance.errors import FormatError, InputError, TooLargeError
+from provenance.formats.event import Event, SegmentHeader, frame
+from provenance.formats.record import Kind
 
 PRODUCER = bytes(range(16))
 

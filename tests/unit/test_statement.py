@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from provenance import cli
+from provenance.bundle.attachments import slsa
+from provenance.bundle.attachments.slsa import FILE, check, files, statement_of
+from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.errors import InputError
+from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.record import Kind, canonical_json
 from provenance.fingerprint.tensors import state_digest
-from provenance.errors import InputError
-from provenance.bundle.attachments import slsa
-from provenance.bundle.writer import read_bundle, write_bundle
-from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
+from provenance.formats.record import Kind, canonical_json
 from provenance.verify.findings import Notes
-from provenance.bundle.attachments.slsa import FILE, check, files, statement_of
 from provenance.verify.verifier import verify
 from tests.model_world import COMMIT, deployment, real_story, weights
 from tests.verify_world import ORIGIN, RUN, SIGNER, World, before, flip_metric

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance import cli, bootstrap
+from provenance import bootstrap, cli
+from provenance.bundle import index
+from provenance.bundle.reader import MemorySource
+from provenance.bundle.writer import bundle_files, read_bundle
+from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
+from provenance.evidence.disclosure import withhold
 from provenance.formats import json_text
-from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
-from provenance.formats.event import MAX_BATCH_BYTES, open_batch, sign_batch
+from provenance.formats.batch import MAX_BATCH_BYTES, open_batch, sign_batch
 from provenance.formats.checkpoint import parse_note
+from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record, canonical_json, timestamp
 from provenance.formats.run_tree.proof import RunProof
-from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
 from provenance.settings import load
-from provenance.bundle import index
-from provenance.bundle.writer import bundle_files, read_bundle
-from provenance.bundle.reader import MemorySource
-from provenance.evidence.disclosure import withhold
 from tests.verify_world import (
     KEY,
     OTHER,

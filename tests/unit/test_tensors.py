@@ -18,10 +18,6 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
-from provenance.formats import merkle
-from provenance.fingerprint.arrays import COPY_BYTES, row_major
-from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
-from provenance.fingerprint.tensors import state_digest, state_digest_file, tensor_digest
 from provenance.errors import (
     FormatError,
     InputError,
@@ -30,6 +26,10 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
+from provenance.fingerprint.arrays import COPY_BYTES, row_major
+from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.tensors import state_digest, state_digest_file, tensor_digest
+from provenance.formats import merkle
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tensors.json").read_text())
 SHA = HashFactory("sha256")

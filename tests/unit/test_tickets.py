@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from provenance.app import tickets
 from provenance import bootstrap
-from provenance.formats.record import Phase
+from provenance.app import tickets
+from provenance.app.tickets import Ticket, read_ticket, transaction_id_of
 from provenance.errors import MissingExtraError, StoreUnavailable
-from provenance.ports import AnchorState
+from provenance.formats.record import Phase
+from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
-from provenance.app.tickets import Ticket, read_ticket, transaction_id_of
 from tests.verify_world import RUN, World, before, story
 
 

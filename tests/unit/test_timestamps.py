@@ -14,8 +14,13 @@ from opentimestamps.core.notary import BitcoinBlockHeaderAttestation
 from opentimestamps.core.serialize import BytesDeserializationContext
 from opentimestamps.core.timestamp import DetachedTimestampFile
 
-from provenance.proofs.bitcoin import parse_header
-from provenance.formats.checkpoint import Head, SignerKey, sign_head
+from provenance.bundle.attachments import opentimestamps
+from provenance.bundle.writer import newest_tree, read_bundle, write_bundle
+from provenance.errors import FormatError, InputError, ProofError, TooLargeError
+from provenance.evidence.disclosure import withhold
+from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
+from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import (
     SHA256,
     Bitcoin,
@@ -27,13 +32,9 @@ from provenance.formats.opentimestamps.file import (
     append,
 )
 from provenance.formats.receipt import Receipt
-from provenance.errors import FormatError, InputError, ProofError, TooLargeError
-from provenance.ports import AnchorState
-from provenance.bundle.attachments import opentimestamps
-from provenance.bundle.writer import newest_tree, read_bundle, write_bundle
+from provenance.ports.values import AnchorState
+from provenance.proofs.bitcoin import parse_header
 from provenance.verify.catalogue import PORTABLE, Status
-from provenance.evidence.disclosure import withhold
-from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
 from provenance.verify.findings import Notes
 from provenance.verify.report import Finding
 from provenance.verify.verifier import verify

@@ -8,19 +8,6 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.formats import base64_text, merkle
-from provenance.formats.cosignature import MAX_TIME, Cosignature, WitnessKey, cosigned_message
-from provenance.formats.checkpoint import (
-    Head,
-    NoteSignature,
-    SignerKey,
-    VerifierKey,
-    open_head,
-    parse_note,
-    sign_head,
-)
-from provenance.formats.tlog_proof import HEADER, MAX_EXTRA_BYTES, TlogProof
-from provenance.formats.tlog_tiles import Tile, TiledLedger, tiles
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -31,6 +18,12 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
+from provenance.formats import merkle
+from provenance.formats.checkpoint import Head, open_head, parse_note, sign_head
+from provenance.formats.cosignature import MAX_TIME, Cosignature, WitnessKey, cosigned_message
+from provenance.formats.note import NoteSignature, SignerKey, VerifierKey, decode_base64
+from provenance.formats.tlog_proof import HEADER, MAX_EXTRA_BYTES, TlogProof
+from provenance.formats.tlog_tiles import Tile, TiledLedger, tiles
 
 # A checkpoint that a public log served, with lines of public witnesses: real signatures by
 # other people's programs (log arche2025h1.staging.ct.transparency.dev at size 1,432,088,532).
@@ -335,7 +328,7 @@ def test_the_largest_proof_is_read() -> None:
 @pytest.mark.parametrize("text", ["AAAAA", "AAAB=", "é===", "AA==\n", "A A="])
 def test_base64_has_one_spelling(text: str) -> None:
     with pytest.raises(FormatError, match="it is not base64"):
-        base64_text.decode(text, "it")
+        decode_base64(text, "it")
 
 
 # --- tiles -------------------------------------------------------------------------------

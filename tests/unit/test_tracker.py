@@ -12,10 +12,10 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from provenance.formats.event import Event
-from provenance.formats.record import Kind
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import ConfigError, InputError
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
 from provenance.tracker import ProvenanceTracker
 
 TRAIN = (np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1]))

@@ -10,9 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.proofs.ipfs import unixfs
-from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
-from provenance.proofs.ipfs.unixfs import decode_node, read_folder
 from provenance.errors import (
     FormatError,
     IntegrityError,
@@ -20,6 +17,9 @@ from provenance.errors import (
     TooLargeError,
     TruncatedError,
 )
+from provenance.proofs.ipfs import unixfs
+from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
+from provenance.proofs.ipfs.unixfs import decode_node, read_folder
 
 DIRECTORY = b"\x08\x01"
 EMPTY_FOLDER = bytes.fromhex("0a020801")

@@ -12,18 +12,25 @@ from typing import Any
 
 import pytest
 
-from provenance import cli, bootstrap
+from provenance import bootstrap, cli
 from provenance.app import upgrade
 from provenance.app.upgrade import Upgrade, exit_code
-from provenance.formats.opentimestamps.file import SHA256, Bitcoin, Pending, Timestamp, TimestampFile, append
-from provenance.formats.receipt import Receipt
+from provenance.bundle.attachments.opentimestamps import calendar_uri
+from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.errors import StoreUnavailable
-from provenance.ports import ReceiptRow
+from provenance.evidence.disclosure import withhold
+from provenance.formats.opentimestamps.file import (
+    SHA256,
+    Bitcoin,
+    Pending,
+    Timestamp,
+    TimestampFile,
+    append,
+)
+from provenance.formats.receipt import Receipt
+from provenance.ports.values import ReceiptRow
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
-from provenance.bundle.writer import read_bundle, write_bundle
-from provenance.evidence.disclosure import withhold
-from provenance.bundle.attachments.opentimestamps import calendar_uri
 from tests.bitcoin_evidence import Block
 from tests.verify_world import OTHER, RUN, World, config, ending, metrics, seal, story
 

@@ -11,13 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.proofs.bitcoin import display
-from provenance.proofs.ipfs.cid import raw_cid
-from provenance.fingerprint.datasets import dataset_digest
-from provenance.formats.checkpoint import Head, SignerKey, sign_head
-from provenance.formats.receipt import AnchorProof, Receipt
-from provenance.formats.record import Kind, Phase, record_digest
-from provenance.fingerprint.tensors import state_digest
 from provenance.errors import (
     FormatError,
     LyingNodeError,
@@ -26,13 +19,21 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import anchor_payload
+from provenance.evidence.run_evidence import HeadNote, RunEvidence
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.tensors import state_digest
+from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.note import SignerKey
+from provenance.formats.receipt import AnchorProof, Receipt
+from provenance.formats.record import Kind, Phase, record_digest
+from provenance.ports.values import anchor_payload
+from provenance.proofs.bitcoin import display
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.verify import verifier
 from provenance.verify.catalogue import CHECKS, Status
-from provenance.evidence.run_evidence import HeadNote, RunEvidence
+from provenance.verify.checks.receipts import check_evidence
 from provenance.verify.metrics import number
 from provenance.verify.report import VerificationReport
-from provenance.verify.checks.receipts import check_evidence
 from tests.verify_world import (
     ORIGIN,
     RUN,

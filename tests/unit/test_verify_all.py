@@ -35,12 +35,13 @@ from provenance.errors import (
     UnknownRunError,
     WrongNetworkError,
 )
-from provenance.ports import AnchorState, Identity, Network, Observation, Place
+from provenance.evidence.from_database import from_store
+from provenance.ports.network import Network
+from provenance.ports.values import AnchorState, Identity, Observation, Place
 from provenance.settings import Settings, load
 from provenance.stores.sql import SqlStore
 from provenance.verify import nodes as nodes_module
 from provenance.verify.cache import VerifiedCache
-from provenance.evidence.from_database import from_store
 from provenance.verify.nodes import Nodes
 from provenance.verify.verifier import verify
 from tests.verify_world import NOW, RUN, SIGNER, World, before, ending, metrics, story

@@ -15,7 +15,8 @@ from uuid import UUID
 import pytest
 
 from provenance.app.verify_all import open_cache
-from provenance.formats.checkpoint import SignerKey
+from provenance.evidence.rows import LedgerView, RunRows
+from provenance.formats.note import SignerKey
 from provenance.settings import load
 from provenance.verify import cache as module
 from provenance.verify.cache import (
@@ -28,7 +29,6 @@ from provenance.verify.cache import (
 )
 from provenance.verify.catalogue import AGREE, CHECKS, LIMITS, NETWORKS
 from provenance.verify.ledger_tree import LedgerTree
-from provenance.evidence.rows import LedgerView, RunRows
 from tests.verify_world import RUN, SIGNER, World, before, ending, finished, metrics
 
 SECRET, PROGRAM = b"k" * 32, b"p" * 32

@@ -25,21 +25,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from safetensors.numpy import save_file
 
-from provenance import cli, bootstrap
-from provenance.models import signature
+from provenance import bootstrap, cli
 from provenance.app import model
-from provenance.models.key import CURVES, PASSPHRASE, read_signing_key
-from provenance.formats.dsse import Statement, key_hint, pae
-from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.record import Kind
-from provenance.fingerprint.tensors import state_digest
-from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
-from provenance.settings import Settings
-from provenance.models import files
 from provenance.bundle.writer import write_bundle
+from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import state_digest
+from provenance.formats.dsse import Statement, key_hint, pae
+from provenance.formats.record import Kind
+from provenance.models import files, signature
 from provenance.models.files import read_model, weights_files
+from provenance.models.key import CURVES, PASSPHRASE, read_signing_key
 from provenance.models.match import ModelMatch, match_model
+from provenance.settings import Settings
 from provenance.verify.verifier import verify
 from tests.model_world import deployment, key_files, model_folder, real_story, weights
 from tests.verify_world import RUN, SIGNER, World, ending, seal

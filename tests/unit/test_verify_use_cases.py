@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from provenance import bootstrap
+from provenance.bundle.shell_proof import path_of_record_file
 from provenance.errors import InputError, UnknownRunError
 from provenance.settings import Settings, load
-from provenance.bundle.shell_proof import path_of_record_file
 from tests.verify_world import RUN, World, flip_metric, story
 
 RECORD = "records/training/epoch/2/metrics/0.json"
@@ -62,7 +62,9 @@ def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
     for place in (folder, folder / "evidence"):
         assert bootstrap.verify_path(settings, place).outcome == "verified"
         assert bootstrap.verify_path(settings, place, offline=False).outcome == "verified"
-    assert bootstrap.write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
+    assert (
+        bootstrap.write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
+    )
 
 
 def test_one_changed_metric_in_a_copy_is_named(settings: Settings, tmp_path: Path) -> None:

@@ -19,13 +19,16 @@ from kombu.exceptions import OperationalError
 from structlog.testing import capture_logs
 
 from provenance.app import up
-from provenance.formats.record import Kind
 from provenance.errors import StoreUnavailable, TransportUnavailable
+from provenance.formats.record import Kind
 from provenance.ledger.seal import awaits_seal
-from provenance.ports import AnchorState, EventTransport, LedgerStore, LedgerTx, Network
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.transport import EventTransport
+from provenance.ports.values import AnchorState
 from provenance.settings import NETWORKS, load
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from provenance.testing.memory_transport import MemoryTransport
 from tests.runs import RUN, Producer, complete_run
 from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
 from workers import app as app_module

@@ -23,26 +23,28 @@ from uuid import UUID
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
-from provenance.formats import merkle
 from provenance.fingerprint.arrays import block_header, tensor_header
-from provenance.proofs.ipfs.cid import raw_cid
 from provenance.fingerprint.datasets import dataset_digest
-from provenance.formats.event import Event, SegmentHeader, frame, record_of, sign_batch
 from provenance.fingerprint.file_tree import FileLeaf
 from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.checkpoint import Head, SignerKey, sign_head
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.fingerprint.tensors import state_digest, tensor_digest
+from provenance.formats import merkle
+from provenance.formats.batch import sign_batch
+from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.event import Event, SegmentHeader, frame, record_of
+from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Kind, Phase, Record, canonical_json, record_digest, salt_for
 from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord, run_leaves, run_tree
-from provenance.fingerprint.tensors import state_digest, tensor_digest
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.tlog_proof import TlogProof
-from provenance.ports import anchor_payload
+from provenance.ports.values import anchor_payload
+from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import LocalSettings
-from provenance.bundle.attachments.opentimestamps import from_ledger_root
 from tests.vectors.paper_chains import PaperBitcoin
 
 HERE: Final = Path(__file__).parent / "format"

@@ -26,21 +26,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
+from provenance.bundle.writer import write_bundle
 from provenance.chains.local import LocalNetwork
+from provenance.evidence.disclosure import withhold
+from provenance.evidence.from_database import from_store
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.fingerprint.datasets import dataset_digest
-from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
-from provenance.formats.checkpoint import SignerKey
-from provenance.formats.record import Kind
 from provenance.fingerprint.tensors import state_digest
+from provenance.formats.batch import sign_batch
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.note import SignerKey
+from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
-from provenance.ports import Delivery
+from provenance.ports.transport import Delivery
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
-from provenance.bundle.writer import write_bundle
-from provenance.evidence.disclosure import withhold
-from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.from_database import from_store
 from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"

@@ -16,13 +16,13 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from provenance.chains.ethereum.contract import HASH_STORED, store_call
-from provenance.chains.ethereum.trie import prove
 from provenance.chains.ethereum.responses import header_rlp, read_block
-from provenance.proofs.bitcoin import display, double_sha256, verify_anchor
-from provenance.proofs.ipfs.cid import raw_cid
-from provenance.proofs.ethereum import verify_anchor as verify_ethereum
+from provenance.chains.ethereum.trie import prove
 from provenance.formats.record import Json
-from provenance.ports import Draft, Identity, Observation, Place, SignedVersion
+from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion
+from provenance.proofs.bitcoin import display, double_sha256, verify_anchor
+from provenance.proofs.ethereum import verify_anchor as verify_ethereum
+from provenance.proofs.ipfs.cid import raw_cid
 
 TIME = 1_760_000_600
 REGTEST_BITS = 0x207FFFFF

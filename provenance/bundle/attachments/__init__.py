@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from provenance.formats.run_tree.proof import RunProof
-from provenance.bundle.attachments import tlog, slsa, opentimestamps
-from provenance.verify.catalogue import PORTABLE
+from provenance.bundle.attachments import opentimestamps, slsa, tlog
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.run_tree.proof import RunProof
+from provenance.verify.catalogue import PORTABLE
 from provenance.verify.findings import Notes
 
 MAX_BYTES: Final = 1024**2

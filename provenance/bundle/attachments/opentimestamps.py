@@ -23,15 +23,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats import merkle
-from provenance.proofs.bitcoin import (
-    BlockHeader,
-    display,
-    parse_header,
-    parse_merkle_block,
-    parse_transaction,
-    prove_inclusion,
-)
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.opentimestamps.file import (
     SHA256,
@@ -48,10 +42,16 @@ from provenance.formats.opentimestamps.operations import MAX_MESSAGE_BYTES
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json
 from provenance.formats.run_tree.proof import RunProof
-from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
-from provenance.ports import PAYLOAD_TAG, AnchorState
+from provenance.ports.values import PAYLOAD_TAG, AnchorState
+from provenance.proofs.bitcoin import (
+    BlockHeader,
+    display,
+    parse_header,
+    parse_merkle_block,
+    parse_transaction,
+    prove_inclusion,
+)
 from provenance.verify.catalogue import PORTABLE
-from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.findings import Notes
 
 BITCOIN: Final = "bitcoin"

@@ -43,17 +43,17 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from provenance.formats.dsse import Statement, Subject
+from provenance.errors import FormatError, TooLargeError
+from provenance.evidence.run_evidence import ReceiptFile, RecordFile, RunEvidence, seal_label
 from provenance.fingerprint.hashers import Digest
+from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats.checkpoint import parse_note
+from provenance.formats.dsse import Statement, Subject
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json, Kind, Phase, Record, canonical_json, record_digest
 from provenance.formats.run_tree.proof import RunProof
-from provenance.fingerprint.tensors import ROOT_ALGORITHM
-from provenance.errors import FormatError, TooLargeError
-from provenance.ports import LedgerEntry
+from provenance.ports.values import LedgerEntry
 from provenance.verify.catalogue import PORTABLE
-from provenance.evidence.run_evidence import ReceiptFile, RecordFile, RunEvidence, seal_label
 from provenance.verify.findings import Notes
 
 FILE: Final = "statement/run.intoto.json"

@@ -9,10 +9,6 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
-from provenance.formats.cosignature import Cosignature, WitnessKey
-from provenance.formats.checkpoint import SignedHead, VerifierKey, parse_note
-from provenance.formats.run_tree.proof import RunProof
-from provenance.formats.tlog_proof import TlogProof
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -20,9 +16,14 @@ from provenance.errors import (
     IntegrityError,
     ProofError,
 )
-from provenance.ports import LedgerEntry
-from provenance.verify.catalogue import HEADS, PORTABLE
 from provenance.evidence.run_evidence import Inclusion, RunEvidence, seal_label
+from provenance.formats.checkpoint import SignedHead, parse_note
+from provenance.formats.cosignature import Cosignature, WitnessKey
+from provenance.formats.note import VerifierKey
+from provenance.formats.run_tree.proof import RunProof
+from provenance.formats.tlog_proof import TlogProof
+from provenance.ports.values import LedgerEntry
+from provenance.verify.catalogue import HEADS, PORTABLE
 from provenance.verify.findings import Notes
 
 _NAME: Final = re.compile(r"tlog/(.+)\.tlog-proof")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from provenance.formats.event import Event, SegmentHeader, record_of, sign_batch
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 from provenance.capture.keys import RunKeys
 from provenance.errors import ProvenanceError
+from provenance.formats.batch import sign_batch
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 
 BATCH_RECORDS = 500
 BATCH_BYTES = 1024 * 1024

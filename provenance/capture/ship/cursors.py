@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from provenance.formats import json_text
 from provenance.capture.keys import sync_directory
 from provenance.errors import FormatError
+from provenance.formats import json_text
 
 CURSOR_FILE = "cursors.json"
 CURSOR_VERSION = 1

@@ -28,7 +28,7 @@ import structlog
 from provenance.capture.ship.shipment import Contact, Shipment, Shipped
 from provenance.capture.spool import scan
 from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
-from provenance.ports import EventTransport
+from provenance.ports.transport import EventTransport
 
 LOCK_FILE = "shipper.lock"
 MAX_BACKLOG = 4096

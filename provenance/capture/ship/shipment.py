@@ -16,15 +16,15 @@ from pathlib import Path
 
 import structlog
 
-from provenance.formats.event import Event
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind
-from provenance.capture.ship.batches import BatchMaker
-from provenance.capture.ship.cursors import Cursor, Cursors, load_cursors, save_cursors
 from provenance.capture.keys import RunKeys, load_run_keys, sync_directory
+from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
+from provenance.capture.ship.cursors import Cursor, Cursors, load_cursors, save_cursors
 from provenance.capture.spool import Corruption, RunSpool, Segment, read_segment
 from provenance.errors import FormatError, InputError
-from provenance.ports import EventTransport
+from provenance.formats.event import Event
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+from provenance.ports.transport import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
 MAX_STALL_S = 3600.0

@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from provenance.chains.bitcoin.wallet import Funding
+from provenance.chains.bitcoin.reader import ChainView
 from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
@@ -27,14 +27,7 @@ from provenance.chains.bitcoin.rpc import (
     as_object,
     as_text,
 )
-from provenance.chains.bitcoin.reader import ChainView
-from provenance.proofs.bitcoin import (
-    CHAINS,
-    display,
-    parse_transaction,
-    verify_anchor,
-)
-from provenance.formats.record import Json
+from provenance.chains.bitcoin.wallet import Funding
 from provenance.errors import (
     ConfigError,
     FormatError,
@@ -44,7 +37,8 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import (
+from provenance.formats.record import Json
+from provenance.ports.values import (
     PAYLOAD_BYTES,
     PAYLOAD_TAG,
     Draft,
@@ -52,6 +46,12 @@ from provenance.ports import (
     Observation,
     Place,
     SignedVersion,
+)
+from provenance.proofs.bitcoin import (
+    CHAINS,
+    display,
+    parse_transaction,
+    verify_anchor,
 )
 from provenance.settings import BitcoinSettings
 
@@ -61,7 +61,7 @@ _BTC_PER_KVB = Decimal("0.00001")
 
 
 class BitcoinInterface:
-    """One bitcoind and its wallet as a :class:`provenance.ports.Network`.
+    """One bitcoind and its wallet as a :class:`provenance.ports.network.Network`.
 
     Raises:
         ConfigError: No URL, plain HTTP outside loopback, no login, or an unknown network.

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from provenance.chains.ahead import Call, slices
-from provenance.chains.bitcoin.wallet import Funding
 from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
@@ -23,6 +22,15 @@ from provenance.chains.bitcoin.rpc import (
     as_object,
     as_text,
 )
+from provenance.chains.bitcoin.wallet import Funding
+from provenance.errors import (
+    FormatError,
+    LyingNodeError,
+    NetworkError,
+    NetworkUnavailable,
+    ProofError,
+)
+from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place, SignedVersion
 from provenance.proofs.bitcoin import (
     CHAINS,
     BlockHeader,
@@ -34,14 +42,6 @@ from provenance.proofs.bitcoin import (
     parse_transaction,
     prove_inclusion,
 )
-from provenance.errors import (
-    FormatError,
-    LyingNodeError,
-    NetworkError,
-    NetworkUnavailable,
-    ProofError,
-)
-from provenance.ports import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place, SignedVersion
 from provenance.settings import BitcoinSettings
 
 

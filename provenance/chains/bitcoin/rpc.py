@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 from provenance.chains.ahead import Ahead, Call
 from provenance.chains.http import Answer, Endpoint
-from provenance.formats import json_text
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -27,6 +26,7 @@ from provenance.errors import (
     NetworkUnavailable,
     RejectedError,
 )
+from provenance.formats import json_text
 from provenance.settings import BitcoinSettings
 
 Value: TypeAlias = "bool | int | Decimal | str | list[Value] | dict[str, Value] | None"

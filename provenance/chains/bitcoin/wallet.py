@@ -30,8 +30,6 @@ from provenance.chains.bitcoin.rpc import (
     as_sats,
     as_text,
 )
-from provenance.proofs.bitcoin import OP_RETURN, Transaction, display, parse_transaction
-from provenance.formats.record import Json
 from provenance.errors import (
     FeeTooLowError,
     FormatError,
@@ -39,7 +37,9 @@ from provenance.errors import (
     LyingNodeError,
     NetworkUnavailable,
 )
-from provenance.ports import PAYLOAD_TAG, SignedVersion
+from provenance.formats.record import Json
+from provenance.ports.values import PAYLOAD_TAG, SignedVersion
+from provenance.proofs.bitcoin import OP_RETURN, Transaction, display, parse_transaction
 from provenance.settings import BitcoinSettings
 
 CONFIRM_TARGET = 6

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 
 from provenance.chains.ethereum.errors import AlreadyKnownError
 from provenance.chains.ethereum.fees import Fees, bump, offer, wei
-from provenance.formats.record import Json
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -40,7 +39,8 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import (
+from provenance.formats.record import Json
+from provenance.ports.values import (
     PAYLOAD_BYTES,
     PAYLOAD_TAG,
     Draft,
@@ -85,7 +85,7 @@ class EthereumInterface:
             from eth_utils.address import to_checksum_address
             from eth_utils.crypto import keccak
 
-            from provenance.chains.ethereum import contract, node, trie, responses
+            from provenance.chains.ethereum import contract, node, responses, trie
             from provenance.chains.ethereum.libs import Account
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("provenance"):

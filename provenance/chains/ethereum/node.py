@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from provenance.chains.ethereum import contract as abi
 from provenance.chains.ahead import Call, slices
+from provenance.chains.ethereum import contract as abi
 from provenance.chains.ethereum.errors import BlockMissingError, MethodMissingError, clean
 from provenance.chains.ethereum.fees import GWEI, wei
-from provenance.chains.ethereum.rpc import EthereumRPC
 from provenance.chains.ethereum.responses import (
     Block,
     Receipt,
@@ -23,6 +22,7 @@ from provenance.chains.ethereum.responses import (
     read_receipt,
     read_transaction,
 )
+from provenance.chains.ethereum.rpc import EthereumRPC
 from provenance.errors import (
     LyingNodeError,
     NetworkError,
@@ -30,7 +30,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place
+from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place
 from provenance.settings import EthereumSettings
 
 GENESIS = {

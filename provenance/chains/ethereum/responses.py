@@ -17,8 +17,8 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from provenance.chains.ethereum.libs import Account
-from provenance.formats.record import Json
 from provenance.errors import LyingNodeError
+from provenance.formats.record import Json
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")

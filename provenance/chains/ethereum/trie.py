@@ -31,10 +31,10 @@ from provenance.chains.ethereum.responses import (
     mapping,
     quantity,
 )
-from provenance.proofs.ethereum import TrieProof, verify_anchor
-from provenance.formats.record import Json
-from provenance.proofs.rlp import encode_index
 from provenance.errors import LyingNodeError, ProvenanceError
+from provenance.formats.record import Json
+from provenance.proofs.ethereum import TrieProof, verify_anchor
+from provenance.proofs.rlp import encode_index
 
 MAX_BLOCK_RECEIPTS: Final = 5_000
 """Transactions of a block that is taken up; 2,857 fill one of 60 million gas. A trie of 1,500

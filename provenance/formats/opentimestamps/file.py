@@ -40,6 +40,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
+from provenance.errors import (
+    FormatError,
+    InputError,
+    TooLargeError,
+    TrailingBytesError,
+    TruncatedError,
+    UnknownVersionError,
+)
 from provenance.formats.opentimestamps.operations import (
     APPEND_TAG,
     BITCOIN_TAG,
@@ -66,14 +74,6 @@ from provenance.formats.opentimestamps.operations import (
     varuint,
 )
 from provenance.formats.opentimestamps.tree import MAX_OPERATIONS, Timestamp
-from provenance.errors import (
-    FormatError,
-    InputError,
-    TooLargeError,
-    TrailingBytesError,
-    TruncatedError,
-    UnknownVersionError,
-)
 
 __all__ = [
     "SHA256",

@@ -1,6 +1,7 @@
 """What an OpenTimestamps proof is made of: operations on a message, and attestations of one.
 
-WARNING: FROZEN FORMAT, drawn in :mod:`provenance.formats.opentimestamps.file`. No I/O, no clock, no randomness.
+WARNING: FROZEN FORMAT, drawn in :mod:`provenance.formats.opentimestamps.file`. No I/O, no
+clock, no randomness.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from provenance.errors import FormatError, InputError, TooLargeError
 from provenance.formats.keccak import keccak256
 from provenance.formats.merkle import Step
-from provenance.errors import FormatError, InputError, TooLargeError
 
 MAX_MESSAGE_BYTES: Final = 4096
 MAX_URI_BYTES: Final = 1000

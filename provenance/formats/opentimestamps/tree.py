@@ -1,6 +1,7 @@
 """The tree of an OpenTimestamps proof: messages, and what leads from one to the next.
 
-WARNING: FROZEN FORMAT, drawn in :mod:`provenance.formats.opentimestamps.file`. No I/O, no clock, no randomness.
+WARNING: FROZEN FORMAT, drawn in :mod:`provenance.formats.opentimestamps.file`. No I/O, no
+clock, no randomness.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from provenance.formats.opentimestamps.operations import Attestation, Operation, rank, varbytes
 from provenance.errors import InputError, TooLargeError
+from provenance.formats.opentimestamps.operations import Attestation, Operation, rank, varbytes
 
 MAX_OPERATIONS: Final = 255
 """On one walk from the digest to an attestation."""

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.formats import json_text, merkle
 from provenance.errors import FormatError, ProofError, TooLargeError, UnknownVersionError
+from provenance.formats import json_text, merkle
 
 PROOF_VERSION: Final = 1
 MAX_PROOF_BYTES: Final = 262_144

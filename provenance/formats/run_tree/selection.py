@@ -38,8 +38,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
 
 BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}

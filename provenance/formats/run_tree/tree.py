@@ -28,6 +28,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
+from provenance.errors import (
+    InputError,
+    ProofError,
+)
 from provenance.formats import merkle
 from provenance.formats.run_tree.proof import (
     EPOCH_CHILDREN,
@@ -38,10 +42,6 @@ from provenance.formats.run_tree.proof import (
     PrefixProof,
     RunProof,
     parent_paths,
-)
-from provenance.errors import (
-    InputError,
-    ProofError,
 )
 
 

@@ -26,8 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from provenance.proofs.ipfs.cid import DAG_PB, RAW, SHA2_256, Cid, decode_cid
 from provenance.errors import FormatError, IntegrityError, TooLargeError, TruncatedError
+from provenance.proofs.ipfs.cid import DAG_PB, RAW, SHA2_256, Cid, decode_cid
 
 MAX_BLOCK_BYTES: Final = 2 * 1024**2
 """What IPFS nodes exchange (specs.ipfs.tech/bitswap-protocol)."""

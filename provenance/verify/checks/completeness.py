@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import DigestedRecord, misannounced
 from provenance.verify.catalogue import COMPLETE
-from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.findings import Notes
 
 MAX_RANKS = 1_000_000

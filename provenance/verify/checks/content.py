@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from provenance.errors import FormatError, ProvenanceError
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.record import Record
 from provenance.fingerprint.tensors import state_digest
-from provenance.errors import FormatError, ProvenanceError
+from provenance.formats.record import Record
 from provenance.verify.catalogue import CONTENT
 from provenance.verify.findings import Notes
 

@@ -22,6 +22,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from provenance.errors import FormatError, ProofError, TooLargeError
+from provenance.formats.receipt import AnchorProof
+from provenance.formats.record import Json
 from provenance.proofs.ethereum import (
     MAX_HEADER_BYTES,
     MAX_INDEX,
@@ -35,9 +38,6 @@ from provenance.proofs.ethereum import (
     parse_transaction,
     verify_anchor,
 )
-from provenance.formats.receipt import AnchorProof
-from provenance.formats.record import Json
-from provenance.errors import FormatError, ProofError, TooLargeError
 
 RECEIPT_PROOF: Final = "receipt_proof"
 TRANSACTION_PROOF: Final = "transaction_proof"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from provenance.formats.cosignature import WitnessKey
-from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
-from provenance.formats.merkle import verify_consistency, verify_inclusion
-from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
-from provenance.verify.catalogue import HEADS, LEDGER
-from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.bundle.attachments.tlog import show_cosignatures
+from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
+from provenance.evidence.run_evidence import RunEvidence, seal_label
+from provenance.formats.checkpoint import Head, open_head, parse_note
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.merkle import verify_consistency, verify_inclusion
+from provenance.formats.note import VerifierKey
+from provenance.verify.catalogue import HEADS, LEDGER
 from provenance.verify.findings import Notes
 
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from provenance.proofs.bitcoin import parse_header
-from provenance.formats.checkpoint import Head, VerifierKey, open_head, parse_note
-from provenance.formats.receipt import AnchorProof, Receipt
-from provenance.formats.record import Json
 from provenance.errors import (
     FormatError,
     InputError,
@@ -19,15 +15,21 @@ from provenance.errors import (
     UnavailableError,
     WrongNetworkError,
 )
-from provenance.ports import AnchorState, LedgerEntry, Network, Observation, Place
+from provenance.evidence.run_evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
+from provenance.formats.checkpoint import Head, open_head, parse_note
+from provenance.formats.note import VerifierKey
+from provenance.formats.receipt import AnchorProof, Receipt
+from provenance.formats.record import Json
+from provenance.ports.network import Network
+from provenance.ports.values import AnchorState, LedgerEntry, Observation, Place
+from provenance.proofs.bitcoin import parse_header
 from provenance.verify.catalogue import AGREE, NETWORKS, RECEIPTS
 from provenance.verify.checks.ethereum_receipt import unproven_time
-from provenance.evidence.run_evidence import AnchorFact, ReceiptFile, RunEvidence, seal_label
+from provenance.verify.checks.receipts import BITCOIN, check_evidence, hex_field, is_known
+from provenance.verify.findings import Notes
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
-from provenance.verify.findings import Notes
 from provenance.verify.report import NetworkCheck
-from provenance.verify.checks.receipts import BITCOIN, check_evidence, hex_field, is_known
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")
 """What tells one chain from another, in a receipt's evidence and in a node's identity."""

@@ -19,6 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from provenance.errors import FormatError, ProofError
+from provenance.formats.note import VerifierKey
+from provenance.formats.receipt import AnchorProof
+from provenance.formats.record import Json
 from provenance.proofs.bitcoin import (
     CHAINS,
     check_work,
@@ -28,11 +32,7 @@ from provenance.proofs.bitcoin import (
     verify_anchor,
 )
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
-from provenance.formats.checkpoint import VerifierKey
 from provenance.proofs.local_file import local_transaction_id, read_line
-from provenance.formats.receipt import AnchorProof
-from provenance.formats.record import Json
-from provenance.errors import FormatError, ProofError
 from provenance.verify.checks.ethereum_receipt import check_ethereum
 
 BITCOIN: Final = "bitcoin"

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from provenance.errors import FormatError, InputError, ProofError
 from provenance.proofs.bitcoin import (
     CHAINS,
     HEADER_BYTES,
@@ -29,7 +30,6 @@ from provenance.proofs.bitcoin import (
     display,
     parse_header,
 )
-from provenance.errors import FormatError, InputError, ProofError
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Three times the main chain of 2026."""

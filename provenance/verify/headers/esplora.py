@@ -32,8 +32,6 @@ from dataclasses import dataclass
 from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
-from provenance.formats import json_text
-from provenance.proofs.bitcoin import CHAINS, HEADER_BYTES, check_work, display, parse_header
 from provenance.errors import (
     FormatError,
     InputError,
@@ -43,6 +41,8 @@ from provenance.errors import (
     ProvenanceError,
     UnavailableError,
 )
+from provenance.formats import json_text
+from provenance.proofs.bitcoin import CHAINS, HEADER_BYTES, check_work, display, parse_header
 
 TIMEOUT_S: Final = 15.0
 """Of connecting, and again of the whole answer."""

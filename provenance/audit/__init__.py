@@ -1,1 +1,0 @@
-"""What auditors and operators do with evidence: commands call these, one module each."""

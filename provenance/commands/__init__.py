@@ -1,1 +1,0 @@
-"""One module per command of ``provenance``: arguments in, exit code out."""

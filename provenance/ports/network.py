@@ -1,0 +1,66 @@
+"""A network: one place where a ledger head can be anchored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from provenance.formats.record import Json
+from provenance.ports.values import Draft, Identity, Observation, SignedVersion
+
+
+class Network(Protocol):
+    """One place where a head can be anchored.
+
+    Life of an anchor: ``identity`` is checked; ``draft`` asks the node for fees or inputs;
+    ``sign`` gives the bytes and their transaction id; the caller STORES them; ``broadcast``
+    sends them, as often as needed; ``observe`` tells the depth until it is final;
+    ``evidence`` collects what an offline verifier needs.
+
+    Methods raise NetworkUnavailable (retryable) or a permanent NetworkError, and nothing
+    else. Every call to a node has a deadline.
+    """
+
+    name: str
+    confirmations: int
+    uses_nonce: bool
+
+    def identity(self) -> Identity:
+        """Ask the node who it is. Raises WrongNetworkError where the configuration differs."""
+
+    def next_nonce(self) -> int:
+        """The sender's next nonce as the node sees it, pending included; 0 without nonces."""
+
+    def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
+        """Prepare an anchor of the 36-byte payload; with ``replaces``, a version with a
+        higher fee that spends the same nonce or inputs. Raises FeeTooLowError where the fee
+        cap is reached, InsufficientFundsError where the balance is too low."""
+
+    def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
+        """Sign. MUST NOT talk to a node where ``uses_nonce``: it runs inside a transaction."""
+
+    def broadcast(self, version: SignedVersion) -> None:
+        """Send the stored bytes. MUST be safe to repeat: "already known" is success."""
+
+    def observe(self, version: SignedVersion) -> Observation:
+        """Where the version is now."""
+
+    def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
+        """What a receipt carries for offline checking (headers, merkle proofs, raw bytes)."""
+
+    def lookup(self, transaction_id: str) -> Observation:
+        """Find a transaction or CID by its id alone and read the root back: for verifiers."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class LooksUpMany(Network, Protocol):
+    """A network that can be asked for many transactions in few calls; not all can."""
+
+    def lookup_many(self, transaction_ids: Sequence[str]) -> Mapping[str, Observation]:
+        """:meth:`Network.lookup` in bulk, answer by answer the same.
+
+        What is refused, contradictory, not answered or not mined is left out, for ``lookup``
+        to say why.
+        """

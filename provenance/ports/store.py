@@ -1,0 +1,153 @@
+"""The ledger store: the system of record; everything happens inside its transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+from uuid import UUID
+
+from provenance.formats.record import Kind, Phase
+from provenance.ports.values import (
+    AnchorRow,
+    AnchorState,
+    Equivocation,
+    HeadRow,
+    Inserted,
+    LedgerEntry,
+    NetworkRow,
+    Parked,
+    ReceiptRow,
+    RunRow,
+    SignedVersion,
+    StoredRecord,
+    VersionRow,
+)
+
+
+class LedgerTx(Protocol):
+    """One transaction: all of it or nothing. Not valid after the ``with`` block."""
+
+    def run(self, run: UUID) -> RunRow | None: ...
+    def runs(self) -> Sequence[RunRow]: ...
+    def add_run(self, run: UUID, public_key: bytes, now: float) -> RunRow:
+        """Insert, or return the row that is there (the first public key stands)."""
+
+    def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None: ...
+
+    def insert_record(self, record: StoredRecord, now: float) -> Inserted:
+        """By key ``(run, producer, seq)``; on CONFLICT the stored value stays."""
+
+    def insert_records(self, records: Sequence[StoredRecord], now: float) -> Sequence[Inserted]:
+        """:meth:`insert_record` in bulk; one answer per record, in order."""
+
+    def last_ingest(self, run: UUID) -> float | None:
+        """When the newest record of the run was inserted; None without records."""
+
+    def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
+        """In ``(producer, seq)`` order."""
+
+    def contiguous(self, run: UUID) -> Mapping[bytes, tuple[int, int]]:
+        """Per producer ``(events from 0 without a hole, highest seq + 1)``."""
+
+    def add_equivocation(self, equivocation: Equivocation) -> None:
+        """Idempotent by ``(run, producer, seq, digest)``."""
+
+    def equivocations(self, run: UUID | None = None) -> Sequence[Equivocation]: ...
+    def park(self, parked: Parked) -> None:
+        """Idempotent by id."""
+
+    def parked(self, run: UUID | None = None) -> Sequence[Parked]: ...
+
+    def append_entry(
+        self,
+        run: UUID,
+        phase: Phase,
+        epoch: int | None,
+        root: bytes,
+        anchor: bool,
+        now: float,
+        coverage: Mapping[bytes, int] | None = None,
+    ) -> LedgerEntry:
+        """Next index; ``(run, phase, epoch)`` is unique: the entry that is there is returned.
+
+        Args:
+            coverage: As in :class:`LedgerEntry`; InputError where a number of events is no
+                whole number from 0, a producer not 16 bytes, or the phase no checkpoint."""
+
+    def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
+        """By index."""
+
+    def entry_roots(self, size: int | None = None) -> Sequence[bytes]:
+        """The first ``size`` roots (all where None): the leaf data of the ledger."""
+
+    def add_head(self, head: HeadRow) -> None: ...
+    def head(self, size: int | None = None) -> HeadRow | None:
+        """The head at ``size``; the largest where None."""
+
+    def heads(self) -> Sequence[HeadRow]: ...
+    def extend_head_note(self, size: int, lines: str) -> HeadRow:
+        """Put signature lines behind a head's note, which keeps all it has; the new row.
+
+        Raises InputError where there is no such head."""
+
+    def add_anchor(self, network: str, size: int, now: float) -> AnchorRow:
+        """A DUE row; the one that is there is returned for a known ``(network, size)``."""
+
+    def anchor(self, anchor_id: int) -> AnchorRow | None: ...
+    def anchors(
+        self, network: str | None = None, states: Iterable[AnchorState] | None = None
+    ) -> Sequence[AnchorRow]:
+        """By ``(network, size)``."""
+
+    def claim(
+        self,
+        network: str,
+        states: Iterable[AnchorState],
+        owner: str,
+        now: float,
+        lease_s: float,
+        limit: int,
+    ) -> Sequence[AnchorRow]:
+        """Lease rows that are due (``next_attempt_at <= now``) and not leased by another."""
+
+    def due_networks(self, states: Iterable[AnchorState], now: float) -> frozenset[str]:
+        """Networks with at least one row that :meth:`claim` would give."""
+
+    def save_anchor(self, row: AnchorRow) -> None:
+        """Write all mutable columns of the row."""
+
+    def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
+        """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
+        ``(network, key, nonce)`` among different anchors."""
+
+    def mark_sent(self, version_id: int, now: float) -> None: ...
+    def versions(self, anchor_id: int) -> Sequence[VersionRow]:
+        """Oldest first."""
+
+    def highest_nonce(self, network: str, key: str) -> int | None:
+        """The highest nonce stored for a key, over all anchors."""
+
+    def add_receipt(self, receipt: ReceiptRow) -> None:
+        """Insert or replace by ``(index, anchor_id)``."""
+
+    def delete_receipts(self, anchor_id: int) -> None:
+        """A reorg took the confirmation away."""
+
+    def receipts(self, run: UUID) -> Sequence[ReceiptRow]:
+        """Receipts of the run's ledger entries, by (index, network)."""
+
+    def network(self, network: str) -> NetworkRow | None: ...
+    def save_network(self, row: NetworkRow) -> None: ...
+
+
+class LedgerStore(Protocol):
+    """The system of record (SQL). Raises StoreUnavailable where it cannot be reached."""
+
+    def transaction(self) -> AbstractContextManager[LedgerTx]:
+        """A write transaction: serialised against every other writer."""
+
+    def snapshot(self) -> AbstractContextManager[LedgerTx]:
+        """A read-only transaction that never waits for a writer."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,252 @@
+"""Values of the ledger store and of networks: rows, anchors, signed versions, observations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from provenance.formats.record import Json, Kind, Phase
+
+PAYLOAD_TAG = b"MLP1"
+PAYLOAD_BYTES = 36
+
+
+def anchor_payload(root: bytes) -> bytes:
+    """The 36 bytes that go on a chain: tag ``MLP1`` and the 32-byte ledger root."""
+    if len(root) != 32:
+        raise ValueError(f"root of {len(root)} bytes, expected 32")
+    return PAYLOAD_TAG + root
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as the database knows it."""
+
+    run: UUID
+    public_key: bytes
+    state: str
+    """``open`` or ``sealed``."""
+    created_at: float
+    sealed_at: float | None
+    incomplete: str | None
+    """Why the seal does not cover all that was announced; None where it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record's canonical bytes with the columns the queries need."""
+
+    run: UUID
+    producer: bytes
+    seq: int
+    kind: Kind
+    epoch: int | None
+    rank: int
+    digest: bytes
+    data: bytes
+
+
+class Inserted(StrEnum):
+    """What became of a record handed to :meth:`LedgerTx.insert_record`."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Equivocation:
+    """A second value for a key that already has one; the first stands."""
+
+    run: UUID
+    producer: bytes
+    seq: int
+    digest: bytes
+    data: bytes
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Something ingest would not take, with the reason. ``id`` is the SHA-256 of ``payload``."""
+
+    id: str
+    run: UUID | None
+    reason: str
+    payload: bytes
+    parked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """Entry ``index`` of the ledger: a run root and what it stands for.
+
+    Attributes:
+        coverage: At a checkpoint, what its seal states to cover: producers, in order, each with
+            a number of its first events (:mod:`provenance.formats.run_tree.selection`).
+    """
+
+    index: int
+    run: UUID
+    phase: Phase
+    epoch: int | None
+    root: bytes
+    anchor: bool
+    created_at: float
+    coverage: tuple[tuple[bytes, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow:
+    """The ledger at ``size``: root, the signed note, and the frontier to append to."""
+
+    size: int
+    root: bytes
+    note: str
+    frontier: bytes
+    created_at: float
+
+
+class AnchorState(StrEnum):
+    """States of an outbox row; the moves are in ``provenance.anchor.outbox``."""
+
+    DUE = "due"
+    SIGNED = "signed"
+    SENT = "sent"
+    CONFIRMED = "confirmed"
+    FINAL = "final"
+    REPLACED = "replaced"
+    REORGED = "reorged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorRow:
+    """One head on its way to one network."""
+
+    id: int
+    network: str
+    size: int
+    root: bytes
+    state: AnchorState
+    attempts: int
+    next_attempt_at: float
+    lease_owner: str | None
+    lease_until: float | None
+    reason: str | None
+    version_id: int | None
+    """The version that counts: the newest sent, or the one that was confirmed."""
+    height: int | None
+    depth: int
+    block_time: float | None
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignedVersion:
+    """Signed bytes for one anchor, stored before they are sent.
+
+    Attributes:
+        transaction_id: ``0x`` + hash, txid, CID or local sequence name; known before sending.
+        raw: Exactly what will be broadcast.
+        key: What signs: an address, a wallet name; empty where there is none.
+        nonce: Ethereum nonce; None elsewhere.
+        fee: Price per unit in the network's own unit (wei per gas, sat per vB); 0 where free.
+        detail: JSON facts needed later (inputs, gas limit, chain id, block number at signing).
+    """
+
+    network: str
+    payload: bytes
+    transaction_id: str
+    raw: bytes
+    key: str = ""
+    nonce: int | None = None
+    fee: int = 0
+    detail: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A stored version. ``sent_at`` is None until a broadcast was accepted."""
+
+    id: int
+    anchor_id: int
+    version: SignedVersion
+    created_at: float
+    sent_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """One ledger entry under one anchored head on one network; ``document`` is JSON text."""
+
+    index: int
+    anchor_id: int
+    network: str
+    document: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """What is remembered of a network: its identity, and why it is paused."""
+
+    network: str
+    identity: Mapping[str, Json]
+    paused: str | None
+    checked_at: float
+
+
+class Place(StrEnum):
+    """Where a transaction is, as a node tells it."""
+
+    UNKNOWN = "unknown"
+    """The node has never heard of it, or has forgotten it."""
+    PENDING = "pending"
+    """Accepted, in no block."""
+    MINED = "mined"
+    FAILED = "failed"
+    """In a block, and it did not do its work (reverted)."""
+    CONFLICTED = "conflicted"
+    """Another transaction spent its nonce or inputs in a block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a node says of a transaction, already validated against the request.
+
+    ``depth`` counts the block itself: 1 for a transaction in the newest block.
+    ``final`` is true at ``confirmations`` deep or under the ``finalized`` tag. ``root`` is
+    the ledger root read back from the chain itself, never echoed from the request.
+    """
+
+    place: Place
+    root: bytes | None = None
+    block_hash: str | None = None
+    height: int | None = None
+    depth: int = 0
+    final: bool = False
+    block_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which chain a node serves: ``fields`` such as chain_id, genesis, network, version."""
+
+    network: str
+    fields: Mapping[str, Json]
+    height: int | None
+    sender: str | None
+    balance: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """All that :meth:`Network.sign` needs; nothing has been spent yet."""
+
+    network: str
+    payload: bytes
+    fields: Mapping[str, Json]
