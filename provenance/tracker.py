@@ -18,7 +18,6 @@ from uuid import UUID
 
 import structlog
 
-from provenance.app.tickets import Ticket
 from provenance.capture import environment
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
@@ -30,6 +29,7 @@ from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import StateDigest, state_digest
 from provenance.formats.record import Json, Kind, Phase, normalise
 from provenance.settings import READERS, Settings, load
+from provenance.tickets import Ticket
 
 log: Any = structlog.get_logger("provenance")
 
@@ -326,10 +326,10 @@ class ProvenanceTracker:
     def _start_shipper(self) -> None:
         if self.settings.redis_url is None:
             return
-        from provenance.app import ship
+        from provenance.capture.ship.process import spawn_shipper
 
         try:
-            ship.spawn_shipper(self.spool_dir, self.settings.redis_url)
+            spawn_shipper(self.spool_dir, self.settings.redis_url)
         except OSError as error:
             log.warning("shipper not started; events stay in the spool", problem=str(error))
 

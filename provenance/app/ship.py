@@ -1,7 +1,7 @@
 """The shipper as a process: ``python -m provenance.app.ship --spool DIR``.
 
-Three ways to have one: a tracker starts it in the background (:func:`spawn_shipper`), a
-sidecar runs ``provenance ship``, and ``provenance up`` supervises one. One at a time serves
+Three ways to have one: a tracker starts it in the background
+(:mod:`provenance.capture.ship.process`), a sidecar runs ``provenance ship``, and ``provenance up`` supervises one. One at a time serves
 a spool: a background shipper that finds another ends, one in the foreground waits its turn.
 
 The Redis URL, which may hold a password, travels in the environment, never as an argument.
@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,20 +26,12 @@ import structlog
 
 from provenance import bootstrap
 from provenance.capture.ship.loop import Shipper
+from provenance.capture.ship.process import REDIS_URL_ENV
 from provenance.errors import InputError, ProvenanceError, TransportUnavailable
 from provenance.settings import Settings, broker_url
 
-REDIS_URL_ENV = "PROVENANCE_REDIS_URL"
-LOG_FILE = "shipper.log"
-IDLE_EXIT_S = 30.0
-GIVE_UP_S = 3600.0
 LOCK_RETRY_S = 2.0
-_MAX_LOG_BYTES = 4 * 1024 * 1024
 _DOORBELL_TIMEOUT_S = 2.0
-
-# The shell leaves at once, so that the shipper is nobody's child: no zombie in a trainer,
-# nothing for its os.wait() to find.
-_DETACH = '"$@" </dev/null >>"$PROVENANCE_SHIPPER_LOG" 2>&1 &'
 
 log: Any = structlog.get_logger("provenance.shipper")
 
@@ -60,53 +51,6 @@ def run(settings: Settings, *, once: bool = False) -> dict[str, int]:
         TransportUnavailable: With ``once``, Redis is away.
     """
     return _serve(settings, settings.base_dir / "spool", once=once)
-
-
-def spawn_shipper(
-    spool_dir: Path,
-    redis_url: str,
-    *,
-    idle_exit_s: float = IDLE_EXIT_S,
-    give_up_s: float = GIVE_UP_S,
-) -> None:
-    """Start a shipper that outlives this process; it ends by itself where one runs already.
-
-    Call it with a segment of the spool open (after making an Emitter): a shipper stays while
-    somebody holds one. Returns at once; its log is ``<spool>/shipper.log``.
-
-    Args:
-        idle_exit_s: It ends after this long without a trainer and without work.
-        give_up_s: And after this long without a trainer and without Redis.
-
-    Raises:
-        OSError: No process could be started.
-    """
-    spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    log_file = (spool_dir / LOG_FILE).absolute()
-    _make_log(log_file)
-    command = [
-        "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.app.ship",
-        "--spool", str(spool_dir.absolute()), "--background",
-        "--idle-exit", str(idle_exit_s), "--give-up", str(give_up_s),
-    ]  # fmt: skip
-    # -P: a redis.py in the trainer's folder must not become the shipper's.
-    package_root = str(Path(__file__).resolve().parent.parent)
-    paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        REDIS_URL_ENV: redis_url,
-        "PROVENANCE_SHIPPER_LOG": str(log_file),
-    }
-    subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        check=False,
-    )
 
 
 def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
@@ -232,14 +176,6 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             signal.pthread_kill(waiter.ident or 0, signal.SIGUSR2)
         waiter.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _make_log(path: Path) -> None:
-    """An empty log that only its owner reads; an overgrown one starts anew."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > _MAX_LOG_BYTES:
-            path.unlink()
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
 
 
 def _log_to_stderr() -> None:

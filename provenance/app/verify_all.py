@@ -32,6 +32,7 @@ from provenance.errors import (
 from provenance.evidence.from_database import evidence_of, outline_of
 from provenance.evidence.rows import LedgerView, RunRows
 from provenance.formats.cosignature import WitnessKey
+from provenance.formats.ledger_tree import LedgerTree
 from provenance.formats.note import VerifierKey
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -40,7 +41,6 @@ from provenance.settings import Settings
 from provenance.verify.cache import Held, VerifiedCache, key_file, program_digest
 from provenance.verify.catalogue import RECORDS
 from provenance.verify.headers import HeaderSource, header_source
-from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import EXIT_CODES, Finding, Outcome, VerificationReport
 from provenance.verify.verifier import verify, verify_again

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from provenance.app.demo import DemoOptions, run
 from provenance.cli.output import err, out, print_json, print_table
+from provenance.demo.run import DemoOptions, run
 
 DEFAULT_BASE = Path("artifacts")
 

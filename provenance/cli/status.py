@@ -8,7 +8,6 @@ from typing import Any
 
 from provenance import bootstrap
 from provenance.app import bundle
-from provenance.app.tickets import read_ticket
 from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.errors import UnavailableError
@@ -16,6 +15,7 @@ from provenance.formats.record import Phase
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings
+from provenance.tickets import read_ticket
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -18,10 +18,10 @@ from provenance.evidence.run_evidence import (
     Source,
     lenient,
 )
+from provenance.formats.ledger_tree import LedgerTree
 from provenance.formats.note import VerifierKey
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import LedgerEntry, StoredRecord
-from provenance.verify.ledger_tree import LedgerTree
 
 MIN_PREFIX = 8
 

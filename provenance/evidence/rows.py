@@ -21,6 +21,7 @@ from provenance.evidence.run_evidence import (
     ReceiptFile,
     seal_label,
 )
+from provenance.formats.ledger_tree import LedgerTree
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import (
     AnchorRow,
@@ -31,7 +32,6 @@ from provenance.ports.values import (
     RunRow,
     StoredRecord,
 )
-from provenance.verify.ledger_tree import LedgerTree
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ import msgpack
 
 from provenance.evidence.rows import RunRows
 from provenance.formats import json_text
+from provenance.formats.ledger_tree import LedgerTree
 from provenance.formats.note import VerifierKey
 from provenance.verify.catalogue import (
     COMPLETE,
@@ -59,7 +60,6 @@ from provenance.verify.catalogue import (
     Status,
 )
 from provenance.verify.findings import Notes
-from provenance.verify.ledger_tree import LedgerTree
 from provenance.verify.report import VerificationReport
 
 VERSION: Final = 1

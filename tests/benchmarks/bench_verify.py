@@ -29,7 +29,7 @@ from provenance.app.verify_all import VerifyAll
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.settings import Settings, load
 from provenance.verify.verifier import verify
-from tests.verify_world import RUN, World, finished, story
+from tests.support.verify_world import RUN, World, finished, story
 
 
 def fastest(repeat: int, action: Callable[[], object]) -> float:

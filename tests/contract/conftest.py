@@ -9,7 +9,7 @@ import pytest
 
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.stores.sql import SqlStore
-from tests.ledger_values import (
+from tests.support.ledger_values import (
     KEY,
     OTHER,
     RUN,

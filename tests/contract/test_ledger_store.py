@@ -28,7 +28,7 @@ from provenance.ports.values import (
 )
 from provenance.stores.schema import ledger_entries
 from provenance.stores.sql import SqlStore
-from tests.ledger_values import (
+from tests.support.ledger_values import (
     KEY,
     OTHER,
     RUN,

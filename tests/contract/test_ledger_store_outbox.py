@@ -16,7 +16,7 @@ from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState, NetworkRow, SignedVersion
 from provenance.stores import schema
 from provenance.stores.sql import SqlStore
-from tests.ledger_values import (
+from tests.support.ledger_values import (
     DUE,
     KEY,
     OTHER,

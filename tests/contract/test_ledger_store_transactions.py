@@ -21,7 +21,7 @@ from provenance.formats.record import Phase
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import AnchorState, Inserted
 from provenance.stores.sql import SqlStore
-from tests.ledger_values import (
+from tests.support.ledger_values import (
     DUE,
     KEY,
     OTHER,

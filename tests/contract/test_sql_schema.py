@@ -22,9 +22,8 @@ from provenance.stores import migrate as migrations
 from provenance.stores.schema import REVISIONS, metadata
 from provenance.stores.sql import SqlStore, migrate
 from provenance.testing.memory_transport import MemoryTransport
-from tests.runs import POLICY, Producer
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+from tests.support.runs import POLICY, Producer
 
 
 def constraints(connection: Connection) -> dict[str, Any]:

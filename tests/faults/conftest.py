@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import LONG, World
+from tests.faults.support.harness import LONG, World
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.support.paths import ROOT
+
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 SCENARIOS = range(1, 26)
 KEYS = ("kills", "events", "lost", "doubled", "seconds")

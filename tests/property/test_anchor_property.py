@@ -24,7 +24,7 @@ from provenance.anchor.pauses import Pause, kind_of
 from provenance.errors import InsufficientFundsError, NetworkUnavailable
 from provenance.ports.values import AnchorState, VersionRow
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
-from tests.anchor_world import World
+from tests.support.anchor_world import World
 
 CALLS = ("identity", "next_nonce", "draft", "sign", "broadcast", "observe", "evidence")
 CONFIRMATIONS = 6

@@ -25,7 +25,14 @@ from provenance.proofs.ethereum import (
     verify_anchor,
     verify_trie,
 )
-from tests.ethereum_block import ROOT, Block, calldata_block, receipt, repeated_block, transaction
+from tests.support.ethereum_block import (
+    ROOT,
+    Block,
+    calldata_block,
+    receipt,
+    repeated_block,
+    transaction,
+)
 
 
 @given(st.binary(max_size=500))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provenance.formats import merkle
-from provenance.verify.ledger_tree import LedgerTree
+from provenance.formats.ledger_tree import LedgerTree
 
 
 def leaves(count: int) -> list[bytes]:

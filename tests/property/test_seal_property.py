@@ -20,7 +20,7 @@ from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.verifier import verify
-from tests.runs import POLICY, RUN, Producer
+from tests.support.runs import POLICY, RUN, Producer
 
 NOW = 1_760_000_100.0
 OTHER = b"\x02" * 16

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from provenance.ports.values import Inserted, StoredRecord
 from provenance.stores.sql import SqlStore
-from tests.ledger_values import KEY, A, B, record
+from tests.support.ledger_values import KEY, A, B, record
 
 _Slot = tuple[int, bytes, int, str]
 """Which of two runs, producer, seq, content."""

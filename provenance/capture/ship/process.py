@@ -1,0 +1,78 @@
+"""The background shipper: a process of its own that a tracker starts and forgets.
+
+What runs in it is :mod:`provenance.app.ship`. The Redis URL, which may hold a password,
+travels in the environment, never as an argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REDIS_URL_ENV = "PROVENANCE_REDIS_URL"
+LOG_FILE = "shipper.log"
+IDLE_EXIT_S = 30.0
+GIVE_UP_S = 3600.0
+_MAX_LOG_BYTES = 4 * 1024 * 1024
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
+
+# The shell leaves at once, so that the shipper is nobody's child: no zombie in a trainer,
+# nothing for its os.wait() to find.
+_DETACH = '"$@" </dev/null >>"$PROVENANCE_SHIPPER_LOG" 2>&1 &'
+
+
+def spawn_shipper(
+    spool_dir: Path,
+    redis_url: str,
+    *,
+    idle_exit_s: float = IDLE_EXIT_S,
+    give_up_s: float = GIVE_UP_S,
+) -> None:
+    """Start a shipper that outlives this process; it ends by itself where one runs already.
+
+    Call it with a segment of the spool open (after making an Emitter): a shipper stays while
+    somebody holds one. Returns at once; its log is ``<spool>/shipper.log``.
+
+    Args:
+        idle_exit_s: It ends after this long without a trainer and without work.
+        give_up_s: And after this long without a trainer and without Redis.
+
+    Raises:
+        OSError: No process could be started.
+    """
+    spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log_file = (spool_dir / LOG_FILE).absolute()
+    _make_log(log_file)
+    command = [
+        "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.app.ship",
+        "--spool", str(spool_dir.absolute()), "--background",
+        "--idle-exit", str(idle_exit_s), "--give-up", str(give_up_s),
+    ]  # fmt: skip
+    # -P: a redis.py in the trainer's folder must not become the shipper's.
+    paths = [_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        REDIS_URL_ENV: redis_url,
+        "PROVENANCE_SHIPPER_LOG": str(log_file),
+    }
+    subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        check=False,
+    )
+
+
+def _make_log(path: Path) -> None:
+    """An empty log that only its owner reads; an overgrown one starts anew."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > _MAX_LOG_BYTES:
+            path.unlink()
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))

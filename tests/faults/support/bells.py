@@ -1,0 +1,68 @@
+"""Hints under the microscope: when the broker hands one out, and to whom."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+
+import psutil
+
+from provenance import bootstrap
+from provenance.app import ship
+from provenance.capture.ship.loop import Shipper
+from tests.faults.support.harness import World, until
+
+
+def hints(world: World) -> int:
+    """Messages for the hashing worker, queued or unacknowledged, whoever holds them."""
+    with world.redis.client() as client:
+        held = client.hvals("unacked")
+        return int(client.llen("hashing")) + sum(b"workers.hashing.drain" in m for m in held)
+
+
+class Bell:
+    """What a shipper does: append the batches, then ring. Made beforehand: it takes a while."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.transport = bootstrap.open_transport(world.settings)
+        self.ring = ship.celery_doorbell(world.redis_url)
+        assert self.ring is not None
+        self.transport.ping()
+
+    def ship(self) -> None:
+        with Shipper(self.world.base / "spool", self.transport, self.ring) as shipper:
+            assert shipper.run_once().events
+
+
+def ports(pids: Iterable[int]) -> set[int]:
+    """Local TCP ports of the connections of these processes."""
+    found: set[int] = set()
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found |= {c.laddr.port for c in psutil.Process(pid).net_connections("tcp")}
+    return found
+
+
+def stop_in_its_pop(world: World) -> None:
+    """SIGSTOP while the server holds the worker's blocking pop (its timeout is 1 s)."""
+    with world.redis.client() as client:
+
+        def waiting() -> bool:
+            popping = {
+                int(c["addr"].rsplit(":", 1)[1])
+                for c in client.client_list()
+                if c["cmd"] == "brpop" and "b" in c["flags"]
+            }
+            return not popping.isdisjoint(ports(world.pids("hashing")))
+
+        def stopped() -> bool:
+            assert until(waiting, 20, 0.01), "the worker waits for nothing"
+            world.kill("hashing", signal.SIGSTOP)
+            if waiting():
+                return True
+            world.kill("hashing", signal.SIGCONT)
+            return False
+
+        assert until(stopped, 20, 0.01)

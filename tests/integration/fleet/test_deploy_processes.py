@@ -1,0 +1,320 @@
+"""The commands of deploy/compose.yaml as plain processes, on a real Redis and PostgreSQL.
+
+No container engine: the entrypoint, the secret files, the commands and the configuration are
+the ones of the compose file; only the paths of a container are those of a folder here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+from uuid import UUID
+
+import psutil
+import pytest
+import redis
+import yaml
+
+from provenance.devnet import programs
+from provenance.devnet.processes import free_ports
+from provenance.errors import ProvenanceError
+from provenance.formats.record import Phase
+from provenance.ports.values import AnchorState
+from provenance.stores.redis_streams import RedisStreams
+from provenance.stores.sql import SqlStore
+from tests.conftest import missing
+from tests.support.paths import ROOT
+from tests.support.runs import complete_run
+
+DEPLOY = ROOT / "deploy"
+DATABASE = 9
+RUN = UUID("0192f0c1-0000-7abc-8def-00000000de01")
+AUTH = "auditor:quite random"
+PATIENCE_S = 90.0
+"""Until a condition holds; far beyond what it takes, so that a slow machine passes."""
+
+pytestmark = pytest.mark.nodes
+
+
+@dataclass
+class Host:
+    """A folder that plays the container's file system, and the processes in it."""
+
+    folder: Path
+    flower_port: int
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    services: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    )
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    def here(self, text: str) -> str:
+        """A container's path or address as it is on this machine."""
+        for inside, outside in (
+            ("/run/secrets", str(self.folder / "secrets")),
+            ("/etc/provenance/config.json", str(DEPLOY / "config.json")),
+            ("/var/lib/provenance", str(self.base)),
+            ("--address=0.0.0.0", "--address=127.0.0.1"),
+            ("--port=5555", f"--port={self.flower_port}"),
+        ):
+            text = text.replace(inside, outside)
+        return text
+
+    def environment(self, name: str) -> dict[str, str]:
+        given = self.services[name].get("environment", {})
+        assert isinstance(given, dict)
+        inherited = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        return {
+            **inherited,
+            "PYTHONPATH": str(ROOT),
+            "PROVENANCE_BASE_DIR": str(self.base),
+            **{key: self.here(value) for key, value in given.items()},
+        }
+
+    def argv(self, name: str) -> list[str]:
+        command = self.services[name]["command"]
+        assert isinstance(command, list)
+        words = [self.here(word) for word in command]
+        words[:1] = {
+            "python": [sys.executable],
+            "provenance": [sys.executable, "-m", "provenance.cli"],
+        }[words[0]]
+        return ["sh", str(DEPLOY / "entrypoint.sh"), *words]
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        with self.log(name).open("wb") as log:
+            process = subprocess.Popen(
+                self.argv(name),
+                env=self.environment(name),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.running[name] = process
+        return process
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def said(self, name: str) -> str:
+        return f"{name}: {self.log(name).read_text(errors='replace')[-3000:]}"
+
+    def wait(self, what: str, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            for name, process in self.running.items():
+                assert process.poll() is None, self.said(name)
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what}\n" + "\n".join(map(self.said, self.running)))
+            time.sleep(0.2)
+
+    def grace(self, name: str) -> float:
+        text = str(self.services[name]["stop_grace_period"])
+        return float(text.removesuffix("s"))
+
+    def memory(self, name: str) -> int:
+        """Bytes of a service as a container counts them: pages shared in it counted once."""
+        parent = psutil.Process(self.running[name].pid)
+        family = [parent, *parent.children(recursive=True)]
+        return sum(process.memory_full_info().pss for process in family)
+
+    def kill_all(self) -> None:
+        for process in self.running.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def own_redis_url(redis_url: str) -> Iterator[str]:
+    """A database of the session's Redis, empty before and after."""
+    parts = urlsplit(redis_url)
+    url = f"{parts.scheme}://{parts.netloc}/{DATABASE}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def host(tmp_path: Path, own_redis_url: str, postgres_url: str) -> Iterator[Host]:
+    (port,) = free_ports(1)
+    host = Host(tmp_path, port)
+    for folder in ("base/run", "base/spool"):
+        (tmp_path / folder).mkdir(parents=True)
+    subprocess.run(
+        ["sh", DEPLOY / "make-secrets.sh", tmp_path / "secrets"], check=True, capture_output=True
+    )
+    for name, value in {
+        "redis_url": own_redis_url,
+        "database_url": postgres_url,
+        "flower_basic_auth": AUTH,
+    }.items():
+        (tmp_path / "secrets" / name).unlink()
+        (tmp_path / "secrets" / name).write_text(value + "\n")
+    yield host
+    host.kill_all()
+
+
+def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
+    host: Host, own_redis_url: str, postgres_url: str
+) -> None:
+    assert host.start("migrate").wait(PATIENCE_S) == 0, host.said("migrate")
+    host.running.clear()
+    fleet = [name for name, service in host.services.items() if is_app(service)]
+    for name in fleet:
+        host.start(name)
+
+    producer = complete_run(run=RUN)
+    transport = RedisStreams(own_redis_url)
+    transport.append([delivery.payload for delivery in producer.deliveries()])
+    store = SqlStore.open(postgres_url)
+
+    def final() -> bool:
+        with store.snapshot() as tx:
+            row = tx.run(RUN)
+            anchored = {anchor.size for anchor in tx.anchors("local", [AnchorState.FINAL])}
+            size = len(tx.entry_roots())
+        return row is not None and row.state == "sealed" and size in anchored
+
+    host.wait("the run is sealed and its head final on `local`", final)
+    with store.snapshot() as tx:
+        row = tx.run(RUN)
+        entries = tx.entries(RUN)
+        receipts = tx.receipts(RUN)
+        records = tx.records(RUN)
+    store.close()
+    assert row is not None
+    assert row.incomplete is None
+    assert [entry.phase for entry in entries] == [Phase.BEFORE, Phase.AFTER]
+    assert len(records) == len(producer.events)
+    assert {receipt.network for receipt in receipts} == {"local"}
+    assert (host.base / "anchors.jsonl").read_text().count("\n") >= 1
+    assert (host.base / "ledger.key").stat().st_mode & 0o777 == 0o600
+    assert transport.acknowledged(RUN) == {producer.name: len(producer.events)}
+
+    host.wait("Flower answers", lambda: flower_status(host, AUTH) == 200)
+    assert flower_status(host, None) == 401
+    ping = host.services["hashing"]["healthcheck"]["test"][-1].replace("$$", "$")
+    pinged = subprocess.run(
+        ["sh", DEPLOY / "entrypoint.sh", "sh", "-c", ping.replace("python", sys.executable, 1)],
+        env=host.environment("hashing"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (pinged.returncode, "pong" in pinged.stdout) == (0, True), pinged.stderr
+
+    limits = {name: int(str(host.services[name]["mem_limit"]).removesuffix("m")) for name in fleet}
+    used = {name: host.memory(name) // 2**20 for name in fleet}
+    assert {name: mib for name, mib in used.items() if mib > limits[name]} == {}
+
+    for name in fleet:
+        host.running[name].send_signal(signal.SIGTERM)
+    codes = {name: host.running[name].wait(host.grace(name)) for name in fleet}
+    assert codes == dict.fromkeys(fleet, 0), "\n".join(map(host.said, fleet))
+    leftovers = [name for name in fleet if group_alive(host.running[name].pid)]
+    assert leftovers == []
+    secrets = [own_redis_url, postgres_url, AUTH]
+    passwords = [part for url in secrets[:2] if (part := urlsplit(url).password)]
+    for name in fleet:
+        log = host.log(name).read_text(errors="replace")
+        assert not [word for word in (*passwords, AUTH) if word in log], name
+
+
+def is_app(service: Mapping[str, object]) -> bool:
+    """A process of ours that stays: no server of others, not the one-shot migration."""
+    return "build" in service and service["restart"] != "no"
+
+
+def flower_status(host: Host, auth: str | None) -> int:
+    """What Flower's page answers; 0 where it does not listen yet."""
+    request = Request(f"http://127.0.0.1:{host.flower_port}/workers")
+    if auth is not None:
+        request.add_header("Authorization", f"Basic {b64encode(auth.encode()).decode()}")
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def group_alive(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_redis_of_the_compose_file(tmp_path: Path) -> None:
+    """Its command reads the password from the secret and keeps it out of its arguments."""
+    try:
+        server = programs.require("redis", ROOT / ".devnet")
+    except ProvenanceError as error:
+        missing(str(error))
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["redis"]
+    subprocess.run(
+        ["sh", DEPLOY / "make-secrets.sh", tmp_path / "secrets"], check=True, capture_output=True
+    )
+    url = (tmp_path / "secrets/redis_url").read_text()
+    password = urlsplit(url).password
+    assert password
+    (port,) = free_ports(1)
+    data = tmp_path / "data"
+    data.mkdir()
+    shell, option, script = service["command"]
+    for inside, outside in (
+        ("$$", "$"),
+        ("redis-server", str(server.path)),
+        ("/run/secrets", str(tmp_path / "secrets")),
+        ("port 6379", f"port {port}"),
+        ("/data", str(data)),
+    ):
+        assert inside in script
+        script = script.replace(inside, outside)
+    process = subprocess.Popen([shell, option, script], stdout=subprocess.DEVNULL)
+    try:
+        client = redis.Redis(port=port, password=password)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                client.ping()
+                break
+            except redis.ConnectionError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=port).ping()
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert password not in " ".join(psutil.Process(process.pid).cmdline())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, "the signal reaches Redis itself, not a shell before it"
+    finally:
+        process.kill()
+        process.wait()
+    check = service["healthcheck"]["test"][1].replace("$$", "$")
+    sed = re.search(r"\$\((sed .*)\)", check)
+    assert sed is not None
+    read = sed.group(1).replace("/run/secrets", str(tmp_path / "secrets"))
+    shown = subprocess.run(["sh", "-c", read], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == password

@@ -1,0 +1,263 @@
+"""The shipper as a process, with a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from provenance import bootstrap
+from provenance.app import ship
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import create_run_keys
+from provenance.capture.run_id import new_run_id
+from provenance.capture.ship.process import LOG_FILE, spawn_shipper
+from provenance.capture.ship.loop import LOCK_FILE, Shipper
+from provenance.errors import ConfigError, InputError, TransportUnavailable
+from provenance.formats.batch import open_batch
+from provenance.formats.record import Kind
+from provenance.ports.transport import EventTransport
+from provenance.settings import Settings
+from provenance.testing.memory_transport import MemoryTransport
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def url(redis_url: str) -> Iterator[str]:
+    """A database of its own on the session's server."""
+    base = redis_url.rpartition("/")[0]
+    own = f"{base}/11"
+    with redis.Redis.from_url(own) as client:
+        client.flushdb()
+        yield own
+        client.flushdb()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def emitter(spool: Path) -> Emitter:
+    run = new_run_id()
+    create_run_keys(spool / str(run), run)
+    return Emitter(spool, run)
+
+
+def eventually(question: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if answer := question():
+            return answer
+        time.sleep(0.05)
+    pytest.fail("not within a minute")
+
+
+def transport(spool: Path, url: str) -> EventTransport:
+    return bootstrap.open_transport(Settings(spool.parent, redis_url=url))
+
+
+def holder(spool: Path) -> psutil.Process | None:
+    try:
+        return psutil.Process(int((spool / LOCK_FILE).read_text() or "0"))
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
+
+
+def start(spool: Path, url: str | None, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {k: v for k, v in os.environ.items() if k != ship.REDIS_URL_ENV}
+    if url is not None:
+        environment[ship.REDIS_URL_ENV] = url
+    return subprocess.Popen(
+        [sys.executable, "-m", "provenance.app.ship", "--spool", str(spool), *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+
+
+def records(found: EventTransport) -> int:
+    return sum(len(open_batch(d.payload).records) for d in found.read("test", 1000))
+
+
+def test_a_spawned_shipper_is_nobodys_child_ships_and_leaves_when_idle(
+    spool: Path, url: str
+) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    spawn_shipper(spool, url, idle_exit_s=0.2)
+    process = eventually(lambda: holder(spool))
+    assert process.ppid() != os.getpid()
+    assert url not in " ".join(process.cmdline())
+    reader = transport(spool, url)
+    eventually(reader.backlog)
+    trainer.emit(Kind.METRICS, 2, {"x": 2})
+    time.sleep(0.5)
+    assert process.is_running()  # its trainer is
+    trainer.close()
+    eventually(lambda: not process.is_running())
+    assert records(reader) == 3
+    assert (spool / LOG_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_background_shipper_ends_by_itself(spool: Path, url: str) -> None:
+    with Shipper(spool, MemoryTransport()):
+        second = start(spool, url, "--background")
+        _, text = second.communicate(timeout=WAIT_S)
+    assert second.returncode == 0
+    assert b"not needed" in text
+
+
+def test_a_foreground_shipper_waits_its_turn(spool: Path, url: str) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    with Shipper(spool, MemoryTransport()):
+        second = start(spool, url)
+        assert second.stderr is not None
+        assert b"waits its turn" in second.stderr.readline()
+    eventually(transport(spool, url).backlog)
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=WAIT_S)
+    assert second.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(spool: Path, url: str, number: int) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    process = start(spool, url)
+    reader = transport(spool, url)
+    eventually(reader.backlog)
+    process.send_signal(number)
+    _, text = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, b"Traceback" in text) == (0, False)
+    with Shipper(spool, reader) as later:
+        assert later.run_once().events == 0  # the cursor was saved
+
+
+def test_once_ships_what_is_there(spool: Path, url: str) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    process = start(spool, url, "--once")
+    process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+    assert records(transport(spool, url)) == 1
+
+
+def test_once_in_this_process_counts(spool: Path, url: str) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    settings = Settings(spool.parent, redis_url=url)
+    assert ship.run(settings, once=True)["events"] == 1
+    with Shipper(spool, MemoryTransport()), pytest.raises(InputError, match="another shipper"):
+        ship.run(settings, once=True)
+
+
+def test_once_with_redis_away_is_unavailable(spool: Path) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    with pytest.raises(TransportUnavailable):
+        ship.run(Settings(spool.parent, redis_url="redis://127.0.0.1:1/0"), once=True)
+
+
+def test_exit_codes(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    monkeypatch.delenv(ship.REDIS_URL_ENV, raising=False)
+    assert ship.main(["--spool", str(spool), "--once"]) == ConfigError.exit_code
+    monkeypatch.setenv("OTHER", "redis://127.0.0.1:1/0")
+    arguments = ["--spool", str(spool), "--redis-url-env", "OTHER"]
+    assert ship.main([*arguments, "--once"]) == TransportUnavailable.exit_code
+    trainer.close()
+    assert ship.main([*arguments, "--give-up", "0"]) == 0
+
+
+def test_in_this_process_it_waits_for_the_lock_or_leaves(
+    spool: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    trainer.close()
+    monkeypatch.setenv(ship.REDIS_URL_ENV, url)
+    monkeypatch.setattr(ship, "LOCK_RETRY_S", 0.01)
+    first = Shipper(spool, MemoryTransport())
+    assert ship.main(["--spool", str(spool), "--background"]) == 0
+    releases = threading.Timer(0.2, first.close)
+    releases.start()
+    assert ship.main(["--spool", str(spool), "--idle-exit", "0.1"]) == 0
+    releases.join()
+    assert records(transport(spool, url)) == 2
+
+
+def test_told_to_stop_while_it_waits(
+    spool: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def stopped() -> Iterator[threading.Event]:
+        stop = threading.Event()
+        timer = threading.Timer(0.1, stop.set)
+        timer.start()
+        yield stop
+        timer.join()
+
+    monkeypatch.setattr(ship, "_stop_on_signals", stopped)
+    with Shipper(spool, MemoryTransport()):
+        assert ship.run(Settings(spool.parent, redis_url=url)) == {}
+
+
+def test_an_unreachable_redis_never_shows_its_password(spool: Path) -> None:
+    trainer = emitter(spool)
+    trainer.emit(Kind.METRICS, 1, {"x": 1})
+    trainer.close()
+    spawn_shipper(spool, "redis://:hunter2-pass@127.0.0.1:1/0", give_up_s=0.0)
+    log_file = spool / LOG_FILE
+    text = eventually(lambda: log_file.read_text())
+    eventually(lambda: holder(spool) is None)
+    assert "transport is away" in text
+    assert "hunter2-pass" not in log_file.read_text()
+
+
+def test_an_overgrown_log_starts_anew(spool: Path, url: str) -> None:
+    spool.mkdir()
+    (spool / LOG_FILE).write_bytes(bytes(5 * 1024 * 1024))
+    spawn_shipper(spool, url, idle_exit_s=0.0)
+    eventually(lambda: holder(spool) is None and (spool / LOCK_FILE).exists())
+    assert (spool / LOG_FILE).stat().st_size < 1_000_000
+
+
+def test_the_doorbell_leaves_a_task_in_the_hashing_queue(url: str) -> None:
+    ring = ship.celery_doorbell(url)
+    assert ring is not None
+    ring()
+    with redis.Redis.from_url(url) as client:
+        message = json.loads(client.lindex("hashing", 0))
+    assert message["headers"]["task"] == "workers.hashing.drain"
+    assert message["content-type"] == "application/json"
+
+
+def test_a_doorbell_without_a_broker_says_so_soon_and_without_the_url() -> None:
+    ring = ship.celery_doorbell("redis://:hunter2-pass@127.0.0.1:1/0")
+    assert ring is not None
+    begun = time.monotonic()
+    with pytest.raises(TransportUnavailable) as caught:
+        ring()
+    assert "hunter2-pass" not in str(caught.value)
+    assert time.monotonic() - begun < WAIT_S
+
+
+def test_without_celery_there_is_no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "celery", None)
+    assert ship.celery_doorbell(f"redis://{secrets.token_hex(4)}/0") is None

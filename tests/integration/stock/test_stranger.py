@@ -1,0 +1,301 @@
+"""The verifier that a stranger wrote from docs/FORMAT.md, against bundles of this program."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from provenance.bundle.index import dump
+from provenance.bundle.reader import MemorySource
+from provenance.bundle.writer import bundle_files, read_bundle, write_files
+from provenance.evidence.disclosure import withhold
+from provenance.proofs.bitcoin import HEADER_BYTES
+from provenance.verify.headers import GivenHeaders
+from provenance.verify.verifier import verify
+from tests.support.paths import STRANGER
+from tests.vectors.make_golden import GOLDEN, LEDGER, WITHHELD, evidence
+
+ALLOWED = {"blake3", "cryptography", "msgpack"}
+SEED = 20_261_122
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(STRANGER))
+    yield importlib.import_module("verify")
+    sys.path.remove(str(STRANGER))
+    for name in ("verify", "formats", "evidence"):
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A bundle of this release, in memory."""
+    return bundle_files(evidence(tmp_path_factory.mktemp("golden") / "anchors.jsonl"))
+
+
+def remade(files: Files) -> Files:
+    """Manifest and sums made to fit, as a forger would."""
+    made = {n: d for n, d in files.items() if n not in ("manifest.json", "SHA256SUMS")}
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"] = [
+        {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        for name, data in sorted(made.items())
+    ]
+    made["manifest.json"] = dump(manifest)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in made.items()}
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    return {**made, "SHA256SUMS": text.encode()}
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+# --- what it is ---------------------------------------------------------------------------
+
+
+def test_it_imports_nothing_of_the_program() -> None:
+    own = {path.stem for path in STRANGER.glob("*.py")}
+    assert {"verify", "formats", "evidence", "vectors"} <= own
+    for path in STRANGER.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [node.module or ""]
+            for name in {each.partition(".")[0] for each in names}:
+                known = name in sys.stdlib_module_names | ALLOWED | own
+                assert known, f"{path.name} imports {name}"
+        assert "importlib" not in path.read_text("utf-8")
+        assert "__import__" not in path.read_text("utf-8")
+        assert len(path.read_text("utf-8").splitlines()) < 400
+
+
+def test_it_runs_from_the_command_line(files: Files, tmp_path: Path) -> None:
+    for name in ("folder", "packed.zip"):
+        place = write_files(files, tmp_path / name)
+        done = run(place)
+        assert (done.returncode, done.stdout) == (0, "0 problems, 0 things not proven\n")
+    (tmp_path / "folder" / "README.txt").write_text("nothing to see")
+    done = run(tmp_path / "folder")
+    assert done.returncode == 1
+    assert done.stdout.startswith("README.txt: ")
+    done = run(tmp_path / "folder", "--key", LEDGER.verifier.vkey.replace("5", "6", 1))
+    assert "ledger.vkey: is " in done.stdout
+    assert run(tmp_path / "nothing").returncode == 1
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, STRANGER / "verify.py", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+# --- what it finds ------------------------------------------------------------------------
+
+
+def test_200_random_bits_of_any_file(files: Files, stranger: ModuleType) -> None:
+    chance = random.Random(SEED)
+    for _ in range(200):
+        name = chance.choice(sorted(files))
+        bit = chance.randrange(8 * len(files[name]))
+        bundle = stranger.Bundle({**files, name: flipped(files[name], bit)})
+        named = [line for line in bundle.problems if line.startswith(f"{name}: ")]
+        if name == "manifest.json":  # then it speaks of other files, and does not fit its sum
+            named = [line for line in bundle.problems if name in line]
+        assert named, f"seed {SEED}: bit {bit} of {name}: {bundle.problems}"
+
+
+def test_200_random_bits_with_a_manifest_that_fits(files: Files, stranger: ModuleType) -> None:
+    """What is noticed is no mere checksum: the forger made the manifest anew."""
+    chance = random.Random(SEED)
+    tops = ("records/", "proofs/", "heads/", "tlog/", "ledger.vkey", "equivocations/")
+    names = sorted(name for name in files if name.startswith(tops))
+    for _ in range(200):
+        name = chance.choice(names)
+        bit = chance.randrange(8 * len(files[name]))
+        bundle = stranger.Bundle(remade({**files, name: flipped(files[name], bit)}))
+        assert bundle.problems, f"seed {SEED}: bit {bit} of {name}"
+
+
+def test_every_file_can_be_missed_and_no_other_added(files: Files, stranger: ModuleType) -> None:
+    for name in files:
+        rest = {other: data for other, data in files.items() if other != name}
+        named = [p for p in stranger.Bundle(rest).problems if p.partition(": ")[0] == name]
+        assert named, name
+    assert (
+        "notes.txt: is not in the manifest" in stranger.Bundle(files | {"notes.txt": b""}).problems
+    )
+    forged = remade(files | {"notes.txt": b""})
+    assert stranger.Bundle(forged).problems == ["notes.txt: run.json does not know it"]
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def receipt(**changes: Any) -> Change:
+    def change(document: dict[str, Any]) -> None:
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            inner = document
+            for name in parents:
+                inner = inner[name]
+            assert inner[last] != value
+            inner[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("after-bitcoin", receipt(anchor__transaction_id="00" * 32)),
+        ("after-bitcoin", receipt(anchor__block_hash="00" * 32)),
+        ("after-bitcoin", receipt(evidence__header="00" * HEADER_BYTES)),
+        ("after-bitcoin", receipt(evidence__chain="main")),
+        ("after-bitcoin", receipt(anchor__payload="4d4c5031" + "00" * 32)),
+        ("after-bitcoin", receipt(ledger__index=0)),
+        ("after-bitcoin", receipt(root="00" * 32)),
+        ("after-bitcoin", receipt(head="")),
+        ("after-ethereum", receipt(evidence__contract="0x" + "00" * 20)),
+        ("after-ethereum", receipt(evidence__receipt_proof__index=0)),
+        ("after-ethereum", receipt(evidence__receipt_proof__nodes=[])),
+        ("after-ethereum", receipt(anchor__height=7)),
+        ("after-ethereum", receipt(anchor__block_hash="0x" + "00" * 32)),
+        ("after-ipfs", receipt(anchor__transaction_id="bafkqaaa")),
+        ("after-local", receipt(evidence__public_key="00" * 32)),
+        ("after-local", receipt(evidence__line="{}")),
+        ("after-local", receipt(phase="before")),
+    ],
+)
+def test_a_forged_receipt(files: Files, stranger: ModuleType, name: str, change: Change) -> None:
+    file = f"receipts/{name}.json"
+    document = json.loads(files[file])
+    change(document)
+    forged = remade({**files, file: stranger.canonical(document)})
+    problems = stranger.Bundle(forged).problems
+    assert any(line.startswith(f"{file}: ") for line in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("subject__0__digest__mth_sha256", "00" * 32),
+        ("subject__1__digest__mth_sha256", "00" * 32),
+        ("predicate__buildDefinition__externalParameters__world_size", 2),
+        ("predicate__buildDefinition__resolvedDependencies__0__digest__gitCommit", "00" * 20),
+        ("predicate__buildDefinition__resolvedDependencies__1__digest__mth_sha256", "00" * 32),
+        ("predicate__runDetails__metadata__invocationId", "of another"),
+        ("predicate__runDetails__byproducts__0__digest__sha256", "00" * 32),
+    ],
+)
+def test_a_forged_statement(files: Files, stranger: ModuleType, path: str, value: object) -> None:
+    file = "statement/run.intoto.json"
+    document = json.loads(files[file])
+    *parents, last = path.split("__")
+    inner = document
+    for name in parents:
+        inner = inner[int(name) if name.isdecimal() else name]
+    assert inner[last] != value
+    inner[last] = value
+    problems = stranger.Bundle(remade({**files, file: stranger.canonical(document)})).problems
+    assert [line for line in problems if line.startswith(f"{file}: ")] == problems != []
+
+
+def run_json(change: Change) -> Callable[[Files], Files]:
+    def forge(files: Files) -> Files:
+        document = json.loads(files["run.json"])
+        change(document)
+        return remade({**files, "run.json": dump(document)})
+
+    return forge
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda run: run["entries"][2].update(root="00" * 32), "run.json: the records give root"),
+        (lambda run: run["entries"].reverse(), "run.json: "),
+        (lambda run: run["inclusions"].clear(), "run.json: an entry without a proof"),
+        (lambda run: run["consistencies"].clear(), "run.json: KeyError"),
+        (lambda run: run["consistencies"][2]["proof"].reverse(), "run.json: "),
+        (lambda run: run["records"].pop(), "does not know it"),
+        (lambda run: run["records"][0].update(kind="results"), "run.json: "),
+        (lambda run: run["records"][0].update(withheld=True), "said to be withheld"),
+        (lambda run: run.update(public_key="00" * 32), "another public key"),
+        (lambda run: run["heads"].pop(), "run.json does not know it"),
+    ],
+)
+def test_a_forged_run_json(
+    files: Files, stranger: ModuleType, change: Change, problem: str
+) -> None:
+    problems = stranger.Bundle(run_json(change)(files)).problems
+    assert any(problem in line for line in problems), problems
+
+
+# --- golden files -------------------------------------------------------------------------
+
+
+def headers_of(files: Files) -> GivenHeaders:
+    raw = []
+    for name in (n for n in files if n.endswith("-bitcoin.json")):
+        told = json.loads(files[name])["evidence"]
+        raw += [bytes.fromhex(each) for each in (told["header"], *told["headers"])]
+    return GivenHeaders.of(raw)
+
+
+def test_the_golden_bundle_is_made_the_same_each_time(files: Files, tmp_path: Path) -> None:
+    assert bundle_files(evidence(tmp_path / "anchors.jsonl")) == files
+
+
+def test_both_accept_a_new_golden_bundle(files: Files, stranger: ModuleType) -> None:
+    report = verify(
+        read_bundle(MemorySource(files, "golden")),
+        None,
+        verifier_key=LEDGER.verifier,
+        headers=headers_of(files),
+        now=0.0,
+    )
+    assert (report.outcome, report.findings) == ("verified", ())
+    assert {name: sorted(seals) for name, seals in report.networks.items()} == {
+        name: ["after", "before", "checkpoint-2"]
+        for name in ("bitcoin", "ethereum", "ipfs", "local")
+    }
+    assert {check.status for check in report.networks["bitcoin"].values()} == {"verified"}
+    bundle = stranger.Bundle(files, LEDGER.verifier.vkey)
+    assert (bundle.problems, bundle.unproven) == ([], [])
+
+
+def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> None:
+    kept = withhold(evidence(tmp_path / "anchors.jsonl"), ["metrics", "training/epoch/3"])
+    files = bundle_files(kept)
+    report = verify(read_bundle(MemorySource(files, "withheld")), None, now=0.0)
+    assert report.outcome == "verified"
+    bundle = stranger.Bundle(files)
+    assert bundle.problems == []
+    assert "records/data/train/0.json: withheld" in bundle.unproven
+    assert "records/training/epoch/3/state/0.json: withheld" not in bundle.unproven
+
+
+@pytest.mark.parametrize("golden", [GOLDEN, WITHHELD], ids=lambda path: path.stem)
+def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
+    report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)
+    assert (report.outcome, report.findings) == ("verified", ())
+    bundle = stranger.Bundle(stranger.load(golden), LEDGER.verifier.vkey)
+    assert bundle.problems == []

@@ -1,0 +1,105 @@
+"""The commands for a check by hand are run in a real shell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provenance.bundle.shell_proof import (
+    UNHEX,
+    UNHEX_PYTHON,
+    hand_path,
+    path_of_record_file,
+)
+from provenance.bundle.writer import newest_tree, write_bundle
+from provenance.errors import FormatError, InputError
+from tests.support.verify_world import finished
+
+UNHEXES = [UNHEX_PYTHON, *([UNHEX] if shutil.which("xxd") else [])]
+HASHES = [
+    tool for tool in ("sha256sum", "openssl dgst -sha256 -r") if shutil.which(tool.split()[0])
+]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(
+        finished(5, checkpoint=2).evidence(), tmp_path_factory.mktemp("hand") / "it's a bundle"
+    )
+
+
+def shell(text: str, folder: Path) -> str:
+    done = subprocess.run(["bash", "-c", text], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("unhex", UNHEXES)
+@pytest.mark.parametrize("sha256", HASHES)
+def test_every_record_reaches_the_run_root_in_a_shell(
+    bundle: Path, unhex: str, sha256: str
+) -> None:
+    evidence = finished(5, checkpoint=2).evidence()
+    tree = newest_tree(evidence)
+    assert tree is not None
+    for record in [r for r in evidence.records if r.place == "tree"][::4]:
+        proof = tree.proof(record.path)
+        text = hand_path(proof, record.file, unhex=unhex, sha256=sha256)
+        printed = shell(text, bundle).splitlines()
+        assert printed[0] == record.digest.hex()
+        assert printed[-2] == tree.root.hex()
+        assert printed[-1] == f"under run root {tree.root.hex()}"
+
+
+def test_each_comment_states_what_the_command_prints(bundle: Path) -> None:
+    record = bundle / "records/training/epoch/3/metrics/0.json"
+    text = path_of_record_file(record).text()
+    stated = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith("# ")][:-1]
+    assert shell(text, bundle).splitlines()[:-1] == stated
+
+
+def test_a_changed_record_is_not_under_the_root(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    record = copy / "records/training/epoch/3/metrics/0.json"
+    record.write_bytes(record.read_bytes().replace(b'"loss":', b'"l0ss":'))
+    assert "NOT under run root" in shell(path_of_record_file(record).text(), copy)
+
+
+def test_the_path_as_json_carries_proof_root_and_commands(bundle: Path) -> None:
+    path = path_of_record_file(bundle / "records/training/results.json")
+    document = json.loads(path.to_json())
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert document["run_root"] == manifest["roots"]["after"]
+    assert document["proof"]["path"] == "training/results"
+    assert "\n".join(document["commands"]) + "\n" == path.text()
+
+
+def test_what_is_no_record_of_a_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such record file"):
+        path_of_record_file(bundle / "records/nothing.json")
+    stray = tmp_path / "stray.json"
+    stray.write_text("{}")
+    with pytest.raises(InputError, match="not a record file of a bundle"):
+        path_of_record_file(stray)
+    with pytest.raises(InputError, match="not a record file of a bundle"):
+        path_of_record_file(bundle / "run.json")
+    control = next((bundle / "records/control").iterdir())
+    with pytest.raises(InputError, match="under no run root"):
+        path_of_record_file(control)
+
+
+def test_a_proof_that_does_not_decode_names_its_file(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    (copy / "proofs/training/config.json").write_text("{")
+    with pytest.raises(FormatError, match=r"proofs/training/config\.json"):
+        path_of_record_file(copy / "records/training/config.json")
+    (copy / "proofs/training/config.json").unlink()
+    (copy / "proofs/training/config.json").mkdir()
+    with pytest.raises(InputError, match="cannot be read"):
+        path_of_record_file(copy / "records/training/config.json")

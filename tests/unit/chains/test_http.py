@@ -1,0 +1,153 @@
+"""One POST under one deadline: every way in which a server can fail to answer."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from provenance.chains.http import Endpoint
+from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from tests.support.rpc_stub import http_server, send
+
+KEY = "blockchain.bitcoin.url"
+
+
+@contextmanager
+def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that speaks bytes: ``talk`` gets each connection after its first bytes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(10)
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            link, _ = listener.accept()
+        except OSError:
+            return
+        with link:
+            link.recv(65536)
+            try:
+                talk(link)
+            except OSError:
+                return
+            done.wait(10)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    done.set()
+    thread.join(10)
+    listener.close()
+
+
+def test_post_carries_path_body_and_headers() -> None:
+    def reply(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        told = f"{request.path} {request.headers['X-Test']} {request.headers['Connection']}"
+        send(request, told.encode() + b" " + body, 500)
+
+    with http_server(reply) as url:
+        answer = Endpoint(url + "/base/", KEY, 5).post(
+            "/call?a=1", b"hi", {"X-Test": "t"}, limit=99
+        )
+    assert (answer.status, answer.body) == (500, b"/base/call?a=1 t close hi")
+
+
+def drip(link: socket.socket, head: bytes, end: bytes) -> None:
+    """An answer that is complete and correct, and takes three seconds."""
+    link.sendall(head)
+    for _ in range(60):
+        link.sendall(b"x")
+        time.sleep(0.05)
+    link.sendall(end)
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        pytest.param(lambda link: None, id="silence"),
+        pytest.param(
+            lambda link: drip(link, b"HTTP/1.1 200 OK\r\nContent-Length: 61\r\n\r\n", b"x"),
+            id="body drips",
+        ),
+        pytest.param(
+            lambda link: drip(link, b"HTTP/1.1 200 OK\r\nX: ", b"\r\nContent-Length: 1\r\n\r\nx"),
+            id="header drips",
+        ),
+    ],
+)
+def test_the_deadline_covers_the_whole_answer(talk: Callable[[socket.socket], None]) -> None:
+    with raw_server(talk) as url, pytest.raises(NetworkUnavailable, match="in time"):
+        Endpoint(url, KEY, 0.3).post("", b"", {}, limit=99999)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ],
+)
+def test_a_broken_answer_is_unavailable(answer: bytes) -> None:
+    def talk(link: socket.socket) -> None:
+        link.sendall(answer)
+        link.shutdown(socket.SHUT_RDWR)
+
+    with raw_server(talk) as url, pytest.raises(NetworkUnavailable, match=r"broke off|reached"):
+        Endpoint(url, KEY, 5).post("", b"", {}, limit=99)
+
+
+def test_refused_and_unresolvable_are_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(NetworkUnavailable, match="refused"):
+        Endpoint(f"http://127.0.0.1:{port}", KEY, 5).post("", b"", {}, limit=9)
+    with pytest.raises(NetworkUnavailable):
+        Endpoint("https://no-such-host.invalid", KEY, 5).post("", b"", {}, limit=9)
+
+
+def test_plain_text_behind_https_is_unavailable() -> None:
+    with http_server(lambda request, _: send(request, b"")) as url:
+        with pytest.raises(NetworkUnavailable):
+            Endpoint(url.replace("http:", "https:"), KEY, 5).post("", b"", {}, limit=9)
+
+
+def test_an_oversized_answer_is_refused() -> None:
+    with http_server(lambda request, _: send(request, b"x" * 11)) as url:
+        with pytest.raises(LyingNodeError, match="more than 10 bytes"):
+            Endpoint(url, KEY, 5).post("", b"", {}, limit=10)
+        assert Endpoint(url, KEY, 5).post("", b"", {}, limit=11).body == b"x" * 11
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://10.1.2.3:8332", "plain HTTP to 10.1.2.3"),
+        ("http://node.example:8332", "plain HTTP to node.example"),
+        ("http://127.0.0.1.example", "plain HTTP"),
+        ("ftp://127.0.0.1", "no URL"),
+        ("127.0.0.1:8332", "no URL"),
+        ("http://", "no URL"),
+        ("http://127.0.0.1:port", "no URL"),
+        ("http://user:hunter2@127.0.0.1:8332", "user or password"),
+        ("https://user@node.example", "user or password"),
+    ],
+)
+def test_urls_that_are_refused(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Endpoint(url, KEY, 5)
+    assert caught.value.key == KEY
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://localhost", "http://[::1]:1", "https://node.example/x"])
+def test_urls_that_are_taken(url: str) -> None:
+    assert Endpoint(url, KEY, 5).where.startswith(url[:12])
+    assert "/x" not in Endpoint(url, KEY, 5).where

@@ -1,0 +1,605 @@
+"""What the commands do with a run, a bundle and nodes: exit codes, lines, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provenance import bootstrap, cli, devnet
+from provenance.app import up
+from provenance.chains.bitcoin.rpc import Value
+from provenance.chains.ethereum import deploy
+from provenance.cli import demo as demo_command
+from provenance.cli import up as up_command
+from provenance.devnet import InstallResult, ServerState, programs
+from provenance.errors import InputError, MissingExtraError
+from provenance.settings import Settings, load
+from provenance.testing.memory_transport import MemoryTransport
+from tests.support.paper_node import paper_node
+from tests.support.rpc_stub import json_rpc_server
+from tests.support.verify_world import RUN, World, flip_metric, story
+
+METRICS = "records/training/epoch/2/metrics/0.json"
+REFUSED = "http://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("PROVENANCE_")]:
+        monkeypatch.delenv(name)
+
+
+def deployment(base: Path, *others: str) -> Settings:
+    """A database with one finished run, on the local network and on chains in memory."""
+    found = load(None, base)
+    world: Any = World(names=())
+    world.store.close()
+    world.store = bootstrap.open_store(found)
+    signer = bootstrap.seal_policy(found).signer
+    world.networks = {
+        **bootstrap.open_networks(found),
+        **{name: paper_node(name, 9) for name in others},
+    }
+    world.policy = type(world.policy)(("local", *others), signer)
+    world.ingest(world.batch(story()))
+    world.anchor()
+    world.store.close()
+    return found
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Settings:
+    return deployment(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def bundle(run: Settings) -> Path:
+    return bootstrap.export_bundle(run, "latest", Path("bundle"))
+
+
+def config(**networks: dict[str, object]) -> str:
+    """A configuration file of these networks beside the local one."""
+    path = Path("config.json")
+    retry = {"timeout": 2}
+    chain = {name: {**section, **retry} for name, section in networks.items()}
+    names = [*networks, "local"]
+    path.write_text(json.dumps({"blockchain": {"networks": names, **chain}}))
+    return str(path)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs a command with --json; its exit code and the one JSON object."""
+
+    def run_it(*words: str) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        code = cli.main([*words, "--json"])
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        document = json.loads(shown.out)
+        assert isinstance(document, dict)
+        return code, document
+
+    return run_it
+
+
+# --- verify, report, path, status --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["latest", str(RUN), RUN.hex[:8]])
+def test_a_fine_run_is_0(run: Settings, said: Any, name: str) -> None:
+    code, document = said("verify", name)
+    assert (code, document["outcome"]) == (0, "verified")
+    assert document["networks"]["local"]["after"]["status"] == "verified"
+
+
+def test_a_fine_bundle_is_0_and_needs_no_database(bundle: Path, said: Any, tmp_path: Path) -> None:
+    code, document = said("verify", str(bundle), "--offline", "--base-dir", "elsewhere")
+    assert (code, document["outcome"]) == (0, "verified")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_changed_record_is_1_and_named(
+    bundle: Path, said: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = bundle / METRICS
+    record.write_bytes(flip_metric(record.read_bytes()))
+    code, document = said("verify", str(bundle), "--offline")
+    assert (code, document["outcome"]) == (1, "failed")
+    assert {f["subject"] for f in document["findings"]} == {"training/epoch/2/metrics/0"}
+    assert cli.main(["verify", str(bundle), "--offline"]) == 1
+    assert "FOUND (1) training/epoch/2/metrics/0: " in capsys.readouterr().out
+
+
+def test_a_changed_row_is_1(run: Settings, said: Any) -> None:
+    world: Any = World(names=())
+    world.store = bootstrap.open_store(run)
+    with world.store.snapshot() as tx:
+        victim = next(r for r in tx.records(RUN) if r.kind == "metrics" and r.epoch == 2)
+    changed = flip_metric(victim.data)
+    world.sql("update records set data = ? where seq = ?", changed, victim.seq)
+    world.store.close()
+    code, document = said("verify", "latest")
+    assert code == 1
+    assert any("epoch/2/metrics" in f["subject"] for f in document["findings"])
+
+
+def test_an_unreachable_node_is_3(tmp_path: Path, said: Any) -> None:
+    deployment(tmp_path / "artifacts", "ethereum")
+    file = config(ethereum={"url": REFUSED})
+    code, document = said("verify", "latest", "--config", file)
+    assert (code, document["outcome"]) == (3, "unchecked")
+    assert document["networks"]["local"]["after"]["status"] == "verified"
+    assert document["networks"]["ethereum"]["after"]["status"] == "unreachable"
+    assert any("ethereum" in line for line in document["not_checked"])
+
+
+def test_what_is_no_bundle_and_no_run_is_2(
+    run: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for words, text in (
+        (["verify", "folder"], "folder: not a bundle, there is no manifest.json"),
+        (["verify", "0192ffff"], "run 0192ffff: not in the database; known: 1 run"),
+        (["verify", "not-a-run"], "expected a run id"),
+        (["status", "0192ffff"], "run 0192ffff: not in the database; known: 1 run"),
+        (["report", "0192ffff"], "run 0192ffff: not in the database; known: 1 run"),
+        (["path", "folder"], "folder"),
+    ):
+        assert cli.main(words) == 2, words
+        shown = capsys.readouterr()
+        assert text in shown.err, words
+        assert shown.err.count("\n") == 1
+        assert shown.out == ""
+
+
+def test_a_damaged_bundle_is_1_and_names_the_file(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / "manifest.json").write_text("{")
+    assert cli.main(["verify", str(bundle), "--offline"]) == 1
+    shown = capsys.readouterr().err
+    assert "manifest.json" in shown
+    assert shown.count("\n") == 1
+
+
+def test_verify_for_people_says_what_was_not_checked(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", str(bundle), "--offline"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"run {RUN}: verified\n")
+    assert "not checked: " in shown
+    assert "local" in shown
+
+
+def test_the_checks_explained(said: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = said("verify", "--explain")
+    assert code == 0
+    numbers = [check["number"] for check in document["checks"]]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert cli.main(["verify", "--explain"]) == 0
+    assert capsys.readouterr().out.startswith("(1) ")
+
+
+def test_report_goes_where_it_is_told(
+    run: Settings, said: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = said("report", "latest")
+    assert code == 0
+    assert Path(document["report_path"]) == Path("artifacts/reports", str(RUN), "report.html")
+    assert Path(document["report_path"]).is_file()
+    assert cli.main(["report", "latest", "-o", "mine"]) == 0
+    assert capsys.readouterr().out == f"{Path('mine') / 'report.html'}\n"
+    assert (Path("mine") / "evidence" / "manifest.json").is_file()
+
+
+def test_path_of_a_record(bundle: Path, said: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = said("path", str(bundle / METRICS))
+    assert code == 0
+    assert cli.main(["path", str(bundle / METRICS)]) == 0
+    _, verified = said("verify", str(bundle), "--offline")
+    assert verified["roots"]["after"] in json.dumps(document)
+
+
+def test_status_of_all_and_of_one(
+    run: Settings, said: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = said("status")
+    assert code == 0
+    assert [r["run_id"] for r in document["runs"]] == [str(RUN)]
+    assert document["networks"]["local"]["anchors"]["final"] >= 1
+    assert document["stream_entries"] is None
+    code, document = said("status", "latest")
+    assert document["state"] == "sealed"
+    assert [root["phase"] for root in document["roots"]] == ["before", "after"]
+    assert document["networks"]["local"]["after"]["status"] == "final"
+    assert document["epochs"] == [1, 2, 3]
+    assert cli.main(["status"]) == 0
+    assert cli.main(["status", "latest"]) == 0
+    shown = capsys.readouterr().out
+    assert "Redis not configured or not reachable" in shown
+    assert f"run {RUN}: sealed, " in shown
+
+
+def test_status_without_a_database_is_an_empty_one(said: Any, tmp_path: Path) -> None:
+    code, document = said("status")
+    assert (code, document["runs"], document["spool_bytes"]) == (0, [], 0)
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_status_tells_the_backlog(
+    run: Settings, said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = MemoryTransport()
+    transport.append([b"one", b"two"])
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert said("status")[1]["stream_entries"] is None
+    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
+    assert said("status")[1]["stream_entries"] == 2
+
+
+# --- doctor ------------------------------------------------------------------------------
+
+
+def finding(document: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = [
+        f for f in document["findings"] if (f["kind"], f["name"]) == (kind, name)
+    ]
+    assert len(found) == 1, document["findings"]
+    return found[0]
+
+
+@pytest.fixture
+def redis_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = programs.Program("redis", "redis-server", tmp_path / "redis-server", on_path=False)
+    monkeypatch.setattr(programs, "find", lambda name, home: here if name == "redis" else None)
+
+
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_finds_all_well(said: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = said("doctor")
+    assert code == 0, document
+    assert finding(document, "network", "local")["works"]
+    assert finding(document, "database", "ledger")["works"]
+    ethereum = finding(document, "program", "ethereum")
+    assert (ethereum["works"], ethereum["needed"]) == (False, False)
+    assert "devnet install" in ethereum["mend"] or "install" in ethereum["mend"]
+    assert cli.main(["doctor"]) == 0
+    assert "FAILS" not in capsys.readouterr().out
+
+
+def test_doctor_misses_redis_and_says_how_to_get_it(
+    said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "find", lambda name, home: None)
+    code, document = said("doctor")
+    assert code == 3
+    redis = finding(document, "server", "redis")
+    assert not redis["works"]
+    assert "install" in redis["mend"]
+
+
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_names_unreachable_nodes_and_what_mends_them(
+    said: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://:sesame@127.0.0.1:1/0")
+    file = config(
+        ethereum={"url": REFUSED},
+        bitcoin={"url": REFUSED, "rpc_user": "u", "rpc_password": "sesame"},
+        ipfs={"url": REFUSED},
+    )
+    code, document = said("doctor", "--config", file)
+    assert code == 3
+    for name in ("ethereum", "bitcoin", "ipfs"):
+        node = finding(document, "network", name)
+        assert not node["works"], name
+        assert "127.0.0.1:1" in node["detail"], name
+        assert "provenance devnet up" in node["mend"], name
+    redis = finding(document, "server", "redis")
+    assert not redis["works"]
+    assert redis["mend"]
+    assert finding(document, "network", "local")["works"]
+    assert "sesame" not in json.dumps(document)
+    assert cli.main(["doctor", "--config", file]) == 3
+    assert "FAILS" in capsys.readouterr().out
+
+
+def ethereum_stub(method: str, params: list[Value]) -> Value:
+    return {"eth_chainId": "0x1", "net_version": "1", "eth_blockNumber": "0x10"}.get(method)
+
+
+def bitcoin_stub(method: str, params: list[Value]) -> Value:
+    if method == "getblockchaininfo":
+        return {
+            "chain": "main", "blocks": 7, "headers": 7, "bestblockhash": "00" * 32,
+            "initialblockdownload": False, "verificationprogress": 1,
+        }  # fmt: skip
+    return {"getblockhash": "00" * 32, "getblockcount": 7}.get(method)
+
+
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_tells_another_chain_from_the_configured_one(said: Any) -> None:
+    with json_rpc_server(ethereum_stub) as ethereum, json_rpc_server(bitcoin_stub) as bitcoin:
+        file = config(
+            ethereum={"url": ethereum, "chain_id": 31337},
+            bitcoin={"url": bitcoin, "network": "regtest", "rpc_user": "u", "rpc_password": "p"},
+        )
+        code, document = said("doctor", "--config", file)
+    assert code == 3
+    wrong = finding(document, "network", "ethereum")
+    assert not wrong["works"]
+    assert "31337" in wrong["detail"]
+    wrong = finding(document, "network", "bitcoin")
+    assert not wrong["works"]
+    assert "regtest" in wrong["detail"]
+    assert "main" in wrong["detail"]
+
+
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_names_a_secret_that_is_not_there(said: Any) -> None:
+    file = config(ethereum={"url": REFUSED, "private_key_env": "NOT_SET_ANYWHERE"})
+    code, document = said("doctor", "--config", file)
+    assert code == 3
+    assert "NOT_SET_ANYWHERE" in finding(document, "key", "secrets")["detail"]
+
+
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_says_which_extra_is_missing(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import provenance.cli.doctor as module
+
+    real = module.find_spec
+    monkeypatch.setattr(module, "find_spec", lambda n: None if n == "celery" else real(n))
+    code, document = said("doctor")
+    assert code == 3
+    assert finding(document, "package", "celery")["mend"] == "pip install 'ml-provenance[workers]'"
+
+
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_sees_a_key_that_others_can_read(said: Any, tmp_path: Path) -> None:
+    key = tmp_path / "artifacts" / "ledger.key"
+    key.parent.mkdir()
+    key.write_text("05" * 32)
+    key.chmod(0o644)
+    code, document = said("doctor")
+    assert code == 3
+    assert (
+        f"chmod 600 {Path('artifacts') / 'ledger.key'}"
+        in (finding(document, "key", "ledger key")["detail"])
+    )
+
+
+# --- contract, devnet, demo, up, ship ----------------------------------------------------
+
+
+def test_a_contract_is_not_deployed_to_another_chain(capsys: pytest.CaptureFixture[str]) -> None:
+    with json_rpc_server(ethereum_stub) as ethereum:
+        file = config(ethereum={"url": ethereum, "chain_id": 31337, "private_key": "11" * 32})
+        assert cli.main(["contract", "deploy", "--config", file]) == 2
+    shown = capsys.readouterr().err
+    assert "31337" in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_contract_cannot_be_deployed_to_a_node_that_is_away(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = config(ethereum={"url": REFUSED, "private_key": "11" * 32})
+    assert cli.main(["contract", "deploy", "--config", file]) == 3
+    assert "127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_deploy_prints_the_address(
+    said: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deploy, "deploy", lambda _: ("0xabc", "0xdef"))
+    file = config(ethereum={"url": REFUSED})
+    code, document = said("contract", "deploy", "--config", file)
+    assert (code, document) == (0, {"contract_address": "0xabc", "transaction_id": "0xdef"})
+    assert cli.main(["contract", "deploy", "--config", file]) == 0
+    assert '"contract_address": "0xabc"' in capsys.readouterr().out
+
+
+STATES = [
+    ServerState("redis", "redis-server", 7, "redis://127.0.0.1:5/0", {}, True),
+    ServerState("ipfs", "", None, "", problem="not installed: [get] it"),
+]
+
+
+def test_devnet_tells_what_runs(
+    said: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+    Path(".devnet").mkdir()
+
+    def states(root: Path, only: object = None, progress: object = None) -> list[ServerState]:
+        asked.append(only)
+        return STATES
+
+    for action in ("up", "down", "status"):
+        monkeypatch.setattr(devnet, action, states)
+        code, document = said("devnet", action, "--only", "redis,ipfs")
+        assert code == (0 if action == "down" else 3)
+        assert document["redis"]["running"] is True
+        assert document["ipfs"]["problem"] == "not installed: [get] it"
+    assert asked == [["redis", "ipfs"]] * 3
+    written = json.loads(Path(".devnet/blockchain_config.json").read_text())
+    assert written["redis_url"] == "redis://127.0.0.1:5/0"
+    assert cli.main(["devnet", "status"]) == 3
+    assert "not installed: [get] it" in capsys.readouterr().out
+    monkeypatch.setattr(devnet, "status", lambda root, only: STATES[:1])
+    assert said("devnet", "status")[0] == 0
+
+
+def test_devnet_install_is_3_where_something_is_missing(
+    said: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [
+        InstallResult("redis", "redis-server", "installed", Path("r"), 0.1),
+        InstallResult("ipfs", "", "missing", None, 0.1, "get it by hand"),
+    ]
+
+    def install(root: Path, only: object, progress: devnet.Progress) -> list[InstallResult]:
+        progress("redis", "fetching")
+        return results
+
+    monkeypatch.setattr(devnet, "install", install)
+    code, document = said("devnet", "install")
+    assert (code, document["ipfs"]["problem"]) == (3, "get it by hand")
+    assert cli.main(["devnet", "install"]) == 3
+    shown = capsys.readouterr()
+    assert "get it by hand" in shown.out
+    assert "fetching" in shown.err
+    results.pop()
+    assert said("devnet", "install")[0] == 0
+
+
+def document_of_a_demo(
+    detected: bool = True, status: str = "verified", **fsck: list[Any]
+) -> dict[str, Any]:
+    return {
+        "run_id": str(RUN), "root_before": "aa", "root_after": "bb",
+        "chain_integrity": status == "verified",
+        "networks": {
+            "local": {"status": status, "transaction_id": "t", "before": "s", "after": "t"}
+        },
+        "tamper": {"detected": detected, "record": "r/1" if detected else None, "problem": "p"},
+        "report_path": "x/report.html",
+        "fsck": {"findings": [], "unchecked": [], **fsck},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        (document_of_a_demo(), 0),
+        (document_of_a_demo(detected=False), 1),
+        (document_of_a_demo(status="incomplete"), 1),
+        (document_of_a_demo(findings=[{"kind": "lost", "subject": "s", "detail": "d"}]), 1),
+        (document_of_a_demo(unchecked=["ethereum"]), 1),
+    ],
+)
+def test_demo_is_0_only_where_all_is_verified_and_the_tampering_found(
+    document: dict[str, Any],
+    code: int,
+    said: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = []
+
+    def demo(options: Any, say: Callable[[str, str], None]) -> dict[str, Any]:
+        asked.append(options)
+        say("train", "epoch [1]")
+        return document
+
+    monkeypatch.setattr(demo_command, "run", demo)
+    assert said("demo", "--networks", "local,ipfs", "--epochs", "2") == (code, document)
+    assert asked[0].networks == ("local", "ipfs")
+    assert asked[0].epochs == 2
+    assert asked[0].base_dir == Path("artifacts/demo")
+    assert cli.main(["demo", "--base-dir", "b"]) == code
+    assert asked[1].base_dir == Path("b")
+    shown = capsys.readouterr()
+    assert "epoch [1]" in shown.err
+    assert shown.out.rstrip().endswith("report: x/report.html")
+    assert ("FAILED as it should: r/1" in shown.out) == document["tamper"]["detected"]
+
+
+class Stopped:
+    """A fleet that was told to stop before it began."""
+
+    def __call__(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
+    transport = MemoryTransport()
+    monkeypatch.setattr(up_command, "_until_signalled", Stopped)
+    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
+    sleeper = up.Service("redis", ("sleep", "60"))
+    monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
+    monkeypatch.setattr(up, "services", lambda settings, port: [])
+    return transport
+
+
+@pytest.mark.usefixtures("empty_fleet")
+def test_up_says_what_runs_and_clears_up(
+    said: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = said("up", "--flower")
+    assert code == 0
+    assert document["flower"].startswith("http://127.0.0.1:")
+    assert set(document["services"]) == {"redis"}
+    assert not Path(f"/proc/{document['services']['redis']}").exists()
+    assert not (tmp_path / "artifacts" / "run" / "up.json").exists()
+    assert (tmp_path / "artifacts" / "ledger.key").exists()
+    assert (tmp_path / "artifacts" / "ledger.db").exists()
+    assert cli.main(["up", "--flower-port", "5555"]) == 0
+    shown = capsys.readouterr().err
+    assert "http://127.0.0.1:5555" in shown
+    assert "stopped" in shown
+    assert ":pw@" not in shown
+
+
+@pytest.mark.usefixtures("empty_fleet")
+def test_up_beside_another_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with up.only_fleet(Path("artifacts")):
+        assert cli.main(["up"]) == 2
+    assert "another `provenance up` runs here already" in capsys.readouterr().err
+
+
+def test_up_without_its_packages_says_how_to_get_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise MissingExtraError("celery", "workers")
+
+    monkeypatch.setattr(up, "require_workers_extra", missing)
+    assert cli.main(["up"]) == 2
+    assert "pip install 'ml-provenance[workers]'" in capsys.readouterr().err
+
+
+def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from provenance import ProvenanceTracker
+    from provenance.app import ship
+
+    tracker = ProvenanceTracker("artifacts")
+    tracker.track_epoch(1, {"loss": 1.0})
+    tracker.store_merkle_on_blockchain_after_training()
+    transport = MemoryTransport()
+    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
+    monkeypatch.setattr(ship, "celery_doorbell", lambda url: None)
+    code, document = said("ship", "--once")
+    assert code == 0
+    assert document["events"] == 6
+    assert transport.backlog() == document["batches"] > 0
+
+
+def test_ship_once_beside_another_shipper_is_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from provenance.app import ship
+
+    def busy(settings: Settings, once: bool) -> dict[str, int]:
+        raise InputError("another shipper (process 7) already serves it")
+
+    monkeypatch.setattr(ship, "run", busy)
+    assert cli.main(["ship", "--once"]) == 2
+    assert "another shipper" in capsys.readouterr().err
+
+
+def test_verify_of_a_report_folder_finds_the_evidence_in_it(run: Settings, said: Any) -> None:
+    page = bootstrap.write_report(run, "latest")
+    shutil.rmtree(run.base_dir / "spool", ignore_errors=True)
+    code, document = said("verify", str(page.parent), "--offline")
+    assert (code, document["source"]["kind"]) == (0, "bundle")

@@ -1,0 +1,73 @@
+"""``provenance events parked``: every parked event with run, reason, time and size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from provenance import bootstrap, cli
+from provenance.formats.record import Kind
+from provenance.ledger.ingest import ingest
+from provenance.ports.transport import Delivery
+from provenance.settings import load
+from tests.support.runs import POLICY, RUN, START_NS, complete_run
+
+NOW = START_NS / 1e9
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A database with a sealed run, a late record of it, and bytes that are no batch."""
+    settings = load(None, tmp_path)
+    store = bootstrap.open_store(settings)
+    assert store is not None
+    from provenance.testing.memory_transport import MemoryTransport
+
+    producer = complete_run()
+    ingest(MemoryTransport(), store, POLICY, producer.deliveries(), NOW)
+    late = len(producer.events)
+    producer.add(Kind.METRICS, 3, metrics={"loss": 0.1})
+    deliveries = [Delivery("a", producer.batch(late)), Delivery("b", b"no [red]batch")]
+    ingest(MemoryTransport(), store, POLICY, deliveries, NOW + 1)
+    store.close()
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    return cli.main(["events", "parked", *arguments])
+
+
+def test_parked_events_are_listed_with_run_reason_time_and_size(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--json", "--base-dir", str(base)) == 0
+    rows = {row["run_id"]: row for row in json.loads(capsys.readouterr().out)["parked"]}
+    assert rows.keys() == {str(RUN), None}
+    assert "the run is sealed" in rows[str(RUN)]["reason"]
+    assert rows[str(RUN)]["parked_at"] == "2025-10-09 08:53:21Z"
+    assert rows[None]["bytes"] == len(b"no [red]batch")
+    assert len(rows[None]["id"]) == 64
+
+
+def test_one_run_s_parked_events_alone(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(RUN.hex[:8], "--json", "--base-dir", str(base)) == 0
+    (row,) = json.loads(capsys.readouterr().out)["parked"]
+    assert row["run_id"] == str(RUN)
+
+
+def test_people_get_a_table_and_a_count(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--base-dir", str(base)) == 0
+    shown = capsys.readouterr().out
+    assert "the run is sealed" in shown
+    assert "2 parked" in shown
+
+
+def test_nothing_parked_and_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--json", "--base-dir", str(tmp_path / "none")) == 0
+    assert json.loads(capsys.readouterr().out) == {"parked": []}
+    assert run("--base-dir", str(tmp_path / "none")) == 0
+    assert "nothing is parked" in capsys.readouterr().out
+    assert run("latest", "--base-dir", str(tmp_path / "none")) == 2
+    assert not (tmp_path / "none").exists(), "asking makes no files"

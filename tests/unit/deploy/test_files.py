@@ -1,0 +1,367 @@
+"""deploy/: what the files say is what the code runs, reads and accepts."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from provenance import settings
+from provenance.app import up
+from provenance.settings import NETWORKS
+from tests.support.compose_schema import COMPOSE
+from tests.support.deploy_files import BASE, DEPLOY, ROOT, Doc, compose_file, containers, fleet_argv
+
+MINE = [
+    path
+    for path in sorted(DEPLOY.rglob("*"))
+    if path.is_file() and not {"devnet", "secrets"} & set(path.relative_to(DEPLOY).parts)
+]
+
+
+@pytest.fixture(scope="module")
+def compose() -> Doc:
+    return compose_file()
+
+
+# --- compose ------------------------------------------------------------------------------
+
+
+def test_compose_fits_its_schema(compose: Doc) -> None:
+    jsonschema.Draft7Validator.check_schema(COMPOSE)
+    jsonschema.validate(compose, COMPOSE, jsonschema.Draft7Validator)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("restarts",), "always"),
+        (("restart",), "sometimes"),
+        (("mem_limit",), "256 megabytes"),
+        (("stop_grace_period",), 40),
+        (("command",), "python -m celery"),
+        (("environment", "PROVENANCE_PORT"), 1),
+        (("healthcheck", "test"), ["python"]),
+        (("depends_on", "redis", "condition"), "healthy"),
+    ],
+)
+def test_the_schema_refuses(compose: Doc, place: tuple[str, ...], value: object) -> None:
+    broken = copy.deepcopy(compose)
+    target = broken["services"]["hashing"]
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, COMPOSE, jsonschema.Draft7Validator)
+
+
+def test_compose_runs_the_commands_of_the_fleet(compose: Doc) -> None:
+    wanted = fleet_argv()
+    # A container's loopback is its own: the host's side of the port is what binds it.
+    wanted["flower"] = [
+        "--address=0.0.0.0" if word == "--address=127.0.0.1" else word for word in wanted["flower"]
+    ]
+    services = compose["services"]
+    assert {name: services[name]["command"] for name in wanted} == wanted
+    assert services.keys() - wanted.keys() == {"redis", "postgres", "migrate"}
+
+
+def test_compose_serves_every_queue_once(compose: Doc) -> None:
+    from workers.app import QUEUES
+
+    queues: list[str] = []
+    for service in compose["services"].values():
+        words = service.get("command", [])
+        if "--queues" in words:
+            queues += words[words.index("--queues") + 1].split(",")
+    assert sorted(queues) == sorted(QUEUES)
+
+
+def test_compose_names_nothing_that_it_does_not_define(compose: Doc) -> None:
+    used: dict[str, set[str]] = {"secrets": set(), "volumes": set(), "networks": set()}
+    for name, service in compose["services"].items():
+        secrets = set(service.get("secrets", []))
+        used["secrets"] |= secrets
+        used["networks"] |= set(service["networks"])
+        used["volumes"] |= {volume.split(":")[0] for volume in service.get("volumes", [])}
+        assert {config["source"] for config in service.get("configs", [])} <= set(
+            compose["configs"]
+        )
+        assert set(service.get("depends_on", {})) <= set(compose["services"]), name
+        files = {
+            Path(value).name
+            for key, value in service.get("environment", {}).items()
+            if key.endswith("_FILE")
+        }
+        files |= set(re.findall(r"/run/secrets/(\w+)", str(service.get("command"))))
+        assert files == secrets, f"{name}: secrets that are given are those that are read"
+    for kind, names in used.items():
+        assert names == set(compose[kind])
+
+
+def test_a_dependency_that_must_be_healthy_has_a_healthcheck(compose: Doc) -> None:
+    services = compose["services"]
+    for service in services.values():
+        for name, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[name]
+            else:
+                assert services[name]["restart"] == "no"
+
+
+def test_workers_are_confined(compose: Doc) -> None:
+    for name in fleet_argv():
+        service = compose["services"][name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["mem_limit"] == "256m"
+        assert "no-new-privileges:true" in service["security_opt"]
+        grace = int(service["stop_grace_period"].removesuffix("s"))
+        assert grace >= up.GRACE_S
+
+
+def test_the_ethereum_key_reaches_its_worker_alone(compose: Doc) -> None:
+    holders = [
+        name
+        for name, service in compose["services"].items()
+        if "ethereum_private_key" in service.get("secrets", [])
+    ]
+    assert holders == ["anchor-ethereum"]
+
+
+def test_only_flower_is_published_and_on_loopback(compose: Doc) -> None:
+    ports = {name: s["ports"] for name, s in compose["services"].items() if "ports" in s}
+    assert list(ports) == ["flower"]
+    assert all(port.startswith("127.0.0.1:") for port in ports["flower"])
+    assert "FLOWER_BASIC_AUTH_FILE" in compose["services"]["flower"]["environment"]
+    inner_only = [n for n, s in compose["services"].items() if s["networks"] == ["inner"]]
+    assert {"redis", "postgres", "hashing", "beat"} <= set(inner_only)
+    assert compose["networks"]["inner"] == {"internal": True}
+
+
+def test_pings_name_the_worker_they_stand_in(compose: Doc) -> None:
+    checked = 0
+    for name, service in compose["services"].items():
+        if "--hostname" in service.get("command", []):
+            assert service["healthcheck"]["test"][-1].endswith(f" -d {name}@$$(hostname)")
+            checked += 1
+    for container in containers():
+        if "--hostname" in container["args"]:
+            (line,) = container["livenessProbe"]["exec"]["command"][2:]
+            assert line.endswith(f" -d {container['name']}@$(hostname)")
+            checked += 1
+    assert checked == 2 * (len(NETWORKS) + 2)
+
+
+# --- environment --------------------------------------------------------------------------
+
+ELSEWHERE = {
+    "postgres image": {
+        "POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "POSTGRES_INITDB_ARGS",
+    },
+    "system and Python": {"PATH", "HOME", "PYTHONUNBUFFERED"},
+    "pip": {"PIP_NO_CACHE_DIR", "PIP_DISABLE_PIP_VERSION_CHECK"},
+}  # fmt: skip
+
+
+def dockerfile_env() -> set[str]:
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^ENV (.*)$", text, re.MULTILINE)
+    return {word.split("=")[0] for line in lines for word in line.split()}
+
+
+def unit_env() -> set[str]:
+    names: set[str] = set()
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        for line in re.findall(r"^Environment=(.*)$", unit.read_text(), re.MULTILINE):
+            names |= {word.split("=")[0] for word in line.split()}
+    example = (DEPLOY / "systemd/provenance.env.example").read_text()
+    return names | set(re.findall(r"\b(PROVENANCE_\w+)", example))
+
+
+def entrypoint_env() -> set[str]:
+    return set(re.findall(r"\b((?:PROVENANCE|FLOWER)_\w+)", (DEPLOY / "entrypoint.sh").read_text()))
+
+
+def test_every_variable_is_read_somewhere(compose: Doc) -> None:
+    from flower.options import default_options
+
+    given = {key for s in compose["services"].values() for key in s.get("environment", {})}
+    by_file = {key.removesuffix("_FILE") for key in given if key.endswith("_FILE")}
+    assert by_file <= entrypoint_env() | {"POSTGRES_PASSWORD"}
+    names = {key for key in given if not key.endswith("_FILE")} | by_file
+    names |= dockerfile_env() | unit_env() | entrypoint_env()
+    names |= {item["name"] for container in containers() for item in container["env"]}
+    folders = [ROOT / "provenance", ROOT / "workers"]
+    source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
+    unknown = {
+        name
+        for name in names
+        if f'"{name}"' not in source
+        and not any(name in known for known in ELSEWHERE.values())
+        and name.removeprefix("FLOWER_").lower() not in default_options
+    }
+    assert unknown == set()
+    assert "PROVENANCE_DATABASE_URL" in names
+
+
+def test_the_readme_names_every_variable(compose: Doc) -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    chosen = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text()))
+    for name in chosen | entrypoint_env():
+        assert name in readme, name
+
+
+def test_the_shipped_configurations_load(tmp_path: Path) -> None:
+    loaded = settings.load(DEPLOY / "config.json", tmp_path)
+    assert loaded.blockchain.networks == ("local",)
+    data = yaml.safe_load_all((DEPLOY / "k8s/config.yaml").read_text())
+    text = next(iter(data))["data"]["config.json"]
+    (tmp_path / "config.json").write_text(text)
+    in_pod = settings.load(tmp_path / "config.json", tmp_path)
+    assert in_pod.blockchain == loaded.blockchain
+    assert in_pod.ledger_key_file == Path("/run/provenance/ledger.key")
+
+
+# --- secrets ------------------------------------------------------------------------------
+
+SECRET = re.compile(
+    r"""-----BEGIN|
+        \b(?:0x)?[0-9a-fA-F]{64}\b|
+        ://[^/\s:@]*:(?!\$|\[|<)[^@/\s]+@|
+        (?i:pass(?:word)?|secret|token|auth|key)["']?\s*[:=]\s*["']?[A-Za-z0-9+/_-]{12,}""",
+    re.VERBOSE,
+)
+NOT_SECRET = re.compile(r"/run/secrets/|secret_?key_?ref|ledger_key_file|requirepass \\1", re.I)
+
+
+def secrets_in(text: str) -> list[str]:
+    return [
+        line for line in text.splitlines() if SECRET.search(line) and not NOT_SECRET.search(line)
+    ]
+
+
+@pytest.mark.parametrize("path", MINE, ids=lambda path: str(path.relative_to(DEPLOY)))
+def test_no_secret_stands_in_the_files(path: Path) -> None:
+    text = path.read_text().replace("$(random)", "$").replace('$(cat "', "$")
+    assert secrets_in(text) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "redis_url: redis://:hunter2@redis:6379/0",
+        "PROVENANCE_DATABASE_URL=postgresql://me:pw@db/x",
+        "POSTGRES_PASSWORD: correct-horse-battery",
+        f"ledger.key: {'ab' * 32}",
+        "-----BEGIN PRIVATE KEY-----",
+    ],
+)
+def test_a_planted_secret_is_seen(planted: str) -> None:
+    assert secrets_in(f"a: b\n{planted}\n") == [planted]
+
+
+def test_made_secrets_fit_together_and_are_kept(tmp_path: Path, compose: Doc) -> None:
+    folder = tmp_path / "secrets"
+    make = ["sh", str(DEPLOY / "make-secrets.sh"), str(folder)]
+    subprocess.run(make, check=True, capture_output=True)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    made = {path.name: path.read_text() for path in folder.iterdir()}
+    assert made.keys() == compose["secrets"].keys()
+    assert {Path(entry["file"]).parent.as_posix() for entry in compose["secrets"].values()} == {
+        "secrets"
+    }
+    assert f":{made['postgres_password']}@postgres:5432/" in made["database_url"]
+    assert len(made["postgres_password"]) == 48
+    assert made["postgres_password"] not in made["redis_url"]
+    assert made["ethereum_private_key"] == ""
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o444 for path in folder.iterdir())
+    subprocess.run(make, check=True, capture_output=True)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == made
+    ignored = (DEPLOY / ".gitignore").read_text().split()
+    assert "secrets/" in ignored
+
+
+def entrypoint(env: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(DEPLOY / "entrypoint.sh"), *argv]
+    path = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, env=path | env, capture_output=True, text=True, check=False)
+
+
+def test_entrypoint_turns_files_into_variables(tmp_path: Path) -> None:
+    odd = "redis://:p$(id)`\"'\\ &@h/0"
+    (tmp_path / "url").write_text(odd + "\n")
+    (tmp_path / "none").touch()
+    done = entrypoint(
+        {
+            "PROVENANCE_REDIS_URL_FILE": str(tmp_path / "url"),
+            "PROVENANCE_IPFS_AUTH_FILE": str(tmp_path / "none"),
+            "PROVENANCE_DATABASE_URL": "as it was",
+        },
+        sys.executable,
+        "-c",
+        "import os; print(os.environ['PROVENANCE_REDIS_URL']);"
+        "print(os.environ['PROVENANCE_DATABASE_URL']);"
+        "print('PROVENANCE_IPFS_AUTH' in os.environ); raise SystemExit(7)",
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout.splitlines() == [odd, "as it was", "False"]
+
+
+@pytest.mark.parametrize(
+    ("content", "argv", "said"),
+    [(None, ["true"], "cannot read"), ("", ["true"], "is empty"), ("x", [], "no command")],
+)
+def test_entrypoint_refuses(
+    tmp_path: Path, content: str | None, argv: list[str], said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "auth").write_text(content)
+    done = entrypoint({"FLOWER_BASIC_AUTH_FILE": str(tmp_path / "auth")}, *argv)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+# --- image --------------------------------------------------------------------------------
+
+
+def copied() -> Iterator[str]:
+    for line in re.findall(r"^COPY (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE):
+        words = [word for word in line.split() if not word.startswith("--chmod")]
+        if not words[0].startswith("--from"):
+            yield from words[:-1]
+
+
+def test_what_the_image_copies_exists_and_is_let_through() -> None:
+    ignore = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    rules = [line for line in ignore if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    sources = list(copied())
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert f"!{source}" in rules, source
+    assert {rule for rule in rules if rule.startswith("!")} == {f"!{s}" for s in sources}
+
+
+def test_the_image_holds_the_extras_of_the_fleet_and_no_root() -> None:
+    import tomllib
+
+    text = (DEPLOY / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r"-c requirements\.lock '\.\[([\w,]+)\]'", text)
+    assert set(extras.split(",")) == {"workers", "ethereum", "bitcoin", "ipfs", "postgres"}
+    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    assert len(re.findall(r"^FROM ", text, re.MULTILINE)) == 2
+    user = text.rindex("\nUSER 10001:10001")
+    assert user < text.index("\nENTRYPOINT")
+    assert f"PROVENANCE_BASE_DIR={BASE}" in text

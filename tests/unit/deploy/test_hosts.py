@@ -1,0 +1,145 @@
+"""deploy/systemd and deploy/k8s: hardened, and the same commands as the fleet's."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provenance.app import up
+from tests.support.deploy_files import DEPLOY, containers, deployments, fleet_argv, kubernetes_files
+
+# --- systemd ------------------------------------------------------------------------------
+
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+HARDENED = {
+    "NoNewPrivileges": "yes",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "PrivateTmp": "yes",
+    "CapabilityBoundingSet": "",
+    "KillMode": "mixed",
+    "EnvironmentFile": "/etc/provenance/provenance.env",
+    "User": "provenance",
+}
+
+
+class Unit(configparser.RawConfigParser):
+    def __init__(self, path: Path) -> None:
+        super().__init__(strict=False, interpolation=None, delimiters=("=",))
+        text = re.sub(r"^EnvironmentFile=-.*$", "", path.read_text(), flags=re.MULTILINE)
+        self.read_string(text)
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+    def argv(self, instance: str = "") -> list[str]:
+        line = self["Service"]["ExecStart"].replace("%i", instance).replace("%%", "%")
+        program, *rest = shlex.split(line)
+        assert program == "/opt/provenance/bin/python"
+        return ["python", *rest]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_are_hardened(path: Path) -> None:
+    service = Unit(path)["Service"]
+    assert HARDENED.items() <= dict(service).items()
+    assert "provenance" in service["StateDirectory"].split()
+    assert int(service["TimeoutStopSec"]) >= up.GRACE_S
+    # Units share a user: it would take the semaphores of the others with it.
+    assert "RemoveIPC" not in service
+
+
+def test_units_run_the_commands_of_the_fleet() -> None:
+    from workers.app import QUEUES
+
+    template = Unit(DEPLOY / "systemd/provenance-worker@.service")
+    for queue in QUEUES:
+        assert template.argv(queue) == ["python", *up.worker(queue, queue).argv[1:]]
+    wanted = fleet_argv()
+    for name in ("beat", "shipper"):
+        assert Unit(DEPLOY / f"systemd/provenance-{name}.service").argv() == wanted[name]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for path in (*UNITS, DEPLOY / "systemd/provenance.target"):
+        name = path.name.replace("@.", "@anchor.local.")
+        text = path.read_text().replace("/opt/provenance/bin/python", sys.executable)
+        (tmp_path / name).write_text(text)
+    units = [str(path) for path in sorted(tmp_path.iterdir())]
+    verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no"]
+    done = subprocess.run([*verify, *units], capture_output=True, text=True, check=False)
+    # Of this machine's own units, which may have faults, nothing is asked.
+    assert [line for line in done.stderr.splitlines() if "provenance" in line] == []
+
+
+# --- Kubernetes ---------------------------------------------------------------------------
+
+
+def test_manifests_have_the_shape_of_their_kind() -> None:
+    versions = {
+        "Deployment": "apps/v1",
+        "ConfigMap": "v1",
+        "Secret": "v1",
+        "PersistentVolumeClaim": "v1",
+    }
+    assert {document["kind"] for document in kubernetes_files()} == versions.keys()
+    names = [(document["kind"], document["metadata"]["name"]) for document in kubernetes_files()]
+    assert len(names) == len(set(names))
+    for document in kubernetes_files():
+        assert document["apiVersion"] == versions[document["kind"]]
+    for deployment in deployments():
+        spec = deployment["spec"]
+        assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+        pod = spec["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["terminationGracePeriodSeconds"] >= up.GRACE_S
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in (*pod["containers"], *pod["initContainers"]):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["resources"]["limits"]["memory"] == "256Mi"
+
+
+def test_manifests_run_the_commands_of_the_fleet() -> None:
+    wanted = fleet_argv()
+    elsewhere = {"flower", "shipper"}
+    got = {container["name"]: container["args"] for container in containers()}
+    assert got == {name: argv for name, argv in wanted.items() if name not in elsewhere}
+
+
+def test_manifests_refer_to_what_there_is() -> None:
+    keys = {
+        (document["kind"], document["metadata"]["name"]): set(
+            document.get("stringData") or document.get("data") or ()
+        )
+        for document in kubernetes_files()
+    }
+    used: set[str] = set()
+    for container in containers():
+        for item in container["env"]:
+            if "valueFrom" in item:
+                reference = item["valueFrom"]["secretKeyRef"]
+                assert reference["key"] in keys["Secret", reference["name"]]
+                used.add(reference["key"])
+    for deployment in deployments():
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+            if "configMap" in volume:
+                assert keys["ConfigMap", volume["configMap"]["name"]] == {"config.json"}
+            if "secret" in volume:
+                wanted = {item["key"] for item in volume["secret"]["items"]}
+                assert wanted <= keys["Secret", volume["secret"]["secretName"]]
+                used |= wanted
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert ("PersistentVolumeClaim", claim) in keys
+    assert used == keys["Secret", "provenance"], "no key is offered that nobody reads"
+    (secret,) = (document for document in kubernetes_files() if document["kind"] == "Secret")
+    assert set(secret["stringData"].values()) == {""}

@@ -1,0 +1,349 @@
+"""Ingest and seal: idempotent, order-free, and nothing bad blocks the rest."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provenance.errors import TransportUnavailable
+from provenance.formats import merkle
+from provenance.formats.batch import sign_batch
+from provenance.formats.checkpoint import open_head
+from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.record import Kind, Phase
+from provenance.ledger.ingest import IngestResult, drain, ingest
+from provenance.ledger.seal import seal_ready
+from provenance.ports.store import LedgerStore
+from provenance.ports.transport import Delivery
+from provenance.stores.sql import SqlStore
+from provenance.testing.memory_transport import MemoryTransport
+from tests.support.runs import POLICY, RUN, Producer, complete_run
+
+NOW = 1_760_000_100.0
+
+
+@pytest.fixture
+def store() -> Iterator[LedgerStore]:
+    opened = SqlStore.open("sqlite://")
+    yield opened
+    opened.close()
+
+
+def take(
+    store: LedgerStore, deliveries: list[Delivery], now: float = NOW, **policy: object
+) -> IngestResult:
+    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]
+
+
+def roots(store: LedgerStore, run: UUID = RUN) -> dict[str, str]:
+    with store.snapshot() as tx:
+        return {f"{e.phase}{e.epoch or ''}": e.root.hex() for e in tx.entries(run)}
+
+
+def test_a_run_comes_home_and_is_sealed(store: LedgerStore) -> None:
+    producer = complete_run()
+    transport = MemoryTransport()
+    transport.append([delivery.payload for delivery in producer.deliveries()])
+    done = drain(transport, store, POLICY, "worker", NOW)
+    assert (done.new, done.parked, done.duplicates) == (len(producer.events), 0, 0)
+    assert [e.phase for e in done.entries] == [Phase.BEFORE, Phase.AFTER]
+    assert transport.backlog() == 0
+    assert transport.acknowledged(RUN) == {producer.name: len(producer.events)}
+    with store.snapshot() as tx:
+        run = tx.run(RUN)
+        assert run is not None
+        assert (run.state, run.incomplete) == ("sealed", None)
+        head = tx.head()
+        assert head is not None
+        assert head.root == merkle.root([e.root for e in tx.entries()])
+        opened = open_head(head.note, POLICY.signer.verifier)
+        assert (opened.size, opened.root) == (2, head.root)
+        assert [(a.network, a.size) for a in tx.anchors()] == [("local", 1), ("local", 2)]
+
+
+def test_run_root_by_hand(store: LedgerStore) -> None:
+    """The whole tree with hashlib's names only: leaf = 00, node = 01 (RFC 6962)."""
+    producer = complete_run(epochs=1)
+    take(store, producer.deliveries())
+    by_kind = {
+        event.kind: merkle_leaf_data(data)
+        for event, data in zip(producer.events, producer.records(), strict=True)
+    }
+
+    def mth(*items: bytes) -> bytes:
+        return merkle.root(list(items))
+
+    data = mth(mth(by_kind[Kind.DATA_TRAIN]), mth(by_kind[Kind.DATA_TEST]))
+    model = mth(mth(by_kind[Kind.ARCHITECTURE]), mth(by_kind[Kind.WEIGHTS]))
+    before = mth(data, model, mth(by_kind[Kind.CONFIG]))
+    epoch = mth(mth(by_kind[Kind.STATE]), mth(by_kind[Kind.METRICS]), mth())
+    after = mth(data, model, mth(by_kind[Kind.CONFIG], epoch, by_kind[Kind.RESULTS]))
+    assert roots(store) == {"before": before.hex(), "after": after.hex()}
+
+
+def merkle_leaf_data(record: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(record).digest()
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 5))
+def test_duplicated_and_shuffled_delivery_gives_the_same_roots(seed: int, size: int) -> None:
+    producer = complete_run(epochs=3)
+    calm, wild = SqlStore.open("sqlite://"), SqlStore.open("sqlite://")
+    take(calm, producer.deliveries())
+    rng = random.Random(seed)
+    deliveries = producer.deliveries(size) + producer.deliveries(size)[: rng.randrange(4)]
+    rng.shuffle(deliveries)
+    while deliveries:
+        count = rng.randint(1, 3)
+        take(wild, deliveries[:count])
+        del deliveries[:count]
+    assert roots(wild) == roots(calm)
+    with wild.snapshot() as tx:
+        assert not tx.parked()
+        assert not tx.equivocations()
+    calm.close()
+    wild.close()
+
+
+def test_redelivery_after_the_seal_is_no_news(store: LedgerStore) -> None:
+    producer = complete_run()
+    take(store, producer.deliveries())
+    again = take(store, producer.deliveries())
+    assert (again.new, again.parked, again.entries) == (0, 0, [])
+    assert again.duplicates == len(producer.events)
+
+
+def test_another_key_is_refused_and_recorded(store: LedgerStore) -> None:
+    producer = complete_run()
+    take(store, [Delivery("1", producer.batch(0, 3))])
+    thief = replace(producer, key=Ed25519PrivateKey.generate())
+    done = take(store, [Delivery("2", thief.batch(3)), Delivery("3", producer.batch(3))])
+    assert done.parked == 1
+    assert done.new == len(producer.events) - 3
+    with store.snapshot() as tx:
+        (parked,) = tx.parked(RUN)
+        assert "the run's key is" in parked.reason
+
+
+def test_equivocation_keeps_the_first_value(store: LedgerStore) -> None:
+    producer = complete_run()
+    other = complete_run()
+    other.events[6] = replace(other.events[6], fields={"metrics": {"loss": 0.0}})
+    take(store, [Delivery("1", producer.batch(0, 7))])
+    done = take(store, [Delivery("2", other.batch(6, 7)), Delivery("3", producer.batch(7))])
+    assert done.equivocations == 1
+    calm = SqlStore.open("sqlite://")
+    take(calm, producer.deliveries())
+    assert roots(store) == roots(calm)
+    with store.snapshot() as tx:
+        (seen,) = tx.equivocations(RUN)
+        assert (seen.seq, seen.data) == (6, other.records()[6])
+    calm.close()
+
+
+def test_poison_is_parked_and_never_blocks(store: LedgerStore) -> None:
+    producer = complete_run()
+    poison = [
+        Delivery("p1", b"not a batch"),
+        Delivery("p2", producer.batch()[:-1] + b"X"),
+        Delivery("p3", sign_batch(RUN, producer.name, 0, 90, [b"not a record"], producer.key)),
+    ]
+    done = take(store, [*poison, *producer.deliveries()])
+    assert done.parked == 3
+    assert done.new == len(producer.events)
+    assert len(roots(store)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"seq": 3}, "stands at the place of seq 2"),
+        ({"rank": 1}, "names rank 1"),
+        ({"kind": Kind.METRICS}, "has no epoch"),
+        ({"kind": Kind.METRICS, "epoch": -1}, "epoch -1, expected 0 or more"),
+        ({"kind": Kind.CONFIG, "fields": {"public_key": "00"}}, "another public key"),
+    ],
+)
+def test_misplaced_records_are_parked(
+    store: LedgerStore, change: dict[str, object], problem: str
+) -> None:
+    producer = Producer()
+    event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]
+    header = SegmentHeader(RUN, producer.name, 0, 1, 0)
+    record = record_of(event, header, b"s" * 32).encode()
+    batch = sign_batch(RUN, producer.name, 0, 2, [record], producer.key)
+    assert take(store, [Delivery("1", batch)]).parked == 1
+    with store.snapshot() as tx:
+        assert problem in tx.parked()[0].reason
+
+
+def test_foreign_records_in_a_batch_are_parked(store: LedgerStore) -> None:
+    producer = Producer()
+    for header, problem in (
+        (SegmentHeader(UUID(int=5), producer.name, 0, 1, 0), "names run"),
+        (SegmentHeader(RUN, b"\x09" * 16, 0, 1, 0), "names producer"),
+    ):
+        record = record_of(Event(0, Kind.RESULTS, None, 0, 1, {}), header, b"s" * 32).encode()
+        batch = sign_batch(RUN, producer.name, 0, 0, [record], producer.key)
+        take(store, [Delivery("1", batch)])
+        with store.snapshot() as tx:
+            assert any(problem in parked.reason for parked in tx.parked())
+
+
+def test_data_after_the_before_seal_is_late(store: LedgerStore) -> None:
+    producer = Producer()
+    producer.begin()
+    take(store, producer.deliveries())
+    before = roots(store)["before"]
+    late = Producer(name=b"\x02" * 16)
+    late.add(Kind.DATA_TRAIN, root="other")
+    late.seal("before")
+    assert take(store, late.deliveries()).parked == 2
+    assert roots(store) == {"before": before}
+
+
+def test_a_sealed_run_takes_no_more(store: LedgerStore) -> None:
+    producer = complete_run()
+    take(store, producer.deliveries())
+    producer.epoch(9)
+    done = take(store, [Delivery("late", producer.batch(len(producer.events) - 2))])
+    assert (done.new, done.parked) == (0, 2)
+
+
+def test_a_hole_waits_for_grace_and_is_named(store: LedgerStore) -> None:
+    producer = complete_run()
+    kept = [d for d in producer.deliveries(1) if not d.id.endswith("-7")]
+    take(store, kept)
+    assert list(roots(store)) == ["before"]
+    with store.transaction() as tx:
+        assert seal_ready(tx, RUN, POLICY, NOW + 59) == []
+    with store.transaction() as tx:
+        (entry,) = seal_ready(tx, RUN, POLICY, NOW + 60)
+        assert entry.phase is Phase.AFTER
+        run = tx.run(RUN)
+        assert run is not None
+        assert (
+            run.incomplete == f"producer {producer.name.hex()[:8]}: events from seq 7 are missing"
+        )
+
+
+def two_ranks() -> tuple[Producer, Producer]:
+    first = Producer(world_size=2)
+    first.begin()
+    second = Producer(rank=1, world_size=2, name=b"\x02" * 16)
+    return first, second
+
+
+def test_after_waits_for_every_rank(store: LedgerStore) -> None:
+    first, second = two_ranks()
+    first.epoch(1)
+    first.finish()
+    second.epoch(1)
+    second.end()
+    take(store, first.deliveries())
+    assert list(roots(store)) == ["before"]
+    take(store, second.deliveries(1)[:-1])
+    assert list(roots(store)) == ["before"]
+    take(store, second.deliveries(1)[-1:])
+    assert list(roots(store)) == ["before", "after"]
+
+
+def test_a_missing_rank_is_named_after_grace(store: LedgerStore) -> None:
+    first, _ = two_ranks()
+    first.finish()
+    take(store, first.deliveries())
+    take(store, [], now=NOW)
+    with store.transaction() as tx:
+        seal_ready(tx, RUN, POLICY, NOW + 61)
+        run = tx.run(RUN)
+        assert run is not None
+        assert run.incomplete == "rank 1: no run.end"
+
+
+def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore) -> None:
+    first, second = two_ranks()
+    for producer in (first, second):
+        producer.epoch(1)
+        producer.seal("checkpoint", 1)
+        producer.add(Kind.METRICS, 1, metrics={"late": 1})
+        producer.epoch(2)
+    take(store, first.deliveries())
+    assert list(roots(store)) == ["before"]
+    take(store, second.deliveries())
+    assert list(roots(store)) == ["before", "checkpoint1"]
+    first.finish()
+    second.end()
+    size = len(first.events)
+    take(
+        store,
+        [Delivery("f", first.batch(size - 3)), Delivery("s", second.batch(len(second.events) - 1))],
+    )
+    assert list(roots(store)) == ["before", "checkpoint1", "after"]
+    from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
+    from provenance.ledger.seal import digested
+
+    with store.snapshot() as tx:
+        records, sealed = digested(tx, RUN), checkpoints_upto(tx.entries(RUN))
+    assert [each.coverage for each in sealed] == [{first.name: 8, second.name: 2}]
+    checkpoint = run_tree(records, Phase.CHECKPOINT, sealed)
+    after = run_tree(records, Phase.AFTER, sealed)
+    assert roots(store)["checkpoint1"] == checkpoint.root.hex()
+    assert roots(store)["after"] == after.root.hex()
+    assert checkpoint.is_prefix_of(after) is None
+    late = run_leaves(records, Phase.AFTER, sealed)[1]
+    assert [item.record.body for item in late] == [{"metrics": {"late": 1}}] * 2
+
+
+def test_no_anchor_rows_where_none_are_wanted(store: LedgerStore) -> None:
+    producer = Producer()
+    producer.begin()
+    producer.finish(anchor=False)
+    take(store, producer.deliveries())
+    with store.snapshot() as tx:
+        assert [(a.network, a.size) for a in tx.anchors()] == [("local", 1)]
+        assert len(tx.heads()) == 2
+
+
+class FullTransport(MemoryTransport):
+    """A server without memory: it deletes, and takes nothing."""
+
+    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
+        raise TransportUnavailable("out of memory")
+
+
+def test_a_full_server_is_emptied_before_it_is_called_away(store: SqlStore) -> None:
+    transport = FullTransport()
+    transport.append([complete_run().batch()])
+    with pytest.raises(TransportUnavailable):
+        drain(transport, store, POLICY, "one", NOW)
+    assert transport.backlog() == 0
+    with store.snapshot() as tx:
+        assert len(tx.records(RUN)) == len(complete_run().events)
+
+
+def test_a_sealed_run_delivered_again_is_read_once_per_kind(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = complete_run(epochs=200)
+    transport = MemoryTransport()
+    transport.append([producer.batch()])
+    drain(transport, store, POLICY, "one", NOW)
+    reads = []
+    with store.transaction() as tx:
+        kind = type(tx)
+    real = kind.records
+    monkeypatch.setattr(kind, "records", lambda *a: reads.append(a) or real(*a))
+    transport.append([producer.batch()])
+    again = drain(transport, store, POLICY, "one", NOW)
+    assert (again.duplicates, again.parked) == (len(producer.events), 0)
+    assert len(reads) < 20

@@ -1,0 +1,558 @@
+"""The tasks: each rings the next, none raises for an outage, and the sweep mends lost hints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from celery.app.task import Task
+from kombu.exceptions import OperationalError
+from structlog.testing import capture_logs
+
+from provenance.app import up
+from provenance.errors import StoreUnavailable, TransportUnavailable
+from provenance.formats.record import Kind
+from provenance.ledger.seal import awaits_seal
+from provenance.ports.network import Network
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.transport import EventTransport
+from provenance.ports.values import AnchorState
+from provenance.settings import NETWORKS, load
+from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from provenance.testing.memory_transport import MemoryTransport
+from tests.support.paths import ROOT
+from tests.support.runs import RUN, Producer, complete_run
+from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
+from workers import app as app_module
+
+conf = app_module.app.conf
+Hint = tuple[str, str, tuple[str, ...]]
+"""Task, queue, arguments."""
+
+
+@dataclass
+class Workplace:
+    """A worker process of a deployment in a folder; hints are kept instead of sent."""
+
+    base: Path
+    transport: MemoryTransport = field(default_factory=MemoryTransport)
+    hints: list[Hint] = field(default_factory=list)
+    options: list[dict[str, Any]] = field(default_factory=list)
+
+    def send(self, task: Any, args: tuple[str, ...] = (), **options: Any) -> None:
+        self.hints.append((task.name, options.pop("queue"), tuple(args)))
+        self.options.append(options)
+
+    def take(self) -> list[Hint]:
+        """The hints since the last look."""
+        found, self.hints = self.hints, []
+        return found
+
+    def deliver(self, producer: Producer, first: int = 0, last: int | None = None) -> None:
+        self.transport.append([producer.batch(first, last)])
+
+    def states(self, network: str = "local") -> list[AnchorState]:
+        with resources.store().snapshot() as tx:
+            return [row.state for row in tx.anchors(network)]
+
+    def run_state(self, run: UUID = RUN) -> tuple[str, str | None]:
+        with resources.store().snapshot() as tx:
+            row = tx.run(run)
+            assert row is not None
+            return row.state, row.incomplete
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
+    for name in [name for name in os.environ if name.startswith("PROVENANCE_")]:
+        monkeypatch.delenv(name)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"seal_grace": 0, "blockchain": {"networks": ["local"]}}))
+    monkeypatch.setenv("PROVENANCE_CONFIG", str(config))
+    monkeypatch.setenv("PROVENANCE_BASE_DIR", str(tmp_path / "base"))
+    app_module.settings_of.cache_clear()
+    telemetry.forget_parent_parts()
+    place, open_store = Workplace(tmp_path / "base"), resources.store
+    monkeypatch.setattr(resources, "transport", cached(lambda: place.transport))
+    monkeypatch.setattr(
+        Task, "apply_async", lambda task, args=(), **options: place.send(task, args, **options)
+    )
+    yield place
+    open_store.cache_clear()
+    app_module.settings_of.cache_clear()
+
+
+def cached(make: Callable[[], EventTransport]) -> Callable[[], EventTransport]:
+    make.cache_clear = lambda: None  # type: ignore[attr-defined]
+    return make
+
+
+PUBLISH = ("workers.anchoring.publish", "anchor.local", ("local",))
+CONFIRM = ("workers.confirming.confirm", "anchor.local", ("local",))
+VERIFY = ("workers.verifying.verify", "verify", (str(RUN),))
+DRAIN = ("workers.hashing.drain", "hashing", ())
+
+
+# --- one worker rings the next -----------------------------------------------------------
+
+
+def test_a_run_walks_from_the_stream_to_final(work: Workplace) -> None:
+    work.deliver(complete_run())
+    hashing.drain()
+    assert work.transport.backlog() == 0
+    assert work.run_state() == ("sealed", None)
+    assert work.take() == [PUBLISH]
+    anchoring.publish("local")
+    assert work.take() == [CONFIRM]
+    confirming.confirm("local")
+    assert work.states() == [AnchorState.REPLACED, AnchorState.FINAL]
+    assert work.take() == [VERIFY]
+
+
+def test_hints_are_sent_once_and_do_not_pile_up(work: Workplace) -> None:
+    work.deliver(complete_run())
+    hashing.drain()
+    assert work.options == [{"expires": 30, "retry": False}]
+
+
+def test_nothing_to_do_rings_nobody(work: Workplace) -> None:
+    hashing.drain()
+    anchoring.publish("local")
+    confirming.confirm("local")
+    schedule.sweep()
+    assert work.take() == []
+
+
+def test_a_seal_without_an_anchor_rings_no_network(work: Workplace) -> None:
+    producer = Producer()
+    producer.begin()
+    producer.events[-1].fields["anchor"] = False
+    work.deliver(producer)
+    with capture_logs() as logs:
+        hashing.drain()
+    assert work.take() == []
+    assert [entry["sealed"] for entry in logs] == [1]
+
+
+def test_the_verifying_task_writes_the_report(work: Workplace) -> None:
+    work.deliver(complete_run())
+    hashing.drain()
+    anchoring.publish("local")
+    confirming.confirm("local")
+    verifying.verify(str(RUN))
+    report = json.loads((work.base / "reports" / str(RUN) / "report.json").read_bytes())
+    assert report["outcome"] == "verified"
+
+
+def test_verifying_an_unknown_run_is_logged(work: Workplace) -> None:
+    with capture_logs() as logs:
+        verifying.verify(str(RUN))
+    assert [entry["event"] for entry in logs] == ["verify.refused"]
+
+
+# --- the sweep ---------------------------------------------------------------------------
+
+
+def test_the_sweep_rings_for_every_lost_hint(work: Workplace) -> None:
+    work.deliver(complete_run())
+    schedule.sweep()
+    assert work.take() == [DRAIN]
+    hashing.drain()
+    work.take()
+    schedule.sweep()
+    assert work.take() == [PUBLISH]
+    anchoring.publish("local")
+    work.take()
+    schedule.sweep()
+    assert work.take() == [CONFIRM]
+    confirming.confirm("local")
+    work.take()
+    schedule.sweep()
+    assert work.take() == []
+
+
+def test_the_sweep_seals_an_overdue_run_and_rings_for_it(work: Workplace) -> None:
+    producer = complete_run()
+    work.deliver(producer, 0, 7)
+    work.deliver(producer, 8)
+    hashing.drain()
+    assert work.run_state()[0] == "sealed", "grace 0: made with its hole at once"
+    assert "events from seq 7 are missing" in str(work.run_state()[1])
+
+
+def test_the_sweep_seals_what_ingest_left_open(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = resources.policy()
+    patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
+    monkeypatch.setattr(resources, "policy", lambda: patient)
+    producer = complete_run()
+    work.deliver(producer, 0, 7)
+    work.deliver(producer, 8)
+    hashing.drain()
+    assert work.run_state() == ("open", None)
+    work.take()
+    schedule.sweep()
+    assert work.run_state() == ("open", None)
+    assert work.take() == [PUBLISH], "the before seal's anchor is still due"
+    monkeypatch.setattr(resources, "policy", lambda: policy)
+    schedule.sweep()
+    assert work.run_state()[0] == "sealed"
+    assert work.states() == [AnchorState.DUE, AnchorState.DUE]
+    assert work.take() == [PUBLISH], "rung in the same sweep"
+
+
+class CountingStore:
+    """A store that counts its write transactions."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self.store, self.writes = store, 0
+
+    def snapshot(self) -> AbstractContextManager[LedgerTx]:
+        return self.store.snapshot()
+
+    def transaction(self) -> AbstractContextManager[LedgerTx]:
+        self.writes += 1
+        return self.store.transaction()
+
+
+def test_a_run_in_training_costs_the_sweep_no_write_transaction(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = Producer()
+    producer.begin()
+    producer.epoch(1)
+    work.deliver(producer)
+    hashing.drain()
+    counting = CountingStore(resources.store())
+    monkeypatch.setattr(resources, "store", lambda: counting)
+    for _ in range(3):
+        schedule.sweep()
+    assert counting.writes == 0
+    producer.seal("after")
+    work.deliver(producer, len(producer.events) - 1)
+    hashing.drain()  # sealed there: the grace is 0
+    counting.writes = 0
+    schedule.sweep()
+    assert counting.writes == 0
+
+
+def test_awaits_seal_is_true_from_the_mark_to_the_seal(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def awaits(run: UUID = RUN) -> bool:
+        with resources.store().snapshot() as tx:
+            return awaits_seal(tx, run)
+
+    policy = resources.policy()
+    patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
+    monkeypatch.setattr(resources, "policy", lambda: patient)
+    assert not awaits(), "unknown"
+    producer = complete_run()
+    before = next(at for at, e in enumerate(producer.events) if e.kind is Kind.SEAL)
+    after = max(at for at, e in enumerate(producer.events) if e.kind is Kind.SEAL)
+    work.deliver(producer, 1, before + 1)
+    hashing.drain()
+    assert awaits(), "the before mark is there, an event before it is not"
+    work.deliver(producer, 0, 1)
+    hashing.drain()
+    assert not awaits(), "sealed before"
+    work.deliver(producer, before + 1, after + 1)
+    hashing.drain()
+    assert awaits(), "after is asked for, run.end is missing"
+    work.deliver(producer, after + 1)
+    hashing.drain()
+    assert not awaits(), "sealed for good"
+
+
+def test_a_damaged_record_holds_up_its_own_run_alone(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = resources.policy()
+    patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
+    monkeypatch.setattr(resources, "policy", lambda: patient)
+    other = UUID("0192f0c1-2345-7abc-8def-ffffffffffff")
+    for run in (RUN, other):
+        producer = complete_run(run=run)
+        work.deliver(producer, 0, 7)
+        work.deliver(producer, 8)
+    hashing.drain()
+    store: Any = resources.store()
+    with store.exclusive() as connection:
+        damaged = "update records set data = 'x' where kind = 'run.seal' and run = ?"
+        assert connection.exec_driver_sql(damaged, (RUN.hex,)).rowcount == 2
+    monkeypatch.setattr(resources, "policy", lambda: policy)
+    with capture_logs() as logs:
+        schedule.sweep()
+    assert work.run_state(RUN)[0] == "open"
+    assert work.run_state(other)[0] == "sealed"
+    runs = [entry["run"] for entry in logs if entry["event"] == "sweep.damaged"]
+    assert runs == [str(RUN)]
+
+
+# --- outages -----------------------------------------------------------------------------
+
+
+def away(error: Exception) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> Any:
+        raise error
+
+    return call
+
+
+def test_redis_away_is_logged(work: Workplace) -> None:
+    work.transport.unavailable = True
+    with capture_logs() as logs:
+        hashing.drain()
+        schedule.sweep()
+    assert [entry["event"] for entry in logs] == ["hashing.unavailable", "sweep.unavailable"]
+    assert all(entry["log_level"] == "warning" for entry in logs)
+
+
+def test_redis_away_at_the_start_is_logged(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "transport", away(TransportUnavailable("refused")))
+    with capture_logs() as logs:
+        hashing.drain()
+        schedule.sweep()
+    assert {entry["problem"] for entry in logs} == {"refused"}
+
+
+def test_the_database_away_is_logged(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "store", away(StoreUnavailable("locked")))
+    with capture_logs() as logs:
+        hashing.drain()
+        anchoring.publish("local")
+        confirming.confirm("local")
+        schedule.sweep()
+    assert [entry["event"] for entry in logs] == [
+        "hashing.unavailable", "anchoring.unavailable", "confirming.unavailable",
+        "sweep.unavailable",
+    ]  # fmt: skip
+
+
+def test_the_database_away_while_verifying_is_logged(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying.wiring, "write_report", away(StoreUnavailable("locked")))
+    with capture_logs() as logs:
+        verifying.verify("latest")
+    assert [entry["event"] for entry in logs] == ["verify.unavailable"]
+
+
+def test_a_broker_that_refuses_hints_stops_nothing(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.deliver(complete_run())
+    for error in (OperationalError("refused"), ConnectionResetError("reset")):
+        monkeypatch.setattr(Task, "apply_async", away(error))
+        with capture_logs() as logs:
+            hashing.drain()
+            schedule.sweep()
+        lost = [entry for entry in logs if entry["event"] == "hint.lost"]
+        assert [entry["queue"] for entry in lost][-1] == "anchor.local"
+        assert {entry["problem"] for entry in lost} == {type(error).__name__}
+    assert work.run_state() == ("sealed", None)
+
+
+def test_a_real_broker_that_is_away_costs_a_line_and_no_retries(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from workers import anchoring; anchoring.hint('local')"],
+        env={**os.environ, "PROVENANCE_REDIS_URL": "redis://:sesame@127.0.0.1:1/0"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert conf.broker_transport_options["max_retries"] == 0
+    assert done.returncode == 0, done.stderr
+    assert "hint.lost" in done.stdout + done.stderr
+    assert "sesame" not in done.stdout + done.stderr
+
+
+def test_one_networks_trouble_is_its_own(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = MemoryNetwork(MemoryChain(chain_id=1), name="ethereum")
+    node.hang()
+    local = resources.network("local")
+    networks: dict[str, Network] = {"ethereum": node, "local": local}
+    policy = resources.policy()
+    both = type(policy)(("ethereum", "local"), policy.signer, policy.grace_s)
+    monkeypatch.setattr(resources, "policy", lambda: both)
+    monkeypatch.setattr(resources, "network", networks.__getitem__)
+    work.deliver(complete_run())
+    hashing.drain()
+    assert [queue for _, queue, _ in work.take()] == ["anchor.ethereum", "anchor.local"]
+    anchoring.publish("ethereum")
+    anchoring.publish("local")
+    confirming.confirm("local")
+    assert AnchorState.FINAL in work.states("local")
+    assert AnchorState.FINAL not in work.states("ethereum")
+
+
+def test_a_network_that_is_not_configured_is_logged(work: Workplace) -> None:
+    with capture_logs() as logs:
+        anchoring.publish("bitcoin")
+        confirming.confirm("bitcoin")
+    assert [entry["event"] for entry in logs] == [
+        "anchoring.misconfigured", "confirming.misconfigured",
+    ]  # fmt: skip
+
+
+def test_a_key_that_others_can_read_stops_hashing_with_a_line(work: Workplace) -> None:
+    work.deliver(complete_run())
+    work.base.mkdir()
+    key = work.base / "ledger.key"
+    key.write_text("05" * 32)
+    key.chmod(0o644)
+    with capture_logs() as logs:
+        hashing.drain()
+    assert [entry["event"] for entry in logs] == ["hashing.stopped"]
+    assert "chmod 600" in logs[0]["problem"]
+    key.chmod(0o600)
+    hashing.drain()
+    assert work.run_state() == ("sealed", None)
+
+
+@pytest.mark.parametrize("command", ["worker", "beat"])
+def test_a_worker_without_redis_says_what_is_missing(command: str, tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PROVENANCE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "workers.app", command],
+        env={**env, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == (
+        "redis_url: not set, expected redis://... (or PROVENANCE_REDIS_URL)"
+    )
+
+
+# --- delivery settings -------------------------------------------------------------------
+
+
+def test_delivery_is_configured_as_measured() -> None:
+    """A lost task costs a sweep, a killed worker's task comes back, none runs twice at once."""
+    assert conf.task_acks_late is True
+    assert conf.task_reject_on_worker_lost is True
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.task_ignore_result is True
+    assert conf.result_backend is None
+    transport = conf.broker_transport_options
+    assert transport["visibility_timeout"] == 180
+    assert 0 < conf.task_soft_time_limit < conf.task_time_limit < transport["visibility_timeout"]
+    assert transport["unacked_restore_interval"] == 5
+    assert transport["unacked_restore_throttle"] == 1
+    assert conf.broker_channel_error_retry is True
+    assert conf.broker_connection_retry_on_startup is True
+    assert conf.broker_connection_max_retries is None
+    assert transport["socket_timeout"] > 0
+    assert transport["socket_connect_timeout"] > 0
+
+
+def test_nothing_is_ever_unpickled() -> None:
+    assert set(conf.accept_content) == {"json", "msgpack"}
+    assert conf.task_serializer == "json"
+    assert conf.result_accept_content is None or "pickle" not in conf.result_accept_content
+
+
+def test_every_network_has_a_queue_and_a_worker_of_its_own() -> None:
+    assert set(app_module.QUEUES) == {
+        "hashing", "confirm", "verify", *(f"anchor.{name}" for name in NETWORKS),
+    }  # fmt: skip
+    chain: dict[str, Any] = {name: {"url": "http://127.0.0.1:1"} for name in NETWORKS[:3]}
+    settings = load({"blockchain": {"networks": list(NETWORKS), **chain}})
+    served: list[str] = []
+    for service in up.services(settings):
+        if "worker" in service.argv:
+            served += service.argv[service.argv.index("--queues") + 1].split(",")
+    assert sorted(served) == sorted(app_module.QUEUES), "each queue is served exactly once"
+
+
+@pytest.mark.parametrize(
+    ("task", "queue"),
+    [
+        ("workers.hashing.drain", "hashing"),
+        ("workers.schedule.sweep", "confirm"),
+        ("workers.verifying.verify", "verify"),
+    ],
+)
+def test_tasks_are_routed(task: str, queue: str) -> None:
+    assert task in app_module.app.tasks
+    route = app_module.app.amqp.router.route({}, task)
+    assert route["queue"].name == queue
+
+
+def test_beat_sends_the_sweep_and_a_late_one_expires() -> None:
+    (entry,) = conf.beat_schedule.values()
+    assert entry["task"] == "workers.schedule.sweep"
+    assert 0 < entry["schedule"].seconds <= 5.0
+    seconds = entry["schedule"].seconds
+    assert seconds < entry["options"]["expires"] <= 2 * seconds
+    assert conf.beat_max_loop_interval <= 5
+
+
+def test_events_for_flower_are_on() -> None:
+    assert conf.worker_send_task_events is True
+    assert conf.task_send_sent_event is True
+    assert conf.worker_enable_remote_control is True
+
+
+# --- processes and logs ------------------------------------------------------------------
+
+
+def test_a_forked_child_builds_its_own_clients(work: Workplace) -> None:
+    store, network = resources.store(), resources.network("local")
+    assert resources.store() is store
+    telemetry.forget_parent_parts()
+    assert resources.store() is not store
+    assert resources.network("local") is not network
+
+
+def test_leases_are_unique_and_consumers_are_not() -> None:
+    assert resources.owner() == resources.owner()
+    assert resources.lease_owner() != resources.lease_owner()
+    assert resources.lease_owner().startswith(resources.owner())
+
+
+def test_the_transport_is_the_configured_redis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
+    app_module.settings_of.cache_clear()
+    resources.transport.cache_clear()
+    try:
+        with pytest.raises(TransportUnavailable, match=r"127\.0\.0\.1:1"):
+            resources.transport().ping()
+    finally:
+        app_module.settings_of.cache_clear()
+        resources.transport.cache_clear()
+
+
+def test_logs_are_one_json_object_per_line() -> None:
+    code = (
+        "import logging; from workers import telemetry; telemetry.configure(logging.INFO);"
+        "telemetry.log.info('hashing.drained', new=3);"
+        "logging.getLogger('celery.worker').warning('theirs %s', 'too');"
+        "logging.getLogger('celery.beat').info('silent')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    ours, theirs = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (ours["event"], ours["new"], ours["level"]) == ("hashing.drained", 3, "info")
+    assert (theirs["event"], theirs["level"]) == ("theirs too", "warning")
+    assert "timestamp" in ours
+    assert done.stdout == ""
