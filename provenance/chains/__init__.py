@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["BitcoinInterface", "BlockchainManager", "EthereumInterface", "IPFSInterface"]
 
 _HOMES = {
-    "BitcoinInterface": "bitcoin",
+    "BitcoinInterface": "bitcoin.interface",
     "BlockchainManager": "manager",
-    "EthereumInterface": "ethereum",
+    "EthereumInterface": "ethereum.interface",
     "IPFSInterface": "ipfs",
 }
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     module, function = arguments.run.split(":")
     try:
-        command: Command = getattr(import_module(f"provenance.commands.{module}"), function)
+        command: Command = getattr(import_module(f"provenance.cli.{module}"), function)
         return command(arguments)
     except ProvenanceError as error:
         print(f"provenance: {error}", file=sys.stderr)  # noqa: T201

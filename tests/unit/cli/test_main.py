@@ -35,7 +35,7 @@ def test_every_command_takes_json_and_names_code_that_is_there(command: str) -> 
     arguments = cli.parser().parse_args([*command.split(), "--json"])
     assert arguments.json is True
     module, function = arguments.run.split(":")
-    found = __import__(f"provenance.commands.{module}", fromlist=[function])
+    found = __import__(f"provenance.cli.{module}", fromlist=[function])
     assert callable(getattr(found, function))
 
 

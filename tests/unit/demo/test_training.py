@@ -34,7 +34,7 @@ def test_torch_where_it_is_installed_and_scikit_learn_otherwise(
     data: tuple[Any, Any, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(training(data, 1), TorchTraining)
-    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert isinstance(training(data, 1), SklearnTraining)
 
 

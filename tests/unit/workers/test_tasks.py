@@ -344,7 +344,7 @@ def test_the_database_away_is_logged(work: Workplace, monkeypatch: pytest.Monkey
 def test_the_database_away_while_verifying_is_logged(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying.wiring, "write_report", away(StoreUnavailable("locked")))
+    monkeypatch.setattr(verifying.bootstrap, "write_report", away(StoreUnavailable("locked")))
     with capture_logs() as logs:
         verifying.verify("latest")
     assert [entry["event"] for entry in logs] == ["verify.unavailable"]

@@ -197,12 +197,12 @@ def test_the_module_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("library", ["web3", "eth_account", "rlp", "trie"])
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     for name in list(sys.modules):
-        if name.split(".")[0] == library or name.startswith("provenance.chains.ethereum_"):
+        if name.split(".")[0] == library or name.startswith("provenance.chains.ethereum."):
             monkeypatch.delitem(sys.modules, name)
-    import provenance.chains as package
+    import provenance.chains.ethereum as package
 
-    for name in ("contract", "node", "trie", "values", "rpc", "libs", "fees", "errors"):
-        monkeypatch.delattr(package, f"ethereum_{name}", raising=False)
+    for name in ("contract", "node", "trie", "responses", "rpc", "libs", "fees", "errors"):
+        monkeypatch.delattr(package, name, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingExtraError, match=rf"^{library} is .*ml-provenance\[ethereum\]"):
         interface()

@@ -208,11 +208,11 @@ def test_an_unclosed_string_takes_linear_time(rpc: EthereumRPC, server: Server) 
         rpc.call("eth_chainId")
 
 
-@pytest.mark.parametrize("module", ["libs", "rpc", "values", "node", "contract"])
+@pytest.mark.parametrize("module", ["libs", "rpc", "responses", "node", "contract"])
 def test_the_recursion_limit_stays_the_interpreters(module: str) -> None:
     program = (
         "import sys; before = sys.getrecursionlimit();"
-        f"import provenance.chains.ethereum_{module}; assert sys.getrecursionlimit() == before"
+        f"import provenance.chains.ethereum.{module}; assert sys.getrecursionlimit() == before"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
