@@ -1,0 +1,86 @@
+"""The documents, the workflows and the Makefile say what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+import provenance
+from tests.support.paths import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def test_the_reference_lists_what_is_public_and_nothing_else() -> None:
+    listed = set(re.findall(r"`(\w+)`", (DOCS / "reference/README.md").read_text()))
+    assert listed == {*provenance.__all__, "provenance"} - {"__version__"}
+    shown = {
+        name
+        for page in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"^::: provenance\.(\w+)$", page.read_text(), re.MULTILINE)
+    }
+    assert shown >= listed - {"provenance"}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert pages == set(re.findall(r"[\w/-]+\.md", text))
+
+
+def test_decisions_are_numbered_and_listed_with_a_status() -> None:
+    pages = sorted(page.name for page in (DOCS / "decisions").glob("0*.md"))
+    assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))
+    index = (DOCS / "decisions/README.md").read_text()
+    rows = re.findall(
+        r"^\| \[(\d{4})\]\((\S+)\) \| .+ \| (?:accepted|superseded by \d{4}) \|$",
+        index,
+        re.MULTILINE,
+    )
+    assert rows == [(name[:4], name) for name in pages]
+
+
+def test_the_version_is_told_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "version" not in project
+    assert "version" in project["dynamic"]
+    assert f"\n## {provenance.__version__} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_help_names_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line.split()[1] for line in shown.stdout.splitlines()] != []
+    assert {line.split()[1] for line in shown.stdout.splitlines()} == set(phony.split())
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("vendor.github-workflows", [".github/workflows/ci.yml", ".github/workflows/release.yml"]),
+        ("vendor.dependabot", [".github/dependabot.yml"]),
+    ],
+)
+def test_workflow_files_are_valid(schema: str, files: list[str]) -> None:
+    """By the JSON schemas of schemastore.org that check-jsonschema carries."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema]
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_workflows_call_targets_that_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    called = set()
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        commands = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+        called |= set(re.findall(r"\bmake (\w+)", "\n".join(commands)))
+    assert called == {"lint", "quick", "docs", "dist"}
+    for target in called:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
