@@ -1,4 +1,4 @@
-"""Parsing JSON text that may be hostile.
+"""JSON text: parsing what may be hostile, and writing the canonical form (RFC 8785).
 
 Nesting is bounded before the parser runs. Python's own guard, the recursion limit, is
 lifted to 100,000 by libraries of this field (py_ecc, which web3 brings, is one), and with
@@ -12,7 +12,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import rfc8785
+
+from provenance.errors import FormatError, InputError
+
 MAX_DEPTH = 64
+MAX_SAFE_INTEGER = 2**53 - 1
 _BRACKET_OR_STRING = re.compile(r'[][{}]|"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -41,6 +46,36 @@ def loads(
         parse_float=parse_float,
         object_pairs_hook=object_pairs_hook or _unique,
     )
+
+
+def canonical_json(value: object) -> bytes:
+    """RFC 8785 bytes of a JSON value.
+
+    Raises:
+        InputError: The value has no canonical form.
+    """
+    try:
+        return rfc8785.dumps(value)  # type: ignore[arg-type]
+    except rfc8785.CanonicalizationError as error:
+        raise InputError(f"no canonical JSON: {error}") from error
+
+
+def parse_json(data: bytes | str, what: str) -> Any:
+    """Parse untrusted JSON text as RFC 8785 writes it.
+
+    Raises:
+        FormatError: Not JSON, not UTF-8, or nested deeper than 64 levels.
+    """
+    try:
+        return loads(data, parse_int=_integer)
+    except (ValueError, OverflowError) as error:
+        raise FormatError(f"{what} is not JSON: {error}") from error
+
+
+def _integer(text: str) -> int | float:
+    """RFC 8785 writes a float like 1e17 without a point; past 2**53 it was one."""
+    number = int(text)
+    return number if abs(number) <= MAX_SAFE_INTEGER else float(number)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

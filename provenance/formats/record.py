@@ -32,15 +32,14 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-import rfc8785
-
 from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
-from provenance.formats import json_text
+from provenance.formats.json_text import MAX_SAFE_INTEGER as MAX_SAFE_INTEGER
+from provenance.formats.json_text import canonical_json as canonical_json
+from provenance.formats.json_text import parse_json as parse_json
 
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
-MAX_SAFE_INTEGER = 2**53 - 1
 _TIMESTAMP = re.compile(
     "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
@@ -148,36 +147,6 @@ def _number(value: float) -> Json:
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value
-
-
-def canonical_json(value: object) -> bytes:
-    """RFC 8785 bytes of a JSON value.
-
-    Raises:
-        InputError: The value has no canonical form.
-    """
-    try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]
-    except rfc8785.CanonicalizationError as error:
-        raise InputError(f"no canonical JSON: {error}") from error
-
-
-def parse_json(data: bytes | str, what: str) -> Any:
-    """Parse untrusted JSON text as RFC 8785 writes it.
-
-    Raises:
-        FormatError: Not JSON, not UTF-8, or nested deeper than 64 levels.
-    """
-    try:
-        return json_text.loads(data, parse_int=_integer)
-    except (ValueError, OverflowError) as error:
-        raise FormatError(f"{what} is not JSON: {error}") from error
-
-
-def _integer(text: str) -> int | float:
-    """RFC 8785 writes a float like 1e17 without a point; past 2**53 it was one."""
-    number = int(text)
-    return number if abs(number) <= MAX_SAFE_INTEGER else float(number)
 
 
 def timestamp(ns: int) -> str:
