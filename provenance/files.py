@@ -1,0 +1,216 @@
+"""Files that survive a crash: written whole or not at all, and on the disk on return.
+
+What each call promises when the process is killed, or the power cut, at any point of it:
+
+* :func:`create`, :func:`replace`, :func:`replacing`: the name has what it had before, or all
+  of the new bytes; never a part of them. After the return it has the new bytes.
+* :func:`append_line`: the lines that were there before stay. The new one is there whole, cut
+  off, or not at all; after the return it is there whole.
+* :func:`lock`, :func:`locked`: the kernel lets go of a lock however its process ends.
+
+New bytes lie under a temporary name, ``.<name>.<hex>.partial``, until they are synced. What
+fails with an exception deletes it; a kill can leave one behind, which nothing reads. Folders
+must exist. A name that is a symbolic link is itself replaced, not the file it points to.
+
+Every function raises OSError alone, with ``strerror`` in words for a user; the caller names
+the file and turns it into an error of its own. POSIX only: rename(2), link(2), fsync(2) on
+folders, flock(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+PRIVATE: Final = 0o600
+"""Mode of a file that its owner alone reads."""
+PUBLIC: Final = 0o666
+"""Mode of a file that others may read, as far as the umask lets them."""
+
+_POLL_S: Final = 0.01
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def create(path: Path, data: bytes, mode: int = PRIVATE) -> bool:
+    """Make a file where there is none; of several processes that try, one succeeds.
+
+    Returns:
+        False where the name is taken: what has it stays untouched, and is durable too.
+    """
+    temporary = temporary_path(path)
+    try:
+        with open(os.open(temporary, _NEW, mode), "wb") as file:
+            file.write(data)
+            _sync(file)
+        os.link(temporary, path)  # fails where the name exists, unlike rename
+        created = True
+    except FileExistsError:
+        created = False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)  # also where another process made it and died before this
+    return created
+
+
+def replace(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """Write a file, in the place of one that may be there; see :func:`replacing`."""
+    with replacing(path, mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
+    """An empty file, to read and write, that takes the name when the block ends.
+
+    Where the block raises, or the disk does not take all of it, the name keeps what it had.
+    """
+    temporary = temporary_path(path)
+    try:
+        with open(os.open(temporary, _NEW, mode), "w+b") as file:
+            yield file
+            _sync(file)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def append_line(path: Path, line: bytes, mode: int = PRIVATE) -> None:
+    """Add a line to a journal, by one write(2); the file is made where it is missing.
+
+    The write begins with a newline too, so that a line that a crash cut off does not swallow
+    this one. :func:`read_lines` skips the empty lines between.
+
+    Args:
+        line: Without a newline in it, and of a form that tells a whole line from a part of
+            one, as a JSON object is.
+    """
+    if b"\n" in line:
+        raise OSError(errno.EINVAL, "a line of a journal has no newline in it")
+    data = b"\n" + line + b"\n"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of a journal, oldest first; none where there is no file.
+
+    Any of them may be one that a crash cut off, not the last alone: the reader skips what
+    does not decode.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return [line for line in data.split(b"\n") if line]
+
+
+def read_private(path: Path, max_bytes: int, *, follow_symlinks: bool = True) -> bytes:
+    """Read a regular file that only its owner may read or write.
+
+    Raises:
+        FileNotFoundError: There is none.
+        PermissionError: Its mode lets others in; the text says how to mend that.
+        OSError: Not a regular file, larger than ``max_bytes``, or a link where none may be.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: a pipe does not block
+    descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if mode & 0o077:
+            raise PermissionError(
+                errno.EPERM,
+                f"it has mode {stat.S_IMODE(mode):04o}, expected 0600: chmod 600 {path}",
+                str(path),
+            )
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes} bytes", str(path))
+    return data
+
+
+def sync_directory(path: Path) -> None:
+    """Make a folder's entries durable: files made, renamed or deleted in it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int, *, shared: bool = False, wait_s: float | None = None) -> None:
+    """Take flock(2) on an open file, until the last copy of its descriptor is closed.
+
+    Args:
+        shared: Beside other shared locks, instead of alone.
+        wait_s: Seconds to wait for another holder at most; None for as long as it takes.
+
+    Raises:
+        BlockingIOError: Another one still holds it.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    if wait_s is None:
+        fcntl.flock(descriptor, kind)
+        return
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False, wait_s: float | None = None) -> Iterator[int]:
+    """Hold :func:`lock` on a file, made empty where it is missing, or on a folder.
+
+    Yields:
+        The open file's descriptor.
+
+    Raises:
+        BlockingIOError: Another one still holds it.
+    """
+    if path.is_dir():
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+    try:
+        lock(descriptor, shared=shared, wait_s=wait_s)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def temporary_path(path: Path) -> Path:
+    """A new hidden name beside a path, so on its file system: for a folder to be renamed."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
