@@ -136,7 +136,7 @@ def _train(
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         say("train", f"epoch {epoch}/{options.epochs}  {shown}")
     after = tracker.store_merkle_on_blockchain_after_training(metrics)
-    saved = training.save_model(training.model, options.base_dir / "model")
+    saved = demo_training.save_model(training.model, options.base_dir / "model")
     say("train", f"done; run {tracker.run_id}; weights in {saved}")
     return tracker, before, after
 

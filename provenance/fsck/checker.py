@@ -1,9 +1,9 @@
 """``provenance fsck``: is everything that was emitted recorded, sealed and anchored, once?
 
-An independent checker. It shares no code with what writes: only the formats in
-:mod:`provenance.core`. Spool segments, streams, tables and chains are read anew here, and
-nothing anywhere is changed. It reads in the order in which facts travel (spool, streams,
-database, chains), so that what is on its way is met further on.
+An independent checker. It shares no code with what writes or verifies: only the formats and
+proofs (:mod:`provenance.formats`, :mod:`provenance.proofs`). Spool segments, streams, tables
+and chains are read anew here, and nothing anywhere is changed. It reads in the order in which
+facts travel (spool, streams, database, chains), so that what is on its way is met further on.
 
 ======================  ==================================================================
 kind                    what it says, and of what
@@ -82,7 +82,20 @@ from provenance.fsck.onchain import (
     question_for,
 )
 from provenance.fsck.outbox import OutboxFacts, check_outbox
-from provenance.fsck.rows import Entry
+from provenance.fsck.receipts import check_receipts
+from provenance.fsck.rows import (
+    Anchor,
+    Entry,
+    EquivocationRow,
+    HeadRow,
+    NetworkRow,
+    NonceRow,
+    ParkedRow,
+    ReceiptRow,
+    RecordRow,
+    Run,
+    Version,
+)
 from provenance.fsck.runs import RunFacts, check_run
 from provenance.fsck.spool import SpoolRun, read_run, spool_runs
 from provenance.fsck.stream import StreamView, read_streams
@@ -164,7 +177,8 @@ def fsck(
     notes.count("receipts", len(facts.receipts))
     heads = [facts.heads[size] for size in sorted(facts.heads)]
     notes.add(check_ledger(facts.entries, heads, deployment.key))
-    notes.add(check_outbox(facts, deployment.key))
+    notes.add(check_outbox(facts))
+    notes.add(check_receipts(facts, deployment.key))
     _check_networks(deployment, facts, readers, unavailable or {}, options, notes)
     return notes.report()
 
@@ -198,13 +212,13 @@ def _stream(url: str | None, notes: Notebook) -> StreamView:
 
 def _facts(tables: database.Tables, deployment: Deployment, now: float) -> OutboxFacts:
     return OutboxFacts(
-        entries=tables.entries(),
-        heads={head.size: head for head in tables.heads()},
-        anchors=tables.anchors(),
-        versions=tables.versions(),
-        nonces=tables.nonces(),
-        receipts=tables.receipts(),
-        networks=tables.networks(),
+        entries=tables.all(Entry),
+        heads={head.size: head for head in tables.all(HeadRow)},
+        anchors=tables.all(Anchor),
+        versions=tables.all(Version),
+        nonces=tables.all(NonceRow),
+        receipts=tables.all(ReceiptRow),
+        networks=tables.all(NetworkRow),
         wanted=deployment.networks,
         now=now,
         patience_s=2 * deployment.lease_s,
@@ -220,13 +234,13 @@ def _check_runs(
     now: float,
     options: Options,
 ) -> None:
-    rows = {row.run: row for row in tables.runs()}
+    rows = {row.run: row for row in tables.all(Run)}
     entries: dict[UUID, list[Entry]] = {}
     for entry in facts.entries:
         entries.setdefault(entry.run, []).append(entry)
     for run in sorted(rows.keys() | spool.keys() | entries.keys()):
         own = spool.get(run) or SpoolRun(run)
-        records = tables.records(run)
+        records = tables.all(RecordRow, run)
         notes.count("runs")
         notes.count("records", len(records))
         notes.add(
@@ -258,11 +272,11 @@ def _highest(*counts: Mapping[bytes, int]) -> dict[bytes, int]:
 
 def _refused(tables: database.Tables) -> Iterator[Finding]:
     """What ingest kept aside."""
-    for row in tables.equivocations():
+    for row in tables.all(EquivocationRow):
         name = event_name(row.run, row.producer, row.seq)
         problem = f"a second value, SHA-256 {row.digest.hex()}; the first that arrived stands"
         yield Finding(FindingKind.EQUIVOCATION, name, problem)
-    for parked in tables.parked():
+    for parked in tables.all(ParkedRow):
         of = f"run {parked.run}: " if parked.run else ""
         yield Finding(FindingKind.PARKED, parked.id[:16], f"{of}{parked.reason}")
 
@@ -318,7 +332,7 @@ def _still_unknown(
     known: set[str] = set()
     if orphans:
         with database.snapshot(deployment.database_url) as tables:
-            known = {f"{v.network} {v.transaction_id}" for v in tables.versions()}
+            known = {f"{v.network} {v.transaction_id}" for v in tables.all(Version)}
     for finding in found:
         if finding.kind is not FindingKind.CHAIN_ORPHAN or finding.subject not in known:
             yield finding

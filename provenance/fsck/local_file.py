@@ -45,7 +45,9 @@ class LocalReader:
             findings.append(self._damage(len(lines) + 1, "is cut off"))
         previous = "0" * 64
         for seq, line in enumerate(lines):
-            payload, problem = self._line(line, seq, previous)
+            payload, problem = read_line(line, self.public_key)
+            if problem is None and not _follows(line, seq, previous):
+                problem = "does not follow the line before"
             previous = hashlib.sha256(line).hexdigest()
             if problem is not None:
                 findings.append(self._damage(seq + 1, problem))
@@ -60,30 +62,34 @@ class LocalReader:
             identity, transactions, exclusive=True, notes=notes, findings=tuple(findings)
         )
 
-    def _line(self, line: bytes, seq: int, previous: str) -> tuple[bytes | None, str | None]:
-        """The payload as far as it can be read, and the first thing that is wrong."""
-        try:
-            raw = json_text.loads(line)
-            payload = bytes.fromhex(raw["payload"])
-            signature = bytes.fromhex(raw["signature"])
-            unsigned = {name: value for name, value in raw.items() if name != "signature"}
-            signed = LOCAL_CONTEXT + canonical_json(unsigned)
-            canonical = canonical_json(raw)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
-            return None, "is no anchor"
-        if canonical != line or raw.get("v") != 1:
-            return payload, "is not in canonical form"
-        if self.public_key is not None:
-            try:
-                Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, signed)
-            except InvalidSignature:
-                return payload, "was changed, or signed by another key"
-        if (raw.get("seq"), raw.get("prev")) != (seq, previous):
-            return payload, "does not follow the line before"
-        return payload, None
-
     def _damage(self, number: int, problem: str) -> Finding:
         return Finding(FindingKind.CHAIN_DAMAGED, f"local line {number}", f"the line {problem}")
+
+
+def read_line(line: bytes, public_key: bytes | None) -> tuple[bytes | None, str | None]:
+    """The payload as far as it can be read, and the first thing that is wrong."""
+    try:
+        raw = json_text.loads(line)
+        payload = bytes.fromhex(raw["payload"])
+        signature = bytes.fromhex(raw["signature"])
+        unsigned = {name: value for name, value in raw.items() if name != "signature"}
+        signed = LOCAL_CONTEXT + canonical_json(unsigned)
+        canonical = canonical_json(raw)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
+        return None, "is no anchor"
+    if canonical != line or raw.get("v") != 1:
+        return payload, "is not in canonical form"
+    if public_key is not None:
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)
+        except InvalidSignature:
+            return payload, "was changed, or signed by another key"
+    return payload, None
+
+
+def _follows(line: bytes, seq: int, previous: str) -> bool:
+    raw = json_text.loads(line)
+    return (raw.get("seq"), raw.get("prev")) == (seq, previous)
 
 
 def known_elsewhere(journal: Path) -> Sequence[str]:

@@ -6,11 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.errors import BadSignatureError, FormatError, ProofError
-from provenance.formats.note import VerifierKey
-from provenance.formats.receipt import Receipt
+from provenance.errors import FormatError
 from provenance.fsck.findings import Finding, FindingKind
-from provenance.fsck.ledger import same_head
 from provenance.fsck.rows import (
     Anchor,
     Entry,
@@ -23,7 +20,6 @@ from provenance.fsck.rows import (
 from provenance.proofs.bitcoin import display, parse_transaction
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id
-from provenance.verify.checks.receipts import check_evidence, is_known
 
 PAYLOAD_TAG: Final = b"MLP1"
 ON_CHAIN: Final = ("confirmed", "final")
@@ -55,7 +51,7 @@ class OutboxFacts:
     patience_s: float
 
 
-def check_outbox(facts: OutboxFacts, key: VerifierKey | None) -> Iterator[Finding]:
+def check_outbox(facts: OutboxFacts) -> Iterator[Finding]:
     """Everything about anchoring that needs no node."""
     versions: dict[int, list[Version]] = {}
     for version in facts.versions:
@@ -63,7 +59,6 @@ def check_outbox(facts: OutboxFacts, key: VerifierKey | None) -> Iterator[Findin
     for anchor in facts.anchors:
         yield from _anchor(anchor, facts, versions.get(anchor.id, []))
     yield from _uncovered(facts)
-    yield from _receipts(facts, versions, key)
     for network in facts.networks:
         if network.paused is not None:
             yield Finding(FindingKind.NETWORK_PAUSED, network.network, network.paused)
@@ -160,79 +155,3 @@ def _uncovered(facts: OutboxFacts) -> Iterator[Finding]:
                 why = failed.get(entry.index + 1)
                 problem = "no anchor row covers it" + (f"; its own failed: {why}" if why else "")
                 yield Finding(FindingKind.ANCHOR_MISSING, f"{network} entry {entry.index}", problem)
-
-
-# --- receipts ----------------------------------------------------------------------------
-
-
-def _receipts(
-    facts: OutboxFacts, versions: Mapping[int, Sequence[Version]], key: VerifierKey | None
-) -> Iterator[Finding]:
-    entries = {entry.index: entry for entry in facts.entries}
-    anchors = {anchor.id: anchor for anchor in facts.anchors}
-    held: set[tuple[str, int]] = set()
-    for row in facts.receipts:
-        entry, anchor = entries.get(row.entry), anchors.get(row.anchor_id)
-        problem: str | None
-        if entry is None or anchor is None:
-            problem = "its ledger entry or its anchor is gone"
-        else:
-            try:
-                problem = _receipt_problem(
-                    row, entry, anchor, versions.get(anchor.id, ()), facts, key
-                )
-            except (FormatError, ProofError, BadSignatureError) as error:
-                problem = str(error)
-            if anchor.state == "final":
-                held.add((anchor.network, row.entry))
-        if problem is not None:
-            subject = f"{row.network} entry {row.entry}"
-            yield Finding(FindingKind.RECEIPT_INVALID, subject, problem)
-    covered: dict[str, int] = {}
-    for anchor in facts.anchors:
-        if anchor.state == "final":
-            covered[anchor.network] = max(covered.get(anchor.network, 0), anchor.size)
-    for network, size in covered.items():
-        for index in sorted(entries):
-            if index < size and (network, index) not in held:
-                yield Finding(
-                    FindingKind.RECEIPT_MISSING,
-                    f"{network} entry {index}",
-                    "a final anchor covers it, and no receipt says so",
-                )
-
-
-def _receipt_problem(
-    row: ReceiptRow,
-    entry: Entry,
-    anchor: Anchor,
-    versions: Sequence[Version],
-    facts: OutboxFacts,
-    key: VerifierKey | None,
-) -> str | None:
-    receipt = Receipt.decode(row.document.encode())
-    receipt.verify_inclusion()
-    different = same_head(receipt.head, facts.heads, key)
-    if different is not None:
-        return different
-    told = receipt.anchor
-    if is_known(told.network):
-        check_evidence(told, receipt.evidence, key)
-    for name, found, expected in (
-        ("run", receipt.run, entry.run),
-        ("phase", receipt.phase, entry.phase),
-        ("epoch", receipt.epoch, entry.epoch),
-        ("root", receipt.root.hex(), entry.root.hex()),
-        ("ledger.index", receipt.ledger.index, entry.index),
-        ("ledger.size", receipt.ledger.size, anchor.size),
-        ("ledger.root", receipt.ledger.root.hex(), anchor.root.hex()),
-        ("network", told.network, anchor.network),
-        ("network", row.network, anchor.network),
-        ("state", told.state, anchor.state),
-    ):
-        if found != expected:
-            return f"states {name} {found}, expected {expected}"
-    counted = next((v for v in versions if v.id == anchor.version_id), None)
-    if counted is not None and told.transaction_id != counted.transaction_id:
-        return f"states transaction {told.transaction_id}, the anchor {counted.transaction_id}"
-    return None
