@@ -42,7 +42,7 @@ def publish(network: str) -> None:
         log.info(
             "anchoring.published",
             network=network,
-            outcomes={str(anchor): what.value for anchor, what in done.outcomes.items()},
+            outcomes={str(anchor): outcome.value for anchor, outcome in done.outcomes.items()},
             replaced=list(done.replaced),
             paused=done.paused,
         )

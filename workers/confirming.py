@@ -51,7 +51,7 @@ def confirm(network: str) -> None:
         log.info(
             "confirming.looked",
             network=network,
-            outcomes={str(anchor): what.value for anchor, what in done.outcomes.items()},
+            outcomes={str(anchor): outcome.value for anchor, outcome in done.outcomes.items()},
             paused=done.paused,
         )
     for run in finished:

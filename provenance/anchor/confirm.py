@@ -29,7 +29,7 @@ from typing import Final
 
 from provenance.anchor import pauses, receipts
 from provenance.anchor.backoff import delay
-from provenance.anchor.delivery import Courier, Outcome
+from provenance.anchor.delivery import AnchorDelivery, Outcome
 from provenance.anchor.outbox import Trigger
 from provenance.anchor.pauses import Pause
 from provenance.errors import (
@@ -64,7 +64,7 @@ class ConfirmResult:
 
     def having(self, outcome: Outcome) -> tuple[int, ...]:
         """Ids of the anchors with this outcome."""
-        return tuple(id for id, what in self.outcomes.items() if what is outcome)
+        return tuple(id for id, outcome_of in self.outcomes.items() if outcome_of is outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,11 @@ def confirm(
     Raises:
         StoreUnavailable: The database cannot be reached; what was claimed waits for its lease.
     """
-    courier = Courier(store, network, clock, owner, lease_s, retry, rng)
+    delivery = AnchorDelivery(store, network, clock, owner, lease_s, retry, rng)
     with store.transaction() as tx:
-        rows = courier.claim(tx, LOOKED_AT, limit)
-    one = _Confirmer(courier, poll_s, fee_bump_after_s)
-    outcomes = courier.each(rows, one.work)
+        rows = delivery.claim(tx, LOOKED_AT, limit)
+    one = _Confirmer(delivery, poll_s, fee_bump_after_s)
+    outcomes = delivery.each(rows, one.work)
     with store.snapshot() as tx:
         known = tx.network(network.name)
     return ConfirmResult(network.name, outcomes, known.paused if known else None)
@@ -113,20 +113,20 @@ def confirm(
 
 @dataclass(frozen=True, slots=True)
 class _Confirmer:
-    courier: Courier
+    delivery: AnchorDelivery
     poll_s: float
     fee_bump_after_s: float
 
     def work(self, row: AnchorRow) -> Outcome:
         """One row, whatever its state."""
-        courier = self.courier
-        pauses.check_identity(courier.store, courier.network, courier.clock)
-        versions = courier.versions(row)
+        delivery = self.delivery
+        pauses.check_identity(delivery.store, delivery.network, delivery.clock)
+        versions = delivery.versions(row)
         look = self._observe(row, versions)
         if mined := look.at(Place.MINED):
             return self._mined(row, *mined[0])
         if look.lie is not None:
-            return courier.hold(row, look.lie)
+            return delivery.hold(row, look.lie)
         if row.state is not AnchorState.CONFIRMED:
             return self._not_mined(row, versions, look)
         withdrawn = self._withdraw(row)
@@ -135,7 +135,7 @@ class _Confirmer:
         try:
             self._not_mined(withdrawn, versions, look)
         except NetworkError as error:
-            courier.refuse(withdrawn, error)
+            delivery.refuse(withdrawn, error)
         return Outcome.REORGED
 
     def _observe(self, row: AnchorRow, versions: Sequence[VersionRow]) -> _Look:
@@ -144,32 +144,32 @@ class _Confirmer:
         lie = None
         for version in sorted(versions, key=lambda v: (v.id != row.version_id, -v.id)):
             try:
-                what = self.courier.network.observe(version.version)
+                observed = self.delivery.network.observe(version.version)
             except LyingNodeError as error:
                 lie = str(error)
                 continue
-            if what.place is Place.MINED and what.root != row.root:
-                found = what.root.hex() if what.root else "no root"
+            if observed.place is Place.MINED and observed.root != row.root:
+                found = observed.root.hex() if observed.root else "no root"
                 lie = (
                     f"{row.network}: {version.version.transaction_id} carries {found}, "
                     f"expected {row.root.hex()}"
                 )
                 continue
-            seen.append((version, what))
-            if what.place is Place.MINED:
+            seen.append((version, observed))
+            if observed.place is Place.MINED:
                 break
         return _Look(tuple(seen), lie)
 
     # --- in a block -----------------------------------------------------------------------
 
     def _mined(self, row: AnchorRow, version: VersionRow, seen: Observation) -> Outcome:
-        courier = self.courier
+        delivery = self.delivery
         fresh = row.state is not AnchorState.CONFIRMED
         made = None
         if fresh or seen.final or self._block_moved(row, version, seen):
-            evidence = courier.network.evidence(version.version, seen)
-            with courier.store.snapshot() as tx:
-                now = courier.clock()
+            evidence = delivery.network.evidence(version.version, seen)
+            with delivery.store.snapshot() as tx:
+                now = delivery.clock()
                 made = receipts.make_receipts(tx, row, version, seen, evidence, now)
         wait_s = self.poll_s * min(1 + seen.depth // 2, _SLOWEST)
         where = {
@@ -180,15 +180,15 @@ class _Confirmer:
             "reason": None,
             "attempts": 0,
         }
-        with courier.store.transaction() as tx:
-            mine = courier.held(tx, row)
+        with delivery.store.transaction() as tx:
+            mine = delivery.leased(tx, row)
             if mine is None:
                 return Outcome.LOST
             if fresh:
-                tx.mark_sent(version.id, courier.clock())
-                mine = courier.move(tx, mine, Trigger.MINE, None, **where)
+                tx.mark_sent(version.id, delivery.clock())
+                mine = delivery.move(tx, mine, Trigger.MINE, None, **where)
             trigger = Trigger.FINALISE if seen.final else Trigger.LOOK
-            courier.move(tx, mine, trigger, wait_s, **where)
+            delivery.move(tx, mine, trigger, wait_s, **where)
             if made is not None:
                 tx.delete_receipts(row.id)
                 for receipt in made:
@@ -203,32 +203,32 @@ class _Confirmer:
     def _block_moved(self, row: AnchorRow, version: VersionRow, seen: Observation) -> bool:
         if (row.version_id, row.height) != (version.id, seen.height):
             return True
-        with self.courier.store.snapshot() as tx:
+        with self.delivery.store.snapshot() as tx:
             entries = receipts.owed(tx, row, final=False)
             block = receipts.attested_block(tx, row, entries)
         return bool(entries) and block != (seen.block_hash or "")
 
     def _withdraw(self, row: AnchorRow) -> AnchorRow | None:
-        courier = self.courier
-        with courier.store.transaction() as tx:
-            mine = courier.held(tx, row)
+        delivery = self.delivery
+        with delivery.store.transaction() as tx:
+            mine = delivery.leased(tx, row)
             if mine is None:
                 return None
             tx.delete_receipts(row.id)
             gone = {"height": None, "depth": 0, "block_time": None}
             reason = f"the block at height {row.height} is gone"
-            return courier.move(tx, mine, Trigger.REORG, None, reason=reason, **gone)
+            return delivery.move(tx, mine, Trigger.REORG, None, reason=reason, **gone)
 
     # --- in no block ----------------------------------------------------------------------
 
     def _not_mined(self, row: AnchorRow, versions: Sequence[VersionRow], look: _Look) -> Outcome:
-        courier = self.courier
+        delivery = self.delivery
         if failed := look.at(Place.FAILED):
             version, seen = failed[0]
             reason = f"{version.version.transaction_id} is in a block and failed"
             if self._deep(seen):
-                return courier.fail(row, reason)
-            return courier.hold(row, reason, self.poll_s)
+                return delivery.fail(row, reason)
+            return delivery.hold(row, reason, self.poll_s)
         conflicted = look.at(Place.CONFLICTED)
         if len(conflicted) == len(look.seen):
             return self._conflicted(row, conflicted)
@@ -238,43 +238,43 @@ class _Confirmer:
             # Forgotten, and waiting for too long: a node may evict what pays too little before
             # every look. Where the fee cannot be raised, the same bytes are at least back.
             with contextlib.suppress(FeeTooLowError, RejectedError, NonceUsedError):
-                courier.network.broadcast(versions[-1].version)
-            return courier.bump(row, versions, "no block took it in time")
+                delivery.network.broadcast(versions[-1].version)
+            return delivery.bump(row, versions, "no block took it in time")
         if row.state is AnchorState.REORGED or not pending:
             again = row.attempts if row.state is AnchorState.SENT else 0
             wait_s = self.poll_s
             if again:
-                wait_s += delay(again, courier.retry, courier.rng)
-            return courier.deliver(row, versions, counted, wait_s)
+                wait_s += delay(again, delivery.retry, delivery.rng)
+            return delivery.deliver(row, versions, counted, wait_s)
         if row.state is AnchorState.SIGNED:
-            return courier.record_sent(row, pending[0][0], self.poll_s)
+            return delivery.record_sent(row, pending[0][0], self.poll_s)
         if self._stuck(row, versions[-1]):
-            return courier.bump(row, versions, "no block took it in time")
+            return delivery.bump(row, versions, "no block took it in time")
         if versions[-1].sent_at is None:
-            return courier.deliver(row, versions, versions[-1], self.poll_s)
-        with courier.store.transaction() as tx:
-            mine = courier.held(tx, row)
+            return delivery.deliver(row, versions, versions[-1], self.poll_s)
+        with delivery.store.transaction() as tx:
+            mine = delivery.leased(tx, row)
             if mine is None:
                 return Outcome.LOST
-            courier.move(tx, mine, Trigger.LOOK, self.poll_s, reason=None, attempts=0)
+            delivery.move(tx, mine, Trigger.LOOK, self.poll_s, reason=None, attempts=0)
         return Outcome.WAITING
 
     def _conflicted(
         self, row: AnchorRow, conflicted: list[tuple[VersionRow, Observation]]
     ) -> Outcome:
-        courier = self.courier
-        what = "another transaction spent its nonce or inputs; the key seems to be shared"
+        delivery = self.delivery
+        reason = "another transaction spent its nonce or inputs; the key seems to be shared"
         if all(self._deep(seen) for _, seen in conflicted):
-            with courier.store.transaction() as tx:
-                text = f"anchor {row.id}: {what}"
-                pauses.pause(tx, row.network, Pause.SHARED_KEY, text, courier.clock())
-            return courier.fail(row, what)
-        return courier.halt(row, Pause.SHARED_KEY, what)
+            with delivery.store.transaction() as tx:
+                text = f"anchor {row.id}: {reason}"
+                pauses.pause(tx, row.network, Pause.SHARED_KEY, text, delivery.clock())
+            return delivery.fail(row, reason)
+        return delivery.halt(row, Pause.SHARED_KEY, reason)
 
     def _deep(self, seen: Observation) -> bool:
-        return seen.final or seen.depth >= self.courier.network.confirmations
+        return seen.final or seen.depth >= self.delivery.network.confirmations
 
     def _stuck(self, row: AnchorRow, newest: VersionRow) -> bool:
         """No progress for ``fee_bump_after_s``; a clock that jumped back counts as well."""
-        waited = abs(self.courier.clock() - row.updated_at)
+        waited = abs(self.delivery.clock() - row.updated_at)
         return newest.version.fee > 0 and waited >= self.fee_bump_after_s

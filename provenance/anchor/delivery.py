@@ -1,4 +1,4 @@
-"""The courier: what publishing and confirming share about one network.
+"""Delivery: what publishing and confirming share about one network.
 
 It claims rows under a lease, sends stored bytes, raises fees, and turns every error of a
 network into what becomes of the row. Calls to the network happen outside transactions,
@@ -67,7 +67,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Courier:
+class AnchorDelivery:
     """Works for one network under one lease owner, who MUST be unique to this call.
 
     Args:
@@ -98,7 +98,7 @@ class Courier:
                 tx.save_anchor(replace(row, next_attempt_at=now))
         return list(tx.claim(self.network.name, states, self.owner, now, self.lease_s, limit))
 
-    def held(self, tx: LedgerTx, row: AnchorRow) -> AnchorRow | None:
+    def leased(self, tx: LedgerTx, row: AnchorRow) -> AnchorRow | None:
         """The row as it is now, or None where it is not ours any more."""
         now = tx.anchor(row.id)
         if now is None or now.lease_owner != self.owner or now.state is not row.state:
@@ -141,7 +141,7 @@ class Courier:
         """Give back rows that were claimed and not touched."""
         with self.store.transaction() as tx:
             for row in rows:
-                if (mine := self.held(tx, row)) is not None:
+                if (mine := self.leased(tx, row)) is not None:
                     tx.save_anchor(replace(mine, lease_owner=None, lease_until=None))
 
     def each(
@@ -189,7 +189,7 @@ class Courier:
     def hold(self, row: AnchorRow, reason: str, wait_s: float | None = None) -> Outcome:
         """Keep the state, save the reason, come back after ``wait_s`` (None: the backoff)."""
         with self.store.transaction() as tx:
-            mine = self.held(tx, row)
+            mine = self.leased(tx, row)
             if mine is None:
                 return Outcome.LOST
             return self._hold(tx, mine, reason, count=wait_s is None, wait_s=wait_s)
@@ -207,14 +207,14 @@ class Courier:
     def fail(self, row: AnchorRow, reason: str) -> Outcome:
         """Permanent."""
         with self.store.transaction() as tx:
-            mine = self.held(tx, row)
+            mine = self.leased(tx, row)
             if mine is None:
                 return Outcome.LOST
             self.move(tx, mine, Trigger.FAIL, 0.0, reason=reason)
             return Outcome.FAILED
 
     def _current(self, tx: LedgerTx, row: AnchorRow) -> AnchorRow | None:
-        """As :meth:`held`, for a row whose state this pass may itself have moved on."""
+        """As :meth:`leased`, for a row whose state this pass may itself have moved on."""
         mine = tx.anchor(row.id)
         if mine is None or mine.lease_owner != self.owner or mine.state not in ACTIVE:
             return None
@@ -352,7 +352,7 @@ class Courier:
         draft = self.network.draft(payload, replaces=replaces)
         signed = None if self.network.uses_nonce else self.network.sign(draft, None)
         with self.store.transaction() as tx:
-            mine = self.held(tx, row)
+            mine = self.leased(tx, row)
             if mine is None:
                 return None
             if signed is None:
@@ -378,7 +378,7 @@ class Courier:
 def stranded_networks(tx: LedgerTx, now: float, lease_s: float) -> frozenset[str]:
     """Networks with rows that lie hours ahead of a clock that was set back.
 
-    No row is due there, so nobody is rung; :meth:`Courier.claim` calls such rows back.
+    No row is due there, so nobody is rung; :meth:`AnchorDelivery.claim` calls such rows back.
     """
     horizon = now + 2 * max(MAX_LOOK_S, lease_s)
     return frozenset(

@@ -61,9 +61,9 @@ def kind_of(reason: str | None) -> Pause | None:
 def pause(tx: LedgerTx, network: str, kind: Pause, detail: str, now: float) -> str:
     """Pause a network; a pause that stops signing is not hidden by one that does not."""
     known = tx.network(network) or NetworkRow(network, {}, None, now)
-    there = kind_of(known.paused)
+    existing = kind_of(known.paused)
     reason = f"{kind.value}: {detail}"
-    if there is not None and there.stops_signing and not kind.stops_signing:
+    if existing is not None and existing.stops_signing and not kind.stops_signing:
         return reason
     if known.paused != reason:
         tx.save_network(replace(known, paused=reason))

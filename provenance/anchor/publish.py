@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from provenance.anchor import pauses
-from provenance.anchor.delivery import Courier, Outcome
+from provenance.anchor.delivery import AnchorDelivery, Outcome
 from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, Trigger, advance
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -52,7 +52,7 @@ class PublishResult:
 
     def having(self, outcome: Outcome) -> tuple[int, ...]:
         """Ids of the anchors with this outcome."""
-        return tuple(id for id, what in self.outcomes.items() if what is outcome)
+        return tuple(id for id, outcome_of in self.outcomes.items() if outcome_of is outcome)
 
 
 def publish(
@@ -81,7 +81,7 @@ def publish(
     """
     if max_in_flight is None:
         max_in_flight = MAX_IN_FLIGHT.get(network.name, DEFAULT_IN_FLIGHT)
-    courier = Courier(store, network, clock, owner, lease_s, retry, rng)
+    delivery = AnchorDelivery(store, network, clock, owner, lease_s, retry, rng)
     with store.transaction() as tx:
         replaced = _supersede(tx, network.name, clock())
         states = {AnchorState.SIGNED}
@@ -90,19 +90,19 @@ def publish(
         stopped = paused is not None and paused.stops_signing
         if not stopped and _in_flight(tx, network.name) < max_in_flight:
             states.add(AnchorState.DUE)
-        rows = courier.claim(tx, states, limit)
+        rows = delivery.claim(tx, states, limit)
 
     def work(row: AnchorRow) -> Outcome:
         pauses.check_identity(store, network, clock)
         if row.state is AnchorState.SIGNED:
-            return courier.deliver(row, courier.versions(row))
-        stored = _sign_and_store(courier, row, max_in_flight)
+            return delivery.deliver(row, delivery.versions(row))
+        stored = _sign_and_store(delivery, row, max_in_flight)
         if isinstance(stored, Outcome):
             return stored
         signed, version = stored
-        return courier.deliver(signed, [version])
+        return delivery.deliver(signed, [version])
 
-    outcomes = courier.each(rows, work)
+    outcomes = delivery.each(rows, work)
     with store.snapshot() as tx:
         known = tx.network(network.name)
     return PublishResult(network.name, outcomes, replaced, known.paused if known else None)
@@ -130,14 +130,14 @@ def _in_flight(tx: LedgerTx, network: str) -> int:
 
 
 def _sign_and_store(
-    courier: Courier, row: AnchorRow, max_in_flight: int
+    delivery: AnchorDelivery, row: AnchorRow, max_in_flight: int
 ) -> Outcome | tuple[AnchorRow, VersionRow]:
-    network = courier.network
+    network = delivery.network
     draft = network.draft(anchor_payload(row.root))
     # Where there are no nonces, signing talks to the node, and no transaction may wait for it.
     signed = network.sign(draft, network.next_nonce() if network.uses_nonce else None)
-    with courier.store.transaction() as tx:
-        mine = courier.held(tx, row)
+    with delivery.store.transaction() as tx:
+        mine = delivery.leased(tx, row)
         if mine is None:
             return Outcome.LOST
         if _in_flight(tx, network.name) >= max_in_flight:
@@ -146,7 +146,7 @@ def _sign_and_store(
         nonce = _nonce(tx, signed)
         if nonce != signed.nonce:
             signed = network.sign(draft, nonce)
-        return courier.store_version(tx, mine, signed, Trigger.SIGN)
+        return delivery.store_version(tx, mine, signed, Trigger.SIGN)
 
 
 def _nonce(tx: LedgerTx, signed: SignedVersion) -> int | None:

@@ -1,8 +1,9 @@
 """The shipper as a process: ``python -m provenance.app.ship --spool DIR``.
 
 Three ways to have one: a tracker starts it in the background
-(:mod:`provenance.capture.ship.process`), a sidecar runs ``provenance ship``, and ``provenance up`` supervises one. One at a time serves
-a spool: a background shipper that finds another ends, one in the foreground waits its turn.
+(:mod:`provenance.capture.ship.process`), a sidecar runs ``provenance ship``, and
+``provenance up`` supervises one. One at a time serves a spool: a background shipper that finds
+another ends, one in the foreground waits its turn.
 
 The Redis URL, which may hold a password, travels in the environment, never as an argument.
 SIGTERM and SIGINT let the batch under way finish.

@@ -92,14 +92,14 @@ class World:
     def anchor(self, blocks: int = 4) -> None:
         """Publish what is due, mine, and confirm until it is final."""
         for network in self.networks.values():
-            publish(self.store, network, *self._courier())
+            publish(self.store, network, *self._delivery())
             for _ in range(blocks if isinstance(network, MemoryNetwork) else 0):
                 network.chain.mine(time=self.now)
             for _ in range(3):
                 self.now += 1000.0
-                confirm(self.store, network, *self._courier(), poll_s=1.0, fee_bump_after_s=600.0)
+                confirm(self.store, network, *self._delivery(), poll_s=1.0, fee_bump_after_s=600.0)
 
-    def _courier(self) -> tuple[Any, ...]:
+    def _delivery(self) -> tuple[Any, ...]:
         """Clock, owner, lease, backoff and chance."""
         owner = f"owner-{next(self.owners)}"
         return (lambda: self.now, owner, 60.0, RetrySettings(), lambda: 0.0)

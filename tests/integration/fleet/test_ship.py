@@ -24,8 +24,8 @@ from provenance.app import ship
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
-from provenance.capture.ship.process import LOG_FILE, spawn_shipper
 from provenance.capture.ship.loop import LOCK_FILE, Shipper
+from provenance.capture.ship.process import LOG_FILE, spawn_shipper
 from provenance.errors import ConfigError, InputError, TransportUnavailable
 from provenance.formats.batch import open_batch
 from provenance.formats.record import Kind
