@@ -21,9 +21,17 @@ class Network(Protocol):
     else. Every call to a node has a deadline.
     """
 
-    name: str
-    confirmations: int
-    uses_nonce: bool
+    @property
+    def name(self) -> str:
+        """As in the settings: ``ethereum``, ``bitcoin``, ``ipfs``, ``local``."""
+
+    @property
+    def confirmations(self) -> int:
+        """Blocks, the transaction's own included, after which an anchor is final."""
+
+    @property
+    def uses_nonce(self) -> bool:
+        """Whether versions are numbered by the sender (Ethereum), so that ``sign`` is local."""
 
     def identity(self) -> Identity:
         """Ask the node who it is. Raises WrongNetworkError where the configuration differs."""

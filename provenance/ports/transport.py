@@ -47,5 +47,8 @@ class EventTransport(Protocol):
         """A random id written with the first append; another one, or None, means that
         the server lost its data and everything not acknowledged must be sent again."""
 
+    def close(self) -> None:
+        """Let go of connections."""
+
     def ping(self) -> None:
         """Raise where the server does not answer."""

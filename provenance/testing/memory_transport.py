@@ -96,6 +96,9 @@ class MemoryTransport:
         self.ping()
         return self._generation
 
+    def close(self) -> None:
+        pass
+
     def ping(self) -> None:
         if self.unavailable:
             raise TransportUnavailable("memory transport: unavailable")

@@ -300,7 +300,7 @@ def test_a_dead_server_is_unavailable_and_retried_by_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     attempts = []
-    real = redis.connection.Connection._connect
+    real: Any = redis.connection.Connection._connect
 
     def connect(self: Any) -> Any:
         attempts.append(1)

@@ -99,7 +99,7 @@ def stock_tree(tree: Timestamp) -> stock.Timestamp:
 def stock_bytes(tree: stock.Timestamp) -> bytes:
     context = BytesSerializationContext()
     stock.DetachedTimestampFile(stock_op.OpSHA256(), tree).serialize(context)
-    return context.getbytes()
+    return bytes(context.getbytes())
 
 
 def stock_read(data: bytes) -> stock.DetachedTimestampFile:

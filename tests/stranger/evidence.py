@@ -18,7 +18,7 @@ LIMITS = {"main": 0x1D00FFFF, "test": 0x1D00FFFF, "testnet4": 0x1D00FFFF,
 
 
 def double(data: bytes) -> bytes:
-    return sha256(sha256(data))
+    return bytes(sha256(sha256(data)))
 
 
 # --- IPFS --------------------------------------------------------------------------------

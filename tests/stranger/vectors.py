@@ -122,11 +122,12 @@ def contents(look: Examples) -> None:
 
 def element(text: bytes, label: int) -> bytes:
     """``{"text": ..., "label": ...}``: a dict, then its values by key."""
-    return sha256(
+    digest: bytes = sha256(
         tensor_header("[]", "DICT", [2])
         + tensor_header('["label"]', "I64", []) + label.to_bytes(8, "little")
         + tensor_header('["text"]', "UTF8", []) + len(text).to_bytes(8, "little") + text
     )  # fmt: skip
+    return digest
 
 
 def trees(look: Examples) -> None:

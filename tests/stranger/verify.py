@@ -11,6 +11,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ class Bundle:
     """``problems`` holds one line for each thing that does not hold."""
 
     def __init__(self, files: Files, key: str | None = None) -> None:
-        self.files, self.problems, self.unproven = files, [], []
+        self.files = files
+        self.problems: list[str] = []
+        self.unproven: list[str] = []
         self.heads: dict[int, bytes] = {}
         self.headers: dict[int, set[bytes]] = {}
         self.check("manifest.json", self._manifest)
@@ -80,26 +83,27 @@ class Bundle:
         own = files.get("ledger.vkey", b"").decode("utf-8", "replace").removesuffix("\n") or None
         if key and own and key != own:
             self.problems.append(f"ledger.vkey: is {own}")
-        self.key, self.bodies = key or own, {}
+        self.key = key or own
+        self.bodies: dict[str, Any] = {}
         self.known = {"manifest.json", "SHA256SUMS", "README.txt", "run.json", "ledger.vkey"}
         self.check("run.json", self._equivocations)
         for record in self.run.get("records", ()):
-            self.check(f"records/{record.get('path')}.json", lambda r=record: self._record(r))
+            self.check(f"records/{record.get('path')}.json", partial(self._record, record))
         self.check("run.json", self._trees)
         for size in self.run.get("heads", ()):
-            self.check(f"heads/{size}.note", lambda s=size: self._head(s))
+            self.check(f"heads/{size}.note", partial(self._head, size))
         self.check("run.json", self._ledger)
         for name in self.run.get("receipts", ()):
-            self.check(f"receipts/{name}.json", lambda n=name: self._receipt(f"receipts/{n}.json"))
+            self.check(f"receipts/{name}.json", partial(self._receipt, f"receipts/{name}.json"))
         for name in sorted(files):
             if name.endswith(".ots"):
-                self.check(name, lambda n=name: self._ots(n))
+                self.check(name, partial(self._ots, name))
             elif re.fullmatch(r"heads/[0-9]+\.root", name):
-                self.check(name, lambda n=name: self._head_root(n))
+                self.check(name, partial(self._head_root, name))
             elif name.startswith("tlog/"):
-                self.check(name, lambda n=name: self._tlog_proof(n))
+                self.check(name, partial(self._tlog_proof, name))
             elif name == "statement/run.intoto.json":
-                self.check(name, lambda n=name: self._statement(n))
+                self.check(name, partial(self._statement, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
 

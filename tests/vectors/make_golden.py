@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,9 @@ def evidence(anchors: Path) -> RunEvidence:
             for work in (publish, confirm):
                 now = float(next(ticks))
                 work(
-                    store, network, lambda now=now + 60.0: now, f"owner-{next(owners)}", 60.0,
+                    store, network, partial(float, now + 60.0), f"owner-{next(owners)}", 60.0,
                     RetrySettings(), lambda: 0.0,
-                )  # type: ignore[operator]  # fmt: skip
+                )  # fmt: skip
             for _ in range(60):
                 next(ticks)
 

@@ -15,7 +15,8 @@ import pytest
 
 from provenance.ports.values import AnchorState
 from tests.faults.support.anchoring import ethereum_section
-from tests.faults.support.harness import World, rounds, scenario, until
+from tests.faults.support.harness import World, rounds, scenario
+from tests.faults.support.processes import until
 from tests.support.ethereum_chain import Anvil, post
 from tests.support.rpc_stub import http_server, send
 

@@ -87,7 +87,7 @@ def test_restart(tmp_path: Path, node: Node) -> None:
                 look(world, state)
                 assert rpc.call("getrawmempool") == []
                 # What the wallet saw being sent, it counts as spent, and locks no more.
-                inputs = before[0].version.detail["inputs"]
+                inputs: Any = before[0].version.detail["inputs"]
                 assert locks(rpc) == (inputs if state is AnchorState.SIGNED else [])
                 free = {f"{c['txid']}:{c['vout']}" for c in rpc.call("listunspent", wallet=True)}
                 assert free

@@ -14,7 +14,8 @@ from celery.schedules import schedule
 from provenance.anchor.delivery import stranded_networks
 from provenance.ports.values import AnchorState, Draft, SignedVersion
 from provenance.testing.memory_chain import MemoryNetwork
-from tests.faults.support.harness import World, rounds, scenario, seeded, until
+from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import until
 from tests.support.anchor_world import LEASE_S
 from tests.support.anchor_world import World as Stage
 from workers.beat import Tick
@@ -115,7 +116,7 @@ def test_a_jump_at_any_moment_doubles_and_stalls_nothing() -> None:
                     if rival:
                         stage.publish()
 
-            node.jump = jump  # type: ignore[method-assign]
+            node.jump = jump
             heads = rng.randint(1, 3)
             for _ in range(heads):
                 stage.head()

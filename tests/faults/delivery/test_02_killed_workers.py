@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 
-from tests.faults.support.harness import Trainer, World, rounds, scenario, seeded, until
+from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import Trainer, until
 
 
 def entries_in_hand(world: World) -> int:

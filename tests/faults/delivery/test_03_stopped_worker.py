@@ -8,7 +8,8 @@ import time
 import pytest
 
 from tests.faults.support.bells import Bell, stop_in_its_pop
-from tests.faults.support.harness import World, rounds, scenario, seeded, until
+from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import until
 
 SWEEP_S, LEASE_S = 1.0, 5.0
 SLACK_S = 10.0

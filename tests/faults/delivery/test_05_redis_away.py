@@ -10,13 +10,15 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from tests.faults.support.by_hand import ingest
-from tests.faults.support.harness import LONG, World, rounds, scenario, until
+from tests.faults.support.harness import LONG, World, rounds, scenario
+from tests.faults.support.processes import until
 
 STEPS = 3000 if LONG else 600
 # A call that waits for Redis waits 0.5 s at least; a busy machine is good for some milliseconds.
@@ -106,7 +108,7 @@ def test_training_goes_on_unchanged_and_all_is_delivered_afterwards(
             written = measured["events"]["written"]
             tally.events += written
             # The background shipper is still there, waiting for Redis: it does the shipping.
-            until(lambda r=run, n=written: ingest(world.settings) and world.events(r) >= n, 30)
+            until(partial(_arrived, world, run, written), 30)
             tally.lost += written - world.events(run)
             world.wait_sealed(run, 5)
         end_background_shipper(world)
@@ -130,3 +132,8 @@ def test_workers_that_sat_through_the_outage_take_up_their_work(
         tally.events = measured["events"]["written"]
         tally.lost = tally.events - world.events(run)
         world.judge(tally)
+
+
+def _arrived(world: World, run: UUID, count: int) -> bool:
+    ingest(world.settings)
+    return world.events(run) >= count

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import Trainer
 
 
 @pytest.mark.parametrize("how", ["flushed", "killed"])
@@ -14,7 +15,8 @@ def test_replay_rebuilds_identical_roots(world: World, how: str) -> None:
     """``killed``: a Redis that keeps nothing on disk, and comes back empty."""
     with scenario(12, "FLUSHALL mid-run") as tally:
         rng = seeded()
-        losses, trainers = rounds(3, 40), []
+        losses = rounds(3, 40)
+        trainers: list[Trainer] = []
         world.start()
         while tally.kills < losses:
             if not trainers or trainers[-1].process.poll() is not None:

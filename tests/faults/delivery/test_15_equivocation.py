@@ -8,7 +8,8 @@ from uuid import UUID
 from provenance import bootstrap
 from provenance.capture.run_id import new_run_id
 from provenance.formats.record import Kind, record_digest
-from tests.faults.support.harness import World, rounds, scenario, seeded, until
+from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import until
 from tests.support.runs import Producer, complete_run
 
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from provenance import bootstrap
 from provenance.errors import TransportUnavailable
 from provenance.ledger.ingest import drain
-from tests.faults.support.harness import Trainer, World, rounds, scenario, seeded, until
+from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import Trainer, until
 
 
 def full(world: World, is_full: bool) -> None:

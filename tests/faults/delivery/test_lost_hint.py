@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 
 from tests.faults.support.bells import Bell, hints, stop_in_its_pop
-from tests.faults.support.harness import World, until
+from tests.faults.support.harness import World
+from tests.faults.support.processes import until
 
 
 def test_a_task_vanishes_under_kill_9_and_the_sweep_brings_the_work_back(world: World) -> None:

@@ -20,8 +20,9 @@ from provenance.ports.values import AnchorState
 from provenance.proofs.bitcoin import double_sha256
 from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
-from tests.faults.support.harness import ROOT, scenario
+from tests.faults.support.harness import scenario
 from tests.support.ethereum_chain import Anvil
+from tests.support.paths import ROOT
 from tests.support.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
@@ -137,7 +138,12 @@ def forge(bundle: Path, folder: Path) -> Path:
                 raw[76:80] = (int.from_bytes(raw[76:80], "little") + 1).to_bytes(4, "little")
             proof = raw.hex() + str(receipt.evidence["merkle_block"])[160:]
             name = double_sha256(bytes(raw))[::-1].hex()
-            told = {"header": raw.hex(), "merkle_block": proof, "block_hash": name, "headers": []}
+            told: dict[str, Any] = {
+                "header": raw.hex(),
+                "merkle_block": proof,
+                "block_hash": name,
+                "headers": [],
+            }
             receipt = dataclasses.replace(
                 receipt,
                 evidence={**receipt.evidence, **told},

@@ -29,7 +29,9 @@ from eth_account import Account
 
 from provenance.devnet.processes import free_ports
 from provenance.ports.values import AnchorState
-from tests.faults.support.harness import ROOT, World, until
+from tests.faults.support.harness import World
+from tests.faults.support.processes import until
+from tests.support.paths import ROOT
 
 TRAINING = """
 import sys, time
@@ -95,7 +97,7 @@ def monitored(client: redis.Redis) -> Iterator[list[str]]:
     heard: list[str] = []
 
     def listen() -> None:
-        with suppress(redis.RedisError, OSError, ValueError), client.monitor() as monitor:
+        with suppress(redis.RedisError, OSError, ValueError), client.monitor() as monitor:  # type: ignore[no-untyped-call]
             for command in monitor.listen():
                 text = command["command"]
                 heard.append(text)

@@ -11,7 +11,8 @@ import psutil
 from provenance import bootstrap
 from provenance.app import ship
 from provenance.capture.ship.loop import Shipper
-from tests.faults.support.harness import World, until
+from tests.faults.support.harness import World
+from tests.faults.support.processes import until
 
 
 def hints(world: World) -> int:

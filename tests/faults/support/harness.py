@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -33,7 +34,6 @@ from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load
 from tests.faults.support import by_hand, checker
 from tests.faults.support.processes import (
-    ROOT,
     RedisServer,
     Trainer,
     die_with_parent,
@@ -41,6 +41,7 @@ from tests.faults.support.processes import (
     until,
 )
 from tests.faults.support.undisturbed import undisturbed_roots
+from tests.support.paths import ROOT
 
 LONG = os.environ.get("PROVENANCE_FAULTS") == "long"
 SEED = int(os.environ.get("PROVENANCE_FAULTS_SEED") or secrets.randbits(32))
@@ -230,7 +231,7 @@ class World:
         """Until Celery workers consume."""
         for name in names:
             log = self.log(name)
-            assert until(lambda log=log: " ready." in log.read_text(errors="replace"), timeout), (
+            assert until(partial(_says, log, " ready."), timeout), (
                 f"{name} did not start: {log_tail(log)}"
             )
 
@@ -424,3 +425,7 @@ class World:
         tally.doubled += sum("doubl" in finding["kind"] for finding in report["findings"])
         assert report["findings"] == []
         return report
+
+
+def _says(log: Path, words: str) -> bool:
+    return words in log.read_text(errors="replace")

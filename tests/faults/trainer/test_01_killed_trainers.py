@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.faults.support.harness import Trainer, World, rounds, scenario, seeded, until
+from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import Trainer, until
 
 AT_ONCE = 4
 
@@ -23,7 +24,7 @@ def test_every_event_whose_emit_returned_is_in_the_database(world: World) -> Non
                     world.trainer(epochs=10**6, metrics_per_epoch=steps, seed=rng.getrandbits(32))
                 )
             trainer = running.pop(0)
-            assert until(lambda t=trainer: t.promised(), 30, 0.005), "the trainer never began"
+            assert until(trainer.promised, 30, 0.005), "the trainer never began"
             time.sleep(rng.uniform(0, 0.05))
             trainer.kill()
             tally.kills += 1

@@ -19,7 +19,8 @@ import pytest
 from provenance.capture.spool_writer import RESERVE_BYTES
 from provenance.formats.record import Kind, Record
 from tests.faults.support import by_hand
-from tests.faults.support.harness import Tally, Trainer, World, rounds, scenario, seeded
+from tests.faults.support.harness import Tally, World, rounds, scenario, seeded
+from tests.faults.support.processes import Trainer
 
 # Emits numbered events through a tracker and an emitter, fills the disk when told to.
 TRAINING = """

@@ -20,7 +20,8 @@ from provenance.capture.run_id import new_run_id
 from provenance.formats.record import Kind
 from provenance.settings import Settings
 from tests.faults.support import by_hand, fail_points
-from tests.faults.support.harness import ROOT, Tally, World, rounds, scenario, seeded
+from tests.faults.support.harness import Tally, World, rounds, scenario, seeded
+from tests.support.paths import ROOT
 
 EVENTS = 25
 LEASE_S = 0.2

@@ -9,7 +9,8 @@ import psutil
 
 from provenance.app.up import GRACE_S
 from provenance.ports.values import AnchorState
-from tests.faults.support.harness import Trainer, World, rounds, scenario, seeded, until
+from tests.faults.support.harness import World, rounds, scenario, seeded
+from tests.faults.support.processes import Trainer, until
 
 TITLE = "SIGTERM mid-task"
 

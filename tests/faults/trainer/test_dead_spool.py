@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.support import by_hand
-from tests.faults.support.harness import ROOT, World, scenario, until
+from tests.faults.support.harness import World, scenario
+from tests.faults.support.processes import until
+from tests.support.paths import ROOT
 
 TRAINING = """
 import os, sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_no_node_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ServerMissingError, match=r"install Node\.js"):
         compiling.compiler(tmp_path)
     with pytest.raises(ServerMissingError, match=r"install Node\.js"):
@@ -80,7 +81,7 @@ def test_an_install_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     broken = tmp_path / "npm"
     broken.write_text("#!/bin/sh\necho no registry >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: str(broken))
+    monkeypatch.setattr(shutil, "which", lambda name: str(broken))
     with pytest.raises(ServerMissingError, match="failed: no registry"):
         compiling.compiler(tmp_path)
     broken.write_text("#!/bin/sh\nexec sleep 30\n")
@@ -90,7 +91,7 @@ def test_an_install_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_node_that_does_not_run_is_told(solc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: "/bin/false")
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/false")
     with pytest.raises(ServerMissingError, match="does not run"):
         compiling.compile_artifact(solc, "")
 

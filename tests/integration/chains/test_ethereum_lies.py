@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -103,11 +104,12 @@ def test_a_forged_answer_is_refused(
 ) -> None:
     seen = network.observe(version)
     liar.forge[method] = forge
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: network.observe(version),
         lambda: network.lookup(version.transaction_id),
         lambda: network.evidence(version, seen) and network.observe(version),
-    ):
+    )
+    for call in calls:
         with pytest.raises(LyingNodeError):
             call()
 
@@ -230,10 +232,14 @@ def test_a_version_found_at_the_second_look_is_no_conflict(
     assert network.observe(version).root == ROOT
 
 
+def echoed(answer: Any, params: Any, true: Any) -> Any:
+    return answer
+
+
 def test_an_echo_of_another_hash_is_refused(network: EthereumInterface, liar: Liar) -> None:
     signed = network.sign(network.draft(anchor_payload(ROOT)), network.next_nonce())
     for echo in (OTHER, None, 5, signed.transaction_id.upper()):
-        liar.forge["eth_sendRawTransaction"] = lambda params, true, echo=echo: echo
+        liar.forge["eth_sendRawTransaction"] = partial(echoed, echo)
         with pytest.raises(LyingNodeError, match="another hash came back"):
             network.broadcast(signed)
 

@@ -25,7 +25,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.capture.ship.loop import LOCK_FILE, Shipper
-from provenance.capture.ship.process import LOG_FILE, spawn_shipper
+from provenance.capture.ship.process import LOG_FILE, REDIS_URL_ENV, spawn_shipper
 from provenance.errors import ConfigError, InputError, TransportUnavailable
 from provenance.formats.batch import open_batch
 from provenance.formats.record import Kind
@@ -79,9 +79,9 @@ def holder(spool: Path) -> psutil.Process | None:
 
 
 def start(spool: Path, url: str | None, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {k: v for k, v in os.environ.items() if k != ship.REDIS_URL_ENV}
+    environment = {k: v for k, v in os.environ.items() if k != REDIS_URL_ENV}
     if url is not None:
-        environment[ship.REDIS_URL_ENV] = url
+        environment[REDIS_URL_ENV] = url
     return subprocess.Popen(
         [sys.executable, "-m", "provenance.app.ship", "--spool", str(spool), *arguments],
         env=environment,
@@ -176,7 +176,7 @@ def test_once_with_redis_away_is_unavailable(spool: Path) -> None:
 def test_exit_codes(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = emitter(spool)
     trainer.emit(Kind.METRICS, 1, {"x": 1})
-    monkeypatch.delenv(ship.REDIS_URL_ENV, raising=False)
+    monkeypatch.delenv(REDIS_URL_ENV, raising=False)
     assert ship.main(["--spool", str(spool), "--once"]) == ConfigError.exit_code
     monkeypatch.setenv("OTHER", "redis://127.0.0.1:1/0")
     arguments = ["--spool", str(spool), "--redis-url-env", "OTHER"]
@@ -191,7 +191,7 @@ def test_in_this_process_it_waits_for_the_lock_or_leaves(
     trainer = emitter(spool)
     trainer.emit(Kind.METRICS, 1, {"x": 1})
     trainer.close()
-    monkeypatch.setenv(ship.REDIS_URL_ENV, url)
+    monkeypatch.setenv(REDIS_URL_ENV, url)
     monkeypatch.setattr(ship, "LOCK_RETRY_S", 0.01)
     first = Shipper(spool, MemoryTransport())
     assert ship.main(["--spool", str(spool), "--background"]) == 0

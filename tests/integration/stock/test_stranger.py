@@ -103,7 +103,7 @@ def test_it_runs_from_the_command_line(files: Files, tmp_path: Path) -> None:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, STRANGER / "verify.py", *arguments]
+    command = [sys.executable, str(STRANGER / "verify.py"), *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 

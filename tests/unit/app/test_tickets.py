@@ -123,7 +123,7 @@ def test_waiting_ends_when_it_is_confirmed(
     settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ingest(world.batch(story()))
-    monkeypatch.setattr(tickets.time, "sleep", lambda _: world.anchor())
+    monkeypatch.setattr(time, "sleep", lambda _: world.anchor())
     assert ticket(settings).wait(timeout=3600) == "final"
 
 

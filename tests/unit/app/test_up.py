@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -77,8 +78,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.monotonic()
-        monkeypatch.setattr(up.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(up.random, "random", lambda: 1.0)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(random, "random", lambda: 1.0)
 
 
 # --- what is started ---------------------------------------------------------------------
@@ -154,7 +155,12 @@ def test_what_dies_is_said_and_started_again(supervisor: Fleet, told: Told) -> N
 
 def test_the_reason_in_its_log_is_said(supervisor: Fleet, told: Told) -> None:
     supervisor.start([script("broken", "raise SystemExit('no such thing')")])
-    assert until(lambda: not supervisor.mend() and any("ended" in line for _, line in told.lines))
+
+    def ended() -> bool:
+        supervisor.mend()
+        return any("ended" in line for _, line in told.lines)
+
+    assert until(ended)
     (line,) = [line for _, line in told.lines if "ended" in line]
     assert "ended with status 1; " in line
     assert "no such thing" in line
@@ -173,10 +179,12 @@ def test_restarts_back_off_to_a_cap_and_recover(
         child.process.wait()
         supervisor.mend()
         delays.append(round(child.next_start - clock.now, 3))
-        assert child.process is None
+        stopped: Any = child.process
+        assert stopped is None
         clock.now = child.next_start - 0.001
         supervisor.mend()
-        assert child.process is None, "too early"
+        stopped = child.process
+        assert stopped is None, "too early"
         clock.now = child.next_start
         supervisor.mend()
     assert delays == [1, 3, 7, 15, 30, 30, 30, 30]

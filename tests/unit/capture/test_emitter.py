@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ import numpy as np
 import pytest
 
 from provenance.capture import emitter as emitter_module
-from provenance.capture import spool_writer
 from provenance.capture.emitter import Emitter
 from provenance.capture.run_id import new_run_id
 from provenance.capture.spool import read_segment, scan
@@ -138,7 +138,7 @@ def test_a_failure_nobody_thought_of_is_counted_not_raised(
     def broken() -> int:
         raise ZeroDivisionError("clock")
 
-    monkeypatch.setattr(emitter_module.time, "time_ns", broken)
+    monkeypatch.setattr(time, "time_ns", broken)
     assert not emitter.emit(Kind.METRICS, 1, {"x": 1})
     monkeypatch.undo()
     assert (emitter.errors, emitter.last_error) == (1, "ZeroDivisionError: clock")
@@ -154,7 +154,7 @@ def test_a_full_disk_is_not_the_trainings_business(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(spool_writer.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     assert not any(emitter.emit(Kind.METRICS, n, {"x": n}) for n in range(5000))
     assert emitter.held == 4096
     assert emitter.dropped == 5000 - 4096
@@ -284,7 +284,7 @@ def test_an_emit_from_a_signal_handler_inside_an_emit_waits_for_its_end(
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        monkeypatch.setattr(spool_writer.os, "write", interrupted)
+        monkeypatch.setattr(os, "write", interrupted)
         assert emitter.emit(Kind.METRICS, 1, {"from": "loop"})
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -309,7 +309,7 @@ def test_deferred_events_are_bounded(
                 emitter.emit(Kind.METRICS, n, {})
         return real(fd, data)
 
-    monkeypatch.setattr(spool_writer.os, "write", reenter)
+    monkeypatch.setattr(os, "write", reenter)
     emitter.emit(Kind.METRICS, 0, {})
     assert emitter.dropped == 1100 - 1024
     assert len(only(tmp_path)) == 1025
@@ -325,7 +325,7 @@ def test_an_exception_out_of_a_handler_leaves_the_emitter_usable(
         real(fd, data)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(spool_writer.os, "write", interrupted)
+    monkeypatch.setattr(os, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         emitter.emit(Kind.METRICS, 1, {})
     monkeypatch.undo()
@@ -427,7 +427,7 @@ def test_workers_of_multiprocessing_end_their_producers(
 ) -> None:
     emitter = Emitter(tmp_path, run)
     emitter.emit(Kind.METRICS, 0, {"worker": None})
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     workers = [context.Process(target=_loader_worker, args=(emitter, n)) for n in range(3)]
     for worker in workers:
         worker.start()
@@ -449,7 +449,7 @@ def test_a_child_forgets_what_its_parent_holds(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(spool_writer.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     emitter.emit(Kind.METRICS, 1, {"who": "parent"})
     monkeypatch.undo()
     child = os.fork()

@@ -43,7 +43,7 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
             raise metadata.PackageNotFoundError(name)
         return "9.9"
 
-    monkeypatch.setattr(environment.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert environment.environment()["packages"] == {"torch": "9.9"}
 
 

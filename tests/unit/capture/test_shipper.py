@@ -18,7 +18,6 @@ import structlog
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import KEY_FILE, create_run_keys
 from provenance.capture.run_id import new_run_id
-from provenance.capture.ship import cursors as cursors_module
 from provenance.capture.ship import loop as shipper_module
 from provenance.capture.ship import shipment
 from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
@@ -251,7 +250,7 @@ def test_files_are_synced_before_and_the_cursor_saved_after_the_append(
     with world.shipper() as shipper:
         shipper.run_once()  # generation and cursor file are there
         for target, name in (
-            (shipment.os, "fdatasync"),
+            (os, "fdatasync"),
             (world.transport, "append"),
             (shipment, "save_cursors"),
         ):
@@ -951,7 +950,7 @@ def test_cursor_file_is_replaced_not_rewritten(
         def torn(value: object) -> str:
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(cursors_module.json, "dumps", torn)
+        monkeypatch.setattr(json, "dumps", torn)
         emit(emitter, 2)
         shipper.run_once()
         monkeypatch.undo()

@@ -70,7 +70,7 @@ class Disk:
             self.room -= len(part)
             return real(fd, part)
 
-        monkeypatch.setattr(spool_writer.os, "write", write)
+        monkeypatch.setattr(os, "write", write)
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_a_torn_frame_that_cannot_be_cut_off_is_skipped_by_the_reader(
         raise OSError(errno.EIO, "Input/output error")
 
     disk.room = 12
-    monkeypatch.setattr(spool_writer.os, "ftruncate", refuse)
+    monkeypatch.setattr(os, "ftruncate", refuse)
     assert not put(writer, 1)
     disk.room = None
     assert put(writer, 2)
@@ -337,7 +337,7 @@ def test_the_reserve_takes_gap_seal_and_end_of_a_run_whose_disk_stays_full(
     def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(spool_writer.os, "open", refuse)  # no new segment
+    monkeypatch.setattr(os, "open", refuse)  # no new segment
     put(writer, 1)
     writer.append(Kind.SEAL, None, 1, {"phase": "after"})
     for n in range(2, 9):
@@ -454,7 +454,7 @@ def test_flush_reports_a_failing_sync(
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(spool_writer.os, "fdatasync", refuse)
+    monkeypatch.setattr(os, "fdatasync", refuse)
     assert not writer.flush()
 
 
@@ -476,10 +476,10 @@ def test_an_exception_out_of_the_write_neither_doubles_nor_skips_a_number(
             real(fd, data)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(spool_writer.os, "write", interrupted)
+    monkeypatch.setattr(os, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         put(writer, 1)
-    monkeypatch.setattr(spool_writer.os, "write", real)
+    monkeypatch.setattr(os, "write", real)
     assert put(writer, 2)
     found = events(tmp_path, run)
     assert [e.epoch for e in found] == ([0, 1, 2] if when == "after" else [0, 2])

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -323,7 +324,8 @@ def bitcoin_stub(method: str, params: list[Value]) -> Value:
             "chain": "main", "blocks": 7, "headers": 7, "bestblockhash": "00" * 32,
             "initialblockdownload": False, "verificationprogress": 1,
         }  # fmt: skip
-    return {"getblockhash": "00" * 32, "getblockcount": 7}.get(method)
+    answers: dict[str, Value] = {"getblockhash": "00" * 32, "getblockcount": 7}
+    return answers.get(method)
 
 
 @pytest.mark.usefixtures("redis_here")
@@ -356,7 +358,7 @@ def test_doctor_names_a_secret_that_is_not_there(said: Any) -> None:
 def test_doctor_says_which_extra_is_missing(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import provenance.cli.doctor as module
 
-    real = module.find_spec
+    real = find_spec
     monkeypatch.setattr(module, "find_spec", lambda n: None if n == "celery" else real(n))
     code, document = said("doctor")
     assert code == 3

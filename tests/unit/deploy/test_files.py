@@ -19,7 +19,8 @@ from provenance import settings
 from provenance.app import up
 from provenance.settings import NETWORKS
 from tests.support.compose_schema import COMPOSE
-from tests.support.deploy_files import BASE, DEPLOY, ROOT, Doc, compose_file, containers, fleet_argv
+from tests.support.deploy_files import BASE, DEPLOY, Doc, compose_file, containers, fleet_argv
+from tests.support.paths import ROOT
 
 MINE = [
     path

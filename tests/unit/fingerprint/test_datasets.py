@@ -222,7 +222,7 @@ def test_elements_that_look_alike_differ() -> None:
     assert dataset_digest([{"b": 1, "a": 2}]) == dataset_digest([{"a": 2, "b": 1}])
 
 
-class Squares(Dataset[tuple[torch.Tensor, int]]):
+class Squares(Dataset[tuple[torch.Tensor, int]]):  # type: ignore[misc]
     def __init__(self, size: int) -> None:
         self.size = size
 
@@ -233,7 +233,7 @@ class Squares(Dataset[tuple[torch.Tensor, int]]):
         return torch.full((2, 2), index, dtype=torch.float32), index**2
 
 
-class Endless(IterableDataset[int]):
+class Endless(IterableDataset[int]):  # type: ignore[misc]
     def __len__(self) -> int:
         return 3
 
@@ -305,7 +305,7 @@ def frame() -> pd.DataFrame:
     """A column of each type that pandas and Arrow share, with and without missing values."""
     day = dt.date(2020, 2, 29)
     times = pd.to_datetime(["1969-12-31 23:59:59.5", None, "2038-01-19 03:14:08.0"])
-    data: dict[str, Any] = {}
+    data: dict[str | int, Any] = {}
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"):
         data[name] = np.array([0, 1, 100], dtype=name)
     data |= {

@@ -77,8 +77,8 @@ def test_stream_buffer_and_file_agree(algorithm: str, size: int, tmp_path: Path)
 def test_typed_and_empty_views_are_hashed_as_their_bytes() -> None:
     values = np.arange(6, dtype="<f4").reshape(2, 3)
     factory = HashFactory()
-    assert factory.digest(memoryview(values)) == factory.digest(values.tobytes())
-    assert factory.digest(memoryview(np.zeros((0, 3)))) == factory.digest(b"")
+    assert factory.digest(values.data) == factory.digest(values.tobytes())
+    assert factory.digest(np.zeros((0, 3)).data) == factory.digest(b"")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -204,7 +204,8 @@ class Duck:
         self.dtype, self.shape = values.dtype, values.shape
         setattr(type(self), protocol, lambda self, *a, **k: getattr(self.values, protocol)(*a, **k))
         if protocol == "__dlpack__":
-            type(self).__dlpack_device__ = lambda self: self.values.__dlpack_device__()
+            device = "__dlpack_device__"
+            setattr(type(self), device, lambda self: getattr(self.values, device)())
 
 
 @pytest.mark.parametrize("protocol", ["__array__", "__dlpack__"])

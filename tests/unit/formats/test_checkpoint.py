@@ -22,9 +22,11 @@ from provenance.errors import (
 from provenance.formats import checkpoint, note
 from provenance.formats.checkpoint import Head
 from provenance.formats.note import SignerKey, VerifierKey
-from tests.support.paths import VECTORS
+from tests.support import paths
 
-VECTORS: dict[str, Any] = json.loads((VECTORS / "checkpoint.json").read_text(encoding="utf-8"))
+VECTORS: dict[str, Any] = json.loads(
+    (paths.VECTORS / "checkpoint.json").read_text(encoding="utf-8")
+)
 PETER = VerifierKey.from_vkey(VECTORS["vkey"])
 ENOCH = VerifierKey.from_vkey(VECTORS["cosigner_vkey"])
 SIGNER = SignerKey.from_private_bytes(PETER.name, bytes.fromhex(VECTORS["seed"]))

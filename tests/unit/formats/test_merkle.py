@@ -17,9 +17,9 @@ from provenance.errors import (
 )
 from provenance.formats import merkle
 from provenance.formats.merkle import EMPTY_ROOT, Frontier, Step
-from tests.support.paths import VECTORS
+from tests.support import paths
 
-VECTORS: dict[str, Any] = json.loads((VECTORS / "rfc6962.json").read_text(encoding="utf-8"))
+VECTORS: dict[str, Any] = json.loads((paths.VECTORS / "rfc6962.json").read_text(encoding="utf-8"))
 LEAVES = [bytes.fromhex(leaf) for leaf in VECTORS["leaves"]]
 ROOTS = [bytes.fromhex(value) for value in VECTORS["roots"]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -36,7 +35,7 @@ def world(sound: World, tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRedis]:
+def redis(monkeypatch: pytest.MonkeyPatch) -> FakeRedis:
     server = FakeServer()
     monkeypatch.setattr("redis.Redis.from_url", lambda *_, **__: FakeRedis(server=server))
     return FakeRedis(server=server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -338,11 +339,16 @@ def test_a_sealed_run_delivered_again_is_read_once_per_kind(
     transport = MemoryTransport()
     transport.append([producer.batch()])
     drain(transport, store, POLICY, "one", NOW)
-    reads = []
+    reads: list[Any] = []
     with store.transaction() as tx:
         kind = type(tx)
     real = kind.records
-    monkeypatch.setattr(kind, "records", lambda *a: reads.append(a) or real(*a))
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(kind, "records", counted)
     transport.append([producer.batch()])
     again = drain(transport, store, POLICY, "one", NOW)
     assert (again.duplicates, again.parked) == (len(producer.events), 0)

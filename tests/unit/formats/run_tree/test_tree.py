@@ -21,14 +21,12 @@ from provenance.errors import (
     UnknownVersionError,
 )
 from provenance.formats.merkle import EMPTY_ROOT
+from provenance.formats.run_tree.proof import Level, PrefixProof, RunProof
 from provenance.formats.run_tree.tree import (
-    Level,
     MerkleNode,
     MLProvenanceMerkleTree,
-    PrefixProof,
     Problem,
     RecordLeaf,
-    RunProof,
 )
 from tests.support.paths import VECTORS
 
