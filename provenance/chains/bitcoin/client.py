@@ -2,7 +2,7 @@
 
 :func:`run` brings its coroutines to synchronous callers, and :class:`Transport` bounds and
 checks an answer before bitcoinrpc reads it. Why each is needed, and what it costs:
-``docs/decisions/bitcoin-rpc.md``.
+``docs/decisions/0005-bitcoinrpc.md``.
 """
 
 from __future__ import annotations
@@ -25,19 +25,15 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "bitcoinrpc", "bitcoin") from error
 
-__all__ = ["BitcoinRPC", "JSONDecodeError", "RPCError", "Transport", "client", "httpx", "run"]
+__all__ = ["CLIENT", "BitcoinRPC", "JSONDecodeError", "RPCError", "Transport", "httpx", "run"]
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 UNAUTHORIZED: Final = (401, 403)
+CLIENT: Final = f"bitcoinrpc {__version__}"
 _THREAD: Final = "bitcoinrpc"
 _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For plain HTTP, where httpx would make one for each client."""
 T = TypeVar("T")
-
-
-def client() -> str:
-    """Name and version of the client library."""
-    return f"bitcoinrpc {__version__}"
 
 
 # One event loop per process, in a daemon thread of its own, runs every call. A loop in the

@@ -17,7 +17,7 @@ import math
 import re
 from decimal import Decimal
 
-from provenance.chains.bitcoin.client import client
+from provenance.chains.bitcoin.client import CLIENT
 from provenance.chains.bitcoin.reader import ChainReader
 from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
@@ -47,12 +47,7 @@ from provenance.ports.values import (
     Place,
     SignedVersion,
 )
-from provenance.proofs.bitcoin import (
-    CHAINS,
-    display,
-    parse_transaction,
-    verify_anchor,
-)
+from provenance.proofs.bitcoin import CHAINS, display, parse_transaction, verify_anchor
 from provenance.settings import BitcoinSettings
 
 _TXID = re.compile(r"[0-9a-f]{64}")
@@ -83,10 +78,9 @@ class BitcoinInterface:
         self._wallet = Wallet(self._rpc, settings)
         self._reader = ChainReader(self._rpc, settings)
 
-    @staticmethod
-    def client() -> str:
-        """Name and version of the client library, as ``provenance doctor`` prints it."""
-        return client()
+    def client(self) -> str:
+        """Name and version of the client library, as ``bitcoinrpc 0.7.0``."""
+        return CLIENT
 
     def identity(self) -> Identity:
         """Chain name, genesis block, height, and the wallet's balance in satoshi.

@@ -19,12 +19,7 @@ from provenance.chains.bitcoin.rpc import (
     as_object,
     as_text,
 )
-from provenance.errors import (
-    FormatError,
-    LyingNodeError,
-    NetworkUnavailable,
-    ProofError,
-)
+from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable, ProofError
 from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place, SignedVersion
 from provenance.proofs.bitcoin import (
     CHAINS,
@@ -73,14 +68,19 @@ class ChainReader:
         return isinstance(index, dict) and index.get("synced") is True
 
     def find(self, txid: str) -> NodeTransaction | None:
-        """From the mempool or the index; else from the wallet."""
+        """A transaction from the mempool or the index, else from the wallet; None if absent.
+
+        Raises:
+            NetworkUnavailable
+            LyingNodeError: Its bytes hash to another id.
+        """
         try:
             answer = as_object(self._rpc.call("getrawtransaction", txid, 1), "getrawtransaction")
         except RpcError as error:
             if error.code != Code.NOT_FOUND:
                 raise error.translated() from error
         else:
-            return self._read(txid, answer)
+            return _read(txid, answer)
         try:
             result = self._rpc.call("gettransaction", txid, None, False, wallet=True)
             answer = as_object(result, "gettransaction")
@@ -93,31 +93,14 @@ class ChainReader:
                 return None
             raise
         depth = as_integer(answer.get("confirmations"), "gettransaction.confirmations")
-        return self._read(txid, answer, forgotten=depth == 0, conflict=max(0, -depth))
-
-    def _read(
-        self,
-        txid: str,
-        answer: dict[str, Value],
-        *,
-        forgotten: bool = False,
-        conflict: int = 0,
-    ) -> NodeTransaction:
-        raw = as_bytes(answer.get("hex"), "hex")
-        transaction = parsed(raw)
-        if display(transaction.txid) != txid:
-            raise LyingNodeError(f"bitcoin: asked for {txid}, got another transaction")
-        block = answer.get("blockhash")
-        return NodeTransaction(
-            transaction,
-            raw,
-            None if block is None else as_text(block, "blockhash"),
-            forgotten,
-            conflict,
-        )
+        return _read(txid, answer, forgotten=depth == 0, conflict=max(0, -depth))
 
     def place(self, found: NodeTransaction | None) -> Observation:
-        """Mempool, block (proven), or neither."""
+        """Whether the transaction is in the mempool, in a block (proven), or in neither.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
         if found is None:
             return Observation(Place.UNKNOWN)
         if found.conflict:
@@ -190,20 +173,32 @@ class ChainReader:
     def spender_depth(self, version: SignedVersion) -> int:
         """Depth of a mined wallet transaction that spent one of the version's inputs, or 0."""
         tip = version.detail.get("tip")
-        told = version.detail.get("inputs")
-        if not isinstance(tip, str) or not isinstance(told, list):
+        inputs = version.detail.get("inputs")
+        if not isinstance(tip, str) or not isinstance(inputs, list):
             return 0
         listed = self._rpc.read(as_object, "listsinceblock", tip, wallet=True)
-        for each in as_list(listed.get("transactions"), "listsinceblock.transactions"):
-            entry = as_object(each, "listsinceblock.transactions")
+        for item in as_list(listed.get("transactions"), "listsinceblock.transactions"):
+            entry = as_object(item, "listsinceblock.transactions")
             depth = as_integer(entry.get("confirmations"), "listsinceblock.confirmations")
             if entry.get("category") != "send" or depth < 1:
                 continue
             found = self.find(as_text(entry.get("txid"), "listsinceblock.txid"))
             spent = found.transaction.inputs if found else ()
-            if any(f"{display(point.txid)}:{point.vout}" in told for point in spent):
+            if any(f"{display(point.txid)}:{point.vout}" in inputs for point in spent):
                 return depth
         return 0
+
+
+def _read(
+    txid: str, answer: dict[str, Value], *, forgotten: bool = False, conflict: int = 0
+) -> NodeTransaction:
+    raw = as_bytes(answer.get("hex"), "hex")
+    transaction = parsed(raw)
+    if display(transaction.txid) != txid:
+        raise LyingNodeError(f"bitcoin: asked for {txid}, got another transaction")
+    block = answer.get("blockhash")
+    block_hash = None if block is None else as_text(block, "blockhash")
+    return NodeTransaction(transaction, raw, block_hash, forgotten, conflict)
 
 
 def parsed(raw: bytes) -> Transaction:
