@@ -75,25 +75,13 @@ class Endpoint:
     """
 
     def __init__(self, url: str, key: str, timeout_s: float) -> None:
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigError(key, "found no URL, expected http:// or https://") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(key, "found no URL, expected http:// or https://")
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError(key, "found a user or password in the URL, expected them apart")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ConfigError(
-                key, f"found plain HTTP to {parts.hostname}, expected https or loopback"
-            )
+        parts = node_url(url, key)
         self.timeout_s = timeout_s
-        self._host = parts.hostname
-        self._port = port or (443 if parts.scheme == "https" else 80)
+        self._host = cast(str, parts.hostname)
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._path = parts.path.rstrip("/")
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self.where = _shown(parts)
+        self.where = shown_url(parts)
 
     def post(
         self,
@@ -177,6 +165,29 @@ def _left(deadline: float) -> float:
     return left
 
 
+def node_url(url: str, key: str) -> SplitResult:
+    """The parts of a node's URL: ``https://...``, or ``http://`` to a loopback address.
+
+    Args:
+        key: The configuration key the URL came from.
+
+    Raises:
+        ConfigError: Not such a URL, or one that carries a user or password.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(key, "found no URL, expected http:// or https://") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(key, "found no URL, expected http:// or https://")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(key, "found a user or password in the URL, expected them apart")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ConfigError(key, f"found plain HTTP to {parts.hostname}, expected https or loopback")
+    return parts
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -186,6 +197,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _shown(parts: SplitResult) -> str:
-    """Scheme, host and port: a path or query may hold an API key."""
+def shown_url(parts: SplitResult) -> str:
+    """Scheme, host and port of a URL for messages: a path or query may hold an API key."""
     return f"{parts.scheme}://{parts.netloc}"

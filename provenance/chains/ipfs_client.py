@@ -3,7 +3,7 @@
 ipfshttpclient 0.7.0 words the requests and reads the answers. Its own transport has neither
 a deadline over a whole answer nor a bound on its size, and reads proxies and passwords from
 the environment; so the session it works with has :class:`_Transport` and no other, which
-sends through :mod:`provenance.chains.http`. ``docs/decisions/0002-ipfs-client.md`` measures it.
+sends through :mod:`provenance.chains.http`. ``docs/decisions/0006-ipfshttpclient.md`` measures it.
 
 RPC: docs.ipfs.tech/reference/kubo/rpc (``add``, ``pin/ls``, ``block/get``, ``version``, ``id``).
 """

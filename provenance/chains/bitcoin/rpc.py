@@ -2,22 +2,30 @@
 
 Error codes are those of Bitcoin Core's ``rpc/protocol.h``. Amounts are ``Decimal`` both
 ways, never floats. A cookie file is read for every call, since bitcoind writes a new one
-at each start. Why not python-bitcoinrpc: ``docs/decisions/bitcoin-rpc.md``.
+at each start. bitcoinrpc carries the calls: ``docs/decisions/0005-bitcoinrpc.md``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
-import json
-from collections.abc import Iterable, Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import IntEnum
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
-from provenance.chains.ahead import Ahead, Call
-from provenance.chains.http import Answer, Endpoint
+from provenance.chains.bitcoin.client import (
+    BitcoinRPC,
+    JSONDecodeError,
+    RPCError,
+    Transport,
+    httpx,
+    run,
+)
+from provenance.chains.http import node_url, shown_url
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -26,13 +34,11 @@ from provenance.errors import (
     NetworkUnavailable,
     RejectedError,
 )
-from provenance.formats import json_text
 from provenance.settings import BitcoinSettings
 
 Value: TypeAlias = "bool | int | Decimal | str | list[Value] | dict[str, Value] | None"
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-UNAUTHORIZED = (401, 403)
+T = TypeVar("T")
 
 
 class Code(IntEnum):
@@ -122,41 +128,48 @@ class RpcError(Exception):
 
 
 class BitcoinRpc:
-    """A bitcoind and one of its wallets.
+    """A bitcoind and one of its wallets. Safe between threads and across forks.
 
     Raises:
-        ConfigError: A URL that is not one, or plain HTTP outside loopback.
+        ConfigError: A URL that is not one, plain HTTP outside loopback, or no login.
     """
 
     def __init__(self, settings: BitcoinSettings) -> None:
-        self._endpoint = Endpoint(settings.url, "blockchain.bitcoin.url", settings.timeout_s)
+        parts = node_url(settings.url, "blockchain.bitcoin.url")
+        self._node = shown_url(parts)
+        self._url = self._node + parts.path.rstrip("/")
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._settings = settings
         self._ids = itertools.count(1)
-        self.ahead: Ahead[Value] = Ahead()
-        self._batches = True
         if settings.cookie_file is None and settings.user is None:
             raise ConfigError(
                 "blockchain.bitcoin",
                 "found neither cookie_file nor rpc_user, expected one of them",
             )
         wallet = settings.wallet
-        self._wallet_path = "" if wallet is None else f"/wallet/{quote(wallet, safe='')}"
+        self._wallet_path = "/" if wallet is None else f"/wallet/{quote(wallet, safe='')}"
 
     def call(self, method: str, *params: Value, wallet: bool = False) -> Value:
-        """One call with the settings' deadline; ``wallet`` sends it to the wallet.
+        """One call with the settings' deadline.
+
+        Args:
+            wallet: Send it to the wallet; one that the node knows and has not loaded is
+                loaded first.
 
         Raises:
             RpcError: bitcoind's own error, for the caller to read.
             NetworkUnavailable: No answer, a wrong password, or a node not ready.
             LyingNodeError: An answer to another question, or not JSON-RPC.
         """
-        known = [] if wallet else self.ahead.find((method, params))
-        if known:
-            return known[0]
-        number = next(self._ids)
-        question = {"jsonrpc": "1.0", "id": number, "method": method, "params": params}
-        answer = self._post(self._wallet_path if wallet else "", question)
-        return self._result(method, number, answer)
+        if not wallet:
+            return self._send("/", method, params)
+        try:
+            return self._send(self._wallet_path, method, params)
+        except RpcError as error:
+            if error.code != Code.WALLET_NOT_FOUND:
+                raise
+        self._load_wallet()
+        return self._send(self._wallet_path, method, params)
 
     def ask(self, method: str, *params: Value, wallet: bool = False) -> Value:
         """:meth:`call` where any error of bitcoind's is a failure.
@@ -169,68 +182,64 @@ class BitcoinRpc:
         except RpcError as error:
             raise error.translated() from error
 
-    def ask_ahead(self, calls: Iterable[Call]) -> None:
-        """Ask for several results in one request, for :meth:`call` to find. What failed, or
-        was not answered, is asked for again by itself.
+    def read(
+        self, kind: Callable[[Value, str], T], method: str, *params: Value, wallet: bool = False
+    ) -> T:
+        """:meth:`ask` for a result of one kind: :func:`as_object`, :func:`as_text` and so on.
 
         Raises:
-            NetworkUnavailable, LyingNodeError: As :meth:`call`.
+            NetworkUnavailable, InsufficientFundsError, LyingNodeError
         """
-        wanted = self.ahead.missing(calls)
-        if not self._batches or not wanted:
-            return
-        places = {str(next(self._ids)): at for at in range(len(wanted))}
-        questions = [
-            {"jsonrpc": "1.0", "id": number, "method": wanted[at][0], "params": wanted[at][1]}
-            for number, at in places.items()
-        ]
-        answer = self._post("", questions)
-        try:
-            replies = json_text.loads(answer.body, parse_float=Decimal)
-        except (ValueError, RecursionError):
-            replies = None
-        self._batches = isinstance(replies, list)
-        for reply in replies if isinstance(replies, list) else ():
-            if isinstance(reply, dict) and "result" in reply and reply.get("error") is None:
-                at = places.get(str(reply.get("id")))
-                if at is not None:
-                    self.ahead.keep(wanted[at], cast(Value, reply["result"]))
+        return kind(self.ask(method, *params, wallet=wallet), method)
 
-    def _post(self, path: str, question: object) -> Answer:
-        return self._endpoint.post(
-            path,
-            json.dumps(question, default=_encode).encode(),
-            {"Content-Type": "application/json", "Authorization": self._authorization()},
-            limit=MAX_ANSWER_BYTES,
-        )
+    def _send(self, path: str, method: str, params: Sequence[Value]) -> Value:
+        """One request; the one place where errors of httpx and bitcoinrpc become ours.
 
-    def _result(self, method: str, number: int, answer: Answer) -> Value:
-        if answer.status in UNAUTHORIZED:
-            raise NetworkUnavailable(
-                f"{self._endpoint.where} refuses the login (HTTP {answer.status}); "
-                "check blockchain.bitcoin.cookie_file or rpc_user and its password"
-            )
+        orjson reads amounts as floats. The shortest decimal that gives the same float is the
+        amount itself: up to 21 million BTC, floats lie closer together than satoshi do.
+        """
         try:
-            reply = json_text.loads(answer.body, parse_float=Decimal)
-        except (ValueError, RecursionError) as error:
-            if answer.status == 200:
-                raise LyingNodeError(f"bitcoin: {method}: the answer is not JSON") from error
+            result = run(self._request(path, method, params, self._authorization()))
+            return _converted(result, float, lambda value: Decimal(repr(value)))
+        except RPCError as error:
+            code, message = error.error["code"], str(error.error["message"])[:500]
+            if code in _TRANSIENT:
+                problem = f"{self._node}: {_TRANSIENT[Code(code)]}"
+                raise NetworkUnavailable(problem) from error
+            raise RpcError(method, code, message) from error
+        except JSONDecodeError as error:
+            raise LyingNodeError(f"bitcoin: {method}: the answer is not JSON") from error
+        except TimeoutError as error:
+            raise NetworkUnavailable(f"{self._node} did not answer in time") from error
+        except (httpx.ConnectError, OSError, UnicodeError) as error:
+            raise NetworkUnavailable(f"{self._node} cannot be reached: {error}") from error
+        except httpx.HTTPError as error:
             raise NetworkUnavailable(
-                f"{self._endpoint.where} answered {method} with HTTP {answer.status}"
+                f"{self._node} broke off its answer or does not speak HTTP"
             ) from error
-        if not isinstance(reply, dict) or reply.get("id") != number:
-            raise LyingNodeError(f"bitcoin: {method}: the answer is to another question")
-        refused = reply.get("error")
-        if refused is None:
-            if "result" not in reply:
-                raise LyingNodeError(f"bitcoin: {method}: neither result nor error")
-            return cast(Value, reply["result"])
-        if not isinstance(refused, dict) or not isinstance(refused.get("code"), int):
-            raise LyingNodeError(f"bitcoin: {method}: an error without a number")
-        code, message = refused["code"], str(refused.get("message", ""))[:500]
-        if code in _TRANSIENT:
-            raise NetworkUnavailable(f"{self._endpoint.where}: {_TRANSIENT[Code(code)]}")
-        raise RpcError(method, code, message)
+
+    async def _request(
+        self, path: str, method: str, params: Sequence[Value], authorization: str
+    ) -> Any:
+        number = next(self._ids)
+        headers = {
+            "Authorization": authorization,
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        }
+        # bitcoind takes amounts and fee rates as strings, exactly
+        exact = [_converted(param, Decimal, str) for param in params]
+        async with (
+            asyncio.timeout(self._settings.timeout_s),
+            httpx.AsyncClient(
+                transport=Transport(method, number, self._node, self._tls),
+                headers=headers,
+                timeout=None,  # the one above is for the whole call
+                trust_env=False,
+            ) as http,
+        ):
+            return await BitcoinRPC(self._url + path, http, lambda: number).acall(method, exact)
 
     def _authorization(self) -> str:
         if self._settings.cookie_file is not None:
@@ -238,18 +247,41 @@ class BitcoinRpc:
                 secret = self._settings.cookie_file.read_bytes().strip()
             except OSError as error:
                 raise NetworkUnavailable(
-                    f"{self._endpoint.where}: no cookie file at {self._settings.cookie_file}; "
+                    f"{self._node}: no cookie file at {self._settings.cookie_file}; "
                     "is bitcoind running?"
                 ) from error
         else:
             secret = f"{self._settings.user}:{self._settings.password or ''}".encode()
         return "Basic " + base64.b64encode(secret).decode()
 
+    def _load_wallet(self) -> None:
+        name = self._settings.wallet
+        if name is None:
+            raise NetworkUnavailable(
+                "bitcoin: the node has no wallet loaded; name one in blockchain.bitcoin.wallet"
+            )
+        try:
+            self._send("/", "loadwallet", (name,))
+        except RpcError as error:
+            if error.code == Code.WALLET_ALREADY_LOADED:
+                return
+            if error.code == Code.WALLET_NOT_FOUND:
+                raise NetworkUnavailable(
+                    f"bitcoin: the node has no wallet {name!r}; "
+                    f"make one with: bitcoin-cli createwallet {name}"
+                ) from error
+            raise error.translated() from error
 
-def _encode(value: object) -> object:
-    if isinstance(value, Decimal):
-        return str(value)  # bitcoind takes amounts and fee rates as strings, exactly
-    raise TypeError(f"{type(value).__name__} is not JSON")
+
+def _converted(value: Any, kind: type[T], convert: Callable[[T], Value]) -> Value:
+    """``value`` with every ``kind`` in it converted."""
+    if isinstance(value, kind):
+        return convert(value)
+    if isinstance(value, dict):
+        return {key: _converted(item, kind, convert) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_converted(item, kind, convert) for item in value]
+    return cast(Value, value)
 
 
 def as_object(value: Value, what: str) -> dict[str, Value]:
@@ -274,8 +306,8 @@ def as_list(value: Value, what: str) -> list[Value]:
 
 
 def as_integer(value: Value, what: str) -> int:
-    """``value`` as a whole number, or LyingNodeError."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """``value`` as a whole number of at most 53 bits (RFC 8259, section 6), or LyingNodeError."""
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**53:
         raise LyingNodeError(f"bitcoin: {what}: expected a whole number")
     return value
 

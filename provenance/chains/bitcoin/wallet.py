@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 
+from provenance.chains.bitcoin.reader import parsed
 from provenance.chains.bitcoin.rpc import (
     BitcoinRpc,
     Code,
@@ -32,14 +33,13 @@ from provenance.chains.bitcoin.rpc import (
 )
 from provenance.errors import (
     FeeTooLowError,
-    FormatError,
     InsufficientFundsError,
     LyingNodeError,
     NetworkUnavailable,
 )
 from provenance.formats.record import Json
 from provenance.ports.values import PAYLOAD_TAG, SignedVersion
-from provenance.proofs.bitcoin import OP_RETURN, Transaction, display, parse_transaction
+from provenance.proofs.bitcoin import OP_RETURN, Transaction, display
 from provenance.settings import BitcoinSettings
 
 CONFIRM_TARGET = 6
@@ -64,64 +64,21 @@ class Funded:
     @property
     def inputs(self) -> list[Json]:
         """``txid:vout`` of each input."""
-        return [f"{display(each.txid)}:{each.vout}" for each in self.transaction.inputs]
+        return [f"{display(point.txid)}:{point.vout}" for point in self.transaction.inputs]
 
 
-class Funding:
-    """The wallet side of anchoring."""
+class Wallet:
+    """Funds, bumps and locks with the wallet of ``blockchain.bitcoin.wallet``."""
 
     def __init__(self, rpc: BitcoinRpc, settings: BitcoinSettings) -> None:
         self._rpc = rpc
         self._settings = settings
         self._cap = Decimal(str(settings.max_fee_rate))
 
-    def ask(self, method: str, *params: Value) -> Value:
-        """A wallet call whose errors are failures.
-
-        Raises:
-            NetworkUnavailable, InsufficientFundsError, LyingNodeError
-        """
-        try:
-            return self.call(method, *params)
-        except RpcError as error:
-            raise error.translated() from error
-
-    def call(self, method: str, *params: Value) -> Value:
-        """A wallet call; a wallet that the node knows and has not loaded is loaded first.
-
-        Raises:
-            RpcError, NetworkUnavailable, LyingNodeError
-        """
-        try:
-            return self._rpc.call(method, *params, wallet=True)
-        except RpcError as error:
-            if error.code != Code.WALLET_NOT_FOUND:
-                raise
-        self._load_wallet()
-        return self._rpc.call(method, *params, wallet=True)
-
-    def _load_wallet(self) -> None:
-        name = self._settings.wallet
-        if name is None:
-            raise NetworkUnavailable(
-                "bitcoin: the node has no wallet loaded; name one in blockchain.bitcoin.wallet"
-            )
-        try:
-            self._rpc.call("loadwallet", name)
-        except RpcError as error:
-            if error.code == Code.WALLET_ALREADY_LOADED:
-                return
-            if error.code == Code.WALLET_NOT_FOUND:
-                raise NetworkUnavailable(
-                    f"bitcoin: the node has no wallet {name!r}; "
-                    f"make one with: bitcoin-cli createwallet {name}"
-                ) from error
-            raise error.translated() from error
-
     def balance(self) -> int | None:
         """Spendable satoshi; None where no wallet is configured and none is loaded."""
         try:
-            answer = as_object(self.call("getbalances"), "getbalances")
+            answer = as_object(self._rpc.call("getbalances", wallet=True), "getbalances")
         except NetworkUnavailable:
             if self._settings.wallet is None:
                 return None
@@ -131,7 +88,7 @@ class Funding:
         mine = as_object(answer.get("mine"), "getbalances.mine")
         return as_sats(mine.get("trusted"), "getbalances.mine.trusted")
 
-    def fresh(self, payload: bytes) -> Funded:
+    def fund(self, payload: bytes) -> Funded:
         """A new transaction; nothing is locked.
 
         Raises:
@@ -142,7 +99,7 @@ class Funding:
             return self._funded(payload, [], rate)
         except InsufficientFundsError as error:
             if not self._free_abandoned():
-                raise self._poor(error) from error
+                raise self._with_locks(error) from error
         return self._funded(payload, [], rate)
 
     def bump(self, old: SignedVersion) -> Funded:
@@ -161,11 +118,10 @@ class Funding:
                 f"is above blockchain.bitcoin.max_fee_rate ({self._cap})"
             )
         rate = max(self._fee_rate(), floor).quantize(RATE_UNIT, ROUND_UP)
-        kept = [str(each) for each in _inputs(old.detail.get("inputs"))]
+        kept = _inputs(old)
+        options: Value = {"fee_rate": rate, "replaceable": True}
         try:
-            answer = self.call(
-                "psbtbumpfee", old.transaction_id, {"fee_rate": rate, "replaceable": True}
-            )
+            answer = self._rpc.call("psbtbumpfee", old.transaction_id, options, wallet=True)
         except RpcError as error:
             if error.code == Code.NOT_FOUND:  # stored, but never seen by this wallet
                 return self._funded(old.payload, kept, rate)
@@ -179,26 +135,34 @@ class Funding:
             raise LyingNodeError("bitcoin: psbtbumpfee left out an input of the old version")
         return funded
 
-    def hold(self, inputs: object) -> None:
-        """Lock inputs again (a node forgets locks when it restarts), where they are unspent."""
-        self._lock(False, _inputs(inputs))
+    def lock(self, version: SignedVersion) -> None:
+        """Lock the version's inputs, where they are unspent: a node forgets locks when it
+        restarts.
 
-    def release(self, inputs: object) -> None:
-        """Unlock inputs, where they are locked."""
-        self._lock(True, _inputs(inputs))
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
+        self._set_locks(_inputs(version), unlock=False)
 
-    def _lock(self, unlock: bool, inputs: list[str]) -> None:
-        for each in inputs:
-            txid, _, vout = each.rpartition(":")
+    def unlock(self, version: SignedVersion) -> None:
+        """Unlock the version's inputs, where they are locked.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
+        self._set_locks(_inputs(version), unlock=True)
+
+    def _set_locks(self, inputs: list[str], *, unlock: bool) -> None:
+        for point in inputs:
             try:
-                self.call("lockunspent", unlock, [{"txid": txid, "vout": int(vout)}])
+                self._rpc.call("lockunspent", unlock, [_outpoint(point)], wallet=True)
             except RpcError as error:
                 if error.code != Code.INVALID_PARAMETER:  # spent, or as it should be already
                     raise error.translated() from error
 
     def _fee_rate(self) -> Decimal:
         """The node's estimate, at least what its mempool takes, at most the cap; sat/vB."""
-        pool = as_object(self._rpc.ask("getmempoolinfo"), "getmempoolinfo")
+        pool = self._rpc.read(as_object, "getmempoolinfo")
         floor = max(
             as_feerate(pool.get("mempoolminfee"), "mempoolminfee"),
             as_feerate(pool.get("minrelaytxfee"), "minrelaytxfee"),
@@ -208,7 +172,7 @@ class Funding:
                 f"bitcoin: the node takes no less than {floor.normalize():f} sat/vB, "
                 f"above blockchain.bitcoin.max_fee_rate ({self._cap})"
             )
-        answer = as_object(self._rpc.ask("estimatesmartfee", CONFIRM_TARGET), "estimatesmartfee")
+        answer = self._rpc.read(as_object, "estimatesmartfee", CONFIRM_TARGET)
         if answer.get("feerate") is not None:
             estimate = as_feerate(answer["feerate"], "estimatesmartfee.feerate")
         elif self._settings.network == "main":
@@ -218,57 +182,35 @@ class Funding:
         return min(max(estimate, floor), self._cap).quantize(RATE_UNIT, ROUND_UP)
 
     def _funded(self, payload: bytes, inputs: list[str], rate: Decimal) -> Funded:
-        spend: list[Value] = []
-        for each in inputs:
-            txid, _, vout = each.rpartition(":")
-            spend.append({"txid": txid, "vout": int(vout)})
+        spend: list[Value] = [_outpoint(point) for point in inputs]
         bare = self._rpc.ask("createrawtransaction", spend, [{"data": payload.hex()}], 0, True)
-        answer = as_object(
-            self.ask(
-                "fundrawtransaction",
-                bare,
-                {
-                    "add_inputs": True,
-                    "change_type": "bech32",
-                    "changePosition": 1,
-                    "fee_rate": rate,
-                    "replaceable": True,
-                },
-            ),
-            "fundrawtransaction",
-        )
+        options: Value = {
+            "add_inputs": True,
+            "change_type": "bech32",
+            "changePosition": 1,
+            "fee_rate": rate,
+            "replaceable": True,
+        }
+        answer = self._rpc.read(as_object, "fundrawtransaction", bare, options, wallet=True)
         raw = as_bytes(answer.get("hex"), "fundrawtransaction.hex")
-        signed = as_object(
-            self.ask("signrawtransactionwithwallet", raw.hex()), "signrawtransactionwithwallet"
-        )
-        if signed.get("complete") is not True:
-            raise NetworkUnavailable("bitcoin: the wallet cannot sign for its own inputs")
         fee = as_sats(answer.get("fee"), "fundrawtransaction.fee")
-        return self._checked(as_bytes(signed.get("hex"), "signed hex"), payload, fee)
+        signed = self._rpc.read(as_object, "signrawtransactionwithwallet", raw.hex(), wallet=True)
+        return self._checked(_complete(signed), payload, fee)
 
     def _signed_psbt(self, psbt: str) -> bytes:
-        processed = as_object(self.ask("walletprocesspsbt", psbt), "walletprocesspsbt")
-        final = as_object(
-            self._rpc.ask("finalizepsbt", as_text(processed.get("psbt"), "walletprocesspsbt.psbt")),
-            "finalizepsbt",
-        )
-        if final.get("complete") is not True:
-            raise NetworkUnavailable("bitcoin: the wallet cannot sign for its own inputs")
-        return as_bytes(final.get("hex"), "finalizepsbt.hex")
+        processed = self._rpc.read(as_object, "walletprocesspsbt", psbt, wallet=True)
+        signed = as_text(processed.get("psbt"), "walletprocesspsbt.psbt")
+        return _complete(self._rpc.read(as_object, "finalizepsbt", signed))
 
     def _checked(self, raw: bytes, payload: bytes, fee: int) -> Funded:
         """What the node built is what was asked for, by our own parser and its decoder."""
-        transaction = _parsed(raw)
-        change = [
-            each.value for each in transaction.outputs if each.script[:1] != bytes([OP_RETURN])
-        ]
+        transaction = parsed(raw)
+        change = [out.value for out in transaction.outputs if out.script[:1] != bytes([OP_RETURN])]
         if transaction.data != (payload,) or len(change) != len(transaction.outputs) - 1:
             raise LyingNodeError("bitcoin: the node's transaction does not carry the payload once")
         if len(change) > 1:
             raise LyingNodeError("bitcoin: the node's transaction pays somebody else")
-        decoded = as_object(
-            self._rpc.ask("decoderawtransaction", raw.hex()), "decoderawtransaction"
-        )
+        decoded = self._rpc.read(as_object, "decoderawtransaction", raw.hex())
         if decoded.get("txid") != display(transaction.txid):
             raise LyingNodeError("bitcoin: the node computes another transaction id")
         rate = Decimal(fee) / transaction.vsize
@@ -286,33 +228,40 @@ class Funding:
         another coin stands. One anchor is in flight per wallet, so while a fresh one is
         drafted no such lock has an owner.
         """
-        freed = False
-        for each in as_list(self.ask("listlockunspent"), "listlockunspent"):
-            coin = as_object(each, "listlockunspent")
+        freed = []
+        for entry in self._rpc.read(as_list, "listlockunspent", wallet=True):
+            coin = as_object(entry, "listlockunspent")
             txid = as_text(coin.get("txid"), "listlockunspent.txid")
             try:
-                maker = as_object(self.call("gettransaction", txid), "gettransaction")
+                answer = self._rpc.call("gettransaction", txid, wallet=True)
             except RpcError:
                 continue
-            made = _parsed(as_bytes(maker.get("hex"), "gettransaction.hex"))
+            maker = as_object(answer, "gettransaction").get("hex")
+            made = parsed(as_bytes(maker, "gettransaction.hex"))
             if any(data.startswith(PAYLOAD_TAG) for data in made.data):
-                vout = as_integer(coin.get("vout"), "listlockunspent.vout")
-                self.release([f"{txid}:{vout}"])
-                freed = True
-        return freed
+                freed.append(f"{txid}:{as_integer(coin.get('vout'), 'listlockunspent.vout')}")
+        self._set_locks(freed, unlock=True)
+        return bool(freed)
 
-    def _poor(self, error: InsufficientFundsError) -> InsufficientFundsError:
-        locked = len(as_list(self.ask("listlockunspent"), "listlockunspent"))
+    def _with_locks(self, error: InsufficientFundsError) -> InsufficientFundsError:
+        locked = len(self._rpc.read(as_list, "listlockunspent", wallet=True))
         hint = f"; {locked} outputs are locked (bitcoin-cli listlockunspent)" if locked else ""
         return InsufficientFundsError(f"{error}{hint}")
 
 
-def _parsed(raw: bytes) -> Transaction:
-    try:
-        return parse_transaction(raw)
-    except FormatError as error:
-        raise LyingNodeError(f"bitcoin: the node's transaction does not parse: {error}") from error
+def _complete(signed: dict[str, Value]) -> bytes:
+    """The signed transaction."""
+    if signed.get("complete") is not True:
+        raise NetworkUnavailable("bitcoin: the wallet cannot sign for its own inputs")
+    return as_bytes(signed.get("hex"), "signed hex")
 
 
-def _inputs(value: object) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, list | tuple) else []
+def _inputs(version: SignedVersion) -> list[str]:
+    """``txid:vout`` of each input, as the version's detail names them."""
+    inputs = version.detail.get("inputs")
+    return [str(point) for point in inputs] if isinstance(inputs, list | tuple) else []
+
+
+def _outpoint(point: str) -> dict[str, Value]:
+    txid, _, vout = point.rpartition(":")
+    return {"txid": txid, "vout": int(vout)}

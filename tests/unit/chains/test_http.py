@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from provenance.chains.http import Endpoint
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
-from tests.support.rpc_stub import http_server, send
+from tests.support.rpc_stub import drip, http_server, raw_server, send
 
 KEY = "blockchain.bitcoin.url"
-
-
-@contextmanager
-def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that speaks bytes: ``talk`` gets each connection after its first bytes."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(10)
-    done = threading.Event()
-
-    def run() -> None:
-        try:
-            link, _ = listener.accept()
-        except OSError:
-            return
-        with link:
-            link.recv(65536)
-            try:
-                talk(link)
-            except OSError:
-                return
-            done.wait(10)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    done.set()
-    thread.join(10)
-    listener.close()
 
 
 def test_post_carries_path_body_and_headers() -> None:
@@ -56,15 +25,6 @@ def test_post_carries_path_body_and_headers() -> None:
             "/call?a=1", b"hi", {"X-Test": "t"}, limit=99
         )
     assert (answer.status, answer.body) == (500, b"/base/call?a=1 t close hi")
-
-
-def drip(link: socket.socket, head: bytes, end: bytes) -> None:
-    """An answer that is complete and correct, and takes three seconds."""
-    link.sendall(head)
-    for _ in range(60):
-        link.sendall(b"x")
-        time.sleep(0.05)
-    link.sendall(end)
 
 
 @pytest.mark.parametrize(

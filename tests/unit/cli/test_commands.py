@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,7 @@ def test_doctor_names_unreachable_nodes_and_what_mends_them(
     for name in ("ethereum", "bitcoin", "ipfs"):
         node = finding(document, "network", name)
         assert not node["works"], name
+        assert name != "bitcoin" or node["client"] == f"bitcoinrpc {version('bitcoinrpc')}"
         assert "127.0.0.1:1" in node["detail"], name
         assert "provenance devnet up" in node["mend"], name
     redis = finding(document, "server", "redis")
@@ -311,7 +313,9 @@ def test_doctor_names_unreachable_nodes_and_what_mends_them(
     assert finding(document, "network", "local")["works"]
     assert "sesame" not in json.dumps(document)
     assert cli.main(["doctor", "--config", file]) == 3
-    assert "FAILS" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "FAILS" in table
+    assert "bitcoinrpc" in table
 
 
 def ethereum_stub(method: str, params: list[Value]) -> Value:
