@@ -108,10 +108,10 @@ def ingest(
         }
     try:
         for run, producers in upto.items():
-            transport.publish_acknowledged(run, producers)
+            transport.publish_acknowledged(run, producers, deliveries[-1].generation)
     finally:
         # Also where a full server refuses the counts: deleting entries is what makes room.
-        transport.ack([delivery.id for delivery in deliveries])
+        transport.ack(deliveries)
     return total
 
 

@@ -36,12 +36,12 @@ class MemoryTransport:
         """While True, every call raises TransportUnavailable."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._number = 0
         self.lose_everything()
 
     def lose_everything(self) -> None:
-        """What FLUSHALL does to a server."""
+        """What FLUSHALL does to a server; entries get the same ids again."""
         with self._lock:
+            self._number = 0
             self._entries: dict[str, _Entry] = {}
             self._acked: dict[UUID, dict[bytes, int]] = {}
             self._generation: str | None = None
@@ -69,13 +69,14 @@ class MemoryTransport:
             found = [(key, e) for key, e in self._entries.items() if wanted(e)][:count]
             for _, entry in found:
                 entry.consumer, entry.given_at = consumer, self._clock()
-            return [Delivery(key, entry.payload) for key, entry in found]
+            return [Delivery(key, entry.payload, self._generation) for key, entry in found]
 
-    def ack(self, ids: Sequence[str]) -> None:
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
         self.ping()
         with self._lock:
-            for key in ids:
-                self._entries.pop(key, None)
+            for delivery in deliveries:
+                if delivery.generation == self._generation:
+                    self._entries.pop(delivery.id, None)
 
     def backlog(self) -> int:
         self.ping()
@@ -85,9 +86,13 @@ class MemoryTransport:
         self.ping()
         return dict(self._acked.get(run, {}))
 
-    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
+    def publish_acknowledged(
+        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+    ) -> None:
         self.ping()
         with self._lock:
+            if generation != self._generation:
+                return
             known = self._acked.setdefault(run, {})
             for producer, count in upto.items():
                 known[producer] = max(count, known.get(producer, 0))
