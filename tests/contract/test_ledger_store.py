@@ -26,8 +26,8 @@ from provenance.ports.values import (
     ReceiptRow,
     StoredRecord,
 )
-from provenance.stores.schema import ledger_entries
 from provenance.stores.sql import SqlStore
+from provenance.stores.sql.schema import ledger_entries
 from tests.support.ledger_values import (
     KEY,
     OTHER,

@@ -32,9 +32,10 @@ from provenance.errors import (
     StoreUnavailable,
     UsageError,
 )
-from provenance.stores import sql, sql_engine
 from provenance.stores.sql import SqlStore, migrate
-from provenance.stores.sql_errors import translate
+from provenance.stores.sql import engine as sql_engine
+from provenance.stores.sql import store as sql
+from provenance.stores.sql.errors import translate
 from tests.support.ledger_values import KEY, RUN, record
 from tests.support.paths import ROOT
 
@@ -126,7 +127,7 @@ def test_a_full_disk_is_not_the_configurations_fault(
     def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("provenance.stores.sql_engine.os.open", full)
+    monkeypatch.setattr("provenance.stores.sql.engine.os.open", full)
     with pytest.raises(StoreUnavailable, match="No space left"):
         SqlStore(f"sqlite:///{tmp_path / 'ledger.db'}")
 
@@ -573,7 +574,7 @@ def test_a_block_that_crossed_a_fork_neither_commits_nor_closes(
     def write() -> None:
         with store.transaction() as tx:
             tx.add_run(RUN, KEY, 1.0)
-            monkeypatch.setattr("provenance.stores.sql.os.getpid", lambda: process + 1)
+            monkeypatch.setattr("provenance.stores.sql.store.os.getpid", lambda: process + 1)
 
     with pytest.raises(StoreUnavailable, match="forked inside"):
         write()

@@ -28,12 +28,12 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
-from provenance.stores.migrate import bring_up_to_date, is_current, stale
-from provenance.stores.sql_engine import make_engine, parse_url, unchanged, url_label
-from provenance.stores.sql_errors import translated
-from provenance.stores.sql_ledger import LedgerPart
-from provenance.stores.sql_outbox import OutboxPart
-from provenance.stores.sql_records import RecordsPart
+from provenance.stores.sql.engine import make_engine, parse_url, unchanged, url_label
+from provenance.stores.sql.errors import translated
+from provenance.stores.sql.ledger import LedgerPart
+from provenance.stores.sql.outbox import OutboxPart
+from provenance.stores.sql.records import RecordsPart
+from provenance.stores.sql.revisions import bring_up_to_date, is_current, stale
 
 WRITER_LOCK: Final = 0x4D4C5031
 """Key of the PostgreSQL advisory lock that serialises writers: ``MLP1`` in ASCII."""

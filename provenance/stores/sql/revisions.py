@@ -7,8 +7,8 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from provenance.errors import ConfigError
-from provenance.stores.schema import REVISIONS, metadata
-from provenance.stores.sql_errors import KEY
+from provenance.stores.sql.errors import KEY
+from provenance.stores.sql.schema import REVISIONS, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from provenance import files
 from provenance.errors import ConfigError, MissingExtraError, StoreUnavailable
-from provenance.stores.sql_errors import KEY
+from provenance.stores.sql.errors import KEY
 
 _EXPECTED: Final = "expected sqlite:///<path> or postgresql://<user>@<host>/<database>"
 _POSTGRES: Final = ("postgres", "postgresql", "postgresql+psycopg")
