@@ -31,15 +31,13 @@ class LedgerTx(Protocol):
     def run(self, run: UUID) -> RunRow | None: ...
     def runs(self) -> Sequence[RunRow]: ...
     def add_run(self, run: UUID, public_key: bytes, now: float) -> RunRow:
-        """Insert, or return the row that is there (the first public key stands)."""
+        """Insert, or return the existing row (the first public key stands)."""
 
     def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None: ...
 
-    def insert_record(self, record: StoredRecord, now: float) -> Inserted:
-        """By key ``(run, producer, seq)``; on CONFLICT the stored value stays."""
-
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> Sequence[Inserted]:
-        """:meth:`insert_record` in bulk; one answer per record, in order."""
+        """By key ``(run, producer, seq)``: one answer per record, in order; on CONFLICT the
+        stored value stays."""
 
     def last_ingest(self, run: UUID) -> float | None:
         """When the newest record of the run was inserted; None without records."""
@@ -69,7 +67,7 @@ class LedgerTx(Protocol):
         now: float,
         coverage: Mapping[bytes, int] | None = None,
     ) -> LedgerEntry:
-        """Next index; ``(run, phase, epoch)`` is unique: the entry that is there is returned.
+        """Next index; ``(run, phase, epoch)`` is unique: an existing entry is returned.
 
         Args:
             coverage: As in :class:`LedgerEntry`; InputError where a number of events is no
@@ -92,7 +90,7 @@ class LedgerTx(Protocol):
         Raises InputError where there is no such head."""
 
     def add_anchor(self, network: str, size: int, now: float) -> AnchorRow:
-        """A DUE row; the one that is there is returned for a known ``(network, size)``."""
+        """A DUE row; the existing one is returned for a known ``(network, size)``."""
 
     def anchor(self, anchor_id: int) -> AnchorRow | None: ...
     def anchors(

@@ -20,10 +20,13 @@ the URL are at fault. No message carries the password.
 
 from __future__ import annotations
 
+import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from operator import methodcaller
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -38,8 +41,15 @@ from provenance.ports.transport import Delivery
 
 ACKED_TTL_S = 30 * 86400
 _FIELD = b"b"
+_PRODUCER = re.compile(rb"[0-9a-f]{32}")
 # A batch names its run's public key here (provenance.formats.event): one run, one shard.
 _ROUTE = slice(69, 101)
+_DENIALS = (
+    exceptions.AuthenticationError,
+    exceptions.AuthenticationWrongNumberOfArgsError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
+)
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR INVALID PASSWORD")
 
 
@@ -67,7 +77,7 @@ class RedisStreams:
         if shards < 1:
             raise ConfigError("redis_url", f"{shards} shards, expected at least 1")
         self._redis = client if client is not None else _client(url, timeout_s)
-        self._where = _place(url)
+        self._where = _shown(url)
         self._group, self._prefix = group, key_prefix
         self._generation = f"{key_prefix}generation"
         self._streams = [f"{key_prefix}events:{shard}" for shard in range(shards)]
@@ -101,32 +111,21 @@ class RedisStreams:
         """Per producer, how many events from 0 without a hole are committed."""
         with self._translated():
             pairs: Any = self._redis.zrange(self._acked(run), 0, -1, withscores=True)
-        found: dict[bytes, int] = {}
-        for member, score in pairs:
-            text = bytes(member).decode("ascii", "replace")
-            if len(text) == 32 and not text.strip("0123456789abcdef"):
-                found[bytes.fromhex(text)] = int(score)
-        return found
+        return {
+            bytes.fromhex(member.decode("ascii")): int(score)
+            for member, score in pairs
+            if _PRODUCER.fullmatch(member)
+        }
 
     # --- worker's side ----------------------------------------------------------------
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
         """Up to ``count`` entries not yet given to any consumer; does not block."""
-        found: list[Delivery] = []
-        with self._translated():
-            for shard in self._shards_in_turn():
-                if len(found) >= count:
-                    break
-                found += self._read(shard, consumer, count - len(found))
-        return found
+        return self._from_shards(count, partial(self._read, consumer))
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Take over entries given out ``min_idle_s`` ago and never acknowledged."""
-        found: list[Delivery] = []
-        with self._translated():
-            for shard in self._shards_in_turn():
-                found += self._claim(shard, consumer, int(min_idle_s * 1000), count - len(found))
-        return found
+        return self._from_shards(count, partial(self._claim, consumer, int(min_idle_s * 1000)))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge and delete committed entries; what was lost with its server is skipped."""
@@ -175,13 +174,17 @@ class RedisStreams:
     def _stream_of(self, payload: bytes) -> str:
         return self._streams[zlib.crc32(payload[_ROUTE]) % len(self._streams)]
 
-    def _shards_in_turn(self) -> list[int]:
-        """All shards, beginning with another one each time, so that none starves."""
-        number = len(self._streams)
+    def _from_shards(self, count: int, ask: Callable[[int, int], list[Delivery]]) -> list[Delivery]:
+        """Ask all shards, beginning with another one each time, so that none starves."""
+        number, deliveries = len(self._streams), list[Delivery]()
         self._turn = (self._turn + 1) % number
-        return [(self._turn + step) % number for step in range(number)]
+        with self._translated():
+            for step in range(number):
+                if len(deliveries) < count:
+                    deliveries += ask((self._turn + step) % number, count - len(deliveries))
+        return deliveries
 
-    def _read(self, shard: int, consumer: str, count: int) -> list[Delivery]:
+    def _read(self, consumer: str, shard: int, count: int) -> list[Delivery]:
         stream = self._streams[shard]
         generation, answer = self._in_group(
             stream, lambda pipe: pipe.xreadgroup(self._group, consumer, {stream: ">"}, count=count)
@@ -190,22 +193,18 @@ class RedisStreams:
             item for _, entries in answer or [] for item in _deliveries(shard, generation, entries)
         ]
 
-    def _claim(self, shard: int, consumer: str, idle_ms: int, count: int) -> list[Delivery]:
-        stream = self._streams[shard]
-        found: list[Delivery] = []
-        start: Any = "0-0"
-        while len(found) < count:
-
-            def ask(pipe: Any, start: Any = start, left: int = count - len(found)) -> None:
-                pipe.xautoclaim(stream, self._group, consumer, idle_ms, start, left)
-
+    def _claim(self, consumer: str, idle_ms: int, shard: int, count: int) -> list[Delivery]:
+        stream, taken, start = self._streams[shard], list[Delivery](), b"0-0"
+        while len(taken) < count:
+            arguments = (stream, self._group, consumer, idle_ms, start, count - len(taken))
+            ask = methodcaller("xautoclaim", *arguments)
             # Two items or, from Redis 7 on, three: taken by index, never unpacked.
             generation, answer = self._in_group(stream, ask)
-            found += _deliveries(shard, generation, answer[1])
-            start = answer[0]
-            if bytes(start) == b"0-0":
+            taken += _deliveries(shard, generation, answer[1])
+            start = bytes(answer[0])
+            if start == b"0-0":
                 break
-        return found
+        return taken
 
     def _in_group(self, stream: str, ask: Callable[[Any], object]) -> tuple[str | None, Any]:
         """The generation and one answer of the same moment, with the group in place; a server
@@ -252,28 +251,18 @@ class RedisStreams:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (
-            exceptions.AuthenticationError,
-            exceptions.AuthenticationWrongNumberOfArgsError,
-            exceptions.AuthorizationError,
-            exceptions.NoPermissionError,
-        ) as error:
-            raise self._denied() from error
         except exceptions.RedisError as error:
             text = " ".join(str(error).split())
-            if text.upper().startswith(_DENIED):
-                raise self._denied() from error
+            if isinstance(error, _DENIALS) or text.upper().startswith(_DENIED):
+                raise ConfigError(
+                    "redis_url",
+                    f"Redis at {self._where} refuses the user or password, or the rights they "
+                    "give; expected redis://user:password@host:port/db",
+                ) from error
             kind = type(error).__name__
             raise TransportUnavailable(f"Redis at {self._where}: {kind}: {text[:200]}") from error
         except OSError as error:
             raise TransportUnavailable(f"Redis at {self._where}: {error.strerror}") from error
-
-    def _denied(self) -> ConfigError:
-        return ConfigError(
-            "redis_url",
-            f"Redis at {self._where} refuses the user or password, or the rights they give; "
-            "expected redis://user:password@host:port/db",
-        )
 
 
 def _client(url: str, timeout_s: float) -> redis.Redis:
@@ -303,7 +292,7 @@ def _execute(pipe: Any) -> list[Any]:
     return answers
 
 
-def _place(url: str) -> str:
+def _shown(url: str) -> str:
     """Host, port and database: what of the URL may be shown."""
     try:
         parts = urlsplit(url)

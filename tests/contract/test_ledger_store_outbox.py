@@ -201,7 +201,7 @@ def test_a_network_is_remembered(tx: LedgerTx) -> None:
 def _values(store: SqlStore) -> dict[str, dict[str, object]]:
     with store.transaction() as tx:
         tx.add_run(RUN, KEY, 1.0)
-        tx.insert_record(record(0), 1.0)
+        tx.insert_records([record(0)], 1.0)
         tx.append_entry(RUN, Phase.BEFORE, None, digest("x"), True, 1.0)
         anchor = with_anchor(tx)
         another = with_anchor(tx, 2)

@@ -238,13 +238,11 @@ class World:
             tx.add_run(producer.run, producer.public_key, self.now)
             for data in producer.records():
                 record = Record.decode(data)
-                tx.insert_record(
-                    StoredRecord(
-                        record.run, record.producer, record.seq, record.kind, record.epoch,
-                        record.rank, record_digest(data), data,
-                    ),
-                    self.now,
+                row = StoredRecord(
+                    record.run, record.producer, record.seq, record.kind, record.epoch,
+                    record.rank, record_digest(data), data,
                 )  # fmt: skip
+                tx.insert_records([row], self.now)
         store.close()
 
 

@@ -1,4 +1,4 @@
-"""The outbox: anchors, their signed versions, and what is remembered of networks."""
+"""The outbox: anchors, their signed versions, and the networks' identities and pauses."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class OutboxPart(Session):
             raise IntegrityError(f"no anchor {row.id} to save")
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
-        """The row that is there is returned where the same bytes were stored before.
+        """The existing row is returned where the same bytes were stored before.
 
         Raises:
             EquivocationError: The transaction id is known with other bytes or for another

@@ -53,9 +53,6 @@ class RecordsPart(Session):
         if not sealed.rowcount and self.run(run) is None:
             raise UnknownRunError(f"no run {run} in the database")
 
-    def insert_record(self, record: StoredRecord, now: float) -> Inserted:
-        return self.insert_records([record], now)[0]
-
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> list[Inserted]:
         known = self._digests(records)
         outcome: list[Inserted] = []

@@ -1,6 +1,6 @@
 """The system of record on SQLite or PostgreSQL.
 
-Life of a write: :meth:`SqlStore.transaction` takes the one writer's place (``BEGIN
+Life of a write: :meth:`SqlStore.transaction` takes the one writer's lock (``BEGIN
 IMMEDIATE`` on SQLite, a transaction-level advisory lock on PostgreSQL), runs the block, and
 commits with the database's full durability (SQLite: WAL with ``synchronous=FULL``). An
 exception, or any database error inside the block even when it was caught, rolls all of it
@@ -21,7 +21,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, Engine, exc, text
@@ -58,7 +57,7 @@ class SqlStore:
             another one (``-wal``, ``-shm``), so its folder may be read-only too.
 
     Raises:
-        ConfigError: The URL, or the place it names, cannot be used.
+        ConfigError: The URL, or the file it names, cannot be used.
         MissingExtraError: The driver is not installed.
         StoreUnavailable: The folder of the database cannot be made.
     """
@@ -100,11 +99,6 @@ class SqlStore:
             store.close()
             raise
         return store
-
-    @property
-    def path(self) -> Path | None:
-        """The SQLite file; None in memory and on PostgreSQL."""
-        return Path(self._url.database) if self._sqlite and self._url.database else None
 
     @property
     def _sqlite(self) -> bool:
