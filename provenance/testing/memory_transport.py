@@ -47,6 +47,7 @@ class MemoryTransport:
             self._generation: str | None = None
 
     def append(self, payloads: Sequence[bytes]) -> None:
+        """Add entries in order."""
         self.ping()
         with self._lock:
             self._generation = self._generation or secrets.token_hex(16)
@@ -55,9 +56,11 @@ class MemoryTransport:
                 self._entries[str(self._number)] = _Entry(bytes(payload))
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
+        """Entries not yet given to any consumer."""
         return self._give(consumer, count, lambda entry: entry.consumer is None)
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
+        """Entries given out ``min_idle_s`` ago and never acknowledged."""
         latest = self._clock() - min_idle_s
         return self._give(
             consumer, count, lambda e: e.consumer is not None and e.given_at <= latest
@@ -72,6 +75,7 @@ class MemoryTransport:
             return [Delivery(key, entry.payload, self._generation) for key, entry in found]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete entries of this generation."""
         self.ping()
         with self._lock:
             for delivery in deliveries:
@@ -79,16 +83,19 @@ class MemoryTransport:
                     self._entries.pop(delivery.id, None)
 
     def backlog(self) -> int:
+        """Entries, read or not."""
         self.ping()
         return len(self._entries)
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
+        """Committed events per producer."""
         self.ping()
         return dict(self._acked.get(run, {}))
 
     def publish_acknowledged(
         self, run: UUID, upto: Mapping[bytes, int], generation: str | None
     ) -> None:
+        """Raise the counts in this generation; a lower one changes nothing."""
         self.ping()
         with self._lock:
             if generation != self._generation:
@@ -98,12 +105,14 @@ class MemoryTransport:
                 known[producer] = max(count, known.get(producer, 0))
 
     def generation(self) -> str | None:
+        """A random id written with the first append; None before."""
         self.ping()
         return self._generation
 
     def close(self) -> None:
-        pass
+        """Nothing is open."""
 
     def ping(self) -> None:
+        """Raise TransportUnavailable where ``unavailable`` is set."""
         if self.unavailable:
             raise TransportUnavailable("memory transport: unavailable")

@@ -146,11 +146,14 @@ def unchanged(connection: Connection) -> bool:
     """False where somebody wrote to a file that was opened as immutable: what was read of it
     may be of two states."""
     path, stamp = connection.info.get(_STAMP) or (None, None)
-    return path is None or _stamp(path) == stamp
+    return path is None or (stamp is not None and _stamp(path) == stamp)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:  # deleted or moved away
+        return None
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 

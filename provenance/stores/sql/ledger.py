@@ -36,6 +36,7 @@ class LedgerPart(Session):
         now: float,
         coverage: Mapping[bytes, int] | None = None,
     ) -> LedgerEntry:
+        """Next index, or the existing entry of ``(run, phase, epoch)``."""
         stated = tuple(sorted((coverage or {}).items()))
         if stated and phase is not Phase.CHECKPOINT:
             raise InputError(f"coverage of {phase.value}: only a checkpoint has one")
@@ -64,12 +65,14 @@ class LedgerPart(Session):
         return entry
 
     def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
+        """By index."""
         query = _ENTRIES.order_by(ledger_entries.c.index)
         if run is not None:
             query = query.where(ledger_entries.c.run == run)
         return self._all(_entry, query)
 
     def entry_roots(self, size: int | None = None) -> Sequence[bytes]:
+        """The first ``size`` roots, 32 bytes each; all where None."""
         query = select(ledger_entries.c.root).order_by(ledger_entries.c.index)
         if size is not None:
             query = query.where(ledger_entries.c.index < size)
@@ -86,6 +89,7 @@ class LedgerPart(Session):
             )
 
     def head(self, size: int | None = None) -> HeadRow | None:
+        """The head at ``size``, the largest where None; None if absent."""
         query = _HEADS.order_by(heads.c.size.desc()).limit(1)
         if size is not None:
             query = query.where(heads.c.size == size)
@@ -96,6 +100,7 @@ class LedgerPart(Session):
         return self._all(HeadRow, _HEADS.order_by(heads.c.size))
 
     def extend_head_note(self, size: int, lines: str) -> HeadRow:
+        """Append signature lines to a head's note. Raises InputError if absent."""
         head = self.head(size)
         if head is None:
             raise InputError(f"the ledger has no head at size {size}")
@@ -104,12 +109,15 @@ class LedgerPart(Session):
         return replace(head, note=note)
 
     def add_receipt(self, receipt: ReceiptRow) -> None:
+        """Insert or replace by ``(index, anchor_id)``."""
         self._replace(receipts, fields_of(receipt))
 
     def delete_receipts(self, anchor_id: int) -> None:
+        """All of an anchor."""
         self._write(delete(receipts).where(receipts.c.anchor_id == anchor_id))
 
     def receipts(self, run: UUID) -> Sequence[ReceiptRow]:
+        """Of the run's entries, by ``(index, network, anchor_id)``."""
         return self._all(
             ReceiptRow,
             _RECEIPTS.join(ledger_entries, ledger_entries.c.index == receipts.c.index)

@@ -54,11 +54,13 @@ class OutboxPart(Session):
         return AnchorRow(*added.one())
 
     def anchor(self, anchor_id: int) -> AnchorRow | None:
+        """None if absent."""
         return self._one(AnchorRow, _ANCHORS.where(anchors.c.id == anchor_id))
 
     def anchors(
         self, network: str | None = None, states: Iterable[AnchorState] | None = None
     ) -> Sequence[AnchorRow]:
+        """By ``(network, size)``."""
         query = _ANCHORS.order_by(anchors.c.network, anchors.c.size)
         if network is not None:
             query = query.where(anchors.c.network == network)
@@ -93,6 +95,7 @@ class OutboxPart(Session):
         return [replace(row, **lease) for row in rows]
 
     def due_networks(self, states: Iterable[AnchorState], now: float) -> frozenset[str]:
+        """Networks with a row that is due and not leased."""
         rows = self._read(
             select(anchors.c.network).distinct().where(*_due(states, now), _free(now))
         )
@@ -159,6 +162,7 @@ class OutboxPart(Session):
             raise IntegrityError(f"no version {version_id} to mark as sent")
 
     def versions(self, anchor_id: int) -> Sequence[VersionRow]:
+        """Of an anchor, oldest first."""
         return self._all(
             _version,
             _VERSIONS.where(anchor_versions.c.anchor_id == anchor_id).order_by(
@@ -167,15 +171,18 @@ class OutboxPart(Session):
         )
 
     def highest_nonce(self, network: str, key: str) -> int | None:
+        """Over all anchors of a key; None if it has none."""
         highest = select(func.max(nonces.c.nonce))
         highest = highest.where(nonces.c.network == network, nonces.c.key == key)
         nonce: int | None = self._read(highest).scalar()
         return nonce
 
     def network(self, network: str) -> NetworkRow | None:
+        """None if absent."""
         return self._one(NetworkRow, _NETWORKS.where(networks.c.network == network))
 
     def save_network(self, row: NetworkRow) -> None:
+        """Insert or replace."""
         self._replace(networks, fields_of(row))
 
 

@@ -29,6 +29,7 @@ class RecordsPart(Session):
     """What ingest writes; see :class:`provenance.ports.store.LedgerTx`."""
 
     def run(self, run: UUID) -> RunRow | None:
+        """None if absent."""
         return self._one(RunRow, _RUNS.where(schema.runs.c.run == run))
 
     def runs(self) -> Sequence[RunRow]:
@@ -36,6 +37,7 @@ class RecordsPart(Session):
         return self._all(RunRow, _RUNS.order_by(schema.runs.c.created_at, schema.runs.c.run))
 
     def add_run(self, run: UUID, public_key: bytes, now: float) -> RunRow:
+        """Insert, or return the existing row (the first public key stands)."""
         self._add_once(
             schema.runs, {"run": run, "public_key": public_key, "state": "open", "created_at": now}
         )
@@ -54,6 +56,7 @@ class RecordsPart(Session):
             raise UnknownRunError(f"no run {run} in the database")
 
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> list[Inserted]:
+        """By key; one answer per record, in order. Raises InputError for a seq out of range."""
         known = self._digests(records)
         outcome: list[Inserted] = []
         new: list[dict[str, Any]] = []
@@ -80,6 +83,7 @@ class RecordsPart(Session):
         return outcome
 
     def last_ingest(self, run: UUID) -> float | None:
+        """Seconds since 1970; None without records."""
         return self._read(
             select(schema.runs.c.last_ingest).where(schema.runs.c.run == run)
         ).scalar_one_or_none()
@@ -105,6 +109,7 @@ class RecordsPart(Session):
         return stored
 
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
+        """By ``(producer, seq)``; of all kinds where None."""
         query = _RECORDS.where(schema.records.c.run == run)
         if kinds is None:
             return self._all(
@@ -115,6 +120,7 @@ class RecordsPart(Session):
         return sorted(stored, key=lambda record: (record.producer, record.seq))
 
     def contiguous(self, run: UUID) -> Mapping[bytes, tuple[int, int]]:
+        """Per producer ``(events from 0 without a hole, highest seq + 1)``."""
         counted = self._read(
             select(schema.records.c.producer, func.count(), func.max(schema.records.c.seq) + 1)
             .where(schema.records.c.run == run)
@@ -137,6 +143,7 @@ class RecordsPart(Session):
         return int(self._read(edge.order_by(record.seq).limit(1)).scalar_one())
 
     def add_equivocation(self, equivocation: Equivocation) -> None:
+        """Once by ``(run, producer, seq, digest)``."""
         self._add_once(schema.equivocations, fields_of(equivocation))
 
     def equivocations(self, run: UUID | None = None) -> Sequence[Equivocation]:
@@ -147,6 +154,7 @@ class RecordsPart(Session):
         return self._all(Equivocation, query)
 
     def park(self, parked: Parked) -> None:
+        """Once by id."""
         self._add_once(schema.parked, fields_of(parked))
 
     def parked(self, run: UUID | None = None) -> Sequence[Parked]:
