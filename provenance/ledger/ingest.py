@@ -1,10 +1,10 @@
 """Ingest: signed batches from the stream become records in the database.
 
 Life of a batch: it is read, its signature is verified against the key it names and that
-key against the run's, every record is decoded and must be the one its place announces,
-all of it is inserted by key, seals that have become possible are made, the transaction
-commits, and only then is the entry acknowledged. A crash anywhere repeats the whole;
-repeating changes nothing.
+key against the run's, every record is decoded and must be the one its batch announces, all
+of it is inserted by key, seals that have become possible are made, the transaction commits,
+and only then is the entry acknowledged. A crash anywhere repeats the whole; repeating
+changes nothing.
 
 What cannot be taken is parked with the reason and never blocks the rest.
 """
@@ -18,15 +18,9 @@ from uuid import UUID
 
 from provenance.errors import BadSignatureError, FormatError
 from provenance.formats.batch import Batch, open_batch
-from provenance.formats.record import (
-    MAX_SAFE_INTEGER,
-    Kind,
-    Phase,
-    Record,
-    record_digest,
-)
+from provenance.formats.record import Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.selection import BEFORE_KINDS
-from provenance.ledger.seal import SealPolicy, say_left_out, seal_ready
+from provenance.ledger.seal import SealPolicy, log_left_out, seal_ready
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import Delivery, EventTransport
 from provenance.ports.values import (
@@ -100,7 +94,7 @@ def ingest(
                 touched.add(run)
         for run in sorted(touched):
             if run in writer.marks:
-                say_left_out(tx, run, writer.marks[run])
+                log_left_out(tx, run, writer.marks[run])
             total.entries.extend(seal_ready(tx, run, policy, now))
         upto = {
             run: {producer: count for producer, (count, _) in tx.contiguous(run).items()}
@@ -108,15 +102,19 @@ def ingest(
         }
     try:
         for run, producers in upto.items():
-            transport.publish_acknowledged(run, producers)
+            transport.publish_acknowledged(run, producers, deliveries[-1].generation)
     finally:
         # Also where a full server refuses the counts: deleting entries is what makes room.
-        transport.ack([delivery.id for delivery in deliveries])
+        transport.ack(deliveries)
     return total
 
 
 class _Writer:
-    """Puts batches into one transaction."""
+    """Inserts batches in one transaction.
+
+    Attributes:
+        marks: The seal records that were new, by run.
+    """
 
     def __init__(self, tx: LedgerTx, now: float, total: IngestResult) -> None:
         self.tx, self.now, self.total = tx, now, total
@@ -141,24 +139,19 @@ class _Writer:
                 f"the run's key is {run.public_key.hex()[:16]}",
             )
             return None
-        self._insert([row for row in self._rows(batch, run) if row is not None])
+        rows = [self._row(batch, run, index, data) for index, data in enumerate(batch.records)]
+        self._insert([row for row in rows if row is not None])
         return batch.run
 
-    def _rows(self, batch: Batch, run: RunRow) -> list[StoredRecord | None]:
-        sealed = run.state == "sealed"
-        return [
-            self._row(batch, run, sealed, index, data) for index, data in enumerate(batch.records)
-        ]
-
-    def _row(
-        self, batch: Batch, run: RunRow, sealed: bool, index: int, data: bytes
-    ) -> StoredRecord | None:
+    def _row(self, batch: Batch, run: RunRow, index: int, data: bytes) -> StoredRecord | None:
+        """A record to insert; None where it was parked."""
         try:
             record = Record.decode(data)
         except FormatError as error:
             self._park(batch.run, data, str(error))
             return None
         problem = _misplaced(record, batch, batch.first_seq + index, run)
+        sealed = run.state == "sealed"
         closed = sealed or (problem is None and self._is_late(record))
         if problem is None and closed and not self._is_known(record):
             problem = (
@@ -194,7 +187,7 @@ class _Writer:
         return self.before_sealed[record.run]
 
     def _is_known(self, record: Record) -> bool:
-        """A late repetition is no news. Read once: kinds that are late gain no records."""
+        """Whether a late record is a repetition. Read once a kind: late kinds gain no records."""
         key = (record.run, record.kind)
         if key not in self.closed:
             stored = self.tx.records(record.run, [record.kind])
@@ -222,6 +215,7 @@ class _Writer:
 
 
 def _misplaced(record: Record, batch: Batch, seq: int, run: RunRow) -> str | None:
+    """What contradicts the record's batch or its run; None if nothing does."""
     if record.run != batch.run:
         return f"names run {record.run}, its batch names {batch.run}"
     if record.producer != batch.producer:
@@ -232,8 +226,6 @@ def _misplaced(record: Record, batch: Batch, seq: int, run: RunRow) -> str | Non
         return f"names rank {record.rank}, its batch rank {batch.rank}"
     if record.kind.is_epoch and record.epoch is None:
         return "has no epoch"
-    if record.epoch is not None and not 0 <= record.epoch <= MAX_SAFE_INTEGER:
-        return f"has epoch {record.epoch}, expected 0 to 2**53 - 1"
     if record.kind is Kind.CONFIG and record.body.get("public_key") != run.public_key.hex():
         return "states another public key than the one that signed it"
     return None

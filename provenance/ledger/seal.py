@@ -74,11 +74,11 @@ def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[
         return []
     control = [Record.decode(stored.data) for stored in tx.records(run, CONTROL)]
     marks = seal_marks(control)
-    there = tx.entries(run)
-    wanted = _unmade(there, marks)
+    sealed = tx.entries(run)
+    wanted = _unmade(sealed, marks)
     if not wanted:
         return []
-    made = _highest(there)
+    made = _highest(sealed)
     progress = _Progress(control, marks, tx.contiguous(run))
     overdue = now - (tx.last_ingest(run) or now) >= policy.grace_s
     entries = []
@@ -94,30 +94,30 @@ def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[
         if mark.phase is not Phase.BEFORE:
             passed = [m.epoch for m in written_marks(control) if m.epoch is not None]
             upto = max([made, *passed]) + 1 if mark.epoch is None else mark.epoch
-            _say_left_out(run, [epoch for epoch in passed if made < epoch < upto], mark)
+            _log_left_out(run, [epoch for epoch in passed if made < epoch < upto], mark)
             made = upto
     return entries
 
 
-def say_left_out(tx: LedgerTx, run: UUID, new: Sequence[Record]) -> None:
-    """Log the checkpoints that records of an open run, just inserted, ask for in vain.
+def log_left_out(tx: LedgerTx, run: UUID, new: Sequence[Record]) -> None:
+    """Log the checkpoints that new records of an open run ask for too late.
 
-    Each is said once: by the first mark of it that comes behind a later checkpoint's seal, or
-    by that seal (:func:`seal_ready`).
+    Each is logged once: at its first mark that comes behind a later checkpoint's seal, or at
+    that seal (:func:`seal_ready`).
     """
-    there = tx.entries(run)
-    highest = _highest(there)
+    sealed = tx.entries(run)
+    highest = _highest(sealed)
     asked = {m.epoch for m in written_marks(new) if m.epoch is not None and m.epoch < highest}
-    asked -= {entry.epoch for entry in there}
+    asked -= {entry.epoch for entry in sealed}
     if not asked:
         return
     places = {(record.producer, record.seq) for record in new}
     stored = written_marks(Record.decode(row.data) for row in tx.records(run, (Kind.SEAL,)))
     known = {m.epoch for m in stored if (m.producer, m.seq) not in places}
-    _say_left_out(run, [epoch for epoch in asked if epoch is not None and epoch not in known], None)
+    _log_left_out(run, [epoch for epoch in asked if epoch is not None and epoch not in known], None)
 
 
-def _say_left_out(run: UUID, epochs: Sequence[int], by: SealMark | None) -> None:
+def _log_left_out(run: UUID, epochs: Sequence[int], by: SealMark | None) -> None:
     for epoch in sorted(set(epochs)):
         _log.warning(
             "checkpoint not sealed: the run is sealed"
@@ -185,9 +185,9 @@ def _seal(tx: LedgerTx, run: UUID, mark: SealMark, policy: SealPolicy, now: floa
     return append_root(tx, run, mark.phase, mark.epoch, root, mark.anchor, policy, now, coverage)
 
 
-def _unmade(there: Sequence[LedgerEntry], marks: Sequence[SealMark]) -> list[SealMark]:
+def _unmade(sealed: Sequence[LedgerEntry], marks: Sequence[SealMark]) -> list[SealMark]:
     """The marks whose seal can still come into the ledger, in the order seals are made."""
-    done, highest = {entry.phase for entry in there}, _highest(there)
+    done, highest = {entry.phase for entry in sealed}, _highest(sealed)
     return [
         mark
         for mark in _first_of_each(marks)
@@ -235,10 +235,10 @@ class _Progress:
         return self._missing_ends()
 
     def _hole(self, producer: bytes, upto: int) -> list[str]:
-        held = self.contiguous.get(producer, (0, 0))[0]
-        if held >= upto:
+        arrived = self.contiguous.get(producer, (0, 0))[0]
+        if arrived >= upto:
             return []
-        return [f"producer {producer.hex()[:8]}: events from seq {held} are missing"]
+        return [f"producer {producer.hex()[:8]}: events from seq {arrived} are missing"]
 
     def _missing_marks(self, wanted: SealMark) -> list[str]:
         missing: list[str] = []

@@ -59,7 +59,8 @@ class Network(Protocol):
     def lookup(self, transaction_id: str) -> Observation:
         """Find a transaction or CID by its id alone and read the root back: for verifiers."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Drop the connections."""
 
 
 @runtime_checkable

@@ -28,18 +28,21 @@ from provenance.ports.values import (
 class LedgerTx(Protocol):
     """One transaction: all of it or nothing. Not valid after the ``with`` block."""
 
-    def run(self, run: UUID) -> RunRow | None: ...
-    def runs(self) -> Sequence[RunRow]: ...
+    def run(self, run: UUID) -> RunRow | None:
+        """The run; None if unknown."""
+
+    def runs(self) -> Sequence[RunRow]:
+        """All runs, oldest first."""
+
     def add_run(self, run: UUID, public_key: bytes, now: float) -> RunRow:
-        """Insert, or return the row that is there (the first public key stands)."""
+        """Insert, or return the existing row (the first public key stands)."""
 
-    def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None: ...
-
-    def insert_record(self, record: StoredRecord, now: float) -> Inserted:
-        """By key ``(run, producer, seq)``; on CONFLICT the stored value stays."""
+    def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None:
+        """The run takes no more records; the first seal stands. Raises UnknownRunError."""
 
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> Sequence[Inserted]:
-        """:meth:`insert_record` in bulk; one answer per record, in order."""
+        """By key ``(run, producer, seq)``: one answer per record, in order; on CONFLICT the
+        stored value stays."""
 
     def last_ingest(self, run: UUID) -> float | None:
         """When the newest record of the run was inserted; None without records."""
@@ -53,11 +56,14 @@ class LedgerTx(Protocol):
     def add_equivocation(self, equivocation: Equivocation) -> None:
         """Idempotent by ``(run, producer, seq, digest)``."""
 
-    def equivocations(self, run: UUID | None = None) -> Sequence[Equivocation]: ...
+    def equivocations(self, run: UUID | None = None) -> Sequence[Equivocation]:
+        """By ``(run, producer, seq, digest)``; of all runs where None."""
+
     def park(self, parked: Parked) -> None:
         """Idempotent by id."""
 
-    def parked(self, run: UUID | None = None) -> Sequence[Parked]: ...
+    def parked(self, run: UUID | None = None) -> Sequence[Parked]:
+        """Oldest first; of all runs where None."""
 
     def append_entry(
         self,
@@ -69,7 +75,7 @@ class LedgerTx(Protocol):
         now: float,
         coverage: Mapping[bytes, int] | None = None,
     ) -> LedgerEntry:
-        """Next index; ``(run, phase, epoch)`` is unique: the entry that is there is returned.
+        """Next index; ``(run, phase, epoch)`` is unique: an existing entry is returned.
 
         Args:
             coverage: As in :class:`LedgerEntry`; InputError where a number of events is no
@@ -81,20 +87,26 @@ class LedgerTx(Protocol):
     def entry_roots(self, size: int | None = None) -> Sequence[bytes]:
         """The first ``size`` roots (all where None): the leaf data of the ledger."""
 
-    def add_head(self, head: HeadRow) -> None: ...
+    def add_head(self, head: HeadRow) -> None:
+        """The first head at a size stands; EquivocationError for another root."""
+
     def head(self, size: int | None = None) -> HeadRow | None:
         """The head at ``size``; the largest where None."""
 
-    def heads(self) -> Sequence[HeadRow]: ...
+    def heads(self) -> Sequence[HeadRow]:
+        """By size."""
+
     def extend_head_note(self, size: int, lines: str) -> HeadRow:
         """Put signature lines behind a head's note, which keeps all it has; the new row.
 
         Raises InputError where there is no such head."""
 
     def add_anchor(self, network: str, size: int, now: float) -> AnchorRow:
-        """A DUE row; the one that is there is returned for a known ``(network, size)``."""
+        """A DUE row; the existing one is returned for a known ``(network, size)``."""
 
-    def anchor(self, anchor_id: int) -> AnchorRow | None: ...
+    def anchor(self, anchor_id: int) -> AnchorRow | None:
+        """The anchor; None if unknown."""
+
     def anchors(
         self, network: str | None = None, states: Iterable[AnchorState] | None = None
     ) -> Sequence[AnchorRow]:
@@ -121,7 +133,9 @@ class LedgerTx(Protocol):
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
         ``(network, key, nonce)`` among different anchors."""
 
-    def mark_sent(self, version_id: int, now: float) -> None: ...
+    def mark_sent(self, version_id: int, now: float) -> None:
+        """A broadcast was accepted; the first time stands. IntegrityError if unknown."""
+
     def versions(self, anchor_id: int) -> Sequence[VersionRow]:
         """Oldest first."""
 
@@ -137,8 +151,11 @@ class LedgerTx(Protocol):
     def receipts(self, run: UUID) -> Sequence[ReceiptRow]:
         """Receipts of the run's ledger entries, by (index, network)."""
 
-    def network(self, network: str) -> NetworkRow | None: ...
-    def save_network(self, row: NetworkRow) -> None: ...
+    def network(self, network: str) -> NetworkRow | None:
+        """The identity and pause last saved; None before the first."""
+
+    def save_network(self, row: NetworkRow) -> None:
+        """Insert, or replace the row of that network."""
 
 
 class LedgerStore(Protocol):
@@ -150,4 +167,5 @@ class LedgerStore(Protocol):
     def snapshot(self) -> AbstractContextManager[LedgerTx]:
         """A read-only transaction that never waits for a writer."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close idle connections."""

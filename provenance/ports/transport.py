@@ -10,10 +10,17 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One stream entry: its id for :meth:`EventTransport.ack` and the batch bytes."""
+    """One stream entry.
+
+    Attributes:
+        id: Names the entry within its generation; an emptied server hands out ids again.
+        payload: The batch.
+        generation: :meth:`EventTransport.generation` of the moment it was read.
+    """
 
     id: str
     payload: bytes
+    generation: str | None = None
 
 
 class EventTransport(Protocol):
@@ -31,8 +38,10 @@ class EventTransport(Protocol):
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Take over entries another consumer was given ``min_idle_s`` ago and never acked."""
 
-    def ack(self, ids: Sequence[str]) -> None:
-        """Entries are committed to the database: acknowledge and delete them."""
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Entries are committed to the database: acknowledge and delete them.
+
+        A delivery of a former generation MUST NOT touch an entry of the present one."""
 
     def backlog(self) -> int:
         """Entries in the stream, read or not."""
@@ -40,8 +49,14 @@ class EventTransport(Protocol):
     def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
         """Per producer, how many events from 0 without a hole the database has committed."""
 
-    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
-        """Tell the shippers what :meth:`acknowledged` should say. Never lowers a number."""
+    def publish_acknowledged(
+        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+    ) -> None:
+        """Tell the shippers what :meth:`acknowledged` should say. Never lowers a number.
+
+        Nothing is said where ``generation``, in which the committed batches were delivered, is
+        not the present one: shippers delete what is acknowledged, and who empties a server
+        may have replaced the database with it."""
 
     def generation(self) -> str | None:
         """A random id written with the first append; another one, or None, means that

@@ -49,7 +49,7 @@ class StoredRecord:
 
 
 class Inserted(StrEnum):
-    """What became of a record handed to :meth:`LedgerTx.insert_record`."""
+    """What became of a record handed to :meth:`LedgerTx.insert_records`."""
 
     NEW = "new"
     DUPLICATE = "duplicate"

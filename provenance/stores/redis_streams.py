@@ -7,6 +7,11 @@ Keys, all below a prefix (``prov:``)::
                           ZADD GT never lowers a score; kept 30 days after the last change
     prov:generation       random id, written with the first append
 
+Life of a delivery: it is read in one MULTI with the generation, which it carries. Emptied
+within a millisecond, a server hands out the same entry ids again, so an acknowledgement and
+the counts that follow it are written under a WATCH of the generation: where another one
+stands by then, they are dropped, and the entry of that id is left to whoever reads it.
+
 Redis is a conveyor here, not a record: it may lose everything at any time. What must hold
 is that it says so, so this client never retries by itself, gives every call ``timeout_s``,
 and turns every failure into TransportUnavailable, or ConfigError where the credentials or
@@ -15,10 +20,13 @@ the URL are at fault. No message carries the password.
 
 from __future__ import annotations
 
+import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from operator import methodcaller
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -33,8 +41,15 @@ from provenance.ports.transport import Delivery
 
 ACKED_TTL_S = 30 * 86400
 _FIELD = b"b"
+_PRODUCER = re.compile(rb"[0-9a-f]{32}")
 # A batch names its run's public key here (provenance.formats.event): one run, one shard.
 _ROUTE = slice(69, 101)
+_DENIALS = (
+    exceptions.AuthenticationError,
+    exceptions.AuthenticationWrongNumberOfArgsError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
+)
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR INVALID PASSWORD")
 
 
@@ -62,8 +77,9 @@ class RedisStreams:
         if shards < 1:
             raise ConfigError("redis_url", f"{shards} shards, expected at least 1")
         self._redis = client if client is not None else _client(url, timeout_s)
-        self._where = _place(url)
+        self._where = _shown(url)
         self._group, self._prefix = group, key_prefix
+        self._generation = f"{key_prefix}generation"
         self._streams = [f"{key_prefix}events:{shard}" for shard in range(shards)]
         self._grouped: set[str] = set()
         self._turn = 0
@@ -81,7 +97,7 @@ class RedisStreams:
         """Add entries in one pipeline; with none, only the generation is written."""
         with self._translated():
             pipe = self._redis.pipeline(transaction=False)
-            pipe.set(f"{self._prefix}generation", secrets.token_hex(16), nx=True)
+            pipe.set(self._generation, secrets.token_hex(16), nx=True)
             for payload in payloads:
                 pipe.xadd(self._stream_of(payload), {_FIELD: payload})
             _execute(pipe)
@@ -89,66 +105,51 @@ class RedisStreams:
     def generation(self) -> str | None:
         """The id written with the first append; None on a server without one."""
         with self._translated():
-            value: Any = self._redis.get(f"{self._prefix}generation")
-        return None if value is None else bytes(value).decode("ascii", "replace")
+            return _text(self._redis.get(self._generation))
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
         """Per producer, how many events from 0 without a hole are committed."""
         with self._translated():
             pairs: Any = self._redis.zrange(self._acked(run), 0, -1, withscores=True)
-        found: dict[bytes, int] = {}
-        for member, score in pairs:
-            text = bytes(member).decode("ascii", "replace")
-            if len(text) == 32 and not text.strip("0123456789abcdef"):
-                found[bytes.fromhex(text)] = int(score)
-        return found
+        return {
+            bytes.fromhex(member.decode("ascii")): int(score)
+            for member, score in pairs
+            if _PRODUCER.fullmatch(member)
+        }
 
     # --- worker's side ----------------------------------------------------------------
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
         """Up to ``count`` entries not yet given to any consumer; does not block."""
-        found: list[Delivery] = []
-        with self._translated():
-            for shard in self._shards_in_turn():
-                if len(found) >= count:
-                    break
-                found += self._read(shard, consumer, count - len(found))
-        return found
+        return self._from_shards(count, partial(self._read, consumer))
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Take over entries given out ``min_idle_s`` ago and never acknowledged."""
-        found: list[Delivery] = []
-        with self._translated():
-            for shard in self._shards_in_turn():
-                found += self._claim(shard, consumer, int(min_idle_s * 1000), count - len(found))
-        return found
+        return self._from_shards(count, partial(self._claim, consumer, int(min_idle_s * 1000)))
 
-    def ack(self, ids: Sequence[str]) -> None:
-        """Acknowledge and delete committed entries."""
-        by_stream: dict[str, list[str]] = {}
-        for text in ids:
-            shard, _, entry = text.partition("/")
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge and delete committed entries; what was lost with its server is skipped."""
+        entries: dict[str | None, dict[str, list[str]]] = {}
+        for delivery in deliveries:
+            shard, _, entry = delivery.id.partition("/")
+            by_stream = entries.setdefault(delivery.generation, {})
             by_stream.setdefault(self._streams[int(shard)], []).append(entry)
-        if not by_stream:
-            return
-        with self._translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for stream, entries in by_stream.items():
-                pipe.xack(stream, self._group, *entries)
-                pipe.xdel(stream, *entries)
-            _execute(pipe)
+        for generation, by_stream in entries.items():
+            with self._in_generation(generation) as pipe:
+                for stream, ids in by_stream.items():
+                    pipe.xack(stream, self._group, *ids)
+                    pipe.xdel(stream, *ids)
 
-    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
+    def publish_acknowledged(
+        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+    ) -> None:
         """Raise the counts; a lower one changes nothing (ZADD GT)."""
         if not upto:
             return
         key = self._acked(run)
-        scores: dict[Any, Any] = {producer.hex(): count for producer, count in upto.items()}
-        with self._translated():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.zadd(key, scores, gt=True)
+        with self._in_generation(generation) as pipe:
+            pipe.zadd(key, {producer.hex(): count for producer, count in upto.items()}, gt=True)
             pipe.expire(key, ACKED_TTL_S)
-            _execute(pipe)
 
     # --- either -----------------------------------------------------------------------
 
@@ -165,17 +166,6 @@ class RedisStreams:
         with self._translated():
             self._redis.ping()
 
-    def eviction_policy(self) -> str | None:
-        """``maxmemory-policy``, which must not be one of ``allkeys-*``; None where the
-        server does not tell."""
-        with self._translated():
-            try:
-                answer: Any = self._redis.config_get("maxmemory-policy")
-            except exceptions.ResponseError:  # hosted servers hide CONFIG
-                return None
-        value = next(iter(answer.values()), None)
-        return value.decode() if isinstance(value, bytes) else value
-
     # --- inside -----------------------------------------------------------------------
 
     def _acked(self, run: UUID) -> str:
@@ -184,49 +174,70 @@ class RedisStreams:
     def _stream_of(self, payload: bytes) -> str:
         return self._streams[zlib.crc32(payload[_ROUTE]) % len(self._streams)]
 
-    def _shards_in_turn(self) -> list[int]:
-        """All shards, beginning with another one each time, so that none starves."""
-        number = len(self._streams)
+    def _from_shards(self, count: int, ask: Callable[[int, int], list[Delivery]]) -> list[Delivery]:
+        """Ask all shards, beginning with another one each time, so that none starves."""
+        number, deliveries = len(self._streams), list[Delivery]()
         self._turn = (self._turn + 1) % number
-        return [(self._turn + step) % number for step in range(number)]
+        with self._translated():
+            for step in range(number):
+                if len(deliveries) < count:
+                    deliveries += ask((self._turn + step) % number, count - len(deliveries))
+        return deliveries
 
-    def _read(self, shard: int, consumer: str, count: int) -> list[Delivery]:
+    def _read(self, consumer: str, shard: int, count: int) -> list[Delivery]:
         stream = self._streams[shard]
+        generation, answer = self._in_group(
+            stream, lambda pipe: pipe.xreadgroup(self._group, consumer, {stream: ">"}, count=count)
+        )
+        return [
+            item for _, entries in answer or [] for item in _deliveries(shard, generation, entries)
+        ]
 
-        def ask() -> Any:
-            return self._redis.xreadgroup(self._group, consumer, {stream: ">"}, count=count)
-
-        answer = self._in_group(stream, ask)
-        return [item for _, entries in answer or [] for item in _deliveries(shard, entries)]
-
-    def _claim(self, shard: int, consumer: str, idle_ms: int, count: int) -> list[Delivery]:
-        stream = self._streams[shard]
-        found: list[Delivery] = []
-        start: Any = "0-0"
-        while len(found) < count:
-
-            def ask(start: Any = start, left: int = count - len(found)) -> Any:
-                return self._redis.xautoclaim(stream, self._group, consumer, idle_ms, start, left)
-
+    def _claim(self, consumer: str, idle_ms: int, shard: int, count: int) -> list[Delivery]:
+        stream, taken, start = self._streams[shard], list[Delivery](), b"0-0"
+        while len(taken) < count:
+            arguments = (stream, self._group, consumer, idle_ms, start, count - len(taken))
+            ask = methodcaller("xautoclaim", *arguments)
             # Two items or, from Redis 7 on, three: taken by index, never unpacked.
-            answer = self._in_group(stream, ask)
-            found += _deliveries(shard, answer[1])
-            start = answer[0]
-            if bytes(start) == b"0-0":
+            generation, answer = self._in_group(stream, ask)
+            taken += _deliveries(shard, generation, answer[1])
+            start = bytes(answer[0])
+            if start == b"0-0":
                 break
-        return found
+        return taken
 
-    def _in_group(self, stream: str, ask: Any) -> Any:
-        """Call with the group in place; a server that was emptied has lost it."""
+    def _in_group(self, stream: str, ask: Callable[[Any], object]) -> tuple[str | None, Any]:
+        """The generation and one answer of the same moment, with the group in place; a server
+        that was emptied has lost it."""
         if stream not in self._grouped:
             self._create_group(stream)
         try:
-            return ask()
+            return self._with_generation(ask)
         except exceptions.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
             self._create_group(stream)
-            return ask()
+            return self._with_generation(ask)
+
+    def _with_generation(self, ask: Callable[[Any], object]) -> tuple[str | None, Any]:
+        pipe = self._redis.pipeline()
+        pipe.get(self._generation)
+        ask(pipe)
+        generation, answer = _execute(pipe)
+        return _text(generation), answer
+
+    @contextmanager
+    def _in_generation(self, generation: str | None) -> Iterator[Any]:
+        """A pipeline whose commands run in one MULTI while ``generation`` is the server's, and
+        not at all where it has another."""
+        with self._translated(), self._redis.pipeline() as pipe:
+            pipe.watch(self._generation)  # type: ignore[no-untyped-call]
+            current = _text(pipe.get(self._generation))
+            pipe.multi()
+            yield pipe
+            if current == generation:
+                with suppress(exceptions.WatchError):  # emptied in this very moment
+                    _execute(pipe)
 
     def _create_group(self, stream: str) -> None:
         try:
@@ -240,28 +251,18 @@ class RedisStreams:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (
-            exceptions.AuthenticationError,
-            exceptions.AuthenticationWrongNumberOfArgsError,
-            exceptions.AuthorizationError,
-            exceptions.NoPermissionError,
-        ) as error:
-            raise self._denied() from error
         except exceptions.RedisError as error:
             text = " ".join(str(error).split())
-            if text.upper().startswith(_DENIED):
-                raise self._denied() from error
+            if isinstance(error, _DENIALS) or text.upper().startswith(_DENIED):
+                raise ConfigError(
+                    "redis_url",
+                    f"Redis at {self._where} refuses the user or password, or the rights they "
+                    "give; expected redis://user:password@host:port/db",
+                ) from error
             kind = type(error).__name__
             raise TransportUnavailable(f"Redis at {self._where}: {kind}: {text[:200]}") from error
         except OSError as error:
             raise TransportUnavailable(f"Redis at {self._where}: {error.strerror}") from error
-
-    def _denied(self) -> ConfigError:
-        return ConfigError(
-            "redis_url",
-            f"Redis at {self._where} refuses the user or password, or the rights they give; "
-            "expected redis://user:password@host:port/db",
-        )
 
 
 def _client(url: str, timeout_s: float) -> redis.Redis:
@@ -291,7 +292,7 @@ def _execute(pipe: Any) -> list[Any]:
     return answers
 
 
-def _place(url: str) -> str:
+def _shown(url: str) -> str:
     """Host, port and database: what of the URL may be shown."""
     try:
         parts = urlsplit(url)
@@ -303,10 +304,14 @@ def _place(url: str) -> str:
     return f"{host}:{port or 6379}{parts.path}"
 
 
-def _deliveries(shard: int, entries: Any) -> list[Delivery]:
+def _text(value: Any) -> str | None:
+    return None if value is None else bytes(value).decode("ascii", "replace")
+
+
+def _deliveries(shard: int, generation: str | None, entries: Any) -> list[Delivery]:
     """Redis 6.2 answers with None for an entry that was deleted while given out."""
     return [
-        Delivery(f"{shard}/{bytes(entry).decode()}", bytes(fields[_FIELD]))
+        Delivery(f"{shard}/{bytes(entry).decode()}", bytes(fields[_FIELD]), generation)
         for entry, fields in entries
         if entry is not None and fields and _FIELD in fields
     ]

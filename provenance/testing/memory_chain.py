@@ -14,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from provenance.errors import (
     FeeTooLowError,
@@ -36,6 +38,9 @@ from provenance.ports.values import (
     Place,
     SignedVersion,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +132,20 @@ class MemoryChain:
         if spender is not None or transaction.id in self.mempool:
             return
         rival = self.rival(transaction)
-        if rival is not None:
-            if transaction.fee * 10 < rival.fee * 11:
-                raise FeeTooLowError(f"fee {transaction.fee} to replace one of {rival.fee}")
-            del self.mempool[rival.id]
+        if rival is not None and transaction.fee * 10 < rival.fee * 11:
+            raise FeeTooLowError(f"fee {transaction.fee} to replace one of {rival.fee}")
+        self._drop_rival(transaction)
         self.mempool[transaction.id] = transaction
 
     def rival(self, transaction: MemoryTransaction) -> MemoryTransaction | None:
         """The waiting transaction that spends the same nonce or coin."""
         wanted = (transaction.key, transaction.spends)
         return next((t for t in self.mempool.values() if (t.key, t.spends) == wanted), None)
+
+    def _drop_rival(self, transaction: MemoryTransaction) -> None:
+        rival = self.rival(transaction)
+        if rival is not None:
+            del self.mempool[rival.id]
 
     def mine(self, count: int = 1, time: float = 0.0) -> None:
         """Add blocks; the first takes all that pays the fee and whose turn it is."""
@@ -161,9 +170,7 @@ class MemoryChain:
         taken = tuple(transactions)
         for transaction in taken:
             self.mempool.pop(transaction.id, None)
-            rival = self.rival(transaction)
-            if rival is not None:
-                del self.mempool[rival.id]
+            self._drop_rival(transaction)
             self.balance -= transaction.fee
         parent = self.blocks[-1].hash if self.blocks else self.genesis
         body = "".join([parent, str(self.forks), *(t.id for t in taken)])
@@ -179,16 +186,14 @@ class MemoryChain:
             instead: Ids ever seen that the first new block takes, replaced versions included.
         """
         depth = min(depth, len(self.blocks))
-        gone = self.blocks[len(self.blocks) - depth :]
-        del self.blocks[len(self.blocks) - depth :]
+        kept = len(self.blocks) - depth
+        orphans = [t for block in self.blocks[kept:] for t in block.transactions]
+        del self.blocks[kept:]
         self.forks += 1
-        orphans = [t for block in gone for t in block.transactions]
         self.balance += sum(t.fee for t in orphans)
         if keep:
             for transaction in orphans:
-                rival = self.rival(transaction)
-                if rival is not None:
-                    del self.mempool[rival.id]
+                self._drop_rival(transaction)
                 self.mempool[transaction.id] = transaction
         self._add_block([self.seen[txid] for txid in instead], time)
         for _ in range(depth):
@@ -197,6 +202,32 @@ class MemoryChain:
     def forget_mempool(self) -> None:
         """Drop all that waits, as a restarted node without a saved mempool does."""
         self.mempool.clear()
+
+
+def _may_fail(method: Callable[Concatenate[MemoryNetwork, P], T]) -> Callable[..., T]:
+    """A call to the node, with the faults that were ordered for it."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: MemoryNetwork, *args: P.args, **options: P.kwargs) -> T:
+        self.calls.append(name)
+        if self.on_call is not None:
+            self.on_call(name, "before")
+        if self._hung:
+            raise self._no_answer(name)
+        failure = next((f for f in self._failures if f[0] == name), None)
+        if failure is not None:
+            self._failures.remove(failure)
+            if not failure[2]:
+                raise failure[1]
+        answer = method(self, *args, **options)
+        if self.on_call is not None:
+            self.on_call(name, "after")
+        if failure is not None:
+            raise failure[1]
+        return answer
+
+    return call
 
 
 @dataclass(slots=True)
@@ -233,8 +264,7 @@ class MemoryNetwork:
 
     def lose_answer_next(self, method: str = "broadcast") -> None:
         """The next call of ``method`` does its work, and its answer is lost."""
-        lost = NetworkUnavailable(f"{self.name}: no answer to {method} within the deadline")
-        self._failures.append((method, lost, True))
+        self._failures.append((method, self._no_answer(method), True))
 
     def hang(self, hung: bool = True) -> None:
         """Every call runs into its deadline, until ``hang(False)``."""
@@ -245,52 +275,30 @@ class MemoryNetwork:
         transactions carry), ``place``. No argument: the truth again."""
         self._lies = dict(answers)
 
-    def _call(self, method: str) -> ProvenanceError | None:
-        """Before the work: raise what was ordered; the error to raise after it, if any."""
-        self.calls.append(method)
-        if self.on_call is not None:
-            self.on_call(method, "before")
-        if self._hung:
-            raise NetworkUnavailable(f"{self.name}: no answer to {method} within the deadline")
-        for ordered in self._failures:
-            if ordered[0] == method:
-                self._failures.remove(ordered)
-                if not ordered[2]:
-                    raise ordered[1]
-                return ordered[1]
-        return None
-
-    def _done(self, method: str, lost: ProvenanceError | None) -> None:
-        if self.on_call is not None:
-            self.on_call(method, "after")
-        if lost is not None:
-            raise lost
+    def _no_answer(self, method: str) -> NetworkUnavailable:
+        return NetworkUnavailable(f"{self.name}: no answer to {method} within the deadline")
 
     # --- the port -------------------------------------------------------------------------
 
+    @_may_fail
     def identity(self) -> Identity:
         """Chain id and genesis; a lie changes the chain id."""
-        lost = self._call("identity")
+        lie = self._lies.get("chain_id")
         fields: dict[str, Json] = {
-            "chain_id": self.chain.chain_id,
+            "chain_id": self.chain.chain_id if lie is None else str(lie),
             "genesis": self.chain.genesis,
             "version": "memory/1",
         }
-        if "chain_id" in self._lies:
-            fields["chain_id"] = str(self._lies["chain_id"])
-        self._done("identity", lost)
         return Identity(self.name, fields, self.chain.height, self.key, self.chain.balance)
 
+    @_may_fail
     def next_nonce(self) -> int:
         """Mined and waiting without a gap; 0 without nonces."""
-        lost = self._call("next_nonce")
-        nonce = self.chain.next_nonce(self.key) if self.uses_nonce else 0
-        self._done("next_nonce", lost)
-        return nonce
+        return self.chain.next_nonce(self.key) if self.uses_nonce else 0
 
+    @_may_fail
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
         """Fee level, or 15 % above the version it replaces; a fresh coin without nonces."""
-        lost = self._call("draft")
         if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
             raise RejectedError(f"{self.name}: payload is not {PAYLOAD_BYTES} bytes of MLP1")
         fee = self.chain.fee
@@ -301,42 +309,35 @@ class MemoryNetwork:
         if self.chain.balance < fee:
             raise InsufficientFundsError(f"{self.name}: balance {self.chain.balance} of {fee}")
         fields: dict[str, Json] = {"fee": fee, "chain_id": self.chain.chain_id}
-        if not self.uses_nonce:
-            if replaces is None:
-                self.chain.coins += 1
-                fields["coin"] = f"coin-{self.chain.coins}"
-            else:
-                fields["coin"] = replaces.detail["coin"]
-        self._done("draft", lost)
+        if not self.uses_nonce and replaces is not None:
+            fields["coin"] = replaces.detail["coin"]
+        elif not self.uses_nonce:
+            self.chain.coins += 1
+            fields["coin"] = f"coin-{self.chain.coins}"
         return Draft(self.name, payload, fields)
 
+    @_may_fail
     def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
         """Deterministic; the id is the SHA-256 of the bytes."""
-        lost = self._call("sign")
         fee = draft.fields["fee"]
         assert isinstance(fee, int)
         if self.uses_nonce and nonce is None:
             raise RejectedError(f"{self.name}: no nonce to sign with")
         detail = dict(draft.fields)
-        fields: dict[str, Json] = detail | {
-            "key": self.key,
-            "nonce": nonce,
-            "payload": draft.payload.hex(),
-        }
-        raw = canonical_json(fields)
+        raw = canonical_json(
+            detail | {"key": self.key, "nonce": nonce, "payload": draft.payload.hex()}
+        )
         txid = hashlib.sha256(raw).hexdigest()
-        self._done("sign", lost)
         return SignedVersion(self.name, draft.payload, txid, raw, self.key, nonce, fee, detail)
 
+    @_may_fail
     def broadcast(self, version: SignedVersion) -> None:
         """Into the mempool; known or mined already is success."""
-        lost = self._call("broadcast")
         self.chain.accept(self._parse(version.raw))
-        self._done("broadcast", lost)
 
+    @_may_fail
     def observe(self, version: SignedVersion) -> Observation:
         """Where the version is, with the root that the chain itself carries."""
-        lost = self._call("observe")
         transaction = self._parse(version.raw)
         if transaction.id != version.transaction_id:
             raise LyingNodeError(f"{self.name}: bytes of {transaction.id}, not of the version")
@@ -344,24 +345,18 @@ class MemoryNetwork:
         if seen.place in (Place.UNKNOWN, Place.PENDING):
             spender = self.chain.spender(transaction.key, transaction.spends)
             if spender is not None:
-                depth = self.chain.height - spender[0] + 1
-                final = depth >= self.confirmations
-                seen = Observation(Place.CONFLICTED, depth=depth, final=final)
-        self._done("observe", lost)
+                seen = self._at(Place.CONFLICTED, spender[0])
         return seen
 
+    @_may_fail
     def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
         """The bytes and the block they are in."""
-        lost = self._call("evidence")
-        self._done("evidence", lost)
         return {"raw": version.raw.hex(), "block": seen.block_hash}
 
+    @_may_fail
     def lookup(self, transaction_id: str) -> Observation:
         """By id alone."""
-        lost = self._call("lookup")
-        seen = self._where(transaction_id)
-        self._done("lookup", lost)
-        return seen
+        return self._where(transaction_id)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -373,19 +368,18 @@ class MemoryNetwork:
         if found is None:
             return Observation(Place.PENDING if txid in self.chain.mempool else Place.UNKNOWN)
         height, transaction = found
-        block = self.chain.blocks[height]
-        depth = self.chain.height - height + 1
-        root = transaction.payload[len(PAYLOAD_TAG) :]
-        lie = self._lies.get("root")
-        return Observation(
-            place=Place.FAILED if transaction.reverts else Place.MINED,
-            root=lie if isinstance(lie, bytes) else root,
+        block, lie = self.chain.blocks[height], self._lies.get("root")
+        return replace(
+            self._at(Place.FAILED if transaction.reverts else Place.MINED, height),
+            root=lie if isinstance(lie, bytes) else transaction.payload[len(PAYLOAD_TAG) :],
             block_hash=block.hash,
             height=height,
-            depth=depth,
-            final=depth >= self.confirmations,
             block_time=block.time,
         )
+
+    def _at(self, place: Place, height: int) -> Observation:
+        depth = self.chain.height - height + 1
+        return Observation(place, depth=depth, final=depth >= self.confirmations)
 
     def _parse(self, raw: bytes) -> MemoryTransaction:
         try:

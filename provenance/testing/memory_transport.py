@@ -36,17 +36,18 @@ class MemoryTransport:
         """While True, every call raises TransportUnavailable."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._number = 0
         self.lose_everything()
 
     def lose_everything(self) -> None:
-        """What FLUSHALL does to a server."""
+        """What FLUSHALL does to a server; entries get the same ids again."""
         with self._lock:
+            self._number = 0
             self._entries: dict[str, _Entry] = {}
             self._acked: dict[UUID, dict[bytes, int]] = {}
             self._generation: str | None = None
 
     def append(self, payloads: Sequence[bytes]) -> None:
+        """Add entries in order."""
         self.ping()
         with self._lock:
             self._generation = self._generation or secrets.token_hex(16)
@@ -55,9 +56,11 @@ class MemoryTransport:
                 self._entries[str(self._number)] = _Entry(bytes(payload))
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
+        """Entries not yet given to any consumer."""
         return self._give(consumer, count, lambda entry: entry.consumer is None)
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
+        """Entries given out ``min_idle_s`` ago and never acknowledged."""
         latest = self._clock() - min_idle_s
         return self._give(
             consumer, count, lambda e: e.consumer is not None and e.given_at <= latest
@@ -69,36 +72,47 @@ class MemoryTransport:
             found = [(key, e) for key, e in self._entries.items() if wanted(e)][:count]
             for _, entry in found:
                 entry.consumer, entry.given_at = consumer, self._clock()
-            return [Delivery(key, entry.payload) for key, entry in found]
+            return [Delivery(key, entry.payload, self._generation) for key, entry in found]
 
-    def ack(self, ids: Sequence[str]) -> None:
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete entries of this generation."""
         self.ping()
         with self._lock:
-            for key in ids:
-                self._entries.pop(key, None)
+            for delivery in deliveries:
+                if delivery.generation == self._generation:
+                    self._entries.pop(delivery.id, None)
 
     def backlog(self) -> int:
+        """Entries, read or not."""
         self.ping()
         return len(self._entries)
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
+        """Committed events per producer."""
         self.ping()
         return dict(self._acked.get(run, {}))
 
-    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
+    def publish_acknowledged(
+        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+    ) -> None:
+        """Raise the counts in this generation; a lower one changes nothing."""
         self.ping()
         with self._lock:
+            if generation != self._generation:
+                return
             known = self._acked.setdefault(run, {})
             for producer, count in upto.items():
                 known[producer] = max(count, known.get(producer, 0))
 
     def generation(self) -> str | None:
+        """A random id written with the first append; None before."""
         self.ping()
         return self._generation
 
     def close(self) -> None:
-        pass
+        """Nothing is open."""
 
     def ping(self) -> None:
+        """Raise TransportUnavailable where ``unavailable`` is set."""
         if self.unavailable:
             raise TransportUnavailable("memory transport: unavailable")

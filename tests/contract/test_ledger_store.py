@@ -26,8 +26,8 @@ from provenance.ports.values import (
     ReceiptRow,
     StoredRecord,
 )
-from provenance.stores.schema import ledger_entries
 from provenance.stores.sql import SqlStore
+from provenance.stores.sql.schema import ledger_entries
 from tests.support.ledger_values import (
     KEY,
     OTHER,
@@ -81,14 +81,14 @@ def test_sealing_an_unknown_run_names_it(tx: LedgerTx) -> None:
 
 def test_the_first_record_of_a_key_stands(run_tx: LedgerTx) -> None:
     first = record(0, epoch=None)
-    assert run_tx.insert_record(first, 1.0) is Inserted.NEW
-    assert run_tx.insert_record(first, 2.0) is Inserted.DUPLICATE
-    assert run_tx.insert_record(record(0, text="another"), 3.0) is Inserted.CONFLICT
+    assert run_tx.insert_records([first], 1.0)[0] is Inserted.NEW
+    assert run_tx.insert_records([first], 2.0)[0] is Inserted.DUPLICATE
+    assert run_tx.insert_records([record(0, text="another")], 3.0)[0] is Inserted.CONFLICT
     assert run_tx.records(RUN) == [first]
 
 
 def test_bulk_answers_in_order_even_within_one_batch(run_tx: LedgerTx) -> None:
-    run_tx.insert_record(record(1), 1.0)
+    run_tx.insert_records([record(1)], 1.0)
     batch = [
         record(2),
         record(1),
@@ -134,9 +134,9 @@ def test_records_by_kind_keep_the_order(run_tx: LedgerTx) -> None:
 def test_last_ingest_is_the_newest_time(run_tx: LedgerTx) -> None:
     assert run_tx.last_ingest(RUN) is None
     assert run_tx.last_ingest(UUID(int=9)) is None
-    run_tx.insert_record(record(0), 10.0)
-    run_tx.insert_record(record(1), 8.0)  # another host's clock is behind
-    run_tx.insert_record(record(0), 99.0)  # a duplicate is no news
+    run_tx.insert_records([record(0)], 10.0)
+    run_tx.insert_records([record(1)], 8.0)  # another host's clock is behind
+    run_tx.insert_records([record(0)], 99.0)  # a duplicate is no news
     assert run_tx.last_ingest(RUN) == 10.0
     assert run_tx.last_ingest(OTHER) is None
 
@@ -164,13 +164,13 @@ def test_contiguous_of_an_empty_run_is_empty(run_tx: LedgerTx) -> None:
 @pytest.mark.parametrize("seq", [-1, 2**53])
 def test_a_sequence_number_out_of_range_is_refused(run_tx: LedgerTx, seq: int) -> None:
     with pytest.raises(InputError, match="seq"):
-        run_tx.insert_record(record(seq), 1.0)
+        run_tx.insert_records([record(seq)], 1.0)
 
 
 def insert_alone(store: LedgerStore, row: StoredRecord) -> None:
     with store.transaction() as tx:
         tx.add_run(RUN, KEY, 1.0)
-        tx.insert_record(row, 1.0)
+        tx.insert_records([row], 1.0)
 
 
 def test_an_epoch_out_of_range_is_refused(store: LedgerStore) -> None:

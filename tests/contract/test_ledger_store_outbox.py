@@ -14,8 +14,7 @@ from provenance.errors import (
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState, NetworkRow, SignedVersion
-from provenance.stores import schema
-from provenance.stores.sql import SqlStore
+from provenance.stores.sql import SqlStore, schema
 from tests.support.ledger_values import (
     DUE,
     KEY,
@@ -202,7 +201,7 @@ def test_a_network_is_remembered(tx: LedgerTx) -> None:
 def _values(store: SqlStore) -> dict[str, dict[str, object]]:
     with store.transaction() as tx:
         tx.add_run(RUN, KEY, 1.0)
-        tx.insert_record(record(0), 1.0)
+        tx.insert_records([record(0)], 1.0)
         tx.append_entry(RUN, Phase.BEFORE, None, digest("x"), True, 1.0)
         anchor = with_anchor(tx)
         another = with_anchor(tx, 2)
@@ -228,9 +227,9 @@ def _values(store: SqlStore) -> dict[str, dict[str, object]]:
             "table": schema.records, "run": RUN, "producer": A, "seq": 0, "kind": "metrics",
             "epoch": 1, "rank": 0, "digest": KEY, "data": b"", "stored_at": 1.0,
         },
-        "second entry at an index": {"table": schema.ledger_entries, "entry": 0, **entry},
+        "second entry at an index": {"table": schema.ledger_entries, "index": 0, **entry},
         "second entry without an epoch": {
-            "table": schema.ledger_entries, "entry": 1, **entry, "phase": "before",
+            "table": schema.ledger_entries, "index": 1, **entry, "phase": "before",
         },
         "second anchor of a head": {"table": schema.anchors, **row, "network": "ethereum"},
         "anchor with another root": {"table": schema.anchors, **row, "root": KEY},

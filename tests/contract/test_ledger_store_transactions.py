@@ -55,7 +55,7 @@ def test_a_database_error_that_was_caught_still_dooms_the_transaction(store: Led
         with store.transaction() as tx:
             tx.add_run(RUN, KEY, 1.0)
             with suppress(IntegrityError):
-                tx.insert_record(record(0, run=OTHER), 1.0)
+                tx.insert_records([record(0, run=OTHER)], 1.0)
 
     with pytest.raises(IntegrityError):
         write()
@@ -116,7 +116,7 @@ def test_writers_in_many_threads_take_turns(store: LedgerStore) -> None:
         for seq in range(10):
             with store.transaction() as tx:
                 tx.append_entry(RUN, Phase.CHECKPOINT, number * 10 + seq, KEY, False, 1.0)
-                new += tx.insert_record(record(seq), 1.0) is Inserted.NEW
+                new += tx.insert_records([record(seq)], 1.0)[0] is Inserted.NEW
         return new
 
     assert sum(map(int, map(str, in_threads(6, work)))) == 10
@@ -206,7 +206,7 @@ def test_parent_and_child_both_go_on_after_a_fork(durable_url: str) -> None:
     def in_child() -> None:
         for seq in range(5):
             with store.transaction() as tx:
-                assert tx.insert_record(record(seq), 1.0) is Inserted.NEW
+                assert tx.insert_records([record(seq)], 1.0)[0] is Inserted.NEW
         store.close()
 
     for _ in range(2):
@@ -216,7 +216,7 @@ def test_parent_and_child_both_go_on_after_a_fork(durable_url: str) -> None:
     forked(in_child)
     with store.transaction() as tx:
         assert len(tx.records(RUN)) == 5
-        tx.insert_record(record(5), 1.0)
+        tx.insert_records([record(5)], 1.0)
     with store.snapshot() as seen:
         assert seen.contiguous(RUN) == {A: (6, 6)}
     store.close()
@@ -230,7 +230,7 @@ def test_a_transaction_open_across_a_fork_belongs_to_the_parent(durable_url: str
         if child == 0:
             os._exit(_read_in_child(store))
         assert os.waitpid(child, 0)[1] == 0
-        tx.insert_record(record(0), 1.0)
+        tx.insert_records([record(0)], 1.0)
     with store.snapshot() as seen:
         assert [row.seq for row in seen.records(RUN)] == [0]
     store.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from provenance.errors import ConfigError, StoreUnavailable
-from provenance.ledger.ingest import ingest
-from provenance.ports.transport import Delivery
-from provenance.stores import migrate as migrations
-from provenance.stores.schema import REVISIONS, metadata
 from provenance.stores.sql import SqlStore, migrate
-from provenance.testing.memory_transport import MemoryTransport
+from provenance.stores.sql import revisions as migrations
+from provenance.stores.sql.schema import REVISIONS, metadata
 from tests.support.paths import ROOT
-from tests.support.runs import POLICY, Producer
 
 
 def constraints(connection: Connection) -> dict[str, Any]:
@@ -72,42 +67,6 @@ def test_the_code_knows_every_revision() -> None:
     config.set_main_option("script_location", str(migrations.MIGRATIONS))
     scripts = ScriptDirectory.from_config(config).walk_revisions()
     assert tuple(script.revision for script in scripts)[::-1] == REVISIONS
-
-
-def test_checkpoints_of_the_first_schema_keep_their_roots(durable_url: str) -> None:
-    """They were sealed without a coverage: what counted then is written down."""
-    leader, second = Producer(world_size=2), Producer(rank=1, world_size=2, name=b"\2" * 16)
-    child = Producer(name=b"\3" * 16, world_size=2)
-    leader.begin()
-    child.epoch(2)
-    for number in (1, 2, 3):
-        for producer in (leader, second):
-            producer.epoch(number)
-            if number > 1:
-                producer.seal("checkpoint", number)
-    leader.finish()
-    second.end()
-    child.end()
-    store = SqlStore.open(durable_url)
-    batches = [Delivery(str(at), each.batch()) for at, each in enumerate((child, second, leader))]
-    ingest(MemoryTransport(), store, replace(POLICY, networks=()), batches, 1.0)
-    with store.snapshot() as tx:
-        expected = tx.entries()
-    told = [entry.coverage for entry in expected]
-    assert [len(each) for each in told] == [0, 3, 2, 0]
-    with store.exclusive() as connection:
-        connection.execute(text("ALTER TABLE ledger_entries DROP COLUMN coverage"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-        # A mark that does not read, and one of another kind, are passed over.
-        connection.execute(
-            text("UPDATE records SET data = :bad WHERE kind = 'run.seal' AND seq = 5"),
-            {"bad": b"{"},
-        )
-    store.close()
-    store = SqlStore.open(durable_url)
-    with store.snapshot() as tx:
-        assert tx.entries() == expected
-    store.close()
 
 
 def test_a_database_of_a_newer_release_is_refused(durable_url: str) -> None:

@@ -15,7 +15,7 @@ from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
 from provenance.formats.batch import sign_batch
-from provenance.ports.transport import EventTransport
+from provenance.ports.transport import Delivery, EventTransport
 from provenance.stores.redis_streams import RedisStreams
 from provenance.testing.memory_transport import MemoryTransport
 
@@ -24,12 +24,16 @@ FIRST, SECOND = bytes(range(16)), bytes(range(16, 32))
 
 
 class Bench:
-    """A transport, another client of the same server, and a way to empty the server."""
+    """A transport, another client of the same server, a way to empty the server, and one to
+    append an entry under the id of a former one."""
 
     def __init__(
-        self, make: Callable[..., EventTransport], lose_everything: Callable[[], None]
+        self,
+        make: Callable[..., EventTransport],
+        lose_everything: Callable[[], None],
+        append_as: Callable[[str, bytes], None],
     ) -> None:
-        self.make, self.lose_everything = make, lose_everything
+        self.make, self.lose_everything, self.append_as = make, lose_everything, append_as
         self.transport = make()
 
 
@@ -43,14 +47,19 @@ def redis_bench(client: Any, **options: Any) -> Bench:
         for key in client.scan_iter(f"{prefix}*"):
             client.delete(key)
 
-    return Bench(make, lose)
+    def append_as(wanted: str, payload: bytes) -> None:
+        shard, _, entry = wanted.partition("/")
+        make().append([])
+        client.xadd(f"{prefix}events:{shard}", {"b": payload}, id=entry)
+
+    return Bench(make, lose, append_as)
 
 
 @pytest.fixture(params=["memory", "fakeredis", "redis", "redis-3-shards"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "memory":
         one = MemoryTransport()
-        yield Bench(lambda: one, one.lose_everything)
+        yield Bench(lambda: one, one.lose_everything, lambda _, payload: one.append([payload]))
         return
     if request.param == "fakeredis":
         client: Any = fakeredis.FakeRedis()
@@ -99,9 +108,9 @@ def test_two_consumers_share_the_entries(bench: Bench) -> None:
 def test_acknowledged_entries_are_gone_others_stay(bench: Bench) -> None:
     bench.transport.append(payloads(0, 1, 2))
     deliveries = bench.transport.read("a", 3)
-    bench.transport.ack([d.id for d in deliveries[:2]])
+    bench.transport.ack(deliveries[:2])
     assert bench.transport.backlog() == 1
-    bench.transport.ack([d.id for d in deliveries[:2]])
+    bench.transport.ack(deliveries[:2])
     bench.transport.ack([])
     (left,) = bench.transport.claim_stale("b", 0.0, 10)
     assert left == deliveries[2]
@@ -150,15 +159,36 @@ def test_a_server_that_lost_its_data_has_another_generation_and_works(bench: Ben
     assert bench.transport.claim_stale("a", 0.0, 10) == []
     bench.transport.append(payloads(2))
     assert bench.transport.generation() not in (None, before)
-    bench.transport.ack([lost.id])
+    bench.transport.ack([lost])
     assert read_all(bench.transport) == payloads(2)
+
+
+def test_a_late_acknowledgement_leaves_the_next_generation_alone(bench: Bench) -> None:
+    bench.transport.append(payloads(1))
+    (lost,) = bench.transport.read("a", 1)
+    bench.lose_everything()
+    bench.append_as(lost.id, b"payload 2")
+    late = bench.make()
+    late.ack([lost])
+    late.publish_acknowledged(RUN, {FIRST: 1}, lost.generation)
+    assert bench.transport.backlog() == 1
+    (new,) = bench.transport.read("b", 1)
+    assert (new.id, new.payload) == (lost.id, b"payload 2")
+    assert new.generation == bench.transport.generation() != lost.generation
+    late.ack([lost])
+    assert bench.transport.claim_stale("c", 0.0, 10) == [new]
+    late.ack([lost, new])
+    assert bench.transport.backlog() == 0
+    assert bench.transport.acknowledged(RUN) == {}
+    bench.transport.publish_acknowledged(RUN, {FIRST: 1}, new.generation)
+    assert bench.transport.acknowledged(RUN) == {FIRST: 1}
 
 
 def test_acknowledged_counts_only_rise(bench: Bench) -> None:
     assert bench.transport.acknowledged(RUN) == {}
-    bench.transport.publish_acknowledged(RUN, {FIRST: 5, SECOND: 0})
-    bench.transport.publish_acknowledged(RUN, {FIRST: 3, SECOND: 2**52})
-    bench.transport.publish_acknowledged(RUN, {})
+    bench.transport.publish_acknowledged(RUN, {FIRST: 5, SECOND: 0}, None)
+    bench.transport.publish_acknowledged(RUN, {FIRST: 3, SECOND: 2**52}, None)
+    bench.transport.publish_acknowledged(RUN, {}, None)
     assert bench.make().acknowledged(RUN) == {FIRST: 5, SECOND: 2**52}
     assert bench.transport.acknowledged(UUID(int=1)) == {}
 
@@ -199,7 +229,7 @@ def test_no_shard_starves(streams: RedisStreams) -> None:
 
 
 def test_the_acknowledged_counts_expire(streams: RedisStreams, redis_url: str) -> None:
-    streams.publish_acknowledged(RUN, {FIRST: 1})
+    streams.publish_acknowledged(RUN, {FIRST: 1}, None)
     with redis.Redis.from_url(redis_url, protocol=2) as client:
         assert 0 < client.ttl(streams._acked(RUN)) <= 30 * 86400
 
@@ -213,18 +243,27 @@ def test_strangers_in_our_keys_are_ignored(streams: RedisStreams, redis_url: str
     assert read_all(streams) == payloads(1)
 
 
-def test_eviction_policy_is_told(streams: RedisStreams) -> None:
-    assert streams.eviction_policy() == "noeviction"
+def test_a_server_emptied_during_an_acknowledgement(
+    streams: RedisStreams, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the generation was compared, before anything is written."""
+    streams.append(payloads(1))
+    (lost,) = streams.read("a", 1)
+    stream, entry = streams._stream_of(payloads(1)[0]), lost.id.partition("/")[2]
+    real = redis.client.Pipeline.multi
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
 
+        def emptied(pipe: Any) -> None:
+            real(pipe)
+            client.delete(stream, streams._generation)
+            streams.append([])
+            client.xadd(stream, {"b": b"payload 2"}, id=entry)
 
-def hidden(*_: object, **__: object) -> None:
-    raise redis.ResponseError("unknown command 'CONFIG'")
-
-
-def test_eviction_policy_of_a_server_that_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = fakeredis.FakeRedis()
-    monkeypatch.setattr(client, "config_get", hidden)
-    assert RedisStreams("redis://x", client=client).eviction_policy() is None
+        monkeypatch.setattr(redis.client.Pipeline, "multi", emptied)
+        streams.ack([lost])
+        streams.publish_acknowledged(RUN, {FIRST: 1}, lost.generation)
+    assert streams.acknowledged(RUN) == {}
+    assert [d.payload for d in streams.read("a", 9)] == [b"payload 2"]
 
 
 SECRET = "hunter2-pass"
@@ -232,10 +271,10 @@ CALLS: list[Callable[[EventTransport], object]] = [
     lambda t: t.append([b"x"]),
     lambda t: t.read("a", 1),
     lambda t: t.claim_stale("a", 0.0, 1),
-    lambda t: t.ack(["0/1-1"]),
+    lambda t: t.ack([Delivery("0/1-1", b"")]),
     lambda t: t.backlog(),
     lambda t: t.acknowledged(RUN),
-    lambda t: t.publish_acknowledged(RUN, {FIRST: 1}),
+    lambda t: t.publish_acknowledged(RUN, {FIRST: 1}, None),
     lambda t: t.generation(),
     lambda t: t.ping(),
 ]
@@ -357,5 +396,6 @@ def test_xautoclaim_with_two_or_three_items(
     client = fakeredis.FakeRedis()
     transport = RedisStreams("redis://x", client=client)
     entries = [(b"5-1", {b"b": b"payload"}), (None, None)]
-    monkeypatch.setattr(client, "xautoclaim", lambda *_: [answer[0], entries, *answer[2:]])
+    answers = [None, [answer[0], entries, *answer[2:]]]
+    monkeypatch.setattr(redis.client.Pipeline, "execute", lambda *_, **__: answers)
     assert [d.payload for d in transport.claim_stale("a", 0.0, 5)] == [b"payload"]

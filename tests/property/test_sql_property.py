@@ -67,7 +67,7 @@ def test_any_order_of_batches_against_a_dictionary(
                 expected.append(Inserted.DUPLICATE if same else Inserted.CONFLICT)
         with store.transaction() as tx:
             if one_by_one:
-                assert [tx.insert_record(row, 1.0) for row in batch] == expected
+                assert [tx.insert_records([row], 1.0)[0] for row in batch] == expected
             else:
                 assert list(tx.insert_records(batch, 1.0)) == expected
     with store.snapshot() as seen:

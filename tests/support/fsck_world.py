@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ NETWORKS = ("memory", "local")
 class Acknowledgements:
     """As much of a transport as ingest needs."""
 
-    def ack(self, ids: Sequence[str]) -> None: ...
+    def ack(self, deliveries: object) -> None: ...
 
-    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None: ...
+    def publish_acknowledged(self, run: UUID, upto: object, generation: object) -> None: ...
 
 
 @dataclass
@@ -238,13 +238,11 @@ class World:
             tx.add_run(producer.run, producer.public_key, self.now)
             for data in producer.records():
                 record = Record.decode(data)
-                tx.insert_record(
-                    StoredRecord(
-                        record.run, record.producer, record.seq, record.kind, record.epoch,
-                        record.rank, record_digest(data), data,
-                    ),
-                    self.now,
+                row = StoredRecord(
+                    record.run, record.producer, record.seq, record.kind, record.epoch,
+                    record.rank, record_digest(data), data,
                 )  # fmt: skip
+                tx.insert_records([row], self.now)
         store.close()
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -59,9 +58,9 @@ Fields = tuple[Kind, int | None, dict[str, Any]]
 
 
 class _Transport:
-    def ack(self, ids: Sequence[str]) -> None: ...
+    def ack(self, deliveries: object) -> None: ...
 
-    def publish_acknowledged(self, run: UUID, upto: object) -> None: ...
+    def publish_acknowledged(self, run: UUID, upto: object, generation: object) -> None: ...
 
 
 def _state(step: int) -> dict[str, Any]:

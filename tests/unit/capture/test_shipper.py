@@ -58,11 +58,13 @@ class Database:
                 for seq, data in enumerate(batch.records, batch.first_seq):
                     self.duplicates += seq in rows
                     assert rows.setdefault(seq, data) == data, "the same event, other bytes"
-            self.transport.ack([d.id for d in deliveries])
+            self.transport.ack(deliveries)
         if publish:
             for run, producers in self.rows.items():
                 self.transport.publish_acknowledged(
-                    run, {key: self.contiguous(rows) for key, rows in producers.items()}
+                    run,
+                    {key: self.contiguous(rows) for key, rows in producers.items()},
+                    self.transport.generation(),
                 )
 
     @staticmethod
@@ -362,7 +364,7 @@ def test_entries_that_vanished_without_a_new_generation_are_shipped_again(world:
     with world.shipper(stall_s=0.0) as shipper:
         shipper.run_once()
         shipper.run_once()  # learns where it stands; entries are still there
-        world.transport.ack([d.id for d in world.transport.read("thief", 9)])
+        world.transport.ack(world.transport.read("thief", 9))
         assert shipper.run_once().rewound == 5
     world.database.drain()
     assert world.epochs() == list(range(5))
@@ -649,9 +651,10 @@ def test_a_partly_committed_range_keeps_its_segment(world: World) -> None:
     second = segments[1].header()[0].first_seq
     with world.shipper() as shipper:
         shipper.run_once()
-        world.transport.publish_acknowledged(world.run, {emitter.producer: second - 1})
+        generation = world.transport.generation()
+        world.transport.publish_acknowledged(world.run, {emitter.producer: second - 1}, generation)
         assert shipper.run_once().deleted_segments == 0
-        world.transport.publish_acknowledged(world.run, {emitter.producer: second})
+        world.transport.publish_acknowledged(world.run, {emitter.producer: second}, generation)
         assert shipper.run_once().deleted_segments == 1
 
 

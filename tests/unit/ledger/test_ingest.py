@@ -318,7 +318,9 @@ def test_no_anchor_rows_where_none_are_wanted(store: LedgerStore) -> None:
 class FullTransport(MemoryTransport):
     """A server without memory: it deletes, and takes nothing."""
 
-    def publish_acknowledged(self, run: UUID, upto: Mapping[bytes, int]) -> None:
+    def publish_acknowledged(
+        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+    ) -> None:
         raise TransportUnavailable("out of memory")
 
 
@@ -330,6 +332,18 @@ def test_a_full_server_is_emptied_before_it_is_called_away(store: SqlStore) -> N
     assert transport.backlog() == 0
     with store.snapshot() as tx:
         assert len(tx.records(RUN)) == len(complete_run().events)
+
+
+def test_what_a_lost_server_delivered_is_not_acknowledged_in_the_next(store: SqlStore) -> None:
+    transport, producer = MemoryTransport(), complete_run()
+    transport.append([producer.batch()])
+    deliveries = transport.read("one", 1)
+    transport.lose_everything()
+    transport.append([producer.batch()])
+    assert ingest(transport, store, POLICY, deliveries, NOW).new == len(producer.events)
+    assert transport.acknowledged(RUN) == {}
+    assert drain(transport, store, POLICY, "one", NOW).duplicates == len(producer.events)
+    assert transport.acknowledged(RUN) == {producer.name: len(producer.events)}
 
 
 def test_a_sealed_run_delivered_again_is_read_once_per_kind(

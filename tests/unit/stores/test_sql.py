@@ -6,13 +6,16 @@ import contextlib
 import gc
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
@@ -27,10 +30,12 @@ from provenance.errors import (
     MissingExtraError,
     ProvenanceError,
     StoreUnavailable,
+    UsageError,
 )
-from provenance.stores import sql, sql_engine
 from provenance.stores.sql import SqlStore, migrate
-from provenance.stores.sql_errors import translate
+from provenance.stores.sql import engine as sql_engine
+from provenance.stores.sql import store as sql
+from provenance.stores.sql.errors import translate
 from tests.support.ledger_values import KEY, RUN, record
 from tests.support.paths import ROOT
 
@@ -54,7 +59,6 @@ def test_sqlite_is_durable_and_checks_references(path: Path) -> None:
             "foreign_keys": 1,
             "busy_timeout": 7000,
         }
-    assert store.path == path
     store.close()
 
 
@@ -122,7 +126,7 @@ def test_a_full_disk_is_not_the_configurations_fault(
     def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("provenance.stores.sql_engine.os.open", full)
+    monkeypatch.setattr("provenance.stores.sql.engine.os.open", full)
     with pytest.raises(StoreUnavailable, match="No space left"):
         SqlStore(f"sqlite:///{tmp_path / 'ledger.db'}")
 
@@ -165,6 +169,115 @@ def test_the_switch_to_wal_waits_for_others(
     store.close()
 
 
+def names(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
+
+
+@pytest.fixture
+def sealed_folder() -> Iterator[Path]:
+    """A database in a folder that this process may read and not write, even as root."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # nobody may enter pytest's own
+    store = SqlStore.open(f"sqlite:///{folder}/100% #.db")
+    with store.transaction() as tx:
+        tx.add_run(RUN, KEY, 1.0)
+    store.close()
+    (folder / "100% #.db").chmod(0o444)
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(folder)
+
+
+def test_a_reader_needs_no_right_to_write(sealed_folder: Path) -> None:
+    url = f"sqlite:///{sealed_folder}/100% #.db"
+    with pytest.raises((ConfigError, StoreUnavailable), match="cannot be opened|readonly"):
+        SqlStore.open(url)
+    store = SqlStore.open(url, read_only=True)
+    for _ in range(2):
+        with store.snapshot() as seen:
+            assert seen.run(RUN) is not None
+    store.close()
+    assert names(sealed_folder) == {"100% #.db"}
+
+
+def test_a_reader_leaves_nothing_behind(path: Path) -> None:
+    visit(path)
+    before = path.read_bytes()
+    store = SqlStore.open(f"sqlite:///{path}", read_only=True)
+    with store.snapshot() as seen:
+        assert seen.run(RUN) is not None
+        assert names(path.parent) == {"ledger.db"}
+    with pytest.raises(UsageError, match="opened read-only"), store.transaction():
+        pytest.fail("a reader writes")
+    with store._begun(write=False) as connection, pytest.raises(exc.OperationalError):
+        connection.execute(text("DELETE FROM runs"))
+    store.close()
+    assert names(path.parent) == {"ledger.db"}
+    assert path.read_bytes() == before
+
+
+def test_a_reader_sees_what_a_writer_has_in_its_log(path: Path) -> None:
+    writer = SqlStore.open(f"sqlite:///{path}")
+    reader = SqlStore.open(f"sqlite:///{path}", read_only=True)
+    with writer.transaction() as tx:
+        tx.add_run(RUN, KEY, 1.0)
+    with reader.snapshot() as seen:
+        assert seen.run(RUN) is not None
+        with writer.transaction() as tx:
+            tx.add_run(UUID(int=1), KEY, 2.0)
+        assert len(seen.runs()) == 1
+    reader.close()
+    writer.close()
+    assert names(path.parent) == {"ledger.db"}
+
+
+def test_a_reader_without_a_log_says_that_a_writer_came(path: Path) -> None:
+    visit(path)
+    reader = SqlStore.open(f"sqlite:///{path}", read_only=True)
+
+    def read() -> None:
+        with reader.snapshot() as seen:
+            assert len(seen.runs()) == 1
+            writer = SqlStore.open(f"sqlite:///{path}")
+            with writer.transaction() as tx:
+                tx.add_run(UUID(int=1), KEY, 2.0)
+            writer.close()  # the last one to leave writes the log into the file
+
+    with pytest.raises(StoreUnavailable, match="written to while it was read"):
+        read()
+    with reader.snapshot() as seen:
+        assert len(seen.runs()) == 2
+    reader.close()
+
+
+def test_a_reader_makes_no_database_and_migrates_none(path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a file that can be read"):
+        SqlStore.open(f"sqlite:///{path}", read_only=True)
+    assert not path.parent.exists()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError, match="migrate it first"):
+        SqlStore.open(f"sqlite:///{path}", read_only=True)
+    assert path.read_bytes() == b""
+
+
+def test_a_postgres_reader_migrates_nothing_and_reads(postgres_url: str) -> None:
+    with pytest.raises(ConfigError, match="migrate it first"):
+        SqlStore.open(postgres_url, read_only=True)
+    migrate(postgres_url)
+    store = SqlStore.open(postgres_url, read_only=True)
+    with store.snapshot() as seen:
+        assert list(seen.runs()) == []
+    with pytest.raises(UsageError), store.transaction():
+        pytest.fail("a reader writes")
+    store.close()
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -188,7 +301,6 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_an_unreachable_server_is_named_without_its_password(scheme: str) -> None:
     store = SqlStore(f"{scheme}://u:hunter2@127.0.0.1:1/ledger?connect_timeout=1")
-    assert store.path is None
     with pytest.raises(StoreUnavailable, match=r"ledger at 127\.0\.0\.1:1") as caught:
         store.transaction().__enter__()
     assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + repr(store)
@@ -460,7 +572,7 @@ def test_a_block_that_crossed_a_fork_neither_commits_nor_closes(
     def write() -> None:
         with store.transaction() as tx:
             tx.add_run(RUN, KEY, 1.0)
-            monkeypatch.setattr("provenance.stores.sql.os.getpid", lambda: process + 1)
+            monkeypatch.setattr("provenance.stores.sql.store.os.getpid", lambda: process + 1)
 
     with pytest.raises(StoreUnavailable, match="forked inside"):
         write()

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, StaticPool, create_engine, event, exc, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    StaticPool,
+    create_engine,
+    event,
+    exc,
+    make_url,
+)
+from sqlalchemy.pool import ConnectionPoolEntry
 
+from provenance import files
 from provenance.errors import ConfigError, MissingExtraError, StoreUnavailable
-from provenance.stores.sql_errors import KEY
+from provenance.stores.sql.errors import KEY
 
 _EXPECTED: Final = "expected sqlite:///<path> or postgresql://<user>@<host>/<database>"
 _POSTGRES: Final = ("postgres", "postgresql", "postgresql+psycopg")
+_STAMP: Final = "stamp"
 _SQLITE: Final = ("sqlite", "sqlite+pysqlite")
+_IN_MEMORY: Final = (None, "", ":memory:")
 _KEEPALIVE: Final[dict[str, object]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -56,14 +69,20 @@ def url_label(url: URL) -> str:
     return f"database {url.database or ''} at {url.host or 'localhost'}{port}"
 
 
-def make_engine(url: URL, wait_s: float) -> Engine:
+def make_engine(url: URL, wait_s: float, *, read_only: bool = False) -> Engine:
     """An engine; it connects at first use.
+
+    Args:
+        read_only: Open an SQLite file without writing to it or beside it; PostgreSQL is
+            opened as ever.
 
     Raises:
         ConfigError, StoreUnavailable: The folder or file of an SQLite database cannot be made.
         MissingExtraError: psycopg is not installed.
     """
     if url.get_backend_name() == "sqlite":
+        if read_only and url.database not in _IN_MEMORY:
+            return _reading_engine(url, wait_s)
         return _sqlite_engine(url, wait_s)
     try:
         return create_engine(
@@ -79,7 +98,7 @@ def make_engine(url: URL, wait_s: float) -> Engine:
 
 def _sqlite_engine(url: URL, wait_s: float) -> Engine:
     options: dict[str, Any] = {"hide_parameters": True}
-    on_disk = url.database not in (None, "", ":memory:")
+    on_disk = url.database not in _IN_MEMORY
     if on_disk:
         assert url.database is not None
         _make_file(Path(url.database))
@@ -99,6 +118,45 @@ def _sqlite_engine(url: URL, wait_s: float) -> Engine:
     return engine
 
 
+def _reading_engine(url: URL, wait_s: float) -> Engine:
+    """Opens the file anew for each snapshot.
+
+    Where a writer has its log (``-wal``) beside the file, it is read along (``mode=ro``).
+    Without a log the file is all there is and is read as ``immutable=1``: with ``mode=ro``
+    SQLite would make a log, or fail where the folder cannot be written
+    (https://sqlite.org/wal.html, "Read-Only Databases"). SQLite does not notice a writer
+    that begins in the meantime; :func:`unchanged` does.
+    """
+    path = Path(url.database or "")
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ConfigError(KEY, f"{path} is not a file that can be read, expected an SQLite file")
+    engine = create_engine(url, hide_parameters=True, poolclass=NullPool)
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: object, record: ConnectionPoolEntry, *_: object) -> sqlite3.Connection:
+        logged = path.with_name(f"{path.name}-wal").exists()
+        record.info[_STAMP] = None if logged else (path, _stamp(path))
+        uri = f"file:{quote(str(path.absolute()))}?mode=ro{'' if logged else '&immutable=1'}"
+        return sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None)
+
+    return engine
+
+
+def unchanged(connection: Connection) -> bool:
+    """False where somebody wrote to a file that was opened as immutable: what was read of it
+    may be of two states."""
+    path, stamp = connection.info.get(_STAMP) or (None, None)
+    return path is None or (stamp is not None and _stamp(path) == stamp)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:  # deleted or moved away
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _make_file(path: Path) -> None:
     """The folder, and an empty file that only its owner reads (SQLite's side files follow).
 
@@ -109,7 +167,8 @@ def _make_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _link_new(path)
+            # Closed before it gets its name, so before anybody can have a lock on it.
+            files.create(path, b"")
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not os.access(path, os.R_OK | os.W_OK):
@@ -121,18 +180,6 @@ def _make_file(path: Path) -> None:
         ):
             raise ConfigError(KEY, problem) from error
         raise StoreUnavailable(f"database {problem}") from error
-
-
-def _link_new(path: Path) -> None:
-    """Closed before it gets its name, so before anybody can have a lock on it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    os.close(os.open(temporary, flags, 0o600))
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink()
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:

@@ -7,17 +7,10 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from provenance.errors import ConfigError
-from provenance.stores.schema import REVISIONS, metadata
-from provenance.stores.sql_errors import KEY
+from provenance.stores.sql.errors import KEY
+from provenance.stores.sql.schema import REVISIONS, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-
-
-def revision_of(connection: Connection) -> str | None:
-    """The revision a database is at; None where it was never migrated."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def is_current(connection: Connection, label: str) -> bool:
@@ -41,10 +34,10 @@ def bring_up_to_date(connection: Connection, label: str) -> None:
         ConfigError: The database is newer than this release, or holds tables of others
             under our names.
     """
-    found = _known_revision(connection, label)
-    if found == REVISIONS[-1]:
+    revision = _known_revision(connection, label)
+    if revision == REVISIONS[-1]:
         return
-    if found is None:
+    if revision is None:
         foreign = metadata.tables.keys() & set(inspect(connection).get_table_names())
         if foreign:
             raise ConfigError(
@@ -59,11 +52,15 @@ def bring_up_to_date(connection: Connection, label: str) -> None:
 
 
 def _known_revision(connection: Connection, label: str) -> str | None:
-    found = revision_of(connection)
-    if found is not None and found not in REVISIONS:
+    """The revision a database is at; None where it was never migrated."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    query = text("SELECT version_num FROM alembic_version")
+    revision: str | None = connection.execute(query).scalar()
+    if revision is not None and revision not in REVISIONS:
         raise ConfigError(
             KEY,
-            f"{label} has schema revision {found}, newer than this release knows "
+            f"{label} has schema revision {revision}, newer than this release knows "
             f"({REVISIONS[-1]}): upgrade ml-provenance",
         )
-    return found
+    return revision

@@ -1,6 +1,6 @@
 """The system of record on SQLite or PostgreSQL.
 
-Life of a write: :meth:`SqlStore.transaction` takes the one writer's place (``BEGIN
+Life of a write: :meth:`SqlStore.transaction` takes the one writer's lock (``BEGIN
 IMMEDIATE`` on SQLite, a transaction-level advisory lock on PostgreSQL), runs the block, and
 commits with the database's full durability (SQLite: WAL with ``synchronous=FULL``). An
 exception, or any database error inside the block even when it was caught, rolls all of it
@@ -21,19 +21,18 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, Engine, exc, text
 
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
-from provenance.stores.migrate import bring_up_to_date, is_current, stale
-from provenance.stores.sql_engine import make_engine, parse_url, url_label
-from provenance.stores.sql_errors import translated
-from provenance.stores.sql_ledger import LedgerPart
-from provenance.stores.sql_outbox import OutboxPart
-from provenance.stores.sql_records import RecordsPart
+from provenance.stores.sql.engine import make_engine, parse_url, unchanged, url_label
+from provenance.stores.sql.errors import translated
+from provenance.stores.sql.ledger import LedgerPart
+from provenance.stores.sql.outbox import OutboxPart
+from provenance.stores.sql.records import RecordsPart
+from provenance.stores.sql.revisions import bring_up_to_date, is_current, stale
 
 WRITER_LOCK: Final = 0x4D4C5031
 """Key of the PostgreSQL advisory lock that serialises writers: ``MLP1`` in ASCII."""
@@ -54,40 +53,44 @@ class SqlStore:
         url: As in ``database_url``.
         wait_s: How long a writer waits for its turn, or for a connection, before
             StoreUnavailable.
+        read_only: Refuse transactions; an SQLite file is neither written nor joined by
+            another one (``-wal``, ``-shm``), so its folder may be read-only too.
 
     Raises:
-        ConfigError: The URL, or the place it names, cannot be used.
+        ConfigError: The URL, or the file it names, cannot be used.
         MissingExtraError: The driver is not installed.
         StoreUnavailable: The folder of the database cannot be made.
     """
 
-    def __init__(self, url: str, *, wait_s: float = 30.0) -> None:
+    def __init__(self, url: str, *, wait_s: float = 30.0, read_only: bool = False) -> None:
         self._url = parse_url(url)
-        self._wait_s = wait_s
+        self._wait_s, self._read_only = wait_s, read_only
         self.label = url_label(self._url)
         self.in_memory = self._url.database in (None, "", ":memory:") and self._sqlite
-        self._engine: Engine | None = make_engine(self._url, wait_s)
+        self._engine: Engine | None = make_engine(self._url, wait_s, read_only=read_only)
         self._mine = threading.local()
         self._one_connection = threading.Lock()
         _stores.add(self)
 
     @classmethod
-    def open(cls, url: str, *, migrate: bool = True, wait_s: float = 30.0) -> SqlStore:
+    def open(
+        cls, url: str, *, migrate: bool = True, wait_s: float = 30.0, read_only: bool = False
+    ) -> SqlStore:
         """A store whose schema is the one this release needs.
 
         With ``migrate`` an older or empty database is brought up to date first; that is
-        safe in several processes at once.
+        safe in several processes at once. With ``read_only`` it never is.
 
         Raises:
             ConfigError: The database is newer than this release, or (without ``migrate``)
                 older, or it is no database of this project.
             StoreUnavailable: It cannot be reached.
         """
-        store = cls(url, wait_s=wait_s)
+        store = cls(url, wait_s=wait_s, read_only=read_only)
         try:
             with store._begun(write=False) as connection, translated(store.label):
                 current = is_current(connection, store.label)
-            if not current and not migrate:
+            if not current and (read_only or not migrate):
                 raise stale(store.label)
             if not current:
                 with store.exclusive() as connection:
@@ -96,11 +99,6 @@ class SqlStore:
             store.close()
             raise
         return store
-
-    @property
-    def path(self) -> Path | None:
-        """The SQLite file; None in memory and on PostgreSQL."""
-        return Path(self._url.database) if self._sqlite and self._url.database else None
 
     @property
     def _sqlite(self) -> bool:
@@ -128,7 +126,8 @@ class SqlStore:
         """A read-only transaction that never waits for a writer (in memory it does).
 
         Raises:
-            StoreUnavailable: No connection.
+            StoreUnavailable: No connection; or, of an SQLite file that no writer had open
+                (``read_only``), one wrote to it before the end: read again.
         """
         with self._begun(write=False) as connection:
             tx = SqlTx(connection, self.label, writable=False)
@@ -136,6 +135,8 @@ class SqlStore:
                 yield tx
             finally:
                 tx.end()
+            if not unchanged(connection):
+                raise StoreUnavailable(f"{self.label} was written to while it was read")
 
     @contextmanager
     def exclusive(self) -> Iterator[Connection]:
@@ -155,6 +156,8 @@ class SqlStore:
 
     @contextmanager
     def _begun(self, write: bool) -> Iterator[Connection]:
+        if write and self._read_only:
+            raise UsageError(f"{self.label} was opened read-only")
         with self._turn(write):
             if self._engine is None:
                 raise StoreUnavailable(f"{self.label} is in another process: it was forked")
@@ -216,7 +219,11 @@ class SqlStore:
 
     def _after_fork(self) -> None:
         _of_the_parent.append(self._engine)
-        self._engine = None if self.in_memory else make_engine(self._url, self._wait_s)
+        self._engine = (
+            None
+            if self.in_memory
+            else make_engine(self._url, self._wait_s, read_only=self._read_only)
+        )
         self._mine = threading.local()
         self._one_connection = threading.Lock()
 

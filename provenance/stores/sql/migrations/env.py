@@ -1,11 +1,11 @@
-"""Alembic's entry: runs inside the transaction that ``provenance.stores.migrate`` opened."""
+"""Alembic's entry: runs inside the transaction that ``revisions.py`` opened."""
 
 from __future__ import annotations
 
 from alembic import context
 from sqlalchemy import Connection
 
-from provenance.stores.schema import metadata
+from provenance.stores.sql.schema import metadata
 
 connection = context.config.attributes["connection"]
 assert isinstance(connection, Connection)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -38,13 +39,16 @@ from sqlalchemy import (
     Uuid,
 )
 
-from provenance.formats.record import Json
+from provenance.formats.record import Json, Kind, Phase
+from provenance.ports.values import AnchorState
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001",)
 """Every schema revision this release knows, oldest first; the last is the one it needs."""
 
 NO_EPOCH: Final = -1
 """An absent epoch in ``ledger_entries``: NULLs would not collide in a UNIQUE constraint."""
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class FreeText(TypeDecorator[str]):
@@ -55,9 +59,29 @@ class FreeText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """To the column."""
         if value is None:
             return None
         return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+class EnumText(TypeDecorator[E]):
+    """A member of an enum by its value."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, kind: type[E]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: E | None, dialect: Dialect) -> str | None:
+        """To the column."""
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:
+        """From the column."""
+        return None if value is None else self.kind(value)
 
 
 class JsonText(TypeDecorator[Mapping[str, Json]]):
@@ -67,9 +91,11 @@ class JsonText(TypeDecorator[Mapping[str, Json]]):
     cache_ok = True
 
     def process_bind_param(self, value: Mapping[str, Json] | None, dialect: Dialect) -> str:
+        """To the column; None as ``{}``."""
         return json.dumps(dict(value or {}), sort_keys=True)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Mapping[str, Json]:
+        """From the column."""
         result: dict[str, Json] = json.loads(value or "{}")
         return result
 
@@ -114,7 +140,7 @@ records = Table(
     Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
     Column("producer", LargeBinary, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("kind", String, nullable=False),
+    Column("kind", EnumText(Kind), nullable=False),
     Column("epoch", BigInteger),
     Column("rank", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
@@ -153,9 +179,9 @@ Index(None, parked.c.run)
 ledger_entries = Table(
     "ledger_entries",
     metadata,
-    Column("entry", BigInteger, primary_key=True, autoincrement=False),
+    Column("entry", BigInteger, key="index", primary_key=True, autoincrement=False),
     Column("run", Uuid, ForeignKey(runs.c.run), nullable=False),
-    Column("phase", String, nullable=False),
+    Column("phase", EnumText(Phase), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("root", LargeBinary, nullable=False),
     Column("anchor", Boolean, nullable=False),
@@ -187,7 +213,7 @@ anchors = Table(
     Column("network", String, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("root", LargeBinary, nullable=False),
-    Column("state", String, nullable=False),
+    Column("state", EnumText(AnchorState), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
     Column("lease_owner", String),
@@ -243,7 +269,7 @@ Index(None, anchor_versions.c.anchor_id)
 receipts = Table(
     "receipts",
     metadata,
-    Column("entry", BigInteger, ForeignKey(ledger_entries.c.entry), primary_key=True),
+    Column("entry", BigInteger, ForeignKey(ledger_entries.c.index), key="index", primary_key=True),
     Column("anchor_id", BigInteger, ForeignKey(anchors.c.id), primary_key=True),
     Column("network", String, nullable=False),
     Column("document", Text, nullable=False),

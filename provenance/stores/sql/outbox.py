@@ -1,0 +1,200 @@
+"""The outbox: anchors, their signed versions, and the networks' identities and pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, func, insert, or_, select, update
+
+from provenance.errors import EquivocationError, IntegrityError
+from provenance.ports.values import AnchorRow, AnchorState, NetworkRow, SignedVersion, VersionRow
+from provenance.stores.sql.schema import anchor_versions, anchors, heads, networks, nonces
+from provenance.stores.sql.session import Session, columns_of, fields_of, values_in
+
+_ANCHORS: Final = values_in(AnchorRow, anchors)
+_FIXED: Final = ("id", "network", "size", "root", "created_at")
+"""Of an anchor; all else :meth:`OutboxPart.save_anchor` writes."""
+_NETWORKS: Final = values_in(NetworkRow, networks)
+_VERSIONS: Final = select(
+    *(anchor_versions.c[name] for name in ("id", "anchor_id", "created_at", "sent_at")),
+    *columns_of(SignedVersion, anchor_versions),
+)
+
+
+class OutboxPart(Session):
+    """Rows move as ``provenance.anchor.outbox`` says; here they are only kept."""
+
+    def add_anchor(self, network: str, size: int, now: float) -> AnchorRow:
+        """Raises IntegrityError where the ledger has no head at ``size``."""
+        existing = self._one(
+            AnchorRow, _ANCHORS.where(anchors.c.network == network, anchors.c.size == size)
+        )
+        if existing is not None:
+            return existing
+        root = self._read(select(heads.c.root).where(heads.c.size == size)).scalar_one_or_none()
+        if root is None:
+            raise IntegrityError(f"no head at size {size} to anchor on {network}")
+        added = self._write(
+            insert(anchors)
+            .values(
+                network=network,
+                size=size,
+                root=root,
+                state=AnchorState.DUE,
+                attempts=0,
+                next_attempt_at=now,
+                depth=0,
+                created_at=now,
+                updated_at=now,
+            )
+            .returning(*columns_of(AnchorRow, anchors))
+        )
+        return AnchorRow(*added.one())
+
+    def anchor(self, anchor_id: int) -> AnchorRow | None:
+        """None if absent."""
+        return self._one(AnchorRow, _ANCHORS.where(anchors.c.id == anchor_id))
+
+    def anchors(
+        self, network: str | None = None, states: Iterable[AnchorState] | None = None
+    ) -> Sequence[AnchorRow]:
+        """By ``(network, size)``."""
+        query = _ANCHORS.order_by(anchors.c.network, anchors.c.size)
+        if network is not None:
+            query = query.where(anchors.c.network == network)
+        if states is not None:
+            query = query.where(anchors.c.state.in_(list(states)))
+        return self._all(AnchorRow, query)
+
+    def claim(
+        self,
+        network: str,
+        states: Iterable[AnchorState],
+        owner: str,
+        now: float,
+        lease_s: float,
+        limit: int,
+    ) -> Sequence[AnchorRow]:
+        """Those that have waited longest first; a lease of the same owner is renewed."""
+        rows = self._all(
+            AnchorRow,
+            _ANCHORS.where(
+                anchors.c.network == network,
+                *_due(states, now),
+                or_(_free(now), anchors.c.lease_owner == owner),
+            )
+            .order_by(anchors.c.next_attempt_at, anchors.c.id)
+            .limit(limit),
+        )
+        lease: dict[str, Any] = {"lease_owner": owner, "lease_until": now + lease_s}
+        if rows:
+            ids = [row.id for row in rows]
+            self._write(update(anchors).where(anchors.c.id.in_(ids)).values(lease))
+        return [replace(row, **lease) for row in rows]
+
+    def due_networks(self, states: Iterable[AnchorState], now: float) -> frozenset[str]:
+        """Networks with a row that is due and not leased."""
+        rows = self._read(
+            select(anchors.c.network).distinct().where(*_due(states, now), _free(now))
+        )
+        return frozenset(rows.scalars())
+
+    def save_anchor(self, row: AnchorRow) -> None:
+        """Raises IntegrityError where there is no such row."""
+        changes = {name: new for name, new in fields_of(row).items() if name not in _FIXED}
+        saved = self._write(update(anchors).where(anchors.c.id == row.id).values(changes))
+        if not saved.rowcount:
+            raise IntegrityError(f"no anchor {row.id} to save")
+
+    def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
+        """The existing row is returned where the same bytes were stored before.
+
+        Raises:
+            EquivocationError: The transaction id is known with other bytes or for another
+                anchor, or another anchor holds the nonce.
+            IntegrityError: There is no such anchor on that network.
+        """
+        existing = self._one(
+            _version,
+            _VERSIONS.where(
+                anchor_versions.c.network == version.network,
+                anchor_versions.c.transaction_id == version.transaction_id,
+            ),
+        )
+        if existing is not None:
+            if (existing.anchor_id, existing.version.raw) != (anchor_id, version.raw):
+                raise EquivocationError(
+                    f"{version.network} transaction {version.transaction_id} is already "
+                    f"stored for anchor {existing.anchor_id}"
+                )
+            return existing
+        if version.nonce is not None:
+            self._take_nonce(anchor_id, version, version.nonce)
+        added = self._write(
+            insert(anchor_versions)
+            .values(fields_of(version) | {"anchor_id": anchor_id, "created_at": now})
+            .returning(anchor_versions.c.id)
+        )
+        return VersionRow(added.scalar_one(), anchor_id, version, now, None)
+
+    def _take_nonce(self, anchor_id: int, version: SignedVersion, nonce: int) -> None:
+        key = {"network": version.network, "key": version.key, "nonce": nonce}
+        holder = self._read(
+            select(nonces.c.anchor_id).where(*(nonces.c[name] == key[name] for name in key))
+        ).scalar_one_or_none()
+        if holder is None:
+            self._write(insert(nonces).values(anchor_id=anchor_id, **key))
+        elif holder != anchor_id:
+            raise EquivocationError(
+                f"{version.network} nonce {nonce} of {version.key} belongs to anchor {holder}"
+            )
+
+    def mark_sent(self, version_id: int, now: float) -> None:
+        """The first time stands. Raises IntegrityError where there is no such version."""
+        marked = self._write(
+            update(anchor_versions)
+            .where(anchor_versions.c.id == version_id)
+            .values(sent_at=func.coalesce(anchor_versions.c.sent_at, now))
+        )
+        if not marked.rowcount:
+            raise IntegrityError(f"no version {version_id} to mark as sent")
+
+    def versions(self, anchor_id: int) -> Sequence[VersionRow]:
+        """Of an anchor, oldest first."""
+        return self._all(
+            _version,
+            _VERSIONS.where(anchor_versions.c.anchor_id == anchor_id).order_by(
+                anchor_versions.c.id
+            ),
+        )
+
+    def highest_nonce(self, network: str, key: str) -> int | None:
+        """Over all anchors of a key; None if it has none."""
+        highest = select(func.max(nonces.c.nonce))
+        highest = highest.where(nonces.c.network == network, nonces.c.key == key)
+        nonce: int | None = self._read(highest).scalar()
+        return nonce
+
+    def network(self, network: str) -> NetworkRow | None:
+        """None if absent."""
+        return self._one(NetworkRow, _NETWORKS.where(networks.c.network == network))
+
+    def save_network(self, row: NetworkRow) -> None:
+        """Insert or replace."""
+        self._replace(networks, fields_of(row))
+
+
+def _due(states: Iterable[AnchorState], now: float) -> tuple[ColumnElement[bool], ...]:
+    return (anchors.c.state.in_(list(states)), anchors.c.next_attempt_at <= now)
+
+
+def _free(now: float) -> ColumnElement[bool]:
+    return or_(anchors.c.lease_until.is_(None), anchors.c.lease_until <= now)
+
+
+def _version(
+    row_id: int, anchor_id: int, created_at: float, sent_at: float | None, *version: Any
+) -> VersionRow:
+    return VersionRow(row_id, anchor_id, SignedVersion(*version), created_at, sent_at)

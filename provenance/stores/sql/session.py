@@ -1,0 +1,97 @@
+"""One open transaction: statements, and the way from rows to values and back.
+
+A value of :mod:`provenance.ports.values` and its table name their fields alike; the column
+types of :mod:`provenance.stores.sql.schema` convert. So a field is spelled twice, in the
+dataclass and in the table, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, Connection, CursorResult, Executable, Select, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from provenance.errors import ProvenanceError, UsageError
+from provenance.stores.sql.errors import translated
+
+V = TypeVar("V")
+
+
+def columns_of(kind: type, table: Table) -> list[Column[Any]]:
+    """The columns that hold a value's fields, in their order."""
+    return [table.c[field.name] for field in fields(kind)]
+
+
+def values_in(kind: type, table: Table) -> Select[*tuple[Any, ...]]:
+    """A query whose rows have a value's fields, in their order."""
+    return select(*columns_of(kind, table))
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """What to write of a value: its fields by name."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+class Session:
+    """Base of the parts of a transaction. Any database error dooms the whole transaction.
+
+    Args:
+        label: How messages name the database; without credentials.
+        writable: False for a snapshot, where writing raises UsageError.
+    """
+
+    def __init__(self, connection: Connection, label: str, writable: bool) -> None:
+        self._connection: Connection | None = connection
+        self._label = label
+        self._writable = writable
+        self.failed: ProvenanceError | None = None
+
+    def end(self) -> None:
+        """The transaction is over; later calls raise UsageError."""
+        self._connection = None
+
+    def _read(
+        self, statement: Executable, values: Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[*tuple[Any, ...]]:
+        if self._connection is None:
+            raise UsageError("a transaction was used after its end")
+        try:
+            with translated(self._label):
+                return self._connection.execute(statement, values)
+        except ProvenanceError as error:
+            self.failed = error
+            raise
+
+    def _all(self, kind: Callable[..., V], query: Executable) -> list[V]:
+        return [kind(*row) for row in self._read(query)]
+
+    def _one(self, kind: Callable[..., V], query: Executable) -> V | None:
+        row = self._read(query).one_or_none()
+        return None if row is None else kind(*row)
+
+    def _write(
+        self, statement: Executable, values: Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[*tuple[Any, ...]]:
+        if not self._writable:
+            raise UsageError("a snapshot is read-only; write inside transaction()")
+        return self._read(statement, values)
+
+    def _add_once(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert; a row that has the key stays as it is."""
+        self._write(self._insert(table).values(row).on_conflict_do_nothing())
+
+    def _replace(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert, or write all columns of ``row`` into the one that has its key."""
+        key = table.primary_key.columns
+        rest = {name: value for name, value in row.items() if name not in key}
+        insert = self._insert(table).values(row)
+        self._write(insert.on_conflict_do_update(index_elements=list(key), set_=rest))
+
+    def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that knows ON CONFLICT, which both engines spell alike."""
+        if self._connection is not None and self._connection.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
