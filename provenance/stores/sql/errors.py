@@ -48,10 +48,10 @@ def translated(label: str) -> Iterator[None]:
 def translate(error: Exception, label: str) -> ProvenanceError:
     """The error of this project that a database error stands for."""
     cause = error.orig if isinstance(error, exc.StatementError) and error.orig else error
-    said = _first_line(cause)
-    if _without_tables(cause, said):
+    message = _first_line(cause)
+    if _without_tables(cause, message):
         return ConfigError(
-            KEY, f"{label} lacks tables of this release: it was not migrated ({said})"
+            KEY, f"{label} lacks tables of this release: it was not migrated ({message})"
         )
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
@@ -60,19 +60,19 @@ def translate(error: Exception, label: str) -> ProvenanceError:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreUnavailable(f"{label} is locked by another process")
     if isinstance(error, exc.IntegrityError):
-        return IntegrityError(f"{label}: {said}")
+        return IntegrityError(f"{label}: {message}")
     if isinstance(error, exc.TimeoutError):
         return StoreUnavailable(f"{label}: no free connection in time")
     if isinstance(error, exc.DataError | OverflowError | UnicodeError) or (
         isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
     ):
-        return InputError(f"{label} cannot hold a value: {said}")
-    return StoreUnavailable(f"{label}: {said}")
+        return InputError(f"{label} cannot hold a value: {message}")
+    return StoreUnavailable(f"{label}: {message}")
 
 
-def _without_tables(cause: BaseException, said: str) -> bool:
+def _without_tables(cause: BaseException, message: str) -> bool:
     if isinstance(cause, sqlite3.OperationalError):
-        return said.startswith("no such table")
+        return message.startswith("no such table")
     return getattr(cause, "sqlstate", None) == _UNDEFINED_TABLE
 
 
