@@ -3,10 +3,10 @@
 Life of an anchor. ``draft`` funds and signs a transaction with the wallet: the key never
 leaves bitcoind. ``sign`` only checks it and computes its id. The caller stores the bytes,
 then ``broadcast`` locks the inputs and sends them. ``observe`` reads the raw transaction
-back, hashes it, proves it into a block header by a Merkle proof and counts blocks; the JSON
-that a node decorates its answers with is believed for the depth alone, and at
+back, hashes it, proves it into a block header by a Merkle proof (BIP 37) and counts blocks; the
+JSON that a node decorates its answers with is believed for the depth alone, and at
 ``confirmations`` deep the headers on top are fetched and their work checked. A fee that does not
-get mined is bumped on the same inputs; any version that is mined counts.
+get mined is bumped on the same inputs (BIP 125); any version that is mined counts.
 
 One anchor may be in flight per wallet.
 """
@@ -187,7 +187,7 @@ class BitcoinInterface:
             RejectedError: Invalid, and it will stay so.
             NetworkUnavailable, LyingNodeError
         """
-        self._wallet.lock(version)
+        self._wallet.set_locks(version.detail.get("inputs"), locked=True)
         ceiling = (Decimal(version.fee) + 1) * _BTC_PER_KVB
         try:
             echoed = self._rpc.call("sendrawtransaction", version.raw.hex(), ceiling)
@@ -213,19 +213,20 @@ class BitcoinInterface:
         Raises:
             NetworkUnavailable, LyingNodeError
         """
+        inputs = version.detail.get("inputs")
         found = self._reader.find(version.transaction_id)
         if found is None:
             conflict = self._reader.spender_depth(version)
             if conflict:
-                self._wallet.unlock(version)
+                self._wallet.set_locks(inputs, locked=False)
                 return self._reader.conflicted(conflict)
         elif version.payload not in found.transaction.data:
             raise LyingNodeError(f"bitcoin: {version.transaction_id} does not carry its payload")
         seen = self._reader.place(found)
         if seen.place in (Place.UNKNOWN, Place.PENDING):
-            self._wallet.lock(version)
+            self._wallet.set_locks(inputs, locked=True)
         elif seen.place is Place.CONFLICTED:
-            self._wallet.unlock(version)
+            self._wallet.set_locks(inputs, locked=False)
         return seen
 
     def lookup(self, transaction_id: str) -> Observation:

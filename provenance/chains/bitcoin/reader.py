@@ -62,7 +62,11 @@ class ChainReader:
         self._rules = CHAINS[settings.network]
 
     def indexed(self) -> bool:
-        """Whether the node knows every transaction by id."""
+        """Whether the node knows every transaction by id (``txindex=1``).
+
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
         indexes = self._rpc.read(as_object, "getindexinfo", "txindex")
         index = indexes.get("txindex")
         return isinstance(index, dict) and index.get("synced") is True
@@ -132,11 +136,20 @@ class ChainReader:
         return Observation(Place.CONFLICTED, depth=depth, final=depth >= self._confirmations)
 
     def proof(self, txid: str, block_hash: str) -> bytes:
-        """The ``merkleblock`` message of one transaction, not checked."""
+        """The ``merkleblock`` message (BIP 37) of one transaction, not checked.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
         return self._rpc.read(as_bytes, "gettxoutproof", [txid], block_hash)
 
     def header(self, block_hash: str) -> tuple[bytes, int, int]:
-        """The 80 bytes, checked, with height and depth (-1 outside the best chain)."""
+        """The 80 bytes, checked, with height and depth (-1 outside the best chain).
+
+        Raises:
+            NetworkUnavailable
+            LyingNodeError: Another block's header, or one without its work.
+        """
         answer = self._rpc.read(as_object, "getblockheader", block_hash, True)
         raw = self._rpc.read(as_bytes, "getblockheader", block_hash, False)
         self._checked_header(raw, block_hash)
@@ -157,7 +170,12 @@ class ChainReader:
         return header
 
     def headers_above(self, raw: bytes, height: int, count: int) -> list[bytes]:
-        """The next ``count`` headers, each on top of the one before."""
+        """The next ``count`` headers of 80 bytes, each on top of the one before.
+
+        Raises:
+            NetworkUnavailable: The chain changed meanwhile.
+            LyingNodeError: As :meth:`header`.
+        """
         above: list[bytes] = []
         below = parse_header(raw)
         for step in range(1, count + 1):
@@ -171,7 +189,11 @@ class ChainReader:
         return above
 
     def spender_depth(self, version: SignedVersion) -> int:
-        """Depth of a mined wallet transaction that spent one of the version's inputs, or 0."""
+        """Depth of a mined wallet transaction that spent one of the version's inputs, or 0.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
         tip = version.detail.get("tip")
         inputs = version.detail.get("inputs")
         if not isinstance(tip, str) or not isinstance(inputs, list):

@@ -322,9 +322,7 @@ def as_bytes(value: Value, what: str) -> bytes:
 
 def as_sats(value: Value, what: str) -> int:
     """An amount in BTC as whole satoshi, or LyingNodeError."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise LyingNodeError(f"bitcoin: {what}: expected an amount")
-    sats = value * 100_000_000
+    sats = _amount(value, what) * 100_000_000
     if sats != int(sats):
         raise LyingNodeError(f"bitcoin: {what}: an amount below one satoshi")
     return int(sats)
@@ -332,6 +330,10 @@ def as_sats(value: Value, what: str) -> int:
 
 def as_feerate(value: Value, what: str) -> Decimal:
     """A fee rate in BTC/kvB as sat/vB, or LyingNodeError."""
+    return _amount(value, what) * 100_000
+
+
+def _amount(value: Value, what: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise LyingNodeError(f"bitcoin: {what}: expected a fee rate")
-    return Decimal(value) * 100_000
+        raise LyingNodeError(f"bitcoin: {what}: expected an amount in BTC")
+    return Decimal(value)

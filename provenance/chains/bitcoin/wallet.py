@@ -1,14 +1,14 @@
 """Bitcoin transactions that carry an anchor: fees, inputs, locks, signatures and bumps.
 
-A fresh anchor is one ``OP_RETURN`` output of value 0 and a bech32 change output, funded
-by the wallet. A bump spends at least the same inputs, so that no two versions of one anchor
-can both be mined.
+A fresh anchor is one ``OP_RETURN`` output of value 0 and a bech32 change output (BIP 173),
+funded by the wallet. A bump (BIP 125, built as a PSBT, BIP 174) spends at least the same inputs,
+so that no two versions of one anchor can both be mined.
 
 Inputs are locked when the transaction is stored, just before it is sent, and not when it is
 funded: a lock whose owner was killed before it stored anything could not be told from one of
 the operator's, and a wallet of one coin would starve.
 
-The wallet should be dedicated to anchors and hold native segwit coins: the id of a
+The wallet should be dedicated to anchors and hold native segwit coins (BIP 141): the id of a
 transaction that spends a legacy coin can be changed by others on its way.
 """
 
@@ -76,7 +76,11 @@ class Wallet:
         self._cap = Decimal(str(settings.max_fee_rate))
 
     def balance(self) -> int | None:
-        """Spendable satoshi; None where no wallet is configured and none is loaded."""
+        """Spendable satoshi; None where no wallet is configured and none is loaded.
+
+        Raises:
+            NetworkUnavailable, LyingNodeError
+        """
         try:
             answer = as_object(self._rpc.call("getbalances", wallet=True), "getbalances")
         except NetworkUnavailable:
@@ -89,7 +93,7 @@ class Wallet:
         return as_sats(mine.get("trusted"), "getbalances.mine.trusted")
 
     def fund(self, payload: bytes) -> Funded:
-        """A new transaction; nothing is locked.
+        """A new transaction with the 36-byte payload; nothing is locked.
 
         Raises:
             InsufficientFundsError, FeeTooLowError, NetworkUnavailable, LyingNodeError
@@ -98,8 +102,10 @@ class Wallet:
         try:
             return self._funded(payload, [], rate)
         except InsufficientFundsError as error:
-            if not self._free_abandoned():
-                raise self._with_locks(error) from error
+            locks = self._rpc.read(as_list, "listlockunspent", wallet=True)
+            if not self._free_abandoned(locks):
+                hint = f"; {len(locks)} outputs are locked (bitcoin-cli listlockunspent)"
+                raise InsufficientFundsError(f"{error}{hint if locks else ''}") from error
         return self._funded(payload, [], rate)
 
     def bump(self, old: SignedVersion) -> Funded:
@@ -109,6 +115,7 @@ class Wallet:
             FeeTooLowError: The cap is reached.
             NetworkUnavailable: Also where the old version cannot be bumped any more: it was
                 mined or conflicts with a mined one, as ``observe`` will tell.
+            InsufficientFundsError, LyingNodeError
         """
         paid = Decimal(str(old.detail.get("feerate") or old.fee))
         floor = max(paid * BUMP_FACTOR, paid + BUMP_STEP)
@@ -118,7 +125,7 @@ class Wallet:
                 f"is above blockchain.bitcoin.max_fee_rate ({self._cap})"
             )
         rate = max(self._fee_rate(), floor).quantize(RATE_UNIT, ROUND_UP)
-        kept = _inputs(old)
+        kept = old.detail.get("inputs")
         options: Value = {"fee_rate": rate, "replaceable": True}
         try:
             answer = self._rpc.call("psbtbumpfee", old.transaction_id, options, wallet=True)
@@ -129,33 +136,31 @@ class Wallet:
                 raise FeeTooLowError(f"bitcoin: {error}") from error
             raise error.translated() from error
         bumped = as_object(answer, "psbtbumpfee")
-        signed = self._signed_psbt(as_text(bumped.get("psbt"), "psbtbumpfee.psbt"))
-        funded = self._checked(signed, old.payload, as_sats(bumped.get("fee"), "psbtbumpfee.fee"))
-        if not set(kept) <= set(map(str, funded.inputs)):
+        psbt = as_text(bumped.get("psbt"), "psbtbumpfee.psbt")
+        fee = as_sats(bumped.get("fee"), "psbtbumpfee.fee")
+        processed = self._rpc.read(as_object, "walletprocesspsbt", psbt, wallet=True)
+        psbt = as_text(processed.get("psbt"), "walletprocesspsbt.psbt")
+        signed = _complete(self._rpc.read(as_object, "finalizepsbt", psbt))
+        funded = self._checked(signed, old.payload, fee)
+        if isinstance(kept, list | tuple) and not set(map(str, kept)) <= set(
+            map(str, funded.inputs)
+        ):
             raise LyingNodeError("bitcoin: psbtbumpfee left out an input of the old version")
         return funded
 
-    def lock(self, version: SignedVersion) -> None:
-        """Lock the version's inputs, where they are unspent: a node forgets locks when it
-        restarts.
+    def set_locks(self, inputs: object, *, locked: bool) -> None:
+        """Lock or unlock coins that are unspent: a node forgets locks when it restarts.
+
+        Args:
+            inputs: A list of ``txid:vout``, as the detail of a version names them; anything
+                else is no coin.
 
         Raises:
             NetworkUnavailable, LyingNodeError
         """
-        self._set_locks(_inputs(version), unlock=False)
-
-    def unlock(self, version: SignedVersion) -> None:
-        """Unlock the version's inputs, where they are locked.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
-        self._set_locks(_inputs(version), unlock=True)
-
-    def _set_locks(self, inputs: list[str], *, unlock: bool) -> None:
-        for point in inputs:
+        for point in _outpoints(inputs):
             try:
-                self._rpc.call("lockunspent", unlock, [_outpoint(point)], wallet=True)
+                self._rpc.call("lockunspent", not locked, [point], wallet=True)
             except RpcError as error:
                 if error.code != Code.INVALID_PARAMETER:  # spent, or as it should be already
                     raise error.translated() from error
@@ -181,8 +186,8 @@ class Wallet:
             estimate = floor
         return min(max(estimate, floor), self._cap).quantize(RATE_UNIT, ROUND_UP)
 
-    def _funded(self, payload: bytes, inputs: list[str], rate: Decimal) -> Funded:
-        spend: list[Value] = [_outpoint(point) for point in inputs]
+    def _funded(self, payload: bytes, inputs: object, rate: Decimal) -> Funded:
+        spend = _outpoints(inputs)
         bare = self._rpc.ask("createrawtransaction", spend, [{"data": payload.hex()}], 0, True)
         options: Value = {
             "add_inputs": True,
@@ -196,11 +201,6 @@ class Wallet:
         fee = as_sats(answer.get("fee"), "fundrawtransaction.fee")
         signed = self._rpc.read(as_object, "signrawtransactionwithwallet", raw.hex(), wallet=True)
         return self._checked(_complete(signed), payload, fee)
-
-    def _signed_psbt(self, psbt: str) -> bytes:
-        processed = self._rpc.read(as_object, "walletprocesspsbt", psbt, wallet=True)
-        signed = as_text(processed.get("psbt"), "walletprocesspsbt.psbt")
-        return _complete(self._rpc.read(as_object, "finalizepsbt", signed))
 
     def _checked(self, raw: bytes, payload: bytes, fee: int) -> Funded:
         """What the node built is what was asked for, by our own parser and its decoder."""
@@ -221,7 +221,7 @@ class Wallet:
             )
         return Funded(raw, transaction, fee, rate, change[0] if change else None)
 
-    def _free_abandoned(self) -> bool:
+    def _free_abandoned(self, locks: list[Value]) -> bool:
         """Unlock change of earlier anchors that a version which never got on left locked.
 
         Only coins that an anchor of ours made are touched: a lock that the operator put on
@@ -229,7 +229,7 @@ class Wallet:
         drafted no such lock has an owner.
         """
         freed = []
-        for entry in self._rpc.read(as_list, "listlockunspent", wallet=True):
+        for entry in locks:
             coin = as_object(entry, "listlockunspent")
             txid = as_text(coin.get("txid"), "listlockunspent.txid")
             try:
@@ -240,13 +240,8 @@ class Wallet:
             made = parsed(as_bytes(maker, "gettransaction.hex"))
             if any(data.startswith(PAYLOAD_TAG) for data in made.data):
                 freed.append(f"{txid}:{as_integer(coin.get('vout'), 'listlockunspent.vout')}")
-        self._set_locks(freed, unlock=True)
+        self.set_locks(freed, locked=False)
         return bool(freed)
-
-    def _with_locks(self, error: InsufficientFundsError) -> InsufficientFundsError:
-        locked = len(self._rpc.read(as_list, "listlockunspent", wallet=True))
-        hint = f"; {locked} outputs are locked (bitcoin-cli listlockunspent)" if locked else ""
-        return InsufficientFundsError(f"{error}{hint}")
 
 
 def _complete(signed: dict[str, Value]) -> bytes:
@@ -256,12 +251,7 @@ def _complete(signed: dict[str, Value]) -> bytes:
     return as_bytes(signed.get("hex"), "signed hex")
 
 
-def _inputs(version: SignedVersion) -> list[str]:
-    """``txid:vout`` of each input, as the version's detail names them."""
-    inputs = version.detail.get("inputs")
-    return [str(point) for point in inputs] if isinstance(inputs, list | tuple) else []
-
-
-def _outpoint(point: str) -> dict[str, Value]:
-    txid, _, vout = point.rpartition(":")
-    return {"txid": txid, "vout": int(vout)}
+def _outpoints(inputs: object) -> list[Value]:
+    points = inputs if isinstance(inputs, list | tuple) else ()
+    parts = [str(point).rpartition(":") for point in points]
+    return [{"txid": txid, "vout": int(vout)} for txid, _, vout in parts]
