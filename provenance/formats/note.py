@@ -15,7 +15,7 @@ Everything up to and including the newline before the empty line is the *text*: 
 that are signed. A key id is ``SHA-256(name || 0A || 01 || public key)[:4]``; a verifier
 key is written ``name+hex(key id)+base64(01 || public key)``.
 
-Sources: https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note, and the Go package
+Sources: https://c2sp.org/signed-note, and the Go package
 golang.org/x/mod/sumdb/note, whose limits (1,000,000 bytes, 100 signatures) hold here too.
 
 Errors: a value that cannot be written (`SignerKey`) raises ``InputError``; text
