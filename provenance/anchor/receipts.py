@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from provenance.errors import IntegrityError
-from provenance.formats import merkle
+from provenance.formats.merkle import MerkleTree
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Json
 from provenance.ports.store import LedgerTx
@@ -64,7 +64,7 @@ def make_receipts(
     if head is None:
         raise IntegrityError(f"anchor {row.id}: the ledger has no head at size {row.size}")
     entries = owed(tx, row, seen.final)
-    proofs = inclusion_proofs(tx.entry_roots(row.size), [entry.index for entry in entries])
+    tree = MerkleTree(tx.entry_roots(row.size))
     anchor = AnchorProof(
         network=row.network,
         state="final" if seen.final else "confirmed",
@@ -77,7 +77,8 @@ def make_receipts(
         confirmed_at=now,
     )
     made = []
-    for entry, proof in zip(entries, proofs, strict=True):
+    for entry in entries:
+        proof = tree.inclusion_proof(entry.index)
         receipt = Receipt(
             run=entry.run,
             phase=entry.phase,
@@ -92,21 +93,3 @@ def make_receipts(
         document = receipt.encode().decode()
         made.append(ReceiptRow(entry.index, row.id, row.network, document, now))
     return made
-
-
-def inclusion_proofs(leaves: Sequence[bytes], indices: Sequence[int]) -> list[tuple[bytes, ...]]:
-    """As :func:`merkle.inclusion_proof` for each index, hashing the tree once."""
-    levels = [[merkle.leaf_hash(leaf) for leaf in leaves]]
-    while len(levels[-1]) > 1:
-        below = levels[-1]
-        above = [merkle.node_hash(*below[i : i + 2]) for i in range(0, len(below) - 1, 2)]
-        levels.append(above + below[len(below) & ~1 :])
-    proofs = []
-    for index in indices:
-        proof = []
-        for height, level in enumerate(levels[:-1]):
-            sibling = (index >> height) ^ 1
-            if sibling < len(level):
-                proof.append(level[sibling])
-        proofs.append(tuple(proof))
-    return proofs

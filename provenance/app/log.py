@@ -25,10 +25,8 @@ from provenance.errors import (
 from provenance.formats.checkpoint import Head, SignedHead, open_head, parse_note
 from provenance.formats.cosignature import Cosignature, WitnessKey
 from provenance.formats.merkle import (
-    consistency_proof_of_hashes,
+    MerkleTree,
     inclusion_proof,
-    leaf_hash,
-    root_of_hashes,
     verify_consistency,
 )
 from provenance.formats.note import MAX_NOTE_BYTES, MAX_SIGNATURES, VerifierKey, encode_base64
@@ -118,12 +116,12 @@ def consistency(
     if not 0 <= old <= new:
         raise InputError(f"consistency: found OLD {old} and NEW {new}, expected 0 <= OLD <= NEW")
     with store.snapshot() as tx:
-        hashes = [leaf_hash(root) for root in tx.entry_roots(new)]
-        if len(hashes) < new:
-            raise InputError(f"consistency: found NEW {new}, the ledger has {len(hashes)} entries")
-        sizes = {size: Head(origin, size, root_of_hashes(hashes[:size])) for size in (old, new)}
+        tree = MerkleTree(tx.entry_roots(new))
+        if tree.size < new:
+            raise InputError(f"consistency: found NEW {new}, the ledger has {tree.size} entries")
+        sizes = {size: Head(origin, size, tree.root(size)) for size in (old, new)}
         notes = {size: _signed(tx.head(size), head, key) for size, head in sizes.items()}
-    proof = consistency_proof_of_hashes(hashes, old)
+    proof = tree.consistency_proof(old, new)
     verify_consistency(old, sizes[old].root, new, sizes[new].root, proof)
     return Growth(sizes[old], sizes[new], proof, notes[old], notes[new])
 

@@ -16,13 +16,12 @@ import secrets
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.errors import FormatError, InputError, UnknownVersionError
-from provenance.formats import json_text
+from provenance.errors import InputError
+from provenance.formats.fields import Fields
 
 KEY_FILE = "run.key"
 KEY_VERSION = 1
@@ -68,7 +67,7 @@ def load_run_keys(run_dir: Path) -> RunKeys:
 
     Raises:
         InputError: No such file, not a regular file, or one that others may read.
-        FormatError: Its content is not a key file.
+        FormatError, UnknownVersionError: Its content is not a key file.
     """
     path = run_dir / KEY_FILE
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -135,19 +134,7 @@ def _write_exclusive(run_dir: Path, data: bytes) -> None:
 
 
 def _decode(data: bytes, path: Path) -> RunKeys:
-    try:
-        raw: Any = json_text.loads(data)
-    except ValueError as error:
-        raise FormatError(f"{path}: is not JSON") from error
-    if not isinstance(raw, dict) or raw.get("v") != KEY_VERSION:
-        version = raw.get("v") if isinstance(raw, dict) else None
-        raise UnknownVersionError(f"{path}: key file version {version!r}, expected {KEY_VERSION}")
-    try:
-        run = UUID(raw["run"])
-        seed, salt = bytes.fromhex(raw["ed25519"]), bytes.fromhex(raw["salt"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        # `from None`: the cause's message may quote the secret.
-        raise FormatError(f"{path}: run, ed25519 or salt is missing or malformed") from None
-    if len(seed) != 32 or len(salt) != 32:
-        raise FormatError(f"{path}: ed25519 and salt must be 64 hex digits each")
-    return RunKeys(run, Ed25519PrivateKey.from_private_bytes(seed), salt)
+    fields = Fields.parse(data, str(path), private=True)
+    fields.version(KEY_VERSION)
+    private_key = Ed25519PrivateKey.from_private_bytes(fields.hex("ed25519", 32))
+    return RunKeys(fields.uuid("run"), private_key, fields.hex("salt", 32))

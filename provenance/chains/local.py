@@ -1,12 +1,6 @@
 """local: heads in a signed, hash-chained file on this machine; the fallback network.
 
-FORMAT, version 1. One line per anchored head, canonical JSON (RFC 8785) and ``\\n``::
-
-    {"payload": 72 hex, "prev": 64 hex, "seq": n, "signature": 128 hex, "ts": RFC 3339, "v": 1}
-
-``seq`` counts from 0; ``prev`` is the SHA-256 of the line before without its ``\\n`` (64
-zeros in the first). ``signature`` is Ed25519 (RFC 8032) over ``ml-provenance/local/v1`` and
-a zero byte, followed by the canonical JSON of the line without ``signature``.
+Its lines are those of :mod:`provenance.proofs.local_file`, each with ``\\n``.
 
 A payload is in the file at most once, and its transaction id is ``local:`` and the first 32
 hex digits of SHA-256(payload): known before it is written, and the same in every file.
@@ -30,26 +24,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.errors import (
-    BadSignatureError,
     FormatError,
     IntegrityError,
     LyingNodeError,
     NetworkUnavailable,
-    ProofError,
     RejectedError,
-    TruncatedError,
-    UnknownVersionError,
 )
-from provenance.formats import json_text
-from provenance.formats.record import Json, canonical_json, timestamp
+from provenance.formats.record import Json
 from provenance.ports.values import (
     PAYLOAD_BYTES,
     PAYLOAD_TAG,
@@ -59,101 +45,41 @@ from provenance.ports.values import (
     Place,
     SignedVersion,
 )
-from provenance.proofs.local_file import LOCAL_CONTEXT, LOCAL_VERSION, local_transaction_id
+from provenance.proofs.local_file import (
+    LocalLine,
+    local_transaction_id,
+    read_lines,
+    write_line,
+)
 from provenance.settings import LocalSettings
 
-FIRST_PREV = "0" * 64
 LOCK_TIMEOUT_S = 30.0
-_FIELDS = {"payload", "prev", "seq", "signature", "ts", "v"}
 _ID = re.compile(r"local:[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, slots=True)
-class LocalEntry:
-    """A verified line. ``digest`` is its SHA-256, ``ts`` Unix seconds by the writer's clock."""
-
-    seq: int
-    payload: bytes
-    ts: float
-    digest: bytes
-    line: bytes
-
-
-def verify_local_file(path: Path, public_key: bytes) -> tuple[LocalEntry, ...]:
-    """Read a whole anchor file and check every line's order, chain and signature.
-
-    Args:
-        public_key: 32 bytes, Ed25519.
-
-    Raises:
-        NetworkUnavailable: The file cannot be read.
-        TruncatedError: Its last line is cut off.
-        FormatError, UnknownVersionError: A line that is not one of this format.
-        ProofError: A line that is missing, doubled or out of order.
-        BadSignatureError: A line that another key signed, or that was changed.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise NetworkUnavailable(f"local: cannot read {path}: {error.strerror}") from error
-    if data and not data.endswith(b"\n"):
-        raise TruncatedError(f"{path.name}: the last line is cut off")
-    chain = _Chain(public_key)
-    chain.extend(data)
-    return tuple(chain.entries)
 
 
 class _Chain:
     """Verified lines from the start of a file."""
 
     def __init__(self, public_key: bytes) -> None:
-        self.key = Ed25519PublicKey.from_public_bytes(public_key)
-        self.entries: list[LocalEntry] = []
-        self.by_id: dict[str, LocalEntry] = {}
+        self.public_key = public_key
+        self.entries: list[LocalLine] = []
+        self.by_id: dict[str, LocalLine] = {}
         self.size = 0
         self.seal = hashlib.sha256()
         """Over all bytes that were verified, to notice a change behind our back."""
 
+    @property
+    def last(self) -> LocalLine | None:
+        return self.entries[-1] if self.entries else None
+
     def extend(self, data: bytes) -> None:
         """Verify complete lines behind those that are known."""
-        for line in data.split(b"\n")[:-1]:
-            entry = self._verified(line)
+        data = data[: data.rfind(b"\n") + 1]
+        for entry in read_lines(data, self.public_key, self.last):
             self.entries.append(entry)
             self.by_id.setdefault(local_transaction_id(entry.payload), entry)
-            self.size += len(line) + 1
-            self.seal.update(line + b"\n")
-
-    @property
-    def prev(self) -> str:
-        return self.entries[-1].digest.hex() if self.entries else FIRST_PREV
-
-    def _verified(self, line: bytes) -> LocalEntry:
-        at = f"local anchor line {len(self.entries) + 1}"
-        try:
-            raw = json_text.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{at}: not JSON") from error
-        if not isinstance(raw, dict):
-            raise FormatError(f"{at}: not an object")
-        if raw.get("v") != LOCAL_VERSION:
-            raise UnknownVersionError(f"{at}: version {raw.get('v')!r}, expected 1")
-        if raw.keys() != _FIELDS or canonical_json(raw) != line:
-            raise FormatError(f"{at}: not in canonical form")
-        try:
-            signature = bytes.fromhex(raw.pop("signature"))
-            payload = bytes.fromhex(raw["payload"])
-            ts = datetime.fromisoformat(raw["ts"]).timestamp()
-        except (ValueError, TypeError) as error:
-            raise FormatError(f"{at}: a field of the wrong type") from error
-        if len(payload) != PAYLOAD_BYTES:
-            raise FormatError(f"{at}: payload of {len(payload)} bytes, expected 36")
-        try:
-            self.key.verify(signature, LOCAL_CONTEXT + canonical_json(raw))
-        except InvalidSignature as error:
-            raise BadSignatureError(f"{at}: the signature does not fit") from error
-        if raw["seq"] != len(self.entries) or raw["prev"] != self.prev:
-            raise ProofError(f"{at}: it does not follow the line before")
-        return LocalEntry(raw["seq"], payload, ts, hashlib.sha256(line).digest(), line)
+        self.size += len(data)
+        self.seal.update(data)
 
 
 class LocalNetwork:
@@ -232,15 +158,8 @@ class LocalNetwork:
             if version.transaction_id in chain.by_id:
                 os.fsync(descriptor)  # whoever wrote it may have died before this
                 return
-            fields: dict[str, Json] = {
-                "v": LOCAL_VERSION,
-                "seq": len(chain.entries),
-                "payload": version.payload.hex(),
-                "ts": timestamp(round(self._clock() * 1e6) * 1000),
-                "prev": chain.prev,
-            }
-            fields["signature"] = self._key.sign(LOCAL_CONTEXT + canonical_json(fields)).hex()
-            line = canonical_json(fields) + b"\n"
+            now_ns = round(self._clock() * 1e6) * 1000
+            line = write_line(chain.last, version.payload, now_ns, self._key.sign) + b"\n"
             written = os.write(descriptor, line)
             if written != len(line):
                 os.ftruncate(descriptor, chain.size)

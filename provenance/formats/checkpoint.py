@@ -12,12 +12,9 @@ no clock, no randomness (Ed25519 signatures are deterministic, RFC 8032).
                                                    empty line
     — example.org/ledger Az3grlgtzPICa5OS...       em dash, key name, base64(key id || signature)
 
-Everything up to and including the newline before the empty line is the *text*: the bytes
-that are signed. A key id is ``SHA-256(name || 0A || 01 || public key)[:4]``; a verifier
-key is written ``name+hex(key id)+base64(01 || public key)``.
+How a note is signed and by which keys: :mod:`provenance.formats.note`.
 
-Sources: https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note, and the Go package
-golang.org/x/mod/sumdb/note, whose limits (1,000,000 bytes, 100 signatures) hold here too.
+Source: https://c2sp.org/tlog-checkpoint.
 
 Errors: a value that cannot be written (`Head`, `SignerKey`) raises ``InputError``; text
 that does not decode raises a ``FormatError`` naming its line; a signature that is missing

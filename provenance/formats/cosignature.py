@@ -27,27 +27,16 @@ verify raises ``BadSignatureError``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from provenance.errors import (
-    BadSignatureError,
-    FormatError,
-    TrailingBytesError,
-    TruncatedError,
-)
-from provenance.formats.note import NoteSignature, VerifierKey, decode_base64, encode_base64
+from provenance.errors import BadSignatureError
+from provenance.formats.note import NamedKey, NoteSignature, encode_base64
 
 MAX_TIME: Final = 2**63 - 1
 
-_TYPE: Final = b"\x04"
-_KEY_SIZE: Final = 32
 _TIME_SIZE: Final = 8
 _SIZE: Final = _TIME_SIZE + 64
 _YEAR_10000: Final = 253_402_300_800
@@ -96,68 +85,12 @@ class Cosignature:
         return name if len(name) <= 80 else name[:77] + "..."
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessKey:
-    """The named Ed25519 public key of a witness; ``InputError`` as `VerifierKey`.
+class WitnessKey(NamedKey):
+    """The named public key of a witness: key type 04."""
 
-    Args:
-        name: Key name.
-        public_bytes: 32 bytes (RFC 8032).
-    """
-
-    name: str
-    public_bytes: bytes
-
-    def __post_init__(self) -> None:
-        VerifierKey(self.name, self.public_bytes)  # The same rules for names and sizes.
-
-    @property
-    def key_id(self) -> bytes:
-        """``SHA-256(name || 0A || 04 || public key)[:4]``."""
-        body = self.name.encode() + b"\n" + _TYPE + self.public_bytes
-        return hashlib.sha256(body).digest()[:4]
-
-    @property
-    def vkey(self) -> str:
-        """The key as text: ``name+hex(key id)+base64(04 || public key)``."""
-        return f"{self.label}+{encode_base64(_TYPE + self.public_bytes)}"
-
-    @property
-    def label(self) -> str:
-        """Name and key id, as messages show a key."""
-        return f"{self.name}+{self.key_id.hex()}"
-
-    @classmethod
-    def from_vkey(cls, vkey: str) -> WitnessKey:
-        """Parse `vkey`.
-
-        Raises:
-            FormatError: it is not one, its key type is another, or its key id belongs to
-                another key.
-            InputError: its name cannot be a key name.
-        """
-        parts = vkey.split("+", 2)
-        if len(parts) != 3:
-            raise FormatError(f"witness key {vkey[:60]!r}: expected name+keyid+base64")
-        name, key_id, encoded = parts
-        material = decode_base64(encoded, f"witness key {name[:60]!r}: key")
-        if material[:1] != _TYPE:
-            raise FormatError(
-                f"witness key {name[:60]!r}: key type {material[:1].hex() or 'none'}, "
-                "expected 04 (Ed25519 cosignatures)"
-            )
-        if len(material) != 1 + _KEY_SIZE:
-            kind = TruncatedError if len(material) < 1 + _KEY_SIZE else TrailingBytesError
-            raise kind(
-                f"witness key {name[:60]!r}: expected {1 + _KEY_SIZE} bytes, got {len(material)}"
-            )
-        key = cls(name, material[1:])
-        if key.key_id.hex() != key_id:
-            raise FormatError(
-                f"witness key {name[:60]!r}: key id is {key_id[:40]!r}, "
-                f"but this key has {key.key_id.hex()}"
-            )
-        return key
+    __slots__ = ()
+    TYPE = b"\x04"
+    TITLE = "witness key"
 
     def cosignatures(
         self, text: str, signatures: Iterable[NoteSignature]
@@ -183,12 +116,9 @@ class WitnessKey:
         return tuple(found)
 
     def _made(self, cosignature: Cosignature, text: str) -> bool:
-        message = cosigned_message(text, cosignature.time)
         try:
-            Ed25519PublicKey.from_public_bytes(self.public_bytes).verify(
-                cosignature.signature, message
-            )
-        except InvalidSignature:
+            self.verify(cosigned_message(text, cosignature.time), cosignature.signature)
+        except BadSignatureError:
             return False
         return True
 

@@ -31,10 +31,12 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
-from provenance.formats.record import Json, canonical_json, parse_json
+from provenance.errors import TooLargeError
+from provenance.formats.fields import Fields
+from provenance.formats.json_text import canonical_json
+from provenance.formats.record import Json
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -42,8 +44,6 @@ BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_STATEMENT_BYTES: Final = 16 * 1024**2
 MAX_SUBJECTS: Final = 10_000
 
-_TOP: Final = frozenset({"_type", "predicate", "predicateType", "subject"})
-_SUBJECT: Final = frozenset({"name", "digest", "annotations"})
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
 
 
@@ -99,48 +99,26 @@ class Statement:
             UnknownVersionError: Another ``_type``.
             FormatError: Not JSON, not canonical, a field missing, unknown or of a wrong type.
         """
-        if len(data) > MAX_STATEMENT_BYTES:
-            raise TooLargeError(f"statement of {len(data)} bytes, at most {MAX_STATEMENT_BYTES}")
-        raw = parse_json(data, "statement")
-        if not isinstance(raw, dict):
-            raise FormatError(f"statement is a JSON {type(raw).__name__}, expected an object")
-        if raw.get("_type") != STATEMENT_TYPE:
-            raise UnknownVersionError(
-                f"statement: _type {repr(raw.get('_type'))[:80]}, expected {STATEMENT_TYPE}"
-            )
-        if raw.keys() != _TOP:
-            strange = sorted(raw.keys() ^ _TOP)[0]
-            raise FormatError(f"statement: {strange!r} is unknown or missing")
-        for name, kind in (("subject", list), ("predicateType", str), ("predicate", dict)):
-            if not isinstance(raw[name], kind):
-                raise FormatError(f"statement: {name} is a {type(raw[name]).__name__}")
-        if not 0 < len(raw["subject"]) <= MAX_SUBJECTS:
+        top = Fields.parse_canonical(
+            data, "statement", STATEMENT_TYPE, key="_type", limit=MAX_STATEMENT_BYTES
+        ).only("_type", "predicate", "predicateType", "subject")
+        subjects = top.items("subject", _subject)
+        if not 0 < len(subjects) <= MAX_SUBJECTS:
             raise TooLargeError(
-                f"statement: {len(raw['subject'])} subjects, expected 1 to {MAX_SUBJECTS}"
+                f"statement: {len(subjects)} subjects, expected 1 to {MAX_SUBJECTS}"
             )
-        try:
-            canonical = canonical_json(raw)
-        except InputError as error:
-            raise FormatError(f"statement: {error}") from error
-        if canonical != data:
-            raise FormatError("statement is not in canonical form (RFC 8785)")
-        subjects = tuple(_subject(item, at) for at, item in enumerate(raw["subject"]))
-        return cls(subjects, raw["predicateType"], raw["predicate"])
+        return cls(subjects, top.text("predicateType"), top.object("predicate").raw)
 
 
-def _subject(raw: Any, at: int) -> Subject:
-    where = f"statement: subject[{at}]"
-    if not isinstance(raw, dict) or not {"name", "digest"} <= raw.keys() <= _SUBJECT:
-        raise FormatError(f"{where} must have name and digest, and may have annotations")
-    digest, annotations = raw["digest"], raw.get("annotations", {})
-    if not isinstance(raw["name"], str) or not isinstance(annotations, dict):
-        raise FormatError(f"{where}: name or annotations have a wrong type")
-    if not isinstance(digest, dict) or not digest:
-        raise FormatError(f"{where}: digest is no object with at least one digest")
-    for algorithm, value in digest.items():
-        if not isinstance(value, str) or not _HEX.fullmatch(value):
-            raise FormatError(f"{where}: digest.{algorithm[:40]} is not lower-case hex")
-    return Subject(raw["name"], digest, annotations)
+def _subject(subjects: Fields, at: int) -> Subject:
+    subject = subjects.object(at, "name", "digest", "annotations")
+    digest = subject.mapping(
+        "digest", lambda digest, name: digest.matching(name, _HEX, "lower-case hex")
+    )
+    if not digest:
+        subject.refuse("digest", "at least one digest")
+    annotations = subject.optional("annotations", subject.object)
+    return Subject(subject.text("name"), digest, annotations.raw if annotations else {})
 
 
 def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any, Final, NoReturn, Self, TypeVar
 from uuid import UUID
@@ -127,15 +127,15 @@ class Fields:
         """
         if len(data) > limit:
             raise TooLargeError(f"{file} of {len(data)} bytes, at most {limit}")
-        fields = cls.of(parse_json(data, file), file)
-        fields.version(version, key)
+        top = cls.of(parse_json(data, file), file)
+        top.version(version, key)
         try:
-            canonical = canonical_json(fields.raw)
+            canonical = canonical_json(top.raw)
         except (InputError, RecursionError) as error:
             raise FormatError(f"{file}: {error}") from error
         if canonical != (data.encode() if isinstance(data, str) else data):
             raise FormatError(f"{file} is not in canonical form (RFC 8785)")
-        return fields
+        return top
 
     def refuse(self, key: Key, expected: str) -> NoReturn:
         """Raise the error for a field that is not as expected."""
@@ -172,9 +172,10 @@ class Fields:
         """
         value = self.raw.get(key)
         if value != expected or isinstance(value, bool):
-            found = type(value).__name__ if self.private else _shown(value)
+            shown = type(value).__name__ if self.private else _shown(value)
+            found = f"version {shown}" if key in self.raw else "no version"
             raise UnknownVersionError(
-                f"{self.file}: {self.path_of(key)}: found version {found}, expected {expected}"
+                f"{self.file}: {self.path_of(key)}: found {found}, expected {expected}"
             )
 
     def text(self, key: Key) -> str:
@@ -198,8 +199,12 @@ class Fields:
 
     def enum(self, key: Key, kind: type[E]) -> E:
         """A member of an enumeration of strings, by its value."""
-        options = [str(member.value) for member in kind]
-        return kind(self.one_of(key, options))
+        text = self.text(key)
+        try:
+            member = kind(text)
+        except ValueError:
+            self.refuse(key, f"one of {', '.join(str(member.value) for member in kind)}")
+        return member
 
     def integer(self, key: Key, least: int = 0, most: int = MAX_INTEGER) -> int:
         """A whole number from ``least`` to ``most``."""
@@ -295,6 +300,26 @@ class Fields:
 
     def _inner(self, value: Mapping[Any, Any], key: Key) -> Self:
         return type(self)(value, self.file, self.path_of(key), self.error, self.private)
+
+
+def as_json(value: object) -> Any:
+    """A value as JSON, for :class:`Fields` to read back.
+
+    A dataclass becomes an object with a key for each of its fields, so the names of those
+    fields are part of the format. Bytes become lower-case hex, a UUID and an enumeration's
+    member their text, a tuple a list; a mapping and what JSON has stay as they are.
+    """
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [as_json(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _from_hex(value: object) -> bytes | None:

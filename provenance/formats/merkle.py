@@ -1,8 +1,8 @@
 """Merkle trees and proofs over SHA-256, as in RFC 6962 and RFC 9162.
 
-WARNING: FROZEN FORMAT. Every root, proof and frontier that was ever published is
-recomputed by this file. A change here makes old evidence unverifiable. Add a version;
-never change what an existing one means. No I/O, no clock, no randomness.
+WARNING: FROZEN FORMAT. Every root and proof that was ever published is recomputed by this
+file. A change here makes old evidence unverifiable. Add a version; never change what an
+existing one means. No I/O, no clock, no randomness.
 
 ::
 
@@ -18,26 +18,18 @@ Vocabulary: leaf *data* is the entry as it was logged, of any length; a leaf *ha
 Errors: a function that makes something (``root``, ``inclusion_proof``, ...) raises
 ``ValueError`` for an index or size that does not exist, since that is the caller's slip;
 a function that checks evidence (``verify_*``, ``path_steps``, ``root_from_inclusion``)
-raises ``ProofError``, whatever is wrong with the evidence; a decoder raises a
-``FormatError``.
+raises ``ProofError``, whatever is wrong with the evidence.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final, Literal
 
-from provenance.errors import (
-    ProofError,
-    TooLargeError,
-    TrailingBytesError,
-    TruncatedError,
-    UnknownVersionError,
-)
+from provenance.errors import ProofError
 
 HASH_SIZE: Final = 32
 MAX_SIZE: Final = 2**63 - 1
@@ -47,10 +39,6 @@ LEAF_PREFIX: Final = b"\x00"
 NODE_PREFIX: Final = b"\x01"
 EMPTY_ROOT: Final[bytes] = hashlib.sha256(b"").digest()
 """MTH of no leaves (RFC 9162 section 2.1.1)."""
-
-_FRONTIER_MAGIC: Final = b"MLPF"
-_FRONTIER_VERSION: Final = 1
-_FRONTIER_HEADER: Final = struct.Struct(">4sBQ")
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -65,7 +53,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """Merkle Tree Hash over leaf data, in linear time and without recursion."""
-    return root_of_hashes([leaf_hash(data) for data in leaves])
+    return MerkleTree(leaves).root()
 
 
 def root_of_hashes(hashes: Sequence[bytes]) -> bytes:
@@ -74,73 +62,143 @@ def root_of_hashes(hashes: Sequence[bytes]) -> bytes:
     Raises:
         ValueError: a hash is not 32 bytes.
     """
-    _check_hashes(hashes)
-    if not hashes:
-        return EMPTY_ROOT
-    level = list(hashes)
-    while len(level) > 1:
-        level = _parents(level)
-    return level[0]
+    return MerkleTree.of_hashes(hashes).root()
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """Siblings from leaf ``index`` up to the root, lowest first (RFC 9162 section 2.1.3.1).
-
-    Raises:
-        ValueError: there is no leaf ``index`` (from 0).
-    """
-    return inclusion_proof_of_hashes([leaf_hash(data) for data in leaves], index)
-
-
-def inclusion_proof_of_hashes(hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """`inclusion_proof` over leaf hashes; also ``ValueError`` for one that is not 32 bytes."""
-    if not 0 <= index < len(hashes):
-        raise ValueError(f"no leaf {index} in a tree of {len(hashes)}")
-    _check_hashes(hashes)
-    proof: list[bytes] = []
-    level = list(hashes)
-    while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            proof.append(level[sibling])
-        level = _parents(level)
-        index >>= 1
-    return tuple(proof)
+    """As `MerkleTree.inclusion_proof` over leaf data."""
+    return MerkleTree(leaves).inclusion_proof(index)
 
 
 def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[bytes, ...]:
-    """Proof that the first ``old_size`` leaves are a prefix (RFC 9162 section 2.1.4.1).
+    """As `MerkleTree.consistency_proof` over leaf data."""
+    return MerkleTree(leaves).consistency_proof(old_size)
 
-    ``()`` when the sizes are equal and when ``old_size`` is 0 (an empty tree is a prefix
-    of every tree; RFC 9162 leaves that case open).
 
-    Raises:
-        ValueError: ``old_size`` is negative or beyond the tree.
+class MerkleTree:
+    """A growing tree that keeps its hashes, so that many roots and proofs cost few new ones.
+
+    A root or proof at any size takes O(log n) hashes. Where all that is needed is to append,
+    a :class:`provenance.formats.frontier.Frontier` is enough.
+
+    Args:
+        leaves: Leaf data, in order.
     """
-    return consistency_proof_of_hashes([leaf_hash(data) for data in leaves], old_size)
 
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        self._levels: list[list[bytes]] = [[]]
+        """By height: the roots of all complete subtrees of 2**height leaves."""
+        self.extend(leaves)
 
-def consistency_proof_of_hashes(hashes: Sequence[bytes], old_size: int) -> tuple[bytes, ...]:
-    """`consistency_proof` over leaf hashes; also ``ValueError`` for one that is not 32 bytes."""
-    if not 0 <= old_size <= len(hashes):
-        raise ValueError(f"no prefix of {old_size} in a tree of {len(hashes)}")
-    _check_hashes(hashes)
-    if old_size == 0:
-        return ()
-    # SUBPROOF(m, D[low:high], b) of the RFC, walked down; its proof is listed bottom up.
-    low, high, whole = 0, len(hashes), True
-    proof: list[bytes] = []
-    while old_size != high:
-        split = low + _largest_power_below(high - low)
-        if old_size <= split:
-            proof.append(root_of_hashes(hashes[split:high]))
-            high = split
-        else:
-            proof.append(root_of_hashes(hashes[low:split]))
-            low, whole = split, False
-    if not whole:
-        proof.append(root_of_hashes(hashes[low:high]))
-    return tuple(reversed(proof))
+    @classmethod
+    def of_hashes(cls, hashes: Sequence[bytes]) -> MerkleTree:
+        """The tree over leaf hashes; ``ValueError`` where one is not 32 bytes."""
+        check_hashes(hashes)
+        tree = cls()
+        tree._grow(hashes)
+        return tree
+
+    @property
+    def size(self) -> int:
+        """Leaves so far."""
+        return len(self._levels[0])
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves, in order (leaf data, hashed here)."""
+        self._grow([leaf_hash(data) for data in leaves])
+
+    def subtrees(self, height: int) -> Sequence[bytes]:
+        """The roots of all complete subtrees of 2**height leaves, in order; 0: leaf hashes."""
+        return self._levels[height] if height < len(self._levels) else ()
+
+    def root(self, size: int | None = None) -> bytes:
+        """Merkle Tree Hash of the first ``size`` leaves (RFC 9162 section 2.1.1); of all
+        where None.
+
+        Raises:
+            ValueError: the tree has fewer.
+        """
+        size = self._require(size)
+        return self._hash(0, size) if size else EMPTY_ROOT
+
+    def inclusion_proof(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
+        """Siblings from leaf ``index`` up to the root at ``size`` (None: of all leaves), lowest
+        first (RFC 9162 section 2.1.3.1).
+
+        Raises:
+            ValueError: there is no such leaf (from 0) or size.
+        """
+        size = self._require(size)
+        if not 0 <= index < size:
+            raise ValueError(f"no leaf {index} in a tree of {size}")
+        proof: list[bytes] = []
+        first, end = 0, size
+        while end - first > 1:
+            middle = first + _largest_power_below(end - first)
+            if index < middle:
+                proof.append(self._hash(middle, end))
+                end = middle
+            else:
+                proof.append(self._hash(first, middle))
+                first = middle
+        return tuple(reversed(proof))
+
+    def consistency_proof(self, old_size: int, size: int | None = None) -> tuple[bytes, ...]:
+        """Proof that the first ``old_size`` leaves are a prefix of the first ``size`` (None: of
+        all leaves); RFC 9162 section 2.1.4.1.
+
+        ``()`` when the sizes are equal and when ``old_size`` is 0 (an empty tree is a prefix
+        of every tree; RFC 9162 leaves that case open).
+
+        Raises:
+            ValueError: there are no such sizes.
+        """
+        size = self._require(size)
+        if not 0 <= old_size <= size:
+            raise ValueError(f"no prefix of {old_size} in a tree of {size}")
+        if old_size == 0:
+            return ()
+        # SUBPROOF(m, D[first:end], b) of the RFC, walked down; its proof is listed bottom up.
+        proof: list[bytes] = []
+        first, end, whole = 0, size, True
+        while old_size != end:
+            middle = first + _largest_power_below(end - first)
+            if old_size <= middle:
+                proof.append(self._hash(middle, end))
+                end = middle
+            else:
+                proof.append(self._hash(first, middle))
+                first, whole = middle, False
+        if not whole:
+            proof.append(self._hash(first, end))
+        return tuple(reversed(proof))
+
+    def _grow(self, hashes: Sequence[bytes]) -> None:
+        self._levels[0] += hashes
+        for height, below in enumerate(self._levels):  # which grows meanwhile
+            if len(below) > 1 and height + 1 == len(self._levels):
+                self._levels.append([])
+            if len(below) > 1:
+                above = self._levels[height + 1]
+                pairs = range(2 * len(above), len(below) - 1, 2)
+                above += [node_hash(below[at], below[at + 1]) for at in pairs]
+
+    def _hash(self, first: int, end: int) -> bytes:
+        """MTH of leaves ``first`` to ``end``, where ``first`` is a multiple of the largest
+        power of two in their number; from the complete subtrees, right to left."""
+        parts: list[bytes] = []
+        while first < end:
+            height = (end - first).bit_length() - 1
+            parts.append(self._levels[height][first >> height])
+            first += 1 << height
+        return reduce(lambda right, left: node_hash(left, right), reversed(parts))
+
+    def _require(self, size: int | None) -> int:
+        if size is None:
+            return self.size
+        if not 0 <= size <= self.size:
+            raise ValueError(f"no {size} leaves in a tree of {self.size}")
+        return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,107 +346,6 @@ def verify_consistency(
     _check_root(where, "new root", sr, new_root)
 
 
-@dataclass(frozen=True, slots=True)
-class Frontier:
-    """All that a growing tree must remember: its size and the roots of its full subtrees.
-
-    A value: ``append`` and ``extend`` return the grown frontier and leave this one as it
-    is. At most 63 hashes, whatever the size.
-
-    Args:
-        size: Leaves so far.
-        nodes: Root of each complete subtree, largest first: one for each 1-bit of ``size``.
-
-    Raises:
-        ValueError: the nodes do not fit the size.
-    """
-
-    size: int
-    nodes: tuple[bytes, ...]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.size <= MAX_SIZE:
-            raise ValueError(f"frontier size must be 0 to {MAX_SIZE}, got {self.size}")
-        if len(self.nodes) != self.size.bit_count():
-            raise ValueError(
-                f"a frontier of size {self.size} has {self.size.bit_count()} nodes,"
-                f" got {len(self.nodes)}"
-            )
-        _check_hashes(self.nodes)
-
-    @classmethod
-    def empty(cls) -> Frontier:
-        """The frontier of no leaves."""
-        return cls(0, ())
-
-    def append(self, data: bytes) -> Frontier:
-        """The frontier after one more leaf (leaf data, hashed here)."""
-        return self.extend((data,))
-
-    def extend(self, leaves: Iterable[bytes]) -> Frontier:
-        """The frontier after more leaves, in order (leaf data, hashed here)."""
-        size, nodes = self.size, list(self.nodes)
-        for data in leaves:
-            node, carry = leaf_hash(data), size
-            while carry & 1:
-                node, carry = node_hash(nodes.pop(), node), carry >> 1
-            nodes.append(node)
-            size += 1
-        return Frontier(size, tuple(nodes))
-
-    def root(self) -> bytes:
-        """Merkle Tree Hash of the leaves so far; 32 bytes."""
-        if not self.nodes:
-            return EMPTY_ROOT
-        return reduce(lambda right, left: node_hash(left, right), reversed(self.nodes))
-
-    def to_bytes(self) -> bytes:
-        """Version 1: ``"MLPF" || 01 || size (8 bytes, big-endian) || nodes (32 bytes each)``."""
-        header = _FRONTIER_HEADER.pack(_FRONTIER_MAGIC, _FRONTIER_VERSION, self.size)
-        return header + b"".join(self.nodes)
-
-    @classmethod
-    def from_bytes(cls, encoded: bytes) -> Frontier:
-        """Decode `to_bytes`.
-
-        Raises:
-            UnknownVersionError: other magic or version.
-            TruncatedError: it ends too early.
-            TrailingBytesError: it goes on after the last node.
-            TooLargeError: a size beyond ``MAX_SIZE``.
-        """
-        magic = encoded[: len(_FRONTIER_MAGIC)]
-        if magic != _FRONTIER_MAGIC[: len(magic)]:
-            raise UnknownVersionError(f"not a frontier: starts with {magic.hex()}")
-        if len(encoded) > len(magic) and encoded[len(magic)] != _FRONTIER_VERSION:
-            raise UnknownVersionError(f"frontier version {encoded[len(magic)]}, this release has 1")
-        if len(encoded) < _FRONTIER_HEADER.size:
-            raise TruncatedError(
-                f"frontier header has {_FRONTIER_HEADER.size} bytes, got {len(encoded)}"
-            )
-        size: int = _FRONTIER_HEADER.unpack_from(encoded)[2]
-        if size > MAX_SIZE:
-            raise TooLargeError(f"frontier size {size} is beyond {MAX_SIZE}")
-        wanted = _FRONTIER_HEADER.size + HASH_SIZE * size.bit_count()
-        if len(encoded) < wanted:
-            raise TruncatedError(f"frontier of size {size} has {wanted} bytes, got {len(encoded)}")
-        if len(encoded) > wanted:
-            raise TrailingBytesError(
-                f"frontier of size {size} has {wanted} bytes, {len(encoded) - wanted} follow it"
-            )
-        body = encoded[_FRONTIER_HEADER.size :]
-        nodes = tuple(body[at : at + HASH_SIZE] for at in range(0, len(body), HASH_SIZE))
-        return cls(size, nodes)
-
-
-def _parents(level: list[bytes]) -> list[bytes]:
-    """The next level up; an odd last node moves up unchanged, which is the RFC's split."""
-    above = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-    if len(level) % 2:
-        above.append(level[-1])
-    return above
-
-
 def _largest_power_below(count: int) -> int:
     """The largest power of two smaller than ``count`` (at least 2)."""
     return 1 << (count - 1).bit_length() - 1
@@ -400,7 +357,8 @@ def _inclusion_length(index: int, size: int) -> int:
     return inner + (index >> inner).bit_count()
 
 
-def _check_hashes(hashes: Sequence[bytes]) -> None:
+def check_hashes(hashes: Sequence[bytes]) -> None:
+    """Refuse a hash that is not 32 bytes, with ``ValueError``."""
     for at, value in enumerate(hashes):
         if len(value) != HASH_SIZE:
             raise ValueError(f"hash {at} has {len(value)} bytes, needs {HASH_SIZE}")

@@ -15,7 +15,7 @@ Everything up to and including the newline before the empty line is the *text*: 
 that are signed. A key id is ``SHA-256(name || 0A || 01 || public key)[:4]``; a verifier
 key is written ``name+hex(key id)+base64(01 || public key)``.
 
-Sources: https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note, and the Go package
+Sources: https://c2sp.org/signed-note, and the Go package
 golang.org/x/mod/sumdb/note, whose limits (1,000,000 bytes, 100 signatures) hold here too.
 
 Errors: a value that cannot be written (`SignerKey`) raises ``InputError``; text
@@ -29,7 +29,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -46,7 +46,6 @@ from provenance.errors import (
 
 MAX_NOTE_BYTES: Final = 1_000_000
 MAX_SIGNATURES: Final = 100
-_ED25519: Final = b"\x01"
 _KEY_SIZE: Final = 32
 _KEY_ID_SIZE: Final = 4
 SIGNATURE_MARK: Final = "— "
@@ -71,8 +70,8 @@ class NoteSignature:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifierKey:
-    """A named Ed25519 public key.
+class NamedKey:
+    """A named Ed25519 public key of one signature type; `VerifierKey` and `WitnessKey` are.
 
     Args:
         name: Key name: not empty, without spaces and ``+``; by convention the origin.
@@ -85,6 +84,11 @@ class VerifierKey:
     name: str
     public_bytes: bytes
 
+    TYPE: ClassVar[bytes]
+    """The signature type (C2SP signed-note), one byte."""
+    TITLE: ClassVar[str]
+    """What messages call such a key."""
+
     def __post_init__(self) -> None:
         if not _is_key_name(self.name):
             raise InputError(f"a key name must be text without spaces and '+', got {self.name!r}")
@@ -95,42 +99,45 @@ class VerifierKey:
 
     @property
     def key_id(self) -> bytes:
-        """``SHA-256(name || 0A || 01 || public key)[:4]`` (C2SP signed-note)."""
-        body = self.name.encode() + b"\n" + _ED25519 + self.public_bytes
+        """``SHA-256(name || 0A || type || public key)[:4]`` (C2SP signed-note)."""
+        body = self.name.encode() + b"\n" + self.TYPE + self.public_bytes
         return hashlib.sha256(body).digest()[:_KEY_ID_SIZE]
 
     @property
+    def label(self) -> str:
+        """Name and key id, as messages show a key."""
+        return f"{self.name}+{self.key_id.hex()}"
+
+    @property
     def vkey(self) -> str:
-        """The key as text: ``name+hex(key id)+base64(01 || public key)``."""
-        return f"{self.name}+{self.key_id.hex()}+{encode_base64(_ED25519 + self.public_bytes)}"
+        """The key as text: ``name+hex(key id)+base64(type || public key)``."""
+        return f"{self.label}+{encode_base64(self.TYPE + self.public_bytes)}"
 
     @classmethod
-    def from_vkey(cls, vkey: str) -> VerifierKey:
+    def from_vkey(cls, vkey: str) -> Self:
         """Parse `vkey`.
 
         Raises:
-            FormatError: it is not one, its key type is not Ed25519, or its key id belongs
-                to another key.
+            FormatError: it is not one, its key type is another, or its key id belongs to
+                another key.
         """
         parts = vkey.split("+", 2)
         if len(parts) != 3 or not _is_key_name(parts[0]):
-            raise FormatError("verifier key: expected name+keyid+base64")
+            raise FormatError(f"{cls.TITLE} {vkey[:60]!r}: expected name+keyid+base64")
         name, key_id, encoded = parts
-        material = decode_base64(encoded, "verifier key: key")
-        if material[:1] != _ED25519:
-            raise FormatError(f"verifier key: key type {material[:1].hex() or 'none'}, expected 01")
-        if len(material) < 1 + _KEY_SIZE:
-            raise TruncatedError(
-                f"verifier key: expected {1 + _KEY_SIZE} bytes, got {len(material)}"
+        what = f"{cls.TITLE} {name[:60]!r}"
+        material = decode_base64(encoded, f"{what}: key")
+        if material[:1] != cls.TYPE:
+            raise FormatError(
+                f"{what}: key type {material[:1].hex() or 'none'}, expected {cls.TYPE.hex()}"
             )
-        if len(material) > 1 + _KEY_SIZE:
-            raise TrailingBytesError(
-                f"verifier key: expected {1 + _KEY_SIZE} bytes, got {len(material)}"
-            )
+        if len(material) != 1 + _KEY_SIZE:
+            kind = TruncatedError if len(material) < 1 + _KEY_SIZE else TrailingBytesError
+            raise kind(f"{what}: expected {1 + _KEY_SIZE} bytes, got {len(material)}")
         key = cls(name, material[1:])
         if key.key_id.hex() != key_id:
             raise FormatError(
-                f"verifier key: key id is {key_id!r}, but this key has {key.key_id.hex()}"
+                f"{what}: key id is {key_id[:40]!r}, but this key has {key.key_id.hex()}"
             )
         return key
 
@@ -141,10 +148,13 @@ class VerifierKey:
         except InvalidSignature:
             raise BadSignatureError(f"signature by {self.label} does not verify") from None
 
-    @property
-    def label(self) -> str:
-        """Name and key id, as messages show a key."""
-        return f"{self.name}+{self.key_id.hex()}"
+
+class VerifierKey(NamedKey):
+    """The named public key of who signs notes: key type 01."""
+
+    __slots__ = ()
+    TYPE = b"\x01"
+    TITLE = "verifier key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,54 +30,28 @@ receipt reaches without a key or a node:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from provenance.errors import (
-    FormatError,
-    InputError,
-    ProofError,
-    TooLargeError,
-    UnknownVersionError,
-)
-from provenance.formats import json_text
+from provenance.errors import InputError, ProofError, TooLargeError
 from provenance.formats.checkpoint import parse_note
+from provenance.formats.fields import Fields, as_json
+from provenance.formats.json_text import canonical_json
 from provenance.formats.merkle import verify_inclusion
-from provenance.formats.record import Json, Phase, canonical_json
+from provenance.formats.record import Json, Phase
 
 RECEIPT_VERSION: Final = 1
 MAX_RECEIPT_BYTES: Final = 8 * 1024 * 1024
 STATES: Final = ("confirmed", "final")
 
 _TAG: Final = b"MLP1"
-_NUMBER = (int, float)
-_NONE = type(None)
-_Types = dict[str, tuple[type, ...]]
-_TOP: Final[_Types] = {
-    "v": (int,),
-    "run": (str,),
-    "phase": (str,),
-    "epoch": (int, _NONE),
-    "root": (str,),
-    "ledger": (dict,),
-    "head": (str,),
-    "anchor": (dict,),
-    "evidence": (dict,),
-}
-_LEDGER: Final[_Types] = {"index": (int,), "size": (int,), "root": (str,), "proof": (list,)}
-_ANCHOR: Final[_Types] = {
-    "network": (str,),
-    "state": (str,),
-    "transaction_id": (str,),
-    "payload": (str,),
-    "height": (int, _NONE),
-    "block_hash": (str, _NONE),
-    "depth": (int,),
-    "block_time": (*_NUMBER, _NONE),
-    "confirmed_at": _NUMBER,
-}
+_ANCHOR_FIELDS: Final = (
+    *("network", "state", "transaction_id", "payload"),
+    *("height", "block_hash", "depth", "block_time", "confirmed_at"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,33 +104,7 @@ class Receipt:
         """
         if self.anchor.state not in STATES:
             raise InputError(f"receipt: state {self.anchor.state!r}, expected one of {STATES}")
-        fields: dict[str, object] = {
-            "v": RECEIPT_VERSION,
-            "run": str(self.run),
-            "phase": self.phase.value,
-            "epoch": self.epoch,
-            "root": self.root.hex(),
-            "ledger": {
-                "index": self.ledger.index,
-                "size": self.ledger.size,
-                "root": self.ledger.root.hex(),
-                "proof": [element.hex() for element in self.ledger.proof],
-            },
-            "head": self.head,
-            "anchor": {
-                "network": self.anchor.network,
-                "state": self.anchor.state,
-                "transaction_id": self.anchor.transaction_id,
-                "payload": self.anchor.payload.hex(),
-                "height": self.anchor.height,
-                "block_hash": self.anchor.block_hash,
-                "depth": self.anchor.depth,
-                "block_time": self.anchor.block_time,
-                "confirmed_at": self.anchor.confirmed_at,
-            },
-            "evidence": dict(self.evidence),
-        }
-        data = canonical_json(fields)
+        data = canonical_json({"v": RECEIPT_VERSION, **as_json(self)})
         if len(data) > MAX_RECEIPT_BYTES:
             raise TooLargeError(f"receipt of {len(data)} bytes, at most {MAX_RECEIPT_BYTES}")
         return data
@@ -171,25 +119,35 @@ class Receipt:
             FormatError: Not JSON, a field missing, unknown or of the wrong type (the message
                 gives its path), or not in canonical form.
         """
-        if len(data) > MAX_RECEIPT_BYTES:
-            raise TooLargeError(f"receipt of {len(data)} bytes, at most {MAX_RECEIPT_BYTES}")
-        try:
-            raw: Any = json_text.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"receipt is not JSON: {error}") from error
-        if not isinstance(raw, dict):
-            raise FormatError(f"receipt is a JSON {type(raw).__name__}, expected an object")
-        version = raw.get("v")
-        if version != RECEIPT_VERSION or isinstance(version, bool):
-            raise UnknownVersionError(f"receipt version {version!r}, expected {RECEIPT_VERSION}")
-        receipt = _from_fields(raw)
-        try:
-            canonical = receipt.encode()
-        except (InputError, RecursionError) as error:
-            raise FormatError(f"receipt: {error}") from error
-        if canonical != data:
-            raise FormatError("receipt is not in canonical form (RFC 8785)")
-        return receipt
+        top = Fields.parse_canonical(data, "receipt", RECEIPT_VERSION, limit=MAX_RECEIPT_BYTES)
+        top.only("v", *(field.name for field in dataclasses.fields(cls)))
+        ledger = top.object("ledger", "index", "size", "root", "proof")
+        anchor = top.object("anchor", *_ANCHOR_FIELDS)
+        return cls(
+            run=top.uuid("run"),
+            phase=top.enum("phase", Phase),
+            epoch=top.maybe("epoch", top.integer),
+            root=top.hex("root", 32),
+            ledger=LedgerProof(
+                index=ledger.integer("index"),
+                size=ledger.integer("size"),
+                root=ledger.hex("root", 32),
+                proof=ledger.hashes("proof"),
+            ),
+            head=top.text("head"),
+            anchor=AnchorProof(
+                network=anchor.text("network"),
+                state=anchor.one_of("state", STATES),
+                transaction_id=anchor.text("transaction_id"),
+                payload=anchor.hex("payload", 36),
+                height=anchor.maybe("height", anchor.integer),
+                block_hash=anchor.maybe("block_hash", anchor.text),
+                depth=anchor.integer("depth"),
+                block_time=anchor.maybe("block_time", anchor.number),
+                confirmed_at=anchor.number("confirmed_at"),
+            ),
+            evidence=top.object("evidence").raw,
+        )
 
     def verify_inclusion(self) -> None:
         """Walk from the run root to the payload; the steps are numbered in the module.
@@ -214,61 +172,3 @@ class Receipt:
                 f"receipt: the payload is {self.anchor.payload.hex()}, "
                 f"expected {(_TAG + ledger.root).hex()}"
             )
-
-
-def _from_fields(raw: dict[str, Any]) -> Receipt:
-    _check(raw, _TOP, "")
-    ledger, anchor = raw["ledger"], raw["anchor"]
-    _check(ledger, _LEDGER, "ledger.")
-    _check(anchor, _ANCHOR, "anchor.")
-    proof = tuple(_hex(item, 32, f"ledger.proof[{i}]") for i, item in enumerate(ledger["proof"]))
-    block_time = anchor["block_time"]
-    try:
-        run = UUID(raw["run"])
-        phase = Phase(raw["phase"])
-    except ValueError as error:
-        raise FormatError(f"receipt: {error}") from error
-    return Receipt(
-        run=run,
-        phase=phase,
-        epoch=raw["epoch"],
-        root=_hex(raw["root"], 32, "root"),
-        ledger=LedgerProof(
-            ledger["index"], ledger["size"], _hex(ledger["root"], 32, "ledger.root"), proof
-        ),
-        head=raw["head"],
-        anchor=AnchorProof(
-            network=anchor["network"],
-            state=anchor["state"],
-            transaction_id=anchor["transaction_id"],
-            payload=_hex(anchor["payload"], 36, "anchor.payload"),
-            height=anchor["height"],
-            block_hash=anchor["block_hash"],
-            depth=anchor["depth"],
-            block_time=None if block_time is None else float(block_time),
-            confirmed_at=float(anchor["confirmed_at"]),
-        ),
-        evidence=raw["evidence"],
-    )
-
-
-def _check(raw: dict[str, Any], types: _Types, where: str) -> None:
-    extra = sorted(raw.keys() - types.keys())
-    if extra:
-        raise FormatError(f"receipt: unknown field {where + extra[0]!r}")
-    for name, expected in types.items():
-        if name not in raw:
-            raise FormatError(f"receipt: field {where + name!r} is missing")
-        if not isinstance(raw[name], expected) or isinstance(raw[name], bool):
-            raise FormatError(f"receipt: field {where + name!r} is a {type(raw[name]).__name__}")
-
-
-def _hex(text: object, size: int, where: str) -> bytes:
-    if isinstance(text, str):
-        try:
-            value = bytes.fromhex(text)
-        except ValueError:
-            value = b""
-        if len(value) == size and value.hex() == text:
-            return value
-    raise FormatError(f"receipt: {where} must be {2 * size} lower-case hex digits")

@@ -21,6 +21,7 @@ larger integer as a decimal string.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import math
@@ -29,13 +30,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
-from provenance.errors import FormatError, InputError, TooLargeError, UnknownVersionError
+from provenance.errors import FormatError, InputError, TooLargeError
+from provenance.formats.fields import Fields
 from provenance.formats.json_text import MAX_SAFE_INTEGER as MAX_SAFE_INTEGER
 from provenance.formats.json_text import canonical_json as canonical_json
-from provenance.formats.json_text import parse_json as parse_json
 
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 8 * 1024 * 1024
@@ -233,76 +233,25 @@ class Record:
             FormatError: Not JSON, a field missing, unknown or of the wrong type, a negative
                 number, a ``ts`` of another form, or not in canonical form.
         """
-        if len(data) > MAX_RECORD_BYTES:
-            raise TooLargeError(f"record of {len(data)} bytes, at most {MAX_RECORD_BYTES}")
-        raw = parse_json(data, "record")
-        if not isinstance(raw, dict):
-            raise FormatError(f"record is a JSON {type(raw).__name__}, expected an object")
-        if raw.get("v") != RECORD_VERSION:
-            raise UnknownVersionError(f"record version {raw.get('v')!r}, expected {RECORD_VERSION}")
-        record = cls._from_fields(raw)
-        try:
-            canonical = record.encode()
-        except InputError as error:
-            raise FormatError(f"record: {error}") from error
-        if canonical != data:
-            raise FormatError("record is not in canonical form (RFC 8785)")
-        return record
-
-    @classmethod
-    def _from_fields(cls, raw: dict[str, Any]) -> Record:
-        extra = sorted(raw.keys() - _FIELDS.keys())
-        if extra:
-            raise FormatError(f"record: unknown field {extra[0]!r}")
-        for name, types in _FIELDS.items():
-            if name not in raw:
-                raise FormatError(f"record: field {name!r} is missing")
-            if not isinstance(raw[name], types) or isinstance(raw[name], bool):
-                raise FormatError(f"record: field {name!r} is a {type(raw[name]).__name__}")
-        for name in ("epoch", "rank", "seq"):
-            if raw[name] is not None and raw[name] < 0:
-                raise FormatError(f"record: {name} {raw[name]}, expected 0 or more")
-        check_timestamp(raw["ts"], "record")
-        try:
-            return cls(
-                run=UUID(raw["run"]),
-                kind=Kind(raw["kind"]),
-                epoch=raw["epoch"],
-                rank=raw["rank"],
-                producer=_hex(raw["producer"], 16, "producer"),
-                seq=raw["seq"],
-                ts=raw["ts"],
-                salt=_hex(raw["salt"], 32, "salt"),
-                body=raw["body"],
-            )
-        except ValueError as error:
-            raise FormatError(f"record: {error}") from error
+        fields = Fields.parse_canonical(data, "record", RECORD_VERSION, limit=MAX_RECORD_BYTES)
+        fields.only("v", *(field.name for field in dataclasses.fields(cls)))
+        check_timestamp(fields.text("ts"), "record")
+        return cls(
+            run=fields.uuid("run"),
+            kind=fields.enum("kind", Kind),
+            epoch=fields.maybe("epoch", fields.integer),
+            rank=fields.integer("rank"),
+            producer=fields.hex("producer", 16),
+            seq=fields.integer("seq"),
+            ts=fields.text("ts"),
+            salt=fields.hex("salt", 32),
+            body=dict(fields.object("body").raw),
+        )
 
     @property
     def order(self) -> tuple[str, str, int]:
         """Tie-break among records of one slot and rank: ``(ts, producer, seq)``."""
         return (self.ts, self.producer.hex(), self.seq)
-
-
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "v": (int,),
-    "run": (str,),
-    "kind": (str,),
-    "epoch": (int, type(None)),
-    "rank": (int,),
-    "producer": (str,),
-    "seq": (int,),
-    "ts": (str,),
-    "salt": (str,),
-    "body": (dict,),
-}
-
-
-def _hex(text: str, size: int, name: str) -> bytes:
-    value = bytes.fromhex(text)
-    if len(value) != size or text != value.hex():
-        raise FormatError(f"record: {name} must be {2 * size} lower-case hex digits")
-    return value
 
 
 def record_digest(data: bytes) -> bytes:

@@ -24,10 +24,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.formats.merkle import MAX_SIZE, leaf_hash, root_of_hashes
+from provenance.formats.merkle import MAX_SIZE, MerkleTree
 
 CHECKPOINT: Final = "checkpoint"
-TILE_WIDTH: Final = 256
+TILE_HEIGHT: Final = 8
+TILE_WIDTH: Final = 2**TILE_HEIGHT
 MAX_LEVEL: Final = 63
 MAX_ENTRY_BYTES: Final = 65_535
 ENTRIES: Final = "entries"
@@ -101,6 +102,9 @@ class TiledLedger:
     Args:
         entries: As they were logged, each at most 65,535 bytes; run roots have 32.
 
+    Attributes:
+        tree: Over the entries.
+
     Raises:
         ValueError: an entry is longer.
     """
@@ -110,12 +114,7 @@ class TiledLedger:
             if len(entry) > MAX_ENTRY_BYTES:
                 raise ValueError(f"entry {at} has {len(entry)} bytes, a bundle takes 65,535")
         self._entries = entries
-        level = [leaf_hash(entry) for entry in entries]
-        self._levels = [level]
-        while len(level) >= TILE_WIDTH:
-            full = range(0, len(level) - TILE_WIDTH + 1, TILE_WIDTH)
-            level = [root_of_hashes(level[at : at + TILE_WIDTH]) for at in full]
-            self._levels.append(level)
+        self.tree = MerkleTree(entries)
 
     @property
     def size(self) -> int:
@@ -125,7 +124,7 @@ class TiledLedger:
     @property
     def leaf_hashes(self) -> Sequence[bytes]:
         """Of all entries."""
-        return self._levels[0]
+        return self.tree.subtrees(0)
 
     def data(self, tile: Tile) -> bytes:
         """The bytes of a tile.
@@ -137,8 +136,7 @@ class TiledLedger:
         if tile.level is None:
             part = self._entries[first : first + tile.width]
         else:
-            known = self._levels[tile.level] if tile.level < len(self._levels) else []
-            part = known[first : first + tile.width]
+            part = self.tree.subtrees(tile.level * TILE_HEIGHT)[first : first + tile.width]
         if len(part) != tile.width:
             raise ValueError(f"no tile {tile.path} in a ledger of {self.size}")
         if tile.level is None:

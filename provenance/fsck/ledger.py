@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.formats.checkpoint import Head, open_head, parse_note
-from provenance.formats.merkle import Frontier
+from provenance.formats.frontier import Frontier
 from provenance.formats.note import VerifierKey
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.rows import Entry, HeadRow

@@ -30,7 +30,7 @@ from uuid import UUID
 import structlog
 
 from provenance.formats.checkpoint import Head, sign_head
-from provenance.formats.merkle import Frontier
+from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (

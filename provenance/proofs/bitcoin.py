@@ -57,24 +57,15 @@ def _target(bits: int) -> int:
     return mantissa << (8 * (exponent - 3)) if exponent > 3 else mantissa >> (8 * (3 - exponent))
 
 
+_CHAINS = (
+    ("main", "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f", 0x1D00FFFF),
+    ("test", "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943", 0x1D00FFFF),
+    ("testnet4", "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043", 0x1D00FFFF),
+    ("signet", "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6", 0x1E0377AE),
+    ("regtest", "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206", 0x207FFFFF),
+)
 CHAINS: Mapping[str, ChainRules] = MappingProxyType(
-    {
-        "main": ChainRules(
-            "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f", _target(0x1D00FFFF)
-        ),
-        "test": ChainRules(
-            "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943", _target(0x1D00FFFF)
-        ),
-        "testnet4": ChainRules(
-            "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043", _target(0x1D00FFFF)
-        ),
-        "signet": ChainRules(
-            "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6", _target(0x1E0377AE)
-        ),
-        "regtest": ChainRules(
-            "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206", _target(0x207FFFFF)
-        ),
-    }
+    {name: ChainRules(genesis, _target(bits)) for name, genesis, bits in _CHAINS}
 )
 """By the name ``getblockchaininfo`` gives; values from Bitcoin Core ``kernel/chainparams.cpp``."""
 

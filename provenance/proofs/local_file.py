@@ -1,39 +1,35 @@
 """A line of the local anchor file: what a receipt of network ``local`` brings as evidence.
 
-WARNING: FROZEN FORMAT READER, version 1, as :mod:`provenance.chains.local` writes it. Pure:
-no I/O, no clock, no randomness. Canonical JSON (RFC 8785) without a newline::
+WARNING: FROZEN FORMAT, version 1. Pure: no I/O, no clock, no randomness. A line is canonical
+JSON (RFC 8785) without a newline::
 
     {"payload": 72 hex, "prev": 64 hex, "seq": n, "signature": 128 hex, "ts": RFC 3339, "v": 1}
 
-``signature`` is Ed25519 (RFC 8032) over ``ml-provenance/local/v1`` and a zero byte, followed
-by the canonical JSON of the line without ``signature``.
+``seq`` counts from 0; ``prev`` is the SHA-256 of the line before without its newline (64
+zeros in the first). ``signature`` is Ed25519 (RFC 8032) over ``ml-provenance/local/v1`` and
+a zero byte, followed by the canonical JSON of the line without ``signature``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from provenance.errors import (
-    BadSignatureError,
-    FormatError,
-    InputError,
-    TooLargeError,
-    UnknownVersionError,
-)
-from provenance.formats.record import canonical_json, check_timestamp, parse_json
+from provenance.errors import BadSignatureError, ProofError, TruncatedError
+from provenance.formats.fields import Fields
+from provenance.formats.json_text import canonical_json
+from provenance.formats.record import Json, check_timestamp, timestamp
 
 LOCAL_VERSION: Final = 1
 LOCAL_CONTEXT: Final = b"ml-provenance/local/v1\0"
 MAX_LINE_BYTES: Final = 4096
-_HEX: Final = {"payload": 36, "prev": 32, "signature": 64}
-_FIELDS: Final = {"payload", "prev", "seq", "signature", "ts", "v"}
+FIRST_PREV: Final = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,62 +37,103 @@ class LocalLine:
     """A line whose signature fits.
 
     Attributes:
-        seq: Its number in the file, from 0. payload: 36 bytes.
-        ts: Unix seconds by the writer's clock. digest: SHA-256 of the line, 32 bytes.
+        seq: Its number in the file, from 0.
+        payload: 36 bytes.
+        prev: Digest of the line before, 32 bytes; zeros in the first.
+        ts: Unix seconds by the writer's clock.
+        line: Its bytes, without the newline.
+        digest: SHA-256 of the line, 32 bytes.
     """
 
     seq: int
     payload: bytes
+    prev: bytes
     ts: float
+    line: bytes
     digest: bytes
 
 
-def read_line(line: bytes, public_key: bytes) -> LocalLine:
-    """Read a line and verify its signature; its place in the file is for whoever has that.
+def write_line(
+    previous: LocalLine | None, payload: bytes, ts_ns: int, sign: Callable[[bytes], bytes]
+) -> bytes:
+    """The line that carries a payload behind another one, without its newline.
 
     Args:
-        line: Without its newline. public_key: 32 bytes.
+        previous: None for the first of a file.
+        ts_ns: Unix nanoseconds.
+        sign: Makes the Ed25519 signature, 64 bytes.
+    """
+    unsigned: dict[str, Json] = {
+        "v": LOCAL_VERSION,
+        "seq": previous.seq + 1 if previous else 0,
+        "payload": payload.hex(),
+        "ts": timestamp(ts_ns),
+        "prev": (previous.digest if previous else FIRST_PREV).hex(),
+    }
+    signature = sign(LOCAL_CONTEXT + canonical_json(unsigned))
+    return canonical_json({**unsigned, "signature": signature.hex()})
+
+
+def read_line(line: bytes, public_key: bytes, name: str = "local line") -> LocalLine:
+    """Read a line and verify its signature; :func:`read_lines` checks what it follows.
+
+    Args:
+        line: Without its newline.
+        public_key: 32 bytes.
+        name: What messages call the line.
 
     Raises:
         FormatError, UnknownVersionError, TooLargeError: Not a line of this format.
         BadSignatureError: Another key signed it, or it was changed.
     """
-    if len(line) > MAX_LINE_BYTES:
-        raise TooLargeError(f"local line of {len(line)} bytes, at most {MAX_LINE_BYTES}")
-    raw = parse_json(line, "local line")
-    if not isinstance(raw, dict):
-        raise FormatError("local line: not an object")
-    version = raw.get("v")
-    if version != LOCAL_VERSION or isinstance(version, bool):
-        raise UnknownVersionError(f"local line: version {version!r}, expected {LOCAL_VERSION}")
-    try:
-        canonical = canonical_json(raw)
-    except InputError as error:
-        raise FormatError(f"local line: {error}") from error
-    if raw.keys() != _FIELDS or canonical != line:
-        raise FormatError("local line: not in canonical form")
-    seq, ts = raw["seq"], raw["ts"]
-    if not isinstance(seq, int) or isinstance(seq, bool) or seq < 0 or not isinstance(ts, str):
-        raise FormatError("local line: a field of the wrong type")
-    check_timestamp(ts, "local line")
-    payload, _, signature = (_bytes(raw, name) for name in ("payload", "prev", "signature"))
-    del raw["signature"]
+    fields = Fields.parse_canonical(line, name, LOCAL_VERSION, limit=MAX_LINE_BYTES)
+    fields.only("payload", "prev", "seq", "signature", "ts", "v")
+    ts, signature = fields.text("ts"), fields.hex("signature", 64)
+    check_timestamp(ts, name)
+    found = LocalLine(
+        seq=fields.integer("seq"),
+        payload=fields.hex("payload", 36),
+        prev=fields.hex("prev", 32),
+        ts=datetime.fromisoformat(ts).timestamp(),
+        line=line,
+        digest=hashlib.sha256(line).digest(),
+    )
+    unsigned = {key: value for key, value in fields.raw.items() if key != "signature"}
     try:
         key = Ed25519PublicKey.from_public_bytes(public_key)
-        key.verify(signature, LOCAL_CONTEXT + canonical_json(raw))
+        key.verify(signature, LOCAL_CONTEXT + canonical_json(unsigned))
     except (InvalidSignature, ValueError) as error:
-        raise BadSignatureError("local line: the signature does not fit") from error
-    when = datetime.fromisoformat(ts).timestamp()
-    return LocalLine(seq, payload, when, hashlib.sha256(line).digest())
+        raise BadSignatureError(f"{name}: the signature does not fit") from error
+    return found
+
+
+def read_lines(
+    data: bytes, public_key: bytes, previous: LocalLine | None = None
+) -> list[LocalLine]:
+    """Read a file, or what follows a line of it: every line's order, chain and signature.
+
+    Args:
+        previous: The line before; None at the start of a file.
+
+    Raises:
+        TruncatedError: The last line is cut off.
+        FormatError, UnknownVersionError, TooLargeError, BadSignatureError: As :func:`read_line`.
+        ProofError: A line that is missing, doubled or out of order.
+    """
+    *lines, rest = data.split(b"\n")
+    if rest:
+        raise TruncatedError("local: the last line is cut off")
+    found = []
+    for line in lines:
+        seq, prev = (previous.seq + 1, previous.digest) if previous else (0, FIRST_PREV)
+        name = f"local anchor line {seq + 1}"
+        previous = read_line(line, public_key, name)
+        if (previous.seq, previous.prev) != (seq, prev):
+            raise ProofError(f"{name}: it does not follow the line before")
+        found.append(previous)
+    return found
 
 
 def local_transaction_id(payload: bytes) -> str:
     """``local:`` and 32 hex digits of SHA-256(payload)."""
     return f"local:{hashlib.sha256(payload).hexdigest()[:32]}"
-
-
-def _bytes(raw: dict[str, Any], name: str) -> bytes:
-    size = _HEX[name]
-    if not isinstance(raw[name], str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", raw[name]):
-        raise FormatError(f"local line: {name} must be {2 * size} lower-case hex digits")
-    return bytes.fromhex(raw[name])

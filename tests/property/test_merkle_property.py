@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from provenance.errors import FormatError, ProofError
 from provenance.formats import merkle
+from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import MerkleTree
 
 SIZES = range(301)
 LEAVES = tuple(b"leaf-%d" % i for i in range(300))
@@ -72,9 +75,9 @@ def test_every_size_against_the_naive_tree(size: int) -> None:
     d = LEAVES[:size]
     root = mth(d)
     assert merkle.root(d) == root
-    frontier = merkle.Frontier.empty().extend(d)
+    frontier = Frontier.empty().extend(d)
     assert frontier.root() == root
-    assert merkle.Frontier.from_bytes(frontier.to_bytes()) == frontier
+    assert Frontier.from_bytes(frontier.to_bytes()) == frontier
     for index in sample(size):
         proof = merkle.inclusion_proof(d, index)
         assert list(proof) == path(index, d)
@@ -156,7 +159,7 @@ def test_random_leaves(leaves: list[bytes], data: st.DataObject) -> None:
     old = data.draw(st.integers(0, len(d)))
     proof = merkle.consistency_proof(d, old)
     merkle.verify_consistency(old, mth(d[:old]), len(d), mth(d), proof)
-    grown = merkle.Frontier.empty().extend(d[:old]).extend(d[old:])
+    grown = Frontier.empty().extend(d[:old]).extend(d[old:])
     assert grown.root() == mth(d)
     if d:
         index = data.draw(st.integers(0, len(d) - 1))
@@ -169,7 +172,7 @@ def test_random_leaves(leaves: list[bytes], data: st.DataObject) -> None:
 def test_a_frontier_decodes_or_is_refused(noise: bytes) -> None:
     for candidate in (noise, b"MLPF\x01" + noise):
         try:
-            frontier = merkle.Frontier.from_bytes(candidate)
+            frontier = Frontier.from_bytes(candidate)
         except FormatError:
             continue
         assert frontier.to_bytes() == candidate
@@ -186,3 +189,53 @@ def test_hostile_numbers_only_raise_proof_errors(a: int, b: int, proof: list[byt
         merkle.verify_inclusion(b"x", a, b, proof, bytes(32))
     with pytest.raises(ProofError):
         merkle.verify_consistency(a, bytes(32), b, bytes(31), proof)
+
+
+# --- one kept tree at every size ---------------------------------------------------------
+
+
+def check_tree(tree: MerkleTree, size: int, indexes: Iterable[int], olds: Iterable[int]) -> None:
+    """Root and proofs of the first leaves of a tree over ``LEAVES``, against the naive one."""
+    d = LEAVES[:size]
+    assert tree.root(size) == mth(d)
+    for index in indexes:
+        assert list(tree.inclusion_proof(index, size)) == path(index, d)
+    for old in olds:
+        assert list(tree.consistency_proof(old, size)) == (subproof(old, d, True) if old else [])
+
+
+def test_a_tree_that_grew_leaf_by_leaf_agrees_at_every_smaller_size() -> None:
+    tree = MerkleTree()
+    for count in range(41):
+        assert (tree.size, tree.root()) == (count, mth(LEAVES[:count]))
+        tree.extend([LEAVES[count]])
+    for size in range(41):
+        check_tree(tree, size, range(size), range(size + 1))
+
+
+@given(st.data())
+def test_a_tree_that_grew_in_any_steps_agrees(data: st.DataObject) -> None:
+    steps = data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=5))
+    tree = MerkleTree()
+    for step in steps:
+        tree.extend(LEAVES[tree.size : tree.size + step])
+    size = data.draw(st.integers(0, tree.size))
+    indexes = [data.draw(st.integers(0, size - 1))] if size else []
+    check_tree(tree, size, indexes, [data.draw(st.integers(0, size))])
+    height = data.draw(st.integers(0, 9))
+    whole = range(0, tree.size - 2**height + 1, 2**height)
+    assert list(tree.subtrees(height)) == [mth(LEAVES[at : at + 2**height]) for at in whole]
+
+
+def test_sizes_that_are_not_there_are_refused() -> None:
+    tree = MerkleTree(LEAVES[:5])
+    for refused in (
+        lambda: tree.root(6),
+        lambda: tree.root(-1),
+        lambda: tree.inclusion_proof(5, 5),
+        lambda: tree.inclusion_proof(0, 6),
+        lambda: tree.consistency_proof(4, 3),
+        lambda: tree.consistency_proof(-1, 3),
+    ):
+        with pytest.raises(ValueError, match="^no "):
+            refused()

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
-from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Phase
@@ -53,7 +53,7 @@ class World:
         self.node = MemoryNetwork(self.chain, name=self.name)
         self.owners = count()
         self.size = 0
-        self.frontier = merkle.Frontier.empty()
+        self.frontier = Frontier.empty()
         with self.store.transaction() as tx:
             tx.add_run(RUN, SIGNER.verifier.public_bytes, self.now)
 

@@ -35,6 +35,7 @@ from provenance.formats import merkle
 from provenance.formats.batch import sign_batch
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
+from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
@@ -222,7 +223,7 @@ def examples() -> dict[str, tuple[str, str]]:
         [{"text": "hi", "label": 1}, {"text": "", "label": 0}], HashFactory("sha256")
     )
     files = FileLeaf("a/b.txt", 3, HashFactory("sha256").digest(b"abc")).data()
-    frontier = merkle.Frontier.empty().extend(entries)
+    frontier = Frontier.empty().extend(entries)
     tree_nodes = {
         node.path: node.value.hex() for node in after.root_node.walk() if node.kind != "record"
     }

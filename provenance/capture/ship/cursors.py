@@ -10,15 +10,14 @@ still has, which changes nothing downstream::
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from provenance.capture.keys import sync_directory
-from provenance.errors import FormatError
-from provenance.formats import json_text
+from provenance.formats.fields import Fields
 
 CURSOR_FILE = "cursors.json"
 CURSOR_VERSION = 1
@@ -65,22 +64,16 @@ def load_cursors(run_dir: Path) -> Cursors:
     """The run's cursors; fresh ones where there is no file.
 
     Raises:
-        FormatError: The file is not what :func:`save_cursors` writes.
+        FormatError, UnknownVersionError: The file is not what :func:`save_cursors` writes.
     """
     path = run_dir / CURSOR_FILE
     try:
-        raw: Any = json_text.loads(path.read_bytes())
-        if raw["v"] != CURSOR_VERSION:
-            raise FormatError(f"{path}: version {raw['v']!r}, expected {CURSOR_VERSION}")
-        generation = raw["generation"]
-        if not isinstance(generation, str | None):
-            raise FormatError(f"{path}: generation is a {type(generation).__name__}")
-        found = {bytes.fromhex(key): _cursor(value) for key, value in raw["producers"].items()}
+        data = path.read_bytes()
     except FileNotFoundError:
         return Cursors()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FormatError(f"{path}: {type(error).__name__}: not a cursor file") from error
-    return Cursors(generation, found)
+    top = Fields.parse(data, str(path))
+    top.version(CURSOR_VERSION)
+    return Cursors(top.maybe("generation", top.text), top.by_hex("producers", 16, _cursor))
 
 
 def save_cursors(run_dir: Path, cursors: Cursors) -> None:
@@ -105,11 +98,8 @@ def delete_cursors(run_dir: Path) -> None:
         (run_dir / CURSOR_FILE).unlink()
 
 
-def _cursor(value: dict[str, Any]) -> Cursor:
-    cursor = Cursor(**value)
-    for entry in fields(Cursor):
-        found = getattr(cursor, entry.name)
-        right = type(found) is (bool if entry.name == "ended" else int) and found >= 0
-        if not right:
-            raise FormatError(f"cursor: {entry.name} is {found!r}")
-    return cursor
+def _cursor(producers: Fields, key: str) -> Cursor:
+    names = [field.name for field in dataclasses.fields(Cursor)]
+    cursor = producers.object(key, *names)
+    numbers = {name: cursor.integer(name) for name in names if name != "ended"}
+    return Cursor(**numbers, ended=cursor.boolean("ended"))

@@ -228,7 +228,8 @@ class _Reader:
                 if forks is None:
                     made = Timestamp(message, (attestation,))
                 else:
-                    made = forks.ending(message, attestation, self.canonical)
+                    forks.attest(attestation)
+                    made = forks.node(message, self.canonical)
                 break
             operation, result = self.applied(tag, message)
             passed.append((message, forks, operation))
@@ -238,7 +239,8 @@ class _Reader:
             if forks is None:
                 made = Timestamp(before, (), ((operation, made),))
             else:
-                made = forks.leading(before, operation, made, self.canonical)
+                forks.lead(operation, made)
+                made = forks.node(before, self.canonical)
         return made
 
     def forks(self, message: bytes, depth: int) -> _Forks:
@@ -304,19 +306,7 @@ class _Forks:
         before = self.branches.get(operation)
         self.branches[operation] = child if before is None else before.merge(child)
 
-    def ending(self, message: bytes, last: Attestation, canonical: bool) -> Timestamp:
-        """The node, whose last item attests."""
-        self.attest(last)
-        return self._node(message, canonical)
-
-    def leading(
-        self, message: bytes, last: Operation, child: Timestamp, canonical: bool
-    ) -> Timestamp:
-        """The node, whose last item leads on."""
-        self.lead(last, child)
-        return self._node(message, canonical)
-
-    def _node(self, message: bytes, canonical: bool) -> Timestamp:
+    def node(self, message: bytes, canonical: bool) -> Timestamp:
         if canonical and self.order != sorted(set(self.order)):
             raise FormatError("a node with items repeated or not in order")
         return Timestamp(message, self.attestations, self.branches.items())

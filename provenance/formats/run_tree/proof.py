@@ -2,7 +2,7 @@
 
 WARNING: FROZEN FORMAT. The paths, the fixed slots and the JSON of these proofs are what an
 auditor checks in ten years. Add a version; never change what an existing one means. No I/O,
-no clock, no randomness. The tree's shape is drawn in `merkle_tree`.
+no clock, no randomness. The tree's shape is drawn in `tree`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.errors import FormatError, ProofError, TooLargeError, UnknownVersionError
-from provenance.formats import json_text, merkle
+from provenance.errors import ProofError, TooLargeError
+from provenance.formats import merkle
+from provenance.formats.fields import Fields, as_json
 
 PROOF_VERSION: Final = 1
 MAX_PROOF_BYTES: Final = 262_144
@@ -36,7 +37,6 @@ _PATH: Final = re.compile(
     r"|training(?:/(?:config|results)(?:/[1-9][0-9]{0,15})?)?"
     rf"|training/epoch/{_NUMBER}(?:/(?:state|metrics|privacy)(?:/{_NUMBER})?)?"
 )
-_HEX32: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +106,8 @@ class RunProof:
 
     def to_json(self) -> dict[str, object]:
         """A JSON object, bytes as lowercase hex; ``v`` is 1."""
-        return {
-            "v": PROOF_VERSION,
-            "path": self.path,
-            "leaf_digest": self.leaf_digest.hex(),
-            "levels": [
-                {
-                    "node_path": level.node_path,
-                    "index": level.index,
-                    "size": level.size,
-                    "proof": [element.hex() for element in level.proof],
-                }
-                for level in self.levels
-            ],
-        }
+        levels = [{"node_path": level.node_path, **as_json(level)} for level in self.levels]
+        return {"v": PROOF_VERSION, **as_json(self), "levels": levels}
 
     @classmethod
     def from_json(cls, document: str | bytes | Mapping[str, object]) -> RunProof:
@@ -130,20 +118,25 @@ class RunProof:
             TooLargeError: text of more than 256 KiB.
             FormatError: a key that is missing, unknown or of another type; names it.
         """
-        reader = _Reader(_load(document), "proof", ("v", "path", "leaf_digest", "levels"))
-        levels: list[Level] = []
-        for at, item in enumerate(reader.items("levels")):
-            keys = ("node_path", "index", "size", "proof")
-            level = _Reader(item, f"proof.levels[{at}]", keys)
-            proof = tuple(
-                _hash(element, f"proof.levels[{at}].proof[{i}]")
-                for i, element in enumerate(level.items("proof"))
+        if isinstance(document, Mapping):
+            top = Fields.of(document, "proof")
+        elif len(document) > MAX_PROOF_BYTES:
+            raise TooLargeError(f"proof has more than {MAX_PROOF_BYTES} bytes")
+        else:
+            top = Fields.parse(document, "proof")
+        top.version(PROOF_VERSION)
+        top.only("v", "path", "leaf_digest", "levels")
+        levels = tuple(
+            Level(
+                level.integer("index"),
+                level.integer("size"),
+                level.hashes("proof"),
+                level.matching("node_path", _PATH, "a path of a run tree"),
             )
-            levels.append(
-                Level(level.integer("index"), level.integer("size"), proof, level.path("node_path"))
-            )
-        digest = _hash(reader.value["leaf_digest"], "proof.leaf_digest")
-        return cls(reader.path("path"), digest, tuple(levels))
+            for level in top.objects("levels", "node_path", "index", "size", "proof")
+        )
+        path = top.matching("path", _PATH, "a path of a run tree")
+        return cls(path, top.hex("leaf_digest", 32), levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,58 +203,3 @@ def _check_place(child: str, level: Level) -> None:
         wanted = int(label) if label.isdecimal() else 0  # training/config is the first entry
         if level.index != wanted:
             raise ProofError(f"{child}: is entry {wanted}, the proof says {level.index}")
-
-
-def _load(document: str | bytes | Mapping[str, object]) -> object:
-    if isinstance(document, Mapping):
-        return document
-    if len(document) > MAX_PROOF_BYTES:
-        raise TooLargeError(f"proof has more than {MAX_PROOF_BYTES} bytes")
-    try:
-        parsed: object = json_text.loads(document)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"proof is not JSON: {error}") from None
-    return parsed
-
-
-def _hash(value: object, where: str) -> bytes:
-    if not isinstance(value, str) or not _HEX32.fullmatch(value):
-        raise FormatError(f"{where}: expected 64 lowercase hex digits, got {str(value)[:70]!r}")
-    return bytes.fromhex(value)
-
-
-class _Reader:
-    """One JSON object with exactly the given keys; the version is looked at first."""
-
-    def __init__(self, value: object, where: str, keys: tuple[str, ...]) -> None:
-        if not isinstance(value, Mapping):
-            raise FormatError(f"{where}: expected an object, got {type(value).__name__}")
-        version = value.get("v", PROOF_VERSION) if "v" in keys else PROOF_VERSION
-        if version != PROOF_VERSION or type(version) is not int:
-            raise UnknownVersionError(f"{where}: version {version!r}, this release has 1")
-        for key in keys:
-            if key not in value:
-                raise FormatError(f"{where}.{key}: missing")
-        for key in value:
-            if key not in keys:
-                raise FormatError(f"{where}.{key}: unknown key")
-        self.value = value
-        self.where = where
-
-    def path(self, key: str) -> str:
-        value = self.value[key]
-        if not isinstance(value, str) or not _PATH.fullmatch(value):
-            raise FormatError(f"{self.where}.{key}: not a path of a run tree: {str(value)[:70]!r}")
-        return value
-
-    def integer(self, key: str) -> int:
-        value = self.value[key]
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise FormatError(f"{self.where}.{key}: expected an integer, got {str(value)[:70]!r}")
-        return value
-
-    def items(self, key: str) -> list[object]:
-        value = self.value[key]
-        if not isinstance(value, list):
-            raise FormatError(f"{self.where}.{key}: expected a list, got {type(value).__name__}")
-        return value

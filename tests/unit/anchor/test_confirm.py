@@ -19,7 +19,6 @@ from provenance.errors import (
     NonceUsedError,
     RejectedError,
 )
-from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, open_head, sign_head
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState, HeadRow
@@ -794,10 +793,3 @@ def test_a_head_that_is_missing_makes_no_receipts(world: World) -> None:
         pytest.raises(IntegrityError, match="no head at size 9"),
     ):
         anchor_receipts.make_receipts(tx, replace(row, size=9), version, seen, {}, world.now)
-
-
-def test_proofs_for_many_entries_are_the_ones_of_the_tree() -> None:
-    for size in (1, 2, 3, 7, 8, 21):
-        leaves = [bytes([i]) * 32 for i in range(size)]
-        expected = [merkle.inclusion_proof(leaves, index) for index in range(size)]
-        assert anchor_receipts.inclusion_proofs(leaves, range(size)) == expected

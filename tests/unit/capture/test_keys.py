@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     [
         (b"", FormatError),
         (b"not json", FormatError),
-        (b"[]", UnknownVersionError),
+        (b"[]", FormatError),
         (b'{"v": 2}', UnknownVersionError),
         (b'{"v": 1}', FormatError),
         (b'{"v": 1, "run": 3, "ed25519": "", "salt": ""}', FormatError),

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from provenance.chains import local
-from provenance.chains.local import LocalNetwork, verify_local_file
+from provenance.chains.local import LocalNetwork
 from provenance.errors import (
     BadSignatureError,
     FormatError,
@@ -31,7 +31,7 @@ from provenance.errors import (
 )
 from provenance.formats.record import canonical_json
 from provenance.ports.values import Place, SignedVersion, anchor_payload
-from provenance.proofs.local_file import local_transaction_id
+from provenance.proofs.local_file import local_transaction_id, read_lines
 from provenance.settings import LocalSettings
 
 SEED = bytes(range(32))
@@ -79,12 +79,10 @@ def test_the_whole_file_verifies(path: Path) -> None:
     target = network(path)
     for number in range(20):
         put(target, number)
-    entries = verify_local_file(path, target.public_key)
+    entries = read_lines(path.read_bytes(), target.public_key)
     assert [entry.payload for entry in entries] == [payload(n) for n in range(20)]
     with pytest.raises(BadSignatureError):
-        verify_local_file(path, LocalNetwork(LocalSettings(path), bytes(32)).public_key)
-    with pytest.raises(NetworkUnavailable):
-        verify_local_file(path.with_name("none"), target.public_key)
+        read_lines(path.read_bytes(), LocalNetwork(LocalSettings(path), bytes(32)).public_key)
 
 
 def test_every_byte_matters(path: Path) -> None:
@@ -97,7 +95,7 @@ def test_every_byte_matters(path: Path) -> None:
         bad[at] ^= 1
         path.write_bytes(bytes(bad))
         with pytest.raises((FormatError, IntegrityError)):
-            verify_local_file(path, target.public_key)
+            read_lines(path.read_bytes(), target.public_key)
         if at % 40 == 0:
             with pytest.raises(LyingNodeError):
                 target.identity()
@@ -133,7 +131,7 @@ def test_lines_out_of_place(
     lines = change(path.read_bytes().splitlines())
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     with pytest.raises(error):
-        verify_local_file(path, target.public_key)
+        read_lines(path.read_bytes(), target.public_key)
 
 
 def test_a_torn_line_is_cut_off_and_nothing_else(path: Path) -> None:
@@ -146,7 +144,7 @@ def test_a_torn_line_is_cut_off_and_nothing_else(path: Path) -> None:
         path.write_bytes(whole[:length])
         fresh = network(path)
         with pytest.raises(TruncatedError):
-            verify_local_file(path, target.public_key)
+            read_lines(path.read_bytes(), target.public_key)
         version = fresh.sign(fresh.draft(payload(2)), None)
         assert fresh.observe(version).place is Place.UNKNOWN
         assert path.read_bytes() == whole[:length]  # reading mends nothing
@@ -199,7 +197,7 @@ def test_processes_and_threads_share_one_file(path: Path) -> None:
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    entries = verify_local_file(path, shared.public_key)
+    entries = read_lines(path.read_bytes(), shared.public_key)
     assert sorted(e.payload for e in entries) == sorted(
         payload(n) for n in [*range(35), *range(35, 50)]
     )

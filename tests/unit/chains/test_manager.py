@@ -14,7 +14,6 @@ import pytest
 import provenance.chains
 from provenance.chains import manager as manager_module
 from provenance.chains.keys import read_or_create_seed
-from provenance.chains.local import verify_local_file
 from provenance.chains.manager import BlockchainManager, build_network, build_networks
 from provenance.chains.transaction_log import VersionJournal
 from provenance.errors import (
@@ -29,6 +28,7 @@ from provenance.errors import (
 )
 from provenance.ports.network import Network
 from provenance.ports.values import Observation, Place, SignedVersion
+from provenance.proofs.local_file import read_lines
 from provenance.settings import (
     BitcoinSettings,
     BlockchainSettings,
@@ -88,7 +88,7 @@ def test_local_alone_stores_verifies_and_tells(tmp_path: Path) -> None:
     assert (tmp_path / "ledger.key").stat().st_mode & 0o777 == 0o600
     key = build_network(settings(tmp_path).blockchain, "local", seed).identity().sender
     assert key is not None
-    assert len(verify_local_file(tmp_path / "anchors.jsonl", bytes.fromhex(key))) == 1
+    assert len(read_lines((tmp_path / "anchors.jsonl").read_bytes(), bytes.fromhex(key))) == 1
     manager.close()
 
 

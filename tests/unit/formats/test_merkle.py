@@ -16,7 +16,8 @@ from provenance.errors import (
     UnknownVersionError,
 )
 from provenance.formats import merkle
-from provenance.formats.merkle import EMPTY_ROOT, Frontier, Step
+from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import EMPTY_ROOT, MerkleTree, Step
 from tests.support import paths
 
 VECTORS: dict[str, Any] = json.loads((paths.VECTORS / "rfc6962.json").read_text(encoding="utf-8"))
@@ -110,8 +111,8 @@ def test_hashes_have_32_bytes() -> None:
     short = [bytes(32), bytes(31)]
     for call in (
         lambda: merkle.root_of_hashes(short),
-        lambda: merkle.inclusion_proof_of_hashes(short, 0),
-        lambda: merkle.consistency_proof_of_hashes(short, 1),
+        lambda: MerkleTree.of_hashes(short).inclusion_proof(0),
+        lambda: MerkleTree.of_hashes(short).consistency_proof(1),
     ):
         with pytest.raises(ValueError, match="hash 1 has 31 bytes, needs 32"):
             call()

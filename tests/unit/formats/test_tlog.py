@@ -191,8 +191,8 @@ def vkey_of(material: bytes, name: str = "w") -> str:
         (vkey_of(b"\x04" + bytes(31)), TruncatedError, "expected 33 bytes, got 32"),
         (vkey_of(b"\x04" + bytes(33)), TrailingBytesError, "expected 33 bytes, got 34"),
         (WITNESS.vkey.replace("w1", "w2"), FormatError, "but this key has"),
-        (vkey_of(b"\x04" + bytes(32), "a b"), InputError, "key name"),
-        (vkey_of(b"\x04" + bytes(32), ""), InputError, "key name"),
+        (vkey_of(b"\x04" + bytes(32), "a b"), FormatError, "expected name"),
+        (vkey_of(b"\x04" + bytes(32), ""), FormatError, "expected name"),
     ],
 )
 def test_what_is_wrong_with_a_witness_key(vkey: str, error: type[Exception], message: str) -> None:

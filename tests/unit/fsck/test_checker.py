@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from provenance.formats.checkpoint import Head, sign_head
-from provenance.formats.merkle import Frontier
+from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind

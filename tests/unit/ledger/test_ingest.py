@@ -171,7 +171,7 @@ def test_poison_is_parked_and_never_blocks(store: LedgerStore) -> None:
         ({"seq": 3}, "stands at the place of seq 2"),
         ({"rank": 1}, "names rank 1"),
         ({"kind": Kind.METRICS}, "has no epoch"),
-        ({"kind": Kind.METRICS, "epoch": -1}, "epoch -1, expected 0 or more"),
+        ({"kind": Kind.METRICS, "epoch": -1}, "epoch: found -1, expected a whole number from 0"),
         ({"kind": Kind.CONFIG, "fields": {"public_key": "00"}}, "another public key"),
     ],
 )
