@@ -14,7 +14,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import ipfshttpclient
 import requests
@@ -41,11 +41,7 @@ _HTTP_OK = 200
 
 
 class RefusedError(NetworkUnavailable):
-    """The daemon's own error; ``message`` is its text."""
-
-    def __init__(self, call: str, status: int, message: str) -> None:
-        self.message = message
-        super().__init__(f"ipfs: {call}: {message} (HTTP {status})")
+    """The daemon answers with an error of its own."""
 
 
 class Daemon:
@@ -133,7 +129,7 @@ class Daemon:
             with self._client() as client:
                 answer = client.pin.ls(str(cid), type="recursive").as_json()
         except RefusedError as error:
-            if "not pinned" in error.message:
+            if "not pinned" in str(error):
                 return {}
             raise
         return cast(Json, answer.get("Keys"))
@@ -141,11 +137,8 @@ class Daemon:
     def block(self, cid: Cid, limit: int) -> bytes:
         """Bytes that the daemon gives for a CID, at most ``limit``; the caller compares them."""
         patience = f"{int(1000 * max(0.1, self._settings.timeout_s * READ_SHARE))}ms"
-        try:
-            with self._client(limit) as client:
-                return bytes(client.block.get(str(cid), opts={"timeout": patience}))
-        except RefusedError as error:
-            raise NetworkUnavailable(f"ipfs: {cid}: block/get: {error.message}") from error
+        with self._client(limit) as client:
+            return bytes(client.block.get(str(cid), opts={"timeout": patience}))
 
     @contextmanager
     def _client(self, limit: int = MAX_ANSWER_BYTES, more_s: float = 0.0) -> Iterator[Any]:
@@ -199,11 +192,15 @@ class _Transport(requests.adapters.BaseAdapter):
         answer = self._endpoint.post(
             url, body, headers, limit=self._limit, timeout_s=self._timeout_s
         )
-        call = urlsplit(url).path.removeprefix(f"/{_BASE}/")
+        parts = urlsplit(url)
+        call = parts.path.removeprefix(f"/{_BASE}/")
         if answer.status != _HTTP_OK:
-            raise RefusedError(call, answer.status, _message(answer.body))
+            for subject in parse_qs(parts.query).get("arg", ()):
+                call = f"{subject}: {call}"
+            message = _message(answer.body)
+            raise RefusedError(f"ipfs: {call}: {message} (HTTP {answer.status})")
         if call != "block/get":
-            self._check(call, answer.body, several="wrap-with-directory=true" in url)
+            _check(call, answer.body, several="wrap-with-directory=true" in url)
         response = requests.Response()
         response.status_code = answer.status
         response.raw = io.BytesIO(answer.body)
@@ -212,19 +209,6 @@ class _Transport(requests.adapters.BaseAdapter):
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _check(self, call: str, body: bytes, *, several: bool) -> None:
-        try:
-            objects = [json_text.loads(line) for line in body.splitlines()]
-        except (ValueError, RecursionError) as error:
-            raise LyingNodeError(f"ipfs: {call}: the answer is not JSON") from error
-        if not several and len(objects) != 1:
-            raise LyingNodeError(f"ipfs: {call}: {len(objects)} objects, expected one")
-        for value in objects:
-            if not isinstance(value, dict):
-                raise LyingNodeError(f"ipfs: {call}: expected an object")
-            if value.get("Type") == "error":
-                raise RefusedError(call, _HTTP_OK, str(value.get("Message"))[:300])
-
 
 def _message(body: bytes) -> str:
     """The text of an error: the RPC's ``Message``, or else what came."""
@@ -232,6 +216,21 @@ def _message(body: bytes) -> str:
         return str(json_text.loads(body)["Message"])[:300]
     except (ValueError, RecursionError, TypeError, LookupError):
         return body[:200].decode("utf-8", "replace")
+
+
+def _check(call: str, body: bytes, *, several: bool) -> None:
+    """One JSON object, or ``several``, a line each."""
+    try:
+        objects = [json_text.loads(line) for line in body.splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise LyingNodeError(f"ipfs: {call}: the answer is not JSON") from error
+    if not several and len(objects) != 1:
+        raise LyingNodeError(f"ipfs: {call}: {len(objects)} objects, expected one")
+    for value in objects:
+        if not isinstance(value, dict):
+            raise LyingNodeError(f"ipfs: {call}: expected an object")
+        if value.get("Type") == "error":
+            raise RefusedError(f"ipfs: {call}: {str(value.get('Message'))[:300]}")
 
 
 class _Folder(multipart.StreamBase, multipart.StreamFileMixin):  # type: ignore[misc]
