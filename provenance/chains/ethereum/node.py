@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from provenance.chains.ahead import Call, slices
 from provenance.chains.ethereum import contract as abi
+from provenance.chains.ethereum.encoding import data, quantity
 from provenance.chains.ethereum.errors import BlockMissingError, MethodMissingError, clean
 from provenance.chains.ethereum.fees import GWEI, wei
 from provenance.chains.ethereum.responses import (
     Block,
     Receipt,
     Transaction,
-    data,
-    quantity,
     read_block,
     read_receipt,
     read_transaction,

@@ -13,7 +13,7 @@ logged, and the receipt goes without: a proof is for auditors, an anchor holds w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import rlp
@@ -21,16 +21,18 @@ import structlog
 from eth_utils.crypto import keccak
 from trie.hexary import HexaryTrie
 
-from provenance.chains.ethereum.errors import MethodMissingError
-from provenance.chains.ethereum.node import EthereumNode, Mined
-from provenance.chains.ethereum.responses import (
-    Block,
+from provenance.chains.ethereum.encoding import (
+    UnprovableError,
     data,
-    header_rlp,
+    encode_receipt,
+    encode_transaction,
     listing,
     mapping,
     quantity,
 )
+from provenance.chains.ethereum.errors import MethodMissingError
+from provenance.chains.ethereum.node import EthereumNode, Mined
+from provenance.chains.ethereum.responses import Block, header_rlp
 from provenance.errors import LyingNodeError, ProvenanceError
 from provenance.formats.record import Json
 from provenance.proofs.ethereum import TrieProof, verify_anchor
@@ -46,10 +48,6 @@ MAX_GATHER_S: Final = 20.0
 
 _log = structlog.get_logger("provenance.ethereum")
 _T = TypeVar("_T")
-
-
-class UnprovableError(Exception):
-    """A proof that cannot be made, and why."""
 
 
 def proofs(node: EthereumNode, found: Mined, contract: str | None, root: bytes) -> dict[str, Json]:
@@ -184,53 +182,7 @@ def _single_receipts(node: EthereumNode, block: Block) -> list[object]:
     return answers
 
 
-def encode_receipt(fields: Mapping[str, object]) -> bytes:
-    """A receipt as the node tells it, in the bytes that lie in the trie.
-
-    Raises:
-        UnprovableError: An unknown type, or a receipt from before EIP-658.
-        LyingNodeError: Malformed.
-    """
-    kind = _kind(fields, "receipt")
-    if "status" not in fields:
-        raise UnprovableError("a receipt without status, from before EIP-658")
-    logs = []
-    for entry in listing(fields.get("logs"), "receipt.logs"):
-        log = mapping(entry, "receipt.logs")
-        topics = [data(t, "log.topics", 32) for t in listing(log.get("topics"), "log.topics")]
-        logs.append([data(log.get("address"), "log.address", 20), topics, _data(log, "data")])
-    body = [
-        _number(fields, "status"),
-        _number(fields, "cumulativeGasUsed"),
-        data(fields.get("logsBloom"), "receipt.logsBloom", 256),
-        logs,
-    ]
-    return _envelope(kind, body)
-
-
 # --- transactions ------------------------------------------------------------------------
-
-_LEGACY: Final = ("nonce", "gasPrice", "gas", "to", "value", "input", "v", "r", "s")
-_SIGNATURE: Final = ("yParity", "r", "s")
-_FEES: Final = ("chainId", "nonce", "maxPriorityFeePerGas", "maxFeePerGas", "gas", "to", "value")
-_FIELDS: Final[Mapping[int, tuple[str, ...]]] = {
-    0: _LEGACY,
-    # EIP-2930
-    1: ("chainId", *_LEGACY[:6], "accessList", *_SIGNATURE),
-    # EIP-1559
-    2: (*_FEES, "input", "accessList", *_SIGNATURE),
-    # EIP-4844, as in a block: without blobs
-    3: (
-        *_FEES,
-        "input",
-        "accessList",
-        "maxFeePerBlobGas",
-        "blobVersionedHashes",
-        *_SIGNATURE,
-    ),
-    # EIP-7702
-    4: (*_FEES, "input", "accessList", "authorizationList", *_SIGNATURE),
-}
 
 
 def _transaction_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
@@ -250,77 +202,9 @@ def _transaction_proof(node: EthereumNode, block: Block, index: int) -> TrieProo
     return proof
 
 
-def encode_transaction(fields: Mapping[str, object]) -> bytes:
-    """A signed transaction as the node tells it, in the bytes that lie in the trie.
-
-    Raises:
-        UnprovableError: An unknown type. LyingNodeError: Malformed.
-    """
-    kind = _kind(fields, "transaction")
-    return _envelope(kind, [_field(fields, name) for name in _FIELDS[kind]])
-
-
-def _field(fields: Mapping[str, object], name: str) -> object:
-    value = fields.get(name)
-    if name == "to":
-        return b"" if value is None else data(value, "transaction.to", 20)
-    if name == "input":
-        return data(fields.get("input", fields.get("data")), "transaction.input")
-    if name == "accessList":
-        return [
-            [
-                data(entry.get("address"), "accessList.address", 20),
-                [data(k, "storageKeys", 32) for k in listing(entry.get("storageKeys"), name)],
-            ]
-            for entry in (mapping(each, name) for each in listing(value, name))
-        ]
-    if name == "blobVersionedHashes":
-        return [data(each, name, 32) for each in listing(value, name)]
-    if name == "authorizationList":
-        return [
-            [
-                _number(entry, "chainId"),
-                data(entry.get("address"), "authorizationList.address", 20),
-                _number(entry, "nonce"),
-                *_signature(entry),
-            ]
-            for entry in (mapping(each, name) for each in listing(value, name))
-        ]
-    if name == "yParity":
-        return _signature(fields)[0]
-    return _number(fields, name)
-
-
-def _signature(fields: Mapping[str, object]) -> list[int]:
-    parity = "yParity" if "yParity" in fields else "v"
-    return [_number(fields, parity), _number(fields, "r"), _number(fields, "s")]
-
-
-# --- both --------------------------------------------------------------------------------
-
-
-def _kind(fields: Mapping[str, object], what: str) -> int:
-    kind = quantity(fields.get("type", "0x0"), f"{what}.type")
-    if kind not in _FIELDS:
-        raise UnprovableError(f"a {what} of type {kind}, which is not known here")
-    return kind
-
-
-def _envelope(kind: int, body: list[object]) -> bytes:
-    return (bytes([kind]) if kind else b"") + bytes(rlp.encode(body))
-
-
 def _require(name: str, root: bytes, block: Block) -> None:
     if data(block.header.get(name), name, 32) != root:
         raise LyingNodeError(
             f"ethereum node: what it tells of block {block.number} has {name} 0x{root.hex()}, "
             f"its header has {block.header.get(name)}"
         )
-
-
-def _number(fields: Mapping[str, object], name: str) -> int:
-    return quantity(fields.get(name), name)
-
-
-def _data(fields: Mapping[str, object], name: str) -> bytes:
-    return data(fields.get(name), name)
