@@ -6,9 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 
-from provenance.chains.ahead import Call, slices
 from provenance.chains.ethereum import contract as abi
 from provenance.chains.ethereum.encoding import data, quantity
 from provenance.chains.ethereum.errors import BlockMissingError, MethodMissingError, clean
@@ -21,7 +21,7 @@ from provenance.chains.ethereum.responses import (
     read_receipt,
     read_transaction,
 )
-from provenance.chains.ethereum.rpc import EthereumRPC
+from provenance.chains.ethereum.rpc import AnsweredRPC, Call, EthereumRPC
 from provenance.errors import (
     LyingNodeError,
     NetworkError,
@@ -40,6 +40,8 @@ GENESIS = {
 }
 """Genesis blocks of mainnet, Holesky, Hoodi and Sepolia (go-ethereum ``params/config.go``)."""
 
+BATCH = 40
+"""Transactions whose calls go into one request: below the limits that hosted nodes set."""
 _FALLBACK_TIP = GWEI
 
 
@@ -61,7 +63,7 @@ class EthereumNode:
     """One node. Every method raises NetworkUnavailable or a NetworkError, nothing else."""
 
     def __init__(self, settings: EthereumSettings) -> None:
-        self.rpc = EthereumRPC(settings.url, settings.timeout_s)
+        self.rpc: EthereumRPC = EthereumRPC(settings.url, settings.timeout_s)
         self._settings = settings
         self._chain_id = settings.chain_id
         self._genesis: str | None = None
@@ -240,33 +242,37 @@ class EthereumNode:
         """:meth:`find` with the calls of many in few requests; without those that failed, or
         that are not mined: they are worth a question of their own."""
         found: dict[str, Observation] = {}
-        for some in slices(txids):
-            with self.rpc.ahead.lasting():
-                try:
-                    self._ask_ahead(some)
-                    for txid in some:
-                        with suppress(NetworkError):
-                            seen = self.find(txid)
-                            if seen.place is Place.MINED:
-                                found[txid] = seen
-                except NetworkUnavailable:
-                    break
+        for at in range(0, len(txids), BATCH):
+            try:
+                answers = self._answers(txids[at : at + BATCH])
+                for txid in txids[at : at + BATCH]:
+                    with suppress(NetworkError):
+                        seen = answers.find(txid)
+                        if seen.place is Place.MINED:
+                            found[txid] = seen
+            except NetworkUnavailable:
+                break
         return found
 
-    def _ask_ahead(self, txids: Sequence[str]) -> None:
-        first: list[Call] = [("eth_chainId", ()), ("eth_blockNumber", ())]
+    def _answers(self, txids: Sequence[str]) -> EthereumNode:
+        """This node with the answers that :meth:`find` needs for some transactions; each is
+        checked there as one that was asked for by itself."""
+        calls: list[Call] = [("eth_chainId", ()), ("eth_blockNumber", ())]
         if self._settings.use_finalized:
-            first.append(("eth_getBlockByNumber", ("finalized", False)))
-        asked = [("eth_getTransactionByHash", (txid,)) for txid in txids]
-        receipts = [("eth_getTransactionReceipt", (txid,)) for txid in txids]
-        self.rpc.ask_ahead([*first, *asked, *receipts])
-        blocks: list[Call] = []
-        for call in asked:
-            for answer in self.rpc.ahead.find(call):
-                number = answer.get("blockNumber") if isinstance(answer, dict) else None
-                if isinstance(number, str):
-                    blocks.append(("eth_getBlockByNumber", (number, False)))
-        self.rpc.ask_ahead(blocks)
+            calls.append(("eth_getBlockByNumber", ("finalized", False)))
+        for method in ("eth_getTransactionByHash", "eth_getTransactionReceipt"):
+            calls += [(method, (txid,)) for txid in txids]
+        answers = self.rpc.batch(calls)
+        numbers = {
+            answer.get("blockNumber")
+            for (method, _), answer in answers.items()
+            if method == "eth_getTransactionByHash" and isinstance(answer, dict)
+        }
+        named = sorted(number for number in numbers if isinstance(number, str))
+        answers |= self.rpc.batch([("eth_getBlockByNumber", (n, False)) for n in named])
+        node = copy(self)
+        node.rpc = AnsweredRPC(self.rpc, answers)
+        return node
 
     def locate(self, txid: str) -> Place | Mined:
         """UNKNOWN, PENDING, or the block; asked twice where answers contradict each other,

@@ -14,17 +14,19 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 
-from provenance.chains.ahead import Ahead, Call
 from provenance.chains.ethereum.errors import clean, http_error, rpc_error
 from provenance.chains.ethereum.libs import HTTPProvider, RPCEndpoint, RPCResponse
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+
+Call = tuple[str, tuple[object, ...]]
+"""Method and parameters of a JSON-RPC call."""
 
 KEY = "blockchain.ethereum.url"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -121,11 +123,11 @@ class _Provider(HTTPProvider):
             )
         return cast(RPCResponse, answer)
 
-    def make_batch(self, calls: Sequence[Call]) -> dict[int, object]:
-        """Results by position in ``calls``; none where the node takes no batch (JSON-RPC 2.0,
-        section 6). A call that failed, or was not answered, has none."""
+    def make_batch(self, calls: Sequence[Call]) -> dict[Call, object]:
+        """Results by call, of one request (JSON-RPC 2.0, section 6); none where the node takes
+        no batch. A call that failed, or was not answered, has none."""
         requests = [self.encode_rpc_request(RPCEndpoint(m), list(params)) for m, params in calls]
-        places = {str(json.loads(request)["id"]): at for at, request in enumerate(requests)}
+        sent = {str(json.loads(r)["id"]): call for r, call in zip(requests, calls, strict=True)}
         status, body = self._post("a batch", b"[" + b",".join(requests) + b"]")
         try:
             answers = _parse(body)
@@ -133,13 +135,14 @@ class _Provider(HTTPProvider):
             return {}
         if not 200 <= status < 300 or not isinstance(answers, list):
             return {}
-        results: dict[int, object] = {}
-        for answer in answers:
-            if isinstance(answer, dict) and "result" in answer and answer.get("error") is None:
-                at = places.get(str(answer.get("id")))
-                if at is not None:
-                    results[at] = answer["result"]
-        return results
+        return {
+            sent[str(answer["id"])]: answer["result"]
+            for answer in answers
+            if isinstance(answer, dict)
+            and str(answer.get("id")) in sent
+            and "result" in answer
+            and answer.get("error") is None
+        }
 
     def _post(self, method: str, request: bytes) -> tuple[int, bytes]:
         deadline = time.monotonic() + self._timeout_s
@@ -241,8 +244,7 @@ class EthereumRPC:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.shown = endpoint(url)
         self.provider = _Provider(url, timeout_s)
-        self.ahead: Ahead[object] = Ahead()
-        self._batches = True
+        self._takes_batches = True
 
     def call(self, method: str, *params: object) -> object:
         """The ``result`` of one call, unvalidated.
@@ -252,9 +254,6 @@ class EthereumRPC:
             LyingNodeError: JSON that is no JSON-RPC answer to this request.
             NetworkError: What the node's error object says (see ``ethereum_errors``).
         """
-        known = self.ahead.find((method, params))
-        if known:
-            return known[0]
         answer = self.provider.make_request(RPCEndpoint(method), list(params))
         error: object = answer.get("error")
         if error is None:
@@ -266,23 +265,44 @@ class EthereumRPC:
             method, code if isinstance(code, int) else None, "" if message is None else str(message)
         )
 
-    def ask_ahead(self, calls: Iterable[Call]) -> None:
-        """Ask for several results in one request, for :meth:`call` to find; a node that takes
-        no such request is asked one by one, then and later.
+    def batch(self, calls: Sequence[Call]) -> dict[Call, object]:
+        """Results of several calls by one request, unvalidated; without those that failed. A
+        node that takes no such request has none, and is not asked for one again.
 
         Raises:
             NetworkUnavailable: Refused or timed out.
             LyingNodeError: An answer too large.
         """
-        wanted = self.ahead.missing(calls)
-        if not self._batches or not wanted:
-            return
-        results = self.provider.make_batch(wanted)
-        self._batches = bool(results)
-        for at, result in results.items():
-            self.ahead.keep(wanted[at], result)
+        if not calls or not self._takes_batches:
+            return {}
+        results = self.provider.make_batch(calls)
+        self._takes_batches = bool(results)
+        return results
 
     def close(self) -> None:
         """Give the connections back."""
         with contextlib.suppress(OSError):
             self.provider.close()
+
+
+class AnsweredRPC(EthereumRPC):
+    """A node's RPC, some of whose calls are answered already; the others it asks for.
+
+    Args:
+        answers: As :meth:`EthereumRPC.batch` gives them.
+    """
+
+    def __init__(self, rpc: EthereumRPC, answers: Mapping[Call, object]) -> None:
+        self.shown, self.provider, self._takes_batches = rpc.shown, rpc.provider, False
+        self._answers = answers
+        self._methods = {method for method, _ in answers}
+
+    def call(self, method: str, *params: object) -> object:
+        """The answer that is there, or else the node's.
+
+        Raises:
+            NetworkUnavailable, NetworkError: As :meth:`EthereumRPC.call`.
+        """
+        if method in self._methods and (method, params) in self._answers:
+            return self._answers[method, params]
+        return super().call(method, *params)
