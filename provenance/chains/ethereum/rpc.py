@@ -8,11 +8,9 @@ path, query or password (where hosted nodes keep their API key) reaches a messag
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -23,28 +21,16 @@ import urllib3
 
 from provenance.chains.ethereum.errors import clean, http_error, rpc_error
 from provenance.chains.ethereum.libs import HTTPProvider, RPCEndpoint, RPCResponse
-from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from provenance.chains.http import is_loopback, node_url, shown_url
+from provenance.errors import LyingNodeError, NetworkUnavailable
+from provenance.formats import json_text
 
 Call = tuple[str, tuple[object, ...]]
 """Method and parameters of a JSON-RPC call."""
 
 KEY = "blockchain.ethereum.url"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-MAX_DEPTH = 64
 _CHUNK = 65536
-# An unclosed string swallows the rest: retrying at each quote in it would be quadratic.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a URL's host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def endpoint(url: str) -> str:
@@ -53,20 +39,7 @@ def endpoint(url: str) -> str:
     Raises:
         ConfigError: Not an http(s) URL, or plain HTTP to another machine.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ConfigError(KEY, "found a malformed URL, expected https://host[:port]/") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(KEY, "expected a URL that starts with https:// or http://")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    shown = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ConfigError(
-            KEY, f"found {shown}, expected https:// (plain http:// is for this machine only)"
-        )
-    return shown
+    return shown_url(node_url(url, KEY, credentials=True))
 
 
 class _HideURL(logging.Filter):
@@ -100,7 +73,7 @@ class _Provider(HTTPProvider):
         sent = json.loads(request)["id"]
         status, body = self._post(method, request)
         try:
-            answer = _parse(body)
+            answer = json_text.loads(body)
         except ValueError:
             answer = None
             if 200 <= status < 300:
@@ -130,7 +103,7 @@ class _Provider(HTTPProvider):
         sent = {str(json.loads(r)["id"]): call for r, call in zip(requests, calls, strict=True)}
         status, body = self._post("a batch", b"[" + b",".join(requests) + b"]")
         try:
-            answers = _parse(body)
+            answers = json_text.loads(body)
         except ValueError:
             return {}
         if not 200 <= status < 300 or not isinstance(answers, list):
@@ -185,29 +158,13 @@ class _Provider(HTTPProvider):
                 {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             )
             # The environment's proxies have no business with a node on this machine.
-            self._session.trust_env = not is_loopback(urlsplit(self._url).hostname)
+            self._session.trust_env = not is_loopback(urlsplit(self._url).hostname or "")
         return self._session
 
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
         logging.getLogger("urllib3.connectionpool").removeFilter(self._filter)
-
-
-def _parse(body: bytes) -> object:
-    """JSON, with a limit on depth of our own: the interpreter's may have been lifted by any
-    library in the process, and beyond it the parser overflows the stack.
-
-    Raises:
-        ValueError: Not JSON, or nested deeper than 64.
-    """
-    depth = 0
-    for bracket in _BRACKET.finditer(_STRING.sub(b"", body)):
-        depth += 1 if bracket[0] in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    value: object = json.loads(body)
-    return value
 
 
 def _reason(error: BaseException) -> str:
