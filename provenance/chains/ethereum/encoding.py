@@ -104,10 +104,10 @@ def _field(fields: Mapping[str, object], name: str) -> object:
                 data(entry.get("address"), "accessList.address", 20),
                 [data(k, "storageKeys", 32) for k in listing(entry.get("storageKeys"), name)],
             ]
-            for entry in (mapping(each, name) for each in listing(fields.get(name, []), name))
+            for entry in (mapping(item, name) for item in listing(fields.get(name, []), name))
         ]
     if name == "blobVersionedHashes":
-        return [data(each, name, 32) for each in listing(value, name)]
+        return [data(item, name, 32) for item in listing(value, name)]
     if name == "authorizationList":
         return [
             [
@@ -116,7 +116,7 @@ def _field(fields: Mapping[str, object], name: str) -> object:
                 _number(entry, "nonce"),
                 *_signature(entry),
             ]
-            for entry in (mapping(each, name) for each in listing(value, name))
+            for entry in (mapping(item, name) for item in listing(value, name))
         ]
     if name == "yParity":
         return _signature(fields)[0]

@@ -212,10 +212,10 @@ class EthereumInterface:
         Raises:
             NetworkUnavailable, WrongNetworkError: As :meth:`lookup`, before the first answer.
         """
-        named = {each.lower(): each for each in transaction_ids if _TXID.fullmatch(each.lower())}
+        named = {txid.lower(): txid for txid in transaction_ids if _TXID.fullmatch(txid.lower())}
         self._node.chain_id()
-        found = self._node.find_many(list(named))
-        return {named[txid]: seen for txid, seen in found.items()}
+        observations = self._node.find_many(list(named))
+        return {named[txid]: seen for txid, seen in observations.items()}
 
     def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
         """Raw transaction, receipt, block header and trie proofs, for offline checking.
@@ -223,21 +223,21 @@ class EthereumInterface:
         ``block.header_rlp`` hashes (keccak-256) to the block hash; where a chain's headers
         have another shape it is None and ``block.note`` says so. ``receipt_proof`` and
         ``transaction_proof`` lead from the header to our receipt and transaction, as far as
-        ``ethereum_trie`` could make them.
+        :mod:`~provenance.chains.ethereum.trie` can make them.
 
         Raises:
             NetworkUnavailable: The transaction is no longer in the block of ``seen``.
         """
-        found = self._node.locate(version.transaction_id)
-        if isinstance(found, Place) or found.block.hash != seen.block_hash:
+        mined = self._node.locate(version.transaction_id)
+        if isinstance(mined, Place) or mined.block.hash != seen.block_hash:
             raise NetworkUnavailable(
                 f"ethereum: {version.transaction_id} is not in block {seen.block_hash} now"
             )
-        told = self._evidence(found.receipt, found.block)
+        document = self._evidence(mined.receipt, mined.block)
         contract = version.detail.get("contract")
         proofs = self._proofs(
             self._node,
-            found,
+            mined,
             contract if isinstance(contract, str) else None,
             version.payload[len(PAYLOAD_TAG) :],
         )
@@ -247,10 +247,10 @@ class EthereumInterface:
             "contract": contract,
             "transaction": {
                 "id": version.transaction_id,
-                "index": found.receipt.index,
+                "index": mined.receipt.index,
                 "raw": "0x" + version.raw.hex(),
             },
-            **told,
+            **document,
             **proofs,
         }
 

@@ -243,7 +243,7 @@ def header_rlp(block: Block) -> bytes | None:
 def evidence(receipt: Receipt, block: Block) -> dict[str, Json]:
     """The ``receipt`` and ``block`` of a receipt document; bytes as ``0x`` hex."""
     header = header_rlp(block)
-    told: dict[str, Json] = {
+    header_document: dict[str, Json] = {
         "hash": block.hash,
         "number": block.number,
         "timestamp": block.timestamp,
@@ -251,7 +251,7 @@ def evidence(receipt: Receipt, block: Block) -> dict[str, Json]:
         "header_rlp": None if header is None else "0x" + header.hex(),
     }
     if header is None:
-        told["note"] = "this chain's header fields do not hash to the block hash"
+        header_document["note"] = "this chain's header fields do not hash to the block hash"
     logs: list[Json] = [
         {
             "address": "0x" + log.address.hex(),
@@ -262,7 +262,7 @@ def evidence(receipt: Receipt, block: Block) -> dict[str, Json]:
     ]
     return {
         "receipt": {"status": receipt.status, "gas_used": receipt.gas_used, "logs": logs},
-        "block": told,
+        "block": header_document,
     }
 
 

@@ -133,7 +133,7 @@ class _Provider(HTTPProvider):
                 f"ethereum node {self.shown} did not answer {method} within {self._timeout_s:g} s"
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            # The library's message holds the URL's path; only the system's reason is told on.
+            # The library's message holds the URL's path; only the system's reason goes on.
             reason = _reason(error)
         raise NetworkUnavailable(f"ethereum node {self.shown} cannot be reached: {reason}")
 
@@ -209,7 +209,7 @@ class EthereumRPC:
         Raises:
             NetworkUnavailable: Refused, timed out, not JSON, HTTP 429 or 5xx.
             LyingNodeError: JSON that is no JSON-RPC answer to this request.
-            NetworkError: What the node's error object says (see ``ethereum_errors``).
+            NetworkError: What the node's error object says, by ``errors.rpc_error``.
         """
         answer = self.provider.make_request(RPCEndpoint(method), list(params))
         error: object = answer.get("error")

@@ -195,7 +195,7 @@ class Sender:
         self.node.chain_id(_integer(version.detail, "chain_id"))
 
     def broadcast(self, version: SignedVersion) -> None:
-        """Send the stored bytes; a node that has them already is content.
+        """Send the stored bytes; that the node has them already is success.
 
         Raises:
             NonceUsedError: The nonce is spent, and the node does not know this transaction.

@@ -1,4 +1,4 @@
-"""Merkle-Patricia proofs for receipts, from what a node tells of a whole block.
+"""Merkle-Patricia proofs for receipts, from a node's answers for a whole block.
 
 A node gives no proof of a receipt; it gives all receipts of the block. They are encoded as
 they lie in the trie (EIP-2718 types 0 to 4, EIP-658), the trie is built, and its root must be
@@ -43,14 +43,14 @@ MAX_BLOCK_RECEIPTS: Final = 5_000
 takes half a second."""
 MAX_SINGLE_RECEIPTS: Final = 1_000
 """The same where the node must be asked for each receipt by itself."""
-MAX_GATHER_S: Final = 20.0
+MAX_ASKING_S: Final = 20.0
 """Longest time that single questions may take together: a third of the default lease."""
 
 _log = structlog.get_logger("provenance.ethereum")
 _T = TypeVar("_T")
 
 
-def proofs(node: EthereumNode, found: Mined, contract: str | None, root: bytes) -> dict[str, Json]:
+def proofs(node: EthereumNode, mined: Mined, contract: str | None, root: bytes) -> dict[str, Json]:
     """``receipt_proof`` and ``transaction_proof`` of an anchor's evidence; each as far as it
     could be made, and both together verified before they are given out.
 
@@ -60,45 +60,45 @@ def proofs(node: EthereumNode, found: Mined, contract: str | None, root: bytes) 
     Args:
         contract: Its address; None where the root is calldata. root: The ledger root.
     """
-    block, index = found.block, found.receipt.index
+    block, index = mined.block, mined.receipt.index
     header = header_rlp(block)
     if header is None:
         return {}  # the evidence says so in a note
     if len(block.transactions) > MAX_BLOCK_RECEIPTS:
-        _skip(found, f"block of {len(block.transactions)} transactions")
+        _skip(mined, f"block of {len(block.transactions)} transactions")
         return {}
-    receipt = _attempt(found, lambda: _receipt_proof(node, block, index))
+    receipt = _attempt(mined, lambda: _receipt_proof(node, block, index))
     target = None if contract is None else bytes.fromhex(contract[2:])
     if receipt is not None and target is not None:
-        only = _attempt(found, lambda: _told(header, root, target, receipt, None), quiet=True)
+        only = _attempt(mined, lambda: _document(header, root, target, receipt, None), quiet=True)
         if only is not None:
             return only
-    sent = _attempt(found, lambda: _transaction_proof(node, block, index))
+    sent = _attempt(mined, lambda: _transaction_proof(node, block, index))
     if sent is None:
         return {}
-    return _attempt(found, lambda: _told(header, root, target, receipt, sent)) or {}
+    return _attempt(mined, lambda: _document(header, root, target, receipt, sent)) or {}
 
 
-def _attempt(found: Mined, make: Callable[[], _T], *, quiet: bool = False) -> _T | None:
+def _attempt(mined: Mined, make: Callable[[], _T], *, quiet: bool = False) -> _T | None:
     """What is made; None, and a line in the log, where it cannot be."""
     try:
         return make()
     except (UnprovableError, ProvenanceError) as error:
         if not quiet:
-            _skip(found, str(error))
+            _skip(mined, str(error))
         return None
 
 
-def _skip(found: Mined, reason: str) -> None:
+def _skip(mined: Mined, reason: str) -> None:
     _log.warning(
         "no trie proof for a receipt",
-        transaction=found.transaction.id,
-        block=found.block.number,
+        transaction=mined.transaction.id,
+        block=mined.block.number,
         reason=reason,
     )
 
 
-def _told(
+def _document(
     header: bytes,
     root: bytes,
     contract: bytes | None,
@@ -106,19 +106,19 @@ def _told(
     transaction: TrieProof | None,
 ) -> dict[str, Json]:
     verify_anchor(header, root, contract, receipt, transaction)
-    told: dict[str, Json] = {}
+    document: dict[str, Json] = {}
     if receipt is not None:
-        told["receipt_proof"] = {
+        document["receipt_proof"] = {
             "index": receipt.index,
             "receipt_rlp": "0x" + receipt.value.hex(),
-            "nodes": ["0x" + each.hex() for each in receipt.nodes],
+            "nodes": ["0x" + node.hex() for node in receipt.nodes],
         }
     if transaction is not None:
-        told["transaction_proof"] = {
+        document["transaction_proof"] = {
             "index": transaction.index,
-            "nodes": ["0x" + each.hex() for each in transaction.nodes],
+            "nodes": ["0x" + node.hex() for node in transaction.nodes],
         }
-    return told
+    return document
 
 
 def prove(values: Sequence[bytes], index: int) -> tuple[bytes, TrieProof]:
@@ -140,12 +140,12 @@ def _receipt_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
     encoded = []
     for at, (answer, txid) in enumerate(zip(answers, block.transactions, strict=True)):
         fields = mapping(answer, "receipt")
-        place = (
+        position = (
             data(fields.get("transactionHash"), "receipt.transactionHash", 32).hex(),
             data(fields.get("blockHash"), "receipt.blockHash", 32).hex(),
             quantity(fields.get("transactionIndex"), "receipt.transactionIndex"),
         )
-        if place != (txid[2:], block.hash[2:], at):
+        if position != (txid[2:], block.hash[2:], at):
             raise LyingNodeError(f"ethereum node: another receipt was sent for {txid}")
         encoded.append(encode_receipt(fields))
     root, proof = prove(encoded, index)
@@ -171,12 +171,12 @@ def _single_receipts(node: EthereumNode, block: Block) -> list[object]:
     count = len(block.transactions)
     if count > MAX_SINGLE_RECEIPTS:
         raise UnprovableError(f"no eth_getBlockReceipts, and {count} transactions to ask for")
-    deadline = time.monotonic() + MAX_GATHER_S
+    deadline = time.monotonic() + MAX_ASKING_S
     answers = []
     for txid in block.transactions:
         if time.monotonic() > deadline:
             raise UnprovableError(
-                f"no eth_getBlockReceipts, and {count} questions take over {MAX_GATHER_S:g} s"
+                f"no eth_getBlockReceipts, and {count} questions take over {MAX_ASKING_S:g} s"
             )
         answers.append(node.rpc.call("eth_getTransactionReceipt", txid))
     return answers
@@ -188,11 +188,11 @@ def _single_receipts(node: EthereumNode, block: Block) -> list[object]:
 def _transaction_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
     answer = node.rpc.call("eth_getBlockByNumber", hex(block.number), True)
     full = mapping(answer, f"block {block.number}")
-    told = listing(full.get("transactions"), f"block {block.number}.transactions")
-    if len(told) != len(block.transactions):
+    entries = listing(full.get("transactions"), f"block {block.number}.transactions")
+    if len(entries) != len(block.transactions):
         raise LyingNodeError(f"ethereum node: block {block.number} has other transactions now")
     encoded = []
-    for entry, txid in zip(told, block.transactions, strict=True):
+    for entry, txid in zip(entries, block.transactions, strict=True):
         raw = encode_transaction(mapping(entry, "transaction"))
         if "0x" + keccak(raw).hex() != txid:
             raise LyingNodeError(f"ethereum node: the fields of {txid} do not hash to it")

@@ -361,7 +361,7 @@ SPOILED: list[tuple[Callable[[pytest.MonkeyPatch, Node], None], str]] = [
     (shorter(BILLS), "7 receipts for the 8 transactions of block 9"),
     (limit("MAX_BLOCK_RECEIPTS", 7), "block of 8 transactions"),
     (limit("MAX_SINGLE_RECEIPTS", 7), "8 transactions to ask for"),
-    (limit("MAX_GATHER_S", -1.0), "8 questions take over"),
+    (limit("MAX_ASKING_S", -1.0), "8 questions take over"),
 ]
 
 
