@@ -16,17 +16,26 @@ from contextlib import contextmanager
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-import ipfshttpclient
-import requests
-from ipfshttpclient import multipart
-from ipfshttpclient.http_requests import ClientSync
-
 from provenance.chains.http import Endpoint
-from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from provenance.errors import (
+    ConfigError,
+    LyingNodeError,
+    MissingExtraError,
+    NetworkUnavailable,
+)
 from provenance.formats import json_text
 from provenance.formats.record import Json
 from provenance.proofs.ipfs.cid import Cid
 from provenance.settings import IPFSSettings
+
+try:
+    import ipfshttpclient
+    import requests
+    from ipfshttpclient import multipart
+    from ipfshttpclient.http_requests import ClientSync
+except ModuleNotFoundError as error:
+    package = (error.name or "ipfshttpclient").partition(".")[0]
+    raise MissingExtraError(package, "ipfs") from error
 
 MAX_ANSWER_BYTES = 1024 * 1024
 READ_SHARE = 0.5
@@ -90,6 +99,7 @@ class Daemon:
 
     def add(self, data: bytes, *, pin: bool) -> Mapping[str, Json]:
         """Add one raw block of at most a chunk; the daemon's answer, which names its CID."""
+        # Client.add writes its own options over these, in the order they stand in here.
         options = {"cid-version": 1, "raw-leaves": True, "hash": "sha2-256", "progress": False}
         with self._client() as client:
             added = client.add(
