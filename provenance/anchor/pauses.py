@@ -27,9 +27,9 @@ from provenance.anchor.outbox import ACTIVE, Trigger, advance
 from provenance.errors import WrongNetworkError
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import AnchorState, NetworkRow
+from provenance.ports.values import CHAIN_FIELDS, AnchorState, NetworkRow
 
-PINNED: Final = ("chain_id", "chain", "genesis", "network")
+PINNED: Final = (*CHAIN_FIELDS, "network")
 REFRESH_S: Final = 60.0
 """How old ``checked_at`` may grow before it is written again."""
 

@@ -165,14 +165,15 @@ def _left(deadline: float) -> float:
     return left
 
 
-def node_url(url: str, key: str) -> SplitResult:
+def node_url(url: str, key: str, *, credentials: bool = False) -> SplitResult:
     """The parts of a node's URL: ``https://...``, or ``http://`` to a loopback address.
 
     Args:
         key: The configuration key the URL came from.
+        credentials: True takes a URL that carries a user or password.
 
     Raises:
-        ConfigError: Not such a URL, or one that carries a user or password.
+        ConfigError: Not such a URL.
     """
     try:
         parts = urlsplit(url)
@@ -181,14 +182,15 @@ def node_url(url: str, key: str) -> SplitResult:
         raise ConfigError(key, "found no URL, expected http:// or https://") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(key, "found no URL, expected http:// or https://")
-    if parts.username is not None or parts.password is not None:
+    if not credentials and "@" in parts.netloc:
         raise ConfigError(key, "found a user or password in the URL, expected them apart")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ConfigError(key, f"found plain HTTP to {parts.hostname}, expected https or loopback")
     return parts
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine."""
     if host == "localhost":
         return True
     try:
@@ -199,4 +201,4 @@ def _is_loopback(host: str) -> bool:
 
 def shown_url(parts: SplitResult) -> str:
     """Scheme, host and port of a URL for messages: a path or query may hold an API key."""
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

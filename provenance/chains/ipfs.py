@@ -23,7 +23,6 @@ from provenance.errors import (
     InputError,
     IntegrityError,
     LyingNodeError,
-    MissingExtraError,
     RejectedError,
 )
 from provenance.formats.record import Json
@@ -59,13 +58,8 @@ class IPFSInterface:
     uses_nonce = False
 
     def __init__(self, settings: IPFSSettings) -> None:
-        try:
-            from provenance.chains.ipfs_client import CLIENT, Daemon
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("provenance"):
-                raise
-            package = (error.name or "ipfshttpclient").partition(".")[0]
-            raise MissingExtraError(package, "ipfs") from error
+        from provenance.chains.ipfs_client import CLIENT, Daemon
+
         self._client_name = CLIENT
         self._daemon = Daemon(settings)
         self._pin = settings.pin

@@ -14,19 +14,28 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
-
-import ipfshttpclient
-import requests
-from ipfshttpclient import multipart
-from ipfshttpclient.http_requests import ClientSync
+from urllib.parse import parse_qs, urlsplit
 
 from provenance.chains.http import Endpoint
-from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from provenance.errors import (
+    ConfigError,
+    LyingNodeError,
+    MissingExtraError,
+    NetworkUnavailable,
+)
 from provenance.formats import json_text
 from provenance.formats.record import Json
 from provenance.proofs.ipfs.cid import Cid
 from provenance.settings import IPFSSettings
+
+try:
+    import ipfshttpclient
+    import requests
+    from ipfshttpclient import multipart
+    from ipfshttpclient.http_requests import ClientSync
+except ModuleNotFoundError as error:
+    package = (error.name or "ipfshttpclient").partition(".")[0]
+    raise MissingExtraError(package, "ipfs") from error
 
 MAX_ANSWER_BYTES = 1024 * 1024
 READ_SHARE = 0.5
@@ -41,11 +50,7 @@ _HTTP_OK = 200
 
 
 class RefusedError(NetworkUnavailable):
-    """The daemon's own error; ``message`` is its text."""
-
-    def __init__(self, call: str, status: int, message: str) -> None:
-        self.message = message
-        super().__init__(f"ipfs: {call}: {message} (HTTP {status})")
+    """The daemon answers with an error of its own."""
 
 
 class Daemon:
@@ -94,6 +99,7 @@ class Daemon:
 
     def add(self, data: bytes, *, pin: bool) -> Mapping[str, Json]:
         """Add one raw block of at most a chunk; the daemon's answer, which names its CID."""
+        # Client.add writes its own options over these, in the order they stand in here.
         options = {"cid-version": 1, "raw-leaves": True, "hash": "sha2-256", "progress": False}
         with self._client() as client:
             added = client.add(
@@ -133,7 +139,7 @@ class Daemon:
             with self._client() as client:
                 answer = client.pin.ls(str(cid), type="recursive").as_json()
         except RefusedError as error:
-            if "not pinned" in error.message:
+            if "not pinned" in str(error):
                 return {}
             raise
         return cast(Json, answer.get("Keys"))
@@ -141,11 +147,8 @@ class Daemon:
     def block(self, cid: Cid, limit: int) -> bytes:
         """Bytes that the daemon gives for a CID, at most ``limit``; the caller compares them."""
         patience = f"{int(1000 * max(0.1, self._settings.timeout_s * READ_SHARE))}ms"
-        try:
-            with self._client(limit) as client:
-                return bytes(client.block.get(str(cid), opts={"timeout": patience}))
-        except RefusedError as error:
-            raise NetworkUnavailable(f"ipfs: {cid}: block/get: {error.message}") from error
+        with self._client(limit) as client:
+            return bytes(client.block.get(str(cid), opts={"timeout": patience}))
 
     @contextmanager
     def _client(self, limit: int = MAX_ANSWER_BYTES, more_s: float = 0.0) -> Iterator[Any]:
@@ -199,11 +202,15 @@ class _Transport(requests.adapters.BaseAdapter):
         answer = self._endpoint.post(
             url, body, headers, limit=self._limit, timeout_s=self._timeout_s
         )
-        call = urlsplit(url).path.removeprefix(f"/{_BASE}/")
+        parts = urlsplit(url)
+        call = parts.path.removeprefix(f"/{_BASE}/")
         if answer.status != _HTTP_OK:
-            raise RefusedError(call, answer.status, _message(answer.body))
+            for subject in parse_qs(parts.query).get("arg", ()):
+                call = f"{subject}: {call}"
+            message = _message(answer.body)
+            raise RefusedError(f"ipfs: {call}: {message} (HTTP {answer.status})")
         if call != "block/get":
-            self._check(call, answer.body, several="wrap-with-directory=true" in url)
+            _check(call, answer.body, several="wrap-with-directory=true" in url)
         response = requests.Response()
         response.status_code = answer.status
         response.raw = io.BytesIO(answer.body)
@@ -212,19 +219,6 @@ class _Transport(requests.adapters.BaseAdapter):
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _check(self, call: str, body: bytes, *, several: bool) -> None:
-        try:
-            objects = [json_text.loads(line) for line in body.splitlines()]
-        except (ValueError, RecursionError) as error:
-            raise LyingNodeError(f"ipfs: {call}: the answer is not JSON") from error
-        if not several and len(objects) != 1:
-            raise LyingNodeError(f"ipfs: {call}: {len(objects)} objects, expected one")
-        for value in objects:
-            if not isinstance(value, dict):
-                raise LyingNodeError(f"ipfs: {call}: expected an object")
-            if value.get("Type") == "error":
-                raise RefusedError(call, _HTTP_OK, str(value.get("Message"))[:300])
-
 
 def _message(body: bytes) -> str:
     """The text of an error: the RPC's ``Message``, or else what came."""
@@ -232,6 +226,21 @@ def _message(body: bytes) -> str:
         return str(json_text.loads(body)["Message"])[:300]
     except (ValueError, RecursionError, TypeError, LookupError):
         return body[:200].decode("utf-8", "replace")
+
+
+def _check(call: str, body: bytes, *, several: bool) -> None:
+    """One JSON object, or ``several``, a line each."""
+    try:
+        objects = [json_text.loads(line) for line in body.splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise LyingNodeError(f"ipfs: {call}: the answer is not JSON") from error
+    if not several and len(objects) != 1:
+        raise LyingNodeError(f"ipfs: {call}: {len(objects)} objects, expected one")
+    for value in objects:
+        if not isinstance(value, dict):
+            raise LyingNodeError(f"ipfs: {call}: expected an object")
+        if value.get("Type") == "error":
+            raise RefusedError(f"ipfs: {call}: {str(value.get('Message'))[:300]}")
 
 
 class _Folder(multipart.StreamBase, multipart.StreamFileMixin):  # type: ignore[misc]

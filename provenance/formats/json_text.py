@@ -18,7 +18,8 @@ from provenance.errors import FormatError, InputError
 
 MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1
-_BRACKET_OR_STRING = re.compile(r'[][{}]|"(?:[^"\\]|\\.)*"', re.DOTALL)
+# An unclosed string swallows the rest: trying again at each quote in it would be quadratic.
+_BRACKET_OR_STRING = re.compile(r'[][{}]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def loads(

@@ -232,6 +232,10 @@ class Observation:
     block_time: float | None = None
 
 
+CHAIN_FIELDS = ("chain_id", "chain", "genesis")
+"""What tells one chain from another, in a node's identity and in a receipt's evidence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Which chain a node serves: ``fields`` such as chain_id, genesis, network, version."""

@@ -18,9 +18,9 @@ from provenance.errors import InputError, LyingNodeError
 
 ARTIFACT = load_artifact()
 _SIGNATURES = {
-    each["name"]: abi_to_signature(cast("dict[str, object]", each))  # type: ignore[arg-type]
-    for each in ARTIFACT.abi
-    if each["type"] in ("function", "event")
+    item["name"]: abi_to_signature(cast("dict[str, object]", item))  # type: ignore[arg-type]
+    for item in ARTIFACT.abi
+    if item["type"] in ("function", "event")
 }
 _STORE = function_signature_to_4byte_selector(_SIGNATURES["storeHash"])
 _VERIFY = function_signature_to_4byte_selector(_SIGNATURES["verifyHash"])

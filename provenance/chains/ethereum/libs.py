@@ -12,9 +12,11 @@ import sys
 _limit = sys.getrecursionlimit()
 
 from eth_account import Account  # noqa: E402
-from web3 import HTTPProvider  # noqa: E402
+from web3 import HTTPProvider, __version__  # noqa: E402
 from web3.types import RPCEndpoint, RPCResponse  # noqa: E402
 
 sys.setrecursionlimit(_limit)
 
-__all__ = ["Account", "HTTPProvider", "RPCEndpoint", "RPCResponse"]
+CLIENT = f"web3 {__version__}"
+
+__all__ = ["CLIENT", "Account", "HTTPProvider", "RPCEndpoint", "RPCResponse"]

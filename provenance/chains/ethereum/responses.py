@@ -7,7 +7,6 @@ the node. Everything that does not fit raises LyingNodeError.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,12 +15,17 @@ from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
+from provenance.chains.ethereum.encoding import (
+    data,
+    encode_transaction,
+    listing,
+    mapping,
+    quantity,
+)
 from provenance.chains.ethereum.libs import Account
 from provenance.errors import LyingNodeError
 from provenance.formats.record import Json
 
-_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
-_DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 _TYPE_2 = 2
 _BAD_SIGNATURE = (BadSignature, ValidationError, ValueError, TypeError)
 # Yellow Paper section 4.3, then EIP-1559, 4895, 4844, 4844, 4788, 7685: each fork appends.
@@ -50,42 +54,6 @@ _HEADER_FORKS = (
     ("parentBeaconBlockRoot", 32),
     ("requestsHash", 32),
 )
-
-
-def quantity(value: object, what: str) -> int:
-    """A ``QUANTITY`` of the execution API: ``0x`` and hex digits."""
-    if isinstance(value, str) and _QUANTITY.fullmatch(value):
-        return int(value, 16)
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected a 0x number")
-
-
-def data(value: object, what: str, size: int = 0) -> bytes:
-    """``DATA`` of the execution API: ``0x`` and pairs of hex digits, ``size`` bytes if given."""
-    if isinstance(value, str) and _DATA.fullmatch(value) and size in (0, len(value) // 2 - 1):
-        return bytes.fromhex(value[2:])
-    expected = f"0x and {2 * size} hex digits" if size else "0x and hex digits"
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected {expected}")
-
-
-def mapping(value: object, what: str) -> Mapping[str, object]:
-    """A JSON object."""
-    if isinstance(value, dict):
-        return value
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected an object")
-
-
-def listing(value: object, what: str) -> list[object]:
-    """A JSON array."""
-    if isinstance(value, list):
-        return value
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected an array")
-
-
-def _short(value: object) -> str:
-    if value is None:
-        return "missing"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +87,7 @@ def read_transaction(answer: object, txid: str) -> Transaction:
     raw, chain_id = b"", 0
     if quantity(fields.get("type"), "transaction.type") == _TYPE_2:
         chain_id = quantity(fields.get("chainId"), "transaction.chainId")
-        raw = _encode_type2(fields, chain_id, to, payload)
+        raw = encode_transaction(fields)
         if "0x" + keccak(raw).hex() != txid:
             raise LyingNodeError(f"ethereum node: the fields of {txid} do not hash to it")
         try:
@@ -142,38 +110,6 @@ def read_transaction(answer: object, txid: str) -> Transaction:
         _hash(fields["blockHash"], "transaction.blockHash"),
         quantity(fields["blockNumber"], "transaction.blockNumber"),
         quantity(fields.get("transactionIndex"), "transaction.transactionIndex"),
-    )
-
-
-def _encode_type2(
-    fields: Mapping[str, object], chain_id: int, to: bytes | None, payload: bytes
-) -> bytes:
-    access = []
-    for entry in listing(fields.get("accessList", []), "transaction.accessList"):
-        item = mapping(entry, "transaction.accessList")
-        keys = [data(k, "storageKey", 32) for k in listing(item.get("storageKeys"), "storageKeys")]
-        access.append([data(item.get("address"), "accessList.address", 20), keys])
-
-    def number(name: str) -> int:
-        return quantity(fields.get(name), f"transaction.{name}")
-
-    return b"\x02" + bytes(
-        rlp.encode(
-            [
-                chain_id,
-                number("nonce"),
-                number("maxPriorityFeePerGas"),
-                number("maxFeePerGas"),
-                number("gas"),
-                to or b"",
-                number("value"),
-                payload,
-                access,
-                number("yParity" if "yParity" in fields else "v"),
-                number("r"),
-                number("s"),
-            ]
-        )
     )
 
 
@@ -307,7 +243,7 @@ def header_rlp(block: Block) -> bytes | None:
 def evidence(receipt: Receipt, block: Block) -> dict[str, Json]:
     """The ``receipt`` and ``block`` of a receipt document; bytes as ``0x`` hex."""
     header = header_rlp(block)
-    told: dict[str, Json] = {
+    header_document: dict[str, Json] = {
         "hash": block.hash,
         "number": block.number,
         "timestamp": block.timestamp,
@@ -315,7 +251,7 @@ def evidence(receipt: Receipt, block: Block) -> dict[str, Json]:
         "header_rlp": None if header is None else "0x" + header.hex(),
     }
     if header is None:
-        told["note"] = "this chain's header fields do not hash to the block hash"
+        header_document["note"] = "this chain's header fields do not hash to the block hash"
     logs: list[Json] = [
         {
             "address": "0x" + log.address.hex(),
@@ -326,7 +262,7 @@ def evidence(receipt: Receipt, block: Block) -> dict[str, Json]:
     ]
     return {
         "receipt": {"status": receipt.status, "gas_used": receipt.gas_used, "logs": logs},
-        "block": told,
+        "block": header_document,
     }
 
 

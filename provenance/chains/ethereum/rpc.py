@@ -8,41 +8,29 @@ path, query or password (where hosted nodes keep their API key) reaches a messag
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import logging
 import os
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 
-from provenance.chains.ahead import Ahead, Call
 from provenance.chains.ethereum.errors import clean, http_error, rpc_error
 from provenance.chains.ethereum.libs import HTTPProvider, RPCEndpoint, RPCResponse
-from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from provenance.chains.http import is_loopback, node_url, shown_url
+from provenance.errors import LyingNodeError, NetworkUnavailable
+from provenance.formats import json_text
+
+Call = tuple[str, tuple[object, ...]]
+"""Method and parameters of a JSON-RPC call."""
 
 KEY = "blockchain.ethereum.url"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-MAX_DEPTH = 64
 _CHUNK = 65536
-# An unclosed string swallows the rest: retrying at each quote in it would be quadratic.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a URL's host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def endpoint(url: str) -> str:
@@ -51,20 +39,7 @@ def endpoint(url: str) -> str:
     Raises:
         ConfigError: Not an http(s) URL, or plain HTTP to another machine.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ConfigError(KEY, "found a malformed URL, expected https://host[:port]/") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(KEY, "expected a URL that starts with https:// or http://")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    shown = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ConfigError(
-            KEY, f"found {shown}, expected https:// (plain http:// is for this machine only)"
-        )
-    return shown
+    return shown_url(node_url(url, KEY, credentials=True))
 
 
 class _HideURL(logging.Filter):
@@ -98,7 +73,7 @@ class _Provider(HTTPProvider):
         sent = json.loads(request)["id"]
         status, body = self._post(method, request)
         try:
-            answer = _parse(body)
+            answer = json_text.loads(body)
         except ValueError:
             answer = None
             if 200 <= status < 300:
@@ -121,25 +96,26 @@ class _Provider(HTTPProvider):
             )
         return cast(RPCResponse, answer)
 
-    def make_batch(self, calls: Sequence[Call]) -> dict[int, object]:
-        """Results by position in ``calls``; none where the node takes no batch (JSON-RPC 2.0,
-        section 6). A call that failed, or was not answered, has none."""
+    def make_batch(self, calls: Sequence[Call]) -> dict[Call, object]:
+        """Results by call, of one request (JSON-RPC 2.0, section 6); none where the node takes
+        no batch. A call that failed, or was not answered, has none."""
         requests = [self.encode_rpc_request(RPCEndpoint(m), list(params)) for m, params in calls]
-        places = {str(json.loads(request)["id"]): at for at, request in enumerate(requests)}
+        sent = {str(json.loads(r)["id"]): call for r, call in zip(requests, calls, strict=True)}
         status, body = self._post("a batch", b"[" + b",".join(requests) + b"]")
         try:
-            answers = _parse(body)
+            answers = json_text.loads(body)
         except ValueError:
             return {}
         if not 200 <= status < 300 or not isinstance(answers, list):
             return {}
-        results: dict[int, object] = {}
-        for answer in answers:
-            if isinstance(answer, dict) and "result" in answer and answer.get("error") is None:
-                at = places.get(str(answer.get("id")))
-                if at is not None:
-                    results[at] = answer["result"]
-        return results
+        return {
+            sent[str(answer["id"])]: answer["result"]
+            for answer in answers
+            if isinstance(answer, dict)
+            and str(answer.get("id")) in sent
+            and "result" in answer
+            and answer.get("error") is None
+        }
 
     def _post(self, method: str, request: bytes) -> tuple[int, bytes]:
         deadline = time.monotonic() + self._timeout_s
@@ -157,7 +133,7 @@ class _Provider(HTTPProvider):
                 f"ethereum node {self.shown} did not answer {method} within {self._timeout_s:g} s"
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            # The library's message holds the URL's path; only the system's reason is told on.
+            # The library's message holds the URL's path; only the system's reason goes on.
             reason = _reason(error)
         raise NetworkUnavailable(f"ethereum node {self.shown} cannot be reached: {reason}")
 
@@ -182,29 +158,13 @@ class _Provider(HTTPProvider):
                 {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             )
             # The environment's proxies have no business with a node on this machine.
-            self._session.trust_env = not is_loopback(urlsplit(self._url).hostname)
+            self._session.trust_env = not is_loopback(urlsplit(self._url).hostname or "")
         return self._session
 
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
         logging.getLogger("urllib3.connectionpool").removeFilter(self._filter)
-
-
-def _parse(body: bytes) -> object:
-    """JSON, with a limit on depth of our own: the interpreter's may have been lifted by any
-    library in the process, and beyond it the parser overflows the stack.
-
-    Raises:
-        ValueError: Not JSON, or nested deeper than 64.
-    """
-    depth = 0
-    for bracket in _BRACKET.finditer(_STRING.sub(b"", body)):
-        depth += 1 if bracket[0] in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    value: object = json.loads(body)
-    return value
 
 
 def _reason(error: BaseException) -> str:
@@ -241,8 +201,7 @@ class EthereumRPC:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.shown = endpoint(url)
         self.provider = _Provider(url, timeout_s)
-        self.ahead: Ahead[object] = Ahead()
-        self._batches = True
+        self._takes_batches = True
 
     def call(self, method: str, *params: object) -> object:
         """The ``result`` of one call, unvalidated.
@@ -250,11 +209,8 @@ class EthereumRPC:
         Raises:
             NetworkUnavailable: Refused, timed out, not JSON, HTTP 429 or 5xx.
             LyingNodeError: JSON that is no JSON-RPC answer to this request.
-            NetworkError: What the node's error object says (see ``ethereum_errors``).
+            NetworkError: What the node's error object says, by ``errors.rpc_error``.
         """
-        known = self.ahead.find((method, params))
-        if known:
-            return known[0]
         answer = self.provider.make_request(RPCEndpoint(method), list(params))
         error: object = answer.get("error")
         if error is None:
@@ -266,23 +222,44 @@ class EthereumRPC:
             method, code if isinstance(code, int) else None, "" if message is None else str(message)
         )
 
-    def ask_ahead(self, calls: Iterable[Call]) -> None:
-        """Ask for several results in one request, for :meth:`call` to find; a node that takes
-        no such request is asked one by one, then and later.
+    def batch(self, calls: Sequence[Call]) -> dict[Call, object]:
+        """Results of several calls by one request, unvalidated; without those that failed. A
+        node that takes no such request has none, and is not asked for one again.
 
         Raises:
             NetworkUnavailable: Refused or timed out.
             LyingNodeError: An answer too large.
         """
-        wanted = self.ahead.missing(calls)
-        if not self._batches or not wanted:
-            return
-        results = self.provider.make_batch(wanted)
-        self._batches = bool(results)
-        for at, result in results.items():
-            self.ahead.keep(wanted[at], result)
+        if not calls or not self._takes_batches:
+            return {}
+        results = self.provider.make_batch(calls)
+        self._takes_batches = bool(results)
+        return results
 
     def close(self) -> None:
         """Give the connections back."""
         with contextlib.suppress(OSError):
             self.provider.close()
+
+
+class AnsweredRPC(EthereumRPC):
+    """A node's RPC, some of whose calls are answered already; the others it asks for.
+
+    Args:
+        answers: As :meth:`EthereumRPC.batch` gives them.
+    """
+
+    def __init__(self, rpc: EthereumRPC, answers: Mapping[Call, object]) -> None:
+        self.shown, self.provider, self._takes_batches = rpc.shown, rpc.provider, False
+        self._answers = answers
+        self._methods = {method for method, _ in answers}
+
+    def call(self, method: str, *params: object) -> object:
+        """The answer that is there, or else the node's.
+
+        Raises:
+            NetworkUnavailable, NetworkError: As :meth:`EthereumRPC.call`.
+        """
+        if method in self._methods and (method, params) in self._answers:
+            return self._answers[method, params]
+        return super().call(method, *params)

@@ -21,7 +21,7 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Json
 from provenance.ports.network import Network
-from provenance.ports.values import AnchorState, LedgerEntry, Observation, Place
+from provenance.ports.values import CHAIN_FIELDS, AnchorState, LedgerEntry, Observation, Place
 from provenance.proofs.bitcoin import parse_header
 from provenance.verify.catalogue import AGREE, NETWORKS, RECEIPTS
 from provenance.verify.checks.ethereum_receipt import unproven_time
@@ -31,8 +31,6 @@ from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import NetworkCheck
 
-CHAIN_FIELDS = ("chain_id", "chain", "genesis")
-"""What tells one chain from another, in a receipt's evidence and in a node's identity."""
 _BEST = ("verified", "receipt", "pending", "unreachable", "not configured", "failed")
 
 

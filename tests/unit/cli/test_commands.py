@@ -301,10 +301,11 @@ def test_doctor_names_unreachable_nodes_and_what_mends_them(
     )
     code, document = said("doctor", "--config", file)
     assert code == 3
-    for name in ("ethereum", "bitcoin", "ipfs"):
+    clients = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
+    for name, client in clients.items():
         node = finding(document, "network", name)
         assert not node["works"], name
-        assert name != "bitcoin" or node["client"] == f"bitcoinrpc {version('bitcoinrpc')}"
+        assert node["client"] == f"{client} {version(client)}"
         assert "127.0.0.1:1" in node["detail"], name
         assert "provenance devnet up" in node["mend"], name
     redis = finding(document, "server", "redis")

@@ -21,7 +21,7 @@ from typing import Any
 from provenance.errors import IntegrityError, ProvenanceError, ServerMissingError
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+ROOT = HERE.parents[3]
 SOURCE = HERE / "MLProvenance.sol"
 ARTIFACT = HERE / "MLProvenance.json"
 CONTRACT = "MLProvenance"

@@ -26,13 +26,12 @@ from provenance.chains.ethereum.contract import (
     stored_root,
     verify_call,
 )
+from provenance.chains.ethereum.encoding import data, quantity
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.responses import (
     Log,
-    data,
     evidence,
     header_rlp,
-    quantity,
     read_block,
     read_receipt,
     read_transaction,

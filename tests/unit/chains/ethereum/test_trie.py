@@ -13,16 +13,16 @@ from eth_utils import keccak, to_checksum_address
 from trie.hexary import HexaryTrie
 
 from provenance.chains.ethereum import trie as module
+from provenance.chains.ethereum.encoding import (
+    UnprovableError,
+    encode_receipt,
+    encode_transaction,
+)
 from provenance.chains.ethereum.errors import MethodMissingError
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.node import EthereumNode, Mined
 from provenance.chains.ethereum.responses import read_block, read_receipt, read_transaction
-from provenance.chains.ethereum.trie import (
-    UnprovableError,
-    encode_receipt,
-    encode_transaction,
-    proofs,
-)
+from provenance.chains.ethereum.trie import proofs
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.proofs.ethereum import parse_receipt
 from provenance.proofs.rlp import encode_index
@@ -361,7 +361,7 @@ SPOILED: list[tuple[Callable[[pytest.MonkeyPatch, Node], None], str]] = [
     (shorter(BILLS), "7 receipts for the 8 transactions of block 9"),
     (limit("MAX_BLOCK_RECEIPTS", 7), "block of 8 transactions"),
     (limit("MAX_SINGLE_RECEIPTS", 7), "8 transactions to ask for"),
-    (limit("MAX_GATHER_S", -1.0), "8 questions take over"),
+    (limit("MAX_ASKING_S", -1.0), "8 questions take over"),
 ]
 
 
