@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from provenance.errors import FormatError
+from provenance.errors import FormatError, InputError
 from provenance.formats import json_text
+from provenance.formats.checkpoint import SignedHead, parse_note
+from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.selection import DigestedRecord
@@ -198,6 +200,32 @@ class RunEvidence:
     def file(self, name: str) -> str | None:
         """``name`` where the evidence lies in files."""
         return name if self.source.kind == "bundle" else None
+
+    def signed_heads(self) -> dict[int, SignedHead]:
+        """Heads whose notes parse, by the size they are filed under; no signature is checked."""
+        heads = {}
+        for item in self.heads:
+            try:
+                heads[item.size] = parse_note(item.note)
+            except (FormatError, InputError):
+                continue
+        return heads
+
+    def head_origin(self) -> str | None:
+        """The ledger's name as the last of its heads states it; None without one that parses."""
+        signed = list(self.signed_heads().values())
+        return signed[-1].head.origin if signed else None
+
+    def receipts_of(self, network: str) -> list[Receipt]:
+        """A network's receipts that decode, smallest head first; nothing else is checked."""
+        receipts = []
+        for file in self.receipts:
+            try:
+                receipts.append(Receipt.decode(file.data))
+            except FormatError:
+                continue
+        chosen = [receipt for receipt in receipts if receipt.anchor.network == network]
+        return sorted(chosen, key=lambda receipt: receipt.ledger.size)
 
 
 def seal_label(entry: LedgerEntry) -> str:

@@ -27,7 +27,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from provenance.bundle import attachments
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.evidence import disclosure
 from provenance.evidence.placement import coverage_problem, place_records, tree_at
@@ -56,6 +55,7 @@ from provenance.verify.catalogue import (
     Check,
     Status,
 )
+from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.completeness import check_completeness
 from provenance.verify.checks.content import check_content
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
@@ -116,7 +116,7 @@ def verify(
     receipts = check_receipts(evidence, key, heads, notes)  # (7)
     places = check_networks(evidence, receipts, nodes, headers, notes)  # (8) (9)
     check_content(decoded, content, notes)  # (10)
-    attachments.check(evidence, notes)  # (11)
+    check_attachments(evidence, notes)  # (11)
     online = nodes is not None
     not_checked = _limits(evidence, online, verifier_key, content, places, notes)  # (12)
     newest = max(trees, key=lambda entry: entry.index, default=None)

@@ -35,6 +35,7 @@ from provenance.formats.receipt import Receipt
 from provenance.ports.values import AnchorState
 from provenance.proofs.bitcoin import parse_header
 from provenance.verify.catalogue import PORTABLE, Status
+from provenance.verify.checks.attachments.opentimestamps import check
 from provenance.verify.findings import Notes
 from provenance.verify.report import Finding
 from provenance.verify.verifier import verify
@@ -82,7 +83,7 @@ def carrying(of: RunEvidence, **changed: bytes | None) -> RunEvidence:
 
 def checked(of: RunEvidence) -> tuple[Notes, list[Finding]]:
     notes = Notes(of)
-    opentimestamps.check(of, notes)
+    check(of, notes)
     assert all(finding.check == PORTABLE for finding in notes.findings)
     return notes, notes.findings
 

@@ -14,7 +14,7 @@ import pytest
 
 from provenance import cli
 from provenance.bundle.attachments import slsa
-from provenance.bundle.attachments.slsa import FILE, check, files, statement_of
+from provenance.bundle.attachments.slsa import FILE, files, statement_of
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.errors import InputError
 from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
@@ -22,6 +22,7 @@ from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind, canonical_json
+from provenance.verify.checks.attachments.slsa import check
 from provenance.verify.findings import Notes
 from provenance.verify.verifier import verify
 from tests.support.model_world import COMMIT, deployment, real_story, weights
