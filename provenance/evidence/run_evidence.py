@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from provenance.errors import FormatError, InputError
@@ -19,8 +20,10 @@ from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
+_INDEXED: Final = ("kind", "epoch", "rank", "producer", "seq", "ts")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class RecordFile:
     """One record, with what the database or the bundle's index says of it.
 
@@ -55,12 +58,32 @@ class RecordFile:
         """Where the bytes lie in a bundle."""
         return f"records/{self.path}.json"
 
-    def digested(self, run: UUID) -> DigestedRecord:
-        """The record with its stored digest; where its bytes do not decode, a stand-in made
-        of the index, so that the rest of the tree can still be checked."""
+    @cached_property
+    def decoded(self) -> Record | FormatError:
+        """The record that the bytes are, or why they are none."""
         try:
-            record = Record.decode(self.data or b"")
-        except FormatError:
+            return Record.decode(self.data or b"")
+        except FormatError as error:
+            return error.with_traceback(None)
+
+    def filed(self, path: str, ts: str) -> RecordFile:
+        """The same bytes under another path and time; they are not decoded again."""
+        record = replace(self, path=path, ts=ts)
+        vars(record)["decoded"] = self.decoded
+        return record
+
+    def differing_field(self, record: Record) -> str | None:
+        """The first indexed field that a record states otherwise; None where they agree."""
+        return next((n for n in _INDEXED if getattr(record, n) != getattr(self, n)), None)
+
+    def digested(self, run: UUID) -> DigestedRecord:
+        """The record with its stored digest, as it is indexed.
+
+        Where the bytes do not decode, the index stands in for them, so that the rest of the
+        tree can still be checked.
+        """
+        record = self.decoded
+        if isinstance(record, FormatError):
             body = lenient(self.data).get("body")
             record = Record(
                 run,
@@ -73,16 +96,17 @@ class RecordFile:
                 bytes(32),
                 body if isinstance(body, dict) else {},
             )
-        indexed = replace(
-            record,
-            kind=self.kind,
-            epoch=self.epoch,
-            rank=self.rank,
-            producer=self.producer,
-            seq=self.seq,
-            ts=self.ts,
-        )
-        return DigestedRecord(indexed, self.digest)
+        elif self.differing_field(record) is not None:
+            record = replace(
+                record,
+                kind=self.kind,
+                epoch=self.epoch,
+                rank=self.rank,
+                producer=self.producer,
+                seq=self.seq,
+                ts=self.ts,
+            )
+        return DigestedRecord(record, self.digest)
 
 
 @dataclass(frozen=True, slots=True)

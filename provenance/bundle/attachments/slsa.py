@@ -118,11 +118,8 @@ def record_body(record: RecordFile, run: UUID) -> dict[str, Json] | None:
     """The body of a record that is disclosed and undamaged."""
     if record.withheld or record.data is None or record_digest(record.data) != record.digest:
         return None
-    try:
-        decoded = Record.decode(record.data)
-    except FormatError:
-        return None
-    return decoded.body if decoded.run == run else None
+    decoded = record.decoded
+    return decoded.body if isinstance(decoded, Record) and decoded.run == run else None
 
 
 def _tree(evidence: RunEvidence, *kinds: Kind) -> Iterator[RecordFile]:

@@ -1,4 +1,4 @@
-"""What a receipt's evidence proves without a node; part of check (7).
+"""Check (7): receipts, and what their evidence proves without a node.
 
 Which rules hold is decided by the receipt's network, never by what the evidence calls itself.
 All that receipt and evidence state of one thing must agree with each other and with what is
@@ -6,7 +6,7 @@ proven:
 
 ``bitcoin``   the transaction hashes to its id and carries the payload, the block's header has
               its proof of work and leads to the transaction; hash and time are the header's
-``ethereum``  :mod:`.ethereum_evidence`
+``ethereum``  :mod:`.ethereum_receipt`
 ``ipfs``      the id is the CID of the payload as a raw block; there is no block and no time
 ``local``     the ledger's key signed a line of the payload; number, digest and time are its own
 
@@ -17,12 +17,16 @@ a node said (:data:`provenance.verify.catalogue.HEADER_SOURCE`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from provenance.errors import FormatError, ProofError
+from provenance.errors import FormatError, InputError, IntegrityError, ProofError
+from provenance.evidence.run_evidence import ReceiptFile, RunEvidence, seal_label
+from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.note import VerifierKey
-from provenance.formats.receipt import AnchorProof
+from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Json
+from provenance.ports.values import LedgerEntry
 from provenance.proofs.bitcoin import (
     CHAINS,
     check_work,
@@ -33,12 +37,88 @@ from provenance.proofs.bitcoin import (
 )
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id, read_line
+from provenance.verify.catalogue import RECEIPTS
 from provenance.verify.checks.ethereum_receipt import check_ethereum
+from provenance.verify.findings import Findings
 
 BITCOIN: Final = "bitcoin"
 ETHEREUM: Final = "ethereum"
 IPFS: Final = "ipfs"
 LOCAL: Final = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedReceipt:
+    """A receipt that holds, and the seal it is for."""
+
+    file: ReceiptFile
+    receipt: Receipt
+    entry: LedgerEntry
+
+    @property
+    def label(self) -> str:
+        """The seal's label."""
+        return seal_label(self.entry)
+
+
+def check_receipts(
+    evidence: RunEvidence,
+    key: VerifierKey | None,
+    heads: Mapping[int, Head],
+    findings: Findings,
+) -> list[CheckedReceipt]:
+    """The receipts that hold; a finding for each that does not."""
+    entries = {entry.index: entry for entry in evidence.entries}
+    checked = []
+    for file in evidence.receipts:
+        try:
+            receipt = Receipt.decode(file.data)
+            entry = _entry_of(receipt, evidence, entries)
+            receipt.verify_inclusion()
+            head = open_head(receipt.head, key) if key else parse_note(receipt.head).head
+            known = heads.get(head.size)
+            if known is not None and known.root != head.root:
+                raise ProofError(
+                    f"its head has root {head.root.hex()} at size {head.size}, "
+                    f"the ledger's has {known.root.hex()}"
+                )
+            network = receipt.anchor.network
+            remark = None
+            if is_known(network):
+                remark = check_evidence(receipt.anchor, receipt.evidence, key)
+            else:
+                findings.unchecked(
+                    RECEIPTS,
+                    f"receipt {file.name}: this release knows no evidence of network "
+                    f"{network[:40]!r}",
+                )
+        except (FormatError, InputError, IntegrityError) as error:
+            findings.fail(RECEIPTS, f"receipt {file.name}", str(error), file.file)
+            continue
+        if remark is not None:
+            findings.notice(RECEIPTS, f"receipt {file.name}", remark)
+        checked.append(CheckedReceipt(file, receipt, entry))
+    if not evidence.receipts:
+        findings.skip(RECEIPTS, "no receipt")
+    findings.count(RECEIPTS, f"{len(checked)} receipts")
+    return checked
+
+
+def _entry_of(
+    receipt: Receipt, evidence: RunEvidence, entries: Mapping[int, LedgerEntry]
+) -> LedgerEntry:
+    if receipt.run != evidence.run:
+        raise ProofError(f"is of run {receipt.run}")
+    entry = entries.get(receipt.ledger.index)
+    if entry is None:
+        raise ProofError(f"is for ledger entry {receipt.ledger.index}, which is not this run's")
+    stated = (receipt.phase, receipt.epoch, receipt.root)
+    if stated != (entry.phase, entry.epoch, entry.root):
+        raise ProofError(
+            f"states {receipt.phase.value} root {receipt.root.hex()}, "
+            f"ledger entry {entry.index} is {seal_label(entry)} {entry.root.hex()}"
+        )
+    return entry
 
 
 def check_evidence(
@@ -74,12 +154,8 @@ def is_known(network: str) -> bool:
     return network in (ETHEREUM, LOCAL, *_OTHERS)
 
 
-def check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
-    """A block that holds the transaction, and headers on top of it.
-
-    Raises:
-        ProofError, FormatError
-    """
+def _check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
+    """A block that holds the transaction, and headers on top of it."""
     transaction = hex_field(evidence, "transaction")
     txid = display(parse_transaction(transaction).txid)
     if txid != anchor.transaction_id:
@@ -144,7 +220,7 @@ def _check_local(
 
 
 _OTHERS: Final[Mapping[str, Callable[[AnchorProof, Mapping[str, Json]], None]]] = {
-    BITCOIN: check_bitcoin,
+    BITCOIN: _check_bitcoin,
     IPFS: _check_ipfs,
 }
 

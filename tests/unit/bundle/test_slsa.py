@@ -23,7 +23,7 @@ from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind, canonical_json
 from provenance.verify.checks.attachments.slsa import check
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 from provenance.verify.verifier import verify
 from tests.support.model_world import COMMIT, deployment, real_story, weights
 from tests.support.verify_world import ORIGIN, RUN, SIGNER, World, before, flip_metric
@@ -246,12 +246,12 @@ def test_the_schemas_of_in_toto_and_slsa_take_it() -> None:
 
 def problems(evidence: RunEvidence, attachments: dict[str, bytes]) -> list[str]:
     brought = replace(evidence, attachments=attachments)
-    notes = Notes(brought)
-    check(brought, notes)
-    for finding in notes.findings:
+    findings = Findings(brought)
+    check(brought, findings)
+    for finding in findings.problems:
         assert finding.check == 11
         assert "\n" not in finding.problem
-    return [finding.problem for finding in notes.findings]
+    return [finding.problem for finding in findings.problems]
 
 
 def forged(change: Callable[[dict[str, Any]], object]) -> list[str]:
@@ -364,10 +364,10 @@ def test_another_build_type_is_left_open() -> None:
     document = stated()
     build(document)["buildType"] = "urn:ml-provenance:training-run:v2"
     brought = replace(EVIDENCE, attachments={FILE: canonical_json(document)})
-    notes = Notes(brought)
-    check(brought, notes)
-    assert not notes.findings
-    (open_,) = [r.detail for r in notes.results() if r.status == "unchecked"]
+    findings = Findings(brought)
+    check(brought, findings)
+    assert not findings.problems
+    (open_,) = [r.detail for r in findings.results() if r.status == "unchecked"]
     assert "does not know buildType 'urn:ml-provenance:training-run:v2'" in open_
 
 
@@ -376,10 +376,10 @@ def test_a_claim_on_a_withheld_record_is_left_open() -> None:
         withhold(EVIDENCE, "training/config", "training/epoch/3/state/0"),
         attachments=files(EVIDENCE, {}),
     )
-    notes = Notes(hidden)
-    check(hidden, notes)
-    assert not notes.findings
-    (open_,) = [r.detail for r in notes.results() if r.status == "unchecked"]
+    findings = Findings(hidden)
+    check(hidden, findings)
+    assert not findings.problems
+    (open_,) = [r.detail for r in findings.results() if r.status == "unchecked"]
     for what in ("externalParameters", "dependency code", "subject training/epoch/3/state/0"):
         assert f"{what} rests on a withheld record" in open_
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.catalogue import PORTABLE
 from provenance.verify.checks.attachments import opentimestamps, slsa, tlog
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 
 
-def check_attachments(evidence: RunEvidence, notes: Notes) -> None:
+def check_attachments(evidence: RunEvidence, findings: Findings) -> None:
     """Check the OpenTimestamps proofs, tlog-proofs and statement that the evidence brings."""
     if not evidence.attachments:
-        notes.skip(PORTABLE, "the evidence brings none")
-    notes.count(PORTABLE, f"{len(evidence.attachments)} files")
-    opentimestamps.check(evidence, notes)
-    tlog.check(evidence, notes)
-    slsa.check(evidence, notes)
+        findings.skip(PORTABLE, "the evidence brings none")
+    findings.count(PORTABLE, f"{len(evidence.attachments)} files")
+    opentimestamps.check(evidence, findings)
+    tlog.check(evidence, findings)
+    slsa.check(evidence, findings)

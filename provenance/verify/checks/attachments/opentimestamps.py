@@ -23,12 +23,12 @@ from provenance.formats.opentimestamps.file import (
 )
 from provenance.proofs.bitcoin import display, parse_header
 from provenance.verify.catalogue import PORTABLE
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 
 _HEAD: Final = re.compile(r"heads/(0|[1-9][0-9]{0,18})\.root(\.ots)?")
 
 
-def check(evidence: RunEvidence, notes: Notes) -> None:
+def check(evidence: RunEvidence, findings: Findings) -> None:
     """Each proof begins at its file's digest and ends in a block that a receipt proves.
 
     A pending one ends at a run root or ledger root of this evidence, and names this ledger.
@@ -42,20 +42,20 @@ def check(evidence: RunEvidence, notes: Notes) -> None:
             proofs.check(name, data)
         except (FormatError, InputError, ProofError) as error:
             path = None if record is None else record.path
-            notes.fail(PORTABLE, path or name, str(error), name, path)
+            findings.fail(PORTABLE, path or name, str(error), name, path)
     for problem, (name, *others) in proofs.blocks_missing.items():
         more = f", and so say {len(others)} other files" if others else ""
         record = proofs.records.get(name)
         path = None if record is None else record.path
-        notes.fail(PORTABLE, path or name, problem + more, name, path)
+        findings.fail(PORTABLE, path or name, problem + more, name, path)
     if proofs.complete or proofs.pending:
-        notes.count(
+        findings.count(
             PORTABLE,
             f"{len(evidence.attachments)} files; OpenTimestamps proofs: "
             f"{proofs.complete} complete, {proofs.pending} pending",
         )
     if proofs.foreign:
-        notes.unchecked(
+        findings.unchecked(
             PORTABLE, f"{proofs.foreign} attestations of kinds that this release does not know"
         )
 

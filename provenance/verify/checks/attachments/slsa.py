@@ -11,7 +11,7 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.dsse import Statement
 from provenance.formats.record import Json, canonical_json
 from provenance.verify.catalogue import PORTABLE
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 
 _KEYS: Final = {
     "": {"buildDefinition", "runDetails"},
@@ -22,29 +22,29 @@ _KEYS: Final = {
 }
 
 
-def check(evidence: RunEvidence, notes: Notes) -> None:
+def check(evidence: RunEvidence, findings: Findings) -> None:
     """Check the files that a bundle brings."""
     for name in evidence.attachments:
         if name.startswith("statement/") and name != slsa.FILE:
-            notes.fail(PORTABLE, name, "is no file of this format", name)
+            findings.fail(PORTABLE, name, "is no file of this format", name)
     data = evidence.attachments.get(slsa.FILE)
     if data is None:
         return
     try:
         if len(data) > slsa.MAX_BYTES:
             raise TooLargeError(f"statement of {len(data)} bytes, at most {slsa.MAX_BYTES}")
-        _Claims(evidence, notes).check(Statement.decode(data))
+        _Claims(evidence, findings).check(Statement.decode(data))
     except FormatError as error:
-        notes.fail(PORTABLE, slsa.FILE, str(error), slsa.FILE)
+        findings.fail(PORTABLE, slsa.FILE, str(error), slsa.FILE)
 
 
 class _Claims:
     """Each claim of a statement against the evidence."""
 
-    def __init__(self, evidence: RunEvidence, notes: Notes) -> None:
-        self.evidence, self.notes = evidence, notes
+    def __init__(self, evidence: RunEvidence, findings: Findings) -> None:
+        self.evidence, self.findings = evidence, findings
         self.records = {record.path: record for record in evidence.records}
-        self.failed_files = {finding.file for finding in notes.findings}
+        self.failed_files = {finding.file for finding in findings.problems}
 
     def check(self, statement: Statement) -> None:
         if statement.predicate_type != slsa.PREDICATE_TYPE:
@@ -56,7 +56,7 @@ class _Claims:
         details = _object(statement.predicate, "runDetails")
         if build.get("buildType") != slsa.BUILD_TYPE:
             found = repr(build.get("buildType"))[:80]
-            self.notes.unchecked(
+            self.findings.unchecked(
                 PORTABLE, f"{slsa.FILE}: this release does not know buildType {found}"
             )
             return
@@ -111,7 +111,8 @@ class _Claims:
         """A claim that rests on one record; one that is withheld leaves it open."""
         record = self.records.get(path)
         if record is not None and record.withheld:
-            self.notes.unchecked(PORTABLE, f"{slsa.FILE}: {what[:120]} rests on a withheld record")
+            problem = f"{slsa.FILE}: {what[:120]} rests on a withheld record"
+            self.findings.unchecked(PORTABLE, problem)
         elif record is None or slsa.record_body(record, self.evidence.run) is not None:
             self.same(what, stated, known)
         # else the record is damaged, which is told already
@@ -123,7 +124,7 @@ class _Claims:
             self.fail(what, f"is {repr(stated)[:120]}, the evidence says {repr(known)[:120]}")
 
     def fail(self, what: str, problem: str) -> None:
-        self.notes.fail(PORTABLE, slsa.FILE, f"{what[:120]}: {problem}", slsa.FILE)
+        self.findings.fail(PORTABLE, slsa.FILE, f"{what[:120]}: {problem}", slsa.FILE)
 
 
 def _object(parent: Mapping[str, Any], key: str) -> dict[str, Json]:

@@ -14,12 +14,12 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.tlog_proof import TlogProof
 from provenance.ports.values import LedgerEntry
 from provenance.verify.catalogue import PORTABLE
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 
 _NAME: Final = re.compile(r"tlog/(.+)\.tlog-proof")
 
 
-def check(evidence: RunEvidence, notes: Notes) -> None:
+def check(evidence: RunEvidence, findings: Findings) -> None:
     """Each is of its seal's run root, in the ledger that signed the heads."""
     entries = {seal_label(entry): entry for entry in evidence.entries}
     key = evidence_key(evidence)
@@ -34,7 +34,7 @@ def check(evidence: RunEvidence, notes: Notes) -> None:
                 raise ProofError(f"the run has no seal {match[1]}")
             _check(data, entry, key, known)
         except (FormatError, InputError, IntegrityError) as error:
-            notes.fail(PORTABLE, file, str(error), file)
+            findings.fail(PORTABLE, file, str(error), file)
 
 
 def _check(
