@@ -5,6 +5,7 @@ Values only: nothing here is believed. :mod:`provenance.verify.verifier` checks 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,12 +15,14 @@ from uuid import UUID
 from provenance.errors import FormatError, InputError
 from provenance.formats import json_text
 from provenance.formats.checkpoint import SignedHead, parse_note
+from provenance.formats.fields import Fields, Key
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
+_HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
 _INDEXED: Final = ("kind", "epoch", "rank", "producer", "seq", "ts")
 
 
@@ -255,6 +258,15 @@ class RunEvidence:
 def seal_label(entry: LedgerEntry) -> str:
     """``before``, ``checkpoint-10`` or ``after``."""
     return entry.phase.value if entry.epoch is None else f"{entry.phase.value}-{entry.epoch}"
+
+
+def evidence_bytes(evidence: Fields, key: Key) -> bytes:
+    """A field of a receipt's evidence, from lower-case hex.
+
+    Raises:
+        FormatError: It is missing, empty or something else.
+    """
+    return bytes.fromhex(evidence.matching(key, _HEX, "lower-case hex"))
 
 
 def lenient(data: bytes | None) -> dict[str, Any]:

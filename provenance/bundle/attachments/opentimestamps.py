@@ -24,8 +24,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
-from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence, evidence_bytes
 from provenance.formats import merkle
+from provenance.formats.fields import Fields
 from provenance.formats.opentimestamps.file import (
     SHA256,
     Bitcoin,
@@ -39,7 +40,6 @@ from provenance.formats.opentimestamps.file import (
 )
 from provenance.formats.opentimestamps.operations import MAX_MESSAGE_BYTES
 from provenance.formats.receipt import Receipt
-from provenance.formats.record import Json
 from provenance.formats.run_tree.proof import RunProof
 from provenance.ports.values import PAYLOAD_TAG, AnchorState
 from provenance.proofs.bitcoin import (
@@ -77,14 +77,15 @@ def from_ledger_root(receipt: Receipt) -> Timestamp:
         ProofError, FormatError: The receipt's evidence does not hold together.
         TooLargeError: A transaction of more than 4,096 bytes, which the format does not take.
     """
-    transaction = parse_transaction(evidence_bytes(receipt.evidence, "transaction"))
+    fields = Fields(receipt.evidence, "evidence")
+    transaction = parse_transaction(evidence_bytes(fields, "transaction"))
     size = len(transaction.stripped)
     if size > MAX_MESSAGE_BYTES:
         raise TooLargeError(
             f"the anchor's transaction has {size} bytes without witness, an OpenTimestamps "
             f"proof takes {MAX_MESSAGE_BYTES}"
         )
-    block = parse_merkle_block(evidence_bytes(receipt.evidence, "merkle_block"))
+    block = parse_merkle_block(evidence_bytes(fields, "merkle_block"))
     leaf = prove_inclusion(transaction, block)
     root = receipt.ledger.root
     at = transaction.stripped.find(PAYLOAD_TAG + root)
@@ -107,18 +108,6 @@ def from_run_root(receipt: Receipt) -> Timestamp:
     ledger = receipt.ledger
     walk = operations(merkle.path_steps(ledger.index, ledger.size, ledger.proof))
     return Timestamp.of_walk(receipt.root, walk, from_ledger_root(receipt))
-
-
-def evidence_bytes(evidence: Mapping[str, Json], name: str) -> bytes:
-    """A field of a receipt's evidence, from hex.
-
-    Raises:
-        FormatError: It is missing or not hex.
-    """
-    try:
-        return bytes.fromhex(str(evidence.get(name)))
-    except ValueError:
-        raise FormatError(f"evidence.{name} is not hex") from None
 
 
 # --- writing -----------------------------------------------------------------------------

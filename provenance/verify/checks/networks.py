@@ -13,7 +13,8 @@ from provenance.errors import (
     UnavailableError,
     WrongNetworkError,
 )
-from provenance.evidence.run_evidence import AnchorFact, RunEvidence, seal_label
+from provenance.evidence.run_evidence import AnchorFact, RunEvidence, evidence_bytes, seal_label
+from provenance.formats.fields import Fields
 from provenance.formats.receipt import AnchorProof
 from provenance.formats.record import Json
 from provenance.ports.network import Network
@@ -21,7 +22,7 @@ from provenance.ports.values import AnchorState, LedgerEntry, Observation, Place
 from provenance.proofs.bitcoin import parse_header
 from provenance.verify.catalogue import AGREE, NETWORKS, RECEIPTS
 from provenance.verify.checks.ethereum_receipt import unproven_time
-from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt, hex_field
+from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
@@ -185,7 +186,8 @@ def _in_headers(
 ) -> tuple[int, int | None]:
     """Depth and height of the block that :func:`check_evidence` found the transaction in, as
     far as the source knows them."""
-    block, chain = parse_header(hex_field(evidence, "header")).hash, str(evidence.get("chain"))
+    raw = evidence_bytes(Fields(evidence, "evidence"), "header")
+    block, chain = parse_header(raw).hash, str(evidence.get("chain"))
     depth, height = headers.depth(block, chain), headers.height(block, chain)
     if height is not None and height != anchor.height:
         raise ProofError(f"its block is at height {height}, the receipt says {anchor.height}")

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError
-from provenance.evidence.run_evidence import ReceiptFile, RunEvidence, seal_label
+from provenance.evidence.run_evidence import ReceiptFile, RunEvidence, evidence_bytes, seal_label
 from provenance.formats.checkpoint import Head, open_head, parse_note
+from provenance.formats.fields import Fields
 from provenance.formats.note import VerifierKey
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Json
@@ -156,15 +157,14 @@ def is_known(network: str) -> bool:
 
 def _check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
     """A block that holds the transaction, and headers on top of it."""
-    transaction = hex_field(evidence, "transaction")
+    fields = Fields(evidence, "evidence")
+    transaction, raw = evidence_bytes(fields, "transaction"), evidence_bytes(fields, "header")
     txid = display(parse_transaction(transaction).txid)
     if txid != anchor.transaction_id:
         raise ProofError(f"the transaction in it is {txid}, not {anchor.transaction_id}")
     chain = str(evidence.get("chain"))
-    raw = hex_field(evidence, "header")
-    header = verify_anchor(
-        transaction, hex_field(evidence, "merkle_block"), raw, anchor.payload, chain
-    )
+    proof = evidence_bytes(fields, "merkle_block")
+    header = verify_anchor(transaction, proof, raw, anchor.payload, chain)
     name = display(header.hash)
     if name != anchor.block_hash:
         raise ProofError(f"the block in it is {name}, not {anchor.block_hash}")
@@ -175,11 +175,9 @@ def _check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
     if anchor.height is None or anchor.height < 0:
         raise ProofError(f"states height {anchor.height}, expected 0 or more")
     _agree(evidence, transaction_id=txid, block_hash=name, height=anchor.height)
-    above = evidence.get("headers", [])
-    if not isinstance(above, list):
-        raise FormatError("evidence.headers is no list")
-    for at in range(len(above)):
-        upper = parse_header(_hex(above[at], f"headers[{at}]"))
+    above = Fields({"headers": [], **evidence}, "evidence").items("headers", evidence_bytes)
+    for at, raw in enumerate(above):
+        upper = parse_header(raw)
         if upper.previous != header.hash:
             raise ProofError(f"evidence.headers[{at}] does not build on the header before")
         check_work(upper, CHAINS[chain].limit)
@@ -197,10 +195,8 @@ def _check_ipfs(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
 def _check_local(
     anchor: AnchorProof, evidence: Mapping[str, Json], key: VerifierKey | None
 ) -> None:
-    text = evidence.get("line")
-    if not isinstance(text, str):
-        raise FormatError("evidence.line is missing or no text")
-    public = hex_field(evidence, "public_key")
+    fields = Fields(evidence, "evidence")
+    text, public = fields.text("line"), evidence_bytes(fields, "public_key")
     if key is not None and public != key.public_bytes:
         raise ProofError(f"its line is signed by {public.hex()}, which is not the ledger's key")
     line = read_line(text.encode("utf-8", "replace"), public)
@@ -231,22 +227,3 @@ def _agree(evidence: Mapping[str, Json], **proven: str | int) -> None:
         stated = evidence.get(name, value)
         if stated != value or isinstance(stated, bool):
             raise ProofError(f"evidence.{name} is {str(stated)[:80]}, the receipt has {value}")
-
-
-def hex_field(evidence: Mapping[str, Json], name: str) -> bytes:
-    """Bytes from lower-case hex; ``FormatError`` naming the field."""
-    return _hex(evidence.get(name), name)
-
-
-def _hex(value: Json, name: str) -> bytes:
-    if value is None:
-        raise FormatError(f"evidence.{name} is missing")
-    data = b""
-    if isinstance(value, str):
-        try:
-            data = bytes.fromhex(value)
-        except ValueError:
-            data = b""
-    if not data or data.hex() != value:
-        raise FormatError(f"evidence.{name} is not hex")
-    return data

@@ -9,11 +9,11 @@ from typing import Final
 from provenance.bundle.attachments.opentimestamps import (
     BITCOIN,
     calendar_uri,
-    evidence_bytes,
     head_roots,
 )
 from provenance.errors import FormatError, InputError, ProofError
-from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.run_evidence import RunEvidence, evidence_bytes
+from provenance.formats.fields import Fields
 from provenance.formats.opentimestamps.file import (
     SHA256,
     Bitcoin,
@@ -137,7 +137,7 @@ def _blocks(evidence: RunEvidence) -> set[tuple[int, bytes]]:
     blocks = set()
     for receipt in evidence.receipts_of(BITCOIN):
         try:
-            header = parse_header(evidence_bytes(receipt.evidence, "header"))
+            header = parse_header(evidence_bytes(Fields(receipt.evidence, "evidence"), "header"))
         except FormatError:
             continue
         if receipt.anchor.height is not None:
