@@ -62,14 +62,14 @@ def find_run(store: LedgerStore, text: str) -> UUID:
             f"run {text!r}: expected a run id, {MIN_PREFIX} or more of its first hex digits, "
             "or latest"
         )
-    found = [row.run for row in rows if row.run.hex.startswith(wanted)]
-    if len(found) > 1:
+    runs = [row.run for row in rows if row.run.hex.startswith(wanted)]
+    if len(runs) > 1:
         raise UnknownRunError(
-            f"run {text}: {len(found)} runs begin so, such as {found[0]} and {found[1]}"
+            f"run {text}: {len(runs)} runs begin so, such as {runs[0]} and {runs[1]}"
         )
-    if not found:
+    if not runs:
         raise _unknown_run(text, rows)
-    return found[0]
+    return runs[0]
 
 
 def from_store(

@@ -12,9 +12,9 @@ The evidence of a receipt, ``0x`` hex where bytes are meant::
 
 The proofs are absent from receipts of earlier releases, where the node could not give them,
 and where the header's fields do not hash to the block hash. The transaction, which hashes to
-its id and carries the root, is there always; that the block holds it is then not proven.
-``transaction_proof`` is of ``transaction.raw``, and there where the receipt holds no event
-of ours. ``gas_used`` and ``header`` are for people; nothing here reads them.
+its id and carries the root, is always present; that the block holds it is then not proven.
+``transaction_proof`` is of ``transaction.raw``; it is present where the receipt holds no event
+of this project's contract. ``gas_used`` and ``header`` are for people; nothing here reads them.
 """
 
 from __future__ import annotations

@@ -43,9 +43,6 @@ from provenance.verify.checks.ethereum_receipt import check_ethereum
 from provenance.verify.findings import Findings
 
 BITCOIN: Final = "bitcoin"
-ETHEREUM: Final = "ethereum"
-IPFS: Final = "ipfs"
-LOCAL: Final = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +138,23 @@ def check_evidence(
         raise ProofError(f"is of network {anchor.network}, its evidence of {str(kind)[:40]}")
     if anchor.depth < 1:
         raise ProofError(f"states depth {anchor.depth}, expected 1 or more")
-    if anchor.network == ETHEREUM:
-        return check_ethereum(anchor, evidence)
-    if anchor.network == LOCAL:
-        _check_local(anchor, evidence, key)
-    else:
-        _OTHERS[anchor.network](anchor, evidence)
-    return None
+    return _RULES[anchor.network](anchor, evidence, key)
 
 
 def is_known(network: str) -> bool:
     """Whether this release has rules for the evidence of a network."""
-    return network in (ETHEREUM, LOCAL, *_OTHERS)
+    return network in _RULES
 
 
-def _check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
+def _check_ethereum(
+    anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None
+) -> str | None:
+    return check_ethereum(anchor, evidence)
+
+
+def _check_bitcoin(
+    anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None
+) -> None:
     """A block that holds the transaction, and headers on top of it."""
     fields = Fields(evidence, "evidence")
     transaction, raw = evidence_bytes(fields, "transaction"), evidence_bytes(fields, "header")
@@ -184,7 +183,7 @@ def _check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
         header = upper
 
 
-def _check_ipfs(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
+def _check_ipfs(anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None) -> None:
     if decode_cid(anchor.transaction_id) != raw_cid(anchor.payload):
         raise ProofError(f"{anchor.transaction_id} is not the CID of the payload")
     if (anchor.height, anchor.block_hash, anchor.block_time) != (None, None, None):
@@ -215,9 +214,12 @@ def _check_local(
     _agree(evidence, transaction_id=txid)
 
 
-_OTHERS: Final[Mapping[str, Callable[[AnchorProof, Mapping[str, Json]], None]]] = {
+_Rule = Callable[[AnchorProof, Mapping[str, Json], VerifierKey | None], str | None]
+_RULES: Final[Mapping[str, _Rule]] = {
     BITCOIN: _check_bitcoin,
-    IPFS: _check_ipfs,
+    "ethereum": _check_ethereum,
+    "ipfs": _check_ipfs,
+    "local": _check_local,
 }
 
 

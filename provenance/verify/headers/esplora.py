@@ -1,6 +1,6 @@
 """Bitcoin's headers from several HTTP explorers that must agree (the Esplora API).
 
-Of each explorer three things are asked, and nothing about the run is told but a block hash::
+Each explorer is asked three things, and learns nothing of the run but a block hash::
 
     GET /block/:hash/header      160 hex digits
     GET /block/:hash/status      {"in_best_chain": bool, "height": int, ...}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from provenance.bundle.attachments import slsa
 from provenance.errors import FormatError, TooLargeError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.dsse import Statement
+from provenance.formats.fields import Fields
 from provenance.formats.record import Json, canonical_json
 from provenance.verify.catalogue import PORTABLE
 from provenance.verify.findings import Findings
@@ -52,33 +53,33 @@ class _Claims:
                 f"predicateType is {statement.predicate_type[:80]!r}, "
                 f"expected {slsa.PREDICATE_TYPE}"
             )
-        build = _object(statement.predicate, "buildDefinition")
-        details = _object(statement.predicate, "runDetails")
-        if build.get("buildType") != slsa.BUILD_TYPE:
-            found = repr(build.get("buildType"))[:80]
+        predicate = Fields(statement.predicate, "predicate")
+        build, details = predicate.object("buildDefinition"), predicate.object("runDetails")
+        if build.raw.get("buildType") != slsa.BUILD_TYPE:
+            stated = repr(build.raw.get("buildType"))[:80]
             self.findings.unchecked(
-                PORTABLE, f"{slsa.FILE}: this release does not know buildType {found}"
+                PORTABLE, f"{slsa.FILE}: this release does not know buildType {stated}"
             )
             return
-        builder, metadata = _object(details, "builder"), _object(details, "metadata")
-        parts = (statement.predicate, build, details, builder, metadata)
+        builder, metadata = details.object("builder"), details.object("metadata")
+        parts = (predicate, build, details, builder, metadata)
         for where, part in zip(_KEYS, parts, strict=True):
-            extra = sorted(part.keys() - _KEYS[where])
+            extra = sorted(part.raw.keys() - _KEYS[where])
             if extra:
                 self.fail(f"predicate.{where}".strip("."), f"{extra[0]!r} is unknown")
         self.subjects(statement)
-        self.parameters(_object(build, "externalParameters"))
+        self.parameters(build.object("externalParameters").raw)
         known = slsa.dependencies(self.evidence)
-        for name, item in _named(build, "resolvedDependencies"):
+        for name, item in _named(build, "resolvedDependencies").items():
             source = slsa.CONFIG if name in ("code", "parent model") else name
             self.compare(f"dependency {name}", item, known.get(name), source)
-        self.same("builder.id", builder.get("id"), slsa.builder_id(self.evidence))
-        self.same("invocationId", metadata.get("invocationId"), str(self.evidence.run))
+        self.same("builder.id", builder.raw.get("id"), slsa.builder_id(self.evidence))
+        self.same("invocationId", metadata.raw.get("invocationId"), str(self.evidence.run))
         times = slsa.run_times(self.evidence)
-        for key in sorted({"startedOn", "finishedOn"} & metadata.keys()):
-            self.same(key, metadata[key], times.get(key))
+        for key in sorted({"startedOn", "finishedOn"} & metadata.raw.keys()):
+            self.same(key, metadata.raw[key], times.get(key))
         receipts = {r.file: slsa.byproduct(r) for r in self.evidence.receipts}
-        for name, item in _named(details, "byproducts"):
+        for name, item in _named(details, "byproducts").items():
             if name not in self.failed_files:
                 self.same(f"byproduct {name}", item, receipts.get(name))
 
@@ -115,7 +116,7 @@ class _Claims:
             self.findings.unchecked(PORTABLE, problem)
         elif record is None or slsa.record_body(record, self.evidence.run) is not None:
             self.same(what, stated, known)
-        # else the record is damaged, which is told already
+        # A damaged record is a finding of check (1).
 
     def same(self, what: str, stated: object, known: object) -> None:
         if known is None:
@@ -127,23 +128,12 @@ class _Claims:
         self.findings.fail(PORTABLE, slsa.FILE, f"{what[:120]}: {problem}", slsa.FILE)
 
 
-def _object(parent: Mapping[str, Any], key: str) -> dict[str, Json]:
-    value = parent.get(key)
-    if not isinstance(value, dict):
-        raise FormatError(f"{key} is a {type(value).__name__}, expected an object")
-    return value
-
-
-def _named(parent: Mapping[str, Any], key: str) -> list[tuple[str, slsa.Descriptor]]:
-    """A list of descriptors with their names; none twice."""
-    items = parent.get(key, [])
-    if not isinstance(items, list):
-        raise FormatError(f"{key} is a {type(items).__name__}, expected a list")
-    found: dict[str, slsa.Descriptor] = {}
-    for item in items:
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-            raise FormatError(f"{key}: an item has no name")
-        if item["name"] in found:
-            raise FormatError(f"{key}: {item['name'][:80]!r} is there twice")
-        found[item["name"]] = item
-    return list(found.items())
+def _named(parent: Fields, key: str) -> dict[str, slsa.Descriptor]:
+    """A list of descriptors by name; none twice."""
+    named: dict[str, slsa.Descriptor] = {}
+    for item in parent.objects(key) if key in parent.raw else ():
+        name = item.text("name")
+        if name in named:
+            raise FormatError(f"{key}: {name[:80]!r} is there twice")
+        named[name] = dict(item.raw)
+    return named
