@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
@@ -161,15 +161,11 @@ def _end_of_records(
     if not evidence.entries:
         return None
     newest = evidence.entries[-1]
-    for receipt in receipts:
-        if (receipt.ledger.index, receipt.root) == (newest.index, newest.root):
-            try:
-                return from_run_root(receipt)
-            except (FormatError, InputError, IntegrityError):
-                continue
-    if pending is not None and _awaited(evidence):
+    chosen = (r for r in receipts if (r.ledger.index, r.root) == (newest.index, newest.root))
+    end = _first(chosen, from_run_root)
+    if end is None and pending is not None and _awaited(evidence):
         return Timestamp(newest.root, (pending,))
-    return None
+    return end
 
 
 def _end_of_head(
@@ -179,16 +175,24 @@ def _end_of_head(
     size: int,
     root: bytes,
 ) -> Timestamp | None:
-    for receipt in receipts:
-        if (receipt.ledger.size, receipt.ledger.root) == (size, root):
-            try:
-                return from_ledger_root(receipt)
-            except (FormatError, InputError, IntegrityError):
-                continue
-    for anchor in evidence.anchors:
-        mine = (anchor.network, anchor.size) == (BITCOIN, size)
-        if mine and pending is not None and anchor.state in _ON_ITS_WAY:
+    chosen = (r for r in receipts if (r.ledger.size, r.ledger.root) == (size, root))
+    end = _first(chosen, from_ledger_root)
+    if end is None and pending is not None:
+        anchors = (a for a in evidence.anchors if (a.network, a.size) == (BITCOIN, size))
+        if any(anchor.state in _ON_ITS_WAY for anchor in anchors):
             return Timestamp(root, (pending,))
+    return end
+
+
+def _first(
+    receipts: Iterable[Receipt], timestamp_of: Callable[[Receipt], Timestamp]
+) -> Timestamp | None:
+    """The timestamp of the first receipt whose evidence holds together."""
+    for receipt in receipts:
+        try:
+            return timestamp_of(receipt)
+        except (FormatError, InputError, IntegrityError):
+            continue
     return None
 
 

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from provenance.errors import (
     FormatError,
@@ -19,8 +17,6 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.tlog_proof import TlogProof
 from provenance.ports.values import LedgerEntry
-
-_NAME: Final = re.compile(r"tlog/(.+)\.tlog-proof")
 
 
 def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, bytes]:
