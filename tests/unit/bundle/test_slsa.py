@@ -314,9 +314,15 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda d: build(d)["resolvedDependencies"].append(build(d)["resolvedDependencies"][0]),
         "there twice",
     ),
-    "nameless": (lambda d: build(d)["resolvedDependencies"].append({}), "name: found nothing, expected text"),
+    "nameless": (
+        lambda d: build(d)["resolvedDependencies"].append({}),
+        "name: found nothing, expected text",
+    ),
     "no list": (lambda d: build(d).update(resolvedDependencies=7), "expected a list"),
-    "no object": (lambda d: details(d).update(metadata=[]), "metadata: found a list, expected an object"),
+    "no object": (
+        lambda d: details(d).update(metadata=[]),
+        "metadata: found a list, expected an object",
+    ),
     "builder": (lambda d: details(d)["builder"].update(id="https://evil.org"), "builder.id: is"),
     "invocation": (lambda d: details(d)["metadata"].update(invocationId="x"), "invocationId: is"),
     "start": (
