@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         help="run id, latest, bundle folder or .zip, or ipfs:CID",
     )
     verify.add_argument("--all", action="store_true", help="every run of the database")
-    verify.add_argument("--no-cache", action="store_true", help="check again what held before")
+    verify.add_argument("--no-cache", action="store_true", help="no effect: nothing is cached")
     verify.add_argument("--offline", action="store_true", help="ask no node")
     verify.add_argument(
         "--headers",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from provenance import bootstrap
 from provenance.app.bundle import bundle_at
@@ -15,12 +15,12 @@ from provenance.cli.output import err, out, print_json, print_table, settings_of
 from provenance.errors import InputError
 from provenance.settings import READERS
 from provenance.verify.catalogue import Status
-from provenance.verify.report import VerificationReport
+from provenance.verify.report import RunResult, VerificationReport
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from provenance.app.verify_all import AllRuns, RunResult
+    from provenance.app.verify_all import AllRuns
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -42,23 +42,9 @@ def verify(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=READERS)
     path = bundle_at(settings, arguments.subject)
     if path is not None:
-        report = bootstrap.verify_path(
-            settings,
-            path,
-            offline=arguments.offline,
-            headers=arguments.headers or (),
-            quorum=arguments.quorum,
-            witnesses=arguments.witness or (),
-        )
+        report = bootstrap.verify_path(settings, path, **_options(arguments))
     else:
-        report = bootstrap.verify_run(
-            settings,
-            arguments.subject,
-            offline=arguments.offline,
-            headers=arguments.headers or (),
-            quorum=arguments.quorum,
-            witnesses=arguments.witness or (),
-        )
+        report = bootstrap.verify_run(settings, arguments.subject, **_options(arguments))
     if arguments.json:
         print_json(report.as_dict())
     else:
@@ -66,21 +52,31 @@ def verify(arguments: argparse.Namespace) -> int:
     return report.exit_code
 
 
+class _Options(TypedDict):
+    offline: bool
+    headers: Sequence[str]
+    quorum: int | None
+    witnesses: Sequence[str]
+
+
+def _options(arguments: argparse.Namespace) -> _Options:
+    """What a verification of one run, of a bundle and of all runs takes alike."""
+    return {
+        "offline": arguments.offline,
+        "headers": arguments.headers or (),
+        "quorum": arguments.quorum,
+        "witnesses": arguments.witness or (),
+    }
+
+
 def _all(arguments: argparse.Namespace) -> int:
     """Every run: a line each as it is done, so that nothing has to be kept."""
-    from provenance.app.verify_all import VerifyAll
+    from provenance.app.verify_all import verify_all
 
     if arguments.subject is not None:
         raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
-    opened = VerifyAll(
-        settings_of(arguments, secrets=READERS),
-        offline=arguments.offline,
-        headers=arguments.headers or (),
-        quorum=arguments.quorum,
-        witnesses=arguments.witness or (),
-        cached=not arguments.no_cache,
-    )
-    with opened as runs:
+    settings = settings_of(arguments, secrets=READERS)
+    with verify_all(settings, **_options(arguments)) as runs:
         lines = _json_lines(runs) if arguments.json else map(_line, runs)
         with _progress() as progress:
             task = progress.add_task("verifying", total=len(runs))
@@ -88,7 +84,7 @@ def _all(arguments: argparse.Namespace) -> int:
                 sys.stdout.write(line + "\n")
                 progress.update(task, completed=runs.totals.runs)
         totals = runs.totals
-        document = totals.as_dict() | {"cache": runs.cache.counts() if runs.cache else None}
+        document = totals.as_dict() | {"cache": None}  # nothing is cached any more
     if arguments.json:
         sys.stdout.write(f'], "totals": {json.dumps(document)}}}\n')
     else:
@@ -109,24 +105,24 @@ def _json_lines(runs: AllRuns) -> Iterator[str]:
 
 
 def _line(result: RunResult) -> str:
-    told = f"{result.run}  {result.outcome:<9}"
+    line = f"{result.run}  {result.outcome:<9}"
     report, findings = result.report, result.findings
     if findings:
         first = findings[0]
         number = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-        told += f"  {number}: ({first.check}) {first.subject}: {first.problem}"
+        line += f"  {number}: ({first.check}) {first.subject}: {first.problem}"
     elif report is None:
-        told += f"  {result.problem}"
+        line += f"  {result.problem}"
     elif result.outcome == "unchecked":
-        told += "  " + "; ".join(
-            f"({each.check.number}) {each.detail}"
-            for each in report.checks
-            if each.status is Status.UNCHECKED
+        line += "  " + "; ".join(
+            f"({check.check.number}) {check.detail}"
+            for check in report.checks
+            if check.status is Status.UNCHECKED
         )
     else:
-        seen = sorted(name for name, seals in report.networks.items() if seals)
-        told += f"  {', '.join(seen)}" if report.online and seen else ""
-    return told.rstrip()
+        networks = sorted(name for name, seals in report.networks.items() if seals)
+        line += f"  {', '.join(networks)}" if report.online and networks else ""
+    return line.rstrip()
 
 
 def _progress() -> Progress:

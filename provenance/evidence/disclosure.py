@@ -39,9 +39,9 @@ def withhold(evidence: RunEvidence, disclose: Collection[str]) -> RunEvidence:
     if not disclose:
         return evidence
     words = [word.strip("/") for word in disclose]
-    for word, said in zip(words, disclose, strict=True):
+    for word, stated in zip(words, disclose, strict=True):
         if not any(_chosen(record, (word,)) for record in evidence.records):
-            raise InputError(f"--disclose {said!r}: chooses no record; {_choices(evidence)}")
+            raise InputError(f"--disclose {stated!r}: chooses no record; {_choices(evidence)}")
     return _keep(evidence, lambda record: _chosen(record, words))
 
 

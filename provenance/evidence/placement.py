@@ -36,19 +36,20 @@ def tree_at(
 def coverage_problem(
     records: Collection[DigestedRecord], entries: Sequence[LedgerEntry], entry: LedgerEntry
 ) -> str | None:
-    """Why what a seal states to cover is not said as it has to be; None where it is.
+    """How the coverage that a seal states differs from its one canonical form; None if it does
+    not.
 
-    A number that leaves out or lets in a record gives another root: that is not found here.
+    A number that leaves out or lets in a record gives another root: check (2) finds that.
     """
     stated = dict(entry.coverage)
-    found: dict[bytes, int] = {}
+    counted: dict[bytes, int] = {}
     if entry.phase is Phase.CHECKPOINT:
-        found = covered(records, checkpoints_upto(entries, entry.index))
+        counted = covered(records, checkpoints_upto(entries, entry.index))
     for producer in sorted(stated):
-        if stated[producer] != found.get(producer):
+        if stated[producer] != counted.get(producer):
             return (
                 f"states to cover {stated[producer]} events of producer {producer.hex()}, "
-                f"the last epoch record there gives {found.get(producer, 0)}"
+                f"the last epoch record there gives {counted.get(producer, 0)}"
             )
     return None
 
@@ -65,7 +66,7 @@ def place_records(records: Sequence[DigestedRecord], entries: Sequence[LedgerEnt
             leaves, _ = run_leaves(records, last.phase, checkpoints_upto(entries, last.index))
             _, late = run_leaves(records, Phase.AFTER, checkpoints_upto(entries))
     paths = {leaf.order: path for path, leaf in leaf_paths(leaves)}
-    behind = {item.record.order for item in late}
+    too_late = {item.record.order for item in late}
     name = _Namer([item.record for item in records])
     placed = []
     for item in records:
@@ -75,7 +76,7 @@ def place_records(records: Sequence[DigestedRecord], entries: Sequence[LedgerEnt
         elif not record.kind.is_leaf:
             placed.append(f"control/{name(record)}")
         else:
-            placed.append(f"{'late' if record.order in behind else 'unsealed'}/{name(record)}")
+            placed.append(f"{'late' if record.order in too_late else 'unsealed'}/{name(record)}")
     return placed
 
 

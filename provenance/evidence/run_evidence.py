@@ -5,20 +5,28 @@ Values only: nothing here is believed. :mod:`provenance.verify.verifier` checks 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Final, Literal
 from uuid import UUID
 
-from provenance.errors import FormatError
+from provenance.errors import FormatError, InputError
 from provenance.formats import json_text
+from provenance.formats.checkpoint import SignedHead, parse_note
+from provenance.formats.fields import Fields, Key
+from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
+_HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
+_INDEXED: Final = ("kind", "epoch", "rank", "producer", "seq", "ts")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class RecordFile:
     """One record, with what the database or the bundle's index says of it.
 
@@ -53,12 +61,32 @@ class RecordFile:
         """Where the bytes lie in a bundle."""
         return f"records/{self.path}.json"
 
-    def digested(self, run: UUID) -> DigestedRecord:
-        """The record with its stored digest; where its bytes do not decode, a stand-in made
-        of the index, so that the rest of the tree can still be checked."""
+    @cached_property
+    def decoded(self) -> Record | FormatError:
+        """The record that the bytes are, or why they are none."""
         try:
-            record = Record.decode(self.data or b"")
-        except FormatError:
+            return Record.decode(self.data or b"")
+        except FormatError as error:
+            return error.with_traceback(None)
+
+    def filed(self, path: str, ts: str) -> RecordFile:
+        """The same bytes under another path and time; they are not decoded again."""
+        record = replace(self, path=path, ts=ts)
+        vars(record)["decoded"] = self.decoded
+        return record
+
+    def differing_field(self, record: Record) -> str | None:
+        """The first indexed field that a record states otherwise; None where they agree."""
+        return next((n for n in _INDEXED if getattr(record, n) != getattr(self, n)), None)
+
+    def digested(self, run: UUID) -> DigestedRecord:
+        """The record with its stored digest, as it is indexed.
+
+        Where the bytes do not decode, the index stands in for them, so that the rest of the
+        tree can still be checked.
+        """
+        record = self.decoded
+        if isinstance(record, FormatError):
             body = lenient(self.data).get("body")
             record = Record(
                 run,
@@ -71,16 +99,17 @@ class RecordFile:
                 bytes(32),
                 body if isinstance(body, dict) else {},
             )
-        indexed = replace(
-            record,
-            kind=self.kind,
-            epoch=self.epoch,
-            rank=self.rank,
-            producer=self.producer,
-            seq=self.seq,
-            ts=self.ts,
-        )
-        return DigestedRecord(indexed, self.digest)
+        elif self.differing_field(record) is not None:
+            record = replace(
+                record,
+                kind=self.kind,
+                epoch=self.epoch,
+                rank=self.rank,
+                producer=self.producer,
+                seq=self.seq,
+                ts=self.ts,
+            )
+        return DigestedRecord(record, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +228,45 @@ class RunEvidence:
         """``name`` where the evidence lies in files."""
         return name if self.source.kind == "bundle" else None
 
+    def signed_heads(self) -> dict[int, SignedHead]:
+        """Heads whose notes parse, by the size they are filed under; no signature is checked."""
+        heads = {}
+        for item in self.heads:
+            try:
+                heads[item.size] = parse_note(item.note)
+            except (FormatError, InputError):
+                continue
+        return heads
+
+    def head_origin(self) -> str | None:
+        """The ledger's name as the last of its heads states it; None without one that parses."""
+        signed = list(self.signed_heads().values())
+        return signed[-1].head.origin if signed else None
+
+    def receipts_of(self, network: str) -> list[Receipt]:
+        """A network's receipts that decode, smallest head first; nothing else is checked."""
+        receipts = []
+        for file in self.receipts:
+            try:
+                receipts.append(Receipt.decode(file.data))
+            except FormatError:
+                continue
+        chosen = [receipt for receipt in receipts if receipt.anchor.network == network]
+        return sorted(chosen, key=lambda receipt: receipt.ledger.size)
+
 
 def seal_label(entry: LedgerEntry) -> str:
     """``before``, ``checkpoint-10`` or ``after``."""
     return entry.phase.value if entry.epoch is None else f"{entry.phase.value}-{entry.epoch}"
+
+
+def evidence_bytes(evidence: Fields, key: Key) -> bytes:
+    """A field of a receipt's evidence, from lower-case hex.
+
+    Raises:
+        FormatError: It is missing, empty or something else.
+    """
+    return bytes.fromhex(evidence.matching(key, _HEX, "lower-case hex"))
 
 
 def lenient(data: bytes | None) -> dict[str, Any]:

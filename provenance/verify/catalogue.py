@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -18,12 +18,7 @@ class Check:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "number": self.number,
-            "title": self.title,
-            "proves": self.proves,
-            "limits": self.limits,
-        }
+        return asdict(self)
 
 
 class Status(StrEnum):

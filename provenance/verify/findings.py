@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.catalogue import CHECKS, Status
-from provenance.verify.report import CheckResult, Finding
+from provenance.verify.report import CheckResult, Finding, Outcome
 
 
 @dataclass(slots=True)
-class Notes:
-    """Findings, notices and the status of each check, while a verification goes on."""
+class Findings:
+    """What does not hold, what a reader should see, and each check's status so far."""
 
     evidence: RunEvidence
-    findings: list[Finding] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     notices: list[Finding] = field(default_factory=list)
     _details: dict[int, str] = field(default_factory=dict)
     _open: dict[int, list[str]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Notes:
     ) -> None:
         """Something does not hold; ``file`` counts where the evidence lies in files."""
         where = self.evidence.file(file) if file else None
-        self.findings.append(Finding(check, subject, problem, where, path))
+        self.problems.append(Finding(check, subject, problem, where, path))
 
     def notice(self, check: int, subject: str, problem: str, path: str | None = None) -> None:
         """Something a reader should see that fails nothing."""
@@ -53,7 +53,7 @@ class Notes:
     def failed(self, check: int, subject: str | None = None) -> bool:
         """Whether the check failed, on a subject or at all."""
         return any(
-            f.check == check and (subject is None or f.subject == subject) for f in self.findings
+            f.check == check and (subject is None or f.subject == subject) for f in self.problems
         )
 
     def results(self) -> tuple[CheckResult, ...]:
@@ -61,9 +61,9 @@ class Notes:
         results = []
         for check in CHECKS:
             number = check.number
-            problems = sum(finding.check == number for finding in self.findings)
-            if problems:
-                many = "1 problem" if problems == 1 else f"{problems} problems"
+            count = sum(finding.check == number for finding in self.problems)
+            if count:
+                many = "1 problem" if count == 1 else f"{count} problems"
                 status, detail = Status.FAILED, many
             elif number in self._open:
                 status, detail = Status.UNCHECKED, "; ".join(self._open[number])
@@ -73,3 +73,10 @@ class Notes:
                 status, detail = Status.PASSED, self._details.get(number, "")
             results.append(CheckResult(check, status, detail))
         return tuple(results)
+
+    @property
+    def outcome(self) -> Outcome:
+        """A failure outweighs a check that could not be done."""
+        if self.problems:
+            return "failed"
+        return "unchecked" if self._open else "verified"

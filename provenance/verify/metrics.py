@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 from provenance.formats.record import Json, Kind, Record
 from provenance.verify.report import EpochMetrics
 
-NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def metrics_of(records: Mapping[str, Record]) -> tuple[EpochMetrics, ...]:

@@ -64,13 +64,13 @@ class Nodes:
         if key not in self._seen:
             started = self._clock()
             try:
-                found: Observation | ProvenanceError = network.lookup(transaction_id)
+                observed: Observation | ProvenanceError = network.lookup(transaction_id)
             except UnavailableError as error:
-                found = error
+                observed = error
                 self._lost(network, error, self._clock() - started)
             except NetworkError as error:
-                found = error
-            self._remember(key, found)
+                observed = error
+            self._remember(key, observed)
         answer = self._seen[key]
         if isinstance(answer, ProvenanceError):
             raise answer.with_traceback(None)
@@ -86,7 +86,7 @@ class Nodes:
         """
         for name, ids in wanted.items():
             network = self.networks.get(name)
-            fresh = [each for each in dict.fromkeys(ids) if (name, each) not in self._seen]
+            fresh = [txid for txid in dict.fromkeys(ids) if (name, txid) not in self._seen]
             if not isinstance(network, LooksUpMany) or len(fresh) < 2:
                 continue
             started = self._clock()
@@ -99,9 +99,9 @@ class Nodes:
             except NetworkError:
                 continue  # look() meets it again, for the transaction it is about
             else:
-                for each in fresh:
-                    if each in answers:
-                        self._remember((name, each), answers[each])
+                for txid in fresh:
+                    if txid in answers:
+                        self._remember((name, txid), answers[txid])
 
     def _identify(self, network: Network) -> None:
         if network.name in self._down:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Json
-from provenance.verify.catalogue import Check, Status
+from provenance.verify.catalogue import RECORDS, Check, Status
 
 Outcome = Literal["verified", "failed", "unchecked"]
 NetworkStatus = Literal["verified", "failed", "pending", "unreachable", "not configured", "receipt"]
@@ -36,13 +36,7 @@ class Finding:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "check": self.check,
-            "subject": self.subject,
-            "problem": self.problem,
-            "file": self.file,
-            "path": self.path,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +100,8 @@ class NetworkCheck:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "status": self.status,
-            "transaction_id": self.transaction_id,
-            "size": self.size,
-            "root": self.root.hex() if self.root else None,
-            "block_hash": self.block_hash,
-            "height": self.height,
-            "depth": self.depth,
-            "time": self.time,
-            "reason": self.reason,
-        }
+        values = asdict(self) | {"root": self.root.hex() if self.root else None}
+        return {name: value for name, value in values.items() if name not in ("network", "seal")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,3 +216,85 @@ class VerificationReport:
             ],
             "tree": self.tree,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came out for one run: its report without tree, metrics and records.
+
+    ``report`` is None where the run could not be read; ``problem`` says why then.
+    """
+
+    run: UUID
+    outcome: Outcome
+    report: VerificationReport | None
+    problem: str | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What does not hold."""
+        if self.report is not None:
+            return self.report.findings
+        if self.outcome == "failed":
+            return (Finding(RECORDS, "run", f"cannot be read: {self.problem}"),)
+        return ()
+
+    @property
+    def exit_code(self) -> int:
+        """As of a single verification."""
+        return EXIT_CODES[self.outcome]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: the keys that a single report has, but for the large ones."""
+        document: dict[str, object] = {
+            "run_id": str(self.run),
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+        if self.report is None:
+            return document | {"not_checked": [] if self.findings else [self.problem]}
+        report = self.report
+        return document | {
+            "state": report.evidence.state,
+            "roots": report.roots,
+            "checks": [
+                {"number": r.check.number, "status": r.status.value, "detail": r.detail}
+                for r in report.checks
+            ],
+            "notices": [notice.as_dict() for notice in report.notices],
+            "networks": {
+                name: {label: seal.as_dict() for label, seal in seals.items()}
+                for name, seals in report.networks.items()
+            },
+            "not_checked": list(report.not_checked),
+        }
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts over all runs."""
+
+    runs: int = 0
+    outcomes: dict[Outcome, int] = field(
+        default_factory=lambda: {"verified": 0, "failed": 0, "unchecked": 0}
+    )
+    findings: int = 0
+
+    def add(self, result: RunResult) -> None:
+        """Count one run."""
+        self.runs += 1
+        self.outcomes[result.outcome] += 1
+        self.findings += len(result.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """The worst: 1 failed, else 3 something could not be checked, else 0."""
+        if self.outcomes["failed"]:
+            return EXIT_CODES["failed"]
+        return EXIT_CODES["unchecked" if self.outcomes["unchecked"] else "verified"]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        counts: dict[str, object] = {"runs": self.runs, "findings": self.findings}
+        return counts | dict(self.outcomes) | {"exit_code": self.exit_code}

@@ -1,4 +1,4 @@
-"""Speed of verification offline: one bundle, and all runs of a database with and without cache.
+"""Speed of verification offline: one bundle, and all runs of a database.
 
     python tests/benchmarks/bench_verify.py [--epochs 100] [--runs 300] [--repeat 5] [--json]
 
@@ -25,7 +25,7 @@ from uuid import UUID
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from provenance import bootstrap
-from provenance.app.verify_all import VerifyAll
+from provenance.app.verify_all import verify_all
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.settings import Settings, load
 from provenance.verify.verifier import verify
@@ -93,14 +93,12 @@ def measure_all(folder: Path, runs: int, epochs: int, repeat: int) -> dict[str, 
                 for row in db.execute(f"SELECT * FROM {table}"):
                     hashlib.sha256(repr(row).encode()).digest()
 
-    def everything(cached: bool) -> None:
-        with VerifyAll(settings, cached=cached) as found:
+    def everything() -> None:
+        with verify_all(settings) as found:
             assert all(result.outcome == "verified" for result in found)
 
     times = {"plain sha256 over the rows": fastest(repeat, plain)}
-    times["verify --all --no-cache"] = fastest(max(1, repeat // 2), lambda: everything(False))
-    times["verify --all, first time"] = fastest(1, lambda: everything(True))
-    times["verify --all, again"] = fastest(repeat, lambda: everything(True))
+    times["verify --all"] = fastest(repeat, everything)
     return {name: value / runs for name, value in times.items()}
 
 
@@ -114,15 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ["XDG_STATE_HOME"] = str(folder / "state")
         bundle = measure_bundle(folder, options.epochs, options.repeat)
         short = measure_all(folder / "short", options.runs, 3, options.repeat)
         long = measure_all(folder / "long", max(1, options.runs // 20), 100, options.repeat)
     whole, plain = bundle["read and verify a folder"], bundle["plain sha256 over the files"]
     ratios = {
         "bundle to plain sha256": whole / plain,
-        "cache, runs of 3 epochs": short["verify --all --no-cache"] / short["verify --all, again"],
-        "cache, runs of 100 epochs": long["verify --all --no-cache"] / long["verify --all, again"],
     }
     if options.json:
         document: dict[str, object] = {

@@ -1,9 +1,7 @@
 """What a bundle carries for other people's tools, derived from the evidence.
 
-Each kind has a module with two functions: ``files(evidence, proofs)`` derives the files for a
-bundle, and ``check(evidence, notes)`` checks what the files of a bundle say. A check never
-compares with a new derivation: a later release may derive other bytes, and old bundles verify
-forever.
+Each kind has a module whose ``files(evidence, proofs)`` derives its files;
+:mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
 """
 
 from __future__ import annotations
@@ -15,8 +13,6 @@ from typing import Final
 from provenance.bundle.attachments import opentimestamps, slsa, tlog
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.run_tree.proof import RunProof
-from provenance.verify.catalogue import PORTABLE
-from provenance.verify.findings import Notes
 
 MAX_BYTES: Final = 1024**2
 """Of one attachment."""
@@ -37,12 +33,3 @@ def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, by
     for kind in _KINDS:
         made |= kind.files(evidence, proofs)
     return made
-
-
-def check(evidence: RunEvidence, notes: Notes) -> None:
-    """Check those that the evidence brings."""
-    if not evidence.attachments:
-        notes.skip(PORTABLE, "the evidence brings none")
-    notes.count(PORTABLE, f"{len(evidence.attachments)} files")
-    for kind in _KINDS:
-        kind.check(evidence, notes)

@@ -15,48 +15,51 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import DigestedRecord, misannounced
 from provenance.verify.catalogue import COMPLETE
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 
 MAX_RANKS = 1_000_000
 
 
 def check_completeness(
-    evidence: RunEvidence, digested: Collection[DigestedRecord], notes: Notes
+    evidence: RunEvidence, digested: Collection[DigestedRecord], findings: Findings
 ) -> None:
     """Report holes, ranks that did not end, gaps, equivocations, refused and late records."""
     records = [item.record for item in digested]
-    _notice_oddities(evidence, records, notes)
+    _notice_oddities(evidence, records, findings)
     missing = _missing(records, _ranks(evidence, records))
     if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
-        notes.unchecked(COMPLETE, "the run has no after seal yet")
+        findings.unchecked(COMPLETE, "the run has no after seal yet")
     else:
         for line in missing:
-            notes.fail(COMPLETE, "run", line)
+            findings.fail(COMPLETE, "run", line)
         if evidence.incomplete and not missing:
-            notes.fail(COMPLETE, "run", f"was sealed incomplete: {evidence.incomplete}")
+            findings.fail(COMPLETE, "run", f"was sealed incomplete: {evidence.incomplete}")
         for record in records:
             if record.kind is Kind.GAP:
                 name = f"{record.producer.hex()[:8]}-{record.seq}"
                 dropped, reason = record.body.get("dropped"), record.body.get("reason")
-                notes.fail(COMPLETE, f"control/{name}", f"{dropped} events were dropped: {reason}")
+                problem = f"{dropped} events were dropped: {reason}"
+                findings.fail(COMPLETE, f"control/{name}", problem)
     producers = {record.producer for record in records}
-    notes.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
+    findings.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
 
 
 def holes(records: Collection[Record]) -> list[tuple[bytes, int, int]]:
     """``(producer, first, last)`` of each run of missing sequence numbers; ``run.end``
     announces the number of events before it."""
-    held: dict[bytes, set[int]] = {}
+    seqs_of: dict[bytes, set[int]] = {}
     for record in records:
-        held.setdefault(record.producer, set()).add(record.seq)
+        seqs_of.setdefault(record.producer, set()).add(record.seq)
     announced = {r.producer: r.body.get("events") for r in records if r.kind is Kind.RUN_END}
-    found = []
-    for producer, seqs in sorted(held.items()):
+    missing = []
+    for producer, seqs in sorted(seqs_of.items()):
         end = announced.get(producer)
         upto = max(max(seqs) + 1, end if isinstance(end, int) else 0)
         marks = [-1, *sorted(seqs), upto]
-        found += [(producer, low + 1, high - 1) for low, high in pairwise(marks) if high - low > 1]
-    return found
+        missing += [
+            (producer, low + 1, high - 1) for low, high in pairwise(marks) if high - low > 1
+        ]
+    return missing
 
 
 def _ranks(evidence: RunEvidence, records: Sequence[Record]) -> int:
@@ -89,19 +92,19 @@ def _missing(records: Sequence[Record], ranks: int) -> list[str]:
     return lines
 
 
-def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], notes: Notes) -> None:
+def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], findings: Findings) -> None:
     for other in evidence.equivocations:
-        notes.notice(
+        findings.notice(
             COMPLETE,
             f"equivocation {other.producer.hex()[:8]}-{other.seq}",
             f"the run's key signed a second value for event {other.seq}, "
             f"SHA-256 {other.digest.hex()}; the first that arrived stands",
         )
     for parked in evidence.parked:
-        notes.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
+        findings.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
     for item in evidence.records:
         if item.place == "late":
-            notes.notice(
+            findings.notice(
                 COMPLETE,
                 item.path,
                 f"{item.kind.value} record that came after its seal, under no root",
@@ -113,4 +116,5 @@ def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], notes: No
             twice.setdefault((item.epoch, item.rank), []).append(item.path)
     for (epoch, rank), paths in twice.items():
         if len(paths) > 1:
-            notes.notice(COMPLETE, f"epoch {epoch}", f"rank {rank} recorded it {len(paths)} times")
+            many = f"rank {rank} recorded it {len(paths)} times"
+            findings.notice(COMPLETE, f"epoch {epoch}", many)

@@ -10,49 +10,49 @@ from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Record
 from provenance.verify.catalogue import CONTENT
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 
 
 def check_content(
-    records: Mapping[str, Record], content: Mapping[str, object] | None, notes: Notes
+    records: Mapping[str, Record], content: Mapping[str, object] | None, findings: Findings
 ) -> None:
     """Digest what is at hand and compare it with the records of its slot.
 
     A slot whose records are withheld stays unchecked, unless one that is here matches.
     """
     if not content:
-        notes.skip(CONTENT, "no data or weights at hand")
+        findings.skip(CONTENT, "no data or weights at hand")
         return
-    kept_back = {item.path.rpartition("/")[0] for item in notes.evidence.records if item.withheld}
+    withheld = {r.path.rpartition("/")[0] for r in findings.evidence.records if r.withheld}
     for slot, value in content.items():
         stated = {
             path: record for path, record in records.items() if path.rpartition("/")[0] == slot
         }
-        if not stated and slot not in kept_back:
-            notes.fail(CONTENT, slot, "the run has no such record")
+        if not stated and slot not in withheld:
+            findings.fail(CONTENT, slot, "the run has no such record")
             continue
         try:
-            found = {path: _root(slot, value, record) for path, record in stated.items()}
+            roots = {path: _root(slot, value, record) for path, record in stated.items()}
         except FormatError as error:
-            notes.fail(CONTENT, slot, str(error))
+            findings.fail(CONTENT, slot, str(error))
             continue
         except ProvenanceError as error:
-            notes.unchecked(CONTENT, f"{slot}: {error}")
+            findings.unchecked(CONTENT, f"{slot}: {error}")
             continue
-        if any(root == stated[path].body.get("root") for path, root in found.items()):
+        if any(root == stated[path].body.get("root") for path, root in roots.items()):
             continue
-        if slot in kept_back:
-            notes.unchecked(CONTENT, f"{slot}: the record is withheld")
+        if slot in withheld:
+            findings.unchecked(CONTENT, f"{slot}: the record is withheld")
         else:
             path = next(iter(stated))
-            notes.fail(
+            findings.fail(
                 CONTENT,
                 slot,
-                f"what is at hand has {found[path]}, the record states "
+                f"what is at hand has {roots[path]}, the record states "
                 f"{stated[path].body.get('root')}",
                 path=path,
             )
-    notes.count(CONTENT, f"{len(content)} slots")
+    findings.count(CONTENT, f"{len(content)} slots")
 
 
 def _root(slot: str, value: object, record: Record) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
-from provenance.bundle.attachments.tlog import show_cosignatures
 from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.formats.checkpoint import Head, open_head, parse_note
-from provenance.formats.cosignature import WitnessKey
+from provenance.formats.cosignature import Cosignature, WitnessKey
 from provenance.formats.merkle import verify_consistency, verify_inclusion
 from provenance.formats.note import VerifierKey
 from provenance.verify.catalogue import HEADS, LEDGER
-from provenance.verify.findings import Notes
+from provenance.verify.findings import Findings
 
 
 def ledger_key(
-    evidence: RunEvidence, given: VerifierKey | None, notes: Notes
+    evidence: RunEvidence, given: VerifierKey | None, findings: Findings
 ) -> VerifierKey | None:
     """The key to open heads with: the given one, which the evidence's own must be."""
     own: VerifierKey | None = None
@@ -24,9 +23,9 @@ def ledger_key(
         try:
             own = VerifierKey.from_vkey(evidence.vkey)
         except (FormatError, InputError) as error:
-            notes.fail(HEADS, "ledger.vkey", str(error), "ledger.vkey")
+            findings.fail(HEADS, "ledger.vkey", str(error), "ledger.vkey")
     if given is not None and own is not None and given != own:
-        notes.fail(
+        findings.fail(
             HEADS,
             "ledger.vkey",
             f"the evidence comes with key {own.label}, expected {given.label}",
@@ -36,7 +35,10 @@ def ledger_key(
 
 
 def check_heads(
-    evidence: RunEvidence, key: VerifierKey | None, witnesses: Sequence[WitnessKey], notes: Notes
+    evidence: RunEvidence,
+    key: VerifierKey | None,
+    witnesses: Sequence[WitnessKey],
+    findings: Findings,
 ) -> dict[int, Head]:
     """The heads that hold, by size."""
     heads: dict[int, Head] = {}
@@ -45,26 +47,64 @@ def check_heads(
         try:
             head = open_head(item.note, key) if key else parse_note(item.note).head
         except (FormatError, InputError, BadSignatureError) as error:
-            notes.fail(HEADS, f"head {item.size}", str(error), file)
+            findings.fail(HEADS, f"head {item.size}", str(error), file)
             continue
         if head.size != item.size:
-            notes.fail(HEADS, f"head {item.size}", f"states size {head.size}", file)
+            findings.fail(HEADS, f"head {item.size}", f"states size {head.size}", file)
         elif key is not None and head.origin != key.name:
-            notes.fail(
+            findings.fail(
                 HEADS, f"head {item.size}", f"is of ledger {head.origin!r}, not {key.name!r}", file
             )
         else:
             heads[item.size] = head
     if not evidence.heads:
-        notes.skip(HEADS, "no head")
+        findings.skip(HEADS, "no head")
     elif key is None:
-        notes.unchecked(HEADS, "the ledger's key is not known here")
-    cosigners = show_cosignatures(evidence, heads, witnesses, notes)
-    notes.count(HEADS, f"{len(heads)} heads{cosigners}")
+        findings.unchecked(HEADS, "the ledger's key is not known here")
+    cosigners = _cosigners(evidence, heads, witnesses, findings)
+    findings.count(HEADS, f"{len(heads)} heads{cosigners}")
     return heads
 
 
-def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], notes: Notes) -> None:
+def _cosigners(
+    evidence: RunEvidence,
+    valid: Container[int],
+    witnesses: Sequence[WitnessKey],
+    findings: Findings,
+) -> str:
+    """Say which witnesses cosigned the heads, and whether that was verified.
+
+    A line that no known witness made fails nothing, whatever it holds.
+
+    Args:
+        valid: Sizes of the heads that hold.
+        witnesses: Known keys; a line in the name of one must be its cosignature.
+
+    Returns:
+        The witnesses as a detail for check 5; empty where there are none.
+    """
+    names: set[str] = set()
+    keys = {(key.name, key.key_id): key for key in witnesses}
+    for size, signed in evidence.signed_heads().items():
+        for line in signed.signatures if size in valid else ():
+            key, how = keys.get((line.name, line.key_id)), "not verified: no witness key given"
+            if key is not None:
+                try:
+                    key.cosignatures(signed.text, [line])
+                    how = "verified"
+                except BadSignatureError as error:
+                    findings.fail(HEADS, f"head {size}", str(error), f"heads/{size}.note")
+                    continue
+            made = Cosignature.of(line)
+            if made is not None:
+                names.add(made.label)
+                line_shown = f"cosigned by {made.label} at {made.when} ({how})"
+                findings.notice(HEADS, f"head {size}", line_shown)
+    shown = ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
+    return f", cosigned by {shown}" if names else ""
+
+
+def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], findings: Findings) -> None:
     """Each run root is in the ledger under the heads, and each head extends the one before."""
     entries = {entry.index: entry for entry in evidence.entries}
     proven: set[int] = set()
@@ -76,10 +116,10 @@ def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], notes: Notes)
             verify_inclusion(entry.root, item.index, item.size, item.proof, head.root)
             proven.add(item.index)
         except IntegrityError as error:
-            notes.fail(LEDGER, seal_label(entry), str(error))
+            findings.fail(LEDGER, seal_label(entry), str(error))
     for index, entry in entries.items():
-        if index not in proven and not notes.failed(LEDGER, seal_label(entry)):
-            notes.fail(LEDGER, seal_label(entry), "no head and proof that the ledger has it")
+        if index not in proven and not findings.failed(LEDGER, seal_label(entry)):
+            findings.fail(LEDGER, seal_label(entry), "no head and proof that the ledger has it")
     extended: set[int] = set()
     for step in evidence.consistencies:
         old, new = heads.get(step.old_size), heads.get(step.new_size)
@@ -89,10 +129,10 @@ def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], notes: Notes)
             verify_consistency(old.size, old.root, new.size, new.root, step.proof)
             extended.add(step.old_size)
         except IntegrityError as error:
-            notes.fail(LEDGER, f"head {step.old_size}", str(error))
+            findings.fail(LEDGER, f"head {step.old_size}", str(error))
     for size in sorted(heads)[:-1]:
-        if size not in extended and not notes.failed(LEDGER, f"head {size}"):
-            notes.fail(LEDGER, f"head {size}", "no proof that the next head extends it")
+        if size not in extended and not findings.failed(LEDGER, f"head {size}"):
+            findings.fail(LEDGER, f"head {size}", "no proof that the next head extends it")
     if not entries:
-        notes.skip(LEDGER, "the run has no seal yet")
-    notes.count(LEDGER, f"{len(proven)} entries, {len(extended)} growths")
+        findings.skip(LEDGER, "the run has no seal yet")
+    findings.count(LEDGER, f"{len(proven)} entries, {len(extended)} growths")

@@ -1,4 +1,4 @@
-"""What a receipt's evidence proves without a node; part of check (7).
+"""Check (7): receipts, and what their evidence proves without a node.
 
 Which rules hold is decided by the receipt's network, never by what the evidence calls itself.
 All that receipt and evidence state of one thing must agree with each other and with what is
@@ -6,7 +6,7 @@ proven:
 
 ``bitcoin``   the transaction hashes to its id and carries the payload, the block's header has
               its proof of work and leads to the transaction; hash and time are the header's
-``ethereum``  :mod:`.ethereum_evidence`
+``ethereum``  :mod:`.ethereum_receipt`
 ``ipfs``      the id is the CID of the payload as a raw block; there is no block and no time
 ``local``     the ledger's key signed a line of the payload; number, digest and time are its own
 
@@ -17,12 +17,17 @@ a node said (:data:`provenance.verify.catalogue.HEADER_SOURCE`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from provenance.errors import FormatError, ProofError
+from provenance.errors import FormatError, InputError, IntegrityError, ProofError
+from provenance.evidence.run_evidence import ReceiptFile, RunEvidence, evidence_bytes, seal_label
+from provenance.formats.checkpoint import Head, open_head, parse_note
+from provenance.formats.fields import Fields
 from provenance.formats.note import VerifierKey
-from provenance.formats.receipt import AnchorProof
+from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Json
+from provenance.ports.values import LedgerEntry
 from provenance.proofs.bitcoin import (
     CHAINS,
     check_work,
@@ -33,12 +38,85 @@ from provenance.proofs.bitcoin import (
 )
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id, read_line
+from provenance.verify.catalogue import RECEIPTS
 from provenance.verify.checks.ethereum_receipt import check_ethereum
+from provenance.verify.findings import Findings
 
 BITCOIN: Final = "bitcoin"
-ETHEREUM: Final = "ethereum"
-IPFS: Final = "ipfs"
-LOCAL: Final = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedReceipt:
+    """A receipt that holds, and the seal it is for."""
+
+    file: ReceiptFile
+    receipt: Receipt
+    entry: LedgerEntry
+
+    @property
+    def label(self) -> str:
+        """The seal's label."""
+        return seal_label(self.entry)
+
+
+def check_receipts(
+    evidence: RunEvidence,
+    key: VerifierKey | None,
+    heads: Mapping[int, Head],
+    findings: Findings,
+) -> list[CheckedReceipt]:
+    """The receipts that hold; a finding for each that does not."""
+    entries = {entry.index: entry for entry in evidence.entries}
+    checked = []
+    for file in evidence.receipts:
+        try:
+            receipt = Receipt.decode(file.data)
+            entry = _entry_of(receipt, evidence, entries)
+            receipt.verify_inclusion()
+            head = open_head(receipt.head, key) if key else parse_note(receipt.head).head
+            known = heads.get(head.size)
+            if known is not None and known.root != head.root:
+                raise ProofError(
+                    f"its head has root {head.root.hex()} at size {head.size}, "
+                    f"the ledger's has {known.root.hex()}"
+                )
+            network = receipt.anchor.network
+            remark = None
+            if is_known(network):
+                remark = check_evidence(receipt.anchor, receipt.evidence, key)
+            else:
+                findings.unchecked(
+                    RECEIPTS,
+                    f"receipt {file.name}: this release knows no evidence of network "
+                    f"{network[:40]!r}",
+                )
+        except (FormatError, InputError, IntegrityError) as error:
+            findings.fail(RECEIPTS, f"receipt {file.name}", str(error), file.file)
+            continue
+        if remark is not None:
+            findings.notice(RECEIPTS, f"receipt {file.name}", remark)
+        checked.append(CheckedReceipt(file, receipt, entry))
+    if not evidence.receipts:
+        findings.skip(RECEIPTS, "no receipt")
+    findings.count(RECEIPTS, f"{len(checked)} receipts")
+    return checked
+
+
+def _entry_of(
+    receipt: Receipt, evidence: RunEvidence, entries: Mapping[int, LedgerEntry]
+) -> LedgerEntry:
+    if receipt.run != evidence.run:
+        raise ProofError(f"is of run {receipt.run}")
+    entry = entries.get(receipt.ledger.index)
+    if entry is None:
+        raise ProofError(f"is for ledger entry {receipt.ledger.index}, which is not this run's")
+    stated = (receipt.phase, receipt.epoch, receipt.root)
+    if stated != (entry.phase, entry.epoch, entry.root):
+        raise ProofError(
+            f"states {receipt.phase.value} root {receipt.root.hex()}, "
+            f"ledger entry {entry.index} is {seal_label(entry)} {entry.root.hex()}"
+        )
+    return entry
 
 
 def check_evidence(
@@ -60,35 +138,32 @@ def check_evidence(
         raise ProofError(f"is of network {anchor.network}, its evidence of {str(kind)[:40]}")
     if anchor.depth < 1:
         raise ProofError(f"states depth {anchor.depth}, expected 1 or more")
-    if anchor.network == ETHEREUM:
-        return check_ethereum(anchor, evidence)
-    if anchor.network == LOCAL:
-        _check_local(anchor, evidence, key)
-    else:
-        _OTHERS[anchor.network](anchor, evidence)
-    return None
+    return _RULES[anchor.network](anchor, evidence, key)
 
 
 def is_known(network: str) -> bool:
     """Whether this release has rules for the evidence of a network."""
-    return network in (ETHEREUM, LOCAL, *_OTHERS)
+    return network in _RULES
 
 
-def check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
-    """A block that holds the transaction, and headers on top of it.
+def _check_ethereum(
+    anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None
+) -> str | None:
+    return check_ethereum(anchor, evidence)
 
-    Raises:
-        ProofError, FormatError
-    """
-    transaction = hex_field(evidence, "transaction")
+
+def _check_bitcoin(
+    anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None
+) -> None:
+    """A block that holds the transaction, and headers on top of it."""
+    fields = Fields(evidence, "evidence")
+    transaction, raw = evidence_bytes(fields, "transaction"), evidence_bytes(fields, "header")
     txid = display(parse_transaction(transaction).txid)
     if txid != anchor.transaction_id:
         raise ProofError(f"the transaction in it is {txid}, not {anchor.transaction_id}")
     chain = str(evidence.get("chain"))
-    raw = hex_field(evidence, "header")
-    header = verify_anchor(
-        transaction, hex_field(evidence, "merkle_block"), raw, anchor.payload, chain
-    )
+    proof = evidence_bytes(fields, "merkle_block")
+    header = verify_anchor(transaction, proof, raw, anchor.payload, chain)
     name = display(header.hash)
     if name != anchor.block_hash:
         raise ProofError(f"the block in it is {name}, not {anchor.block_hash}")
@@ -99,18 +174,16 @@ def check_bitcoin(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
     if anchor.height is None or anchor.height < 0:
         raise ProofError(f"states height {anchor.height}, expected 0 or more")
     _agree(evidence, transaction_id=txid, block_hash=name, height=anchor.height)
-    above = evidence.get("headers", [])
-    if not isinstance(above, list):
-        raise FormatError("evidence.headers is no list")
-    for at in range(len(above)):
-        upper = parse_header(_hex(above[at], f"headers[{at}]"))
+    above = Fields({"headers": [], **evidence}, "evidence").items("headers", evidence_bytes)
+    for at, raw in enumerate(above):
+        upper = parse_header(raw)
         if upper.previous != header.hash:
             raise ProofError(f"evidence.headers[{at}] does not build on the header before")
         check_work(upper, CHAINS[chain].limit)
         header = upper
 
 
-def _check_ipfs(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
+def _check_ipfs(anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None) -> None:
     if decode_cid(anchor.transaction_id) != raw_cid(anchor.payload):
         raise ProofError(f"{anchor.transaction_id} is not the CID of the payload")
     if (anchor.height, anchor.block_hash, anchor.block_time) != (None, None, None):
@@ -121,10 +194,8 @@ def _check_ipfs(anchor: AnchorProof, evidence: Mapping[str, Json]) -> None:
 def _check_local(
     anchor: AnchorProof, evidence: Mapping[str, Json], key: VerifierKey | None
 ) -> None:
-    text = evidence.get("line")
-    if not isinstance(text, str):
-        raise FormatError("evidence.line is missing or no text")
-    public = hex_field(evidence, "public_key")
+    fields = Fields(evidence, "evidence")
+    text, public = fields.text("line"), evidence_bytes(fields, "public_key")
     if key is not None and public != key.public_bytes:
         raise ProofError(f"its line is signed by {public.hex()}, which is not the ledger's key")
     line = read_line(text.encode("utf-8", "replace"), public)
@@ -143,9 +214,12 @@ def _check_local(
     _agree(evidence, transaction_id=txid)
 
 
-_OTHERS: Final[Mapping[str, Callable[[AnchorProof, Mapping[str, Json]], None]]] = {
-    BITCOIN: check_bitcoin,
-    IPFS: _check_ipfs,
+_Rule = Callable[[AnchorProof, Mapping[str, Json], VerifierKey | None], str | None]
+_RULES: Final[Mapping[str, _Rule]] = {
+    BITCOIN: _check_bitcoin,
+    "ethereum": _check_ethereum,
+    "ipfs": _check_ipfs,
+    "local": _check_local,
 }
 
 
@@ -155,22 +229,3 @@ def _agree(evidence: Mapping[str, Json], **proven: str | int) -> None:
         stated = evidence.get(name, value)
         if stated != value or isinstance(stated, bool):
             raise ProofError(f"evidence.{name} is {str(stated)[:80]}, the receipt has {value}")
-
-
-def hex_field(evidence: Mapping[str, Json], name: str) -> bytes:
-    """Bytes from lower-case hex; ``FormatError`` naming the field."""
-    return _hex(evidence.get(name), name)
-
-
-def _hex(value: Json, name: str) -> bytes:
-    if value is None:
-        raise FormatError(f"evidence.{name} is missing")
-    data = b""
-    if isinstance(value, str):
-        try:
-            data = bytes.fromhex(value)
-        except ValueError:
-            data = b""
-    if not data or data.hex() != value:
-        raise FormatError(f"evidence.{name} is not hex")
-    return data

@@ -1,6 +1,6 @@
 """Bitcoin's headers from several HTTP explorers that must agree (the Esplora API).
 
-Of each explorer three things are asked, and nothing about the run is told but a block hash::
+Each explorer is asked three things, and learns nothing of the run but a block hash::
 
     GET /block/:hash/header      160 hex digits
     GET /block/:hash/status      {"in_best_chain": bool, "height": int, ...}
@@ -33,7 +33,6 @@ from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
 from provenance.errors import (
-    FormatError,
     InputError,
     LyingNodeError,
     NetworkUnavailable,
@@ -42,7 +41,8 @@ from provenance.errors import (
     UnavailableError,
 )
 from provenance.formats import json_text
-from provenance.proofs.bitcoin import CHAINS, HEADER_BYTES, check_work, display, parse_header
+from provenance.proofs.bitcoin import HEADER_BYTES, check_work, display, parse_header
+from provenance.verify.headers.file import chain_rules
 
 TIMEOUT_S: Final = 15.0
 """Of connecting, and again of the whole answer."""
@@ -78,14 +78,14 @@ class Explorers:
         if not 0 < len(urls) <= MAX_EXPLORERS:
             raise InputError(f"{len(urls)} explorers, expected 1 to {MAX_EXPLORERS}")
         self.explorers = [Explorer(url, timeout_s) for url in urls]
-        places = [explorer.where for explorer in self.explorers]
-        for place in places:
-            if places.count(place) > 1:
-                raise InputError(f"{place}: named twice, and one explorer agrees with itself")
+        hosts = [explorer.where for explorer in self.explorers]
+        for host in hosts:
+            if hosts.count(host) > 1:
+                raise InputError(f"{host}: named twice, and one explorer agrees with itself")
         self.quorum = len(urls) if quorum is None else quorum
         if not 0 < self.quorum <= len(urls):
             raise InputError(f"--quorum: found {quorum}, expected 1 to {len(urls)}")
-        self._known: dict[tuple[bytes, str], Sight | ProvenanceError] = {}
+        self._answers: dict[tuple[bytes, str], Sight | ProvenanceError] = {}
         self._down: dict[str, UnavailableError] = {}
 
     def depth(self, block: bytes, chain: str) -> int:
@@ -103,22 +103,21 @@ class Explorers:
         return self._sight(block, chain).height
 
     def _sight(self, block: bytes, chain: str) -> Sight:
-        if chain not in CHAINS:
-            raise FormatError(f"Bitcoin chain {chain!r}, expected one of {', '.join(CHAINS)}")
+        limit = chain_rules(chain).limit
         key = (block, chain)
-        if key not in self._known:
+        if key not in self._answers:
             try:
-                self._known[key] = self._agreed(block, CHAINS[chain].limit)
+                self._answers[key] = self._agreed(block, limit)
             except (ProofError, UnavailableError) as error:
-                self._known[key] = error
-        known = self._known[key]
-        if isinstance(known, ProvenanceError):
-            raise known.with_traceback(None)
-        return known
+                self._answers[key] = error
+        answer = self._answers[key]
+        if isinstance(answer, ProvenanceError):
+            raise answer.with_traceback(None)
+        return answer
 
     def _agreed(self, block: bytes, limit: int) -> Sight:
         with ThreadPoolExecutor(len(self.explorers)) as pool:
-            answers = list(pool.map(lambda each: self._ask(each, block, limit), self.explorers))
+            answers = list(pool.map(lambda one: self._ask(one, block, limit), self.explorers))
         depths: dict[int, list[int]] = {}
         for answer in answers:
             if isinstance(answer, Sight):
@@ -127,13 +126,13 @@ class Explorers:
         if len(agreeing) >= self.quorum:  # (3)
             return Sight(height, sorted(agreeing, reverse=True)[self.quorum - 1])
         silent = sum(isinstance(answer, UnavailableError) for answer in answers)
-        told = "; ".join(
+        stated = "; ".join(
             f"at height {answer.height}" if isinstance(answer, Sight) else str(answer)
             for answer in answers
         )
         problem = (
             f"block {display(block)}: {len(agreeing)} of {len(answers)} explorers have it in "
-            f"their best chain, {self.quorum} must: {told}"
+            f"their best chain, {self.quorum} must: {stated}"
         )
         if len(agreeing) + silent >= self.quorum:
             raise NetworkUnavailable(problem)

@@ -1,4 +1,4 @@
-"""All runs at once: the same outcome as one by one, with and without the cache."""
+"""All runs at once: the same outcome as one by one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from provenance import bootstrap
-from provenance.app import verify_all
-from provenance.app.verify_all import AllRuns, RunResult, VerifyAll
+from provenance.app import verify_all as module
+from provenance.app.verify_all import AllRuns, verify_all
 from provenance.cli import main
 from provenance.cli import verify as command
 from provenance.errors import (
@@ -41,17 +41,12 @@ from provenance.ports.values import AnchorState, Identity, Observation, Place
 from provenance.settings import Settings, load
 from provenance.stores.sql import SqlStore
 from provenance.verify import nodes as nodes_module
-from provenance.verify.cache import VerifiedCache
 from provenance.verify.nodes import Nodes
+from provenance.verify.report import RunResult
 from provenance.verify.verifier import verify
 from tests.support.verify_world import NOW, RUN, SIGNER, World, before, ending, metrics, story
 
 RUNS = [UUID(int=RUN.int + at) for at in range(4)]
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @dataclass
@@ -91,22 +86,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return Deployment(tmp_path_factory.mktemp("deployment"))
 
 
-@pytest.fixture(scope="module")
-def warm(deployment: Deployment) -> Path:
-    """A cache that knows all four runs."""
-    folder = deployment.folder / "cache"
-    found = everything(deployment, folder)
-    assert [result.outcome for result in found] == ["verified"] * 4
-    return folder
-
-
-def cache_at(folder: Path) -> VerifiedCache:
-    return VerifiedCache(folder, b"k" * 32, b"p" * 32)
-
-
 def everything(
     deployment: Deployment,
-    cache: Path | VerifiedCache | None = None,
     *,
     file: Path | None = None,
     networks: Mapping[str, Network] | None = None,
@@ -114,9 +95,8 @@ def everything(
 ) -> list[RunResult]:
     store = SqlStore.open(f"sqlite:///{file or deployment.file}")
     nodes = Nodes(networks or deployment.world.networks) if online else None
-    kept = cache_at(cache) if isinstance(cache, Path) else cache
     with closing(store):
-        return list(AllRuns(store, SIGNER.verifier, nodes, cache=kept, clock=lambda: NOW))
+        return list(AllRuns(store, SIGNER.verifier, nodes, clock=lambda: NOW))
 
 
 class Asked:
@@ -163,17 +143,13 @@ def asked(deployment: Deployment, kind: type[Asked] = Asked) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("online", [True, False])
-def test_each_run_comes_out_as_it_does_alone(
-    deployment: Deployment, warm: Path, online: bool
-) -> None:
+def test_each_run_comes_out_as_it_does_alone(deployment: Deployment, online: bool) -> None:
     networks = deployment.world.networks
-    cold = everything(deployment, online=online)
-    kept = cache_at(warm)
-    hot = everything(deployment, kept, online=online)
-    assert (kept.hits, kept.misses) == (4, 0)
-    assert [result.run for result in cold] == RUNS, "oldest first"
+    results = everything(deployment, online=online)
+    assert [result.outcome for result in results] == ["verified"] * 4
+    assert [result.run for result in results] == RUNS, "oldest first"
     with closing(deployment.open()) as store:
-        for result, again in zip(cold, hot, strict=True):
+        for result in results:
             alone = verify(
                 from_store(store, result.run, SIGNER.verifier),
                 networks if online else None,
@@ -181,7 +157,6 @@ def test_each_run_comes_out_as_it_does_alone(
                 now=NOW,
             )
             whole, mine = alone.as_dict(), result.as_dict()
-            assert mine == again.as_dict()
             checks = [
                 {name: check[name] for name in ("number", "status", "detail")}
                 for check in whole["checks"]
@@ -189,10 +164,10 @@ def test_each_run_comes_out_as_it_does_alone(
             assert mine["checks"] == checks
             for name in mine.keys() - {"checks"}:
                 assert mine[name] == whole[name], name
-            assert again.report is not None
-            assert again.report.seals == alone.seals
-    assert hot[1].report is not None
-    assert len(hot[1].report.notices) == 2
+            assert result.report is not None
+            assert result.report.seals == alone.seals
+    assert results[1].report is not None
+    assert len(results[1].report.notices) == 2
 
 
 TABLES = (
@@ -246,56 +221,60 @@ NUMBERS = count()
 
 @settings(max_examples=60)
 @given(table=st.sampled_from(TABLES), seed=st.integers(0, 2**32))
-def test_with_and_without_the_cache_every_planted_fault_comes_out_the_same(
-    deployment: Deployment, warm: Path, table: str, seed: int
+def test_every_planted_fault_comes_out_as_it_does_alone(
+    deployment: Deployment, table: str, seed: int
 ) -> None:
     file = deployment.folder / f"{next(NUMBERS)}.db"
     shutil.copyfile(deployment.file, file)
     where = plant(file, table, random.Random(seed))
     assume(where is not None)
     for online in (True, False):
-        cold, hot = (
-            outcomes(deployment, None, file, online),
-            outcomes(deployment, warm, file, online),
-        )
-        assert cold == hot
+        results = outcomes(deployment, file, online)
+        if isinstance(results, list):
+            networks = deployment.world.networks if online else None
+            with closing(SqlStore.open(f"sqlite:///{file}")) as store:
+                for result in results:
+                    assert result.as_dict()["findings"] == alone(store, result, networks)
     if where in ("records.data", "records.digest", "heads.note"):
-        assert isinstance(hot, list)
-        assert "failed" in {result["outcome"] for result in hot}, where
+        assert isinstance(results, list)
+        assert "failed" in {result.outcome for result in results}, where
 
 
-def outcomes(
-    deployment: Deployment, cache: Path | None, file: Path, online: bool
-) -> list[dict[str, object]] | str:
+def outcomes(deployment: Deployment, file: Path, online: bool) -> list[RunResult] | str:
     """Results, or the one line that there are none."""
     try:
-        return [
-            result.as_dict() for result in everything(deployment, cache, file=file, online=online)
-        ]
+        return everything(deployment, file=file, online=online)
     except ProvenanceError as error:
         return str(error)
 
 
-def test_a_run_that_does_not_hold_is_never_kept(deployment: Deployment, tmp_path: Path) -> None:
-    file, cache = tmp_path / "faulty.db", tmp_path / "cache"
+def alone(store: SqlStore, result: RunResult, networks: Mapping[str, Network] | None) -> Any:
+    """What a verification of the run alone finds; where it cannot be read, what ``result`` says."""
+    try:
+        evidence = from_store(store, result.run, SIGNER.verifier)
+    except (ProvenanceError, ValueError, TypeError, LookupError, AttributeError) as error:
+        assert result.problem == (str(error) or type(error).__name__)
+        return [finding.as_dict() for finding in result.findings]
+    report = verify(evidence, networks, verifier_key=SIGNER.verifier, now=NOW)
+    assert result.outcome == report.outcome
+    return report.as_dict()["findings"]
+
+
+def test_a_changed_record_fails_its_run_alone(deployment: Deployment, tmp_path: Path) -> None:
+    file = tmp_path / "faulty.db"
     shutil.copyfile(deployment.file, file)
     with closing(sqlite3.connect(file)) as db, db:
         db.execute("UPDATE records SET data = x'7b7d' WHERE run = ? AND seq = 6", (RUNS[2].hex,))
-    for _ in range(2):
-        kept = cache_at(cache)
-        found = everything(deployment, kept, file=file)
-        assert [result.outcome for result in found].count("failed") == 1
-        assert found[2].findings[0].subject == "training/epoch/1/metrics/0"
-    assert (kept.hits, kept.misses) == (3, 1)
+    found = everything(deployment, file=file)
+    assert [result.outcome for result in found].count("failed") == 1
+    assert found[2].findings[0].subject == "training/epoch/1/metrics/0"
 
 
-def test_a_reorg_is_seen_in_spite_of_the_cache(deployment: Deployment, warm: Path) -> None:
+def test_a_reorg_is_seen(deployment: Deployment) -> None:
     networks = asked(deployment)
     lost = RejectedError("bitcoin: no such transaction")
     networks["bitcoin"].errors["lookup"] = lost
-    kept = cache_at(warm)
-    found = everything(deployment, kept, networks=networks)
-    assert kept.hits == 4
+    found = everything(deployment, networks=networks)
     assert [result.outcome for result in found] == ["failed"] * 4
     assert {finding.problem for result in found for finding in result.findings} == {str(lost)}
 
@@ -303,12 +282,9 @@ def test_a_reorg_is_seen_in_spite_of_the_cache(deployment: Deployment, warm: Pat
 # --- nodes --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_each_transaction_is_looked_up_once(
-    deployment: Deployment, warm: Path, cached: bool
-) -> None:
+def test_each_transaction_is_looked_up_once(deployment: Deployment) -> None:
     networks = asked(deployment)
-    everything(deployment, warm if cached else None, networks=networks)
+    everything(deployment, networks=networks)
     for network in networks.values():
         assert set(network.asked.values()) == {1}, "identity, and each transaction"
         assert len(network.asked) <= 1 + 4
@@ -432,8 +408,8 @@ def test_chunks_of_any_size_come_to_the_same(
     deployment: Deployment, runs: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [result.as_dict() for result in everything(deployment)]
-    monkeypatch.setattr(verify_all, "CHUNK_RUNS", runs)
-    monkeypatch.setattr(verify_all, "CHUNK_BYTES", size)
+    monkeypatch.setattr(module, "CHUNK_RUNS", runs)
+    monkeypatch.setattr(module, "CHUNK_BYTES", size)
     assert [result.as_dict() for result in everything(deployment)] == expected
 
 
@@ -456,7 +432,7 @@ def test_a_run_that_cannot_be_read_stops_no_other(
     with closing(sqlite3.connect(file)) as db, db:
         db.execute("PRAGMA ignore_check_constraints = ON")
         db.execute(statement, (RUNS[1].hex,))
-    found = everything(deployment, tmp_path / "cache", file=file)
+    found = everything(deployment, file=file)
     assert [result.outcome for result in found] == ["verified", "failed", "verified", "verified"]
     (finding,) = found[1].findings
     assert told in finding.problem
@@ -531,7 +507,7 @@ def test_a_run_that_the_database_does_not_give_is_open_and_stops_no_other(
 def test_a_database_that_goes_away_leaves_the_rest_open(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_all, "CHUNK_RUNS", 1)
+    monkeypatch.setattr(module, "CHUNK_RUNS", 1)
     store = Failing.open(f"sqlite:///{deployment.file}")
     assert isinstance(store, Failing)
     store.after = store.begun + 2
@@ -616,11 +592,7 @@ def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[s
         documents.append(json.loads(capsys.readouterr().out))
     assert documents[0]["runs"] == documents[1]["runs"] == documents[2]["runs"]
     assert [run["run_id"] for run in documents[0]["runs"]] == [str(run) for run in RUNS[:3]]
-    assert [document["totals"].pop("cache") for document in documents] == [
-        {"hits": 0, "misses": 3},
-        {"hits": 3, "misses": 0},
-        None,
-    ]
+    assert [document["totals"].pop("cache") for document in documents] == [None] * 3
     assert documents[1]["totals"] == {
         "runs": 3,
         "findings": 0,
@@ -635,7 +607,7 @@ def test_no_runs_no_database_and_too_many_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     empty = load(None, tmp_path / "empty")
-    with pytest.raises(UnknownRunError, match="there is no database yet"), VerifyAll(empty):
+    with pytest.raises(UnknownRunError, match="there is no database yet"), verify_all(empty):
         pass
     assert main(["verify", "--all", "--base-dir", str(empty.base_dir)]) == 2
     assert not empty.base_dir.exists(), "verifying makes no database"
@@ -681,10 +653,10 @@ def test_networks_that_are_handed_in_are_left_open(artifacts: Settings) -> None:
     local = bootstrap.open_networks(artifacts)["local"]
     closed: list[str] = []
     local.close = lambda: closed.append("local")  # type: ignore[method-assign]
-    with VerifyAll(artifacts, networks={"local": local}) as runs:
+    with verify_all(artifacts, networks={"local": local}) as runs:
         assert len(runs) == 3
         assert [result.outcome for result in runs] == ["verified"] * 3
     assert closed == []
     chain = replace(artifacts.blockchain, networks=("ethereum", "local"))
-    with VerifyAll(replace(artifacts, blockchain=chain)) as runs:
+    with verify_all(replace(artifacts, blockchain=chain)) as runs:
         assert [result.outcome for result in runs] == ["verified"] * 3

@@ -35,7 +35,8 @@ from provenance.formats.receipt import Receipt
 from provenance.ports.values import AnchorState
 from provenance.proofs.bitcoin import parse_header
 from provenance.verify.catalogue import PORTABLE, Status
-from provenance.verify.findings import Notes
+from provenance.verify.checks.attachments.opentimestamps import check
+from provenance.verify.findings import Findings
 from provenance.verify.report import Finding
 from provenance.verify.verifier import verify
 from tests.support.bitcoin_evidence import with_bitcoin
@@ -80,11 +81,11 @@ def carrying(of: RunEvidence, **changed: bytes | None) -> RunEvidence:
     return replace(of, attachments=files)
 
 
-def checked(of: RunEvidence) -> tuple[Notes, list[Finding]]:
-    notes = Notes(of)
-    opentimestamps.check(of, notes)
-    assert all(finding.check == PORTABLE for finding in notes.findings)
-    return notes, notes.findings
+def checked(of: RunEvidence) -> tuple[Findings, list[Finding]]:
+    findings = Findings(of)
+    check(of, findings)
+    assert all(finding.check == PORTABLE for finding in findings.problems)
+    return findings, findings.problems
 
 
 def problem(of: RunEvidence) -> str:
@@ -237,9 +238,9 @@ def test_notes_and_proofs_that_do_not_decode_are_left_out() -> None:
 
 
 def test_what_is_written_holds_and_is_counted() -> None:
-    notes, findings = checked(carrying(evidence()))
-    assert findings == []
-    (result,) = [r for r in notes.results() if r.check.number == PORTABLE]
+    findings, problems = checked(carrying(evidence()))
+    assert problems == []
+    (result,) = [r for r in findings.results() if r.check.number == PORTABLE]
     count = len(made(evidence()))
     assert (result.status, result.detail) == (
         Status.PASSED,
@@ -310,9 +311,9 @@ def test_attestations_of_unknown_kinds() -> None:
     unknown = Unknown(b"unknown!", b"x")
     alone = of_metrics(lambda t: Timestamp.of_walk(t.message, [SHA256], unknown))
     assert "has no attestation that this release knows" in problem(alone)
-    notes, findings = checked(of_metrics(lambda t: t.merge(Timestamp(t.message, [unknown]))))
-    assert findings == []
-    (result,) = [r for r in notes.results() if r.check.number == PORTABLE]
+    findings, problems = checked(of_metrics(lambda t: t.merge(Timestamp(t.message, [unknown]))))
+    assert problems == []
+    (result,) = [r for r in findings.results() if r.check.number == PORTABLE]
     assert (result.status, result.detail) == (
         Status.UNCHECKED,
         "1 attestations of kinds that this release does not know",

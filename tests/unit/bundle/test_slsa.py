@@ -14,7 +14,7 @@ import pytest
 
 from provenance import cli
 from provenance.bundle.attachments import slsa
-from provenance.bundle.attachments.slsa import FILE, check, files, statement_of
+from provenance.bundle.attachments.slsa import FILE, files, statement_of
 from provenance.bundle.writer import read_bundle, write_bundle
 from provenance.errors import InputError
 from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
@@ -22,7 +22,8 @@ from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind, canonical_json
-from provenance.verify.findings import Notes
+from provenance.verify.checks.attachments.slsa import check
+from provenance.verify.findings import Findings
 from provenance.verify.verifier import verify
 from tests.support.model_world import COMMIT, deployment, real_story, weights
 from tests.support.verify_world import ORIGIN, RUN, SIGNER, World, before, flip_metric
@@ -245,12 +246,12 @@ def test_the_schemas_of_in_toto_and_slsa_take_it() -> None:
 
 def problems(evidence: RunEvidence, attachments: dict[str, bytes]) -> list[str]:
     brought = replace(evidence, attachments=attachments)
-    notes = Notes(brought)
-    check(brought, notes)
-    for finding in notes.findings:
+    findings = Findings(brought)
+    check(brought, findings)
+    for finding in findings.problems:
         assert finding.check == 11
         assert "\n" not in finding.problem
-    return [finding.problem for finding in notes.findings]
+    return [finding.problem for finding in findings.problems]
 
 
 def forged(change: Callable[[dict[str, Any]], object]) -> list[str]:
@@ -313,9 +314,15 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda d: build(d)["resolvedDependencies"].append(build(d)["resolvedDependencies"][0]),
         "there twice",
     ),
-    "nameless": (lambda d: build(d)["resolvedDependencies"].append({}), "has no name"),
+    "nameless": (
+        lambda d: build(d)["resolvedDependencies"].append({}),
+        "name: found nothing, expected text",
+    ),
     "no list": (lambda d: build(d).update(resolvedDependencies=7), "expected a list"),
-    "no object": (lambda d: details(d).update(metadata=[]), "metadata is a list"),
+    "no object": (
+        lambda d: details(d).update(metadata=[]),
+        "metadata: found a list, expected an object",
+    ),
     "builder": (lambda d: details(d)["builder"].update(id="https://evil.org"), "builder.id: is"),
     "invocation": (lambda d: details(d)["metadata"].update(invocationId="x"), "invocationId: is"),
     "start": (
@@ -363,10 +370,10 @@ def test_another_build_type_is_left_open() -> None:
     document = stated()
     build(document)["buildType"] = "urn:ml-provenance:training-run:v2"
     brought = replace(EVIDENCE, attachments={FILE: canonical_json(document)})
-    notes = Notes(brought)
-    check(brought, notes)
-    assert not notes.findings
-    (open_,) = [r.detail for r in notes.results() if r.status == "unchecked"]
+    findings = Findings(brought)
+    check(brought, findings)
+    assert not findings.problems
+    (open_,) = [r.detail for r in findings.results() if r.status == "unchecked"]
     assert "does not know buildType 'urn:ml-provenance:training-run:v2'" in open_
 
 
@@ -375,10 +382,10 @@ def test_a_claim_on_a_withheld_record_is_left_open() -> None:
         withhold(EVIDENCE, "training/config", "training/epoch/3/state/0"),
         attachments=files(EVIDENCE, {}),
     )
-    notes = Notes(hidden)
-    check(hidden, notes)
-    assert not notes.findings
-    (open_,) = [r.detail for r in notes.results() if r.status == "unchecked"]
+    findings = Findings(hidden)
+    check(hidden, findings)
+    assert not findings.problems
+    (open_,) = [r.detail for r in findings.results() if r.status == "unchecked"]
     for what in ("externalParameters", "dependency code", "subject training/epoch/3/state/0"):
         assert f"{what} rests on a withheld record" in open_
 

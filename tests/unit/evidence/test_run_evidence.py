@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
-from provenance.errors import UnknownRunError
+from provenance.errors import FormatError, UnknownRunError
 from provenance.evidence.from_database import find_run, from_store
 from provenance.evidence.placement import leaf_paths
-from provenance.formats.record import Kind, record_digest
+from provenance.formats.record import Kind, Record, record_digest
 from provenance.formats.run_tree.selection import run_leaves
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.ports.values import AnchorState
 from provenance.stores.sql import SqlTx
+from provenance.verify.verifier import verify
 from tests.support.verify_world import (
     KEY,
     OTHER,
@@ -47,6 +49,28 @@ def test_gathers_every_record_under_its_path_in_the_tree() -> None:
     }
     assert evidence.vkey == SIGNER.verifier.vkey
     assert not evidence.problems
+
+
+def test_a_record_is_decoded_once_per_verification(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = finished(checkpoint=2)
+    decoded: list[bytes] = []
+    decode = Record.decode
+
+    def counting(data: bytes) -> Record:
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(Record, "decode", counting)
+    evidence = world.evidence()
+    assert verify(evidence, None, now=0.0).outcome != "failed"
+    assert sorted(decoded) == sorted(record.data or b"" for record in evidence.records)
+
+
+def test_other_bytes_are_decoded_anew() -> None:
+    record = finished().evidence().records[0]
+    assert isinstance(record.decoded, Record)
+    assert isinstance(replace(record, data=b"{}").decoded, FormatError)
+    assert record.filed("elsewhere", record.ts).decoded is record.decoded
 
 
 def test_leaf_paths_are_those_of_the_tree() -> None:

@@ -27,8 +27,9 @@ from provenance.errors import (
 from provenance.formats.receipt import Receipt
 from provenance.proofs.bitcoin import display, double_sha256
 from provenance.verify.catalogue import NETWORKS
-from provenance.verify.headers import AllSources, GivenHeaders, header_source
+from provenance.verify.headers import AllSources, header_source
 from provenance.verify.headers.esplora import Explorer, Explorers
+from provenance.verify.headers.file import GivenHeaders
 from tests.support.bitcoin_evidence import mined, with_bitcoin
 from tests.support.verify_world import finished
 

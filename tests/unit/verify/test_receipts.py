@@ -16,7 +16,8 @@ from provenance.formats.receipt import Receipt
 from provenance.proofs.bitcoin import CHAINS, double_sha256
 from provenance.verify.catalogue import HEADER_SOURCE, RECEIPTS, Status
 from provenance.verify.checks.receipts import check_evidence
-from provenance.verify.headers import AllSources, GivenHeaders
+from provenance.verify.headers import AllSources
+from provenance.verify.headers.file import GivenHeaders
 from provenance.verify.report import VerificationReport
 from tests.support import bitcoin_evidence
 from tests.support.verify_world import ORIGIN, SIGNER, World, finished
@@ -104,11 +105,16 @@ FORGED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("bitcoin", {}, {"height": True}, r"evidence\.height is True"),
     ("bitcoin", {}, {"block_hash": "ff" * 32}, r"evidence\.block_hash"),
     ("bitcoin", {}, {"transaction_id": "ff" * 32}, r"evidence\.transaction_id"),
-    ("bitcoin", {}, {"headers": "00"}, r"evidence\.headers is no list"),
+    ("bitcoin", {}, {"headers": "00"}, r"evidence: headers: found '00', expected a list"),
     ("bitcoin", {}, {"headers": [header_on(bytes(80))]}, "does not build on"),
     ("bitcoin", {}, {"headers": ["00"]}, "header"),
-    ("bitcoin", {}, {"headers": [5]}, r"evidence\.headers\[0\] is not hex"),
-    ("bitcoin", {}, {"header": ABSENT}, r"evidence\.header is missing"),
+    ("bitcoin", {}, {"headers": [5]}, r"evidence: headers\[0\]: found 5, expected lower-case hex"),
+    (
+        "bitcoin",
+        {},
+        {"header": ABSENT},
+        r"evidence: header: found nothing, expected lower-case hex",
+    ),
     ("bitcoin", {}, {"chain": "main"}, "target"),
     ("ipfs", {"height": 1}, {}, "IPFS has none"),
     ("ipfs", {"block_time": 1.0}, {}, "IPFS has none"),
@@ -118,11 +124,16 @@ FORGED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("local", {"height": 77}, {}, "the receipt says 77"),
     ("local", {"block_time": 1.0}, {}, "and time"),
     ("local", {"block_hash": "ff" * 32}, {}, "digest"),
-    ("local", {}, {"line": ABSENT}, r"evidence\.line is missing"),
+    ("local", {}, {"line": ABSENT}, r"evidence: line: found nothing, expected text"),
     ("local", {}, {"line": "{}"}, "v: found no version, expected 1"),
     ("local", {}, {"line": "["}, "not JSON"),
     ("local", {}, {"line": "[]"}, "local line: found a list, expected an object"),
-    ("local", {}, {"public_key": ABSENT}, r"evidence\.public_key is missing"),
+    (
+        "local",
+        {},
+        {"public_key": ABSENT},
+        r"evidence: public_key: found nothing, expected lower-case hex",
+    ),
     ("local", {}, {"public_key": OTHER.verifier.public_bytes.hex()}, "not the ledger's key"),
     ("local", {}, {"transaction_id": "x"}, r"evidence\.transaction_id"),
 ]

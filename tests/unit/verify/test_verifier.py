@@ -483,7 +483,7 @@ def test_bitcoin_evidence_is_recomputed() -> None:
     ):
         with pytest.raises(ProofError, match=told):
             check_evidence(changed, evidence)
-    with pytest.raises(FormatError, match=r"evidence\.header is not hex"):
+    with pytest.raises(FormatError, match="header: found .xyz., expected lower-case hex"):
         check_evidence(anchor, {**evidence, "header": "xyz"})
 
 
