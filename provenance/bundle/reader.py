@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from provenance.bundle.attachments import MAX_BYTES, is_attachment
-from provenance.bundle.index import SAFE_PATH, load
+from provenance.bundle.index import SAFE_PATH, load, read_path
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.evidence.run_evidence import EvidenceProblem
 from provenance.formats.note import MAX_NOTE_BYTES
@@ -195,12 +195,12 @@ class BundleFiles:
         for name in sorted(self.present):
             check_alone(name, seen)
         data = self._read(MANIFEST)
-        manifest = load(data, MANIFEST).only("version", "run", "roots", "files")
+        manifest = load(data, MANIFEST, "run", "roots", "files")
         self.run = manifest.uuid("run")
         self.roots = manifest.raw.get("roots")
         self.listed: dict[str, tuple[bytes, int]] = {}
         for item in manifest.objects("files", "path", "sha256", "size"):
-            name = item.path("path")
+            name = read_path(item, "path")
             if name in self.listed:
                 raise FormatError(f"{MANIFEST}: {name} is listed twice")
             self.listed[name] = (item.hex("sha256", 32), item.integer("size"))

@@ -291,7 +291,7 @@ class ZipSource:
         ):
             raise FormatError(f"{name[:120]}: the zip contradicts itself about it")
         _check_extra(rest[name_length:], name)
-        return at + _LOCAL_BYTES + name_length + extra_length
+        return at + _LOCAL_BYTES + len(rest)
 
     def _descriptor(self, entry: ZipInfo, at: int) -> int:
         """How long the data descriptor is; none is needed where the next entry follows."""

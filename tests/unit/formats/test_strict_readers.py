@@ -130,7 +130,7 @@ LISTS = ("records", "entries", "inclusions", "anchors")
 @pytest.mark.parametrize("place", LISTS)
 def test_an_unknown_key_of_an_item_is_named(place: str) -> None:
     data = changed_run(lambda d: d[place][0].update(extra=1))
-    with pytest.raises(FormatError, match=rf"run\.json: {place}\[0\]: extra: unknown key"):
+    with pytest.raises(FormatError, match=rf"run\.json: {place}\[0\]\.extra: unknown key"):
         index.decode(data)
 
 
