@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from provenance import files
 from provenance.app.log import entry_roots, stated_head
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.formats.checkpoint import Head, parse_note
@@ -56,7 +54,7 @@ def export(
     with store.snapshot() as tx:
         if tx.head() is None:
             raise InputError("the ledger is empty: there is no signed head to export")
-    with _writable(folder):
+    with _locked(folder):
         head, note, ledger = _newest(store, key)
         every = list(tiles(ledger.size))
         missing = []
@@ -66,10 +64,10 @@ def export(
             progress("comparing", done, len(every))
         stale = _check_checkpoint(folder / CHECKPOINT, head, note, ledger)
         for done, tile in enumerate(missing, 1):
-            _write(folder, tile.path, ledger.data(tile))
+            _write(folder / tile.path, ledger.data(tile))
             progress("writing", done, len(missing))
         if stale:
-            _write(folder, CHECKPOINT, note.encode())
+            _write(folder / CHECKPOINT, note.encode())
     return Exported(head, len(missing), len(every) - len(missing), stale)
 
 
@@ -124,31 +122,17 @@ def _check_checkpoint(path: Path, head: Head, note: str, ledger: TiledLedger) ->
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """The folder, made and held: two exports take turns."""
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, made and locked: two exports take turns."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with files.locked(folder):
             yield
-        finally:
-            os.close(descriptor)
     except OSError as error:
         where = error.filename or folder
         raise InputError(f"{where}: cannot be used: {error.strerror}") from error
 
 
-def _write(folder: Path, name: str, data: bytes) -> None:
-    """Whole or not at all, and on disk before the name is there."""
-    place = folder / name
-    partial = folder / f".{secrets.token_hex(8)}.partial"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, place)
-    finally:
-        partial.unlink(missing_ok=True)
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, data, files.PUBLIC)

@@ -8,8 +8,6 @@ Nothing is signed for a run that these weights are not of.
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +15,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from provenance import bootstrap
+from provenance import bootstrap, files
 from provenance.bundle.attachments.slsa import statement_of
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.evidence.run_evidence import RunEvidence
@@ -278,16 +276,8 @@ def _check(key: SigningKey, payload: bytes, signature: bytes) -> None:
 
 
 def _write(target: Path, data: bytes) -> None:
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.replace(target, data, files.PUBLIC)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
 

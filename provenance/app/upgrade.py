@@ -15,7 +15,6 @@ Nothing that goes wrong with one path concerns the others.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from provenance import bootstrap
+from provenance import files as whole_files
 from provenance.bundle.attachments.opentimestamps import (
     BITCOIN,
     calendar_uri,
@@ -324,15 +324,9 @@ def _bundle_around(path: Path) -> Path | None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put new bytes in the place of a file, whole or not at all."""
+    """Put new bytes in the place of a file, or of the file that a link points to."""
     target = path.resolve()
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("xb") as file:
-            os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    mode = stat.S_IMODE(target.stat().st_mode)
+    with whole_files.replacing(target) as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(data)

@@ -6,7 +6,7 @@ FROZEN FORMAT, version 1::
     manifest.json            {"version": 1, "run", "roots": {seal: hex},
                               "files": [{"path", "sha256", "size"}]}: every other file
     SHA256SUMS               the same for ``sha256sum -c``, manifest.json included
-    run.json                 what is known beside the records (:mod:`.run_file`)
+    run.json                 what is known beside the records (:mod:`.index`)
     records/<path>.json      a record's canonical bytes, exactly; <path> is its place in the
                              run tree, or control/, late/ or unsealed/<producer>-<seq>; absent
                              where run.json says that it is withheld
@@ -22,14 +22,13 @@ FROZEN FORMAT, version 1::
 A reader refuses links, special files, paths that climb, sizes beyond the limits and unknown
 versions. A file that does not match the manifest, is missing or is not listed becomes a
 problem that names it, so that the rest is still checked. A zip has further limits
-(:mod:`.bundle_zip`).
+(:mod:`.zip`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -57,6 +56,7 @@ from provenance.evidence.run_evidence import (
     Source,
     seal_label,
 )
+from provenance.files import temporary_path
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.ports.values import Equivocation
@@ -89,8 +89,7 @@ def write_files(files: Mapping[str, bytes], place: Path) -> Path:
 def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
     if folder.exists() and not _may_replace(folder):
         raise InputError(f"{folder}: holds something that is no bundle; nothing was overwritten")
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+    partial, old = temporary_path(folder), temporary_path(folder)
     try:
         for name, data in files.items():
             place = partial / name

@@ -7,8 +7,6 @@ value; names and values of metrics are whatever a trainer wrote.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from provenance import files
 from provenance.bundle.shell_proof import hand_path
 from provenance.bundle.writer import newest_tree
 from provenance.errors import InputError, ProofError
@@ -47,23 +46,14 @@ def write_report(report: VerificationReport, folder: Path) -> Path:
         MissingExtraError: Jinja2 is not installed.
     """
     page = folder / "report.html"
-    text = render(report)
+    text, document = render(report), json.dumps(report.as_dict(), indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "report.json", json.dumps(report.as_dict(), indent=2) + "\n")
-        _write(page, text)
+        for path, content in ((folder / "report.json", document), (page, text)):
+            files.replace(path, content.encode("utf-8", "backslashreplace"), files.PUBLIC)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     return page
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def render(report: VerificationReport) -> str:

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.app.bundle import opened
 from provenance.bundle import reader, zip
 from provenance.bundle.writer import bundle_files as files_of
 from provenance.bundle.writer import read_bundle, write_bundle, write_files
@@ -189,19 +188,6 @@ def test_more_entries_than_16_bits_count(tmp_path: Path) -> None:
         files = {f"records/{at}.json": b"" for at in range(count - 1)} | {"manifest.json": b"{}"}
         with source(packed(files), tmp_path) as archive:
             assert len(archive.names()) == count
-
-
-def test_a_bundle_opened_as_a_folder(tmp_path: Path) -> None:
-    place = write_files(FILES, tmp_path / "b.zip")
-    with opened(place) as folder:
-        assert check(folder).outcome == "verified"
-        assert folder != place
-        kept = folder
-    assert not kept.exists()
-    with opened(write_files(FILES, tmp_path / "b")) as folder:
-        assert folder == tmp_path / "b"
-    with pytest.raises(InputError, match="cannot be read"), opened(tmp_path / "nowhere.zip"):
-        pass
 
 
 # --- tampering ---------------------------------------------------------------------------
@@ -570,6 +556,8 @@ def test_what_is_no_bundle_is_said(tmp_path: Path) -> None:
         source(b"hello", tmp_path)
     with pytest.raises(InputError, match="not a bundle"):
         read_bundle(tmp_path / "nowhere.zip")
+    with pytest.raises(InputError, match="cannot be read"):
+        ZipSource(tmp_path / "nowhere.zip")
     with pytest.raises(InputError, match="cannot be read|neither a folder"):
         ZipSource(tmp_path)
 
