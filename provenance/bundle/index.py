@@ -25,20 +25,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
-from uuid import UUID
+from itertools import compress
+from typing import Any, Final, TypeVar
 
 from provenance.errors import FormatError
 from provenance.evidence.run_evidence import (
     AnchorFact,
     Consistency,
+    HeadNote,
     Inclusion,
     ParkedFact,
+    ReceiptFile,
     RecordFile,
     RunEvidence,
+    Source,
 )
 from provenance.formats.fields import Fields, Key
 from provenance.formats.record import Kind, Phase, check_timestamp
@@ -48,6 +51,8 @@ VERSION: Final = 1
 SAFE_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,11}"
                               r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # fmt: skip
 """Relative, no empty part, none that begins with a dot, at most twelve deep."""
+
+T = TypeVar("T")
 
 
 def dump(document: Mapping[str, object]) -> bytes:
@@ -232,34 +237,12 @@ def encode(evidence: RunEvidence) -> bytes:
     return dump({"version": VERSION, **_write(evidence, _RUN)})
 
 
-@dataclass(frozen=True, slots=True)
-class RunFile:
-    """What ``run.json`` says. Records come without bytes, equivocations without theirs.
-
-    Attributes:
-        kept_back: For each equivocation whether it is withheld.
-    """
-
-    run: UUID
-    public_key: bytes
-    state: str
-    incomplete: str | None
-    created_at: float
-    sealed_at: float | None
-    records: tuple[RecordFile, ...]
-    entries: tuple[LedgerEntry, ...]
-    inclusions: tuple[Inclusion, ...]
-    consistencies: tuple[Consistency, ...]
-    heads: tuple[int, ...]
-    receipts: tuple[str, ...]
-    anchors: tuple[AnchorFact, ...]
-    equivocations: tuple[Equivocation, ...]
-    kept_back: tuple[bool, ...]
-    parked: tuple[ParkedFact, ...]
-
-
-def decode(data: bytes, name: str = "run.json") -> RunFile:
+def decode(data: bytes, name: str = "run.json") -> tuple[RunEvidence, frozenset[Equivocation]]:
     """Read the bytes of ``run.json``.
+
+    Returns:
+        The evidence without the bytes of any other file, and the equivocations whose bytes
+        the bundle withholds.
 
     Raises:
         UnknownVersionError, FormatError: Naming file and key.
@@ -270,21 +253,31 @@ def decode(data: bytes, name: str = "run.json") -> RunFile:
     if indexes != sorted(indexes):
         fields.refuse("entries", "items by ledger index")
 
-    def items(key: str, make: Callable[..., Any], **given: object) -> Sequence[Any]:
+    def items(key: str, make: Callable[..., T], **given: object) -> tuple[T, ...]:
         return tuple(make(**value, **given) for value in values[key])
 
     run = values["run"]
-    kept_back = tuple(item.pop("withheld") for item in values["equivocations"])
-    return RunFile(
-        **values
-        | {
-            "records": items("records", RecordFile, data=None),
-            "entries": items("entries", LedgerEntry, run=run),
-            "inclusions": items("inclusions", Inclusion),
-            "consistencies": items("consistencies", Consistency),
-            "anchors": items("anchors", AnchorFact),
-            "equivocations": items("equivocations", Equivocation, run=run, data=b""),
-            "kept_back": kept_back,
-            "parked": items("parked", ParkedFact),
-        }
+    withheld = [item.pop("withheld") for item in values["equivocations"]]
+    equivocations = items("equivocations", Equivocation, run=run, data=b"")
+    evidence = RunEvidence(
+        run=run,
+        public_key=values["public_key"],
+        state=values["state"],
+        incomplete=values["incomplete"],
+        created_at=values["created_at"],
+        sealed_at=values["sealed_at"],
+        records=items("records", RecordFile, data=None),
+        entries=items("entries", LedgerEntry, run=run),
+        inclusions=items("inclusions", Inclusion),
+        consistencies=items("consistencies", Consistency),
+        heads=tuple(HeadNote(size, "") for size in values["heads"]),
+        vkey=None,
+        receipts=tuple(ReceiptFile(name, b"") for name in values["receipts"]),
+        anchors=items("anchors", AnchorFact),
+        equivocations=equivocations,
+        parked=items("parked", ParkedFact),
+        proofs={},
+        problems=(),
+        source=Source("bundle", ""),
     )
+    return evidence, frozenset(compress(equivocations, withheld))

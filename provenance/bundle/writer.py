@@ -48,14 +48,7 @@ from provenance.bundle.readme import readme
 from provenance.bundle.zip import ZipSource, write_zip
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.evidence.placement import tree_at
-from provenance.evidence.run_evidence import (
-    HeadNote,
-    ReceiptFile,
-    RecordFile,
-    RunEvidence,
-    Source,
-    seal_label,
-)
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, Source, seal_label
 from provenance.files import temporary_path
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
@@ -210,45 +203,34 @@ def read_bundle(place: Path | FileSource) -> RunEvidence:
 
 def _read(source: FileSource) -> RunEvidence:
     files = BundleFiles(source)
-    known = decode(files.take("run.json"))
-    if known.run != files.run:
-        raise IntegrityError(f"run.json: is of run {known.run}, the manifest of {files.run}")
-    evidence = RunEvidence(
-        run=known.run,
-        public_key=known.public_key,
-        state=known.state,
-        incomplete=known.incomplete,
-        created_at=known.created_at,
-        sealed_at=known.sealed_at,
-        records=tuple(_record(files, item) for item in known.records),
-        entries=known.entries,
-        inclusions=known.inclusions,
-        consistencies=known.consistencies,
+    stated, withheld = decode(files.take("run.json"))
+    if stated.run != files.run:
+        raise IntegrityError(f"run.json: is of run {stated.run}, the manifest of {files.run}")
+    evidence = replace(
+        stated,
+        records=tuple(_record(files, item) for item in stated.records),
         heads=tuple(
-            HeadNote(size, text)
-            for size in known.heads
-            if (text := files.text(f"heads/{size}.note")) is not None
+            replace(head, note=text)
+            for head in stated.heads
+            if (text := files.text(f"heads/{head.size}.note")) is not None
         ),
         vkey=files.vkey(),
         receipts=tuple(
-            ReceiptFile(name, data)
-            for name in known.receipts
-            if (data := files.find(f"receipts/{name}.json")) is not None
+            replace(receipt, data=data)
+            for receipt in stated.receipts
+            if (data := files.find(receipt.file)) is not None
         ),
-        anchors=known.anchors,
         equivocations=tuple(
             item
-            if kept_back
+            if item in withheld
             else replace(item, data=files.hashed(_equivocation_file(item), item.digest))
-            for item, kept_back in zip(known.equivocations, known.kept_back, strict=True)
+            for item in stated.equivocations
         ),
-        parked=known.parked,
         proofs={
             item.path: proof
-            for item in known.records
+            for item in stated.records
             if (proof := files.proof(f"proofs/{item.path}.json", item.path)) is not None
         },
-        problems=(),
         source=Source("bundle", source.where),
         attachments=files.attachments(),
     )
