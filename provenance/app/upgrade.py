@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -95,13 +95,7 @@ class Upgraded:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "path": self.path,
-            "status": self.status.value,
-            "completed": self.completed,
-            "pending": self.pending,
-            "problem": self.problem,
-        }
+        return asdict(self)
 
 
 def exit_code(results: Iterable[Upgraded]) -> int:

@@ -52,8 +52,11 @@ class SigningKey:
         return key_hint(self.public_pem)
 
     def sign(self, message: bytes) -> bytes:
-        """ECDSA in DER, with the hash that belongs to the curve."""
-        return self.private.sign(message, ec.ECDSA(CURVES[self.private.curve.name]))
+        """ECDSA in DER, with the hash that belongs to the curve; it verifies."""
+        algorithm = ec.ECDSA(CURVES[self.private.curve.name])
+        signature = self.private.sign(message, algorithm)
+        self.private.public_key().verify(signature, message, algorithm)
+        return signature
 
 
 def read_signing_key(path: Path, passphrase: str | None = None) -> SigningKey:
