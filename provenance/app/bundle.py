@@ -80,7 +80,7 @@ class WrittenBundle:
 def make_bundle(
     settings: Settings,
     run: str,
-    place: Path,
+    target: Path,
     *,
     disclose: Sequence[str] = (),
     ipfs: bool = False,
@@ -89,20 +89,20 @@ def make_bundle(
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
-        place: A folder, or a file ending in ``.zip``.
+        target: A folder, or a file ending in ``.zip``.
         disclose: Kinds and places of the records whose content goes with it; all where empty.
         ipfs: Add and pin it too.
 
     Raises:
         UnknownRunError, StoreUnavailable
-        InputError: Something else is at the place, or a word of ``disclose`` chooses nothing.
+        InputError: The target has something else, or a word of ``disclose`` chooses nothing.
         ConfigError: No IPFS daemon is configured.
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
     evidence = withhold(bootstrap.evidence_of(settings, run), disclose)
     contents = bundle_files(evidence)
-    path = write_files(contents, place)
+    path = write_files(contents, target)
     cid = None
     if daemon is not None:
         try:

@@ -227,7 +227,7 @@ def cosign(
     given = parse_note(note)
     if head.origin != key.name:
         raise IntegrityError(f"the note is a head of {head.origin!r}, not of {key.name!r}")
-    found = dict.fromkeys(
+    given_by_witnesses = dict.fromkeys(
         made for witness in witnesses for made in witness.cosignatures(given.text, given.signatures)
     )
     with store.transaction() as tx:
@@ -242,15 +242,15 @@ def cosign(
                 f"the ledger's key signed two heads of size {head.size}: with root "
                 f"{stored.head.root.hex()}, and this one with {head.root.hex()}"
             )
-        there = {(line.name, line.key_id, line.signature) for line in stored.signatures}
-        known = tuple(made for made in found if _blob(made) in there)
-        added = tuple(made for made in found if _blob(made) not in there)
+        stored_lines = {(line.name, line.key_id, line.signature) for line in stored.signatures}
+        known = tuple(made for made in given_by_witnesses if _blob(made) in stored_lines)
+        added = tuple(made for made in given_by_witnesses if _blob(made) not in stored_lines)
         if not added:
             raise InputError(_nothing_new(head.size, known, witnesses))
         lines = "".join(made.line() for made in added)
         _check_limits(stored, row.note + lines, len(added))
         row = tx.extend_head_note(head.size, lines)
-    taken = there | {_blob(made) for made in added}
+    taken = stored_lines | {_blob(made) for made in added}
     ignored = dict.fromkeys(
         line.name
         for line in given.signatures

@@ -34,7 +34,7 @@ def export(
     store: LedgerStore,
     folder: Path,
     key: VerifierKey | None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> Exported:
     """Write the ledger as C2SP tlog-tiles for static hosting; the checkpoint comes last.
 
@@ -59,7 +59,7 @@ def export(
         every = list(tiles(ledger.size))
         missing = []
         for done, tile in enumerate(every, 1):
-            if not _there(folder / tile.path, ledger.data(tile)):
+            if not _is_written(folder / tile.path, ledger.data(tile)):
                 missing.append(tile)
             progress("comparing", done, len(every))
         stale = _check_checkpoint(folder / CHECKPOINT, head, note, ledger)
@@ -80,14 +80,14 @@ def _newest(store: LedgerStore, key: VerifierKey | None) -> tuple[Head, str, Til
     return stated_head(row, root_of_hashes(ledger.leaf_hashes), key), row.note, ledger
 
 
-def _there(path: Path, data: bytes) -> bool:
+def _is_written(path: Path, data: bytes) -> bool:
     """Whether a file is there; one that differs stops the export."""
     try:
         with path.open("rb") as file:
-            found = file.read(len(data) + 1)
+            existing = file.read(len(data) + 1)
     except FileNotFoundError:
         return False
-    if found != data:
+    if existing != data:
         raise InputError(
             f"{path}: differs from this ledger's: the folder is of another ledger, or the file "
             "is damaged; nothing was written"
@@ -103,19 +103,19 @@ def _check_checkpoint(path: Path, head: Head, note: str, ledger: TiledLedger) ->
     except FileNotFoundError:
         return True
     try:
-        there = parse_note(data.decode()).head
+        existing = parse_note(data.decode()).head
     except (UnicodeDecodeError, FormatError, InputError) as error:
         raise InputError(f"{path}: is no checkpoint ({error}); nothing was written") from error
-    if there.origin != head.origin:
-        raise InputError(f"{path}: is of ledger {there.origin!r}; nothing was written")
-    if there.size > head.size:
+    if existing.origin != head.origin:
+        raise InputError(f"{path}: is of ledger {existing.origin!r}; nothing was written")
+    if existing.size > head.size:
         raise InputError(
-            f"{path}: is of size {there.size}, and this ledger has only {head.size} entries; "
+            f"{path}: is of size {existing.size}, and this ledger has only {head.size} entries; "
             "nothing was written"
         )
-    if root_of_hashes(ledger.leaf_hashes[: there.size]) != there.root:
+    if root_of_hashes(ledger.leaf_hashes[: existing.size]) != existing.root:
         raise InputError(
-            f"{path}: has another root at size {there.size}: the folder is of another ledger; "
+            f"{path}: has another root at size {existing.size}: the folder is of another ledger; "
             "nothing was written"
         )
     return data != note.encode()

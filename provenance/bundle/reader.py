@@ -1,4 +1,4 @@
-"""The files of a bundle, read with suspicion, wherever they lie."""
+"""The files of a bundle, untrusted, in a folder, a zip or memory."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def top_folder(names: Collection[str]) -> str:
 
 
 class FileSource(Protocol):
-    """Where a bundle's files lie."""
+    """A folder, zip or mapping with the files of a bundle."""
 
     where: str
     """How messages name it."""
@@ -119,7 +119,7 @@ class FolderSource:
         self.where = str(folder)
 
     def names(self) -> set[str]:
-        found: set[str] = set()
+        files: set[str] = set()
         folders = [""]
         while folders:
             prefix = folders.pop()
@@ -135,12 +135,12 @@ class FolderSource:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif entry.is_file(follow_symlinks=False):
-                    found.add(name)
+                    files.add(name)
                 else:
                     raise IntegrityError(f"{name}: is neither a file nor a folder")
-                if len(found) + len(folders) > MAX_FILES:
+                if len(files) + len(folders) > MAX_FILES:
                     raise TooLargeError(f"bundle: more than {MAX_FILES} files")
-        return found
+        return files
 
     def read(self, name: str, limit: int) -> bytes:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -223,7 +223,7 @@ class BundleFiles:
         return data
 
     def find(self, name: str) -> bytes | None:
-        """A file's bytes, held against the manifest; None where it is missing."""
+        """A file's bytes, compared with the manifest; None where it is missing."""
         self.unread.discard(name)
         if name not in self.present:
             self.problem(name, "is missing from the bundle")
@@ -257,13 +257,13 @@ class BundleFiles:
 
     def _compare(self, name: str, data: bytes) -> None:
         stated = self.listed.get(name)
-        found = hashlib.sha256(data).digest()
+        digest = hashlib.sha256(data).digest()
         if stated is None:
             self.problem(name, "is not listed in the manifest")
-        elif stated != (found, len(data)):
+        elif stated != (digest, len(data)):
             self.problem(
                 name,
-                f"SHA-256 is {found.hex()} of {len(data)} bytes, "
+                f"SHA-256 is {digest.hex()} of {len(data)} bytes, "
                 f"the manifest says {stated[0].hex()} of {stated[1]}",
             )
 

@@ -7,7 +7,7 @@ FROZEN FORMAT, version 1::
                               "files": [{"path", "sha256", "size"}]}: every other file
     SHA256SUMS               the same for ``sha256sum -c``, manifest.json included
     run.json                 what is known beside the records (:mod:`.index`)
-    records/<path>.json      a record's canonical bytes, exactly; <path> is its place in the
+    records/<path>.json      a record's canonical bytes, exactly; <path> is its path in the
                              run tree, or control/, late/ or unsealed/<producer>-<seq>; absent
                              where run.json says that it is withheld
     proofs/<path>.json       RunProof of the record to the newest run root
@@ -57,26 +57,26 @@ from provenance.ports.values import Equivocation
 # --- writing -----------------------------------------------------------------------------
 
 
-def write_bundle(evidence: RunEvidence, place: Path) -> Path:
-    """Write the bundle, whole or not at all; a bundle that is there is replaced.
+def write_bundle(evidence: RunEvidence, path: Path) -> Path:
+    """Write the bundle, whole or not at all; an older bundle is replaced.
 
     Args:
-        place: A folder, or a file ending in ``.zip``.
+        path: A folder, or a file ending in ``.zip``.
 
     Raises:
-        InputError: Something that is no bundle is there, or it cannot be written.
+        InputError: The path has something that is no bundle, or cannot be written.
     """
-    return write_files(bundle_files(evidence), place)
+    return write_files(bundle_files(evidence), path)
 
 
-def write_files(files: Mapping[str, bytes], place: Path) -> Path:
+def write_files(files: Mapping[str, bytes], path: Path) -> Path:
     """Write what :func:`bundle_files` made, as :func:`write_bundle` does."""
-    place = place.absolute()
-    if place.suffix.lower() == ".zip" and not place.is_dir():
-        write_zip(files, place)
+    path = path.absolute()
+    if path.suffix.lower() == ".zip" and not path.is_dir():
+        write_zip(files, path)
     else:
-        _write_folder(files, place)
-    return place
+        _write_folder(files, path)
+    return path
 
 
 def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
@@ -85,9 +85,9 @@ def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
     partial, old = temporary_path(folder), temporary_path(folder)
     try:
         for name, data in files.items():
-            place = partial / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
+            file = partial / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
@@ -180,24 +180,24 @@ def _sha256(data: bytes) -> str:
 # --- reading -----------------------------------------------------------------------------
 
 
-def read_bundle(place: Path | FileSource) -> RunEvidence:
+def read_bundle(path: Path | FileSource) -> RunEvidence:
     """Read a bundle; what does not match is in ``problems``, by file.
 
     Args:
-        place: A folder, a zip file, or files that lie elsewhere.
+        path: A folder, a zip file, or a source of files.
 
     Raises:
         InputError: There is no bundle.
         FormatError: The manifest or ``run.json`` does not decode, a limit is passed.
         IntegrityError: A link or special file, or a path that leads out.
     """
-    if not isinstance(place, Path):
-        return _read(place)
-    if not place.exists():
-        raise InputError(f"{place}: not a bundle, there is no such folder or file")
-    if place.is_dir():
-        return _read(FolderSource(place))
-    with ZipSource(place) as archive:
+    if not isinstance(path, Path):
+        return _read(path)
+    if not path.exists():
+        raise InputError(f"{path}: not a bundle, there is no such folder or file")
+    if path.is_dir():
+        return _read(FolderSource(path))
+    with ZipSource(path) as archive:
         return _read(archive)
 
 

@@ -43,7 +43,7 @@ class StatedWeights:
     """The weights that one record states.
 
     Attributes:
-        path: The record's place: ``model/weights/0``, ``training/epoch/3/state/0``.
+        path: The record's path: ``model/weights/0``, ``training/epoch/3/state/0``.
         epoch: None for the weights before training.
         digest: SHA-256 of the record, 32 bytes.
         root: As stated, such as ``mth-sha256:<hex>``.
@@ -198,19 +198,19 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     digests: dict[str, dict[str, StateDigest]] = {}
     for algorithm in {item.algorithm for item in stated} & DIGEST_SIZES.keys():
         digests[algorithm] = files.digests(HashFactory(algorithm))
-    found = [
+    equal = [
         (item, key)
         for item in stated
         for key, digest in digests.get(item.algorithm, {}).items()
         if str(digest) == item.root
     ]
-    matches = sorted((item for item, _ in found if item.problem is None), key=_order)
-    doubtful = sorted((item for item, _ in found if item.problem is not None), key=_order)
-    nearest, state = (None, "") if found else _nearest(stated, digests)
+    matches = sorted((item for item, _ in equal if item.problem is None), key=_order)
+    doubtful = sorted((item for item, _ in equal if item.problem is not None), key=_order)
+    nearest, state = (None, "") if equal else _nearest(stated, digests)
     chosen = nearest.stated if nearest else None
-    if found:
+    if equal:
         chosen = (matches or doubtful)[-1]
-        state = next(key for item, key in found if item is chosen)
+        state = next(key for item, key in equal if item is chosen)
     paths = {item.path for item in matches}
     return ModelMatch(
         run=report.run,
@@ -324,19 +324,19 @@ def _nearest(
     return _difference(best[1], best[3]), best[2]
 
 
-def _likeness(stated: Tensors, found: Tensors) -> tuple[int, int]:
+def _likeness(stated: Tensors, actual: Tensors) -> tuple[int, int]:
     """How many tensors are equal; how many have at least a name in common."""
-    common = stated.keys() & found.keys()
-    equal = sum(stated[name]["digest"] == found[name]["digest"] for name in common)
+    common = stated.keys() & actual.keys()
+    equal = sum(stated[name]["digest"] == actual[name]["digest"] for name in common)
     return equal, len(common)
 
 
-def _difference(item: StatedWeights, found: Tensors) -> Difference:
+def _difference(item: StatedWeights, actual: Tensors) -> Difference:
     if item.tensors is None:
         why = "the record has no digests of single tensors to compare with"
         return Difference(item, None, why, 0, 0)
-    names = sorted(item.tensors.keys() | found.keys(), key=_utf8)
-    problems = {name: _tensor(item.tensors.get(name), found.get(name)) for name in names}
+    names = sorted(item.tensors.keys() | actual.keys(), key=_utf8)
+    problems = {name: _tensor(item.tensors.get(name), actual.get(name)) for name in names}
     differing = [(name, problem) for name, problem in problems.items() if problem is not None]
     if not differing:
         return Difference(item, None, "the record lists its tensors out of order", 0, len(names))
@@ -348,15 +348,15 @@ def _utf8(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
-def _tensor(stated: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> str | None:
+def _tensor(stated: Mapping[str, Any] | None, actual: Mapping[str, Any] | None) -> str | None:
     """What is the matter with one tensor; None where it is the same."""
-    if found is None:
+    if actual is None:
         return "is missing"
     if stated is None:
         return "is not in the record"
-    if stated["digest"] == found["digest"]:
+    if stated["digest"] == actual["digest"]:
         return None
     for key in ("dtype", "shape"):
-        if stated.get(key) != found[key]:
-            return f"has {key} {found[key]}, the record states {stated.get(key)}"
-    return f"has digest {found['digest']}, the record states {stated['digest']}"
+        if stated.get(key) != actual[key]:
+            return f"has {key} {actual[key]}, the record states {stated.get(key)}"
+    return f"has digest {actual['digest']}, the record states {stated['digest']}"

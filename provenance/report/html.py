@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from provenance import files
-from provenance.bundle.shell_proof import hand_path
+from provenance.bundle.shell_proof import shell_commands
 from provenance.bundle.writer import newest_tree
 from provenance.errors import InputError, ProofError
 from provenance.evidence.run_evidence import RunEvidence, lenient
@@ -124,7 +124,7 @@ def _commands(evidence: RunEvidence) -> tuple[str | None, str | None]:
     if tree is None or path is None:
         return None, "Nothing is sealed yet."
     try:
-        return hand_path(tree.proof(path), f"evidence/records/{path}.json"), None
+        return shell_commands(tree.proof(path), f"evidence/records/{path}.json"), None
     except (InputError, ProofError) as error:
         return None, str(error)
 
