@@ -131,18 +131,17 @@ def consistency(
 def _best_head(rows: Sequence[HeadRow]) -> HeadRow | None:
     """The largest with a cosignature, else the largest."""
     largest_first = sorted(rows, key=lambda row: -row.size)
-    for row in largest_first:
-        if row.note.count(_SIGNATURE_LINE) > 1 and _cosignatures(row.note):
-            return row
-    return largest_first[0] if largest_first else None
+    cosigned = (row for row in largest_first if _is_cosigned(row.note))
+    return next(cosigned, largest_first[0] if largest_first else None)
 
 
-def _cosignatures(note: str) -> list[Cosignature]:
+def _is_cosigned(note: str) -> bool:
+    if note.count(_SIGNATURE_LINE) < 2:
+        return False
     try:
-        lines = parse_note(note).signatures
+        return any(map(Cosignature.of, parse_note(note).signatures))
     except (FormatError, InputError):
-        return []
-    return [made for made in map(Cosignature.of, lines) if made is not None]
+        return False
 
 
 def entry_roots(tx: LedgerTx, size: int) -> Sequence[bytes]:

@@ -245,7 +245,7 @@ class BundleFiles:
     def withheld(self, name: str, path: str) -> None:
         """A record that run.json calls withheld must not be here: one of the two is wrong."""
         self.unread.discard(name)
-        if name in self.present or name in self.listed:
+        if self._has(name):
             self.problem(name, "is here, and run.json says that it is withheld", path)
 
     def hashed(self, name: str, digest: bytes) -> bytes:
@@ -254,6 +254,9 @@ class BundleFiles:
         if data is not None and hashlib.sha256(data).digest() != digest:
             self.problem(name, f"SHA-256 is not {digest.hex()}, as run.json says")
         return data or b""
+
+    def _has(self, name: str) -> bool:
+        return name in self.listed or name in self.present
 
     def _compare(self, name: str, data: bytes) -> None:
         stated = self.listed.get(name)
@@ -280,25 +283,20 @@ class BundleFiles:
 
     def vkey(self) -> str | None:
         """The ledger's key, where the bundle has one."""
-        if "ledger.vkey" not in self.listed and "ledger.vkey" not in self.present:
-            return None
-        text = self.text("ledger.vkey")
+        text = self.text("ledger.vkey") if self._has("ledger.vkey") else None
         return None if text is None else text.removesuffix("\n")
 
     def proof(self, name: str, path: str) -> RunProof | None:
         """A record's proof, where the bundle has one; one that does not decode is a problem."""
-        if name not in self.listed and name not in self.present:
-            return None
-        data = self.find(name)
+        data = self.find(name) if self._has(name) else None
         if data is None or name in self.problems:
             return None
         try:
             proof = RunProof.from_json(data)
+            if proof.path != path:
+                raise FormatError(f"is the proof of {proof.path}")
         except FormatError as error:
             self.problem(name, str(error))
-            return None
-        if proof.path != path:
-            self.problem(name, f"is the proof of {proof.path}")
             return None
         return proof
 
