@@ -12,7 +12,7 @@ tensor in the order of the state: by the UTF-8 bytes of their names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.formats import merkle
+from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
 from provenance.models.files import ModelFiles
 from provenance.verify.catalogue import LEDGER, TREES
@@ -211,11 +212,11 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     if equal:
         chosen = (matches or doubtful)[-1]
         state = next(key for item, key in equal if item is chosen)
-    paths = {item.path for item in matches}
+    paths, vkey = {item.path for item in matches}, report.evidence.vkey
     return ModelMatch(
         run=report.run,
         seal=report.seals[-1] if report.seals else None,
-        origin=_origin(report),
+        origin=vkey.partition("+")[0] if vkey else None,
         files=files,
         state=state,
         weights=digests[chosen.algorithm][state] if chosen else None,
@@ -236,32 +237,26 @@ def _order(item: StatedWeights) -> tuple[int, int, str]:
     return (-1 if item.epoch is None else item.epoch, item.rank, item.path)
 
 
-def _origin(report: VerificationReport) -> str | None:
-    vkey = report.evidence.vkey
-    return vkey.partition("+")[0] if vkey else None
-
-
 # --- what a record states ----------------------------------------------------------------
 
 
 def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | None:
     """None where the record's bytes are missing or state no digest of weights."""
-    body = lenient(record.data).get("body")
-    if not isinstance(body, dict):
+    try:
+        body = Fields.of(lenient(record.data).get("body"), record.path)
+        root, algorithm = body.text("root"), body.text("algorithm")
+    except FormatError:
         return None
-    root, algorithm = body.get("root"), body.get("algorithm")
-    if not isinstance(root, str) or not isinstance(algorithm, str):
-        return None
-    item = StatedWeights(
+    return StatedWeights(
         path=record.path,
         epoch=record.epoch,
         rank=record.rank,
         digest=record.digest,
         root=root,
         algorithm=algorithm,
+        tensors=_tensors(body, root, algorithm),
         problem=_problem(report, record),
     )
-    return replace(item, tensors=_tensors(body.get("tensors"), root, algorithm))
 
 
 def _problem(report: VerificationReport, record: RecordFile) -> str | None:
@@ -281,26 +276,18 @@ def _problem(report: VerificationReport, record: RecordFile) -> str | None:
     return None if seal.recomputed else "the run root does not recompute"
 
 
-def _tensors(raw: object, root: str, algorithm: str) -> Tensors | None:
+def _tensors(body: Fields, root: str, algorithm: str) -> Tensors | None:
     """The tensors of a record by name, where they are what its root is made of."""
-    if not isinstance(raw, list) or not raw:
+    try:
+        items = body.objects("tensors")
+        digests = [Digest.parse(item.text("digest")) for item in items]
+        tensors = {item.text("name"): item.raw for item in items}
+    except FormatError:
         return None
-    tensors: dict[str, Mapping[str, Any]] = {}
-    leaves = []
-    for item in raw:
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-            return None
-        try:
-            digest = Digest.parse(str(item.get("digest")))
-        except FormatError:
-            return None
-        if digest.algorithm != algorithm:
-            return None
-        leaves.append(digest.value)
-        tensors[item["name"]] = item
-    if len(tensors) != len(raw) or f"{ROOT_ALGORITHM}:{merkle.root(leaves).hex()}" != root:
+    if len(tensors) != len(items) or {digest.algorithm for digest in digests} != {algorithm}:
         return None
-    return tensors
+    computed = merkle.root([digest.value for digest in digests]).hex()
+    return tensors if f"{ROOT_ALGORITHM}:{computed}" == root else None
 
 
 # --- the nearest record ------------------------------------------------------------------
