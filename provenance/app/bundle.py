@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from provenance import bootstrap, files
-from provenance.bundle.reader import MANIFEST, FileSource, MemorySource
+from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.errors import (
     ConfigError,
@@ -108,7 +108,8 @@ def make_bundle(
         try:
             cid = str(daemon.add_folder(contents))
         except (UnavailableError, NetworkError) as error:
-            raise type(error)(f"{error} (the bundle itself is at {path})") from error
+            error.args = (f"{error} (the bundle itself is at {path})",)
+            raise
     made = WrittenBundle(
         path=path,
         run=evidence.run,

@@ -30,8 +30,9 @@ from provenance.bundle.attachments.opentimestamps import (
     from_ledger_root,
     from_run_root,
 )
-from provenance.bundle.reader import MANIFEST, SUMS
-from provenance.bundle.writer import bundle_files, read_bundle, write_files
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import MANIFEST, SUMS
+from provenance.bundle.writer import bundle_files, write_files
 from provenance.errors import (
     FormatError,
     InputError,

@@ -42,6 +42,7 @@ from provenance.evidence.run_evidence import (
     RecordFile,
     RunEvidence,
     Source,
+    seal_label,
 )
 from provenance.formats.fields import Fields, Key
 from provenance.formats.record import Kind, Phase, check_timestamp
@@ -83,6 +84,21 @@ def load(data: bytes, name: str, *keys: str) -> Fields:
 def read_path(fields: Fields, key: Key) -> str:
     """A field that is a relative path without dots to climb on."""
     return fields.matching(key, SAFE_PATH, "a safe relative path")
+
+
+def sums(digests: Mapping[str, str]) -> bytes:
+    """The bytes of SHA256SUMS: SHA-256 as hex by file name."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+def roots_of(evidence: RunEvidence) -> dict[str, str]:
+    """Run root as hex by seal: ``roots`` of the manifest."""
+    return {seal_label(entry): entry.root.hex() for entry in evidence.entries}
+
+
+def equivocation_file(other: Equivocation) -> str:
+    """The path of an equivocation's bytes."""
+    return f"equivocations/{other.producer.hex()}-{other.seq}-{other.digest.hex()[:16]}.json"
 
 
 # --- the schema --------------------------------------------------------------------------

@@ -31,30 +31,27 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from provenance.bundle import attachments
-from provenance.bundle.index import VERSION, decode, dump, encode
-from provenance.bundle.reader import (
-    MANIFEST,
-    SUMS,
-    BundleFiles,
-    FileSource,
-    FolderSource,
+from provenance.bundle.index import (
+    VERSION,
+    decode,
+    dump,
+    encode,
+    equivocation_file,
+    roots_of,
     sums,
 )
 from provenance.bundle.readme import readme
-from provenance.bundle.zip import ZipSource, write_zip
-from provenance.errors import FormatError, InputError, IntegrityError
+from provenance.bundle.sources import MANIFEST, SUMS
+from provenance.bundle.zip import write_zip
+from provenance.errors import FormatError, InputError
 from provenance.evidence.placement import tree_at
-from provenance.evidence.run_evidence import RecordFile, RunEvidence, Source, seal_label
+from provenance.evidence.run_evidence import RunEvidence
 from provenance.files import temporary_path
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
-from provenance.ports.values import Equivocation
-
-# --- writing -----------------------------------------------------------------------------
 
 
 def write_bundle(evidence: RunEvidence, path: Path) -> Path:
@@ -118,7 +115,7 @@ def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:
         files[f"proofs/{path}.json"] = json.dumps(proof.to_json(), indent=1).encode() + b"\n"
     files |= {receipt.file: receipt.data for receipt in evidence.receipts}
     files |= {f"heads/{head.size}.note": head.note.encode() for head in evidence.heads}
-    files |= {_equivocation_file(o): o.data for o in evidence.equivocations if o.data}
+    files |= {equivocation_file(o): o.data for o in evidence.equivocations if o.data}
     files |= attachments.files(evidence, proofs)
     if evidence.vkey is not None:
         files["ledger.vkey"] = evidence.vkey.encode() + b"\n"
@@ -131,7 +128,7 @@ def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:
         {
             "version": VERSION,
             "run": str(evidence.run),
-            "roots": _roots(evidence),
+            "roots": roots_of(evidence),
             "files": [
                 {"path": name, "sha256": _sha256(data), "size": len(data)}
                 for name, data in sorted(files.items())
@@ -165,83 +162,5 @@ def newest_tree(evidence: RunEvidence) -> MLProvenanceMerkleTree | None:
         return None
 
 
-def _roots(evidence: RunEvidence) -> dict[str, str]:
-    return {seal_label(entry): entry.root.hex() for entry in evidence.entries}
-
-
-def _equivocation_file(other: Equivocation) -> str:
-    return f"equivocations/{other.producer.hex()}-{other.seq}-{other.digest.hex()[:16]}.json"
-
-
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-# --- reading -----------------------------------------------------------------------------
-
-
-def read_bundle(path: Path | FileSource) -> RunEvidence:
-    """Read a bundle; what does not match is in ``problems``, by file.
-
-    Args:
-        path: A folder, a zip file, or a source of files.
-
-    Raises:
-        InputError: There is no bundle.
-        FormatError: The manifest or ``run.json`` does not decode, a limit is passed.
-        IntegrityError: A link or special file, or a path that leads out.
-    """
-    if not isinstance(path, Path):
-        return _read(path)
-    if not path.exists():
-        raise InputError(f"{path}: not a bundle, there is no such folder or file")
-    if path.is_dir():
-        return _read(FolderSource(path))
-    with ZipSource(path) as archive:
-        return _read(archive)
-
-
-def _read(source: FileSource) -> RunEvidence:
-    files = BundleFiles(source)
-    stated, withheld = decode(files.take("run.json"))
-    if stated.run != files.run:
-        raise IntegrityError(f"run.json: is of run {stated.run}, the manifest of {files.run}")
-    evidence = replace(
-        stated,
-        records=tuple(_record(files, item) for item in stated.records),
-        heads=tuple(
-            replace(head, note=text)
-            for head in stated.heads
-            if (text := files.text(f"heads/{head.size}.note")) is not None
-        ),
-        vkey=files.vkey(),
-        receipts=tuple(
-            replace(receipt, data=data)
-            for receipt in stated.receipts
-            if (data := files.find(receipt.file)) is not None
-        ),
-        equivocations=tuple(
-            item
-            if item in withheld
-            else replace(item, data=files.hashed(_equivocation_file(item), item.digest))
-            for item in stated.equivocations
-        ),
-        proofs={
-            item.path: proof
-            for item in stated.records
-            if (proof := files.proof(f"proofs/{item.path}.json", item.path)) is not None
-        },
-        source=Source("bundle", source.where),
-        attachments=files.attachments(),
-    )
-    if _roots(evidence) != files.roots:
-        files.problem(MANIFEST, "its roots are not those of run.json")
-    files.check_rest()
-    return replace(evidence, problems=tuple(files.problems.values()))
-
-
-def _record(files: BundleFiles, item: RecordFile) -> RecordFile:
-    if item.withheld:
-        files.withheld(item.file, item.path)
-        return item
-    return replace(item, data=files.record(item.file, item.digest))

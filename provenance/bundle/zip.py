@@ -22,8 +22,8 @@ from typing import Final, Self
 from zipfile import ZipInfo
 
 from provenance import files as whole_files
-from provenance.bundle import reader
-from provenance.bundle.reader import (
+from provenance.bundle import sources
+from provenance.bundle.sources import (
     MANIFEST,
     SUMS,
     check_alone,
@@ -179,9 +179,9 @@ class ZipSource:
         for entry in entries:
             _check(entry)
             check_alone(entry.orig_filename, seen)
-        if sum(entry.file_size for entry in entries) > reader.MAX_TOTAL_BYTES:
+        if sum(entry.file_size for entry in entries) > sources.MAX_TOTAL_BYTES:
             raise TooLargeError(
-                f"{self._label}: unpacks to more than {reader.MAX_TOTAL_BYTES} bytes"
+                f"{self._label}: unpacks to more than {sources.MAX_TOTAL_BYTES} bytes"
             )
         if entries:
             self._check_last(entries[-1], end)
@@ -220,8 +220,8 @@ class ZipSource:
             count, length, start = end64[-3:]
             if end64[:2] + end64[4:7] != (b"PK\6\6", _END64.size - 12, 0, 0, count):
                 raise self._bad("its zip64 end does not decode")
-        if count > reader.MAX_FILES:
-            raise TooLargeError(f"{self._label}: more than {reader.MAX_FILES} files")
+        if count > sources.MAX_FILES:
+            raise TooLargeError(f"{self._label}: more than {sources.MAX_FILES} files")
         if length > _MAX_DIRECTORY_BYTES:
             raise TooLargeError(f"{self._label}: its directory is too large")
         if start + length != at:

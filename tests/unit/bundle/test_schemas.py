@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 
 from provenance.bundle import index
 from provenance.bundle.index import encode
-from provenance.bundle.writer import bundle_files, read_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import bundle_files
 from provenance.bundle.zip import ZipSource
 from provenance.evidence.disclosure import withhold
 from tests.support.verify_world import World, before, finished, metrics

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.bundle import reader
+from provenance.bundle import sources
 from provenance.bundle.index import decode, dump, read_path
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.errors import (
     FormatError,
     InputError,
@@ -424,11 +425,11 @@ def test_paths_that_climb_are_refused(bundle: Path, name: str) -> None:
 
 
 def test_limits_hold(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_FILES", 3)
+    monkeypatch.setattr(sources, "MAX_FILES", 3)
     with pytest.raises(TooLargeError, match="more than 3 files"):
         read_bundle(bundle)
     monkeypatch.undo()
-    monkeypatch.setattr(reader, "MAX_TOTAL_BYTES", 1000)
+    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", 1000)
     with pytest.raises(TooLargeError, match="more than 1000 bytes"):
         read_bundle(bundle)
     monkeypatch.undo()

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provenance.bundle import reader, zip
+from provenance.bundle import sources, zip
+from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import bundle_files as files_of
-from provenance.bundle.writer import read_bundle, write_bundle, write_files
+from provenance.bundle.writer import write_bundle, write_files
 from provenance.bundle.zip import ZipSource, write_zip
 from provenance.errors import (
     ChecksumError,
@@ -379,10 +380,10 @@ def test_bombs_are_refused_before_they_are_unpacked(
         source(packed(SMALL | {"records/z.json": bytes(8_000_000)}), tmp_path)
     with pytest.raises(TooLargeError, match=r"ledger\.vkey: more than 4096 bytes"):
         source(packed(SMALL | {"ledger.vkey": random.Random(1).randbytes(5000)}), tmp_path)
-    monkeypatch.setattr(reader, "MAX_TOTAL_BYTES", 50)
+    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", 50)
     with pytest.raises(TooLargeError, match="unpacks to more than 50 bytes"):
         source(packed(), tmp_path)
-    monkeypatch.setattr(reader, "MAX_FILES", 2)
+    monkeypatch.setattr(sources, "MAX_FILES", 2)
     with pytest.raises(TooLargeError, match="more than 2 files"):
         source(packed(), tmp_path)
     monkeypatch.setattr(zip, "MAX_ARCHIVE_BYTES", 20)

@@ -13,7 +13,8 @@ import pytest
 
 from provenance import bootstrap, cli
 from provenance.app.bundle import JOURNAL, bundle_at, make_bundle, noted
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.chains.ipfs import IPFSInterface
 from provenance.errors import (
     ConfigError,
