@@ -10,10 +10,11 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from provenance import __version__, files
+from provenance import files
 from provenance.bundle.shell_proof import shell_commands
 from provenance.bundle.writer import newest_tree
 from provenance.errors import InputError, ProofError
@@ -81,7 +82,7 @@ def render(report: VerificationReport) -> str:
         max_rows=MAX_ROWS,
         commands=commands,
         no_commands=no_commands,
-        version=__version__,
+        version=_version(),
         time=_time,
         metric=_metric,
         record_body=_record_body,
@@ -155,3 +156,10 @@ def _record_body(data: bytes) -> str:
     if len(text) > MAX_SHOWN_CHARS:
         return f"{text[:MAX_SHOWN_CHARS]}\n... {len(text) - MAX_SHOWN_CHARS} more characters"
     return text
+
+
+def _version() -> str:
+    try:
+        return metadata.version("ml-provenance")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
