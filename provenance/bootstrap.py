@@ -25,7 +25,7 @@ from provenance.formats.note import SignerKey
 from provenance.settings import RetrySettings, Settings
 
 if TYPE_CHECKING:
-    from provenance.bundle.reader import FileSource
+    from provenance.bundle.sources import FileSource
     from provenance.evidence.run_evidence import RunEvidence
     from provenance.formats.cosignature import WitnessKey
     from provenance.formats.note import VerifierKey
@@ -201,7 +201,7 @@ def verify_path(
             cannot be.
         FormatError, IntegrityError: It cannot be read as one; the message names the file.
     """
-    from provenance.bundle.writer import read_bundle
+    from provenance.bundle.reader import read_bundle
     from provenance.formats.note import VerifierKey
     from provenance.verify.headers import header_source
 

@@ -1,4 +1,4 @@
-"""Bundles as auditors and operators meet them: made, added to IPFS, found again, opened.
+"""Bundles as auditors and operators meet them: made, added to IPFS, found again.
 
 Life of a bundle on IPFS: :func:`make_bundle` writes it, adds and pins the same files as one
 folder, and notes the CID in ``<base_dir>/bundles.jsonl``, where ``provenance status RUN``
@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from provenance import bootstrap
-from provenance.bundle.reader import MANIFEST, FileSource, MemorySource, limit_of
+from provenance import bootstrap, files
+from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
-from provenance.bundle.zip import ZipSource
 from provenance.errors import (
     ConfigError,
     FormatError,
@@ -83,7 +80,7 @@ class WrittenBundle:
 def make_bundle(
     settings: Settings,
     run: str,
-    place: Path,
+    target: Path,
     *,
     disclose: Sequence[str] = (),
     ipfs: bool = False,
@@ -92,32 +89,33 @@ def make_bundle(
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
-        place: A folder, or a file ending in ``.zip``.
+        target: A folder, or a file ending in ``.zip``.
         disclose: Kinds and places of the records whose content goes with it; all where empty.
         ipfs: Add and pin it too.
 
     Raises:
         UnknownRunError, StoreUnavailable
-        InputError: Something else is at the place, or a word of ``disclose`` chooses nothing.
+        InputError: The target has something else, or a word of ``disclose`` chooses nothing.
         ConfigError: No IPFS daemon is configured.
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
     evidence = withhold(bootstrap.evidence_of(settings, run), disclose)
-    files = bundle_files(evidence)
-    path = write_files(files, place)
+    contents = bundle_files(evidence)
+    path = write_files(contents, target)
     cid = None
     if daemon is not None:
         try:
-            cid = str(daemon.add_folder(files))
+            cid = str(daemon.add_folder(contents))
         except (UnavailableError, NetworkError) as error:
-            raise type(error)(f"{error} (the bundle itself is at {path})") from error
+            error.args = (f"{error} (the bundle itself is at {path})",)
+            raise
     made = WrittenBundle(
         path=path,
         run=evidence.run,
-        files=len(files),
-        size=sum(map(len, files.values())),
-        manifest=hashlib.sha256(files[MANIFEST]).hexdigest(),
+        files=len(contents),
+        size=sum(map(len, contents.values())),
+        manifest=hashlib.sha256(contents[MANIFEST]).hexdigest(),
         records=len(evidence.records),
         withheld=len(withheld(evidence)),
         cid=cid,
@@ -169,39 +167,18 @@ def fetch(settings: Settings, cid: str, rest: str = "") -> FileSource:
 
 
 def noted(settings: Settings, run: UUID) -> list[dict[str, Any]]:
-    """The bundles of a run that were added to IPFS from here, oldest first; torn lines are
-    skipped."""
+    """The bundles of a run that were added to IPFS from here, oldest first."""
     try:
-        lines = (settings.base_dir / JOURNAL).read_bytes().splitlines()
+        lines = files.read_lines(settings.base_dir / JOURNAL)
     except OSError:
         return []
-    found = []
+    bundles = []
     for line in lines:
-        try:
+        with suppress(ValueError):  # A line that a crash cut off.
             item = json_text.loads(line)
-        except ValueError:
-            continue
-        if isinstance(item, dict) and item.get("run_id") == str(run) and item.get("cid"):
-            found.append(item)
-    return found
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """A bundle as a folder: itself, or a zip unpacked until the context ends.
-
-    Raises:
-        InputError, FormatError, IntegrityError: No bundle, or a zip that is refused.
-    """
-    if path.is_dir():
-        yield path
-        return
-    with ZipSource(path) as archive, tempfile.TemporaryDirectory(prefix="provenance-") as folder:
-        for name in sorted(archive.names()):
-            place = Path(folder, name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(archive.read(name, limit_of(name)))
-        yield Path(folder)
+            if isinstance(item, dict) and item.get("run_id") == str(run) and item.get("cid"):
+                bundles.append(item)
+    return bundles
 
 
 def _daemon(settings: Settings) -> IPFSInterface:
@@ -217,14 +194,7 @@ def _note(journal: Path, made: WrittenBundle) -> None:
     line = json.dumps({"v": 1, "at": time.time(), **made.as_dict()}, sort_keys=True).encode()
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(journal, flags, 0o644)
-        try:
-            # A line cut off by a crash must not swallow this one.
-            os.write(descriptor, b"\n" + line + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        files.append_line(journal, line, files.PUBLIC)
     except OSError as error:
         raise InputError(
             f"{journal}: cannot be written: {error.strerror} (the bundle is ipfs:{made.cid})"

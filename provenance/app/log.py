@@ -129,18 +129,17 @@ def consistency(
 def _best_head(rows: Sequence[HeadRow]) -> HeadRow | None:
     """The largest with a cosignature, else the largest."""
     largest_first = sorted(rows, key=lambda row: -row.size)
-    for row in largest_first:
-        if row.note.count(_SIGNATURE_LINE) > 1 and _cosignatures(row.note):
-            return row
-    return largest_first[0] if largest_first else None
+    cosigned = (row for row in largest_first if _is_cosigned(row.note))
+    return next(cosigned, largest_first[0] if largest_first else None)
 
 
-def _cosignatures(note: str) -> list[Cosignature]:
+def _is_cosigned(note: str) -> bool:
+    if note.count(_SIGNATURE_LINE) < 2:
+        return False
     try:
-        lines = parse_note(note).signatures
+        return any(map(Cosignature.of, parse_note(note).signatures))
     except (FormatError, InputError):
-        return []
-    return [made for made in map(Cosignature.of, lines) if made is not None]
+        return False
 
 
 def entry_roots(tx: LedgerTx, size: int) -> Sequence[bytes]:
@@ -225,7 +224,7 @@ def cosign(
     given = parse_note(note)
     if head.origin != key.name:
         raise IntegrityError(f"the note is a head of {head.origin!r}, not of {key.name!r}")
-    found = dict.fromkeys(
+    given_by_witnesses = dict.fromkeys(
         made for witness in witnesses for made in witness.cosignatures(given.text, given.signatures)
     )
     with store.transaction() as tx:
@@ -240,15 +239,15 @@ def cosign(
                 f"the ledger's key signed two heads of size {head.size}: with root "
                 f"{stored.head.root.hex()}, and this one with {head.root.hex()}"
             )
-        there = {(line.name, line.key_id, line.signature) for line in stored.signatures}
-        known = tuple(made for made in found if _blob(made) in there)
-        added = tuple(made for made in found if _blob(made) not in there)
+        stored_lines = {(line.name, line.key_id, line.signature) for line in stored.signatures}
+        known = tuple(made for made in given_by_witnesses if _blob(made) in stored_lines)
+        added = tuple(made for made in given_by_witnesses if _blob(made) not in stored_lines)
         if not added:
             raise InputError(_nothing_new(head.size, known, witnesses))
         lines = "".join(made.line() for made in added)
         _check_limits(stored, row.note + lines, len(added))
         row = tx.extend_head_note(head.size, lines)
-    taken = there | {_blob(made) for made in added}
+    taken = stored_lines | {_blob(made) for made in added}
     ignored = dict.fromkeys(
         line.name
         for line in given.signatures

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from provenance import files
 from provenance.app.log import entry_roots, stated_head
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.formats.checkpoint import Head, parse_note
@@ -36,7 +34,7 @@ def export(
     store: LedgerStore,
     folder: Path,
     key: VerifierKey | None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> Exported:
     """Write the ledger as C2SP tlog-tiles for static hosting; the checkpoint comes last.
 
@@ -56,20 +54,20 @@ def export(
     with store.snapshot() as tx:
         if tx.head() is None:
             raise InputError("the ledger is empty: there is no signed head to export")
-    with _writable(folder):
+    with _locked(folder):
         head, note, ledger = _newest(store, key)
         every = list(tiles(ledger.size))
         missing = []
         for done, tile in enumerate(every, 1):
-            if not _there(folder / tile.path, ledger.data(tile)):
+            if not _is_written(folder / tile.path, ledger.data(tile)):
                 missing.append(tile)
             progress("comparing", done, len(every))
         stale = _check_checkpoint(folder / CHECKPOINT, head, note, ledger)
         for done, tile in enumerate(missing, 1):
-            _write(folder, tile.path, ledger.data(tile))
+            _write(folder / tile.path, ledger.data(tile))
             progress("writing", done, len(missing))
         if stale:
-            _write(folder, CHECKPOINT, note.encode())
+            _write(folder / CHECKPOINT, note.encode())
     return Exported(head, len(missing), len(every) - len(missing), stale)
 
 
@@ -82,14 +80,14 @@ def _newest(store: LedgerStore, key: VerifierKey | None) -> tuple[Head, str, Til
     return stated_head(row, root_of_hashes(ledger.leaf_hashes), key), row.note, ledger
 
 
-def _there(path: Path, data: bytes) -> bool:
+def _is_written(path: Path, data: bytes) -> bool:
     """Whether a file is there; one that differs stops the export."""
     try:
         with path.open("rb") as file:
-            found = file.read(len(data) + 1)
+            existing = file.read(len(data) + 1)
     except FileNotFoundError:
         return False
-    if found != data:
+    if existing != data:
         raise InputError(
             f"{path}: differs from this ledger's: the folder is of another ledger, or the file "
             "is damaged; nothing was written"
@@ -105,50 +103,36 @@ def _check_checkpoint(path: Path, head: Head, note: str, ledger: TiledLedger) ->
     except FileNotFoundError:
         return True
     try:
-        there = parse_note(data.decode()).head
+        existing = parse_note(data.decode()).head
     except (UnicodeDecodeError, FormatError, InputError) as error:
         raise InputError(f"{path}: is no checkpoint ({error}); nothing was written") from error
-    if there.origin != head.origin:
-        raise InputError(f"{path}: is of ledger {there.origin!r}; nothing was written")
-    if there.size > head.size:
+    if existing.origin != head.origin:
+        raise InputError(f"{path}: is of ledger {existing.origin!r}; nothing was written")
+    if existing.size > head.size:
         raise InputError(
-            f"{path}: is of size {there.size}, and this ledger has only {head.size} entries; "
+            f"{path}: is of size {existing.size}, and this ledger has only {head.size} entries; "
             "nothing was written"
         )
-    if root_of_hashes(ledger.leaf_hashes[: there.size]) != there.root:
+    if root_of_hashes(ledger.leaf_hashes[: existing.size]) != existing.root:
         raise InputError(
-            f"{path}: has another root at size {there.size}: the folder is of another ledger; "
+            f"{path}: has another root at size {existing.size}: the folder is of another ledger; "
             "nothing was written"
         )
     return data != note.encode()
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """The folder, made and held: two exports take turns."""
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, made and locked: two exports take turns."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with files.locked(folder):
             yield
-        finally:
-            os.close(descriptor)
     except OSError as error:
         where = error.filename or folder
         raise InputError(f"{where}: cannot be used: {error.strerror}") from error
 
 
-def _write(folder: Path, name: str, data: bytes) -> None:
-    """Whole or not at all, and on disk before the name is there."""
-    place = folder / name
-    partial = folder / f".{secrets.token_hex(8)}.partial"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, place)
-    finally:
-        partial.unlink(missing_ok=True)
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, data, files.PUBLIC)

@@ -8,16 +8,12 @@ Nothing is signed for a run that these weights are not of.
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from provenance import bootstrap
+from provenance import bootstrap, files
 from provenance.bundle.attachments.slsa import statement_of
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.evidence.run_evidence import RunEvidence
@@ -26,7 +22,7 @@ from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json
 from provenance.models.files import read_model
-from provenance.models.key import CURVES, SigningKey, read_signing_key
+from provenance.models.key import read_signing_key
 from provenance.models.match import ModelMatch, StatedWeights, match_model
 from provenance.models.signature import ModelFolder, ignored_paths, list_model
 from provenance.settings import Settings
@@ -133,11 +129,8 @@ def sign_model(
     report = _sound(settings, run)
     match = match_model(report, read_model(model))
     weights = _the_weights(model, match)
-    claims = _claims(report, match, weights, model)
-    payload = folder.statement(claims)
-    signature = key.sign(pae(payload))
-    _check(key, payload, signature)
-    _write(target, sigstore_bundle(payload, signature, key.hint))
+    payload = folder.statement(_claims(report, match, weights, model))
+    _write(target, sigstore_bundle(payload, key.sign(pae(payload)), key.hint))
     seal = report.seals[-1]
     return SignedModel(
         path=target,
@@ -219,25 +212,22 @@ def _claims(
 
 def _receipts(evidence: RunEvidence) -> list[Json]:
     """What finds each anchor on its network; the evidence has been verified."""
-    found: list[Json] = []
-    for file in evidence.receipts:
-        receipt = Receipt.decode(file.data)
-        anchor = receipt.anchor
-        found.append(
-            {
-                "name": file.name,
-                "network": anchor.network,
-                "state": anchor.state,
-                "transaction_id": anchor.transaction_id,
-                "payload": anchor.payload.hex(),
-                "height": anchor.height,
-                "block_hash": anchor.block_hash,
-                "root": receipt.root.hex(),
-                "ledger_index": receipt.ledger.index,
-                "ledger_size": receipt.ledger.size,
-            }
-        )
-    return found
+    receipts = [(file.name, Receipt.decode(file.data)) for file in evidence.receipts]
+    return [
+        {
+            "name": name,
+            "network": receipt.anchor.network,
+            "state": receipt.anchor.state,
+            "transaction_id": receipt.anchor.transaction_id,
+            "payload": receipt.anchor.payload.hex(),
+            "height": receipt.anchor.height,
+            "block_hash": receipt.anchor.block_hash,
+            "root": receipt.root.hex(),
+            "ledger_index": receipt.ledger.index,
+            "ledger_size": receipt.ledger.size,
+        }
+        for name, receipt in receipts
+    ]
 
 
 # --- the files ---------------------------------------------------------------------------
@@ -272,22 +262,9 @@ def _keep_apart(folder: ModelFolder, key_file: Path, target: Path) -> None:
         raise InputError(f"{target}: is the private key; nothing was overwritten")
 
 
-def _check(key: SigningKey, payload: bytes, signature: bytes) -> None:
-    public = key.private.public_key()
-    public.verify(signature, pae(payload), ec.ECDSA(CURVES[public.curve.name]))
-
-
 def _write(target: Path, data: bytes) -> None:
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.replace(target, data, files.PUBLIC)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
 

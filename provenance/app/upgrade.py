@@ -1,6 +1,6 @@
 """Pending OpenTimestamps proofs, completed from the ledger's database.
 
-A bundle is gathered again and written anew, whole or not at all, under these conditions: it
+A bundle is made and written anew, whole or not at all, under these conditions: it
 is as its manifest says; every seal and record it has is in the database, unchanged; and what
 it withholds is withheld again. A bundle of selected records stays one: what the run has
 recorded since is withheld as well, but for control records. A pending proof of a head whose
@@ -15,23 +15,24 @@ Nothing that goes wrong with one path concerns the others.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from provenance import bootstrap
+from provenance import files as whole_files
 from provenance.bundle.attachments.opentimestamps import (
     BITCOIN,
     calendar_uri,
     from_ledger_root,
     from_run_root,
 )
-from provenance.bundle.reader import MANIFEST, SUMS
-from provenance.bundle.writer import bundle_files, read_bundle, write_files
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import MANIFEST, SUMS
+from provenance.bundle.writer import bundle_files, write_files
 from provenance.errors import (
     FormatError,
     InputError,
@@ -95,13 +96,7 @@ class Upgraded:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "path": self.path,
-            "status": self.status.value,
-            "completed": self.completed,
-            "pending": self.pending,
-            "problem": self.problem,
-        }
+        return asdict(self)
 
 
 def exit_code(results: Iterable[Upgraded]) -> int:
@@ -148,7 +143,7 @@ class _Deployment:
         self._store: LedgerStore | None = None
         self._down: UnavailableError | None = None
         self._key: VerifierKey | None = None
-        self._places: dict[bytes, tuple[LedgerEntry, int | None]] | None = None
+        self._roots: dict[bytes, tuple[LedgerEntry, int | None]] | None = None
 
     def close(self) -> None:
         if self._store is not None:
@@ -240,14 +235,14 @@ class _Deployment:
             data = file.read(MAX_FILE_BYTES + 1)
         proof = TimestampFile.decode(data)
         ends = set(proof.timestamp.walk())
-        waiting = [(message, each) for message, each in ends if isinstance(each, Pending)]
+        waiting = [(message, end) for message, end in ends if isinstance(end, Pending)]
         timestamp, known = proof.timestamp, 0
         for message, attestation in waiting:
-            place = self._place(message)
-            if place is None:
+            entry_and_size = self._entry_of(message)
+            if entry_and_size is None:
                 continue
             known += 1
-            more = self._continuation(message, place)
+            more = self._continuation(message, entry_and_size)
             if more is not None:
                 ours = attestation.uri == calendar_uri(self.settings.origin)
                 timestamp = timestamp.extend(more, attestation if ours else None)
@@ -258,29 +253,31 @@ class _Deployment:
         if any(isinstance(attestation, Bitcoin) for _, attestation in ends):
             return Upgraded(str(path), Upgrade.COMPLETE)
         if not known:
-            told = min((message.hex() for message, _ in waiting), default="nothing")
-            raise ProofError(f"is pending at {told}, which this ledger does not know")
+            waiting_for = min((message.hex() for message, _ in waiting), default="nothing")
+            raise ProofError(f"is pending at {waiting_for}, which this ledger does not know")
         return Upgraded(str(path), Upgrade.PENDING, pending=known)
 
-    def _place(self, root: bytes) -> tuple[LedgerEntry, int | None] | None:
+    def _entry_of(self, root: bytes) -> tuple[LedgerEntry, int | None] | None:
         """The entry to look for receipts at, and the head's size where the root is a head's.
 
         The last entry under a head has its receipt from that very head.
         """
-        if self._places is None:
+        if self._roots is None:
             with self.store.snapshot() as tx:
                 entries = list(tx.entries())
-                self._places = {
+                self._roots = {
                     head.root: (entries[head.size - 1], head.size)
                     for head in tx.heads()
                     if 0 < head.size <= len(entries)
                 }
-            self._places |= {entry.root: (entry, None) for entry in entries}
-        return self._places.get(root)
+            self._roots |= {entry.root: (entry, None) for entry in entries}
+        return self._roots.get(root)
 
-    def _continuation(self, root: bytes, place: tuple[LedgerEntry, int | None]) -> Timestamp | None:
+    def _continuation(
+        self, root: bytes, entry_and_size: tuple[LedgerEntry, int | None]
+    ) -> Timestamp | None:
         """The way from a root to a block; None while there is no final receipt."""
-        entry, size = place
+        entry, size = entry_and_size
         with self.store.snapshot() as tx:
             rows = [row for row in tx.receipts(entry.run) if row.index == entry.index]
         for row in rows:
@@ -324,15 +321,9 @@ def _bundle_around(path: Path) -> Path | None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put new bytes in the place of a file, whole or not at all."""
+    """Replace the bytes of a file, or of the file that a link points to."""
     target = path.resolve()
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("xb") as file:
-            os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    mode = stat.S_IMODE(target.stat().st_mode)
+    with whole_files.replacing(target) as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(data)

@@ -1,7 +1,8 @@
 """``run.json`` of a bundle: all that is known of a run beside its records' bytes.
 
-FROZEN FORMAT, version 1. The JSON is indented by two with sorted keys and one newline at
-the end, so that a reader can compare bytes; times are Unix seconds, hashes lower-case hex::
+FROZEN FORMAT, version 1; its JSON Schema is docs/schemas/run.json. The JSON is indented by two
+with sorted keys and one newline at the end, so that a reader can compare bytes; times are Unix
+seconds, hashes lower-case hex::
 
     {"version": 1, "run", "public_key", "state", "incomplete", "created_at", "sealed_at",
      "records":       [{"path", "kind", "epoch", "rank", "producer", "seq", "ts", "digest",
@@ -24,26 +25,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeVar
-from uuid import UUID
+from enum import Enum
+from itertools import compress
+from typing import Any, Final, TypeVar
 
-from provenance.errors import FormatError, UnknownVersionError
+from provenance.errors import FormatError
 from provenance.evidence.run_evidence import (
     AnchorFact,
     Consistency,
+    HeadNote,
     Inclusion,
     ParkedFact,
+    ReceiptFile,
     RecordFile,
     RunEvidence,
+    Source,
+    seal_label,
 )
-from provenance.formats import json_text
+from provenance.formats.fields import Fields, Key
 from provenance.formats.record import Kind, Phase, check_timestamp
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
 VERSION: Final = 1
-MAX_INTEGER: Final = 2**63 - 1
 SAFE_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,11}"
                               r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # fmt: skip
 """Relative, no empty part, none that begins with a dot, at most twelve deep."""
@@ -56,372 +61,239 @@ def dump(document: Mapping[str, object]) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=True).encode() + b"\n"
 
 
-def load(data: bytes, name: str) -> Fields:
+def load(data: bytes, name: str, *keys: str) -> Fields:
     """Read what :func:`dump` wrote, and nothing else.
+
+    Args:
+        keys: All that the document may have beside ``version``.
 
     Raises:
         UnknownVersionError, FormatError: Naming the file.
     """
+    fields = Fields.parse(data, name)
+    fields.version(VERSION, "version")
     try:
-        raw: Any = json_text.loads(data)
-        same = isinstance(raw, dict) and dump(raw) == data
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{name}: is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise FormatError(f"{name}: is a JSON {type(raw).__name__}, expected an object")
-    version = raw.get("version")
-    if version != VERSION or isinstance(version, bool):
-        raise UnknownVersionError(
-            f"{name}: version {repr(version)[:40]}, this release has {VERSION}"
-        )
+        same = dump(fields.raw) == data
+    except (ValueError, RecursionError):
+        same = False
     if not same:
         raise FormatError(f"{name}: is not as this program writes it (indented, sorted keys)")
-    return Fields(raw, name)
+    return fields.only("version", *keys)
+
+
+def read_path(fields: Fields, key: Key) -> str:
+    """A field that is a relative path without dots to climb on."""
+    return fields.matching(key, SAFE_PATH, "a safe relative path")
+
+
+def sums(digests: Mapping[str, str]) -> bytes:
+    """The bytes of SHA256SUMS: SHA-256 as hex by file name."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+def roots_of(evidence: RunEvidence) -> dict[str, str]:
+    """Run root as hex by seal: ``roots`` of the manifest."""
+    return {seal_label(entry): entry.root.hex() for entry in evidence.entries}
+
+
+def equivocation_file(other: Equivocation) -> str:
+    """The path of an equivocation's bytes."""
+    return f"equivocations/{other.producer.hex()}-{other.seq}-{other.digest.hex()[:16]}.json"
+
+
+# --- the schema --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
-    """One JSON object; every getter names file and key where the value is not as it must."""
+class _Field:
+    """How one field is read from JSON, and its value of an item is written."""
 
-    raw: Mapping[str, Any]
-    where: str
+    read: Callable[[Fields, Key], Any]
+    write: Callable[[Any], Any] = lambda value: value
+    of: Callable[[Any, str], Any] = getattr
 
-    def refuse(self, key: str, expected: str) -> NoReturn:
-        """Raise FormatError for a key."""
-        found = "nothing" if key not in self.raw else repr(self.raw[key])[:60]
-        raise FormatError(f"{self.where}: {key}: found {found}, expected {expected}")
 
-    def only(self, *keys: str) -> Fields:
-        """Refuse all other keys; these fields."""
-        extra = sorted(self.raw.keys() - set(keys))
-        if extra:
-            raise FormatError(f"{self.where}: {extra[0][:60]}: unknown key")
-        return self
+_Schema = Mapping[str, _Field]
 
-    def uuid(self, key: str) -> UUID:
-        """A UUID as this program writes it: lower case, with hyphens."""
-        value = self.one_of(key, UUID)
-        return value if str(value) == self.raw[key] else self.refuse(key, f"{value}")
 
-    def text(self, key: str) -> str:
-        """A string."""
-        value = self.raw.get(key)
-        return value if isinstance(value, str) else self.refuse(key, "text")
+def _hex(size: int) -> _Field:
+    return _Field(lambda fields, key: fields.hex(key, size), bytes.hex)
 
-    def integer(self, key: str) -> int:
-        """0 to 2^63 - 1."""
-        value = self.raw.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
-            self.refuse(key, "a whole number from 0")
-        return value
 
-    def number(self, key: str) -> float:
-        """A finite number."""
-        value = self.raw.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e18:
-            self.refuse(key, "a number")
-        return value
+def _enum(kind: type[Enum]) -> _Field:
+    return _Field(lambda fields, key: fields.enum(key, kind), lambda member: member.value)
 
-    def boolean(self, key: str) -> bool:
-        """true or false."""
-        value = self.raw.get(key)
-        return value if isinstance(value, bool) else self.refuse(key, "true or false")
 
-    def maybe(self, key: str, read: Callable[[str], T]) -> T | None:
-        """null, or what ``read`` reads."""
-        if key in self.raw and self.raw[key] is None:
-            return None
-        return read(key)
+def _nullable(read: Callable[[Fields, Key], Any]) -> _Field:
+    return _Field(lambda fields, key: fields.maybe(key, lambda key: read(fields, key)))
 
-    def hex(self, key: str, size: int) -> bytes:
-        """Lower-case hex of ``size`` bytes."""
-        return self._hex(self.raw.get(key), key, size)
 
-    def _hex(self, value: object, key: str, size: int) -> bytes:
-        if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", value):
-            self.refuse(key, f"{2 * size} lower-case hex digits")
-        return bytes.fromhex(value)
+def _list(item: _Field) -> _Field:
+    return _Field(
+        lambda fields, key: fields.items(key, item.read),
+        lambda values: [item.write(value) for value in values],
+    )
 
-    def one_of(self, key: str, kind: Callable[[str], T]) -> T:
-        """A value of an enumeration."""
-        try:
-            return kind(self.text(key))
-        except ValueError:
-            self.refuse(key, "a known value")
 
-    def path(self, key: str) -> str:
-        """A relative path without dots to climb on."""
-        value = self.text(key)
-        return value if SAFE_PATH.fullmatch(value) else self.refuse(key, "a safe relative path")
+def _objects(
+    schema: _Schema,
+    check: Callable[[Fields, dict[str, Any]], None] = lambda fields, values: None,
+    unique: str | None = None,
+) -> _Field:
+    """A list of objects, no two with the same ``unique``."""
 
-    def list(self, key: str) -> Sequence[Any]:
-        """A list of anything."""
-        value = self.raw.get(key)
-        return value if isinstance(value, list) else self.refuse(key, "a list")
+    def read_one(fields: Fields, key: Key) -> dict[str, Any]:
+        inner = fields.object(key, *schema)
+        values = _read(inner, schema)
+        check(inner, values)
+        return values
 
-    def hashes(self, key: str) -> tuple[bytes, ...]:
-        """A list of 32-byte hashes."""
-        return tuple(self._hex(value, key, 32) for value in self.list(key))
+    def read(fields: Fields, key: Key) -> tuple[dict[str, Any], ...]:
+        items = fields.items(key, read_one)
+        if unique is not None and len({item[unique] for item in items}) != len(items):
+            raise FormatError(f"{fields.file}: {key}: two items with the same {unique}")
+        return items
 
-    def counts(self, key: str, size: int) -> tuple[tuple[bytes, int], ...]:
-        """An object of whole numbers from 0 by hex of ``size`` bytes, in order."""
-        value = self.raw.get(key)
-        if not isinstance(value, dict):
-            self.refuse(key, "an object")
-        inner = Fields(value, f"{self.where}: {key}")
-        found = [(self._hex(name, key, size), inner.integer(name)) for name in value]
-        return tuple(sorted(found))
+    return _Field(read, lambda items: [_write(item, schema) for item in items])
 
-    def objects(self, key: str, *keys: str) -> Sequence[Fields]:
-        """A list of objects that have no other keys than these."""
-        found = []
-        for at, value in enumerate(self.list(key)):
-            if not isinstance(value, dict):
-                self.refuse(key, "a list of objects")
-            found.append(Fields(value, f"{self.where}: {key}[{at}]").only(*keys))
-        return found
+
+def _read(fields: Fields, schema: _Schema) -> dict[str, Any]:
+    return {key: field.read(fields, key) for key, field in schema.items()}
+
+
+def _write(item: object, schema: _Schema) -> dict[str, Any]:
+    return {key: field.write(field.of(item, key)) for key, field in schema.items()}
+
+
+def _read_coverage(fields: Fields, key: Key) -> tuple[tuple[bytes, int], ...]:
+    return tuple(sorted(fields.by_hex(key, 16, Fields.integer).items()))
+
+
+def _check_record(fields: Fields, record: dict[str, Any]) -> None:
+    if record["withheld"]:  # There are no bytes to compare it with.
+        check_timestamp(record["ts"], f"{fields.file}: {fields.path}")
+
+
+def _check_entry(fields: Fields, entry: dict[str, Any]) -> None:
+    checkpoint = entry["phase"] is Phase.CHECKPOINT
+    if checkpoint != (entry["epoch"] is not None):
+        fields.refuse("epoch", "a whole number at a checkpoint, else null")
+    if entry["coverage"] and not checkpoint:
+        fields.refuse("coverage", "{}, only a checkpoint has one")
+
+
+_TEXT: Final = _Field(Fields.text)
+_INTEGER: Final = _Field(Fields.integer)
+_NUMBER: Final = _Field(Fields.number)
+_BOOLEAN: Final = _Field(Fields.boolean)
+_PATH: Final = _Field(read_path)
+_PROOF: Final = _list(_hex(32))
+_RECORD: Final[_Schema] = {
+    "path": _PATH,
+    "kind": _enum(Kind),
+    "epoch": _nullable(Fields.integer),
+    "rank": _INTEGER,
+    "producer": _hex(16),
+    "seq": _INTEGER,
+    "ts": _TEXT,
+    "digest": _hex(32),
+    "withheld": _BOOLEAN,
+}
+_ENTRY: Final[_Schema] = {
+    "index": _INTEGER,
+    "phase": _enum(Phase),
+    "epoch": _nullable(Fields.integer),
+    "root": _hex(32),
+    "anchor": _BOOLEAN,
+    "created_at": _NUMBER,
+    "coverage": _Field(_read_coverage, lambda pairs: {p.hex(): n for p, n in pairs}),
+}
+_ANCHOR: Final[_Schema] = {
+    "network": _PATH,
+    "size": _INTEGER,
+    "root": _hex(32),
+    "state": _enum(AnchorState),
+    "transaction_id": _nullable(Fields.text),
+    "reason": _nullable(Fields.text),
+    "height": _nullable(Fields.integer),
+    "depth": _INTEGER,
+    "block_time": _nullable(Fields.number),
+}
+_EQUIVOCATION: Final[_Schema] = {
+    "producer": _hex(16),
+    "seq": _INTEGER,
+    "digest": _hex(32),
+    "seen_at": _NUMBER,
+    "withheld": _Field(Fields.boolean, of=lambda item, _: not item.data),
+}
+_RUN: Final[_Schema] = {
+    "run": _Field(Fields.uuid, str),
+    "public_key": _hex(32),
+    "state": _TEXT,
+    "incomplete": _nullable(Fields.text),
+    "created_at": _NUMBER,
+    "sealed_at": _nullable(Fields.number),
+    "records": _objects(_RECORD, _check_record, unique="path"),
+    "entries": _objects(_ENTRY, _check_entry, unique="index"),
+    "inclusions": _objects({"index": _INTEGER, "size": _INTEGER, "proof": _PROOF}),
+    "consistencies": _objects({"old_size": _INTEGER, "new_size": _INTEGER, "proof": _PROOF}),
+    "heads": _list(_Field(Fields.integer, lambda head: head.size)),
+    "receipts": _list(_Field(read_path, lambda receipt: receipt.name)),
+    "anchors": _objects(_ANCHOR),
+    "equivocations": _objects(_EQUIVOCATION),
+    "parked": _objects({"id": _TEXT, "reason": _TEXT, "size": _INTEGER, "parked_at": _NUMBER}),
+}
+
+
+# --- run.json ----------------------------------------------------------------------------
 
 
 def encode(evidence: RunEvidence) -> bytes:
     """The bytes of ``run.json``."""
-    return dump(
-        {
-            "version": VERSION,
-            "run": str(evidence.run),
-            "public_key": evidence.public_key.hex(),
-            "state": evidence.state,
-            "incomplete": evidence.incomplete,
-            "created_at": evidence.created_at,
-            "sealed_at": evidence.sealed_at,
-            "records": [
-                {
-                    "path": record.path,
-                    "kind": record.kind.value,
-                    "epoch": record.epoch,
-                    "rank": record.rank,
-                    "producer": record.producer.hex(),
-                    "seq": record.seq,
-                    "ts": record.ts,
-                    "digest": record.digest.hex(),
-                    "withheld": record.withheld,
-                }
-                for record in evidence.records
-            ],
-            "entries": [
-                {
-                    "index": entry.index,
-                    "phase": entry.phase.value,
-                    "epoch": entry.epoch,
-                    "root": entry.root.hex(),
-                    "anchor": entry.anchor,
-                    "created_at": entry.created_at,
-                    "coverage": {producer.hex(): n for producer, n in entry.coverage},
-                }
-                for entry in evidence.entries
-            ],
-            "inclusions": [
-                {"index": item.index, "size": item.size, "proof": [p.hex() for p in item.proof]}
-                for item in evidence.inclusions
-            ],
-            "consistencies": [
-                {
-                    "old_size": item.old_size,
-                    "new_size": item.new_size,
-                    "proof": [p.hex() for p in item.proof],
-                }
-                for item in evidence.consistencies
-            ],
-            "heads": [head.size for head in evidence.heads],
-            "receipts": [receipt.name for receipt in evidence.receipts],
-            "anchors": [
-                {
-                    "network": anchor.network,
-                    "size": anchor.size,
-                    "root": anchor.root.hex(),
-                    "state": anchor.state.value,
-                    "transaction_id": anchor.transaction_id,
-                    "reason": anchor.reason,
-                    "height": anchor.height,
-                    "depth": anchor.depth,
-                    "block_time": anchor.block_time,
-                }
-                for anchor in evidence.anchors
-            ],
-            "equivocations": [
-                {
-                    "producer": other.producer.hex(),
-                    "seq": other.seq,
-                    "digest": other.digest.hex(),
-                    "seen_at": other.seen_at,
-                    "withheld": not other.data,
-                }
-                for other in evidence.equivocations
-            ],
-            "parked": [
-                {
-                    "id": parked.id,
-                    "reason": parked.reason,
-                    "size": parked.size,
-                    "parked_at": parked.parked_at,
-                }
-                for parked in evidence.parked
-            ],
-        }
-    )
+    return dump({"version": VERSION, **_write(evidence, _RUN)})
 
 
-@dataclass(frozen=True, slots=True)
-class RunFile:
-    """What ``run.json`` says. Records come without bytes, equivocations without theirs.
-
-    Attributes:
-        kept_back: For each equivocation whether it is withheld.
-    """
-
-    run: UUID
-    public_key: bytes
-    state: str
-    incomplete: str | None
-    created_at: float
-    sealed_at: float | None
-    records: tuple[RecordFile, ...]
-    entries: tuple[LedgerEntry, ...]
-    inclusions: tuple[Inclusion, ...]
-    consistencies: tuple[Consistency, ...]
-    heads: tuple[int, ...]
-    receipts: tuple[str, ...]
-    anchors: tuple[AnchorFact, ...]
-    equivocations: tuple[Equivocation, ...]
-    kept_back: tuple[bool, ...]
-    parked: tuple[ParkedFact, ...]
-
-
-def decode(data: bytes, name: str = "run.json") -> RunFile:
+def decode(data: bytes, name: str = "run.json") -> tuple[RunEvidence, frozenset[Equivocation]]:
     """Read the bytes of ``run.json``.
+
+    Returns:
+        The evidence without the bytes of any other file, and the equivocations whose bytes
+        the bundle withholds.
 
     Raises:
         UnknownVersionError, FormatError: Naming file and key.
     """
-    top = load(data, name).only(*_TOP)
-    run = top.uuid("run")
-    entries = _unique(top, "entries", "index", *_ENTRY)
-    indexes = [item.integer("index") for item in entries]
+    fields = load(data, name, *_RUN)
+    values = _read(fields, _RUN)
+    indexes = [entry["index"] for entry in values["entries"]]
     if indexes != sorted(indexes):
-        top.refuse("entries", "items by ledger index")
-    equivocations = top.objects("equivocations", *_EQUIVOCATION)
-    return RunFile(
+        fields.refuse("entries", "items by ledger index")
+
+    def items(key: str, make: Callable[..., T], **given: object) -> tuple[T, ...]:
+        return tuple(make(**value, **given) for value in values[key])
+
+    run = values["run"]
+    withheld = [item.pop("withheld") for item in values["equivocations"]]
+    equivocations = items("equivocations", Equivocation, run=run, data=b"")
+    evidence = RunEvidence(
         run=run,
-        public_key=top.hex("public_key", 32),
-        state=top.text("state"),
-        incomplete=top.maybe("incomplete", top.text),
-        created_at=top.number("created_at"),
-        sealed_at=top.maybe("sealed_at", top.number),
-        records=tuple(_record(item) for item in _unique(top, "records", "path", *_RECORD)),
-        entries=tuple(_entry(item, run) for item in entries),
-        inclusions=tuple(
-            Inclusion(item.integer("index"), item.integer("size"), item.hashes("proof"))
-            for item in top.objects("inclusions", "index", "size", "proof")
-        ),
-        consistencies=tuple(
-            Consistency(item.integer("old_size"), item.integer("new_size"), item.hashes("proof"))
-            for item in top.objects("consistencies", "old_size", "new_size", "proof")
-        ),
-        heads=tuple(Fields({"heads": value}, name).integer("heads") for value in top.list("heads")),
-        receipts=tuple(
-            Fields({"receipts": value}, name).path("receipts") for value in top.list("receipts")
-        ),
-        anchors=tuple(_anchor(item) for item in top.objects("anchors", *_ANCHOR)),
-        equivocations=tuple(
-            Equivocation(
-                run,
-                item.hex("producer", 16),
-                item.integer("seq"),
-                item.hex("digest", 32),
-                b"",
-                item.number("seen_at"),
-            )
-            for item in equivocations
-        ),
-        kept_back=tuple(item.boolean("withheld") for item in equivocations),
-        parked=tuple(
-            ParkedFact(
-                item.text("id"), item.text("reason"), item.integer("size"), item.number("parked_at")
-            )
-            for item in top.objects("parked", "id", "reason", "size", "parked_at")
-        ),
+        public_key=values["public_key"],
+        state=values["state"],
+        incomplete=values["incomplete"],
+        created_at=values["created_at"],
+        sealed_at=values["sealed_at"],
+        records=items("records", RecordFile, data=None),
+        entries=items("entries", LedgerEntry, run=run),
+        inclusions=items("inclusions", Inclusion),
+        consistencies=items("consistencies", Consistency),
+        heads=tuple(HeadNote(size, "") for size in values["heads"]),
+        vkey=None,
+        receipts=tuple(ReceiptFile(name, b"") for name in values["receipts"]),
+        anchors=items("anchors", AnchorFact),
+        equivocations=equivocations,
+        parked=items("parked", ParkedFact),
+        proofs={},
+        problems=(),
+        source=Source("bundle", ""),
     )
-
-
-_RECORD: Final = (
-    *("path", "kind", "epoch", "rank", "producer", "seq", "ts"),
-    *("digest", "withheld"),
-)
-_ENTRY: Final = ("index", "phase", "epoch", "root", "anchor", "created_at", "coverage")
-_ANCHOR: Final = (
-    *("network", "size", "root", "state", "transaction_id", "reason"),
-    *("height", "depth", "block_time"),
-)
-_EQUIVOCATION: Final = ("producer", "seq", "digest", "seen_at", "withheld")
-_TOP: Final = (
-    *("version", "run", "public_key", "state", "incomplete", "created_at", "sealed_at"),
-    *("records", "entries", "inclusions", "consistencies", "heads", "receipts"),
-    *("anchors", "equivocations", "parked"),
-)
-
-
-def _unique(top: Fields, key: str, by: str, *keys: str) -> Sequence[Fields]:
-    items = top.objects(key, *keys)
-    seen = [item.raw.get(by) for item in items]
-    if len({repr(value) for value in seen}) != len(seen):
-        raise FormatError(f"{top.where}: {key}: two items with the same {by}")
-    return items
-
-
-def _record(item: Fields) -> RecordFile:
-    if item.boolean("withheld"):
-        check_timestamp(item.text("ts"), item.where)  # No bytes will be held against it.
-    return RecordFile(
-        path=item.path("path"),
-        kind=item.one_of("kind", Kind),
-        epoch=item.maybe("epoch", item.integer),
-        rank=item.integer("rank"),
-        producer=item.hex("producer", 16),
-        seq=item.integer("seq"),
-        ts=item.text("ts"),
-        digest=item.hex("digest", 32),
-        data=None,
-        withheld=item.boolean("withheld"),
-    )
-
-
-def _entry(item: Fields, run: UUID) -> LedgerEntry:
-    phase, epoch = item.one_of("phase", Phase), item.maybe("epoch", item.integer)
-    if (phase is Phase.CHECKPOINT) != (epoch is not None):
-        item.refuse("epoch", "a whole number at a checkpoint, else null")
-    coverage = item.counts("coverage", 16)
-    if coverage and phase is not Phase.CHECKPOINT:
-        item.refuse("coverage", "{}, only a checkpoint has one")
-    return LedgerEntry(
-        item.integer("index"),
-        run,
-        phase,
-        epoch,
-        item.hex("root", 32),
-        item.boolean("anchor"),
-        item.number("created_at"),
-        coverage,
-    )
-
-
-def _anchor(item: Fields) -> AnchorFact:
-    return AnchorFact(
-        network=item.path("network"),
-        size=item.integer("size"),
-        root=item.hex("root", 32),
-        state=item.one_of("state", AnchorState),
-        transaction_id=item.maybe("transaction_id", item.text),
-        reason=item.maybe("reason", item.text),
-        height=item.maybe("height", item.integer),
-        depth=item.integer("depth"),
-        block_time=item.maybe("block_time", item.number),
-    )
+    return evidence, frozenset(compress(equivocations, withheld))

@@ -1,186 +1,93 @@
-"""The files of a bundle, read with suspicion, wherever they lie."""
+"""A bundle, read: every file is compared with the manifest, and a file that differs is named."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
 
-from provenance.bundle.attachments import MAX_BYTES, is_attachment
-from provenance.bundle.index import SAFE_PATH, load
+from provenance.bundle import sources
+from provenance.bundle.attachments import is_attachment
+from provenance.bundle.index import decode, equivocation_file, load, read_path, roots_of, sums
+from provenance.bundle.sources import (
+    MANIFEST,
+    SUMS,
+    FileSource,
+    FolderSource,
+    check_alone,
+    limit_of,
+)
+from provenance.bundle.zip import ZipSource
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
-from provenance.evidence.run_evidence import EvidenceProblem
-from provenance.formats.note import MAX_NOTE_BYTES
-from provenance.formats.receipt import MAX_RECEIPT_BYTES
-from provenance.formats.record import MAX_RECORD_BYTES
-from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
-
-MANIFEST: Final = "manifest.json"
-SUMS: Final = "SHA256SUMS"
-MAX_FILES: Final = 200_000
-MAX_TOTAL_BYTES: Final = 4 * 1024**3
-MAX_INDEX_BYTES: Final = 256 * 1024**2
-_LIMITS: Final = {
-    "records": MAX_RECORD_BYTES,
-    "equivocations": MAX_RECORD_BYTES,
-    "proofs": MAX_PROOF_BYTES,
-    "receipts": MAX_RECEIPT_BYTES,
-    "heads": MAX_NOTE_BYTES,
-    "ledger.vkey": 4096,
-    "README.txt": 1024**2,
-}
-"""Bytes by first part of the path; all other files have the index's limit."""
+from provenance.evidence.run_evidence import EvidenceProblem, RecordFile, RunEvidence, Source
+from provenance.formats.run_tree.proof import RunProof
 
 
-def limit_of(name: str) -> int:
-    """The most bytes that a bundle's file may have."""
-    if is_attachment(name):
-        return MAX_BYTES
-    return _LIMITS.get(name.partition("/")[0], MAX_INDEX_BYTES)
-
-
-def check_name(name: str) -> str:
-    """A file's name, where a bundle may have it.
-
-    Raises:
-        IntegrityError: It climbs, is absolute, hidden, too deep, or not plain ASCII.
-    """
-    if not SAFE_PATH.fullmatch(name):
-        raise IntegrityError(f"{name[:120]!r}: not a name that a bundle has")
-    return name
-
-
-def check_alone(name: str, seen: dict[str, bool]) -> None:
-    """No two files that a file system could take for one: letters' case counts nothing.
+def read_bundle(path: Path | FileSource) -> RunEvidence:
+    """Read a bundle; what does not match is in ``problems``, by file.
 
     Args:
-        name: A folder's ends with ``/``.
-        seen: What was checked before, and whether it is a folder; ``name`` is added.
+        path: A folder, a zip file, or a source of files.
 
     Raises:
-        IntegrityError: Another has this name, or is a file where this one has a folder.
+        InputError: There is no bundle.
+        FormatError: The manifest or ``run.json`` does not decode, a limit is passed.
+        IntegrityError: A link or special file, or a path that leads out.
     """
-    folder = name.endswith("/")
-    low = name.removesuffix("/").lower()
-    if low in seen and (not folder or not seen[low]):
-        raise IntegrityError(f"{name}: is in the bundle twice, by the letters of its name")
-    parts = low.split("/")
-    for depth in range(1, len(parts)):
-        if not seen.setdefault("/".join(parts[:depth]), True):
-            raise IntegrityError(f"{name}: lies in a file")
-    seen[low] = folder
+    if not isinstance(path, Path):
+        return _read(path)
+    if not path.exists():
+        raise InputError(f"{path}: not a bundle, there is no such folder or file")
+    if path.is_dir():
+        return _read(FolderSource(path))
+    with ZipSource(path) as archive:
+        return _read(archive)
 
 
-def top_folder(names: Collection[str]) -> str:
-    """``""`` where the manifest is among the names, ``folder/`` where all lie in one folder
-    that has it."""
-    if MANIFEST in names:
-        return ""
-    top = next(iter(names), "").partition("/")[0] + "/"
-    inside = top + MANIFEST in names and all(name.startswith(top) for name in names)
-    return top if inside else ""
+def _read(source: FileSource) -> RunEvidence:
+    files = BundleFiles(source)
+    stated, withheld = decode(files.take("run.json"))
+    if stated.run != files.run:
+        raise IntegrityError(f"run.json: is of run {stated.run}, the manifest of {files.run}")
+    evidence = replace(
+        stated,
+        records=tuple(_record(files, item) for item in stated.records),
+        heads=tuple(
+            replace(head, note=text)
+            for head in stated.heads
+            if (text := files.text(f"heads/{head.size}.note")) is not None
+        ),
+        vkey=files.vkey(),
+        receipts=tuple(
+            replace(receipt, data=data)
+            for receipt in stated.receipts
+            if (data := files.find(receipt.file)) is not None
+        ),
+        equivocations=tuple(
+            item
+            if item in withheld
+            else replace(item, data=files.hashed(equivocation_file(item), item.digest))
+            for item in stated.equivocations
+        ),
+        proofs={
+            item.path: proof
+            for item in stated.records
+            if (proof := files.proof(f"proofs/{item.path}.json", item.path)) is not None
+        },
+        source=Source("bundle", source.where),
+        attachments=files.attachments(),
+    )
+    if roots_of(evidence) != files.roots:
+        files.problem(MANIFEST, "its roots are not those of run.json")
+    files.check_rest()
+    return replace(evidence, problems=tuple(files.problems.values()))
 
 
-class FileSource(Protocol):
-    """Where a bundle's files lie."""
-
-    where: str
-    """How messages name it."""
-
-    def names(self) -> set[str]:
-        """All files, by path inside the bundle.
-
-        Raises:
-            FormatError, TooLargeError, IntegrityError: A link, a special file, a name that a
-                bundle does not have.
-        """
-
-    def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` + 1 bytes of a file.
-
-        Raises:
-            FormatError: It cannot be read; the message names it.
-        """
-
-
-class FolderSource:
-    """A bundle as a folder.
-
-    Raises:
-        InputError: There is no manifest.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        if not (folder / MANIFEST).is_file():
-            raise InputError(f"{folder}: not a bundle, there is no {MANIFEST}")
-        self.where = str(folder)
-
-    def names(self) -> set[str]:
-        found: set[str] = set()
-        folders = [""]
-        while folders:
-            prefix = folders.pop()
-            try:
-                entries = sorted(os.scandir(f"{self.where}/{prefix}"), key=lambda e: e.name)
-            except OSError as error:
-                raise FormatError(f"{prefix or '.'}: cannot be read: {error.strerror}") from error
-            for entry in entries:
-                name = f"{prefix}/{entry.name}" if prefix else entry.name
-                if entry.is_symlink():
-                    raise IntegrityError(f"{name}: is a link; a bundle has none")
-                check_name(name)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    found.add(name)
-                else:
-                    raise IntegrityError(f"{name}: is neither a file nor a folder")
-                if len(found) + len(folders) > MAX_FILES:
-                    raise TooLargeError(f"bundle: more than {MAX_FILES} files")
-        return found
-
-    def read(self, name: str, limit: int) -> bytes:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            descriptor = os.open(f"{self.where}/{name}", flags)
-            with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise IntegrityError(f"{name}: is not a regular file")
-                return file.read(limit + 1)
-        except OSError as error:
-            raise FormatError(f"{name}: cannot be read: {error.strerror}") from error
-
-
-class MemorySource:
-    """A bundle whose files are in memory; it may sit in one folder of its own.
-
-    Raises:
-        InputError: There is no manifest.
-        IntegrityError: A name that a bundle does not have.
-    """
-
-    def __init__(self, files: Mapping[str, bytes], where: str) -> None:
-        top = top_folder(files.keys())
-        self._files = {name.removeprefix(top): data for name, data in files.items()}
-        self.where = where
-        if MANIFEST not in self._files:
-            raise InputError(f"{where}: not a bundle, there is no {MANIFEST}")
-        for name in self._files:
-            check_name(name)
-
-    def names(self) -> set[str]:
-        return set(self._files)
-
-    def read(self, name: str, limit: int) -> bytes:
-        return self._files[name][: limit + 1]
-
-
-def sums(digests: Mapping[str, str]) -> bytes:
-    """The bytes of SHA256SUMS: SHA-256 as hex by file name."""
-    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+def _record(files: BundleFiles, item: RecordFile) -> RecordFile:
+    if item.withheld:
+        files.withheld(item.file, item.path)
+        return item
+    return replace(item, data=files.record(item.file, item.digest))
 
 
 class BundleFiles:
@@ -195,12 +102,12 @@ class BundleFiles:
         for name in sorted(self.present):
             check_alone(name, seen)
         data = self._read(MANIFEST)
-        manifest = load(data, MANIFEST).only("version", "run", "roots", "files")
+        manifest = load(data, MANIFEST, "run", "roots", "files")
         self.run = manifest.uuid("run")
         self.roots = manifest.raw.get("roots")
         self.listed: dict[str, tuple[bytes, int]] = {}
         for item in manifest.objects("files", "path", "sha256", "size"):
-            name = item.path("path")
+            name = read_path(item, "path")
             if name in self.listed:
                 raise FormatError(f"{MANIFEST}: {name} is listed twice")
             self.listed[name] = (item.hex("sha256", 32), item.integer("size"))
@@ -223,7 +130,7 @@ class BundleFiles:
         return data
 
     def find(self, name: str) -> bytes | None:
-        """A file's bytes, held against the manifest; None where it is missing."""
+        """A file's bytes, compared with the manifest; None where it is missing."""
         self.unread.discard(name)
         if name not in self.present:
             self.problem(name, "is missing from the bundle")
@@ -245,7 +152,7 @@ class BundleFiles:
     def withheld(self, name: str, path: str) -> None:
         """A record that run.json calls withheld must not be here: one of the two is wrong."""
         self.unread.discard(name)
-        if name in self.present or name in self.listed:
+        if self._has(name):
             self.problem(name, "is here, and run.json says that it is withheld", path)
 
     def hashed(self, name: str, digest: bytes) -> bytes:
@@ -255,15 +162,18 @@ class BundleFiles:
             self.problem(name, f"SHA-256 is not {digest.hex()}, as run.json says")
         return data or b""
 
+    def _has(self, name: str) -> bool:
+        return name in self.listed or name in self.present
+
     def _compare(self, name: str, data: bytes) -> None:
         stated = self.listed.get(name)
-        found = hashlib.sha256(data).digest()
+        digest = hashlib.sha256(data).digest()
         if stated is None:
             self.problem(name, "is not listed in the manifest")
-        elif stated != (found, len(data)):
+        elif stated != (digest, len(data)):
             self.problem(
                 name,
-                f"SHA-256 is {found.hex()} of {len(data)} bytes, "
+                f"SHA-256 is {digest.hex()} of {len(data)} bytes, "
                 f"the manifest says {stated[0].hex()} of {stated[1]}",
             )
 
@@ -280,25 +190,20 @@ class BundleFiles:
 
     def vkey(self) -> str | None:
         """The ledger's key, where the bundle has one."""
-        if "ledger.vkey" not in self.listed and "ledger.vkey" not in self.present:
-            return None
-        text = self.text("ledger.vkey")
+        text = self.text("ledger.vkey") if self._has("ledger.vkey") else None
         return None if text is None else text.removesuffix("\n")
 
     def proof(self, name: str, path: str) -> RunProof | None:
         """A record's proof, where the bundle has one; one that does not decode is a problem."""
-        if name not in self.listed and name not in self.present:
-            return None
-        data = self.find(name)
+        data = self.find(name) if self._has(name) else None
         if data is None or name in self.problems:
             return None
         try:
             proof = RunProof.from_json(data)
+            if proof.path != path:
+                raise FormatError(f"is the proof of {proof.path}")
         except FormatError as error:
             self.problem(name, str(error))
-            return None
-        if proof.path != path:
-            self.problem(name, f"is the proof of {proof.path}")
             return None
         return proof
 
@@ -327,6 +232,6 @@ class BundleFiles:
         limit = limit_of(name)
         data = self.source.read(name, limit)
         self.total += len(data)
-        if len(data) > limit or self.total > MAX_TOTAL_BYTES:
-            raise TooLargeError(f"{name}: more than {min(limit, MAX_TOTAL_BYTES)} bytes")
+        if len(data) > limit or self.total > sources.MAX_TOTAL_BYTES:
+            raise TooLargeError(f"{name}: more than {min(limit, sources.MAX_TOTAL_BYTES)} bytes")
         return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from provenance.bundle.shell_proof import hand_path
+from provenance.bundle.shell_proof import shell_commands
 from provenance.evidence.disclosure import outline, withheld
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.formats.run_tree.proof import RunProof
@@ -98,7 +98,7 @@ def readme(evidence: RunEvidence, proofs: Mapping[str, RunProof], files: Collect
         text += _WITHHELD.format(count=len(kept), total=len(evidence.records), places=outline(kept))
     text += _stock(files, shown)
     if shown is not None:
-        text += f"\nOne record by hand\n\n{hand_path(proofs[shown], f'records/{shown}.json')}"
+        text += f"\nOne record by hand\n\n{shell_commands(proofs[shown], f'records/{shown}.json')}"
     return text
 
 

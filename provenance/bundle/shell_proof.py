@@ -17,7 +17,7 @@ SHA256 = "sha256sum"
 """Prints the SHA-256 first. On macOS ``shasum -a 256``, anywhere ``openssl dgst -sha256 -r``."""
 
 
-def hand_path(
+def shell_commands(
     proof: RunProof, record_file: str | Path, *, unhex: str = UNHEX, sha256: str = SHA256
 ) -> str:
     """The walk from a record file to the run root as shell commands.
@@ -39,9 +39,9 @@ def hand_path(
         for height in range(len(level.proof) + 1):
             step = next(steps)
             digest = step.apply(digest)
-            what = f"entry {level.index} of {level.size} in {level.node_path or 'the run'}"
+            entry = f"entry {level.index} of {level.size} in {level.node_path or 'the run'}"
             if height == 0:
-                lines.append(f"# {what}, as a leaf: {digest.hex()}")
+                lines.append(f"# {entry}, as a leaf: {digest.hex()}")
             else:
                 lines.append(f"# joined with its neighbour: {digest.hex()}")
             text = f"{step.prefix.hex()}%s{step.suffix.hex()}"
@@ -55,15 +55,15 @@ def hand_path(
 
 
 @dataclass(frozen=True, slots=True)
-class RecordPath:
+class RecordProof:
     """A record file of a bundle and its proof."""
 
     file: Path
     proof: RunProof
 
     def text(self) -> str:
-        """:func:`hand_path` of the file."""
-        return hand_path(self.proof, self.file)
+        """:func:`shell_commands` of the file."""
+        return shell_commands(self.proof, self.file)
 
     def to_json(self) -> str:
         """The proof, the file and the run root it leads to, as JSON text."""
@@ -76,7 +76,7 @@ class RecordPath:
         return json.dumps(document)
 
 
-def path_of_record_file(record: Path) -> RecordPath:
+def path_of_record_file(record: Path) -> RecordProof:
     """The proof that lies beside a bundle's record file.
 
     Raises:
@@ -90,15 +90,15 @@ def path_of_record_file(record: Path) -> RecordPath:
     if bundle is None or not resolved.is_relative_to(bundle / "records"):
         raise InputError(f"{record}: not a record file of a bundle (<bundle>/records/....json)")
     name = resolved.relative_to(bundle / "records")
-    place = bundle / "proofs" / name
+    proof_file = bundle / "proofs" / name
     try:
-        with place.open("rb") as file:
+        with proof_file.open("rb") as file:
             data = file.read(MAX_PROOF_BYTES + 1)
     except FileNotFoundError:
         raise InputError(f"{record}: is under no run root, so there is no path") from None
     except OSError as error:
-        raise InputError(f"{place}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{proof_file}: cannot be read: {error.strerror}") from error
     try:
-        return RecordPath(record, RunProof.from_json(data))
+        return RecordProof(record, RunProof.from_json(data))
     except FormatError as error:
         raise FormatError(f"proofs/{name.as_posix()}: {error}") from error

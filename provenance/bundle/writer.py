@@ -6,8 +6,8 @@ FROZEN FORMAT, version 1::
     manifest.json            {"version": 1, "run", "roots": {seal: hex},
                               "files": [{"path", "sha256", "size"}]}: every other file
     SHA256SUMS               the same for ``sha256sum -c``, manifest.json included
-    run.json                 what is known beside the records (:mod:`.run_file`)
-    records/<path>.json      a record's canonical bytes, exactly; <path> is its place in the
+    run.json                 what is known beside the records (:mod:`.index`)
+    records/<path>.json      a record's canonical bytes, exactly; <path> is its path in the
                              run tree, or control/, late/ or unsealed/<producer>-<seq>; absent
                              where run.json says that it is withheld
     proofs/<path>.json       RunProof of the record to the newest run root
@@ -22,80 +22,69 @@ FROZEN FORMAT, version 1::
 A reader refuses links, special files, paths that climb, sizes beyond the limits and unknown
 versions. A file that does not match the manifest, is missing or is not listed becomes a
 problem that names it, so that the rest is still checked. A zip has further limits
-(:mod:`.bundle_zip`).
+(:mod:`.zip`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from provenance.bundle import attachments
-from provenance.bundle.index import VERSION, decode, dump, encode
-from provenance.bundle.reader import (
-    MANIFEST,
-    SUMS,
-    BundleFiles,
-    FileSource,
-    FolderSource,
+from provenance.bundle.index import (
+    VERSION,
+    decode,
+    dump,
+    encode,
+    equivocation_file,
+    roots_of,
     sums,
 )
 from provenance.bundle.readme import readme
-from provenance.bundle.zip import ZipSource, write_zip
-from provenance.errors import FormatError, InputError, IntegrityError
+from provenance.bundle.sources import MANIFEST, SUMS
+from provenance.bundle.zip import write_zip
+from provenance.errors import FormatError, InputError
 from provenance.evidence.placement import tree_at
-from provenance.evidence.run_evidence import (
-    HeadNote,
-    ReceiptFile,
-    RecordFile,
-    RunEvidence,
-    Source,
-    seal_label,
-)
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.files import temporary_path
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
-from provenance.ports.values import Equivocation
-
-# --- writing -----------------------------------------------------------------------------
 
 
-def write_bundle(evidence: RunEvidence, place: Path) -> Path:
-    """Write the bundle, whole or not at all; a bundle that is there is replaced.
+def write_bundle(evidence: RunEvidence, path: Path) -> Path:
+    """Write the bundle, whole or not at all; an older bundle is replaced.
 
     Args:
-        place: A folder, or a file ending in ``.zip``.
+        path: A folder, or a file ending in ``.zip``.
 
     Raises:
-        InputError: Something that is no bundle is there, or it cannot be written.
+        InputError: The path has something that is no bundle, or cannot be written.
     """
-    return write_files(bundle_files(evidence), place)
+    return write_files(bundle_files(evidence), path)
 
 
-def write_files(files: Mapping[str, bytes], place: Path) -> Path:
+def write_files(files: Mapping[str, bytes], path: Path) -> Path:
     """Write what :func:`bundle_files` made, as :func:`write_bundle` does."""
-    place = place.absolute()
-    if place.suffix.lower() == ".zip" and not place.is_dir():
-        write_zip(files, place)
+    path = path.absolute()
+    if path.suffix.lower() == ".zip" and not path.is_dir():
+        write_zip(files, path)
     else:
-        _write_folder(files, place)
-    return place
+        _write_folder(files, path)
+    return path
 
 
 def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
     if folder.exists() and not _may_replace(folder):
         raise InputError(f"{folder}: holds something that is no bundle; nothing was overwritten")
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+    partial, old = temporary_path(folder), temporary_path(folder)
     try:
         for name, data in files.items():
-            place = partial / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
+            file = partial / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
@@ -126,7 +115,7 @@ def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:
         files[f"proofs/{path}.json"] = json.dumps(proof.to_json(), indent=1).encode() + b"\n"
     files |= {receipt.file: receipt.data for receipt in evidence.receipts}
     files |= {f"heads/{head.size}.note": head.note.encode() for head in evidence.heads}
-    files |= {_equivocation_file(o): o.data for o in evidence.equivocations if o.data}
+    files |= {equivocation_file(o): o.data for o in evidence.equivocations if o.data}
     files |= attachments.files(evidence, proofs)
     if evidence.vkey is not None:
         files["ledger.vkey"] = evidence.vkey.encode() + b"\n"
@@ -139,7 +128,7 @@ def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:
         {
             "version": VERSION,
             "run": str(evidence.run),
-            "roots": _roots(evidence),
+            "roots": roots_of(evidence),
             "files": [
                 {"path": name, "sha256": _sha256(data), "size": len(data)}
                 for name, data in sorted(files.items())
@@ -173,94 +162,5 @@ def newest_tree(evidence: RunEvidence) -> MLProvenanceMerkleTree | None:
         return None
 
 
-def _roots(evidence: RunEvidence) -> dict[str, str]:
-    return {seal_label(entry): entry.root.hex() for entry in evidence.entries}
-
-
-def _equivocation_file(other: Equivocation) -> str:
-    return f"equivocations/{other.producer.hex()}-{other.seq}-{other.digest.hex()[:16]}.json"
-
-
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-# --- reading -----------------------------------------------------------------------------
-
-
-def read_bundle(place: Path | FileSource) -> RunEvidence:
-    """Read a bundle; what does not match is in ``problems``, by file.
-
-    Args:
-        place: A folder, a zip file, or files that lie elsewhere.
-
-    Raises:
-        InputError: There is no bundle.
-        FormatError: The manifest or ``run.json`` does not decode, a limit is passed.
-        IntegrityError: A link or special file, or a path that leads out.
-    """
-    if not isinstance(place, Path):
-        return _read(place)
-    if not place.exists():
-        raise InputError(f"{place}: not a bundle, there is no such folder or file")
-    if place.is_dir():
-        return _read(FolderSource(place))
-    with ZipSource(place) as archive:
-        return _read(archive)
-
-
-def _read(source: FileSource) -> RunEvidence:
-    files = BundleFiles(source)
-    known = decode(files.take("run.json"))
-    if known.run != files.run:
-        raise IntegrityError(f"run.json: is of run {known.run}, the manifest of {files.run}")
-    evidence = RunEvidence(
-        run=known.run,
-        public_key=known.public_key,
-        state=known.state,
-        incomplete=known.incomplete,
-        created_at=known.created_at,
-        sealed_at=known.sealed_at,
-        records=tuple(_record(files, item) for item in known.records),
-        entries=known.entries,
-        inclusions=known.inclusions,
-        consistencies=known.consistencies,
-        heads=tuple(
-            HeadNote(size, text)
-            for size in known.heads
-            if (text := files.text(f"heads/{size}.note")) is not None
-        ),
-        vkey=files.vkey(),
-        receipts=tuple(
-            ReceiptFile(name, data)
-            for name in known.receipts
-            if (data := files.find(f"receipts/{name}.json")) is not None
-        ),
-        anchors=known.anchors,
-        equivocations=tuple(
-            item
-            if kept_back
-            else replace(item, data=files.hashed(_equivocation_file(item), item.digest))
-            for item, kept_back in zip(known.equivocations, known.kept_back, strict=True)
-        ),
-        parked=known.parked,
-        proofs={
-            item.path: proof
-            for item in known.records
-            if (proof := files.proof(f"proofs/{item.path}.json", item.path)) is not None
-        },
-        problems=(),
-        source=Source("bundle", source.where),
-        attachments=files.attachments(),
-    )
-    if _roots(evidence) != files.roots:
-        files.problem(MANIFEST, "its roots are not those of run.json")
-    files.check_rest()
-    return replace(evidence, problems=tuple(files.problems.values()))
-
-
-def _record(files: BundleFiles, item: RecordFile) -> RecordFile:
-    if item.withheld:
-        files.withheld(item.file, item.path)
-        return item
-    return replace(item, data=files.record(item.file, item.digest))

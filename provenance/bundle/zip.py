@@ -12,18 +12,18 @@ comments, zip64 sizes (no file of a bundle needs them).
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
+from zipfile import ZipInfo
 
-from provenance.bundle import reader
-from provenance.bundle.reader import (
+from provenance import files as whole_files
+from provenance.bundle import sources
+from provenance.bundle.sources import (
     MANIFEST,
     SUMS,
     check_alone,
@@ -50,18 +50,15 @@ _MAX_DIRECTORY_BYTES: Final = 64 * 1024**2
 _END: Final = struct.Struct("<4s4H2LH")
 _END64: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR: Final = struct.Struct("<4sLQL")
-_CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
-_LOCAL: Final = struct.Struct("<4s5H3L2H")
-_DESCRIPTOR: Final = struct.Struct("<3L")
-_STORED: Final = 0
-_DEFLATED: Final = 8
+_LOCAL_BYTES: Final = 30
+_CENTRAL_BYTES: Final = 46
 _ENCRYPTED: Final = 1 << 0 | 1 << 6 | 1 << 13
 _DESCRIBED: Final = 1 << 3
 _KNOWN_FLAGS: Final = 1 << 1 | 1 << 2 | _DESCRIBED | 1 << 11
 _DOS_FOLDER: Final = 0x10
 _DOS_VOLUME: Final = 0x08
 _UNICODE_PATH: Final = 0x7075
-_ESCAPED: Final = 0xFFFFFFFF
+_ZIP64: Final = 0xFFFFFFFF
 
 
 # --- writing -----------------------------------------------------------------------------
@@ -78,24 +75,20 @@ def write_zip(files: Mapping[str, bytes], path: Path) -> None:
     """
     if (path.exists() or path.is_symlink()) and not is_zipped_bundle(path):
         raise InputError(f"{path}: is no bundle; nothing was overwritten")
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(partial, "x", strict_timestamps=True) as archive:
-            for name in sorted(files):
-                archive.writestr(_header(name), files[name], _method(files[name]), 6)
-        if partial.stat().st_size > MAX_ARCHIVE_BYTES:
-            raise InputError(f"{path}: larger than 4 GiB; write a folder instead")
-        os.replace(partial, path)
+        with whole_files.replacing(path, whole_files.PUBLIC) as output:
+            with zipfile.ZipFile(output, "w", strict_timestamps=True) as archive:
+                for name in sorted(files):
+                    archive.writestr(_header(name), files[name], _method(files[name]), 6)
+            if output.seek(0, os.SEEK_END) > MAX_ARCHIVE_BYTES:
+                raise InputError(f"{path}: larger than 4 GiB; write a folder instead")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        if os.path.lexists(partial):
-            partial.unlink()
 
 
-def _header(name: str) -> zipfile.ZipInfo:
-    header = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+def _header(name: str) -> ZipInfo:
+    header = ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     header.create_system = 3
     header.external_attr = (stat.S_IFREG | 0o644) << 16
     return header
@@ -104,7 +97,7 @@ def _header(name: str) -> zipfile.ZipInfo:
 def _method(data: bytes) -> int:
     """Deflated, except where a reader would take it for a bomb."""
     tight = len(data) > RATIO_FROM and len(zlib.compress(data)) * MAX_RATIO < 2 * len(data)
-    return _STORED if tight else _DEFLATED
+    return zipfile.ZIP_STORED if tight else zipfile.ZIP_DEFLATED
 
 
 def is_zipped_bundle(path: Path) -> bool:
@@ -121,32 +114,11 @@ def is_zipped_bundle(path: Path) -> bool:
 # --- reading -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One entry of the central directory; ``words`` are those that stand in front of it too."""
-
-    raw_name: bytes
-    words: tuple[int, ...]
-    crc: int
-    packed: int
-    size: int
-    offset: int
-
-    @property
-    def name(self) -> str:
-        return self.raw_name.decode("ascii", "backslashreplace")
-
-    @property
-    def flags(self) -> int:
-        return self.words[1]
-
-    @property
-    def method(self) -> int:
-        return self.words[2]
-
-
 class ZipSource:
     """A bundle in a zip file, open until it is closed.
+
+    :mod:`zipfile` reads the central directory. That the entries fill the file, and each has the
+    same words in front of it, is checked here.
 
     Raises:
         InputError: There is no such file, it cannot be opened, or no bundle is in it.
@@ -158,14 +130,14 @@ class ZipSource:
         self.where = str(path)
         self._label = path.name
         try:
-            self._file = path.open("rb", buffering=0)
+            self._file = path.open("rb")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         try:
-            found = os.fstat(self._file.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(self._file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{path}: not a bundle, neither a folder nor a zip file")
-            self._size = found.st_size
+            self._size = status.st_size
             self._entries = self._open()
         except BaseException:
             self._file.close()
@@ -175,10 +147,6 @@ class ZipSource:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
     def names(self) -> set[str]:
@@ -192,39 +160,48 @@ class ZipSource:
             FormatError: It does not unpack to the size and CRC-32 that the zip states.
         """
         entry, start = self._entries[name]
-        if entry.size > limit:
+        if entry.file_size > limit:
             raise TooLargeError(f"{name}: more than {limit} bytes")
-        packed = self._at(start, entry.packed)
-        data = packed if entry.method == _STORED else _inflate(packed, entry.size, name)
-        if len(data) != entry.size:
-            raise FormatError(f"{name}: {len(data)} bytes in the zip, which says {entry.size}")
-        if zlib.crc32(data) != entry.crc:
+        data = self._at(start, entry.compress_size)
+        if entry.compress_type == zipfile.ZIP_DEFLATED:
+            data = _inflate(data, entry.file_size, name)
+        if len(data) != entry.file_size:
+            raise FormatError(f"{name}: {len(data)} bytes in the zip, which says {entry.file_size}")
+        if zlib.crc32(data) != entry.CRC:
             raise ChecksumError(f"{name}: its CRC-32 is not the one in the zip: it was changed")
         return data
 
-    def _open(self) -> dict[str, tuple[_Entry, int]]:
-        count, at, length = self._end()
-        entries = sorted(self._central(count, at, length), key=lambda entry: entry.offset)
-        bounds = [*(entry.offset for entry in entries), at]
-        if bounds[0] != 0:
-            raise self._bad("bytes lie in front of its first entry")
-        starts = [self._local(e, end) for e, end in zip(entries, bounds[1:], strict=True)]
+    def _open(self) -> dict[str, tuple[ZipInfo, int]]:
+        """Each file's entry and where its bytes begin, by name in the bundle."""
+        count, directory, end = self._end()
+        entries = self._directory(count)
+        seen: dict[str, bool] = {}
+        for entry in entries:
+            _check(entry)
+            check_alone(entry.orig_filename, seen)
+        if sum(entry.file_size for entry in entries) > sources.MAX_TOTAL_BYTES:
+            raise TooLargeError(
+                f"{self._label}: unpacks to more than {sources.MAX_TOTAL_BYTES} bytes"
+            )
+        if entries:
+            self._check_last(entries[-1], end)
+        starts = self._starts(entries, directory)
         files = {
-            entry.name: (entry, start)
-            for entry, start in zip(entries, starts, strict=True)
-            if not entry.raw_name.endswith(b"/")
+            name: (entry, starts[name])
+            for entry in entries
+            if not (name := entry.orig_filename).endswith("/")
         }
         top = top_folder(files.keys())
-        named = {name.removeprefix(top): found for name, found in files.items()}
+        named = {name.removeprefix(top): item for name, item in files.items()}
         if MANIFEST not in named:
             raise InputError(f"{self.where}: not a bundle, there is no {MANIFEST} in it")
         for name, (entry, _) in named.items():
-            if entry.size > limit_of(name):
+            if entry.file_size > limit_of(name):
                 raise TooLargeError(f"{name}: more than {limit_of(name)} bytes")
         return named
 
     def _end(self) -> tuple[int, int, int]:
-        """Number of entries, and where the central directory begins and how long it is."""
+        """How many entries the zip has, and where the central directory begins and ends."""
         if self._size > MAX_ARCHIVE_BYTES:
             raise TooLargeError(f"{self._label}: a zip of more than 4 GiB")
         at = self._size - _END.size
@@ -234,126 +211,95 @@ class ZipSource:
         disk, first, here, count, length, start, comment = end
         if disk or first or comment or here != count:
             raise self._bad("parts on other disks, or a comment")
-        behind = at
         locator = self._at(max(0, at - _LOCATOR.size), min(at, _LOCATOR.size))
-        if locator.startswith(b"PK\6\7"):
-            count, start, length, behind = self._end64(at, locator)
-        if count > reader.MAX_FILES:
-            raise TooLargeError(f"{self._label}: more than {reader.MAX_FILES} files")
+        if locator.startswith(b"PK\6\7"):  # APPNOTE 4.3.14, 4.3.15
+            at -= _LOCATOR.size + _END64.size
+            if at < 0 or locator != _LOCATOR.pack(b"PK\6\7", 0, at, 1):
+                raise self._bad("its zip64 end is not where it should be")
+            end64 = _END64.unpack(self._at(at, _END64.size))
+            count, length, start = end64[-3:]
+            if end64[:2] + end64[4:7] != (b"PK\6\6", _END64.size - 12, 0, 0, count):
+                raise self._bad("its zip64 end does not decode")
+        if count > sources.MAX_FILES:
+            raise TooLargeError(f"{self._label}: more than {sources.MAX_FILES} files")
         if length > _MAX_DIRECTORY_BYTES:
             raise TooLargeError(f"{self._label}: its directory is too large")
-        if start + length != behind:
+        if start + length != at:
             raise self._bad("its directory does not end where it should")
-        return count, start, length
+        return count, start, at
 
     def _no_end(self) -> Exception:
         length = min(self._size, 0xFFFF + _END.size)
-        found = self._at(self._size - length, length).rfind(b"PK\5\6")
-        if 0 <= found < length - _END.size:
+        end = self._at(self._size - length, length).rfind(b"PK\5\6")
+        if 0 <= end < length - _END.size:
             return TrailingBytesError(f"{self._label}: bytes behind the end of the zip")
         if self._at(0, min(4, self._size)) != b"PK\3\4":
             return InputError(f"{self.where}: not a bundle, neither a folder nor a zip file")
         return TruncatedError(f"{self._label}: a zip file that is cut off")
 
-    def _end64(self, end: int, locator: bytes) -> tuple[int, int, int, int]:
-        """APPNOTE 4.3.14: count, start and length, and where the directory must end."""
-        at = end - _LOCATOR.size - _END64.size
-        if at < 0 or _LOCATOR.unpack(locator)[1:] != (0, at, 1):
-            raise self._bad("its zip64 end is not where it should be")
-        sign, size, _, _, disk, first, here, count, length, start = _END64.unpack(
-            self._at(at, _END64.size)
-        )
-        if (sign, size, disk, first, here) != (b"PK\6\6", _END64.size - 12, 0, 0, count):
-            raise self._bad("its zip64 end does not decode")
-        return count, start, length, at
-
-    def _central(self, count: int, start: int, length: int) -> list[_Entry]:
-        data = self._at(start, length)
-        entries: list[_Entry] = []
-        seen: dict[str, bool] = {}
-        total = at = 0
-        for _ in range(count):
-            if at + _CENTRAL.size > len(data):
-                raise self._bad("its directory is cut off")
-            (
-                signature, _, version, flags, method, time, date, crc, packed, size,
-                name_length, extra, comment, disk, kind, attributes, offset,
-            ) = _CENTRAL.unpack_from(data, at)  # fmt: skip
-            name = data[at + _CENTRAL.size : at + _CENTRAL.size + name_length]
-            extra_at = at + _CENTRAL.size + name_length
-            at = extra_at + extra + comment
-            if signature != b"PK\1\2" or at > len(data):
-                raise self._bad("its directory does not decode")
-            entry = _Entry(name, (version, flags, method, time, date), crc, packed, size, offset)
-            if disk or comment or kind & ~1:
-                raise self._bad(f"{entry.name[:120]!r} has a comment, or lies on another disk")
-            self._check(entry, attributes, data[extra_at : extra_at + extra])
-            check_alone(entry.name, seen)
-            entries.append(entry)
-            total += size
-            if total > reader.MAX_TOTAL_BYTES:
-                raise TooLargeError(
-                    f"{self._label}: unpacks to more than {reader.MAX_TOTAL_BYTES} bytes"
-                )
-        if at != len(data):
-            raise self._bad("its directory has bytes behind its last entry")
+    def _directory(self, count: int) -> list[ZipInfo]:
+        try:
+            entries = zipfile.ZipFile(self._file).infolist()
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise self._bad(f"its directory does not decode: {error}") from error
+        for entry in entries:
+            if max(entry.compress_size, entry.file_size, entry.header_offset) >= _ZIP64:
+                name = ascii(entry.orig_filename[:120])
+                raise FormatError(f"{name}: has zip64 sizes; pack the folder again with zip -r")
+        if len(entries) != count:
+            raise self._bad(f"its directory has {len(entries)} entries, its end says {count}")
         return entries
 
-    def _check(self, entry: _Entry, attributes: int, extra: bytes) -> None:
-        name = check_name(entry.name.removesuffix("/"))
-        folder = entry.raw_name.endswith(b"/")
-        kind = stat.S_IFMT(attributes >> 16)
-        if kind == stat.S_IFLNK:
-            raise IntegrityError(f"{name}: is a link; a bundle has none")
-        allowed = (0, stat.S_IFDIR if folder else stat.S_IFREG)
-        if kind not in allowed or attributes & _DOS_VOLUME:
-            raise IntegrityError(f"{name}: is neither a file nor a folder")
-        if not folder and attributes & _DOS_FOLDER:
-            raise IntegrityError(f"{name}: is called a file and a folder")
-        if entry.flags & _ENCRYPTED:
-            raise FormatError(f"{name}: is encrypted")
-        if entry.flags & ~_KNOWN_FLAGS:
-            raise FormatError(f"{name}: flags {entry.flags:#06x} that are not known here")
-        if entry.method not in (_STORED, _DEFLATED):
-            raise FormatError(f"{name}: packed by method {entry.method}, not stored or deflated")
-        if _ESCAPED in (entry.packed, entry.size, entry.offset):
-            raise FormatError(f"{name}: has zip64 sizes; pack the folder again with zip -r")
-        if folder and (entry.size or entry.crc):
-            raise IntegrityError(f"{name}: a folder with content")
-        most = entry.size if entry.method == _STORED else 2 * entry.size + 1024
-        if entry.packed > most or (entry.method == _STORED and entry.packed < most):
-            raise FormatError(f"{name}: {entry.packed} bytes cannot be {entry.size} packed")
-        if entry.size > RATIO_FROM and entry.size > MAX_RATIO * entry.packed:
-            raise TooLargeError(f"{name}: unpacks to more than {MAX_RATIO} times its size")
-        if _UNICODE_PATH in _extra_kinds(extra, name):
-            raise IntegrityError(f"{name}: has a second name")
+    def _check_last(self, entry: ZipInfo, end: int) -> None:
+        """The last entry may not claim bytes behind the directory; :mod:`zipfile` lets it."""
+        lengths = (len(entry.orig_filename), len(entry.extra), len(entry.comment))
+        stated = self._at(end - sum(lengths) - _CENTRAL_BYTES + 28, 6)
+        if stated != struct.pack("<3H", *lengths):
+            raise self._bad("its directory is cut off")
 
-    def _local(self, entry: _Entry, following: int) -> int:
-        """Where the entry's bytes begin; what stands in front of and behind them must fit."""
-        name = entry.name
-        signature, version, flags, method, time, date, crc, packed, size, name_length, extra = (
-            _LOCAL.unpack(self._at(entry.offset, _LOCAL.size))
-        )
-        rest = self._at(entry.offset + _LOCAL.size, name_length + extra)
-        described = bool(flags & _DESCRIBED)
-        sizes = (entry.crc, entry.packed, entry.size)
-        fits = (crc, packed, size) == sizes or (described and not (crc or packed or size))
+    def _starts(self, entries: Sequence[ZipInfo], directory: int) -> dict[str, int]:
+        """Where each entry's bytes begin; together they fill the file up to the directory."""
+        starts: dict[str, int] = {}
+        end = 0
+        for entry in sorted(entries, key=lambda entry: entry.header_offset):
+            name = entry.orig_filename
+            if entry.header_offset != end:
+                raise self._bad(
+                    f"entries overlap, or bytes lie between them, in front of {name}"
+                    if starts
+                    else "bytes lie in front of its first entry"
+                )
+            starts[name] = self._local(entry)
+            end = starts[name] + entry.compress_size
+            if entry.flag_bits & _DESCRIBED:
+                end += self._descriptor(entry, end)
+        if end != directory:
+            raise self._bad("entries overlap, or bytes lie between them, before its directory")
+        return starts
+
+    def _local(self, entry: ZipInfo) -> int:
+        """Where the entry's bytes begin; what stands in front of them must fit."""
+        at, name = entry.header_offset, entry.orig_filename
+        head = self._at(at, _LOCAL_BYTES)
+        name_length, extra_length = struct.unpack("<2H", head[26:])
+        rest = self._at(at + _LOCAL_BYTES, name_length + extra_length)
+        words, sizes = _words(entry)
+        stated = [sizes, bytes(12)] if entry.flag_bits & _DESCRIBED else [sizes]
         if (
-            signature != b"PK\3\4"
-            or (version, flags, method, time, date) != entry.words
-            or rest[:name_length] != entry.raw_name
-            or not fits
+            head[:26] not in [words + size for size in stated]
+            or rest[:name_length] != name.encode()
         ):
             raise FormatError(f"{name[:120]}: the zip contradicts itself about it")
-        if _UNICODE_PATH in _extra_kinds(rest[name_length:], name):
-            raise IntegrityError(f"{name}: has a second name")
-        start: int = entry.offset + _LOCAL.size + name_length + extra
-        gap = following - start - entry.packed
-        behind = self._at(start + entry.packed, gap) if 0 < gap <= 4 + _DESCRIPTOR.size else b""
-        expected = _DESCRIPTOR.pack(*sizes)
-        if gap and not (described and behind in (expected, b"PK\7\10" + expected)):
-            raise self._bad(f"entries overlap, or bytes lie between them, behind {name}")
-        return start
+        _check_extra(rest[name_length:], name)
+        return at + _LOCAL_BYTES + len(rest)
+
+    def _descriptor(self, entry: ZipInfo, at: int) -> int:
+        """How long the data descriptor is; none is needed where the next entry follows."""
+        _, sizes = _words(entry)
+        behind = self._at(at, 4 + len(sizes))
+        if behind == b"PK\7\10" + sizes:
+            return len(behind)
+        return len(sizes) if behind.startswith(sizes) else 0
 
     def _at(self, offset: int, length: int) -> bytes:
         try:
@@ -368,17 +314,60 @@ class ZipSource:
         return FormatError(f"{self._label}: not a zip file that is read here: {problem}")
 
 
-def _extra_kinds(extra: bytes, name: str) -> set[int]:
-    kinds, at = set(), 0
-    while at < len(extra):
-        if at + 4 > len(extra):
+# --- entries -----------------------------------------------------------------------------
+
+
+def _words(entry: ZipInfo) -> tuple[bytes, bytes]:
+    """What stands in front of an entry (APPNOTE 4.3.7): signature, version, flags, method, time
+    and date; then CRC-32, packed size and size, which a data descriptor has too."""
+    year, month, day, hour, minute, second = entry.date_time
+    time, date = hour << 11 | minute << 5 | second // 2, year - 1980 << 9 | month << 5 | day
+    version = (entry.extract_version, entry.reserved)
+    words = (b"PK\3\4", *version, entry.flag_bits, entry.compress_type, time, date)
+    sizes = (entry.CRC, entry.compress_size, entry.file_size)
+    return struct.pack("<4s2B4H", *words), struct.pack("<3L", *sizes)
+
+
+def _check(entry: ZipInfo) -> None:
+    """Refuse an entry that is no plain file or folder of a bundle."""
+    folder = entry.orig_filename.endswith("/")
+    name = check_name(entry.orig_filename.removesuffix("/"))
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        raise IntegrityError(f"{name}: is a link; a bundle has none")
+    allowed = (0, stat.S_IFDIR if folder else stat.S_IFREG)
+    if kind not in allowed or entry.external_attr & _DOS_VOLUME:
+        raise IntegrityError(f"{name}: is neither a file nor a folder")
+    if not folder and entry.external_attr & _DOS_FOLDER:
+        raise IntegrityError(f"{name}: is called a file and a folder")
+    if entry.comment or entry.volume or entry.internal_attr & ~1:
+        raise FormatError(f"{name}: has a comment, or lies on another disk")
+    if entry.flag_bits & _ENCRYPTED:
+        raise FormatError(f"{name}: is encrypted")
+    if entry.flag_bits & ~_KNOWN_FLAGS:
+        raise FormatError(f"{name}: flags {entry.flag_bits:#06x} that are not known here")
+    packed, size = entry.compress_size, entry.file_size
+    stored = entry.compress_type == zipfile.ZIP_STORED
+    if not stored and entry.compress_type != zipfile.ZIP_DEFLATED:
+        raise FormatError(f"{name}: packed by method {entry.compress_type}, not stored or deflated")
+    if folder and (size or entry.CRC):
+        raise IntegrityError(f"{name}: a folder with content")
+    if packed != size if stored else packed > 2 * size + 1024:
+        raise FormatError(f"{name}: {packed} bytes cannot be {size} packed")
+    if size > RATIO_FROM and size > MAX_RATIO * packed:
+        raise TooLargeError(f"{name}: unpacks to more than {MAX_RATIO} times its size")
+    _check_extra(entry.extra, name)
+
+
+def _check_extra(extra: bytes, name: str) -> None:
+    """Extra fields (APPNOTE 4.5) are whole, and none is a second name."""
+    while extra:
+        kind, length = struct.unpack("<HH", extra[:4]) if len(extra) >= 4 else (0, len(extra))
+        if 4 + length > len(extra):
             raise FormatError(f"{name}: an extra field that is cut off")
-        kind, length = struct.unpack_from("<HH", extra, at)
-        kinds.add(kind)
-        at += 4 + length
-    if at > len(extra):
-        raise FormatError(f"{name}: an extra field that is cut off")
-    return kinds
+        if kind == _UNICODE_PATH:
+            raise IntegrityError(f"{name}: has a second name")
+        extra = extra[4 + length :]
 
 
 def _inflate(packed: bytes, size: int, name: str) -> bytes:

@@ -53,16 +53,16 @@ def prove(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
         run = find_run(store, arguments.run_id)
-        found = log.prove(store, run, bootstrap.known_ledger_key(settings))
-    text = found.proof.encode()
+        proved = log.prove(store, run, bootstrap.known_ledger_key(settings))
+    text = proved.proof.encode()
     if arguments.json:
         print_json(
             {
-                "run_id": str(found.entry.run),
-                "seal": seal_label(found.entry),
-                "run_root": found.entry.root.hex(),
-                "index": found.entry.index,
-                **_head(found.head),
+                "run_id": str(proved.entry.run),
+                "seal": seal_label(proved.entry),
+                "run_root": proved.entry.root.hex(),
+                "index": proved.entry.index,
+                **_head(proved.head),
                 "proof": text,
             }
         )
@@ -172,9 +172,9 @@ def _progress() -> Iterator[log_export.Progress]:
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done)
 
         yield show

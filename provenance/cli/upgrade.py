@@ -35,9 +35,9 @@ def upgrade(arguments: argparse.Namespace) -> int:
 def _line(result: Upgraded) -> str:
     if result.problem is not None:
         return f"{result.path}: {result.status.value}: {result.problem}"
-    told = {
+    details = {
         Upgrade.UPGRADED: f"{result.completed} completed, {result.pending} still pending",
         Upgrade.PENDING: f"{result.pending} still pending",
         Upgrade.COMPLETE: "nothing is pending",
     }
-    return f"{result.path}: {told[result.status]}"
+    return f"{result.path}: {details[result.status]}"

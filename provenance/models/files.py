@@ -1,4 +1,4 @@
-"""The weights in a file or folder, read with suspicion: nothing is ever unpickled.
+"""The weights in an untrusted file or folder: nothing is ever unpickled.
 
 ``.safetensors`` and ``.npz`` are read by :mod:`provenance.fingerprint.weight_files`; ``.pt``,
 ``.pth``, ``.bin`` and ``.ckpt`` by ``torch.load(weights_only=True)``, which makes tensors and
@@ -132,15 +132,15 @@ def _indexed(folder: Path) -> tuple[Path, ...]:
         document = json_text.loads(data)
     except ValueError as error:
         raise FormatError(f"{where}: is not JSON: {error}") from error
-    places = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(places, dict) or not places:
+    shards = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(shards, dict) or not shards:
         raise FormatError(f"{where}: no weight_map of tensors to files")
-    for name in places.values():
+    for name in shards.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(SAFETENSORS):
             raise FormatError(f"{where}: names {repr(name)[:80]}, expected a safetensors file")
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: is missing, {INDEX} names it")
-    return tuple(folder / name for name in sorted(set(places.values())))
+    return tuple(folder / name for name in sorted(set(shards.values())))
 
 
 def _merged(files: tuple[Path, ...]) -> dict[str, RawTensor]:
@@ -165,8 +165,8 @@ def _torch_load(path: Path) -> object:
         import torch
     except ImportError as error:
         raise MissingExtraError("torch", "torch") from error
-    found = tuple(int(part) for part in re.findall(r"\d+", str(torch.__version__))[:2])
-    if found < _SAFE_TORCH:
+    version = tuple(int(part) for part in re.findall(r"\d+", str(torch.__version__))[:2])
+    if version < _SAFE_TORCH:
         raise InputError(
             f"{path}: torch {torch.__version__} can be made to run code by such a file "
             "(CVE-2025-32434), expected torch 2.6 or later, or a .safetensors file"

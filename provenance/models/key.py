@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from provenance import files
 from provenance.errors import InputError
 from provenance.formats.dsse import key_hint
 
@@ -53,8 +52,11 @@ class SigningKey:
         return key_hint(self.public_pem)
 
     def sign(self, message: bytes) -> bytes:
-        """ECDSA in DER, with the hash that belongs to the curve."""
-        return self.private.sign(message, ec.ECDSA(CURVES[self.private.curve.name]))
+        """ECDSA in DER, with the hash that belongs to the curve; it verifies."""
+        algorithm = ec.ECDSA(CURVES[self.private.curve.name])
+        signature = self.private.sign(message, algorithm)
+        self.private.public_key().verify(signature, message, algorithm)
+        return signature
 
 
 def read_signing_key(path: Path, passphrase: str | None = None) -> SigningKey:
@@ -67,7 +69,10 @@ def read_signing_key(path: Path, passphrase: str | None = None) -> SigningKey:
         InputError: Missing, unreadable, open to others, no PEM private key, of another type
             or curve, or the passphrase is missing or wrong. No message holds a secret.
     """
-    data = _read(path)
+    try:
+        data = files.read_private(path, MAX_KEY_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         key: object = load_pem_private_key(data, None)
     except TypeError:
@@ -80,24 +85,6 @@ def read_signing_key(path: Path, passphrase: str | None = None) -> SigningKey:
     if key.curve.name not in CURVES:
         raise InputError(f"{path}: found an EC key of curve {key.curve.name}, {_EXPECTED}")
     return SigningKey(key)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise InputError(f"{path}: is not a regular file, {_EXPECTED} as PEM")
-            mode = stat.S_IMODE(found.st_mode)
-            if mode & 0o077:
-                raise InputError(f"{path}: has mode {mode:04o}, expected 0600: chmod 600 {path}")
-            data = file.read(MAX_KEY_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(data) > MAX_KEY_BYTES:
-        raise InputError(f"{path}: more than {MAX_KEY_BYTES} bytes, {_EXPECTED} as PEM")
-    return data
 
 
 def _decrypted(path: Path, data: bytes, passphrase: str | None) -> object:

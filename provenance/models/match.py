@@ -12,7 +12,7 @@ tensor in the order of the state: by the UTF-8 bytes of their names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.formats import merkle
+from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
 from provenance.models.files import ModelFiles
 from provenance.verify.catalogue import LEDGER, TREES
@@ -43,7 +44,7 @@ class StatedWeights:
     """The weights that one record states.
 
     Attributes:
-        path: The record's place: ``model/weights/0``, ``training/epoch/3/state/0``.
+        path: The record's path: ``model/weights/0``, ``training/epoch/3/state/0``.
         epoch: None for the weights before training.
         digest: SHA-256 of the record, 32 bytes.
         root: As stated, such as ``mth-sha256:<hex>``.
@@ -198,24 +199,24 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     digests: dict[str, dict[str, StateDigest]] = {}
     for algorithm in {item.algorithm for item in stated} & DIGEST_SIZES.keys():
         digests[algorithm] = files.digests(HashFactory(algorithm))
-    found = [
+    equal = [
         (item, key)
         for item in stated
         for key, digest in digests.get(item.algorithm, {}).items()
         if str(digest) == item.root
     ]
-    matches = sorted((item for item, _ in found if item.problem is None), key=_order)
-    doubtful = sorted((item for item, _ in found if item.problem is not None), key=_order)
-    nearest, state = (None, "") if found else _nearest(stated, digests)
+    matches = sorted((item for item, _ in equal if item.problem is None), key=_order)
+    doubtful = sorted((item for item, _ in equal if item.problem is not None), key=_order)
+    nearest, state = (None, "") if equal else _nearest(stated, digests)
     chosen = nearest.stated if nearest else None
-    if found:
+    if equal:
         chosen = (matches or doubtful)[-1]
-        state = next(key for item, key in found if item is chosen)
-    paths = {item.path for item in matches}
+        state = next(key for item, key in equal if item is chosen)
+    paths, vkey = {item.path for item in matches}, report.evidence.vkey
     return ModelMatch(
         run=report.run,
         seal=report.seals[-1] if report.seals else None,
-        origin=_origin(report),
+        origin=vkey.partition("+")[0] if vkey else None,
         files=files,
         state=state,
         weights=digests[chosen.algorithm][state] if chosen else None,
@@ -236,32 +237,26 @@ def _order(item: StatedWeights) -> tuple[int, int, str]:
     return (-1 if item.epoch is None else item.epoch, item.rank, item.path)
 
 
-def _origin(report: VerificationReport) -> str | None:
-    vkey = report.evidence.vkey
-    return vkey.partition("+")[0] if vkey else None
-
-
 # --- what a record states ----------------------------------------------------------------
 
 
 def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | None:
     """None where the record's bytes are missing or state no digest of weights."""
-    body = lenient(record.data).get("body")
-    if not isinstance(body, dict):
+    try:
+        body = Fields.of(lenient(record.data).get("body"), record.path)
+        root, algorithm = body.text("root"), body.text("algorithm")
+    except FormatError:
         return None
-    root, algorithm = body.get("root"), body.get("algorithm")
-    if not isinstance(root, str) or not isinstance(algorithm, str):
-        return None
-    item = StatedWeights(
+    return StatedWeights(
         path=record.path,
         epoch=record.epoch,
         rank=record.rank,
         digest=record.digest,
         root=root,
         algorithm=algorithm,
+        tensors=_tensors(body, root, algorithm),
         problem=_problem(report, record),
     )
-    return replace(item, tensors=_tensors(body.get("tensors"), root, algorithm))
 
 
 def _problem(report: VerificationReport, record: RecordFile) -> str | None:
@@ -281,26 +276,18 @@ def _problem(report: VerificationReport, record: RecordFile) -> str | None:
     return None if seal.recomputed else "the run root does not recompute"
 
 
-def _tensors(raw: object, root: str, algorithm: str) -> Tensors | None:
+def _tensors(body: Fields, root: str, algorithm: str) -> Tensors | None:
     """The tensors of a record by name, where they are what its root is made of."""
-    if not isinstance(raw, list) or not raw:
+    try:
+        items = body.objects("tensors")
+        digests = [Digest.parse(item.text("digest")) for item in items]
+        tensors = {item.text("name"): item.raw for item in items}
+    except FormatError:
         return None
-    tensors: dict[str, Mapping[str, Any]] = {}
-    leaves = []
-    for item in raw:
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-            return None
-        try:
-            digest = Digest.parse(str(item.get("digest")))
-        except FormatError:
-            return None
-        if digest.algorithm != algorithm:
-            return None
-        leaves.append(digest.value)
-        tensors[item["name"]] = item
-    if len(tensors) != len(raw) or f"{ROOT_ALGORITHM}:{merkle.root(leaves).hex()}" != root:
+    if len(tensors) != len(items) or {digest.algorithm for digest in digests} != {algorithm}:
         return None
-    return tensors
+    computed = merkle.root([digest.value for digest in digests]).hex()
+    return tensors if f"{ROOT_ALGORITHM}:{computed}" == root else None
 
 
 # --- the nearest record ------------------------------------------------------------------
@@ -324,19 +311,19 @@ def _nearest(
     return _difference(best[1], best[3]), best[2]
 
 
-def _likeness(stated: Tensors, found: Tensors) -> tuple[int, int]:
+def _likeness(stated: Tensors, actual: Tensors) -> tuple[int, int]:
     """How many tensors are equal; how many have at least a name in common."""
-    common = stated.keys() & found.keys()
-    equal = sum(stated[name]["digest"] == found[name]["digest"] for name in common)
+    common = stated.keys() & actual.keys()
+    equal = sum(stated[name]["digest"] == actual[name]["digest"] for name in common)
     return equal, len(common)
 
 
-def _difference(item: StatedWeights, found: Tensors) -> Difference:
+def _difference(item: StatedWeights, actual: Tensors) -> Difference:
     if item.tensors is None:
         why = "the record has no digests of single tensors to compare with"
         return Difference(item, None, why, 0, 0)
-    names = sorted(item.tensors.keys() | found.keys(), key=_utf8)
-    problems = {name: _tensor(item.tensors.get(name), found.get(name)) for name in names}
+    names = sorted(item.tensors.keys() | actual.keys(), key=_utf8)
+    problems = {name: _tensor(item.tensors.get(name), actual.get(name)) for name in names}
     differing = [(name, problem) for name, problem in problems.items() if problem is not None]
     if not differing:
         return Difference(item, None, "the record lists its tensors out of order", 0, len(names))
@@ -348,15 +335,15 @@ def _utf8(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
-def _tensor(stated: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> str | None:
+def _tensor(stated: Mapping[str, Any] | None, actual: Mapping[str, Any] | None) -> str | None:
     """What is the matter with one tensor; None where it is the same."""
-    if found is None:
+    if actual is None:
         return "is missing"
     if stated is None:
         return "is not in the record"
-    if stated["digest"] == found["digest"]:
+    if stated["digest"] == actual["digest"]:
         return None
     for key in ("dtype", "shape"):
-        if stated.get(key) != found[key]:
-            return f"has {key} {found[key]}, the record states {stated.get(key)}"
-    return f"has digest {found['digest']}, the record states {stated['digest']}"
+        if stated.get(key) != actual[key]:
+            return f"has {key} {actual[key]}, the record states {stated.get(key)}"
+    return f"has digest {actual['digest']}, the record states {stated['digest']}"

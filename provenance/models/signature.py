@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from provenance.errors import InputError
-from provenance.fingerprint.file_tree import FileLeaf, file_leaf
+from provenance.fingerprint.file_tree import file_leaf
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.dsse import Statement, Subject
 from provenance.formats.record import Json
@@ -44,6 +45,10 @@ class ListedFile:
     path: Path
     size: int
     modified_ns: int
+
+    def is_in(self, paths: Sequence[str]) -> bool:
+        """Whether it is one of these, or below one."""
+        return any(self.name == path or self.name.startswith(path + "/") for path in paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +70,37 @@ class ModelFolder:
         Raises:
             InputError: A file cannot be read, or was changed, added or removed meanwhile.
         """
-        leaves = self._hashed()
+        factory = HashFactory("sha256")
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            leaves = list(pool.map(lambda f: file_leaf(f.path, f.name, factory), self.files))
         if list_model(self.path, self.ignored).files != self.files:
             raise InputError(f"{self.path}: changed while it was signed")
         total = hashlib.sha256(b"".join(leaf.digest.value for leaf in leaves)).hexdigest()
-        resources: list[Json] = [
-            {"name": leaf.path, "algorithm": "sha256", "digest": leaf.digest.value.hex()}
-            for leaf in leaves
-        ]
-        serialization: dict[str, Json] = {
-            "method": "files",
-            "hash_type": "sha256",
-            "allow_symlinks": False,
-            "ignore_paths": list(self.ignored),
+        predicate: dict[str, Json] = {
+            "serialization": {
+                "method": "files",
+                "hash_type": "sha256",
+                "allow_symlinks": False,
+                "ignore_paths": list(self.ignored),
+            },
+            "resources": [
+                {"name": leaf.path, "algorithm": "sha256", "digest": leaf.digest.value.hex()}
+                for leaf in leaves
+            ],
+            "provenance": dict(provenance),
         }
         return Statement(
-            subjects=[Subject(self.name, {"sha256": total})],
-            predicate_type=PREDICATE_TYPE,
-            predicate={
-                "serialization": serialization,
-                "resources": resources,
-                "provenance": dict(provenance),
-            },
+            [Subject(self.name, {"sha256": total})], PREDICATE_TYPE, predicate
         ).encode()
-
-    def _hashed(self) -> list[FileLeaf]:
-        factory = HashFactory("sha256")
-        workers = max(1, min(_THREADS, os.cpu_count() or 1, len(self.files)))
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(lambda f: file_leaf(f.path, f.name, factory), self.files))
 
 
 def ignored_paths(model: Path, signature: Path) -> tuple[str, ...]:
     """What is left out: git's files, and the signature where it lies in the folder."""
-    place = signature.parent.resolve() / signature.name
-    root = model.resolve()
-    inside = model.is_dir() and place.is_relative_to(root)
-    own = (place.relative_to(root).as_posix(),) if inside else ()
-    return tuple(sorted({*GIT_PATHS, *own}))
+    path = signature.parent.resolve() / signature.name
+    paths = set(GIT_PATHS)
+    if model.is_dir() and path.is_relative_to(model.resolve()):
+        paths.add(path.relative_to(model.resolve()).as_posix())
+    return tuple(sorted(paths))
 
 
 def list_model(model: Path, ignored: Sequence[str]) -> ModelFolder:
@@ -112,44 +110,40 @@ def list_model(model: Path, ignored: Sequence[str]) -> ModelFolder:
         InputError: No such file or folder, no file in it, a link or special file, or a
             folder that cannot be listed.
     """
-    if model.is_symlink():
-        raise InputError(f"{model}: is a link; verifiers of model signatures refuse links")
-    if model.is_file():
-        found = [_listed(model, ".")]
-    elif model.is_dir():
-        found = [item for item in _walk(model, "") if not _is_ignored(item.name, ignored)]
-    else:
+    if not os.path.lexists(model):
         raise InputError(f"{model}: no such file or folder")
-    if not found:
+    own = _listed(model, ".")
+    files = [own] if own else [item for item in _walk(model) if not item.is_in(ignored)]
+    if not files:
         raise InputError(f"{model}: holds no files to sign")
-    files = tuple(sorted(found, key=lambda item: item.name.split("/")))
-    return ModelFolder(model, tuple(ignored), files)
+    files.sort(key=lambda item: item.name.split("/"))
+    return ModelFolder(model, tuple(ignored), tuple(files))
 
 
-def _is_ignored(name: str, ignored: Sequence[str]) -> bool:
-    return any(name == path or name.startswith(path + "/") for path in ignored)
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[ListedFile]:
+def _walk(folder: Path) -> Iterator[ListedFile]:
     """Also through what is ignored: a verifier refuses a link there too."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be listed: {error.strerror or error}") from error
-    for entry in entries:
-        if entry.is_symlink():
-            raise InputError(f"{entry.path}: is a link; verifiers of model signatures refuse links")
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-        elif entry.is_file(follow_symlinks=False):
-            yield _listed(Path(entry.path), prefix + entry.name)
-        else:
-            raise InputError(f"{entry.path}: is neither a file nor a folder")
+    for parent, folders, names in os.walk(folder, onerror=_cannot_list):
+        for path in (Path(parent, name) for name in folders + names):
+            listed = _listed(path, path.relative_to(folder).as_posix())
+            if listed is not None:
+                yield listed
 
 
-def _listed(path: Path, name: str) -> ListedFile:
+def _cannot_list(error: OSError) -> None:
+    folder = error.filename
+    raise InputError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+
+
+def _listed(path: Path, name: str) -> ListedFile | None:
+    """A file; None for a folder."""
     try:
-        found = path.stat()
+        status = path.lstat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return ListedFile(name, path, found.st_size, found.st_mtime_ns)
+    if stat.S_ISLNK(status.st_mode):
+        raise InputError(f"{path}: is a link; verifiers of model signatures refuse links")
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is neither a file nor a folder")
+    return ListedFile(name, path, status.st_size, status.st_mtime_ns)

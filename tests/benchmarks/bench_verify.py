@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from provenance import bootstrap
 from provenance.app.verify_all import verify_all
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.settings import Settings, load
 from provenance.verify.verifier import verify
 from tests.support.verify_world import RUN, World, finished, story

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from provenance import bootstrap
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.formats.receipt import Receipt
 from provenance.ports.values import AnchorState
 from provenance.proofs.bitcoin import double_sha256

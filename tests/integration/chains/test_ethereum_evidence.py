@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.chains.ethereum.contract import inclusion_call
 from provenance.chains.ethereum.deploy import deploy
 from provenance.chains.ethereum.interface import EthereumInterface

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from provenance.bundle.index import dump
-from provenance.bundle.reader import MemorySource
-from provenance.bundle.writer import bundle_files, read_bundle, write_files
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import MemorySource
+from provenance.bundle.writer import bundle_files, write_files
 from provenance.evidence.disclosure import withhold
 from provenance.proofs.bitcoin import HEADER_BYTES
 from provenance.verify.headers.file import GivenHeaders

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from provenance import bootstrap
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.bundle.zip import write_zip
 from provenance.cli import main
 from provenance.errors import ProvenanceError

@@ -15,7 +15,8 @@ from opentimestamps.core.serialize import BytesDeserializationContext
 from opentimestamps.core.timestamp import DetachedTimestampFile
 
 from provenance.bundle.attachments import opentimestamps
-from provenance.bundle.writer import newest_tree, read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import newest_tree, write_bundle
 from provenance.errors import FormatError, InputError, ProofError, TooLargeError
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence

@@ -12,8 +12,8 @@ import pytest
 from provenance.bundle.shell_proof import (
     UNHEX,
     UNHEX_PYTHON,
-    hand_path,
     path_of_record_file,
+    shell_commands,
 )
 from provenance.bundle.writer import newest_tree, write_bundle
 from provenance.errors import FormatError, InputError
@@ -48,7 +48,7 @@ def test_every_record_reaches_the_run_root_in_a_shell(
     assert tree is not None
     for record in [r for r in evidence.records if r.place == "tree"][::4]:
         proof = tree.proof(record.path)
-        text = hand_path(proof, record.file, unhex=unhex, sha256=sha256)
+        text = shell_commands(proof, record.file, unhex=unhex, sha256=sha256)
         printed = shell(text, bundle).splitlines()
         assert printed[0] == record.digest.hex()
         assert printed[-2] == tree.root.hex()

@@ -15,7 +15,8 @@ import pytest
 from provenance import cli
 from provenance.bundle.attachments import slsa
 from provenance.bundle.attachments.slsa import FILE, files, statement_of
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.errors import InputError
 from provenance.evidence.run_evidence import EvidenceProblem, HeadNote, RecordFile, RunEvidence
 from provenance.fingerprint.datasets import dataset_digest

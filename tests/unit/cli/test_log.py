@@ -518,7 +518,7 @@ def test_the_checkpoint_comes_last(
         named.append(target.relative_to(tmp_path).as_posix())
         replace_file(source, target)
 
-    monkeypatch.setattr(log_export.os, "replace", spy)
+    monkeypatch.setattr(os, "replace", spy)
     log_export.export(store, tmp_path, key)
     assert named == ["tile/entries/000.p/2", "tile/0/000.p/2", "checkpoint"]
 
@@ -529,7 +529,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(log_export.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         log_export.export(store, tmp_path / "log", key)
     assert not [path for path in (tmp_path / "log").rglob("*") if path.is_file()]

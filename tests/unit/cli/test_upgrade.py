@@ -16,7 +16,8 @@ from provenance import bootstrap, cli
 from provenance.app import upgrade
 from provenance.app.upgrade import Upgrade, exit_code
 from provenance.bundle.attachments.opentimestamps import calendar_uri
-from provenance.bundle.writer import read_bundle, write_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.errors import StoreUnavailable
 from provenance.evidence.disclosure import withhold
 from provenance.formats.opentimestamps.file import (

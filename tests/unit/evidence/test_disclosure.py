@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from provenance.bundle.index import dump
-from provenance.bundle.writer import bundle_files, read_bundle, write_bundle, write_files
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.writer import bundle_files, write_bundle, write_files
 from provenance.errors import InputError
 from provenance.evidence.disclosure import outline, withhold, withhold_like
 from provenance.evidence.run_evidence import RecordFile, RunEvidence

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import bootstrap, cli
 from provenance.bundle import index
-from provenance.bundle.reader import MemorySource
-from provenance.bundle.writer import bundle_files, read_bundle
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import MemorySource
+from provenance.bundle.writer import bundle_files
 from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
 from provenance.evidence.disclosure import withhold
 from provenance.formats import json_text
@@ -130,7 +131,7 @@ LISTS = ("records", "entries", "inclusions", "anchors")
 @pytest.mark.parametrize("place", LISTS)
 def test_an_unknown_key_of_an_item_is_named(place: str) -> None:
     data = changed_run(lambda d: d[place][0].update(extra=1))
-    with pytest.raises(FormatError, match=rf"run\.json: {place}\[0\]: extra: unknown key"):
+    with pytest.raises(FormatError, match=rf"run\.json: {place}\[0\]\.extra: unknown key"):
         index.decode(data)
 
 

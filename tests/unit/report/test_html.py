@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.errors import InputError
+from provenance.errors import InputError, MissingExtraError
 from provenance.formats.record import Kind
 from provenance.report import html as report_module
-from provenance.report.html import render, write_report
+from provenance.report import templates
+from provenance.report.html import MAX_SHOWN_CHARS, render, write_report
 from provenance.report.plot import line_plot
-from provenance.report.tree import MAX_SHOWN_CHARS
 from tests.support.verify_world import (
     RUN,
     World,
@@ -32,6 +33,7 @@ from tests.support.verify_world import (
 )
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$run${css}"
+HOSTILE += "{{ report }}{% raw %}"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -89,6 +91,16 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_report(finished().verify(), tmp_path / "file")
+
+
+def test_without_jinja2_the_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    templates._environment.cache_clear()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match=r"ml-provenance\[workers\]"):
+        write_report(finished().verify(), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_page_shows_what_an_auditor_needs() -> None:
