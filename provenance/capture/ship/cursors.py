@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from provenance.capture.keys import sync_directory
+from provenance import files
 from provenance.errors import FormatError
 from provenance.formats import json_text
 
@@ -90,13 +89,7 @@ def save_cursors(run_dir: Path, cursors: Cursors) -> None:
         "generation": cursors.generation,
         "producers": {key.hex(): asdict(c) for key, c in cursors.producers.items()},
     }
-    temporary = run_dir / f".{CURSOR_FILE}"
-    with temporary.open("wb") as file:
-        file.write(json.dumps(value).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run_dir / CURSOR_FILE)
-    sync_directory(run_dir)
+    files.replace(run_dir / CURSOR_FILE, json.dumps(value).encode())
 
 
 def delete_cursors(run_dir: Path) -> None:

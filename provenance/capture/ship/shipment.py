@@ -16,7 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from provenance.capture.keys import RunKeys, load_run_keys, sync_directory
+from provenance import files
+from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
 from provenance.capture.ship.cursors import Cursor, Cursors, load_cursors, save_cursors
@@ -345,7 +346,7 @@ class _Reader:
             finally:
                 os.close(descriptor)
         if self._began:
-            sync_directory(self._group[0].path.parent)
+            files.sync_directory(self._group[0].path.parent)
         self._unsynced.clear()
         self._began = False
 
