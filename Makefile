@@ -76,6 +76,7 @@ faults-short: $(VENV)/.dev $(VENV)/.devnet ## the same scenarios with few kills 
 dist: $(VENV)/.dev ## the wheel and the source archive, in dist/
 	$(PIP) install --quiet $(LOCK) build
 	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist deploy/devnet
 
 clean: ## everything that the other targets made
 	-test -x $(BIN)/provenance && $(BIN)/provenance devnet down

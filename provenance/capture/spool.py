@@ -15,7 +15,6 @@ NOT grow any more. Segments appear under their name with lock and header already
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from provenance import files
 from provenance.errors import FormatError, InputError, TruncatedError
 from provenance.formats.event import FRAME_HEADER, Event, SegmentHeader, read_frame
 from provenance.formats.record import Kind
@@ -74,7 +74,7 @@ class Segment:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            files.lock(descriptor, shared=True, wait_s=0)
         except BlockingIOError:
             return True
         finally:
