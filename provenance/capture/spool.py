@@ -139,10 +139,10 @@ def scan_run(path: Path, run: UUID) -> RunSpool:
         names = sorted(os.listdir(path))
     except FileNotFoundError:
         names = []
-    found = [s for name in names if (s := parse_segment(path / name, run)) is not None]
-    found.sort(key=lambda s: (s.rank, s.producer, s.index))
+    segments = [s for name in names if (s := parse_segment(path / name, run)) is not None]
+    segments.sort(key=lambda s: (s.rank, s.producer, s.index))
     producers: dict[bytes, tuple[Segment, ...]] = {}
-    for segment in found:
+    for segment in segments:
         producers[segment.producer] = (*producers.get(segment.producer, ()), segment)
     return RunSpool(run, path, producers)
 

@@ -211,11 +211,11 @@ def interruptible(*, once: bool = True) -> Iterator[None]:
     so that an impatient second Ctrl-C cannot cut the clean-up short. Handlers that the program
     installed itself stay as they are.
     """
-    told: list[int] = []
+    signals: list[int] = []
 
     def leave(number: int, frame: object) -> None:
-        told.append(number)
-        if once and len(told) > 1:
+        signals.append(number)
+        if once and len(signals) > 1:
             return
         if number == signal.SIGINT:
             raise KeyboardInterrupt

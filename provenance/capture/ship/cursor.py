@@ -9,7 +9,6 @@ still has, which changes nothing downstream::
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -74,12 +73,12 @@ def load_cursors(run_dir: Path) -> Cursors:
         generation = raw["generation"]
         if not isinstance(generation, str | None):
             raise FormatError(f"{path}: generation is a {type(generation).__name__}")
-        found = {bytes.fromhex(key): _cursor(value) for key, value in raw["producers"].items()}
+        producers = {bytes.fromhex(key): _cursor(c) for key, c in raw["producers"].items()}
     except FileNotFoundError:
         return Cursors()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: {type(error).__name__}: not a cursor file") from error
-    return Cursors(generation, found)
+    return Cursors(generation, producers)
 
 
 def save_cursors(run_dir: Path, cursors: Cursors) -> None:
@@ -94,15 +93,13 @@ def save_cursors(run_dir: Path, cursors: Cursors) -> None:
 
 def delete_cursors(run_dir: Path) -> None:
     """Delete the file; not an error where it is gone already."""
-    with contextlib.suppress(FileNotFoundError):
-        (run_dir / CURSOR_FILE).unlink()
+    (run_dir / CURSOR_FILE).unlink(missing_ok=True)
 
 
 def _cursor(value: dict[str, Any]) -> Cursor:
     cursor = Cursor(**value)
     for entry in fields(Cursor):
-        found = getattr(cursor, entry.name)
-        right = type(found) is (bool if entry.name == "ended" else int) and found >= 0
-        if not right:
-            raise FormatError(f"cursor: {entry.name} is {found!r}")
+        number = getattr(cursor, entry.name)
+        if type(number) is not (bool if entry.name == "ended" else int) or number < 0:
+            raise FormatError(f"cursor: {entry.name} is {number!r}")
     return cursor
