@@ -9,24 +9,24 @@ BIN := $(VENV)/bin
 LOCK ?= -c requirements.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-SOURCES := provenance workers tests examples
+SOURCES := provenance workers deploy/devnet tests examples
 # One after the other: they kill, stop and crowd processes, and would disturb each other.
 FAULTS := $(PYTEST) tests/faults -p no:xdist
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.demo: pyproject.toml requirements.lock
+$(VENV)/.demo: pyproject.toml deploy/devnet/pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet $(LOCK) -e '.[demo]'
+	$(PIP) install --quiet $(LOCK) -e '.[demo]' -e deploy/devnet
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install --quiet $(LOCK) -e '.[dev]'
+	$(PIP) install --quiet $(LOCK) -e '.[dev]' -e deploy/devnet
 	touch $@
 
 # The servers that can be had here; what cannot is said, and the rest goes on.
-$(VENV)/.devnet: $(VENV)/.demo $(wildcard deploy/devnet/*/package-lock.json)
+$(VENV)/.devnet: $(VENV)/.demo $(wildcard deploy/devnet/provenance_devnet/npm/*/package-lock.json)
 	$(BIN)/provenance devnet install || true
 	touch $@
 
@@ -76,6 +76,7 @@ faults-short: $(VENV)/.dev $(VENV)/.devnet ## the same scenarios with few kills 
 dist: $(VENV)/.dev ## the wheel and the source archive, in dist/
 	$(PIP) install --quiet $(LOCK) build
 	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist deploy/devnet
 
 clean: ## everything that the other targets made
 	-test -x $(BIN)/provenance && $(BIN)/provenance devnet down

@@ -83,14 +83,14 @@ class MissingExtraError(UsageError):
     Args:
         package: The import name that is missing.
         extra: The extra of this distribution that brings it.
+        command: What brings it, where no extra does.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, command: str | None = None) -> None:
         self.package = package
         self.extra = extra
-        super().__init__(
-            f"{package} is not installed; get it with: pip install 'ml-provenance[{extra}]'"
-        )
+        command = command or f"pip install 'ml-provenance[{extra}]'"
+        super().__init__(f"{package} is not installed; get it with: {command}")
 
 
 class UnavailableError(ProvenanceError):

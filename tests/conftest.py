@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from provenance.devnet import Devnet, ServerState
 from provenance.settings import BitcoinSettings
+from provenance_devnet import Devnet, ServerState
 
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI", "").lower() == "true"

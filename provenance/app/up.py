@@ -15,13 +15,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provenance.devnet import programs
-from provenance.devnet.processes import free_ports, log_tail
-from provenance.errors import InputError, MissingExtraError, UnavailableError
+from provenance import files
+from provenance.app.processes import REDIS_BY_HAND, free_ports, log_tail, redis_server
+from provenance.errors import (
+    InputError,
+    MissingExtraError,
+    ServerMissingError,
+    UnavailableError,
+)
 from provenance.settings import Settings
 
 GRACE_S = 20.0
@@ -105,7 +110,9 @@ def embedded_redis(settings: Settings) -> tuple[Service, str]:
     Raises:
         ServerMissingError: No redis-server here; says how to get one.
     """
-    program = programs.require("redis", Path(".devnet"))
+    program = redis_server(Path(".devnet"))
+    if program is None:
+        raise ServerMissingError(f"redis is not installed: {REDIS_BY_HAND}")
     (port,) = free_ports(1)
     password = secrets.token_urlsafe(24)
     folder = settings.base_dir / "run"
@@ -114,7 +121,7 @@ def embedded_redis(settings: Settings) -> tuple[Service, str]:
         f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder.absolute()}\n"
         'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
     )
-    service = Service("redis", (str(program.path), "-"), stdin=config.encode())
+    service = Service("redis", (str(program), "-"), stdin=config.encode())
     return service, f"redis://:{password}@127.0.0.1:{port}/0"
 
 
@@ -271,13 +278,11 @@ def only_fleet(base_dir: Path) -> Iterator[None]:
     Raises:
         InputError: Another one does already.
     """
-    import fcntl
-
     path = base_dir / "run" / "up.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.locked(path, wait_s=0))
         except BlockingIOError as error:
             raise InputError(f"{base_dir}: another `provenance up` runs here already") from error
         yield

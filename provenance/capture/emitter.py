@@ -3,7 +3,7 @@
 Promises, to the training loop:
 
 * :meth:`Emitter.emit` MUST NOT raise, wait for a socket, sync a disk or grow without bound.
-  What goes wrong is counted in ``errors`` and told by ``last_error``.
+  What goes wrong is counted in ``errors`` and named in ``last_error``.
 * An event whose ``emit`` returned True survives the death of the process.
 * What cannot be recorded leaves a ``gap`` event that says so.
 
@@ -44,7 +44,7 @@ class Emitter:
 
     Args:
         spool_dir: ``<base_dir>/spool``, on a local disk.
-        rank: This process's place among ``world_size`` trainers of the run.
+        rank: This process's number among the run's ``world_size`` trainers, from 0.
 
     Raises:
         InputError: The folder cannot be made, or is on a network file system.
@@ -126,7 +126,7 @@ class _Producer:
     def __init__(
         self, run_dir: Path, run: UUID, rank: int, world_size: int, segment_bytes: int
     ) -> None:
-        self._place = (run_dir, run)
+        self._run = (run_dir, run)
         self._ranks = (rank, world_size)
         self._segment_bytes = segment_bytes
         self._writer: SpoolWriter | None = None
@@ -163,7 +163,7 @@ class _Producer:
         if self._writer is None:
             rank, world_size = self._ranks
             self._writer = SpoolWriter(
-                *self._place, self.id, rank, world_size, segment_bytes=self._segment_bytes
+                *self._run, self.id, rank, world_size, segment_bytes=self._segment_bytes
             )
             # Children of multiprocessing leave by os._exit, past atexit and finalizers.
             util = sys.modules.get("multiprocessing.util")

@@ -94,11 +94,11 @@ def _hyperparameters(model: Any) -> Json:
     if not callable(get):
         return None
     try:
-        found: dict[str, object] = get(deep=False)
+        parameters: dict[str, object] = get(deep=False)
     except TypeError:
         return None
     result: dict[str, Json] = {}
-    for name, value in sorted(found.items()):
+    for name, value in sorted(parameters.items()):
         try:
             result[name] = normalise(value)
         except InputError:

@@ -9,17 +9,15 @@ run is sealed: from then on nobody can add to its story. The file is JSON::
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import secrets
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance import files
 from provenance.errors import InputError
 from provenance.formats.fields import Fields
 
@@ -50,15 +48,16 @@ def create_run_keys(run_dir: Path, run: UUID) -> RunKeys:
     Raises:
         InputError: The folder cannot be written, or an existing file is unusable.
     """
+    path = run_dir / KEY_FILE
     try:
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (run_dir / KEY_FILE).exists():
-            _write_exclusive(run_dir, _encode(run))
+        if not path.exists():
+            files.create(path, _encode(run))
     except OSError as error:
         raise InputError(f"{run_dir}: cannot keep the run's key there: {error.strerror}") from error
     keys = load_run_keys(run_dir)
     if keys.run != run:
-        raise InputError(f"{run_dir / KEY_FILE}: is the key of run {keys.run}, expected {run}")
+        raise InputError(f"{path}: is the key of run {keys.run}, expected {run}")
     return keys
 
 
@@ -70,39 +69,18 @@ def load_run_keys(run_dir: Path) -> RunKeys:
         FormatError, UnknownVersionError: Its content is not a key file.
     """
     path = run_dir / KEY_FILE
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags)
+        return _decode(files.read_private(path, _MAX_KEY_BYTES, follow_symlinks=False), path)
     except OSError as error:
         raise InputError(f"{path}: cannot read the run's key: {error.strerror}") from error
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{path}: is not a regular file")
-        if mode & 0o077:
-            raise InputError(
-                f"{path}: mode {stat.S_IMODE(mode):04o} lets others read a private key, "
-                f"expected 0600; mend it with: chmod 600 {path}"
-            )
-        return _decode(os.read(descriptor, _MAX_KEY_BYTES), path)
-    finally:
-        os.close(descriptor)
 
 
 def delete_run_keys(run_dir: Path) -> None:
     """Delete the key file; not an error where it is gone already."""
-    with contextlib.suppress(FileNotFoundError):
-        (run_dir / KEY_FILE).unlink()
-        sync_directory(run_dir)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the folder's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    path = run_dir / KEY_FILE
+    if path.exists():
+        path.unlink(missing_ok=True)
+        files.sync_directory(run_dir)
 
 
 def _encode(run: UUID) -> bytes:
@@ -114,23 +92,6 @@ def _encode(run: UUID) -> bytes:
         "salt": secrets.token_hex(32),
     }
     return json.dumps(value).encode() + b"\n"
-
-
-def _write_exclusive(run_dir: Path, data: bytes) -> None:
-    temporary = run_dir / f".{KEY_FILE}.{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        # link() fails where the name exists: O_EXCL, but with the content already there.
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, run_dir / KEY_FILE)
-    finally:
-        temporary.unlink()
-    sync_directory(run_dir)
 
 
 def _decode(data: bytes, path: Path) -> RunKeys:

@@ -5,7 +5,7 @@ hashes the copy and calls back. At most one copy waits while another is hashed: 
 comes, the caller hashes it itself, so that memory stays bounded. A callback may therefore
 come from either thread, and in any order.
 
-Nothing is raised into training: what fails is counted and told to ``on_error``.
+Nothing is raised into training: what fails is counted and handed to ``on_error``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Snapshotter(Generic[T]):
 
     Args:
         hash_fn: From a model or its copy to whatever the callback wants.
-        on_error: Told what could not be hashed or reported.
+        on_error: Called with what could not be hashed or reported.
     """
 
     def __init__(

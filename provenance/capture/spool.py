@@ -15,7 +15,6 @@ NOT grow any more. Segments appear under their name with lock and header already
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from provenance import files
 from provenance.errors import FormatError, InputError, TruncatedError
 from provenance.formats.event import FRAME_HEADER, Event, SegmentHeader, read_frame
 from provenance.formats.record import Kind
@@ -74,7 +74,7 @@ class Segment:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            files.lock(descriptor, shared=True, wait_s=0)
         except BlockingIOError:
             return True
         finally:
@@ -139,10 +139,10 @@ def scan_run(path: Path, run: UUID) -> RunSpool:
         names = sorted(os.listdir(path))
     except FileNotFoundError:
         names = []
-    found = [s for name in names if (s := parse_segment(path / name, run)) is not None]
-    found.sort(key=lambda s: (s.rank, s.producer, s.index))
+    segments = [s for name in names if (s := parse_segment(path / name, run)) is not None]
+    segments.sort(key=lambda s: (s.rank, s.producer, s.index))
     producers: dict[bytes, tuple[Segment, ...]] = {}
-    for segment in found:
+    for segment in segments:
         producers[segment.producer] = (*producers.get(segment.producer, ()), segment)
     return RunSpool(run, path, producers)
 

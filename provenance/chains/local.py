@@ -16,7 +16,6 @@ rewrite the whole file. That is what the other networks are for.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -24,10 +23,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance import files
 from provenance.errors import (
     FormatError,
     IntegrityError,
@@ -224,40 +223,24 @@ class LocalNetwork:
     @contextmanager
     def _locked(self, *, create: bool) -> Iterator[int]:
         """The open file: shared lock to read, exclusive lock to append."""
-        with self._thread_lock, self._opened(create=create) as descriptor:
-            yield descriptor
-
-    @contextmanager
-    def _opened(self, *, create: bool) -> Iterator[int]:
-        try:
-            if create:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = create and not self._path.exists()
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if create else os.O_RDONLY
-            descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o644)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if create else os.O_RDONLY
+        with self._thread_lock:
             try:
-                self._lock(descriptor, fcntl.LOCK_EX if create else fcntl.LOCK_SH)
-                if fresh:
-                    _sync_folder(self._path.parent)
-                yield descriptor
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise NetworkUnavailable(f"local: {self._path}: {error.strerror}") from error
-
-    def _lock(self, descriptor: int, kind: int) -> None:
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                if create:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                fresh = create and not self._path.exists()
+                descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o644)
+                try:
+                    files.lock(descriptor, shared=not create, wait_s=LOCK_TIMEOUT_S)
+                    if fresh:
+                        files.sync_directory(self._path.parent)
+                    yield descriptor
+                finally:
+                    os.close(descriptor)
             except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise NetworkUnavailable(
-                        f"local: another process holds {self._path}"
-                    ) from error
-                time.sleep(0.01)
-            else:
-                return
+                raise NetworkUnavailable(f"local: another process holds {self._path}") from error
+            except OSError as error:
+                raise NetworkUnavailable(f"local: {self._path}: {error.strerror}") from error
 
     def _refresh(self, descriptor: int, *, repair: bool) -> _Chain:
         """Verify what was added since the last look; where the rest is not as it was, anew."""
@@ -284,11 +267,3 @@ def _read_all(descriptor: int) -> bytes:
         parts.append(part)
         offset += len(part)
     return b"".join(parts)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

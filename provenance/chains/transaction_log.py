@@ -1,14 +1,14 @@
 """Signed versions that BlockchainManager stored before it sent them.
 
-One JSON object per line, appended by one write and synced. A script that dies after
-sending finds the version here when it is run again, and does not anchor twice.
+One JSON object per line, on the disk when :meth:`VersionJournal.add` returns. A script that
+dies after sending finds the version here when it is run again, and does not anchor twice.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from provenance import files
 from provenance.errors import StoreUnavailable
 from provenance.formats import json_text
 from provenance.formats.record import Json, canonical_json
@@ -46,14 +46,7 @@ class VersionJournal:
         )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            descriptor = os.open(self._path, flags, 0o644)
-            try:
-                # A line cut off by a crash must not swallow this one.
-                os.write(descriptor, b"\n" + line + b"\n")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            files.append_line(self._path, line, files.PUBLIC)
         except OSError as error:
             raise StoreUnavailable(f"cannot write {self._path}: {error.strerror}") from error
 
@@ -64,9 +57,7 @@ class VersionJournal:
             StoreUnavailable: The file cannot be read.
         """
         try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
+            lines = files.read_lines(self._path)
         except OSError as error:
             raise StoreUnavailable(f"cannot read {self._path}: {error.strerror}") from error
         found = []

@@ -15,10 +15,11 @@ from importlib import import_module
 from pathlib import Path
 
 from provenance import __version__
-from provenance.errors import ProvenanceError, UsageError
+from provenance.errors import MissingExtraError, ProvenanceError, UsageError
 
 Command = Callable[[argparse.Namespace], int]
 
+DEVNET_INSTALL = "pip install ml-provenance-devnet, or in a checkout: pip install -e deploy/devnet"
 EXIT_CODES = "exit codes: 0 fine, 1 verification failed, 2 wrong usage or input, 3 not checkable"
 
 
@@ -27,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     module, function = arguments.run.split(":")
     try:
-        command: Command = getattr(import_module(f"provenance.cli.{module}"), function)
-        return command(arguments)
+        return _command_function(module, function)(arguments)
     except ProvenanceError as error:
         print(f"provenance: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -41,6 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"provenance: {where}{error.strerror or error}", file=sys.stderr)  # noqa: T201
         return UsageError.exit_code
+
+
+def _command_function(module: str, function: str) -> Command:
+    """A command's code, which is imported when it runs; the dev servers are a package apart."""
+    try:
+        command: Command = getattr(import_module(f"provenance.cli.{module}"), function)
+    except ModuleNotFoundError as error:
+        if error.name != "provenance_devnet":
+            raise
+        raise MissingExtraError("provenance_devnet", "", DEVNET_INSTALL) from error
+    return command
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from provenance import devnet
+import provenance_devnet as devnet
 from provenance.cli.output import err, out, print_json, print_table
-from provenance.devnet.config import write_config
-from provenance.devnet.servers import silent
 from provenance.errors import ServerMissingError
+from provenance_devnet.config import write_config
 
 
 def install(arguments: argparse.Namespace) -> int:
@@ -75,7 +74,7 @@ def _only(arguments: argparse.Namespace) -> list[str] | None:
 
 def _progress(arguments: argparse.Namespace) -> devnet.Progress:
     if arguments.json:
-        return silent
+        return devnet.silent
     return lambda name, line: err.print(f"{name:<10} {line}", markup=False)
 
 

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from provenance import bootstrap
+from provenance.app.processes import REDIS_BY_HAND, redis_server
+from provenance.cli import DEVNET_INSTALL
 from provenance.cli.output import print_json, print_table, settings_of
-from provenance.devnet import programs
-from provenance.devnet.servers import BY_HAND, NAMES, home
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.settings import Settings
 
@@ -97,8 +97,13 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 
 
 def _servers() -> Iterator[Finding]:
+    if find_spec("provenance_devnet") is None:
+        yield Finding("package", "provenance_devnet", False, "not installed", DEVNET_INSTALL, False)
+        return
+    from provenance_devnet import BY_HAND, NAMES, programs
+
     for name in NAMES:
-        program = programs.find(name, home(Path()))
+        program = programs.find(name, _devnet_home())
         yield Finding(
             "program",
             name,
@@ -109,13 +114,17 @@ def _servers() -> Iterator[Finding]:
         )
 
 
+def _devnet_home() -> Path:
+    return Path(".devnet").absolute()
+
+
 def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Finding]:
     yield _try("key", "ledger key", lambda: _ledger_key(settings))
     yield _try("database", "ledger", lambda: _database(settings))
     if settings.redis_url is None:
-        embedded = programs.find("redis", home(Path())) is not None
+        embedded = redis_server(_devnet_home()) is not None
         detail = "no redis_url: `provenance up` brings its own"
-        yield Finding("server", "redis", embedded, detail, None if embedded else BY_HAND["redis"])
+        yield Finding("server", "redis", embedded, detail, None if embedded else REDIS_BY_HAND)
     else:
         yield _try("server", "redis", lambda: _redis(settings), "start Redis or mend redis_url")
     try:

@@ -10,10 +10,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from provenance import bootstrap
+from provenance import bootstrap, files
 from provenance.app import up as fleet
+from provenance.app.processes import free_ports
 from provenance.cli.output import err, print_json, settings_of
-from provenance.devnet.processes import free_ports
 from provenance.settings import Settings
 
 
@@ -108,6 +108,4 @@ def _until_signalled() -> _Stopping:
 
 
 def _write_state(path: Path, state: dict[str, object]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(state) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    files.replace(path, json.dumps(state).encode() + b"\n", files.PUBLIC)

@@ -17,15 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provenance import bootstrap, devnet
+import provenance_devnet as devnet
+from provenance import bootstrap
 from provenance.app import up
 from provenance.demo import training as demo_training
-from provenance.devnet.config import config_for, deployed_contract
 from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
 from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
+from provenance_devnet.config import config_for, deployed_contract
 
 Say = Callable[[str, str], None]
 """Told a step's name and one line about it."""

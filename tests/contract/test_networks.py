@@ -43,8 +43,8 @@ class World:
 
 def ethereum(request: pytest.FixtureRequest) -> World:
     from provenance.chains.ethereum.interface import EthereumInterface
-    from provenance.devnet.rpc import mine_ethereum
-    from provenance.devnet.servers import DEV_CHAIN_KEY
+    from provenance_devnet.rpc import mine_ethereum
+    from provenance_devnet.servers import DEV_CHAIN_KEY
 
     url = request.getfixturevalue("ethereum_url")
     settings = EthereumSettings(

@@ -8,7 +8,7 @@ import time
 import structlog
 
 from provenance.capture.keys import KEY_FILE, delete_run_keys
-from provenance.capture.ship.cursors import CURSOR_FILE, Cursors, delete_cursors
+from provenance.capture.ship.cursor import CURSOR_FILE, Cursors, delete_cursors
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
 

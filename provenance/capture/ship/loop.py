@@ -14,7 +14,6 @@ what the database does not have.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import threading
@@ -25,6 +24,7 @@ from uuid import UUID
 
 import structlog
 
+from provenance import files
 from provenance.capture.ship.shipment import Contact, Shipment, Shipped
 from provenance.capture.spool import scan
 from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
@@ -210,11 +210,11 @@ def _take_lock(spool_dir: Path) -> int:
     path = spool_dir / LOCK_FILE
     try:
         spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, files.PRIVATE)
     except OSError as error:
         raise InputError(f"{path}: cannot lock the spool: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(descriptor, wait_s=0)
     except OSError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)

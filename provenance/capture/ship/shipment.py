@@ -10,28 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import structlog
 
-from provenance.capture.keys import RunKeys, load_run_keys, sync_directory
+from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
-from provenance.capture.ship.cursors import Cursor, Cursors, load_cursors, save_cursors
-from provenance.capture.spool import Corruption, RunSpool, Segment, read_segment
+from provenance.capture.ship.cursor import Cursor, Cursors, load_cursors, save_cursors
+from provenance.capture.ship.reader import ProducerReader, first_cursor
+from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import FormatError, InputError
-from provenance.formats.event import Event
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 from provenance.ports.transport import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
 MAX_STALL_S = 3600.0
-MAX_HOLE = 1 << 20
-"""More events than fit into the longest segment: a larger hole is not filled."""
-LOST = "lost in the spool: damaged or deleted"
-_MAX_TOLD = 1000
+_MAX_LOGGED = 1000
 
 _log = structlog.get_logger("provenance.shipper")
 
@@ -113,16 +109,16 @@ class Shipment:
         self._committed = -1
         self._acknowledged: Mapping[bytes, int] = {}
         self._stalled_at = 0.0
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._cleared = False
         try:
             self.cursors = load_cursors(path)
         except (FormatError, OSError) as error:
-            self._tell("cursor file is unusable; shipping again", reason=str(error))
+            self._warn_once("cursor file is unusable; shipping again", reason=str(error))
             self.cursors = Cursors()
 
     def serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
-        """One pass. Files that cannot be read are told, and tried again in the next.
+        """One pass. Files that cannot be read are logged, and tried again in the next.
 
         Raises:
             TransportUnavailable, ConfigError: The cursors stand at the last batch it took.
@@ -206,14 +202,14 @@ class Shipment:
                 self._keys = load_run_keys(self.path)
             except (InputError, FormatError) as error:
                 total.unusable += 1
-                self._tell(f"run {self.path.name} cannot be shipped", reason=str(error))
+                self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
         return self._keys is not None
 
     def _has_room(self, contact: Contact, total: Shipped) -> bool:
         if contact.has_room():
             return True
         total.waiting += 1
-        self._tell("transport is full of unread batches; are hashing workers running?")
+        self._warn_once("transport is full of unread batches; are hashing workers running?")
         return False
 
     # --- doing it ---------------------------------------------------------------------
@@ -223,12 +219,12 @@ class Shipment:
         assert self._keys is not None
         cursor = self.cursors.producers.get(first.producer)
         if cursor is None:
-            cursor = _fresh_cursor(first)
+            cursor = first_cursor(first)
             cursor.acked = max(cursor.acked, self._acknowledged.get(first.producer, 0))
             cursor.next = max(cursor.next, cursor.acked)
             self.cursors.producers[first.producer] = cursor
         maker = BatchMaker(first.run, first.producer, first.rank, self._keys)
-        reader = _Reader(group, cursor)
+        reader = ProducerReader(group, cursor)
         for segment, item in reader:
             if isinstance(item, Corruption):
                 self._report(segment, item, total)
@@ -243,7 +239,7 @@ class Shipment:
     def _flush(
         self,
         maker: BatchMaker,
-        reader: _Reader,
+        reader: ProducerReader,
         cursor: Cursor,
         transport: EventTransport,
         total: Shipped,
@@ -264,14 +260,14 @@ class Shipment:
         try:
             save_cursors(self.path, self.cursors)
         except OSError as error:
-            self._tell("cursors kept in memory only", reason=error.strerror)
+            self._warn_once("cursors kept in memory only", reason=error.strerror)
 
     def _report(self, segment: Segment, damage: Corruption, total: Shipped) -> None:
         """Say so, and keep the file under a second name: somebody may want to look at it."""
         total.corruptions += 1
         with contextlib.suppress(OSError):
             os.link(segment.path, segment.path.with_suffix(".damaged"))
-        self._tell(
+        self._warn_once(
             f"spool segment {segment.path.name} is damaged; shipping what follows",
             start=damage.start,
             end=damage.end,
@@ -280,103 +276,11 @@ class Shipment:
 
     def _unreadable(self, error: OSError, total: Shipped) -> None:
         total.unusable += 1
-        self._tell(f"cannot read {error.filename or self.path}", reason=error.strerror)
+        self._warn_once(f"cannot read {error.filename or self.path}", reason=error.strerror)
 
-    def _tell(self, event: str, **details: object) -> None:
-        """Log a trouble once, not at every pass."""
+    def _warn_once(self, event: str, **details: object) -> None:
+        """Log a warning once, not at every pass."""
         key = f"{event} {details}"
-        if key not in self._told and len(self._told) < _MAX_TOLD:
-            self._told.add(key)
+        if key not in self._logged and len(self._logged) < _MAX_LOGGED:
+            self._logged.add(key)
             _log.warning(event, **details)
-
-
-class _Reader:
-    """The new items of one producer's segments, and where reading them has come to."""
-
-    def __init__(self, group: Sequence[Segment], cursor: Cursor) -> None:
-        self._group = group
-        self._segment, self._offset = cursor.segment, cursor.offset
-        self._next, self._ended = cursor.next, cursor.ended
-        self._unsynced: set[Path] = set()
-        self._began = False
-        self.missing = 0
-
-    def __iter__(self) -> Iterator[tuple[Segment, Event | Corruption]]:
-        for segment in self._group:
-            if segment.index < self._segment:
-                continue
-            if segment.index > self._segment:
-                self._segment, self._offset = segment.index, 0
-            final = segment is not self._group[-1] or not segment.is_live()  # before reading
-            self._unsynced.add(segment.path)
-            if self._offset == 0:
-                self._began = True
-                self._offset = _events_at(segment)
-            for offset, item in read_segment(segment.path, self._offset, final=final):
-                if isinstance(item, Event):
-                    yield from self._lost(segment, item)
-                self._offset = offset
-                if isinstance(item, Corruption):
-                    yield segment, item
-                elif item.seq > MAX_SAFE_INTEGER:
-                    yield segment, Corruption(offset, offset, f"sequence number {item.seq}")
-                elif item.seq >= self._next:
-                    self._next = item.seq + 1
-                    self._ended = self._ended or item.kind is Kind.RUN_END
-                    yield segment, item
-
-    def _lost(self, segment: Segment, found: Event) -> Iterator[tuple[Segment, Event]]:
-        """A gap in the place of each event before this one that is not there: a writer
-        leaves no hole, and a hole would keep the rest from ever being acknowledged."""
-        if not 0 < found.seq - self._next <= MAX_HOLE:
-            return
-        for seq in range(self._next, found.seq):
-            fields = {"dropped": 1, "reason": LOST}
-            self._next = seq + 1
-            self.missing += 1
-            yield segment, Event(seq, Kind.GAP, None, found.rank, found.ts_ns, fields)
-
-    def sync(self) -> None:
-        """What has been read, durable: nothing is shipped that a power cut could take back."""
-        for path in self._unsynced:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
-        if self._began:
-            sync_directory(self._group[0].path.parent)
-        self._unsynced.clear()
-        self._began = False
-
-    def move(self, cursor: Cursor) -> bool:
-        """Put the cursor where reading is; True where that is news."""
-        here = (self._segment, self._offset, self._next, self._ended)
-        news = here != (cursor.segment, cursor.offset, cursor.next, cursor.ended)
-        cursor.segment, cursor.offset, cursor.next, cursor.ended = here
-        return news
-
-
-def _events_at(segment: Segment) -> int:
-    try:
-        return segment.header()[1]
-    except FormatError:
-        return 0  # the reader reports the damage and finds the first event
-
-
-def _fresh_cursor(first: Segment) -> Cursor:
-    # Segments before the first that is left are gone because the database has them.
-    try:
-        header, offset = first.header()
-    except FormatError:
-        return Cursor(first.rank, segment=first.index, next=_first_seq(first))
-    seq = header.first_seq
-    return Cursor(first.rank, header.world_size, first.index, offset, seq, seq)
-
-
-def _first_seq(segment: Segment) -> int:
-    """The number of the first event that can be read; 0 in a producer's very first segment."""
-    if segment.index == 0:
-        return 0
-    items = (item for _, item in read_segment(segment.path))
-    return next((item.seq for item in items if isinstance(item, Event)), 0)

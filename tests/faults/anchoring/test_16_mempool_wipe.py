@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from provenance.chains.bitcoin.rpc import BitcoinRpc
-from provenance.devnet import Devnet
 from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
+from provenance_devnet import Devnet
 from tests.conftest import ROOT, missing
 from tests.faults.support.anchoring import Deployment, Nursery, bitcoin_section, deployment
 from tests.faults.support.chains import count, on_bitcoin

@@ -27,7 +27,7 @@ import pytest
 import redis
 from eth_account import Account
 
-from provenance.devnet.processes import free_ports
+from provenance.app.processes import free_ports
 from provenance.ports.values import AnchorState
 from tests.faults.support.harness import World
 from tests.faults.support.processes import until

@@ -27,8 +27,8 @@ import psutil
 
 from provenance import bootstrap
 from provenance.app import up
+from provenance.app.processes import log_tail
 from provenance.capture.run_id import new_run_id
-from provenance.devnet.processes import log_tail
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load

@@ -17,8 +17,7 @@ from uuid import UUID
 import pytest
 import redis
 
-from provenance.devnet import programs
-from provenance.devnet.processes import free_ports, log_tail
+from provenance.app.processes import free_ports, log_tail, redis_server
 from tests.support.paths import ROOT
 
 
@@ -45,10 +44,10 @@ class RedisServer:
     """A redis-server of this test on one port; it keeps nothing on disk."""
 
     def __init__(self, folder: Path) -> None:
-        program = programs.find("redis", ROOT / ".devnet")
+        program = redis_server(ROOT / ".devnet")
         if program is None:
             pytest.skip("redis-server is not installed; run: make devnet")
-        self.path, self.folder = program.path, folder
+        self.path, self.folder = program, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.password = secrets.token_hex(12)
         (self.port,) = free_ports(1)

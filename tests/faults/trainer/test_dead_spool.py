@@ -68,7 +68,7 @@ def test_a_spool_on_a_network_file_system_is_refused_in_one_line(tmp_path: Path)
     script = f"""
 import sys
 from pathlib import Path
-from provenance.emit import emitter, spool
+from provenance.capture import emitter, spool
 mounts = Path({str(tmp_path / "mounts")!r})
 mounts.write_text("36 35 0:40 / {tmp_path} rw - nfs4 server:/export rw\\n")
 real = spool.refuse_network_file_system

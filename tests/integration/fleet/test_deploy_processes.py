@@ -28,13 +28,13 @@ import pytest
 import redis
 import yaml
 
-from provenance.devnet import programs
-from provenance.devnet.processes import free_ports
+from provenance.app.processes import free_ports
 from provenance.errors import ProvenanceError
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState
 from provenance.stores.redis_streams import RedisStreams
 from provenance.stores.sql import SqlStore
+from provenance_devnet import programs
 from tests.conftest import missing
 from tests.support.paths import ROOT
 from tests.support.runs import complete_run

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from provenance.devnet import (
+from provenance_devnet import (
     DEV_CHAIN_ADDRESS,
     NAMES,
     Devnet,
@@ -216,7 +216,7 @@ def test_an_interrupted_up_leaves_no_process(
     code = (
         "import signal, sys\n"
         "from pathlib import Path\n"
-        "from provenance.devnet import Devnet\n"
+        "from provenance_devnet import Devnet\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "print('ready', flush=True)\n"
         "Devnet(Path(sys.argv[1]), Path(sys.argv[2])).up()\n"

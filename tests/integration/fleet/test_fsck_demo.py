@@ -17,9 +17,9 @@ import pytest
 
 from provenance.cli import main
 from provenance.demo import run
-from provenance.devnet import Devnet
 from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
+from provenance_devnet import Devnet
 from tests.conftest import ROOT, missing
 
 SERVERS = ("ethereum", "bitcoin", "ipfs")

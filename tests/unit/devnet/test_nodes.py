@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from provenance.devnet import nodes, rpc
-from provenance.devnet.servers import DEV_CHAIN_ADDRESS, ServerState
 from provenance.errors import NetworkUnavailable, UnavailableError
+from provenance_devnet import nodes, rpc
+from provenance_devnet.servers import DEV_CHAIN_ADDRESS, ServerState
 
 Answer = object
 

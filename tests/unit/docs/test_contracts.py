@@ -17,6 +17,10 @@ PLANTS = {
         "provenance/proofs/rlp.py",
         "import pathlib",
     ),
+    "The dev servers, a distribution apart, are imported by cli and demo alone": (
+        "workers/beat.py",
+        "import provenance_devnet",
+    ),
     "A trainer needs no worker's packages": ("provenance/capture/spool.py", "import sqlalchemy"),
     "The checker shares nothing with the writers but formats, proofs, errors and settings": (
         "provenance/fsck/outbox.py",
@@ -43,8 +47,10 @@ def test_no_contract_lists_files() -> None:
 
 
 def test_each_contract_fails_on_its_plant(tmp_path: Path) -> None:
-    for name in ("provenance", "workers"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (ROOT / "provenance", ROOT / "workers", ROOT / "deploy/devnet/provenance_devnet"):
+        shutil.copytree(
+            folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for file, line in PLANTS.values():
         with (tmp_path / file).open("a", encoding="utf-8") as source:

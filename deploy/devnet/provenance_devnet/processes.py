@@ -1,4 +1,4 @@
-"""Processes, ports, locks and logs: the small tools that the rest of the devnet stands on.
+"""Processes, locks and signals: the small tools that the rest of the devnet stands on.
 
 Nothing here goes through a shell, and every wait has a deadline.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -19,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import AnyStr
 
+from provenance import files
 from provenance.errors import UnavailableError
 
 BUSY_TRIES = 40
@@ -184,77 +183,24 @@ def _gist(output: str) -> str:
     return " / ".join(complaints[:3] or said[-3:])
 
 
-def free_ports(count: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
-    """Free loopback ports: the wanted ones where they are still free, else any."""
-    held: list[socket.socket] = []
-    try:
-        for index in range(count):
-            preferred = wanted[index] if index < len(wanted) else 0
-            held.append(_bound(preferred) or _bound(0) or _refuse())
-        return tuple(int(each.getsockname()[1]) for each in held)
-    finally:
-        for each in held:
-            each.close()
-
-
-def _bound(port: int) -> socket.socket | None:
-    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind(("127.0.0.1", port))
-    except OSError:
-        probe.close()
-        return None
-    return probe
-
-
-def _refuse() -> socket.socket:
-    raise UnavailableError("no free port on 127.0.0.1")
-
-
-def log_text(log: Path, since: int = 0) -> str:
-    """What a server wrote after byte ``since`` of its log; of a long log the last part."""
-    try:
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(since, size - 16384))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def log_tail(log: Path, since: int = 0, lines: int = 4) -> str:
-    """The last lines of that, on one line."""
-    said = [line.strip()[:200] for line in log_text(log, since).splitlines() if line.strip()]
-    return " / ".join(said[-lines:]) or "(it wrote none)"
-
-
 @contextlib.contextmanager
-def file_lock(path: Path, deadline: float) -> Iterator[None]:
+def file_lock(path: Path, wait_s: float) -> Iterator[None]:
     """Holds an exclusive lock between processes.
 
     Raises:
-        UnavailableError: Another process held it for ``deadline`` seconds.
+        UnavailableError: Another process held it for ``wait_s`` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    end = time.monotonic() + deadline
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise UnavailableError(f"{path} cannot be locked: {error}") from error
-                if time.monotonic() > end:
-                    raise UnavailableError(
-                        f"another devnet command has held {path} for {deadline:.0f} s"
-                    ) from error
-                time.sleep(0.1)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(path, wait_s=wait_s))
+        except BlockingIOError as error:
+            raise UnavailableError(
+                f"another devnet command has held {path} for {wait_s:.0f} s"
+            ) from error
+        except OSError as error:
+            raise UnavailableError(f"{path} cannot be locked: {error}") from error
         yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -265,11 +211,11 @@ def interruptible(*, once: bool = True) -> Iterator[None]:
     so that an impatient second Ctrl-C cannot cut the clean-up short. Handlers that the program
     installed itself stay as they are.
     """
-    told: list[int] = []
+    signals: list[int] = []
 
     def leave(number: int, frame: object) -> None:
-        told.append(number)
-        if once and len(told) > 1:
+        signals.append(number)
+        if once and len(signals) > 1:
             return
         if number == signal.SIGINT:
             raise KeyboardInterrupt

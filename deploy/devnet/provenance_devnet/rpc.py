@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from provenance.devnet.servers import ServerState
 from provenance.errors import NetworkUnavailable, RejectedError
+from provenance_devnet.servers import ServerState
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 

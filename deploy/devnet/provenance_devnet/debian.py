@@ -12,8 +12,8 @@ import shutil
 import threading
 from pathlib import Path
 
-from provenance.devnet.processes import run_tool
 from provenance.errors import ServerMissingError
+from provenance_devnet.processes import run_tool
 
 PACKAGE = "bitcoin-knots"
 _SUITE = "sid"

@@ -8,7 +8,7 @@ servers of their own.
 * ``servers``: the words and values. ``programs``: where a server's program is found.
 * ``installer``, ``debian``: bringing the programs.
 * ``nodes``: one class per kind of server. ``rpc``: speaking to them, and mining.
-* ``supervisor``: :class:`Devnet`. ``book``: its state file. ``processes``: the small tools below.
+* ``supervisor``: :class:`Devnet`. ``state``: its state file. ``processes``: the small tools below.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from provenance.devnet.installer import install
-from provenance.devnet.rpc import RpcRefused, bitcoin_rpc, mine_bitcoin, mine_ethereum
-from provenance.devnet.servers import (
+from provenance_devnet.installer import install
+from provenance_devnet.rpc import RpcRefused, bitcoin_rpc, mine_bitcoin, mine_ethereum
+from provenance_devnet.servers import (
     BY_HAND,
     DEV_CHAIN_ADDRESS,
     DEV_CHAIN_KEY,
@@ -29,7 +29,7 @@ from provenance.devnet.servers import (
     ServerState,
     silent,
 )
-from provenance.devnet.supervisor import Devnet
+from provenance_devnet.supervisor import Devnet
 
 __all__ = [
     "BY_HAND",

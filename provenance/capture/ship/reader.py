@@ -1,0 +1,120 @@
+"""Reading a producer's segments: what is new, what is lost, what is durable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from provenance import files
+from provenance.capture.ship.cursor import Cursor
+from provenance.capture.spool import Corruption, Segment, read_segment
+from provenance.errors import FormatError
+from provenance.formats.event import Event
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+
+MAX_HOLE = 1 << 20
+"""More events than fit into the longest segment: a larger hole is not filled."""
+LOST = "lost in the spool: damaged or deleted"
+
+
+class ProducerReader:
+    """The new events of one producer's segments, and where reading them has come to.
+
+    Iterating yields each event, or damaged range, with its segment. In the place of an event
+    that the spool has lost comes a gap: a writer leaves no hole, and a hole would keep the
+    rest from ever being acknowledged.
+
+    Args:
+        group: The producer's segments, oldest first.
+        cursor: Where to begin; :meth:`move` moves it.
+    """
+
+    def __init__(self, group: Sequence[Segment], cursor: Cursor) -> None:
+        self._group = group
+        self._segment, self._offset = cursor.segment, cursor.offset
+        self._next, self._ended = cursor.next, cursor.ended
+        self._unsynced: set[Path] = set()
+        self._began = False
+        self.missing = 0
+
+    def __iter__(self) -> Iterator[tuple[Segment, Event | Corruption]]:
+        for segment in self._group:
+            if segment.index < self._segment:
+                continue
+            if segment.index > self._segment:
+                self._segment, self._offset = segment.index, 0
+            final = segment is not self._group[-1] or not segment.is_live()  # before reading
+            self._unsynced.add(segment.path)
+            if self._offset == 0:
+                self._began = True
+                self._offset = _events_at(segment)
+            for offset, item in read_segment(segment.path, self._offset, final=final):
+                if isinstance(item, Event):
+                    yield from self._lost(segment, item)
+                self._offset = offset
+                if isinstance(item, Corruption):
+                    yield segment, item
+                elif item.seq > MAX_SAFE_INTEGER:
+                    yield segment, Corruption(offset, offset, f"sequence number {item.seq}")
+                elif item.seq >= self._next:
+                    self._next = item.seq + 1
+                    self._ended = self._ended or item.kind is Kind.RUN_END
+                    yield segment, item
+
+    def _lost(self, segment: Segment, event: Event) -> Iterator[tuple[Segment, Event]]:
+        if not 0 < event.seq - self._next <= MAX_HOLE:
+            return
+        for seq in range(self._next, event.seq):
+            fields = {"dropped": 1, "reason": LOST}
+            self._next = seq + 1
+            self.missing += 1
+            yield segment, Event(seq, Kind.GAP, None, event.rank, event.ts_ns, fields)
+
+    def sync(self) -> None:
+        """Make durable what was read: nothing is shipped that a power cut could take back."""
+        for path in self._unsynced:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        if self._began:
+            files.sync_directory(self._group[0].path.parent)
+        self._unsynced.clear()
+        self._began = False
+
+    def move(self, cursor: Cursor) -> bool:
+        """Put the cursor where reading is; True where it was elsewhere."""
+        here = (self._segment, self._offset, self._next, self._ended)
+        moved = here != (cursor.segment, cursor.offset, cursor.next, cursor.ended)
+        cursor.segment, cursor.offset, cursor.next, cursor.ended = here
+        return moved
+
+
+def _events_at(segment: Segment) -> int:
+    try:
+        return segment.header()[1]
+    except FormatError:
+        return 0  # the reader reports the damage and finds the first event
+
+
+def first_cursor(first: Segment) -> Cursor:
+    """The cursor of a producer without one, at the first segment that is left.
+
+    Those before it are gone because the database has them.
+    """
+    try:
+        header, offset = first.header()
+    except FormatError:
+        return Cursor(first.rank, segment=first.index, next=_first_seq(first))
+    seq = header.first_seq
+    return Cursor(first.rank, header.world_size, first.index, offset, seq, seq)
+
+
+def _first_seq(segment: Segment) -> int:
+    """The number of the first event that can be read; 0 in a producer's very first segment."""
+    if segment.index == 0:
+        return 0
+    items = (item for _, item in read_segment(segment.path))
+    return next((item.seq for item in items if isinstance(item, Event)), 0)
