@@ -164,7 +164,8 @@ class ProvenanceTracker:
                 model, lambda digest: self._emitter.emit(Kind.STATE, number, digest.as_fields())
             )
         chain = self.settings.blockchain
-        if chain.store_epoch_checkpoints and len(self._epochs) % chain.checkpoint_every == 0:
+        options = chain.storage_options
+        if options.store_epoch_checkpoints and len(self._epochs) % options.checkpoint_every == 0:
             self._snapshots.drain()
             self._seal(Phase.CHECKPOINT, number, anchor=chain.enabled)
 
@@ -183,7 +184,8 @@ class ProvenanceTracker:
         """
         self._must_come_before("store_merkle_on_blockchain_before_training")
         config = _mapping("training_config", training_config or {})
-        wanted = self.settings.blockchain.enabled and self.settings.blockchain.store_before_training
+        chain = self.settings.blockchain
+        wanted = chain.enabled and chain.storage_options.store_before_training
         self._begin(config, anchor=wanted)
         return self._tickets(Phase.BEFORE, wanted)
 
@@ -203,7 +205,8 @@ class ProvenanceTracker:
         if not self._sealed_before:
             self._begin({}, anchor=False)
         self._snapshots.drain()
-        wanted = self.settings.blockchain.enabled and self.settings.blockchain.store_after_training
+        chain = self.settings.blockchain
+        wanted = chain.enabled and chain.storage_options.store_after_training
         if self.rank == 0:
             counts: dict[str, Json] = {"epochs": len(self._epochs)}
             self._emitter.emit(Kind.RESULTS, None, {"results": results, **counts})

@@ -7,8 +7,9 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from provenance import bootstrap
 from provenance.app import up as fleet

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from provenance import bootstrap
 from provenance.app.verify_all import VerifyAll
@@ -94,7 +95,7 @@ def ethereum(chain: Anvil) -> Iterator[tuple[EthereumInterface, Proxy, list[str]
     sender.close()
     chain.call("anvil_mine", "0x3")
     with proxied(chain.url) as proxy:
-        network = EthereumInterface(dataclasses.replace(settings, url=proxy.url))
+        network = EthereumInterface(structs.replace(settings, url=proxy.url))
         yield network, proxy, ids
         network.close()
 
@@ -212,8 +213,8 @@ def test_many_runs_on_real_nodes(
 
     with proxied(chain.url) as eth, proxied(coins.url) as btc:
         asked: dict[str, Network] = {
-            "ethereum": EthereumInterface(dataclasses.replace(node, url=eth.url)),
-            "bitcoin": BitcoinInterface(dataclasses.replace(coins, url=btc.url)),
+            "ethereum": EthereumInterface(structs.replace(node, url=eth.url)),
+            "bitcoin": BitcoinInterface(structs.replace(coins, url=btc.url)),
         }
         alone = {
             each: bootstrap.verify_run(settings, str(UUID(int=RUN.int + each)), networks=asked)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from provenance import bootstrap, tickets
@@ -154,7 +155,9 @@ def test_a_trainer_without_the_workers_extra_reads_unknown(
 
 
 def test_it_names_itself_without_secrets(settings: Settings) -> None:
-    loud = replace(settings, redis_url="redis://:sesame@h/0", database_url="postgresql://u:p@h/d")
+    loud = msgspec.structs.replace(
+        settings, redis_url="redis://:sesame@h/0", database_url="postgresql://u:p@h/d"
+    )
     assert repr(ticket(loud)) == f"Ticket(local, after, run {RUN})"
 
 
