@@ -221,9 +221,9 @@ class ProvenanceTracker:
             UnknownRunError: The workers have not brought the run home yet.
             MissingExtraError: The ``workers`` extra is not installed here.
         """
-        from provenance import bootstrap
+        from provenance.app.verify import verify_run
 
-        return bootstrap.verify_run(self._reading(), self.run_id).as_dict()
+        return verify_run(self._reading(), self.run_id).as_dict()
 
     def save_blockchain_report(self, output_path: str | Path | None = None) -> Path:
         """Verify and write ``report.json`` and ``report.html``.
@@ -234,10 +234,10 @@ class ProvenanceTracker:
         Returns:
             The path of ``report.html``.
         """
-        from provenance import bootstrap
+        from provenance.app.report import write_report
 
         folder = Path(output_path) if output_path else None
-        return bootstrap.write_report(self._reading(), self.run_id, folder)
+        return write_report(self._reading(), self.run_id, folder)
 
     def get_blockchain_status(self) -> dict[str, Any]:
         """Where the run stands: events in the spool, and per network its anchors' state.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from provenance import bootstrap
+from provenance.app.runs import evidence_of
 from provenance.bundle.reader import MANIFEST, FileSource, MemorySource, limit_of
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.bundle.zip import ZipSource
@@ -103,7 +103,7 @@ def make_bundle(
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
-    evidence = withhold(bootstrap.evidence_of(settings, run), disclose)
+    evidence = withhold(evidence_of(settings, run), disclose)
     files = bundle_files(evidence)
     path = write_files(files, place)
     cid = None

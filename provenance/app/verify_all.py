@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from provenance import bootstrap
+from provenance.app.verify import witness_keys
+from provenance.bootstrap import reading
 from provenance.chains.keys import read_or_create_seed
 from provenance.errors import (
     ConfigError,
@@ -292,7 +293,7 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
 
     Args:
         offline: Ask no node.
-        headers, quorum, witnesses: As for :func:`provenance.bootstrap.verify_path`; with
+        headers, quorum, witnesses: As for :func:`provenance.app.verify.verify_path`; with
             witnesses nothing is cached, for what they signed is checked against their keys.
         cached: False checks again what held before, and keeps nothing.
         networks: Networks to ask instead of the configured ones; left open.
@@ -315,7 +316,7 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
     ) -> None:
         self._settings, self._offline = settings, offline
         self._headers = header_source(headers, quorum)
-        self._witnesses = bootstrap.witness_keys(witnesses)
+        self._witnesses = witness_keys(witnesses)
         self._cached = cached and not witnesses
         self._networks = networks
         self._stack = contextlib.ExitStack()
@@ -323,14 +324,14 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
     def __enter__(self) -> AllRuns:
         settings = self._settings
         with contextlib.ExitStack() as stack:
-            store = bootstrap.open_store(settings, create=False)
+            store = reading.open_store(settings)
             if store is None:
-                path = bootstrap.sqlite_path(settings.database_url)
+                path = reading.sqlite_path(settings.database_url)
                 raise UnknownRunError(f"verify --all: there is no database yet at {path}")
             stack.callback(store.close)
             runs = AllRuns(
                 store,
-                bootstrap.known_ledger_key(settings),
+                reading.ledger_key(settings),
                 self._nodes(stack),
                 headers=self._headers,
                 witnesses=self._witnesses,
@@ -347,7 +348,7 @@ class VerifyAll(contextlib.AbstractContextManager["AllRuns"]):
             return None
         if self._networks is not None:
             return Nodes(self._networks)
-        opened, unavailable = bootstrap.open_for_reading(self._settings)
+        opened, unavailable = reading.open_networks(self._settings)
         for network in opened.values():
             stack.callback(network.close)
         return Nodes(opened, unavailable)

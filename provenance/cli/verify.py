@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provenance import bootstrap
 from provenance.app.bundle import bundle_at
+from provenance.app.report import write_report
+from provenance.app.verify import verify_path, verify_run
 from provenance.cli.output import err, out, print_json, print_table, settings_of
 from provenance.errors import InputError
 from provenance.settings import READERS
@@ -42,7 +43,7 @@ def verify(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=READERS)
     path = bundle_at(settings, arguments.subject)
     if path is not None:
-        report = bootstrap.verify_path(
+        report = verify_path(
             settings,
             path,
             offline=arguments.offline,
@@ -51,7 +52,7 @@ def verify(arguments: argparse.Namespace) -> int:
             witnesses=arguments.witness or (),
         )
     else:
-        report = bootstrap.verify_run(
+        report = verify_run(
             settings,
             arguments.subject,
             offline=arguments.offline,
@@ -165,7 +166,7 @@ def report(arguments: argparse.Namespace) -> int:
     """Verify, then write report.html, report.json and the evidence folder."""
     settings = settings_of(arguments, secrets=READERS)
     folder = Path(arguments.output) if arguments.output else None
-    path = bootstrap.write_report(settings, arguments.run_id, folder)
+    path = write_report(settings, arguments.run_id, folder)
     if arguments.json:
         print_json({"report_path": str(path)})
     else:

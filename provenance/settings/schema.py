@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.json import schema_components
 
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS
-from provenance.settings.values import BlockchainSettings, Settings
+from provenance.settings.values import BlockchainSettings, Section, Settings
 
 
 def settings_schema() -> dict[str, Any]:
@@ -24,7 +24,8 @@ def settings_schema() -> dict[str, Any]:
         schema_hook=lambda kind: {"type": "string"},
         ref_template="#/$defs/{name}",
     )
-    for cls in (Settings, BlockchainSettings, *SECTIONS.values()):
+    sections: list[type[Section]] = [Settings, BlockchainSettings, *SECTIONS.values()]
+    for cls in sections:
         part = parts[cls.__name__]
         properties = part["properties"]
         for name in NOT_IN_JSON:

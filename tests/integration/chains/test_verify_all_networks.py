@@ -18,8 +18,9 @@ from uuid import UUID
 import pytest
 from msgspec import structs
 
-from provenance import bootstrap
+from provenance.app.verify import verify_run
 from provenance.app.verify_all import VerifyAll
+from provenance.bootstrap import sending
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.errors import UnavailableError
@@ -191,8 +192,8 @@ def test_many_runs_on_real_nodes(
     world: Any = World(names=("ethereum", "bitcoin"))
     settings = load(None, tmp_path / "artifacts")
     world.store.close()
-    world.store = bootstrap.open_store(settings)
-    signer = bootstrap.ledger_signer(settings)
+    world.store = sending.open_store(settings)
+    signer = sending.ledger_signer(settings)
     world.policy = dataclasses.replace(world.policy, signer=signer)
     node = EthereumSettings(url=chain.url, private_key=KEYS[0], confirmations=2)
     world.networks = {"ethereum": EthereumInterface(node), "bitcoin": BitcoinInterface(coins)}
@@ -217,7 +218,7 @@ def test_many_runs_on_real_nodes(
             "bitcoin": BitcoinInterface(structs.replace(coins, url=btc.url)),
         }
         alone = {
-            each: bootstrap.verify_run(settings, str(UUID(int=RUN.int + each)), networks=asked)
+            each: verify_run(settings, str(UUID(int=RUN.int + each)), networks=asked)
             for each in range(6)
         }
         assert {report.outcome for report in alone.values()} == {"verified"}
