@@ -4,6 +4,8 @@ Every ``track_*`` call hashes what it is given, writes one event into the local 
 returns. No call waits for a socket, and none raises for an outage: that Redis, a worker or
 a chain is down is not the training's business. What does raise is a caller's mistake that
 leaves nothing to record: an empty dataset, a model without tensors, calls out of order.
+
+Importing it is cheap: what a call needs beyond the spool is imported by that call.
 """
 
 from __future__ import annotations
@@ -13,25 +15,23 @@ import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import structlog
-
-from provenance.capture import environment
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.capture.snapshot import Snapshotter
 from provenance.errors import ConfigError, InputError, ProvenanceError
-from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.tensors import StateDigest, state_digest
 from provenance.formats.record import Json, Kind, Phase, normalise
-from provenance.settings import READERS, Settings, load
-from provenance.tickets import Ticket
+from provenance.log import get_logger
 
-log: Any = structlog.get_logger("provenance")
+if TYPE_CHECKING:
+    from provenance.fingerprint.tensors import StateDigest
+    from provenance.settings import Settings
+    from provenance.tickets import Ticket
+
+log = get_logger("provenance")
 
 
 class ProvenanceTracker:
@@ -64,6 +64,9 @@ class ProvenanceTracker:
         base_dir: str | Path = "artifacts",
         config: Mapping[str, object] | str | Path | None = None,
     ) -> None:
+        from provenance.capture.keys import create_run_keys
+        from provenance.settings import load
+
         self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
         self.run, self.rank, self.world_size = _identity()
@@ -100,6 +103,8 @@ class ProvenanceTracker:
             InputError: Empty, or of a type without canonical bytes; called after
                 training has begun.
         """
+        from provenance.fingerprint.datasets import dataset_digest
+
         self._must_come_before("track_data")
         for kind, data in ((Kind.DATA_TRAIN, train_data), (Kind.DATA_TEST, test_data)):
             if data is None and kind is Kind.DATA_TEST:
@@ -118,6 +123,9 @@ class ProvenanceTracker:
         Raises:
             InputError: No tensors in it; called after training has begun.
         """
+        from provenance.capture import environment
+        from provenance.fingerprint.tensors import state_digest
+
         self._must_come_before("track_model")
         digest = state_digest(model, self._factory)
         if self.rank == 0:
@@ -245,6 +253,8 @@ class ProvenanceTracker:
         Never contacts a network; ``networks`` says ``pending`` until the workers have
         brought the run into a database that this process can read.
         """
+        from provenance.tickets import Ticket
+
         chain = self.settings.blockchain
         phases = (Phase.BEFORE, Phase.AFTER)
         networks: dict[str, Any] = {}
@@ -276,6 +286,8 @@ class ProvenanceTracker:
 
     def _begin(self, training: Json, anchor: bool) -> None:
         """Config record and before mark, once."""
+        from provenance.capture import environment
+
         if self.rank == 0:
             assert isinstance(training, dict)
             configured = {**self.settings.training, **training}
@@ -301,6 +313,8 @@ class ProvenanceTracker:
         )
 
     def _tickets(self, phase: Phase, wanted: bool) -> dict[str, Ticket]:
+        from provenance.tickets import Ticket
+
         names = self.settings.blockchain.networks if wanted else ()
         return {name: Ticket(self.settings, self.run, phase, name) for name in names}
 
@@ -321,6 +335,8 @@ class ProvenanceTracker:
         self._epochs.add(epoch)
 
     def _hash_state(self, state: object) -> StateDigest:
+        from provenance.fingerprint.tensors import state_digest
+
         return state_digest(state, self._factory)
 
     def _state_failed(self, error: ProvenanceError) -> None:
@@ -338,6 +354,8 @@ class ProvenanceTracker:
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""
+        from provenance.settings import READERS, load
+
         return load(self._config, self.settings.base_dir, secrets=READERS)
 
 

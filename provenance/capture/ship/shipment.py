@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import structlog
-
 from provenance.capture.keys import RunKeys, load_run_keys, sync_directory
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
@@ -24,6 +22,7 @@ from provenance.capture.spool import Corruption, RunSpool, Segment, read_segment
 from provenance.errors import FormatError, InputError
 from provenance.formats.event import Event
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
@@ -33,7 +32,7 @@ MAX_HOLE = 1 << 20
 LOST = "lost in the spool: damaged or deleted"
 _MAX_TOLD = 1000
 
-_log = structlog.get_logger("provenance.shipper")
+_log = get_logger("provenance.shipper")
 
 
 @dataclass(slots=True)
