@@ -11,17 +11,15 @@ Importing it is cheap: what a call needs beyond the spool is imported by that ca
 from __future__ import annotations
 
 import atexit
-import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.run_id import new_run_id
+from provenance.capture.run_id import run_identity
 from provenance.capture.snapshot import Snapshotter
-from provenance.errors import ConfigError, InputError, ProvenanceError
+from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Json, Kind, Phase, normalise
 from provenance.log import get_logger
@@ -69,7 +67,7 @@ class ProvenanceTracker:
 
         self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
-        self.run, self.rank, self.world_size = _identity()
+        self.run, self.rank, self.world_size = run_identity()
         self._factory = HashFactory(self.settings.hash_algorithm)
         self._keys = create_run_keys(self.spool_dir / str(self.run), self.run)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
@@ -363,32 +361,6 @@ def _close_at_exit(reference: weakref.ref[ProvenanceTracker]) -> None:
     tracker = reference()
     if tracker is not None:
         tracker.close("exit")
-
-
-def _identity() -> tuple[UUID, int, int]:
-    """Run, rank and world size from the environment.
-
-    Raises:
-        ConfigError: A variable that does not parse.
-    """
-    shared = os.environ.get("PROVENANCE_RUN_ID")
-    if not shared:
-        return new_run_id(), 0, 1
-    try:
-        run = UUID(shared)
-    except ValueError as error:
-        raise ConfigError("PROVENANCE_RUN_ID", f"found {shared!r}, expected a UUID") from error
-    rank, size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
-    if not 0 <= rank < size:
-        raise ConfigError("RANK", f"found {rank}, expected 0 to {size - 1} (WORLD_SIZE {size})")
-    return run, rank, size
-
-
-def _environment_number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise ConfigError(name, f"found {text!r}, expected a whole number")
-    return int(text)
 
 
 def _epoch_number(epoch: object) -> int:

@@ -104,8 +104,7 @@ def ledger_key(settings: Settings) -> VerifierKey | None:
 
     if not os.access(settings.key_file, os.R_OK):
         return None
-    seed = read_seed(settings.key_file)
-    return None if seed is None else SignerKey.from_private_bytes(settings.origin, seed).verifier
+    return SignerKey.from_private_bytes(settings.origin, read_seed(settings.key_file)).verifier
 
 
 def open_network(settings: Settings, name: str) -> Network:

@@ -9,7 +9,7 @@ from provenance import files
 from provenance.errors import ConfigError
 
 KEY = "ledger_key_file"
-_MAX_BYTES = 4096
+_MAX_BYTES = 1024
 
 
 def read_or_create_seed(path: Path) -> bytes:
@@ -19,32 +19,24 @@ def read_or_create_seed(path: Path) -> bytes:
         ConfigError: The file is unreadable, open to others, or not a key.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             files.create(path, secrets.token_hex(32).encode() + b"\n")
     except OSError as error:
         raise ConfigError(KEY, f"cannot write {path}: {error.strerror}") from error
-    seed = read_seed(path)
-    if seed is None:
-        raise ConfigError(KEY, f"{path} vanished while it was read")
-    return seed
+    return read_seed(path)
 
 
-def read_seed(path: Path) -> bytes | None:
-    """The 32 bytes in the file; None where there is none. Writes nothing.
+def read_seed(path: Path) -> bytes:
+    """The 32 bytes in the file; nothing is written.
 
     Raises:
         ConfigError: The file is unreadable, open to others, or not a key.
     """
     try:
-        text = files.read_private(path, _MAX_BYTES).decode("ascii")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(KEY, f"cannot read {path}: {reason}") from error
-    try:
-        seed = bytes.fromhex(text)
+        seed = bytes.fromhex(files.read_private(path, _MAX_BYTES).decode("ascii"))
+    except OSError as error:
+        raise ConfigError(KEY, f"cannot read {path}: {error.strerror}") from error
     except ValueError:
         seed = b""
     if len(seed) != 32:

@@ -125,8 +125,8 @@ def _blockchain(
     settings = chain.read(BlockchainSettings)
     built: dict[str, Any] = {}
     for name in present:
-        if name == "local":
-            objects[name].raw.setdefault("path", "anchors.jsonl")
+        if name == "local" and objects[name].raw.get("path") is None:
+            objects[name].raw["path"] = "anchors.jsonl"
         section = objects[name].read(SECTIONS[name])
         if isinstance(section, NodeSettings):
             wanted = secrets if isinstance(secrets, bool) else name in secrets

@@ -103,6 +103,13 @@ def test_a_number_as_gas_price_is_the_cap_in_gwei() -> None:
     assert beside.blockchain.ethereum.max_fee_gwei == 40.0
 
 
+def test_null_reads_as_absent(tmp_path: Path) -> None:
+    settings = load(chain(networks=None, local={"path": None}, ipfs=None), tmp_path)
+    assert settings.blockchain.networks == ("local",)
+    assert settings.blockchain.local is not None
+    assert settings.blockchain.local.path == tmp_path / "anchors.jsonl"
+
+
 def test_a_disabled_network_is_not_used_and_needs_no_secret() -> None:
     off = {**ETHEREUM, "enabled": False, "private_key_env": "PROV_TEST_NOT_SET"}
     ipfs = {"url": "http://localhost:5001"}
