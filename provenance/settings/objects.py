@@ -69,6 +69,10 @@ class JsonObject:
                 continue
             if name in names:
                 raise self.fail(written, f"found beside {names[name]!r}, expected one of the two")
+            if not written.isprintable():
+                raise self.fail(ascii(written), "unknown key, with characters that do not print")
+            if isinstance(value, str) and not value.isprintable():
+                raise self.fail(written, "found characters that do not print, expected none")
             if isinstance(value, str) and _PLACEHOLDER.match(value.strip()):
                 raise self.fail(written, f"found the placeholder {value!r}, expected a real value")
             names[name], values[name] = written, value

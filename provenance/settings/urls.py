@@ -17,7 +17,11 @@ def check_url(o: JsonObject, url: str) -> None:
         ConfigError
     """
     key = next(name for name in ("url", "rpc_url", "api_url") if o.raw.get(name) is not None)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed at this access
+    except ValueError as error:
+        raise o.fail(key, "found no URL, expected http:// or https://") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         shown = re.sub(r"//[^/@]*@", "//", url)
         raise o.fail(key, f"found {shown!r}, expected http:// or https://")
