@@ -22,7 +22,6 @@
     |-- IntegrityError             evidence that does not hold: exit code 1, permanent
     |   |-- BadSignatureError
     |   |-- EquivocationError      same key, different digest
-    |   |-- RunSealedError         an event for a run that takes no more
     |   `-- ProofError             a Merkle proof that does not recompute
     `-- NetworkError               a network answered, and the answer is no: permanent
         |-- WrongNetworkError      chain id, genesis or network name differs
@@ -152,10 +151,6 @@ class BadSignatureError(IntegrityError):
 
 class EquivocationError(IntegrityError):
     """One key with two different digests."""
-
-
-class RunSealedError(IntegrityError):
-    """An event for a run that takes no more events."""
 
 
 class ProofError(IntegrityError):

@@ -75,10 +75,10 @@ class Ticket:
         return f"Ticket({self.network}, {self.phase}, run {self.run_id})"
 
     def _read(self) -> TicketState:
-        from provenance import bootstrap
+        from provenance.bootstrap import reading
 
         try:
-            store = bootstrap.open_store(self._settings, create=False)
+            store = reading.open_store(self._settings)
         except ProvenanceError as error:
             return TicketState("unknown", reason=str(error))
         if store is None:

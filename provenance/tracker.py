@@ -4,34 +4,32 @@ Every ``track_*`` call hashes what it is given, writes one event into the local 
 returns. No call waits for a socket, and none raises for an outage: that Redis, a worker or
 a chain is down is not the training's business. What does raise is a caller's mistake that
 leaves nothing to record: an empty dataset, a model without tensors, calls out of order.
+
+Importing it is cheap: what a call needs beyond the spool is imported by that call.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from provenance.capture import environment
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import create_run_keys
-from provenance.capture.run_id import new_run_id
+from provenance.capture.run_id import run_identity
 from provenance.capture.snapshot import Snapshotter
-from provenance.errors import ConfigError, InputError, ProvenanceError
-from provenance.fingerprint.datasets import dataset_digest
+from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.tensors import StateDigest, state_digest
 from provenance.formats.record import Json, Kind, Phase, normalise
-from provenance.settings import READERS, Settings, load
-from provenance.tickets import Ticket
+from provenance.log import get_logger
 
-log: Any = structlog.get_logger("provenance")
+if TYPE_CHECKING:
+    from provenance.fingerprint.tensors import StateDigest
+    from provenance.settings import Settings
+    from provenance.tickets import Ticket
+
+log = get_logger("provenance")
 
 
 class ProvenanceTracker:
@@ -64,9 +62,12 @@ class ProvenanceTracker:
         base_dir: str | Path = "artifacts",
         config: Mapping[str, object] | str | Path | None = None,
     ) -> None:
+        from provenance.capture.keys import create_run_keys
+        from provenance.settings import load
+
         self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
-        self.run, self.rank, self.world_size = _identity()
+        self.run, self.rank, self.world_size = run_identity()
         self._factory = HashFactory(self.settings.hash_algorithm)
         self._keys = create_run_keys(self.spool_dir / str(self.run), self.run)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
@@ -100,6 +101,8 @@ class ProvenanceTracker:
             InputError: Empty, or of a type without canonical bytes; called after
                 training has begun.
         """
+        from provenance.fingerprint.datasets import dataset_digest
+
         self._must_come_before("track_data")
         for kind, data in ((Kind.DATA_TRAIN, train_data), (Kind.DATA_TEST, test_data)):
             if data is None and kind is Kind.DATA_TEST:
@@ -118,6 +121,9 @@ class ProvenanceTracker:
         Raises:
             InputError: No tensors in it; called after training has begun.
         """
+        from provenance.capture import environment
+        from provenance.fingerprint.tensors import state_digest
+
         self._must_come_before("track_model")
         digest = state_digest(model, self._factory)
         if self.rank == 0:
@@ -164,7 +170,8 @@ class ProvenanceTracker:
                 model, lambda digest: self._emitter.emit(Kind.STATE, number, digest.as_fields())
             )
         chain = self.settings.blockchain
-        if chain.store_epoch_checkpoints and len(self._epochs) % chain.checkpoint_every == 0:
+        options = chain.storage_options
+        if options.store_epoch_checkpoints and len(self._epochs) % options.checkpoint_every == 0:
             self._snapshots.drain()
             self._seal(Phase.CHECKPOINT, number, anchor=chain.enabled)
 
@@ -183,7 +190,8 @@ class ProvenanceTracker:
         """
         self._must_come_before("store_merkle_on_blockchain_before_training")
         config = _mapping("training_config", training_config or {})
-        wanted = self.settings.blockchain.enabled and self.settings.blockchain.store_before_training
+        chain = self.settings.blockchain
+        wanted = chain.enabled and chain.storage_options.store_before_training
         self._begin(config, anchor=wanted)
         return self._tickets(Phase.BEFORE, wanted)
 
@@ -203,7 +211,8 @@ class ProvenanceTracker:
         if not self._sealed_before:
             self._begin({}, anchor=False)
         self._snapshots.drain()
-        wanted = self.settings.blockchain.enabled and self.settings.blockchain.store_after_training
+        chain = self.settings.blockchain
+        wanted = chain.enabled and chain.storage_options.store_after_training
         if self.rank == 0:
             counts: dict[str, Json] = {"epochs": len(self._epochs)}
             self._emitter.emit(Kind.RESULTS, None, {"results": results, **counts})
@@ -218,9 +227,9 @@ class ProvenanceTracker:
             UnknownRunError: The workers have not brought the run home yet.
             MissingExtraError: The ``workers`` extra is not installed here.
         """
-        from provenance import bootstrap
+        from provenance.app.verify import verify_run
 
-        return bootstrap.verify_run(self._reading(), self.run_id).as_dict()
+        return verify_run(self._reading(), self.run_id).as_dict()
 
     def save_blockchain_report(self, output_path: str | Path | None = None) -> Path:
         """Verify and write ``report.json`` and ``report.html``.
@@ -231,10 +240,10 @@ class ProvenanceTracker:
         Returns:
             The path of ``report.html``.
         """
-        from provenance import bootstrap
+        from provenance.app.report import write_report
 
         folder = Path(output_path) if output_path else None
-        return bootstrap.write_report(self._reading(), self.run_id, folder)
+        return write_report(self._reading(), self.run_id, folder)
 
     def get_blockchain_status(self) -> dict[str, Any]:
         """Where the run stands: events in the spool, and per network its anchors' state.
@@ -242,6 +251,8 @@ class ProvenanceTracker:
         Never contacts a network; ``networks`` says ``pending`` until the workers have
         brought the run into a database that this process can read.
         """
+        from provenance.tickets import Ticket
+
         chain = self.settings.blockchain
         phases = (Phase.BEFORE, Phase.AFTER)
         networks: dict[str, Any] = {}
@@ -273,6 +284,8 @@ class ProvenanceTracker:
 
     def _begin(self, training: Json, anchor: bool) -> None:
         """Config record and before mark, once."""
+        from provenance.capture import environment
+
         if self.rank == 0:
             assert isinstance(training, dict)
             configured = {**self.settings.training, **training}
@@ -298,6 +311,8 @@ class ProvenanceTracker:
         )
 
     def _tickets(self, phase: Phase, wanted: bool) -> dict[str, Ticket]:
+        from provenance.tickets import Ticket
+
         names = self.settings.blockchain.networks if wanted else ()
         return {name: Ticket(self.settings, self.run, phase, name) for name in names}
 
@@ -318,6 +333,8 @@ class ProvenanceTracker:
         self._epochs.add(epoch)
 
     def _hash_state(self, state: object) -> StateDigest:
+        from provenance.fingerprint.tensors import state_digest
+
         return state_digest(state, self._factory)
 
     def _state_failed(self, error: ProvenanceError) -> None:
@@ -335,6 +352,8 @@ class ProvenanceTracker:
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""
+        from provenance.settings import READERS, load
+
         return load(self._config, self.settings.base_dir, secrets=READERS)
 
 
@@ -342,32 +361,6 @@ def _close_at_exit(reference: weakref.ref[ProvenanceTracker]) -> None:
     tracker = reference()
     if tracker is not None:
         tracker.close("exit")
-
-
-def _identity() -> tuple[UUID, int, int]:
-    """Run, rank and world size from the environment.
-
-    Raises:
-        ConfigError: A variable that does not parse.
-    """
-    shared = os.environ.get("PROVENANCE_RUN_ID")
-    if not shared:
-        return new_run_id(), 0, 1
-    try:
-        run = UUID(shared)
-    except ValueError as error:
-        raise ConfigError("PROVENANCE_RUN_ID", f"found {shared!r}, expected a UUID") from error
-    rank, size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
-    if not 0 <= rank < size:
-        raise ConfigError("RANK", f"found {rank}, expected 0 to {size - 1} (WORLD_SIZE {size})")
-    return run, rank, size
-
-
-def _environment_number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise ConfigError(name, f"found {text!r}, expected a whole number")
-    return int(text)
 
 
 def _epoch_number(epoch: object) -> int:

@@ -6,7 +6,7 @@ import random
 import time
 
 from provenance.anchor.publish import publish as publish_due
-from provenance.bootstrap import retry_settings
+from provenance.bootstrap.sending import retry_settings
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import confirming, resources
 from workers.app import anchor_queue, app, settings

@@ -11,7 +11,7 @@ import time
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
 from provenance.anchor.finality import finished_runs
-from provenance.bootstrap import retry_settings
+from provenance.bootstrap.sending import retry_settings
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import resources, verifying
 from workers.app import anchor_queue, app, settings

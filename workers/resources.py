@@ -7,7 +7,7 @@ import secrets
 import socket
 from functools import cache
 
-from provenance import bootstrap
+from provenance.bootstrap import sending
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore
@@ -18,27 +18,25 @@ from workers.app import settings, settings_of
 @cache
 def store() -> LedgerStore:
     """The ledger database."""
-    opened = bootstrap.open_store(settings())
-    assert opened is not None
-    return opened
+    return sending.open_store(settings())
 
 
 @cache
 def transport() -> EventTransport:
     """The event stream."""
-    return bootstrap.open_transport(settings())
+    return sending.open_transport(settings())
 
 
 @cache
 def policy() -> SealPolicy:
     """How seals are made."""
-    return bootstrap.seal_policy(settings())
+    return sending.seal_policy(settings())
 
 
 @cache
 def network(name: str) -> Network:
     """A configured network, with its own secrets and nobody else's."""
-    return bootstrap.open_network(settings_of((name,)), name)
+    return sending.open_network(settings_of((name,)), name)
 
 
 def owner() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provenance import bootstrap
+from provenance.app.report import write_report
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.settings import READERS
 from workers.app import app, settings_of
@@ -19,7 +19,7 @@ def hint(run: str) -> None:
 def verify(run: str) -> None:
     """Verify a run on every configured network and write ``reports/<run>/``."""
     try:
-        page = bootstrap.write_report(settings_of(READERS), run)
+        page = write_report(settings_of(READERS), run)
     except UnavailableError as error:
         log.warning("verify.unavailable", run=run, problem=str(error))
         return

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from provenance import bootstrap, files
+from provenance import files
+from provenance.app.runs import evidence_of
 from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.errors import (
@@ -100,7 +101,7 @@ def make_bundle(
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
-    evidence = withhold(bootstrap.evidence_of(settings, run), disclose)
+    evidence = withhold(evidence_of(settings, run), disclose)
     contents = bundle_files(evidence)
     path = write_files(contents, target)
     cid = None

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from provenance import bootstrap, files
+from provenance import files
+from provenance.app.verify import verify_path, verify_run
 from provenance.bundle.attachments.slsa import statement_of
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.evidence.run_evidence import RunEvidence
@@ -79,7 +80,7 @@ def match_bundle(settings: Settings, model: Path, bundle: Path) -> ModelMatch:
         FormatError, IntegrityError: One of the two cannot be read.
     """
     files = read_model(model)
-    return match_model(bootstrap.verify_path(settings, bundle, offline=True), files)
+    return match_model(verify_path(settings, bundle, offline=True), files)
 
 
 def run_statement(settings: Settings, run: str) -> tuple[UUID, bytes]:
@@ -146,7 +147,7 @@ def sign_model(
 
 def _sound(settings: Settings, run: str) -> VerificationReport:
     """The run, verified without asking a node; that events are missing is said, not refused."""
-    report = bootstrap.verify_run(settings, run, offline=True)
+    report = verify_run(settings, run, offline=True)
     for finding in report.findings:
         if finding.check != COMPLETE:
             raise IntegrityError(

@@ -25,7 +25,7 @@ from typing import Any
 
 import structlog
 
-from provenance import bootstrap
+from provenance.bootstrap import sending
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.process import REDIS_URL_ENV
 from provenance.errors import InputError, ProvenanceError, TransportUnavailable
@@ -128,7 +128,7 @@ def _serve(
     idle_exit_s: float | None = None,
     give_up_s: float | None = None,
 ) -> dict[str, int]:
-    transport = bootstrap.open_transport(settings)
+    transport = sending.open_transport(settings)
     doorbell = celery_doorbell(settings.redis_url or "")
     if once:
         with Shipper(spool_dir, transport, doorbell) as shipper:

@@ -22,8 +22,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from provenance import bootstrap
 from provenance import files as whole_files
+from provenance.bootstrap import reading
 from provenance.bundle.attachments.opentimestamps import (
     BITCOIN,
     calendar_uri,
@@ -155,14 +155,14 @@ class _Deployment:
             raise self._down.with_traceback(None)
         if self._store is None:
             try:
-                store = bootstrap.open_store(self.settings, create=False)
+                store = reading.open_store(self.settings)
             except UnavailableError as error:
                 self._down = error
                 raise
             if store is None:
-                path = bootstrap.sqlite_path(self.settings.database_url)
+                path = reading.sqlite_path(self.settings.database_url)
                 raise UnknownRunError(f"there is no database yet at {path}")
-            self._key = bootstrap.known_ledger_key(self.settings)
+            self._key = reading.ledger_key(self.settings)
             self._store = store
         return self._store
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from provenance import bootstrap
+from provenance.app.verify import witness_keys
+from provenance.bootstrap import reading
 from provenance.errors import (
     IntegrityError,
     ProvenanceError,
@@ -182,27 +183,27 @@ def verify_all(
 
     Args:
         offline: Ask no node.
-        headers, quorum, witnesses: As for :func:`provenance.bootstrap.verify_path`.
+        headers, quorum, witnesses: As for :func:`provenance.app.verify.verify_path`.
         networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError: There is no database yet.
         StoreUnavailable, ConfigError, MissingExtraError, InputError
     """
-    source, known = header_source(headers, quorum), bootstrap.witness_keys(witnesses)
+    source, known = header_source(headers, quorum), witness_keys(witnesses)
     with contextlib.ExitStack() as stack:
-        store = bootstrap.open_store(settings, create=False)
+        store = reading.open_store(settings)
         if store is None:
-            path = bootstrap.sqlite_path(settings.database_url)
+            path = reading.sqlite_path(settings.database_url)
             raise UnknownRunError(f"verify --all: there is no database yet at {path}")
         stack.callback(store.close)
         nodes: Nodes | None = None
         if networks is not None and not offline:
             nodes = Nodes(networks)
         elif not offline:
-            opened, unavailable = bootstrap.open_for_reading(settings)
+            opened, unavailable = reading.open_networks(settings)
             for network in opened.values():
                 stack.callback(network.close)
             nodes = Nodes(opened, unavailable)
-        key = bootstrap.known_ledger_key(settings)
+        key = reading.ledger_key(settings)
         yield AllRuns(store, key, nodes, headers=source, witnesses=known)

@@ -14,7 +14,6 @@ a lock whose owner does nothing but the write; measured alone it is 5 % of an ``
 
 from __future__ import annotations
 
-import multiprocessing.process
 import operator
 import os
 import secrets
@@ -166,8 +165,10 @@ class _Producer:
                 *self._run, self.id, rank, world_size, segment_bytes=self._segment_bytes
             )
             # Children of multiprocessing leave by os._exit, past atexit and finalizers.
+            # Whoever is such a child has these modules already.
             util = sys.modules.get("multiprocessing.util")
-            if util is not None and multiprocessing.process.parent_process() is not None:
+            process = sys.modules.get("multiprocessing.process")
+            if util is not None and process is not None and process.parent_process() is not None:
                 util.Finalize(None, self.close, args=("exit",), exitpriority=10)
         return self._writer
 

@@ -24,6 +24,15 @@ def read_or_create_seed(path: Path) -> bytes:
             files.create(path, secrets.token_hex(32).encode() + b"\n")
     except OSError as error:
         raise ConfigError(KEY, f"cannot write {path}: {error.strerror}") from error
+    return read_seed(path)
+
+
+def read_seed(path: Path) -> bytes:
+    """The 32 bytes in the file; nothing is written.
+
+    Raises:
+        ConfigError: The file is unreadable, open to others, or not a key.
+    """
     try:
         seed = bytes.fromhex(files.read_private(path, _MAX_BYTES).decode("ascii"))
     except OSError as error:

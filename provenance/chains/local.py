@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.errors import (
+    ConfigError,
     FormatError,
     IntegrityError,
     LyingNodeError,
@@ -86,8 +87,13 @@ class LocalNetwork:
 
     Args:
         settings: Where the file is; made at the first broadcast.
-        seed: 32 bytes, the Ed25519 private key.
+        seed: 32 bytes, the Ed25519 private key; None where the file is read alone.
         clock: Unix time in seconds.
+        public_key: 32 bytes, the key that the lines must be signed by; that of ``seed``
+            where there is one.
+
+    Raises:
+        ConfigError: Neither key is given.
     """
 
     name = "local"
@@ -95,11 +101,20 @@ class LocalNetwork:
     uses_nonce = False
 
     def __init__(
-        self, settings: LocalSettings, seed: bytes, clock: Callable[[], float] = time.time
+        self,
+        settings: LocalSettings,
+        seed: bytes | None,
+        clock: Callable[[], float] = time.time,
+        *,
+        public_key: bytes | None = None,
     ) -> None:
         self._path = settings.path
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.public_key = self._key.public_key().public_bytes_raw()
+        self._key = None if seed is None else Ed25519PrivateKey.from_private_bytes(seed)
+        if self._key is not None:
+            public_key = self._key.public_key().public_bytes_raw()
+        if public_key is None:
+            raise ConfigError("ledger_key_file", "missing, expected the key of the local network")
+        self.public_key = public_key
         self._clock = clock
         self._chain = _Chain(self.public_key)
         self._thread_lock = threading.Lock()
@@ -151,7 +166,10 @@ class LocalNetwork:
         Raises:
             NetworkUnavailable: The file cannot be written, or another process holds it.
             LyingNodeError: The file does not verify; nothing is appended.
+            ConfigError: It was opened with a public key alone.
         """
+        if self._key is None:
+            raise ConfigError("ledger_key_file", "missing, expected the key that signs the file")
         with self._locked(create=True) as descriptor:
             chain = self._refresh(descriptor, repair=True)
             if version.transaction_id in chain.by_id:

@@ -36,11 +36,18 @@ T = TypeVar("T")
 _ROOT = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
 
 
-def build_network(blockchain: BlockchainSettings, name: str, local_key: bytes | None) -> Network:
+def build_network(
+    blockchain: BlockchainSettings,
+    name: str,
+    local_key: bytes | None,
+    *,
+    public_key: bytes | None = None,
+) -> Network:
     """One configured network; imports its module, and contacts nobody.
 
     Args:
         local_key: 32 bytes, the Ed25519 seed that signs the local file.
+        public_key: 32 bytes, where the local file is to be read alone.
 
     Raises:
         ConfigError: It is not configured, or its configuration cannot be used.
@@ -61,9 +68,7 @@ def build_network(blockchain: BlockchainSettings, name: str, local_key: bytes | 
     if name == "local" and blockchain.local is not None:
         from provenance.chains.local import LocalNetwork
 
-        if local_key is None:
-            raise ConfigError("ledger_key_file", "missing, expected the key of the local network")
-        return LocalNetwork(blockchain.local, local_key)
+        return LocalNetwork(blockchain.local, local_key, public_key=public_key)
     if name not in NETWORKS:
         raise ConfigError("blockchain.networks", f"found {name!r}, expected {', '.join(NETWORKS)}")
     raise ConfigError(f"blockchain.{name}", "missing, expected an object")
@@ -106,7 +111,7 @@ class BlockchainManager:
             raise ConfigError("blockchain.enabled", "found false, expected true")
         self._accept_timeout_s = accept_timeout_s
         self._clock = clock
-        seed = read_or_create_seed(settings.ledger_key_file or settings.base_dir / "ledger.key")
+        seed = read_or_create_seed(settings.key_file)
         self._journal = VersionJournal(settings.base_dir / "blockchain_manager.jsonl")
         self.networks: dict[str, Network] = build_networks(settings.blockchain, seed)
         local = settings.blockchain.local or LocalSettings(settings.base_dir / "anchors.jsonl")

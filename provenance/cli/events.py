@@ -6,7 +6,8 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from provenance import bootstrap
+from provenance.app.runs import find_run
+from provenance.bootstrap import reading
 from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.ports.values import Parked
 
@@ -14,8 +15,8 @@ from provenance.ports.values import Parked
 def parked(arguments: argparse.Namespace) -> int:
     """Parked events, oldest first, of one run where one is named."""
     settings = settings_of(arguments, secrets=False)
-    run = bootstrap.find_run(settings, arguments.run_id) if arguments.run_id else None
-    store = bootstrap.open_store(settings, create=False)
+    run = find_run(settings, arguments.run_id) if arguments.run_id else None
+    store = reading.open_store(settings)
     rows: list[dict[str, Any]] = []
     if store is not None:
         with store.snapshot() as tx:

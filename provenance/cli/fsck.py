@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from provenance import bootstrap
+from provenance.app import fsck as checking
 from provenance.cli.output import out, print_json, settings_of
 from provenance.errors import InputError
 from provenance.fsck.findings import FsckReport
@@ -19,7 +19,7 @@ def fsck(arguments: argparse.Namespace) -> int:
     left = arguments.base_dir / "run" / "config.json"
     if arguments.config is None and left.is_file():
         arguments.config = left
-    report = bootstrap.fsck(
+    report = checking.fsck(
         settings_of(arguments),
         offline=arguments.offline,
         since=_since(arguments.since_block),

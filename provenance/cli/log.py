@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from provenance import bootstrap
 from provenance.app import log, log_export
+from provenance.bootstrap import reading, sending
 from provenance.cli.output import err, out, print_json, settings_of
 from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
 from provenance.evidence.from_database import find_run
@@ -28,7 +28,7 @@ def export(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     folder = Path(arguments.folder)
     with _store(settings) as store, _progress() as progress:
-        done = log_export.export(store, folder, bootstrap.known_ledger_key(settings), progress)
+        done = log_export.export(store, folder, reading.ledger_key(settings), progress)
     if arguments.json:
         print_json(
             {
@@ -53,7 +53,7 @@ def prove(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
         run = find_run(store, arguments.run_id)
-        proved = log.prove(store, run, bootstrap.known_ledger_key(settings))
+        proved = log.prove(store, run, reading.ledger_key(settings))
     text = proved.proof.encode()
     if arguments.json:
         print_json(
@@ -80,7 +80,7 @@ def consistency(arguments: argparse.Namespace) -> int:
             arguments.old,
             arguments.new,
             settings.origin,
-            bootstrap.known_ledger_key(settings),
+            reading.ledger_key(settings),
         )
     sides = ((growth.old, growth.old_note), (growth.new, growth.new_note))
     if arguments.json:
@@ -107,10 +107,10 @@ def cosign(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     witnesses = [WitnessKey.from_vkey(text) for text in arguments.witness]
     note = _read_note(Path(arguments.note))
-    key = bootstrap.known_ledger_key(settings)
+    key = reading.ledger_key(settings)
     if key is None:
         raise ConfigError("ledger_key_file", "there is no key yet, so there is no signed head")
-    with _store(settings) as store:
+    with _store(settings, write=True) as store:
         done = log.cosign(store, note, key, witnesses)
     if arguments.json:
         print_json(
@@ -154,11 +154,14 @@ def _read_note(path: Path) -> str:
 
 
 @contextmanager
-def _store(settings: Settings) -> Iterator[LedgerStore]:
-    store = bootstrap.open_store(settings, create=False)
+def _store(settings: Settings, *, write: bool = False) -> Iterator[LedgerStore]:
+    store = reading.open_store(settings)
     if store is None:
-        path = bootstrap.sqlite_path(settings.database_url)
+        path = reading.sqlite_path(settings.database_url)
         raise InputError(f"there is no database yet at {path}")
+    if write:
+        store.close()
+        store = sending.open_store(settings)
     try:
         yield store
     finally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from provenance import bootstrap
 from provenance.anchor import pauses
+from provenance.bootstrap import sending
 from provenance.cli.output import out, print_json, settings_of
 from provenance.errors import InputError
 from provenance.settings import NETWORKS
@@ -17,8 +17,7 @@ def resume(arguments: argparse.Namespace) -> int:
     name = arguments.network
     if name not in NETWORKS:
         raise InputError(f"NETWORK: found {name!r}, expected one of {', '.join(NETWORKS)}")
-    store = bootstrap.open_store(settings_of(arguments, secrets=False))
-    assert store is not None
+    store = sending.open_store(settings_of(arguments, secrets=False))
     with store.snapshot() as tx:
         known = tx.network(name)
     reason = known.paused if known else None

@@ -6,8 +6,9 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from provenance import bootstrap
 from provenance.app import bundle
+from provenance.app.runs import find_run
+from provenance.bootstrap import reading
 from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.errors import UnavailableError
@@ -41,7 +42,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
         "parked": 0,
         "equivocations": 0,
     }
-    store = bootstrap.open_store(settings, create=False)
+    store = reading.open_store(settings)
     if store is None:
         return document
     with store.snapshot() as tx:
@@ -80,8 +81,8 @@ def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
 
 
 def _run(settings: Settings, name: str) -> dict[str, Any]:
-    run = bootstrap.find_run(settings, name)
-    store = bootstrap.open_store(settings)
+    run = find_run(settings, name)
+    store = reading.open_store(settings)
     assert store is not None
     with store.snapshot() as tx:
         row = tx.run(run)
@@ -174,7 +175,7 @@ def _backlog(settings: Settings) -> int | None:
     if settings.redis_url is None:
         return None
     try:
-        return bootstrap.open_transport(settings).backlog()
+        return reading.stream_backlog(settings)
     except UnavailableError:
         return None
 

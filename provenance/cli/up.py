@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from provenance import bootstrap, files
+from msgspec.structs import replace
+
+from provenance import files
 from provenance.app import up as fleet
 from provenance.app.processes import free_ports
+from provenance.bootstrap import sending
 from provenance.cli.output import err, print_json, settings_of
 from provenance.settings import Settings
 
@@ -33,10 +35,8 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     if url is None:
         own_redis, url = fleet.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
-    store = bootstrap.open_store(settings)
-    assert store is not None
-    store.close()
-    bootstrap.ledger_signer(settings)
+    sending.open_store(settings).close()
+    sending.ledger_signer(settings)
 
     def say(name: str, line: str) -> None:
         if not quiet:
@@ -49,7 +49,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     try:
         if own_redis is not None:
             runs.start([own_redis])
-        transport = bootstrap.open_transport(settings)
+        transport = sending.open_transport(settings)
         fleet.wait_until(transport.ping)
         runs.start(fleet.services(settings, port))
         flower_url = f"http://127.0.0.1:{port}" if port else None

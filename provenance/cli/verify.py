@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from provenance import bootstrap
 from provenance.app.bundle import bundle_at
+from provenance.app.report import write_report
+from provenance.app.verify import verify_path, verify_run
 from provenance.cli.output import err, out, print_json, print_table, settings_of
 from provenance.errors import InputError
 from provenance.settings import READERS
@@ -42,9 +43,9 @@ def verify(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=READERS)
     path = bundle_at(settings, arguments.subject)
     if path is not None:
-        report = bootstrap.verify_path(settings, path, **_options(arguments))
+        report = verify_path(settings, path, **_options(arguments))
     else:
-        report = bootstrap.verify_run(settings, arguments.subject, **_options(arguments))
+        report = verify_run(settings, arguments.subject, **_options(arguments))
     if arguments.json:
         print_json(report.as_dict())
     else:
@@ -161,7 +162,7 @@ def report(arguments: argparse.Namespace) -> int:
     """Verify, then write report.html, report.json and the evidence folder."""
     settings = settings_of(arguments, secrets=READERS)
     folder = Path(arguments.output) if arguments.output else None
-    path = bootstrap.write_report(settings, arguments.run_id, folder)
+    path = write_report(settings, arguments.run_id, folder)
     if arguments.json:
         print_json({"report_path": str(path)})
     else:

@@ -13,13 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 import provenance_devnet as devnet
-from provenance import bootstrap
 from provenance.app import up
+from provenance.app.fsck import fsck
+from provenance.app.report import write_report
+from provenance.app.verify import verify_path, verify_run
+from provenance.bootstrap import sending
 from provenance.demo import training as demo_training
 from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
@@ -58,12 +63,12 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
         with _mining(servers):
             _wait([*before.values(), *after.values()], options.timeout_s, say)
         say("verify", "recomputing every digest, tree, proof and transaction")
-        report = bootstrap.verify_run(settings, tracker.run_id)
-        report_path = bootstrap.write_report(settings, tracker.run_id, None)
+        report = verify_run(settings, tracker.run_id)
+        report_path = write_report(settings, tracker.run_id, None)
         say("tamper", "changing one metric in a copy of the evidence")
         tamper = _tamper(settings, report_path.parent / "evidence")
         say("fsck", "spool, database and chains against each other, independently")
-        checked = bootstrap.fsck(settings).as_dict()
+        checked = fsck(settings).as_dict()
     document = _document(settings, report, report_path, before, after, tamper)
     document["fsck"] = checked
     return document
@@ -101,16 +106,14 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
 def _fleet(settings: Settings, config_path: Path, say: Say) -> Iterator[up.Fleet]:
     redis, url = up.embedded_redis(settings)
     own = replace(settings, redis_url=url)
-    store = bootstrap.open_store(own)
-    assert store is not None
-    store.close()
-    bootstrap.ledger_signer(own)
+    sending.open_store(own).close()
+    sending.ledger_signer(own)
     workers = up.Fleet(own, config_path, url, say)
     stop = threading.Event()
     tender = threading.Thread(target=workers.tend, args=(stop.is_set,), daemon=True)
     try:
         workers.start([redis])
-        up.wait_until(bootstrap.open_transport(own).ping)
+        up.wait_until(sending.open_transport(own).ping)
         workers.start(up.services(own))
         tender.start()
         yield workers
@@ -191,7 +194,7 @@ def _tamper(settings: Settings, evidence: Path) -> dict[str, Any]:
     document = json.loads(record.read_bytes())
     document["body"]["metrics"]["test_accuracy"] = 0.9999
     record.write_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
-    report = bootstrap.verify_path(settings, copy, offline=True)
+    report = verify_path(settings, copy, offline=True)
     named = record.relative_to(copy / "records").with_suffix("").as_posix()
     found = [finding for finding in report.findings if finding.subject == named]
     return {

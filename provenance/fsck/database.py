@@ -72,7 +72,10 @@ def snapshot(url: str) -> Iterator[Tables]:
             connection.exec_driver_sql(
                 "BEGIN" if sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
             )
+            stamps = _stamp(connection) if sqlite else None
             yield Tables(connection, sqlite)
+            if sqlite and _stamp(connection) != stamps:
+                raise StoreUnavailable(f"{label}: it was written to while it was read")
     except (exc.SQLAlchemyError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
         said = next(iter(str(cause).splitlines()), type(cause).__name__)
@@ -99,12 +102,25 @@ def _sqlite_engine(name: str) -> Engine:
     path = Path(name)
     if not path.is_file():
         raise StoreUnavailable(f"there is no database at {path}")
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    # Even to read, SQLite would make a log where there is none; the file is then all there is
+    # (https://sqlite.org/wal.html, "Read-Only Databases").
+    alone = not path.with_name(f"{path.name}-wal").exists()
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)
 
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    return engine.execution_options(alone=path if alone else None)
+
+
+def _stamp(connection: Connection) -> tuple[int, int] | None:
+    """What changes where somebody writes to a file that is read as immutable."""
+    path = connection.get_execution_options()["alone"]
+    if path is None:
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _postgres_engine(parsed: URL) -> Engine:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from provenance.settings.reading import broker_url, is_loopback, load
+from provenance.settings.reading import load
+from provenance.settings.urls import broker_url, is_loopback
 from provenance.settings.values import (
     NETWORKS,
     READERS,

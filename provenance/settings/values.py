@@ -1,18 +1,50 @@
-"""The values: frozen, typed, resolved."""
+"""The settings' values, and at once the grammar of the JSON that they are read from.
+
+A field with its type, bounds and name in JSON stands here alone: :mod:`msgspec` checks a
+configuration against it, ``docs/schemas/settings.json`` is generated from it, and a refusal
+quotes its description.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct, field
 
 NETWORKS = ("ethereum", "bitcoin", "ipfs", "local")
 READERS = ("bitcoin", "ipfs")
 """Networks whose nodes may want a password even of those who only read."""
+SECRET_FIELDS = frozenset({"url", "redis_url", "database_url", "private_key", "password", "auth"})
+"""Fields that are, or may carry, a secret: neither repr nor a message shows their values."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
+def _bounds(low: float, high: float, what: str) -> Meta:
+    return Meta(ge=low, le=high, description=f"{what} from {low:g} to {high:g}")
+
+
+Count = Annotated[int, _bounds(1, 10_000, "a whole number")]
+Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """An object of the configuration. No secret is in its repr."""
+
+    ALIASES: ClassVar[Mapping[str, str]] = {}
+    """Second names of fields in JSON."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Fields and values that may be shown."""
+        shown = (name for name in self.__struct_fields__ if name not in SECRET_FIELDS)
+        return [(name, getattr(self, name)) for name in shown]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+
+class RetrySettings(Section, frozen=True):
     """Full-jitter exponential backoff: seconds; ``attempts`` before giving up (0 = never)."""
 
     base_s: float = 2.0
@@ -20,106 +52,163 @@ class RetrySettings:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class EthereumSettings:
-    """One Ethereum network. ``private_key`` is never shown by repr."""
+class NodeSettings(Section, frozen=True):
+    """What is set for every node that is asked over HTTP."""
 
-    url: str = field(repr=False)
-    chain_id: int | None = None
+    ALIASES = {"rpc_url": "url"}
+
+    url: Annotated[str, Meta(pattern=r"\S", description="a URL")]
+    enabled: bool = True
+    """False takes the network out of ``blockchain.networks``."""
+    timeout_s: Annotated[float, _bounds(0.1, 600, "seconds")] = field(default=30.0, name="timeout")
+    retry_base: Annotated[float, _bounds(0.01, 3600, "seconds")] = 2.0
+    retry_cap: Annotated[float, _bounds(0.1, 86400, "seconds")] = 300.0
+    retry_attempts: Annotated[int, _bounds(0, 1_000_000, "a whole number")] = 0
+
+    @property
+    def retry(self) -> RetrySettings:
+        """The backoff of this network's deliveries."""
+        return RetrySettings(self.retry_base, self.retry_cap, self.retry_attempts)
+
+
+class EthereumSettings(NodeSettings, frozen=True):
+    """One Ethereum network."""
+
+    chain_id: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
     """Expected chain id; None takes what the node says at first contact."""
-    contract_address: str | None = None
+    contract_address: (
+        Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
+        | None
+    ) = None
     """None: plain calldata to the sender itself."""
-    private_key: str | None = field(default=None, repr=False)
-    """Hex key, already read from the environment, a 0600 file or a keystore."""
-    confirmations: int = 12
+    private_key: Text | None = None
+    """64 hex digits; in JSON for a loopback node only."""
+    private_key_env: Text | None = None
+    private_key_file: Path | None = None
+    """Mode 0600."""
+    keystore_file: Path | None = None
+    """Encrypted (Web3 Secret Storage); mode 0600."""
+    keystore_password_env: Text = "PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD"  # noqa: S105
+    confirmations: Count = 12
     use_finalized: bool = False
     """Final only under the ``finalized`` block tag."""
-    gas_limit: int | None = None
+    gas_limit: Annotated[int, _bounds(21_000, 30_000_000, "a whole number")] | None = None
     """None: estimated."""
-    max_fee_gwei: float = 200.0
-    """Cap on maxFeePerGas."""
-    priority_fee_gwei: float | None = None
-    timeout_s: float = 30.0
-    retry: RetrySettings = RetrySettings()
+    max_fee_gwei: Annotated[float, _bounds(1e-9, 1e6, "gwei")] = 200.0
+    """Cap on maxFeePerGas (EIP-1559); below it the node's market price is offered."""
+    gas_price: Literal["auto"] | Annotated[float, _bounds(1e-9, 1e6, "gwei")] = "auto"
+    """Another name for ``max_fee_gwei``, in gwei; ``auto`` leaves the cap at its default."""
+    priority_fee_gwei: Annotated[float, _bounds(0, 1e6, "gwei")] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BitcoinSettings:
-    """One bitcoind. ``password`` is never shown by repr."""
+BitcoinNetwork = Literal["main", "test", "testnet4", "signet", "regtest", "mainnet", "testnet"]
 
-    url: str = field(repr=False)
-    network: str = "regtest"
-    """``main``, ``test``, ``testnet4``, ``signet`` or ``regtest``; checked against the node."""
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
+
+class BitcoinSettings(NodeSettings, frozen=True):
+    """One bitcoind."""
+
+    ALIASES = {"rpc_url": "url", "user": "rpc_user"}
+
+    network: BitcoinNetwork = "regtest"
+    """Checked against the node; ``mainnet`` is read as ``main``, ``testnet`` as ``test``."""
+    user: Text | None = field(default=None, name="rpc_user")
+    password: Text | None = field(default=None, name="rpc_password")
+    """In JSON for a loopback node only."""
+    password_env: Text | None = field(default=None, name="rpc_password_env")
+    password_file: Path | None = field(default=None, name="rpc_password_file")
     cookie_file: Path | None = None
-    wallet: str | None = None
-    confirmations: int = 6
-    max_fee_rate: float = 200.0
+    wallet: Text | None = None
+    confirmations: Count = 6
+    max_fee_rate: Annotated[float, _bounds(0.1, 100_000, "sat/vB")] = 200.0
     """Cap, sat/vB."""
-    timeout_s: float = 30.0
-    retry: RetrySettings = RetrySettings()
 
 
-@dataclass(frozen=True, slots=True)
-class IPFSSettings:
-    """One IPFS daemon's HTTP RPC (base URL, without ``/api/v0``)."""
+class IPFSSettings(NodeSettings, frozen=True):
+    """One IPFS daemon's HTTP RPC (base URL, with or without ``/api/v0``)."""
 
-    url: str = field(repr=False)
+    ALIASES = {"rpc_url": "url", "api_url": "url"}
+
     pin: bool = True
-    timeout_s: float = 30.0
-    retry: RetrySettings = RetrySettings()
-    auth: str | None = field(default=None, repr=False)
-    """Value of the Authorization header; from the environment."""
+    auth: Text | None = None
+    """Value of the Authorization header; in JSON for a loopback daemon only."""
+    auth_env: Text | None = None
+    auth_file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSettings:
+class LocalSettings(Section, frozen=True):
     """The signed local anchor file."""
 
     path: Path
+    """``<base_dir>/anchors.jsonl`` where JSON has none."""
+    enabled: bool = True
 
 
 NetworkSettings = EthereumSettings | BitcoinSettings | IPFSSettings | LocalSettings
 
 
-@dataclass(frozen=True, slots=True)
-class BlockchainSettings:
+class StorageOptions(Section, frozen=True):
+    """When run roots are anchored."""
+
+    store_before_training: bool = True
+    store_after_training: bool = True
+    store_epoch_checkpoints: bool = False
+    checkpoint_every: Annotated[int, Meta(ge=1, description="a whole number from 1")] = 10
+    """Epochs between checkpoints where ``store_epoch_checkpoints`` is set."""
+
+
+class BlockchainSettings(Section, frozen=True):
     """Where heads are anchored and when."""
 
     enabled: bool = True
-    networks: tuple[str, ...] = ("local",)
-    """In order; ``local`` is the fallback and the default."""
+    networks: Annotated[
+        tuple[Annotated[str, Meta(pattern=f"^({'|'.join(NETWORKS)})$")], ...],
+        Meta(min_length=1, description=f"a list of {', '.join(NETWORKS)}"),
+    ] = ("local",)
+    """In order; where JSON names none, those with an object, else ``local``, the fallback."""
     ethereum: EthereumSettings | None = None
     bitcoin: BitcoinSettings | None = None
     ipfs: IPFSSettings | None = None
     local: LocalSettings | None = None
-    store_before_training: bool = True
-    store_after_training: bool = True
-    store_epoch_checkpoints: bool = False
-    checkpoint_every: int = 10
-    """Epochs between checkpoints where ``store_epoch_checkpoints`` is set."""
+    storage_options: StorageOptions = StorageOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Section, frozen=True):
     """Everything, resolved: relative paths are below ``base_dir``."""
 
     base_dir: Path
-    hash_algorithm: str = "blake3"
-    redis_url: str | None = field(default=None, repr=False)
+    hash_algorithm: Literal["blake3", "sha256", "sha512", "sha3-256", "blake2b"] = "blake3"
+    redis_url: (
+        Annotated[
+            str,
+            Meta(pattern="^(redis|rediss|unix)://", description="redis://, rediss:// or unix://"),
+        ]
+        | None
+    ) = None
     """None: no Redis is configured; ``provenance up`` brings an embedded one."""
-    database_url: str = field(default="", repr=False)
-    """SQLAlchemy URL; ``sqlite:///<base_dir>/ledger.db`` where empty in the file."""
-    origin: str = "ml-provenance.local/ledger"
-    """Name of this deployment's ledger, the origin line of its heads."""
+    database_url: Annotated[
+        str, Meta(pattern="://", description="an SQLAlchemy URL such as sqlite:///ledger.db")
+    ] = ""
+    """``sqlite:///<base_dir>/ledger.db`` where JSON has none."""
+    origin: Annotated[
+        str, Meta(pattern=r"^[^\s+]+$", description="a name with no space and no plus sign")
+    ] = "ml-provenance.local/ledger"
+    """Name of this deployment's ledger, the origin line of its heads (C2SP tlog-checkpoint)."""
     ledger_key_file: Path | None = None
-    """32-byte Ed25519 seed in hex, mode 0600; created at first use where missing."""
+    """32-byte Ed25519 seed in hex, mode 0600; ``<base_dir>/ledger.key`` where JSON has none."""
     blockchain: BlockchainSettings = BlockchainSettings()
     training: Mapping[str, object] = field(default_factory=dict)
-    """Keys of a training configuration that are not ours (epochs, batch_size, ...)."""
-    sweep_interval_s: float = 5.0
-    lease_s: float = 60.0
-    seal_grace_s: float = 60.0
+    """The trainer's part of the configuration: every key that is not one of these."""
+    sweep_interval_s: Annotated[float, _bounds(0.2, 3600, "seconds")] = field(
+        default=5.0, name="sweep_interval"
+    )
+    lease_s: Annotated[float, _bounds(5, 3600, "seconds")] = field(default=60.0, name="lease")
+    seal_grace_s: Annotated[float, _bounds(0, 86400, "seconds")] = field(
+        default=60.0, name="seal_grace"
+    )
     source: str | None = None
     """The file all this was read from."""
+
+    @property
+    def key_file(self) -> Path:
+        """Where the ledger's key lies."""
+        return self.ledger_key_file or self.base_dir / "ledger.key"

@@ -24,8 +24,8 @@ from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from provenance import bootstrap
 from provenance.app.verify_all import verify_all
+from provenance.bootstrap import reading, sending
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.settings import Settings, load
@@ -72,9 +72,9 @@ def database(folder: Path, runs: int, epochs: int) -> Settings:
     settings = load(None, folder / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(settings)
-    world.policy = bootstrap.seal_policy(settings)
-    world.networks = bootstrap.open_networks(settings)
+    world.store = sending.open_store(settings)
+    world.policy = sending.seal_policy(settings)
+    world.networks = sending.open_networks(settings)
     for at in range(runs):
         run = UUID(int=RUN.int + at)
         world.ingest(world.batch(story(epochs), run=run))
@@ -86,7 +86,7 @@ def database(folder: Path, runs: int, epochs: int) -> Settings:
 def measure_all(folder: Path, runs: int, epochs: int, repeat: int) -> dict[str, float]:
     """Milliseconds per run of ``verify --all``."""
     settings = database(folder, runs, epochs)
-    file = bootstrap.sqlite_path(settings.database_url)
+    file = reading.sqlite_path(settings.database_url)
 
     def plain() -> None:
         with closing(sqlite3.connect(str(file))) as db:

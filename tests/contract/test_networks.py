@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from provenance.errors import (
     NetworkError,
@@ -53,7 +53,7 @@ def ethereum(request: pytest.FixtureRequest) -> World:
     return World(
         EthereumInterface(settings),
         lambda count: mine_ethereum(url, count),
-        lambda: EthereumInterface(dataclasses.replace(settings, url=nobody())),
+        lambda: EthereumInterface(structs.replace(settings, url=nobody())),
         bumps=True,
         unknown_id="0x" + "00" * 31 + "01",
     )
@@ -68,7 +68,7 @@ def bitcoin(request: pytest.FixtureRequest) -> World:
     return World(
         BitcoinInterface(settings),
         regtest.mine,
-        lambda: BitcoinInterface(dataclasses.replace(settings, url=nobody())),
+        lambda: BitcoinInterface(structs.replace(settings, url=nobody())),
         bumps=True,
         unknown_id="00" * 31 + "01",
     )
@@ -81,7 +81,7 @@ def ipfs(request: pytest.FixtureRequest) -> World:
     return World(
         IPFSInterface(settings),
         lambda count: None,
-        lambda: IPFSInterface(dataclasses.replace(settings, url=nobody())),
+        lambda: IPFSInterface(structs.replace(settings, url=nobody())),
         bumps=False,
         unknown_id="",
     )

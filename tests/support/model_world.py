@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from safetensors.numpy import save_file
 
-from provenance import bootstrap
+from provenance.bootstrap import sending
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
@@ -75,9 +75,9 @@ def deployment(base: Path, events: list[Fields] | None = None, anchor: bool = Tr
     found = load(None, base)
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(found)
-    signer = bootstrap.seal_policy(found).signer
-    world.networks = dict(bootstrap.open_networks(found))
+    world.store = sending.open_store(found)
+    signer = sending.seal_policy(found).signer
+    world.networks = dict(sending.open_networks(found))
     world.policy = type(world.policy)(("local",), signer)
     world.ingest(world.batch(real_story() if events is None else events))
     if anchor:

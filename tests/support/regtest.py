@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
+
+from msgspec import structs
 
 from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, Value
 from provenance.settings import BitcoinSettings
@@ -24,7 +25,7 @@ class Regtest:
         """Settings of a new wallet that holds one confirmed bech32 coin per amount (BTC)."""
         name = f"test-{uuid.uuid4().hex[:12]}"
         self.bank.call("createwallet", name)
-        settings = dataclasses.replace(self.settings, wallet=name, **changes)  # type: ignore[arg-type]
+        settings = structs.replace(self.settings, wallet=name, **changes)
         owner = BitcoinRpc(settings)
         for amount in coins:
             address = owner.call("getnewaddress", "", "bech32", wallet=True)

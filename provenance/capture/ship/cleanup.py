@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 
-import structlog
-
 from provenance.capture.keys import KEY_FILE, delete_run_keys
 from provenance.capture.ship.cursor import CURSOR_FILE, Cursors, delete_cursors
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
+from provenance.log import get_logger
 
-_log = structlog.get_logger("provenance.shipper")
+_log = get_logger("provenance.shipper")
 
 
 def delete_committed(spool: RunSpool, cursors: Cursors) -> int:

@@ -22,12 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
-import structlog
-
 from provenance import files
 from provenance.capture.ship.shipment import Contact, Shipment, Shipped
 from provenance.capture.spool import scan
 from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
+from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
 LOCK_FILE = "shipper.lock"
@@ -37,7 +36,7 @@ POLL_S = (0.05, 0.5)
 BACKOFF_S = (0.2, 10.0)
 """Ceiling of the pause at the first failure of the transport, and at last."""
 
-_log = structlog.get_logger("provenance.shipper")
+_log = get_logger("provenance.shipper")
 
 
 class Shipper:

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import structlog
-
 from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
@@ -23,13 +21,14 @@ from provenance.capture.ship.cursor import Cursor, Cursors, load_cursors, save_c
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import FormatError, InputError
+from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
 MAX_STALL_S = 3600.0
 _MAX_LOGGED = 1000
 
-_log = structlog.get_logger("provenance.shipper")
+_log = get_logger("provenance.shipper")
 
 
 @dataclass(slots=True)

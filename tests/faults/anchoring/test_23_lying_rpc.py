@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provenance import bootstrap
+from provenance.bootstrap import sending
 from provenance.ports.values import AnchorState, anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import BitcoinSettings
@@ -32,7 +32,7 @@ def refused(world: Deployment, name: str, *, said: bool = True) -> None:
     for turn in range(4):
         if turn == 2:  # a worker that has just started remembers nothing of the chain itself
             world.networks[name].close()
-            world.networks[name] = bootstrap.open_network(world.settings, name)
+            world.networks[name] = sending.open_network(world.settings, name)
         world.confirm(name)
         world.publish(name)
         row = world.row(name)

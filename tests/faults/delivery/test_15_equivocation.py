@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from uuid import UUID
 
-from provenance import bootstrap
+from provenance.app.report import write_report
+from provenance.bootstrap import sending
 from provenance.capture.run_id import new_run_id
 from provenance.formats.record import Kind, record_digest
 from tests.faults.support.harness import World, rounds, scenario, seeded
@@ -29,7 +30,7 @@ def test_the_first_value_stands_and_the_report_shows_the_other(world: World) -> 
     with scenario(15, "Same key, different digest") as tally:
         rng = seeded()
         world.start("hashing", "confirm", "beat", "anchor-local")
-        transport = bootstrap.open_transport(world.settings)
+        transport = sending.open_transport(world.settings)
         expected: set[UUID] = set()
         for _ in range(rounds(2, 50)):
             producer = complete_run(epochs=2, run=new_run_id())
@@ -61,7 +62,7 @@ def test_the_first_value_stands_and_the_report_shows_the_other(world: World) -> 
             expected.add(producer.run)
             tally.kills += 1
             world.wait_final(producer.run)
-            page = bootstrap.write_report(world.settings, str(producer.run))
+            page = write_report(world.settings, str(producer.run))
             text = page.read_text(encoding="utf-8").lower()
             assert "equivocation" in text
             assert kept.digest.hex()[:16] in text, "the report does not name the other value"

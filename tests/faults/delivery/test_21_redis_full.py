@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from provenance import bootstrap
+from provenance.bootstrap import sending
 from provenance.errors import TransportUnavailable
 from provenance.ledger.ingest import drain
 from tests.faults.support.harness import World, rounds, scenario, seeded
@@ -52,7 +52,7 @@ def test_a_backlog_is_worked_off_while_redis_stays_full(world: World) -> None:
     with scenario(21, "Redis out of memory") as tally:
         trainer = world.trainer(epochs=3, metrics_per_epoch=30)
         trainer.finish()
-        transport = bootstrap.open_transport(world.settings)
+        transport = sending.open_transport(world.settings)
         assert not transport.read("one", 1)  # there is a consumer group, as ever after the first
         world.start("shipper")
         try:
@@ -63,7 +63,7 @@ def test_a_backlog_is_worked_off_while_redis_stays_full(world: World) -> None:
                 drain(
                     transport,
                     world.store(),
-                    bootstrap.seal_policy(world.settings),
+                    sending.seal_policy(world.settings),
                     "one",
                     time.time(),
                 )

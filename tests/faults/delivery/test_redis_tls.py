@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provenance.app.ship import celery_doorbell
-from provenance.bootstrap import open_transport
+from provenance.bootstrap.sending import open_transport
 from provenance.errors import ProvenanceError, TransportUnavailable
 from provenance.settings import Settings
 from tests.faults.support.harness import World

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provenance import bootstrap
+from provenance.app.bundle import make_bundle
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.formats.receipt import Receipt
@@ -84,7 +84,7 @@ def test_bundle(
     with scenario(25, "nodes, Redis and database gone") as tally:
         with deployment(tmp_path / "home", **sections) as world:
             anchored(world, regtest, chain)
-            bootstrap.export_bundle(world.settings, str(world.runs[-1]), bundle)
+            make_bundle(world.settings, str(world.runs[-1]), bundle)
         shutil.rmtree(tmp_path / "home")  # database, keys, the local file, the configuration
         height = int(str(regtest.rpc.call("getblockcount")))
         hashes = [str(regtest.rpc.call("getblockhash", at)) for at in range(height + 1)]

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance import bootstrap
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
+from provenance.bootstrap import sending
 from provenance.capture.run_id import new_run_id
 from provenance.formats.receipt import Receipt
 from provenance.ledger.ingest import ingest
@@ -69,10 +69,10 @@ class Deployment:
         self.base.mkdir(parents=True, exist_ok=True)
         self.config = self.write(self.sections, "config.json")
         self.settings: Settings = load(self.config, self.base)
-        store = bootstrap.open_store(self.settings)
+        store = sending.open_store(self.settings)
         assert store is not None
         self.store: LedgerStore = store
-        self.networks: dict[str, Network] = bootstrap.open_networks(self.settings)
+        self.networks: dict[str, Network] = sending.open_networks(self.settings)
 
     def write(self, sections: Mapping[str, Mapping[str, Any]], name: str) -> Path:
         """A configuration file with these networks."""
@@ -93,7 +93,7 @@ class Deployment:
     def head(self) -> bytes:
         """A whole small run is ingested and sealed; the root of the head that is due now."""
         run = new_run_id()
-        policy = bootstrap.seal_policy(self.settings)
+        policy = sending.seal_policy(self.settings)
         deliveries = complete_run(epochs=1, run=run).deliveries(size=32)
         ingest(Acknowledgements(), self.store, policy, deliveries, self.clock())  # type: ignore[arg-type]
         self.runs.append(run)

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import psutil
 
-from provenance import bootstrap
 from provenance.app import ship
+from provenance.bootstrap import sending
 from provenance.capture.ship.loop import Shipper
 from tests.faults.support.harness import World
 from tests.faults.support.processes import until
@@ -27,7 +27,7 @@ class Bell:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.transport = bootstrap.open_transport(world.settings)
+        self.transport = sending.open_transport(world.settings)
         self.ring = ship.celery_doorbell(world.redis_url)
         assert self.ring is not None
         self.transport.ping()

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from provenance import bootstrap
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
+from provenance.bootstrap import sending
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.shipment import Shipped
 from provenance.capture.spool import Corruption, read_segment, scan
@@ -26,7 +26,7 @@ from provenance.settings import Settings
 
 def ship(settings: Settings) -> Shipped:
     """One pass of a new shipper."""
-    transport = bootstrap.open_transport(settings)
+    transport = sending.open_transport(settings)
     try:
         with Shipper(settings.base_dir / "spool", transport) as shipper:
             return shipper.run_once()
@@ -36,11 +36,11 @@ def ship(settings: Settings) -> Shipped:
 
 def ingest(settings: Settings, stale_after_s: float = 0.0) -> IngestResult:
     """Drain the stream as one worker; what a dead one left is taken over at once."""
-    transport, store = bootstrap.open_transport(settings), bootstrap.open_store(settings)
+    transport, store = sending.open_transport(settings), sending.open_store(settings)
     assert store is not None
     try:
         return drain(
-            transport, store, bootstrap.seal_policy(settings), "by hand", time.time(), stale_after_s
+            transport, store, sending.seal_policy(settings), "by hand", time.time(), stale_after_s
         )
     finally:
         transport.close()
@@ -49,19 +49,19 @@ def ingest(settings: Settings, stale_after_s: float = 0.0) -> IngestResult:
 
 def seal_open_runs(settings: Settings) -> None:
     """What the sweep does for runs whose grace is over."""
-    store = bootstrap.open_store(settings)
+    store = sending.open_store(settings)
     assert store is not None
     with store.transaction() as tx:
         for row in tx.runs():
-            seal_ready(tx, row.run, bootstrap.seal_policy(settings), time.time())
+            seal_ready(tx, row.run, sending.seal_policy(settings), time.time())
     store.close()
 
 
 def anchor(settings: Settings, name: str = "local", lease_s: float = 60.0) -> None:
     """One pass of a network's worker: publish, then confirm."""
-    store, network = bootstrap.open_store(settings), bootstrap.open_network(settings, name)
+    store, network = sending.open_store(settings), sending.open_network(settings, name)
     assert store is not None
-    retry = bootstrap.retry_settings(settings, name)
+    retry = sending.retry_settings(settings, name)
     owner = f"by hand {random.random()}"
     try:
         publish(store, network, time.time, owner, lease_s, retry, random.random)

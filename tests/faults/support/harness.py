@@ -25,9 +25,9 @@ from uuid import UUID
 
 import psutil
 
-from provenance import bootstrap
 from provenance.app import up
 from provenance.app.processes import log_tail
+from provenance.bootstrap import sending
 from provenance.capture.run_id import new_run_id
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import AnchorState
@@ -173,7 +173,7 @@ class World:
         self._services = {service.name: service for service in up.services(self.settings)}
         self.redis.start()
         self.store()
-        bootstrap.ledger_signer(self.settings)
+        sending.ledger_signer(self.settings)
 
     def __enter__(self) -> World:
         return self
@@ -349,7 +349,7 @@ class World:
     def store(self) -> LedgerStore:
         """The deployment's database; closed with the world."""
         if self._store is None:
-            self._store = bootstrap.open_store(self.settings)
+            self._store = sending.open_store(self.settings)
         assert self._store is not None
         return self._store
 

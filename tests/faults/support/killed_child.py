@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provenance import bootstrap
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
+from provenance.bootstrap import sending
 from provenance.chains import ipfs, local  # noqa: F401
 from provenance.ports.values import Draft, SignedVersion
 from provenance.settings import load
@@ -101,8 +101,8 @@ def work(base: Path, job: dict[str, Any], report: int) -> None:
         if name == job.get("point") or seen == job.get("nth"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    store: Any = WatchedStore(bootstrap.open_store(settings), point)
-    network: Any = WatchedNetwork(bootstrap.open_network(settings, job["network"]), point)
+    store: Any = WatchedStore(sending.open_store(settings), point)
+    network: Any = WatchedNetwork(sending.open_network(settings, job["network"]), point)
     stop = time.monotonic() + job.get("seconds", 0.0)
     rng = random.Random(job.get("seed", 0))
     common = {"lease_s": job.get("lease_s", LEASE_S), "retry": RETRY, "rng": rng.random}

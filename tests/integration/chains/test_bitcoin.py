@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, as_list, as_object
@@ -185,15 +186,15 @@ def test_a_version_that_was_never_sent_can_be_bumped(regtest: Regtest) -> None:
 def test_the_cap_stops_fees_and_bumps(regtest: Regtest) -> None:
     settings = regtest.wallet("1.0")
     what = payload()
-    version = signed(BitcoinInterface(dataclasses.replace(settings, max_fee_rate=2.0)), what)
-    network = BitcoinInterface(dataclasses.replace(settings, max_fee_rate=8.0))
+    version = signed(BitcoinInterface(structs.replace(settings, max_fee_rate=2.0)), what)
+    network = BitcoinInterface(structs.replace(settings, max_fee_rate=8.0))
     network.broadcast(version)
     bumped = network.sign(network.draft(what, version), None)
     assert float(str(bumped.detail["feerate"])) <= 8.0
     with pytest.raises(FeeTooLowError, match="max_fee_rate"):
         network.draft(what, bumped)
     with pytest.raises(FeeTooLowError, match="max_fee_rate"):
-        BitcoinInterface(dataclasses.replace(settings, max_fee_rate=0.1)).draft(payload())
+        BitcoinInterface(structs.replace(settings, max_fee_rate=0.1)).draft(payload())
 
 
 def test_an_empty_wallet_says_so_and_resumes_when_funded(regtest: Regtest) -> None:
@@ -274,7 +275,7 @@ def test_a_wallet_that_is_not_loaded_is_loaded_and_a_missing_one_named(regtest: 
     settings = regtest.wallet("1.0")
     regtest.rpc.call("unloadwallet", settings.wallet)
     assert BitcoinInterface(settings).identity().balance == 100_000_000
-    absent = BitcoinInterface(dataclasses.replace(settings, wallet="not there"))
+    absent = BitcoinInterface(structs.replace(settings, wallet="not there"))
     with pytest.raises(NetworkUnavailable, match="createwallet"):
         absent.identity()
 
@@ -288,7 +289,7 @@ def test_a_locked_wallet_waits_for_its_passphrase(regtest: Regtest) -> None:
 
 
 def test_another_chain_is_refused(bitcoin_settings: BitcoinSettings) -> None:
-    network = BitcoinInterface(dataclasses.replace(bitcoin_settings, network="signet"))
+    network = BitcoinInterface(structs.replace(bitcoin_settings, network="signet"))
     with pytest.raises(WrongNetworkError, match="serves 'regtest', expected 'signet'"):
         network.identity()
 
@@ -318,13 +319,13 @@ def test_lookup_of_foreign_and_unknown_transactions(regtest: Regtest) -> None:
 def test_a_wrong_login_is_named_and_never_shown(
     bitcoin_settings: BitcoinSettings, tmp_path: Path
 ) -> None:
-    settings = dataclasses.replace(
+    settings = structs.replace(
         bitcoin_settings, cookie_file=None, user="someone", password="hunter2/@:#"
     )
     with pytest.raises(NetworkUnavailable, match="refuses the login") as caught:
         BitcoinInterface(settings).identity()
     assert "hunter2" not in str(caught.value) + repr(settings)
-    absent = dataclasses.replace(bitcoin_settings, cookie_file=tmp_path / "none")
+    absent = structs.replace(bitcoin_settings, cookie_file=tmp_path / "none")
     with pytest.raises(NetworkUnavailable, match="no cookie file"):
         BitcoinInterface(absent).identity()
 
@@ -334,7 +335,7 @@ def test_a_fresh_cookie_is_read_without_a_restart(
 ) -> None:
     cookie = tmp_path / "cookie"
     cookie.write_text("__cookie__:stale")
-    network = BitcoinInterface(dataclasses.replace(bitcoin_settings, cookie_file=cookie))
+    network = BitcoinInterface(structs.replace(bitcoin_settings, cookie_file=cookie))
     with pytest.raises(NetworkUnavailable):
         network.identity()
     assert bitcoin_settings.cookie_file is not None

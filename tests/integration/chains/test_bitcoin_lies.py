@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec import structs
 
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.bitcoin.rpc import BitcoinRpc, RpcError, Value
@@ -67,7 +68,7 @@ def lying(settings: BitcoinSettings, regtest: Regtest) -> Iterator[Liar]:
         return lies[method](answer, params) if method in lies else answer
 
     with json_rpc_server(handler) as url:
-        via = dataclasses.replace(settings, url=url, timeout_s=10.0)
+        via = structs.replace(settings, url=url, timeout_s=10.0)
         yield Liar(BitcoinInterface(via), settings, via, regtest, lies)
 
 
@@ -386,7 +387,7 @@ def test_unexpected_errors_of_the_node_are_retryable(liar: Liar) -> None:
 def test_a_reader_needs_no_wallet(liar: Liar) -> None:
     version = liar.mined()
     none = refuse(-18, "No wallet is loaded")
-    liar.network = BitcoinInterface(dataclasses.replace(liar.via, wallet=None))
+    liar.network = BitcoinInterface(structs.replace(liar.via, wallet=None))
     with changed(liar, {"gettransaction": none, "getbalances": none}):
         assert liar.network.identity().balance is None
         assert liar.network.lookup(version.transaction_id).place is Place.MINED

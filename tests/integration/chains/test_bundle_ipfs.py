@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from provenance import bootstrap, cli
+from provenance import cli
+from provenance.bootstrap import sending
 from provenance.chains.ipfs import CHUNK_BYTES, IPFSInterface
 from provenance.errors import NetworkUnavailable
 from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
@@ -73,9 +74,9 @@ def test_a_run_is_verified_by_the_cid_of_its_bundle_alone(
     settings = load(None, tmp_path / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(settings)
-    world.policy = bootstrap.seal_policy(settings)
-    world.networks = bootstrap.open_networks(settings)
+    world.store = sending.open_store(settings)
+    world.policy = sending.seal_policy(settings)
+    world.networks = sending.open_networks(settings)
     world.ingest(world.batch(story()))
     world.anchor()
     world.store.close()

@@ -16,9 +16,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
-from provenance import bootstrap
+from provenance.app.verify import verify_run
 from provenance.app.verify_all import verify_all
+from provenance.bootstrap import sending
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.ethereum.interface import EthereumInterface
 from provenance.errors import UnavailableError
@@ -94,7 +96,7 @@ def ethereum(chain: Anvil) -> Iterator[tuple[EthereumInterface, Proxy, list[str]
     sender.close()
     chain.call("anvil_mine", "0x3")
     with proxied(chain.url) as proxy:
-        network = EthereumInterface(dataclasses.replace(settings, url=proxy.url))
+        network = EthereumInterface(structs.replace(settings, url=proxy.url))
         yield network, proxy, ids
         network.close()
 
@@ -186,8 +188,8 @@ def test_many_runs_on_real_nodes(
     world: Any = World(names=("ethereum", "bitcoin"))
     settings = load(None, tmp_path / "artifacts")
     world.store.close()
-    world.store = bootstrap.open_store(settings)
-    signer = bootstrap.ledger_signer(settings)
+    world.store = sending.open_store(settings)
+    signer = sending.ledger_signer(settings)
     world.policy = dataclasses.replace(world.policy, signer=signer)
     node = EthereumSettings(url=chain.url, private_key=KEYS[0], confirmations=2)
     world.networks = {"ethereum": EthereumInterface(node), "bitcoin": BitcoinInterface(coins)}
@@ -208,11 +210,11 @@ def test_many_runs_on_real_nodes(
 
     with proxied(chain.url) as eth, proxied(coins.url) as btc:
         asked: dict[str, Network] = {
-            "ethereum": EthereumInterface(dataclasses.replace(node, url=eth.url)),
-            "bitcoin": BitcoinInterface(dataclasses.replace(coins, url=btc.url)),
+            "ethereum": EthereumInterface(structs.replace(node, url=eth.url)),
+            "bitcoin": BitcoinInterface(structs.replace(coins, url=btc.url)),
         }
         alone = {
-            each: bootstrap.verify_run(settings, str(UUID(int=RUN.int + each)), networks=asked)
+            each: verify_run(settings, str(UUID(int=RUN.int + each)), networks=asked)
             for each in range(6)
         }
         assert {report.outcome for report in alone.values()} == {"verified"}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from provenance.chains.bitcoin.interface import BitcoinInterface
 from provenance.chains.ethereum import contract as abi
@@ -77,7 +78,7 @@ def test_every_store_of_a_sender_is_found(chain: Anvil, ethereum: EthereumSettin
     network = EthereumInterface(ethereum)
     first, second = anchored(network, payload(), chain), anchored(network, payload(), chain)
     doubled = anchored(network, first.payload, chain)  # leaves no event, and is there all the same
-    stranger = EthereumInterface(dataclasses.replace(ethereum, private_key=KEYS[1]))
+    stranger = EthereumInterface(structs.replace(ethereum, private_key=KEYS[1]))
     foreign = anchored(stranger, payload(), chain)
     view = EthereumReader(ethereum).read(asking(first))
     found = by_id(view)
@@ -104,7 +105,7 @@ def test_every_store_of_a_sender_is_found(chain: Anvil, ethereum: EthereumSettin
 def test_foreign_stores_count_only_where_a_row_names_them(
     chain: Anvil, ethereum: EthereumSettings
 ) -> None:
-    stranger = EthereumInterface(dataclasses.replace(ethereum, private_key=KEYS[1]))
+    stranger = EthereumInterface(structs.replace(ethereum, private_key=KEYS[1]))
     version = anchored(stranger, payload(), chain)
     question = Question(
         frozenset({version.transaction_id, "0x" + "0" * 64}), frozenset(), frozenset()
@@ -130,7 +131,7 @@ def test_what_lies_before_the_searched_blocks_is_asked_for_by_id(
 
 
 def test_pending_reverted_and_plain_transactions(chain: Anvil, ethereum: EthereumSettings) -> None:
-    plain = EthereumInterface(dataclasses.replace(ethereum, contract_address=None))
+    plain = EthereumInterface(structs.replace(ethereum, contract_address=None))
     calldata = anchored(plain, payload(), chain)
     reverted = chain.send(
         {
@@ -163,7 +164,7 @@ def test_a_store_at_an_address_without_the_contract_counts_for_nothing(
 
 
 def test_finality_by_the_finalized_block(chain: Anvil, ethereum: EthereumSettings) -> None:
-    settings = dataclasses.replace(ethereum, use_finalized=True, confirmations=1)
+    settings = structs.replace(ethereum, use_finalized=True, confirmations=1)
     version = anchored(EthereumInterface(settings), payload(), chain)
     assert not by_id(EthereumReader(settings).read(asking(version)))[version.transaction_id].final
     chain.mine(100)
@@ -180,7 +181,7 @@ def test_an_ethereum_node_that_lies_is_not_believed(
 ) -> None:
     liar.forge["eth_blockNumber"] = lambda params, result: answer
     with pytest.raises(LyingNodeError):
-        EthereumReader(dataclasses.replace(ethereum, url=liar.url)).read(NOTHING)
+        EthereumReader(structs.replace(ethereum, url=liar.url)).read(NOTHING)
 
 
 # --- bitcoin -----------------------------------------------------------------------------
@@ -244,10 +245,10 @@ def test_a_replaced_version_did_not_make_it(regtest: Regtest) -> None:
 
 
 def test_a_cookie_that_is_gone_is_said(bitcoin_settings: BitcoinSettings, tmp_path: Path) -> None:
-    settings = dataclasses.replace(bitcoin_settings, cookie_file=tmp_path / "none")
+    settings = structs.replace(bitcoin_settings, cookie_file=tmp_path / "none")
     with pytest.raises(NetworkUnavailable, match="is bitcoind running"):
         BitcoinReader(settings).read(NOTHING)
-    wrong = dataclasses.replace(bitcoin_settings, cookie_file=None, user="u", password="hunter2")
+    wrong = structs.replace(bitcoin_settings, cookie_file=None, user="u", password="hunter2")
     with pytest.raises(NetworkUnavailable) as caught:
         BitcoinReader(wrong).read(NOTHING)
     assert "hunter2" not in str(caught.value)

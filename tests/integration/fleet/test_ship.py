@@ -19,8 +19,8 @@ import psutil
 import pytest
 import redis
 
-from provenance import bootstrap
 from provenance.app import ship
+from provenance.bootstrap import sending
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
@@ -68,7 +68,7 @@ def eventually(question: Callable[[], Any]) -> Any:
 
 
 def transport(spool: Path, url: str) -> EventTransport:
-    return bootstrap.open_transport(Settings(spool.parent, redis_url=url))
+    return sending.open_transport(Settings(spool.parent, redis_url=url))
 
 
 def holder(spool: Path) -> psutil.Process | None:

@@ -14,7 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from provenance import bootstrap, cli
+from provenance import cli
+from provenance.app.bundle import make_bundle
+from provenance.app.verify import verify_path
+from provenance.bootstrap import sending
 from provenance.capture.run_id import new_run_id
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.record import Phase
@@ -75,7 +78,7 @@ def world(tmp_path: Path, regtest: Regtest) -> Iterator[Deployment]:
 
 def others(world: Deployment, runs: int) -> None:
     """The ledger's other runs: two seals each."""
-    policy = bootstrap.seal_policy(world.settings)
+    policy = sending.seal_policy(world.settings)
     with world.store.transaction() as tx:
         for at in range(runs):
             run = new_run_id()
@@ -94,7 +97,7 @@ def anchor(world: Deployment, regtest: Regtest) -> None:
 
 
 def bundle(world: Deployment, to: Path) -> Path:
-    return bootstrap.export_bundle(world.settings, str(world.runs[-1]), to)
+    return make_bundle(world.settings, str(world.runs[-1]), to).path
 
 
 @pytest.mark.timeout(300)
@@ -122,7 +125,7 @@ def test_stock_ots_accepts_a_record_and_the_head_in_a_ledger_of_a_thousand_runs(
     assert "verify BitcoinBlockHeaderAttestation(" in info
     transaction = re.search(r"Transaction id ([0-9a-f]{64})", info)
     assert transaction is not None, info
-    anchored = bootstrap.verify_path(world.settings, folder).networks["bitcoin"]["after"]
+    anchored = verify_path(world.settings, folder).networks["bitcoin"]["after"]
     assert transaction[1] == anchored.transaction_id
     assert size < MOST_BYTES
     print(f"{RECORD}.ots: {size} bytes; ots info prints {len(info)} characters")
@@ -143,7 +146,7 @@ def test_stock_ots_accepts_every_proof_of_a_bundle_and_refuses_forged_ones(
     world.head()
     anchor(world, regtest)
     folder = bundle(world, tmp_path / "evidence")
-    assert bootstrap.verify_path(world.settings, folder).outcome == "verified"
+    assert verify_path(world.settings, folder).outcome == "verified"
     proofs = sorted(path.relative_to(folder) for path in folder.rglob("*.ots"))
     assert len(proofs) > 8
     for proof in proofs:
@@ -189,7 +192,7 @@ def test_pending_proofs_are_upgraded_and_then_accepted(
     for proof, where in ((f"{RECORD}.ots", folder), (lone.name, tmp_path)):
         code, said = stock.verify(proof, where)
         assert code == 0, said
-    assert bootstrap.verify_path(world.settings, folder).outcome == "verified"
+    assert verify_path(world.settings, folder).outcome == "verified"
 
 
 def test_many_anchors_in_one_block_each_have_their_path(

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from provenance import bootstrap, tickets
+from provenance import tickets
+from provenance.bootstrap import reading, sending
 from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState
@@ -30,7 +32,7 @@ def world(settings: Settings) -> Iterator[World]:
     """A world whose database is the one the tickets read."""
     made: Any = World(names=("local",))
     made.store.close()
-    made.store = bootstrap.open_store(settings)
+    made.store = sending.open_store(settings)
     made.networks = {"local": MemoryNetwork(MemoryChain(chain_id=1), name="local")}
     yield made
     made.store.close()
@@ -137,7 +139,7 @@ def test_a_database_that_is_away_is_unknown_and_raises_nothing(
     monkeypatch.setattr(tickets, "read_ticket", refuse)
     assert mine.as_dict()["reason"] == "database: locked"
     assert mine.wait(timeout=0) == "unknown"
-    monkeypatch.setattr(bootstrap, "open_store", refuse)
+    monkeypatch.setattr(reading, "open_store", refuse)
     assert mine.status == "unknown"
 
 
@@ -147,14 +149,16 @@ def test_a_trainer_without_the_workers_extra_reads_unknown(
     def missing(*_: object, **__: object) -> None:
         raise MissingExtraError("sqlalchemy", "workers")
 
-    monkeypatch.setattr(bootstrap, "open_store", missing)
+    monkeypatch.setattr(reading, "open_store", missing)
     found = ticket(settings).as_dict()
     assert found["status"] == "unknown"
     assert "ml-provenance[workers]" in found["reason"]
 
 
 def test_it_names_itself_without_secrets(settings: Settings) -> None:
-    loud = replace(settings, redis_url="redis://:sesame@h/0", database_url="postgresql://u:p@h/d")
+    loud = msgspec.structs.replace(
+        settings, redis_url="redis://:sesame@h/0", database_url="postgresql://u:p@h/d"
+    )
     assert repr(ticket(loud)) == f"Ticket(local, after, run {RUN})"
 
 

@@ -63,6 +63,18 @@ def test_a_whole_run_is_written_in_order(tmp_path: Path) -> None:
     assert UUID(tracker.run_id).version == 7
 
 
+def test_a_configuration_of_any_hyperparameters_is_recorded(tmp_path: Path) -> None:
+    mine = {"warmup_steps": 500, "betas": (0.9, 0.999), "lr_scheduler": {"name": "cosine"}}
+    tracker = ProvenanceTracker(tmp_path, {**mine, "blockchain": {"networks": ["local"]}})
+    tracker.store_merkle_on_blockchain_before_training({"warmup_steps": 600})
+    config = next(event for event in events(tmp_path) if event.kind is Kind.CONFIG)
+    assert config.fields["training"] == {
+        "warmup_steps": 600,
+        "betas": [0.9, 0.999],
+        "lr_scheduler": {"name": "cosine"},
+    }
+
+
 def test_without_the_before_call_the_first_epoch_begins_the_run(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     tracker.track_epoch(0, {"loss": 1})

@@ -9,16 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
-from provenance import bootstrap
 from provenance.app import processes, up
 from provenance.app.up import Fleet, Service
+from provenance.bootstrap import sending
 from provenance.errors import (
     InputError,
     MissingExtraError,
@@ -285,7 +285,7 @@ def test_the_embedded_redis_wants_its_password(settings: Settings, told: Told) -
     running = Fleet(settings, None, url, told)
     try:
         running.start([service])
-        transport = bootstrap.open_transport(replace(settings, redis_url=url))
+        transport = sending.open_transport(replace(settings, redis_url=url))
         up.wait_until(transport.ping)
         port = int(url.rsplit(":", 1)[1].split("/")[0])
         bare = redis.Redis(port=port)

@@ -9,7 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from uuid import UUID
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.console import Console
 
-from provenance import bootstrap
 from provenance.app import verify_all as module
 from provenance.app.verify_all import AllRuns, verify_all
+from provenance.bootstrap import reading, sending
 from provenance.cli import main
 from provenance.cli import verify as command
 from provenance.errors import (
@@ -542,9 +543,9 @@ def artifacts(tmp_path: Path) -> Settings:
     found = load(None, tmp_path / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(found)
-    world.policy = bootstrap.seal_policy(found)
-    world.networks = bootstrap.open_networks(found)
+    world.store = sending.open_store(found)
+    world.policy = sending.seal_policy(found)
+    world.networks = sending.open_networks(found)
     for run in RUNS[:3]:
         world.ingest(world.batch(story(), run=run))
     world.anchor()
@@ -553,7 +554,7 @@ def artifacts(tmp_path: Path) -> Settings:
 
 
 def tamper(settings: Settings, run: UUID) -> None:
-    path = bootstrap.sqlite_path(settings.database_url)
+    path = reading.sqlite_path(settings.database_url)
     assert path is not None
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE records SET data = x'7b7d' WHERE run = ? AND seq = 6", (run.hex,))
@@ -613,7 +614,7 @@ def test_no_runs_no_database_and_too_many_words(
     assert not empty.base_dir.exists(), "verifying makes no database"
     assert main(["verify", "--all", "latest", "--base-dir", str(empty.base_dir)]) == 2
     assert "found --all and latest, expected one of the two" in capsys.readouterr().err
-    store = bootstrap.open_store(empty)
+    store = sending.open_store(empty)
     assert store is not None
     store.close()
     assert main(["verify", "--all", "--base-dir", str(empty.base_dir)]) == 0
@@ -626,7 +627,7 @@ def test_no_runs_no_database_and_too_many_words(
 def test_a_run_that_cannot_be_read_has_its_line(
     artifacts: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = bootstrap.sqlite_path(artifacts.database_url)
+    path = reading.sqlite_path(artifacts.database_url)
     assert path is not None
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE records SET kind = 'nonsense' WHERE run = ?", (RUNS[0].hex,))
@@ -650,7 +651,7 @@ def test_progress_is_shown_on_a_terminal(
 
 
 def test_networks_that_are_handed_in_are_left_open(artifacts: Settings) -> None:
-    local = bootstrap.open_networks(artifacts)["local"]
+    local = sending.open_networks(artifacts)["local"]
     closed: list[str] = []
     local.close = lambda: closed.append("local")  # type: ignore[method-assign]
     with verify_all(artifacts, networks={"local": local}) as runs:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from provenance import bootstrap
+from provenance.app.bundle import make_bundle
+from provenance.app.report import write_report
+from provenance.app.verify import verify_path, verify_run
+from provenance.bootstrap import sending
 from provenance.bundle.shell_proof import path_of_record_file
 from provenance.errors import InputError, UnknownRunError
 from provenance.settings import Settings, load
@@ -25,9 +28,9 @@ def settings(tmp_path: Path) -> Settings:
     found = load(None, tmp_path / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(found)
-    world.policy = bootstrap.seal_policy(found)
-    world.networks = bootstrap.open_networks(found)
+    world.store = sending.open_store(found)
+    world.policy = sending.seal_policy(found)
+    world.networks = sending.open_networks(found)
     world.ingest(world.batch(story()))
     world.anchor()
     world.store.close()
@@ -36,51 +39,49 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.mark.parametrize("name", [str(RUN), RUN.hex[:8], "latest"])
 def test_a_run_is_verified_on_its_real_local_network(settings: Settings, name: str) -> None:
-    report = bootstrap.verify_run(settings, name)
+    report = verify_run(settings, name)
     assert report.outcome == "verified", report.findings
     assert report.run == RUN
     assert report.networks["local"]["after"].status == "verified"
     assert report.networks["local"]["after"].time is not None
-    assert bootstrap.verify_run(settings, name, offline=True).outcome == "verified"
-    assert bootstrap.verify_run(settings, name, networks={}).exit_code == 3
+    assert verify_run(settings, name, offline=True).outcome == "verified"
+    assert verify_run(settings, name, networks={}).exit_code == 3
 
 
 def test_a_run_that_is_not_there_is_said(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(UnknownRunError, match="known: 1 run, newest"):
-        bootstrap.verify_run(settings, "01890a5d-ffff")
+        verify_run(settings, "01890a5d-ffff")
     with pytest.raises(UnknownRunError, match="there is no database yet"):
-        bootstrap.verify_run(load(None, tmp_path / "empty"), "latest")
+        verify_run(load(None, tmp_path / "empty"), "latest")
     assert not (tmp_path / "empty").exists(), "verifying makes no files"
 
 
 def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
-    page = bootstrap.write_report(settings, "latest")
+    page = write_report(settings, "latest")
     folder = settings.base_dir / "reports" / str(RUN)
     assert page == folder / "report.html"
     assert {p.name for p in folder.iterdir()} == {"report.html", "report.json", "evidence"}
     assert json.loads((folder / "report.json").read_text())["outcome"] == "verified"
     for place in (folder, folder / "evidence"):
-        assert bootstrap.verify_path(settings, place).outcome == "verified"
-        assert bootstrap.verify_path(settings, place, offline=False).outcome == "verified"
-    assert (
-        bootstrap.write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
-    )
+        assert verify_path(settings, place).outcome == "verified"
+        assert verify_path(settings, place, offline=False).outcome == "verified"
+    assert write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
 
 
 def test_one_changed_metric_in_a_copy_is_named(settings: Settings, tmp_path: Path) -> None:
-    folder = bootstrap.export_bundle(settings, "latest", tmp_path / "bundle")
+    folder = make_bundle(settings, "latest", tmp_path / "bundle").path
     record = folder / RECORD
     assert "under run root" in path_of_record_file(record).text()
     record.write_bytes(flip_metric(record.read_bytes()))
-    report = bootstrap.verify_path(settings, folder)
+    report = verify_path(settings, folder)
     assert [f.subject for f in report.findings] == ["training/epoch/2/metrics/0"]
     assert report.exit_code == 1
 
 
 def test_a_bundle_elsewhere_says_what_it_cannot_ask(settings: Settings, tmp_path: Path) -> None:
-    folder = bootstrap.export_bundle(settings, "latest", tmp_path / "bundle")
+    folder = make_bundle(settings, "latest", tmp_path / "bundle").path
     elsewhere = load(None, tmp_path / "elsewhere")
-    report = bootstrap.verify_path(elsewhere, folder, offline=False)
+    report = verify_path(elsewhere, folder, offline=False)
     assert report.exit_code == 3
     check = report.networks["local"]["after"]
     assert (check.status, check.reason) == (
@@ -89,31 +90,31 @@ def test_a_bundle_elsewhere_says_what_it_cannot_ask(settings: Settings, tmp_path
     )
     vkey = (folder / "ledger.vkey").read_text().strip()
     assert any(vkey in line for line in report.not_checked)
-    given = bootstrap.verify_path(elsewhere, folder, verifier_key=vkey)
+    given = verify_path(elsewhere, folder, verifier_key=vkey)
     assert not any(vkey in line for line in given.not_checked)
-    other = bootstrap.ledger_signer(elsewhere).verifier.vkey
-    assert bootstrap.verify_path(elsewhere, folder, verifier_key=other).exit_code == 1
+    other = sending.ledger_signer(elsewhere).verifier.vkey
+    assert verify_path(elsewhere, folder, verifier_key=other).exit_code == 1
     with pytest.raises(InputError, match="not a bundle"):
-        bootstrap.verify_path(elsewhere, tmp_path)
+        verify_path(elsewhere, tmp_path)
 
 
 def test_a_vanished_local_file_is_a_failure_where_it_was_written(settings: Settings) -> None:
     assert settings.blockchain.local is not None
     settings.blockchain.local.path.unlink()
-    assert bootstrap.verify_run(settings, "latest").exit_code == 1
+    assert verify_run(settings, "latest").exit_code == 1
 
 
 def test_a_network_that_cannot_be_set_up_stops_no_other(settings: Settings) -> None:
     chain = replace(settings.blockchain, networks=("ethereum", "local"))
-    report = bootstrap.verify_run(replace(settings, blockchain=chain), "latest")
+    report = verify_run(replace(settings, blockchain=chain), "latest")
     assert report.outcome == "verified"
     disabled = replace(settings.blockchain, enabled=False)
-    report = bootstrap.verify_run(replace(settings, blockchain=disabled), "latest")
+    report = verify_run(replace(settings, blockchain=disabled), "latest")
     assert report.networks["local"]["after"].status == "not configured"
 
 
 def test_without_the_ledgers_key_heads_stay_unchecked(settings: Settings) -> None:
     shutil.move(settings.base_dir / "ledger.key", settings.base_dir / "elsewhere.key")
-    report = bootstrap.verify_run(settings, "latest", offline=True)
+    report = verify_run(settings, "latest", offline=True)
     assert report.exit_code == 3
     assert not (settings.base_dir / "ledger.key").exists()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provenance import bootstrap
+from provenance.app.verify import verify_path
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.bundle.zip import write_zip
@@ -68,7 +68,7 @@ def flipped(data: bytes, chance: random.Random) -> bytes:
 def told(settings: Settings, bundle: Path) -> list[str]:
     """What an offline verification says is wrong, line by line; empty where it is accepted."""
     try:
-        report = bootstrap.verify_path(settings, bundle, offline=True)
+        report = verify_path(settings, bundle, offline=True)
     except ProvenanceError as error:
         assert "\n" not in str(error)
         assert error.exit_code in (1, 2)

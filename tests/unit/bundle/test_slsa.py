@@ -460,15 +460,15 @@ def test_the_command_prints_or_writes_what_the_bundle_has(
 def test_a_run_that_is_not_sealed_or_was_tampered_with_has_no_statement(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from provenance import bootstrap
     from provenance.app.model import run_statement
+    from provenance.bootstrap import sending
 
     with pytest.raises(InputError, match="nothing is sealed yet"):
         run_statement(deployment(tmp_path / "open", real_story()[:4], anchor=False), "latest")
     base = tmp_path / "tampered"
     found = deployment(base)
     stage: Any = World(names=())
-    stage.store = bootstrap.open_store(found)
+    stage.store = sending.open_store(found)
     with stage.store.snapshot() as tx:
         victim = next(r for r in tx.records(RUN) if r.kind == "metrics")
     changed = flip_metric(victim.data)

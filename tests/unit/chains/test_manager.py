@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 import provenance.chains
 from provenance.chains import manager as manager_module
@@ -265,10 +266,10 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
 
 def test_configurations_that_build_nothing(tmp_path: Path) -> None:
     config = settings(tmp_path)
-    off = dataclasses.replace(config.blockchain, enabled=False)
+    off = structs.replace(config.blockchain, enabled=False)
     assert build_networks(off, None) == {}
     with pytest.raises(ConfigError, match=r"blockchain\.enabled"):
-        BlockchainManager(dataclasses.replace(config, blockchain=off))
+        BlockchainManager(structs.replace(config, blockchain=off))
     with pytest.raises(ConfigError, match="ledger_key_file"):
         build_network(config.blockchain, "local", None)
     with pytest.raises(ConfigError, match="'solana'"):

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from provenance import bootstrap, cli
+from provenance import cli
 from provenance.app.bundle import JOURNAL, bundle_at, make_bundle, noted
+from provenance.app.runs import evidence_of
+from provenance.bootstrap import sending
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.chains.ipfs import IPFSInterface
@@ -38,9 +40,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings = load(None, Path("artifacts"))
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(settings)
-    world.policy = bootstrap.seal_policy(settings)
-    world.networks = bootstrap.open_networks(settings)
+    world.store = sending.open_store(settings)
+    world.policy = sending.seal_policy(settings)
+    world.networks = sending.open_networks(settings)
     world.ingest(world.batch(story()))
     world.anchor()
     world.store.close()
@@ -156,7 +158,7 @@ def test_mistakes_are_2_in_one_line(run: Settings, capsys: pytest.CaptureFixture
 def test_a_zip_that_is_cut_off_is_1_in_one_line(
     run: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_bundle(bootstrap.evidence_of(run, "latest"), Path("b.zip"))
+    write_bundle(evidence_of(run, "latest"), Path("b.zip"))
     Path("b.zip").write_bytes(Path("b.zip").read_bytes()[:-100])
     capsys.readouterr()
     assert cli.main(["verify", "b.zip", "--offline"]) == 1
@@ -302,7 +304,7 @@ def test_a_tampered_record_on_ipfs_is_named(
 def _files(run: Settings) -> dict[str, bytes]:
     from provenance.bundle.writer import bundle_files
 
-    return bundle_files(bootstrap.evidence_of(run, "latest"))
+    return bundle_files(evidence_of(run, "latest"))
 
 
 def test_a_daemon_that_gives_other_bytes_is_not_believed(

@@ -16,14 +16,18 @@ from typing import Any
 import pytest
 
 import provenance_devnet as devnet
-from provenance import bootstrap, cli
+from provenance import cli
 from provenance.app import up
+from provenance.app.bundle import make_bundle
+from provenance.app.report import write_report
+from provenance.bootstrap import sending
 from provenance.chains.bitcoin.rpc import Value
 from provenance.chains.ethereum import deploy
 from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
 from provenance.errors import InputError, MissingExtraError
 from provenance.settings import Settings, load
+from provenance.stores import redis_streams
 from provenance.testing.memory_transport import MemoryTransport
 from provenance_devnet import InstallResult, ServerState, programs
 from tests.support.paper_node import paper_node
@@ -46,10 +50,10 @@ def deployment(base: Path, *others: str) -> Settings:
     found = load(None, base)
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(found)
-    signer = bootstrap.seal_policy(found).signer
+    world.store = sending.open_store(found)
+    signer = sending.seal_policy(found).signer
     world.networks = {
-        **bootstrap.open_networks(found),
+        **sending.open_networks(found),
         **{name: paper_node(name, 9) for name in others},
     }
     world.policy = type(world.policy)(("local", *others), signer)
@@ -66,7 +70,7 @@ def run(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def bundle(run: Settings) -> Path:
-    return bootstrap.export_bundle(run, "latest", Path("bundle"))
+    return make_bundle(run, "latest", Path("bundle")).path
 
 
 def config(**networks: dict[str, object]) -> str:
@@ -125,7 +129,7 @@ def test_a_changed_record_is_1_and_named(
 
 def test_a_changed_row_is_1(run: Settings, said: Any) -> None:
     world: Any = World(names=())
-    world.store = bootstrap.open_store(run)
+    world.store = sending.open_store(run)
     with world.store.snapshot() as tx:
         victim = next(r for r in tx.records(RUN) if r.kind == "metrics" and r.epoch == 2)
     changed = flip_metric(victim.data)
@@ -247,7 +251,7 @@ def test_status_tells_the_backlog(
     transport.append([b"one", b"two"])
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     assert said("status")[1]["stream_entries"] is None
-    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
+    monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     assert said("status")[1]["stream_entries"] == 2
 
 
@@ -577,7 +581,7 @@ class Stopped:
 def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
     transport = MemoryTransport()
     monkeypatch.setattr(up_command, "_until_signalled", Stopped)
-    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
+    monkeypatch.setattr(sending, "open_transport", lambda _: transport)
     sleeper = up.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
     monkeypatch.setattr(up, "services", lambda settings, port: [])
@@ -629,7 +633,7 @@ def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPa
     tracker.track_epoch(1, {"loss": 1.0})
     tracker.store_merkle_on_blockchain_after_training()
     transport = MemoryTransport()
-    monkeypatch.setattr(bootstrap, "open_transport", lambda _: transport)
+    monkeypatch.setattr(sending, "open_transport", lambda _: transport)
     monkeypatch.setattr(ship, "celery_doorbell", lambda url: None)
     code, document = said("ship", "--once")
     assert code == 0
@@ -651,7 +655,7 @@ def test_ship_once_beside_another_shipper_is_2(
 
 
 def test_verify_of_a_report_folder_finds_the_evidence_in_it(run: Settings, said: Any) -> None:
-    page = bootstrap.write_report(run, "latest")
+    page = write_report(run, "latest")
     shutil.rmtree(run.base_dir / "spool", ignore_errors=True)
     code, document = said("verify", str(page.parent), "--offline")
     assert (code, document["source"]["kind"]) == (0, "bundle")

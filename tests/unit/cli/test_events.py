@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provenance import bootstrap, cli
+from provenance import cli
+from provenance.bootstrap import sending
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ports.transport import Delivery
@@ -21,7 +22,7 @@ NOW = START_NS / 1e9
 def base(tmp_path: Path) -> Path:
     """A database with a sealed run, a late record of it, and bytes that are no batch."""
     settings = load(None, tmp_path)
-    store = bootstrap.open_store(settings)
+    store = sending.open_store(settings)
     assert store is not None
     from provenance.testing.memory_transport import MemoryTransport
 

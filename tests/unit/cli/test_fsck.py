@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from provenance import bootstrap
+from provenance.bootstrap import reading, sending
 from provenance.cli import main
 from provenance.fsck.chains import EthereumReader
 from provenance.settings import EthereumSettings, Settings, load
@@ -21,9 +21,9 @@ def settings(tmp_path: Path) -> Settings:
     found = load(None, tmp_path / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(found)
-    world.policy = bootstrap.seal_policy(found)
-    world.networks = bootstrap.open_networks(found)
+    world.store = sending.open_store(found)
+    world.policy = sending.seal_policy(found)
+    world.networks = sending.open_networks(found)
     world.ingest(world.batch(story()))
     world.anchor()
     world.store.close()
@@ -77,7 +77,7 @@ def test_the_sender_of_the_configured_key_is_searched_for() -> None:
             "ethereum": {"url": "http://127.0.0.1:1", "private_key": KEYS[0]},
         }
     }
-    readers = bootstrap._chain_readers(load(config), None)
+    readers = reading.chain_readers(load(config))
     ethereum = readers["ethereum"]
     assert isinstance(ethereum, EthereumReader)
     assert ethereum.senders == {"0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"}

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance import bootstrap
 from provenance.app import log, log_export
+from provenance.app.bundle import make_bundle
+from provenance.app.report import write_report
+from provenance.bootstrap import reading, sending
 from provenance.cli import log as command
 from provenance.cli import main
 from provenance.errors import (
@@ -51,9 +53,9 @@ def settings(tmp_path: Path) -> Settings:
     found = load(None, tmp_path / "artifacts")
     world: Any = World(names=())
     world.store.close()
-    world.store = bootstrap.open_store(found)
-    world.policy = bootstrap.seal_policy(found)
-    world.networks = bootstrap.open_networks(found)
+    world.store = sending.open_store(found)
+    world.policy = sending.seal_policy(found)
+    world.networks = sending.open_networks(found)
     world.ingest(world.batch(story()))
     world.anchor()
     world.store.close()
@@ -62,7 +64,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[LedgerStore]:
-    found = bootstrap.open_store(settings)
+    found = sending.open_store(settings)
     assert found is not None
     yield found
     found.close()
@@ -70,14 +72,14 @@ def store(settings: Settings) -> Iterator[LedgerStore]:
 
 @pytest.fixture
 def key(settings: Settings) -> VerifierKey:
-    return bootstrap.ledger_signer(settings).verifier
+    return sending.ledger_signer(settings).verifier
 
 
 def grow(settings: Settings, size: int) -> None:
     """Roots of another run until the ledger has ``size`` entries."""
-    store = bootstrap.open_store(settings)
+    store = sending.open_store(settings)
     assert store is not None
-    policy = bootstrap.seal_policy(settings)
+    policy = sending.seal_policy(settings)
     with store.transaction() as tx:
         tx.add_run(OTHER, bytes(32), 1.0)
         for at in range(len(tx.entry_roots()), size):
@@ -159,7 +161,7 @@ def test_what_cannot_be_proven(
 
 def damage(settings: Settings, statement: str) -> None:
     """With another program, which keeps no rules."""
-    path = bootstrap.sqlite_path(settings.database_url)
+    path = reading.sqlite_path(settings.database_url)
     assert path is not None
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
@@ -296,12 +298,12 @@ def test_a_cosigned_head_is_taken_in_and_shown_everywhere(
     assert main(["verify", "latest", "--json", *base]) == 0
     notices = json.loads(capsys.readouterr().out)["notices"]
     assert [notice["problem"].startswith(told) for notice in notices] == [True]
-    bundle = bootstrap.export_bundle(settings, "latest", tmp_path / "bundle")
+    bundle = make_bundle(settings, "latest", tmp_path / "bundle").path
     assert (tmp_path / "bundle" / "heads" / "2.note").read_text() == after
     assert bundle is not None
     proof = TlogProof.decode((tmp_path / "bundle/tlog/after.tlog-proof").read_bytes())
     assert proof.checkpoint == after
-    report = bootstrap.write_report(settings, "latest", tmp_path / "report").read_text()
+    report = write_report(settings, "latest", tmp_path / "report").read_text()
     assert told in report
 
 
@@ -348,7 +350,7 @@ def test_a_note_that_brings_nothing(store: LedgerStore, key: VerifierKey) -> Non
 def test_a_note_that_is_no_head_of_this_ledger(
     settings: Settings, store: LedgerStore, key: VerifierKey
 ) -> None:
-    signer = bootstrap.ledger_signer(settings)
+    signer = sending.ledger_signer(settings)
     stranger = SignerKey.from_private_bytes(key.name, bytes(32))
 
     def take(head: Head, by: SignerKey = signer, text: str | None = None) -> None:
@@ -387,7 +389,7 @@ def test_cosign_needs_a_key_a_note_and_a_witness(
         return capsys.readouterr().err
 
     assert "key type 01, expected 04" in said(
-        cosigned, bootstrap.ledger_signer(settings).verifier.vkey
+        cosigned, sending.ledger_signer(settings).verifier.vkey
     )
     assert "No such file" in said(tmp_path / "absent")
     (tmp_path / "binary").write_bytes(b"\xff")
@@ -471,7 +473,7 @@ def _remove(path: Path) -> None:
 
 
 def foreign(settings: Settings, origin: str | None = None, size: int = 1) -> str:
-    signer = bootstrap.ledger_signer(settings)
+    signer = sending.ledger_signer(settings)
     return sign_head(Head(origin or signer.name, size, digest("other")), signer)
 
 
@@ -548,7 +550,7 @@ def test_export_says_what_it_cannot_use(
 
 def test_an_empty_ledger_has_nothing_to_export(tmp_path: Path, capsys: Captured) -> None:
     empty = load(None, tmp_path / "artifacts")
-    store = bootstrap.open_store(empty)
+    store = sending.open_store(empty)
     assert store is not None
     store.close()
     assert call(empty, "export", str(tmp_path / "log")) == 2

@@ -173,7 +173,7 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
             json.dumps({"blockchain": {**chain, "color": 1}}),
             "blockchain.color: unknown",
         ),
-        "type.json": (json.dumps({"epochs": "three"}), 'epochs: found "three", expected'),
+        "type.json": (json.dumps({"lease": "three"}), 'lease: found "three", expected'),
         "network.json": (json.dumps({"blockchain": {"networks": ["dogecoin"]}}), "dogecoin"),
         "placeholder.json": (
             json.dumps(

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from provenance import bootstrap
 from provenance.anchor.pauses import Pause, pause
+from provenance.bootstrap import sending
 from provenance.cli import main
 from provenance.ports.values import NetworkRow
 from provenance.settings import load
 
 
 def test_a_paused_network_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = bootstrap.open_store(load(None, tmp_path))
+    store = sending.open_store(load(None, tmp_path))
     assert store is not None
     with store.transaction() as tx:
         tx.save_network(NetworkRow("local", {}, None, 1.0))

@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
-from provenance import bootstrap, cli
+from provenance import cli
 from provenance.app import upgrade
+from provenance.app.bundle import make_bundle
+from provenance.app.report import write_report
 from provenance.app.upgrade import Upgrade, exit_code
+from provenance.app.verify import verify_path
+from provenance.bootstrap import reading, sending
 from provenance.bundle.attachments.opentimestamps import calendar_uri
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
@@ -57,9 +61,9 @@ class Deployment:
         settings = load(None, base)
         world: Any = World(names=())
         world.store.close()
-        world.store = bootstrap.open_store(settings)
+        world.store = sending.open_store(settings)
         world.networks = {"bitcoin": MemoryNetwork(MemoryChain(chain_id=9), name="bitcoin")}
-        signer = bootstrap.seal_policy(settings).signer
+        signer = sending.seal_policy(settings).signer
         world.policy = type(world.policy)(("bitcoin",), signer, grace_s=60.0)
         return cls(world, settings)
 
@@ -77,7 +81,7 @@ class Deployment:
                     )
 
     def bundle(self, to: str = "bundle") -> Path:
-        return bootstrap.export_bundle(self.settings, str(RUN), Path(to).absolute())
+        return make_bundle(self.settings, str(RUN), Path(to).absolute()).path
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def test_a_bundle_is_pending_then_complete(waiting: Deployment, said: Callable[.
     assert result["completed"] == len(set(proofs) - replaced)
     assert (result["pending"], result["problem"]) == (0, None)
     assert ends(folder / f"{METRICS}.ots") == [Bitcoin(1002)]
-    assert bootstrap.verify_path(waiting.settings, folder).outcome == "verified"
+    assert verify_path(waiting.settings, folder).outcome == "verified"
     after = bytes_of(folder)
     assert said(folder)[1][0]["status"] == "complete"
     assert bytes_of(folder) == after
@@ -147,13 +151,13 @@ def test_a_zip_and_a_report_folder_are_upgraded_in_place(
     waiting: Deployment, said: Callable[..., Any]
 ) -> None:
     packed = waiting.bundle("packed.zip")
-    bootstrap.write_report(waiting.settings, str(RUN), Path("report"))
+    write_report(waiting.settings, str(RUN), Path("report"))
     waiting.anchor()
     code, results = said(packed, "report")
     assert (code, [r["status"] for r in results]) == (0, ["upgraded", "upgraded"])
     assert results[1]["path"] == "report/evidence"
     for place in (packed, Path("report/evidence")):
-        assert bootstrap.verify_path(waiting.settings, place).outcome == "verified"
+        assert verify_path(waiting.settings, place).outcome == "verified"
 
 
 def test_what_is_withheld_stays_withheld(waiting: Deployment, said: Callable[..., Any]) -> None:
@@ -169,7 +173,7 @@ def test_what_is_withheld_stays_withheld(waiting: Deployment, said: Callable[...
     assert not (folder / "records/training/config.json").exists()
     assert (folder / METRICS).exists()
     assert ends(folder / "records/training/config.json.ots") == [Bitcoin(1002)]
-    assert bootstrap.verify_path(waiting.settings, folder).outcome != "failed"
+    assert verify_path(waiting.settings, folder).outcome != "failed"
 
 
 def test_a_run_that_went_on_grows_in_its_bundle(tmp_path: Path, said: Callable[..., Any]) -> None:
@@ -377,7 +381,7 @@ def test_a_database_that_is_away_is_asked_once(
         asked.append(settings)
         raise StoreUnavailable("the database did not answer")
 
-    monkeypatch.setattr(bootstrap, "open_store", away)
+    monkeypatch.setattr(reading, "open_store", away)
     code, results = said(folder, lone)
     assert (code, [r["status"] for r in results]) == (3, ["unreachable", "unreachable"])
     assert len(asked) == 1

@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from safetensors.numpy import save_file
 
-from provenance import bootstrap, cli
+from provenance import cli
 from provenance.app import model
+from provenance.app.verify import verify_run
 from provenance.bundle.writer import write_bundle
 from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
 from provenance.evidence.run_evidence import RunEvidence
@@ -615,7 +616,7 @@ def test_a_signature_says_run_root_epoch_and_receipts(run: Settings) -> None:
     assert signed.path == Path("model/model.sig")
     found = predicate(signed.path)
     said = found["provenance"]
-    report = bootstrap.verify_run(run, "latest", offline=True)
+    report = verify_run(run, "latest", offline=True)
     assert said["run"] == str(RUN)
     assert said["root"] == report.roots["after"] == signed.root.hex()
     assert said["complete"] is True

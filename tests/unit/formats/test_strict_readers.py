@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance import bootstrap, cli
+from provenance import cli
+from provenance.app.bundle import make_bundle
+from provenance.bootstrap import sending
 from provenance.bundle import index
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
@@ -264,9 +266,9 @@ def test_the_command_verifies_cosignatures(
     settings = load(None, tmp_path)
     stage: Any = World(names=())
     stage.store.close()
-    stage.store = bootstrap.open_store(settings)
-    stage.policy = bootstrap.seal_policy(settings)
-    stage.networks = bootstrap.open_networks(settings)
+    stage.store = sending.open_store(settings)
+    stage.policy = sending.seal_policy(settings)
+    stage.networks = sending.open_networks(settings)
     stage.ingest(stage.batch([*before(), seal("before")]))
     cosign(stage, 1)
     bundle = tmp_path / "b"
@@ -275,7 +277,7 @@ def test_the_command_verifies_cosignatures(
         cli.main(["verify", *words, "--offline", "--json", "--base-dir", str(tmp_path)])
         return capsys.readouterr().out
 
-    bootstrap.export_bundle(settings, str(RUN), bundle)
+    make_bundle(settings, str(RUN), bundle)
     for subject in (str(RUN), str(bundle)):
         assert "(not verified: no witness key given)" in told(subject)
         assert "(verified)" in told(subject, "--witness", WITNESS.vkey)

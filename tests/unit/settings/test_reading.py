@@ -42,6 +42,82 @@ def test_training_shape_keeps_the_hyperparameters() -> None:
     assert settings.training == {"epochs": 3, "batch_size": 8, "learning_rate": 0.1}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "recorded"),
+    [
+        ("epochs", 0, 0),
+        ("epochs", "3", "3"),
+        ("epochs", True, True),
+        ("learning_rate", "fast", "fast"),
+        ("warmup_steps", 500, 500),
+        ("num_workers", 4, 4),
+        ("betas", (0.9, 0.999), [0.9, 0.999]),
+        ("lr_scheduler", {"name": "cosine", "T_max": 10}, {"name": "cosine", "T_max": 10}),
+        ("resume", None, None),
+        ("gradient_clip", float("inf"), "Infinity"),
+        ("seed", 2**63 + 5, str(2**63 + 5)),
+        ("dataset_url", "s3://x", "s3://x"),
+        ("bitcoin", {"window": 30}, {"window": 30}),
+        ("networks", ["a"], ["a"]),
+        ("release", "your_model", "your_model"),
+        ("original", "", ""),
+        ("timeout", 30, 30),
+        ("training", {"_comment": 1}, {"_comment": 1}),
+        ("source", "x", "x"),
+        ("base_dir", "x", "x"),
+    ],
+)
+def test_any_hyperparameter_is_the_trainers(key: str, value: object, recorded: object) -> None:
+    settings = load({key: value, "blockchain": {"networks": ["local"]}})
+    assert settings.training == {key: recorded}
+    assert settings.source is None
+
+
+def test_a_hyperparameter_without_a_json_form_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^lr\.b\[1\]: found a value of type object, expected"):
+        load({"lr": {"b": [1, object()]}})
+
+
+@pytest.mark.parametrize("name", ["blockchain_config.json", "training_config.json"])
+def test_the_reference_designs_configurations_load_as_they_stand(name: str) -> None:
+    settings = load(f"tests/vectors/settings/{name}")
+    chain = settings.blockchain
+    assert chain.networks == ("ipfs", "ethereum")
+    assert chain.ethereum is not None
+    assert chain.ipfs is not None
+    assert chain.ethereum.url == "http://127.0.0.1:8545"
+    assert chain.ethereum.private_key is not None
+    assert chain.ethereum.contract_address is None
+    assert chain.ethereum.max_fee_gwei == 200.0
+    assert chain.ipfs.retry.attempts == (3 if name.startswith("blockchain") else 0)
+    if name.startswith("training"):
+        assert settings.training == {"epochs": 5, "batch_size": 64, "learning_rate": 0.001}
+
+
+def test_a_number_as_gas_price_is_the_cap_in_gwei() -> None:
+    settings = load(chain(ethereum={**ETHEREUM, "gas_price": 30}))
+    assert settings.blockchain.ethereum is not None
+    assert settings.blockchain.ethereum.max_fee_gwei == 30.0
+    beside = load(chain(ethereum={**ETHEREUM, "gas_price": "auto", "max_fee_gwei": 40}))
+    assert beside.blockchain.ethereum is not None
+    assert beside.blockchain.ethereum.max_fee_gwei == 40.0
+
+
+def test_null_reads_as_absent(tmp_path: Path) -> None:
+    settings = load(chain(networks=None, local={"path": None}, ipfs=None), tmp_path)
+    assert settings.blockchain.networks == ("local",)
+    assert settings.blockchain.local is not None
+    assert settings.blockchain.local.path == tmp_path / "anchors.jsonl"
+
+
+def test_a_disabled_network_is_not_used_and_needs_no_secret() -> None:
+    off = {**ETHEREUM, "enabled": False, "private_key_env": "PROV_TEST_NOT_SET"}
+    ipfs = {"url": "http://localhost:5001"}
+    settings = load(chain(networks=["ethereum", "ipfs"], ethereum=off, ipfs=ipfs))
+    assert settings.blockchain.networks == ("ipfs",)
+    assert load(chain(ethereum=off)).blockchain.networks == ("local",)
+
+
 def test_networks_default_to_the_sections_that_are_there() -> None:
     settings = load(chain(ipfs={"url": "http://localhost:5001/api/v0"}, ethereum=ETHEREUM))
     assert settings.blockchain.networks == ("ethereum", "ipfs")
@@ -61,13 +137,26 @@ def test_both_names_of_the_url_are_read() -> None:
     [
         ({"blokchain": {}}, "blokchain", "unknown key"),
         ({"hash_algorithm": "md5"}, "hash_algorithm", "expected one of blake3"),
-        ({"epochs": 0}, "epochs", "expected 1"),
-        ({"epochs": "3"}, "epochs", "expected a whole number"),
-        ({"epochs": True}, "epochs", "expected a whole number"),
-        ({"learning_rate": "fast"}, "learning_rate", "expected a number"),
+        ({"block_chain": {}}, "block_chain", "did you mean 'blockchain'?"),
+        ({"Redis-URL": "redis://x"}, "Redis-URL", "did you mean 'redis_url'?"),
+        ({"ethereum": {"url": "http://x"}}, "ethereum", "inside 'blockchain.ethereum'"),
+        ({"lr": {"a": 1, "b": {"1": 2}}, "origin": " "}, "origin", "no space"),
+        ({"sweep_interval": 0}, "sweep_interval", "found 0, expected seconds from 0.2 to 3600"),
+        ({"lease": True}, "lease", "found true, expected seconds"),
         ({"redis_url": "http://x"}, "redis_url", "expected redis://"),
         ({"database_url": "ledger.db"}, "database_url", "expected an SQLAlchemy URL"),
         ({"origin": "my ledger"}, "origin", "no space"),
+        ({"origin": "ledger\n"}, "origin", "do not print"),
+        ({"hash_algorithm": "\ud800"}, "hash_algorithm", "do not print"),
+        (chain(**{"a\nb": 1}), r"blockchain.'a\nb'", "unknown key"),
+        (chain(**{"\ud800": 1}), r"blockchain.'\ud800'", "unknown key"),
+        (chain(ethereum={"url": "http://[x"}), "blockchain.ethereum.url", "found no URL"),
+        (chain(ethereum={"url": "http://h:99999"}), "blockchain.ethereum.url", "found no URL"),
+        (
+            chain(ethereum={**ETHEREUM, "confirmations": 10**30}),
+            "blockchain.ethereum.confirmations",
+            "expected a whole number from 1",
+        ),
         ({"blockchain": []}, "blockchain", "expected an object"),
         (chain(enabled="false"), "blockchain.enabled", "expected true or false"),
         (chain(networks="local"), "blockchain.networks", "expected a list"),
@@ -85,6 +174,57 @@ def test_both_names_of_the_url_are_read() -> None:
             "expected one of the two",
         ),
         (chain(ethereum={**ETHEREUM, "gas": 1}), "blockchain.ethereum.gas", "unknown key"),
+        (chain(ethereum={**ETHEREUM, "gas": None}), "blockchain.ethereum.gas", "unknown key"),
+        (
+            chain(ethereum={**ETHEREUM, "gas_price": "fast"}),
+            "blockchain.ethereum.gas_price",
+            'found "fast", expected "auto" or gwei from',
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "gas_price": 20_000_000_000}),  # wei
+            "blockchain.ethereum.gas_price",
+            'found 20000000000, expected "auto" or gwei from',
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "gas_price": 5, "max_fee_gwei": 6}),
+            "blockchain.ethereum.gas_price",
+            "expected one of the two",
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "confirmations": 1.5}),
+            "blockchain.ethereum.confirmations",
+            "found 1.5, expected a whole number from 1 to 10000",
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "timeout": float("nan")}),
+            "blockchain.ethereum.timeout",
+            "expected seconds from 0.1",
+        ),
+        (
+            chain(ethereum={**ETHEREUM, "private_key": 5}),
+            "blockchain.ethereum.private_key",
+            "expected a non-empty string",
+        ),
+        (
+            chain(bitcoin={"url": "http://localhost", "cookie_file": " "}),
+            "blockchain.bitcoin.cookie_file",
+            "expected the path of a file",
+        ),
+        (
+            chain(ipfs={"url": "https://i.example", "auth": "hunter2"}),
+            "blockchain.ipfs.auth",
+            "found in the file",
+        ),
+        (
+            chain(bitcoin={"url": "http://b", "rpc_password_env": "A", "rpc_password_file": "b"}),
+            "blockchain.bitcoin.url",
+            "plain HTTP",
+        ),
+        (
+            chain(ipfs={"url": "http://localhost", "auth_env": "A", "auth_file": "b"}),
+            "blockchain.ipfs.auth_file",
+            "found beside 'auth_env', expected one of the two",
+        ),
         (
             chain(ethereum={**ETHEREUM, "private_key": "your_private_key"}),
             "blockchain.ethereum.private_key",
@@ -151,6 +291,9 @@ def test_malformed_and_missing_files_name_themselves(tmp_path: Path) -> None:
         load(path, tmp_path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
+        load(path, tmp_path)
+    path.write_text('{"epochs": 3, "epochs": 4}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="not JSON: key 'epochs' stands twice"):
         load(path, tmp_path)
     with pytest.raises(ConfigError, match=r"absent\.json: cannot read: No such file"):
         load(tmp_path / "absent.json", tmp_path)

@@ -18,7 +18,6 @@ from celery.app.task import Task
 from kombu.exceptions import OperationalError
 from structlog.testing import capture_logs
 
-from provenance import bootstrap
 from provenance.app import up
 from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.formats.record import Kind
@@ -345,7 +344,7 @@ def test_the_database_away_is_logged(work: Workplace, monkeypatch: pytest.Monkey
 def test_the_database_away_while_verifying_is_logged(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "write_report", away(StoreUnavailable("locked")))
+    monkeypatch.setattr(verifying, "write_report", away(StoreUnavailable("locked")))
     with capture_logs() as logs:
         verifying.verify("latest")
     assert [entry["event"] for entry in logs] == ["verify.unavailable"]

@@ -1,0 +1,53 @@
+"""The checker as commands call it: settings in, report out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from provenance.bootstrap import reading
+from provenance.errors import MissingExtraError
+from provenance.settings import Settings
+
+if TYPE_CHECKING:
+    from provenance.fsck.findings import FsckReport
+
+
+def fsck(
+    settings: Settings,
+    *,
+    offline: bool = False,
+    since: Mapping[str, int] | None = None,
+    settle_s: float = 0.0,
+    now: float | None = None,
+) -> FsckReport:
+    """Check spool, streams, database and networks against each other; changes nothing.
+
+    Args:
+        offline: Ask no node.
+        since: Per network, the height from which to search for transactions no row knows.
+        settle_s: Events younger than this may still be on their way.
+
+    Raises:
+        ConfigError, MissingExtraError
+    """
+    try:
+        from provenance.fsck.checker import Deployment, Options
+        from provenance.fsck.checker import fsck as check
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
+
+    chain = settings.blockchain
+    deployment = Deployment(
+        spool_dir=settings.base_dir / "spool",
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        networks=chain.networks if chain.enabled else (),
+        key=reading.ledger_key(settings),
+        lease_s=settings.lease_s,
+        journal=settings.base_dir / "blockchain_manager.jsonl",
+    )
+    readers = None if offline else reading.chain_readers(settings)
+    when = time.time() if now is None else now
+    return check(deployment, readers, when, Options(since or {}, settle_s))

@@ -1,0 +1,40 @@
+"""The report of a run: ``report.html``, ``report.json`` and the evidence, in one folder."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from provenance import files
+from provenance.app.verify import verify_run
+from provenance.bundle.writer import write_bundle
+from provenance.errors import InputError
+from provenance.report import html
+from provenance.settings import Settings
+
+
+def write_report(settings: Settings, run: str, folder: Path | None = None) -> Path:
+    """Verify a run and write ``report.html``, ``report.json`` and the ``evidence`` bundle.
+
+    The verifying worker and a person may write the same report at once: one after another.
+
+    Args:
+        folder: ``<base_dir>/reports/<run>`` where None.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        UnknownRunError, StoreUnavailable, InputError (the folder cannot be written)
+    """
+    report = verify_run(settings, run)
+    target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.locked(target.parent / ".lock"))
+        except OSError as error:
+            raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        page = html.write_report(report, target)
+        write_bundle(report.evidence, target / "evidence")
+    return page

@@ -1,0 +1,150 @@
+"""Verification as commands, the tracker and the workers call it: settings in, report out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from provenance.app.runs import evidence_of
+from provenance.bootstrap import reading
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import FileSource
+from provenance.errors import FormatError, InputError
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.cosignature import WitnessKey
+from provenance.formats.note import VerifierKey
+from provenance.ports.network import Network
+from provenance.settings import Settings
+from provenance.verify import verifier
+from provenance.verify.headers import HeaderSource, header_source
+from provenance.verify.report import VerificationReport
+
+
+def verify_run(
+    settings: Settings,
+    run: str,
+    *,
+    offline: bool = False,
+    headers: Sequence[str] = (),
+    quorum: int | None = None,
+    witnesses: Sequence[str] = (),
+    networks: Mapping[str, Network] | None = None,
+) -> VerificationReport:
+    """Check a run from the database, and on the configured networks unless ``offline``.
+
+    Args:
+        run: A run id, 8 or more of its first hex digits, or ``latest``.
+        headers, quorum, witnesses: As for :func:`verify_path`.
+        networks: Networks to ask instead of the configured ones; left open.
+
+    Raises:
+        UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
+        InputError: No headers in their file, or a URL, quorum or witness that cannot be.
+    """
+    source, known = header_source(headers, quorum), witness_keys(witnesses)
+    return _verify(
+        settings,
+        evidence_of(settings, run),
+        reading.ledger_key(settings),
+        offline=offline,
+        networks=networks,
+        headers=source,
+        witnesses=known,
+    )
+
+
+def verify_path(
+    settings: Settings,
+    path: Path | FileSource,
+    *,
+    offline: bool = True,
+    verifier_key: str | None = None,
+    headers: Sequence[str] = (),
+    quorum: int | None = None,
+    witnesses: Sequence[str] = (),
+    networks: Mapping[str, Network] | None = None,
+) -> VerificationReport:
+    """Check a bundle, or the report folder around one; needs no database.
+
+    Args:
+        path: A folder, a zip file, or files that were fetched.
+        verifier_key: The ledger's key (``name+id+base64``) as known from elsewhere; without
+            it the bundle's own is taken, and the report says so.
+        headers: Files of Bitcoin block headers (:mod:`provenance.verify.headers`) and URLs of
+            explorers, which are asked ``offline`` too; without any, and without a node, the
+            report says that the header was not checked.
+        quorum: How many of the explorers must agree; all where None.
+        witnesses: Keys (``name+id+base64``) whose cosignatures of heads are verified.
+
+    Raises:
+        InputError: No bundle there, no headers in their file, or a URL or quorum that
+            cannot be.
+        FormatError, IntegrityError: It cannot be read as one; the message names the file.
+    """
+    if isinstance(path, Path):
+        inner = path / "evidence"
+        if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
+            path = inner
+    key = VerifierKey.from_vkey(verifier_key) if verifier_key else None
+    source, known = header_source(headers, quorum), witness_keys(witnesses)
+    return _verify(
+        settings,
+        read_bundle(path),
+        key,
+        offline=offline,
+        networks=networks,
+        headers=source,
+        witnesses=known,
+    )
+
+
+def witness_keys(texts: Sequence[str]) -> tuple[WitnessKey, ...]:
+    """Witnesses' keys from text; ``InputError`` where one is none."""
+    try:
+        return tuple(map(WitnessKey.from_vkey, texts))
+    except FormatError as error:
+        raise InputError(f"--witness: {error}") from error
+
+
+def _verify(
+    settings: Settings,
+    evidence: RunEvidence,
+    key: VerifierKey | None,
+    *,
+    offline: bool,
+    networks: Mapping[str, Network] | None,
+    headers: HeaderSource | None,
+    witnesses: Sequence[WitnessKey],
+) -> VerificationReport:
+    verify = partial(
+        verifier.verify,
+        evidence,
+        verifier_key=key,
+        headers=headers,
+        witnesses=witnesses,
+        now=time.time(),
+    )
+    if offline or networks is not None:
+        return verify(None if offline else networks)
+    opened, unavailable = reading.open_networks(settings)
+    with contextlib.ExitStack() as stack:
+        for network in opened.values():
+            stack.callback(network.close)
+        problem = _other_machine(settings, evidence) if evidence.source.kind == "bundle" else None
+        if problem is not None:
+            opened.pop("local", None)
+            unavailable["local"] = problem
+        return verify(opened, unavailable=unavailable)
+
+
+def _other_machine(settings: Settings, evidence: RunEvidence) -> str | None:
+    """Why this machine's local anchor file cannot be that of the bundle's ledger."""
+    local, key = settings.blockchain.local, reading.ledger_key(settings)
+    if local is not None and not local.path.exists():
+        return "the local anchor file is not on this machine"
+    if key is not None and evidence.vkey is not None and key.vkey != evidence.vkey.strip():
+        return "the local anchor file on this machine is of another ledger"
+    return None

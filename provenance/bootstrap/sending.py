@@ -1,0 +1,96 @@
+"""Parts that record and anchor: they may make the database and the ledger's key, and send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from provenance.errors import ConfigError, MissingExtraError
+from provenance.settings import RetrySettings, Settings
+
+if TYPE_CHECKING:
+    from provenance.formats.note import SignerKey
+    from provenance.ledger.seal import SealPolicy
+    from provenance.ports.network import Network
+    from provenance.ports.store import LedgerStore
+    from provenance.ports.transport import EventTransport
+
+
+def open_store(settings: Settings) -> LedgerStore:
+    """The ledger database, made where it is missing and migrated to this release's schema.
+
+    Raises:
+        StoreUnavailable, ConfigError, MissingExtraError
+    """
+    try:
+        from provenance.stores.sql import SqlStore
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
+    return SqlStore.open(settings.database_url)
+
+
+def open_transport(settings: Settings) -> EventTransport:
+    """The Redis stream.
+
+    Raises:
+        ConfigError: No ``redis_url`` is configured.
+    """
+    if settings.redis_url is None:
+        raise ConfigError("redis_url", "not set, expected redis://... (or PROVENANCE_REDIS_URL)")
+    from provenance.stores.redis_streams import RedisStreams
+
+    return RedisStreams(settings.redis_url)
+
+
+def ledger_signer(settings: Settings) -> SignerKey:
+    """The key that signs heads, made at first use (mode 0600, beside the database).
+
+    Raises:
+        ConfigError: The file is unreadable, open to others, or not a key.
+    """
+    from provenance.formats.note import SignerKey
+
+    return SignerKey.from_private_bytes(settings.origin, ledger_seed(settings))
+
+
+def ledger_seed(settings: Settings) -> bytes:
+    """The 32 bytes behind :func:`ledger_signer`: they also sign the local anchor file."""
+    from provenance.chains.keys import read_or_create_seed
+
+    return read_or_create_seed(settings.key_file)
+
+
+def seal_policy(settings: Settings) -> SealPolicy:
+    """How seals are made: the networks to anchor on and the ledger's signer."""
+    from provenance.ledger.seal import SealPolicy
+
+    chain = settings.blockchain
+    return SealPolicy(
+        networks=chain.networks if chain.enabled else (),
+        signer=ledger_signer(settings),
+        grace_s=settings.seal_grace_s,
+    )
+
+
+def open_network(settings: Settings, name: str) -> Network:
+    """One configured network.
+
+    Raises:
+        ConfigError: It is not configured.
+        MissingExtraError: Its client library is not installed.
+    """
+    from provenance.chains.manager import build_network
+
+    seed = ledger_seed(settings) if name == "local" else None
+    return build_network(settings.blockchain, name, seed)
+
+
+def open_networks(settings: Settings) -> dict[str, Network]:
+    """The configured networks by name, in order."""
+    return {name: open_network(settings, name) for name in settings.blockchain.networks}
+
+
+def retry_settings(settings: Settings, name: str) -> RetrySettings:
+    """A network's backoff; the local file needs none of its own."""
+    section = getattr(settings.blockchain, name, None)
+    retry = getattr(section, "retry", None)
+    return retry if isinstance(retry, RetrySettings) else RetrySettings(base_s=1.0, cap_s=30.0)

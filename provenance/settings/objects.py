@@ -1,0 +1,145 @@
+"""JSON objects on their way to a section, and msgspec's refusals in this project's words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec.structs import FieldInfo, fields
+
+from provenance.errors import ConfigError
+from provenance.formats import json_text
+from provenance.settings.values import SECRET_FIELDS, Section
+
+_PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me|xxx+$|0x?\.\.\.|todo)", re.IGNORECASE)
+_ERROR_AT = re.compile(r"at `\$\.(\w+)(?:\[(\d+)\])?")
+_FIELD = re.compile(r"(unknown|required) field `(.+)`$")
+S = TypeVar("S", bound=Section)
+
+
+class JsonObject:
+    """An object of the configuration on its way to a :class:`Section`.
+
+    Args:
+        raw: Keys that begin with ``_comment`` or ``$schema`` are left out.
+        path: The dotted path of its key; empty for the whole.
+        source: The file that it was read from.
+
+    Raises:
+        ConfigError: Not an object.
+    """
+
+    def __init__(self, raw: object, path: str, source: str | None) -> None:
+        self.path, self.source = path, source
+        if not isinstance(raw, Mapping):
+            raise ConfigError(path, f"found {_show(raw)}, expected an object", source)
+        odd = next((key for key in raw if not isinstance(key, str)), None)
+        if odd is not None:
+            raise ConfigError(path, f"found the key {odd!r}, expected a string", source)
+        kept = {k: v for k, v in raw.items() if not k.startswith(("_comment", "$schema"))}
+        self.raw: dict[str, Any] = kept
+
+    def fail(self, key: str, problem: str) -> ConfigError:
+        """The error about a key of this object."""
+        return ConfigError(f"{self.path}.{key}" if self.path else key, problem, self.source)
+
+    def child(self, key: str) -> JsonObject:
+        """The object under a key, taken out; an empty one where it is absent or null."""
+        raw = self.raw.pop(key, None)
+        return JsonObject({} if raw is None else raw, f"{self.path}.{key}".strip("."), self.source)
+
+    def read(self, cls: type[S], **also: object) -> S:
+        """The object as a section; ``also`` sets fields that JSON does not.
+
+        Raises:
+            ConfigError: A key that is unknown, missing, given twice under two names, of the
+                wrong type, out of bounds, blank or a placeholder.
+        """
+        infos = {f.encode_name: f for f in fields(cls)}
+        names: dict[str, str] = {}  # by field, the name that is written in the file
+        values: dict[str, object] = {}
+        for written, value in self.raw.items():
+            name = cls.ALIASES.get(written, written)
+            if value is None and name in infos:
+                continue
+            if name in names:
+                raise self.fail(written, f"found beside {names[name]!r}, expected one of the two")
+            if not written.isprintable():
+                raise self.fail(ascii(written), "unknown key, with characters that do not print")
+            if isinstance(value, str) and not value.isprintable():
+                raise self.fail(written, "found characters that do not print, expected none")
+            if isinstance(value, str) and _PLACEHOLDER.match(value.strip()):
+                raise self.fail(written, f"found the placeholder {value!r}, expected a real value")
+            names[name], values[name] = written, value
+        try:
+            return msgspec.convert(values | also, cls, dec_hook=_path)
+        except msgspec.ValidationError as error:
+            raise self._refused(str(error), infos, names, cls.ALIASES) from error
+
+    def _refused(
+        self,
+        message: str,
+        infos: Mapping[str, FieldInfo],
+        names: Mapping[str, str],
+        aliases: Mapping[str, str],
+    ) -> ConfigError:
+        """msgspec's refusal in this project's words."""
+        field = _FIELD.search(message)
+        if field is not None and field[1] == "unknown":
+            known = sorted(infos.keys() | aliases.keys())
+            return self.fail(field[2], f"unknown key, expected one of {', '.join(known)}")
+        if field is not None:
+            return self.fail(field[2], f"missing, expected {_expected(infos[field[2]].type)}")
+        at = _ERROR_AT.search(message)
+        assert at is not None, message
+        info, written = infos[at[1]], names[at[1]]
+        value = self.raw[written] if at[2] is None else self.raw[written][int(at[2])]
+        found = "" if info.name in SECRET_FIELDS else f"found {_show(value)}, "
+        return self.fail(written, f"{found}expected {_expected(info.type)}")
+
+
+def read_json(path: Path, source: str | None) -> object:
+    """The value in a JSON file; ConfigError where there is none."""
+    try:
+        return json_text.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
+        raise ConfigError("", problem, source) from error
+    except OSError as error:
+        raise ConfigError("", f"cannot read: {error.strerror}", source) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("", "not JSON: not UTF-8 text", source) from error
+    except ValueError as error:
+        raise ConfigError("", f"not JSON: {error}", source) from error
+
+
+def _path(kind: type, value: object) -> Path:
+    """msgspec's hook for types that JSON does not have: paths."""
+    if kind is Path and isinstance(value, str | Path) and str(value).strip():
+        return Path(value)
+    raise TypeError(f"expected {_expected(kind)}")
+
+
+def _expected(kind: Any) -> str:
+    """What a field takes, in words: its description, or the name of its type."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return arguments[1].description or _expected(arguments[0])
+    if origin is Literal:
+        names = ", ".join(arguments)
+        return f"one of {names}" if len(arguments) > 1 else json.dumps(arguments[0])
+    if origin in (Union, UnionType):
+        return " or ".join(_expected(part) for part in arguments if part is not type(None))
+    return {
+        bool: "true or false", int: "a whole number", Path: "the path of a file",
+    }.get(kind, "an object")  # fmt: skip
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 40 else text[:37] + "..."
