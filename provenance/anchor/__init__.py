@@ -1,0 +1,1 @@
+"""Anchoring: heads on their way to the networks, through one outbox."""

@@ -1,0 +1,1 @@
+"""Use cases, one module per verb: commands and workers call these."""

@@ -1,0 +1,1 @@
+"""Bundles: a run's evidence as files."""

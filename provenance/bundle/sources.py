@@ -117,6 +117,7 @@ class FolderSource:
         self.where = str(folder)
 
     def names(self) -> set[str]:
+        """Every file, by its path from the top."""
         files: set[str] = set()
         folders = [""]
         while folders:
@@ -141,6 +142,7 @@ class FolderSource:
         return files
 
     def read(self, name: str, limit: int) -> bytes:
+        """The bytes of one file, at most ``limit`` and one more."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             descriptor = os.open(f"{self.where}/{name}", flags)
@@ -170,7 +172,9 @@ class MemorySource:
             check_name(name)
 
     def names(self) -> set[str]:
+        """Every file, by its path from the top."""
         return set(self._files)
 
     def read(self, name: str, limit: int) -> bytes:
+        """The bytes of one file, at most ``limit`` and one more."""
         return self._files[name][: limit + 1]

@@ -1,0 +1,1 @@
+"""``provenance demo``: one real training, anchored, verified and tampered with."""

@@ -92,6 +92,7 @@ class TorchTraining:
         }  # fmt: skip
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Train; the number of each epoch and its metrics."""
         torch = self.torch
         x, y, x_test, y_test = self.data
         optimizer = torch.optim.SGD(
@@ -135,6 +136,7 @@ class SklearnTraining:
         self.model.partial_fit(data[0][:64], data[1][:64], classes=list(range(10)))
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Train; the number of each epoch and its metrics."""
         x, y, x_test, y_test = self.data
         for epoch in range(1, self.config["epochs"] + 1):
             self.model.partial_fit(x, y)

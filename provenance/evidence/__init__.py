@@ -1,0 +1,1 @@
+"""Evidence: what there is to verify about one run."""

@@ -1,0 +1,1 @@
+"""Content digests of arrays, tables, tensors, datasets and files."""

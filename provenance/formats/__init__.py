@@ -1,0 +1,1 @@
+"""Frozen formats as pure bytes: no I/O, no clock, no randomness."""

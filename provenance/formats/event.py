@@ -164,12 +164,14 @@ def record_of(event: Event, header: SegmentHeader, salt_key: bytes) -> Record:
 
 
 def pack(value: object) -> bytes:
+    """A value as msgpack bytes."""
     packed = msgpack.packb(value, use_bin_type=True)
     assert isinstance(packed, bytes)
     return packed
 
 
 def read_array(payload: bytes, what: str, types: tuple[Any, ...]) -> list[Any]:
+    """The msgpack array in the payload, its items of the given types."""
     try:
         value = msgpack.unpackb(payload, raw=False, strict_map_key=False)
     except msgpack.ExtraData as error:
@@ -189,5 +191,6 @@ def read_array(payload: bytes, what: str, types: tuple[Any, ...]) -> list[Any]:
 
 
 def check_length(value: bytes, size: int, what: str) -> None:
+    """Refuse bytes of another length."""
     if len(value) != size:
         raise FormatError(f"{what}: {len(value)} bytes, expected {size}")

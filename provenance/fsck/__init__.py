@@ -1,0 +1,1 @@
+"""``provenance fsck``: a checker that shares nothing with what it checks."""

@@ -1,0 +1,1 @@
+"""The ledger: records come in, runs are sealed."""

@@ -1,0 +1,1 @@
+"""Models: which run their weights are of, and their signatures."""

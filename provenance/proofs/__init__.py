@@ -1,0 +1,1 @@
+"""What a chain proves, from bytes alone."""

@@ -1,0 +1,1 @@
+"""Stores and transports on real servers: SQL, Redis Streams."""

@@ -1,0 +1,1 @@
+"""Fakes that ship beside their interfaces and pass the same contract suite."""

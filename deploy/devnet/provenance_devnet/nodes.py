@@ -85,6 +85,7 @@ class RedisServer(Node):
     kind = "redis-server"
 
     def launch(self, ports: Sequence[int]) -> Launch:
+        """The command line and the URL, on these ports."""
         port = str(ports[0])
         argv = [str(self.program), "--bind", "127.0.0.1", "--port", port, "--daemonize", "no"]
         argv += ["--dir", str(self.data), "--appendonly", "yes", "--save", "", *self.flags]
@@ -92,12 +93,14 @@ class RedisServer(Node):
 
     @staticmethod
     def probe(state: ServerState, timeout: float) -> None:
+        """Ask the server; raises until it answers."""
         rpc.redis_ping(state.url, timeout=timeout)
 
 
 class _Ethereum(Node):
     @staticmethod
     def probe(state: ServerState, timeout: float) -> None:
+        """Ask the server; raises until it answers."""
         found = int(str(rpc.json_rpc(state.url, "eth_chainId", timeout=timeout)), 16)
         if str(found) != state.detail.get("chain_id", str(found)):
             raise NetworkUnavailable(f"{state.url} serves chain {found}")
@@ -113,6 +116,7 @@ class Anvil(_Ethereum):
     kind = "anvil"
 
     def launch(self, ports: Sequence[int]) -> Launch:
+        """The command line and the URL, on these ports."""
         port = str(ports[0])
         argv = [str(self.program), "--host", "127.0.0.1", "--port", port]
         argv += ["--timestamp", self._genesis_time()]
@@ -122,6 +126,7 @@ class Anvil(_Ethereum):
         return Launch(argv, f"http://127.0.0.1:{port}", detail)
 
     def settle(self, state: ServerState) -> Mapping[str, str]:
+        """Set the clock to now."""
         rpc.json_rpc(state.url, "evm_setTime", [int(time.time())])  # its clock began at genesis
         return {}
 
@@ -140,6 +145,7 @@ class Geth(_Ethereum):
     funded_within: ClassVar[float] = 20.0
 
     def launch(self, ports: Sequence[int]) -> Launch:
+        """The command line and the URL, on these ports."""
         argv = [str(self.program), "--dev", "--dev.period", "1", "--datadir", str(self.data)]
         argv += ["--http", "--http.addr", "127.0.0.1", "--http.port", str(ports[0])]
         argv += ["--http.api", "eth,net,web3,txpool,debug", "--ipcdisable", "--nodiscover"]
@@ -147,6 +153,7 @@ class Geth(_Ethereum):
         return Launch([*argv, *self.flags], f"http://127.0.0.1:{ports[0]}")
 
     def settle(self, state: ServerState) -> Mapping[str, str]:
+        """Give the dev accounts coins to spend."""
         chain = int(str(rpc.json_rpc(state.url, "eth_chainId")), 16)
         self._fund(state.url)
         return {"chain_id": str(chain), "account": DEV_CHAIN_ADDRESS}
@@ -182,6 +189,7 @@ class Bitcoind(Node):
     stop_within = 40.0
 
     def launch(self, ports: Sequence[int]) -> Launch:
+        """The command line and the URL, on these ports."""
         port = str(ports[0])
         argv = [str(self.program), "-regtest", f"-datadir={self.data}", "-server=1", "-listen=0"]
         argv += ["-connect=0", "-dnsseed=0", "-txindex=1", "-fallbackfee=0.0002"]
@@ -192,6 +200,7 @@ class Bitcoind(Node):
 
     @staticmethod
     def probe(state: ServerState, timeout: float) -> None:
+        """Ask the server; raises until it answers."""
         found = rpc.bitcoin_rpc(state, "getblockchaininfo", timeout=timeout)
         if not isinstance(found, dict) or found.get("chain") != "regtest":
             raise NetworkUnavailable(f"{state.url} is not on regtest")
@@ -224,11 +233,13 @@ class _Ipfs(Node):
 
     @staticmethod
     def probe(state: ServerState, timeout: float) -> None:
+        """Ask the server; raises until it answers."""
         found = rpc.ipfs_call(state.url, "version", timeout=timeout)
         if not isinstance(found, dict) or "Version" not in found:
             raise NetworkUnavailable(f"{state.url} did not say its IPFS version")
 
     def launch(self, ports: Sequence[int]) -> Launch:
+        """The command line and the URL, on these ports."""
         api, gateway, swarm = ports[:3]
         path = self.data / "config"
         config = json.loads(path.read_text())
@@ -248,6 +259,7 @@ class _Ipfs(Node):
         return {"IPFS_PATH": str(self.data)}
 
     def prepare(self, cancel: threading.Event) -> None:
+        """Make the data folder ready for a start."""
         if (self.data / "config").exists():
             return
         # A first start that was cut short leaves a half repository: begin again.
@@ -279,17 +291,21 @@ class JsIpfs(_Ipfs):
     kind = "js-ipfs"
 
     def init_flags(self) -> Sequence[str]:
+        """Of ``init``, beside the ones that all daemons take."""
         return ("--empty-repo",)
 
     def daemon_flags(self) -> Sequence[str]:
+        """Of ``daemon``."""
         return ("--enable-preload=false",)
 
     def isolate(self, config: dict[str, dict[str, object]]) -> None:
+        """Cut the daemon off from the public network, in its configuration."""
         config["Addresses"]["Delegates"] = []
         config["Addresses"].pop("RPC", None)
         config["Discovery"]["webRTCStar"] = {"Enabled": False}
 
     def prepare(self, cancel: threading.Event) -> None:
+        """Make the data folder ready for a start."""
         super().prepare(cancel)
         # The supervisor holds the folder's only server; a lock found here is a dead one's.
         shutil.rmtree(self.data / "repo.lock", ignore_errors=True)
@@ -301,9 +317,11 @@ class Kubo(_Ipfs):
     kind = "kubo"
 
     def init_flags(self) -> Sequence[str]:
+        """Of ``init``, beside the ones that all daemons take."""
         return ("--profile=test",)
 
     def isolate(self, config: dict[str, dict[str, object]]) -> None:
+        """Cut the daemon off from the public network, in its configuration."""
         config.setdefault("Routing", {})["Type"] = "none"
 
 

@@ -1,0 +1,1 @@
+"""The shipper: from the spool to the transport."""

@@ -1,0 +1,1 @@
+"""Bitcoin: heads in ``OP_RETURN`` outputs, through bitcoind."""

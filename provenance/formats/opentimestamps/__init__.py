@@ -1,0 +1,1 @@
+"""OpenTimestamps proofs, read and written."""

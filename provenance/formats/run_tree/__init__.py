@@ -1,0 +1,1 @@
+"""The run tree: which records are its leaves, the tree, and proofs over it."""

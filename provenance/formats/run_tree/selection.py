@@ -79,13 +79,20 @@ class Sealed(Protocol):
     """A ledger entry, whoever read it."""
 
     @property
-    def index(self) -> int: ...
+    def index(self) -> int:
+        """Number of the entry in the ledger, from 0."""
+
     @property
-    def phase(self) -> Phase: ...
+    def phase(self) -> Phase:
+        """Which seal it is."""
+
     @property
-    def epoch(self) -> int | None: ...
+    def epoch(self) -> int | None:
+        """The epoch of a checkpoint; None for others."""
+
     @property
-    def coverage(self) -> tuple[tuple[bytes, int], ...]: ...
+    def coverage(self) -> tuple[tuple[bytes, int], ...]:
+        """Producers, each with a number of its first events; empty but at a checkpoint."""
 
 
 def checkpoints_upto(entries: Iterable[Sealed], index: int | None = None) -> list[Checkpoint]:

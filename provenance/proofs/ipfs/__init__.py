@@ -1,0 +1,1 @@
+"""IPFS: content identifiers and UnixFS folders."""

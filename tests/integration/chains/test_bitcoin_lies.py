@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -83,7 +84,7 @@ def put(**changes: Value) -> Change:
     return lambda answer, params: {**answer, **changes}  # type: ignore[dict-item]
 
 
-def say(value: Value) -> Change:
+def say(value: Any) -> Change:
     return lambda answer, params: value
 
 
@@ -159,7 +160,8 @@ def test_draft_believes_nothing_and_leaves_no_lock(
     liar.lies.update(lies)
     with pytest.raises(error):
         liar.signed()
-    if "hex" not in lies.get("fundrawtransaction", put())({}, []):
+    funded: Any = lies.get("fundrawtransaction", put())({}, [])
+    if "hex" not in funded:
         held = BitcoinRpc(liar.settings).call("listlockunspent", wallet=True)
         assert held == []
 
@@ -174,7 +176,7 @@ def test_fees_follow_the_estimate_up_to_the_cap(liar: Liar) -> None:
 
 
 def test_the_main_chain_needs_an_estimate() -> None:
-    answers: dict[str, Value] = {
+    answers: dict[str, Any] = {
         "getbestblockhash": "00" * 32,
         "getmempoolinfo": {"mempoolminfee": 0.00001, "minrelaytxfee": 0.00001},
         "estimatesmartfee": {"errors": ["Insufficient data"], "blocks": 0},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -252,7 +253,8 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         manager.store_merkle_hash(ROOT, networks=["solana"])
     with pytest.raises(InputError, match="'bitcoin' is not configured"):
         manager.get_transaction_info({"bitcoin": "00"})
-    for networks in ([], "local"):
+    wrong: tuple[Any, ...] = ([], "local")
+    for networks in wrong:
         with pytest.raises(InputError, match="list of network names"):
             manager.store_merkle_hash(ROOT, networks=networks)
     with pytest.raises(InputError, match="metadata"):

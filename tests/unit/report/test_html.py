@@ -111,8 +111,8 @@ def test_the_page_shows_what_an_auditor_needs() -> None:
         assert root in text
     for seals in report.networks.values():
         for check in seals.values():
-            assert check.transaction_id in text
-            assert check.block_hash in text
+            assert str(check.transaction_id) in text
+            assert str(check.block_hash) in text
     for result in report.checks:
         assert f"({result.check.number}) {result.check.title}" in text
         assert result.check.limits in text

@@ -213,8 +213,9 @@ def test_a_record_of_another_run_does_not_count(world: World) -> None:
 @pytest.mark.parametrize(("name", "value"), [("seq", 99), ("rank", 5), ("epoch", 3)])
 def test_a_record_filed_under_another_place_is_named(world: World, name: str, value: int) -> None:
     evidence = world.evidence()
+    changed: dict[str, Any] = {name: value}
     moved = tuple(
-        replace(item, **{name: value}) if item.path == PATH else item for item in evidence.records
+        replace(item, **changed) if item.path == PATH else item for item in evidence.records
     )
     report = world.verify(replace(evidence, records=moved))
     assert any(f"states another {name}" in finding.problem for finding in report.findings)
