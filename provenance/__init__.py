@@ -7,7 +7,7 @@ The walk of an event, front to back::
       -> shipper: record, signed batch    provenance.capture.ship.loop, in provenance.app.ship
       -> Redis Stream                     provenance.stores.redis_streams
       -> hashing worker                   workers.hashing -> provenance.ledger.ingest
-      -> run tree, run root, ledger head  provenance.ledger.seal, provenance.core
+      -> run tree, run root, ledger head  provenance.ledger.seal, provenance.formats
       -> anchoring worker per network     workers.anchoring -> provenance.anchor, provenance.chains
       -> confirmations, receipts          workers.confirming -> provenance.anchor.confirm
       -> verifier, report                 provenance.verify

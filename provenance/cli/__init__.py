@@ -154,9 +154,11 @@ def parser() -> argparse.ArgumentParser:
     )
 
     upgrade = _command(
-        commands, "upgrade", "upgrade:upgrade", "complete pending OpenTimestamps proofs"
+        commands, "upgrade", "bundle:upgrade", "complete pending OpenTimestamps proofs"
     )
     upgrade.add_argument("paths", nargs="+", metavar="PATH", help="bundle, or .ots files")
+
+    _command(commands, "migrate", "up:migrate", "bring the database to this release's schema")
 
     path = _command(commands, "path", "verify:path", "print a record's path up to the run root")
     path.add_argument("record", metavar="FILE", help="a record file of a bundle or report")
@@ -203,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
 
     contract = commands.add_parser("contract", help="the Ethereum contract")
     deploys = contract.add_subparsers(metavar="ACTION", required=True)
-    _command(deploys, "deploy", "contract:deploy", "deploy it with the configured key")
+    _command(deploys, "deploy", "networks:deploy", "deploy it with the configured key")
 
     networks = commands.add_parser("networks", help="the networks heads are anchored on")
     acts = networks.add_subparsers(metavar="ACTION", required=True)

@@ -1,11 +1,15 @@
-"""``provenance bundle``: a run's evidence for an auditor."""
+"""``provenance bundle`` and ``provenance upgrade``: a run's evidence for an auditor."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from provenance.app import upgrade as use_case
 from provenance.app.bundle import make_bundle
+from provenance.app.upgrade import Upgrade, Upgraded
 from provenance.cli.output import err, out, print_json, settings_of
 
 
@@ -31,3 +35,34 @@ def bundle(arguments: argparse.Namespace) -> int:
         out.print(f"  ipfs:{made.cid}", markup=False)
     err.print(f"Check it: provenance verify {made.path} --offline", markup=False)
     return 0
+
+
+def upgrade(arguments: argparse.Namespace) -> int:
+    """Bundles and ``.ots`` files, each by itself: one that fails stops no other."""
+    settings = settings_of(arguments, secrets=False)
+    paths = [Path(path) for path in arguments.paths]
+    results: list[Upgraded] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=len(paths))
+        for result in use_case.upgrade(
+            settings, paths, lambda path: bar.update(task, description=path.name)
+        ):
+            results.append(result)
+            bar.advance(task)
+            if not arguments.json:
+                out.print(_line(result), markup=False)
+    if arguments.json:
+        print_json({"paths": [result.as_dict() for result in results]})
+    return use_case.exit_code(results)
+
+
+def _line(result: Upgraded) -> str:
+    if result.problem is not None:
+        return f"{result.path}: {result.status.value}: {result.problem}"
+    details = {
+        Upgrade.UPGRADED: f"{result.completed} completed, {result.pending} still pending",
+        Upgrade.PENDING: f"{result.pending} still pending",
+        Upgrade.COMPLETE: "nothing is pending",
+    }
+    return f"{result.path}: {details[result.status]}"

@@ -1,4 +1,4 @@
-"""``provenance networks resume``."""
+"""``provenance networks resume`` and ``provenance contract deploy``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from provenance.anchor import pauses
 from provenance.bootstrap import sending
 from provenance.cli.output import out, print_json, settings_of
-from provenance.errors import InputError
+from provenance.errors import ConfigError, InputError
 from provenance.settings import NETWORKS
 
 
@@ -29,4 +29,23 @@ def resume(arguments: argparse.Namespace) -> int:
         out.print(f"{name}: was not paused", markup=False)
     else:
         out.print(f"{name}: resumed; it was paused: {reason}", markup=False)
+    return 0
+
+
+def deploy(arguments: argparse.Namespace) -> int:
+    """Deploy the MLProvenance contract with the configured key; prints its address."""
+    from provenance.chains.ethereum.deploy import deploy as deploy_contract
+
+    settings = settings_of(arguments, secrets=("ethereum",))
+    ethereum = settings.blockchain.ethereum
+    if ethereum is None:
+        raise ConfigError(
+            "blockchain.ethereum", "missing, expected an object with url", settings.source
+        )
+    address, transaction_id = deploy_contract(ethereum)
+    if arguments.json:
+        print_json({"contract_address": address, "transaction_id": transaction_id})
+    else:
+        out.print(f"deployed at {address} by {transaction_id}")
+        out.print(f'put "contract_address": "{address}" into blockchain.ethereum', markup=False)
     return 0

@@ -87,6 +87,19 @@ def ship(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def migrate(arguments: argparse.Namespace) -> int:
+    """Bring the database to this release's schema; workers do the same when they start."""
+    from provenance.stores.sql.schema import REVISIONS
+
+    settings = settings_of(arguments, secrets=False)
+    sending.open_store(settings).close()
+    if arguments.json:
+        print_json({"revision": REVISIONS[-1]})
+    else:
+        err.print(f"the database is at schema revision {REVISIONS[-1]}", markup=False)
+    return 0
+
+
 class _Stopping:
     """True once SIGINT or SIGTERM came."""
 

@@ -1,4 +1,7 @@
-"""One suite for every EventTransport: in memory, fakeredis, a real Redis server."""
+"""One suite for every EventTransport: in memory, fakeredis, a real Redis server.
+
+Over 400 lines: one suite for one interface.
+"""
 
 from __future__ import annotations
 

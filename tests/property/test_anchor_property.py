@@ -299,4 +299,4 @@ class Anchoring(RuleBasedStateMachine):
 
 
 Anchoring.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
-TestAnchoring = pytest.mark.timeout(600)(Anchoring.TestCase)
+TestAnchoring = pytest.mark.slow(pytest.mark.timeout(600)(Anchoring.TestCase))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,6 +65,7 @@ def replayed(tx: LedgerTx) -> list[tuple[Phase, int | None, bytes]]:
 
 @settings(max_examples=150, deadline=None)
 @given(_steps, _steps, st.booleans(), st.integers(0, 2**32), st.booleans())
+@pytest.mark.slow
 def test_whatever_the_arrival_the_run_verifies(
     leader: list[tuple[Kind, int]],
     other: list[tuple[Kind, int]],

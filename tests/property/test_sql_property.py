@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,7 @@ def naive_contiguous(known: dict[_Key, StoredRecord], run: UUID) -> dict[bytes, 
 
 @settings(max_examples=150, deadline=None)
 @given(_batches, st.booleans())
+@pytest.mark.slow
 def test_any_order_of_batches_against_a_dictionary(
     batches: list[list[_Slot]], one_by_one: bool
 ) -> None:

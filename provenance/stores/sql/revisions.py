@@ -24,7 +24,10 @@ def is_current(connection: Connection, label: str) -> bool:
 
 def stale(label: str) -> ConfigError:
     """What to raise where a database must not be migrated, but would have to be."""
-    return ConfigError(KEY, f"{label} is not at schema revision {REVISIONS[-1]}: migrate it first")
+    return ConfigError(
+        KEY,
+        f"{label} is not at schema revision {REVISIONS[-1]}: migrate it first (provenance migrate)",
+    )
 
 
 def bring_up_to_date(connection: Connection, label: str) -> None:

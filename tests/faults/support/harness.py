@@ -2,6 +2,8 @@
 
 ``PROVENANCE_FAULTS=long`` (``make faults``) runs the long forms; without it the short ones
 run with the other tests. ``PROVENANCE_FAULTS_SEED`` replays a run's random choices.
+
+Over 400 lines: a deployment, its processes and its trainers in one world.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A node between us and the real one that changes single answers: refused, never believed."""
+"""A node between us and the real one that changes single answers: refused, never believed.
+
+Over 400 lines: one node that lies in every answer.
+"""
 
 from __future__ import annotations
 

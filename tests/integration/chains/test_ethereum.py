@@ -1,4 +1,7 @@
-"""Anchors on a real node, from draft to final, and what befalls them on the way."""
+"""Anchors on a real node, from draft to final, and what befalls them on the way.
+
+Over 400 lines: the life of an anchor on one real node.
+"""
 
 from __future__ import annotations
 

@@ -137,6 +137,7 @@ def test_output_goes_to_the_services_log(supervisor: Fleet) -> None:
 # --- restarts ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_dies_is_said_and_started_again(supervisor: Fleet, told: Told) -> None:
     supervisor.start([sleeper("a"), sleeper("b")])
     before = supervisor.pids()
@@ -274,6 +275,7 @@ def test_services_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
 # --- redis, lock, extras -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_embedded_redis_wants_its_password(settings: Settings, told: Told) -> None:
     if processes.redis_server(Path(".devnet")) is None:
         pytest.skip("no redis-server: run `make devnet`")

@@ -1,4 +1,7 @@
-"""All runs at once: the same outcome as one by one."""
+"""All runs at once: the same outcome as one by one.
+
+Over 400 lines: case by case, one file: `provenance/app/verify_all.py`.
+"""
 
 from __future__ import annotations
 
@@ -222,6 +225,7 @@ NUMBERS = count()
 
 @settings(max_examples=60)
 @given(table=st.sampled_from(TABLES), seed=st.integers(0, 2**32))
+@pytest.mark.slow
 def test_every_planted_fault_comes_out_as_it_does_alone(
     deployment: Deployment, table: str, seed: int
 ) -> None:

@@ -111,6 +111,7 @@ def test_the_bundle_is_a_whole_one_and_is_accepted(
     assert told(settings, original) == []
 
 
+@pytest.mark.slow
 def test_every_one_of_200_flipped_bits_is_named(
     original: Path,
     files: Mapping[str, bytes],
@@ -131,6 +132,7 @@ def test_every_one_of_200_flipped_bits_is_named(
     assert told(settings, bundle) == []
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_each_kind_of_file_is_named_on_the_command_line(
     original: Path,
     files: Mapping[str, bytes],
@@ -155,6 +157,7 @@ def test_a_flipped_bit_in_each_kind_of_file_is_named_on_the_command_line(
         (bundle / name).write_bytes(files[name])
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_a_zipped_file_is_named(
     files: Mapping[str, bytes], settings: Settings, chance: random.Random, tmp_path: Path
 ) -> None:
@@ -169,6 +172,7 @@ def test_a_flipped_bit_of_a_zipped_file_is_named(
         assert names_it(lines, name), (name, lines)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_zip_changes_what_is_read(
     files: Mapping[str, bytes], settings: Settings, chance: random.Random, tmp_path: Path
 ) -> None:

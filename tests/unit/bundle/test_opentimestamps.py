@@ -357,6 +357,7 @@ def flips(data: bytes, seed: int, count: int | None = None) -> list[bytes]:
 
 
 @pytest.mark.parametrize("final", [True, False])
+@pytest.mark.slow
 def test_every_single_bit_change_of_a_proof_is_found(final: bool) -> None:
     base = evidence() if final else waiting()
     files = made(base)

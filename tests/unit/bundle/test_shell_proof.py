@@ -40,6 +40,7 @@ def shell(text: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("unhex", UNHEXES)
 @pytest.mark.parametrize("sha256", HASHES)
+@pytest.mark.slow
 def test_every_record_reaches_the_run_root_in_a_shell(
     bundle: Path, unhex: str, sha256: str
 ) -> None:

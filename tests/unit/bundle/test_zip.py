@@ -1,4 +1,7 @@
-"""Zips of bundles: what tools write is read, what hides something is refused."""
+"""Zips of bundles: what tools write is read, what hides something is refused.
+
+Over 400 lines: case by case, one file: `provenance/bundle/zip.py`.
+"""
 
 from __future__ import annotations
 
@@ -184,6 +187,7 @@ def test_unzip_unpacks_what_is_written(tmp_path: Path) -> None:
     (tmp_path / "out" / "run.json").chmod(0o600)
 
 
+@pytest.mark.slow
 def test_more_entries_than_16_bits_count(tmp_path: Path) -> None:
     for count in (65_535, 65_536):
         files = {f"records/{at}.json": b"" for at in range(count - 1)} | {"manifest.json": b"{}"}
@@ -509,6 +513,7 @@ def test_a_second_name_and_other_disks_and_comments_are_refused(tmp_path: Path) 
         source(bytes(data), tmp_path)
 
 
+@pytest.mark.slow
 def test_zip64_sizes_and_broken_zip64_ends_are_refused(tmp_path: Path) -> None:
     data = bytearray(packed())
     struct.pack_into("<L", data, data.index(b"PK\1\2") + 24, 0xFFFFFFFF)

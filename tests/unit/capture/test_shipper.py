@@ -1,4 +1,7 @@
-"""Shipper: what is shipped, when the cursor moves, what is deleted, and what an outage does."""
+"""Shipper: what is shipped, when the cursor moves, what is deleted, and what an outage does.
+
+Over 400 lines: case by case, one subject.
+"""
 
 from __future__ import annotations
 
@@ -552,6 +555,7 @@ def test_a_torn_tail_of_a_dead_trainer_is_reported_and_passed(world: World) -> N
         (Event(1, Kind.METRICS, 1, 0, 2**63 - 1, {"x": 1}), Kind.METRICS),
     ],
 )
+@pytest.mark.slow
 def test_an_event_without_a_form_as_record_goes_as_a_gap_with_its_number(
     world: World, event: Event, kind: Kind
 ) -> None:

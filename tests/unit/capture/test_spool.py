@@ -1,4 +1,7 @@
-"""Segments on disk: layout, rotation, full disks, torn writes, damage, liveness."""
+"""Segments on disk: layout, rotation, full disks, torn writes, damage, liveness.
+
+Over 400 lines: case by case, one file: `provenance/capture/spool.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the commands do with a run, a bundle and nodes: exit codes, lines, JSON."""
+"""What the commands do with a run, a bundle and nodes: exit codes, lines, JSON.
+
+Over 400 lines: case by case, one subject.
+"""
 
 from __future__ import annotations
 
@@ -659,3 +662,17 @@ def test_verify_of_a_report_folder_finds_the_evidence_in_it(run: Settings, said:
     shutil.rmtree(run.base_dir / "spool", ignore_errors=True)
     code, document = said("verify", str(page.parent), "--offline")
     assert (code, document["source"]["kind"]) == (0, "bundle")
+
+
+def test_migrate_makes_the_database_that_reading_commands_want(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "ledger.db"
+    database.touch()
+    base = ["--base-dir", str(tmp_path)]
+    assert cli.main(["status", *base]) == 2
+    assert "migrate it first (provenance migrate)" in capsys.readouterr().err
+    assert cli.main(["migrate", "--json", *base]) == 0
+    assert json.loads(capsys.readouterr().out) == {"revision": "0001"}
+    assert cli.main(["migrate", *base]) == 0
+    assert cli.main(["status", "--json", *base]) == 0

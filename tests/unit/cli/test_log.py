@@ -1,4 +1,7 @@
-"""``provenance log`` as it is called."""
+"""``provenance log`` as it is called.
+
+Over 400 lines: case by case, one file: `provenance/cli/log.py`.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from provenance.cli import status as status_command
 COMMANDS = (
     "demo", "up", "ship", "devnet install", "devnet up", "devnet down", "devnet status", "status",
     "verify latest", "report latest", "path file", "contract deploy", "doctor",
-    "fsck", "networks resume local",
+    "fsck", "networks resume local", "migrate",
 )  # fmt: skip
 
 

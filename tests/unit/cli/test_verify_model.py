@@ -1,4 +1,7 @@
-"""Weights against a run: exactly these, nearly these, or not to be said; and what sign refuses."""
+"""Weights against a run: exactly these, nearly these, or not to be said; and what sign refuses.
+
+Over 400 lines: case by case, one subject.
+"""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ def test_torch_where_it_is_installed_and_scikit_learn_otherwise(
 
 
 @pytest.mark.parametrize("backend", [TorchTraining, SklearnTraining])
+@pytest.mark.slow
 def test_it_learns_and_the_same_seed_gives_the_same_weights(
     data: tuple[Any, Any, Any, Any], backend: Any
 ) -> None:

@@ -1,4 +1,7 @@
-"""Tensor and state digests against vectors worked out by hand, and across frameworks."""
+"""Tensor and state digests against vectors worked out by hand, and across frameworks.
+
+Over 400 lines: case by case, one file: `provenance/fingerprint/tensors.py`.
+"""
 
 from __future__ import annotations
 

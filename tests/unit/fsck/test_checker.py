@@ -1,4 +1,7 @@
-"""The checker finds nothing in a sound deployment, and each planted fault where it is."""
+"""The checker finds nothing in a sound deployment, and each planted fault where it is.
+
+Over 400 lines: one table of planted faults, a row for each kind of finding.
+"""
 
 from __future__ import annotations
 

@@ -97,6 +97,7 @@ def merkle_leaf_data(record: bytes) -> bytes:
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 5))
+@pytest.mark.slow
 def test_duplicated_and_shuffled_delivery_gives_the_same_roots(seed: int, size: int) -> None:
     producer = complete_run(epochs=3)
     calm, wild = SqlStore.open("sqlite://"), SqlStore.open("sqlite://")

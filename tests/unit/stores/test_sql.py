@@ -1,4 +1,7 @@
-"""SqlStore on SQLite: pragmas, error translation, locks, and kill -9."""
+"""SqlStore on SQLite: pragmas, error translation, locks, and kill -9.
+
+Over 400 lines: case by case, one subject.
+"""
 
 from __future__ import annotations
 
@@ -452,6 +455,7 @@ def test_kill_9_inside_a_transaction_leaves_nothing_of_it(durable_sql_url: str) 
     store.close()
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_keeps_what_was_committed(path: Path) -> None:
     url = f"sqlite:///{path}"
     chance = random.Random(7)

@@ -1,4 +1,7 @@
-"""The checks of a verification: what holds passes, and each thing that does not is named."""
+"""The checks of a verification: what holds passes, and each thing that does not is named.
+
+Over 400 lines: case by case, one file: `provenance/verify/verifier.py`.
+"""
 
 from __future__ import annotations
 

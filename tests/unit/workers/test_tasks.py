@@ -1,4 +1,7 @@
-"""The tasks: each rings the next, none raises for an outage, and the sweep mends lost hints."""
+"""The tasks: each rings the next, none raises for an outage, and the sweep mends lost hints.
+
+Over 400 lines: case by case, one file: `workers`.
+"""
 
 from __future__ import annotations
 

@@ -208,6 +208,7 @@ def test_an_earlier_store_may_be_claimed_and_is_told() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=list(BLOCKS))
+@pytest.mark.slow
 def test_no_changed_character_of_a_proof_holds(block: Block) -> None:
     """Every hex digit of the header, the receipt, the transaction and the nodes counts."""
     whole = block.evidence()

@@ -223,6 +223,7 @@ json_values = st.recursive(
 
 
 @given(st.data(), json_values)
+@pytest.mark.slow
 def test_any_field_may_be_anything(draw: st.DataObject, junk: object) -> None:
     told, txid, raw = transaction()
     told[draw.draw(st.sampled_from(sorted(told)))] = junk

@@ -212,6 +212,7 @@ def test_an_unclosed_string_takes_linear_time(
 
 
 @pytest.mark.parametrize("module", ["libs", "rpc", "responses", "node", "contract", "sender"])
+@pytest.mark.slow
 def test_the_recursion_limit_stays_the_interpreters(module: str) -> None:
     program = (
         "import sys; before = sys.getrecursionlimit();"

@@ -1,4 +1,7 @@
-"""Proofs from a node's answers: types, encodings, and what makes a receipt go without."""
+"""Proofs from a node's answers: types, encodings, and what makes a receipt go without.
+
+Over 400 lines: case by case, one file: `provenance/chains/ethereum/trie.py`.
+"""
 
 from __future__ import annotations
 
