@@ -22,7 +22,7 @@ from provenance_devnet import Devnet, ServerState
 ROOT = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI", "").lower() == "true"
 
-pytest_plugins = ["tests.support.fixtures_postgres"]
+pytest_plugins = ["tests.support.nodes.fixtures_postgres"]
 
 settings.register_profile(
     "default",

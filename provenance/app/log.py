@@ -30,7 +30,7 @@ from provenance.formats.merkle import (
     verify_consistency,
 )
 from provenance.formats.note import MAX_NOTE_BYTES, MAX_SIGNATURES, VerifierKey, encode_base64
-from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry
 

@@ -13,7 +13,7 @@ from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
-from provenance.formats.tlog_tiles import CHECKPOINT, TiledLedger, tiles
+from provenance.formats.tlog.tiles import CHECKPOINT, TiledLedger, tiles
 from provenance.ports.store import LedgerStore
 
 Progress = Callable[[str, int, int], None]

@@ -28,7 +28,7 @@ from provenance.evidence.run_evidence import (
     lenient,
     seal_label,
 )
-from provenance.formats.ledger_tree import LedgerTree
+from provenance.formats.merkle import MerkleTree
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Record
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -100,7 +100,7 @@ class LedgerView:
         self._tx = tx
         self._vkey = verifier_key.vkey if verifier_key else None
         self._source = Source("database", where)
-        self._tree = LedgerTree(tx.entry_roots())
+        self._tree = MerkleTree(tx.entry_roots())
         rows = tx.anchors()
         self._anchors = {row.id: row for row in rows}
         names = sorted({row.network for row in rows})

@@ -25,7 +25,7 @@ from provenance.settings import (
     IPFSSettings,
     LocalSettings,
 )
-from tests.support.regtest import Regtest
+from tests.support.nodes.regtest import Regtest
 
 ANSWERED = (Place.PENDING, Place.MINED)
 

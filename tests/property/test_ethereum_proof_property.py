@@ -25,7 +25,7 @@ from provenance.proofs.ethereum import (
     verify_anchor,
     verify_trie,
 )
-from tests.support.ethereum_block import (
+from tests.support.nodes.ethereum_block import (
     ROOT,
     Block,
     calldata_block,

@@ -14,8 +14,8 @@ from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, parse_note, sign_head
 from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
 from provenance.formats.note import SignerKey
-from provenance.formats.tlog_proof import TlogProof
-from provenance.formats.tlog_tiles import TiledLedger, tiles
+from provenance.formats.tlog.proof import TlogProof
+from provenance.formats.tlog.tiles import TiledLedger, tiles
 
 SIGNER = SignerKey.from_private_bytes("example.org/ledger", bytes(range(32)))
 SECRET = Ed25519PrivateKey.from_private_bytes(b"w" * 32)

@@ -28,7 +28,7 @@ from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryNetwork
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
-from tests.support.paper_node import paper_node
+from tests.support.nodes.paper_node import paper_node
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 OTHER = UUID("01890a5d-ffff-774b-bcce-b302099a8057")

@@ -42,7 +42,7 @@ from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Kind, Phase, Record, canonical_json, record_digest, salt_for
 from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord, run_leaves, run_tree
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
-from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import LocalSettings

@@ -15,7 +15,7 @@ from provenance.errors import (
 from provenance.evidence.run_evidence import Inclusion, RunEvidence, seal_label
 from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.proof import RunProof
-from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import LedgerEntry
 
 

@@ -18,11 +18,11 @@ from tests.faults.support.anchoring import (
 )
 from tests.faults.support.chains import Roots, count, on_bitcoin, on_ethereum, on_file, on_ipfs
 from tests.faults.support.harness import Tally, rounds, scenario, seeded
-from tests.support.ethereum_chain import Anvil
-from tests.support.regtest import Regtest
+from tests.support.nodes.ethereum_chain import Anvil
+from tests.support.nodes.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 
 
 def torture(tally: Tally, world: Deployment, name: str, mine: Callable[[int], object]) -> None:

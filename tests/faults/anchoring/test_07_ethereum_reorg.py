@@ -11,10 +11,10 @@ from provenance.ports.values import AnchorState
 from tests.faults.support.anchoring import deployment, ethereum_section
 from tests.faults.support.chains import count, on_ethereum
 from tests.faults.support.harness import rounds, scenario, seeded
-from tests.support.ethereum_chain import Anvil
+from tests.support.nodes.ethereum_chain import Anvil
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 
 
 def test_reorg(tmp_path: Path, chain: Anvil) -> None:

@@ -14,10 +14,10 @@ from provenance.ports.values import AnchorState
 from tests.faults.support.anchoring import Deployment, Nursery, deployment, ethereum_section
 from tests.faults.support.chains import count, on_ethereum
 from tests.faults.support.harness import Tally, rounds, scenario, seeded
-from tests.support.ethereum_chain import Anvil
+from tests.support.nodes.ethereum_chain import Anvil
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 
 LEASES_S = (0.4, 2.0)
 """The shorter one is less than a pass may take: leases are lost in the middle of the work."""

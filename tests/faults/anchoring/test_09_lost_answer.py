@@ -16,11 +16,11 @@ from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
 from tests.faults.support.chains import count, on_bitcoin, on_ethereum, on_ipfs, proxy
 from tests.faults.support.harness import Tally, rounds, scenario
-from tests.support.ethereum_chain import Anvil
-from tests.support.regtest import Regtest
+from tests.support.nodes.ethereum_chain import Anvil
+from tests.support.nodes.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 TITLE = "broadcast succeeds, the answer is lost"
 
 

@@ -14,7 +14,7 @@ from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import bitcoin_section, deployment
 from tests.faults.support.chains import count, on_bitcoin
 from tests.faults.support.harness import rounds, scenario, seeded
-from tests.support.regtest import NEVER_PAID, Regtest
+from tests.support.nodes.regtest import NEVER_PAID, Regtest
 
 pytestmark = pytest.mark.nodes
 

@@ -17,11 +17,11 @@ from provenance.ports.values import AnchorState
 from tests.faults.support.anchoring import ethereum_section
 from tests.faults.support.harness import World, rounds, scenario
 from tests.faults.support.processes import until
-from tests.support.ethereum_chain import Anvil, post
-from tests.support.rpc_stub import http_server, send
+from tests.support.nodes.ethereum_chain import Anvil, post
+from tests.support.nodes.rpc_stub import http_server, send
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 
 # A run whose emits are timed, in microseconds; 99 of 100 are below the number of its last line.
 TIMED = """

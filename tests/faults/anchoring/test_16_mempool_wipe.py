@@ -15,7 +15,7 @@ from tests.conftest import ROOT, missing
 from tests.faults.support.anchoring import Deployment, Nursery, bitcoin_section, deployment
 from tests.faults.support.chains import count, on_bitcoin
 from tests.faults.support.harness import rounds, scenario
-from tests.support.regtest import Regtest
+from tests.support.nodes.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
 

@@ -14,11 +14,11 @@ from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
 from tests.faults.support.chains import count, on_bitcoin, on_ethereum
 from tests.faults.support.harness import rounds, scenario, seeded
-from tests.support.ethereum_chain import Anvil
-from tests.support.regtest import Regtest
+from tests.support.nodes.ethereum_chain import Anvil
+from tests.support.nodes.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 TITLE = "fee spike"
 CAP_GWEI = 40
 

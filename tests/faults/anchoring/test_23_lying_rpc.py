@@ -17,11 +17,11 @@ from tests.faults.support.anchoring import Deployment, bitcoin_section, deployme
 from tests.faults.support.chains import count, on_bitcoin, on_ethereum, on_ipfs, proxy
 from tests.faults.support.harness import scenario
 from tests.integration.chains.test_bitcoin_lies import lying, put, say, swap_output
-from tests.support.ethereum_chain import Anvil, Liar
-from tests.support.regtest import Regtest
+from tests.support.nodes.ethereum_chain import Anvil, Liar
+from tests.support.nodes.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 TITLE = "an RPC that lies"
 OTHER = "0x" + "11" * 32
 UNBELIEVED = (AnchorState.DUE, AnchorState.SIGNED, AnchorState.SENT)

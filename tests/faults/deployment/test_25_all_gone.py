@@ -22,12 +22,12 @@ from provenance.proofs.bitcoin import double_sha256
 from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment, ethereum_section
 from tests.faults.support.harness import scenario
-from tests.support.ethereum_chain import Anvil
+from tests.support.nodes.ethereum_chain import Anvil
+from tests.support.nodes.regtest import Regtest
 from tests.support.paths import ROOT
-from tests.support.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 ALONE = """
 import socket, sys
 def refuse(*arguments, **options):

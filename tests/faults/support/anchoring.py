@@ -31,7 +31,7 @@ from provenance.ports.values import AnchorRow, AnchorState, VersionRow
 from provenance.settings import BitcoinSettings, RetrySettings, Settings, load
 from tests.faults.support import checker
 from tests.faults.support.harness import Tally
-from tests.support.ethereum_chain import KEYS
+from tests.support.nodes.ethereum_chain import KEYS
 from tests.support.paths import ROOT
 from tests.support.runs import complete_run
 from tests.support.verify_world import Acknowledgements

@@ -18,8 +18,8 @@ from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import Deployment
 from tests.faults.support.harness import Tally
-from tests.support.ethereum_chain import Anvil
-from tests.support.rpc_stub import http_server
+from tests.support.nodes.ethereum_chain import Anvil
+from tests.support.nodes.rpc_stub import http_server
 
 TAG = "4d4c5031"
 Roots = Counter[str]

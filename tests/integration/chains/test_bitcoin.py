@@ -32,7 +32,7 @@ from provenance.proofs.bitcoin import (
     verify_anchor,
 )
 from provenance.settings import BitcoinSettings
-from tests.support.regtest import Regtest
+from tests.support.nodes.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
 

@@ -28,8 +28,8 @@ from provenance.errors import (
 from provenance.ports.values import Place, SignedVersion, anchor_payload
 from provenance.proofs.bitcoin import double_sha256
 from provenance.settings import BitcoinSettings
-from tests.support.regtest import Regtest
-from tests.support.rpc_stub import json_rpc_server
+from tests.support.nodes.regtest import Regtest
+from tests.support.nodes.rpc_stub import json_rpc_server
 
 pytestmark = pytest.mark.nodes
 Change = Callable[[Value, list[Value]], Value]

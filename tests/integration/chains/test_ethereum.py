@@ -31,9 +31,9 @@ from provenance.errors import (
 )
 from provenance.ports.values import Draft, Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
-from tests.support.ethereum_chain import KEYS, Anvil
+from tests.support.nodes.ethereum_chain import KEYS, Anvil
 
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 
 
 pytestmark = pytest.mark.nodes

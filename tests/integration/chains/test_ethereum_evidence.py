@@ -30,11 +30,11 @@ from provenance.ports.values import Observation, Place, SignedVersion, anchor_pa
 from provenance.settings import EthereumSettings
 from provenance.verify.catalogue import ETHEREUM_HEADERS, RECEIPTS
 from provenance.verify.checks.receipts import check_evidence
-from tests.support.ethereum_chain import KEYS, Anvil, Liar, Refuse
+from tests.support.nodes.ethereum_chain import KEYS, Anvil, Liar, Refuse
 from tests.support.paths import VECTORS
 from tests.support.verify_world import World, story
 
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 pytestmark = pytest.mark.nodes
 
 OLD = VECTORS / "contract" / "MLProvenance-0.1.0.json"

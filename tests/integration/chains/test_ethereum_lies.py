@@ -23,9 +23,9 @@ from provenance.errors import (
 )
 from provenance.ports.values import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
-from tests.support.ethereum_chain import KEYS, Anvil, Liar, Refuse
+from tests.support.nodes.ethereum_chain import KEYS, Anvil, Liar, Refuse
 
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 pytestmark = pytest.mark.nodes
 
 ROOT = bytes(range(1, 33))

@@ -22,7 +22,7 @@ from provenance.errors import (
 from provenance.ports.values import Place, SignedVersion, anchor_payload
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.settings import IPFSSettings
-from tests.support.rpc_stub import http_server, send
+from tests.support.nodes.rpc_stub import http_server, send
 
 
 def payload() -> bytes:

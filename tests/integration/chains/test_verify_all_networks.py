@@ -27,12 +27,12 @@ from provenance.errors import UnavailableError
 from provenance.ports.network import LooksUpMany, Network
 from provenance.ports.values import Observation, Place, anchor_payload
 from provenance.settings import BitcoinSettings, EthereumSettings, load
-from tests.support.ethereum_chain import KEYS, Anvil
-from tests.support.regtest import Regtest
-from tests.support.rpc_stub import http_server, send
+from tests.support.nodes.ethereum_chain import KEYS, Anvil
+from tests.support.nodes.regtest import Regtest
+from tests.support.nodes.rpc_stub import http_server, send
 from tests.support.verify_world import RUN, World, story
 
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 pytestmark = pytest.mark.nodes
 
 

@@ -23,10 +23,10 @@ from provenance.ports.network import Network
 from provenance.ports.values import SignedVersion, anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
-from tests.support.ethereum_chain import KEYS, Anvil, Liar
-from tests.support.regtest import Regtest
+from tests.support.nodes.ethereum_chain import KEYS, Anvil, Liar
+from tests.support.nodes.regtest import Regtest
 
-pytest_plugins = ["tests.support.fixtures_ethereum"]
+pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 pytestmark = pytest.mark.nodes
 NOTHING = Question(frozenset(), frozenset(), frozenset())
 

@@ -25,7 +25,7 @@ from provenance.ledger.seal import append_root
 from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment
-from tests.support.regtest import Regtest
+from tests.support.nodes.regtest import Regtest
 
 pytestmark = pytest.mark.nodes
 

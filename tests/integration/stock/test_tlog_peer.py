@@ -20,8 +20,8 @@ from provenance.app.log_export import export
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, open_head, sign_head
 from provenance.formats.note import SignerKey
-from provenance.formats.tlog_proof import TlogProof
-from provenance.formats.tlog_tiles import TiledLedger, tiles
+from provenance.formats.tlog.proof import TlogProof
+from provenance.formats.tlog.tiles import TiledLedger, tiles
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import HeadRow
 

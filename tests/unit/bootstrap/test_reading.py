@@ -18,7 +18,7 @@ from provenance.app.verify import verify_path, verify_run
 from provenance.bootstrap import reading, sending
 from provenance.errors import UsageError
 from provenance.settings import Settings, load
-from tests.support.ethereum_chain import KEYS
+from tests.support.nodes.ethereum_chain import KEYS
 from tests.support.verify_world import RUN, World, story
 
 NOBODY = 65534

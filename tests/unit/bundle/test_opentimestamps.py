@@ -40,7 +40,7 @@ from provenance.verify.checks.attachments.opentimestamps import check
 from provenance.verify.findings import Findings
 from provenance.verify.report import Finding
 from provenance.verify.verifier import verify
-from tests.support.bitcoin_evidence import with_bitcoin
+from tests.support.nodes.bitcoin_evidence import with_bitcoin
 from tests.support.verify_world import NOW, ORIGIN, SIGNER, World, before, ending, metrics, story
 
 METRICS = "records/training/epoch/1/metrics/0.json"

@@ -15,7 +15,7 @@ from provenance.formats.checkpoint import Head, parse_note, sign_head
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import SignerKey, encode_base64
 from provenance.formats.record import Phase
-from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog.proof import TlogProof
 from provenance.ledger.seal import append_root
 from provenance.verify.catalogue import HEADS, PORTABLE, Status
 from provenance.verify.report import VerificationReport

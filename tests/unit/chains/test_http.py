@@ -10,7 +10,7 @@ import pytest
 
 from provenance.chains.http import Endpoint
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
-from tests.support.rpc_stub import drip, http_server, raw_server, send
+from tests.support.nodes.rpc_stub import drip, http_server, raw_server, send
 
 KEY = "blockchain.bitcoin.url"
 

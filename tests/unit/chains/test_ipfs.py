@@ -23,7 +23,7 @@ from provenance.errors import (
 from provenance.ports.values import SignedVersion, anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import IPFSSettings
-from tests.support.rpc_stub import drip, http_server, raw_server, send
+from tests.support.nodes.rpc_stub import drip, http_server, raw_server, send
 
 PAYLOAD = anchor_payload(bytes(32))
 CID = str(raw_cid(PAYLOAD))

@@ -26,7 +26,7 @@ from provenance.errors import (
 )
 from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.settings import IPFSSettings, Settings, load
-from tests.support.rpc_stub import http_server, send
+from tests.support.nodes.rpc_stub import http_server, send
 from tests.support.verify_world import RUN, World, flip_metric, story
 
 METRICS = "records/training/epoch/2/metrics/0.json"

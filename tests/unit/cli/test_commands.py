@@ -33,8 +33,8 @@ from provenance.settings import Settings, load
 from provenance.stores import redis_streams
 from provenance.testing.memory_transport import MemoryTransport
 from provenance_devnet import InstallResult, ServerState, programs
-from tests.support.paper_node import paper_node
-from tests.support.rpc_stub import json_rpc_server
+from tests.support.nodes.paper_node import paper_node
+from tests.support.nodes.rpc_stub import json_rpc_server
 from tests.support.verify_world import RUN, World, flip_metric, story
 
 METRICS = "records/training/epoch/2/metrics/0.json"

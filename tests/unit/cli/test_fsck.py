@@ -12,7 +12,7 @@ from provenance.bootstrap import reading, sending
 from provenance.cli import main
 from provenance.fsck.chains import EthereumReader
 from provenance.settings import EthereumSettings, Settings, load
-from tests.support.ethereum_chain import KEYS
+from tests.support.nodes.ethereum_chain import KEYS
 from tests.support.verify_world import World, story
 
 

@@ -37,7 +37,7 @@ from provenance.formats.checkpoint import Head, open_head, parse_note, sign_head
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import SignerKey, VerifierKey, encode_base64
 from provenance.formats.record import Phase
-from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog.proof import TlogProof
 from provenance.ledger.seal import append_root
 from provenance.ports.store import LedgerStore
 from provenance.settings import Settings, load

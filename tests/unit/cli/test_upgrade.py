@@ -39,7 +39,7 @@ from provenance.formats.receipt import Receipt
 from provenance.ports.values import ReceiptRow
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
-from tests.support.bitcoin_evidence import Block
+from tests.support.nodes.bitcoin_evidence import Block
 from tests.support.verify_world import OTHER, RUN, World, config, ending, metrics, seal, story
 
 METRICS = "records/training/epoch/2/metrics/0.json"

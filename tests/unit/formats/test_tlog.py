@@ -25,8 +25,8 @@ from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, open_head, parse_note, sign_head
 from provenance.formats.cosignature import MAX_TIME, Cosignature, WitnessKey, cosigned_message
 from provenance.formats.note import NoteSignature, SignerKey, VerifierKey, decode_base64
-from provenance.formats.tlog_proof import HEADER, MAX_EXTRA_BYTES, TlogProof
-from provenance.formats.tlog_tiles import Tile, TiledLedger, tiles
+from provenance.formats.tlog.proof import HEADER, MAX_EXTRA_BYTES, TlogProof
+from provenance.formats.tlog.tiles import Tile, TiledLedger, tiles
 
 # A checkpoint that a public log served, with lines of public witnesses: real signatures by
 # other people's programs (log arche2025h1.staging.ct.transparency.dev at size 1,432,088,532).

@@ -17,7 +17,7 @@ from provenance.fsck.chains import BitcoinReader, IPFSReader
 from provenance.fsck.onchain import Question
 from provenance.fsck.rpc import RefusedError, Rpc
 from provenance.settings import BitcoinSettings, IPFSSettings
-from tests.support.rpc_stub import http_server, send
+from tests.support.nodes.rpc_stub import http_server, send
 
 NOTHING = Question(frozenset({"ab" * 32}), frozenset(), frozenset())
 

@@ -37,7 +37,7 @@ from provenance.proofs.ethereum import (
     verify_anchor,
     verify_trie,
 )
-from tests.support.ethereum_block import (
+from tests.support.nodes.ethereum_block import (
     CONTRACT,
     NUMBER,
     ROOT,

@@ -30,7 +30,7 @@ from provenance.verify.catalogue import NETWORKS
 from provenance.verify.headers import AllSources, header_source
 from provenance.verify.headers.esplora import Explorer, Explorers
 from provenance.verify.headers.file import GivenHeaders
-from tests.support.bitcoin_evidence import mined, with_bitcoin
+from tests.support.nodes.bitcoin_evidence import mined, with_bitcoin
 from tests.support.verify_world import finished
 
 BLOCK = mined(b"\5" * 32)

@@ -19,7 +19,7 @@ from provenance.verify.checks.receipts import check_evidence
 from provenance.verify.headers import AllSources
 from provenance.verify.headers.file import GivenHeaders
 from provenance.verify.report import VerificationReport
-from tests.support import bitcoin_evidence
+from tests.support.nodes import bitcoin_evidence
 from tests.support.verify_world import ORIGIN, SIGNER, World, finished
 
 NETWORKS = ("bitcoin", "ethereum", "ipfs", "local")

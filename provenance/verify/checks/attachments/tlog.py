@@ -11,7 +11,7 @@ from provenance.errors import FormatError, InputError, IntegrityError, ProofErro
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.formats.checkpoint import SignedHead
 from provenance.formats.note import VerifierKey
-from provenance.formats.tlog_proof import TlogProof
+from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import LedgerEntry
 from provenance.verify.catalogue import PORTABLE
 from provenance.verify.findings import Findings

@@ -28,7 +28,7 @@ from provenance.chains.bitcoin import client, rpc
 from provenance.chains.bitcoin.rpc import BitcoinRpc
 from provenance.errors import LyingNodeError, MissingExtraError, NetworkUnavailable
 from provenance.settings import BitcoinSettings
-from tests.support.rpc_stub import drip, http_server, json_rpc_server, raw_server, send
+from tests.support.nodes.rpc_stub import drip, http_server, json_rpc_server, raw_server, send
 
 
 def node(url: str, timeout_s: float = 5.0) -> BitcoinRpc:

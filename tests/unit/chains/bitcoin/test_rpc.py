@@ -23,7 +23,7 @@ from provenance.errors import (
     RejectedError,
 )
 from provenance.settings import BitcoinSettings
-from tests.support.rpc_stub import http_server, json_rpc_server, send
+from tests.support.nodes.rpc_stub import http_server, json_rpc_server, send
 
 
 def settings(url: str, **more: object) -> BitcoinSettings:

@@ -13,7 +13,7 @@ from provenance.errors import FormatError, IntegrityError, ProofError
 from provenance.proofs.ethereum import MAX_HEADER_BYTES, MAX_NODES
 from provenance.verify.checks.ethereum_receipt import check_ethereum, unproven_time
 from provenance.verify.checks.receipts import check_evidence
-from tests.support.ethereum_block import (
+from tests.support.nodes.ethereum_block import (
     CONTRACT,
     NUMBER,
     ROOT,

@@ -29,7 +29,7 @@ from provenance.chains.ethereum.trie import proofs
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.proofs.ethereum import parse_receipt
 from provenance.proofs.rlp import encode_index
-from tests.support.ethereum_block import CONTRACT, PAYLOAD, ROOT, STORE, TIME, event
+from tests.support.nodes.ethereum_block import CONTRACT, PAYLOAD, ROOT, STORE, TIME, event
 
 KEY = "0x" + "11" * 32
 ADDRESS = "0x" + "22" * 20

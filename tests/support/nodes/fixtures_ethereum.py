@@ -10,7 +10,7 @@ import pytest
 
 from provenance.chains.ethereum.deploy import deploy
 from provenance.settings import EthereumSettings
-from tests.support.ethereum_chain import KEYS, Anvil, Liar, program, start
+from tests.support.nodes.ethereum_chain import KEYS, Anvil, Liar, program, start
 
 CI = os.environ.get("CI", "").lower() == "true"
 
