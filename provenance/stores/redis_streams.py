@@ -7,10 +7,12 @@ Keys, all below a prefix (``prov:``)::
                           ZADD GT never lowers a score; kept 30 days after the last change
     prov:generation       random id, written with the first append
 
-Life of a delivery: it is read in one MULTI with the generation, which it carries. Emptied
-within a millisecond, a server hands out the same entry ids again, so an acknowledgement and
-the counts that follow it are written under a WATCH of the generation: where another one
-stands by then, they are dropped, and the entry of that id is left to whoever reads it.
+Life of a delivery: the generation is read, then the entry, which carries it. Emptied within
+a millisecond, a server hands out the same entry ids again, so an acknowledgement and the
+counts that follow it are written by a script that compares the generation: where another one
+stands by then, they are dropped, and the entry of that id is left to whoever reads it. A
+script and no MULTI: a server that is out of memory queues nothing, and deleting what is
+committed is what makes room.
 
 Redis is a conveyor here, not a record: it may lose everything at any time. What must hold
 is that it says so, so this client never retries by itself, gives every call ``timeout_s``,
@@ -24,7 +26,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -44,6 +46,18 @@ _FIELD = b"b"
 _PRODUCER = re.compile(rb"[0-9a-f]{32}")
 # A batch names its run's public key here (provenance.formats.event): one run, one shard.
 _ROUTE = slice(69, 101)
+# KEYS: generation, stream. ARGV: the generation of the entries, the group, their ids.
+_ACK = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, 3))
+return redis.call('XDEL', KEYS[2], unpack(ARGV, 3))
+"""
+# KEYS: generation, counts of a run. ARGV: generation, seconds to keep, then count, producer, ...
+_COUNT = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('ZADD', KEYS[2], 'GT', unpack(ARGV, 3))
+return redis.call('EXPIRE', KEYS[2], ARGV[2])
+"""
 _DENIALS = (
     exceptions.AuthenticationError,
     exceptions.AuthenticationWrongNumberOfArgsError,
@@ -134,11 +148,11 @@ class RedisStreams:
             shard, _, entry = delivery.id.partition("/")
             by_stream = entries.setdefault(delivery.generation, {})
             by_stream.setdefault(self._streams[int(shard)], []).append(entry)
-        for generation, by_stream in entries.items():
-            with self._in_generation(generation) as pipe:
+        with self._translated():
+            for generation, by_stream in entries.items():
                 for stream, ids in by_stream.items():
-                    pipe.xack(stream, self._group, *ids)
-                    pipe.xdel(stream, *ids)
+                    keys = (self._generation, stream)
+                    self._redis.eval(_ACK, len(keys), *keys, generation or "", self._group, *ids)
 
     def publish_acknowledged(
         self, run: UUID, upto: Mapping[bytes, int], generation: str | None
@@ -146,10 +160,10 @@ class RedisStreams:
         """Raise the counts; a lower one changes nothing (ZADD GT)."""
         if not upto:
             return
-        key = self._acked(run)
-        with self._in_generation(generation) as pipe:
-            pipe.zadd(key, {producer.hex(): count for producer, count in upto.items()}, gt=True)
-            pipe.expire(key, ACKED_TTL_S)
+        keys = (self._generation, self._acked(run))
+        scores = [item for producer, count in upto.items() for item in (count, producer.hex())]
+        with self._translated():
+            self._redis.eval(_COUNT, len(keys), *keys, generation or "", ACKED_TTL_S, *scores)
 
     # --- either -----------------------------------------------------------------------
 
@@ -207,8 +221,8 @@ class RedisStreams:
         return taken
 
     def _in_group(self, stream: str, ask: Callable[[Any], object]) -> tuple[str | None, Any]:
-        """The generation and one answer of the same moment, with the group in place; a server
-        that was emptied has lost it."""
+        """The generation and then one answer, with the group in place; a server that was
+        emptied has lost it."""
         if stream not in self._grouped:
             self._create_group(stream)
         try:
@@ -220,24 +234,12 @@ class RedisStreams:
             return self._with_generation(ask)
 
     def _with_generation(self, ask: Callable[[Any], object]) -> tuple[str | None, Any]:
-        pipe = self._redis.pipeline()
+        # The generation first: emptied in between, an entry carries the old one, and comes again.
+        pipe = self._redis.pipeline(transaction=False)
         pipe.get(self._generation)
         ask(pipe)
         generation, answer = _execute(pipe)
         return _text(generation), answer
-
-    @contextmanager
-    def _in_generation(self, generation: str | None) -> Iterator[Any]:
-        """A pipeline whose commands run in one MULTI while ``generation`` is the server's, and
-        not at all where it has another."""
-        with self._translated(), self._redis.pipeline() as pipe:
-            pipe.watch(self._generation)  # type: ignore[no-untyped-call]
-            current = _text(pipe.get(self._generation))
-            pipe.multi()
-            yield pipe
-            if current == generation:
-                with suppress(exceptions.WatchError):  # emptied in this very moment
-                    _execute(pipe)
 
     def _create_group(self, stream: str) -> None:
         try:

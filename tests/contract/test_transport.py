@@ -249,20 +249,20 @@ def test_strangers_in_our_keys_are_ignored(streams: RedisStreams, redis_url: str
 def test_a_server_emptied_during_an_acknowledgement(
     streams: RedisStreams, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the generation was compared, before anything is written."""
+    """In the last moment: what compares the generation writes in the same script."""
     streams.append(payloads(1))
     (lost,) = streams.read("a", 1)
     stream, entry = streams._stream_of(payloads(1)[0]), lost.id.partition("/")[2]
-    real = redis.client.Pipeline.multi
+    real = redis.Redis.eval
     with redis.Redis.from_url(redis_url, protocol=2) as client:
 
-        def emptied(pipe: Any) -> None:
-            real(pipe)
+        def emptied(server: Any, *arguments: Any) -> Any:
             client.delete(stream, streams._generation)
             streams.append([])
             client.xadd(stream, {"b": b"payload 2"}, id=entry)
+            return real(server, *arguments)
 
-        monkeypatch.setattr(redis.client.Pipeline, "multi", emptied)
+        monkeypatch.setattr(redis.Redis, "eval", emptied)
         streams.ack([lost])
         streams.publish_acknowledged(RUN, {FIRST: 1}, lost.generation)
     assert streams.acknowledged(RUN) == {}
