@@ -38,7 +38,7 @@ test: $(VENV)/.dev $(VENV)/.devnet ## every test, the fault scenarios in their s
 	$(FAULTS)
 
 quick: $(VENV)/.dev ## unit and property tests but the slow ones: under a minute
-	$(PYTEST) -n 2 --dist loadfile -q -m 'not slow' tests/unit tests/property
+	$(PYTEST) -n 2 --dist loadfile -q -m 'not slow' --hypothesis-profile quick tests/unit tests/property
 
 check: $(VENV)/.dev $(VENV)/.devnet lint docs ## what CI holds: lint, docs, every test with coverage
 	$(PYTEST) -n 2 --dist loadfile --ignore=tests/faults --cov --cov-report=term-missing:skip-covered --cov-fail-under=90

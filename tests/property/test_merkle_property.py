@@ -15,6 +15,8 @@ from provenance.formats import merkle
 from provenance.formats.frontier import Frontier
 from provenance.formats.merkle import MerkleTree
 
+pytestmark = pytest.mark.slow
+
 SIZES = range(301)
 LEAVES = tuple(b"leaf-%d" % i for i in range(300))
 

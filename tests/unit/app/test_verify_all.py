@@ -50,6 +50,8 @@ from provenance.verify.report import RunResult
 from provenance.verify.verifier import verify
 from tests.support.verify_world import NOW, RUN, SIGNER, World, before, ending, metrics, story
 
+pytestmark = pytest.mark.slow
+
 RUNS = [UUID(int=RUN.int + at) for at in range(4)]
 
 

@@ -76,6 +76,7 @@ def test_the_schema_of_run_json_has_the_fields_that_are_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "receipt"])
+@pytest.mark.slow
 def test_a_schema_allows_no_other_field(name: str) -> None:
     files = bundle_files(finished(1).evidence())
     file = "run.json" if name == "run" else next(f for f in files if f.startswith("receipts/"))

@@ -205,6 +205,7 @@ def test_a_changed_record_is_named(tmp_path: Path) -> None:
     assert (finding.check, finding.file) == (1, RECORD)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_any_file_in_a_zip_goes_unnoticed(tmp_path: Path) -> None:
     place = tmp_path / "b.zip"
     chance = random.Random(11)

@@ -25,6 +25,8 @@ from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import IPFSSettings
 from tests.support.nodes.rpc_stub import drip, http_server, raw_server, send
 
+pytestmark = pytest.mark.slow
+
 PAYLOAD = anchor_payload(bytes(32))
 CID = str(raw_cid(PAYLOAD))
 

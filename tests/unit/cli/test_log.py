@@ -44,6 +44,8 @@ from provenance.settings import Settings, load
 from tests.support.ledger_values import digest
 from tests.support.verify_world import OTHER, RUN, World, story
 
+pytestmark = pytest.mark.slow
+
 SECRET = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
 WITNESS = WitnessKey("witness.example/w1", SECRET.public_key().public_bytes_raw())
 OTHER_WITNESS = WitnessKey("witness.example/w2", SECRET.public_key().public_bytes_raw())

@@ -42,6 +42,8 @@ from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.nodes.bitcoin_evidence import Block
 from tests.support.verify_world import OTHER, RUN, World, config, ending, metrics, seal, story
 
+pytestmark = pytest.mark.slow
+
 METRICS = "records/training/epoch/2/metrics/0.json"
 
 

@@ -47,6 +47,8 @@ from provenance.verify.verifier import verify
 from tests.support.model_world import deployment, key_files, model_folder, real_story, weights
 from tests.support.verify_world import RUN, SIGNER, World, ending, seal
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

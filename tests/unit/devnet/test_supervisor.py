@@ -22,6 +22,8 @@ from provenance_devnet import Devnet, nodes, processes
 from provenance_devnet.servers import BY_HAND, ServerState
 from provenance_devnet.state import Book, Entry
 
+pytestmark = pytest.mark.slow
+
 # Answers PING like Redis. A file named in "mode" beside the data makes it behave badly.
 _REDIS = f"""\
 #!{sys.executable} -IS

@@ -55,7 +55,13 @@ def test_the_version_is_told_once() -> None:
 def test_help_names_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert [line.split()[1] for line in shown.stdout.splitlines()] != []
     assert {line.split()[1] for line in shown.stdout.splitlines()} == set(phony.split())
 

@@ -197,6 +197,7 @@ def test_the_readme_says_what_is_withheld_and_why_it_cannot_be_guessed(tmp_path:
     assert "withheld" not in full.read_text()
 
 
+@pytest.mark.slow
 def test_places_are_told_as_ranges() -> None:
     def at(path: str) -> RecordFile:
         return replace(WORLD.evidence().records[0], path=path)

@@ -278,6 +278,7 @@ def test_torch_views_conjugates_and_gradients() -> None:
 @pytest.mark.parametrize(
     "shape", [(3 * COPY_BYTES // 4,), (3, 2 * COPY_BYTES), (2, 1, 3, COPY_BYTES)]
 )
+@pytest.mark.slow
 def test_large_non_contiguous_input_is_copied_in_bounded_pieces(shape: tuple[int, ...]) -> None:
     count = int(np.prod(shape))
     plain = (np.arange(count, dtype=np.uint64) % 251).astype(np.uint8).reshape(shape)

@@ -42,6 +42,8 @@ from provenance.stores.sql.errors import translate
 from tests.support.ledger_values import KEY, RUN, record
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -443,6 +445,7 @@ def _writer(url: str, per: int, last: int) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_kill_9_inside_a_transaction_leaves_nothing_of_it(durable_sql_url: str) -> None:
     with _writer(durable_sql_url, 200, 3) as child:
         assert child.stdout is not None

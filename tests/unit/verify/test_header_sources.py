@@ -33,6 +33,8 @@ from provenance.verify.headers.file import GivenHeaders
 from tests.support.nodes.bitcoin_evidence import mined, with_bitcoin
 from tests.support.verify_world import finished
 
+pytestmark = pytest.mark.slow
+
 BLOCK = mined(b"\5" * 32)
 HASH = double_sha256(BLOCK)
 LIMIT = 0x7FFFFF << 232

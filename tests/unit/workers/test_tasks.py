@@ -427,6 +427,7 @@ def test_a_key_that_others_can_read_stops_hashing_with_a_line(work: Workplace) -
 
 
 @pytest.mark.parametrize("command", ["worker", "beat"])
+@pytest.mark.slow
 def test_a_worker_without_redis_says_what_is_missing(command: str, tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("PROVENANCE_")}
     done = subprocess.run(

@@ -214,6 +214,7 @@ def test_a_connection_that_the_server_drops_between_calls_fails_no_call() -> Non
     listener.close()
 
 
+@pytest.mark.slow
 def test_callers_in_threads_and_inside_an_event_loop() -> None:
     async def inside() -> rpc.Value:
         return owner.call("getblockcount")
