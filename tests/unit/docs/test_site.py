@@ -49,6 +49,8 @@ def test_the_version_is_told_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "version" not in project
     assert "version" in project["dynamic"]
+    servers = tomllib.loads((ROOT / "deploy/devnet/pyproject.toml").read_text())["project"]
+    assert servers["version"] == provenance.__version__
     assert f"\n## {provenance.__version__} " in (ROOT / "CHANGELOG.md").read_text()
 
 
