@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import methodcaller
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -42,7 +42,9 @@ from provenance.errors import ConfigError, TransportUnavailable
 from provenance.ports.transport import Delivery
 
 ACKED_TTL_S = 30 * 86400
+T = TypeVar("T")
 _FIELD = b"b"
+_PART = 1000
 _PRODUCER = re.compile(rb"[0-9a-f]{32}")
 # A batch names its run's public key here (provenance.formats.event): one run, one shard.
 _ROUTE = slice(69, 101)
@@ -151,8 +153,8 @@ class RedisStreams:
         with self._translated():
             for generation, by_stream in entries.items():
                 for stream, ids in by_stream.items():
-                    keys = (self._generation, stream)
-                    self._redis.eval(_ACK, len(keys), *keys, generation or "", self._group, *ids)
+                    for part in _parts(ids):
+                        self._run(_ACK, stream, generation, self._group, *part)
 
     def publish_acknowledged(
         self, run: UUID, upto: Mapping[bytes, int], generation: str | None
@@ -160,10 +162,10 @@ class RedisStreams:
         """Raise the counts; a lower one changes nothing (ZADD GT)."""
         if not upto:
             return
-        keys = (self._generation, self._acked(run))
-        scores = [item for producer, count in upto.items() for item in (count, producer.hex())]
         with self._translated():
-            self._redis.eval(_COUNT, len(keys), *keys, generation or "", ACKED_TTL_S, *scores)
+            for part in _parts(list(upto.items())):
+                scores = [item for producer, count in part for item in (count, producer.hex())]
+                self._run(_COUNT, self._acked(run), generation, ACKED_TTL_S, *scores)
 
     # --- either -----------------------------------------------------------------------
 
@@ -241,6 +243,10 @@ class RedisStreams:
         generation, answer = _execute(pipe)
         return _text(generation), answer
 
+    def _run(self, script: str, key: str, generation: str | None, *arguments: str | int) -> None:
+        """Run a script on a key, if the server has this generation."""
+        self._redis.eval(script, 2, self._generation, key, generation or "", *arguments)
+
     def _create_group(self, stream: str) -> None:
         try:
             self._redis.xgroup_create(stream, self._group, id="0", mkstream=True)
@@ -265,6 +271,12 @@ class RedisStreams:
             raise TransportUnavailable(f"Redis at {self._where}: {kind}: {text[:200]}") from error
         except OSError as error:
             raise TransportUnavailable(f"Redis at {self._where}: {error.strerror}") from error
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items in parts that Lua's ``unpack`` takes: it fails at some 8,000 values."""
+    for at in range(0, len(items), _PART):
+        yield items[at : at + _PART]
 
 
 def _client(url: str, timeout_s: float) -> redis.Redis:

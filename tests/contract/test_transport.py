@@ -237,6 +237,12 @@ def test_the_acknowledged_counts_expire(streams: RedisStreams, redis_url: str) -
         assert 0 < client.ttl(streams._acked(RUN)) <= 30 * 86400
 
 
+def test_more_counts_than_a_script_takes_at_once(streams: RedisStreams) -> None:
+    counts = {number.to_bytes(16, "big"): number for number in range(5000)}
+    streams.publish_acknowledged(RUN, counts, None)
+    assert streams.acknowledged(RUN) == counts
+
+
 def test_strangers_in_our_keys_are_ignored(streams: RedisStreams, redis_url: str) -> None:
     streams.append(payloads(1))
     with redis.Redis.from_url(redis_url, protocol=2) as client:
