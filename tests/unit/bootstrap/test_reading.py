@@ -21,6 +21,8 @@ from provenance.settings import Settings, load
 from tests.support.nodes.ethereum_chain import KEYS
 from tests.support.verify_world import RUN, World, story
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("verify", "latest"),

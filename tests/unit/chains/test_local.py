@@ -34,6 +34,8 @@ from provenance.ports.values import Place, SignedVersion, anchor_payload
 from provenance.proofs.local_file import local_transaction_id, read_lines
 from provenance.settings import LocalSettings
 
+pytestmark = pytest.mark.slow
+
 SEED = bytes(range(32))
 
 

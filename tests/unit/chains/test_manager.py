@@ -41,6 +41,8 @@ from provenance.settings import (
 )
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 
+pytestmark = pytest.mark.slow
+
 ROOT = bytes(range(32))
 
 

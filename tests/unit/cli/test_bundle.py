@@ -29,6 +29,8 @@ from provenance.settings import IPFSSettings, Settings, load
 from tests.support.nodes.rpc_stub import http_server, send
 from tests.support.verify_world import RUN, World, flip_metric, story
 
+pytestmark = pytest.mark.slow
+
 METRICS = "records/training/epoch/2/metrics/0.json"
 Said = Callable[..., tuple[int, dict[str, Any]]]
 

@@ -37,6 +37,8 @@ from tests.support.nodes.paper_node import paper_node
 from tests.support.nodes.rpc_stub import json_rpc_server
 from tests.support.verify_world import RUN, World, flip_metric, story
 
+pytestmark = pytest.mark.slow
+
 METRICS = "records/training/epoch/2/metrics/0.json"
 REFUSED = "http://127.0.0.1:1"
 

@@ -32,6 +32,8 @@ from tests.support.verify_world import (
     training,
 )
 
+pytestmark = pytest.mark.slow
+
 WORLD = finished(12)
 METRICS = "training/epoch/3/metrics/0"
 
