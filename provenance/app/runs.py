@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from provenance.bootstrap import reading
+from provenance.errors import IntegrityError
 from provenance.evidence import from_database
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.settings import Settings
@@ -25,8 +26,12 @@ def evidence_of(settings: Settings, run: str) -> RunEvidence:
 
     Raises:
         UnknownRunError, StoreUnavailable
+        IntegrityError: A row of it is damaged.
     """
     with reading.opened_store(settings, f"run {run}") as store:
         label = getattr(store, "label", "database")
-        number = from_database.find_run(store, run)
-        return from_database.from_store(store, number, reading.ledger_key(settings), label)
+        key = reading.ledger_key(settings)
+        try:
+            return from_database.from_store(store, from_database.find_run(store, run), key, label)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise IntegrityError(f"{label}: run {run} cannot be read: {error}") from error

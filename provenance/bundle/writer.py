@@ -87,7 +87,12 @@ def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
             file.write_bytes(data)
         if folder.exists():
             folder.rename(old)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:

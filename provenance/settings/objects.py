@@ -16,7 +16,7 @@ from provenance.errors import ConfigError
 from provenance.formats import json_text
 from provenance.settings.values import SECRET_FIELDS, Section
 
-_PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me|xxx+$|0x?\.\.\.|todo)", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me$|xxx+$|0x?\.\.\.|todo$)", re.IGNORECASE)
 _ERROR_AT = re.compile(r"at `\$\.(\w+)(?:\[(\d+)\])?")
 _FIELD = re.compile(r"(unknown|required) field `(.+)`$")
 S = TypeVar("S", bound=Section)
@@ -74,7 +74,9 @@ class JsonObject:
             if isinstance(value, str) and not value.isprintable():
                 raise self.fail(written, "found characters that do not print, expected none")
             if isinstance(value, str) and _PLACEHOLDER.match(value.strip()):
-                raise self.fail(written, f"found the placeholder {value!r}, expected a real value")
+                secret = name in infos and infos[name].name in SECRET_FIELDS
+                shown = "" if secret else f" {value!r}"
+                raise self.fail(written, f"found the placeholder{shown}, expected a real value")
             names[name], values[name] = written, value
         try:
             return msgspec.convert(values | also, cls, dec_hook=_path)

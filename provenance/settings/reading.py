@@ -44,7 +44,7 @@ SECTIONS: Mapping[str, type[Section]] = {
 NOT_IN_JSON = frozenset({"base_dir", "training", "source"})
 """Fields of :class:`Settings` that :func:`load` sets itself."""
 _BITCOIN_NAMES = {"mainnet": "main", "testnet": "test"}
-_SIMILAR = 0.9
+_SIMILAR = 0.88
 """Of 1: above the likeness of ``dataset_url`` and ``database_url``, below any one slip."""
 
 

@@ -261,7 +261,8 @@ class RedisStreams:
             yield
         except exceptions.RedisError as error:
             text = " ".join(str(error).split())
-            if isinstance(error, _DENIALS) or text.upper().startswith(_DENIED):
+            denied = text.upper().startswith(_DENIED) or "can't run this command" in text
+            if denied or isinstance(error, _DENIALS):
                 raise ConfigError(
                     "redis_url",
                     f"Redis at {self._where} refuses the user or password, or the rights they "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from provenance.app.report import write_report
 from provenance.app.verify import verify_path, verify_run
 from provenance.bootstrap import sending
 from provenance.bundle.shell_proof import path_of_record_file
-from provenance.errors import InputError, UnknownRunError
+from provenance.errors import InputError, IntegrityError, UnknownRunError
 from provenance.settings import Settings, load
 from tests.support.verify_world import RUN, World, flip_metric, story
 
@@ -54,6 +55,13 @@ def test_a_run_that_is_not_there_is_said(settings: Settings, tmp_path: Path) -> 
     with pytest.raises(UnknownRunError, match="there is no database yet"):
         verify_run(load(None, tmp_path / "empty"), "latest")
     assert not (tmp_path / "empty").exists(), "verifying makes no files"
+
+
+def test_a_damaged_row_is_one_line(settings: Settings) -> None:
+    with sqlite3.connect(settings.base_dir / "ledger.db") as database:
+        database.execute("UPDATE records SET kind='bogus' WHERE seq=3")
+    with pytest.raises(IntegrityError, match="run latest cannot be read: .*bogus"):
+        verify_run(settings, "latest", offline=True)
 
 
 def test_the_report_comes_with_its_evidence(settings: Settings) -> None:

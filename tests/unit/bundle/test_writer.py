@@ -552,3 +552,23 @@ def test_every_getter_names_file_and_key(value: object, read: Callable[[Fields],
 def test_no_bytes_make_the_decoder_fall(data: bytes) -> None:
     with pytest.raises(FormatError):
         decode(data)
+
+
+def test_a_replacement_that_fails_leaves_the_old_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(WORLD.evidence(), tmp_path / "b")
+    before = {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()}
+    real = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if target == tmp_path / "b" and not failed:
+            failed.append(path)
+            raise OSError(5, "Input/output error")
+        return real(path, target)
+
+    failed: list[Path] = []
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_bundle(WORLD.evidence(), tmp_path / "b")
+    assert {p: p.read_bytes() for p in (tmp_path / "b").rglob("*") if p.is_file()} == before
