@@ -33,5 +33,5 @@ def evidence_of(settings: Settings, run: str) -> RunEvidence:
         key = reading.ledger_key(settings)
         try:
             return from_database.from_store(store, from_database.find_run(store, run), key, label)
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        except from_database.DAMAGED as error:
             raise IntegrityError(f"{label}: run {run} cannot be read: {error}") from error

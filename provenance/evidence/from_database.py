@@ -42,6 +42,8 @@ from provenance.ports.values import (
 )
 
 MIN_PREFIX = 8
+DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What damaged rows can raise while they are read, beside this project's own errors."""
 
 
 def find_run(store: LedgerStore, text: str) -> UUID:
