@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import socket
 import ssl
 import time
@@ -21,6 +20,7 @@ from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
 from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from provenance.settings import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +184,9 @@ def node_url(url: str, key: str, *, credentials: bool = False) -> SplitResult:
         raise ConfigError(key, "found no URL, expected http:// or https://")
     if not credentials and "@" in parts.netloc:
         raise ConfigError(key, "found a user or password in the URL, expected them apart")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.geturl()):
         raise ConfigError(key, f"found plain HTTP to {parts.hostname}, expected https or loopback")
     return parts
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def shown_url(parts: SplitResult) -> str:

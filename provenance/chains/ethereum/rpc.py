@@ -21,9 +21,10 @@ import urllib3
 
 from provenance.chains.ethereum.errors import clean, http_error, rpc_error
 from provenance.chains.ethereum.libs import HTTPProvider, RPCEndpoint, RPCResponse
-from provenance.chains.http import is_loopback, node_url, shown_url
+from provenance.chains.http import node_url, shown_url
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.formats import json_text
+from provenance.settings import is_loopback
 
 Call = tuple[str, tuple[object, ...]]
 """Method and parameters of a JSON-RPC call."""
@@ -158,7 +159,7 @@ class _Provider(HTTPProvider):
                 {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             )
             # The environment's proxies have no business with a node on this machine.
-            self._session.trust_env = not is_loopback(urlsplit(self._url).hostname or "")
+            self._session.trust_env = not is_loopback(self._url)
         return self._session
 
     def close(self) -> None:

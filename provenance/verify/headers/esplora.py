@@ -20,7 +20,6 @@ Source: https://github.com/Blockstream/esplora/blob/master/API.md
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import re
 import socket
 import ssl
@@ -42,6 +41,7 @@ from provenance.errors import (
 )
 from provenance.formats import json_text
 from provenance.proofs.bitcoin import HEADER_BYTES, check_work, display, parse_header
+from provenance.settings import is_loopback
 from provenance.verify.headers.file import chain_rules
 
 TIMEOUT_S: Final = 15.0
@@ -171,7 +171,7 @@ class Explorer:
         host = parts.hostname
         if parts.scheme not in ("http", "https") or not host or not _PLAIN.fullmatch(url):
             raise InputError(f"--headers: found {url[:80]!r}, expected https://...")
-        if parts.scheme == "http" and not _is_loopback(host):
+        if parts.scheme == "http" and not is_loopback(parts.geturl()):
             raise InputError(f"--headers: found plain HTTP to {host}, expected https or loopback")
         self.where = f"{parts.scheme}://{parts.netloc}"
         self._host, self._port = host, port
@@ -290,12 +290,3 @@ def _cut(link: socket.socket, late: threading.Event) -> None:
 
 def _is_height(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
