@@ -62,14 +62,15 @@ class ProvenanceTracker:
         base_dir: str | Path = "artifacts",
         config: Mapping[str, object] | str | Path | None = None,
     ) -> None:
-        from provenance.capture.keys import create_run_keys
+        from provenance.capture.keys import keep_run_keys
         from provenance.settings import load
 
         self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
-        self.run, self.rank, self.world_size = run_identity()
+        keys, self.rank, self.world_size = run_identity()
+        self.run = keys.run
         self._factory = HashFactory(self.settings.hash_algorithm)
-        self._keys = create_run_keys(self.spool_dir / str(self.run), self.run)
+        self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
         self._snapshots = Snapshotter(self._hash_state, self._state_failed)
         self._epochs: set[int] = set()
@@ -81,7 +82,7 @@ class ProvenanceTracker:
 
     @property
     def run_id(self) -> str:
-        """The run's UUIDv7."""
+        """The run's UUIDv8, which commits to its key."""
         return str(self.run)
 
     @property

@@ -1,47 +1,93 @@
-"""The run's keys, in ``<spool>/<run>/run.key`` beside its segments.
+"""The run's keys: all of them come from one seed, kept beside the run's segments.
 
-The Ed25519 key (RFC 8032) signs the run's batches; the salt key makes the records' salts.
-Both are made when the run starts, serve every rank on the host, and are deleted when the
-run is sealed: from then on nobody can add to its story. The file is JSON::
+The seed is the run's Ed25519 private key (RFC 8032). It certifies producers; their keys and the
+salt key are derived from it, so that a rank on another host needs nothing else::
 
-    {"v": 1, "run": UUID, "ed25519": 64 hex (the seed), "salt": 64 hex}
+    producer's private key = HKDF-SHA256(seed, info "ml-provenance/producer/v1" 00 || producer)
+    salt key               = HKDF-SHA256(seed, info "ml-provenance/salt/v1")       32 bytes each
+
+(RFC 5869, no salt.) The seed is made when the run starts and deleted when the run is sealed: from
+then on nobody can add to its story. It lies in ``<spool>/<run>/run.key``, JSON::
+
+    {"v": 1, "run": UUID, "seed": 64 hex, "identity": 194 hex or null}
+
+``identity`` is what an identity's key signed for this run, and no secret
+(:mod:`provenance.formats.producers.certificate`).
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from provenance import files
 from provenance.errors import InputError
 from provenance.formats.fields import Fields
+from provenance.formats.producers.certificate import (
+    IDENTITY_BYTES,
+    PRODUCER_CONTEXT,
+    Certificate,
+    certify,
+)
+from provenance.formats.producers.run_id import check_run_id, run_id
 
 KEY_FILE = "run.key"
 KEY_VERSION = 1
+_SALT_INFO = b"ml-provenance/salt/v1"
 _MAX_KEY_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class RunKeys:
-    """A run's keys; ``repr`` shows neither. ``salt`` is 32 bytes."""
+    """A run's id and seed (32 bytes); ``repr`` does not show the seed.
+
+    Attributes:
+        identity: The 97 bytes by which somebody stands behind the run; None if nobody does.
+    """
 
     run: UUID
-    private_key: Ed25519PrivateKey = field(repr=False)
-    salt: bytes = field(repr=False)
+    seed: bytes = field(repr=False)
+    identity: bytes | None = field(default=None, repr=False)
+
+    @property
+    def private_key(self) -> Ed25519PrivateKey:
+        """The run's key; it signs certificates."""
+        return Ed25519PrivateKey.from_private_bytes(self.seed)
 
     @property
     def public_key(self) -> bytes:
-        """32 bytes: what the config record states and what ingest holds batches against."""
+        """32 bytes: what the run id commits to and the config record states."""
         return self.private_key.public_key().public_bytes_raw()
 
+    @property
+    def salt(self) -> bytes:
+        """The key of the records' salts, 32 bytes."""
+        return _derive(self.seed, _SALT_INFO)
 
-def create_run_keys(run_dir: Path, run: UUID) -> RunKeys:
-    """Make the run's keys, or read those that another rank has made first.
+    def producer(self, producer: bytes, rank: int) -> tuple[Certificate, Ed25519PrivateKey]:
+        """A producer's certificate and private key; ``producer`` is its 16 bytes."""
+        key = Ed25519PrivateKey.from_private_bytes(_derive(self.seed, PRODUCER_CONTEXT + producer))
+        public = key.public_key().public_bytes_raw()
+        return certify(self.run, self.private_key, producer, public, rank), key
+
+
+def new_run_keys() -> RunKeys:
+    """The id and seed of a run that starts now."""
+    seed = secrets.token_bytes(32)
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    return RunKeys(run_id(public, time.time_ns() // 1_000_000), seed)
+
+
+def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
+    """Put the run's keys beside its segments, or read those that another rank has put there.
 
     The file appears under its name complete, synced and with mode 0600, or not at all.
 
@@ -52,13 +98,13 @@ def create_run_keys(run_dir: Path, run: UUID) -> RunKeys:
     try:
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            files.create(path, _encode(run))
+            files.create(path, _encode(keys))
     except OSError as error:
         raise InputError(f"{run_dir}: cannot keep the run's key there: {error.strerror}") from error
-    keys = load_run_keys(run_dir)
-    if keys.run != run:
-        raise InputError(f"{path}: is the key of run {keys.run}, expected {run}")
-    return keys
+    kept = load_run_keys(run_dir)
+    if kept.run != keys.run:
+        raise InputError(f"{path}: is the key of run {kept.run}, expected {keys.run}")
+    return kept
 
 
 def load_run_keys(run_dir: Path) -> RunKeys:
@@ -68,7 +114,11 @@ def load_run_keys(run_dir: Path) -> RunKeys:
         InputError: No such file, not a regular file, or one that others may read.
         FormatError, UnknownVersionError: Its content is not a key file.
     """
-    path = run_dir / KEY_FILE
+    return read_key_file(run_dir / KEY_FILE)
+
+
+def read_key_file(path: Path) -> RunKeys:
+    """Read a file of a run's keys, wherever it lies; errors as :func:`load_run_keys`."""
     try:
         return _decode(files.read_private(path, _MAX_KEY_BYTES, follow_symlinks=False), path)
     except OSError as error:
@@ -83,13 +133,16 @@ def delete_run_keys(run_dir: Path) -> None:
         files.sync_directory(run_dir)
 
 
-def _encode(run: UUID) -> bytes:
-    seed = Ed25519PrivateKey.generate().private_bytes_raw()
+def _derive(seed: bytes, info: bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt=None, info=info).derive(seed)
+
+
+def _encode(keys: RunKeys) -> bytes:
     value = {
         "v": KEY_VERSION,
-        "run": str(run),
-        "ed25519": seed.hex(),
-        "salt": secrets.token_hex(32),
+        "run": str(keys.run),
+        "seed": keys.seed.hex(),
+        "identity": keys.identity.hex() if keys.identity is not None else None,
     }
     return json.dumps(value).encode() + b"\n"
 
@@ -97,5 +150,7 @@ def _encode(run: UUID) -> bytes:
 def _decode(data: bytes, path: Path) -> RunKeys:
     fields = Fields.parse(data, str(path), private=True)
     fields.version(KEY_VERSION)
-    private_key = Ed25519PrivateKey.from_private_bytes(fields.hex("ed25519", 32))
-    return RunKeys(fields.uuid("run"), private_key, fields.hex("salt", 32))
+    identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
+    keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity)
+    check_run_id(keys.run, keys.public_key)
+    return keys

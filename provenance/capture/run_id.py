@@ -1,45 +1,51 @@
-"""Run ids: UUID version 7 (RFC 9562, section 5.7), so that runs sort by their start.
+"""Which run this process writes, and as which rank.
 
-Processes that share ``PROVENANCE_RUN_ID`` write one run.
+Processes that share ``PROVENANCE_RUN_ID`` and ``PROVENANCE_RUN_SEED`` write one run.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import time
 from uuid import UUID
 
-from provenance.errors import ConfigError
+from provenance.capture.keys import RunKeys, new_run_keys
+from provenance.errors import ConfigError, FormatError
+from provenance.formats.producers.run_id import check_run_id
 
 
-def new_run_id() -> UUID:
-    """48 bits of Unix milliseconds, then version, variant and 74 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & (2**48 - 1)) << 80 | secrets.randbits(80)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return UUID(int=value)
-
-
-def run_identity() -> tuple[UUID, int, int]:
-    """Run, rank and world size from the environment: ``PROVENANCE_RUN_ID``, ``RANK``,
-    ``WORLD_SIZE``; a new run of one process where the first is not set.
+def run_identity() -> tuple[RunKeys, int, int]:
+    """Keys, rank and world size from the environment: ``PROVENANCE_RUN_ID``,
+    ``PROVENANCE_RUN_SEED`` (64 hex), ``RANK``, ``WORLD_SIZE``; a new run of one process where
+    the first two are not set.
 
     Raises:
-        ConfigError: A variable that does not parse.
+        ConfigError: A variable that does not parse, or an id of another seed.
     """
-    shared = os.environ.get("PROVENANCE_RUN_ID")
-    if not shared:
-        return new_run_id(), 0, 1
+    shared, seed = os.environ.get("PROVENANCE_RUN_ID"), os.environ.get("PROVENANCE_RUN_SEED")
+    if not shared and not seed:
+        return new_run_keys(), 0, 1
+    if not shared or not seed:
+        missing = "PROVENANCE_RUN_SEED" if shared else "PROVENANCE_RUN_ID"
+        raise ConfigError(missing, "not set, expected both the run's id and its seed")
     try:
         run = UUID(shared)
     except ValueError as error:
         raise ConfigError("PROVENANCE_RUN_ID", f"found {shared!r}, expected a UUID") from error
+    try:
+        secret = bytes.fromhex(seed)
+    except ValueError:
+        secret = b""
+    if len(secret) != 32:
+        raise ConfigError("PROVENANCE_RUN_SEED", "is not 64 hex digits")
+    keys = RunKeys(run, secret)
+    try:
+        check_run_id(run, keys.public_key)
+    except FormatError as error:
+        raise ConfigError("PROVENANCE_RUN_ID", str(error)) from error
     rank, size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
     if not 0 <= rank < size:
         raise ConfigError("RANK", f"found {rank}, expected 0 to {size - 1} (WORLD_SIZE {size})")
-    return run, rank, size
+    return keys, rank, size
 
 
 def _environment_number(name: str, default: int) -> int:

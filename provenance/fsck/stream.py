@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
-from provenance.formats.batch import open_batch
+from provenance.formats.producers.batch import open_batch
 from provenance.fsck.findings import Finding, FindingKind
 
 PREFIX: Final = "prov:"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from provenance.errors import BadSignatureError, FormatError
-from provenance.formats.batch import Batch, open_batch
+from provenance.formats.producers.batch import Batch, open_batch
 from provenance.formats.record import Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.selection import BEFORE_KINDS
 from provenance.ledger.seal import SealPolicy, log_left_out, seal_ready

@@ -17,9 +17,11 @@ from provenance.ports.values import (
     LedgerEntry,
     NetworkRow,
     Parked,
+    ProducerRow,
     ReceiptRow,
     RunRow,
     SignedVersion,
+    StatementRow,
     StoredRecord,
     VersionRow,
 )
@@ -34,8 +36,11 @@ class LedgerTx(Protocol):
     def runs(self) -> Sequence[RunRow]:
         """All runs, oldest first."""
 
-    def add_run(self, run: UUID, public_key: bytes, now: float) -> RunRow:
-        """Insert, or return the existing row (the first public key stands)."""
+    def add_run(
+        self, run: UUID, public_key: bytes, now: float, identity: bytes | None = None
+    ) -> RunRow:
+        """Insert, or return the existing row: the first public key stands, and the first
+        identity that is not None."""
 
     def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None:
         """The run takes no more records; the first seal stands. Raises UnknownRunError."""
@@ -52,6 +57,24 @@ class LedgerTx(Protocol):
 
     def contiguous(self, run: UUID) -> Mapping[bytes, tuple[int, int]]:
         """Per producer ``(events from 0 without a hole, highest seq + 1)``."""
+
+    def producers(self, run: UUID) -> Sequence[ProducerRow]:
+        """By producer."""
+
+    def save_producer(self, row: ProducerRow) -> None:
+        """Insert, or replace the row of that producer."""
+
+    def add_statement(self, row: StatementRow) -> None:
+        """Insert; idempotent by ``(run, producer, count)``, the first signature stands."""
+
+    def statements(self, run: UUID) -> Sequence[StatementRow]:
+        """By ``(producer, count)``."""
+
+    def keep_statements(self, run: UUID, newest: Mapping[bytes, int]) -> None:
+        """At a seal: the statements with these counts, by producer, are kept for good."""
+
+    def drop_statements(self, run: UUID, producer: bytes, below: int) -> None:
+        """Forget statements over fewer records, but for those that a seal keeps."""
 
     def add_equivocation(self, equivocation: Equivocation) -> None:
         """Idempotent by ``(run, producer, seq, digest)``."""
@@ -79,7 +102,7 @@ class LedgerTx(Protocol):
 
         Args:
             coverage: As in :class:`LedgerEntry`; InputError where a number of events is no
-                whole number from 0, a producer not 16 bytes, or the phase no checkpoint."""
+                whole number from 1, or a producer not 16 bytes."""
 
     def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
         """By index."""

@@ -32,6 +32,41 @@ class RunRow:
     sealed_at: float | None
     incomplete: str | None
     """Why the seal does not cover all that was announced; None where it does."""
+    identity: bytes | None = None
+    """The 97 bytes by which somebody stands behind the run; None if nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerRow:
+    """What is kept of one producer, moved by each insert.
+
+    Attributes:
+        certificate: Its 164 bytes, by the run's key.
+        contiguous: Its first events that are here without a hole.
+        chain: Their chain, 32 bytes (:mod:`provenance.formats.producers.statement`).
+        highest: Its highest ``seq`` here, plus 1.
+    """
+
+    run: UUID
+    producer: bytes
+    rank: int
+    certificate: bytes
+    contiguous: int
+    chain: bytes
+    highest: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatementRow:
+    """A producer's signature over its first ``count`` records.
+
+    The newest is kept, and the one that was the newest at each seal.
+    """
+
+    run: UUID
+    producer: bytes
+    count: int
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +93,11 @@ class Inserted(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Equivocation:
-    """A second value for a key that already has one; the first stands."""
+    """A second value for a key that already has one; the first stands.
+
+    ``proof`` shows that the producer signed it: a
+    :class:`~provenance.formats.producers.signed_range.SignedRange`.
+    """
 
     run: UUID
     producer: bytes
@@ -66,6 +105,7 @@ class Equivocation:
     digest: bytes
     data: bytes
     seen_at: float
+    proof: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +124,8 @@ class LedgerEntry:
     """Entry ``index`` of the ledger: a run root and what it stands for.
 
     Attributes:
-        coverage: At a checkpoint, what its seal states to cover: producers, in order, each with
-            a number of its first events (:mod:`provenance.formats.run_tree.selection`).
+        coverage: What the seal states to cover: producers, in order, each with a number of its
+            first events (:mod:`provenance.formats.run_tree.selection`).
     """
 
     index: int

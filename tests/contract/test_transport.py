@@ -17,7 +17,7 @@ import redis
 from provenance.capture.keys import create_run_keys
 from provenance.capture.run_id import new_run_id
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
-from provenance.formats.batch import sign_batch
+from provenance.formats.producers.batch import sign_batch
 from provenance.ports.transport import Delivery, EventTransport
 from provenance.stores.redis_streams import RedisStreams
 from provenance.testing.memory_transport import MemoryTransport

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.formats.batch import sign_batch
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.note import SignerKey
+from provenance.formats.producers.batch import sign_batch
 from provenance.formats.record import Kind
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery

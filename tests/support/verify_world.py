@@ -15,9 +15,9 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.formats.batch import sign_batch
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.note import SignerKey
+from provenance.formats.producers.batch import sign_batch
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy, seal_ready

@@ -32,12 +32,12 @@ from provenance.fingerprint.file_tree import FileLeaf
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
-from provenance.formats.batch import sign_batch
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import TimestampFile
+from provenance.formats.producers.batch import sign_batch
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Kind, Phase, Record, canonical_json, record_digest, salt_for
 from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord, run_leaves, run_tree

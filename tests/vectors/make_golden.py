@@ -33,9 +33,9 @@ from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
-from provenance.formats.batch import sign_batch
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.note import SignerKey
+from provenance.formats.producers.batch import sign_batch
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy

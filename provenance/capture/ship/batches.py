@@ -11,8 +11,8 @@ from uuid import UUID
 
 from provenance.capture.keys import RunKeys
 from provenance.errors import ProvenanceError
-from provenance.formats.batch import sign_batch
 from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.producers.batch import sign_batch
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 
 BATCH_RECORDS = 500

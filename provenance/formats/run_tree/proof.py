@@ -19,7 +19,7 @@ from provenance.formats.fields import Fields, as_json
 PROOF_VERSION: Final = 1
 MAX_PROOF_BYTES: Final = 262_144
 
-ROOT_CHILDREN: Final = ("data", "model", "training")
+ROOT_CHILDREN: Final = ("data", "model", "training", "producers")
 SLOTS: Final = {"data": ("train", "test"), "model": ("architecture", "weights")}
 EPOCH_CHILDREN: Final = ("state", "metrics", "privacy")
 SINGLE_KINDS: Final = ("config", "results")
@@ -36,6 +36,7 @@ _PATH: Final = re.compile(
     rf"|model(?:/(?:architecture|weights)(?:/{_NUMBER})?)?"
     r"|training(?:/(?:config|results)(?:/[1-9][0-9]{0,15})?)?"
     rf"|training/epoch/{_NUMBER}(?:/(?:state|metrics|privacy)(?:/{_NUMBER})?)?"
+    rf"|producers(?:/{_NUMBER})?"
 )
 
 
@@ -146,7 +147,8 @@ class PrefixProof:
     Args:
         data, model: Value of the node that both runs share, 32 bytes.
         before_size, before_training: Entries and root of ``training`` at the earlier root.
-        after_size, after_training: The same at the later root.
+        before_producers: Value of ``producers`` there.
+        after_size, after_training, after_producers: The same at the later root.
         proof: Consistency proof between them (RFC 9162 section 2.1.4).
     """
 
@@ -154,18 +156,20 @@ class PrefixProof:
     model: bytes
     before_size: int
     before_training: bytes
+    before_producers: bytes
     after_size: int
     after_training: bytes
+    after_producers: bytes
     proof: tuple[bytes, ...]
 
     def verify(self, before_root: bytes, after_root: bytes) -> None:
         """Check it against two run roots; ``ProofError`` naming what failed."""
         pairs = (
-            ("before", before_root, self.before_training),
-            ("after", after_root, self.after_training),
+            ("before", before_root, self.before_training, self.before_producers),
+            ("after", after_root, self.after_training, self.after_producers),
         )
-        for name, wanted, training in pairs:
-            if merkle.root([self.data, self.model, training]) != wanted:
+        for name, wanted, training, producers in pairs:
+            if merkle.root([self.data, self.model, training, producers]) != wanted:
                 raise ProofError(f"prefix: the proof does not lead to the {name} root")
         merkle.verify_consistency(
             self.before_size,
@@ -190,7 +194,7 @@ def parent_paths(path: str) -> list[str]:
 def _check_place(child: str, level: Level) -> None:
     """Refuse a level whose index or size cannot be that of ``child`` in its parent."""
     parent, label = level.node_path, child.rpartition("/")[2]
-    fixed = SLOTS.get(parent, ROOT_CHILDREN if not parent else ())
+    fixed: tuple[str, ...] = SLOTS.get(parent, ROOT_CHILDREN if not parent else ())
     if parent.startswith("training/epoch/") and parent.count("/") == 2:
         fixed = EPOCH_CHILDREN
     if fixed:

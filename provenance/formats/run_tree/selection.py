@@ -37,7 +37,10 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
+from provenance.errors import InputError
+from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
 
@@ -92,7 +95,7 @@ class Sealed(Protocol):
 
     @property
     def coverage(self) -> tuple[tuple[bytes, int], ...]:
-        """Producers, each with a number of its first events; empty but at a checkpoint."""
+        """Producers, in order, each with a number of its first events, from 1."""
 
 
 def checkpoints_upto(entries: Iterable[Sealed], index: int | None = None) -> list[Checkpoint]:
@@ -211,10 +214,50 @@ def run_leaves(
 
 
 def run_tree(
-    records: Collection[DigestedRecord], phase: Phase, checkpoints: Sequence[Checkpoint] = ()
+    records: Collection[DigestedRecord],
+    phase: Phase,
+    checkpoints: Sequence[Checkpoint] = (),
+    coverage: Mapping[bytes, int] | None = None,
 ) -> MLProvenanceMerkleTree:
-    """The run tree at a seal; arguments as :func:`run_leaves`."""
-    return MLProvenanceMerkleTree(run_leaves(records, phase, checkpoints)[0])
+    """The run tree at a seal; arguments as :func:`run_leaves`.
+
+    Args:
+        coverage: What the seal states to cover, producers each with a number of events.
+
+    Raises:
+        InputError: A record has no place in a tree, or one that is covered is not here.
+    """
+    leaves, _ = run_leaves(records, phase, checkpoints)
+    return MLProvenanceMerkleTree(leaves, producer_digests(records, coverage or {}))
+
+
+def producer_digests(
+    records: Collection[DigestedRecord], coverage: Mapping[bytes, int]
+) -> list[bytes]:
+    """What stands for each producer under a run root: the digest of its statement, in order.
+
+    Raises:
+        InputError: A record that is covered is not here.
+    """
+    digests: dict[bytes, dict[int, bytes]] = {producer: {} for producer in coverage}
+    runs: dict[bytes, UUID] = {}
+    for item in records:
+        record = item.record
+        if record.seq < coverage.get(record.producer, 0):
+            digests[record.producer][record.seq] = item.digest
+            runs[record.producer] = record.run
+    result = []
+    for producer, count in sorted(coverage.items()):
+        own = digests[producer]
+        missing = next((seq for seq in range(count) if seq not in own), None)
+        if missing is not None or not count:
+            raise InputError(
+                f"producer {producer.hex()}: event {missing or 0} is covered and is not here"
+            )
+        run = runs[producer]
+        chain = chain_on(chain_start(run, producer), (own[seq] for seq in range(count)))
+        result.append(statement_digest(run, producer, count, chain))
+    return result
 
 
 def covered(

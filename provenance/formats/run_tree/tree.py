@@ -6,20 +6,24 @@ Add a version; never change what an existing one means. No I/O, no clock, no ran
 
 ::
 
-    run root = MTH([data, model, training])
-      data     = MTH([train, test])                 each the MTH of its records
-      model    = MTH([architecture, weights])       each the MTH of its records
-      training = MTH([config..., epoch 1, epoch 2, ..., results...])
-        epoch  = MTH([state, metrics, privacy])     each the MTH of its records
+    run root = MTH([data, model, training, producers])
+      data      = MTH([train, test])                each the MTH of its records
+      model     = MTH([architecture, weights])      each the MTH of its records
+      training  = MTH([config..., epoch 1, epoch 2, ..., results...])
+        epoch   = MTH([state, metrics, privacy])    each the MTH of its records
+      producers = MTH([producer, producer, ...])    by their 16 bytes
 
 MTH is RFC 6962's Merkle Tree Hash (`merkle`). A record enters as its digest, SHA-256 of
-the record's bytes; a node enters its parent as its root; an empty node is MTH([]).
+the record's bytes; a node enters its parent as its root; an empty node is MTH([]). A producer
+enters as the digest of its statement over the records that the seal covers (`statement`), so
+that control records, which are no leaves, are under the root as well.
 Records of one slot stand in logical order, never in that of arrival: by rank (none first),
 then by ``order`` (ts, producer, seq), then by digest. Epochs stand by number.
 
 Paths: ``""`` is the root, then ``data/train/0``, ``model/weights/0``, ``training/config``,
-``training/epoch/3/metrics/0``, ``training/results``. The last number is a position in the
-slot. A second config or results record is ``training/config/1``, ``training/results/1``.
+``training/epoch/3/metrics/0``, ``training/results``, ``producers/0``. The last number is a
+position in the slot. A second config or results record is ``training/config/1``,
+``training/results/1``.
 """
 
 from __future__ import annotations
@@ -89,14 +93,14 @@ class MerkleNode:
     Args:
         path: Address from the root, such as ``training/epoch/3/metrics``; ``""`` is the root.
         label: Last part of the path, with ``epoch 3`` for an epoch; ``run`` for the root.
-        kind: ``node``, ``record`` or ``empty`` (a node without entries).
-        value: What enters the parent, 32 bytes: a node's root, a record's digest.
-        children: In tree order; none for a record and an empty node.
+        kind: ``node``, ``record``, ``producer`` or ``empty`` (a node without entries).
+        value: What enters the parent, 32 bytes: a node's root, a record's or statement's digest.
+        children: In tree order; none for a record, a producer and an empty node.
     """
 
     path: str
     label: str
-    kind: Literal["node", "record", "empty"]
+    kind: Literal["node", "record", "producer", "empty"]
     value: bytes
     children: tuple[MerkleNode, ...] = ()
 
@@ -133,13 +137,14 @@ class MLProvenanceMerkleTree:
 
     Args:
         leaves: In any order; the tree sorts them.
+        producers: Digest of each producer's statement, 32 bytes, in the order of their ids.
 
     Attributes:
         root: The run root, 32 bytes.
         root_node: The tree, node by node.
     """
 
-    def __init__(self, leaves: Iterable[RecordLeaf] = ()) -> None:
+    def __init__(self, leaves: Iterable[RecordLeaf] = (), producers: Iterable[bytes] = ()) -> None:
         slots: dict[tuple[str, int | None], list[bytes]] = {}
         for leaf in sorted(leaves, key=lambda leaf: leaf.sort_key):
             epoch = leaf.epoch if leaf.kind in EPOCH_CHILDREN else None
@@ -163,7 +168,12 @@ class MLProvenanceMerkleTree:
         config, results = (
             _single(f"training/{kind}", slots.get((kind, None))) for kind in SINGLE_KINDS
         )
-        self.root_node: Final = _node("", [*tops, _node("training", [*config, *epochs, *results])])
+        signed = [
+            MerkleNode(f"producers/{at}", f"producer {at}", "producer", digest)
+            for at, digest in enumerate(producers)
+        ]
+        training = _node("training", [*config, *epochs, *results])
+        self.root_node: Final = _node("", [*tops, training, _node("producers", signed)])
         self.root: Final[bytes] = self.root_node.value
         self._nodes: Final = {node.path: node for node in self.root_node.walk()}
 
@@ -209,7 +219,11 @@ class MLProvenanceMerkleTree:
         return merkle.consistency_proof(self.training_entries(), before_size)
 
     def is_prefix_of(self, other: MLProvenanceMerkleTree) -> Problem | None:
-        """None where ``other`` only adds training entries to this tree; else what differs."""
+        """None where ``other`` only adds training entries to this tree; else what differs.
+
+        That a producer's later statement goes on from its earlier one, the records tell: a
+        tree has the digests alone.
+        """
         for path in ("data", "model"):
             if self._nodes[path].value != other._nodes[path].value:
                 return Problem(path, "differs from the earlier root")
@@ -238,8 +252,10 @@ class MLProvenanceMerkleTree:
             model=self._nodes["model"].value,
             before_size=size,
             before_training=before._nodes["training"].value,
+            before_producers=before._nodes["producers"].value,
             after_size=len(self.training_entries()),
             after_training=self._nodes["training"].value,
+            after_producers=self._nodes["producers"].value,
             proof=self.consistency(size),
         )
 
@@ -253,7 +269,7 @@ class MLProvenanceMerkleTree:
         while parts:
             parts.pop()
             near = self._nodes.get("/".join(parts), near)
-            if near is not self.root_node and near.kind != "record":
+            if near is not self.root_node and near.kind in ("node", "empty"):
                 break
         names = [child.path.removeprefix(f"{near.path}/") for child in near.children]
         listed = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if names[20:] else "")

@@ -27,7 +27,7 @@ from provenance.capture.run_id import new_run_id
 from provenance.capture.ship.loop import LOCK_FILE, Shipper
 from provenance.capture.ship.process import LOG_FILE, REDIS_URL_ENV, spawn_shipper
 from provenance.errors import ConfigError, InputError, TransportUnavailable
-from provenance.formats.batch import open_batch
+from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Kind
 from provenance.ports.transport import EventTransport
 from provenance.settings import Settings

@@ -35,8 +35,8 @@ from provenance.errors import (
     NetworkError,
     TransportUnavailable,
 )
-from provenance.formats.batch import open_batch
 from provenance.formats.event import Event, frame
+from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Kind, Record
 from provenance.testing.memory_transport import MemoryTransport
 

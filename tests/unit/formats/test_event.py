@@ -21,7 +21,6 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
-from provenance.formats.batch import BATCH_CONTEXT, MAX_BATCH_RECORDS, open_batch, sign_batch
 from provenance.formats.event import (
     MAX_FRAME_BYTES,
     Event,
@@ -29,6 +28,12 @@ from provenance.formats.event import (
     frame,
     read_frame,
     record_of,
+)
+from provenance.formats.producers.batch import (
+    BATCH_CONTEXT,
+    MAX_BATCH_RECORDS,
+    open_batch,
+    sign_batch,
 )
 from provenance.formats.record import Kind, salt_for
 

@@ -20,9 +20,9 @@ from provenance.bundle.writer import bundle_files
 from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
 from provenance.evidence.disclosure import withhold
 from provenance.formats import json_text
-from provenance.formats.batch import MAX_BATCH_BYTES, open_batch, sign_batch
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
+from provenance.formats.producers.batch import MAX_BATCH_BYTES, open_batch, sign_batch
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record, canonical_json, timestamp
 from provenance.formats.run_tree.proof import RunProof

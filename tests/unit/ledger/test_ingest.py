@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from provenance.errors import TransportUnavailable
 from provenance.formats import merkle
-from provenance.formats.batch import sign_batch
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.producers.batch import sign_batch
 from provenance.formats.record import Kind, Phase
 from provenance.ledger.ingest import IngestResult, drain, ingest
 from provenance.ledger.seal import seal_ready

@@ -1,0 +1,1 @@
+"""What a producer signs: run ids, certificates, statements, batches, and their answer."""

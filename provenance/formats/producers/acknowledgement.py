@@ -1,0 +1,66 @@
+"""Acknowledgements: the ledger signs how much of a producer the database has.
+
+FROZEN FORMAT. Pure: no I/O, no clock, no randomness. They travel through Redis, which whoever
+can write to it could use to have a spool deleted: so a shipper believes the signature alone. ::
+
+    acknowledgement = count (u64, big-endian) || chain (32) || signature (64)         104 bytes
+    signature       = by the ledger's Ed25519 key (RFC 8032), over
+                      "ml-provenance/acknowledgement/v1" 00 || run (16) || producer (16)
+                      || count (u64, big-endian) || chain (32)
+
+``chain`` is that of the first ``count`` records
+(:mod:`~provenance.formats.producers.statement`): a shipper that lost its cursors goes on from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from provenance.errors import FormatError
+from provenance.formats.producers.certificate import verify_signature
+from provenance.formats.producers.statement import MAX_COUNT
+
+ACKNOWLEDGEMENT_CONTEXT: Final = b"ml-provenance/acknowledgement/v1\0"
+ACKNOWLEDGEMENT_BYTES: Final = 104
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """The database has a producer's first ``count`` records, with this chain (32 bytes)."""
+
+    count: int
+    chain: bytes
+
+
+def sign_acknowledgement(
+    run: UUID, producer: bytes, count: int, chain: bytes, key: Ed25519PrivateKey
+) -> bytes:
+    """The 104 bytes, signed by the ledger's key."""
+    body = count.to_bytes(8, "big") + chain
+    return body + key.sign(ACKNOWLEDGEMENT_CONTEXT + run.bytes + producer + body)
+
+
+def open_acknowledgement(
+    data: bytes, run: UUID, producer: bytes, public_key: bytes
+) -> Acknowledgement:
+    """Read an acknowledgement and check that the ledger's key signed it.
+
+    Args:
+        public_key: The ledger's Ed25519 key, 32 bytes, as the reader knows it.
+
+    Raises:
+        FormatError: Not 104 bytes, or a count beyond 2^63 - 1.
+        BadSignatureError: Another key signed it, or for another producer.
+    """
+    if len(data) != ACKNOWLEDGEMENT_BYTES:
+        raise FormatError(f"acknowledgement of {len(data)} bytes, expected {ACKNOWLEDGEMENT_BYTES}")
+    message = ACKNOWLEDGEMENT_CONTEXT + run.bytes + producer + data[:40]
+    verify_signature(public_key, data[40:], message, "acknowledgement")
+    count = int.from_bytes(data[:8], "big")
+    if count > MAX_COUNT:
+        raise FormatError(f"acknowledgement of {count} records, at most {MAX_COUNT}")
+    return Acknowledgement(count, data[8:40])
