@@ -1,24 +1,31 @@
 """Ingest: signed batches from the stream become records in the database.
 
-Life of a batch: it is read, its signature is verified against the key it names and that
-key against the run's, every record is decoded and must be the one its batch announces, all
-of it is inserted by key, seals that have become possible are made, the transaction commits,
-and only then is the entry acknowledged. A crash anywhere repeats the whole; repeating
-changes nothing.
+Life of a batch: it is read, its signatures are verified (the run id commits to the run's key,
+which certified the producer's, which signed the chain of all its records so far), every record
+is decoded and must be the one its batch announces, all of it is inserted by key, the producer's
+counters move on, seals that have become possible are made, the transaction commits, and only
+then is the entry acknowledged, under the ledger's signature. A crash anywhere repeats the whole;
+repeating changes nothing.
 
-What cannot be taken is parked with the reason and never blocks the rest.
+Of what a producer signed the newest statement stays that fits the records that are here, and
+those that are ahead of them; at a seal all that are here are kept. What cannot be taken is parked
+with the reason and never blocks the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from provenance.errors import BadSignatureError, FormatError
+from provenance.formats.producers.acknowledgement import sign_acknowledgement
 from provenance.formats.producers.batch import Batch, open_batch
-from provenance.formats.record import Kind, Phase, Record, record_digest
+from provenance.formats.producers.certificate import Certificate
+from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.statement import Statement, chain_on, chain_start
+from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import BEFORE_KINDS
 from provenance.ledger.seal import SealPolicy, log_left_out, seal_ready
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -28,7 +35,9 @@ from provenance.ports.values import (
     Inserted,
     LedgerEntry,
     Parked,
+    ProducerRow,
     RunRow,
+    StatementRow,
     StoredRecord,
 )
 
@@ -87,19 +96,21 @@ def ingest(
     total = total if total is not None else IngestResult()
     touched: set[UUID] = set()
     with store.transaction() as tx:
-        writer = _Writer(tx, now, total)
+        writer = _Writer(tx, now, total, policy.trainers)
         for delivery in deliveries:
             run = writer.take(delivery.payload)
             if run is not None:
                 touched.add(run)
+        writer.save()
         for run in sorted(touched):
             if run in writer.marks:
                 log_left_out(tx, run, writer.marks[run])
             total.entries.extend(seal_ready(tx, run, policy, now))
-        upto = {
-            run: {producer: count for producer, (count, _) in tx.contiguous(run).items()}
-            for run in touched
-        }
+        upto: dict[UUID, dict[bytes, bytes]] = {}
+        for row in writer.producers.values():
+            upto.setdefault(row.run, {})[row.producer] = sign_acknowledgement(
+                row.run, row.producer, row.contiguous, row.chain, policy.signer
+            )
     try:
         for run, producers in upto.items():
             transport.publish_acknowledged(run, producers, deliveries[-1].generation)
@@ -116,11 +127,14 @@ class _Writer:
         marks: The seal records that were new, by run.
     """
 
-    def __init__(self, tx: LedgerTx, now: float, total: IngestResult) -> None:
-        self.tx, self.now, self.total = tx, now, total
+    def __init__(
+        self, tx: LedgerTx, now: float, total: IngestResult, trainers: frozenset[bytes] | None
+    ) -> None:
+        self.tx, self.now, self.total, self._trainers = tx, now, total, trainers
         self.before_sealed: dict[UUID, bool] = {}
         self.closed: dict[tuple[UUID, Kind], set[tuple[bytes, int]]] = {}
         self.marks: dict[UUID, list[Record]] = {}
+        self.producers: dict[tuple[UUID, bytes], ProducerRow] = {}
 
     def take(self, payload: bytes) -> UUID | None:
         """Insert a batch; the run it touched, or None where it was parked whole."""
@@ -130,25 +144,93 @@ class _Writer:
         except (FormatError, BadSignatureError) as error:
             self._park(None, payload, str(error))
             return None
-        run = self.tx.add_run(batch.run, batch.public_key, self.now)
-        if run.public_key != batch.public_key:
-            self._park(
-                batch.run,
-                payload,
-                f"batch signed with key {batch.public_key.hex()[:16]}, "
-                f"the run's key is {run.public_key.hex()[:16]}",
-            )
+        certificate = batch.certificate
+        run_id = certificate.run
+        problem = self._stranger(batch)
+        if problem is None:
+            run = self.tx.add_run(run_id, certificate.run_key, self.now, batch.identity_bytes)
+            producer = self._producer(certificate)
+            problem = _another_history(batch, run, producer)
+        if problem is not None:
+            self._park(run_id, payload, problem)
             return None
         rows = [self._row(batch, run, index, data) for index, data in enumerate(batch.records)]
-        self._insert([row for row in rows if row is not None])
-        return batch.run
+        self._insert([row for row in rows if row is not None], batch)
+        if run.state == "open":
+            self._advance(producer, batch)
+        return run_id
+
+    def save(self) -> None:
+        """Write the counters of the producers that were touched."""
+        for row in self.producers.values():
+            self.tx.save_producer(row)
+
+    def _stranger(self, batch: Batch) -> str | None:
+        """Why nobody known stands behind the batch's run; None where somebody does, or need
+        not."""
+        if self._trainers is None or batch.identity in self._trainers:
+            return None
+        run = self.tx.run(batch.certificate.run)
+        if run is not None and run.identity is not None and run.identity[1:33] in self._trainers:
+            return None
+        if batch.identity is None:
+            return "no identity signed this run, expected one of trust.trainers"
+        return f"identity {batch.identity.hex()[:16]} is none of trust.trainers"
+
+    def _producer(self, certificate: Certificate) -> ProducerRow:
+        key = (certificate.run, certificate.producer)
+        if key not in self.producers:
+            stored = self.tx.producer(*key)
+            self.producers[key] = stored or ProducerRow(
+                run=certificate.run,
+                producer=certificate.producer,
+                rank=certificate.rank,
+                certificate=certificate.encode(),
+                contiguous=0,
+                chain=chain_start(certificate.run, certificate.producer),
+                highest=0,
+            )
+        return self.producers[key]
+
+    def _advance(self, producer: ProducerRow, batch: Batch) -> None:
+        """Move the producer's counters over what is here now, and keep what it signed."""
+        count, run = batch.statement.count, producer.run
+        key = (run, producer.producer)
+        if count > producer.contiguous:
+            signature = batch.statement.signature
+            self.tx.add_statement(StatementRow(run, producer.producer, count, signature))
+        row = replace(producer, highest=max(producer.highest, count))
+        if batch.first_seq > row.contiguous or count <= row.contiguous:
+            self.producers[key] = row
+            return
+        signed = {row.count: row for row in self.tx.statements(*key)}
+        fitting, others = 0, list[int]()
+        producer_key = batch.certificate.producer_key
+        for seq, digest in self.tx.digests_from(*key, row.contiguous):
+            if seq != row.contiguous:
+                break
+            row = replace(row, contiguous=seq + 1, chain=chain_on(row.chain, [digest]))
+            statement = signed.get(row.contiguous)
+            if statement is None:
+                continue
+            try:
+                Statement(row.producer, row.contiguous, statement.signature).verify(
+                    run, row.chain, producer_key
+                )
+                fitting = row.contiguous
+            except BadSignatureError:
+                others.append(row.contiguous)
+        older = [count for count in signed if count < fitting]
+        if older or others:
+            self.tx.drop_statements(*key, {*older, *others})
+        self.producers[key] = row
 
     def _row(self, batch: Batch, run: RunRow, index: int, data: bytes) -> StoredRecord | None:
         """A record to insert; None where it was parked."""
         try:
             record = Record.decode(data)
         except FormatError as error:
-            self._park(batch.run, data, str(error))
+            self._park(run.run, data, str(error))
             return None
         problem = _misplaced(record, batch, batch.first_seq + index, run)
         sealed = run.state == "sealed"
@@ -160,7 +242,7 @@ class _Writer:
                 else f"{record.kind} record after the run was sealed for training"
             )
         if problem is not None:
-            self._park(batch.run, data, f"{record.kind} seq {record.seq}: {problem}")
+            self._park(run.run, data, f"{record.kind} seq {record.seq}: {problem}")
             return None
         return StoredRecord(
             run=record.run,
@@ -169,7 +251,7 @@ class _Writer:
             kind=record.kind,
             epoch=record.epoch,
             rank=record.rank,
-            digest=record_digest(data),
+            digest=batch.digests[index],
             data=data,
         )
 
@@ -194,7 +276,7 @@ class _Writer:
             self.closed[key] = {(row.producer, row.seq) for row in stored}
         return (record.producer, record.seq) in self.closed[key]
 
-    def _insert(self, rows: list[StoredRecord]) -> None:
+    def _insert(self, rows: list[StoredRecord], batch: Batch) -> None:
         for row, outcome in zip(rows, self.tx.insert_records(rows, self.now), strict=True):
             if outcome is Inserted.NEW:
                 self.total.new += 1
@@ -204,8 +286,11 @@ class _Writer:
                 self.total.duplicates += 1
             else:
                 self.total.equivocations += 1
+                proof = SignedRange.of(batch).encode()
                 self.tx.add_equivocation(
-                    Equivocation(row.run, row.producer, row.seq, row.digest, row.data, self.now)
+                    Equivocation(
+                        row.run, row.producer, row.seq, row.digest, row.data, self.now, proof
+                    )
                 )
 
     def _park(self, run: UUID | None, payload: bytes, reason: str) -> None:
@@ -214,16 +299,34 @@ class _Writer:
         self.tx.park(Parked(digest, run, reason, payload, self.now))
 
 
+def _another_history(batch: Batch, run: RunRow, producer: ProducerRow) -> str | None:
+    """What sets the batch apart from what its producer stated before; None if nothing does."""
+    if run.public_key != batch.certificate.run_key:
+        return (
+            f"batch of key {batch.certificate.run_key.hex()[:16]}, "
+            f"the run's key is {run.public_key.hex()[:16]}"
+        )
+    if batch.certificate.encode() != producer.certificate:
+        return f"producer {producer.producer.hex()[:8]} has another certificate than before"
+    if batch.first_seq == producer.contiguous and batch.before != producer.chain:
+        return (
+            f"event {batch.first_seq} of producer {producer.producer.hex()[:8]} follows other "
+            "events than those that are here"
+        )
+    return None
+
+
 def _misplaced(record: Record, batch: Batch, seq: int, run: RunRow) -> str | None:
     """What contradicts the record's batch or its run; None if nothing does."""
-    if record.run != batch.run:
-        return f"names run {record.run}, its batch names {batch.run}"
-    if record.producer != batch.producer:
-        return f"names producer {record.producer.hex()}, its batch {batch.producer.hex()}"
+    certificate = batch.certificate
+    if record.run != run.run:
+        return f"names run {record.run}, its batch names {run.run}"
+    if record.producer != certificate.producer:
+        return f"names producer {record.producer.hex()}, its batch {certificate.producer.hex()}"
     if record.seq != seq:
         return f"stands at the place of seq {seq}"
-    if record.rank != batch.rank:
-        return f"names rank {record.rank}, its batch rank {batch.rank}"
+    if record.rank != certificate.rank:
+        return f"names rank {record.rank}, its certificate rank {certificate.rank}"
     if record.kind.is_epoch and record.epoch is None:
         return "has no epoch"
     if record.kind is Kind.CONFIG and record.body.get("public_key") != run.public_key.hex():

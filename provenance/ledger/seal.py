@@ -60,11 +60,14 @@ class SealPolicy:
         networks: Where heads are anchored, in order.
         signer: Signs heads; its name is the ledger's origin.
         grace_s: Seconds without a new record before a seal is made with holes.
+        trainers: Identity keys, 32 bytes each, one of which has to stand behind a run; None
+            takes runs of anybody.
     """
 
     networks: tuple[str, ...]
     signer: SignerKey
     grace_s: float = 60.0
+    trainers: frozenset[bytes] | None = None
 
 
 def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[LedgerEntry]:
@@ -79,7 +82,7 @@ def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[
     if not wanted:
         return []
     made = _highest(sealed)
-    progress = _Progress(control, marks, tx.contiguous(run))
+    progress = _Progress(control, marks, arrived(tx, run))
     overdue = now - (tx.last_ingest(run) or now) >= policy.grace_s
     entries = []
     for mark in wanted:
@@ -169,6 +172,11 @@ def append_root(
     return entry
 
 
+def arrived(tx: LedgerTx, run: UUID) -> dict[bytes, tuple[int, int]]:
+    """Per producer ``(events from 0 without a hole, highest seq + 1)``."""
+    return {row.producer: (row.contiguous, row.highest) for row in tx.producers(run)}
+
+
 def digested(tx: LedgerTx, run: UUID) -> list[DigestedRecord]:
     """All records of a run, decoded, with their stored digests."""
     return [DigestedRecord(Record.decode(s.data), s.digest) for s in tx.records(run)]
@@ -176,12 +184,15 @@ def digested(tx: LedgerTx, run: UUID) -> list[DigestedRecord]:
 
 def _seal(tx: LedgerTx, run: UUID, mark: SealMark, policy: SealPolicy, now: float) -> LedgerEntry:
     records, checkpoints = digested(tx, run), checkpoints_upto(tx.entries(run))
-    coverage: dict[bytes, int] = {}
+    coverage = {producer: count for producer, (count, _) in arrived(tx, run).items() if count}
     if mark.epoch is not None:
-        arrived = {producer: count for producer, (count, _) in tx.contiguous(run).items()}
-        coverage = coverage_at(records, mark.epoch, arrived, checkpoints)
+        coverage = coverage_at(records, mark.epoch, coverage, checkpoints)
         checkpoints.append(Checkpoint(mark.epoch, coverage))
-    root = run_tree(records, mark.phase, checkpoints).root
+    elif mark.phase is Phase.BEFORE:
+        upto = min(mark.seq + 1, coverage.get(mark.producer, 0))
+        coverage = {mark.producer: upto} if upto else {}
+    root = run_tree(records, mark.phase, checkpoints, coverage).root
+    tx.keep_statements(run)
     return append_root(tx, run, mark.phase, mark.epoch, root, mark.anchor, policy, now, coverage)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
@@ -55,11 +55,14 @@ class LedgerTx(Protocol):
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
         """In ``(producer, seq)`` order."""
 
-    def contiguous(self, run: UUID) -> Mapping[bytes, tuple[int, int]]:
-        """Per producer ``(events from 0 without a hole, highest seq + 1)``."""
+    def digests_from(self, run: UUID, producer: bytes, seq: int) -> Iterator[tuple[int, bytes]]:
+        """``(seq, digest)`` of a producer's records from ``seq`` on, in order."""
 
     def producers(self, run: UUID) -> Sequence[ProducerRow]:
         """By producer."""
+
+    def producer(self, run: UUID, producer: bytes) -> ProducerRow | None:
+        """One of them; None if unknown."""
 
     def save_producer(self, row: ProducerRow) -> None:
         """Insert, or replace the row of that producer."""
@@ -67,14 +70,14 @@ class LedgerTx(Protocol):
     def add_statement(self, row: StatementRow) -> None:
         """Insert; idempotent by ``(run, producer, count)``, the first signature stands."""
 
-    def statements(self, run: UUID) -> Sequence[StatementRow]:
-        """By ``(producer, count)``."""
+    def statements(self, run: UUID, producer: bytes | None = None) -> Sequence[StatementRow]:
+        """By ``(producer, count)``; of all producers where None."""
 
-    def keep_statements(self, run: UUID, newest: Mapping[bytes, int]) -> None:
-        """At a seal: the statements with these counts, by producer, are kept for good."""
+    def keep_statements(self, run: UUID) -> None:
+        """At a seal: the run's statements that are here are kept for good."""
 
-    def drop_statements(self, run: UUID, producer: bytes, below: int) -> None:
-        """Forget statements over fewer records, but for those that a seal keeps."""
+    def drop_statements(self, run: UUID, producer: bytes, counts: Iterable[int]) -> None:
+        """Forget a producer's statements over so many records, but for those that are kept."""
 
     def add_equivocation(self, equivocation: Equivocation) -> None:
         """Idempotent by ``(run, producer, seq, digest)``."""

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from provenance.errors import FormatError
+from provenance.formats.note import SignerKey
 from provenance.formats.producers.certificate import verify_signature
 from provenance.formats.producers.statement import MAX_COUNT
 
@@ -37,7 +36,7 @@ class Acknowledgement:
 
 
 def sign_acknowledgement(
-    run: UUID, producer: bytes, count: int, chain: bytes, key: Ed25519PrivateKey
+    run: UUID, producer: bytes, count: int, chain: bytes, key: SignerKey
 ) -> bytes:
     """The 104 bytes, signed by the ledger's key."""
     body = count.to_bytes(8, "big") + chain

@@ -38,10 +38,8 @@ class LedgerPart(Session):
     ) -> LedgerEntry:
         """Next index, or the existing entry of ``(run, phase, epoch)``."""
         stated = tuple(sorted((coverage or {}).items()))
-        if stated and phase is not Phase.CHECKPOINT:
-            raise InputError(f"coverage of {phase.value}: only a checkpoint has one")
         for producer, events in stated:
-            if len(producer) != 16 or not 0 <= events <= MAX_SAFE_INTEGER:
+            if len(producer) != 16 or not 1 <= events <= MAX_SAFE_INTEGER:
                 raise InputError(f"coverage: {events} events of producer {producer.hex()[:40]}")
         if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
             raise InputError(f"epoch {epoch}, expected 0 to {MAX_SAFE_INTEGER}")
@@ -141,6 +139,6 @@ def _coverage(index: int, text: str) -> tuple[tuple[bytes, int], ...]:
         }
     except (AttributeError, TypeError, ValueError, RecursionError):
         stated = {b"": None}
-    if any(type(n) is not int or n < 0 or len(producer) != 16 for producer, n in stated.items()):
+    if any(type(n) is not int or n < 1 or len(producer) != 16 for producer, n in stated.items()):
         raise IntegrityError(f"ledger entry {index}: what it states to cover does not read")
     return tuple(sorted(stated.items()))

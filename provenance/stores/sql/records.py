@@ -1,17 +1,25 @@
-"""Runs, records, equivocations and parked batches."""
+"""Runs, records, what their producers signed, equivocations and parked batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from provenance.errors import InputError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
-from provenance.ports.values import Equivocation, Inserted, Parked, RunRow, StoredRecord
+from provenance.ports.values import (
+    Equivocation,
+    Inserted,
+    Parked,
+    ProducerRow,
+    RunRow,
+    StatementRow,
+    StoredRecord,
+)
 from provenance.stores.sql import schema
 from provenance.stores.sql.session import Session, fields_of, values_in
 
@@ -21,6 +29,8 @@ _STRETCH_GAP: Final = 64
 
 _RUNS: Final = values_in(RunRow, schema.runs)
 _RECORDS: Final = values_in(StoredRecord, schema.records)
+_PRODUCERS: Final = values_in(ProducerRow, schema.producers)
+_STATEMENTS: Final = values_in(StatementRow, schema.statements)
 _EQUIVOCATIONS: Final = values_in(Equivocation, schema.equivocations)
 _PARKED: Final = values_in(Parked, schema.parked)
 
@@ -36,11 +46,18 @@ class RecordsPart(Session):
         """Oldest first."""
         return self._all(RunRow, _RUNS.order_by(schema.runs.c.created_at, schema.runs.c.run))
 
-    def add_run(self, run: UUID, public_key: bytes, now: float) -> RunRow:
-        """Insert, or return the existing row (the first public key stands)."""
+    def add_run(
+        self, run: UUID, public_key: bytes, now: float, identity: bytes | None = None
+    ) -> RunRow:
+        """Insert, or return the existing row (the first public key and identity stand)."""
         self._add_once(
             schema.runs, {"run": run, "public_key": public_key, "state": "open", "created_at": now}
         )
+        if identity is not None:
+            unknown = update(schema.runs).where(
+                schema.runs.c.run == run, schema.runs.c.identity.is_(None)
+            )
+            self._write(unknown.values(identity=identity))
         row = self.run(run)
         assert row is not None
         return row
@@ -119,28 +136,58 @@ class RecordsPart(Session):
         stored = self._all(StoredRecord, query.where(schema.records.c.kind.in_(list(kinds))))
         return sorted(stored, key=lambda record: (record.producer, record.seq))
 
-    def contiguous(self, run: UUID) -> Mapping[bytes, tuple[int, int]]:
-        """Per producer ``(events from 0 without a hole, highest seq + 1)``."""
-        counted = self._read(
-            select(schema.records.c.producer, func.count(), func.max(schema.records.c.seq) + 1)
-            .where(schema.records.c.run == run)
-            .group_by(schema.records.c.producer)
+    def digests_from(self, run: UUID, producer: bytes, seq: int) -> Iterator[tuple[int, bytes]]:
+        """``(seq, digest)`` of a producer's records from ``seq`` on, in order."""
+        record = schema.records.c
+        rows = self._read(
+            select(record.seq, record.digest)
+            .where(record.run == run, record.producer == producer, record.seq >= seq)
+            .order_by(record.seq)
         )
-        return {
-            producer: (events if stored == events else self._first_hole(run, producer), events)
-            for producer, stored, events in counted.all()
-        }
+        return ((row.seq, row.digest) for row in rows)
 
-    def _first_hole(self, run: UUID, producer: bytes) -> int:
-        record, after = schema.records.c, schema.records.alias("after").c
-        mine = (record.run == run, record.producer == producer)
-        if self._read(select(record.seq).where(*mine, record.seq == 0)).first() is None:
-            return 0
-        follows = select(after.seq).where(
-            after.run == run, after.producer == producer, after.seq == record.seq + 1
+    def producers(self, run: UUID) -> Sequence[ProducerRow]:
+        """By producer."""
+        query = _PRODUCERS.where(schema.producers.c.run == run)
+        return self._all(ProducerRow, query.order_by(schema.producers.c.producer))
+
+    def producer(self, run: UUID, producer: bytes) -> ProducerRow | None:
+        """None if absent."""
+        mine = (schema.producers.c.run == run, schema.producers.c.producer == producer)
+        return self._one(ProducerRow, _PRODUCERS.where(*mine))
+
+    def save_producer(self, row: ProducerRow) -> None:
+        """Insert or replace."""
+        self._replace(schema.producers, fields_of(row))
+
+    def add_statement(self, row: StatementRow) -> None:
+        """Once by ``(run, producer, count)``."""
+        self._add_once(schema.statements, fields_of(row) | {"kept": False})
+
+    def statements(self, run: UUID, producer: bytes | None = None) -> Sequence[StatementRow]:
+        """By ``(producer, count)``; of all producers where None."""
+        table = schema.statements.c
+        query = _STATEMENTS.where(table.run == run).order_by(table.producer, table.count)
+        if producer is not None:
+            query = query.where(table.producer == producer)
+        return self._all(StatementRow, query)
+
+    def keep_statements(self, run: UUID) -> None:
+        """Those that are here now are never dropped."""
+        table = schema.statements
+        self._write(update(table).where(table.c.run == run).values(kept=True))
+
+    def drop_statements(self, run: UUID, producer: bytes, counts: Iterable[int]) -> None:
+        """But for those that are kept."""
+        table = schema.statements.c
+        self._write(
+            delete(schema.statements).where(
+                table.run == run,
+                table.producer == producer,
+                table.count.in_(list(counts)),
+                table.kept.is_(False),
+            )
         )
-        edge = select(record.seq + 1).where(*mine, ~follows.exists())
-        return int(self._read(edge.order_by(record.seq).limit(1)).scalar_one())
 
     def add_equivocation(self, equivocation: Equivocation) -> None:
         """Once by ``(run, producer, seq, digest)``."""

@@ -131,6 +131,7 @@ runs = Table(
     Column("sealed_at", Double),
     Column("incomplete", FreeText),
     Column("last_ingest", Double),
+    Column("identity", LargeBinary),
     CheckConstraint("state IN ('open', 'sealed')", name="state"),
 )
 
@@ -152,6 +153,33 @@ records = Table(
 )
 Index(None, records.c.run, records.c.kind)
 
+producers = Table(
+    "producers",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("producer", LargeBinary, primary_key=True),
+    Column("rank", BigInteger, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("contiguous", BigInteger, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    Column("highest", BigInteger, nullable=False),
+    _size("producer", 16),
+    _size("chain", 32),
+    _at_least("contiguous", 0),
+)
+
+statements = Table(
+    "statements",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("producer", LargeBinary, primary_key=True),
+    Column("count", BigInteger, primary_key=True, autoincrement=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("kept", Boolean, nullable=False),
+    _size("signature", 64),
+    _at_least("count", 1),
+)
+
 equivocations = Table(
     "equivocations",
     metadata,
@@ -161,6 +189,7 @@ equivocations = Table(
     Column("digest", LargeBinary, primary_key=True),
     Column("data", LargeBinary, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("proof", LargeBinary, nullable=False),
     _size("digest", 32),
 )
 
