@@ -30,10 +30,10 @@ from provenance.ports.values import StoredRecord
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
-from tests.support.runs import Producer
+from tests.support.runs import Producer, run_of
 
-FIRST = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
-SECOND = UUID("0192f0c1-9999-7abc-8def-0123456789ab")
+FIRST = run_of(0x0192F0C12345)
+SECOND = run_of(0x0192F0C19999)
 SEED = b"\x05" * 32
 SIGNER = SignerKey.from_private_bytes("test/ledger", SEED)
 FIRST_PRODUCER, SECOND_PRODUCER = b"\x01" * 16, b"\x02" * 16

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.capture.keys import RunKeys
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.batch import sign_batch
-from provenance.formats.record import Kind
+from provenance.formats.producers.run_id import run_id
+from provenance.formats.producers.statement import chain_on, chain_start
+from provenance.formats.record import Kind, record_digest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
 
-RUN = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
+RUN_KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
+_times = count(0x0192F0C20000)
+
+
+def run_of(milliseconds: int, key: Ed25519PrivateKey = RUN_KEY) -> UUID:
+    """The id of a run that began then; many runs here share a key."""
+    return run_id(key.public_key().public_bytes_raw(), milliseconds)
+
+
+def some_run() -> UUID:
+    """Another run at each call."""
+    return run_of(next(_times))
+
+
+RUN = run_of(0x0192F0C12345)
 POLICY = SealPolicy(("local",), SignerKey.from_private_bytes("test/ledger", b"\x05" * 32), 60.0)
 START_NS = 1_760_000_000_000_000_000
 
@@ -29,9 +47,8 @@ class Producer:
     rank: int = 0
     world_size: int = 1
     name: bytes = b"\x01" * 16
-    key: Ed25519PrivateKey = field(
-        default_factory=lambda: Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
-    )
+    key: Ed25519PrivateKey = field(default_factory=lambda: RUN_KEY)
+    identity: bytes | None = None
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -82,8 +99,12 @@ class Producer:
 
     def batch(self, first: int = 0, last: int | None = None) -> bytes:
         """The events ``first`` to ``last`` (excluded) as one signed batch."""
+        keys = RunKeys(self.run, self.key.private_bytes_raw())
+        certificate, key = keys.producer(self.name, self.rank)
         records = self.records(self.events[first:last])
-        return sign_batch(self.run, self.name, self.rank, first, records, self.key)
+        before = map(record_digest, self.records(self.events[:first]))
+        chain = chain_on(chain_start(self.run, self.name), before)
+        return sign_batch(certificate, key, first, chain, records, self.identity)
 
     def deliveries(self, size: int = 2) -> list[Delivery]:
         """All events in batches of ``size``."""

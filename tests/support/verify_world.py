@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
+from provenance.capture.keys import RunKeys
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.batch import sign_batch
-from provenance.formats.record import Kind
+from provenance.formats.producers.statement import chain_on, chain_start
+from provenance.formats.record import Kind, record_digest
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy, seal_ready
 from provenance.ports.network import Network
@@ -29,12 +31,13 @@ from provenance.testing.memory_chain import MemoryNetwork
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.support.nodes.paper_node import paper_node
+from tests.support.runs import run_of
 
-RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
-OTHER = UUID("01890a5d-ffff-774b-bcce-b302099a8057")
 ORIGIN = "example.org/ledger"
 SIGNER = SignerKey.from_private_bytes(ORIGIN, bytes(range(32)))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+RUN = run_of(0x01890A5DAC96, KEY)
+OTHER = run_of(0x01890A5DFFFF, KEY)
 NOW = 1_700_000_000.0
 Fields = tuple[Kind, int | None, dict[str, Any]]
 
@@ -59,6 +62,7 @@ class World:
         self.policy = SealPolicy(self.names, SIGNER, grace_s=60.0)
         self.owners = count()
         self.now = NOW
+        self.digests: dict[tuple[UUID, bytes], dict[int, bytes]] = {}
         for at, name in enumerate(self.names):
             self.networks[name] = paper_node(name, at + 1, SIGNER)
 
@@ -79,7 +83,18 @@ class World:
             ).encode()
             for seq, (kind, epoch, fields) in enumerate(events, first)
         ]
-        return sign_batch(run, producer, rank, first, records, key)
+        certificate, signer = RunKeys(run, key.private_bytes_raw()).producer(producer, rank)
+        return sign_batch(
+            certificate, signer, first, self._chain(run, producer, first, records), records
+        )
+
+    def _chain(self, run: UUID, producer: bytes, first: int, records: list[bytes]) -> bytes:
+        """That of the events before ``first``, as far as they were ever given."""
+        known = self.digests.setdefault((run, producer), {})
+        for seq, data in enumerate(records, first):
+            known.setdefault(seq, record_digest(data))
+        before = [known[seq] for seq in range(first) if seq in known]
+        return chain_on(chain_start(run, producer), before)
 
     def ingest(self, *payloads: bytes) -> None:
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]

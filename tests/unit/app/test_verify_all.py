@@ -48,11 +48,12 @@ from provenance.verify import nodes as nodes_module
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import RunResult
 from provenance.verify.verifier import verify
-from tests.support.verify_world import NOW, RUN, SIGNER, World, before, ending, metrics, story
+from tests.support.runs import run_of
+from tests.support.verify_world import KEY, NOW, SIGNER, World, before, ending, metrics, story
 
 pytestmark = pytest.mark.slow
 
-RUNS = [UUID(int=RUN.int + at) for at in range(4)]
+RUNS = [run_of(0x01890A5DAC96 + at, KEY) for at in range(4)]
 
 
 @dataclass

@@ -39,9 +39,9 @@ from tests.support.fsck_world import (
     event,
     other_key,
 )
-from tests.support.runs import Producer
+from tests.support.runs import Producer, run_of
 
-THIRD = UUID("0192f0c1-aaaa-7abc-8def-0123456789ab")
+THIRD = run_of(0x0192F0C1AAAA)
 Planted = tuple[F, str]
 FAULTS: dict[str, Callable[[World], Planted]] = {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from fakeredis import FakeRedis, FakeServer
@@ -14,9 +13,9 @@ from provenance.formats.record import Kind
 from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.stream import read_streams
 from tests.support.fsck_world import FIRST, FIRST_PRODUCER, World, event
-from tests.support.runs import Producer
+from tests.support.runs import Producer, run_of
 
-THIRD = UUID("0192f0c1-aaaa-7abc-8def-0123456789ab")
+THIRD = run_of(0x0192F0C1AAAA)
 URL = "redis://:very-secret@127.0.0.1:1/0"
 
 

@@ -33,7 +33,7 @@ from provenance.settings import NETWORKS, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.testing.memory_transport import MemoryTransport
 from tests.support.paths import ROOT
-from tests.support.runs import RUN, Producer, complete_run
+from tests.support.runs import RUN, Producer, complete_run, some_run
 from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
 from workers import app as app_module
 
@@ -283,7 +283,7 @@ def test_a_damaged_record_holds_up_its_own_run_alone(
     policy = resources.policy()
     patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
     monkeypatch.setattr(resources, "policy", lambda: patient)
-    other = UUID("0192f0c1-2345-7abc-8def-ffffffffffff")
+    other = some_run()
     for run in (RUN, other):
         producer = complete_run(run=run)
         work.deliver(producer, 0, 7)
