@@ -46,13 +46,15 @@ class EventTransport(Protocol):
     def backlog(self) -> int:
         """Entries in the stream, read or not."""
 
-    def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
-        """Per producer, how many events from 0 without a hole the database has committed."""
+    def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
+        """Per producer the last acknowledgement, not verified: anybody may have put it there
+        (:mod:`provenance.formats.producers.acknowledgement`)."""
 
     def publish_acknowledged(
-        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+        self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None
     ) -> None:
-        """Tell the shippers what :meth:`acknowledged` should say. Never lowers a number.
+        """Tell the shippers how much of each producer is committed, under the ledger's
+        signature; replaces what was there.
 
         Nothing is said where ``generation``, in which the committed batches were delivered, is
         not the present one: shippers delete what is acknowledged, and who empties a server

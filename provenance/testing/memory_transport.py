@@ -43,7 +43,7 @@ class MemoryTransport:
         with self._lock:
             self._number = 0
             self._entries: dict[str, _Entry] = {}
-            self._acked: dict[UUID, dict[bytes, int]] = {}
+            self._acked: dict[UUID, dict[bytes, bytes]] = {}
             self._generation: str | None = None
 
     def append(self, payloads: Sequence[bytes]) -> None:
@@ -87,22 +87,19 @@ class MemoryTransport:
         self.ping()
         return len(self._entries)
 
-    def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
+    def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
         """Committed events per producer."""
         self.ping()
         return dict(self._acked.get(run, {}))
 
     def publish_acknowledged(
-        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+        self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None
     ) -> None:
-        """Raise the counts in this generation; a lower one changes nothing."""
+        """Replace the run's acknowledgements, in this generation."""
         self.ping()
         with self._lock:
-            if generation != self._generation:
-                return
-            known = self._acked.setdefault(run, {})
-            for producer, count in upto.items():
-                known[producer] = max(count, known.get(producer, 0))
+            if generation == self._generation:
+                self._acked.setdefault(run, {}).update(acknowledgements)
 
     def generation(self) -> str | None:
         """A random id written with the first append; None before."""
