@@ -155,9 +155,10 @@ class _Writer:
             self._park(run_id, payload, problem)
             return None
         rows = [self._row(batch, run, index, data) for index, data in enumerate(batch.records)]
-        self._insert([row for row in rows if row is not None], batch)
-        if run.state == "open":
-            self._advance(producer, batch)
+        taken = [row for row in rows if row is not None]
+        self._insert(taken, batch)
+        if taken and run.state == "open":
+            self._advance(producer, batch, taken[-1].seq + 1)
         return run_id
 
     def save(self) -> None:
@@ -192,14 +193,18 @@ class _Writer:
             )
         return self.producers[key]
 
-    def _advance(self, producer: ProducerRow, batch: Batch) -> None:
-        """Move the producer's counters over what is here now, and keep what it signed."""
+    def _advance(self, producer: ProducerRow, batch: Batch, upto: int) -> None:
+        """Move the producer's counters over what is here now, and keep what it signed.
+
+        Args:
+            upto: The last ``seq`` that was taken of the batch, plus 1.
+        """
         count, run = batch.statement.count, producer.run
         key = (run, producer.producer)
         if count > producer.contiguous:
             signature = batch.statement.signature
             self.tx.add_statement(StatementRow(run, producer.producer, count, signature))
-        row = replace(producer, highest=max(producer.highest, count))
+        row = replace(producer, highest=max(producer.highest, upto))
         if batch.first_seq > row.contiguous or count <= row.contiguous:
             self.producers[key] = row
             return

@@ -23,7 +23,9 @@ from provenance.ports.values import (
     HeadRow,
     Inserted,
     Parked,
+    ProducerRow,
     ReceiptRow,
+    StatementRow,
     StoredRecord,
 )
 from provenance.stores.sql import SqlStore
@@ -141,24 +143,48 @@ def test_last_ingest_is_the_newest_time(run_tx: LedgerTx) -> None:
     assert run_tx.last_ingest(OTHER) is None
 
 
-@pytest.mark.parametrize(
-    ("seqs", "expected"),
-    [
-        ([0], (1, 1)),
-        ([0, 1, 2], (3, 3)),
-        ([1, 2], (0, 3)),
-        ([0, 1, 3, 5], (2, 6)),
-        ([0, 2**40], (1, 2**40 + 1)),
-    ],
-)
-def test_contiguous(run_tx: LedgerTx, seqs: list[int], expected: tuple[int, int]) -> None:
-    run_tx.insert_records([record(seq) for seq in seqs], 1.0)
-    run_tx.insert_records([record(0, producer=B), record(0, run=OTHER)], 1.0)
-    assert run_tx.contiguous(RUN) == {A: expected, B: (1, 1)}
+def test_digests_come_in_order_from_a_sequence_number_on(run_tx: LedgerTx) -> None:
+    rows = [record(seq) for seq in (3, 0, 7, 1)]
+    run_tx.insert_records([*rows, record(2, producer=B), record(2, run=OTHER)], 1.0)
+    assert [seq for seq, _ in run_tx.digests_from(RUN, A, 0)] == [0, 1, 3, 7]
+    assert list(run_tx.digests_from(RUN, A, 3)) == [(3, record(3).digest), (7, record(7).digest)]
+    assert list(run_tx.digests_from(RUN, A, 8)) == []
 
 
-def test_contiguous_of_an_empty_run_is_empty(run_tx: LedgerTx) -> None:
-    assert run_tx.contiguous(RUN) == {}
+# --- what producers sign -----------------------------------------------------------------
+
+
+def test_the_first_identity_of_a_run_stands(tx: LedgerTx) -> None:
+    assert tx.add_run(RUN, KEY, 1.0).identity is None
+    assert tx.add_run(RUN, KEY, 1.0, b"alice").identity == b"alice"
+    assert tx.add_run(RUN, KEY, 1.0, b"bob").identity == b"alice"
+    assert tx.add_run(OTHER, KEY, 1.0).identity is None
+
+
+def test_a_producer_is_one_row_that_moves(run_tx: LedgerTx) -> None:
+    first = ProducerRow(RUN, A, 3, b"certificate", 0, digest("0"), 0)
+    moved = replace(first, contiguous=5, chain=digest("5"), highest=2**53)
+    other = replace(first, producer=B)
+    elsewhere = replace(first, run=OTHER)
+    for row in (other, first, elsewhere, moved):
+        run_tx.save_producer(row)
+    assert run_tx.producers(RUN) == [moved, other]
+    assert run_tx.producer(RUN, A) == moved
+    assert run_tx.producer(OTHER, B) is None
+
+
+def test_statements_go_but_for_those_that_a_seal_keeps(run_tx: LedgerTx) -> None:
+    rows = [StatementRow(RUN, A, count, bytes(64)) for count in (1, 4, 9)]
+    other = StatementRow(RUN, B, 4, b"b" * 64)
+    for row in (*rows[:2], other, replace(rows[0], signature=b"x" * 64)):
+        run_tx.add_statement(row)
+    run_tx.drop_statements(RUN, A, [1])
+    run_tx.keep_statements(RUN)
+    run_tx.add_statement(rows[2])
+    run_tx.drop_statements(RUN, A, [4, 9])
+    run_tx.add_statement(rows[0])
+    assert run_tx.statements(RUN) == [rows[0], rows[1], other]
+    assert run_tx.statements(RUN, B) == [other]
 
 
 @pytest.mark.parametrize("seq", [-1, 2**53])
@@ -192,7 +218,7 @@ def test_the_database_refuses_a_malformed_record(store: LedgerStore, bad: Stored
 
 
 def test_equivocations_are_kept_once(run_tx: LedgerTx) -> None:
-    first = Equivocation(RUN, A, 1, digest("x"), b"x", 1.0)
+    first = Equivocation(RUN, A, 1, digest("x"), b"x", 1.0, b"proof")
     second = replace(first, digest=digest("y"), data=b"y")
     elsewhere = replace(first, run=OTHER)
     for each in (first, second, elsewhere, replace(first, seen_at=9.0)):
@@ -251,20 +277,19 @@ def test_the_entry_that_is_there_is_returned(
     assert run_tx.entries() == [first]
 
 
-def test_a_checkpoint_states_what_it_covers(store: LedgerStore) -> None:
+def test_a_seal_states_what_it_covers(store: LedgerStore) -> None:
     with store.transaction() as tx:
         tx.add_run(RUN, KEY, 1.0)
-        coverage = {b"\xff" * 16: 0, b"\x01" * 16: 2**53 - 1}
+        coverage = {b"\xff" * 16: 1, b"\x01" * 16: 2**53 - 1}
         entry = tx.append_entry(RUN, Phase.CHECKPOINT, 3, digest("x"), True, 1.0, coverage)
-        assert entry.coverage == ((b"\x01" * 16, 2**53 - 1), (b"\xff" * 16, 0))
+        assert entry.coverage == ((b"\x01" * 16, 2**53 - 1), (b"\xff" * 16, 1))
         again = tx.append_entry(RUN, Phase.CHECKPOINT, 3, digest("x"), True, 1.0, {})
         assert again == entry
         plain = tx.append_entry(RUN, Phase.CHECKPOINT, 4, digest("y"), True, 1.0)
         assert plain.coverage == ()
         for phase, stated in (
-            (Phase.AFTER, coverage),
-            (Phase.CHECKPOINT, {b"\x01" * 15: 1}),
-            (Phase.CHECKPOINT, {b"\x01" * 16: -1}),
+            (Phase.AFTER, {b"\x01" * 15: 1}),
+            (Phase.CHECKPOINT, {b"\x01" * 16: 0}),
             (Phase.CHECKPOINT, {b"\x01" * 16: 2**53}),
         ):
             epoch = 5 if phase is Phase.CHECKPOINT else None

@@ -99,9 +99,12 @@ class Producer:
 
     def batch(self, first: int = 0, last: int | None = None) -> bytes:
         """The events ``first`` to ``last`` (excluded) as one signed batch."""
+        return self.signed(first, self.records(self.events[first:last]))
+
+    def signed(self, first: int, records: list[bytes]) -> bytes:
+        """Any records as one batch, behind the events before ``first``."""
         keys = RunKeys(self.run, self.key.private_bytes_raw())
         certificate, key = keys.producer(self.name, self.rank)
-        records = self.records(self.events[first:last])
         before = map(record_digest, self.records(self.events[:first]))
         chain = chain_on(chain_start(self.run, self.name), before)
         return sign_batch(certificate, key, first, chain, records, self.identity)

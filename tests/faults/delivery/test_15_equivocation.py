@@ -7,11 +7,10 @@ from uuid import UUID
 
 from provenance.app.report import write_report
 from provenance.bootstrap import sending
-from provenance.capture.run_id import new_run_id
 from provenance.formats.record import Kind, record_digest
 from tests.faults.support.harness import World, rounds, scenario, seeded
 from tests.faults.support.processes import until
-from tests.support.runs import Producer, complete_run
+from tests.support.runs import Producer, complete_run, some_run
 
 
 def contradicted(producer: Producer, seq: int) -> Producer:
@@ -33,7 +32,7 @@ def test_the_first_value_stands_and_the_report_shows_the_other(world: World) -> 
         transport = sending.open_transport(world.settings)
         expected: set[UUID] = set()
         for _ in range(rounds(2, 50)):
-            producer = complete_run(epochs=2, run=new_run_id())
+            producer = complete_run(epochs=2, run=some_run())
             kinds = {e.seq: e.kind for e in producer.events}
             free = [s for s, kind in kinds.items() if kind not in (Kind.SEAL, Kind.CONFIG)]
             seq = rng.choice(free)

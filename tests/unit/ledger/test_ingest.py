@@ -17,7 +17,10 @@ from provenance.errors import TransportUnavailable
 from provenance.formats import merkle
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
-from provenance.formats.producers.batch import sign_batch
+from provenance.formats.producers.acknowledgement import open_acknowledgement
+from provenance.formats.producers.certificate import Certificate, sign_identity
+from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase
 from provenance.ledger.ingest import IngestResult, drain, ingest
 from provenance.ledger.seal import seal_ready
@@ -48,6 +51,15 @@ def roots(store: LedgerStore, run: UUID = RUN) -> dict[str, str]:
         return {f"{e.phase}{e.epoch or ''}": e.root.hex() for e in tx.entries(run)}
 
 
+def acknowledged(transport: MemoryTransport) -> dict[bytes, int]:
+    """What the ledger's key acknowledged, by producer."""
+    key = POLICY.signer.verifier.public_bytes
+    return {
+        producer: open_acknowledgement(data, RUN, producer, key).count
+        for producer, data in transport.acknowledged(RUN).items()
+    }
+
+
 def test_a_run_comes_home_and_is_sealed(store: LedgerStore) -> None:
     producer = complete_run()
     transport = MemoryTransport()
@@ -56,7 +68,7 @@ def test_a_run_comes_home_and_is_sealed(store: LedgerStore) -> None:
     assert (done.new, done.parked, done.duplicates) == (len(producer.events), 0, 0)
     assert [e.phase for e in done.entries] == [Phase.BEFORE, Phase.AFTER]
     assert transport.backlog() == 0
-    assert transport.acknowledged(RUN) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events)}
     with store.snapshot() as tx:
         run = tx.run(RUN)
         assert run is not None
@@ -83,9 +95,19 @@ def test_run_root_by_hand(store: LedgerStore) -> None:
 
     data = mth(mth(by_kind[Kind.DATA_TRAIN]), mth(by_kind[Kind.DATA_TEST]))
     model = mth(mth(by_kind[Kind.ARCHITECTURE]), mth(by_kind[Kind.WEIGHTS]))
-    before = mth(data, model, mth(by_kind[Kind.CONFIG]))
+    digests = [merkle_leaf_data(data) for data in producer.records()]
+
+    def producers(count: int) -> bytes:
+        chain = merkle_leaf_data(b"ml-provenance/chain/v1\0" + RUN.bytes + producer.name)
+        for digest in digests[:count]:
+            chain = merkle_leaf_data(chain + digest)
+        head = b"ml-provenance/statement/v1\0" + RUN.bytes + producer.name
+        return mth(merkle_leaf_data(head + count.to_bytes(8, "big") + chain))
+
+    before = mth(data, model, mth(by_kind[Kind.CONFIG]), producers(6))
     epoch = mth(mth(by_kind[Kind.STATE]), mth(by_kind[Kind.METRICS]), mth())
-    after = mth(data, model, mth(by_kind[Kind.CONFIG], epoch, by_kind[Kind.RESULTS]))
+    training = mth(by_kind[Kind.CONFIG], epoch, by_kind[Kind.RESULTS])
+    after = mth(data, model, training, producers(len(digests)))
     assert roots(store) == {"before": before.hex(), "after": after.hex()}
 
 
@@ -110,9 +132,13 @@ def test_duplicated_and_shuffled_delivery_gives_the_same_roots(seed: int, size: 
         take(wild, deliveries[:count])
         del deliveries[:count]
     assert roots(wild) == roots(calm)
-    with wild.snapshot() as tx:
+    with wild.snapshot() as tx, calm.snapshot() as expected:
         assert not tx.parked()
         assert not tx.equivocations()
+        assert tx.producers(RUN) == expected.producers(RUN)
+        newest = tx.statements(RUN)[-1]
+        assert newest == expected.statements(RUN)[-1]
+        assert newest.count == len(producer.events)
     calm.close()
     wild.close()
 
@@ -133,8 +159,89 @@ def test_another_key_is_refused_and_recorded(store: LedgerStore) -> None:
     assert done.parked == 1
     assert done.new == len(producer.events) - 3
     with store.snapshot() as tx:
-        (parked,) = tx.parked(RUN)
-        assert "the run's key is" in parked.reason
+        (parked,) = tx.parked()
+        assert "does not commit to key" in parked.reason
+
+
+def test_a_stranger_who_knows_the_run_id_cannot_take_the_run(store: LedgerStore) -> None:
+    producer = complete_run()
+    thief = replace(producer, key=Ed25519PrivateKey.generate())
+    done = take(store, [Delivery("1", thief.batch()), *producer.deliveries()])
+    assert (done.parked, done.new) == (1, len(producer.events))
+    with store.snapshot() as tx:
+        run = tx.run(RUN)
+        assert run is not None
+        assert (run.public_key, run.state) == (producer.public_key, "sealed")
+
+
+def test_what_a_producer_signed_is_kept_at_each_seal_and_at_last(store: LedgerStore) -> None:
+    producer = complete_run(epochs=3)
+    for delivery in producer.deliveries(4):  # the before mark is event 5, the end event 14
+        take(store, [delivery])
+    with store.snapshot() as tx:
+        (row,) = tx.producers(RUN)
+        assert (row.contiguous, row.highest) == (15, 15)
+        assert [statement.count for statement in tx.statements(RUN)] == [8, 15]
+        digests = [digest for _, digest in tx.digests_from(RUN, producer.name, 0)]
+        key = Certificate.decode(row.certificate).producer_key
+        for statement in tx.statements(RUN):
+            chain = chain_on(chain_start(RUN, producer.name), digests[: statement.count])
+            Statement(producer.name, statement.count, statement.signature).verify(RUN, chain, key)
+        assert row.chain == chain
+
+
+def test_a_second_history_is_parked_and_what_it_signed_is_not_kept(store: LedgerStore) -> None:
+    producer, other = complete_run(), complete_run()
+    other.events[2] = replace(other.events[2], fields={"structure": "another"})
+    take(store, [Delivery("1", producer.batch(0, 5))])
+    done = take(store, [Delivery("2", other.batch(5))])
+    assert done.parked == 1
+    with store.snapshot() as tx:
+        assert "follows other events" in tx.parked(RUN)[0].reason
+    # Where it overlaps, its second value is kept as one, and its statement fits nothing here.
+    done = take(store, [Delivery("3", other.batch(1))])
+    assert done.equivocations == 1
+    with store.snapshot() as tx:
+        (row,) = tx.producers(RUN)
+        assert row.contiguous == len(producer.events)
+        assert [statement.count for statement in tx.statements(RUN)] == [5]
+        (seen,) = tx.equivocations(RUN)
+        proof = SignedRange.decode(seen.proof)
+        assert proof.digest_of(2) == seen.digest
+        proof.verify(RUN, producer.name, Certificate.decode(row.certificate).producer_key)
+
+
+def test_a_second_certificate_of_a_producer_is_parked(store: LedgerStore) -> None:
+    producer = complete_run()
+    take(store, [Delivery("1", producer.batch(0, 3))])
+    done = take(store, [Delivery("2", replace(producer, rank=1).batch(3))])
+    assert done.parked == 1
+    with store.snapshot() as tx:
+        assert "another certificate" in tx.parked(RUN)[0].reason
+
+
+def test_where_trainers_are_enrolled_a_run_by_nobody_known_is_parked(store: LedgerStore) -> None:
+    alice, mallory = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    producer = complete_run()
+    enrolled = frozenset({alice.public_key().public_bytes_raw()})
+    signed = {
+        key: replace(producer, identity=sign_identity(RUN, producer.public_key, key))
+        for key in (alice, mallory)
+    }
+    take(store, [Delivery("1", producer.batch())], trainers=enrolled)
+    take(store, [Delivery("2", signed[mallory].batch())], trainers=enrolled)
+    with store.snapshot() as tx:
+        assert tx.run(RUN) is None
+        reasons = sorted(parked.reason for parked in tx.parked(RUN))
+        assert "none of trust.trainers" in reasons[0]
+        assert "no identity signed this run" in reasons[1]
+    take(store, [Delivery("3", signed[alice].batch(0, 6))], trainers=enrolled)
+    done = take(store, [Delivery("4", producer.batch(6))], trainers=enrolled)  # another rank's host
+    assert (done.parked, done.new) == (0, len(producer.events) - 6)
+    with store.snapshot() as tx:
+        run = tx.run(RUN)
+        assert run is not None
+        assert run.identity == signed[alice].identity
 
 
 def test_equivocation_keeps_the_first_value(store: LedgerStore) -> None:
@@ -158,7 +265,7 @@ def test_poison_is_parked_and_never_blocks(store: LedgerStore) -> None:
     poison = [
         Delivery("p1", b"not a batch"),
         Delivery("p2", producer.batch()[:-1] + b"X"),
-        Delivery("p3", sign_batch(RUN, producer.name, 0, 90, [b"not a record"], producer.key)),
+        Delivery("p3", producer.signed(90, [b"not a record"])),
     ]
     done = take(store, [*poison, *producer.deliveries()])
     assert done.parked == 3
@@ -183,7 +290,7 @@ def test_misplaced_records_are_parked(
     event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]
     header = SegmentHeader(RUN, producer.name, 0, 1, 0)
     record = record_of(event, header, b"s" * 32).encode()
-    batch = sign_batch(RUN, producer.name, 0, 2, [record], producer.key)
+    batch = producer.signed(2, [record])
     assert take(store, [Delivery("1", batch)]).parked == 1
     with store.snapshot() as tx:
         assert problem in tx.parked()[0].reason
@@ -196,7 +303,7 @@ def test_foreign_records_in_a_batch_are_parked(store: LedgerStore) -> None:
         (SegmentHeader(RUN, b"\x09" * 16, 0, 1, 0), "names producer"),
     ):
         record = record_of(Event(0, Kind.RESULTS, None, 0, 1, {}), header, b"s" * 32).encode()
-        batch = sign_batch(RUN, producer.name, 0, 0, [record], producer.key)
+        batch = producer.signed(0, [record])
         take(store, [Delivery("1", batch)])
         with store.snapshot() as tx:
             assert any(problem in parked.reason for parked in tx.parked())
@@ -296,9 +403,10 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
 
     with store.snapshot() as tx:
         records, sealed = digested(tx, RUN), checkpoints_upto(tx.entries(RUN))
+        entries = tx.entries(RUN)
     assert [each.coverage for each in sealed] == [{first.name: 8, second.name: 2}]
-    checkpoint = run_tree(records, Phase.CHECKPOINT, sealed)
-    after = run_tree(records, Phase.AFTER, sealed)
+    checkpoint = run_tree(records, Phase.CHECKPOINT, sealed, dict(entries[1].coverage))
+    after = run_tree(records, Phase.AFTER, sealed, dict(entries[2].coverage))
     assert roots(store)["checkpoint1"] == checkpoint.root.hex()
     assert roots(store)["after"] == after.root.hex()
     assert checkpoint.is_prefix_of(after) is None
@@ -320,7 +428,7 @@ class FullTransport(MemoryTransport):
     """A server without memory: it deletes, and takes nothing."""
 
     def publish_acknowledged(
-        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+        self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None
     ) -> None:
         raise TransportUnavailable("out of memory")
 
@@ -344,7 +452,7 @@ def test_what_a_lost_server_delivered_is_not_acknowledged_in_the_next(store: Sql
     assert ingest(transport, store, POLICY, deliveries, NOW).new == len(producer.events)
     assert transport.acknowledged(RUN) == {}
     assert drain(transport, store, POLICY, "one", NOW).duplicates == len(producer.events)
-    assert transport.acknowledged(RUN) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events)}
 
 
 def test_a_sealed_run_delivered_again_is_read_once_per_kind(
