@@ -22,7 +22,7 @@ from typing import Any
 import redis
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import new_run_keys
 from provenance.capture.spool_writer import SpoolWriter
 from provenance.formats.record import Kind
 
@@ -33,7 +33,7 @@ ROUNDS = 20
 
 def cases(folder: Path, redis_url: str | None) -> dict[str, Callable[[], object]]:
     """The contenders by name; each call states one event."""
-    run = new_run_id()
+    run = new_run_keys().run
     emitter = Emitter(folder, run)
     bare = SpoolWriter(folder / str(run), run, os.urandom(16), 1, 2)
     log = os.open(folder / "log.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

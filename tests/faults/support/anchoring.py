@@ -22,7 +22,6 @@ from uuid import UUID
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
 from provenance.bootstrap import sending
-from provenance.capture.run_id import new_run_id
 from provenance.formats.receipt import Receipt
 from provenance.ledger.ingest import ingest
 from provenance.ports.network import Network
@@ -33,7 +32,7 @@ from tests.faults.support import checker
 from tests.faults.support.harness import Tally
 from tests.support.nodes.ethereum_chain import KEYS
 from tests.support.paths import ROOT
-from tests.support.runs import complete_run
+from tests.support.runs import complete_run, some_run
 from tests.support.verify_world import Acknowledgements
 
 LEASE_S = 30.0
@@ -92,7 +91,7 @@ class Deployment:
 
     def head(self) -> bytes:
         """A whole small run is ingested and sealed; the root of the head that is due now."""
-        run = new_run_id()
+        run = some_run()
         policy = sending.seal_policy(self.settings)
         deliveries = complete_run(epochs=1, run=run).deliveries(size=32)
         ingest(Acknowledgements(), self.store, policy, deliveries, self.clock())  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ import psutil
 from provenance.app import up
 from provenance.app.processes import log_tail
 from provenance.bootstrap import sending
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import keep_run_keys, new_run_keys
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load
@@ -293,7 +293,6 @@ class World:
         metrics_per_epoch: int = 10,
         rank: int = 0,
         world_size: int = 1,
-        run_id: UUID | str | None = None,
         seed: int = 0,
         pace_s: float = 0.0,
         anchor: bool = True,
@@ -307,7 +306,9 @@ class World:
             code: Python text to run instead; ``sys.argv[1:]`` is base folder and run id, and
                 it prints a sequence number for every promise it got.
         """
-        run = UUID(str(run_id)) if run_id is not None else new_run_id()
+        keys = new_run_keys()
+        run = keys.run
+        keep_run_keys(self.base / "spool" / str(run), keys)
         out = self.base / "out" / f"{len(self.trainers)}.out"
         options = {
             "epochs": epochs, "metrics": metrics_per_epoch, "rank": rank, "seed": seed,
@@ -325,7 +326,8 @@ class World:
                 json.dumps(options),
             ]
         identity = {
-            "PROVENANCE_RUN_ID": str(run), "RANK": str(rank), "WORLD_SIZE": str(world_size),
+            "PROVENANCE_RUN_ID": str(run), "PROVENANCE_RUN_SEED": keys.seed.hex(),
+            "RANK": str(rank), "WORLD_SIZE": str(world_size),
         }  # fmt: skip
         with out.open("wb") as stdout, out.with_suffix(".err").open("wb") as stderr:
             process = subprocess.Popen(

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import create_run_keys
+from provenance.capture.keys import load_run_keys
 from provenance.formats.record import Kind
 
 
@@ -30,7 +30,7 @@ class Printing:
     def __init__(self, base: Path, run: UUID, rank: int, world_size: int, pace_s: float) -> None:
         self.folder, self.kept = base / "spool" / str(run), base / "kept" / str(run)
         self.pace_s = pace_s
-        self.keys = create_run_keys(self.folder, run)
+        self.keys = load_run_keys(self.folder)
         self.emitter = Emitter(base / "spool", run, rank, world_size)
         self.promised = 0  # counted here: the emitter is what is under test
         self.keep()

@@ -15,8 +15,7 @@ from uuid import UUID
 import pytest
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import create_run_keys
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import keep_run_keys, new_run_keys
 from provenance.formats.record import Kind
 from provenance.settings import Settings
 from tests.faults.support import by_hand, fail_points
@@ -38,8 +37,9 @@ def work(settings: Settings, step: str) -> Callable[[], Any]:
 
 def whole_run(world: World, tally: Tally) -> UUID:
     """A finished run in several segments; the number of its events goes into the tally."""
-    run, spool = new_run_id(), world.base / "spool"
-    keys = create_run_keys(spool / str(run), run)
+    keys, spool = new_run_keys(), world.base / "spool"
+    run = keys.run
+    keep_run_keys(spool / str(run), keys)
     emitter = Emitter(spool, run, segment_bytes=1500)
     emitter.emit(
         Kind.CONFIG,

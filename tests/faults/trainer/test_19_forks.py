@@ -18,10 +18,10 @@ from pathlib import Path
 from uuid import UUID
 from provenance.formats.record import Kind
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import create_run_keys
+from provenance.capture.keys import load_run_keys
 
 base, run = Path(sys.argv[1]), UUID(sys.argv[2])
-keys = create_run_keys(base / "spool" / str(run), run)
+keys = load_run_keys(base / "spool" / str(run))
 emitter = Emitter(base / "spool", run)
 
 def emit(kind, epoch=None, **fields):

@@ -14,8 +14,7 @@ from uuid import UUID
 from structlog.testing import capture_logs
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import create_run_keys
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import keep_run_keys, new_run_keys
 from provenance.capture.spool import read_segment, scan_run
 from provenance.formats.event import Event, SegmentHeader
 from provenance.formats.record import Kind
@@ -27,8 +26,9 @@ EVENTS = 120
 
 def whole_run(spool: Path) -> UUID:
     """A finished run in segments of some thirty events."""
-    run = new_run_id()
-    keys = create_run_keys(spool / str(run), run)
+    keys = new_run_keys()
+    run = keys.run
+    keep_run_keys(spool / str(run), keys)
     emitter = Emitter(spool, run, segment_bytes=3000)
     emitter.emit(Kind.DATA_TRAIN, None, {"root": "t"})
     emitter.emit(
@@ -147,7 +147,7 @@ def test_a_header_of_another_run_or_rank_ships_nothing_under_a_wrong_name(world:
         segment = scan_run(spool / str(run), run).segments[1]
         data = segment.path.read_bytes()
         header, start = SegmentHeader.decode(data)
-        lie = SegmentHeader(new_run_id(), bytes(16), 5, 9, header.first_seq).encode()
+        lie = SegmentHeader(new_run_keys().run, bytes(16), 5, 9, header.first_seq).encode()
         segment.path.write_bytes(lie + data[start:])
         by_hand.bring_home(world.settings)
         with world.store().snapshot() as tx:

@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import new_run_keys
 from provenance.capture.spool import Corruption, Segment, read_segment, scan
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
@@ -81,7 +81,7 @@ def kill_some(tmp_path: Path, kills: int, forks: bool = False) -> None:
     rng = random.Random(SEED)
     reported = 0
     for kill in range(kills):
-        spool, run = tmp_path / str(kill), new_run_id()
+        spool, run = tmp_path / str(kill), new_run_keys().run
         work = emit_until_killed(spool, run, forks)
 
         def in_own_group(report: int, work: Callable[[int], None] = work) -> None:
@@ -133,7 +133,7 @@ def test_a_hundred_killed_trainers(tmp_path: Path) -> None:
 
 def test_a_limit_on_file_size_is_met_without_an_exception(tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes the kernel write short and then refuse, as a full disk does."""
-    run = new_run_id()
+    run = new_run_keys().run
 
     def work(report: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -167,7 +167,7 @@ def test_a_small_tmpfs_that_fills_up(tmp_path: Path) -> None:
     try:
         ballast = mount / "ballast"
         ballast.write_bytes(bytes(60_000))
-        emitter = Emitter(mount, new_run_id(), segment_bytes=32_000)
+        emitter = Emitter(mount, new_run_keys().run, segment_bytes=32_000)
         for number in range(1000):
             emitter.emit(Kind.METRICS, number, {"text": "x" * 500})
         assert emitter.held > 0

@@ -18,7 +18,6 @@ from provenance import cli
 from provenance.app.bundle import make_bundle
 from provenance.app.verify import verify_path
 from provenance.bootstrap import sending
-from provenance.capture.run_id import new_run_id
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
@@ -26,6 +25,7 @@ from provenance.ports.values import AnchorState
 from provenance.settings import BitcoinSettings
 from tests.faults.support.anchoring import Deployment, bitcoin_section, deployment
 from tests.support.nodes.regtest import Regtest
+from tests.support.runs import some_run
 
 pytestmark = pytest.mark.nodes
 
@@ -81,7 +81,7 @@ def others(world: Deployment, runs: int) -> None:
     policy = sending.seal_policy(world.settings)
     with world.store.transaction() as tx:
         for at in range(runs):
-            run = new_run_id()
+            run = some_run()
             tx.add_run(run, at.to_bytes(32, "big"), world.clock())
             for phase in (Phase.BEFORE, Phase.AFTER):
                 root = bytes([phase is Phase.AFTER]) + at.to_bytes(31, "big")

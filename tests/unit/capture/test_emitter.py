@@ -25,7 +25,7 @@ import pytest
 
 from provenance.capture import emitter as emitter_module
 from provenance.capture.emitter import Emitter
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import new_run_keys
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
 from provenance.formats.event import Event, SegmentHeader, record_of
@@ -34,7 +34,7 @@ from provenance.formats.record import Kind
 
 @pytest.fixture
 def run() -> UUID:
-    return new_run_id()
+    return new_run_keys().run
 
 
 def spooled(folder: Path) -> dict[bytes, list[Event]]:

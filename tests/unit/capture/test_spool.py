@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 
 from provenance.capture import spool_writer
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import new_run_keys
 from provenance.capture.spool import (
     Corruption,
     parse_segment,
@@ -37,7 +37,7 @@ PRODUCER = bytes(range(16))
 
 @pytest.fixture
 def run() -> UUID:
-    return new_run_id()
+    return new_run_keys().run
 
 
 @pytest.fixture
@@ -589,7 +589,7 @@ def test_what_looks_like_an_event_inside_damage_is_not_believed(segment: Path, r
 
 
 def test_scan_finds_dead_runs_and_ignores_strangers(tmp_path: Path) -> None:
-    runs = sorted((new_run_id() for _ in range(3)), key=str)
+    runs = sorted((new_run_keys().run for _ in range(3)), key=str)
     for run in runs:
         (tmp_path / str(run)).mkdir()
         SpoolWriter(tmp_path / str(run), run, os.urandom(16), 3, 4).finish(1, "x")
@@ -607,7 +607,7 @@ def test_scan_finds_dead_runs_and_ignores_strangers(tmp_path: Path) -> None:
 
 def test_scan_of_nothing_is_empty(tmp_path: Path) -> None:
     assert scan(tmp_path / "absent") == []
-    assert scan_run(tmp_path / "absent", new_run_id()).segments == []
+    assert scan_run(tmp_path / "absent", new_run_keys().run).segments == []
     assert pending_bytes(tmp_path / "absent") == 0
 
 
