@@ -347,7 +347,7 @@ class ProvenanceTracker:
         from provenance.capture.ship.process import spawn_shipper
 
         try:
-            spawn_shipper(self.spool_dir, self.settings.redis_url)
+            spawn_shipper(self.spool_dir, self.settings.redis_url, self.settings.key_file)
         except OSError as error:
             log.warning("shipper not started; events stay in the spool", problem=str(error))
 

@@ -25,10 +25,17 @@ from typing import Any
 
 import structlog
 
-from provenance.bootstrap import sending
+from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import Shipper
-from provenance.capture.ship.process import REDIS_URL_ENV
-from provenance.errors import InputError, ProvenanceError, TransportUnavailable
+from provenance.capture.ship.process import LEDGER_KEY_ENV, REDIS_URL_ENV
+from provenance.errors import (
+    ConfigError,
+    FormatError,
+    InputError,
+    ProvenanceError,
+    TransportUnavailable,
+)
+from provenance.formats.note import VerifierKey
 from provenance.settings import Settings, broker_url
 
 LOCK_RETRY_S = 2.0
@@ -37,11 +44,15 @@ _DOORBELL_TIMEOUT_S = 2.0
 log: Any = structlog.get_logger("provenance.shipper")
 
 
-def run(settings: Settings, *, once: bool = False) -> dict[str, int]:
+def run(
+    settings: Settings, *, once: bool = False, ledger_keys: Sequence[str] = ()
+) -> dict[str, int]:
     """Ship ``<base_dir>/spool`` in the foreground until SIGINT or SIGTERM.
 
     Args:
         once: Ship what is there and return.
+        ledger_keys: Keys (``name+id+base64``) whose acknowledgements are believed, beside those
+            of :func:`known_ledger_keys`.
 
     Returns:
         Counts, as in :class:`provenance.capture.ship.shipment.Shipped`.
@@ -51,7 +62,28 @@ def run(settings: Settings, *, once: bool = False) -> dict[str, int]:
         InputError: With ``once``, another shipper is at work.
         TransportUnavailable: With ``once``, Redis is away.
     """
-    return _serve(settings, settings.base_dir / "spool", once=once)
+    return _serve(settings, settings.base_dir / "spool", once=once, ledger_keys=ledger_keys)
+
+
+def known_ledger_keys(settings: Settings, texts: Sequence[str] = ()) -> Callable[[], list[bytes]]:
+    """Asks for the ledger's public keys, 32 bytes each: those in ``texts`` and in
+    ``PROVENANCE_LEDGER_KEY``, and that of this base directory's key file, which a worker may
+    make later.
+
+    Raises:
+        ConfigError: A text that is no verifier key.
+    """
+    named = [*texts, *os.environ.get(LEDGER_KEY_ENV, "").split()]
+    try:
+        fixed = [VerifierKey.from_vkey(text).public_bytes for text in named]
+    except FormatError as error:
+        raise ConfigError(LEDGER_KEY_ENV, str(error)) from error
+
+    def ask() -> list[bytes]:
+        own = reading.ledger_key(settings)
+        return [*fixed, own.public_bytes] if own is not None else fixed
+
+    return ask
 
 
 def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
@@ -95,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--redis-url-env", default=REDIS_URL_ENV, metavar="NAME", help="variable with the URL"
     )
+    parser.add_argument(
+        "--ledger-key-file", type=Path, metavar="FILE", help="the ledger's key, where it lies here"
+    )
     parser.add_argument("--once", action="store_true", help="ship what is there and end")
     parser.add_argument(
         "--background", action="store_true", help="end where another shipper is at work"
@@ -103,7 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--give-up", type=float, metavar="S", help="end when Redis is away so long")
     arguments = parser.parse_args(argv)
     _log_to_stderr()
-    settings = Settings(arguments.spool.parent, redis_url=os.environ.get(arguments.redis_url_env))
+    settings = Settings(
+        arguments.spool.parent,
+        redis_url=os.environ.get(arguments.redis_url_env),
+        ledger_key_file=arguments.ledger_key_file,
+    )
     try:
         _serve(
             settings,
@@ -127,17 +166,19 @@ def _serve(
     background: bool = False,
     idle_exit_s: float | None = None,
     give_up_s: float | None = None,
+    ledger_keys: Sequence[str] = (),
 ) -> dict[str, int]:
     transport = sending.open_transport(settings)
+    keys = known_ledger_keys(settings, ledger_keys)
     doorbell = celery_doorbell(settings.redis_url or "")
     if once:
-        with Shipper(spool_dir, transport, doorbell) as shipper:
+        with Shipper(spool_dir, transport, doorbell, ledger_keys=keys) as shipper:
             return asdict(shipper.run_once())
     with _stop_on_signals() as stop:
         waiting = False
         while not stop.is_set():
             try:
-                shipper = Shipper(spool_dir, transport, doorbell)
+                shipper = Shipper(spool_dir, transport, doorbell, ledger_keys=keys)
             except InputError as error:
                 if background:
                     log.info("shipper not needed", reason=str(error))

@@ -3,8 +3,8 @@
 Keys, all below a prefix (``prov:``)::
 
     prov:events:<shard>   stream; one entry a batch, field ``b``
-    prov:acked:<run id>   sorted set: producer (32 hex) scored with its committed count;
-                          ZADD GT never lowers a score; kept 30 days after the last change
+    prov:acked:<run id>   hash: per producer (32 hex) its acknowledgement, which the ledger's key
+                          signs; kept 30 days after the last change
     prov:generation       random id, written with the first append
 
 Life of a delivery: the generation is read, then the entry, which carries it. Emptied within
@@ -46,18 +46,19 @@ T = TypeVar("T")
 _FIELD = b"b"
 _PART = 1000
 _PRODUCER = re.compile(rb"[0-9a-f]{32}")
-# A batch names its run's public key here (provenance.formats.event): one run, one shard.
-_ROUTE = slice(69, 101)
+# A batch names its run here (provenance.formats.producers.batch): one run, one shard.
+_ROUTE = slice(8, 24)
 # KEYS: generation, stream. ARGV: the generation of the entries, the group, their ids.
 _ACK = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, 3))
 return redis.call('XDEL', KEYS[2], unpack(ARGV, 3))
 """
-# KEYS: generation, counts of a run. ARGV: generation, seconds to keep, then count, producer, ...
-_COUNT = """
+# KEYS: generation, a run's acknowledgements. ARGV: generation, seconds to keep, then producer,
+# acknowledgement, ...
+_PUBLISH = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-redis.call('ZADD', KEYS[2], 'GT', unpack(ARGV, 3))
+redis.call('HSET', KEYS[2], unpack(ARGV, 3))
 return redis.call('EXPIRE', KEYS[2], ARGV[2])
 """
 _DENIALS = (
@@ -123,14 +124,14 @@ class RedisStreams:
         with self._translated():
             return _text(self._redis.get(self._generation))
 
-    def acknowledged(self, run: UUID) -> Mapping[bytes, int]:
-        """Per producer, how many events from 0 without a hole are committed."""
+    def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
+        """Per producer its acknowledgement, as it lies there."""
         with self._translated():
-            pairs: Any = self._redis.zrange(self._acked(run), 0, -1, withscores=True)
+            values: Any = self._redis.hgetall(self._acked(run))
         return {
-            bytes.fromhex(member.decode("ascii")): int(score)
-            for member, score in pairs
-            if _PRODUCER.fullmatch(member)
+            bytes.fromhex(producer.decode("ascii")): bytes(value)
+            for producer, value in values.items()
+            if _PRODUCER.fullmatch(producer)
         }
 
     # --- worker's side ----------------------------------------------------------------
@@ -157,15 +158,13 @@ class RedisStreams:
                         self._run(_ACK, stream, generation, self._group, *part)
 
     def publish_acknowledged(
-        self, run: UUID, upto: Mapping[bytes, int], generation: str | None
+        self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None
     ) -> None:
-        """Raise the counts; a lower one changes nothing (ZADD GT)."""
-        if not upto:
-            return
+        """Put them there, over what was there."""
         with self._translated():
-            for part in _parts(list(upto.items())):
-                scores = [item for producer, count in part for item in (count, producer.hex())]
-                self._run(_COUNT, self._acked(run), generation, ACKED_TTL_S, *scores)
+            for part in _parts(list(acknowledgements.items())):
+                pairs = [item for producer, data in part for item in (producer.hex(), data)]
+                self._run(_PUBLISH, self._acked(run), generation, ACKED_TTL_S, *pairs)
 
     # --- either -----------------------------------------------------------------------
 
@@ -243,7 +242,9 @@ class RedisStreams:
         generation, answer = _execute(pipe)
         return _text(generation), answer
 
-    def _run(self, script: str, key: str, generation: str | None, *arguments: str | int) -> None:
+    def _run(
+        self, script: str, key: str, generation: str | None, *arguments: str | int | bytes
+    ) -> None:
         """Run a script on a key, if the server has this generation."""
         self._redis.eval(script, 2, self._generation, key, generation or "", *arguments)
 

@@ -1,19 +1,20 @@
 """BatchMaker: events of one producer become signed batches.
 
 A batch holds consecutive events, at most 500 records or 1 MiB of them (a larger record
-travels alone). The same events give the same bytes, however often they are shipped; only
-where one batch ends and the next begins may differ.
+travels alone). The same events give the same records and the same chain, however often they are
+shipped; only where one batch ends and the next begins may differ.
 """
 
 from __future__ import annotations
 
-from uuid import UUID
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.capture.keys import RunKeys
-from provenance.errors import ProvenanceError
+from provenance.errors import FormatError, ProvenanceError
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.producers.batch import sign_batch
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind
+from provenance.formats.producers.certificate import Certificate
+from provenance.formats.producers.statement import chain_on
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind, record_digest
 
 BATCH_RECORDS = 500
 BATCH_BYTES = 1024 * 1024
@@ -23,16 +24,34 @@ class BatchMaker:
     """Collects one producer's events in order of ``seq``.
 
     Args:
-        rank: The producer's rank, which every record of a batch shares.
+        certificate, key: The producer's, as :meth:`RunKeys.producer` gives them.
+        salt: Key of the records' salts, 32 bytes.
+        identity: What an identity signed for the run, 97 bytes; None if nobody did.
+        first: ``seq`` of the first event to come.
+        chain: The chain before it, 32 bytes.
     """
 
-    def __init__(self, run: UUID, producer: bytes, rank: int, keys: RunKeys) -> None:
-        self._header = SegmentHeader(run, producer, rank, 1, 0)
-        self._keys = keys
-        self._first = 0
+    def __init__(
+        self,
+        certificate: Certificate,
+        key: Ed25519PrivateKey,
+        salt: bytes,
+        identity: bytes | None,
+        first: int,
+        chain: bytes,
+    ) -> None:
+        self._certificate, self._key, self._identity = certificate, key, identity
+        self._header = SegmentHeader(
+            certificate.run, certificate.producer, certificate.rank, 1, first
+        )
+        self._salt = salt
+        self.producer = certificate.producer
+        self._first = first
         self._records: list[bytes] = []
         self._size = 0
         self._done: list[bytes] = []
+        self.chain = chain
+        """After all finished batches."""
         self.pending_bytes = 0
         """Record bytes added since the last :meth:`take`."""
         self.pending = 0
@@ -41,14 +60,18 @@ class BatchMaker:
         """Events that had no form as a record, so that a gap record went in their place."""
 
     def add(self, event: Event) -> None:
-        """One more event; a hole before it ends the batch."""
+        """One more event.
+
+        Raises:
+            FormatError: Not the next one: nothing can be signed over a hole.
+        """
+        expected = self._first + len(self._records)
+        if event.seq != expected:
+            raise FormatError(f"event {event.seq} follows, expected event {expected}")
         data = self._record(event)
-        hole = event.seq != self._first + len(self._records)
         too_large = self._size + len(data) > BATCH_BYTES
-        if self._records and (hole or too_large or len(self._records) >= BATCH_RECORDS):
+        if self._records and (too_large or len(self._records) >= BATCH_RECORDS):
             self._finish()
-        if not self._records:
-            self._first = event.seq
         self._records.append(data)
         self._size += len(data)
         self.pending_bytes += len(data)
@@ -63,21 +86,27 @@ class BatchMaker:
 
     def _finish(self) -> None:
         if self._records:
-            h = self._header
             self._done.append(
                 sign_batch(
-                    h.run, h.producer, h.rank, self._first, self._records, self._keys.private_key
+                    self._certificate,
+                    self._key,
+                    self._first,
+                    self.chain,
+                    self._records,
+                    self._identity,
                 )
             )
+            self.chain = chain_on(self.chain, map(record_digest, self._records))
+            self._first += len(self._records)
         self._records, self._size = [], 0
 
     def _record(self, event: Event) -> bytes:
         try:
-            return record_of(event, self._header, self._keys.salt).encode()
+            return record_of(event, self._header, self._salt).encode()
         except (ProvenanceError, ValueError, OverflowError) as error:
             self.replaced += 1
             reason = f"{event.kind} not recorded: {error}"[:500]
             fields = {"dropped": 1, "reason": reason}
             when = event.ts_ns if 0 <= event.ts_ns <= MAX_SAFE_INTEGER * 1000 else 0
             gap = Event(event.seq, Kind.GAP, None, event.rank, when, fields)
-            return record_of(gap, self._header, self._keys.salt).encode()
+            return record_of(gap, self._header, self._salt).encode()

@@ -4,14 +4,17 @@ Replaced atomically and synced. A lost or broken file costs shipping again what 
 still has, which changes nothing downstream::
 
     {"v": 1, "generation": str|null, "producers": {producer hex: {"rank", "world_size",
-     "segment", "offset", "next", "acked", "ended"}}}
+     "segment", "offset", "next", "chain", "acked", "acked_chain", "ended"}}}
+
+The chains (:mod:`provenance.formats.producers.statement`) are 64 hex digits, or null where a lost
+cursor file took them along and no acknowledgement has brought one back yet.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from provenance import files
@@ -25,7 +28,8 @@ CURSOR_VERSION = 1
 class Cursor:
     """One producer: all below ``next`` is in the transport, all below ``acked`` committed.
 
-    ``segment`` and ``offset`` (bytes) are where event ``next`` is to be read.
+    ``segment`` and ``offset`` (bytes) are where event ``next`` is to be read; ``chain`` and
+    ``acked_chain`` are the chains before events ``next`` and ``acked``.
     """
 
     rank: int
@@ -35,6 +39,8 @@ class Cursor:
     next: int = 0
     acked: int = 0
     ended: bool = False
+    chain: bytes | None = None
+    acked_chain: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -55,6 +61,7 @@ class Cursors:
         for cursor in self.producers.values():
             if cursor.next > cursor.acked:
                 cursor.segment, cursor.offset, cursor.next = 0, 0, cursor.acked
+                cursor.chain = cursor.acked_chain
         return again
 
 
@@ -79,7 +86,7 @@ def save_cursors(run_dir: Path, cursors: Cursors) -> None:
     value = {
         "v": CURSOR_VERSION,
         "generation": cursors.generation,
-        "producers": {key.hex(): asdict(c) for key, c in cursors.producers.items()},
+        "producers": {key.hex(): _as_json(c) for key, c in cursors.producers.items()},
     }
     files.replace(run_dir / CURSOR_FILE, json.dumps(value).encode())
 
@@ -89,8 +96,21 @@ def delete_cursors(run_dir: Path) -> None:
     (run_dir / CURSOR_FILE).unlink(missing_ok=True)
 
 
+_NAMES = tuple(entry.name for entry in dataclasses.fields(Cursor))
+_CHAINS = ("chain", "acked_chain")
+
+
+def _as_json(cursor: Cursor) -> dict[str, object]:
+    values = {name: getattr(cursor, name) for name in _NAMES}
+    return values | {name: values[name] and values[name].hex() for name in _CHAINS}
+
+
 def _cursor(producers: Fields, key: str) -> Cursor:
-    names = [field.name for field in dataclasses.fields(Cursor)]
-    cursor = producers.object(key, *names)
-    numbers = {name: cursor.integer(name) for name in names if name != "ended"}
-    return Cursor(**numbers, ended=cursor.boolean("ended"))
+    cursor = producers.object(key, *_NAMES)
+    numbers = {name: cursor.integer(name) for name in _NAMES if name not in (*_CHAINS, "ended")}
+    read = Cursor(rank=numbers.pop("rank"), ended=cursor.boolean("ended"))
+    for name, number in numbers.items():
+        setattr(read, name, number)
+    for name in _CHAINS:
+        setattr(read, name, cursor.maybe(name, lambda name: cursor.hex(name, 32)))
+    return read

@@ -23,7 +23,7 @@ from pathlib import Path
 from uuid import UUID
 
 from provenance import files
-from provenance.capture.ship.shipment import Contact, Shipment, Shipped
+from provenance.capture.ship.shipment import Contact, LedgerKeys, Shipment, Shipped
 from provenance.capture.spool import scan
 from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
 from provenance.log import get_logger
@@ -51,6 +51,8 @@ class Shipper:
         abandoned_s: A run without an end whose producers are all dead and whose events are
             all committed is cleared away after this long.
         max_backlog: Entries in the transport beyond which no more are added.
+        ledger_keys: The public keys whose acknowledgements are believed, asked at each pass: a
+            worker may make the ledger's key later. Without one nothing is deleted.
 
     Raises:
         InputError: Another shipper serves this spool, or it cannot be written.
@@ -65,10 +67,12 @@ class Shipper:
         stall_s: float = 60.0,
         abandoned_s: float = 7 * 86400.0,
         max_backlog: int = MAX_BACKLOG,
+        ledger_keys: LedgerKeys = tuple,
     ) -> None:
         self.spool_dir = spool_dir
         self._transport, self._doorbell = transport, doorbell
         self._stall_s, self._abandoned_s, self._max_backlog = stall_s, abandoned_s, max_backlog
+        self._ledger_keys = ledger_keys
         self._shipments: dict[UUID, Shipment] = {}
         self._lock = _take_lock(spool_dir)
 
@@ -92,7 +96,7 @@ class Shipper:
             ConfigError: It refuses our credentials.
         """
         total = Shipped()
-        contact = Contact(self._transport, self._max_backlog)
+        contact = Contact(self._transport, self._max_backlog, self._ledger_keys())
         spools = scan(self.spool_dir)
         for gone in self._shipments.keys() - {spool.run for spool in spools}:
             del self._shipments[gone]

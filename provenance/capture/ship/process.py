@@ -10,9 +10,12 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 REDIS_URL_ENV = "PROVENANCE_REDIS_URL"
+LEDGER_KEY_ENV = "PROVENANCE_LEDGER_KEY"
+"""Variable with the ledger's public keys (``name+id+base64``), separated by spaces."""
 LOG_FILE = "shipper.log"
 IDLE_EXIT_S = 30.0
 GIVE_UP_S = 3600.0
@@ -27,6 +30,8 @@ _DETACH = '"$@" </dev/null >>"$PROVENANCE_SHIPPER_LOG" 2>&1 &'
 def spawn_shipper(
     spool_dir: Path,
     redis_url: str,
+    ledger_key_file: Path,
+    ledger_keys: Sequence[str] = (),
     *,
     idle_exit_s: float = IDLE_EXIT_S,
     give_up_s: float = GIVE_UP_S,
@@ -37,6 +42,8 @@ def spawn_shipper(
     somebody holds one. Returns at once; its log is ``<spool>/shipper.log``.
 
     Args:
+        ledger_key_file: Where the ledger's key lies, or will lie, if it is on this machine.
+        ledger_keys: Public keys (``name+id+base64``) whose acknowledgements are believed.
         idle_exit_s: It ends after this long without a trainer and without work.
         give_up_s: And after this long without a trainer and without Redis.
 
@@ -49,6 +56,7 @@ def spawn_shipper(
     command = [
         "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.app.ship",
         "--spool", str(spool_dir.absolute()), "--background",
+        "--ledger-key-file", str(ledger_key_file.absolute()),
         "--idle-exit", str(idle_exit_s), "--give-up", str(give_up_s),
     ]  # fmt: skip
     # -P: a redis.py in the trainer's folder must not become the shipper's.
@@ -57,6 +65,7 @@ def spawn_shipper(
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         REDIS_URL_ENV: redis_url,
+        LEDGER_KEY_ENV: " ".join([*ledger_keys, os.environ.get(LEDGER_KEY_ENV, "")]).strip(),
         "PROVENANCE_SHIPPER_LOG": str(log_file),
     }
     subprocess.run(

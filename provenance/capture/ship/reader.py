@@ -11,6 +11,7 @@ from provenance.capture.ship.cursor import Cursor
 from provenance.capture.spool import Corruption, Segment, read_segment
 from provenance.errors import FormatError
 from provenance.formats.event import Event
+from provenance.formats.producers.statement import chain_start
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 
 MAX_HOLE = 1 << 20
@@ -84,11 +85,12 @@ class ProducerReader:
         self._unsynced.clear()
         self._began = False
 
-    def move(self, cursor: Cursor) -> bool:
-        """Put the cursor where reading is; True where it was elsewhere."""
+    def move(self, cursor: Cursor, chain: bytes) -> bool:
+        """Put the cursor where reading is, with the chain there; True where it was elsewhere."""
         here = (self._segment, self._offset, self._next, self._ended)
         moved = here != (cursor.segment, cursor.offset, cursor.next, cursor.ended)
         cursor.segment, cursor.offset, cursor.next, cursor.ended = here
+        cursor.chain = chain
         return moved
 
 
@@ -102,14 +104,19 @@ def _events_at(segment: Segment) -> int:
 def first_cursor(first: Segment) -> Cursor:
     """The cursor of a producer without one, at the first segment that is left.
 
-    Those before it are gone because the database has them.
+    Those before it are gone because the database has them: how many events that were, and with
+    which chain, its acknowledgement says.
     """
     try:
         header, offset = first.header()
     except FormatError:
-        return Cursor(first.rank, segment=first.index, next=_first_seq(first))
-    seq = header.first_seq
-    return Cursor(first.rank, header.world_size, first.index, offset, seq, seq)
+        cursor = Cursor(first.rank, segment=first.index, next=_first_seq(first))
+    else:
+        seq = header.first_seq
+        cursor = Cursor(first.rank, header.world_size, first.index, offset, seq, seq)
+    if cursor.next == 0:
+        cursor.chain = cursor.acked_chain = chain_start(first.run, first.producer)
+    return cursor
 
 
 def _first_seq(segment: Segment) -> int:

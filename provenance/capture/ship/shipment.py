@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
@@ -20,13 +22,17 @@ from provenance.capture.ship.cleanup import clear_run, delete_committed, has_end
 from provenance.capture.ship.cursor import Cursor, Cursors, load_cursors, save_cursors
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
-from provenance.errors import FormatError, InputError
+from provenance.errors import BadSignatureError, FormatError, InputError
+from provenance.formats.producers.acknowledgement import Acknowledgement, open_acknowledgement
+from provenance.formats.producers.certificate import Certificate
 from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
 MAX_STALL_S = 3600.0
 _MAX_LOGGED = 1000
+LedgerKeys = Callable[[], Sequence[bytes]]
+"""Public keys (32 bytes) of the ledger as far as they are known now."""
 
 _log = get_logger("provenance.shipper")
 
@@ -70,8 +76,10 @@ class Shipped:
 class Contact:
     """The transport during one pass; asked only where a run needs it."""
 
-    def __init__(self, transport: EventTransport, max_backlog: int) -> None:
-        self.transport = transport
+    def __init__(
+        self, transport: EventTransport, max_backlog: int, ledger_keys: Sequence[bytes]
+    ) -> None:
+        self.transport, self.ledger_keys = transport, ledger_keys
         self._max_backlog = max_backlog
         self._generation: str | None = None
         self._room: bool | None = None
@@ -106,7 +114,10 @@ class Shipment:
         self._abandoned_s = abandoned_s
         self._keys: RunKeys | None = None
         self._committed = -1
-        self._acknowledged: Mapping[bytes, int] = {}
+        self._acknowledged: Mapping[bytes, Acknowledgement] = {}
+        self._claimed: Mapping[bytes, int] = {}
+        self._chains: dict[tuple[bytes, int], bytes] = {}
+        self._signers: dict[bytes, tuple[Certificate, Ed25519PrivateKey]] = {}
         self._stalled_at = 0.0
         self._logged: set[str] = set()
         self._cleared = False
@@ -161,11 +172,10 @@ class Shipment:
         """What has been committed, and does the transport still have the rest?"""
         cursors, generation = self.cursors, contact.generation()
         changed = False
-        self._acknowledged = contact.transport.acknowledged(spool.run)
-        for producer, count in self._acknowledged.items():
+        self._read_acknowledgements(spool, contact)
+        for producer, acknowledgement in self._acknowledged.items():
             cursor = cursors.producers.get(producer)
-            if cursor is not None and count > cursor.acked:
-                cursor.acked, cursor.next = count, max(cursor.next, count)
+            if cursor is not None and self._commit(producer, cursor, acknowledgement):
                 changed = True
         if cursors.generation != generation:
             if cursors.generation is not None:
@@ -178,9 +188,12 @@ class Shipment:
 
     def _stalled(self, transport: EventTransport, total: Shipped) -> bool:
         """A server that came back with older data has the same generation, and a hole."""
-        committed = sum(cursor.acked for cursor in self.cursors.producers.values())
-        now = time.monotonic()
-        if committed != self._committed or not self.cursors.unacknowledged:
+        known = [
+            (cursor.next, max(cursor.acked, self._claimed.get(producer, 0)))
+            for producer, cursor in self.cursors.producers.items()
+        ]
+        committed, now = sum(acked for _, acked in known), time.monotonic()
+        if committed != self._committed or all(acked >= shipped for shipped, acked in known):
             self._committed, self._stalled_at = committed, now
             self._stall_s = self._first_stall_s
             return False
@@ -188,6 +201,49 @@ class Shipment:
             return False
         self._stalled_at, self._stall_s = now, min(MAX_STALL_S, self._stall_s * 2)
         self._rewind("events were taken and never committed", total)
+        return True
+
+    def _read_acknowledgements(self, spool: RunSpool, contact: Contact) -> None:
+        """Those that the ledger's key signed; anybody may write into the transport.
+
+        Without a key nothing is believed, and so nothing deleted: what is claimed then only
+        keeps events from being shipped again and again.
+        """
+        answers = contact.transport.acknowledged(spool.run)
+        believed: dict[bytes, Acknowledgement] = {}
+        for producer, data in answers.items():
+            for key in contact.ledger_keys:
+                with contextlib.suppress(FormatError, BadSignatureError):
+                    believed[producer] = open_acknowledgement(data, spool.run, producer, key)
+        self._acknowledged, self._claimed = believed, {}
+        if answers and not contact.ledger_keys:
+            self._claimed = {p: int.from_bytes(data[:8], "big") for p, data in answers.items()}
+            self._warn_once(
+                "the ledger's key is not known here, so the spool is kept: set trust.ledger_key "
+                "or PROVENANCE_LEDGER_KEY to the key that `provenance doctor` prints"
+            )
+        elif len(believed) < len(answers):
+            self._warn_once("an acknowledgement is not signed by the ledger's key; it is ignored")
+
+    def _commit(self, producer: bytes, cursor: Cursor, said: Acknowledgement) -> bool:
+        """Take an acknowledgement in; False where it says nothing new, or cannot be meant.
+
+        What was never shipped from here cannot have been committed, but where a lost cursor
+        file left the chain unknown.
+        """
+        if cursor.chain is None and said.count >= cursor.next:
+            cursor.next, cursor.chain = said.count, said.chain
+        elif said.count > cursor.next or said.count <= cursor.acked:
+            return False
+        own = (
+            cursor.chain if said.count == cursor.next else self._chains.get((producer, said.count))
+        )
+        if own is not None and own != said.chain:
+            self._warn_once("the ledger acknowledges other events than these", run=self.path.name)
+            return False
+        cursor.acked, cursor.acked_chain = said.count, said.chain
+        for key in [key for key in self._chains if key[0] == producer and key[1] <= said.count]:
+            del self._chains[key]
         return True
 
     def _rewind(self, why: str, total: Shipped) -> None:
@@ -219,16 +275,31 @@ class Shipment:
         cursor = self.cursors.producers.get(first.producer)
         if cursor is None:
             cursor = first_cursor(first)
-            cursor.acked = max(cursor.acked, self._acknowledged.get(first.producer, 0))
-            cursor.next = max(cursor.next, cursor.acked)
             self.cursors.producers[first.producer] = cursor
-        maker = BatchMaker(first.run, first.producer, first.rank, self._keys)
+            if first.producer in self._acknowledged:
+                self._commit(first.producer, cursor, self._acknowledged[first.producer])
+        if cursor.chain is None:
+            total.unusable += 1
+            self._warn_once(
+                f"producer {first.producer.hex()[:8]}: the events before {cursor.next} are gone "
+                "and nobody acknowledged them; what follows waits in the spool",
+                run=self.path.name,
+            )
+            return
+        signer = self._signer(first.producer, first.rank)
+        keys = self._keys
+        maker = BatchMaker(*signer, keys.salt, keys.identity, cursor.next, cursor.chain)
         reader = ProducerReader(group, cursor)
         for segment, item in reader:
             if isinstance(item, Corruption):
                 self._report(segment, item, total)
                 continue
-            maker.add(item)
+            try:
+                maker.add(item)
+            except FormatError as error:  # more is missing than gaps can stand for
+                total.unusable += 1
+                self._warn_once(f"producer {first.producer.hex()[:8]}: {error}; it waits")
+                return
             if maker.pending_bytes >= FLUSH_BYTES:
                 self._flush(maker, reader, cursor, transport, total)
         self._flush(maker, reader, cursor, transport, total)
@@ -251,8 +322,15 @@ class Shipment:
             total.events += events
             total.batches += len(batches)
             total.bytes += sum(map(len, batches))
-        if reader.move(cursor):
+        if reader.move(cursor, maker.chain):
+            self._chains[maker.producer, cursor.next] = maker.chain
             self._save()
+
+    def _signer(self, producer: bytes, rank: int) -> tuple[Certificate, Ed25519PrivateKey]:
+        assert self._keys is not None
+        if producer not in self._signers:
+            self._signers[producer] = self._keys.producer(producer, rank)
+        return self._signers[producer]
 
     def _save(self) -> None:
         """A full disk must not stop the shipping that will make room on it."""
