@@ -150,6 +150,7 @@ def _encode(keys: RunKeys) -> bytes:
 def _decode(data: bytes, path: Path) -> RunKeys:
     fields = Fields.parse(data, str(path), private=True)
     fields.version(KEY_VERSION)
+    fields.only("v", "run", "seed", "identity")
     identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
     keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity)
     check_run_id(keys.run, keys.public_key)

@@ -78,6 +78,10 @@ def parser() -> argparse.ArgumentParser:
 
     ship = _command(commands, "ship", "up:ship", "run a shipper alone, as a sidecar of a trainer")
     ship.add_argument("--once", action="store_true", help="ship what is there and end")
+    ship.add_argument(
+        "--ledger-key", action="append", metavar="VKEY", default=[],
+        help="believe acknowledgements of this key (name+id+base64, as doctor prints it)",
+    )  # fmt: skip
 
     devnet = commands.add_parser("devnet", help="real servers on loopback, for trying out")
     actions = devnet.add_subparsers(metavar="ACTION", required=True)

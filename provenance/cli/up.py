@@ -81,7 +81,7 @@ def ship(arguments: argparse.Namespace) -> int:
     from provenance.app import ship as shipping
 
     settings = settings_of(arguments, secrets=False)
-    counts = shipping.run(settings, once=arguments.once)
+    counts = shipping.run(settings, once=arguments.once, ledger_keys=arguments.ledger_key)
     if arguments.json:
         print_json(counts)
     return 0

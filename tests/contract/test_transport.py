@@ -14,15 +14,15 @@ import fakeredis
 import pytest
 import redis
 
-from provenance.capture.keys import create_run_keys
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import new_run_keys
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
 from provenance.formats.producers.batch import sign_batch
+from provenance.formats.producers.statement import chain_start
 from provenance.ports.transport import Delivery, EventTransport
 from provenance.stores.redis_streams import RedisStreams
 from provenance.testing.memory_transport import MemoryTransport
 
-RUN = new_run_id()
+RUN = new_run_keys().run
 FIRST, SECOND = bytes(range(16)), bytes(range(16, 32))
 
 
@@ -76,7 +76,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 def payloads(*numbers: int) -> list[bytes]:
-    return [b"payload %d" % n for n in numbers]
+    return [b"payload of some batch, number %d" % n for n in numbers]
 
 
 def read_all(transport: EventTransport, consumer: str = "a") -> list[bytes]:
@@ -170,29 +170,29 @@ def test_a_late_acknowledgement_leaves_the_next_generation_alone(bench: Bench) -
     bench.transport.append(payloads(1))
     (lost,) = bench.transport.read("a", 1)
     bench.lose_everything()
-    bench.append_as(lost.id, b"payload 2")
+    bench.append_as(lost.id, b"payload of some batch, number 2")
     late = bench.make()
     late.ack([lost])
-    late.publish_acknowledged(RUN, {FIRST: 1}, lost.generation)
+    late.publish_acknowledged(RUN, {FIRST: b"1"}, lost.generation)
     assert bench.transport.backlog() == 1
     (new,) = bench.transport.read("b", 1)
-    assert (new.id, new.payload) == (lost.id, b"payload 2")
+    assert (new.id, new.payload) == (lost.id, b"payload of some batch, number 2")
     assert new.generation == bench.transport.generation() != lost.generation
     late.ack([lost])
     assert bench.transport.claim_stale("c", 0.0, 10) == [new]
     late.ack([lost, new])
     assert bench.transport.backlog() == 0
     assert bench.transport.acknowledged(RUN) == {}
-    bench.transport.publish_acknowledged(RUN, {FIRST: 1}, new.generation)
-    assert bench.transport.acknowledged(RUN) == {FIRST: 1}
+    bench.transport.publish_acknowledged(RUN, {FIRST: b"1"}, new.generation)
+    assert bench.transport.acknowledged(RUN) == {FIRST: b"1"}
 
 
-def test_acknowledged_counts_only_rise(bench: Bench) -> None:
+def test_the_last_acknowledgement_of_each_producer_stands(bench: Bench) -> None:
     assert bench.transport.acknowledged(RUN) == {}
-    bench.transport.publish_acknowledged(RUN, {FIRST: 5, SECOND: 0}, None)
-    bench.transport.publish_acknowledged(RUN, {FIRST: 3, SECOND: 2**52}, None)
+    bench.transport.publish_acknowledged(RUN, {FIRST: b"5", SECOND: b"\0"}, None)
+    bench.transport.publish_acknowledged(RUN, {FIRST: bytes(range(104))}, None)
     bench.transport.publish_acknowledged(RUN, {}, None)
-    assert bench.make().acknowledged(RUN) == {FIRST: 5, SECOND: 2**52}
+    assert bench.make().acknowledged(RUN) == {FIRST: bytes(range(104)), SECOND: b"\0"}
     assert bench.transport.acknowledged(UUID(int=1)) == {}
 
 
@@ -209,14 +209,13 @@ def streams(redis_url: str) -> Iterator[RedisStreams]:
     client.close()
 
 
-def test_one_run_stays_in_one_shard(streams: RedisStreams, tmp_path: Any) -> None:
+def test_one_run_stays_in_one_shard(streams: RedisStreams) -> None:
     used = set()
-    for number in range(24):
-        run = new_run_id()
-        keys = create_run_keys(tmp_path / str(number), run)
-        batches = [
-            sign_batch(run, FIRST, 0, seq, [b"%d" % seq], keys.private_key) for seq in range(5)
-        ]
+    for _ in range(24):
+        keys = new_run_keys()
+        signer = keys.producer(FIRST, 0)
+        chain = chain_start(keys.run, FIRST)
+        batches = [sign_batch(*signer, seq, chain, [b"%d" % seq]) for seq in range(5)]
         streams.append(batches)
         shards = {d.id.partition("/")[0] for d in streams.read("a", 50)}
         assert len(shards) == 1
@@ -225,20 +224,20 @@ def test_one_run_stays_in_one_shard(streams: RedisStreams, tmp_path: Any) -> Non
 
 
 def test_no_shard_starves(streams: RedisStreams) -> None:
-    many = [bytes(69) + secrets.token_bytes(32) for _ in range(64)]
+    many = [bytes(8) + secrets.token_bytes(16) for _ in range(64)]
     streams.append(many)
     shards = {streams.read("a", 1)[0].id.partition("/")[0] for _ in range(4)}
     assert len(shards) == 4
 
 
-def test_the_acknowledged_counts_expire(streams: RedisStreams, redis_url: str) -> None:
-    streams.publish_acknowledged(RUN, {FIRST: 1}, None)
+def test_acknowledgements_expire(streams: RedisStreams, redis_url: str) -> None:
+    streams.publish_acknowledged(RUN, {FIRST: b"1"}, None)
     with redis.Redis.from_url(redis_url, protocol=2) as client:
         assert 0 < client.ttl(streams._acked(RUN)) <= 30 * 86400
 
 
-def test_more_counts_than_a_script_takes_at_once(streams: RedisStreams) -> None:
-    counts = {number.to_bytes(16, "big"): number for number in range(5000)}
+def test_more_acknowledgements_than_a_script_takes_at_once(streams: RedisStreams) -> None:
+    counts = {number.to_bytes(16, "big"): b"%d" % number for number in range(5000)}
     streams.publish_acknowledged(RUN, counts, None)
     assert streams.acknowledged(RUN) == counts
 
@@ -247,8 +246,8 @@ def test_strangers_in_our_keys_are_ignored(streams: RedisStreams, redis_url: str
     streams.append(payloads(1))
     with redis.Redis.from_url(redis_url, protocol=2) as client:
         client.xadd(streams._stream_of(b""), {"other": "x"})
-        client.zadd(streams._acked(RUN), {"not hex": 3, "ab" * 16: 4})
-    assert streams.acknowledged(RUN) == {bytes([0xAB]) * 16: 4}
+        client.hset(streams._acked(RUN), mapping={"not hex": 3, "ab" * 16: 4})
+    assert streams.acknowledged(RUN) == {bytes([0xAB]) * 16: b"4"}
     assert read_all(streams) == payloads(1)
 
 
@@ -265,14 +264,14 @@ def test_a_server_emptied_during_an_acknowledgement(
         def emptied(server: Any, *arguments: Any) -> Any:
             client.delete(stream, streams._generation)
             streams.append([])
-            client.xadd(stream, {"b": b"payload 2"}, id=entry)
+            client.xadd(stream, {"b": b"payload of some batch, number 2"}, id=entry)
             return real(server, *arguments)
 
         monkeypatch.setattr(redis.Redis, "eval", emptied)
         streams.ack([lost])
-        streams.publish_acknowledged(RUN, {FIRST: 1}, lost.generation)
+        streams.publish_acknowledged(RUN, {FIRST: b"1"}, lost.generation)
     assert streams.acknowledged(RUN) == {}
-    assert [d.payload for d in streams.read("a", 9)] == [b"payload 2"]
+    assert [d.payload for d in streams.read("a", 9)] == [b"payload of some batch, number 2"]
 
 
 SECRET = "hunter2-pass"
@@ -283,7 +282,7 @@ CALLS: list[Callable[[EventTransport], object]] = [
     lambda t: t.ack([Delivery("0/1-1", b"")]),
     lambda t: t.backlog(),
     lambda t: t.acknowledged(RUN),
-    lambda t: t.publish_acknowledged(RUN, {FIRST: 1}, None),
+    lambda t: t.publish_acknowledged(RUN, {FIRST: b"1"}, None),
     lambda t: t.generation(),
     lambda t: t.ping(),
 ]

@@ -21,7 +21,6 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
-from uuid import UUID
 
 import psutil
 import pytest
@@ -29,19 +28,22 @@ import redis
 import yaml
 
 from provenance.app.processes import free_ports
+from provenance.bootstrap import reading
 from provenance.errors import ProvenanceError
+from provenance.formats.producers.acknowledgement import open_acknowledgement
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState
+from provenance.settings import Settings
 from provenance.stores.redis_streams import RedisStreams
 from provenance.stores.sql import SqlStore
 from provenance_devnet import programs
 from tests.conftest import missing
 from tests.support.paths import ROOT
-from tests.support.runs import complete_run
+from tests.support.runs import complete_run, some_run
 
 DEPLOY = ROOT / "deploy"
 DATABASE = 9
-RUN = UUID("0192f0c1-0000-7abc-8def-00000000de01")
+RUN = some_run()
 AUTH = "auditor:quite random"
 PATIENCE_S = 90.0
 """Until a condition holds; far beyond what it takes, so that a slow machine passes."""
@@ -209,7 +211,11 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
     assert {receipt.network for receipt in receipts} == {"local"}
     assert (host.base / "anchors.jsonl").read_text().count("\n") >= 1
     assert (host.base / "ledger.key").stat().st_mode & 0o777 == 0o600
-    assert transport.acknowledged(RUN) == {producer.name: len(producer.events)}
+    said = transport.acknowledged(RUN)[producer.name]
+    key = reading.ledger_key(Settings(host.base))
+    assert key is not None
+    count = open_acknowledgement(said, RUN, producer.name, key.public_bytes).count
+    assert count == len(producer.events)
 
     host.wait("Flower answers", lambda: flower_status(host, AUTH) == 200)
     assert flower_status(host, None) == 401

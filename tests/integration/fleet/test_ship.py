@@ -22,8 +22,7 @@ import redis
 from provenance.app import ship
 from provenance.bootstrap import sending
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import create_run_keys
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import keep_run_keys, new_run_keys
 from provenance.capture.ship.loop import LOCK_FILE, Shipper
 from provenance.capture.ship.process import LOG_FILE, REDIS_URL_ENV, spawn_shipper
 from provenance.errors import ConfigError, InputError, TransportUnavailable
@@ -53,9 +52,9 @@ def spool(tmp_path: Path) -> Path:
 
 
 def emitter(spool: Path) -> Emitter:
-    run = new_run_id()
-    create_run_keys(spool / str(run), run)
-    return Emitter(spool, run)
+    keys = new_run_keys()
+    keep_run_keys(spool / str(keys.run), keys)
+    return Emitter(spool, keys.run)
 
 
 def eventually(question: Callable[[], Any]) -> Any:
@@ -98,7 +97,7 @@ def test_a_spawned_shipper_is_nobodys_child_ships_and_leaves_when_idle(
 ) -> None:
     trainer = emitter(spool)
     trainer.emit(Kind.METRICS, 1, {"x": 1})
-    spawn_shipper(spool, url, idle_exit_s=0.2)
+    spawn_shipper(spool, url, spool / "none.key", idle_exit_s=0.2)
     process = eventually(lambda: holder(spool))
     assert process.ppid() != os.getpid()
     assert url not in " ".join(process.cmdline())
@@ -222,7 +221,7 @@ def test_an_unreachable_redis_never_shows_its_password(spool: Path) -> None:
     trainer = emitter(spool)
     trainer.emit(Kind.METRICS, 1, {"x": 1})
     trainer.close()
-    spawn_shipper(spool, "redis://:hunter2-pass@127.0.0.1:1/0", give_up_s=0.0)
+    spawn_shipper(spool, "redis://:hunter2-pass@127.0.0.1:1/0", spool / "none.key", give_up_s=0.0)
     log_file = spool / LOG_FILE
     text = eventually(lambda: log_file.read_text())
     eventually(lambda: holder(spool) is None)
@@ -233,7 +232,7 @@ def test_an_unreachable_redis_never_shows_its_password(spool: Path) -> None:
 def test_an_overgrown_log_starts_anew(spool: Path, url: str) -> None:
     spool.mkdir()
     (spool / LOG_FILE).write_bytes(bytes(5 * 1024 * 1024))
-    spawn_shipper(spool, url, idle_exit_s=0.0)
+    spawn_shipper(spool, url, spool / "none.key", idle_exit_s=0.0)
     eventually(lambda: holder(spool) is None and (spool / LOCK_FILE).exists())
     assert (spool / LOG_FILE).stat().st_size < 1_000_000
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -17,10 +18,11 @@ from uuid import UUID
 
 import pytest
 import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.keys import KEY_FILE, create_run_keys
-from provenance.capture.run_id import new_run_id
+from provenance.capture.keys import KEY_FILE, keep_run_keys, new_run_keys
 from provenance.capture.ship import loop as shipper_module
 from provenance.capture.ship import reader, shipment
 from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
@@ -36,9 +38,14 @@ from provenance.errors import (
     TransportUnavailable,
 )
 from provenance.formats.event import Event, frame
+from provenance.formats.note import SignerKey
+from provenance.formats.producers.acknowledgement import sign_acknowledgement
 from provenance.formats.producers.batch import open_batch
-from provenance.formats.record import Kind, Record
+from provenance.formats.producers.statement import chain_on, chain_start
+from provenance.formats.record import Kind, Record, record_digest
 from provenance.testing.memory_transport import MemoryTransport
+
+LEDGER = SignerKey.from_private_bytes("test/ledger", b"\x05" * 32)
 
 
 class Database:
@@ -57,7 +64,7 @@ class Database:
             for delivery in deliveries:
                 batch = open_batch(delivery.payload)
                 self.batches += 1
-                rows = self.rows[batch.run][batch.producer]
+                rows = self.rows[batch.certificate.run][batch.certificate.producer]
                 for seq, data in enumerate(batch.records, batch.first_seq):
                     self.duplicates += seq in rows
                     assert rows.setdefault(seq, data) == data, "the same event, other bytes"
@@ -66,13 +73,20 @@ class Database:
             for run, producers in self.rows.items():
                 self.transport.publish_acknowledged(
                     run,
-                    {key: self.contiguous(rows) for key, rows in producers.items()},
+                    {key: self.acknowledge(run, key) for key in producers},
                     self.transport.generation(),
                 )
 
-    @staticmethod
-    def contiguous(rows: dict[int, bytes]) -> int:
-        return next(n for n in range(len(rows) + 1) if n not in rows)
+    def acknowledge(
+        self, run: UUID, producer: bytes, count: int | None = None, key: SignerKey = LEDGER
+    ) -> bytes:
+        """As the ledger signs what is here without a hole, or ``count`` events of it."""
+        rows = self.rows[run][producer]
+        if count is None:
+            count = next(n for n in range(len(rows) + 1) if n not in rows)
+        digests = (record_digest(rows[seq]) for seq in range(count))
+        chain = chain_on(chain_start(run, producer), digests)
+        return sign_acknowledgement(run, producer, count, chain, key)
 
     def records(self, run: UUID) -> list[Record]:
         return [
@@ -87,9 +101,10 @@ class World:
 
     def __init__(self, spool: Path) -> None:
         self.spool = spool
-        self.run = new_run_id()
+        keys = new_run_keys()
+        self.run = keys.run
         self.folder = spool / str(self.run)
-        self.keys = create_run_keys(self.folder, self.run)
+        self.keys = keep_run_keys(self.folder, keys)
         self.transport = MemoryTransport()
         self.database = Database(self.transport)
         self.rings = 0
@@ -100,6 +115,7 @@ class World:
         return self.emitters[-1]
 
     def shipper(self, **options: Any) -> Shipper:
+        options.setdefault("ledger_keys", lambda: [LEDGER.verifier.public_bytes])
         return Shipper(self.spool, self.transport, self.ring, **options)
 
     def ring(self) -> None:
@@ -134,8 +150,8 @@ def test_events_arrive_as_signed_records(world: World) -> None:
     assert shipped.bytes > 500
     assert world.rings == 1
     batch = open_batch(world.transport.read("x", 1)[0].payload)
-    assert batch.public_key == world.keys.public_key
-    assert (batch.run, batch.producer, batch.rank) == (world.run, emitter.producer, 0)
+    assert batch.certificate == world.keys.producer(emitter.producer, 0)[0]
+    assert (batch.first_seq, batch.before) == (0, chain_start(world.run, emitter.producer))
     assert [Record.decode(r).body for r in batch.records] == [{"n": n} for n in range(5)]
 
 
@@ -656,10 +672,98 @@ def test_a_partly_committed_range_keeps_its_segment(world: World) -> None:
     with world.shipper() as shipper:
         shipper.run_once()
         generation = world.transport.generation()
-        world.transport.publish_acknowledged(world.run, {emitter.producer: second - 1}, generation)
-        assert shipper.run_once().deleted_segments == 0
-        world.transport.publish_acknowledged(world.run, {emitter.producer: second}, generation)
-        assert shipper.run_once().deleted_segments == 1
+        world.database.drain(publish=False)
+        for count, deleted in ((second - 1, 0), (second, 1)):
+            said = world.database.acknowledge(world.run, emitter.producer, count)
+            world.transport.publish_acknowledged(world.run, {emitter.producer: said}, generation)
+            assert shipper.run_once().deleted_segments == deleted
+
+
+def test_what_the_ledger_did_not_sign_deletes_nothing(world: World) -> None:
+    emitter = world.emitter(segment_bytes=500)
+    other = World(world.spool)
+    emit(emitter, *range(30))
+    emit(other.emitter(), *range(30))
+    segments = world.segments()
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain(publish=False)
+        mine, thief = emitter.producer, SignerKey.from_private_bytes("x", b"\x06" * 32)
+        chain = chain_start(world.run, mine)
+        forged = [
+            (10**9).to_bytes(8, "big"),
+            (10**9).to_bytes(8, "big") + bytes(96),
+            world.database.acknowledge(world.run, mine, 30, thief),
+            sign_acknowledgement(world.run, mine, 10**9, chain, LEDGER),  # never shipped
+            sign_acknowledgement(world.run, mine, 30, chain, LEDGER),  # other events
+            world.database.acknowledge(other.run, other.emitters[0].producer),
+            sign_acknowledgement(world.run, bytes(16), 30, chain, LEDGER),
+        ]
+        for said in forged:
+            world.transport.publish_acknowledged(
+                world.run, {mine: said}, world.transport.generation()
+            )
+            assert shipper.run_once().deleted_segments == 0
+            assert world.segments() == segments
+        world.database.drain()
+        assert shipper.run_once().deleted_segments == len(segments) - 1
+
+
+def test_without_the_ledgers_key_the_spool_is_kept_and_says_so(world: World) -> None:
+    emitter = world.emitter(segment_bytes=500)
+    emit(emitter, *range(30))
+    emitter.close()
+    known: list[bytes] = []
+    with (
+        structlog.testing.capture_logs() as logs,
+        world.shipper(ledger_keys=lambda: known, stall_s=0.0) as shipper,
+    ):
+        shipper.run_once()
+        world.database.drain()
+        for _ in range(3):
+            shipped = shipper.run_once()
+            assert (shipped.deleted_segments, shipped.rewound) == (0, 0)
+        known.append(LEDGER.verifier.public_bytes)  # a worker has made it
+        assert shipper.run_once().finished_runs == 1
+    assert sum("ledger's key is not known" in entry["event"] for entry in logs) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["emit", "ship", "drain", "lose", "restart", "forget"])))
+def test_whatever_happens_a_producer_signs_one_chain(steps: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        world, before = World(Path(folder) / "spool"), 0
+        emitter, payloads = world.emitter(segment_bytes=400), list[bytes]()
+        real = world.transport.append
+
+        def append(batches: Any) -> None:
+            payloads.extend(batches)
+            real(batches)
+
+        world.transport.append = append  # type: ignore[assignment,method-assign]
+        shipper = world.shipper(stall_s=0.0)
+        for step in [*steps, "emit", "restart", "ship", "drain", "ship", "ship", "drain"]:
+            if step == "emit":
+                emit(emitter, *range(before, before + 5))
+                before += 5
+            elif step == "ship":
+                shipper.run_once()
+            elif step == "drain":
+                world.database.drain()
+            elif step == "lose":
+                world.transport.lose_everything()
+            else:
+                shipper.close()
+                if step == "forget":
+                    world.database.drain()
+                    (world.folder / CURSOR_FILE).unlink(missing_ok=True)
+                shipper = world.shipper(stall_s=0.0)
+        shipper.close()
+        assert world.epochs() == list(range(before))
+        digests = [record_digest(r.encode()) for r in world.database.records(world.run)]
+        for batch in map(open_batch, payloads):
+            chain = chain_on(chain_start(world.run, emitter.producer), digests[: batch.first_seq])
+            assert batch.before == chain
 
 
 def test_a_finished_run_leaves_nothing(world: World) -> None:
@@ -767,7 +871,7 @@ def test_a_segment_deleted_under_the_readers_feet(world: World) -> None:
             segment.path.unlink()
         state = shipment.Shipment(world.folder, 60.0, 60.0)
         total = shipment.Shipped()
-        state.serve(spool, shipment.Contact(world.transport, 10), total)
+        state.serve(spool, shipment.Contact(world.transport, 10, ()), total)
         assert total.events == 0
         shipper.run_once()
 
