@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.run_id import run_identity
+from provenance.capture.membership import join_run
 from provenance.capture.snapshot import Snapshotter
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
@@ -46,8 +46,8 @@ class ProvenanceTracker:
             tracker.track_epoch(epoch, {"loss": loss}, model=model)
         tracker.store_merkle_on_blockchain_after_training({"accuracy": accuracy})
 
-    Several processes write one run when they share ``PROVENANCE_RUN_ID``; ``RANK`` and
-    ``WORLD_SIZE`` then say who is who, and rank 0 alone records data, model and results.
+    Several processes, on one host or many, write one run when they share its id and seed
+    (:mod:`provenance.capture.membership`); rank 0 alone records data, model and results.
 
     Args:
         base_dir: Where the spool lies (and, by default, the database and the reports).
@@ -62,13 +62,15 @@ class ProvenanceTracker:
         base_dir: str | Path = "artifacts",
         config: Mapping[str, object] | str | Path | None = None,
     ) -> None:
-        from provenance.capture.keys import keep_run_keys
+        from provenance.capture.keys import keep_run_keys, signed_by_identity
         from provenance.settings import load
 
         self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
-        keys, self.rank, self.world_size = run_identity()
+        keys, self.rank, self.world_size = join_run(self.spool_dir)
         self.run = keys.run
+        if self.settings.identity_key_file is not None:
+            keys = signed_by_identity(keys, self.settings.identity_key_file)
         self._factory = HashFactory(self.settings.hash_algorithm)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)

@@ -99,8 +99,8 @@ def ledger_key(settings: Settings) -> VerifierKey | None:
     Raises:
         ConfigError: The file is open to others, or not a key.
     """
-    from provenance.chains.keys import read_seed
     from provenance.formats.note import SignerKey
+    from provenance.settings.key_files import read_seed
 
     if not os.access(settings.key_file, os.R_OK):
         return None

@@ -54,7 +54,7 @@ def ledger_signer(settings: Settings) -> SignerKey:
 
 def ledger_seed(settings: Settings) -> bytes:
     """The 32 bytes behind :func:`ledger_signer`: they also sign the local anchor file."""
-    from provenance.chains.keys import read_or_create_seed
+    from provenance.settings.key_files import read_or_create_seed
 
     return read_or_create_seed(settings.key_file)
 

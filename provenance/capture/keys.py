@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -36,8 +36,10 @@ from provenance.formats.producers.certificate import (
     PRODUCER_CONTEXT,
     Certificate,
     certify,
+    sign_identity,
 )
 from provenance.formats.producers.run_id import check_run_id, run_id
+from provenance.settings.key_files import IDENTITY, read_seed
 
 KEY_FILE = "run.key"
 KEY_VERSION = 1
@@ -95,16 +97,39 @@ def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
         InputError: The folder cannot be written, or an existing file is unusable.
     """
     path = run_dir / KEY_FILE
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            files.create(path, _encode(keys))
-    except OSError as error:
-        raise InputError(f"{run_dir}: cannot keep the run's key there: {error.strerror}") from error
+    make_key_file(path, keys)
     kept = load_run_keys(run_dir)
     if kept.run != keys.run:
         raise InputError(f"{path}: is the key of run {kept.run}, expected {keys.run}")
     return kept
+
+
+def make_key_file(path: Path, keys: RunKeys) -> bool:
+    """Write a file of a run's keys, mode 0600, whole or not at all.
+
+    Returns:
+        False where there is one already, which stays.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return not path.exists() and files.create(path, _encode(keys))
+    except OSError as error:
+        where = error.filename or path
+        raise InputError(f"{where}: cannot keep the run's key there: {error.strerror}") from error
+
+
+def signed_by_identity(keys: RunKeys, path: Path) -> RunKeys:
+    """The keys with the signature of the identity whose seed (64 hex digits) lies there.
+
+    Raises:
+        ConfigError: The file is unreadable, open to others, or not a key.
+    """
+    seed = read_seed(path, IDENTITY)
+    signature = sign_identity(keys.run, keys.public_key, Ed25519PrivateKey.from_private_bytes(seed))
+    return replace(keys, identity=signature)
 
 
 def load_run_keys(run_dir: Path) -> RunKeys:

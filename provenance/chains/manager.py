@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from provenance.chains.keys import read_or_create_seed
 from provenance.chains.transaction_log import VersionJournal
 from provenance.errors import (
     ConfigError,
@@ -29,6 +28,7 @@ from provenance.formats.record import Json, normalise
 from provenance.ports.network import Network
 from provenance.ports.values import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import NETWORKS, BlockchainSettings, LocalSettings, Settings, load
+from provenance.settings.key_files import read_or_create_seed
 
 FALLBACK = "local"
 POLL_S = 0.25

@@ -83,6 +83,22 @@ def parser() -> argparse.ArgumentParser:
         help="believe acknowledgements of this key (name+id+base64, as doctor prints it)",
     )  # fmt: skip
 
+    text = "start a training, all of whose processes write one run"
+    start = _command(commands, "run", "run:run", text, base=False)
+    start.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help="the run's key, on storage of all hosts",
+    )
+    start.add_argument("--make", type=Path, metavar="FILE", help="make such a file and end")
+    start.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="to start")
+
+    text = "a key that stands behind runs: make it, or show its public half"
+    known = _command(commands, "identity", "run:identity", text, base=False)
+    known.add_argument("file", type=Path, metavar="FILE", help="64 hex digits, mode 0600")
+    known.add_argument("--new", action="store_true", help="make it")
+
     devnet = commands.add_parser("devnet", help="real servers on loopback, for trying out")
     actions = devnet.add_subparsers(metavar="ACTION", required=True)
     for action, text in (

@@ -58,7 +58,8 @@ def load(
 
     Both shapes are read: ``{"blockchain": {...}}`` alone, and a training configuration
     (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it. The environment
-    variables ``PROVENANCE_REDIS_URL`` and ``PROVENANCE_DATABASE_URL`` win over the file.
+    variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_DATABASE_URL`` and
+    ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file.
 
     Args:
         config: What to read.
@@ -76,7 +77,7 @@ def load(
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
     training = {key: whole.raw.pop(key) for key in list(whole.raw) if key not in own_names}
     chain = whole.child("blockchain")
-    for name in ("redis_url", "database_url"):
+    for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = whole.read(Settings, base_dir=base)
     return replace(

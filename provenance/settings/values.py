@@ -195,6 +195,9 @@ class Settings(Section, frozen=True):
     """Name of this deployment's ledger, the origin line of its heads (C2SP tlog-checkpoint)."""
     ledger_key_file: Path | None = None
     """32-byte Ed25519 seed in hex, mode 0600; ``<base_dir>/ledger.key`` where JSON has none."""
+    identity_key_file: Path | None = None
+    """32-byte Ed25519 seed in hex, mode 0600, of the person or team that stands behind this
+    trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""
     blockchain: BlockchainSettings = BlockchainSettings()
     training: Mapping[str, object] = field(default_factory=dict)
     """The trainer's part of the configuration: every key that is not one of these."""

@@ -11,11 +11,15 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance.capture.keys import load_run_keys, new_run_keys
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import ConfigError, InputError
 from provenance.formats.event import Event
+from provenance.formats.producers.certificate import open_identity
 from provenance.formats.record import Kind
+from provenance.settings.key_files import IDENTITY, read_or_create_seed
 from provenance.tracker import ProvenanceTracker
 
 TRAIN = (np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1]))
@@ -60,7 +64,7 @@ def test_a_whole_run_is_written_in_order(tmp_path: Path) -> None:
     assert {name: ticket.status for name, ticket in before.items()} == {"local": "pending"}
     assert after["local"].wait(timeout=0) == "pending"
     assert after["local"].transaction_id is None
-    assert UUID(tracker.run_id).version == 7
+    assert UUID(tracker.run_id).version == 8
 
 
 def test_a_configuration_of_any_hyperparameters_is_recorded(tmp_path: Path) -> None:
@@ -158,7 +162,9 @@ def test_checkpoints_are_asked_for_every_nth_epoch(tmp_path: Path) -> None:
 
 
 def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROVENANCE_RUN_ID", "0192f0c1-2345-7abc-8def-0123456789ab")
+    keys = new_run_keys()
+    monkeypatch.setenv("PROVENANCE_RUN_ID", str(keys.run))
+    monkeypatch.setenv("PROVENANCE_RUN_SEED", keys.seed.hex())
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -177,6 +183,19 @@ def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.Mo
         ProvenanceTracker(tmp_path)
     monkeypatch.setenv("PROVENANCE_RUN_ID", "run one")
     with pytest.raises(ConfigError, match="expected a UUID"):
+        ProvenanceTracker(tmp_path)
+
+
+def test_an_identity_signs_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "team.key"
+    public = Ed25519PrivateKey.from_private_bytes(read_or_create_seed(path, IDENTITY)).public_key()
+    monkeypatch.setenv("PROVENANCE_IDENTITY_KEY_FILE", str(path))
+    tracker = ProvenanceTracker(tmp_path)
+    keys = load_run_keys(tracker.spool_dir / tracker.run_id)
+    assert keys.identity is not None
+    assert open_identity(keys.identity, keys.run, keys.public_key) == public.public_bytes_raw()
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="identity_key_file"):
         ProvenanceTracker(tmp_path)
 
 

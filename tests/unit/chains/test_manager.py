@@ -15,7 +15,6 @@ from msgspec import structs
 
 import provenance.chains
 from provenance.chains import manager as manager_module
-from provenance.chains.keys import read_or_create_seed
 from provenance.chains.manager import BlockchainManager, build_network, build_networks
 from provenance.chains.transaction_log import VersionJournal
 from provenance.errors import (
@@ -39,6 +38,7 @@ from provenance.settings import (
     LocalSettings,
     Settings,
 )
+from provenance.settings.key_files import read_or_create_seed
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The ledger's Ed25519 seed: 64 hex digits in a file with mode 0600, made at first use."""
+"""Files of one Ed25519 seed: 64 hex digits, mode 0600. The ledger's key, and identities'."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 from provenance import files
 from provenance.errors import ConfigError
 
-KEY = "ledger_key_file"
+LEDGER = "ledger_key_file"
+IDENTITY = "identity_key_file"
 _MAX_BYTES = 1024
 
 
-def read_or_create_seed(path: Path) -> bytes:
+def read_or_create_seed(path: Path, key: str = LEDGER) -> bytes:
     """The 32 bytes in the file; where there is none, fresh ones are written first.
+
+    Args:
+        key: The configuration's key that names the file, for messages.
 
     Raises:
         ConfigError: The file is unreadable, open to others, or not a key.
@@ -23,11 +27,11 @@ def read_or_create_seed(path: Path) -> bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.create(path, secrets.token_hex(32).encode() + b"\n")
     except OSError as error:
-        raise ConfigError(KEY, f"cannot write {path}: {error.strerror}") from error
-    return read_seed(path)
+        raise ConfigError(key, f"cannot write {path}: {error.strerror}") from error
+    return read_seed(path, key)
 
 
-def read_seed(path: Path) -> bytes:
+def read_seed(path: Path, key: str = LEDGER) -> bytes:
     """The 32 bytes in the file; nothing is written.
 
     Raises:
@@ -36,9 +40,9 @@ def read_seed(path: Path) -> bytes:
     try:
         seed = bytes.fromhex(files.read_private(path, _MAX_BYTES).decode("ascii"))
     except OSError as error:
-        raise ConfigError(KEY, f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(key, f"cannot read {path}: {error.strerror}") from error
     except ValueError:
         seed = b""
     if len(seed) != 32:
-        raise ConfigError(KEY, f"{path} holds no key, expected 64 hex digits")
+        raise ConfigError(key, f"{path} holds no key, expected 64 hex digits")
     return seed
