@@ -16,12 +16,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from uuid import UUID
 
-from provenance.errors import BadSignatureError, FormatError
+import structlog
+
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    InputError,
+    IntegrityError,
+    TooLargeError,
+)
 from provenance.formats.producers.acknowledgement import sign_acknowledgement
-from provenance.formats.producers.batch import Batch, open_batch
+from provenance.formats.producers.batch import Batch, batch_run, open_batch
 from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
@@ -29,7 +37,7 @@ from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import BEFORE_KINDS
 from provenance.ledger.seal import SealPolicy, log_left_out, seal_ready
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.transport import Delivery, EventTransport
+from provenance.ports.transport import MAX_ENTRY_BYTES, Delivery, EventTransport
 from provenance.ports.values import (
     Equivocation,
     Inserted,
@@ -42,6 +50,10 @@ from provenance.ports.values import (
 )
 
 BATCHES_PER_READ = 500
+MAX_DELIVERIES = 3
+"""An entry that comes again after these ends its workers, or cannot be committed."""
+
+_log = structlog.get_logger("provenance.ledger")
 
 
 @dataclass(slots=True)
@@ -55,6 +67,11 @@ class IngestResult:
     parked: int = 0
     entries: list[LedgerEntry] = field(default_factory=list)
 
+    def add(self, other: IngestResult) -> None:
+        """Sum up."""
+        for entry in fields(IngestResult):
+            setattr(self, entry.name, getattr(self, entry.name) + getattr(other, entry.name))
+
 
 def drain(
     transport: EventTransport,
@@ -67,7 +84,8 @@ def drain(
 ) -> IngestResult:
     """Read and ingest until the stream is empty, at most ``limit`` reads.
 
-    Entries that a dead consumer left behind for ``stale_after_s`` are taken over.
+    Entries that a dead consumer left behind for ``stale_after_s`` are taken over, one at a time:
+    one that kills its worker is then known by its count of deliveries, and no other shares it.
 
     Raises:
         TransportUnavailable, StoreUnavailable: Nothing is lost; what was not acknowledged
@@ -77,7 +95,7 @@ def drain(
     for _ in range(limit):
         deliveries = transport.read(consumer, BATCHES_PER_READ)
         if not deliveries:
-            deliveries = transport.claim_stale(consumer, stale_after_s, BATCHES_PER_READ)
+            deliveries = transport.claim_stale(consumer, stale_after_s, 1)
         if not deliveries:
             break
         ingest(transport, store, policy, deliveries, now, total)
@@ -92,32 +110,56 @@ def ingest(
     now: float,
     total: IngestResult | None = None,
 ) -> IngestResult:
-    """Ingest entries in one transaction, then acknowledge them."""
+    """Ingest entries, each run's in a transaction of its own, and acknowledge them.
+
+    A run whose records cannot be read or written is logged and waits: its entries come again
+    until they are parked.
+
+    Raises:
+        TransportUnavailable, StoreUnavailable: As :func:`drain`.
+    """
     total = total if total is not None else IngestResult()
-    touched: set[UUID] = set()
+    by_run: dict[bytes, list[Delivery]] = {}
+    for delivery in deliveries:
+        by_run.setdefault(batch_run(delivery.payload), []).append(delivery)
+    for own in by_run.values():
+        try:
+            _ingest_run(transport, store, policy, own, now, total)
+        except (FormatError, InputError, IntegrityError) as error:
+            _log.error("run held up", run=batch_run(own[0].payload).hex(), problem=str(error))
+    return total
+
+
+def _ingest_run(
+    transport: EventTransport,
+    store: LedgerStore,
+    policy: SealPolicy,
+    deliveries: Sequence[Delivery],
+    now: float,
+    total: IngestResult,
+) -> None:
+    """Ingest entries of one run (or that are no batches) in one transaction."""
+    done = IngestResult()
     with store.transaction() as tx:
-        writer = _Writer(tx, now, total, policy.trainers)
-        for delivery in deliveries:
-            run = writer.take(delivery.payload)
-            if run is not None:
-                touched.add(run)
+        writer = _Writer(tx, now, done, policy.trainers)
+        touched = {run for run in map(writer.take, deliveries) if run is not None}
         writer.save()
         for run in sorted(touched):
             if run in writer.marks:
                 log_left_out(tx, run, writer.marks[run])
-            total.entries.extend(seal_ready(tx, run, policy, now))
-        upto: dict[UUID, dict[bytes, bytes]] = {}
+            done.entries.extend(seal_ready(tx, run, policy, now))
+        acknowledgements: dict[UUID, dict[bytes, bytes]] = {}
         for row in writer.producers.values():
-            upto.setdefault(row.run, {})[row.producer] = sign_acknowledgement(
+            acknowledgements.setdefault(row.run, {})[row.producer] = sign_acknowledgement(
                 row.run, row.producer, row.contiguous, row.chain, policy.signer
             )
+    total.add(done)
     try:
-        for run, producers in upto.items():
+        for run, producers in acknowledgements.items():
             transport.publish_acknowledged(run, producers, deliveries[-1].generation)
     finally:
-        # Also where a full server refuses the counts: deleting entries is what makes room.
+        # Also where a full server refuses them: deleting entries is what makes room.
         transport.ack(deliveries)
-    return total
 
 
 class _Writer:
@@ -136,10 +178,15 @@ class _Writer:
         self.marks: dict[UUID, list[Record]] = {}
         self.producers: dict[tuple[UUID, bytes], ProducerRow] = {}
 
-    def take(self, payload: bytes) -> UUID | None:
+    def take(self, delivery: Delivery) -> UUID | None:
         """Insert a batch; the run it touched, or None where it was parked whole."""
         self.total.batches += 1
+        payload = delivery.payload
         try:
+            if delivery.size > MAX_ENTRY_BYTES:
+                raise TooLargeError(f"entry of {delivery.size} bytes, at most {MAX_ENTRY_BYTES}")
+            if delivery.deliveries > MAX_DELIVERIES:
+                raise FormatError(f"delivered {delivery.deliveries} times, never committed")
             batch = open_batch(payload)
         except (FormatError, BadSignatureError) as error:
             self._park(None, payload, str(error))

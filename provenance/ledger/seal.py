@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -48,6 +49,9 @@ from provenance.ports.store import LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry
 
 CONTROL = (Kind.SEAL, Kind.RUN_END, Kind.CONFIG)
+
+NAMED = 20
+"""How many ranks that are missing are named; the others are counted."""
 
 _log = structlog.get_logger("provenance.ledger")
 
@@ -229,11 +233,14 @@ class _Progress:
         marks: Sequence[SealMark],
         contiguous: Mapping[bytes, tuple[int, int]],
     ) -> None:
-        self.marks, self.contiguous = marks, contiguous
+        self.contiguous = contiguous
+        self.marks: dict[tuple[Phase, int | None], list[SealMark]] = {}
+        for mark in marks:
+            self.marks.setdefault((mark.phase, mark.epoch), []).append(mark)
         self.leader = before_mark(marks)
         self.ends = {r.producer: r for r in control if r.kind is Kind.RUN_END}
         size = next((r.body.get("world_size") for r in control if r.kind is Kind.CONFIG), 1)
-        self.ranks = range(size if isinstance(size, int) and 0 < size <= 1_000_000 else 1)
+        self.size = size if isinstance(size, int) and 0 < size <= 1_000_000 else 1
 
     def missing(self, mark: SealMark) -> list[str]:
         """What stands between the mark and its seal; empty where it is ready."""
@@ -252,17 +259,10 @@ class _Progress:
         return [f"producer {producer.hex()[:8]}: events from seq {arrived} are missing"]
 
     def _missing_marks(self, wanted: SealMark) -> list[str]:
-        missing: list[str] = []
-        for rank in self.ranks:
-            own = [
-                m
-                for m in self.marks
-                if (m.phase, m.epoch, m.rank) == (wanted.phase, wanted.epoch, rank)
-            ]
-            if not own:
-                missing.append(f"rank {rank}: no checkpoint mark")
-            for mark in own:
-                missing += self._hole(mark.producer, mark.seq)
+        own = self.marks.get((wanted.phase, wanted.epoch), [])
+        missing = self._absent({mark.rank for mark in own}, "no checkpoint mark")
+        for mark in own:
+            missing += self._hole(mark.producer, mark.seq)
         return missing
 
     def _missing_ends(self) -> list[str]:
@@ -272,6 +272,16 @@ class _Progress:
             announced = end.body.get("events") if end is not None else None
             upto = announced if isinstance(announced, int) else highest
             missing += self._hole(producer, max(upto, highest))
-        ended = {record.rank for record in self.ends.values()}
-        missing += [f"rank {rank}: no run.end" for rank in self.ranks if rank not in ended]
-        return missing
+        return missing + self._absent({record.rank for record in self.ends.values()}, "no run.end")
+
+    def _absent(self, present: set[int], what: str) -> list[str]:
+        """The ranks that are not there: the first of them by number, of the rest how many.
+
+        Costs what the ranks cost that are there, however many are announced.
+        """
+        count = self.size - sum(rank < self.size for rank in present)
+        first = islice(
+            (rank for rank in range(self.size) if rank not in present), min(count, NAMED)
+        )
+        lines = [f"rank {rank}: {what}" for rank in first]
+        return lines if count <= NAMED else [*lines, f"{count - NAMED} more ranks: {what}"]

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
+
+from provenance.formats.producers.batch import MAX_BATCH_BYTES
+
+MAX_ENTRY_BYTES = MAX_BATCH_BYTES + 8
+"""What a batch can have; a larger entry is not read into memory."""
+CLIPPED_BYTES = 1024
+"""What is read of such an entry."""
+READ_BYTES = MAX_BATCH_BYTES
+"""A read ends with the entry that reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +23,17 @@ class Delivery:
 
     Attributes:
         id: Names the entry within its generation; an emptied server hands out ids again.
-        payload: The batch.
+        payload: The batch; of an entry over :data:`MAX_ENTRY_BYTES` its first bytes alone.
         generation: :meth:`EventTransport.generation` of the moment it was read.
+        size: Bytes of the entry.
+        deliveries: How often it was given out, this time too.
     """
 
     id: str
     payload: bytes
     generation: str | None = None
+    size: int = field(default=0, compare=False)
+    deliveries: int = field(default=1, compare=False)
 
 
 class EventTransport(Protocol):
@@ -33,10 +46,12 @@ class EventTransport(Protocol):
         """Add entries in order. MUST NOT retry by itself; all or an exception."""
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
-        """Up to ``count`` entries not yet given to any consumer; does not block."""
+        """Up to ``count`` entries not yet given to any consumer, :data:`READ_BYTES` and one
+        entry of them at most; does not block."""
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
-        """Take over entries another consumer was given ``min_idle_s`` ago and never acked."""
+        """Take over entries another consumer was given ``min_idle_s`` ago and never acked;
+        bounded as :meth:`read`."""
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Entries are committed to the database: acknowledge and delete them.

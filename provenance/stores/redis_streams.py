@@ -7,12 +7,13 @@ Keys, all below a prefix (``prov:``)::
                           signs; kept 30 days after the last change
     prov:generation       random id, written with the first append
 
-Life of a delivery: the generation is read, then the entry, which carries it. Emptied within
-a millisecond, a server hands out the same entry ids again, so an acknowledgement and the
-counts that follow it are written by a script that compares the generation: where another one
-stands by then, they are dropped, and the entry of that id is left to whoever reads it. A
-script and no MULTI: a server that is out of memory queues nothing, and deleting what is
-committed is what makes room.
+Life of a delivery: a script reads the generation and entries one by one, until they have enough
+bytes: whoever may write a stream must not be able to fill a worker's memory. An entry that no
+batch can be is cut there. Emptied within a millisecond, a server hands out the same entry ids
+again, so an acknowledgement and what is published with it are written by a script that compares
+the generation: where another one stands by then, they are dropped, and the entry of that id is
+left to whoever reads it. Scripts and no MULTI: a server that is out of memory queues nothing,
+and deleting what is committed is what makes room.
 
 Redis is a conveyor here, not a record: it may lose everything at any time. What must hold
 is that it says so, so this client never retries by itself, gives every call ``timeout_s``,
@@ -27,8 +28,6 @@ import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from operator import methodcaller
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -39,15 +38,62 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from provenance.errors import ConfigError, TransportUnavailable
-from provenance.ports.transport import Delivery
+from provenance.formats.producers.batch import batch_run
+from provenance.ports.transport import CLIPPED_BYTES, MAX_ENTRY_BYTES, READ_BYTES, Delivery
 
 ACKED_TTL_S = 30 * 86400
 T = TypeVar("T")
-_FIELD = b"b"
+_FIELD = "b"
 _PART = 1000
 _PRODUCER = re.compile(rb"[0-9a-f]{32}")
-# A batch names its run here (provenance.formats.producers.batch): one run, one shard.
-_ROUTE = slice(8, 24)
+# KEYS: generation, stream. ARGV: group, consumer, count, bytes, longest entry, cut; and for a claim
+# the idle milliseconds. Both answer {generation, {{id, payload or false, size, deliveries}, ...}}.
+_CLIP = """
+local generation, given, total = redis.call('GET', KEYS[1]), {}, 0
+local function give(entry, deliveries)
+  local payload = false
+  for at = 1, #entry[2], 2 do
+    if entry[2][at] == 'b' then payload = entry[2][at + 1] end
+  end
+  local size = payload and #payload or 0
+  if size > tonumber(ARGV[5]) then payload = string.sub(payload, 1, tonumber(ARGV[6])) end
+  given[#given + 1] = {entry[1], payload, size, deliveries}
+  total = total + size
+end
+"""
+_READ = (
+    _CLIP
+    + """
+while #given < tonumber(ARGV[3]) and total < tonumber(ARGV[4]) do
+  local answer = redis.call(
+    'XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 1, 'STREAMS', KEYS[2], '>')
+  if not answer or not answer[1] then break end
+  local entries = answer[2] or answer[1][2]  -- of one stream, nested (RESP2) or not
+  give(entries[1], 1)
+end
+return {generation, given}
+"""
+)
+# XAUTOCLAIM answers with two items or, from Redis 7 on, three; Redis 6.2 with false for an entry
+# that was deleted while it was given out.
+_CLAIM = (
+    _CLIP
+    + """
+local start = '0-0'
+while #given < tonumber(ARGV[3]) and total < tonumber(ARGV[4]) do
+  local answer = redis.call(
+    'XAUTOCLAIM', KEYS[2], ARGV[1], ARGV[2], ARGV[7], start, 'COUNT', 1)
+  local entry = answer[2][1]
+  if entry and entry[1] then
+    local pending = redis.call('XPENDING', KEYS[2], ARGV[1], entry[1], entry[1], 1)
+    give(entry, pending[1] and pending[1][4] or 1)
+  end
+  start = answer[1]
+  if start == '0-0' then break end
+end
+return {generation, given}
+"""
+)
 # KEYS: generation, stream. ARGV: the generation of the entries, the group, their ids.
 _ACK = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -138,11 +184,16 @@ class RedisStreams:
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
         """Up to ``count`` entries not yet given to any consumer; does not block."""
-        return self._from_shards(count, partial(self._read, consumer))
+        return self._from_shards(
+            count, lambda shard, rest: self._give(_READ, shard, consumer, rest)
+        )
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Take over entries given out ``min_idle_s`` ago and never acknowledged."""
-        return self._from_shards(count, partial(self._claim, consumer, int(min_idle_s * 1000)))
+        idle_ms = int(min_idle_s * 1000)
+        return self._from_shards(
+            count, lambda shard, rest: self._give(_CLAIM, shard, consumer, rest, idle_ms)
+        )
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge and delete committed entries; what was lost with its server is skipped."""
@@ -187,7 +238,7 @@ class RedisStreams:
         return f"{self._prefix}acked:{run}"
 
     def _stream_of(self, payload: bytes) -> str:
-        return self._streams[zlib.crc32(payload[_ROUTE]) % len(self._streams)]
+        return self._streams[zlib.crc32(batch_run(payload)) % len(self._streams)]
 
     def _from_shards(self, count: int, ask: Callable[[int, int], list[Delivery]]) -> list[Delivery]:
         """Ask all shards, beginning with another one each time, so that none starves."""
@@ -195,52 +246,38 @@ class RedisStreams:
         self._turn = (self._turn + 1) % number
         with self._translated():
             for step in range(number):
-                if len(deliveries) < count:
+                if len(deliveries) < count and sum(d.size for d in deliveries) < READ_BYTES:
                     deliveries += ask((self._turn + step) % number, count - len(deliveries))
         return deliveries
 
-    def _read(self, consumer: str, shard: int, count: int) -> list[Delivery]:
-        stream = self._streams[shard]
-        generation, answer = self._in_group(
-            stream, lambda pipe: pipe.xreadgroup(self._group, consumer, {stream: ">"}, count=count)
-        )
-        return [
-            item for _, entries in answer or [] for item in _deliveries(shard, generation, entries)
-        ]
-
-    def _claim(self, consumer: str, idle_ms: int, shard: int, count: int) -> list[Delivery]:
-        stream, taken, start = self._streams[shard], list[Delivery](), b"0-0"
-        while len(taken) < count:
-            arguments = (stream, self._group, consumer, idle_ms, start, count - len(taken))
-            ask = methodcaller("xautoclaim", *arguments)
-            # Two items or, from Redis 7 on, three: taken by index, never unpacked.
-            generation, answer = self._in_group(stream, ask)
-            taken += _deliveries(shard, generation, answer[1])
-            start = bytes(answer[0])
-            if start == b"0-0":
-                break
-        return taken
-
-    def _in_group(self, stream: str, ask: Callable[[Any], object]) -> tuple[str | None, Any]:
-        """The generation and then one answer, with the group in place; a server that was
+    def _give(
+        self, script: str, shard: int, consumer: str, count: int, *more: int
+    ) -> list[Delivery]:
+        """Run a script that gives out entries, with the group in place; a server that was
         emptied has lost it."""
+        stream = self._streams[shard]
         if stream not in self._grouped:
             self._create_group(stream)
+        bounds = (READ_BYTES, MAX_ENTRY_BYTES, CLIPPED_BYTES)
+
+        def call() -> Any:
+            return self._redis.eval(
+                script, 2, self._generation, stream, self._group, consumer, count, *bounds, *more
+            )
+
         try:
-            return self._with_generation(ask)
+            answer = call()
         except exceptions.ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
+            if "NOGROUP" not in str(error):
                 raise
             self._create_group(stream)
-            return self._with_generation(ask)
-
-    def _with_generation(self, ask: Callable[[Any], object]) -> tuple[str | None, Any]:
-        # The generation first: emptied in between, an entry carries the old one, and comes again.
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.get(self._generation)
-        ask(pipe)
-        generation, answer = _execute(pipe)
-        return _text(generation), answer
+            answer = call()
+        generation = _text(answer[0])
+        return [
+            Delivery(f"{shard}/{bytes(entry).decode()}", bytes(payload), generation, size, given)
+            for entry, payload, size, given in answer[1]
+            if payload is not None
+        ]
 
     def _run(
         self, script: str, key: str, generation: str | None, *arguments: str | int | bytes
@@ -322,12 +359,3 @@ def _shown(url: str) -> str:
 
 def _text(value: Any) -> str | None:
     return None if value is None else bytes(value).decode("ascii", "replace")
-
-
-def _deliveries(shard: int, generation: str | None, entries: Any) -> list[Delivery]:
-    """Redis 6.2 answers with None for an entry that was deleted while given out."""
-    return [
-        Delivery(f"{shard}/{bytes(entry).decode()}", bytes(fields[_FIELD]), generation)
-        for entry, fields in entries
-        if entry is not None and fields and _FIELD in fields
-    ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from provenance.errors import TransportUnavailable
-from provenance.ports.transport import Delivery
+from provenance.ports.transport import CLIPPED_BYTES, MAX_ENTRY_BYTES, READ_BYTES, Delivery
 
 
 @dataclass(slots=True)
@@ -22,6 +22,7 @@ class _Entry:
     payload: bytes
     consumer: str | None = None
     given_at: float = 0.0
+    deliveries: int = 0
 
 
 class MemoryTransport:
@@ -69,10 +70,21 @@ class MemoryTransport:
     def _give(self, consumer: str, count: int, wanted: Callable[[_Entry], bool]) -> list[Delivery]:
         self.ping()
         with self._lock:
-            found = [(key, e) for key, e in self._entries.items() if wanted(e)][:count]
-            for _, entry in found:
+            given, size = list[Delivery](), 0
+            for key, entry in self._entries.items():
+                if len(given) == count or size >= READ_BYTES:
+                    break
+                if not wanted(entry):
+                    continue
                 entry.consumer, entry.given_at = consumer, self._clock()
-            return [Delivery(key, entry.payload, self._generation) for key, entry in found]
+                entry.deliveries += 1
+                size += len(entry.payload)
+                fits = len(entry.payload) <= MAX_ENTRY_BYTES
+                payload = entry.payload if fits else entry.payload[:CLIPPED_BYTES]
+                given.append(
+                    Delivery(key, payload, self._generation, len(entry.payload), entry.deliveries)
+                )
+            return given
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete entries of this generation."""

@@ -18,7 +18,13 @@ from provenance.capture.keys import new_run_keys
 from provenance.errors import ConfigError, ProvenanceError, TransportUnavailable
 from provenance.formats.producers.batch import sign_batch
 from provenance.formats.producers.statement import chain_start
-from provenance.ports.transport import Delivery, EventTransport
+from provenance.ports.transport import (
+    CLIPPED_BYTES,
+    MAX_ENTRY_BYTES,
+    READ_BYTES,
+    Delivery,
+    EventTransport,
+)
 from provenance.stores.redis_streams import RedisStreams
 from provenance.testing.memory_transport import MemoryTransport
 
@@ -117,6 +123,35 @@ def test_acknowledged_entries_are_gone_others_stay(bench: Bench) -> None:
     bench.transport.ack([])
     (left,) = bench.transport.claim_stale("b", 0.0, 10)
     assert left == deliveries[2]
+
+
+def test_deliveries_are_counted(bench: Bench) -> None:
+    bench.transport.append(payloads(1, 2))
+    assert [d.deliveries for d in bench.transport.read("a", 1)] == [1]
+    for count in (2, 3):
+        (again,) = bench.transport.claim_stale("b", 0.0, 10)
+        assert (again.payload, again.deliveries) == (payloads(1)[0], count)
+    assert [d.deliveries for d in bench.transport.read("c", 9)] == [1]
+
+
+def test_a_read_ends_with_the_entry_that_fills_it(bench: Bench) -> None:
+    large = [payloads(7)[0] + bytes(READ_BYTES // 2)] * 5
+    bench.transport.append(large)
+    read = [len(bench.transport.read("a", 9)) for _ in range(4)]
+    assert read == [2, 2, 1, 0]
+    assert len(bench.transport.claim_stale("b", 0.0, 9)) == 2
+
+
+def test_what_no_batch_can_be_is_cut_and_its_size_told(bench: Bench) -> None:
+    bench.transport.append([payloads(7)[0] + bytes(MAX_ENTRY_BYTES), payloads(8)[0]])
+    (cut,) = bench.transport.read("a", 9)
+    assert cut.payload.startswith(payloads(7)[0])
+    assert len(cut.payload) == CLIPPED_BYTES
+    assert cut.size == MAX_ENTRY_BYTES + len(payloads(7)[0])
+    (again,) = bench.transport.claim_stale("b", 0.0, 1)
+    assert (again.size, len(again.payload)) == (cut.size, CLIPPED_BYTES)
+    bench.transport.ack([cut])
+    assert read_all(bench.transport) == payloads(8)
 
 
 def test_stale_entries_are_taken_over_fresh_ones_not(bench: Bench) -> None:
@@ -270,6 +305,7 @@ def test_a_server_emptied_during_an_acknowledgement(
         monkeypatch.setattr(redis.Redis, "eval", emptied)
         streams.ack([lost])
         streams.publish_acknowledged(RUN, {FIRST: b"1"}, lost.generation)
+    monkeypatch.undo()
     assert streams.acknowledged(RUN) == {}
     assert [d.payload for d in streams.read("a", 9)] == [b"payload of some batch, number 2"]
 
@@ -397,13 +433,11 @@ def test_a_memory_transport_that_is_away(monkeypatch: pytest.MonkeyPatch) -> Non
             call(transport)
 
 
-@pytest.mark.parametrize("answer", [[b"0-0", []], [b"0-0", [], [b"1-1"]]])
-def test_xautoclaim_with_two_or_three_items(
-    answer: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_an_entry_that_was_deleted_while_it_was_given_out_is_passed_over(
+    streams: RedisStreams, redis_url: str
 ) -> None:
-    client = fakeredis.FakeRedis()
-    transport = RedisStreams("redis://x", client=client)
-    entries = [(b"5-1", {b"b": b"payload"}), (None, None)]
-    answers = [None, [answer[0], entries, *answer[2:]]]
-    monkeypatch.setattr(redis.client.Pipeline, "execute", lambda *_, **__: answers)
-    assert [d.payload for d in transport.claim_stale("a", 0.0, 5)] == [b"payload"]
+    streams.append(payloads(1, 2))
+    first, second = streams.read("dead", 2)
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        client.xdel(streams._stream_of(payloads(1)[0]), first.id.partition("/")[2])
+    assert streams.claim_stale("a", 0.0, 5) == [second]

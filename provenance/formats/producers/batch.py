@@ -16,17 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import msgpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.errors import (
     FormatError,
     TooLargeError,
+    TrailingBytesError,
     TruncatedError,
     UnknownVersionError,
 )
-from provenance.formats.event import check_length, pack, read_array
+from provenance.formats.event import check_length, pack
 from provenance.formats.producers.certificate import Certificate, open_identity
 from provenance.formats.producers.statement import (
     MAX_COUNT,
@@ -41,6 +43,8 @@ BATCH_VERSION: Final = 1
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 """Of the msgpack body."""
 MAX_BATCH_RECORDS: Final = 4096
+RUN_AT: Final = slice(8, 24)
+"""Where a batch names its run: the first field of its certificate."""
 _PREFIX: Final = len(BATCH_MAGIC) + 1
 
 
@@ -100,6 +104,11 @@ def sign_batch(
     return BATCH_MAGIC + bytes([BATCH_VERSION]) + body
 
 
+def batch_run(data: bytes) -> bytes:
+    """The 16 bytes at which a batch names its run; nothing is checked."""
+    return data[RUN_AT]
+
+
 def open_batch(data: bytes) -> Batch:
     """Decode a batch and verify all its signatures, the run id against the run's key too.
 
@@ -118,22 +127,13 @@ def open_batch(data: bytes) -> Batch:
         raise UnknownVersionError(f"batch magic {data[:4].hex()}, expected 4d4c5042")
     if data[4] != BATCH_VERSION:
         raise UnknownVersionError(f"batch version {data[4]}, expected {BATCH_VERSION}")
-    first = data[_PREFIX : _PREFIX + 1]
-    if first != b"\x96":  # refused before anything is unpacked
-        raise FormatError(f"batch: begins with {first.hex() or 'nothing'}, expected an array of 6")
-    certificate_bytes, identity_bytes, first_seq, before, records, signature = read_array(
-        data[_PREFIX:],
-        "batch",
-        (bytes, (bytes, type(None)), int, bytes, list, bytes),
+    certificate_bytes, identity_bytes, first_seq, before, records, signature = _unpack(
+        data[_PREFIX:]
     )
     check_length(before, 32, "chain")
     check_length(signature, 64, "signature")
-    if not 0 < len(records) <= MAX_BATCH_RECORDS:
-        raise TooLargeError(f"batch of {len(records)} records, expected 1 to {MAX_BATCH_RECORDS}")
     if not 0 <= first_seq <= MAX_COUNT - len(records):
         raise FormatError(f"batch: first seq {first_seq}, expected 0 to {MAX_COUNT}")
-    if not all(isinstance(record, bytes) for record in records):
-        raise FormatError("batch: a record is not bytes")
     certificate = Certificate.decode(certificate_bytes)
     run, producer = certificate.run, certificate.producer
     identity = None
@@ -154,3 +154,43 @@ def open_batch(data: bytes) -> Batch:
         statement=statement,
         chain=chain,
     )
+
+
+def _unpack(body: bytes) -> tuple[bytes, bytes | None, int, bytes, list[bytes], bytes]:
+    """The six fields, read one by one: nothing is unpacked that is not in its place, so that no
+    array or map can take more memory than it has bytes."""
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=MAX_BATCH_BYTES,
+        max_array_len=0,
+        max_map_len=0,
+        max_ext_len=0,
+        max_str_len=0,
+    )
+    unpacker.feed(body)
+
+    def read(*types: type) -> Any:
+        value = unpacker.unpack()
+        if type(value) not in types:
+            raise FormatError(f"batch: found {type(value).__name__}, expected {types[0].__name__}")
+        return value
+
+    try:
+        fields = unpacker.read_array_header()
+        if fields != 6:
+            raise FormatError(f"batch: an array of {fields}, expected 6")
+        certificate, identity = read(bytes), read(bytes, type(None))
+        first_seq, before = read(int), read(bytes)
+        count = unpacker.read_array_header()
+        if not 0 < count <= MAX_BATCH_RECORDS:
+            raise TooLargeError(f"batch of {count} records, expected 1 to {MAX_BATCH_RECORDS}")
+        records = [read(bytes) for _ in range(count)]
+        signature = read(bytes)
+    except msgpack.OutOfData as error:
+        raise TruncatedError("batch: ends before its last field") from error
+    except ValueError as error:
+        raise FormatError(
+            f"batch: not msgpack of a batch: {error or type(error).__name__}"
+        ) from error
+    if unpacker.tell() != len(body):
+        raise TrailingBytesError("batch: bytes after the end")
+    return certificate, identity, first_seq, before, records, signature

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -18,17 +20,20 @@ from provenance.formats import merkle
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.producers.acknowledgement import open_acknowledgement
+from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import Certificate, sign_identity
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase
+from provenance.ledger import ingest as ingest_module
+from provenance.ledger import seal as seal_module
 from provenance.ledger.ingest import IngestResult, drain, ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
-from tests.support.runs import POLICY, RUN, Producer, complete_run
+from tests.support.runs import POLICY, RUN, Producer, complete_run, some_run
 
 NOW = 1_760_000_100.0
 
@@ -273,6 +278,55 @@ def test_poison_is_parked_and_never_blocks(store: LedgerStore) -> None:
     assert len(roots(store)) == 2
 
 
+def test_what_was_delivered_three_times_is_parked_and_takes_no_other_along(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies while it opens an entry leaves it, and all that it was given with it."""
+
+    class Killed(BaseException):
+        pass
+
+    def deadly(data: bytes) -> Any:
+        if data == poison:
+            raise Killed
+        return open_batch(data)
+
+    producer, clock = complete_run(), [0.0]
+    poison = producer.batch(0, 1) + b"poison"
+    monkeypatch.setattr(ingest_module, "open_batch", deadly)
+    transport = MemoryTransport(lambda: clock[0])
+    transport.append([*(d.payload for d in producer.deliveries(4)), poison, producer.batch()])
+    deaths = 0
+    for _ in range(9):
+        clock[0] += 100.0
+        try:
+            drain(transport, store, POLICY, "worker", NOW, stale_after_s=60.0)
+        except Killed:
+            deaths += 1
+    assert (deaths, transport.backlog()) == (3, 0)
+    with store.snapshot() as tx:
+        assert [parked.reason for parked in tx.parked()] == ["delivered 4 times, never committed"]
+        run = tx.run(RUN)
+        assert run is not None
+        assert run.state == "sealed"
+
+
+def test_a_run_that_cannot_be_written_holds_up_no_other(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged, other = complete_run(), complete_run(run=some_run())
+    take(store, [Delivery("0", damaged.batch(0, 7))])
+    with store.exclusive() as connection:
+        connection.exec_driver_sql("UPDATE records SET data = x'00' WHERE kind = 'run.seal'")
+    transport = MemoryTransport()
+    payloads = [damaged.batch(7), other.batch(0, 7), damaged.batch(), other.batch(7)]
+    transport.append(payloads)
+    done = drain(transport, store, POLICY, "worker", NOW)
+    assert (done.new, done.parked) == (len(other.events), 0)
+    assert len(roots(store, other.run)) == 2
+    assert transport.backlog() == 2  # the damaged run's, to come again
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -377,6 +431,33 @@ def test_a_missing_rank_is_named_after_grace(store: LedgerStore) -> None:
         run = tx.run(RUN)
         assert run is not None
         assert run.incomplete == "rank 1: no run.end"
+
+
+def test_a_million_ranks_cost_what_those_cost_that_are_there(store: LedgerStore) -> None:
+    producer = Producer(world_size=1_000_000)
+    producer.begin()
+    for epoch in range(1, 43):
+        producer.epoch(epoch)
+        producer.seal("checkpoint", epoch)
+    steps = count()
+
+    def counted(size: int) -> Iterator[int]:
+        for rank in builtins.range(size):
+            next(steps)
+            yield rank
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seal_module, "range", counted, raising=False)
+        take(store, producer.deliveries(16))
+        producer.finish()
+        take(store, [Delivery("end", producer.batch(len(producer.events) - 3))])
+        with store.transaction() as tx:
+            seal_ready(tx, RUN, POLICY, NOW + 61)
+            run = tx.run(RUN)
+    assert next(steps) < 50_000
+    assert run is not None
+    assert str(run.incomplete).startswith("rank 1: no run.end; rank 2: no run.end")
+    assert str(run.incomplete).endswith("rank 20: no run.end; 999979 more ranks: no run.end")
 
 
 def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore) -> None:
