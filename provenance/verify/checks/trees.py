@@ -49,10 +49,10 @@ def check_trees(
             problem = f"belongs at {path} by its content"
             findings.fail(TREES, item.path, problem, item.file, item.path)
     for entry, tree in trees.items():
-        problem = coverage_problem(digested, evidence.entries, entry)
+        differs = coverage_problem(digested, evidence.entries, entry)
         fewer = uncovered_before(digested, entry) if entry.phase is Phase.BEFORE else 0
-        if problem is not None:
-            findings.fail(TREES, seal_label(entry), problem, "run.json")
+        if differs is not None:
+            findings.fail(TREES, seal_label(entry), differs, "run.json")
         elif fewer:
             findings.notice(
                 TREES, seal_label(entry), f"does not cover {fewer} events before its mark"
