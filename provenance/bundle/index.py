@@ -4,7 +4,9 @@ FROZEN FORMAT, version 1; its JSON Schema is docs/schemas/run.json. The JSON is 
 with sorted keys and one newline at the end, so that a reader can compare bytes; times are Unix
 seconds, hashes lower-case hex::
 
-    {"version": 1, "run", "public_key", "state", "incomplete", "created_at", "sealed_at",
+    {"version": 1, "run", "public_key", "identity", "state", "incomplete", "created_at",
+     "sealed_at",
+     "producers":     [{"producer", "certificate", "statements": [{"count", "signature"}]}],
      "records":       [{"path", "kind", "epoch", "rank", "producer", "seq", "ts", "digest",
                         "withheld"}],
      "entries":       [{"index", "phase", "epoch", "root", "anchor", "created_at",
@@ -14,11 +16,12 @@ seconds, hashes lower-case hex::
      "heads":         [size], "receipts": [name],
      "anchors":       [{"network", "size", "root", "state", "transaction_id", "reason",
                         "height", "depth", "block_time"}],
-     "equivocations": [{"producer", "seq", "digest", "seen_at", "withheld"}],
+     "equivocations": [{"producer", "seq", "digest", "seen_at", "proof", "withheld"}],
      "parked":        [{"id", "reason", "size", "parked_at"}]}
 
 ``withheld`` is true where the bundle keeps the bytes back on purpose: only the digest is here.
-``coverage`` is empty except at checkpoints (:mod:`provenance.formats.run_tree.selection`).
+``coverage`` is what a seal states to cover (:mod:`provenance.formats.run_tree.selection`);
+``identity``, ``certificate`` and ``proof`` are bytes of :mod:`provenance.formats.producers`.
 """
 
 from __future__ import annotations
@@ -41,10 +44,14 @@ from provenance.evidence.run_evidence import (
     ReceiptFile,
     RecordFile,
     RunEvidence,
+    SignedProducer,
     Source,
     seal_label,
 )
 from provenance.formats.fields import Fields, Key
+from provenance.formats.producers.certificate import CERTIFICATE_BYTES, IDENTITY_BYTES
+from provenance.formats.producers.signed_range import MAX_RANGE_BYTES
+from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Kind, Phase, check_timestamp
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
@@ -124,6 +131,14 @@ def _enum(kind: type[Enum]) -> _Field:
     return _Field(lambda fields, key: fields.enum(key, kind), lambda member: member.value)
 
 
+def _bytes(least: int, most: int) -> _Field:
+    pattern = re.compile(f"(?:[0-9a-f]{{2}}){{{least},{most}}}")
+    expected = f"{least} to {most} bytes in lower-case hex"
+    return _Field(
+        lambda fields, key: bytes.fromhex(fields.matching(key, pattern, expected)), bytes.hex
+    )
+
+
 def _nullable(read: Callable[[Fields, Key], Any]) -> _Field:
     return _Field(lambda fields, key: fields.maybe(key, lambda key: read(fields, key)))
 
@@ -166,7 +181,8 @@ def _write(item: object, schema: _Schema) -> dict[str, Any]:
 
 
 def _read_coverage(fields: Fields, key: Key) -> tuple[tuple[bytes, int], ...]:
-    return tuple(sorted(fields.by_hex(key, 16, Fields.integer).items()))
+    counts = fields.by_hex(key, 16, lambda inner, name: inner.integer(name, 1))
+    return tuple(sorted(counts.items()))
 
 
 def _check_record(fields: Fields, record: dict[str, Any]) -> None:
@@ -175,15 +191,13 @@ def _check_record(fields: Fields, record: dict[str, Any]) -> None:
 
 
 def _check_entry(fields: Fields, entry: dict[str, Any]) -> None:
-    checkpoint = entry["phase"] is Phase.CHECKPOINT
-    if checkpoint != (entry["epoch"] is not None):
+    if (entry["phase"] is Phase.CHECKPOINT) != (entry["epoch"] is not None):
         fields.refuse("epoch", "a whole number at a checkpoint, else null")
-    if entry["coverage"] and not checkpoint:
-        fields.refuse("coverage", "{}, only a checkpoint has one")
 
 
 _TEXT: Final = _Field(Fields.text)
 _INTEGER: Final = _Field(Fields.integer)
+_COUNT: Final = _Field(lambda fields, key: fields.integer(key, 1))
 _NUMBER: Final = _Field(Fields.number)
 _BOOLEAN: Final = _Field(Fields.boolean)
 _PATH: Final = _Field(read_path)
@@ -224,15 +238,26 @@ _EQUIVOCATION: Final[_Schema] = {
     "seq": _INTEGER,
     "digest": _hex(32),
     "seen_at": _NUMBER,
+    "proof": _bytes(1, MAX_RANGE_BYTES),
     "withheld": _Field(Fields.boolean, of=lambda item, _: not item.data),
+}
+_PRODUCER: Final[_Schema] = {
+    "producer": _hex(16),
+    "certificate": _hex(CERTIFICATE_BYTES),
+    "statements": _objects({"count": _COUNT, "signature": _hex(64)}, unique="count"),
 }
 _RUN: Final[_Schema] = {
     "run": _Field(Fields.uuid, str),
     "public_key": _hex(32),
+    "identity": _Field(
+        lambda fields, key: fields.maybe(key, lambda key: fields.hex(key, IDENTITY_BYTES)),
+        lambda data: None if data is None else data.hex(),
+    ),
     "state": _TEXT,
     "incomplete": _nullable(Fields.text),
     "created_at": _NUMBER,
     "sealed_at": _nullable(Fields.number),
+    "producers": _objects(_PRODUCER, unique="producer"),
     "records": _objects(_RECORD, _check_record, unique="path"),
     "entries": _objects(_ENTRY, _check_entry, unique="index"),
     "inclusions": _objects({"index": _INTEGER, "size": _INTEGER, "proof": _PROOF}),
@@ -278,10 +303,19 @@ def decode(data: bytes, name: str = "run.json") -> tuple[RunEvidence, frozenset[
     evidence = RunEvidence(
         run=run,
         public_key=values["public_key"],
+        identity=values["identity"],
         state=values["state"],
         incomplete=values["incomplete"],
         created_at=values["created_at"],
         sealed_at=values["sealed_at"],
+        producers=tuple(
+            SignedProducer(
+                item["producer"],
+                item["certificate"],
+                tuple(Statement(item["producer"], **each) for each in item["statements"]),
+            )
+            for item in values["producers"]
+        ),
         records=items("records", RecordFile, data=None),
         entries=items("entries", LedgerEntry, run=run),
         inclusions=items("inclusions", Inclusion),

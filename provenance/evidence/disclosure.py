@@ -116,13 +116,13 @@ def limits(evidence: RunEvidence) -> list[str]:
             )
     if any(record.kind == "config" for record in kept):
         lines.append(
-            "What the withheld configuration states: the run's public key, and how many ranks "
-            "were to come. Every rank that is here was checked to have ended."
+            "What the withheld configuration states: how many ranks were to come. Every rank "
+            "that is here was checked to have ended."
         )
     second = sum(not other.data for other in evidence.equivocations)
     if second:
         lines.append(
-            f"{_many(second, 'second value')} withheld that the run's key signed for an event: "
+            f"{_many(second, 'second value')} withheld that a producer signed for an event: "
             "only the digest is here."
         )
     return lines

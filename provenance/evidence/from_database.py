@@ -24,12 +24,14 @@ from provenance.evidence.run_evidence import (
     ReceiptFile,
     RecordFile,
     RunEvidence,
+    SignedProducer,
     Source,
     lenient,
     seal_label,
 )
 from provenance.formats.merkle import MerkleTree
 from provenance.formats.note import VerifierKey
+from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Record
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
@@ -144,10 +146,12 @@ class LedgerView:
         return RunEvidence(
             run=row.run,
             public_key=row.public_key,
+            identity=row.identity,
             state=row.state,
             incomplete=row.incomplete,
             created_at=row.created_at,
             sealed_at=row.sealed_at,
+            producers=_producers(tx, run),
             records=_records(row.run, tx.records(run), entries),
             entries=entries,
             inclusions=tuple(
@@ -229,6 +233,17 @@ class _NetworkAnchors:
             if at < len(rows):
                 return rows[at]
         return None
+
+
+def _producers(tx: LedgerTx, run: UUID) -> tuple[SignedProducer, ...]:
+    signed: dict[bytes, list[Statement]] = {}
+    for row in tx.statements(run):
+        statement = Statement(row.producer, row.count, row.signature)
+        signed.setdefault(row.producer, []).append(statement)
+    return tuple(
+        SignedProducer(row.producer, row.certificate, tuple(signed.get(row.producer, ())))
+        for row in tx.producers(run)
+    )
 
 
 def _records(

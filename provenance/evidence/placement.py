@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 from provenance.errors import InputError
@@ -11,10 +11,12 @@ from provenance.formats.record import Phase, Record
 from provenance.formats.run_tree.proof import SINGLE_KINDS
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
+    before_mark,
     checkpoints_upto,
     covered,
     run_leaves,
     run_tree,
+    seal_marks,
 )
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
 from provenance.ports.values import LedgerEntry
@@ -25,12 +27,14 @@ SHORT_PRODUCER = 8
 def tree_at(
     records: Collection[DigestedRecord], entries: Sequence[LedgerEntry], entry: LedgerEntry
 ) -> MLProvenanceMerkleTree:
-    """The run tree at a seal, from records and the checkpoints up to it.
+    """The run tree at a seal, from records and what it and the checkpoints up to it cover.
 
     Raises:
-        InputError: A record has no place in a tree (an epoch record without an epoch).
+        InputError: A record has no place in a tree (an epoch record without an epoch), or one
+            that is covered is not here.
     """
-    return run_tree(records, entry.phase, checkpoints_upto(entries, entry.index))
+    checkpoints = checkpoints_upto(entries, entry.index)
+    return run_tree(records, entry.phase, checkpoints, dict(entry.coverage))
 
 
 def coverage_problem(
@@ -39,19 +43,53 @@ def coverage_problem(
     """How the coverage that a seal states differs from its one canonical form; None if it does
     not.
 
-    A number that leaves out or lets in a record gives another root: check (2) finds that.
+    At ``before`` the leader's events up to its mark, or fewer: what had not arrived, nobody can
+    work out (:func:`uncovered_before`). At a checkpoint a number that leaves out or lets in a
+    record gives another root: check (2) finds that. At ``after`` each producer's first events
+    that are here without a hole.
     """
     stated = dict(entry.coverage)
-    counted: dict[bytes, int] = {}
-    if entry.phase is Phase.CHECKPOINT:
-        counted = covered(records, checkpoints_upto(entries, entry.index))
-    for producer in sorted(stated):
-        if stated[producer] != counted.get(producer):
+    if entry.phase is Phase.BEFORE:
+        wanted = _upto_mark(records)
+        wanted = {
+            producer: min(count, stated.get(producer, 0)) for producer, count in wanted.items()
+        }
+        wanted = {producer: count for producer, count in wanted.items() if count}
+    elif entry.phase is Phase.CHECKPOINT:
+        wanted = covered(records, checkpoints_upto(entries, entry.index))
+    else:
+        wanted = without_hole(item.record for item in records)
+    for producer in sorted(stated.keys() | wanted.keys()):
+        if stated.get(producer) != wanted.get(producer):
             return (
-                f"states to cover {stated[producer]} events of producer {producer.hex()}, "
-                f"the last epoch record there gives {counted.get(producer, 0)}"
+                f"states to cover {stated.get(producer, 0)} events of producer {producer.hex()}, "
+                f"the records give {wanted.get(producer, 0)}"
             )
     return None
+
+
+def uncovered_before(records: Collection[DigestedRecord], entry: LedgerEntry) -> int:
+    """How many of the leader's events up to its mark a ``before`` seal does not cover."""
+    stated = dict(entry.coverage)
+    return sum(count - stated.get(producer, 0) for producer, count in _upto_mark(records).items())
+
+
+def without_hole(records: Iterable[Record]) -> dict[bytes, int]:
+    """Per producer the number of its first events that are here, where it is not 0."""
+    seqs: dict[bytes, set[int]] = {}
+    for record in records:
+        seqs.setdefault(record.producer, set()).add(record.seq)
+    found = {
+        producer: next(seq for seq in range(len(own) + 1) if seq not in own)
+        for producer, own in seqs.items()
+    }
+    return {producer: count for producer, count in found.items() if count}
+
+
+def _upto_mark(records: Collection[DigestedRecord]) -> dict[bytes, int]:
+    """The leader's events up to its mark; empty without a leader."""
+    leader = before_mark(seal_marks(item.record for item in records))
+    return {} if leader is None else {leader.producer: leader.seq + 1}
 
 
 def place_records(records: Sequence[DigestedRecord], entries: Sequence[LedgerEntry]) -> list[str]:

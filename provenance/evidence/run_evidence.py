@@ -16,6 +16,7 @@ from provenance.errors import FormatError, InputError
 from provenance.formats import json_text
 from provenance.formats.checkpoint import SignedHead, parse_note
 from provenance.formats.fields import Fields, Key
+from provenance.formats.producers.statement import Statement
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.proof import RunProof
@@ -167,6 +168,21 @@ class AnchorFact:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedProducer:
+    """What a producer signed, and by which key.
+
+    Attributes:
+        producer: 16 bytes.
+        certificate: Of its key, by the run's; as it came, not checked yet.
+        statements: Over its records, by count.
+    """
+
+    producer: bytes
+    certificate: bytes
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ParkedFact:
     """Something ingest refused: SHA-256 of the payload as hex, why, and how large it was."""
 
@@ -198,6 +214,8 @@ class RunEvidence:
     """All there is about one run.
 
     Attributes:
+        identity: The 97 bytes by which somebody stands behind the run; None if nobody does.
+        producers: By their 16 bytes.
         proofs: Those a bundle brings, by tree path.
         attachments: What a bundle brings for other people's tools, by file: bytes that are
             derived from the rest (:mod:`provenance.bundle.attachments`).
@@ -205,10 +223,12 @@ class RunEvidence:
 
     run: UUID
     public_key: bytes
+    identity: bytes | None
     state: str
     incomplete: str | None
     created_at: float
     sealed_at: float | None
+    producers: tuple[SignedProducer, ...]
     records: tuple[RecordFile, ...]
     entries: tuple[LedgerEntry, ...]
     inclusions: tuple[Inclusion, ...]

@@ -13,16 +13,23 @@ spool-damaged           bytes of a segment that hold no readable event
 stream-damaged          a stream entry that is no signed batch
 event-missing           an event in the spool is in neither database nor stream
 event-differs           the spool or stream has another value for an event than the database
-seq-hole                numbers of a producer that are nowhere, below ones that are known or
-                        announced, or a run.end that announces another number than its own
+seq-hole                numbers of a producer that are nowhere, below ones that are known, signed
+                        or announced, or a run.end that announces another number than its own
 gap                     a trainer states that it had to drop events
-equivocation            the run's key signed a second value for an event
+equivocation            a producer signed a second value for an event
+equivocation-unsigned   a second value that the producer did not sign
 parked                  something that ingest refused
 row-unreadable          a row with values of the wrong type
 record-digest           a leaf that is not the SHA-256 of its record
 record-unreadable       stored bytes that are no record
 record-place            a record stored under another run, producer, number, kind, epoch, rank
-run-key                 the run's public key is not the one in its configuration record
+run-key                 the run's public key is not the one that its id commits to, or that its
+                        configuration record states
+run-identity            an identity that did not sign the run
+certificate             a producer whose key the run's key did not certify as it is stored
+statement               records that are not what their producer signed, or that nobody signed
+producer-counters       a producer's counters or chain are not those of its records
+acknowledgement         one in Redis that the ledger's key did not sign, or of other records
 run-state               sealed without an after entry, or the other way round
 run-incomplete          a run that was sealed with events missing
 run-not-sealed          all that a seal needs is there, and it was not made
@@ -91,12 +98,15 @@ from provenance.fsck.rows import (
     NetworkRow,
     NonceRow,
     ParkedRow,
+    ProducerRow,
     ReceiptRow,
     RecordRow,
     Run,
+    StatementRow,
     Version,
 )
-from provenance.fsck.runs import RunFacts, check_run
+from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.runs.run import check_run
 from provenance.fsck.spool import SpoolRun, read_run, spool_runs
 from provenance.fsck.stream import StreamView, read_streams
 
@@ -160,7 +170,7 @@ def fsck(
     options = options or Options()
     notes = Notebook(dict.fromkeys(COUNTED, 0))
     spool = _spool(deployment.spool_dir, notes)
-    stream = _stream(deployment.redis_url, notes)
+    stream = _stream(deployment, notes)
     try:
         with database.snapshot(deployment.database_url) as tables:
             facts = _facts(tables, deployment, now)
@@ -197,11 +207,12 @@ def _spool(spool_dir: Path, notes: Notebook) -> dict[UUID, SpoolRun]:
     return found
 
 
-def _stream(url: str | None, notes: Notebook) -> StreamView:
-    if url is None:
+def _stream(deployment: Deployment, notes: Notebook) -> StreamView:
+    if deployment.redis_url is None:
         return StreamView()
+    key = deployment.key
     try:
-        view = read_streams(url)
+        view = read_streams(deployment.redis_url, key.public_bytes if key else None)
     except UnavailableError as error:
         notes.unchecked.append(str(error))
         return StreamView()
@@ -241,6 +252,8 @@ def _check_runs(
     for run in sorted(rows.keys() | spool.keys() | entries.keys()):
         own = spool.get(run) or SpoolRun(run)
         records = tables.all(RecordRow, run)
+        told = stream.acknowledged.get(run, {})
+        acked = {producer: item.count for producer, item in told.items()}
         notes.count("runs")
         notes.count("records", len(records))
         notes.add(
@@ -250,9 +263,13 @@ def _check_runs(
                     row=rows.get(run),
                     records=records,
                     entries=entries.get(run, []),
+                    producers=tables.all(ProducerRow, run),
+                    statements=tables.all(StatementRow, run),
+                    equivocations=tables.all(EquivocationRow, run),
                     spooled=own.events,
                     streamed=stream.records.get(run, {}),
-                    acked=_highest(own.acked, stream.acked.get(run, {})),
+                    acked=_highest(own.acked, acked),
+                    acknowledged=told,
                     ignore_after_ns=int((now - options.settle_s) * 1e9)
                     if options.settle_s
                     else None,

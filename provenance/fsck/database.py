@@ -31,9 +31,11 @@ from provenance.fsck.rows import (
     NetworkRow,
     NonceRow,
     ParkedRow,
+    ProducerRow,
     ReceiptRow,
     RecordRow,
     Run,
+    StatementRow,
     Version,
 )
 
@@ -41,6 +43,8 @@ NO_EPOCH: Final = -1
 TABLES: Final[dict[type, tuple[str, str]]] = {
     Run: ("runs", "run"),
     RecordRow: ("records", "producer, seq"),
+    ProducerRow: ("producers", "run, producer"),
+    StatementRow: ("statements", "run, producer, count"),
     EquivocationRow: ("equivocations", "run, producer, seq"),
     ParkedRow: ("parked", "id"),
     Entry: ("ledger_entries", "entry"),
@@ -172,9 +176,9 @@ def _value(name: str, value: Any) -> Any:
         return None
     if name == "anchor":
         return bool(value)
-    if name in ("coverage", "detail", "identity"):
+    if name in ("coverage", "detail") or (name == "identity" and isinstance(value, str)):
         column = Fields.of({name: json_text.loads(str(value))}, "row")
         if name != "coverage":
             return column.object(name).raw
-        return tuple(sorted(column.by_hex(name, 16, Fields.integer).items()))
+        return tuple(sorted(column.by_hex(name, 16, lambda f, key: f.integer(key, 1)).items()))
     return value

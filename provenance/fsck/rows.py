@@ -16,8 +16,32 @@ class Run:
 
     run: UUID
     public_key: bytes
+    identity: bytes | None
     state: str
     incomplete: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerRow:
+    """A row of ``producers``."""
+
+    run: UUID
+    producer: bytes
+    rank: int
+    certificate: bytes
+    contiguous: int
+    chain: bytes
+    highest: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatementRow:
+    """A row of ``statements``."""
+
+    run: UUID
+    producer: bytes
+    count: int
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +66,7 @@ class EquivocationRow:
     producer: bytes
     seq: int
     digest: bytes
+    proof: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The Redis streams as the checker reads them: entries and acknowledgements, changing nothing.
 
 ``prov:events:<shard>`` is a stream whose entries carry a batch in field ``b``;
-``prov:acked:<run id>`` is a sorted set of producers (hex), scored with how many of their
-events the database was said to have.
+``prov:acked:<run id>`` is a hash: per producer (hex) an acknowledgement that the ledger's key
+signs (:mod:`provenance.formats.producers.acknowledgement`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
+from provenance.formats.producers.acknowledgement import Acknowledgement, open_acknowledgement
 from provenance.formats.producers.batch import open_batch
 from provenance.fsck.findings import Finding, FindingKind
 
@@ -27,17 +28,21 @@ class StreamView:
 
     Attributes:
         records: By run, then ``(producer, seq)``: canonical bytes.
-        acked: By run: per producer, how many events the database was said to have.
+        acknowledged: By run: per producer, what the ledger signed that the database has; none
+            where its key is not known here.
     """
 
     records: dict[UUID, dict[tuple[bytes, int], bytes]] = field(default_factory=dict)
-    acked: dict[UUID, dict[bytes, int]] = field(default_factory=dict)
+    acknowledged: dict[UUID, dict[bytes, Acknowledgement]] = field(default_factory=dict)
     batches: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
-def read_streams(url: str) -> StreamView:
-    """All entries of all shards.
+def read_streams(url: str, key: bytes | None) -> StreamView:
+    """All entries of all shards, and the acknowledgements.
+
+    Args:
+        key: The ledger's public key, 32 bytes; None leaves the acknowledgements unread.
 
     Raises:
         TransportUnavailable: Redis refuses, or does not answer within 5 s.
@@ -60,10 +65,11 @@ def read_streams(url: str) -> StreamView:
         # `from None`: the cause's message quotes the URL.
         raise TransportUnavailable("Redis: redis_url is malformed") from None
     try:
-        for key in sorted(client.scan_iter(match=f"{PREFIX}events:*", count=1000)):
-            _read_stream(client, bytes(key), view)
-        for key in client.scan_iter(match=f"{PREFIX}acked:*", count=1000):
-            _read_acked(client, bytes(key), view)
+        for name in sorted(client.scan_iter(match=f"{PREFIX}events:*", count=1000)):
+            _read_stream(client, bytes(name), view)
+        if key is not None:
+            for name in sorted(client.scan_iter(match=f"{PREFIX}acked:*", count=1000)):
+                _read_acked(client, bytes(name), key, view)
     except redis.RedisError as error:
         raise TransportUnavailable(f"Redis at {_place(url)}: {type(error).__name__}") from error
     except OSError as error:
@@ -90,18 +96,26 @@ def _read_entry(subject: str, payload: bytes | None, view: StreamView) -> None:
     except (FormatError, BadSignatureError) as error:
         view.findings.append(Finding(FindingKind.STREAM_DAMAGED, subject, str(error)))
         return
-    records = view.records.setdefault(batch.run, {})
+    certificate = batch.certificate
+    records = view.records.setdefault(certificate.run, {})
     for index, data in enumerate(batch.records):
-        records.setdefault((batch.producer, batch.first_seq + index), data)
+        records.setdefault((certificate.producer, batch.first_seq + index), data)
 
 
-def _read_acked(client: Any, key: bytes, view: StreamView) -> None:
+def _read_acked(client: Any, name: bytes, key: bytes, view: StreamView) -> None:
     try:
-        run = UUID(key.removeprefix(f"{PREFIX}acked:".encode()).decode("ascii"))
-        pairs = client.zrange(key, 0, -1, withscores=True)
-        view.acked[run] = {bytes.fromhex(name.decode()): int(score) for name, score in pairs}
-    except (ValueError, UnicodeDecodeError):
+        run = UUID(name.removeprefix(f"{PREFIX}acked:".encode()).decode("ascii"))
+    except ValueError:
         return
+    told = view.acknowledged.setdefault(run, {})
+    for field_name, data in client.hgetall(name).items():
+        subject = f"{run}/{field_name.decode('ascii', 'replace')}"
+        try:
+            producer = bytes.fromhex(field_name.decode("ascii"))
+            told[producer] = open_acknowledgement(data, run, producer, key)
+        except (ValueError, FormatError, BadSignatureError) as error:
+            problem = f"in Redis: {error}"
+            view.findings.append(Finding(FindingKind.ACKNOWLEDGEMENT, subject, problem))
 
 
 def _place(url: str) -> str:

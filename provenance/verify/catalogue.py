@@ -50,18 +50,22 @@ class Status(StrEnum):
 CHECKS: Final[tuple[Check, ...]] = (
     Check(
         RECORDS,
-        "records match their digests",
+        "records match their digests and their producers' signatures",
         "Each record decodes, is canonical JSON, belongs to this run and hashes to the digest "
-        "that stands for it; the configuration names the run's public key.",
-        "That the trainer stated the truth. Signatures are checked when batches arrive and not "
-        "kept, so they cannot be checked again here.",
+        "that stands for it. The run's id commits to the run's key, that key certifies each "
+        "producer (process), and each producer's signature covers all its records, in order, "
+        "control records and withheld ones too: nobody without the run's key edited, added, "
+        "moved or dropped one before the last that is signed here.",
+        "That the trainer stated the truth, or when: a record's time (ts) is a claim of the "
+        "trainer's clock. Who holds the run's key, unless an identity that you know signed it.",
     ),
     Check(
         TREES,
         "leaves, epochs and roots recompute",
         "The records, each in its place by kind, epoch and rank, give exactly the run root of "
-        "every seal.",
-        "Anything about control records (run.seal, run.end, gap): they are under no root.",
+        "every seal. Each seal's root also holds what every producer had signed: at after all "
+        "its records, control records too.",
+        "Anything about what was recorded after the seal.",
     ),
     Check(
         PREFIX,
@@ -74,7 +78,7 @@ CHECKS: Final[tuple[Check, ...]] = (
         COMPLETE,
         "nothing announced is missing",
         "Every producer's events are here from the first to the number its run.end announces, "
-        "and every rank has ended.",
+        "and every rank has ended with a signed run.end.",
         "That a producer announced all that it did. Equivocations, refused and late events are "
         "shown; the first value stands.",
     ),
@@ -146,9 +150,14 @@ NETWORK_LIMITS: Final = {
     "ipfs": "IPFS proves that the root is stored there, not when it was put there.",
     "local": "The local file proves only that the holder of the ledger's key signed it, not when.",
 }
-RECORD_SIGNATURES: Final = (
-    "Record signatures: batches are verified against the run's key when they arrive, and their "
-    "signatures are not stored, so they cannot be checked again."
+CLAIMED_TIMES: Final = (
+    "When it happened: the times of records (ts) are the trainer's clock, those of seals "
+    "(sealed_at, created_at) the database's. They are claims; only an anchor's block has a time "
+    "that neither of them sets."
+)
+NOBODY_KNOWN: Final = (
+    "Who ran it: the run's own key signed, made for this run, and no identity stands behind it. "
+    "Whoever can write to the stream can make such a run."
 )
 HEADER_SOURCE: Final = (
     "Bitcoin's block headers against a chain: none were given to compare with (--headers FILE). "
@@ -159,8 +168,4 @@ ETHEREUM_HEADERS: Final = (
     "Ethereum's block headers against a chain: only a node can tell. A receipt with a trie proof "
     "leads to a header that the evidence itself brings; one without only states its block. The "
     "depth in receipts is what a node said."
-)
-CONTROL_RECORDS: Final = (
-    "Control records (run.seal, run.end, gap) are under no root; only their stored digests were "
-    "compared."
 )

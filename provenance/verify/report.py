@@ -142,6 +142,8 @@ class VerificationReport:
     metrics: tuple[EpochMetrics, ...]
     not_checked: tuple[str, ...]
     evidence: RunEvidence = field(repr=False)
+    identity: bytes | None = None
+    """Ed25519 key (32 bytes) of who stands behind the run, checked; None where nobody does."""
 
     @property
     def exit_code(self) -> int:
@@ -187,6 +189,7 @@ class VerificationReport:
             "online": self.online,
             "source": {"kind": evidence.source.kind, "where": evidence.source.where},
             "public_key": evidence.public_key.hex(),
+            "identity": self.identity and self.identity.hex(),
             "state": evidence.state,
             "incomplete": evidence.incomplete,
             "ledger_key": evidence.vkey,

@@ -3,7 +3,7 @@
 The same list is printed in the report and by ``provenance verify --explain``
 (:data:`CHECKS`); the code is tagged with the numbers.
 
-1. records match their digests
+1. records match their digests and their producers' signatures
 2. leaves, epochs and roots recompute
 3. before is a prefix of after
 4. nothing announced is missing
@@ -31,14 +31,14 @@ from provenance.ports.network import Network
 from provenance.verify.catalogue import (
     ANCHOR_LIMITS,
     CHECKS,
+    CLAIMED_TIMES,
     COMPLETE,
     CONTENT,
-    CONTROL_RECORDS,
     ETHEREUM_HEADERS,
     HEADER_SOURCE,
     LIMITS,
     NETWORK_LIMITS,
-    RECORD_SIGNATURES,
+    NOBODY_KNOWN,
     Check,
     Status,
 )
@@ -49,6 +49,7 @@ from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_ke
 from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records
+from provenance.verify.checks.statements import check_statements
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
@@ -94,6 +95,7 @@ def verify(
         nodes = Nodes(networks, unavailable)
     digested = [record.digested(evidence.run) for record in evidence.records]
     records = check_records(evidence, findings)  # (1)
+    identity = check_statements(evidence, findings)
     trees = check_trees(evidence, digested, findings)  # (2)
     check_prefixes(trees, findings)  # (3)
     check_completeness(evidence, digested, findings)  # (4)
@@ -106,9 +108,12 @@ def verify(
     check_attachments(evidence, findings)  # (11)
     online = nodes is not None
     not_checked = _limits(evidence, online, verifier_key, content, anchors, findings)  # (12)
+    if identity is None:
+        not_checked.append(NOBODY_KNOWN)
     newest = max(trees, key=lambda entry: entry.index, default=None)
     return VerificationReport(
         run=evidence.run,
+        identity=identity,
         outcome=findings.outcome,
         checked_at=now,
         online=online,
@@ -141,7 +146,7 @@ def _limits(
     networks: Mapping[str, Mapping[str, NetworkCheck]],
     findings: Findings,
 ) -> list[str]:
-    lines = [RECORD_SIGNATURES, CONTROL_RECORDS, *disclosure.limits(evidence)]
+    lines = [CLAIMED_TIMES, *disclosure.limits(evidence)]
     if evidence.vkey is not None and given is None:
         lines.append(
             "Whose key signs the heads: it was taken from the evidence itself. Compare with the "

@@ -236,7 +236,7 @@ def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) ->
         flat = parts[0] == "training" and len(parts) == 3
         parent = "training" if flat else "/".join(parts[:-1])
         need(child and level["node_path"] == parent, "its levels are not those of the path")
-        fixed = {"": ["data", "model", "training"], "data": ["train", "test"],
+        fixed = {"": ["data", "model", "training", "producers"], "data": ["train", "test"],
                  "model": ["architecture", "weights"]}.get(parent)  # fmt: skip
         if parent.startswith("training/epoch/") and parent.count("/") == 2:
             fixed = ["state", "metrics", "privacy"]

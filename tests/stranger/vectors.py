@@ -14,7 +14,10 @@ from typing import Any
 import blake3
 import evidence as chain
 import msgpack
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+import producers as signed
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from formats import (
     canonical,
     check_local,
@@ -83,14 +86,54 @@ def spool(look: Examples) -> None:
     event = msgpack.unpackb(frame[8:])
     fields = {"events": 10, "reason": "finished"}
     need(event == [10, "run.end", None, 0, 1_760_000_010 * 10**9, fields], "the event")
+
+
+def signatures(look: Examples) -> None:
+    keys, told = look.json("keys"), look.json("statement")
+    run, producer = keys["run"], keys["producer"]
+    seed, run_key = (bytes.fromhex(keys[name]) for name in ("run_key_seed", "run_public_key"))
+    signed.check_run_id(run, run_key)
+    for name, info in (
+        ("salt_key", b"ml-provenance/salt/v1"),
+        ("producer_key_seed", b"ml-provenance/producer/v1\0" + bytes.fromhex(producer)),
+    ):
+        need(HKDF(SHA256(), 32, None, info).derive(seed).hex() == keys[name], f"the {name}")
+    for name in ("run", "producer"):
+        own = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(keys[f"{name}_key_seed"]))
+        public = own.public_key().public_bytes_raw().hex()
+        need(public == keys[f"{name}_public_key"], f"the {name}'s key")
+    certificate, identity = look.hex("certificate"), look.hex("identity")
+    key, rank = signed.certificate_key(certificate, run, run_key, producer)
+    need((key.hex(), rank) == (keys["producer_public_key"], 0), "the certificate")
+    stands = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(keys["identity_key_seed"]))
+    public_key = stands.public_key().public_bytes_raw()
+    need(signed.check_identity(identity, run, run_key) == public_key, "the identity")
+    made = [sha256(canonical(parse(json.dumps(r, ensure_ascii=False).encode())))
+            for r in look.json("run-records")]  # fmt: skip
+    need([digest.hex() for digest in made] == told["digests"], "the digests")
+    digests = {producer: dict(enumerate(made))}
+    chains = [signed.chain(run, producer, digests[producer], n) for n in range(len(made) + 1)]
+    need([value.hex() for value in chains] == told["chains"], "the chains")
+    signed.check_producer(
+        run, run_key, {**told, "producer": producer, "certificate": certificate.hex()}, digests
+    )
+    for item in told["statements"]:
+        body = signed.statement(run, producer, item["count"], chains[item["count"]])
+        digest = sha256(b"ml-provenance/statement/v1\0" + body).hex()
+        need(digest == item["digest"], "a statement's digest")
     batch = look.hex("batch")
-    signature, public, body = batch[5:69], batch[69:101], batch[101:]
-    need(batch[:5] == b"MLPB\x01" and public.hex() == keys["run_public_key"], "the batch's key")
-    context = b"ml-provenance/batch/v1\0"
-    Ed25519PublicKey.from_public_bytes(public).verify(signature, context + body)
-    *place, (record,) = msgpack.unpackb(body)
-    need(place == [run, producer, 0, 10], "the batch's place")
-    need(parse(record) == look.json("run-records")[10], "the batch's record")
+    need(batch[:5] == b"MLPB\x01", "the batch's magic")
+    *head, first, before, records, signature = msgpack.unpackb(batch[5:])
+    need((head, first, before) == ([certificate, identity], 9, chains[9]), "the batch's place")
+    need([sha256(record) for record in records] == made[9:], "the batch's records")
+    need(signature.hex() == told["statements"][1]["signature"], "the batch's signature")
+    proven = signed.signed_range(look.hex("signed-range"), run, producer, key)
+    need(proven == {9: made[9], 10: made[10]}, "the signed range")
+    answer, ledger = look.hex("acknowledgement"), look.text("vkey").strip().split("+", 2)[2]
+    need(answer[:40] == (11).to_bytes(8, "big") + chains[11], "the acknowledgement")
+    body = bytes.fromhex(run.replace("-", "") + producer) + answer[:40]
+    context = "ml-provenance/acknowledgement/v1"
+    signed.verify(unbase64(ledger)[1:], answer[40:], context, body)
 
 
 def contents(look: Examples) -> None:
@@ -152,18 +195,24 @@ def runs(look: Examples) -> None:
         path = f"{record['kind']}-{record['seq']}"
         index.append({**record, "path": path, "digest": sha256(data).hex()})
         bodies[path] = record["body"]
-    marks, told = seal_marks(index, bodies), look.json("run-tree")
+    marks, told, keys = seal_marks(index, bodies), look.json("run-tree"), look.json("keys")
+    digests = {keys["producer"]: {r["seq"]: bytes.fromhex(r["digest"]) for r in index}}
+
+    def root_of(nodes: list[bytes], count: int) -> bytes:
+        own = signed.producers_node(keys["run"], digests, {keys["producer"]: count})
+        return bytes(mth([*nodes[:2], mth(nodes[2:]), own]))
+
     check = look.json("checkpoint")
     own = [(check["epoch"], check["coverage"])]
     nodes, _, coverage = tree(index, marks, "checkpoint", check["epoch"], own)
     need(coverage == check["coverage"], "the coverage")
-    need(mth([*nodes[:2], mth(nodes[2:])]).hex() == check["root"], "the checkpoint's root")
+    need(root_of(nodes, 7).hex() == check["root"], "the checkpoint's root")
     later, places, _ = tree(index, marks, "after", None, own)
     need(later[: len(nodes)] == nodes and check["late"] not in places.values(), "the late record")
-    need(mth([*later[:2], mth(later[2:])]).hex() == check["root_after"], "the root behind it")
-    for phase in ("before", "after"):
+    need(root_of(later, 11).hex() == check["root_after"], "the root behind it")
+    for phase, count in (("before", 5), ("after", 11)):
         nodes, places, _ = tree(index, marks, phase, None, [])
-        root = mth([*nodes[:2], mth(nodes[2:])])
+        root = root_of(nodes, count)
         need(root == look.hex(f"run-root-{phase}"), f"the root {phase}")
     need(told[""] == root.hex() and told["data"] == nodes[0].hex(), "the tree")
     need(told["training"] == mth(nodes[2:]).hex(), "the tree's training")
@@ -173,8 +222,11 @@ def runs(look: Examples) -> None:
     prefix = look.json("prefix-proof")
     value = {key: bytes.fromhex(v) for key, v in prefix.items() if isinstance(v, str)}
     for phase in ("before", "after"):
-        three = mth([value["data"], value["model"], value[f"{phase}_training"]])
-        need(three == look.hex(f"run-root-{phase}"), f"the prefix proof's root {phase}")
+        grown = [value[f"{phase}_{name}"] for name in ("training", "producers")]
+        need(
+            mth([value["data"], value["model"], *grown]) == look.hex(f"run-root-{phase}"),
+            f"the prefix proof's root {phase}",
+        )
     grew(
         prefix["before_size"], value["before_training"],
         prefix["after_size"], value["after_training"],
@@ -238,7 +290,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, contents, trees, runs, heads, networks)
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, networks)
 
 
 def check(folder: Path) -> set[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import evidence as chain
+import producers as signed
 from cryptography.exceptions import InvalidSignature
 from formats import (
     CONTROL,
@@ -86,6 +87,8 @@ class Bundle:
         self.key = key or own
         self.bodies: dict[str, Any] = {}
         self.known = {"manifest.json", "SHA256SUMS", "README.txt", "run.json", "ledger.vkey"}
+        self.digests: signed.Digests = {}
+        self.check("run.json", self._signatures)
         self.check("run.json", self._equivocations)
         for record in self.run.get("records", ()):
             self.check(f"records/{record.get('path')}.json", partial(self._record, record))
@@ -163,8 +166,31 @@ class Bundle:
         need(record["kind"] != "config" or key == self.run["public_key"], "another public key")
         self.bodies[path] = record["body"]
 
+    def _signatures(self) -> None:
+        run, key = self.run["run"], unhex(self.run["public_key"], 32)
+        signed.check_run_id(run, key)
+        ranks: dict[str, int] = {}
+        for record in self.run["records"]:
+            own = self.digests.setdefault(record["producer"], {})
+            need(record["seq"] not in own, "two records of one producer and seq")
+            own[record["seq"]] = unhex(record["digest"], 32)
+        for told in self.run["producers"]:
+            need(told["producer"] not in ranks, "a producer twice")
+            ranks[told["producer"]] = signed.check_producer(run, key, told, self.digests)
+        for record in self.run["records"]:
+            need(ranks.get(record["producer"]) == record["rank"], "a rank that nobody certified")
+        if self.run["identity"] is not None:
+            signed.check_identity(unhex(self.run["identity"], 97), run, key)
+
     def _equivocations(self) -> None:
+        run, key = self.run["run"], unhex(self.run["public_key"], 32)
+        certificates = {told["producer"]: told["certificate"] for told in self.run["producers"]}
         for other in self.run["equivocations"]:
+            seq, producer = other["seq"], other["producer"]
+            certificate = bytes.fromhex(certificates[producer])
+            own = signed.certificate_key(certificate, run, key, producer)[0]
+            proven = signed.signed_range(bytes.fromhex(other["proof"]), run, producer, own)
+            need(proven.get(seq) == unhex(other["digest"], 32), "the proof of another value")
             name = f"{other['producer']}-{other['seq']}-{other['digest'][:16]}.json"
             name = f"equivocations/{name}"
             self.known.add(name)
@@ -182,15 +208,23 @@ class Bundle:
         places: dict[str, str] = {}
         for entry in entries:
             stated = entry["coverage"]
-            for producer, count in stated.items():
-                need(unhex(producer, 16) and type(count) is int and count >= 0, "a coverage")
             if entry["phase"] == "checkpoint":
                 sealed.append((entry["epoch"], stated))
             else:
                 need(entry["epoch"] is None, "an epoch of no checkpoint")
             nodes, places, found = tree(records, marks, entry["phase"], entry["epoch"], sealed)
+            if entry["phase"] == "after":
+                found = signed.without_hole(self.digests)
+            elif entry["phase"] == "before":
+                leader = next((mark for mark in marks if mark[0] == "before"), None)
+                need(leader or not stated, "nobody leads the run")
+                most = {leader[2]: leader[3] + 1} if leader else {}
+                found = {p: min(n, most.get(p, 0)) for p, n in stated.items()}
+                self.unproven += [f"run.json: events before {p} marked"
+                                  for p, n in most.items() if stated.get(p, 0) < n]  # fmt: skip
             need(stated == found, f"its coverage at {entry['index']} is not as the records give it")
-            label, root = seal_label(entry), mth([*nodes[:2], mth(nodes[2:])])
+            own = signed.producers_node(self.run["run"], self.digests, stated)
+            label, root = seal_label(entry), mth([*nodes[:2], mth(nodes[2:]), own])
             if root.hex() != entry["root"]:
                 self.problems.append(f"run.json: the records give root {root.hex()} at {label}")
             need(nodes[: len(before)] == before, f"what was sealed is no prefix at {label}")

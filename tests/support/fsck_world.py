@@ -18,6 +18,7 @@ from provenance.anchor.publish import publish
 from provenance.chains.local import LocalNetwork
 from provenance.formats.event import Event, SegmentHeader, frame
 from provenance.formats.note import SignerKey
+from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Kind, Record, record_digest
 from provenance.fsck.checker import Deployment, Options, fsck
 from provenance.fsck.findings import FsckReport
@@ -26,7 +27,7 @@ from provenance.fsck.onchain import ChainReader, ChainTransaction, ChainView, Qu
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
-from provenance.ports.values import StoredRecord
+from provenance.ports.values import ProducerRow, StatementRow, StoredRecord
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
@@ -243,6 +244,13 @@ class World:
                     record.rank, record_digest(data), data,
                 )  # fmt: skip
                 tx.insert_records([row], self.now)
+            batch = open_batch(producer.batch())
+            own, count = (producer.run, producer.name), batch.statement.count
+            certificate = batch.certificate.encode()
+            tx.save_producer(
+                ProducerRow(*own, producer.rank, certificate, count, batch.chain, count)
+            )
+            tx.add_statement(StatementRow(*own, count, batch.statement.signature))
         store.close()
 
 

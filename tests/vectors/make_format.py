@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.bundle.attachments.opentimestamps import from_ledger_root
+from provenance.capture.keys import RunKeys
 from provenance.chains.ethereum.contract import store_call
 from provenance.chains.local import LocalNetwork
 from provenance.fingerprint.arrays import block_header, tensor_header
@@ -37,7 +37,17 @@ from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import TimestampFile
-from provenance.formats.producers.batch import sign_batch
+from provenance.formats.producers.acknowledgement import sign_acknowledgement
+from provenance.formats.producers.batch import open_batch, sign_batch
+from provenance.formats.producers.certificate import sign_identity
+from provenance.formats.producers.run_id import run_id
+from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.statement import (
+    chain_on,
+    chain_start,
+    sign_statement,
+    statement_digest,
+)
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Kind, Phase, Record, canonical_json, record_digest, salt_for
 from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord, run_leaves, run_tree
@@ -52,10 +62,14 @@ HERE: Final = Path(__file__).parent / "format"
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "FORMAT.md"
 BLOCK: Final = re.compile(r"```(hex|json|text) name=([a-z0-9-]+)\n(.*?)```", re.DOTALL)
 
-RUN: Final = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
 PRODUCER: Final = bytes.fromhex("01" * 16)
 RUN_KEY: Final = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
-SALT_KEY: Final = b"\x73" * 32
+PUBLIC: Final = RUN_KEY.public_key().public_bytes_raw()
+RUN: Final = run_id(PUBLIC, 0x0192F0C12345)
+KEYS: Final = RunKeys(RUN, b"\x07" * 32)
+CERTIFICATE, PRODUCER_KEY = KEYS.producer(PRODUCER, 0)
+IDENTITY: Final = Ed25519PrivateKey.from_private_bytes(b"\x06" * 32)
+SALT_KEY: Final = KEYS.salt
 WITNESS_SEED: Final = b"\x04" * 32
 LEDGER: Final = SignerKey.from_private_bytes("example.org/ledger", b"\x05" * 32)
 START_NS: Final = 1_760_000_000_000_000_000
@@ -77,7 +91,7 @@ def story() -> list[Event]:
             Kind.CONFIG,
             None,
             {
-                "public_key": RUN_KEY.public_key().public_bytes_raw().hex(),
+                "public_key": PUBLIC.hex(),
                 "hash_algorithm": "sha256",
                 "world_size": 1,
                 "training": {"epochs": 1, "learning_rate": 0.001},
@@ -107,7 +121,7 @@ def records() -> list[Record]:
 
 def tree(phase: Phase) -> MLProvenanceMerkleTree:
     """As sealed: at ``before`` the later records are not there yet."""
-    return run_tree(digested(), phase)
+    return run_tree(digested(), phase, coverage={PRODUCER: 5 if phase is Phase.BEFORE else 11})
 
 
 def digested() -> list[DigestedRecord]:
@@ -121,9 +135,40 @@ def checkpoint() -> dict[str, object]:
     return {
         "epoch": 1,
         "coverage": {PRODUCER.hex(): 7},
-        "root": run_tree(known, Phase.CHECKPOINT, sealed).root.hex(),
+        "root": run_tree(known, Phase.CHECKPOINT, sealed, {PRODUCER: 7}).root.hex(),
         "late": late.digest.hex(),
-        "root_after": run_tree(known, Phase.AFTER, sealed).root.hex(),
+        "root_after": run_tree(known, Phase.AFTER, sealed, {PRODUCER: 11}).root.hex(),
+    }
+
+
+def chain(count: int) -> bytes:
+    """That of the producer's first records."""
+    return chain_on(chain_start(RUN, PRODUCER), [item.digest for item in digested()[:count]])
+
+
+def batch() -> bytes:
+    """The last two records, and who stands behind the run."""
+    data = [record.encode() for record in records()[9:]]
+    return sign_batch(
+        CERTIFICATE, PRODUCER_KEY, 9, chain(9), data, sign_identity(RUN, PUBLIC, IDENTITY)
+    )
+
+
+def statement() -> dict[str, object]:
+    """The producer's chain, and its statements over what the two seals cover."""
+    return {
+        "digests": [item.digest.hex() for item in digested()],
+        "chains": [chain(count).hex() for count in range(12)],
+        "statements": [
+            {
+                "count": count,
+                "signature": sign_statement(
+                    RUN, PRODUCER, count, chain(count), PRODUCER_KEY
+                ).signature.hex(),
+                "digest": statement_digest(RUN, PRODUCER, count, chain(count)).hex(),
+            }
+            for count in (5, 11)
+        ],
     }
 
 
@@ -234,9 +279,12 @@ def examples() -> dict[str, tuple[str, str]]:
                 {
                     "run": str(RUN),
                     "run_key_seed": "07" * 32,
-                    "run_public_key": RUN_KEY.public_key().public_bytes_raw().hex(),
+                    "run_public_key": PUBLIC.hex(),
                     "salt_key": SALT_KEY.hex(),
                     "producer": PRODUCER.hex(),
+                    "producer_key_seed": PRODUCER_KEY.private_bytes_raw().hex(),
+                    "producer_public_key": CERTIFICATE.producer_key.hex(),
+                    "identity_key_seed": "06" * 32,
                     "ledger_key_seed": "05" * 32,
                     "ledger_vkey": LEDGER.verifier.vkey,
                 }
@@ -258,9 +306,14 @@ def examples() -> dict[str, tuple[str, str]]:
         ),
         "segment-header": ("hex", _hex(HEADER.encode())),
         "event-frame": ("hex", _hex(frame(events[10].encode()))),
-        "batch": (
+        "certificate": ("hex", _hex(CERTIFICATE.encode())),
+        "identity": ("hex", _hex(sign_identity(RUN, PUBLIC, IDENTITY))),
+        "batch": ("hex", _hex(batch())),
+        "statement": ("json", _json(statement())),
+        "signed-range": ("hex", _hex(SignedRange.of(open_batch(batch())).encode())),
+        "acknowledgement": (
             "hex",
-            _hex(sign_batch(RUN, PRODUCER, 0, 10, [made[10].encode()], RUN_KEY)),
+            _hex(sign_acknowledgement(RUN, PRODUCER, 11, chain(11), LEDGER)),
         ),
         "tensor-header": ("hex", _hex(tensor_header("w", "F32", (2,)))),
         "tensor-bytes": ("hex", _hex(weights.tobytes())),
@@ -324,8 +377,10 @@ def _prefix(after: MLProvenanceMerkleTree, before: MLProvenanceMerkleTree) -> di
         "model": proof.model.hex(),
         "before_size": proof.before_size,
         "before_training": proof.before_training.hex(),
+        "before_producers": proof.before_producers.hex(),
         "after_size": proof.after_size,
         "after_training": proof.after_training.hex(),
+        "after_producers": proof.after_producers.hex(),
         "proof": [element.hex() for element in proof.proof],
     }
 

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.bundle.writer import write_bundle
+from provenance.capture.keys import RunKeys
 from provenance.chains.local import LocalNetwork
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.from_database import from_store
@@ -36,7 +37,10 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.batch import sign_batch
-from provenance.formats.record import Kind
+from provenance.formats.producers.certificate import sign_identity
+from provenance.formats.producers.run_id import run_id
+from provenance.formats.producers.statement import chain_on, chain_start
+from provenance.formats.record import Kind, record_digest
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
@@ -46,10 +50,11 @@ from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"
 WITHHELD = Path(__file__).parent / "bundle-v1-withheld.zip"
-DISCLOSED = ("metrics", "training/epoch/3")
-RUN = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
-OTHER = UUID("0192f0c1-2346-7abc-8def-0123456789ab")
+DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
+PUBLIC = KEY.public_key().public_bytes_raw()
+RUN, OTHER = (run_id(PUBLIC, time) for time in (0x0192F0C12345, 0x0192F0C12346))
+IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
 START = 1_760_000_000
@@ -68,7 +73,7 @@ def _state(step: int) -> dict[str, Any]:
     return state_digest({"layer.weight": weight, "steps": np.array(step, "<i8")}).as_fields()
 
 
-def _before(key: Ed25519PrivateKey = KEY) -> list[Fields]:
+def _before() -> list[Fields]:
     train = (np.arange(24, dtype="<f4").reshape(8, 3), np.arange(8, dtype="<i8") % 2)
     return [
         (Kind.DATA_TRAIN, None, dataset_digest(train).as_fields()),
@@ -79,7 +84,7 @@ def _before(key: Ed25519PrivateKey = KEY) -> list[Fields]:
             Kind.CONFIG,
             None,
             {
-                "public_key": key.public_key().public_bytes_raw().hex(),
+                "public_key": PUBLIC.hex(),
                 "hash_algorithm": "blake3",
                 "world_size": 1,
                 "code": {"commit": "c0" * 20, "dirty": False},
@@ -113,16 +118,30 @@ def _training() -> list[Fields]:
     return made
 
 
-def _batch(events: list[Fields], first: int, *, run: UUID = RUN, producer: int = 1) -> bytes:
-    name = bytes([producer]) * 16
+def _records(events: list[Fields], first: int, run: UUID, name: bytes) -> list[bytes]:
     header = SegmentHeader(run, name, 0, 1, 0)
-    records = [
-        record_of(
-            Event(seq, kind, epoch, 0, (START + seq) * 10**9, fields), header, b"\x73" * 32
-        ).encode()
+    salt = RunKeys(run, KEY.private_bytes_raw()).salt
+    return [
+        record_of(Event(seq, kind, epoch, 0, (START + seq) * 10**9, fields), header, salt).encode()
         for seq, (kind, epoch, fields) in enumerate(events, first)
     ]
-    return sign_batch(run, name, 0, first, records, KEY)
+
+
+def _batch(
+    events: list[Fields], before: list[Fields], *, run: UUID = RUN, producer: int = 1
+) -> bytes:
+    """Events behind those that the producer wrote before."""
+    name = bytes([producer]) * 16
+    certificate, key = RunKeys(run, KEY.private_bytes_raw()).producer(name, 0)
+    digests = map(record_digest, _records(before, 0, run, name))
+    return sign_batch(
+        certificate,
+        key,
+        len(before),
+        chain_on(chain_start(run, name), digests),
+        _records(events, len(before), run, name),
+        IDENTITY if run == RUN else None,
+    )
 
 
 def evidence(anchors: Path) -> RunEvidence:
@@ -154,14 +173,14 @@ def evidence(anchors: Path) -> RunEvidence:
                 next(ticks)
 
     before, rest = _before(), _training()
-    other = _batch(_before(), 0, run=OTHER, producer=2)
-    bring(other, _batch(before, 0))
+    other = _batch(_before(), [], run=OTHER, producer=2)
+    bring(other, _batch(before, []))
     anchor()
     end = (Kind.RUN_END, None, {"events": len(before) + len(rest), "reason": "finished"})
     first, later = rest[:5], rest[5:]
-    bring(_batch(first, len(before)))
-    bring(_batch([(Kind.METRICS, 1, {"metrics": {"loss": 0.1}})], len(before)))  # a second value
-    bring(_batch([*later, end], len(before) + len(first)))
+    bring(_batch(first, before))
+    bring(_batch([(Kind.METRICS, 1, {"metrics": {"loss": 0.1}})], before))  # a second value
+    bring(_batch([*later, end], [*before, *first]))
     anchor()
     found = from_store(store, RUN, LEDGER.verifier)
     store.close()

@@ -2,14 +2,14 @@
 
 Worked out from the records alone: a producer's sequence numbers, what its ``run.end``
 announces (the number of events before it, which is its own ``seq``), the ranks that the
-configuration names. What the database says (that a run was sealed incomplete) is believed only
-where it is bad news.
+configuration names. Check (1) holds these records against what their producers signed. What
+the database says (that a run was sealed incomplete) is believed only where it is bad news.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
@@ -17,13 +17,18 @@ from provenance.formats.run_tree.selection import DigestedRecord, misannounced
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.findings import Findings
 
-MAX_RANKS = 1_000_000
+MAX_NAMED = 20
+"""Ranks that are named one by one."""
+UNANNOUNCED = "ended unannounced (no signed run.end)"
 
 
 def check_completeness(
     evidence: RunEvidence, digested: Collection[DigestedRecord], findings: Findings
 ) -> None:
-    """Report holes, ranks that did not end, gaps, equivocations, refused and late records."""
+    """Report holes, ranks that did not end, gaps, equivocations, refused and late records.
+
+    A withheld record that stands under no root could be a gap: then the question stays open.
+    """
     records = [item.record for item in digested]
     _notice_oddities(evidence, records, findings)
     missing = _missing(records, _ranks(evidence, records))
@@ -40,6 +45,12 @@ def check_completeness(
                 dropped, reason = record.body.get("dropped"), record.body.get("reason")
                 problem = f"{dropped} events were dropped: {reason}"
                 findings.fail(COMPLETE, f"control/{name}", problem)
+        loose = sum(item.withheld and item.place != "tree" for item in evidence.records)
+        if loose:
+            what = "1 withheld record is" if loose == 1 else f"{loose} withheld records are"
+            findings.unchecked(
+                COMPLETE, f"{what} under no root, and what it is only its content tells"
+            )
     producers = {record.producer for record in records}
     findings.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
 
@@ -68,7 +79,7 @@ def _ranks(evidence: RunEvidence, records: Sequence[Record]) -> int:
         size: object = 1 + max(record.rank for record in records)
     else:
         size = next((r.body.get("world_size") for r in records if r.kind is Kind.CONFIG), 1)
-    return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
+    return size if isinstance(size, int) and size > 0 else 1
 
 
 def _missing(records: Sequence[Record], ranks: int) -> list[str]:
@@ -84,11 +95,12 @@ def _missing(records: Sequence[Record], ranks: int) -> list[str]:
                 f"producer {end.producer.hex()[:8]}: run.end is event {end.seq} and announces "
                 f"{str(announced)[:40]} events before it"
             )
-    ended = {record.rank for record in ends}
-    absent = [rank for rank in range(ranks) if rank not in ended]
-    lines += [f"rank {rank}: no run.end" for rank in absent[:20]]
-    if len(absent) > 20:
-        lines.append(f"{len(absent) - 20} more ranks: no run.end")
+    ended = {record.rank for record in ends if record.rank < ranks}
+    absent = (rank for rank in range(ranks) if rank not in ended)  # only as far as they are named
+    lines += [f"rank {rank}: {UNANNOUNCED}" for rank in islice(absent, MAX_NAMED)]
+    more = ranks - len(ended) - MAX_NAMED
+    if more > 0:
+        lines.append(f"{more} more ranks: {UNANNOUNCED}")
     return lines
 
 
@@ -97,9 +109,16 @@ def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], findings:
         findings.notice(
             COMPLETE,
             f"equivocation {other.producer.hex()[:8]}-{other.seq}",
-            f"the run's key signed a second value for event {other.seq}, "
+            f"the producer signed a second value for event {other.seq}, "
             f"SHA-256 {other.digest.hex()}; the first that arrived stands",
         )
+    ended = {(r.producer, r.rank) for r in records if r.kind is Kind.RUN_END}
+    ranks = {rank for _, rank in ended}
+    for producer, rank in sorted({(r.producer, r.rank) for r in records} - ended):
+        if rank in ranks:  # another process of the rank has ended: a restart, a forked child
+            findings.notice(
+                COMPLETE, f"producer {producer.hex()[:8]}", f"{UNANNOUNCED}, rank {rank}"
+            )
     for parked in evidence.parked:
         findings.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
     for item in evidence.records:

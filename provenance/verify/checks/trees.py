@@ -10,8 +10,14 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from provenance.errors import InputError
-from provenance.evidence.placement import coverage_problem, place_records, tree_at
+from provenance.evidence.placement import (
+    coverage_problem,
+    place_records,
+    tree_at,
+    uncovered_before,
+)
 from provenance.evidence.run_evidence import RunEvidence, seal_label
+from provenance.formats.record import Phase
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.ports.values import LedgerEntry
@@ -43,9 +49,14 @@ def check_trees(
             problem = f"belongs at {path} by its content"
             findings.fail(TREES, item.path, problem, item.file, item.path)
     for entry, tree in trees.items():
-        uncovered = coverage_problem(digested, evidence.entries, entry)
-        if uncovered is not None:
-            findings.fail(TREES, seal_label(entry), uncovered, "run.json")
+        differs = coverage_problem(digested, evidence.entries, entry)
+        fewer = uncovered_before(digested, entry) if entry.phase is Phase.BEFORE else 0
+        if differs is not None:
+            findings.fail(TREES, seal_label(entry), differs, "run.json")
+        elif fewer:
+            findings.notice(
+                TREES, seal_label(entry), f"does not cover {fewer} events before its mark"
+            )
         if tree.root != entry.root:
             findings.fail(
                 TREES,

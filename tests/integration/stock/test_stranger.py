@@ -37,7 +37,7 @@ def stranger() -> Iterator[ModuleType]:
     sys.path.insert(0, str(STRANGER))
     yield importlib.import_module("verify")
     sys.path.remove(str(STRANGER))
-    for name in ("verify", "formats", "evidence"):
+    for name in ("verify", "formats", "evidence", "producers"):
         del sys.modules[name]
 
 
@@ -72,7 +72,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 def test_it_imports_nothing_of_the_program() -> None:
     own = {path.stem for path in STRANGER.glob("*.py")}
-    assert {"verify", "formats", "evidence", "vectors"} <= own
+    assert {"verify", "formats", "evidence", "producers", "vectors"} <= own
     for path in STRANGER.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names: list[str] = []
@@ -241,6 +241,15 @@ def run_json(change: Change) -> Callable[[Files], Files]:
         (lambda run: run["records"][0].update(withheld=True), "said to be withheld"),
         (lambda run: run.update(public_key="00" * 32), "another public key"),
         (lambda run: run["heads"].pop(), "run.json does not know it"),
+        (lambda run: run["producers"].clear(), "run.json: "),
+        (lambda run: run["producers"][0]["statements"].pop(), "records that nobody signed"),
+        (lambda run: run["producers"][0].update(certificate="00" * 164), "of another run, key"),
+        (lambda run: run["records"][-1].update(rank=1), "a rank that nobody certified"),
+        (lambda run: run["entries"][0]["coverage"].clear(), "run.json: the records give root"),
+        (lambda run: run["entries"][2]["coverage"].clear(), "its coverage at"),
+        (lambda run: run["equivocations"][0].update(seq=7), "run.json: "),
+        (lambda run: run.update(identity=run["identity"][:-4] + "0000"), "run.json: "),
+        (lambda run: run.update(run=run["run"].replace("-8", "-7", 1)), "no run id"),
     ],
 )
 def test_a_forged_run_json(
@@ -284,8 +293,8 @@ def test_both_accept_a_new_golden_bundle(files: Files, stranger: ModuleType) -> 
 
 
 def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> None:
-    kept = withhold(evidence(tmp_path / "anchors.jsonl"), ["metrics", "training/epoch/3"])
-    files = bundle_files(kept)
+    whole = evidence(tmp_path / "anchors.jsonl")
+    files = bundle_files(withhold(whole, ["metrics", "training/epoch/3", "late"]))
     report = verify(read_bundle(MemorySource(files, "withheld")), None, now=0.0)
     assert report.outcome == "verified"
     bundle = stranger.Bundle(files)

@@ -244,7 +244,8 @@ def test_without_the_configuration_the_ranks_that_are_here_must_have_ended() -> 
         records=tuple(r for r in evidence.records if not (r.rank == 1 and r.kind is Kind.RUN_END)),
     )
     report = check(withhold(cut, ["metrics"]))
-    assert "rank 1: no run.end" in {finding.problem for finding in report.findings}
+    told = "rank 1: ended unannounced (no signed run.end)"
+    assert told in {finding.problem for finding in report.findings}
 
 
 # --- forging -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from provenance.bundle import index
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
+from provenance.capture.keys import RunKeys
 from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
 from provenance.evidence.disclosure import withhold
 from provenance.formats import json_text
@@ -42,6 +43,8 @@ from tests.support.verify_world import (
 
 WORLD = finished(1)
 FILES = bundle_files(WORLD.evidence())
+PRODUCER = RunKeys(RUN, KEY.private_bytes_raw()).producer(b"p" * 16, 0)
+"""Its certificate and key."""
 RECORD = FILES["records/training/epoch/1/metrics/0.json"]
 
 
@@ -85,16 +88,16 @@ def test_ingest_parks_such_an_event() -> None:
     stage = World()
     document = {**json.loads(RECORD), "ts": "yesterday"}
     record = canonical_json(document)
-    stage.ingest(sign_batch(RUN, b"p" * 16, 0, document["seq"], [record], KEY))
+    stage.ingest(sign_batch(*PRODUCER, document["seq"], bytes(32), [record]))
     with stage.store.snapshot() as tx:
         assert "ts 'yesterday'" in tx.parked()[0].reason
 
 
 def test_a_batch_is_as_large_as_can_be_written_and_no_larger() -> None:
     def batch(size: int) -> bytes:
-        return sign_batch(RUN, b"p" * 16, 0, 0, [b"x" * size], KEY)
+        return sign_batch(*PRODUCER, 0, bytes(32), [b"x" * size])
 
-    most = MAX_BATCH_BYTES - len(batch(2**20)) + 101 + 2**20
+    most = MAX_BATCH_BYTES - len(batch(2**20)) + 5 + 2**20
     assert len(open_batch(batch(most)).records[0]) == most
     with pytest.raises(TooLargeError):
         batch(most + 1)
@@ -127,7 +130,7 @@ def changed_run(change: Callable[[dict[str, Any]], None], name: str = "run.json"
     return index.dump(document)
 
 
-LISTS = ("records", "entries", "inclusions", "anchors")
+LISTS = ("producers", "records", "entries", "inclusions", "anchors")
 
 
 @pytest.mark.parametrize("place", LISTS)

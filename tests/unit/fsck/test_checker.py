@@ -17,6 +17,7 @@ import pytest
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
+from provenance.formats.producers.certificate import sign_identity
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind
 from provenance.fsck import checker as checker
@@ -239,6 +240,80 @@ def unsealed_run_with_all_present(world: World) -> Planted:
     return F.RUN_NOT_SEALED, str(THIRD)
 
 
+# --- planted faults: signatures --------------------------------------------------------------
+
+
+@fault
+def crashed_made_finished(world: World) -> Planted:
+    data = changed(world.record(FIRST, 12), body={"events": 12, "reason": "all is well"})
+    world.write_record(FIRST, 12, data, digest=True)
+    return F.STATEMENT, f"{FIRST}/{FIRST_PRODUCER.hex()}"
+
+
+@fault
+def statement_of_other_records(world: World) -> Planted:
+    world.sql("UPDATE statements SET signature=? WHERE run=?", bytes(64), FIRST.hex)
+    return F.STATEMENT, f"{FIRST}/{FIRST_PRODUCER.hex()}"
+
+
+@fault
+def record_that_nobody_signed(world: World) -> Planted:
+    world.sql("DELETE FROM statements WHERE run=? AND count=13", FIRST.hex)
+    return F.STATEMENT, name(FIRST, FIRST_PRODUCER, "6-12")
+
+
+@fault
+def tail_cut_off_that_was_signed(world: World) -> Planted:
+    world.sql("DELETE FROM records WHERE run=? AND seq>=11", FIRST.hex)
+    return F.SEQ_HOLE, name(FIRST, FIRST_PRODUCER, "11-12")
+
+
+@fault
+def producer_without_a_certificate(world: World) -> Planted:
+    world.sql("DELETE FROM producers WHERE run=?", FIRST.hex)
+    return F.CERTIFICATE, f"{FIRST}/{FIRST_PRODUCER.hex()}"
+
+
+@fault
+def producer_of_another_rank(world: World) -> Planted:
+    world.sql("UPDATE producers SET rank=1 WHERE run=?", FIRST.hex)
+    return F.CERTIFICATE, f"{FIRST}/{FIRST_PRODUCER.hex()}"
+
+
+@fault
+def certificate_of_another_run(world: World) -> Planted:
+    (other,) = world.sql("SELECT certificate FROM producers WHERE run=?", SECOND.hex)[0]
+    world.sql("UPDATE producers SET certificate=? WHERE run=?", other, FIRST.hex)
+    return F.CERTIFICATE, f"{FIRST}/{FIRST_PRODUCER.hex()}"
+
+
+@fault
+def counters_that_are_behind(world: World) -> Planted:
+    world.sql("UPDATE producers SET contiguous=contiguous-1 WHERE run=?", FIRST.hex)
+    return F.PRODUCER_COUNTERS, f"{FIRST}/{FIRST_PRODUCER.hex()}"
+
+
+@fault
+def chain_of_other_records(world: World) -> Planted:
+    world.sql("UPDATE producers SET chain=? WHERE run=?", bytes(32), FIRST.hex)
+    return F.PRODUCER_COUNTERS, f"{FIRST}/{FIRST_PRODUCER.hex()}"
+
+
+@fault
+def identity_that_signed_another_run(world: World) -> Planted:
+    public = Producer().public_key
+    identity = sign_identity(SECOND, public, other_key())
+    world.sql("UPDATE runs SET identity=? WHERE run=?", identity, FIRST.hex)
+    return F.RUN_IDENTITY, str(FIRST)
+
+
+@fault
+def second_value_that_nobody_signed(world: World) -> Planted:
+    equivocation(world)
+    world.sql("UPDATE equivocations SET digest=?", bytes(32))
+    return F.EQUIVOCATION_UNSIGNED, name(SECOND, SECOND_PRODUCER, 6)
+
+
 # --- planted faults: spool -----------------------------------------------------------------
 
 
@@ -335,13 +410,13 @@ def checkpoint_that_covers_nothing(world: World) -> Planted:
 @fault
 def checkpoint_that_says_otherwise_what_it_covers(world: World) -> Planted:
     cover(world, 3, events=9)
-    return F.ENTRY_SEAL, "entry 3"
+    return F.ENTRY_ROOT, "entry 3"
 
 
 @fault
-def after_entry_that_covers_something(world: World) -> Planted:
+def after_entry_that_covers_less(world: World) -> Planted:
     cover(world, 4, events=8)
-    return F.ENTRY_SEAL, "entry 4"
+    return F.ENTRY_ROOT, "entry 4"
 
 
 @fault
@@ -759,7 +834,12 @@ def test_the_table_of_kinds_is_complete() -> None:
     [
         (deleted_receipt, {F.RECEIPT_MISSING}),
         (changed_digest_column, {F.RECORD_DIGEST}),
-        (swapped_siblings, {F.RECORD_PLACE}),
+        (swapped_siblings, {F.RECORD_PLACE, F.STATEMENT}),
+        (crashed_made_finished, {F.STATEMENT, F.ENTRY_ROOT}),
+        (
+            tail_cut_off_that_was_signed,
+            {F.SEQ_HOLE, F.ENTRY_ROOT, F.ENTRY_SEAL, F.PRODUCER_COUNTERS},
+        ),
         (doubled_transaction, {F.CHAIN_DOUBLED}),
         (wrong_root_on_the_chain, {F.CHAIN_ROOT}),
         (anchor_of_no_head_under_our_key, {F.CHAIN_ORPHAN}),
@@ -780,7 +860,7 @@ def test_a_fault_is_not_reported_as_others(
 def test_a_tree_that_cannot_be_built_is_a_wrong_root(world: World) -> None:
     world.write_record(FIRST, 6, changed(world.record(FIRST, 6), epoch=-1), digest=True)
     kinds = {finding.kind for finding in world.fsck().findings}
-    assert kinds == {F.ENTRY_ROOT, F.RECORD_UNREADABLE}
+    assert kinds == {F.ENTRY_ROOT, F.RECORD_UNREADABLE, F.STATEMENT}
 
 
 def test_an_unreadable_record_is_not_also_another_value(world: World) -> None:

@@ -9,10 +9,12 @@ from fakeredis import FakeRedis, FakeServer
 from redis import exceptions
 
 from provenance.errors import TransportUnavailable
+from provenance.formats.note import SignerKey
+from provenance.formats.producers.acknowledgement import sign_acknowledgement
 from provenance.formats.record import Kind
 from provenance.fsck.findings import FindingKind as F
 from provenance.fsck.stream import read_streams
-from tests.support.fsck_world import FIRST, FIRST_PRODUCER, World, event
+from tests.support.fsck_world import FIRST, FIRST_PRODUCER, SIGNER, World, changed, event
 from tests.support.runs import Producer, run_of
 
 THIRD = run_of(0x0192F0C1AAAA)
@@ -98,13 +100,37 @@ def test_another_value_in_spool_and_stream_is_named(world: World, redis: FakeRed
 
 
 def test_acknowledged_events_that_the_database_lost(world: World, redis: FakeRedis) -> None:
-    redis.zadd(f"prov:acked:{FIRST}", {FIRST_PRODUCER.hex(): 13})
-    redis.zadd("prov:acked:not-a-run", {"zz": 1})
+    acknowledge(world, redis, SIGNER)
+    redis.hset("prov:acked:not-a-run", "zz", b"1")
     assert world.fsck().findings == ()
     world.sql("DELETE FROM records WHERE run=? AND seq=12", FIRST.hex)
-    (finding,) = world.fsck().findings
+    finding = next(f for f in world.fsck().findings if f.kind is F.SEQ_HOLE)
     assert finding.subject == f"{FIRST}/{FIRST_PRODUCER.hex()}/12"
     assert "acknowledged" in finding.detail
+
+
+def acknowledge(world: World, redis: FakeRedis, signer: SignerKey) -> None:
+    """That the database has the first run's 13 records, as it has."""
+    (chain,) = world.sql("SELECT chain FROM producers WHERE run=?", FIRST.hex)[0]
+    data = sign_acknowledgement(FIRST, FIRST_PRODUCER, 13, chain, signer)
+    redis.hset(f"prov:acked:{FIRST}", FIRST_PRODUCER.hex(), data)
+
+
+def test_an_acknowledgement_that_the_ledger_did_not_sign(world: World, redis: FakeRedis) -> None:
+    acknowledge(world, redis, SignerKey.from_private_bytes(SIGNER.name, b"\x0b" * 32))
+    (finding,) = world.fsck().findings
+    assert finding.kind is F.ACKNOWLEDGEMENT
+    assert finding.subject == f"{FIRST}/{FIRST_PRODUCER.hex()}"
+    world.key = False
+    assert world.fsck().findings == (), "without the ledger's key nobody can tell"
+
+
+def test_records_that_changed_after_they_were_acknowledged(world: World, redis: FakeRedis) -> None:
+    acknowledge(world, redis, SIGNER)
+    data = changed(world.record(FIRST, 12), body={"events": 12, "reason": "all is well"})
+    world.write_record(FIRST, 12, data, digest=True)
+    kinds = {finding.kind for finding in world.fsck().findings}
+    assert kinds == {F.ACKNOWLEDGEMENT, F.STATEMENT, F.ENTRY_ROOT}
 
 
 def test_streams_that_cannot_be_asked_stay_open(world: World) -> None:
@@ -117,7 +143,7 @@ def test_streams_that_cannot_be_asked_stay_open(world: World) -> None:
 @pytest.mark.parametrize("url", ["http://:very-secret@x", "redis://:very-secret@x:port/0"])
 def test_a_url_that_is_none_does_not_show(url: str) -> None:
     with pytest.raises(TransportUnavailable) as caught:
-        read_streams(url)
+        read_streams(url, None)
     assert "very-secret" not in str(caught.value)
 
 
@@ -130,4 +156,4 @@ def test_no_error_of_redis_passes(
 
     monkeypatch.setattr(FakeRedis, "scan_iter", refuse)
     with pytest.raises(TransportUnavailable):
-        read_streams("redis://host")
+        read_streams("redis://host", None)

@@ -134,7 +134,7 @@ def test_a_whole_run_is_verified(world: World) -> None:
     assert report.networks["ethereum"]["before"].transaction_id != (
         report.networks["ethereum"]["after"].transaction_id
     )
-    assert any("signatures" in line for line in report.not_checked)
+    assert any("no identity stands behind it" in line for line in report.not_checked)
 
 
 def test_the_report_is_json(world: World) -> None:
@@ -192,8 +192,8 @@ def test_a_flipped_metric_in_the_database_is_named(world: World) -> None:
 
 def test_a_record_whose_stored_digest_fits_again_breaks_the_roots(world: World) -> None:
     report = world.verify(with_record(world.evidence(), PATH, flip_metric, digest=True))
-    assert failed(report) == {2}
-    assert {finding.subject for finding in report.findings} == {"after"}
+    assert failed(report) == {1, 2}
+    assert {finding.subject for finding in report.findings} == {"producer 70707070", "after"}
     assert [seal.recomputed for seal in report.seals] == [True, False]
 
 
@@ -202,7 +202,7 @@ def test_bytes_that_are_no_record_keep_their_place(world: World) -> None:
     assert {finding.subject for finding in report.findings} == {PATH}
     evidence = with_record(world.evidence(), PATH, lambda data: b"\x00", digest=True)
     named = [f.path for f in world.verify(evidence).findings if f.check == 1]
-    assert named == [PATH]
+    assert named == [PATH, None], "the record, and the producer that did not sign it"
 
 
 def test_a_record_of_another_run_does_not_count(world: World) -> None:
@@ -227,7 +227,8 @@ def test_a_record_filed_under_another_place_is_named(world: World, name: str, va
 
 def test_another_public_key_in_the_configuration_is_found(world: World) -> None:
     report = world.verify(replace(world.evidence(), public_key=bytes(32)))
-    assert [f.subject for f in report.findings] == ["training/config"]
+    subjects = [f.subject for f in report.findings]
+    assert subjects == ["training/config", "run", "producer 70707070"]
 
 
 def test_a_record_that_fits_no_tree_is_said(world: World) -> None:
@@ -297,8 +298,8 @@ def test_announced_events_and_ranks_that_never_came_are_missing() -> None:
     stage.anchor()
     problems = [finding.problem for finding in stage.verify().findings]
     assert problems[0] == "producer 70707070: events 9 to 11 are missing"
-    assert problems[1] == "rank 1: no run.end"
-    assert problems[-1] == "9 more ranks: no run.end"
+    assert problems[1] == "rank 1: ended unannounced (no signed run.end)"
+    assert problems[-1] == "9 more ranks: ended unannounced (no signed run.end)"
 
 
 def test_what_the_database_calls_incomplete_is_believed(world: World) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provenance.errors import InputError
+from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import Json, Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.selection import (
     Checkpoint,
@@ -16,6 +18,7 @@ from provenance.formats.run_tree.selection import (
     before_mark,
     coverage_at,
     covered,
+    producer_digests,
     run_leaves,
     run_tree,
     seal_marks,
@@ -384,3 +387,33 @@ def test_the_order_of_arrival_never_matters(
     root = run_tree(story.records, phase, checkpoints).root
     assert root == run_tree(shuffled, phase, checkpoints).root
     assert covered(story.records, checkpoints) == covered(shuffled, checkpoints)
+
+
+# --- what stands under a root for each producer --------------------------------------------
+
+
+def test_a_producer_enters_as_its_statement_over_what_the_seal_covers() -> None:
+    story = Story()
+    story.begin()
+    story.add(Kind.GAP, None, B, dropped=1)
+    own = [item.digest for item in story.records if item.record.producer == A]
+    (other,) = (item.digest for item in story.records if item.record.producer == B)
+    chains = {
+        A: chain_on(chain_start(RUN, A), own[:4]),
+        B: chain_on(chain_start(RUN, B), [other]),
+    }
+    found = producer_digests(story.records, {B: 1, A: 4})
+    assert found == [statement_digest(RUN, A, 4, chains[A]), statement_digest(RUN, B, 1, chains[B])]
+    assert producer_digests(story.records, {}) == []
+    root = run_tree(story.records, Phase.AFTER, (), {A: 6, B: 1}).root
+    gap = replace(story.records[-1], digest=bytes(32))
+    edited = run_tree([*story.records[:-1], gap], Phase.AFTER, (), {A: 6, B: 1}).root
+    assert edited != root, "a control record is under the root"
+
+
+@pytest.mark.parametrize(("producer", "count", "event"), [(A, 7, 6), (B, 1, 0), (A, 0, 0)])
+def test_what_is_covered_and_not_here_is_named(producer: bytes, count: int, event: int) -> None:
+    story = Story()
+    story.begin()
+    with pytest.raises(InputError, match=f"{producer.hex()}: event {event} is covered and is not"):
+        producer_digests(story.records, {producer: count})

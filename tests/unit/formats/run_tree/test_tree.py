@@ -49,7 +49,8 @@ def leaf_of(record: dict[str, Any]) -> RecordLeaf:
 
 
 LEAVES = [leaf_of(record) for record in RECORDS]
-TREE = MLProvenanceMerkleTree(LEAVES)
+STATEMENTS = [sha(text.encode()) for text in VECTOR["statements"]]
+TREE = MLProvenanceMerkleTree(LEAVES, STATEMENTS)
 
 
 def leaf(
@@ -86,15 +87,17 @@ def test_the_vector_by_hand() -> None:
         none, one(r["training/epoch/2/metrics/0"]), one(r["training/epoch/2/privacy/0"])
     )
     training = four(r["training/config"], epoch_1, epoch_2, r["training/results"])
-    root = three(data, model, training)
+    producers = two(*STATEMENTS)
+    root = four(data, model, training, producers)
 
     nodes = {path: bytes.fromhex(value) for path, value in VECTOR["nodes"].items()}
     assert (nodes["data"], nodes["model"], nodes["training"]) == (data, model, training)
+    assert nodes["producers"] == producers
     assert (nodes["training/epoch/1"], nodes["training/epoch/2"]) == (epoch_1, epoch_2)
     assert TREE.root == nodes[""] == root
-    before = three(data, model, one(r["training/config"]))
+    before = four(data, model, one(r["training/config"]), one(STATEMENTS[0]))
     assert bytes.fromhex(VECTOR["before_root"]) == before
-    empty = three(two(none, none), two(none, none), none)
+    empty = four(two(none, none), two(none, none), none, none)
     assert MLProvenanceMerkleTree().root == bytes.fromhex(VECTOR["empty_root"]) == empty
 
 
@@ -106,7 +109,10 @@ def test_every_node_of_the_vector() -> None:
     for record in RECORDS:
         node = TREE.node(record["path"])
         assert (node.value.hex(), node.kind, node.children) == (record["digest"], "record", ())
-    found = {node.path for node in TREE.root_node.walk()}
+    producers = [node for node in TREE.root_node.walk() if node.kind == "producer"]
+    assert [node.value for node in producers] == STATEMENTS
+    assert [node.path for node in producers] == ["producers/0", "producers/1"]
+    found = {node.path for node in TREE.root_node.walk() if node.kind != "producer"}
     assert found == set(VECTOR["nodes"]) | {record["path"] for record in RECORDS}
 
 
@@ -115,7 +121,7 @@ def test_every_node_of_the_vector() -> None:
 def test_arrival_does_not_count(order: random.Random) -> None:
     shuffled = list(LEAVES)
     order.shuffle(shuffled)
-    assert MLProvenanceMerkleTree(iter(shuffled)).root == TREE.root
+    assert MLProvenanceMerkleTree(iter(shuffled), STATEMENTS).root == TREE.root
 
 
 def test_logical_order() -> None:
@@ -136,7 +142,12 @@ def test_logical_order() -> None:
         "training/epoch/10",
     ]
     assert tree.node("training/epoch/9").label == "epoch 9"
-    assert [c.label for c in tree.root_node.children] == ["data", "model", "training"]
+    assert [c.label for c in tree.root_node.children] == [
+        "data",
+        "model",
+        "training",
+        "producers",
+    ]
     assert tree.root_node.label == "run"
 
 
@@ -350,7 +361,8 @@ def test_what_is_wrong_with_a_proof_document(
 
 def before() -> MLProvenanceMerkleTree:
     return MLProvenanceMerkleTree(
-        [record for record in LEAVES if record.epoch is None and record.kind != "results"]
+        [record for record in LEAVES if record.epoch is None and record.kind != "results"],
+        STATEMENTS[:1],
     )
 
 
@@ -376,6 +388,8 @@ def test_a_prefix_proof_binds_everything() -> None:
         proof.verify(before().root, before().root)
     with pytest.raises(ProofError, match="before root"):
         replace(proof, data=bytes(32)).verify(before().root, TREE.root)
+    with pytest.raises(ProofError, match="after root"):
+        replace(proof, after_producers=bytes(32)).verify(before().root, TREE.root)
     with pytest.raises(ProofError, match="consistency"):
         replace(proof, proof=(bytes(32), *proof.proof[1:])).verify(before().root, TREE.root)
 

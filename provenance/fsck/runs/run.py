@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Final
-from uuid import UUID
 
 from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
+    Checkpoint,
     DigestedRecord,
     SealMark,
     before_mark,
@@ -23,39 +22,15 @@ from provenance.formats.run_tree.selection import (
     seal_marks,
 )
 from provenance.fsck.findings import Finding, FindingKind, event_name
-from provenance.fsck.rows import Entry, RecordRow, Run
-
-MAX_RANKS: Final = 1_000_000
-Key = tuple[bytes, int]
-"""Producer and seq."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """All that is known of one run.
-
-    Attributes:
-        row: None where the database has no such run.
-        entries: The run's ledger entries, by index.
-        spooled: Events in the spool.
-        streamed: Records in the streams: canonical bytes.
-        acked: Per producer, the highest count that anybody was told the database has.
-        ignore_after_ns: Events with a later time may still be on their way.
-    """
-
-    run: UUID
-    row: Run | None
-    records: Sequence[RecordRow]
-    entries: Sequence[Entry]
-    spooled: Mapping[Key, tuple[SegmentHeader, Event]] = field(default_factory=dict)
-    streamed: Mapping[Key, bytes] = field(default_factory=dict)
-    acked: Mapping[bytes, int] = field(default_factory=dict)
-    ignore_after_ns: int | None = None
+from provenance.fsck.rows import Entry, RecordRow
+from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.runs.producers import check_signatures
 
 
 def check_run(facts: RunFacts) -> Iterator[Finding]:
     """Everything about one run."""
     decoded = yield from _records(facts)
+    yield from check_signatures(facts)
     yield from _events(facts)
     yield from _holes(facts, decoded)
     yield from _gaps(facts, decoded)
@@ -170,7 +145,8 @@ def _holes(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Fin
                 event_name(facts.run, producer, item.record.seq),
                 f"run.end announces {str(announced)[:40]} events before it",
             )
-    for producer, count in facts.acked.items():
+    signed = ((row.producer, row.count) for row in facts.statements)
+    for producer, count in (*facts.acked.items(), *signed):
         upto[producer] = max(upto.get(producer, 0), count)
     for producer, count in sorted(upto.items()):
         marks = [-1, *sorted(held.get(producer, ())), count]
@@ -232,7 +208,7 @@ def _roots(facts: RunFacts, decoded: Sequence[DigestedRecord]) -> Iterator[Findi
         name = f"entry {entry.index}"
         checkpoints = checkpoints_upto(facts.entries, entry.index)
         try:
-            root = run_tree(decoded, entry.phase, checkpoints).root
+            root = run_tree(decoded, entry.phase, checkpoints, dict(entry.coverage)).root
         except InputError as error:
             yield Finding(FindingKind.ENTRY_ROOT, name, f"the tree cannot be built: {error}")
             continue
@@ -243,13 +219,37 @@ def _roots(facts: RunFacts, decoded: Sequence[DigestedRecord]) -> Iterator[Findi
                 f"{_label(entry.phase, entry.epoch)} of run {facts.run}: the records give "
                 f"{root.hex()}, the ledger has {entry.root.hex()}",
             )
-        elif dict(entry.coverage) != (
-            covered(decoded, checkpoints) if entry.phase is Phase.CHECKPOINT else {}
-        ):
+        elif dict(entry.coverage) != _coverage(decoded, entry, checkpoints):
             problem = "states to cover other numbers of events than its records give"
             yield Finding(
                 FindingKind.ENTRY_SEAL, name, f"{_label(entry.phase, entry.epoch)}: {problem}"
             )
+
+
+def _coverage(
+    decoded: Collection[DigestedRecord], entry: Entry, checkpoints: Sequence[Checkpoint]
+) -> dict[bytes, int]:
+    """What a seal has to state, being what it states or less."""
+    if entry.phase is Phase.CHECKPOINT:
+        return covered(decoded, checkpoints)
+    records = [item.record for item in decoded]
+    counts = _without_hole(records)
+    if entry.phase is Phase.BEFORE:
+        stated, leader = dict(entry.coverage), before_mark(seal_marks(records))
+        most = {leader.producer: leader.seq + 1} if leader else {}
+        counts = {p: min(n, stated.get(p, 0), most.get(p, 0)) for p, n in counts.items()}
+    return {producer: count for producer, count in counts.items() if count}
+
+
+def _without_hole(records: Iterable[Record]) -> dict[bytes, int]:
+    """Per producer the number of its first events that are here."""
+    held: dict[bytes, set[int]] = {}
+    for record in records:
+        held.setdefault(record.producer, set()).add(record.seq)
+    return {
+        producer: next(n for n in range(len(seqs) + 1) if n not in seqs)
+        for producer, seqs in held.items()
+    }
 
 
 def _seals(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Finding]:
@@ -284,14 +284,10 @@ class _Readiness:
 
     def __init__(self, records: Collection[Record], marks: Sequence[SealMark]) -> None:
         self.marks, self.leader = marks, before_mark(marks)
-        held: dict[bytes, set[int]] = {}
+        self.without_hole = _without_hole(records)
+        self.upto: dict[bytes, int] = {}
         for record in records:
-            held.setdefault(record.producer, set()).add(record.seq)
-        self.without_hole = {
-            producer: next(n for n in range(len(seqs) + 1) if n not in seqs)
-            for producer, seqs in held.items()
-        }
-        self.upto = {producer: max(seqs) + 1 for producer, seqs in held.items()}
+            self.upto[record.producer] = max(record.seq + 1, self.upto.get(record.producer, 0))
         self.ended: set[int] = set()
         size: object = 1
         for record in records:
@@ -302,7 +298,7 @@ class _Readiness:
                     self.upto[record.producer] = max(self.upto[record.producer], announced)
             elif record.kind is Kind.CONFIG:
                 size = record.body.get("world_size", 1)
-        self.ranks = set(range(size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1))
+        self.ranks = size if isinstance(size, int) and size > 0 else 1
 
     def has_all(self, phase: Phase, epoch: int | None) -> bool:
         if self.leader is None:
@@ -311,9 +307,12 @@ class _Readiness:
             return self._upto(self.leader)
         if phase is Phase.CHECKPOINT:
             own = [mark for mark in self.marks if (mark.phase, mark.epoch) == (phase, epoch)]
-            return self.ranks <= {mark.rank for mark in own} and all(map(self._upto, own))
+            return self._all_ranks({mark.rank for mark in own}) and all(map(self._upto, own))
         whole = all(self.without_hole[producer] >= n for producer, n in self.upto.items())
-        return whole and self.ranks <= self.ended
+        return whole and self._all_ranks(self.ended)
+
+    def _all_ranks(self, ranks: Collection[int]) -> bool:
+        return sum(0 <= rank < self.ranks for rank in ranks) == self.ranks
 
     def _upto(self, mark: SealMark) -> bool:
         return self.without_hole[mark.producer] >= mark.seq

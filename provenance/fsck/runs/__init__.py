@@ -1,0 +1,1 @@
+"""One run of the database: its records, what was signed of them, and its seals."""

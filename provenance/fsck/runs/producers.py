@@ -1,0 +1,127 @@
+"""What producers signed, against the rows: certificates, statements, counters, second values.
+
+Chains are recomputed from the stored bytes, never from the digest column: what somebody changed
+in the database after it arrived does not fit what its producer signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from provenance.errors import BadSignatureError, FormatError
+from provenance.formats.producers.certificate import Certificate, open_identity
+from provenance.formats.producers.run_id import check_run_id
+from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.statement import Statement, chain_on, chain_start
+from provenance.fsck.findings import Finding, FindingKind, event_name
+from provenance.fsck.rows import ProducerRow
+from provenance.fsck.runs.facts import RunFacts
+
+
+def check_signatures(facts: RunFacts) -> Iterator[Finding]:
+    """The run's key, who stands behind it, and all that its producers signed."""
+    row = facts.row
+    if row is None:
+        return
+    try:
+        check_run_id(row.run, row.public_key)
+    except FormatError as error:
+        yield Finding(FindingKind.RUN_KEY, str(row.run), str(error))
+    try:
+        if row.identity is not None:
+            open_identity(row.identity, row.run, row.public_key)
+    except (FormatError, BadSignatureError) as error:
+        yield Finding(FindingKind.RUN_IDENTITY, str(row.run), str(error))
+    certificates = {item.producer: _certificate(facts, item) for item in facts.producers}
+    digests: dict[bytes, dict[int, bytes]] = {}
+    for record in facts.records:
+        own = digests.setdefault(record.producer, {})
+        own[record.seq] = hashlib.sha256(record.data).digest()
+    for producer in sorted(digests.keys() | certificates.keys()):
+        name = f"{facts.run}/{producer.hex()}"
+        certificate = certificates.get(producer, "no certificate of its key is here")
+        if isinstance(certificate, str):
+            yield Finding(FindingKind.CERTIFICATE, name, certificate)
+        else:
+            yield from _chain(facts, name, certificate, digests.get(producer, {}))
+    yield from _second_values(facts, certificates)
+
+
+def _certificate(facts: RunFacts, row: ProducerRow) -> Certificate | str:
+    """The certificate, or what is wrong with it."""
+    try:
+        certificate = Certificate.decode(row.certificate)
+    except (FormatError, BadSignatureError) as error:
+        return str(error)
+    own = (certificate.run, certificate.producer, certificate.rank)
+    if own != (row.run, row.producer, row.rank):
+        return f"is of run {own[0]}, producer {own[1].hex()}, rank {own[2]}"
+    others = {r.rank for r in facts.records if r.producer == row.producer} - {certificate.rank}
+    if others:
+        return (
+            f"is of rank {certificate.rank}, its records of {', '.join(map(str, sorted(others)))}"
+        )
+    return certificate
+
+
+def _chain(
+    facts: RunFacts, name: str, certificate: Certificate, digests: Mapping[int, bytes]
+) -> Iterator[Finding]:
+    """Statements, acknowledgement and counters of one producer, in one walk.
+
+    Counters are of no interest where a statement does not fit: they cannot either.
+    """
+    producer = certificate.producer
+    signed = {row.count: row for row in facts.statements if row.producer == producer}
+    told = facts.acknowledged.get(producer)
+    chain, count, fits = chain_start(facts.run, producer), 0, True
+    while True:
+        if count in signed:
+            try:
+                Statement(producer, count, signed[count].signature).verify(
+                    facts.run, chain, certificate.producer_key
+                )
+            except BadSignatureError as error:
+                fits = False
+                yield Finding(FindingKind.STATEMENT, name, str(error))
+        if told is not None and told.count == count and told.chain != chain:
+            problem = f"the ledger acknowledged other records than the first {count} here"
+            yield Finding(FindingKind.ACKNOWLEDGEMENT, name, problem)
+        if count not in digests:
+            break
+        chain, count = chain_on(chain, [digests[count]]), count + 1
+    above, last = max(digests, default=-1) + 1, max(signed, default=0)
+    if last < above:
+        subject = event_name(facts.run, producer, last, above - 1)
+        yield Finding(FindingKind.STATEMENT, subject, "signed by nobody")
+    for row in facts.producers:
+        if fits and row.producer == producer and (row.contiguous, row.chain, row.highest) != (
+            count, chain, max(above, last)
+        ):  # fmt: skip
+            problem = f"says {row.contiguous} of {row.highest}, the records give {count} of {above}"
+            if (row.contiguous, row.highest) == (count, above):
+                problem = f"says another chain than the first {count} records give"
+            yield Finding(FindingKind.PRODUCER_COUNTERS, name, problem)
+
+
+def _second_values(
+    facts: RunFacts, certificates: Mapping[bytes, Certificate | str]
+) -> Iterator[Finding]:
+    for row in facts.equivocations:
+        certificate = certificates.get(row.producer)
+        problem = "its producer has no certificate that holds"
+        if isinstance(certificate, Certificate):
+            try:
+                proof = SignedRange.decode(row.proof)
+                proof.verify(facts.run, row.producer, certificate.producer_key)
+            except (FormatError, BadSignatureError) as error:
+                problem = str(error)
+            else:
+                problem = (
+                    "" if proof.digest_of(row.seq) == row.digest else "the proof is of another"
+                )
+        if problem:
+            name = event_name(row.run, row.producer, row.seq)
+            told = f"a second value that nobody signed: {problem}"
+            yield Finding(FindingKind.EQUIVOCATION_UNSIGNED, name, told)

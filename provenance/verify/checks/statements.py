@@ -1,0 +1,175 @@
+"""Check (1), second half: each producer's key signed its records, and the run's key that key.
+
+Worked out from the digests of all records, withheld ones and control records too, so that the
+database needs no trust: whoever edits, drops, adds or moves a record after it was signed leaves
+a chain that the signature does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from provenance.errors import BadSignatureError, FormatError
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, SignedProducer
+from provenance.formats.producers.certificate import Certificate, open_identity
+from provenance.formats.producers.run_id import check_run_id
+from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.statement import Statement, chain_on, chain_start
+from provenance.formats.record import Phase, record_digest
+from provenance.verify.catalogue import RECORDS
+from provenance.verify.findings import Findings
+
+FILE = "run.json"
+
+
+def check_statements(evidence: RunEvidence, findings: Findings) -> bytes | None:
+    """Hold the records against what their producers signed, and the run against its key.
+
+    Returns:
+        The Ed25519 key (32 bytes) of who stands behind the run; None where nobody does, or the
+        signature does not hold.
+    """
+    try:
+        check_run_id(evidence.run, evidence.public_key)
+    except FormatError as error:
+        findings.fail(RECORDS, "run", str(error), FILE)
+    certificates = _certificates(evidence, findings)
+    signed = {item.producer: item for item in evidence.producers}
+    for producer, records in sorted(_by_producer(evidence, findings).items()):
+        certificate = certificates.get(producer)
+        if producer not in signed:
+            problem = f"has no certificate: nobody signed its {len(records)} records"
+            findings.fail(RECORDS, _name(producer), problem, FILE)
+        elif certificate is not None:
+            _check_ranks(certificate, records, findings)
+            _check_chain(evidence, certificate, signed[producer], records, findings)
+    here = {record.producer for record in evidence.records}
+    for item in evidence.producers:
+        if item.statements and item.producer not in here:
+            _fail_beyond(item.statements[-1], 0, findings)
+    _check_second_values(evidence, certificates, findings)
+    return _identity(evidence, findings)
+
+
+def _name(producer: bytes) -> str:
+    return f"producer {producer.hex()[:8]}"
+
+
+def _events(first: int, last: int) -> str:
+    return f"event {first}" if first == last else f"events {first} to {last}"
+
+
+def _certificates(evidence: RunEvidence, findings: Findings) -> dict[bytes, Certificate]:
+    """Those that hold, by producer."""
+    found: dict[bytes, Certificate] = {}
+    for item in evidence.producers:
+        try:
+            certificate = Certificate.decode(item.certificate)
+        except (FormatError, BadSignatureError) as error:
+            findings.fail(RECORDS, _name(item.producer), str(error), FILE)
+            continue
+        stated = (certificate.run, certificate.run_key, certificate.producer)
+        if stated == (evidence.run, evidence.public_key, item.producer):
+            found[item.producer] = certificate
+        else:
+            problem = (
+                f"the certificate is of producer {certificate.producer.hex()}, run {stated[0]}"
+            )
+            findings.fail(RECORDS, _name(item.producer), problem, FILE)
+    return found
+
+
+def _by_producer(evidence: RunEvidence, findings: Findings) -> dict[bytes, dict[int, RecordFile]]:
+    """Each producer's records by number."""
+    found: dict[bytes, dict[int, RecordFile]] = {}
+    for item in evidence.records:
+        other = found.setdefault(item.producer, {}).setdefault(item.seq, item)
+        if other is not item:
+            problem = f"has the number of another record, {other.path}"
+            findings.fail(RECORDS, item.path, problem, item.file, item.path)
+    return found
+
+
+def _check_ranks(
+    certificate: Certificate, records: Mapping[int, RecordFile], findings: Findings
+) -> None:
+    for item in records.values():
+        if item.rank != certificate.rank:
+            problem = f"states rank {item.rank}, its producer is certified for {certificate.rank}"
+            findings.fail(RECORDS, item.path, problem, item.file, item.path)
+
+
+def _check_chain(
+    evidence: RunEvidence,
+    certificate: Certificate,
+    signed: SignedProducer,
+    records: Mapping[int, RecordFile],
+    findings: Findings,
+) -> None:
+    """Each statement verifies over the records' chain, and the last covers all of them.
+
+    What stands beyond a hole cannot be chained: the hole is then the finding, of check (4)
+    where the run is sealed.
+    """
+    chain, at, held = chain_start(certificate.run, certificate.producer), 0, 0
+    highest = max(records) + 1
+    for statement in sorted(signed.statements, key=lambda each: each.count):
+        while at < statement.count and at in records:
+            chain, at = chain_on(chain, (records[at].digest,)), at + 1
+        if statement.count > highest:
+            _fail_beyond(statement, highest, findings)
+        elif at == statement.count:
+            try:
+                statement.verify(certificate.run, chain, certificate.producer_key)
+            except BadSignatureError:
+                changed = _events(held, statement.count - 1)
+                problem = f"{changed} here are not what the producer signed"
+                findings.fail(RECORDS, _name(certificate.producer), problem, FILE)
+                return  # what is behind them cannot fit either
+            held = at
+        elif not any(entry.phase is Phase.AFTER for entry in evidence.entries):
+            name = f"{_name(certificate.producer)}: event {at} is missing"
+            findings.unchecked(RECORDS, f"{name}, so what is beyond cannot be checked")
+    last = max((each.count for each in signed.statements), default=0)
+    if last < highest:
+        problem = f"{_events(last, highest - 1)}: signed by nobody"
+        findings.fail(RECORDS, _name(certificate.producer), problem, FILE)
+
+
+def _fail_beyond(statement: Statement, highest: int, findings: Findings) -> None:
+    missing = _events(highest, statement.count - 1)
+    problem = f"signed {statement.count} records: missing here: {missing}"
+    findings.fail(RECORDS, _name(statement.producer), problem, FILE)
+
+
+def _check_second_values(
+    evidence: RunEvidence, certificates: Mapping[bytes, Certificate], findings: Findings
+) -> None:
+    """Each equivocation: the producer signed the other value as well."""
+    first = {(item.producer, item.seq): item.digest for item in evidence.records}
+    for other in evidence.equivocations:
+        name = f"equivocation {other.producer.hex()[:8]}-{other.seq}"
+        certificate = certificates.get(other.producer)
+        try:
+            if certificate is None:
+                raise BadSignatureError("its producer has no certificate")
+            proof = SignedRange.decode(other.proof)
+            proof.verify(evidence.run, other.producer, certificate.producer_key)
+            if proof.digest_of(other.seq) != other.digest:
+                raise BadSignatureError("the proof is of another value")
+        except (FormatError, BadSignatureError) as error:
+            findings.fail(RECORDS, name, f"a second value that nobody signed: {error}", FILE)
+        if first.get((other.producer, other.seq)) == other.digest:
+            findings.fail(RECORDS, name, "is the value that stands, no second one", FILE)
+        if other.data and record_digest(other.data) != other.digest:
+            findings.fail(RECORDS, name, f"SHA-256 is not {other.digest.hex()}", FILE)
+
+
+def _identity(evidence: RunEvidence, findings: Findings) -> bytes | None:
+    if evidence.identity is None:
+        return None
+    try:
+        return open_identity(evidence.identity, evidence.run, evidence.public_key)
+    except (FormatError, BadSignatureError) as error:
+        findings.fail(RECORDS, "identity", str(error), FILE)
+        return None

@@ -1,0 +1,120 @@
+"""What producers sign, read by a stranger: written from docs/FORMAT.md, sections 1, 2.3 and 5.
+
+Imports nothing of the program that it checks. Every function raises where something does not
+hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from formats import mth, need, sha256, unhex
+
+Digests = dict[str, dict[int, bytes]]
+"""By producer, then by seq."""
+
+
+def check_run_id(run: str, public_key: bytes) -> None:
+    """Version 8, and 74 bits of the key's hash."""
+    number, bits = UUID(run).int, int.from_bytes(sha256(public_key), "big") >> 256 - 74
+    need(str(UUID(run)) == run and number >> 76 & 15 == 8 and number >> 62 & 3 == 2, "no run id")
+    need((number >> 64 & 0xFFF) << 62 | number & (1 << 62) - 1 == bits, "the run id of another key")
+
+
+def verify(key: bytes, signature: bytes, context: str, message: bytes) -> None:
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, context.encode() + b"\0" + message)
+
+
+def certificate_key(data: bytes, run: str, run_key: bytes, producer: str) -> tuple[bytes, int]:
+    """The producer's key and rank."""
+    need(len(data) == 164, "a certificate of another size")
+    named = UUID(run).bytes + run_key + unhex(producer, 16)
+    need(data[:64] == named, "the certificate of another run, key or producer")
+    verify(run_key, data[100:], "ml-provenance/producer/v1", data[:100])
+    return data[64:96], int.from_bytes(data[96:100], "big")
+
+
+def check_identity(data: bytes, run: str, run_key: bytes) -> bytes:
+    need(len(data) == 97 and data[0] == 1, "no identity that is known here")
+    verify(data[1:33], data[33:], "ml-provenance/identity/v1", UUID(run).bytes + run_key)
+    return data[1:33]
+
+
+def chain(run: str, producer: str, digests: dict[int, bytes], count: int) -> bytes:
+    """c(count)."""
+    value = sha256(b"ml-provenance/chain/v1\0" + UUID(run).bytes + unhex(producer, 16))
+    for seq in range(count):
+        need(seq in digests, f"event {seq} of producer {producer} is missing")
+        value = sha256(value + digests[seq])
+    return value
+
+
+def statement(run: str, producer: str, count: int, value: bytes) -> bytes:
+    """What is signed, behind its context."""
+    return UUID(run).bytes + unhex(producer, 16) + count.to_bytes(8, "big") + value
+
+
+def producers_node(run: str, digests: Digests, coverage: dict[str, int]) -> bytes:
+    """The node ``producers`` of a run tree."""
+    entries = []
+    for producer, count in sorted(coverage.items()):
+        need(type(count) is int and count > 0, "a coverage that is no number from 1")
+        value = chain(run, producer, digests.get(producer, {}), count)
+        body = statement(run, producer, count, value)
+        entries.append(sha256(b"ml-provenance/statement/v1\0" + body))
+    return mth(entries)
+
+
+def without_hole(digests: Digests) -> dict[str, int]:
+    """What an ``after`` seal covers."""
+    counts = {p: next(n for n in range(len(own) + 1) if n not in own) for p, own in digests.items()}
+    return {producer: count for producer, count in counts.items() if count}
+
+
+def check_producer(run: str, run_key: bytes, told: dict[str, Any], digests: Digests) -> int:
+    """Each statement fits the records, and the last covers them all; the producer's rank."""
+    producer, own = told["producer"], digests.get(told["producer"], {})
+    key, rank = certificate_key(unhex(told["certificate"], 164), run, run_key, producer)
+    signed = {item["count"]: unhex(item["signature"], 64) for item in told["statements"]}
+    need(len(signed) == len(told["statements"]), "two statements over as many records")
+    need(not own or max(own) < max(signed, default=0), f"{producer}: records that nobody signed")
+    for count, signature in signed.items():
+        body = statement(run, producer, count, chain(run, producer, own, count))
+        verify(key, signature, "ml-provenance/statement/v1", body)
+    return rank
+
+
+# --- second values -----------------------------------------------------------------------
+
+
+def msgpack_item(data: bytes) -> tuple[Any, bytes]:
+    """A whole number or bytes, and what is behind it."""
+    first, rest = data[0], data[1:]
+    if first < 0x80:
+        return first, rest
+    width = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xC4: 1, 0xC5: 2, 0xC6: 4}[first]
+    number, rest = int.from_bytes(rest[:width], "big"), rest[width:]
+    if first >= 0xCC:
+        return number, rest
+    need(len(rest) >= number, "bytes end too early")
+    return rest[:number], rest[number:]
+
+
+def signed_range(data: bytes, run: str, producer: str, key: bytes) -> dict[int, bytes]:
+    """The digests that a signed range proves, by seq."""
+    need(data[:1] == b"\x94", "no signed range")
+    items, rest = [], data[1:]
+    for _ in range(4):
+        item, rest = msgpack_item(rest)
+        items.append(item)
+    first, value, joined, signature = items
+    need(not rest and len(value) == 32 and len(signature) == 64, "no signed range")
+    digests = [joined[at : at + 32] for at in range(0, len(joined), 32)]
+    need(digests and len(digests[-1]) == 32, "no whole digests")
+    for digest in digests:
+        value = sha256(value + digest)
+    body = statement(run, producer, first + len(digests), value)
+    verify(key, signature, "ml-provenance/statement/v1", body)
+    return dict(enumerate(digests, first))
