@@ -21,11 +21,12 @@ from provenance.capture.keys import (
     new_run_keys,
 )
 from provenance.errors import FormatError, InputError, ProvenanceError, UnknownVersionError
+from tests.support.runs import RUN
 
 
 def _file(**fields: object) -> bytes:
-    keys = new_run_keys()
-    value = {"v": 1, "run": str(keys.run), "seed": keys.seed.hex(), "identity": None}
+    seed = b"\x07" * 32
+    value = {"v": 1, "run": str(RUN), "seed": seed.hex(), "identity": None}
     return json.dumps(value | fields).encode()
 
 
