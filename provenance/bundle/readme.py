@@ -18,7 +18,8 @@ What is here
   proofs/     for each record its way up to the run root
   receipts/   for each seal and network: run root -> ledger -> what the network carries
   heads/      signed heads of the ledger (C2SP tlog-checkpoint); ledger.vkey is the key
-  run.json    the seals, the ledger proofs, and everything that was refused or doubled
+  run.json    what each producer (process) signed, the seals, the ledger proofs, and everything
+              that was refused or doubled
 {portable}  manifest.json, SHA256SUMS    the SHA-256 of every file
 
 Run roots
@@ -30,15 +31,17 @@ Check it with the program
 
 Check it without
   1. Is every file as it was written?          sha256sum -c SHA256SUMS
-  2. Is a record under the run root?           {example}
-  3. Is the run root in the ledger?            receipts/*.json: root, ledger.index, ledger.proof
+  2. Did their producers sign all records?     run.json: run, public_key, producers; the SHA-256
+                                               of all records in order (docs/FORMAT.md, 2.3)
+  3. Is a record under the run root?           {example}
+  4. Is the run root in the ledger?            receipts/*.json: root, ledger.index, ledger.proof
                                                (RFC 9162 section 2.1.3.2)
-  4. Is the head signed?                       heads/*.note with ledger.vkey (C2SP signed-note)
-  5. Is the ledger root on the network?        receipts/*.json: anchor.transaction_id carries
+  5. Is the head signed?                       heads/*.note with ledger.vkey (C2SP signed-note)
+  6. Is the ledger root on the network?        receipts/*.json: anchor.transaction_id carries
                                                anchor.payload = "MLP1" and the ledger root
 
-SHA256SUMS proves only that files match each other. What ties them to a time is step 5, with a
-node that you trust; what ties them to an owner is step 4, with a key that you got elsewhere.
+SHA256SUMS proves only that files match each other. What ties them to a time is step 6, with a
+node that you trust; what ties them to an owner is step 5, with a key that you got elsewhere.
 """
 _WITHHELD = """
 What is withheld

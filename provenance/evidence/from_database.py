@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from uuid import UUID
 
@@ -146,7 +147,7 @@ class LedgerView:
         return RunEvidence(
             run=row.run,
             public_key=row.public_key,
-            identity=row.identity,
+            identity=None if row.identity is None else _octets(row.identity),
             state=row.state,
             incomplete=row.incomplete,
             created_at=row.created_at,
@@ -168,7 +169,9 @@ class LedgerView:
             vkey=self._vkey,
             receipts=tuple(_receipt_files(entries, anchors, receipts)),
             anchors=tuple(self._fact(anchor) for anchor in anchors),
-            equivocations=tuple(tx.equivocations(run)),
+            equivocations=tuple(
+                replace(other, proof=_octets(other.proof)) for other in tx.equivocations(run)
+            ),
             parked=tuple(
                 ParkedFact(p.id, p.reason, len(p.payload), p.parked_at) for p in tx.parked(run)
             ),
@@ -235,13 +238,18 @@ class _NetworkAnchors:
         return None
 
 
+def _octets(value: bytes) -> bytes:
+    """A column of bytes: SQLite keeps whatever it is given, and TypeError is then raised."""
+    return bytes(memoryview(value))
+
+
 def _producers(tx: LedgerTx, run: UUID) -> tuple[SignedProducer, ...]:
     signed: dict[bytes, list[Statement]] = {}
     for row in tx.statements(run):
-        statement = Statement(row.producer, row.count, row.signature)
+        statement = Statement(row.producer, row.count, _octets(row.signature))
         signed.setdefault(row.producer, []).append(statement)
     return tuple(
-        SignedProducer(row.producer, row.certificate, tuple(signed.get(row.producer, ())))
+        SignedProducer(row.producer, _octets(row.certificate), tuple(signed.get(row.producer, ())))
         for row in tx.producers(run)
     )
 

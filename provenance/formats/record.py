@@ -181,7 +181,7 @@ class Record:
     """One fact about a run.
 
     Attributes:
-        run: Run id, a UUIDv7.
+        run: Run id (:mod:`provenance.formats.producers.run_id`).
         producer: 16 bytes that name the emitting process.
         seq: Position in the producer's sequence, from 0.
         salt: 32 bytes.

@@ -31,7 +31,7 @@ MAX_SHOWN_CHARS: Final = 6000
 _OUTSIDE_TREE: Final = {
     "late": "Late: came after their seal and are under no root",
     "unsealed": "Not sealed yet: under no root so far",
-    "control": "Control records: what the trainer announced; under no root",
+    "control": "Control records: what the trainer announced; no leaves, under its signature",
 }
 
 

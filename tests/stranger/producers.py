@@ -23,7 +23,16 @@ def check_run_id(run: str, public_key: bytes) -> None:
     need((number >> 64 & 0xFFF) << 62 | number & (1 << 62) - 1 == bits, "the run id of another key")
 
 
+WEAK = {
+    "00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "ed" + "ff" * 30 + "7f",
+    "ee" + "ff" * 30 + "7f", "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+}  # fmt: skip
+"""Keys that anybody can sign for."""
+
+
 def verify(key: bytes, signature: bytes, context: str, message: bytes) -> None:
+    need((key[:31] + bytes([key[31] & 127])).hex() not in WEAK, "a key that anybody signs for")
     Ed25519PublicKey.from_public_bytes(key).verify(signature, context.encode() + b"\0" + message)
 
 
@@ -44,7 +53,7 @@ def check_identity(data: bytes, run: str, run_key: bytes) -> bytes:
 
 def chain(run: str, producer: str, digests: dict[int, bytes], count: int) -> bytes:
     """c(count)."""
-    value = sha256(b"ml-provenance/chain/v1\0" + UUID(run).bytes + unhex(producer, 16))
+    value: bytes = sha256(b"ml-provenance/chain/v1\0" + UUID(run).bytes + unhex(producer, 16))
     for seq in range(count):
         need(seq in digests, f"event {seq} of producer {producer} is missing")
         value = sha256(value + digests[seq])
@@ -53,7 +62,7 @@ def chain(run: str, producer: str, digests: dict[int, bytes], count: int) -> byt
 
 def statement(run: str, producer: str, count: int, value: bytes) -> bytes:
     """What is signed, behind its context."""
-    return UUID(run).bytes + unhex(producer, 16) + count.to_bytes(8, "big") + value
+    return b"".join((UUID(run).bytes, unhex(producer, 16), count.to_bytes(8, "big"), value))
 
 
 def producers_node(run: str, digests: Digests, coverage: dict[str, int]) -> bytes:
@@ -64,7 +73,7 @@ def producers_node(run: str, digests: Digests, coverage: dict[str, int]) -> byte
         value = chain(run, producer, digests.get(producer, {}), count)
         body = statement(run, producer, count, value)
         entries.append(sha256(b"ml-provenance/statement/v1\0" + body))
-    return mth(entries)
+    return bytes(mth(entries))
 
 
 def without_hole(digests: Digests) -> dict[str, int]:
@@ -84,6 +93,25 @@ def check_producer(run: str, run_key: bytes, told: dict[str, Any], digests: Dige
         body = statement(run, producer, count, chain(run, producer, own, count))
         verify(key, signature, "ml-provenance/statement/v1", body)
     return rank
+
+
+def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[str]:
+    """What was announced and is not here (section 11, step 6)."""
+    told, seqs, ended, size = [], dict[str, set[int]](), set[int](), 1
+    for record in records:
+        body, kind, own = bodies.get(record["path"], {}), record["kind"], record["producer"]
+        seqs.setdefault(own, set()).add(record["seq"])
+        if kind == "gap":
+            told.append(f"{body.get('dropped')} events were dropped")
+        elif kind == "run.end":
+            ended.add(record["rank"])
+            if body.get("events") != record["seq"]:
+                told.append(f"{own}: run.end announces {body.get('events')} events before it")
+        elif kind == "config" and type(body.get("world_size")) is int:
+            size = body["world_size"]
+    told += [f"{p}: an event is missing" for p, own in seqs.items() if max(own) >= len(own)]
+    silent = size - sum(0 <= rank < size for rank in ended)
+    return told + ([f"{silent} ranks ended unannounced"] if silent > 0 else [])
 
 
 # --- second values -----------------------------------------------------------------------

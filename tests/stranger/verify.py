@@ -229,6 +229,9 @@ class Bundle:
                 self.problems.append(f"run.json: the records give root {root.hex()} at {label}")
             need(nodes[: len(before)] == before, f"what was sealed is no prefix at {label}")
             before = nodes
+        if any(entry["phase"] == "after" for entry in entries):
+            told = signed.incomplete(records, self.bodies)
+            self.problems += [f"run.json: {line}" for line in told]
         if entries:
             stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
             need(stated == places, "a record lies at another path than its place in the tree")

@@ -174,7 +174,7 @@ def evidence(anchors: Path) -> RunEvidence:
 
     before, rest = _before(), _training()
     other = _batch(_before(), [], run=OTHER, producer=2)
-    bring(other, _batch(before, []))
+    bring(_batch(before, []), other)
     anchor()
     end = (Kind.RUN_END, None, {"events": len(before) + len(rest), "reason": "finished"})
     first, later = rest[:5], rest[5:]

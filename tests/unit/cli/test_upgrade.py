@@ -255,7 +255,8 @@ def test_a_run_or_database_that_is_not_there(
     folder = waiting.bundle()
     evidence = read_bundle(folder)
     lost = write_bundle(
-        replace(evidence, run=OTHER, records=(), entries=(), receipts=()), Path("lost").absolute()
+        replace(evidence, run=OTHER, producers=(), records=(), entries=(), receipts=()),
+        Path("lost").absolute(),
     )
     code, (result,) = said(lost)
     assert (code, result["status"]) == (1, "failed")

@@ -151,7 +151,8 @@ def test_in_the_ordinary_case_what_is_stated_does_not_depend_on_arrival(store: S
     take(other, first.batch(3))
     take(other, second.batch(1))
     take(other, first.batch(0, 3))
-    assert [e.coverage for e in entries(store)] == [(), ((first.name, 8), (SECOND, 2))]
+    before, checkpoint = (entry.coverage for entry in entries(store))
+    assert (before, checkpoint) == (((first.name, 6),), ((first.name, 8), (SECOND, 2)))
     assert entries(other) == entries(store)
     other.close()
 
@@ -302,9 +303,9 @@ def sealed_run(store: SqlStore) -> RunEvidence:
         ({b"\x01" * 16: 8}, "the records give run root"),
         ({}, "the records give run root"),
         ({b"\x01" * 16: 9, SECOND: 2}, "states to cover 9 events of producer 0101"),
-        ({b"\x01" * 16: 8, SECOND: 3}, "the last epoch record there gives 2"),
-        ({b"\x01" * 16: 8, SECOND: 2, b"\x03" * 16: 4}, "the last epoch record there gives 0"),
-        ({b"\x01" * 16: 8, SECOND: 2, b"\x03" * 16: 0}, "the last epoch record there gives 0"),
+        ({b"\x01" * 16: 8, SECOND: 3}, "the records give 2"),
+        ({b"\x01" * 16: 8, SECOND: 2, b"\x03" * 16: 4}, "event 0 is covered and is not here"),
+        ({b"\x01" * 16: 8, SECOND: 2, b"\x03" * 16: 0}, "event 0 is covered and is not here"),
     ],
 )
 def test_another_coverage_is_found(store: SqlStore, stated: dict[bytes, int], problem: str) -> None:
@@ -316,11 +317,27 @@ def test_another_coverage_is_found(store: SqlStore, stated: dict[bytes, int], pr
     assert any(f.check == 2 and problem in f.problem for f in report.findings), report.findings
 
 
-@pytest.mark.parametrize("at", [0, 2])
-def test_only_a_checkpoint_states_what_it_covers(store: SqlStore, at: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "stated", "problems"),
+    [
+        (0, {b"\x01" * 16: 7}, 2),
+        (0, {b"\x01" * 16: 6, SECOND: 2}, 2),
+        (0, {b"\x01" * 16: 5}, 1),  # as where the mark had not arrived: but for the root
+        (2, {b"\x01" * 16: 14}, 2),
+        (2, {b"\x01" * 16: 13, SECOND: 3}, 2),
+    ],
+)
+def test_before_covers_the_leader_and_after_everybody(
+    store: SqlStore, at: int, stated: dict[bytes, int], problems: int
+) -> None:
     told = sealed_run(store)
+    assert told.entries[0].coverage == ((b"\x01" * 16, 6),)
+    assert told.entries[2].coverage == ((b"\x01" * 16, 14), (SECOND, 3))
     listed = list(told.entries)
-    listed[at] = replace(listed[at], coverage=((SECOND, 2),))
+    listed[at] = replace(listed[at], coverage=tuple(sorted(stated.items())))
     forged = replace(told, entries=tuple(listed))
     report = verify(forged, None, verifier_key=POLICY.signer.verifier, now=NOW)
-    assert [f.check for f in report.findings] == [2]
+    assert [f.check for f in report.findings] == [2] * problems
+    assert any(f.problem.startswith("does not cover 1 events") for f in report.notices) == (
+        problems == 1
+    )

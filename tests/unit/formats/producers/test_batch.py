@@ -76,7 +76,7 @@ def test_noise_is_refused_with_our_errors(noise: bytes) -> None:
 
 def packed(first_seq: object = 5, records: object = (b"one",), before: object = BEFORE) -> bytes:
     parts = [CERTIFICATE.encode(), None, first_seq, before, records, bytes(64)]
-    return b"MLPB\x01" + msgpack.packb(parts, use_bin_type=True)
+    return b"MLPB\x01" + bytes(msgpack.packb(parts, use_bin_type=True))
 
 
 def test_what_no_producer_signs_is_refused_and_named() -> None:
