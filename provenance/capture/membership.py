@@ -4,10 +4,12 @@ One run can be written by many processes, on one host or on many, that share its
 They come from, in this order:
 
 1. ``PROVENANCE_RUN_ID`` and ``PROVENANCE_RUN_SEED`` (64 hex digits), as ``provenance run`` sets
-   them; or ``PROVENANCE_RUN_KEY_FILE``, a file of mode 0600 on storage that all share, which may
-   appear a little later than a rank; or ``PROVENANCE_RUN_ID`` alone, where this host has its key.
+   them; or ``PROVENANCE_RUN_KEY_FILE``, a file of mode 0600 on storage that all share, which
+   rank 0 makes where there is none and the others wait for; or ``PROVENANCE_RUN_ID`` alone, where
+   this host has its key.
 2. ``torch.distributed``, where a process group is up: rank 0 makes them and hands them over
-   through the group's store. No collective: whoever makes no tracker holds up nobody.
+   through the group's store. No collective: whoever makes no tracker holds up nobody. Whoever
+   reaches that store can read them, as they can the gradients.
 3. Nobody: a new run of one process. A process that a launcher started beside others is
    refused here, since each of them would write a run of its own.
 
@@ -30,6 +32,7 @@ from provenance.capture.keys import (
     KEY_FILE,
     RunKeys,
     load_run_keys,
+    make_key_file,
     new_run_keys,
     read_key_file,
 )
@@ -52,6 +55,7 @@ _LAUNCHERS = (
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
 _trackers = 0
 
@@ -74,42 +78,49 @@ def join_run(spool_dir: Path) -> Membership:
         ConfigError: A variable that does not parse, an id of another seed, or a rank that
             nobody gave the run's seed: one line says how to hand it over.
     """
-    group = _process_group()
-    told = _told_keys(spool_dir, os.environ)
-    if told is not None:
-        rank, size = (group and _ranks_of(group)) or _ranks(os.environ, strict=True) or (0, 1)
-        return Membership(told, rank, size)
-    own = _own_ranks(os.environ)
-    if own == (0, 1):
-        return Membership(new_run_keys(), 0, 1)
-    if group is not None:
-        rank, size = own or _ranks_of(group)
-        return Membership(_keys_of_rank_0(group), rank, size)
-    ranks = own or _ranks(os.environ, strict=False) or (0, 1)
-    if ranks[1] > 1:
+    global _trackers
+    group, env = _process_group(), os.environ
+    own = _own_ranks(env)
+    run = _told_id(env)
+    is_told = run is not None or bool(env.get(RUN_SEED) or env.get(RUN_KEY_FILE))
+    ranks = own or (group and _ranks_of(group)) or launched_ranks(env, strict=is_told) or (0, 1)
+    shared = group is not None and own != (0, 1)
+    _trackers += shared
+    if is_told:
+        keys = _told_keys(spool_dir, env, run, first=ranks[0] == 0)
+    elif shared:
+        keys = _keys_of_rank_0(group)
+    elif ranks[1] > 1:
         raise ConfigError(
             RUN_SEED, f"not set, and this is rank {ranks[0]} of {ranks[1]}: {HAND_OVER}"
         )
-    return Membership(new_run_keys(), *ranks)
+    else:
+        keys = new_run_keys()
+    if shared:
+        _agree(group, keys.run)
+    return Membership(keys, *ranks)
 
 
-def _told_keys(spool_dir: Path, env: Mapping[str, str]) -> RunKeys | None:
-    """The keys that the environment names; None where it names no run."""
-    text, seed, file = (env.get(name) for name in (RUN_ID, RUN_SEED, RUN_KEY_FILE))
-    run = None
-    if text:
-        try:
-            run = UUID(text)
-        except ValueError as error:
-            raise ConfigError(RUN_ID, f"found {text!r}, expected a UUID") from error
+def _told_id(env: Mapping[str, str]) -> UUID | None:
+    text = env.get(RUN_ID)
+    try:
+        return UUID(text) if text else None
+    except ValueError as error:
+        raise ConfigError(RUN_ID, f"found {text!r}, expected a UUID") from error
+
+
+def _told_keys(
+    spool_dir: Path, env: Mapping[str, str], run: UUID | None, *, first: bool
+) -> RunKeys:
+    """The keys of the run that the environment names; ``first``: this is rank 0."""
+    seed, file = env.get(RUN_SEED), env.get(RUN_KEY_FILE)
     if seed:
         if run is None:
             raise ConfigError(RUN_ID, f"not set, and {RUN_SEED} is: the two belong together")
         return _keys(run, seed)
     if file:
-        return _keys_in(Path(file), run, _wait_s(env))
-    if run is None:
-        return None
+        return _keys_in(Path(file), run, _wait_s(env), make=first and run is None)
+    assert run is not None
     if not (spool_dir / str(run) / KEY_FILE).exists():
         raise ConfigError(RUN_SEED, f"not set, and this host has no key of run {run}: {HAND_OVER}")
     try:
@@ -133,13 +144,15 @@ def _keys(run: UUID, seed: str) -> RunKeys:
     return keys
 
 
-def _keys_in(path: Path, run: UUID | None, wait_s: float) -> RunKeys:
+def _keys_in(path: Path, run: UUID | None, wait_s: float, *, make: bool) -> RunKeys:
     deadline = time.monotonic() + wait_s
-    while not path.exists():
+    while not make and not os.path.lexists(path):
         if time.monotonic() >= deadline:
             raise ConfigError(RUN_KEY_FILE, f"{path} is not there after {wait_s:g} s")
         time.sleep(0.05)
     try:
+        if make:
+            make_key_file(path, new_run_keys())
         keys = read_key_file(path)
     except ProvenanceError as error:
         raise ConfigError(RUN_KEY_FILE, str(error)) from error
@@ -152,22 +165,25 @@ def _own_ranks(env: Mapping[str, str]) -> tuple[int, int] | None:
     """``PROVENANCE_RANK`` and ``PROVENANCE_WORLD_SIZE``; None where neither is set."""
     if not {"PROVENANCE_RANK", "PROVENANCE_WORLD_SIZE"} & env.keys():
         return None
-    return _pair(env, "PROVENANCE_RANK", "PROVENANCE_WORLD_SIZE")
+    rank, size = _pair(env, "PROVENANCE_RANK", "PROVENANCE_WORLD_SIZE")
+    if size > 1 and "PROVENANCE_RANK" not in env:
+        raise ConfigError("PROVENANCE_RANK", f"not set, and PROVENANCE_WORLD_SIZE is {size}")
+    return rank, size
 
 
-def _ranks(env: Mapping[str, str], *, strict: bool) -> tuple[int, int] | None:
-    """Rank and world size as the environment tells them; None where it tells none.
+def launched_ranks(env: Mapping[str, str], *, strict: bool = False) -> tuple[int, int] | None:
+    """Rank and world size as a launcher's variables tell them; None where they tell none.
 
     Args:
-        strict: Refuse a pair that cannot be; else it is passed over, since who gave it may
-            have meant something else.
+        strict: Refuse a RANK and WORLD_SIZE that cannot be; else they are passed over, since
+            who gave them may have meant something else.
+
+    Raises:
+        ConfigError: A rank that cannot be, or one of several of which nothing tells which.
     """
-    own = _own_ranks(env)
-    if own is not None:
-        return own
+    if strict and "RANK" in env:
+        return _pair(env, "RANK", "WORLD_SIZE")
     for rank, size in _LAUNCHERS:
-        if strict and rank == "RANK" and {rank, size} & env.keys():
-            return _pair(env, *_lightning(env) or (rank, size))
         pair = _plausible(env, rank, size)
         if pair is not None:
             return pair
@@ -175,16 +191,20 @@ def _ranks(env: Mapping[str, str], *, strict: bool) -> tuple[int, int] | None:
         pair = _plausible(env, "SLURM_PROCID", "SLURM_NTASKS")
         if pair is not None:
             return pair
-    lightning = _lightning(env)
-    return _plausible(env, *lightning) if lightning is not None else None
-
-
-def _lightning(env: Mapping[str, str]) -> tuple[str, str] | None:
-    """Lightning tells WORLD_SIZE and LOCAL_RANK, and no RANK: on one node they are the same."""
-    one_node = env.get("NODE_RANK", env.get("GROUP_RANK", "0")) == "0"
-    if "RANK" not in env and {"LOCAL_RANK", "WORLD_SIZE"} <= env.keys() and one_node:
-        return "LOCAL_RANK", "WORLD_SIZE"
+    pair = _plausible(env, "LOCAL_RANK", "WORLD_SIZE")  # Lightning tells no RANK
+    if pair is not None and (pair[1] == 1 or _node(env) in ("", "0")):
+        return pair  # on the first node they are the same
+    if (pair is not None or strict) and _number(env, "WORLD_SIZE", 1) > 1:
+        raise ConfigError(
+            "RANK",
+            f"not set, and WORLD_SIZE is {env['WORLD_SIZE']}: make the tracker once the process "
+            "group is up, or give each process PROVENANCE_RANK and PROVENANCE_WORLD_SIZE",
+        )
     return None
+
+
+def _node(env: Mapping[str, str]) -> str:
+    return env.get("NODE_RANK") or env.get("GROUP_RANK") or ""
 
 
 def _plausible(env: Mapping[str, str], rank: str, size: str) -> tuple[int, int] | None:
@@ -238,19 +258,44 @@ def _ranks_of(group: Any) -> tuple[int, int]:
 
 def _keys_of_rank_0(group: Any) -> RunKeys:
     """Rank 0's new keys, through the group's store: every rank's n-th tracker has the same."""
-    global _trackers
-    _trackers += 1
-    store = group.distributed_c10d._get_default_store()
-    name, wait_s = f"ml-provenance/run/{_trackers}", _wait_s(os.environ)
+    name, store, wait_s = f"ml-provenance/run/{_trackers}", _store(group), _wait_s(os.environ)
+    told = ""
     if group.get_rank() == 0:
         keys = new_run_keys()
-        store.set(name, f"{keys.run} {keys.seed.hex()}")
-        return keys
-    try:
-        store.wait([name], timedelta(seconds=wait_s))
-    except RuntimeError as error:
+        told = f"{keys.run} {keys.seed.hex()}"
+    if store is None:  # a backend without one, MPI: a collective is the only way
+        values = [told]
+        group.broadcast_object_list(values, src=0)
+        told = values[0]
+    elif told:
+        store.set(name, told)
+    else:
+        try:
+            store.wait([name], timedelta(seconds=wait_s))
+        except RuntimeError as error:
+            raise ConfigError(
+                RUN_SEED,
+                f"rank 0 made no tracker within {wait_s:g} s, so nobody has it: {HAND_OVER}",
+            ) from error
+        told = bytes(store.get(name)).decode()
+    run, seed = told.split()
+    return _keys(UUID(run), seed)
+
+
+def _agree(group: Any, run: UUID) -> None:
+    """Refuse a rank whose run is not that of the group's first rank to come here."""
+    store = _store(group)
+    told = str(run).encode()
+    if store is not None:
+        told = bytes(store.compare_set(f"ml-provenance/agreed/{_trackers}", "", str(run)))
+    if told.decode() != str(run):
         raise ConfigError(
-            RUN_SEED, f"rank 0 made no tracker within {wait_s:g} s, so nobody has it: {HAND_OVER}"
-        ) from error
-    run, seed = bytes(store.get(name)).decode().split()
-    return RunKeys(UUID(run), bytes.fromhex(seed))
+            RUN_ID,
+            f"this rank has run {run}, another one {told.decode()}: start `provenance run` once "
+            "for all of them, or with --key-file on storage that all hosts share",
+        )
+
+
+def _store(group: Any) -> Any:
+    """The group's key-value store (c10d); None where its backend has none."""
+    return group.distributed_c10d._get_default_store()

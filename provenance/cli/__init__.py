@@ -91,7 +91,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the run's key, on storage of all hosts",
     )
-    start.add_argument("--make", type=Path, metavar="FILE", help="make such a file and end")
+    make = start.add_mutually_exclusive_group()
+    make.add_argument("--make", type=Path, metavar="FILE", help="make such a file and end")
+    make.add_argument(
+        "--make-env",
+        type=Path,
+        metavar="FILE",
+        help="make a file of its two variables and end, for containers",
+    )
     start.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="to start")
 
     text = "a key that stands behind runs: make it, or show its public half"

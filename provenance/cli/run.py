@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.capture.keys import RunKeys, make_key_file, new_run_keys
-from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED
+from provenance import files
+from provenance.capture.keys import RunKeys, make_key_file, new_run_keys, signed_by_identity
+from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED, launched_ranks
 from provenance.cli.output import err, out, print_json
 from provenance.errors import InputError, UsageError
 from provenance.settings.key_files import IDENTITY, read_or_create_seed, read_seed
@@ -19,23 +20,31 @@ def run(arguments: argparse.Namespace) -> int:
     """Start a command, all of whose processes write one run.
 
     The run's id and seed go into its environment, or, with ``--key-file``, the path of a file
-    with both. This process becomes the command: its signals and its exit code are the command's.
+    with both. What the environment names already stays. This process becomes the command: its
+    signals and its exit code are the command's.
     """
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if arguments.make is not None:
+    made: Path | None = arguments.make or arguments.make_env
+    if made is not None:
         if command:
-            raise UsageError(f"run: found --make and {command[0]}, expected one of the two")
-        keys = new_run_keys()
-        if not make_key_file(arguments.make, keys):
-            raise InputError(f"{arguments.make}: is there already, expected a new file")
-        return _tell(arguments, keys)
+            raise UsageError(f"run: found a file to make and {command[0]}, expected one of the two")
+        return _make(arguments, made)
     if not command:
         raise UsageError("run: found no command, expected `provenance run -- COMMAND [ARGS]`")
     environment = dict(os.environ)
     if arguments.key_file is not None:
-        make_key_file(arguments.key_file, new_run_keys())
+        if environment.get(RUN_SEED):
+            raise UsageError(f"run: found --key-file and {RUN_SEED}, expected one of the two")
+        make_key_file(arguments.key_file, _new_keys())
         environment[RUN_KEY_FILE] = str(arguments.key_file.absolute())
-    elif not (RUN_SEED in environment or RUN_KEY_FILE in environment):
+    elif not any(environment.get(name) for name in (RUN_ID, RUN_SEED, RUN_KEY_FILE)):
+        rank, size = launched_ranks(environment) or (0, 1)
+        if size > 1:
+            raise UsageError(
+                f"run: this is process {rank} of {size}, each of which would start a run of its "
+                "own: put `provenance run --` before their launcher, or give all of them the same "
+                "--key-file on shared storage"
+            )
         keys = new_run_keys()
         environment |= {RUN_ID: str(keys.run), RUN_SEED: keys.seed.hex()}
         err.print(f"run {keys.run}", markup=False)
@@ -60,9 +69,27 @@ def identity(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(arguments: argparse.Namespace, keys: RunKeys) -> int:
+def _make(arguments: argparse.Namespace, path: Path) -> int:
+    """A new run's key file, or its two variables as Kubernetes and Docker read them."""
+    keys = _new_keys()
+    if arguments.make is not None:
+        made = make_key_file(path, keys)
+    else:
+        lines = f"{RUN_ID}={keys.run}\n{RUN_SEED}={keys.seed.hex()}\n"
+        try:
+            made = files.create(path, lines.encode())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    if not made:
+        raise InputError(f"{path}: is there already, expected a new file")
     if arguments.json:
-        print_json({"run": str(keys.run), "key_file": str(arguments.make)})
+        print_json({"run": str(keys.run), "file": str(path)})
     else:
         out.print(str(keys.run), markup=False)
     return 0
+
+
+def _new_keys() -> RunKeys:
+    """Of a run behind which this host's identity stands, where it has one."""
+    keys, path = new_run_keys(), os.environ.get("PROVENANCE_IDENTITY_KEY_FILE")
+    return signed_by_identity(keys, Path(path)) if path else keys

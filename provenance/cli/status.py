@@ -14,7 +14,7 @@ from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.errors import UnavailableError
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, RunRow
 from provenance.settings import Settings
 from provenance.tickets import read_ticket
 
@@ -54,6 +54,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
                     "state": row.state,
                     "incomplete": row.incomplete,
                     "created": _time(row.created_at),
+                    "identity": _identity(row),
                     "seals": [e.phase.value for e in entries],
                 }
             )
@@ -94,6 +95,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             "incomplete": row.incomplete,
             "created": _time(row.created_at),
             "sealed": _time(row.sealed_at),
+            "identity": _identity(row),
             "records": len(records),
             "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
             "equivocations": len(tx.equivocations(run)),
@@ -129,9 +131,16 @@ def _print_overview(document: dict[str, Any]) -> None:
     out.print(f"spool {document['spool_bytes']} bytes not yet acknowledged; stream: {stream}")
     out.print(f"parked {document['parked']}, equivocations {document['equivocations']}\n")
     print_table(
-        ("run", "state", "created", "seals", "incomplete"),
+        ("run", "state", "created", "identity", "seals", "incomplete"),
         [
-            (r["run_id"], r["state"], r["created"], " ".join(r["seals"]), r["incomplete"])
+            (
+                r["run_id"],
+                r["state"],
+                r["created"],
+                r["identity"] and r["identity"][:16],
+                " ".join(r["seals"]),
+                r["incomplete"],
+            )
             for r in document["runs"]
         ],
     )
@@ -152,6 +161,7 @@ def _print_overview(document: dict[str, Any]) -> None:
 
 def _print_run(document: dict[str, Any]) -> None:
     out.print(f"run {document['run_id']}: {document['state']}, {document['records']} records")
+    out.print(f"identity: {document['identity'] or 'nobody signed this run'}")
     if document["incomplete"]:
         out.print(f"incomplete: {document['incomplete']}")
     for root in document["roots"]:
@@ -169,6 +179,11 @@ def _print_run(document: dict[str, Any]) -> None:
     for item in document["bundles"]:
         where = f"bundle on IPFS since {_time(item.get('at'))}: ipfs:{item['cid']}"
         out.print(where, markup=False)
+
+
+def _identity(row: RunRow) -> str | None:
+    """The key (64 hex digits) of who stands behind the run; ingest checked its signature."""
+    return None if row.identity is None else row.identity[1:33].hex()
 
 
 def _backlog(settings: Settings) -> int | None:

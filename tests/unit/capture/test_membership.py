@@ -51,6 +51,8 @@ def test_alone_it_is_a_new_run_of_one_process(tmp_path: Path) -> None:
         ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_NTASKS": "6"}, (5, 6)),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6"}, (0, 1)),  # the batch script, not a step
         ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "8"}, (1, 4)),
+        ({"WORLD_SIZE": "4", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}, (3, 4)),
         ({"RANK": "3", "WORLD_SIZE": "4", "PROVENANCE_WORLD_SIZE": "1"}, (0, 1)),
         ({"PROVENANCE_RANK": "7", "PROVENANCE_WORLD_SIZE": "8"}, (7, 8)),
     ],
@@ -112,6 +114,9 @@ def test_variables_that_no_launcher_sets_are_passed_over(
         ({"PROVENANCE_RUN_SEED": "5ec2e7" * 10 + "0000"}, "not the id of the run with that seed"),
         ({"PROVENANCE_RUN_ID": ""}, "belong together"),
         ({"RANK": "x"}, "RANK: found 'x'"),
+        ({"WORLD_SIZE": "8"}, "RANK: not set"),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1"}, "RANK: not set"),
+        ({"PROVENANCE_WORLD_SIZE": "8"}, "PROVENANCE_RANK: not set"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "expected 0 to 1"),
         ({"PROVENANCE_RANK": "2", "PROVENANCE_WORLD_SIZE": "2"}, "expected 0 to 1"),
         ({"PROVENANCE_RUN_SEED": ""}, "this host has no key of run"),
@@ -133,6 +138,26 @@ def test_the_id_alone_is_enough_where_the_host_has_the_key(
     keep_run_keys(tmp_path / str(KEYS.run), KEYS)
     monkeypatch.setenv("PROVENANCE_RUN_ID", str(KEYS.run))
     assert join_run(tmp_path).keys == KEYS
+
+
+def test_a_rank_that_nothing_tells_is_refused_without_a_run_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning on a second node, before its process group is up."""
+    setenv(monkeypatch, {"LOCAL_RANK": "0", "WORLD_SIZE": "4", "NODE_RANK": "1"})
+    with pytest.raises(ConfigError, match="once the process group is up"):
+        join_run(tmp_path)
+
+
+def test_rank_0_makes_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.key"
+    monkeypatch.setenv("PROVENANCE_RUN_KEY_FILE", str(path))
+    made = [join_run(tmp_path).keys for _ in range(2)]
+    assert made[0] == made[1]
+    assert path.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("PROVENANCE_RUN_KEY_FILE", "/proc/no/run.key")
+    with pytest.raises(ConfigError, match="PROVENANCE_RUN_KEY_FILE: /proc/no"):
+        join_run(tmp_path)
 
 
 def test_a_key_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +182,9 @@ RANK = """
     import os, sys, time
     from pathlib import Path
     import torch.distributed as dist
+    from provenance.capture.keys import new_run_keys
     from provenance.capture.membership import join_run
+    from provenance.errors import ConfigError
 
     rank, late = int(sys.argv[1]), sys.argv[3] == sys.argv[1]
     store = dist.FileStore(sys.argv[2], 2)
@@ -167,6 +194,12 @@ RANK = """
     for _ in range(2):
         joined = join_run(Path("spool"))
         print(joined.keys.run, joined.keys.seed.hex(), joined.rank, joined.world_size)
+    keys = new_run_keys()  # each its own, as two launchers would tell them
+    os.environ |= {"PROVENANCE_RUN_ID": str(keys.run), "PROVENANCE_RUN_SEED": keys.seed.hex()}
+    try:
+        join_run(Path("spool"))
+    except ConfigError as error:
+        print("refused", keys.seed.hex() in str(error), error)
     dist.barrier()
 """
 
@@ -185,6 +218,8 @@ def test_a_process_group_shares_the_keys_of_rank_0(tmp_path: Path, late: int) ->
     ]  # fmt: skip
     lines = [process.communicate(timeout=120)[0].splitlines() for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
+    (refused,) = (process.pop() for process in lines if process[-1].startswith("refused"))
+    assert refused.startswith("refused False PROVENANCE_RUN_ID: this rank has run ")
     for first, second in zip(*lines, strict=True):
         assert first.split()[:2] == second.split()[:2]
         assert (first.split()[2:], second.split()[2:]) == (["0", "2"], ["1", "2"])
@@ -200,6 +235,10 @@ def test_rank_0_waits_for_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
         def set(self, name: str, value: str) -> None:
             self.values[name] = value.encode()
+
+        def compare_set(self, name: str, expected: str, desired: str) -> bytes:
+            assert expected == ""
+            return self.values.setdefault(name, desired.encode())
 
         def wait(self, names: list[str], timeout: object) -> None:
             if names[0] not in self.values:

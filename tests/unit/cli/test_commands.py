@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import provenance_devnet as devnet
 from provenance import cli
@@ -29,6 +30,7 @@ from provenance.chains.ethereum import deploy
 from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
 from provenance.errors import InputError, MissingExtraError
+from provenance.formats.producers.certificate import sign_identity
 from provenance.settings import Settings, load
 from provenance.stores import redis_streams
 from provenance.testing.memory_transport import MemoryTransport
@@ -241,6 +243,24 @@ def test_status_of_all_and_of_one(
     shown = capsys.readouterr().out
     assert "Redis not configured or not reachable" in shown
     assert f"run {RUN}: sealed, " in shown
+
+
+def test_status_tells_who_stands_behind_a_run(
+    run: Settings, said: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said("status", "latest")[1]["identity"] is None
+    somebody = Ed25519PrivateKey.from_private_bytes(b"i" * 32)
+    store = sending.open_store(run)
+    with store.transaction() as tx:
+        row = tx.run(RUN)
+        assert row is not None
+        tx.add_run(RUN, row.public_key, 0.0, sign_identity(RUN, row.public_key, somebody))
+    store.close()
+    public = somebody.public_key().public_bytes_raw().hex()
+    assert said("status", "latest")[1]["identity"] == public
+    assert said("status")[1]["runs"][0]["identity"] == public
+    assert cli.main(["status", "latest"]) == 0
+    assert f"identity: {public}" in capsys.readouterr().out
 
 
 def test_status_without_a_database_is_an_empty_one(said: Any, tmp_path: Path) -> None:

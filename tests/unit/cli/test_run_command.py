@@ -13,6 +13,7 @@ import pytest
 
 from provenance.capture.keys import load_run_keys, read_key_file
 from provenance.cli import main
+from provenance.formats.producers.certificate import open_identity
 from tests.support.paths import ROOT
 
 SHOW = "import os, sys; print(os.getpid(), *(os.environ.get(n, '-') for n in sys.argv[1:]))"
@@ -59,6 +60,40 @@ def test_hosts_that_share_a_key_file_write_one_run(tmp_path: Path) -> None:
     assert said == [["-", "-", str(path)]] * 2
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_key_file(path).run.version == 8
+
+
+def test_ranks_that_would_each_start_a_run_are_refused(tmp_path: Path) -> None:
+    ranks = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
+    process = start("--", "true", **ranks)
+    assert "process 1 of 2" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert start("--key-file", str(tmp_path / "run.key"), "--", "true", **ranks).wait(60) == 0
+    both = start("--key-file", str(tmp_path / "run.key"), "--", "true", PROVENANCE_RUN_SEED="5ec")
+    assert "expected one of the two" in both.communicate(timeout=60)[1]
+
+
+def test_the_variables_are_made_ahead_for_containers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.env"
+    assert main(["run", "--make-env", str(path)]) == 0
+    run = capsys.readouterr().out.strip()
+    told = dict(line.split("=") for line in path.read_text().splitlines())
+    assert told.keys() == {"PROVENANCE_RUN_ID", "PROVENANCE_RUN_SEED"}
+    assert told["PROVENANCE_RUN_ID"] == run
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert main(["run", "--make-env", str(path)]) == 2
+
+
+def test_an_identity_signs_key_files_made_on_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["identity", "--new", str(tmp_path / "team.key")]) == 0
+    monkeypatch.setenv("PROVENANCE_IDENTITY_KEY_FILE", str(tmp_path / "team.key"))
+    assert main(["run", "--make", str(tmp_path / "run.key")]) == 0
+    keys = load_run_keys(tmp_path)
+    assert keys.identity is not None
+    assert open_identity(keys.identity, keys.run, keys.public_key)
 
 
 def test_a_key_file_is_made_ahead_and_never_again(
