@@ -17,6 +17,7 @@ seconds, hashes lower-case hex::
      "equivocations": [{"producer", "seq", "digest", "seen_at", "withheld"}],
      "parked":        [{"id", "reason", "size", "parked_at"}]}
 
+Texts are printable, at most 2,000 characters: what is not was escaped, as on a terminal.
 ``withheld`` is true where the bundle keeps the bytes back on purpose: only the digest is here.
 ``coverage`` is empty except at checkpoints (:mod:`provenance.formats.run_tree.selection`).
 """
@@ -46,9 +47,12 @@ from provenance.evidence.run_evidence import (
 )
 from provenance.formats.fields import Fields, Key
 from provenance.formats.record import Kind, Phase, check_timestamp
+from provenance.log import shown
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
 VERSION: Final = 1
+MAX_TEXT_CHARS: Final = 2000
+"""Of a text that says why; a longer one is cut when the bundle is written."""
 SAFE_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,11}"
                               r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # fmt: skip
 """Relative, no empty part, none that begins with a dot, at most twelve deep."""
@@ -165,6 +169,13 @@ def _write(item: object, schema: _Schema) -> dict[str, Any]:
     return {key: field.write(field.of(item, key)) for key, field in schema.items()}
 
 
+def _read_text(fields: Fields, key: Key) -> str:
+    text = fields.text(key)
+    if len(text) > MAX_TEXT_CHARS or shown(text) != text:
+        fields.refuse(key, f"at most {MAX_TEXT_CHARS} printable characters")
+    return text
+
+
 def _read_coverage(fields: Fields, key: Key) -> tuple[tuple[bytes, int], ...]:
     return tuple(sorted(fields.by_hex(key, 16, Fields.integer).items()))
 
@@ -182,7 +193,11 @@ def _check_entry(fields: Fields, entry: dict[str, Any]) -> None:
         fields.refuse("coverage", "{}, only a checkpoint has one")
 
 
-_TEXT: Final = _Field(Fields.text)
+_TEXT: Final = _Field(_read_text, lambda text: shown(text)[:MAX_TEXT_CHARS])
+_TEXT_OR_NULL: Final = _Field(
+    lambda fields, key: fields.maybe(key, lambda key: _read_text(fields, key)),
+    lambda text: None if text is None else _TEXT.write(text),
+)
 _INTEGER: Final = _Field(Fields.integer)
 _NUMBER: Final = _Field(Fields.number)
 _BOOLEAN: Final = _Field(Fields.boolean)
@@ -213,8 +228,8 @@ _ANCHOR: Final[_Schema] = {
     "size": _INTEGER,
     "root": _hex(32),
     "state": _enum(AnchorState),
-    "transaction_id": _nullable(Fields.text),
-    "reason": _nullable(Fields.text),
+    "transaction_id": _TEXT_OR_NULL,
+    "reason": _TEXT_OR_NULL,
     "height": _nullable(Fields.integer),
     "depth": _INTEGER,
     "block_time": _nullable(Fields.number),
@@ -230,7 +245,7 @@ _RUN: Final[_Schema] = {
     "run": _Field(Fields.uuid, str),
     "public_key": _hex(32),
     "state": _TEXT,
-    "incomplete": _nullable(Fields.text),
+    "incomplete": _TEXT_OR_NULL,
     "created_at": _NUMBER,
     "sealed_at": _nullable(Fields.number),
     "records": _objects(_RECORD, _check_record, unique="path"),
