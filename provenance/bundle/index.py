@@ -46,6 +46,7 @@ from provenance.evidence.run_evidence import (
     seal_label,
 )
 from provenance.formats.fields import Fields, Key
+from provenance.formats.json_text import Limits
 from provenance.formats.record import Kind, Phase, check_timestamp
 from provenance.log import shown
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
@@ -60,9 +61,24 @@ SAFE_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,11}"
 T = TypeVar("T")
 
 
+_ENCODER: Final = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=True)
+
+
 def dump(document: Mapping[str, object]) -> bytes:
     """The bytes of ``run.json`` and ``manifest.json``."""
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+    return _ENCODER.encode(document).encode() + b"\n"
+
+
+def _is_dump(document: Mapping[str, object], data: bytes) -> bool:
+    """Whether the bytes are :func:`dump`'s; compared piece by piece, so that they are not made
+    a second time."""
+    at = 0
+    for text in _ENCODER.iterencode(document):
+        piece = text.encode()
+        if not data.startswith(piece, at):
+            return False
+        at += len(piece)
+    return data[at:] == b"\n"
 
 
 def load(data: bytes, name: str, *keys: str) -> Fields:
@@ -74,13 +90,11 @@ def load(data: bytes, name: str, *keys: str) -> Fields:
     Raises:
         UnknownVersionError, FormatError: Naming the file.
     """
-    fields = Fields.parse(data, name)
+    # Indented, each value has a line: an object and the shortest list in it 70 bytes, a value 20.
+    limits = Limits(len(data) // 32 + 4096, len(data) // 16 + 2**18)
+    fields = Fields.parse(data, name, limits=limits)
     fields.version(VERSION, "version")
-    try:
-        same = dump(fields.raw) == data
-    except (ValueError, RecursionError):
-        same = False
-    if not same:
+    if not _is_dump(fields.raw, data):
         raise FormatError(f"{name}: is not as this program writes it (indented, sorted keys)")
     return fields.only("version", *keys)
 

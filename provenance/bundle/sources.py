@@ -20,7 +20,8 @@ MANIFEST: Final = "manifest.json"
 SUMS: Final = "SHA256SUMS"
 MAX_FILES: Final = 200_000
 MAX_TOTAL_BYTES: Final = 4 * 1024**3
-MAX_INDEX_BYTES: Final = 256 * 1024**2
+MAX_INDEX_BYTES: Final = 16 * 1024**2
+"""Of ``run.json`` where no files explain more, and of a file that no bundle has."""
 _LIMITS: Final = {
     "records": MAX_RECORD_BYTES,
     "equivocations": MAX_RECORD_BYTES,
@@ -30,13 +31,26 @@ _LIMITS: Final = {
     "ledger.vkey": 4096,
     "README.txt": 1024**2,
 }
-"""Bytes by first part of the path; all other files have the index's limit."""
+"""Bytes by first part of the path."""
+_LINES: Final = {
+    MANIFEST: (256 * 1024, 400),
+    SUMS: (256 * 1024, 400),
+    "run.json": (MAX_INDEX_BYTES, 1024),
+}
+"""Bytes of what lists the other files, and more bytes for each file that there is."""
 
 
-def limit_of(name: str) -> int:
-    """The most bytes that a bundle's file may have."""
+def limit_of(name: str, files: int) -> int:
+    """The most bytes that a bundle's file may have.
+
+    Args:
+        files: How many files the bundle has in all: what lists them may be so much longer.
+    """
     if is_attachment(name):
         return MAX_BYTES
+    if name in _LINES:
+        least, each = _LINES[name]
+        return least + each * files
     return _LIMITS.get(name.partition("/")[0], MAX_INDEX_BYTES)
 
 

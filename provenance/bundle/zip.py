@@ -196,8 +196,8 @@ class ZipSource:
         if MANIFEST not in named:
             raise InputError(f"{self.where}: not a bundle, there is no {MANIFEST} in it")
         for name, (entry, _) in named.items():
-            if entry.file_size > limit_of(name):
-                raise TooLargeError(f"{name}: more than {limit_of(name)} bytes")
+            if entry.file_size > (limit := limit_of(name, len(named))):
+                raise TooLargeError(f"{name}: more than {limit} bytes")
         return named
 
     def _end(self) -> tuple[int, int, int]:

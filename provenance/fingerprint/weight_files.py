@@ -38,6 +38,7 @@ MAX_HEADER_BYTES: Final = 100_000_000
 """Largest safetensors header in bytes, as in its reference implementation."""
 
 _LENGTH_BYTES: Final = 8
+_HEADER_LIMITS: Final = json_text.Limits(1_000_000, 2_000_000)  # some 330,000 tensors
 # What zipfile and numpy.lib.format raise for bytes that are no npz; RuntimeError: encrypted.
 _NPZ_ERRORS: Final = (
     zipfile.BadZipFile,
@@ -133,7 +134,7 @@ def _mapped(name: str, dtype: str, shape: tuple[int, ...], data: memoryview) -> 
 def _entries(where: str, header: bytes) -> list[tuple[str, str, tuple[int, ...], tuple[int, int]]]:
     """Name, dtype, shape and offsets of each tensor, checked one by one."""
     try:
-        fields = json_text.loads(header.decode(), object_pairs_hook=_unique)
+        fields = json_text.loads(header, limits=_HEADER_LIMITS)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: header is no JSON object: {error}") from error
     if not isinstance(fields, dict):
@@ -167,13 +168,3 @@ def _naturals(where: str, value: object) -> tuple[int, ...]:
         if type(item) is not int or not 0 <= item < 1 << 53:
             raise FormatError(f"{where}: found {item!r}, expected an integer from 0 to 2**53 - 1")
     return tuple(value)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that is there twice: readers would differ in which one they take."""
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise ValueError(f"the key {name!r} is there twice")
-        fields[name] = value
-    return fields

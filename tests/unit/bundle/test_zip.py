@@ -11,6 +11,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -394,6 +395,27 @@ def test_bombs_are_refused_before_they_are_unpacked(
     monkeypatch.setattr(zip, "MAX_ARCHIVE_BYTES", 20)
     with pytest.raises(TooLargeError, match="more than 4 GiB"):
         source(packed(), tmp_path)
+
+
+def test_what_lists_the_files_is_as_long_as_they_explain(tmp_path: Path) -> None:
+    """A few kilobytes of zip may not become gigabytes of lists: nothing of it is parsed."""
+    noise = random.Random(1).randbytes(20_000).hex().encode()
+    lists = b"[" + b"[]," * 700_000 + b'"' + noise + b'"]'
+    with pytest.raises(TooLargeError, match=r"manifest\.json: more than 263344 bytes"):
+        source(packed(SMALL | {"manifest.json": lists}), tmp_path)
+    many = {f"records/{at}.json": b"" for at in range(1000)}
+    long = packed(SMALL | many | {"manifest.json": lists[-600_000:]})
+    assert len(source(long, tmp_path).names()) == 1003
+    place = write_files(FILES, tmp_path / "b")
+    (place / "run.json").write_bytes(b'{"version": 1, "x": ' + lists + b"}")
+    tracemalloc.start()
+    with pytest.raises(
+        FormatError, match=r"run\.json is not JSON: more than \d+ objects and lists"
+    ):
+        read_bundle(place)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(lists)
 
 
 def test_a_size_that_lies_is_found_while_unpacking(tmp_path: Path) -> None:
