@@ -161,9 +161,10 @@ class FolderSource:
         try:
             descriptor = os.open(f"{self.where}/{name}", flags)
             with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
                     raise IntegrityError(f"{name}: is not a regular file")
-                return file.read(limit + 1)
+                return file.read(min(limit, status.st_size) + 1)  # takes what it is asked for
         except OSError as error:
             raise FormatError(f"{name}: cannot be read: {error.strerror}") from error
 
