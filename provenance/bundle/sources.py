@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from provenance.bundle.attachments import MAX_BYTES, is_attachment
-from provenance.bundle.index import SAFE_PATH
+from provenance.bundle.index import SAFE_PATH, load, read_path
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.formats.note import MAX_NOTE_BYTES
 from provenance.formats.receipt import MAX_RECEIPT_BYTES
@@ -38,6 +38,9 @@ _LINES: Final = {
     "run.json": (MAX_INDEX_BYTES, 1024),
 }
 """Bytes of what lists the other files, and more bytes for each file that there is."""
+
+
+_KEYS: Final = ("run", "roots", "files")
 
 
 def limit_of(name: str, files: int) -> int:
@@ -116,6 +119,20 @@ class FileSource(Protocol):
         Raises:
             FormatError: It cannot be read; the message names it.
         """
+
+
+def stranger(source: FileSource) -> str | None:
+    """A file that a bundle's manifest does not list, or one that every bundle has and this one
+    has not; None where it is a bundle and nothing else.
+
+    Raises:
+        FormatError, IntegrityError: The manifest does not decode, or a name no bundle has.
+    """
+    names = source.names()
+    manifest = load(source.read(MANIFEST, limit_of(MANIFEST, len(names))), MANIFEST, *_KEYS)
+    listed = {read_path(item, "path") for item in manifest.objects("files")}
+    known = {MANIFEST, SUMS, "run.json"}
+    return min((names - listed - known) | (known - names), default=None)
 
 
 class FolderSource:

@@ -25,10 +25,10 @@ from provenance import files as whole_files
 from provenance.bundle import sources
 from provenance.bundle.sources import (
     MANIFEST,
-    SUMS,
     check_alone,
     check_name,
     limit_of,
+    stranger,
     top_folder,
 )
 from provenance.errors import (
@@ -64,7 +64,7 @@ _ZIP64: Final = 0xFFFFFFFF
 # --- writing -----------------------------------------------------------------------------
 
 
-def write_zip(files: Mapping[str, bytes], path: Path) -> None:
+def write_zip(files: Mapping[str, bytes], path: Path, mode: int = whole_files.PUBLIC) -> None:
     """Write files as a zip, whole or not at all; a bundle's zip that is there is replaced.
 
     The same files give the same bytes wherever zlib is the same: sorted names, the date
@@ -76,8 +76,8 @@ def write_zip(files: Mapping[str, bytes], path: Path) -> None:
     if (path.exists() or path.is_symlink()) and not is_zipped_bundle(path):
         raise InputError(f"{path}: is no bundle; nothing was overwritten")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_files.replacing(path, whole_files.PUBLIC) as output:
+        whole_files.make_folders(path.parent, mode)
+        with whole_files.replacing(path, mode) as output:
             with zipfile.ZipFile(output, "w", strict_timestamps=True) as archive:
                 for name in sorted(files):
                     archive.writestr(_header(name), files[name], _method(files[name]), 6)
@@ -101,12 +101,12 @@ def _method(data: bytes) -> int:
 
 
 def is_zipped_bundle(path: Path) -> bool:
-    """Whether a file is a zip with a bundle's files in it."""
+    """Whether a file is a zip with a bundle's files in it, and no others."""
     if path.is_symlink() or not path.is_file():
         return False
     try:
         with ZipSource(path) as archive:
-            return {MANIFEST, SUMS, "run.json"} <= archive.names()
+            return stranger(archive) is None
     except (InputError, FormatError, IntegrityError):
         return False
 

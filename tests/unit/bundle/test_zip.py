@@ -97,6 +97,7 @@ def test_only_a_bundle_is_replaced(tmp_path: Path) -> None:
     write_files(FILES, place)
     for name, content in (
         ("thesis.zip", packed({"thesis.tex": b"precious"})),
+        ("beside.zip", packed(FILES | {"thesis.tex": b"precious"})),
         ("text.zip", b"precious"),
         ("cut.zip", place.read_bytes()[:-5]),
     ):
