@@ -1,6 +1,6 @@
 """A bundle as one zip file (PKWARE APPNOTE 6.3), read without extracting it.
 
-Everything is checked before anything is unpacked: number, names, sizes, ratio and depth of
+Everything is checked before anything is unpacked: number, names, sizes, ratios and depth of
 the entries, and that they fill the file from its first byte to its end without gap, overlap
 or trailing bytes, with the same words in front of each entry as in the central directory.
 What other tools' zips have is read: stored and deflated entries, data descriptors, folders,
@@ -44,6 +44,9 @@ from provenance.errors import (
 MAX_RATIO: Final = 200
 RATIO_FROM: Final = 64 * 1024
 """Bytes unpacked; below that an entry may be packed as tightly as it likes."""
+MAX_TOTAL_RATIO: Final = 40
+"""All entries together; salts and digests leave a bundle a ratio of two or three."""
+TOTAL_RATIO_FROM: Final = 16 * 1024**2
 MAX_ARCHIVE_BYTES: Final = 2**32 - 2
 _MAX_DIRECTORY_BYTES: Final = 64 * 1024**2
 
@@ -95,8 +98,9 @@ def _header(name: str) -> ZipInfo:
 
 
 def _method(data: bytes) -> int:
-    """Deflated, except where a reader would take it for a bomb."""
-    tight = len(data) > RATIO_FROM and len(zlib.compress(data)) * MAX_RATIO < 2 * len(data)
+    """Deflated, except where a reader would take it for a bomb. An entry of up to 4 KiB and what
+    a zip says of it have a ratio below 40 anyway."""
+    tight = len(data) > 4096 and len(zlib.compress(data)) * MAX_TOTAL_RATIO < 2 * len(data)
     return zipfile.ZIP_STORED if tight else zipfile.ZIP_DEFLATED
 
 
@@ -179,10 +183,10 @@ class ZipSource:
         for entry in entries:
             _check(entry)
             check_alone(entry.orig_filename, seen)
-        if sum(entry.file_size for entry in entries) > sources.MAX_TOTAL_BYTES:
-            raise TooLargeError(
-                f"{self._label}: unpacks to more than {sources.MAX_TOTAL_BYTES} bytes"
-            )
+        plausible = TOTAL_RATIO_FROM + MAX_TOTAL_RATIO * self._size
+        most = min(sources.MAX_TOTAL_BYTES, plausible)
+        if sum(entry.file_size for entry in entries) > most:
+            raise TooLargeError(f"{self._label}: unpacks to more than {most} bytes")
         if entries:
             self._check_last(entries[-1], end)
         starts = self._starts(entries, directory)
