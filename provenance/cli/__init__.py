@@ -8,6 +8,7 @@ prints one JSON object on stdout; what is for people alone goes to stderr.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ EXIT_CODES = "exit codes: 0 fine, 1 verification failed, 2 wrong usage or input,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. Users' mistakes end in one line, not a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of few letters, as stderr has it
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = parser().parse_args(argv)
     module, function = arguments.run.split(":")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -151,13 +152,15 @@ def test_receipts_names_of_files_and_links_are_escaped(
     assert said("verify", str(bundle), "--offline")[0] == 1
 
 
-def test_a_trainer_s_and_a_database_s_texts_are_escaped(tmp_path: Path, said: Said) -> None:
+def test_a_trainer_s_and_a_database_s_texts_are_escaped(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = load(None, tmp_path / "base")
     world: Any = World(names=())
     world.store.close()
     world.store = sending.open_store(settings)
     world.policy = sending.seal_policy(settings)
-    text = ESC.replace("\ud800", "")
+    text = ESC.replace("\ud800", "naïve")
     gap = (Kind.GAP, None, {"dropped": 5, "reason": text})
     world.ingest(world.batch(ending([*before(), gap])), text.encode(), b"no batch")
     world.sql("UPDATE runs SET incomplete = ?", text)
@@ -170,6 +173,16 @@ def test_a_trainer_s_and_a_database_s_texts_are_escaped(tmp_path: Path, said: Sa
     ):  # fmt: skip
         said(*words)
         said(*words, "--json")
+    place = str(tmp_path / "b\x1b[2J\u202e")
+    assert said("bundle", "latest", "-o", place)[0] == 0
+    assert said("report", "latest", "-o", place + "r")[0] == 0
+    for words in (["verify", place, "--offline"], ["upgrade", place], ["networks", "resume", text]):
+        said(*words)
     assert "\\x1b[2J" in said("verify", "--all", "--offline")[1]
     assert "\\x1b[2J" in said("fsck", "--offline")[1]
     assert "\\x1b[2J" in said("status")[1]
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert cli.main(["status", "--base-dir", str(tmp_path / "base")]) == 0
+    terminal.flush()
+    assert b"na\\xefve" in terminal.buffer.getvalue()
