@@ -150,6 +150,19 @@ def read_private(path: Path, max_bytes: int, *, follow_symlinks: bool = True) ->
     return data
 
 
+def mode_below(path: Path, private: Path) -> int:
+    """:data:`PRIVATE` for what lies in a private folder, else :data:`PUBLIC`."""
+    return PRIVATE if path.resolve().is_relative_to(private.resolve()) else PUBLIC
+
+
+def make_folders(path: Path, mode: int = PUBLIC) -> None:
+    """Make a folder, and those above it that are missing, for files of a mode: nobody but the
+    owner enters where that is :data:`PRIVATE`."""
+    for folder in reversed([each for each in path.parents if not each.exists()]):
+        folder.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
+    path.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
+
+
 def sync_directory(path: Path) -> None:
     """Make a folder's entries durable: files made, renamed or deleted in it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

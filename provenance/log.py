@@ -1,17 +1,46 @@
-"""Structured log lines (structlog), imported at the first of them.
+"""Lines that a person may read on a terminal: texts made harmless, structured log lines.
 
-structlog brings rich's console renderer along, a third of a trainer's import time, and most
-trainings log nothing.
+structlog is imported at the first log line: it brings rich's console renderer along, a third of
+a trainer's import time, and most trainings log nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
+
+# Letters and marks that a terminal draws as nothing (Unicode: Default_Ignorable_Code_Point, and
+# the blank of Braille). What is of the categories C and Z, str.isprintable tells.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+
+
+def shown(text: str) -> str:
+    r"""A text for one line of a terminal, whoever wrote it: it moves and hides nothing.
+
+    Control characters (C0, DEL, C1; newlines too), the controls of writing direction, separators
+    of lines, invisible, private, unassigned characters and lone surrogates become ``\xNN``,
+    ``\uNNNN`` or ``\UNNNNNNNN``. Everything for people passes here, at the last moment.
+    """
+    if text.isprintable() and (text.isascii() or not _UNSEEN.search(text)):
+        return text
+    return "".join(
+        c if c.isprintable() and not _UNSEEN.match(c) else _escaped(ord(c)) for c in text
+    )
+
+
+def _escaped(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class LazyLogger:
     """A structlog logger that is made anew for each line, so that a later
-    ``structlog.configure`` counts."""
+    ``structlog.configure`` counts. Texts in a line are :func:`shown`: a trainer's lines go to
+    its terminal."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -19,7 +48,16 @@ class LazyLogger:
     def __getattr__(self, method: str) -> Any:
         import structlog
 
-        return getattr(structlog.get_logger(*self._names), method)
+        log = getattr(structlog.get_logger(*self._names), method)
+
+        def line(event: str, **fields: object) -> Any:
+            return log(shown(event), **{k: _plain(value) for k, value in fields.items()})
+
+        return line
+
+
+def _plain(value: object) -> object:
+    return shown(value) if isinstance(value, str) else value
 
 
 def get_logger(*names: str) -> Any:

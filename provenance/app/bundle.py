@@ -90,7 +90,8 @@ def make_bundle(
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
-        target: A folder, or a file ending in ``.zip``.
+        target: A folder, or a file ending in ``.zip``; below ``base_dir`` as private as the
+            database.
         disclose: Kinds and places of the records whose content goes with it; all where empty.
         ipfs: Add and pin it too.
 
@@ -103,7 +104,7 @@ def make_bundle(
     daemon = _daemon(settings) if ipfs else None
     evidence = withhold(evidence_of(settings, run), disclose)
     contents = bundle_files(evidence)
-    path = write_files(contents, target)
+    path = write_files(contents, target, files.mode_below(target, settings.base_dir))
     cid = None
     if daemon is not None:
         try:
@@ -195,7 +196,7 @@ def _note(journal: Path, made: WrittenBundle) -> None:
     line = json.dumps({"v": 1, "at": time.time(), **made.as_dict()}, sort_keys=True).encode()
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
-        files.append_line(journal, line, files.PUBLIC)
+        files.append_line(journal, line)
     except OSError as error:
         raise InputError(
             f"{journal}: cannot be written: {error.strerror} (the bundle is ipfs:{made.cid})"

@@ -17,6 +17,7 @@ def write_report(settings: Settings, run: str, folder: Path | None = None) -> Pa
     """Verify a run and write ``report.html``, ``report.json`` and the ``evidence`` bundle.
 
     The verifying worker and a person may write the same report at once: one after another.
+    Below ``base_dir`` it is as private as the database; elsewhere the umask says who reads it.
 
     Args:
         folder: ``<base_dir>/reports/<run>`` where None.
@@ -29,12 +30,13 @@ def write_report(settings: Settings, run: str, folder: Path | None = None) -> Pa
     """
     report = verify_run(settings, run)
     target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)
+    mode = files.mode_below(target, settings.base_dir)
     with contextlib.ExitStack() as stack:
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(files.locked(target.parent / ".lock"))
+            files.make_folders(target, mode)
+            stack.enter_context(files.locked(target))
         except OSError as error:
             raise InputError(f"{target}: cannot be written: {error.strerror}") from error
-        page = html.write_report(report, target)
-        write_bundle(report.evidence, target / "evidence")
+        page = html.write_report(report, target, mode)
+        write_bundle(report.evidence, target / "evidence", mode)
     return page

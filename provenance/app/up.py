@@ -116,7 +116,7 @@ def embedded_redis(settings: Settings) -> tuple[Service, str]:
     (port,) = free_ports(1)
     password = secrets.token_urlsafe(24)
     folder = settings.base_dir / "run"
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folders(folder, files.PRIVATE)
     config = (
         f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder.absolute()}\n"
         'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
@@ -153,8 +153,8 @@ class Fleet:
     ) -> None:
         self.settings, self.say = settings, say
         self.log_dir = settings.base_dir / "log"
-        self.log_dir.mkdir(parents=True, exist_ok=True)
-        (settings.base_dir / "run").mkdir(parents=True, exist_ok=True)
+        files.make_folders(self.log_dir, files.PRIVATE)
+        files.make_folders(settings.base_dir / "run", files.PRIVATE)
         spool(settings).mkdir(parents=True, exist_ok=True)
         self.env = {
             **os.environ,
@@ -279,7 +279,8 @@ def only_fleet(base_dir: Path) -> Iterator[None]:
         InputError: Another one does already.
     """
     path = base_dir / "run" / "up.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    base_dir.mkdir(parents=True, exist_ok=True)
+    files.make_folders(path.parent, files.PRIVATE)
     with ExitStack() as stack:
         try:
             stack.enter_context(files.locked(path, wait_s=0))

@@ -19,6 +19,7 @@ seconds, hashes lower-case hex::
      "equivocations": [{"producer", "seq", "digest", "seen_at", "proof", "withheld"}],
      "parked":        [{"id", "reason", "size", "parked_at"}]}
 
+Texts are printable, at most 2,000 characters: what is not was escaped, as on a terminal.
 ``withheld`` is true where the bundle keeps the bytes back on purpose: only the digest is here.
 ``coverage`` is what a seal states to cover (:mod:`provenance.formats.run_tree.selection`);
 ``identity``, ``certificate`` and ``proof`` are bytes of :mod:`provenance.formats.producers`.
@@ -49,13 +50,17 @@ from provenance.evidence.run_evidence import (
     seal_label,
 )
 from provenance.formats.fields import Fields, Key
+from provenance.formats.json_text import Limits
 from provenance.formats.producers.certificate import CERTIFICATE_BYTES, IDENTITY_BYTES
 from provenance.formats.producers.signed_range import MAX_RANGE_BYTES
 from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Kind, Phase, check_timestamp
+from provenance.log import shown
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
 VERSION: Final = 1
+MAX_TEXT_CHARS: Final = 2000
+"""Of a text that says why; a longer one is cut when the bundle is written."""
 SAFE_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,11}"
                               r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # fmt: skip
 """Relative, no empty part, none that begins with a dot, at most twelve deep."""
@@ -63,9 +68,24 @@ SAFE_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,11}"
 T = TypeVar("T")
 
 
+_ENCODER: Final = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=True)
+
+
 def dump(document: Mapping[str, object]) -> bytes:
     """The bytes of ``run.json`` and ``manifest.json``."""
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+    return _ENCODER.encode(document).encode() + b"\n"
+
+
+def _is_dump(document: Mapping[str, object], data: bytes) -> bool:
+    """Whether the bytes are :func:`dump`'s; compared piece by piece, so that they are not made
+    a second time."""
+    at = 0
+    for text in _ENCODER.iterencode(document):
+        piece = text.encode()
+        if not data.startswith(piece, at):
+            return False
+        at += len(piece)
+    return data[at:] == b"\n"
 
 
 def load(data: bytes, name: str, *keys: str) -> Fields:
@@ -77,13 +97,11 @@ def load(data: bytes, name: str, *keys: str) -> Fields:
     Raises:
         UnknownVersionError, FormatError: Naming the file.
     """
-    fields = Fields.parse(data, name)
+    # Indented, each value has a line: an object and the shortest list in it 70 bytes, a value 20.
+    limits = Limits(len(data) // 32 + 4096, len(data) // 16 + 2**18)
+    fields = Fields.parse(data, name, limits=limits)
     fields.version(VERSION, "version")
-    try:
-        same = dump(fields.raw) == data
-    except (ValueError, RecursionError):
-        same = False
-    if not same:
+    if not _is_dump(fields.raw, data):
         raise FormatError(f"{name}: is not as this program writes it (indented, sorted keys)")
     return fields.only("version", *keys)
 
@@ -180,6 +198,13 @@ def _write(item: object, schema: _Schema) -> dict[str, Any]:
     return {key: field.write(field.of(item, key)) for key, field in schema.items()}
 
 
+def _read_text(fields: Fields, key: Key) -> str:
+    text = fields.text(key)
+    if len(text) > MAX_TEXT_CHARS or shown(text) != text:
+        fields.refuse(key, f"at most {MAX_TEXT_CHARS} printable characters")
+    return text
+
+
 def _read_coverage(fields: Fields, key: Key) -> tuple[tuple[bytes, int], ...]:
     counts = fields.by_hex(key, 16, lambda inner, name: inner.integer(name, 1))
     return tuple(sorted(counts.items()))
@@ -195,7 +220,11 @@ def _check_entry(fields: Fields, entry: dict[str, Any]) -> None:
         fields.refuse("epoch", "a whole number at a checkpoint, else null")
 
 
-_TEXT: Final = _Field(Fields.text)
+_TEXT: Final = _Field(_read_text, lambda text: shown(text)[:MAX_TEXT_CHARS])
+_TEXT_OR_NULL: Final = _Field(
+    lambda fields, key: fields.maybe(key, lambda key: _read_text(fields, key)),
+    lambda text: None if text is None else _TEXT.write(text),
+)
 _INTEGER: Final = _Field(Fields.integer)
 _COUNT: Final = _Field(lambda fields, key: fields.integer(key, 1))
 _NUMBER: Final = _Field(Fields.number)
@@ -227,8 +256,8 @@ _ANCHOR: Final[_Schema] = {
     "size": _INTEGER,
     "root": _hex(32),
     "state": _enum(AnchorState),
-    "transaction_id": _nullable(Fields.text),
-    "reason": _nullable(Fields.text),
+    "transaction_id": _TEXT_OR_NULL,
+    "reason": _TEXT_OR_NULL,
     "height": _nullable(Fields.integer),
     "depth": _INTEGER,
     "block_time": _nullable(Fields.number),
@@ -254,7 +283,7 @@ _RUN: Final[_Schema] = {
         lambda data: None if data is None else data.hex(),
     ),
     "state": _TEXT,
-    "incomplete": _nullable(Fields.text),
+    "incomplete": _TEXT_OR_NULL,
     "created_at": _NUMBER,
     "sealed_at": _nullable(Fields.number),
     "producers": _objects(_PRODUCER, unique="producer"),

@@ -229,7 +229,7 @@ class BundleFiles:
             self.problem(SUMS, f"does not fit {MANIFEST}: one of the two was changed")
 
     def _read(self, name: str) -> bytes:
-        limit = limit_of(name)
+        limit = limit_of(name, len(self.present))
         data = self.source.read(name, limit)
         self.total += len(data)
         if len(data) > limit or self.total > sources.MAX_TOTAL_BYTES:

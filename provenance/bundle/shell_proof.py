@@ -7,8 +7,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.errors import FormatError, InputError
+from provenance.bundle.index import decode
+from provenance.bundle.sources import MANIFEST, FolderSource, limit_of
+from provenance.errors import FormatError, InputError, ProofError
+from provenance.evidence.run_evidence import seal_label
 from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
+from provenance.ports.values import LedgerEntry
 
 UNHEX = "xxd -r -p"
 """Turns hex into bytes. Where there is no xxd: :data:`UNHEX_PYTHON`."""
@@ -18,12 +22,20 @@ SHA256 = "sha256sum"
 
 
 def shell_commands(
-    proof: RunProof, record_file: str | Path, *, unhex: str = UNHEX, sha256: str = SHA256
+    proof: RunProof,
+    record_file: str | Path,
+    *,
+    seal: str = "",
+    unhex: str = UNHEX,
+    sha256: str = SHA256,
 ) -> str:
     """The walk from a record file to the run root as shell commands.
 
     Every line can be run by itself; each prints the hash that its comment states. The last
     says whether the record is under the run root.
+
+    Args:
+        seal: Where the root stands, in words for the last line.
 
     Raises:
         ProofError: A level of the proof that cannot be.
@@ -47,29 +59,38 @@ def shell_commands(
             text = f"{step.prefix.hex()}%s{step.suffix.hex()}"
             lines.append(f"h=$(printf '{text}' $h | {unhex} | {sha256} | {cut}); echo $h")
     root = digest.hex()
-    lines += [
-        "# the run root:",
-        f"[ $h = {root} ] && echo 'under run root {root}' || echo 'NOT under run root {root}'",
-    ]
+    said = f"under run root {root}" + (f": {seal}" if seal else "")
+    lines += ["# the run root:", f"[ $h = {root} ] && echo '{said}' || echo 'NOT {said}'"]
     return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class RecordProof:
-    """A record file of a bundle and its proof."""
+    """A record file of a bundle, its proof, and the seal whose root that leads to.
+
+    Attributes:
+        head: Size of the first signed head that has the seal's ledger entry, if one has.
+    """
 
     file: Path
     proof: RunProof
+    entry: LedgerEntry
+    head: int | None
 
     def text(self) -> str:
         """:func:`shell_commands` of the file."""
-        return shell_commands(self.proof, self.file)
+        head = "no head" if self.head is None else f"the head of size {self.head}"
+        seal = f"seal {seal_label(self.entry)}, ledger entry {self.entry.index}, in {head}"
+        return shell_commands(self.proof, self.file, seal=seal)
 
     def to_json(self) -> str:
-        """The proof, the file and the run root it leads to, as JSON text."""
+        """The proof, the file, the run root it leads to and its seal, as JSON text."""
         document = {
             "file": str(self.file),
-            "run_root": self.proof.root().hex(),
+            "run_root": self.entry.root.hex(),
+            "seal": seal_label(self.entry),
+            "ledger_index": self.entry.index,
+            "head_size": self.head,
             "proof": self.proof.to_json(),
             "commands": self.text().splitlines(),
         }
@@ -81,24 +102,33 @@ def path_of_record_file(record: Path) -> RecordProof:
 
     Raises:
         InputError: No such file, not a record of a bundle, or one without a proof.
-        FormatError: A proof that does not decode.
+        FormatError: A proof or a ``run.json`` that does not decode.
+        ProofError: The proof is another record's, or leads to a root that no seal of the run has.
     """
+    if not str(record).isprintable():
+        raise InputError(f"{record}: a path with control characters, expected one for a shell")
     if not record.is_file():
         raise InputError(f"{record}: no such record file")
     resolved = record.resolve()
-    bundle = next((p for p in resolved.parents if (p / "manifest.json").is_file()), None)
+    bundle = next((p for p in resolved.parents if (p / MANIFEST).is_file()), None)
     if bundle is None or not resolved.is_relative_to(bundle / "records"):
         raise InputError(f"{record}: not a record file of a bundle (<bundle>/records/....json)")
-    name = resolved.relative_to(bundle / "records")
-    proof_file = bundle / "proofs" / name
+    name = f"proofs/{resolved.relative_to(bundle / 'records').as_posix()}"
+    if not (bundle / name).exists():
+        raise InputError(f"{record}: is under no run root, so there is no path")
+    source = FolderSource(bundle)
+    data = source.read(name, MAX_PROOF_BYTES)
     try:
-        with proof_file.open("rb") as file:
-            data = file.read(MAX_PROOF_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError(f"{record}: is under no run root, so there is no path") from None
-    except OSError as error:
-        raise InputError(f"{proof_file}: cannot be read: {error.strerror}") from error
-    try:
-        return RecordProof(record, RunProof.from_json(data))
+        proof = RunProof.from_json(data)
     except FormatError as error:
-        raise FormatError(f"proofs/{name.as_posix()}: {error}") from error
+        raise FormatError(f"{name}: {error}") from error
+    if name != f"proofs/{proof.path}.json":
+        raise ProofError(f"{name}: is the proof of {proof.path}")
+    stated, _ = decode(source.read("run.json", limit_of("run.json", len(source.names()))))
+    root = proof.root()
+    entry = next((entry for entry in reversed(stated.entries) if entry.root == root), None)
+    if entry is None:
+        raise ProofError(f"{name}: leads to run root {root.hex()}, which no seal in run.json has")
+    proof.verify(root)
+    heads = [head.size for head in stated.heads if head.size > entry.index]
+    return RecordProof(record, proof, entry, min(heads, default=None))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from provenance.bundle.attachments import MAX_BYTES, is_attachment
-from provenance.bundle.index import SAFE_PATH
+from provenance.bundle.index import SAFE_PATH, load, read_path
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.formats.note import MAX_NOTE_BYTES
 from provenance.formats.receipt import MAX_RECEIPT_BYTES
@@ -20,7 +20,8 @@ MANIFEST: Final = "manifest.json"
 SUMS: Final = "SHA256SUMS"
 MAX_FILES: Final = 200_000
 MAX_TOTAL_BYTES: Final = 4 * 1024**3
-MAX_INDEX_BYTES: Final = 256 * 1024**2
+MAX_INDEX_BYTES: Final = 16 * 1024**2
+"""Of ``run.json`` where no files explain more, and of a file that no bundle has."""
 _LIMITS: Final = {
     "records": MAX_RECORD_BYTES,
     "equivocations": MAX_RECORD_BYTES,
@@ -30,13 +31,29 @@ _LIMITS: Final = {
     "ledger.vkey": 4096,
     "README.txt": 1024**2,
 }
-"""Bytes by first part of the path; all other files have the index's limit."""
+"""Bytes by first part of the path."""
+_LINES: Final = {
+    MANIFEST: (256 * 1024, 400),
+    SUMS: (256 * 1024, 400),
+    "run.json": (MAX_INDEX_BYTES, 1024),
+}
+"""Bytes of what lists the other files, and more bytes for each file that there is."""
 
 
-def limit_of(name: str) -> int:
-    """The most bytes that a bundle's file may have."""
+_KEYS: Final = ("run", "roots", "files")
+
+
+def limit_of(name: str, files: int) -> int:
+    """The most bytes that a bundle's file may have.
+
+    Args:
+        files: How many files the bundle has in all: what lists them may be so much longer.
+    """
     if is_attachment(name):
         return MAX_BYTES
+    if name in _LINES:
+        least, each = _LINES[name]
+        return least + each * files
     return _LIMITS.get(name.partition("/")[0], MAX_INDEX_BYTES)
 
 
@@ -104,6 +121,20 @@ class FileSource(Protocol):
         """
 
 
+def stranger(source: FileSource) -> str | None:
+    """A file that a bundle's manifest does not list, or one that every bundle has and this one
+    has not; None where it is a bundle and nothing else.
+
+    Raises:
+        FormatError, IntegrityError: The manifest does not decode, or a name no bundle has.
+    """
+    names = source.names()
+    manifest = load(source.read(MANIFEST, limit_of(MANIFEST, len(names))), MANIFEST, *_KEYS)
+    listed = {read_path(item, "path") for item in manifest.objects("files")}
+    known = {MANIFEST, SUMS, "run.json"}
+    return min((names - listed - known) | (known - names), default=None)
+
+
 class FolderSource:
     """A bundle as a folder.
 
@@ -147,9 +178,10 @@ class FolderSource:
         try:
             descriptor = os.open(f"{self.where}/{name}", flags)
             with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
                     raise IntegrityError(f"{name}: is not a regular file")
-                return file.read(limit + 1)
+                return file.read(min(limit, status.st_size) + 1)  # takes what it is asked for
         except OSError as error:
             raise FormatError(f"{name}: cannot be read: {error.strerror}") from error
 

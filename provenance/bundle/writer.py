@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,47 +45,52 @@ from provenance.bundle.index import (
     sums,
 )
 from provenance.bundle.readme import readme
-from provenance.bundle.sources import MANIFEST, SUMS
+from provenance.bundle.sources import MANIFEST, SUMS, FolderSource, stranger
 from provenance.bundle.zip import write_zip
-from provenance.errors import FormatError, InputError
+from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.evidence.placement import tree_at
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.files import temporary_path
+from provenance.files import PRIVATE, PUBLIC, make_folders, temporary_path
 from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 
 
-def write_bundle(evidence: RunEvidence, path: Path) -> Path:
+def write_bundle(evidence: RunEvidence, path: Path, mode: int = PUBLIC) -> Path:
     """Write the bundle, whole or not at all; an older bundle is replaced.
 
     Args:
         path: A folder, or a file ending in ``.zip``.
+        mode: Of its files, :data:`provenance.files.PRIVATE` or ``PUBLIC``. One that replaces what
+            nobody but its owner reads is private too.
 
     Raises:
         InputError: The path has something that is no bundle, or cannot be written.
     """
-    return write_files(bundle_files(evidence), path)
+    return write_files(bundle_files(evidence), path, mode)
 
 
-def write_files(files: Mapping[str, bytes], path: Path) -> Path:
+def write_files(files: Mapping[str, bytes], path: Path, mode: int = PUBLIC) -> Path:
     """Write what :func:`bundle_files` made, as :func:`write_bundle` does."""
     path = path.absolute()
+    if path.exists() and not path.stat().st_mode & 0o077:
+        mode = PRIVATE
     if path.suffix.lower() == ".zip" and not path.is_dir():
-        write_zip(files, path)
+        write_zip(files, path, mode)
     else:
-        _write_folder(files, path)
+        _write_folder(files, path, mode)
     return path
 
 
-def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
-    if folder.exists() and not _may_replace(folder):
-        raise InputError(f"{folder}: holds something that is no bundle; nothing was overwritten")
+def _write_folder(files: Mapping[str, bytes], folder: Path, mode: int) -> None:
+    if folder.exists() or folder.is_symlink():
+        _check_replaceable(folder)
     partial, old = temporary_path(folder), temporary_path(folder)
     try:
         for name, data in files.items():
             file = partial / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+            make_folders(file.parent, mode)
+            with open(file, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as output:
+                output.write(data)
         if folder.exists():
             folder.rename(old)
         try:
@@ -100,11 +106,19 @@ def _write_folder(files: Mapping[str, bytes], folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _may_replace(folder: Path) -> bool:
+def _check_replaceable(folder: Path) -> None:
+    """An empty folder is replaced, and a bundle with nothing beside its own files."""
+    problem = f"{folder}: holds something that is no bundle; nothing was overwritten"
     if folder.is_symlink() or not folder.is_dir():
-        return False
-    names = {entry.name for entry in folder.iterdir()}
-    return not names or {MANIFEST, SUMS, "run.json"} <= names
+        raise InputError(problem)
+    if not any(folder.iterdir()):
+        return
+    try:
+        other = stranger(FolderSource(folder))
+    except (InputError, FormatError, IntegrityError) as error:
+        raise InputError(f"{problem} ({error})") from error
+    if other is not None:
+        raise InputError(f"{problem} ({other} is not the bundle's, or is missing)")
 
 
 def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:

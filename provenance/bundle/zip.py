@@ -1,6 +1,6 @@
 """A bundle as one zip file (PKWARE APPNOTE 6.3), read without extracting it.
 
-Everything is checked before anything is unpacked: number, names, sizes, ratio and depth of
+Everything is checked before anything is unpacked: number, names, sizes, ratios and depth of
 the entries, and that they fill the file from its first byte to its end without gap, overlap
 or trailing bytes, with the same words in front of each entry as in the central directory.
 What other tools' zips have is read: stored and deflated entries, data descriptors, folders,
@@ -25,10 +25,10 @@ from provenance import files as whole_files
 from provenance.bundle import sources
 from provenance.bundle.sources import (
     MANIFEST,
-    SUMS,
     check_alone,
     check_name,
     limit_of,
+    stranger,
     top_folder,
 )
 from provenance.errors import (
@@ -44,6 +44,9 @@ from provenance.errors import (
 MAX_RATIO: Final = 200
 RATIO_FROM: Final = 64 * 1024
 """Bytes unpacked; below that an entry may be packed as tightly as it likes."""
+MAX_TOTAL_RATIO: Final = 40
+"""All entries together; salts and digests leave a bundle a ratio of two or three."""
+TOTAL_RATIO_FROM: Final = 16 * 1024**2
 MAX_ARCHIVE_BYTES: Final = 2**32 - 2
 _MAX_DIRECTORY_BYTES: Final = 64 * 1024**2
 
@@ -64,7 +67,7 @@ _ZIP64: Final = 0xFFFFFFFF
 # --- writing -----------------------------------------------------------------------------
 
 
-def write_zip(files: Mapping[str, bytes], path: Path) -> None:
+def write_zip(files: Mapping[str, bytes], path: Path, mode: int = whole_files.PUBLIC) -> None:
     """Write files as a zip, whole or not at all; a bundle's zip that is there is replaced.
 
     The same files give the same bytes wherever zlib is the same: sorted names, the date
@@ -76,8 +79,8 @@ def write_zip(files: Mapping[str, bytes], path: Path) -> None:
     if (path.exists() or path.is_symlink()) and not is_zipped_bundle(path):
         raise InputError(f"{path}: is no bundle; nothing was overwritten")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_files.replacing(path, whole_files.PUBLIC) as output:
+        whole_files.make_folders(path.parent, mode)
+        with whole_files.replacing(path, mode) as output:
             with zipfile.ZipFile(output, "w", strict_timestamps=True) as archive:
                 for name in sorted(files):
                     archive.writestr(_header(name), files[name], _method(files[name]), 6)
@@ -95,18 +98,19 @@ def _header(name: str) -> ZipInfo:
 
 
 def _method(data: bytes) -> int:
-    """Deflated, except where a reader would take it for a bomb."""
-    tight = len(data) > RATIO_FROM and len(zlib.compress(data)) * MAX_RATIO < 2 * len(data)
+    """Deflated, except where a reader would take it for a bomb. An entry of up to 4 KiB and what
+    a zip says of it have a ratio below 40 anyway."""
+    tight = len(data) > 4096 and len(zlib.compress(data)) * MAX_TOTAL_RATIO < 2 * len(data)
     return zipfile.ZIP_STORED if tight else zipfile.ZIP_DEFLATED
 
 
 def is_zipped_bundle(path: Path) -> bool:
-    """Whether a file is a zip with a bundle's files in it."""
+    """Whether a file is a zip with a bundle's files in it, and no others."""
     if path.is_symlink() or not path.is_file():
         return False
     try:
         with ZipSource(path) as archive:
-            return {MANIFEST, SUMS, "run.json"} <= archive.names()
+            return stranger(archive) is None
     except (InputError, FormatError, IntegrityError):
         return False
 
@@ -179,10 +183,10 @@ class ZipSource:
         for entry in entries:
             _check(entry)
             check_alone(entry.orig_filename, seen)
-        if sum(entry.file_size for entry in entries) > sources.MAX_TOTAL_BYTES:
-            raise TooLargeError(
-                f"{self._label}: unpacks to more than {sources.MAX_TOTAL_BYTES} bytes"
-            )
+        plausible = TOTAL_RATIO_FROM + MAX_TOTAL_RATIO * self._size
+        most = min(sources.MAX_TOTAL_BYTES, plausible)
+        if sum(entry.file_size for entry in entries) > most:
+            raise TooLargeError(f"{self._label}: unpacks to more than {most} bytes")
         if entries:
             self._check_last(entries[-1], end)
         starts = self._starts(entries, directory)
@@ -196,8 +200,8 @@ class ZipSource:
         if MANIFEST not in named:
             raise InputError(f"{self.where}: not a bundle, there is no {MANIFEST} in it")
         for name, (entry, _) in named.items():
-            if entry.file_size > limit_of(name):
-                raise TooLargeError(f"{name}: more than {limit_of(name)} bytes")
+            if entry.file_size > (limit := limit_of(name, len(named))):
+                raise TooLargeError(f"{name}: more than {limit} bytes")
         return named
 
     def _end(self) -> tuple[int, int, int]:

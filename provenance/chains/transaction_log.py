@@ -46,7 +46,7 @@ class VersionJournal:
         )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            files.append_line(self._path, line, files.PUBLIC)
+            files.append_line(self._path, line)
         except OSError as error:
             raise StoreUnavailable(f"cannot write {self._path}: {error.strerror}") from error
 

@@ -8,14 +8,17 @@ prints one JSON object on stdout; what is for people alone goes to stderr.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from provenance import __version__
 from provenance.errors import MissingExtraError, ProvenanceError, UsageError
+from provenance.log import shown
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -25,12 +28,14 @@ EXIT_CODES = "exit codes: 0 fine, 1 verification failed, 2 wrong usage or input,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. Users' mistakes end in one line, not a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of few letters, as stderr has it
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = parser().parse_args(argv)
     module, function = arguments.run.split(":")
     try:
         return _command_function(module, function)(arguments)
     except ProvenanceError as error:
-        print(f"provenance: {error}", file=sys.stderr)  # noqa: T201
+        _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -39,8 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"provenance: {where}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        _complain(f"{where}{error.strerror or error}")
         return UsageError.exit_code
+
+
+def _complain(message: str) -> None:
+    print(f"provenance: {shown(message)}", file=sys.stderr)  # noqa: T201
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its messages repeat arguments, which scripts take from data."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message))
 
 
 def _command_function(module: str, function: str) -> Command:
@@ -56,7 +72,7 @@ def _command_function(module: str, function: str) -> Command:
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = _Parser(
         prog="provenance",
         description="Tamper-evident provenance for machine-learning training.",
         epilog=EXIT_CODES,

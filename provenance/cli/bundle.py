@@ -11,6 +11,7 @@ from provenance.app import upgrade as use_case
 from provenance.app.bundle import make_bundle
 from provenance.app.upgrade import Upgrade, Upgraded
 from provenance.cli.output import err, out, print_json, settings_of
+from provenance.log import shown
 
 
 def bundle(arguments: argparse.Namespace) -> int:
@@ -42,11 +43,11 @@ def upgrade(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     paths = [Path(path) for path in arguments.paths]
     results: list[Upgraded] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=len(paths))
         for result in use_case.upgrade(
-            settings, paths, lambda path: bar.update(task, description=path.name)
+            settings, paths, lambda path: bar.update(task, description=shown(path.name))
         ):
             results.append(result)
             bar.advance(task)

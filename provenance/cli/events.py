@@ -32,7 +32,9 @@ def parked(arguments: argparse.Namespace) -> int:
             for row in rows
         ],
     )
-    out.print(f"\n{len(rows)} parked" if rows else "nothing is parked")
+    if rows:
+        out.print()
+    out.print(f"{len(rows)} parked" if rows else "nothing is parked")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from provenance.app import log, log_export
 from provenance.bootstrap import reading, sending
-from provenance.cli.output import err, out, print_json, settings_of
+from provenance.cli.output import err, out, print_json, print_text, settings_of
 from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
 from provenance.evidence.from_database import find_run
 from provenance.evidence.run_evidence import seal_label
@@ -67,7 +66,7 @@ def prove(arguments: argparse.Namespace) -> int:
             }
         )
     else:
-        _print_text(text)
+        print_text(text)
     return 0
 
 
@@ -94,7 +93,7 @@ def consistency(arguments: argparse.Namespace) -> int:
             }
         )
         return 0
-    _print_text(growth.text())
+    print_text(growth.text())
     for head, note in sides:
         signed = "signed" if note else "there is no signed head at this size"
         root = encode_base64(head.root)
@@ -133,13 +132,6 @@ def cosign(arguments: argparse.Namespace) -> int:
 
 def _head(head: Head) -> dict[str, object]:
     return {"origin": head.origin, "size": head.size, "root": head.root.hex()}
-
-
-def _print_text(text: str) -> None:
-    """A file format: byte for byte, in UTF-8."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
 
 
 def _read_note(path: Path) -> str:

@@ -6,11 +6,10 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
 from provenance.app import model as use_case
-from provenance.cli.output import err, out, print_json, settings_of
+from provenance.cli.output import err, out, print_json, print_text, settings_of
 from provenance.models.key import PASSPHRASE
 from provenance.models.match import NOT_CHECKED, ModelMatch
 
@@ -123,6 +122,5 @@ def statement(arguments: argparse.Namespace) -> int:
     elif arguments.json:
         print_json(json.loads(data))
     else:
-        sys.stdout.write(data.decode() + "\n")
-        sys.stdout.flush()
+        print_text(data.decode() + "\n")
     return 0

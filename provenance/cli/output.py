@@ -1,4 +1,8 @@
-"""What commands print: tables and lines for people on stderr/stdout, JSON for machines."""
+"""What commands print: tables and lines for people on stderr/stdout, JSON for machines.
+
+What is for people passes :func:`provenance.log.shown` here, and nowhere before: a text may come
+from a trainer, a bundle, a database or a node. Neither markup nor emoji codes are interpreted.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,29 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from provenance.log import shown
 from provenance.settings import Settings, load
 
 
 class _Console(Console):
+    """Prints texts as they are: one line each, except for what :func:`shown` escapes."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's, without markup; a text is a line by itself."""
+        plain = [shown(item) if isinstance(item, str) else item for item in objects]
+        super().print(*plain, **(options | {"markup": False}))
+
     def on_broken_pipe(self) -> None:
         """A reader that left is the command line's to handle: ``| head`` is no failure."""
         raise BrokenPipeError
 
 
 # Piped output is not folded to a terminal's width.
-out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-err = _Console(stderr=True, highlight=False, soft_wrap=True)
+_STYLE: Any = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+out = _Console(**_STYLE, width=None if sys.stdout.isatty() else 240)
+err = _Console(**_STYLE, stderr=True)
 
 
 def settings_of(
@@ -34,19 +48,30 @@ def settings_of(
 
 def print_json(document: Any) -> None:
     """One JSON object on stdout, nothing else."""
-    sys.stdout.write(json.dumps(document, indent=2, sort_keys=False, default=str) + "\n")
+    sys.stdout.write(json_line(document, indent=2) + "\n")
     sys.stdout.flush()
 
 
+def json_line(document: Any, indent: int | None = None) -> str:
+    """JSON in printable ASCII: all else is escaped, DEL too, which :mod:`json` leaves."""
+    text = json.dumps(document, indent=indent, sort_keys=False, default=str)
+    return text.replace("\x7f", "\\u007f")
+
+
+def print_text(text: str) -> None:
+    """A file format on stdout: byte for byte in UTF-8, but on a terminal :func:`shown`."""
+    if sys.stdout.isatty():
+        text = "".join(shown(line) + "\n" for line in text.splitlines())
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A plain table; None reads as a dash. Markup in cells is not interpreted."""
+    """A plain table; None reads as a dash."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if cell is None else _plain(cell) for cell in row))
+        table.add_row(*(Text("-" if cell is None else shown(str(cell))) for cell in row))
     out.print(table)
-
-
-def _plain(cell: object) -> str:
-    return str(cell).replace("[", r"\[")

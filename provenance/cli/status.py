@@ -129,7 +129,8 @@ def _print_overview(document: dict[str, Any]) -> None:
     entries = document["stream_entries"]
     stream = "Redis not configured or not reachable" if entries is None else f"{entries} entries"
     out.print(f"spool {document['spool_bytes']} bytes not yet acknowledged; stream: {stream}")
-    out.print(f"parked {document['parked']}, equivocations {document['equivocations']}\n")
+    out.print(f"parked {document['parked']}, equivocations {document['equivocations']}")
+    out.print()
     print_table(
         ("run", "state", "created", "identity", "seals", "incomplete"),
         [

@@ -121,4 +121,4 @@ def _until_signalled() -> _Stopping:
 
 
 def _write_state(path: Path, state: dict[str, object]) -> None:
-    files.replace(path, json.dumps(state).encode() + b"\n", files.PUBLIC)
+    files.replace(path, json.dumps(state).encode() + b"\n")

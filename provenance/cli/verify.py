@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, TypedDict
 from provenance.app.bundle import bundle_at
 from provenance.app.report import write_report
 from provenance.app.verify import verify_path, verify_run
-from provenance.cli.output import err, out, print_json, print_table, settings_of
+from provenance.cli.output import (
+    err,
+    json_line,
+    out,
+    print_json,
+    print_table,
+    print_text,
+    settings_of,
+)
 from provenance.errors import InputError
+from provenance.log import shown
 from provenance.settings import READERS
 from provenance.verify.catalogue import Status
 from provenance.verify.report import RunResult, VerificationReport
@@ -82,12 +91,12 @@ def _all(arguments: argparse.Namespace) -> int:
         with _progress() as progress:
             task = progress.add_task("verifying", total=len(runs))
             for line in lines:
-                sys.stdout.write(line + "\n")
+                sys.stdout.write(shown(line) + "\n")
                 progress.update(task, completed=runs.totals.runs)
         totals = runs.totals
         document = totals.as_dict() | {"cache": None}  # nothing is cached any more
     if arguments.json:
-        sys.stdout.write(f'], "totals": {json.dumps(document)}}}\n')
+        sys.stdout.write(f'], "totals": {json_line(document)}}}\n')
     else:
         counts = ", ".join(f"{number} {name}" for name, number in totals.outcomes.items() if number)
         sys.stdout.write(f"{totals.runs} runs: {counts or 'there are none yet'}\n")
@@ -99,7 +108,7 @@ def _json_lines(runs: AllRuns) -> Iterator[str]:
     """The beginning of one JSON object, up to its last run."""
     before = '{"runs": ['
     for result in runs:
-        yield before + json.dumps(result.as_dict())
+        yield before + json_line(result.as_dict())
         before = ","
     if before != ",":
         yield before
@@ -178,5 +187,5 @@ def path(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(json.loads(steps.to_json()))
     else:
-        out.print(steps.text(), markup=False)
+        print_text(steps.text())
     return 0

@@ -37,7 +37,13 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
-from provenance.formats.json_text import canonical_json, loads, parse_json
+from provenance.formats.json_text import (
+    DEFAULT_LIMITS,
+    Limits,
+    canonical_json,
+    loads,
+    parse_json,
+)
 
 MAX_INTEGER: Final = 2**63 - 1
 MAX_NUMBER: Final = 1e18
@@ -96,14 +102,16 @@ class Fields:
         *,
         error: type[ProvenanceError] = FormatError,
         private: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> Self:
         """The object that untrusted JSON text is.
 
         Raises:
-            error: Not JSON, a key twice, nested deeper than 64 levels, or no object.
+            error: Not JSON, a key twice, nested deeper than 64 levels, more than ``limits``, or
+                no object.
         """
         try:
-            value = loads(data)
+            value = loads(data, limits=limits)
         except (ValueError, RecursionError) as problem:
             if private:  # the cause would carry the text
                 raise error(f"{file}: is not JSON") from None

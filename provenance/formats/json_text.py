@@ -1,6 +1,7 @@
 """JSON text: parsing what may be hostile, and writing the canonical form (RFC 8785).
 
-Nesting is bounded before the parser runs. Python's own guard, the recursion limit, is
+Nesting and the number of values are bounded before the parser runs: three bytes, ``[],``, take
+64 of memory, and an object takes more. Python's own guard against nesting, the recursion limit, is
 lifted to 100,000 by libraries of this field (py_ecc, which web3 brings, is one), and with
 that limit a few kilobytes of brackets overflow the C stack and end the process.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import rfc8785
 
@@ -19,34 +20,53 @@ from provenance.errors import FormatError, InputError
 MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1
 # An unclosed string swallows the rest: trying again at each quote in it would be quadratic.
-_BRACKET_OR_STRING = re.compile(r'[][{}]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
+_BRACKET_OR_STRING: Final = re.compile(rf"[][{{}}]|{_STRING}", re.DOTALL)
+_COMMA_OR_STRING: Final = re.compile(rf",|{_STRING}", re.DOTALL)
+
+
+class Limits(NamedTuple):
+    """How much a JSON text may hold.
+
+    Attributes:
+        containers: Objects and lists together.
+        items: Commas.
+    """
+
+    containers: int = 1_000_000
+    items: int = 8_000_000
+
+
+DEFAULT_LIMITS: Final = Limits()
 
 
 def loads(
     data: bytes | bytearray | str,
     *,
     parse_int: Callable[[str], Any] | None = None,
-    parse_float: Callable[[str], Any] | None = None,
-    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Any:
     """``json.loads`` of UTF-8 text nested at most 64 levels deep.
 
-    Args:
-        object_pairs_hook: None refuses an object with a key twice: readers differ about which
-            of the two counts.
+    An object with a key twice is refused: readers differ about which of the two counts.
 
     Raises:
-        ValueError: Not JSON, not UTF-8, nested deeper, or a key twice.
+        ValueError: Not JSON, not UTF-8, nested deeper, more than ``limits``, a key twice, or a
+            whole number that is too long for Python.
     """
     text = data if isinstance(data, str) else data.decode("utf-8")
     if text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_depth(text)
-    return json.loads(
-        text,
-        parse_int=parse_int,
-        parse_float=parse_float,
-        object_pairs_hook=object_pairs_hook or _unique,
-    )
+        _check_brackets(text, limits.containers)
+    if text.count(",") > limits.items:
+        _check_commas(text, limits.items)
+    try:
+        return json.loads(text, parse_int=parse_int, object_pairs_hook=_unique)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        if "integer string conversion" not in str(error):
+            raise
+        raise ValueError("a whole number of too many digits") from None
 
 
 def canonical_json(value: object) -> bytes:
@@ -90,9 +110,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
+def _check_brackets(text: str, most: int) -> None:
+    depth = opened = 0
     for match in _BRACKET_OR_STRING.finditer(text):
-        depth += (match[0] in "[{") - (match[0] in "]}")
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        if match[0] in "[{":
+            depth, opened = depth + 1, opened + 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+            if opened > most:
+                raise ValueError(f"more than {most} objects and lists")
+        elif match[0] in "]}":
+            depth -= 1
+
+
+def _check_commas(text: str, most: int) -> None:
+    found = 0
+    for match in _COMMA_OR_STRING.finditer(text):
+        found += match[0] == ","
+        if found > most:
+            raise ValueError(f"more than {most} values")

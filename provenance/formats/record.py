@@ -108,7 +108,7 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
         return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, int):
         number = int(value)
-        return number if abs(number) <= MAX_SAFE_INTEGER else str(number)
+        return number if abs(number) <= MAX_SAFE_INTEGER else _digits(number, where)
     if isinstance(value, float):
         return _number(float(value))
     if isinstance(value, Mapping):
@@ -116,7 +116,7 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
         for key, inner in value.items():
             if not isinstance(key, str | int | float | bool) and key is not None:
                 raise InputError(f"{where}: key of type {type(key).__name__}, expected a string")
-            name = normalise(str(key))
+            name = normalise(_digits(key, where) if isinstance(key, int) else str(key))
             assert isinstance(name, str)
             if name in result:
                 raise InputError(f"{where}: two keys that both read {name!r}")
@@ -139,6 +139,13 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
         f"{where}: found a value of type {type(value).__name__}, "
         "expected numbers, strings, lists or mappings"
     )
+
+
+def _digits(value: int, where: str) -> str:
+    try:
+        return str(value)
+    except ValueError:  # sys.get_int_max_str_digits()
+        raise InputError(f"{where}: a whole number of too many digits") from None
 
 
 def _number(value: float) -> Json:

@@ -15,12 +15,13 @@ A torch file often holds more than the state: a mapping in it, such as ``state_d
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,7 @@ from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import RawTensor, is_array
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import MAX_DEPTH, StateDigest, state_digest
-from provenance.fingerprint.weight_files import safetensors_tensors_file
+from provenance.fingerprint.weight_files import open_zip, safetensors_tensors_file
 from provenance.formats import json_text
 
 SAFETENSORS: Final = ".safetensors"
@@ -38,6 +39,8 @@ SUFFIXES: Final = (SAFETENSORS, *TORCH, ".npz")
 INDEX: Final = "model.safetensors.index.json"
 MAX_INDEX_BYTES: Final = 64 * 1024**2
 
+_INDEX_LIMITS: Final = json_text.Limits(1000, 1_000_000)
+_MAX_VALUES: Final = 1_000_000
 _BESIDE: Final = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*")
 _SAFE_TORCH: Final = (2, 6)
 # What torch and its unpickler raise for bytes that are no checkpoint of tensors.
@@ -123,13 +126,13 @@ def _indexed(folder: Path) -> tuple[Path, ...]:
     where = folder / INDEX
     try:
         with where.open("rb") as file:
-            data = file.read(MAX_INDEX_BYTES + 1)
+            data = file.read(min(MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size) + 1)
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_INDEX_BYTES:
         raise FormatError(f"{where}: more than {MAX_INDEX_BYTES} bytes")
     try:
-        document = json_text.loads(data)
+        document = json_text.loads(data, limits=_INDEX_LIMITS)
     except ValueError as error:
         raise FormatError(f"{where}: is not JSON: {error}") from error
     shards = document.get("weight_map") if isinstance(document, dict) else None
@@ -174,9 +177,10 @@ def _torch_load(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # About the file's age; what matters is raised.
-            loaded: object = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+            zipped = zipfile.is_zipfile(path)
+            if zipped:  # torch.save packs nothing
+                open_zip(path, str(path), (zipfile.ZIP_STORED,)).close()
+            loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except _TORCH_ERRORS as error:
@@ -188,21 +192,24 @@ def _torch_load(path: Path) -> object:
 
 
 def _states(path: Path, loaded: object) -> dict[str, object]:
-    states: dict[str, object] = {"": loaded} if _tensors_alone(loaded) else {}
+    budget = iter(range(_MAX_VALUES))
+    states: dict[str, object] = {"": loaded} if _tensors_alone(loaded, budget) else {}
     if isinstance(loaded, Mapping):
         for key, value in loaded.items():
-            if isinstance(value, Mapping) and _tensors_alone(value):
+            if isinstance(value, Mapping) and _tensors_alone(value, budget):
                 states[str(key)] = value
     if not states:
         raise InputError(f"{path}: no mapping of names to tensors in it, expected a state_dict")
     return states
 
 
-def _tensors_alone(value: Any, depth: int = 0) -> bool:
-    if depth > MAX_DEPTH:
+def _tensors_alone(value: Any, budget: Iterator[int], depth: int = 0) -> bool:
+    """Whether arrays are all that it holds. A few bytes can name one list a thousand times, and
+    that list another: each place counts against the budget."""
+    if depth > MAX_DEPTH or next(budget, None) is None:
         return False
     if isinstance(value, Mapping):
-        return bool(value) and all(_tensors_alone(item, depth + 1) for item in value.values())
-    if isinstance(value, list | tuple):
-        return bool(value) and all(_tensors_alone(item, depth + 1) for item in value)
-    return is_array(value)
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return is_array(value)
+    return bool(value) and all(_tensors_alone(item, budget, depth + 1) for item in value)

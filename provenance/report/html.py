@@ -35,8 +35,11 @@ _OUTSIDE_TREE: Final = {
 }
 
 
-def write_report(report: VerificationReport, folder: Path) -> Path:
+def write_report(report: VerificationReport, folder: Path, mode: int = files.PUBLIC) -> Path:
     """Write ``report.json`` and ``report.html`` into a folder, each whole or not at all.
+
+    Args:
+        mode: Of the files; the folder's fits it.
 
     Returns:
         The path of ``report.html``.
@@ -48,9 +51,9 @@ def write_report(report: VerificationReport, folder: Path) -> Path:
     page = folder / "report.html"
     text, document = render(report), json.dumps(report.as_dict(), indent=2) + "\n"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folders(folder, mode)
         for path, content in ((folder / "report.json", document), (page, text)):
-            files.replace(path, content.encode("utf-8", "backslashreplace"), files.PUBLIC)
+            files.replace(path, content.encode("utf-8", "backslashreplace"), mode)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     return page

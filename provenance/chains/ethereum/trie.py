@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import rlp
-import structlog
 from eth_utils.crypto import keccak
 from trie.hexary import HexaryTrie
 
@@ -35,6 +34,7 @@ from provenance.chains.ethereum.node import EthereumNode, Mined
 from provenance.chains.ethereum.responses import Block, header_rlp
 from provenance.errors import LyingNodeError, ProvenanceError
 from provenance.formats.record import Json
+from provenance.log import get_logger
 from provenance.proofs.ethereum import TrieProof, verify_anchor
 from provenance.proofs.rlp import encode_index
 
@@ -46,7 +46,7 @@ MAX_SINGLE_RECEIPTS: Final = 1_000
 MAX_ASKING_S: Final = 20.0
 """Longest time that single questions may take together: a third of the default lease."""
 
-_log = structlog.get_logger("provenance.ethereum")
+_log = get_logger("provenance.ethereum")
 _T = TypeVar("_T")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -74,6 +75,25 @@ def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
         assert verify_path(settings, place).outcome == "verified"
         assert verify_path(settings, place, offline=False).outcome == "verified"
     assert write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
+
+
+def test_a_report_is_as_private_as_the_database(settings: Settings, tmp_path: Path) -> None:
+    folder = write_report(settings, "latest").parent
+    make_bundle(settings, "latest", settings.base_dir / "bundles" / "b")
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    for place in (folder.parent, settings.base_dir / "bundles"):
+        for path in (place, *place.rglob("*")):
+            assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+    elsewhere = tmp_path / "for the auditor"
+    write_report(settings, "latest", elsewhere)
+    assert (elsewhere / "report.html").stat().st_mode & 0o777 == 0o666 & ~_umask()
+    assert (elsewhere / "evidence/run.json").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_one_changed_metric_in_a_copy_is_named(settings: Settings, tmp_path: Path) -> None:

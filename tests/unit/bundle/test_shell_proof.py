@@ -16,7 +16,7 @@ from provenance.bundle.shell_proof import (
     shell_commands,
 )
 from provenance.bundle.writer import newest_tree, write_bundle
-from provenance.errors import FormatError, InputError
+from provenance.errors import FormatError, InputError, ProofError
 from tests.support.verify_world import finished
 
 UNHEXES = [UNHEX_PYTHON, *([UNHEX] if shutil.which("xxd") else [])]
@@ -71,12 +71,42 @@ def test_a_changed_record_is_not_under_the_root(bundle: Path, tmp_path: Path) ->
     assert "NOT under run root" in shell(path_of_record_file(record).text(), copy)
 
 
+def test_the_last_line_says_which_seal_the_root_is(bundle: Path) -> None:
+    text = path_of_record_file(bundle / "records/training/results.json").text()
+    run = json.loads((bundle / "run.json").read_bytes())
+    assert shell(text, bundle).splitlines()[-1] == (
+        f"under run root {run['entries'][-1]['root']}: "
+        "seal after, ledger entry 2, in the head of size 3"
+    )
+
+
+def test_a_root_that_no_seal_has_is_refused(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    record = "training/epoch/3/metrics/0.json"
+    place = copy / "proofs" / record
+    honest = json.loads(place.read_bytes())
+    forged = json.loads(place.read_bytes())
+    forged["levels"][-1]["proof"] = ["00" * 32] * len(forged["levels"][-1]["proof"])
+    place.write_text(json.dumps(forged))
+    with pytest.raises(ProofError, match=r"leads to run root [0-9a-f]{64}, which no seal in run"):
+        path_of_record_file(copy / "records" / record)
+    place.write_text(json.dumps(honest | {"path": "training/epoch/2/metrics/0"}))
+    with pytest.raises(ProofError, match="is the proof of training/epoch/2/metrics/0"):
+        path_of_record_file(copy / "records" / record)
+    strange = copy / "records/a\x1b[2J.json"
+    strange.write_bytes(b"{}")
+    with pytest.raises(InputError, match="control characters"):
+        path_of_record_file(strange)
+
+
 def test_the_path_as_json_carries_proof_root_and_commands(bundle: Path) -> None:
     path = path_of_record_file(bundle / "records/training/results.json")
     document = json.loads(path.to_json())
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert document["run_root"] == manifest["roots"]["after"]
     assert document["proof"]["path"] == "training/results"
+    assert (document["seal"], document["ledger_index"], document["head_size"]) == ("after", 2, 3)
     assert "\n".join(document["commands"]) + "\n" == path.text()
 
 
@@ -102,5 +132,5 @@ def test_a_proof_that_does_not_decode_names_its_file(bundle: Path, tmp_path: Pat
         path_of_record_file(copy / "records/training/config.json")
     (copy / "proofs/training/config.json").unlink()
     (copy / "proofs/training/config.json").mkdir()
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(FormatError, match="cannot be read"):
         path_of_record_file(copy / "records/training/config.json")

@@ -32,6 +32,7 @@ from provenance.errors import (
     UnknownVersionError,
 )
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.files import PRIVATE
 from provenance.formats.fields import Fields
 from provenance.formats.run_tree.proof import RunProof
 from provenance.verify.report import VerificationReport
@@ -162,9 +163,11 @@ def test_a_run_without_seals_can_be_exported(tmp_path: Path) -> None:
 def test_a_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
     evidence = WORLD.evidence()
     folder = write_bundle(evidence, tmp_path / "b")
-    (folder / "stray.txt").write_text("old")
+    (folder / "heads" / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"overwritten \(heads/notes\.txt is not the bundle's"):
+        write_bundle(evidence, folder)
+    (folder / "heads" / "notes.txt").unlink()
     write_bundle(evidence, folder)
-    assert not (folder / "stray.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
     (tmp_path / "empty").mkdir()
     write_bundle(evidence, tmp_path / "empty")
@@ -178,6 +181,18 @@ def test_a_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
     link.symlink_to(folder)
     with pytest.raises(InputError, match="nothing was overwritten"):
         write_bundle(evidence, link)
+
+
+def test_a_bundle_that_nobody_else_reads_stays_so(tmp_path: Path) -> None:
+    evidence = WORLD.evidence()
+    for place in (tmp_path / "b", tmp_path / "b.zip"):
+        write_bundle(evidence, place)
+        assert place.stat().st_mode & 0o044
+        write_bundle(evidence, tmp_path / "own" / place.name, PRIVATE)
+        place.chmod(0o700 if place.is_dir() else 0o600)
+        write_bundle(evidence, place)
+    for path in (*(tmp_path / "own").rglob("*"), tmp_path / "own", *tmp_path.rglob("b*/**/*")):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -96,6 +97,7 @@ def test_only_a_bundle_is_replaced(tmp_path: Path) -> None:
     write_files(FILES, place)
     for name, content in (
         ("thesis.zip", packed({"thesis.tex": b"precious"})),
+        ("beside.zip", packed(FILES | {"thesis.tex": b"precious"})),
         ("text.zip", b"precious"),
         ("cut.zip", place.read_bytes()[:-5]),
     ):
@@ -385,6 +387,10 @@ def test_bombs_are_refused_before_they_are_unpacked(
         source(packed(SMALL | {"records/z.json": bytes(8_000_000)}), tmp_path)
     with pytest.raises(TooLargeError, match=r"ledger\.vkey: more than 4096 bytes"):
         source(packed(SMALL | {"ledger.vkey": random.Random(1).randbytes(5000)}), tmp_path)
+    noise = random.Random(1).randbytes(10_000)
+    many = {f"records/{at}.json": noise + bytes(1_900_000) for at in range(14)}
+    with pytest.raises(TooLargeError, match=r"b\.zip: unpacks to more than 2\d{7} bytes"):
+        source(packed(SMALL | many), tmp_path)
     monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", 50)
     with pytest.raises(TooLargeError, match="unpacks to more than 50 bytes"):
         source(packed(), tmp_path)
@@ -394,6 +400,35 @@ def test_bombs_are_refused_before_they_are_unpacked(
     monkeypatch.setattr(zip, "MAX_ARCHIVE_BYTES", 20)
     with pytest.raises(TooLargeError, match="more than 4 GiB"):
         source(packed(), tmp_path)
+
+
+def test_what_lists_the_files_is_as_long_as_they_explain(tmp_path: Path) -> None:
+    """A few kilobytes of zip may not become gigabytes of lists: nothing of it is parsed."""
+    noise = random.Random(1).randbytes(20_000).hex().encode()
+    lists = b"[" + b"[]," * 700_000 + b'"' + noise + b'"]'
+    with pytest.raises(TooLargeError, match=r"manifest\.json: more than 263344 bytes"):
+        source(packed(SMALL | {"manifest.json": lists}), tmp_path)
+    many = {f"records/{at}.json": b"" for at in range(1000)}
+    long = packed(SMALL | many | {"manifest.json": lists[-600_000:]})
+    assert len(source(long, tmp_path).names()) == 1003
+    place = write_files(FILES, tmp_path / "b")
+    (place / "run.json").write_bytes(b'{"version": 1, "x": ' + lists + b"}")
+    tracemalloc.start()
+    with pytest.raises(
+        FormatError, match=r"run\.json is not JSON: more than \d+ objects and lists"
+    ):
+        read_bundle(place)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(lists)
+
+
+def test_many_small_files_are_never_taken_for_a_bomb(tmp_path: Path) -> None:
+    records = {f"records/{at}.json": b"0," * 2048 for at in range(3000)}
+    more = {f"records/long/{at}.json": b"0," * 30_000 for at in range(400)}
+    write_zip(SMALL | records | more, tmp_path / "b.zip")
+    with ZipSource(tmp_path / "b.zip") as archive:
+        assert len(archive.names()) == 3403
 
 
 def test_a_size_that_lies_is_found_while_unpacking(tmp_path: Path) -> None:

@@ -177,6 +177,10 @@ def test_normalise_names_the_path() -> None:
         normalise({1: 0, "1": 0})
     with pytest.raises(InputError, match="key of type tuple"):
         normalise({(1,): 0})
+    with pytest.raises(InputError, match=r"^metrics\.a: a whole number of too many digits$"):
+        normalise({"a": 10**6000}, "metrics")
+    with pytest.raises(InputError, match=r"^metrics: a whole number of too many digits$"):
+        normalise({10**6000: 1}, "metrics")
     deep: Any = 0
     for _ in range(40):
         deep = [deep]

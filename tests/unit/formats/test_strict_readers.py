@@ -114,6 +114,24 @@ def test_a_key_that_stands_twice_is_refused(text: str) -> None:
         json_text.loads(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[],[],{}]", "more than 3 objects and lists"),
+        ("[1,2,3,4]", "more than 2 values"),
+        ("9" * 5000, "a whole number of too many digits"),
+    ],
+)
+def test_what_json_may_hold_is_counted_before_it_is_parsed(
+    text: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_text, "MAX_DEPTH", 2)
+    limits = json_text.Limits(containers=3, items=2)
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        json_text.loads(text, limits=limits)
+    assert json_text.loads('["[[[[,,,,", [], {}]', limits=limits) == ["[[[[,,,,", [], {}]
+
+
 def test_a_proof_with_a_key_twice_is_refused() -> None:
     data = next(data for name, data in FILES.items() if name.startswith("proofs/"))
     RunProof.from_json(data)

@@ -1,0 +1,188 @@
+"""What others wrote (a trainer, a bundle, a database, a node) moves nothing on a terminal."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from provenance import cli
+from provenance.bootstrap import sending
+from provenance.bundle.index import dump, sums
+from provenance.bundle.writer import write_bundle
+from provenance.cli import output
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.receipt import Receipt
+from provenance.formats.record import Kind
+from provenance.log import get_logger, shown
+from provenance.settings import load
+from tests.support.verify_world import World, before, ending, finished
+
+ESC = "\x1b[2J\x1b[H\x9b2J\x7f\u202e\u2066\u2028\u200b\U000e0041\ud800\nverified :smile: [red]"
+Said = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Said:
+    """Run a command; its exit code and all it printed, which holds nothing but lines of text."""
+
+    def say(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = cli.main([*words, "--base-dir", str(tmp_path / "base")])
+        text = "".join(capsys.readouterr())
+        assert all(line == shown(line) for line in text.split("\n"))
+        assert not any(line.startswith("verified :smile:") for line in text.split("\n"))
+        return code, text
+
+    return say
+
+
+@pytest.fixture(scope="module")
+def evidence() -> RunEvidence:
+    return finished(1).evidence()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("loss ≤ 0.5, naïve – ok\\", "loss ≤ 0.5, naïve – ok\\"),
+        ("\x1b[2J\r\n\t\x00\x7f", r"\x1b[2J\x0d\x0a\x09\x00\x7f"),
+        ("\x80\x9b\xa0\xad", r"\x80\x9b\xa0\xad"),
+        (
+            "\u061c\u200e\u200f\u202a\u202e\u2066\u2069",
+            r"\u061c\u200e\u200f\u202a\u202e\u2066\u2069",
+        ),
+        ("\u2028\u2029\u200b\ufeff\ue000\uffff", r"\u2028\u2029\u200b\ufeff\ue000\uffff"),
+        ("\u3164\u2800\ufe0f\ud800", r"\u3164\u2800\ufe0f\ud800"),
+        ("\U000e0041\U0010ffff", r"\U000e0041\U0010ffff"),
+    ],
+)
+def test_what_moves_or_hides_is_escaped(text: str, expected: str) -> None:
+    assert shown(text) == expected
+    assert shown(expected) == expected
+
+
+def test_lines_tables_json_and_log_lines_pass_there(capsys: pytest.CaptureFixture[str]) -> None:
+    output.out.print(ESC)
+    output.print_table(("reason",), [(ESC,), (None,)])
+    output.print_json({"a": ESC})
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[0] == shown(ESC)
+    assert all(line == shown(line) for line in lines)
+    assert json.loads("\n".join(lines[4:])) == {"a": ESC}
+    with structlog.testing.capture_logs() as logs:
+        get_logger("x").warning("found", reason=ESC, number=1)
+    assert logs == [{"event": "found", "reason": shown(ESC), "number": 1, "log_level": "warning"}]
+
+
+def test_an_argument_that_is_refused_is_escaped(
+    said: Said, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--epochs", ESC.replace("\ud800", "")])
+    assert all(line == shown(line) for line in capsys.readouterr().err.split("\n"))
+    assert said("verify", "no\x1b[2Jbundle.zip")[0] == 2
+
+
+def changed(folder: Path, **fields: Any) -> Path:
+    """A bundle with other fields in run.json, and manifest and sums that fit."""
+    run = json.loads((folder / "run.json").read_bytes())
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            run[key][0].update(value)
+        else:
+            run[key] = value
+    data = dump(run)
+    (folder / "run.json").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for item in manifest["files"]:
+        if item["path"] == "run.json":
+            item.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    (folder / "manifest.json").write_bytes(dump(manifest))
+    digests = {item["path"]: item["sha256"] for item in manifest["files"]}
+    digests["manifest.json"] = hashlib.sha256(dump(manifest)).hexdigest()
+    (folder / "SHA256SUMS").write_bytes(sums(digests))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"incomplete": ESC},
+        {"anchors": {"reason": ESC}},
+        {"anchors": {"transaction_id": ESC}},
+        {"incomplete": "x" * 2001},
+    ],
+)
+def test_run_json_has_printable_texts_alone(
+    evidence: RunEvidence, fields: dict[str, Any], tmp_path: Path, said: Said
+) -> None:
+    bundle = changed(write_bundle(evidence, tmp_path / "b"), **fields)
+    code, text = said("verify", str(bundle), "--offline")
+    assert (code, "expected at most 2000 printable characters" in text) == (1, True)
+
+
+def test_a_text_that_is_not_printable_is_escaped_and_cut_by_the_writer(
+    evidence: RunEvidence, tmp_path: Path
+) -> None:
+    place = write_bundle(replace(evidence, incomplete=ESC + "x" * 3000), tmp_path / "b")
+    assert json.loads((place / "run.json").read_bytes())["incomplete"].startswith("\\x1b[2J")
+
+
+@pytest.mark.parametrize("network", [ESC.replace("\ud800", ""), "zcash\x1b[2J"])
+def test_receipts_names_of_files_and_links_are_escaped(
+    evidence: RunEvidence, network: str, tmp_path: Path, said: Said
+) -> None:
+    old = evidence.receipts[0]
+    receipt = Receipt.decode(old.data)
+    anchor = replace(receipt.anchor, network=network, transaction_id=network)
+    false = replace(old, data=replace(receipt, anchor=anchor).encode())
+    stranger = replace(evidence, receipts=(false,), attachments={})
+    bundle = write_bundle(stranger, tmp_path / "b")
+    assert said("verify", str(bundle), "--offline")[0] != 0
+    os.symlink("/etc/passwd", bundle / network.replace("/", ""))
+    assert said("verify", str(bundle), "--offline")[0] == 1
+
+
+def test_a_trainer_s_and_a_database_s_texts_are_escaped(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(None, tmp_path / "base")
+    world: Any = World(names=())
+    world.store.close()
+    world.store = sending.open_store(settings)
+    world.policy = sending.seal_policy(settings)
+    text = ESC.replace("\ud800", "naïve")
+    gap = (Kind.GAP, None, {"dropped": 5, "reason": text})
+    world.ingest(world.batch(ending([*before(), gap])), text.encode(), b"no batch")
+    world.sql("UPDATE runs SET incomplete = ?", text)
+    world.sql("UPDATE parked SET reason = ?", text)
+    world.store.close()
+    for words in (
+        ["status"], ["status", "latest"], ["events", "parked"], ["verify", "latest", "--offline"],
+        ["verify", "--all", "--offline"], ["fsck", "--offline"], ["log", "prove", "latest"],
+        ["statement", "latest"], ["doctor"],
+    ):  # fmt: skip
+        said(*words)
+        said(*words, "--json")
+    place = str(tmp_path / "b\x1b[2J\u202e")
+    assert said("bundle", "latest", "-o", place)[0] == 0
+    assert said("report", "latest", "-o", place + "r")[0] == 0
+    for words in (["verify", place, "--offline"], ["upgrade", place], ["networks", "resume", text]):
+        said(*words)
+    assert "\\x1b[2J" in said("verify", "--all", "--offline")[1]
+    assert "\\x1b[2J" in said("fsck", "--offline")[1]
+    assert "\\x1b[2J" in said("status")[1]
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert cli.main(["status", "--base-dir", str(tmp_path / "base")]) == 0
+    terminal.flush()
+    assert b"na\\xefve" in terminal.buffer.getvalue()
