@@ -99,7 +99,7 @@ class EthereumReader:
         found = self._scan(rpc, range(start, tip + 1), senders)
         if start == low:
             return found, ()
-        for txid in self._stored(rpc, senders, start - 1):
+        for txid in self._stored(rpc, senders, hex(start - 1)):
             found.setdefault(txid, _object(rpc.call("eth_getTransactionByHash", txid)))
         beside = " but for events of the contract" if self.settings.contract_address else ""
         return found, (
@@ -108,14 +108,20 @@ class EthereumReader:
             "--since-block ethereum=HEIGHT",
         )
 
-    def _stored(self, rpc: Rpc, senders: set[str], last: int) -> list[str]:
-        """Transactions in which the contract stored a root for a sender, up to a height."""
+    def stores(self) -> list[str]:
+        """Transactions in which anybody stored a root in the contract."""
+        rpc = Rpc(self.name, self.settings.url, self.settings.timeout_s)
+        return self._stored(rpc, set(), "latest")
+
+    def _stored(self, rpc: Rpc, senders: set[str], last: str) -> list[str]:
+        """Transactions in which the contract stored a root, up to a block; for these senders
+        where there are any."""
         address = self.settings.contract_address
         if address is None:
             return []
         by = ["0x" + sender.removeprefix("0x").zfill(64) for sender in sorted(senders)]
-        wanted = {"fromBlock": "0x0", "toBlock": hex(last), "address": address}
-        logs = rpc.call("eth_getLogs", {**wanted, "topics": [HASH_STORED, None, by]})
+        wanted = {"fromBlock": "0x0", "toBlock": last, "address": address}
+        logs = rpc.call("eth_getLogs", {**wanted, "topics": [HASH_STORED, None, by or None]})
         return [str(log["transactionHash"]) for log in logs]
 
     def _scan(

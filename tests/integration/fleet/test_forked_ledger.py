@@ -62,3 +62,33 @@ def test_a_ledger_begun_anew_is_found_by_what_it_had_anchored(
     capsys.readouterr()
     assert main(["fsck", *flags]) == 1
     assert "FOUND chain-orphan ethereum 0x" in capsys.readouterr().out
+
+
+def test_a_contracts_roots_and_a_list_of_transactions_tell_a_fork_from_growth(
+    config: Path, contract: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the sender of the configured key, by whoever stored in the contract, and by id."""
+    base = tmp_path / "base"
+    flags = ["--config", str(config), "--base-dir", str(base), "--json"]
+
+    def compared(source: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        code = main(["log", "compare", str(base), source, *flags])
+        return code, json.loads(capsys.readouterr().out)
+
+    record(config, base, OTHER)
+    sources = ["ethereum", f"ethereum:{contract}"]
+    for source in sources:
+        assert compared(source)[0] == 0
+    for path in base.glob("ledger.db*"):
+        path.unlink()
+    record(config, base, RUN)
+    for source in sources:
+        code, document = compared(source)
+        assert (code, document["result"]) == (1, "fork")
+        (orphan,) = document["orphans"]
+    listed = tmp_path / "transactions"
+    listed.write_text(orphan["transaction_id"] + "\n")
+    code, document = compared(str(listed))
+    assert (code, document["result"]) == (3, "unknown"), "alone it may be of another ledger"
+    assert "none of these roots" in document["lines"][0]
