@@ -5,6 +5,8 @@
 ``consistent``          a proof ties the newest heads: one ledger continues the other
 ``fork``                the key signed two heads that no append-only ledger can have, with a
                         proof; or its sender anchored a root that the ledger never had
+``contradiction``       the heads may fit, and what two bundles or databases claim of the
+                        ledger's runs does not: nothing signs that, and one of them is wrong
 ``unknown``             what is at hand ties the sizes neither way
 ``different``           another key or name: two ledgers, which may differ
 ======================  ==================================================================
@@ -19,6 +21,7 @@ from typing import Final, Literal
 
 from provenance.app.log.sources import Seen, SeenAnchor, SeenHead
 from provenance.errors import BadSignatureError, IntegrityError, ProofError, TooLargeError
+from provenance.evidence.ledger_claim import contradictions
 from provenance.formats.checkpoint import open_head, parse_note
 from provenance.formats.fields import as_json
 from provenance.formats.json_text import canonical_json
@@ -27,10 +30,17 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.pieces import KnownPieces, consistency, root_at
 
-Result = Literal["same", "consistent", "fork", "unknown", "different"]
+Result = Literal["same", "consistent", "fork", "contradiction", "unknown", "different"]
 MAX_HEADS: Final = 1000
 """Heads without a proof between them that are held against each other."""
-EXIT: Final = {"same": 0, "consistent": 0, "fork": 1, "unknown": 3, "different": 3}
+EXIT: Final = {
+    "same": 0,
+    "consistent": 0,
+    "fork": 1,
+    "contradiction": 1,
+    "unknown": 3,
+    "different": 3,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """0 of one story, 1 a fork, 3 not told."""
+        """0 of one story, 1 a fork or contradiction, 3 not told."""
         return EXIT[self.result]
 
 
@@ -85,6 +95,11 @@ def compare(a: Seen, b: Seen, keys: Sequence[VerifierKey]) -> Comparison:
         line = f"{key.label} signed heads of sizes {sizes} that differ at size {proof.size}"
         return Comparison("fork", (line, *problems), key, _newest(a), _newest(b), proof)
     found = _anchored(a, b) if a.anchors or b.anchors else _tied(a, b, key)
+    if a.claim is not None and b.claim is not None:
+        claims = tuple(contradictions(a.claim, b.claim))
+        if claims:
+            result: Result = "contradiction"
+            found = replace(found, result=result, lines=(*claims, *found.lines))
     return replace(found, key=key, lines=(*found.lines, *problems))
 
 

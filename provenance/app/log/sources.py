@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MANIFEST
 from provenance.chains.http import Endpoint
 from provenance.errors import FormatError, InputError, NetworkUnavailable, ProofError, TooLargeError
+from provenance.evidence.ledger_claim import LedgerClaim, claim_of
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import MerkleTree
@@ -69,13 +70,15 @@ class Seen:
         heads: Those that no other head of the source is proven to continue.
         key: The one that the source brings; who trusts it, decides who reads.
         problems: What could not be used.
+        claim: What a bundle or database says of all runs.
     """
 
     name: str
     heads: tuple[SeenHead, ...] = ()
     key: VerifierKey | None = None
     anchors: tuple[SeenAnchor, ...] = ()
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
+    claim: LedgerClaim | None = None
 
 
 def see(text: str, settings: Settings) -> Seen:
@@ -158,6 +161,7 @@ def see_store(name: str, store: LedgerStore, key: VerifierKey | None) -> Seen:
     with store.snapshot() as tx:
         rows = list(tx.heads())
         roots = tx.entry_roots(rows[-1].size) if rows else ()
+        claim = claim_of(tx, len(roots))
     if not rows:
         raise InputError(f"{name}: the ledger is empty: there is no signed head")
     tree = MerkleTree(roots)
@@ -169,7 +173,7 @@ def see_store(name: str, store: LedgerStore, key: VerifierKey | None) -> Seen:
             heads.append(SeenHead(head, row.note, SubtreePieces.of(tree), True))
         elif not fits:
             heads.append(SeenHead(head, row.note, KnownPieces(head.size, head.root)))
-    return Seen(name, tuple(heads), key)
+    return Seen(name, tuple(heads), key, claim=claim)
 
 
 def see_evidence(name: str, evidence: RunEvidence) -> Seen:
@@ -184,7 +188,7 @@ def see_evidence(name: str, evidence: RunEvidence) -> Seen:
             continue  # verifying tells
     found = _known(name, heads, receipts, (evidence,))
     key = VerifierKey.from_vkey(evidence.vkey) if evidence.vkey is not None else None
-    return Seen(name, found.heads, key, (), found.problems)
+    return Seen(name, found.heads, key, (), found.problems, evidence.ledger)
 
 
 def _known(

@@ -17,6 +17,7 @@ import pytest
 from provenance.app.bundle import make_bundle
 from provenance.bootstrap import sending
 from provenance.cli import main
+from provenance.evidence.ledger_claim import LedgerClaim, UnfinishedRun, contradictions
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.tlog.fork import ForkProof
 from provenance.settings import Settings, load
@@ -25,6 +26,12 @@ from tests.support.verify_world import OTHER, RUN, SIGNER, World, story
 pytestmark = pytest.mark.slow
 Captured = pytest.CaptureFixture[str]
 THIRD = UUID("01890a5d-fffe-774b-bcce-b302099a8057")
+
+
+OPEN = UnfinishedRun(OTHER, "open", (1, 2))
+FAILED = UnfinishedRun(OTHER, "incomplete", (1, 2))
+MOVED = UnfinishedRun(OTHER, "open", (1, 3))
+LATE = UnfinishedRun(RUN, "open", (5,))
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,13 @@ class Ledger:
     def base(self) -> Path:
         return self.settings.base_dir
 
-    def record(self, run: UUID) -> None:
+    def record(self, run: UUID, events: Any = None) -> None:
         world: Any = World(names=())
         world.store.close()
         world.store = sending.open_store(self.settings)
         world.policy = sending.seal_policy(self.settings)
         world.networks = sending.open_networks(self.settings)
-        world.ingest(world.batch(story(), run=run))
+        world.ingest(world.batch(events or story(), run=run))
         world.anchor()
         world.store.close()
 
@@ -197,6 +204,46 @@ def _config(folder: Path) -> Path:
     path = folder / "config.json"
     path.write_text(json.dumps({"blockchain": {"enabled": True, "networks": ["local"]}}))
     return path
+
+
+def test_a_bundle_names_the_runs_that_did_not_end_and_two_claims_are_compared(
+    honest: Ledger, capsys: Captured
+) -> None:
+    honest.record(THIRD, story()[:8])
+    first = honest.bundle(RUN, "first")
+    claim = json.loads((first / "run.json").read_bytes())["ledger"]
+    unfinished = {"run": str(THIRD), "state": "open", "entries": [4]}
+    assert claim == {"size": 5, "runs": 3, "complete": 2, "unfinished": [unfinished]}
+    assert compare(capsys, first, honest.base)[1]["result"] == "consistent"
+    store: Any = sending.open_store(honest.settings)
+    with store.exclusive() as connection:
+        connection.exec_driver_sql("UPDATE runs SET state = 'sealed'")
+    store.close()
+    second = honest.bundle(RUN, "second")
+    code, document = compare(capsys, first, second)
+    assert (code, document["result"]) == (1, "contradiction")
+    assert "1 more runs are complete with 0 more entries" in document["lines"][0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (LedgerClaim(4, 3, 3), LedgerClaim(6, 2, 2), "3 runs and then 2"),
+        (LedgerClaim(4, 3, 3), LedgerClaim(6, 4, 2, (OPEN, LATE)), "3 complete and then 2"),
+        (LedgerClaim(4, 1, 0, (FAILED,)), LedgerClaim(6, 1, 1), "is incomplete at size 4"),
+        (LedgerClaim(4, 1, 0, (OPEN,)), LedgerClaim(6, 1, 0, (MOVED,)), "has other entries"),
+        (LedgerClaim(4, 1, 1), LedgerClaim(6, 2, 1, (OPEN,)), "and unknown at size 4"),
+        (LedgerClaim(4, 2, 1, (OPEN,)), LedgerClaim(6, 2, 2), None),
+        (LedgerClaim(4, 1, 1), LedgerClaim(6, 2, 1, (LATE,)), None),
+    ],
+)
+def test_claims_that_no_ledger_can_both_make(
+    old: LedgerClaim, new: LedgerClaim, problem: str | None
+) -> None:
+    assert [*contradictions(old, old), *contradictions(new, new)] == []
+    for pair in ((old, new), (new, old)):
+        found = " ".join(contradictions(*pair))
+        assert (problem in found) if problem else (found == "")
 
 
 # --- monitor -----------------------------------------------------------------------------
