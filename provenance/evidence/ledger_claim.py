@@ -18,6 +18,7 @@ from provenance.ports.store import LedgerTx
 
 MAX_UNFINISHED: Final = 1000
 """Runs that are named; the newest, where there are more."""
+_NAMED: Final = 5
 STATES: Final = ("open", "incomplete")
 
 
@@ -49,6 +50,14 @@ class LedgerClaim:
     runs: int = 0
     complete: int = 0
     unfinished: tuple[UnfinishedRun, ...] = ()
+
+    def __str__(self) -> str:
+        """For people: how many, and the newest few that did not end."""
+        named = [f"{item.run} {item.state}" for item in self.unfinished[:_NAMED]]
+        left = self.runs - self.complete - len(named)
+        more = [*named, f"{left} more"] if left else named
+        others = f": {', '.join(more)}" if more else ""
+        return f"{self.runs} runs up to size {self.size}, {self.complete} complete{others}"
 
 
 def claim_of(tx: LedgerTx, size: int) -> LedgerClaim:
