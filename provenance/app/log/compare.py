@@ -33,6 +33,8 @@ from provenance.formats.tlog.pieces import KnownPieces, consistency, root_at
 Result = Literal["same", "consistent", "fork", "contradiction", "unknown", "different"]
 MAX_HEADS: Final = 1000
 """Heads without a proof between them that are held against each other."""
+MAX_SIZES: Final = 1_000_000
+"""Entries of a ledger whose roots at all sizes are looked for on networks."""
 EXIT: Final = {
     "same": 0,
     "consistent": 0,
@@ -229,6 +231,8 @@ def _anchored(a: Seen, b: Seen) -> Comparison:
     head = _newest(ledger)
     if head is None:
         return Comparison("unknown", ("roots on networks are compared with a ledger's heads",))
+    if head.whole and head.head.size > MAX_SIZES:
+        raise TooLargeError(f"{ledger.name}: {head.head.size} entries, at most {MAX_SIZES}")
     sizes = set(range(1, head.head.size + 1)) if head.whole else head.sizes
     own = {root_at(head.pieces, size): size for size in sorted(sizes)}
     orphans: list[SeenAnchor] = []

@@ -20,6 +20,7 @@ from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import MerkleTree
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
 from provenance.formats.receipt import MAX_RECEIPT_BYTES, Receipt
+from provenance.formats.tlog.fork import ForkProof
 from provenance.formats.tlog.pieces import KnownPieces, Pieces, SubtreePieces
 from provenance.formats.tlog.tiles import CHECKPOINT, TILE_HEIGHT, TILE_WIDTH, Tile
 from provenance.ports.store import LedgerStore
@@ -86,8 +87,9 @@ def see(text: str, settings: Settings) -> Seen:
 
     Args:
         text: A bundle (folder or zip), a folder or http(s) URL of tlog-tiles, a base
-            directory, a configuration, a database URL, a signed note, a file of receipts or
-            transaction ids one to a line, ``ethereum[:CONTRACT]``, ``bitcoin`` or ``local``.
+            directory, a configuration, a database URL, a signed note, a fork proof, a file of
+            receipts or transaction ids one to a line, ``ethereum[:CONTRACT]``, ``bitcoin`` or
+            ``local``.
         settings: For nodes, and for a configuration's base directory.
 
     Raises:
@@ -127,6 +129,8 @@ def _file(text: str, path: Path, settings: Settings) -> Seen:
         return _transactions(text, [line.decode(errors="replace") for line in lines], settings)
     if b'"anchor"' in data[:MAX_NOTE_BYTES] and b'"payload"' in data[:MAX_NOTE_BYTES]:
         return _known(text, {}, [Receipt.decode(line) for line in data.splitlines() if line], ())
+    if data.startswith(b'{"heads":'):
+        return _fork(text, ForkProof.decode(data))
     if data.lstrip()[:1] == b"{":
         return _database(text, load(path, settings.base_dir, secrets=False))
     try:
@@ -134,6 +138,17 @@ def _file(text: str, path: Path, settings: Settings) -> Seen:
     except UnicodeDecodeError:
         raise FormatError(f"{text}: is not UTF-8 text") from None
     return see_note(text, note)
+
+
+def _fork(name: str, proof: ForkProof) -> Seen:
+    """The two heads of a fork proof, so that whoever gets one can hold it against what he has."""
+    heads = []
+    for side in proof.sides:
+        head = parse_note(side.note).head
+        pieces = KnownPieces(head.size, head.root)
+        pieces.add_consistency(proof.size, side.root, head.size, head.root, side.proof)
+        heads.append(SeenHead(head, side.note, pieces))
+    return Seen(name, tuple(heads), proof.key)
 
 
 def see_note(name: str, note: str) -> Seen:

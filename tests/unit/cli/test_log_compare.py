@@ -6,7 +6,7 @@ import functools
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from uuid import UUID
 import pytest
 
 from provenance.app.bundle import make_bundle
+from provenance.app.log.compare import compare as compare_sides
+from provenance.app.log.sources import Seen, see_evidence
 from provenance.bootstrap import sending
+from provenance.bundle.reader import read_bundle
 from provenance.cli import main
 from provenance.evidence.ledger_claim import LedgerClaim, UnfinishedRun, contradictions
 from provenance.formats.checkpoint import Head, sign_head
@@ -135,10 +138,25 @@ def test_a_rebuilt_ledger_is_a_fork_whatever_the_sources_are(
             assert document["proof"] == proof.read_text()
             heads = ForkProof.decode(proof.read_bytes()).verify()
             assert {head.origin for head in heads} == {honest.settings.origin}
+    again = compare(capsys, proof, proof, *known_key(honest))
+    assert (again[0], again[1]["proof"]) == (1, proof.read_text()), "a stranger checks the proof"
     assert main(["log", "compare", str(true["base"]), str(other["base"])]) == 1
     told = capsys.readouterr().out
     assert told.startswith("FORK: ")
     assert told.count(f"\n{honest.settings.origin}\n") == 2, "both signed heads are printed"
+
+
+def test_a_receipt_of_a_forked_ledger_inside_one_bundle_is_a_fork(
+    honest: Ledger, rebuilt: Ledger
+) -> None:
+    own, foreign = (read_bundle(each.bundle(RUN)) for each in (honest, rebuilt))
+    assert compare_seen(see_evidence("own", own)) == "same"
+    assert compare_seen(see_evidence("both", replace(own, receipts=foreign.receipts))) == "fork"
+
+
+def compare_seen(seen: Seen) -> str:
+    assert seen.key is not None
+    return compare_sides(seen, seen, [seen.key]).result
 
 
 def test_a_grown_ledger_is_consistent_whatever_the_sources_are(
