@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -23,6 +22,8 @@ from provenance.errors import (
     ConfigError,
     FormatError,
     InputError,
+    IntegrityError,
+    NetworkError,
     TooLargeError,
     UnavailableError,
     UnknownRunError,
@@ -150,7 +151,8 @@ def compare(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     a, b = (sources.see(text, settings) for text in (arguments.a, arguments.b))
     given = _given_key(arguments)
-    keys = [given] if given else [a.key, b.key, reading.ledger_key(settings)]
+    mine = given or reading.ledger_key(settings)
+    keys = [given] if given else [a.key, b.key, mine]
     found = comparing.compare(a, b, [key for key in keys if key is not None])
     if arguments.output and found.result == "fork":
         files.replace(Path(arguments.output), comparing.proof_file(found), files.PUBLIC)
@@ -160,6 +162,7 @@ def compare(arguments: argparse.Namespace) -> int:
             {
                 "result": found.result,
                 "key": found.key.vkey if found.key else None,
+                "key_pinned": found.key is not None and found.key == mine,
                 **{
                     side: {"source": name, "note": seen.note, **_head(seen.head)}
                     if seen
@@ -177,6 +180,10 @@ def compare(arguments: argparse.Namespace) -> int:
     notes = [side.note for side in found.proof.sides] if found.proof else []
     for note in notes:
         out.print(f"\n{note}", markup=False, end="")
+    if found.key is not None and found.key != mine:
+        err.print(
+            f"the key {found.key.label} is what the sources bring: nobody pinned it", markup=False
+        )
     if found.result == "fork" and not arguments.output:
         err.print("store the proof with -o FILE", markup=False)
     return found.exit_code
@@ -185,29 +192,36 @@ def compare(arguments: argparse.Namespace) -> int:
 def monitor(arguments: argparse.Namespace) -> int:
     """Look at a ledger, and say whether it continues the head that was seen last."""
     settings = settings_of(arguments, secrets=False)
-    seen: sources.Seen | None = None
     try:
-        seen = sources.see(arguments.source, settings)
-    except (InputError, UnknownRunError, FormatError, UnavailableError) as error:
+        done = _watched(arguments, settings)
+    except (UnavailableError, NetworkError, FormatError, IntegrityError, UnknownRunError) as error:
         done = watching.Watched(3, f"cannot be read: {error}", None, None)
-    if seen is not None:
-        key = _given_key(arguments) or seen.key or reading.ledger_key(settings)
-        if key is None:
-            raise InputError(f"{arguments.source}: whose ledger it is, say with --ledger-key VKEY")
-        folder = settings.base_dir / "log-monitor"
-        state = Path(arguments.state or folder / f"{key.key_id.hex()}.note")
-        done = watching.watch(seen, state, key)
-        if done.proof is not None:
-            target = Path(arguments.output or f"{state}.{done.problem}.json")
-            files.replace(target, done.proof, files.PUBLIC)
-            done = replace(done, line=f"{done.line}; the proof is {target}")
+    target = None
+    if done.proof is not None:
+        target = Path(arguments.output or f"{done.state}.{done.problem}.json")
+        files.replace(target, done.proof, files.PUBLIC)
     if arguments.json:
         old, new = (_head(each.head) if each else None for each in (done.old, done.new))
         document = {"line": done.line, "problem": done.problem, "old": old, "new": new}
-        print_json({"source": arguments.source, **document})
+        proof = str(target) if target else None
+        print_json({"source": arguments.source, **document, "proof": proof})
     else:
-        out.print(f"{arguments.source}: {done.line}", markup=False)
+        stored = f"; the proof is {target}" if target else ""
+        out.print(f"{arguments.source}: {done.line}{stored}", markup=False)
     return done.exit_code
+
+
+def _watched(arguments: argparse.Namespace, settings: Settings) -> watching.Watched:
+    try:
+        seen = sources.see(arguments.source, settings)
+    except InputError as error:
+        raise UnavailableError(str(error)) from error
+    own = seen.key if seen.own else reading.ledger_key(settings)
+    key = _given_key(arguments) or own
+    if key is None:
+        raise InputError(f"{arguments.source}: whose ledger it is, say with --ledger-key VKEY")
+    state = settings.base_dir / "log-monitor" / f"{key.key_id.hex()}.note"
+    return watching.watch(seen, Path(arguments.state or state), key)
 
 
 def _given_key(arguments: argparse.Namespace) -> VerifierKey | None:

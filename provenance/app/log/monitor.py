@@ -7,13 +7,13 @@ later run says so again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provenance import files
 from provenance.app.log.compare import Comparison, compare, continues, of_key
 from provenance.app.log.sources import Seen, SeenHead, see_note
-from provenance.errors import InputError
+from provenance.errors import FormatError, InputError
 from provenance.formats.json_text import canonical_json
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
 
@@ -26,6 +26,7 @@ class Watched:
         old, new: The head that was kept, None at the first look; and the source's newest.
         problem: A fork, or a ledger that shrank; None where there is none.
         proof: What shows it, as a file.
+        state: Where the kept head lies.
     """
 
     exit_code: int
@@ -34,6 +35,7 @@ class Watched:
     new: SeenHead | None
     problem: str | None = None
     proof: bytes | None = None
+    state: Path | None = None
 
 
 def watch(seen: Seen, state: Path, key: VerifierKey) -> Watched:
@@ -45,7 +47,6 @@ def watch(seen: Seen, state: Path, key: VerifierKey) -> Watched:
 
     Raises:
         InputError: The state is none, or cannot be written.
-        BadSignatureError: No head of the source is signed by the key.
         IntegrityError: The source does not hold in itself.
     """
     try:
@@ -57,7 +58,7 @@ def watch(seen: Seen, state: Path, key: VerifierKey) -> Watched:
     except OSError as error:
         where = error.filename or state
         raise InputError(f"{where}: cannot be used: {error.strerror}") from error
-    return done
+    return replace(done, state=state)
 
 
 def _kept(state: Path) -> Seen | None:
@@ -66,8 +67,8 @@ def _kept(state: Path) -> Seen | None:
             return see_note(str(state), file.read(MAX_NOTE_BYTES + 1).decode())
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError:
-        raise InputError(f"{state}: is no signed head") from None
+    except (UnicodeDecodeError, FormatError) as error:
+        raise InputError(f"{state}: is no signed head: {error}") from error
 
 
 def _look(seen: Seen, kept: Seen | None, key: VerifierKey) -> Watched:

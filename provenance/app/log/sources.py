@@ -70,6 +70,7 @@ class Seen:
     Attributes:
         heads: Those that no other head of the source is proven to continue.
         key: The one that the source brings; who trusts it, decides who reads.
+        own: The key is that of a deployment, not what a carrier put beside a head.
         problems: What could not be used.
         claim: What a bundle or database says of all runs.
     """
@@ -80,6 +81,7 @@ class Seen:
     anchors: tuple[SeenAnchor, ...] = ()
     problems: tuple[str, ...] = ()
     claim: LedgerClaim | None = None
+    own: bool = False
 
 
 def see(text: str, settings: Settings) -> Seen:
@@ -188,7 +190,7 @@ def see_store(name: str, store: LedgerStore, key: VerifierKey | None) -> Seen:
             heads.append(SeenHead(head, row.note, SubtreePieces.of(tree), True))
         elif not fits:
             heads.append(SeenHead(head, row.note, KnownPieces(head.size, head.root)))
-    return Seen(name, tuple(heads), key, claim=claim)
+    return Seen(name, tuple(heads), key, claim=claim, own=key is not None)
 
 
 def see_evidence(name: str, evidence: RunEvidence) -> Seen:

@@ -139,6 +139,8 @@ def test_a_rebuilt_ledger_is_a_fork_whatever_the_sources_are(
             heads = ForkProof.decode(proof.read_bytes()).verify()
             assert {head.origin for head in heads} == {honest.settings.origin}
     again = compare(capsys, proof, proof, *known_key(honest))
+    assert again[1]["key_pinned"]
+    assert not compare(capsys, true["bundle"], other["bundle"])[1]["key_pinned"]
     assert (again[0], again[1]["proof"]) == (1, proof.read_text()), "a stranger checks the proof"
     assert main(["log", "compare", str(true["base"]), str(other["base"])]) == 1
     told = capsys.readouterr().out
@@ -326,8 +328,13 @@ def test_a_monitor_says_what_shrank_and_what_it_cannot_tell(
     assert monitor(capsys, honest.note(4), *words)[0] == 3
     assert monitor(capsys, "http://127.0.0.1:1", *words)[0] == 3
     assert monitor(capsys, tmp_path / "none", *words)[0] == 3
+    (honest.tiles() / "tile/0/000.p/4").write_bytes(bytes(128))
+    assert monitor(capsys, honest.base / "tiles", *words)[0] == 3
     state.write_bytes(b"x")
-    assert monitor(capsys, honest.base, *words)[0] == 1
+    assert monitor(capsys, honest.base, *words)[0] == 2
+    bundle = honest.bundle(RUN)
+    words = ("--state", tmp_path / "new.note", "--base-dir", tmp_path)
+    assert monitor(capsys, bundle, *words)[0] == 2, "the carrier's key is nobody's"
 
 
 def test_two_roots_at_one_size_are_a_fork_by_themselves(
