@@ -77,8 +77,13 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
 
 def _heights(settings: Settings) -> dict[str, int]:
     """The next block of each chain: the devnet's key has served other demos' ledgers before."""
-    asked = ((name, each.identity()) for name, each in sending.open_networks(settings).items())
-    return {name: found.height + 1 for name, found in asked if found.height is not None}
+    heights = {}
+    for name, network in sending.open_networks(settings).items():
+        height = network.identity().height
+        network.close()
+        if height is not None:
+            heights[name] = height + 1
+    return heights
 
 
 @contextmanager
