@@ -17,7 +17,8 @@ seconds, hashes lower-case hex::
      "anchors":       [{"network", "size", "root", "state", "transaction_id", "reason",
                         "height", "depth", "block_time"}],
      "equivocations": [{"producer", "seq", "digest", "seen_at", "proof", "withheld"}],
-     "parked":        [{"id", "reason", "size", "parked_at"}]}
+     "parked":        [{"id", "reason", "size", "parked_at"}],
+     "ledger":        {"size", "runs", "complete", "unfinished": [{"run", "state", "entries"}]}}
 
 Texts are printable, at most 2,000 characters: what is not was escaped, as on a terminal.
 ``withheld`` is true where the bundle keeps the bytes back on purpose: only the digest is here.
@@ -36,6 +37,7 @@ from itertools import compress
 from typing import Any, Final, TypeVar
 
 from provenance.errors import FormatError
+from provenance.evidence import ledger_claim
 from provenance.evidence.run_evidence import (
     AnchorFact,
     Consistency,
@@ -296,6 +298,7 @@ _RUN: Final[_Schema] = {
     "anchors": _objects(_ANCHOR),
     "equivocations": _objects(_EQUIVOCATION),
     "parked": _objects({"id": _TEXT, "reason": _TEXT, "size": _INTEGER, "parked_at": _NUMBER}),
+    "ledger": _Field(ledger_claim.read, ledger_claim.write),
 }
 
 
@@ -358,5 +361,6 @@ def decode(data: bytes, name: str = "run.json") -> tuple[RunEvidence, frozenset[
         proofs={},
         problems=(),
         source=Source("bundle", ""),
+        ledger=values["ledger"],
     )
     return evidence, frozenset(compress(equivocations, withheld))

@@ -19,6 +19,7 @@ from provenance.bundle.sources import (
 )
 from provenance.bundle.zip import ZipSource
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
+from provenance.evidence.ledger_claim import own_problem
 from provenance.evidence.run_evidence import EvidenceProblem, RecordFile, RunEvidence, Source
 from provenance.formats.run_tree.proof import RunProof
 
@@ -77,6 +78,10 @@ def _read(source: FileSource) -> RunEvidence:
         source=Source("bundle", source.where),
         attachments=files.attachments(),
     )
+    whole = evidence.state == "sealed" and evidence.incomplete is None
+    own = tuple(entry.index for entry in evidence.entries)
+    if problem := own_problem(evidence.ledger, evidence.run, whole, own):
+        files.problem("run.json", problem)
     if roots_of(evidence) != files.roots:
         files.problem(MANIFEST, "its roots are not those of run.json")
     files.check_rest()

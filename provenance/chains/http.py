@@ -1,4 +1,4 @@
-"""One HTTP POST under one deadline: what the Bitcoin and IPFS clients stand on.
+"""One HTTP request under one deadline: what the Bitcoin and IPFS clients stand on.
 
 The deadline covers connecting, the TLS handshake, sending, waiting and every byte of the
 answer together, so that a server that drips a byte a second cannot hold a worker. (A
@@ -63,7 +63,7 @@ class _DeadlineSocket:
 
 
 class Endpoint:
-    """One base URL to POST to.
+    """One base URL to ask.
 
     Args:
         url: ``https://...``, or ``http://`` to a loopback address.
@@ -102,10 +102,25 @@ class Endpoint:
             NetworkUnavailable: Refused, cut off, not HTTP, or past the deadline.
             LyingNodeError: A body beyond ``limit``.
         """
+        return self._ask("POST", path, body, headers, limit, timeout_s)
+
+    def get(self, path: str, *, limit: int) -> Answer:
+        """GET the base URL followed by ``path``; all else as :meth:`post`."""
+        return self._ask("GET", path, None, {}, limit, None)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        limit: int,
+        timeout_s: float | None,
+    ) -> Answer:
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         try:
             with self._connect(deadline) as link:
-                return self._exchange(link, deadline, path, body, headers, limit)
+                return self._exchange(link, deadline, method, path, body, headers, limit)
         except TimeoutError as error:
             raise NetworkUnavailable(f"{self.where} did not answer in time") from error
         except http.client.HTTPException as error:
@@ -120,15 +135,16 @@ class Endpoint:
         self,
         link: socket.socket,
         deadline: float,
+        method: str,
         path: str,
-        body: bytes,
+        body: bytes | None,
         headers: Mapping[str, str],
         limit: int,
     ) -> Answer:
         connection = http.client.HTTPConnection(self._host, self._port)
         connection.sock = cast(socket.socket, _DeadlineSocket(link, deadline))
         connection.request(
-            "POST", (self._path + path) or "/", body, {**headers, "Connection": "close"}
+            method, (self._path + path) or "/", body, {**headers, "Connection": "close"}
         )
         with connection.getresponse() as response:
             data = response.read(limit + 1)

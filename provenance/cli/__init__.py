@@ -23,6 +23,7 @@ from provenance.log import shown
 Command = Callable[[argparse.Namespace], int]
 
 DEVNET_INSTALL = "pip install ml-provenance-devnet, or in a checkout: pip install -e deploy/devnet"
+LOG_SOURCE = "bundle, note, base folder, configuration, database URL, or folder or URL of tiles"
 EXIT_CODES = "exit codes: 0 fine, 1 verification failed, 2 wrong usage or input, 3 not checkable"
 
 
@@ -246,13 +247,24 @@ def parser() -> argparse.ArgumentParser:
         "--witness", action="append", required=True, metavar="VKEY", help="a witness you trust"
     )
 
+    compare = _command(parts, "compare", "log:compare", "whether two sources tell one story")
+    compare.add_argument("a", metavar="A", help=LOG_SOURCE)
+    compare.add_argument("b", metavar="B", help="another; or ethereum[:CONTRACT], bitcoin, local")
+    compare.add_argument("-o", "--output", metavar="FILE", help="where a fork's proof is stored")
+    monitor = _command(parts, "monitor", "log:monitor", "whether it continues what was seen last")
+    monitor.add_argument("source", metavar="SOURCE", help=LOG_SOURCE)
+    monitor.add_argument("--state", metavar="FILE", help="the last head (<base>/log-monitor/...)")
+    monitor.add_argument("-o", "--output", metavar="FILE", help="proof (beside the state)")
+    for sub in (compare, monitor):
+        sub.add_argument("--ledger-key", metavar="VKEY", help="the ledger's key, as you know it")
+
     contract = commands.add_parser("contract", help="the Ethereum contract")
     deploys = contract.add_subparsers(metavar="ACTION", required=True)
-    _command(deploys, "deploy", "networks:deploy", "deploy it with the configured key")
+    _command(deploys, "deploy", "up:deploy", "deploy it with the configured key")
 
     networks = commands.add_parser("networks", help="the networks heads are anchored on")
     acts = networks.add_subparsers(metavar="ACTION", required=True)
-    resume = _command(acts, "resume", "networks:resume", "lift the pause of a network")
+    resume = _command(acts, "resume", "up:resume", "lift the pause of a network")
     resume.add_argument("network", metavar="NETWORK", help="ethereum, bitcoin, ipfs or local")
 
     _command(commands, "doctor", "doctor:doctor", "say what works here, and what would mend it")

@@ -9,15 +9,30 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from provenance.app import log, log_export
+from provenance import files
+from provenance.app.log import compare as comparing
+from provenance.app.log import export as log_export
+from provenance.app.log import monitor as watching
+from provenance.app.log import proofs as log
+from provenance.app.log import sources
 from provenance.bootstrap import reading, sending
 from provenance.cli.output import err, out, print_json, print_text, settings_of
-from provenance.errors import ConfigError, FormatError, InputError, TooLargeError
+from provenance.errors import (
+    ConfigError,
+    FormatError,
+    InputError,
+    IntegrityError,
+    NetworkError,
+    TooLargeError,
+    UnavailableError,
+    UnknownRunError,
+)
 from provenance.evidence.from_database import find_run
 from provenance.evidence.run_evidence import seal_label
 from provenance.formats.checkpoint import Head
 from provenance.formats.cosignature import WitnessKey
-from provenance.formats.note import MAX_NOTE_BYTES, encode_base64
+from provenance.formats.fields import as_json
+from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey, encode_base64
 from provenance.ports.store import LedgerStore
 from provenance.settings import Settings
 
@@ -128,6 +143,89 @@ def cosign(arguments: argparse.Namespace) -> int:
         names = ", ".join(ascii(name[:60]) for name in done.ignored[:8])
         err.print(f"left out, by no given witness: {names}", markup=False)
     return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Hold two sources of a ledger against each other."""
+    settings = settings_of(arguments)
+    a, b = (sources.see(text, settings) for text in (arguments.a, arguments.b))
+    given = _given_key(arguments)
+    mine = given or reading.ledger_key(settings)
+    keys = [given] if given else [a.key, b.key, mine]
+    found = comparing.compare(a, b, [key for key in keys if key is not None])
+    if arguments.output and found.result == "fork":
+        files.replace(Path(arguments.output), comparing.proof_file(found), files.PUBLIC)
+    sides = (("a", a.name, found.first), ("b", b.name, found.second))
+    if arguments.json:
+        print_json(
+            {
+                "result": found.result,
+                "key": found.key.vkey if found.key else None,
+                "key_pinned": found.key is not None and found.key == mine,
+                **{
+                    side: {"source": name, "note": seen.note, **_head(seen.head)}
+                    if seen
+                    else {"source": name}
+                    for side, name, seen in sides
+                },
+                "lines": list(found.lines),
+                "proof": found.proof.encode().decode() if found.proof else None,
+                "orphans": [as_json(orphan) for orphan in found.orphans],
+            }
+        )
+        return found.exit_code
+    word = "FORK" if found.result == "fork" else found.result
+    out.print(f"{word}: {found.lines[0]}", *found.lines[1:], sep="\n", markup=False)
+    notes = [side.note for side in found.proof.sides] if found.proof else []
+    for note in notes:
+        print_text(f"\n{note}")
+    if found.key is not None and found.key != mine:
+        err.print(
+            f"the key {found.key.label} is what the sources bring: nobody pinned it", markup=False
+        )
+    if found.result == "fork" and not arguments.output:
+        err.print("store the proof with -o FILE", markup=False)
+    return found.exit_code
+
+
+def monitor(arguments: argparse.Namespace) -> int:
+    """Look at a ledger, and say whether it continues the head that was seen last."""
+    settings = settings_of(arguments, secrets=False)
+    try:
+        done = _watched(arguments, settings)
+    except (UnavailableError, NetworkError, FormatError, IntegrityError, UnknownRunError) as error:
+        done = watching.Watched(3, f"cannot be read: {error}", None, None)
+    target = None
+    if done.proof is not None:
+        target = Path(arguments.output or f"{done.state}.{done.problem}.json")
+        files.replace(target, done.proof, files.PUBLIC)
+    if arguments.json:
+        old, new = (_head(each.head) if each else None for each in (done.old, done.new))
+        document = {"line": done.line, "problem": done.problem, "old": old, "new": new}
+        proof = str(target) if target else None
+        print_json({"source": arguments.source, **document, "proof": proof})
+    else:
+        stored = f"; the proof is {target}" if target else ""
+        out.print(f"{arguments.source}: {done.line}{stored}", markup=False)
+    return done.exit_code
+
+
+def _watched(arguments: argparse.Namespace, settings: Settings) -> watching.Watched:
+    try:
+        seen = sources.see(arguments.source, settings)
+    except InputError as error:
+        raise UnavailableError(str(error)) from error
+    own = seen.key if seen.own else reading.ledger_key(settings)
+    key = _given_key(arguments) or own
+    if key is None:
+        raise InputError(f"{arguments.source}: whose ledger it is, say with --ledger-key VKEY")
+    state = settings.base_dir / "log-monitor" / f"{key.key_id.hex()}.note"
+    return watching.watch(seen, Path(arguments.state or state), key)
+
+
+def _given_key(arguments: argparse.Namespace) -> VerifierKey | None:
+    text = arguments.ledger_key
+    return None if text is None else VerifierKey.from_vkey(text)
 
 
 def _head(head: Head) -> dict[str, object]:

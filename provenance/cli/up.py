@@ -1,4 +1,4 @@
-"""``provenance up`` and ``provenance ship``."""
+"""What an operator starts and changes: up, ship, migrate, networks, contract."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from provenance import files
+from provenance.anchor import pauses
 from provenance.app import up as fleet
 from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
-from provenance.cli.output import err, print_json, settings_of
-from provenance.settings import Settings
+from provenance.cli.output import err, out, print_json, settings_of
+from provenance.errors import ConfigError, InputError
+from provenance.settings import NETWORKS, Settings
 
 
 def up(arguments: argparse.Namespace) -> int:
@@ -97,6 +99,45 @@ def migrate(arguments: argparse.Namespace) -> int:
         print_json({"revision": REVISIONS[-1]})
     else:
         err.print(f"the database is at schema revision {REVISIONS[-1]}", markup=False)
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Lift the pause of a network whose trouble an operator has dealt with."""
+    name = arguments.network
+    if name not in NETWORKS:
+        raise InputError(f"NETWORK: found {name!r}, expected one of {', '.join(NETWORKS)}")
+    store = sending.open_store(settings_of(arguments, secrets=False))
+    with store.snapshot() as tx:
+        known = tx.network(name)
+    reason = known.paused if known else None
+    given_up = pauses.resume(store, name, time.time())
+    store.close()
+    if arguments.json:
+        print_json({"network": name, "was_paused": reason, "given_up": list(given_up)})
+    elif reason is None and not given_up:
+        out.print(f"{name}: was not paused", markup=False)
+    else:
+        out.print(f"{name}: resumed; it was paused: {reason}", markup=False)
+    return 0
+
+
+def deploy(arguments: argparse.Namespace) -> int:
+    """Deploy the MLProvenance contract with the configured key; prints its address."""
+    from provenance.chains.ethereum.deploy import deploy as deploy_contract
+
+    settings = settings_of(arguments, secrets=("ethereum",))
+    ethereum = settings.blockchain.ethereum
+    if ethereum is None:
+        raise ConfigError(
+            "blockchain.ethereum", "missing, expected an object with url", settings.source
+        )
+    address, transaction_id = deploy_contract(ethereum)
+    if arguments.json:
+        print_json({"contract_address": address, "transaction_id": transaction_id})
+    else:
+        out.print(f"deployed at {address} by {transaction_id}")
+        out.print(f'put "contract_address": "{address}" into blockchain.ethereum', markup=False)
     return 0
 
 

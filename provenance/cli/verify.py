@@ -163,6 +163,7 @@ def _print(report: VerificationReport) -> None:
         print_table(("network", "seal", "status", "transaction", "block", "depth"), rows)
     for finding in report.findings:
         out.print(f"FOUND ({finding.check}) {finding.subject}: {finding.problem}", markup=False)
+    out.print(f"the ledger claims {report.evidence.ledger}", markup=False)
     for line in report.not_checked:
         out.print(f"not checked: {line}", markup=False)
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 from uuid import UUID
 
 from provenance.errors import UnknownRunError
+from provenance.evidence.ledger_claim import claim_of
 from provenance.evidence.placement import place_records
 from provenance.evidence.run_evidence import (
     AnchorFact,
@@ -106,6 +107,7 @@ class LedgerView:
         self._vkey = verifier_key.vkey if verifier_key else None
         self._source = Source("database", where)
         self._tree = MerkleTree(tx.entry_roots())
+        self._claim = claim_of(tx, self._tree.size)
         rows = tx.anchors()
         self._anchors = {row.id: row for row in rows}
         names = sorted({row.network for row in rows})
@@ -178,6 +180,7 @@ class LedgerView:
             proofs={},
             problems=tuple(problems),
             source=self._source,
+            ledger=self._claim,
         )
 
     def _covering(

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from provenance.errors import FormatError, InputError
+from provenance.evidence.ledger_claim import LedgerClaim
 from provenance.formats import json_text
 from provenance.formats.checkpoint import SignedHead, parse_note
 from provenance.formats.fields import Fields, Key
@@ -219,6 +220,7 @@ class RunEvidence:
         proofs: Those a bundle brings, by tree path.
         attachments: What a bundle brings for other people's tools, by file: bytes that are
             derived from the rest (:mod:`provenance.bundle.attachments`).
+        ledger: What the ledger says of all its runs; not evidence.
     """
 
     run: UUID
@@ -243,6 +245,7 @@ class RunEvidence:
     problems: tuple[EvidenceProblem, ...]
     source: Source
     attachments: Mapping[str, bytes] = field(default_factory=dict)
+    ledger: LedgerClaim = field(default_factory=LedgerClaim)
 
     def file(self, name: str) -> str | None:
         """``name`` where the evidence lies in files."""

@@ -3,11 +3,12 @@
 Nothing here is shared with :mod:`provenance.chains`, so that a mistake there is not repeated.
 
 ==========  ===============================================================================
-ethereum    every block of the searched range: transactions of our senders; by id, whatever
-            the database names. A root counts where the ``HashStored`` event is in the receipt
-            or the contract has it, or as plain calldata.
+ethereum    every transaction of our senders, from their first; by id, whatever the database
+            names. A root counts where the ``HashStored`` event is in the receipt or the
+            contract has it, or as plain calldata.
 bitcoin     every transaction that the wallet sent; by id, whatever the database names. A
-            root counts as an ``OP_RETURN`` push of the raw transaction.
+            root counts as an ``OP_RETURN`` push of the raw transaction. What another wallet
+            sent, or this one before it was made anew, is not searched.
 ipfs        the pins that are blocks of one of our heads, read back.
 ==========  ===============================================================================
 """
@@ -15,7 +16,7 @@ ipfs        the pins that are blocks of one of our heads, read back.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -30,7 +31,8 @@ from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
 from provenance.settings import BitcoinSettings, EthereumSettings, IPFSSettings
 
 MAX_BLOCKS: Final = 50_000
-"""Ethereum blocks that are searched without being asked to."""
+"""Ethereum blocks that are read one by one, without being asked to, where the node does not
+tell a sender's nonce at old ones."""
 STORE_HASH: Final = "2acf9f93"
 """First 4 bytes of keccak-256("storeHash(bytes32,string)")."""
 VERIFY_HASH: Final = "ef020f4a"
@@ -52,22 +54,15 @@ class EthereumReader:
     name: str = "ethereum"
 
     def read(self, question: Question) -> ChainView:
-        """Scan blocks, then ask for what was not among them."""
+        """What the senders sent, then what else rows name."""
         rpc = Rpc(self.name, self.settings.url, self.settings.timeout_s)
         tip = _number(rpc.call("eth_blockNumber"))
         identity = {
             "chain_id": _number(rpc.call("eth_chainId")),
             "genesis": _object(rpc.call("eth_getBlockByNumber", "0x0", False)).get("hash"),
         }
-        notes: tuple[str, ...] = ()
-        start = max(0, tip + 1 - MAX_BLOCKS) if question.since is None else question.since
-        if question.since is None and start > 0:
-            notes = (
-                f"ethereum: blocks below {start} were not searched for transactions that no row "
-                "knows; search them with --since-block ethereum=HEIGHT",
-            )
         senders = {each.lower() for each in self.senders | question.keys}
-        found = self._scan(rpc, range(start, tip + 1), senders, question.ids)
+        found, notes = self._sent(rpc, senders, question.since, tip)
         absent = sorted(question.ids - found.keys())
         for each in rpc.batch([("eth_getTransactionByHash", txid) for txid in absent]):
             if each is not None:
@@ -80,17 +75,64 @@ class EthereumReader:
             notes=notes,
         )
 
+    def _sent(
+        self, rpc: Rpc, senders: set[str], since: int | None, tip: int
+    ) -> tuple[dict[str, Mapping[str, Any]], tuple[str, ...]]:
+        """All transactions of the senders from a height on, and what was not searched.
+
+        A sender's nonce counts its transactions, so the blocks in which it moves are found by
+        halving: about log2(blocks) questions for each, from the sender's first on. A node that
+        does not tell old nonces is read block by block, and asked for the contract's events
+        before that.
+        """
+        low = since or 0
+        if not senders:
+            return {}, ()
+        try:
+            blocks, spent = _spending(rpc, senders, low, tip)
+            found = self._scan(rpc, blocks, senders)
+        except RefusedError:  # it keeps no state of old blocks
+            spent, found = 1, {}
+        if len(found) >= spent:
+            return found, ()
+        start = max(0, tip + 1 - MAX_BLOCKS) if since is None else since
+        found = self._scan(rpc, range(start, tip + 1), senders)
+        if start == low:
+            return found, ()
+        for txid in self._stored(rpc, senders, hex(start - 1)):
+            found.setdefault(txid, _object(rpc.call("eth_getTransactionByHash", txid)))
+        beside = " but for events of the contract" if self.settings.contract_address else ""
+        return found, (
+            f"ethereum: the node does not tell old nonces, and blocks below {start} were not "
+            f"searched for transactions that no row knows{beside}; search them with "
+            "--since-block ethereum=HEIGHT",
+        )
+
+    def stores(self) -> list[str]:
+        """Transactions in which anybody stored a root in the contract."""
+        rpc = Rpc(self.name, self.settings.url, self.settings.timeout_s)
+        return self._stored(rpc, set(), "latest")
+
+    def _stored(self, rpc: Rpc, senders: set[str], last: str) -> list[str]:
+        """Transactions in which the contract stored a root, up to a block; for these senders
+        where there are any."""
+        address = self.settings.contract_address
+        if address is None:
+            return []
+        by = ["0x" + sender.removeprefix("0x").zfill(64) for sender in sorted(senders)]
+        wanted = {"fromBlock": "0x0", "toBlock": last, "address": address}
+        logs = rpc.call("eth_getLogs", {**wanted, "topics": [HASH_STORED, None, by or None]})
+        return [str(log["transactionHash"]) for log in logs]
+
     def _scan(
-        self, rpc: Rpc, heights: range, senders: set[str], ids: frozenset[str]
+        self, rpc: Rpc, heights: Sequence[int], senders: set[str]
     ) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
-        if not senders and not ids:
-            return found
         for at in range(0, len(heights), BATCH):
             part = heights[at : at + BATCH]
             for block in rpc.batch([("eth_getBlockByNumber", hex(n), True) for n in part]):
                 for each in _object(block).get("transactions", []):
-                    if str(each["from"]).lower() in senders or each["hash"] in ids:
+                    if str(each["from"]).lower() in senders:
                         found[str(each["hash"])] = each
         return found
 
@@ -147,6 +189,34 @@ class EthereumReader:
         call = {"to": contract, "data": f"0x{VERIFY_HASH}{root}"}
         there = str(rpc.call("eth_call", call, "latest"))
         return PAYLOAD_TAG + bytes.fromhex(root) if there == "0x" + "1".zfill(64) else None
+
+
+def _spending(rpc: Rpc, senders: set[str], low: int, tip: int) -> tuple[list[int], int]:
+    """Blocks from ``low`` to ``tip`` in which a nonce of the senders moves, and how many
+    transactions that takes."""
+    blocks: set[int] = set()
+    spent = 0
+    for sender in senders:
+
+        def nonces(heights: Sequence[int], sender: str = sender) -> list[int]:
+            calls = [("eth_getTransactionCount", sender, hex(height)) for height in heights]
+            return [_number(each) for each in rpc.batch(calls)]
+
+        before = nonces([low - 1])[0] if low else 0
+        after = nonces([tip])[0]
+        spent += after - before
+        spans = [(low - 1, before, tip, after)]
+        while spans:
+            spans = [span for span in spans if span[1] != span[3]]
+            blocks |= {end for start, _, end, _ in spans if end - start == 1}
+            wide = [span for span in spans if span[2] - span[0] > 1]
+            middles = [(start + end) // 2 for start, _, end, _ in wide]
+            spans = []
+            for (start, first, end, last), middle, nonce in zip(
+                wide, middles, nonces(middles), strict=True
+            ):
+                spans += [(start, first, middle, nonce), (middle, nonce, end, last)]
+    return sorted(blocks), spent
 
 
 # --- bitcoin -----------------------------------------------------------------------------

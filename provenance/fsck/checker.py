@@ -62,9 +62,10 @@ chain-orphan            an anchor of ours that no row knows
 ======================  ==================================================================
 
 What it does not say: whether an event ever was emitted whose segment, record and number are
-all gone; whether two runs are the same training; who holds a key. A root under our sender
-that no head has counts from the first known anchor on: a key that served another ledger
-before is no finding.
+all gone; whether two runs are the same training; who holds a key. A root under our sender or
+wallet that no head has counts, however old: a ledger that was thrown away and begun anew is
+found by what it anchored. A key that served another ledger before is searched from a height
+on, ``--since-block``.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Question:
         ids: Transactions that rows name.
         payloads: Of every head, wherever it was to be anchored.
         keys: Senders that signed what is stored.
-        since: Height to search from; None for the reader's own choice.
+        since: Height to search from; None for the first of the sender or wallet.
     """
 
     ids: frozenset[str]
@@ -112,8 +112,8 @@ def check_network(
 
     Args:
         elsewhere: Transactions that were made on purpose outside the outbox.
-        since: Height from which roots that no head has are ours to explain; None for that of
-            the first anchor known.
+        since: Height from which roots that no head has are ours to explain; None for the
+            sender's first.
     """
     for known in facts.networks:
         if known.network == network:
@@ -216,10 +216,7 @@ def _orphans(
     since: int | None,
 ) -> Iterator[Finding]:
     """Anchors of ours that no row knows."""
-    known = [t for t in view.transactions if t.id in ids]
-    heights = [t.height for t in known if t.height is not None]
-    first = since if since is not None else min(heights, default=None)
-    told = {t.payload for t in known}
+    told = {t.payload for t in view.transactions if t.id in ids}
     for transaction in view.transactions:
         payload = transaction.payload
         if not transaction.ours or transaction.place != "mined" or payload is None:
@@ -230,7 +227,7 @@ def _orphans(
             continue
         name = names.get(payload[len(PAYLOAD_TAG) :])
         height = transaction.height
-        recent = first is not None and height is not None and height >= first
+        recent = since is None or (height is not None and height >= since)
         if name is None and not recent and not view.exclusive:
             continue
         what = f"anchors {name}" if name else f"carries {payload.hex()}, the root of no head"

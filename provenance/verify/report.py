@@ -8,6 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.fields import as_json
 from provenance.formats.record import Json
 from provenance.verify.catalogue import RECORDS, Check, Status
 
@@ -193,6 +194,7 @@ class VerificationReport:
             "state": evidence.state,
             "incomplete": evidence.incomplete,
             "ledger_key": evidence.vkey,
+            "ledger_claims": as_json(evidence.ledger),
             "roots": self.roots,
             "seals": [seal.as_dict() for seal in self.seals],
             "checks": [result.as_dict() for result in self.checks],

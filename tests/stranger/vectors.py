@@ -39,6 +39,7 @@ from formats import (
     tensor_header,
     tree,
     unbase64,
+    unhex,
 )
 
 
@@ -252,6 +253,20 @@ def heads(look: Examples) -> None:
     witness.verify(blob[12:], f"cosignature/v1\ntime {time}\n{text}\n".encode())
 
 
+def forks(look: Examples) -> None:
+    raw = look.exact("fork-proof")
+    told = parse(raw)
+    need(canonical(told) == raw, "the fork proof is not canonical")
+    need(told["key"] == look.text("vkey").strip(), "the fork proof's key")
+    roots = set()
+    for side in told["heads"]:
+        size, root = read_note(side["head"], told["key"])
+        proof = [unhex(each, 32) for each in side["proof"]]
+        grew(told["size"], unhex(side["root"], 32), size, root, proof)
+        roots.add(side["root"])
+    need(len(told["heads"]) == len(roots) == 2, "the heads agree")
+
+
 def networks(look: Examples) -> None:
     payload, vkey = look.hex("payload"), look.text("vkey").strip()
     need(payload == b"MLP1" + bytes.fromhex(look.json("merkle")["roots"][4]), "the payload")
@@ -290,7 +305,7 @@ def networks(look: Examples) -> None:
     need(included(look.hex("run-root-after"), 3, size, proof)[0] == root, "the tlog-proof's root")
 
 
-CHECKS = (records, spool, signatures, contents, trees, runs, heads, networks)
+CHECKS = (records, spool, signatures, contents, trees, runs, heads, forks, networks)
 
 
 def check(folder: Path) -> set[str]:

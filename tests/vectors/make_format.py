@@ -54,6 +54,7 @@ from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Kind, Phase, Record, canonical_json, record_digest, salt_for
 from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord, run_leaves, run_tree
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
@@ -183,6 +184,17 @@ def ledger() -> list[bytes]:
 
 def note(size: int) -> str:
     return sign_head(Head(LEDGER.name, size, merkle.root(ledger()[:size])), LEDGER)
+
+
+def fork() -> str:
+    """The ledger at size 4, and one of size 2 whose second entry is another."""
+    entries = ledger()
+    other = merkle.root([entries[0], bytes(32)])
+    sides = (
+        ForkSide(note(4), merkle.root(entries[:2]), merkle.consistency_proof(entries[:4], 2)),
+        ForkSide(sign_head(Head(LEDGER.name, 2, other), LEDGER), other, ()),
+    )
+    return ForkProof(LEDGER.verifier, 2, sides).encode().decode() + "\n"
 
 
 def local_line(payload: bytes) -> bytes:
@@ -360,6 +372,7 @@ def examples() -> dict[str, tuple[str, str]]:
             "text",
             TlogProof(3, receipt().ledger.proof, note(4)).encode(),
         ),
+        "fork-proof": ("json", fork()),
         "bitcoin-transaction": ("hex", _hex(bytes.fromhex(told["transaction"]))),
         "bitcoin-merkle-block": ("hex", _hex(bytes.fromhex(told["merkle_block"]))),
         "payload": ("hex", _hex(payload)),

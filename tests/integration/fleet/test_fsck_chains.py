@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -19,6 +20,7 @@ from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.fsck import chains
 from provenance.fsck.chains import BitcoinReader, EthereumReader, IPFSReader
 from provenance.fsck.onchain import ChainTransaction, ChainView, Question
+from provenance.fsck.rpc import RefusedError, Rpc
 from provenance.ports.network import Network
 from provenance.ports.values import SignedVersion, anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
@@ -114,19 +116,41 @@ def test_foreign_stores_count_only_where_a_row_names_them(
     assert (found.id, found.ours, found.final) == (version.transaction_id, False, False)
 
 
-def test_what_lies_before_the_searched_blocks_is_asked_for_by_id(
+def test_the_search_begins_at_the_senders_first_transaction(
     chain: Anvil, ethereum: EthereumSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = EthereumInterface(ethereum)
+    chain.mine(20)
     known, unknown = anchored(network, payload(), chain), anchored(network, payload(), chain)
-    chain.mine(3)
+    chain.mine(20)
     tip = int(chain.call("eth_blockNumber"), 16)
     found = by_id(EthereumReader(ethereum).read(asking(known, since=tip)))
     assert found.keys() == {known.transaction_id}
     assert found[known.transaction_id].payload == known.payload
     monkeypatch.setattr(chains, "MAX_BLOCKS", 2)
     view = EthereumReader(ethereum).read(asking(known))
-    assert unknown.transaction_id not in by_id(view)
+    assert unknown.transaction_id in by_id(view)
+    assert view.notes == ()
+
+
+def test_a_node_without_old_nonces_is_asked_for_the_contracts_events(
+    chain: Anvil, ethereum: EthereumSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = anchored(EthereumInterface(ethereum), payload(), chain)
+    chain.mine(5)
+    tip = int(chain.call("eth_blockNumber"), 16)
+    batch = Rpc.batch
+
+    def pruned(self: Rpc, calls: Sequence[tuple[object, ...]], *more: Any) -> list[Any]:
+        old = [c for c in calls if c[0] == "eth_getTransactionCount" and c[2] != "latest"]
+        if any(int(str(call[2]), 16) < tip for call in old):
+            raise RefusedError("missing trie node")
+        return batch(self, calls, *more)
+
+    monkeypatch.setattr(Rpc, "batch", pruned)
+    monkeypatch.setattr(chains, "MAX_BLOCKS", 2)
+    view = EthereumReader(ethereum, frozenset({unknown.key})).read(NOTHING)
+    assert by_id(view)[unknown.transaction_id].payload == unknown.payload
     assert "--since-block ethereum=" in view.notes[0]
 
 

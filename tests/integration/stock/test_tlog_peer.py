@@ -16,7 +16,7 @@ from typing import Any, cast
 import pymerkle
 import pytest
 
-from provenance.app.log_export import export
+from provenance.app.log.export import export
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, open_head, sign_head
 from provenance.formats.note import SignerKey

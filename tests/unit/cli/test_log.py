@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.app import log, log_export
 from provenance.app.bundle import make_bundle
+from provenance.app.log import export as log_export
+from provenance.app.log import proofs as log
 from provenance.app.report import write_report
 from provenance.bootstrap import reading, sending
 from provenance.cli import log as command

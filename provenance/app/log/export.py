@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provenance import files
-from provenance.app.log import entry_roots, stated_head
+from provenance.app.log.proofs import entry_roots, stated_head
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.formats.checkpoint import Head, parse_note
 from provenance.formats.merkle import root_of_hashes

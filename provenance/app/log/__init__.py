@@ -1,0 +1,1 @@
+"""The ledger as a transparency log: proofs, export, and the search for a fork."""

@@ -1,0 +1,97 @@
+"""That one key signed two heads which no ledger can have: a proof for strangers.
+
+WARNING: FROZEN FORMAT. Every proof that was ever handed out is read by this file. A change
+here makes old ones unverifiable. Add a version; never change what an existing one means. No
+I/O, no clock, no randomness.
+
+::
+
+    {"heads": [{"head": note, "proof": [64 hex], "root": 64 hex}, the other],
+     "key": "name+keyid+base64", "size": 4, "v": 1}
+
+JCS, no newline at the end. ``size`` is at most that of each head; ``root`` is what the head
+has there, and ``proof`` the RFC 9162 consistency proof from (size, root) to the head, empty
+where the head has that very size. It holds where both notes are signed by the key, both proofs
+verify, and the two roots differ: an append-only ledger has one root at each size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from provenance.errors import FormatError, ProofError
+from provenance.formats.checkpoint import Head, open_head
+from provenance.formats.fields import Fields
+from provenance.formats.json_text import canonical_json
+from provenance.formats.merkle import verify_consistency
+from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
+
+FORK_VERSION: Final = 1
+MAX_FORK_BYTES: Final = 3 * MAX_NOTE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class ForkSide:
+    """A signed head, and its root at a smaller size with the proof of that."""
+
+    note: str
+    root: bytes
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForkProof:
+    """Two heads of one key that differ at ``size``.
+
+    Attributes:
+        key: Whose signatures count; a reader compares it with the one that he knows.
+    """
+
+    key: VerifierKey
+    size: int
+    sides: tuple[ForkSide, ForkSide]
+
+    def verify(self) -> tuple[Head, Head]:
+        """The two heads, where this proves that they do not fit.
+
+        Raises:
+            BadSignatureError, ProofError: It proves nothing.
+            FormatError: A note is none.
+        """
+        heads = [open_head(side.note, self.key) for side in self.sides]
+        for head, side in zip(heads, self.sides, strict=True):
+            if head.origin != self.key.name:
+                raise ProofError(f"fork: a head is of ledger {head.origin!r}, not the key's")
+            verify_consistency(self.size, side.root, head.size, head.root, side.proof)
+        if self.size < 1 or self.sides[0].root == self.sides[1].root:
+            raise ProofError(f"fork: the two heads agree at size {self.size}")
+        return heads[0], heads[1]
+
+    def encode(self) -> bytes:
+        """The proof as a file."""
+        sides = [
+            {"head": s.note, "root": s.root.hex(), "proof": [each.hex() for each in s.proof]}
+            for s in self.sides
+        ]
+        return canonical_json(
+            {"v": FORK_VERSION, "key": self.key.vkey, "size": self.size, "heads": sides}
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> ForkProof:
+        """Read the file; nothing is verified but its form.
+
+        Raises:
+            TooLargeError, UnknownVersionError, FormatError
+        """
+        top = Fields.parse_canonical(data, "fork proof", FORK_VERSION, limit=MAX_FORK_BYTES)
+        top.only("v", "key", "size", "heads")
+        sides = [
+            ForkSide(item.text("head"), item.hex("root", 32), item.hashes("proof"))
+            for item in top.objects("heads", "head", "root", "proof")
+        ]
+        if len(sides) != 2:
+            raise FormatError(f"fork proof: heads: found {len(sides)}, expected 2")
+        key = VerifierKey.from_vkey(top.text("key"))
+        return cls(key, top.integer("size", 1), (sides[0], sides[1]))
