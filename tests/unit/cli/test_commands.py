@@ -671,7 +671,7 @@ def test_ship_once_beside_another_shipper_is_2(
 ) -> None:
     from provenance.app import ship
 
-    def busy(settings: Settings, once: bool) -> dict[str, int]:
+    def busy(settings: Settings, once: bool, ledger_keys: list[str]) -> dict[str, int]:
         raise InputError("another shipper (process 7) already serves it")
 
     monkeypatch.setattr(ship, "run", busy)
