@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provenance.capture.emitter import Emitter
-from provenance.capture.membership import join_run
 from provenance.capture.snapshot import Snapshotter
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
@@ -63,6 +62,7 @@ class ProvenanceTracker:
         config: Mapping[str, object] | str | Path | None = None,
     ) -> None:
         from provenance.capture.keys import keep_run_keys, signed_by_identity
+        from provenance.capture.membership import join_run
         from provenance.settings import load
 
         self._config = config
