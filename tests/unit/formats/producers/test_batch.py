@@ -81,9 +81,9 @@ def packed(first_seq: object = 5, records: object = (b"one",), before: object = 
 
 def test_what_no_producer_signs_is_refused_and_named() -> None:
     for data, told in (
-        (b"MLPB\x01" + msgpack.packb([1]), "array of 6"),
-        (b"MLPB\x01", "nothing, expected an array of 6"),
-        (packed(records=["text"]), "not bytes"),
+        (b"MLPB\x01" + msgpack.packb([1]), "array of 1, expected 6"),
+        (b"MLPB\x01", "ends before its last field"),
+        (packed(records=["text"]), "not msgpack of a batch"),
         (packed(before=b"short"), "chain: 5 bytes"),
         (packed(first_seq=-1), "first seq -1"),
         (packed(first_seq=2**63 - 1), "first seq"),
