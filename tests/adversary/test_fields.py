@@ -30,7 +30,7 @@ SEED = int(os.environ.get("PROVENANCE_MUTATION_SEED", "0")) or random.SystemRand
 ROUNDS = int(os.environ.get("PROVENANCE_MUTATION_ROUNDS", "1"))
 """How often each of some 400 fields is changed."""
 CLAIMS = re.compile(
-    r"state|incomplete|created_at|sealed_at|anchors(\.\d+(\..*)?)?|entries\.\d+\.(created_at|anchor)"
+    r"state|ledger(\..*)?|incomplete|created_at|sealed_at|anchors(\.\d+(\..*)?)?|entries\.\d+\.(created_at|anchor)"
     r"|equivocations\.\d+\.seen_at|inclusions(\.\d+(\.(index|size))?)?|producers\.\d+\.statements"
 )
 """What nobody signed: no verdict on the records rests on it. An inclusion that is not needed, and
