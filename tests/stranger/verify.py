@@ -42,6 +42,15 @@ Files = dict[str, bytes]
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
 NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
+KEYS = {
+    "producers": "producer certificate statements",
+    "records": "path kind epoch rank producer seq ts digest withheld",
+    "entries": "index phase epoch root anchor created_at coverage",
+    "inclusions": "index size proof", "consistencies": "old_size new_size proof",
+    "anchors": "network size root state transaction_id reason height depth block_time",
+    "equivocations": "producer seq digest seen_at proof withheld",
+    "parked": "id reason size parked_at",
+}  # fmt: skip
 WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
          RecursionError, InvalidSignature)  # fmt: skip
 
@@ -136,6 +145,10 @@ class Bundle:
         if self.files.get("SHA256SUMS") != text.encode():
             self.problems.append("SHA256SUMS: does not fit manifest.json")
         run = parse(self.files["run.json"])
+        need(run["version"] == 1, "run.json is of another version")
+        for key, names in KEYS.items():
+            items = run[key]
+            need(all(set(item) == set(names.split()) for item in items), f"other keys in {key}")
         roots = {seal_label(entry): entry["root"] for entry in run["entries"]}
         need((manifest["run"], manifest["roots"]) == (run["run"], roots), "differs from run.json")
 
@@ -194,6 +207,7 @@ class Bundle:
             name = f"{other['producer']}-{other['seq']}-{other['digest'][:16]}.json"
             name = f"equivocations/{name}"
             self.known.add(name)
+            need(not (other["withheld"] and name in self.files), f"{name} is here, and withheld")
             need(
                 other["withheld"] or sha256(self.files[name]).hex() == other["digest"],
                 f"{name} has another digest",
