@@ -27,6 +27,7 @@ from provenance.settings import RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryNetwork
 from provenance.verify.report import VerificationReport
+from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 from provenance.verify.verifier import verify
 from tests.support.nodes.paper_node import paper_node
 
@@ -36,6 +37,15 @@ ORIGIN = "example.org/ledger"
 SIGNER = SignerKey.from_private_bytes(ORIGIN, bytes(range(32)))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 NOW = 1_700_000_000.0
+OWN = Trust(
+    ledger_keys=(PinnedKey(SIGNER.verifier, "the test"),),
+    chains=(
+        PinnedChain("ethereum", None, "the test"),
+        PinnedChain("bitcoin", "regtest", "the test"),
+    ),
+    own=True,
+)
+"""As a deployment trusts its own evidence: its key, and the chains of its nodes."""
 Fields = tuple[Kind, int | None, dict[str, Any]]
 
 
@@ -112,6 +122,7 @@ class World:
     ) -> VerificationReport:
         networks: Mapping[str, Network] | None = self.networks if online else None
         options.setdefault("verifier_key", SIGNER.verifier)
+        options.setdefault("trust", OWN)
         return verify(evidence or self.evidence(), networks, now=self.now, **options)
 
     def sql(self, statement: str, *values: Any) -> None:
