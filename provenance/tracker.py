@@ -349,7 +349,9 @@ class ProvenanceTracker:
         from provenance.capture.ship.process import spawn_shipper
 
         try:
-            spawn_shipper(self.spool_dir, self.settings.redis_url, self.settings.key_file)
+            settings = self.settings
+            keys = settings.trust.ledger_keys
+            spawn_shipper(self.spool_dir, settings.redis_url, settings.key_file, keys)
         except OSError as error:
             log.warning("shipper not started; events stay in the spool", problem=str(error))
 

@@ -66,14 +66,14 @@ def run(
 
 
 def known_ledger_keys(settings: Settings, texts: Sequence[str] = ()) -> Callable[[], list[bytes]]:
-    """Asks for the ledger's public keys, 32 bytes each: those in ``texts`` and in
-    ``PROVENANCE_LEDGER_KEY``, and that of this base directory's key file, which a worker may
+    """Asks for the ledger's public keys, 32 bytes each: those in ``texts``, in
+    ``trust.ledger_keys`` and in ``PROVENANCE_LEDGER_KEY``, and that of this base directory's key file, which a worker may
     make later.
 
     Raises:
         ConfigError: A text that is no verifier key.
     """
-    named = [*texts, *os.environ.get(LEDGER_KEY_ENV, "").split()]
+    named = [*texts, *settings.trust.ledger_keys, *os.environ.get(LEDGER_KEY_ENV, "").split()]
     try:
         fixed = [VerifierKey.from_vkey(text).public_bytes for text in named]
     except FormatError as error:

@@ -12,15 +12,15 @@ from provenance.app.runs import evidence_of
 from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
-from provenance.errors import FormatError, InputError
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
 from provenance.ports.network import Network
 from provenance.settings import Settings
 from provenance.verify import verifier
 from provenance.verify.headers import HeaderSource, header_source
 from provenance.verify.report import VerificationReport
+from provenance.verify.trust import Trust, of_own_deployment, of_settings
+from provenance.verify.verifier import NOBODY
 
 
 def verify_run(
@@ -30,29 +30,29 @@ def verify_run(
     offline: bool = False,
     headers: Sequence[str] = (),
     quorum: int | None = None,
-    witnesses: Sequence[str] = (),
+    trust: Trust = NOBODY,
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
-        headers, quorum, witnesses: As for :func:`verify_path`.
+        headers, quorum, trust: As for :func:`verify_path`.
         networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
-        InputError: No headers in their file, or a URL, quorum or witness that cannot be.
+        InputError: No headers in their file, or a URL or quorum that cannot be.
     """
-    source, known = header_source(headers, quorum), witness_keys(witnesses)
+    source, own = header_source(headers, quorum), reading.ledger_key(settings)
     return _verify(
         settings,
         evidence_of(settings, run),
-        reading.ledger_key(settings),
+        own,
         offline=offline,
         networks=networks,
         headers=source,
-        witnesses=known,
+        trust=own_trust(settings, own).also(trust),
     )
 
 
@@ -64,20 +64,21 @@ def verify_path(
     verifier_key: str | None = None,
     headers: Sequence[str] = (),
     quorum: int | None = None,
-    witnesses: Sequence[str] = (),
+    trust: Trust = NOBODY,
     networks: Mapping[str, Network] | None = None,
 ) -> VerificationReport:
     """Check a bundle, or the report folder around one; needs no database.
 
     Args:
         path: A folder, a zip file, or files that were fetched.
-        verifier_key: The ledger's key (``name+id+base64``) as known from elsewhere; without
-            it the bundle's own is taken, and the report says so.
+        verifier_key: The ledger's key (``name+id+base64``) that the bundle must be of; without
+            it the bundle's own is taken, and ``trust`` says whether it is pinned.
         headers: Files of Bitcoin block headers (:mod:`provenance.verify.headers`) and URLs of
             explorers, which are asked ``offline`` too; without any, and without a node, the
             report says that the header was not checked.
         quorum: How many of the explorers must agree; all where None.
-        witnesses: Keys (``name+id+base64``) whose cosignatures of heads are verified.
+        trust: What the reader pins beside the settings. A bundle of this deployment's own
+            ledger rests on its key and networks, as a run from the database.
 
     Raises:
         InputError: No bundle there, no headers in their file, or a URL or quorum that
@@ -89,24 +90,24 @@ def verify_path(
         if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
             path = inner
     key = VerifierKey.from_vkey(verifier_key) if verifier_key else None
-    source, known = header_source(headers, quorum), witness_keys(witnesses)
+    source, evidence = header_source(headers, quorum), read_bundle(path)
+    own = reading.ledger_key(settings)
+    of_own = own is not None and evidence.vkey is not None and own.vkey == evidence.vkey.strip()
+    pins = own_trust(settings, own) if of_own else of_settings(settings)
     return _verify(
         settings,
-        read_bundle(path),
+        evidence,
         key,
         offline=offline,
         networks=networks,
         headers=source,
-        witnesses=known,
+        trust=pins.also(trust),
     )
 
 
-def witness_keys(texts: Sequence[str]) -> tuple[WitnessKey, ...]:
-    """Witnesses' keys from text; ``InputError`` where one is none."""
-    try:
-        return tuple(map(WitnessKey.from_vkey, texts))
-    except FormatError as error:
-        raise InputError(f"--witness: {error}") from error
+def own_trust(settings: Settings, key: VerifierKey | None) -> Trust:
+    """What this deployment's own evidence rests on, the ``trust`` section included."""
+    return of_own_deployment(settings, key).also(of_settings(settings))
 
 
 def _verify(
@@ -117,14 +118,14 @@ def _verify(
     offline: bool,
     networks: Mapping[str, Network] | None,
     headers: HeaderSource | None,
-    witnesses: Sequence[WitnessKey],
+    trust: Trust,
 ) -> VerificationReport:
     verify = partial(
         verifier.verify,
         evidence,
         verifier_key=key,
         headers=headers,
-        witnesses=witnesses,
+        trust=trust,
         now=time.time(),
     )
     if offline or networks is not None:

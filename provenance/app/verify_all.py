@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from provenance.app.verify import witness_keys
+from provenance.app.verify import own_trust
 from provenance.bootstrap import reading
 from provenance.errors import (
     IntegrityError,
@@ -26,7 +26,6 @@ from provenance.errors import (
 )
 from provenance.evidence.from_database import DAMAGED, LedgerView
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -35,7 +34,8 @@ from provenance.settings import Settings
 from provenance.verify.headers import HeaderSource, header_source
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import Outcome, RunResult, Totals
-from provenance.verify.verifier import verify
+from provenance.verify.trust import Trust
+from provenance.verify.verifier import NOBODY, verify
 
 CHUNK_RUNS: Final = 500
 CHUNK_BYTES: Final = 8 * 1024**2
@@ -59,7 +59,7 @@ class AllRuns:
 
     Args:
         nodes: The networks to ask; None asks nobody.
-        headers, witnesses: As for :func:`provenance.verify.verifier.verify`.
+        headers, trust: As for :func:`provenance.verify.verifier.verify`.
 
     Attributes:
         totals: Of the runs that were iterated over so far.
@@ -76,12 +76,12 @@ class AllRuns:
         nodes: Nodes | None,
         *,
         headers: HeaderSource | None = None,
-        witnesses: Sequence[WitnessKey] = (),
+        trust: Trust = NOBODY,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.totals = Totals()
         self._store, self._key, self._nodes, self._headers = store, key, nodes, headers
-        self._clock, self._witnesses = clock, witnesses
+        self._clock, self._trust = clock, trust
         self._where = str(getattr(store, "label", "database"))
         try:
             with store.snapshot() as tx:
@@ -147,11 +147,11 @@ class AllRuns:
                 verifier_key=self._key,
                 headers=self._headers,
                 nodes=self._nodes,
-                witnesses=self._witnesses,
+                trust=self._trust,
                 now=self._clock(),
             )
         except _DAMAGED as error:
-            outcome: Outcome = "unchecked" if isinstance(error, UnavailableError) else "failed"
+            outcome: Outcome = "consistent" if isinstance(error, UnavailableError) else "failed"
             return RunResult(run, outcome, None, str(error) or type(error).__name__)
         return RunResult(run, report.outcome, report)
 
@@ -169,21 +169,21 @@ def verify_all(
     offline: bool = False,
     headers: Sequence[str] = (),
     quorum: int | None = None,
-    witnesses: Sequence[str] = (),
+    trust: Trust = NOBODY,
     networks: Mapping[str, Network] | None = None,
 ) -> Iterator[AllRuns]:
     """All runs of the configured database on the configured networks.
 
     Args:
         offline: Ask no node.
-        headers, quorum, witnesses: As for :func:`provenance.app.verify.verify_path`.
+        headers, quorum, trust: As for :func:`provenance.app.verify.verify_path`.
         networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError: There is no database yet.
         StoreUnavailable, ConfigError, MissingExtraError, InputError
     """
-    source, known = header_source(headers, quorum), witness_keys(witnesses)
+    source = header_source(headers, quorum)
     with contextlib.ExitStack() as stack:
         store = reading.open_store(settings)
         if store is None:
@@ -199,4 +199,5 @@ def verify_all(
                 stack.callback(network.close)
             nodes = Nodes(opened, unavailable)
         key = reading.ledger_key(settings)
-        yield AllRuns(store, key, nodes, headers=source, witnesses=known)
+        pins = own_trust(settings, key).also(trust)
+        yield AllRuns(store, key, nodes, headers=source, trust=pins)

@@ -63,11 +63,14 @@ def seal_policy(settings: Settings) -> SealPolicy:
     """How seals are made: the networks to anchor on and the ledger's signer."""
     from provenance.ledger.seal import SealPolicy
 
-    chain = settings.blockchain
+    chain, trust = settings.blockchain, settings.trust
     return SealPolicy(
         networks=chain.networks if chain.enabled else (),
         signer=ledger_signer(settings),
         grace_s=settings.seal_grace_s,
+        trainers=frozenset(map(bytes.fromhex, trust.trainers.values()))
+        if trust.require_trainers
+        else None,
     )
 
 

@@ -160,8 +160,21 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--quorum", type=_positive, metavar="K", help="how many explorers must agree (all)"
     )
+    for option, value, text in (
+        ("--block-hash", "HASH", "an Ethereum block that you trust"),
+        ("--trust-chain", "CHAIN", "ethereum:ID[:0xCONTRACT] or bitcoin:NETWORK that you trust"),
+        ("--witness", "VKEY", "a witness that you trust"),
+        ("--require", "WHAT", "what verified takes: key, anchor, ethereum, witnesses, ..."),
+    ):
+        verify.add_argument(option, action="append", metavar=value, help=f"{text}; repeatable")
     verify.add_argument(
-        "--witness", action="append", metavar="VKEY", help="a witness you trust; repeatable"
+        *("--trust", "--ledger-key"),
+        action="append",
+        metavar="VKEY",
+        help="a ledger's key that you trust; repeatable",
+    )
+    verify.add_argument(
+        "--witness-quorum", type=_positive, metavar="K", help="how many witnesses (all)"
     )
     verify.add_argument("--explain", action="store_true", help="list the checks and end")
 

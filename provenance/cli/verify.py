@@ -24,8 +24,8 @@ from provenance.cli.output import (
 from provenance.errors import InputError
 from provenance.log import shown
 from provenance.settings import READERS
-from provenance.verify.catalogue import Status
 from provenance.verify.report import RunResult, VerificationReport
+from provenance.verify.trust import Trust, of_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -66,7 +66,7 @@ class _Options(TypedDict):
     offline: bool
     headers: Sequence[str]
     quorum: int | None
-    witnesses: Sequence[str]
+    trust: Trust
 
 
 def _options(arguments: argparse.Namespace) -> _Options:
@@ -75,7 +75,14 @@ def _options(arguments: argparse.Namespace) -> _Options:
         "offline": arguments.offline,
         "headers": arguments.headers or (),
         "quorum": arguments.quorum,
-        "witnesses": arguments.witness or (),
+        "trust": of_options(
+            arguments.trust or (),
+            arguments.trust_chain or (),
+            arguments.witness or (),
+            arguments.witness_quorum,
+            arguments.block_hash or (),
+            arguments.require or (),
+        ),
     }
 
 
@@ -115,7 +122,7 @@ def _json_lines(runs: AllRuns) -> Iterator[str]:
 
 
 def _line(result: RunResult) -> str:
-    line = f"{result.run}  {result.outcome:<9}"
+    line = f"{result.run}  {result.outcome:<10}"
     report, findings = result.report, result.findings
     if findings:
         first = findings[0]
@@ -123,15 +130,14 @@ def _line(result: RunResult) -> str:
         line += f"  {number}: ({first.check}) {first.subject}: {first.problem}"
     elif report is None:
         line += f"  {result.problem}"
-    elif result.outcome == "unchecked":
-        line += "  " + "; ".join(
-            f"({check.check.number}) {check.detail}"
-            for check in report.checks
-            if check.status is Status.UNCHECKED
-        )
     else:
-        networks = sorted(name for name, seals in report.networks.items() if seals)
-        line += f"  {', '.join(networks)}" if report.online and networks else ""
+        if report.verdict.missing:
+            line += "  " + "; ".join(report.verdict.missing)
+        else:
+            networks = sorted(name for name, seals in report.networks.items() if seals)
+            line += f"  {', '.join(networks)}" if report.online and networks else ""
+        if report.notices:
+            line += "  1 note" if len(report.notices) == 1 else f"  {len(report.notices)} notes"
     return line.rstrip()
 
 
@@ -154,15 +160,19 @@ def _progress() -> Progress:
 
 def _print(report: VerificationReport) -> None:
     out.print(f"run {report.run}: {report.outcome}", markup=False)
+    for line in report.verdict.lines():
+        out.print(f"  {line}", markup=False)
     for phase, root in report.roots.items():
         out.print(f"  {phase:<12} {root}", markup=False)
     print_table(("check", "title", "status"), report.check_rows())
     rows = report.network_rows()
     if rows:
         out.print()
-        print_table(("network", "seal", "status", "transaction", "block", "depth"), rows)
+        print_table(("chain", "seal", "status", "transaction", "block", "depth"), rows)
     for finding in report.findings:
         out.print(f"FOUND ({finding.check}) {finding.subject}: {finding.problem}", markup=False)
+    for notice in report.notices:
+        out.print(f"NOTE ({notice.check}) {notice.subject}: {notice.problem}", markup=False)
     out.print(f"the ledger claims {report.evidence.ledger}", markup=False)
     for line in report.not_checked:
         out.print(f"not checked: {line}", markup=False)

@@ -261,6 +261,9 @@ class Observation:
     ``depth`` counts the block itself: 1 for a transaction in the newest block.
     ``final`` is true at ``confirmations`` deep or under the ``finalized`` tag. ``root`` is
     the ledger root read back from the chain itself, never echoed from the request.
+    ``our_code`` says whether the code of the contract that took it was this project's in that
+    block; None where no contract did, where it is the configured one, or where the node
+    cannot tell.
     """
 
     place: Place
@@ -270,6 +273,7 @@ class Observation:
     depth: int = 0
     final: bool = False
     block_time: float | None = None
+    our_code: bool | None = None
 
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")

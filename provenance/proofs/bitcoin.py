@@ -50,7 +50,8 @@ class ChainRules:
     limit: int
 
 
-def _target(bits: int) -> int:
+def target_of(bits: int) -> int:
+    """The target that a header's ``bits`` state; 0 for a negative one."""
     exponent, mantissa = bits >> 24, bits & 0x007FFFFF
     if bits & 0x00800000:
         return 0
@@ -65,7 +66,7 @@ _CHAINS = (
     ("regtest", "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206", 0x207FFFFF),
 )
 CHAINS: Mapping[str, ChainRules] = MappingProxyType(
-    {name: ChainRules(genesis, _target(bits)) for name, genesis, bits in _CHAINS}
+    {name: ChainRules(genesis, target_of(bits)) for name, genesis, bits in _CHAINS}
 )
 """By the name ``getblockchaininfo`` gives; values from Bitcoin Core ``kernel/chainparams.cpp``."""
 
@@ -237,7 +238,7 @@ def check_work(header: BlockHeader, limit: int) -> None:
     Raises:
         ProofError
     """
-    target = _target(header.bits)
+    target = target_of(header.bits)
     if not 0 < target <= limit:
         raise ProofError(f"block {display(header.hash)}: its target is out of range")
     if int.from_bytes(header.hash, "little") > target:

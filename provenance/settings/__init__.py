@@ -15,6 +15,7 @@ from provenance.settings.values import (
     NetworkSettings,
     RetrySettings,
     Settings,
+    TrustSettings,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NetworkSettings",
     "RetrySettings",
     "Settings",
+    "TrustSettings",
     "broker_url",
     "is_loopback",
     "load",

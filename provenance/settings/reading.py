@@ -19,8 +19,10 @@ from provenance.errors import InputError
 from provenance.formats.record import normalise
 from provenance.settings.objects import JsonObject, read_json
 from provenance.settings.secrets import ethereum_key, secret
+from provenance.settings.trust import read_trust
 from provenance.settings.urls import check_url
 from provenance.settings.values import (
+    BITCOIN_NAMES,
     NETWORKS,
     BitcoinSettings,
     BlockchainSettings,
@@ -43,7 +45,6 @@ SECTIONS: Mapping[str, type[Section]] = {
 """The objects inside ``blockchain``."""
 NOT_IN_JSON = frozenset({"base_dir", "training", "source"})
 """Fields of :class:`Settings` that :func:`load` sets itself."""
-_BITCOIN_NAMES = {"mainnet": "main", "testnet": "test"}
 _SIMILAR = 0.88
 """Of 1: above the likeness of ``dataset_url`` and ``database_url``, below any one slip."""
 
@@ -76,7 +77,7 @@ def load(
     whole = JsonObject({} if raw is None else raw, "", source)
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
     training = {key: whole.raw.pop(key) for key in list(whole.raw) if key not in own_names}
-    chain = whole.child("blockchain")
+    chain, trust = whole.child("blockchain"), whole.child("trust")
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = whole.read(Settings, base_dir=base)
@@ -85,6 +86,7 @@ def load(
         database_url=settings.database_url or f"sqlite:///{base.absolute() / 'ledger.db'}",
         ledger_key_file=settings.key_file,
         blockchain=_blockchain(chain, base, secrets),
+        trust=read_trust(trust),
         training=_training(training, own_names, whole),
         source=source,
     )
@@ -158,7 +160,7 @@ def _node(o: JsonObject, node: NodeSettings, wanted: bool) -> NodeSettings:
         if node.cookie_file and node.user:
             raise o.fail("cookie_file", "found beside rpc_user, expected one of the two")
         password = secret(o, node, "rpc_password", "PROVENANCE_BITCOIN_PASSWORD", wanted)
-        network = _BITCOIN_NAMES.get(node.network, node.network)
+        network = BITCOIN_NAMES.get(node.network, node.network)
         return replace(node, network=network, password=password)
     auth = secret(o, node, "auth", "PROVENANCE_IPFS_AUTH", wanted)
     return replace(node, url=node.url.removesuffix("/api/v0"), auth=auth)

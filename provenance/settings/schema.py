@@ -14,7 +14,22 @@ from typing import Any
 from msgspec.json import schema_components
 
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS
-from provenance.settings.values import BlockchainSettings, Section, Settings
+from provenance.settings.values import (
+    BlockchainSettings,
+    Section,
+    Settings,
+    TrustedChains,
+    TrustedContract,
+    TrustedWitnesses,
+    TrustSettings,
+)
+
+TRUST: tuple[type[Section], ...] = (
+    TrustSettings,
+    TrustedContract,
+    TrustedChains,
+    TrustedWitnesses,
+)
 
 
 def settings_schema() -> dict[str, Any]:
@@ -24,7 +39,7 @@ def settings_schema() -> dict[str, Any]:
         schema_hook=lambda kind: {"type": "string"},
         ref_template="#/$defs/{name}",
     )
-    sections: list[type[Section]] = [Settings, BlockchainSettings, *SECTIONS.values()]
+    sections: list[type[Section]] = [Settings, BlockchainSettings, *SECTIONS.values(), *TRUST]
     for cls in sections:
         part = parts[cls.__name__]
         properties = part["properties"]

@@ -26,6 +26,7 @@ def _bounds(low: float, high: float, what: str) -> Meta:
 
 Count = Annotated[int, _bounds(1, 10_000, "a whole number")]
 Text = Annotated[str, Meta(pattern=r"\S", description="a non-empty string")]
+Address = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,10 +77,7 @@ class EthereumSettings(NodeSettings, frozen=True):
 
     chain_id: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
     """Expected chain id; None takes what the node says at first contact."""
-    contract_address: (
-        Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{40}$", description="0x and 40 hex digits")]
-        | None
-    ) = None
+    contract_address: Address | None = None
     """None: plain calldata to the sender itself."""
     private_key: Text | None = None
     """64 hex digits; in JSON for a loopback node only."""
@@ -102,6 +100,7 @@ class EthereumSettings(NodeSettings, frozen=True):
 
 
 BitcoinNetwork = Literal["main", "test", "testnet4", "signet", "regtest", "mainnet", "testnet"]
+BITCOIN_NAMES = {"mainnet": "main", "testnet": "test"}
 
 
 class BitcoinSettings(NodeSettings, frozen=True):
@@ -172,6 +171,46 @@ class BlockchainSettings(Section, frozen=True):
     storage_options: StorageOptions = StorageOptions()
 
 
+class TrustedContract(Section, frozen=True):
+    """An Ethereum chain that is believed; of its contracts the one named, and any of our code."""
+
+    chain_id: Annotated[int, Meta(ge=1, description="a whole number from 1")]
+    contract: Address | None = None
+
+
+class TrustedChains(Section, frozen=True):
+    """Chains that are believed beside those that every release knows."""
+
+    ethereum: Annotated[
+        tuple[TrustedContract, ...], Meta(description="a list of objects with chain_id")
+    ] = ()
+    bitcoin: Annotated[
+        tuple[BitcoinNetwork, ...], Meta(description="a list of Bitcoin networks")
+    ] = ()
+
+
+class TrustedWitnesses(Section, frozen=True):
+    """Witnesses of the ledger, and how many of them must have cosigned; all where None."""
+
+    keys: Annotated[tuple[Text, ...], Meta(description="a list of witness keys")] = ()
+    quorum: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
+
+
+class TrustSettings(Section, frozen=True):
+    """What a reader of evidence pins. It is signed by nobody: it is the reader's own."""
+
+    ALIASES = {"ledger_key": "ledger_keys"}
+
+    ledger_keys: Text | Annotated[tuple[Text, ...], Meta(description="a list of keys")] = ()
+    """Verifier keys (C2SP signed-note), ``name+id+base64``; read as a list."""
+    trainers: Mapping[str, str] = field(default_factory=dict)
+    """Ed25519 public keys of trainers, 64 hex digits, by the trainer's name."""
+    require_trainers: bool | None = None
+    """Whether a run must be of one of them; where JSON says nothing, if any is named."""
+    witnesses: TrustedWitnesses = TrustedWitnesses()
+    chains: TrustedChains = TrustedChains()
+
+
 class Settings(Section, frozen=True):
     """Everything, resolved: relative paths are below ``base_dir``."""
 
@@ -199,6 +238,7 @@ class Settings(Section, frozen=True):
     """32-byte Ed25519 seed in hex, mode 0600, of the person or team that stands behind this
     trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""
     blockchain: BlockchainSettings = BlockchainSettings()
+    trust: TrustSettings = TrustSettings()
     training: Mapping[str, object] = field(default_factory=dict)
     """The trainer's part of the configuration: every key that is not one of these."""
     sweep_interval_s: Annotated[float, _bounds(0.2, 3600, "seconds")] = field(

@@ -6,16 +6,30 @@ from dataclasses import dataclass, field
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.catalogue import CHECKS, Status
-from provenance.verify.report import CheckResult, Finding, Outcome
+from provenance.verify.report import CheckResult, Finding
 
 
 @dataclass(slots=True)
 class Findings:
-    """What does not hold, what a reader should see, and each check's status so far."""
+    """What does not hold, what a reader should see, and each check's status so far.
+
+    Attributes:
+        asked: Labels of the seals that asked for an anchor.
+        without_receipt: Those of them that no receipt which holds is of.
+        cosigned: By size of a head that covers the run, the pinned witnesses whose
+            cosignatures of it verify.
+        identity: Ed25519 key (32 bytes) of who signed the run; None if nobody did.
+        trainer: The pinned trainer whose key that is.
+    """
 
     evidence: RunEvidence
     problems: list[Finding] = field(default_factory=list)
     notices: list[Finding] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    without_receipt: list[str] = field(default_factory=list)
+    cosigned: dict[int, set[str]] = field(default_factory=dict)
+    identity: bytes | None = None
+    trainer: str | None = None
     _details: dict[int, str] = field(default_factory=dict)
     _open: dict[int, list[str]] = field(default_factory=dict)
     _skipped: dict[int, str] = field(default_factory=dict)
@@ -73,10 +87,3 @@ class Findings:
                 status, detail = Status.PASSED, self._details.get(number, "")
             results.append(CheckResult(check, status, detail))
         return tuple(results)
-
-    @property
-    def outcome(self) -> Outcome:
-        """A failure outweighs a check that could not be done."""
-        if self.problems:
-            return "failed"
-        return "unchecked" if self._open else "verified"

@@ -11,10 +11,16 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json
 from provenance.verify.catalogue import RECORDS, Check, Status
+from provenance.verify.trust import Chain
 
-Outcome = Literal["verified", "failed", "unchecked"]
-NetworkStatus = Literal["verified", "failed", "pending", "unreachable", "not configured", "receipt"]
-EXIT_CODES: Mapping[str, int] = {"verified": 0, "failed": 1, "unchecked": 3}
+Outcome = Literal["failed", "consistent", "anchored", "verified"]
+"""See :mod:`provenance.verify.verdict`."""
+NetworkStatus = Literal[
+    "verified", "failed", "pending", "unreachable", "not configured", "receipt", "stated"
+]
+EXIT_CODES: Mapping[str, int] = {"verified": 0, "failed": 1, "consistent": 3, "anchored": 3}
+CLAIMS = ("seals.sealed_at", "records.ts", "state", "incomplete")
+"""What the deployment or the trainer states and nothing proves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,10 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One run root in the ledger. ``label``: ``before``, ``checkpoint-10``, ``after``."""
+    """One run root in the ledger. ``label``: ``before``, ``checkpoint-10``, ``after``.
+
+    ``sealed_at``, Unix seconds, is what the deployment states.
+    """
 
     label: str
     index: int
@@ -79,17 +88,28 @@ class NetworkCheck:
     """One seal on one network.
 
     Attributes:
-        status: ``verified``: a node shows it, or the headers that the auditor brought
-            have its block. ``receipt``: the receipt holds, no node was
-            asked. ``pending``: not (deep enough) in a block yet. ``unreachable``: a node was
+        status: ``verified``: a node shows it on a pinned chain, or the headers or block hashes
+            that the reader trusts have its block. ``receipt``: the receipt holds, no node was
+            asked. ``stated``: the same, and nothing that nobody could make up stands behind
+            its block; or nobody pinned the chain that has it. ``pending``: not (deep enough)
+            in a block yet. ``unreachable``: a node was
             asked and gave no usable answer. ``not configured``: no node to ask. ``failed``.
+        chain: Where the anchor lies, as the evidence says.
+        pinned_by: Who pinned that chain and its contract.
+        shown_by: Who showed the block: ``by a node``, ``by headers``, ``by a block hash``.
+        submitter: The address that signed the transaction, Ethereum's.
         size: The anchored head's size.
+        depth: As the node or the headers show it; 0 where nobody did.
         time: The block's, in Unix seconds.
     """
 
     network: str
     seal: str
     status: NetworkStatus
+    chain: Chain
+    pinned_by: str | None = None
+    shown_by: str | None = None
+    submitter: str | None = None
     transaction_id: str | None = None
     size: int | None = None
     root: bytes | None = None
@@ -101,8 +121,17 @@ class NetworkCheck:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        values = asdict(self) | {"root": self.root.hex() if self.root else None}
-        return {name: value for name, value in values.items() if name not in ("network", "seal")}
+        chain = self.chain
+        values = asdict(self) | {
+            "root": self.root.hex() if self.root else None,
+            "chain": chain.label,
+            "chain_id": chain.id if self.network == "ethereum" else None,
+            "network": chain.id if self.network == "bitcoin" else None,
+            "contract": chain.contract,
+            "work": None if chain.work is None else round(chain.work, 2),
+        }
+        del values["seal"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +154,43 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome and what it rests on (:mod:`provenance.verify.verdict`).
+
+    Attributes:
+        policy: The words that ``verified`` takes.
+        own: Beside them, every anchor that the deployment asked for must be there.
+        key, vkey: The ledger's, short and whole. key_pinned_by: Who pinned it.
+        rests_on, missing: For people: what the outcome rests on; what ``verified`` lacks.
+    """
+
+    outcome: Outcome
+    policy: tuple[str, ...]
+    own: bool
+    key: str | None
+    vkey: str | None
+    key_pinned_by: str | None
+    rests_on: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    def lines(self) -> list[str]:
+        """What it rests on and what is missing, to stand right below the outcome."""
+        return [
+            *(f"rests on: {line}" for line in self.rests_on),
+            *(f"missing:  {line}" for line in self.missing),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class VerificationReport:
     """All that came out. ``notices`` are facts a reader should see that fail nothing."""
 
     run: UUID
-    outcome: Outcome
+    verdict: Verdict
     checked_at: float
     online: bool
     checks: tuple[CheckResult, ...]
@@ -147,8 +208,13 @@ class VerificationReport:
     """Ed25519 key (32 bytes) of who stands behind the run, checked; None where nobody does."""
 
     @property
+    def outcome(self) -> Outcome:
+        """The verdict's word."""
+        return self.verdict.outcome
+
+    @property
     def exit_code(self) -> int:
-        """0 verified, 1 failed, 3 something could not be checked."""
+        """0 verified, 1 failed, 3 anything between."""
         return EXIT_CODES[self.outcome]
 
     @property
@@ -164,17 +230,17 @@ class VerificationReport:
         ]
 
     def network_rows(self) -> list[tuple[str, str, str, str | None, int | None, int | None]]:
-        """Network, seal, status, transaction id, block height and depth, for a table."""
+        """Chain, seal, status, transaction id, block height and depth, for a table."""
         return [
             (
-                network,
+                seal.chain.label,
                 label,
                 seal.status if seal.reason is None else f"{seal.status} ({seal.reason})",
                 seal.transaction_id,
                 seal.height,
                 seal.depth or None,
             )
-            for network, seals in self.networks.items()
+            for seals in self.networks.values()
             for label, seal in seals.items()
         ]
 
@@ -186,6 +252,7 @@ class VerificationReport:
             "run_id": str(self.run),
             "outcome": self.outcome,
             "exit_code": self.exit_code,
+            "verdict": self.verdict.as_dict(),
             "checked_at": self.checked_at,
             "online": self.online,
             "source": {"kind": evidence.source.kind, "where": evidence.source.where},
@@ -195,6 +262,7 @@ class VerificationReport:
             "incomplete": evidence.incomplete,
             "ledger_key": evidence.vkey,
             "ledger_claims": as_json(evidence.ledger),
+            "claims": list(CLAIMS),
             "roots": self.roots,
             "seals": [seal.as_dict() for seal in self.seals],
             "checks": [result.as_dict() for result in self.checks],
@@ -261,6 +329,7 @@ class RunResult:
             return document | {"not_checked": [] if self.findings else [self.problem]}
         report = self.report
         return document | {
+            "verdict": report.verdict.as_dict(),
             "state": report.evidence.state,
             "roots": report.roots,
             "checks": [
@@ -282,7 +351,7 @@ class Totals:
 
     runs: int = 0
     outcomes: dict[Outcome, int] = field(
-        default_factory=lambda: {"verified": 0, "failed": 0, "unchecked": 0}
+        default_factory=lambda: {"verified": 0, "anchored": 0, "consistent": 0, "failed": 0}
     )
     findings: int = 0
 
@@ -294,10 +363,10 @@ class Totals:
 
     @property
     def exit_code(self) -> int:
-        """The worst: 1 failed, else 3 something could not be checked, else 0."""
+        """The worst: 1 failed, else 3 where not all are verified, else 0."""
         if self.outcomes["failed"]:
             return EXIT_CODES["failed"]
-        return EXIT_CODES["unchecked" if self.outcomes["unchecked"] else "verified"]
+        return EXIT_CODES["verified" if self.outcomes["verified"] == self.runs else "consistent"]
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""

@@ -21,11 +21,10 @@ A check that fails does not stop the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from provenance.evidence import disclosure
 from provenance.evidence.run_evidence import RunEvidence, seal_label
-from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
 from provenance.ports.network import Network
 from provenance.verify.catalogue import (
@@ -56,8 +55,13 @@ from provenance.verify.headers import HeaderSource
 from provenance.verify.metrics import metrics_of
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import NetworkCheck, Seal, VerificationReport
+from provenance.verify.trust import PinnedKey, Trust
+from provenance.verify.verdict import judge
 
 __all__ = ["CHECKS", "Check", "verify"]
+
+NOBODY = Trust()
+"""No pins: only what every release knows by itself."""
 
 
 def verify(
@@ -69,22 +73,22 @@ def verify(
     unavailable: Mapping[str, str] | None = None,
     headers: HeaderSource | None = None,
     nodes: Nodes | None = None,
-    witnesses: Sequence[WitnessKey] = (),
+    trust: Trust = NOBODY,
     now: float,
 ) -> VerificationReport:
     """Check all there is about a run.
 
     Args:
         networks: Real networks to ask, by name; None asks nobody (receipts only).
-        verifier_key: The ledger's key as known from elsewhere; None takes the evidence's own,
-            and the report says so.
+        verifier_key: The key that the evidence must be signed by, which the caller knows
+            from elsewhere; None takes the evidence's own, which ``trust`` may pin.
         content: Data and weights at hand, by slot: ``data/train``, ``data/test``,
             ``model/weights``, ``training/epoch/3/state``; values as ``track_data`` and
             ``track_model`` take them.
         unavailable: Networks that could not even be set up, with the reason.
         headers: Bitcoin block headers that the caller trusts to be the chain's.
         nodes: What was asked for other runs, instead of ``networks`` and ``unavailable``.
-        witnesses: Keys whose cosignatures of heads are verified; others are only shown.
+        trust: What the reader pins; the verdict rests on nothing else.
         now: Unix time of the report.
 
     Returns:
@@ -99,22 +103,26 @@ def verify(
     trees = check_trees(evidence, digested, findings)  # (2)
     check_prefixes(trees, findings)  # (3)
     check_completeness(evidence, digested, findings)  # (4)
-    key = ledger_key(evidence, verifier_key, findings)
-    heads = check_heads(evidence, key, witnesses, findings)  # (5)
+    findings.identity, findings.trainer = identity, trust.trainer_of(identity)
+    if verifier_key is not None and trust.key_pinned_by(verifier_key) is None:
+        trust = trust.also(Trust(ledger_keys=(PinnedKey(verifier_key, "the caller"),)))
+    key = ledger_key(evidence, verifier_key, trust, findings)
+    heads = check_heads(evidence, key, trust.witnesses, findings)  # (5)
     check_ledger(evidence, heads, findings)  # (6)
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
-    anchors = check_networks(evidence, receipts, nodes, headers, findings)  # (8) (9)
+    anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
     check_content(records, content, findings)  # (10)
     check_attachments(evidence, findings)  # (11)
     online = nodes is not None
-    not_checked = _limits(evidence, online, verifier_key, content, anchors, findings)  # (12)
+    pinned = trust.key_pinned_by(key) is not None
+    not_checked = _limits(evidence, online, pinned, content, anchors, findings)  # (12)
     if identity is None:
         not_checked.append(NOBODY_KNOWN)
     newest = max(trees, key=lambda entry: entry.index, default=None)
     return VerificationReport(
         run=evidence.run,
         identity=identity,
-        outcome=findings.outcome,
+        verdict=judge(findings, trust, key, anchors),
         checked_at=now,
         online=online,
         checks=findings.results(),
@@ -141,13 +149,13 @@ def verify(
 def _limits(
     evidence: RunEvidence,
     online: bool,
-    given: VerifierKey | None,
+    pinned: bool,
     content: Mapping[str, object] | None,
     networks: Mapping[str, Mapping[str, NetworkCheck]],
     findings: Findings,
 ) -> list[str]:
     lines = [CLAIMED_TIMES, *disclosure.limits(evidence)]
-    if evidence.vkey is not None and given is None:
+    if evidence.vkey is not None and not pinned:
         lines.append(
             "Whose key signs the heads: it was taken from the evidence itself. Compare with the "
             f"key that the ledger's owner publishes: {evidence.vkey}"
@@ -156,7 +164,7 @@ def _limits(
         lines.append("The networks themselves: no node was asked, only receipts were checked.")
         if any(check.status == "receipt" for check in networks.get("bitcoin", {}).values()):
             lines.append(HEADER_SOURCE)
-        if any(check.status == "receipt" for check in networks.get("ethereum", {}).values()):
+        if any(check.status == "stated" for check in networks.get("ethereum", {}).values()):
             lines.append(ETHEREUM_HEADERS)
     if content is None:
         lines.append("Data and weights against their recorded digests: they were not at hand.")

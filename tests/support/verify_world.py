@@ -29,6 +29,7 @@ from provenance.settings import RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryNetwork
 from provenance.verify.report import VerificationReport
+from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 from provenance.verify.verifier import verify
 from tests.support.nodes.paper_node import paper_node
 from tests.support.runs import run_of
@@ -39,6 +40,15 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 RUN = run_of(0x01890A5DAC96, KEY)
 OTHER = run_of(0x01890A5DFFFF, KEY)
 NOW = 1_700_000_000.0
+OWN = Trust(
+    ledger_keys=(PinnedKey(SIGNER.verifier, "the test"),),
+    chains=(
+        PinnedChain("ethereum", None, "the test"),
+        PinnedChain("bitcoin", "regtest", "the test"),
+    ),
+    own=True,
+)
+"""As a deployment trusts its own evidence: its key, and the chains of its nodes."""
 Fields = tuple[Kind, int | None, dict[str, Any]]
 
 
@@ -127,6 +137,7 @@ class World:
     ) -> VerificationReport:
         networks: Mapping[str, Network] | None = self.networks if online else None
         options.setdefault("verifier_key", SIGNER.verifier)
+        options.setdefault("trust", OWN)
         return verify(evidence or self.evidence(), networks, now=self.now, **options)
 
     def sql(self, statement: str, *values: Any) -> None:

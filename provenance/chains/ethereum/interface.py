@@ -9,9 +9,9 @@ receipt and canonical block agree, and the transaction's fields hash to its id.
 What counts as the root on chain:
 
 * With a contract: its ``HashStored`` event in our receipt. The first write wins, so where
-  somebody stored the root before us, our transaction succeeds and changes nothing; the root
-  is then read from ``getHashInfo`` and ``block_time`` is the FIRST store's time. ``height``
-  and ``depth`` stay those of our own block, which lies above the first store's.
+  somebody stored the root before us, our transaction succeeds and changes nothing; that the
+  contract holds the root is then read from ``getHashInfo``. Height, depth and time are those
+  of our own block, whatever the contract answers: it may be anybody's.
 * Without: the calldata ``MLP1 || root`` of the transaction itself.
 
 A transaction that is in a block but left no root there is ``MINED`` with ``root=None``.
@@ -195,7 +195,8 @@ class EthereumInterface:
         """Find a transaction by its id alone, for verifiers.
 
         A ``storeHash`` call counts whatever contract it went to: its calldata, which hashes
-        to the id, commits to the root, and receipts outlive a change of contract.
+        to the id, commits to the root, and receipts outlive a change of contract. Whether
+        another contract than the configured one is ours, ``our_code`` says.
 
         Raises:
             RejectedError: Not a transaction id.

@@ -68,6 +68,7 @@ class EthereumNode:
         self._settings = settings
         self._chain_id = settings.chain_id
         self._genesis: str | None = None
+        self._ours: dict[str, bool] = {}
 
     def forget(self) -> None:
         """Take chain id and genesis anew from the next answers; what is configured stands."""
@@ -147,9 +148,21 @@ class EthereumNode:
         """Balance in the newest block, wei."""
         return quantity(self.rpc.call("eth_getBalance", address, "latest"), "eth_getBalance")
 
-    def code(self, address: str) -> bytes:
+    def code(self, address: str, block: str = "latest") -> bytes:
         """The code at an address, empty for an ordinary account."""
-        return data(self.rpc.call("eth_getCode", address, "latest"), "eth_getCode")
+        return data(self.rpc.call("eth_getCode", address, block), "eth_getCode")
+
+    def has_our_code(self, address: str, block: str) -> bool | None:
+        """Whether the code at an address was this project's contract in a block.
+
+        Asked once per address, since code never changes; of the newest block where the node
+        has forgotten the state of that one. None where it answers neither.
+        """
+        for at in (block, "latest"):
+            if address not in self._ours:
+                with suppress(NetworkError, NetworkUnavailable):
+                    self._ours[address] = self.code(address, at) == abi.ARTIFACT.deployed_bytecode
+        return self._ours.get(address)
 
     def require_contract(self, address: str) -> None:
         """Sending to an address without code succeeds and stores nothing.
@@ -226,9 +239,7 @@ class EthereumNode:
         if isinstance(mined, Place):
             return Observation(mined)
         tx, block = mined.transaction, mined.block
-        root, when = None, block.timestamp
-        if mined.receipt.status == 1:
-            root, when = self._root(mined)
+        root = self._root(mined) if mined.receipt.status == 1 else None
         return Observation(
             place=Place.MINED if mined.receipt.status == 1 else Place.FAILED,
             root=root,
@@ -236,7 +247,8 @@ class EthereumNode:
             height=block.number,
             depth=mined.head - block.number + 1,
             final=self._is_final(mined),
-            block_time=float(when),
+            block_time=float(block.timestamp),
+            our_code=None if root is None else self._our_code(mined),
         )
 
     def find_many(self, txids: Sequence[str]) -> dict[str, Observation]:
@@ -327,16 +339,17 @@ class EthereumNode:
         except (BlockMissingError, RejectedError):
             return False
 
-    def _root(self, mined: Mined) -> tuple[bytes | None, int]:
-        """The root on chain and the time since when it is there."""
+    def _root(self, mined: Mined) -> bytes | None:
+        """The root on chain. A contract's answer counts only against it: whoever wrote the
+        contract wrote its answers, too."""
         tx, when = mined.transaction, mined.block.timestamp
         if not tx.raw or tx.to is None:
-            return None, when
+            return None
         if len(tx.input) == PAYLOAD_BYTES and tx.input.startswith(PAYLOAD_TAG):
-            return tx.input[len(PAYLOAD_TAG) :], when
+            return tx.input[len(PAYLOAD_TAG) :]
         root = abi.stored_root(tx.input)
         if root is None:
-            return None, when
+            return None
         for log in mined.receipt.logs:
             event = abi.stored_event(log, tx.to, root)
             if event is not None:
@@ -344,17 +357,27 @@ class EthereumNode:
                     raise LyingNodeError(
                         f"ethereum node: HashStored of {tx.id} names another sender or time"
                     )
-                return root, when
+                return root
         answer = self.view("0x" + tx.to.hex(), abi.info_call(root))
         info = abi.read_info(answer) if answer else None
         if info is None or not info.exists:
-            return None, when
+            return None
         if info.block_number > mined.block.number or info.timestamp > when:
             raise LyingNodeError(
                 f"ethereum node: {tx.id} stored nothing, and the contract says that the root "
                 "was stored later"
             )
-        return root, info.timestamp
+        return root
+
+    def _our_code(self, mined: Mined) -> bool | None:
+        """As :attr:`Observation.our_code`."""
+        tx, configured = mined.transaction, self._settings.contract_address
+        if tx.to is None or abi.stored_root(tx.input) is None:
+            return None
+        address = "0x" + tx.to.hex()
+        if configured is not None and address == configured.lower():
+            return None
+        return self.has_our_code(address, hex(mined.block.number))
 
     def close(self) -> None:
         """Give the connections back."""

@@ -71,7 +71,7 @@ def check_ethereum(anchor: AnchorProof, evidence: Mapping[str, Json]) -> str | N
     raw = _bytes(stated, "raw", MAX_VALUE_BYTES)
     if not has_proof(evidence):
         _check_transaction(anchor, fields, raw, contract)
-        _check_stated(anchor, fields, block, contract is not None)
+        _check_stated(anchor, fields, block)
         return (
             f"that block {anchor.block_hash} of height {anchor.height} and its time hold the "
             "transaction is only stated: there is no trie proof"
@@ -87,22 +87,9 @@ def check_ethereum(anchor: AnchorProof, evidence: Mapping[str, Json]) -> str | N
     _check_transaction(anchor, fields, raw, contract)
     index = receipt.index if receipt else sent.index if sent else 0
     _same(stated, "index", index)
-    # Somebody may have stored the root before us; the time is then that of the first store.
-    first_elsewhere = contract is not None and not proven.event
-    _check_block(anchor, block, proven, first_elsewhere)
+    _check_block(anchor, block, proven)
     _check_receipt(fields, proven)
     return None
-
-
-def unproven_time(anchor: AnchorProof, evidence: Mapping[str, Json]) -> str | None:
-    """Where the time of a receipt that holds is not that of its own block: both."""
-    block_time = Fields(evidence, "evidence").object("block").raw.get("timestamp")
-    if anchor.block_time == block_time:
-        return None
-    return (
-        f"its time {anchor.block_time} is that of an earlier store of the root, which only a node "
-        f"can show; its own block is of {block_time}"
-    )
 
 
 def _check_transaction(
@@ -118,7 +105,7 @@ def _check_transaction(
         raise ProofError("the transaction's calldata does not carry the root")
 
 
-def _check_stated(anchor: AnchorProof, evidence: Fields, block: Fields, contract: bool) -> None:
+def _check_stated(anchor: AnchorProof, evidence: Fields, block: Fields) -> None:
     """What the evidence says of the block, where nothing proves it: all the same thing."""
     digest, number = block.raw.get("hash"), block.raw.get("number")
     if block.raw.get("header_rlp") is not None:
@@ -127,18 +114,18 @@ def _check_stated(anchor: AnchorProof, evidence: Fields, block: Fields, contract
         raise ProofError(f"the block in it is {digest}, not {anchor.block_hash}")
     if not isinstance(number, int) or anchor.height != number:
         raise ProofError(f"the block in it is number {number}, not {anchor.height}")
-    _check_time(anchor, block.integer("timestamp"), contract)
+    _check_time(anchor, block.integer("timestamp"))
     _same(evidence.object("receipt"), "status", 1)
 
 
-def _check_block(anchor: AnchorProof, block: Fields, proven: Proven, first_elsewhere: bool) -> None:
+def _check_block(anchor: AnchorProof, block: Fields, proven: Proven) -> None:
     header = proven.header
     if anchor.block_hash != _shown(header.hash):
         raise ProofError(f"the block in it is {_shown(header.hash)}, not {anchor.block_hash}")
     _check_header(block, header)
     if anchor.height != header.number:
         raise ProofError(f"the block in it is number {header.number}, not {anchor.height}")
-    _check_time(anchor, header.timestamp, first_elsewhere)
+    _check_time(anchor, header.timestamp)
 
 
 def _check_header(block: Fields, header: Header) -> None:
@@ -147,10 +134,12 @@ def _check_header(block: Fields, header: Header) -> None:
     _same(block, "timestamp", header.timestamp)
 
 
-def _check_time(anchor: AnchorProof, timestamp: int, first_elsewhere: bool) -> None:
-    when = anchor.block_time
-    if when is None or when > timestamp or (when < timestamp and not first_elsewhere):
-        raise ProofError(f"the block in it is of time {timestamp}, the receipt says {when}")
+def _check_time(anchor: AnchorProof, timestamp: int) -> None:
+    """The time is the block's own, whatever a contract says of an earlier store."""
+    if anchor.block_time != timestamp:
+        raise ProofError(
+            f"the block in it is of time {timestamp}, the receipt says {anchor.block_time}"
+        )
 
 
 def _check_receipt(evidence: Fields, proven: Proven) -> None:

@@ -12,12 +12,14 @@ from provenance.formats.merkle import verify_consistency, verify_inclusion
 from provenance.formats.note import VerifierKey
 from provenance.verify.catalogue import HEADS, LEDGER
 from provenance.verify.findings import Findings
+from provenance.verify.trust import Trust
 
 
 def ledger_key(
-    evidence: RunEvidence, given: VerifierKey | None, findings: Findings
+    evidence: RunEvidence, given: VerifierKey | None, trust: Trust, findings: Findings
 ) -> VerifierKey | None:
-    """The key to open heads with: the given one, which the evidence's own must be."""
+    """The key to open heads with: the given one, which the evidence's own must be; the
+    evidence's own; a pinned one that signed a head, where the evidence names none."""
     own: VerifierKey | None = None
     if evidence.vkey is not None:
         try:
@@ -31,6 +33,11 @@ def ledger_key(
             f"the evidence comes with key {own.label}, expected {given.label}",
             "ledger.vkey",
         )
+    if given is None and own is None:
+        signed = evidence.signed_heads().values()
+        makers = {(line.name, line.key_id) for head in signed for line in head.signatures}
+        pins = (pin.key for pin in trust.ledger_keys)
+        own = next((key for key in pins if (key.name, key.key_id) in makers), None)
     return given or own
 
 
@@ -85,6 +92,7 @@ def _cosigners(
     """
     names: set[str] = set()
     keys = {(key.name, key.key_id): key for key in witnesses}
+    newest = max((entry.index for entry in evidence.entries), default=0)
     for size, signed in evidence.signed_heads().items():
         for line in signed.signatures if size in valid else ():
             key, how = keys.get((line.name, line.key_id)), "not verified: no witness key given"
@@ -92,6 +100,8 @@ def _cosigners(
                 try:
                     key.cosignatures(signed.text, [line])
                     how = "verified"
+                    if size > newest:
+                        findings.cosigned.setdefault(size, set()).add(key.label)
                 except BadSignatureError as error:
                     findings.fail(HEADS, f"head {size}", str(error), f"heads/{size}.note")
                     continue
@@ -123,8 +133,8 @@ def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], findings: Fin
     extended: set[int] = set()
     for step in evidence.consistencies:
         old, new = heads.get(step.old_size), heads.get(step.new_size)
-        if old is None or new is None:
-            continue
+        if old is None or new is None or old.size >= new.size:
+            continue  # what leads to no larger head ties nothing
         try:
             verify_consistency(old.size, old.root, new.size, new.root, step.proof)
             extended.add(step.old_size)

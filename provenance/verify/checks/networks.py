@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any, Final
 
 from provenance.errors import (
     FormatError,
@@ -16,19 +17,25 @@ from provenance.errors import (
 from provenance.evidence.run_evidence import AnchorFact, RunEvidence, evidence_bytes, seal_label
 from provenance.formats.fields import Fields
 from provenance.formats.receipt import AnchorProof
-from provenance.formats.record import Json
+from provenance.formats.record import Json, Kind, Record
 from provenance.ports.network import Network
 from provenance.ports.values import CHAIN_FIELDS, AnchorState, LedgerEntry, Observation, Place
 from provenance.proofs.bitcoin import parse_header
-from provenance.verify.catalogue import AGREE, NETWORKS, RECEIPTS
-from provenance.verify.checks.ethereum_receipt import unproven_time
+from provenance.verify.catalogue import AGREE, NETWORKS
+from provenance.verify.checks.ethereum_receipt import has_proof
 from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import NetworkCheck
+from provenance.verify.trust import Chain, Trust
 
-_BEST = ("verified", "receipt", "pending", "unreachable", "not configured", "failed")
+CHAINED: Final = ("ethereum", "bitcoin")
+"""Networks of which there are many chains, so that one must be pinned."""
+UNSHOWN: Final = "that its block is one of the chain, only a node or --block-hash can show"
+_BEST: Final = (
+    *("verified", "receipt", "stated", "pending", "unreachable", "not configured", "failed"),
+)
 
 
 def check_networks(
@@ -36,18 +43,22 @@ def check_networks(
     receipts: Iterable[CheckedReceipt],
     nodes: Nodes | None,
     headers: HeaderSource | None,
+    trust: Trust,
     findings: Findings,
 ) -> dict[str, dict[str, NetworkCheck]]:
     """Ask each network for each receipt's transaction; per network and seal what came out.
 
-    Bitcoin's blocks are looked up in ``headers`` as well, where there are some.
+    Bitcoin's blocks are looked up in ``headers`` as well, where there are some. Only what
+    is on a pinned chain is verified.
 
     Args:
         nodes: The networks to ask; None asks nobody.
     """
-    asked = _Networks(nodes, headers)
+    asked = _Networks(nodes, headers, trust)
     answers: dict[str, dict[str, NetworkCheck]] = {}
+    held = set()
     for checked in receipts:
+        held.add(checked.label)
         answer = asked.check(checked)  # (8)
         name, file = answer.network, checked.file
         best = answers.setdefault(name, {}).setdefault(answer.seal, answer)
@@ -55,12 +66,10 @@ def check_networks(
             answers[name][answer.seal] = answer
         if answer.status == "failed":
             findings.fail(NETWORKS, f"{answer.seal} on {name}", answer.reason or "", file.file)
-        elif answer.status != "verified" and name == "ethereum":
-            remark = unproven_time(checked.receipt.anchor, checked.receipt.evidence)
-            if remark is not None:
-                findings.notice(RECEIPTS, f"receipt {file.name}", remark)
     for anchor, entry in _without_receipt(evidence, answers):
         answers.setdefault(anchor.network, {})[seal_label(entry)] = _pending(anchor, entry)
+    findings.asked = [seal_label(entry) for entry in evidence.entries if _asked(evidence, entry)]
+    findings.without_receipt = [label for label in findings.asked if label not in held]
     _check_agreement(asked.roots, findings)  # (9)
     _summarise(answers, nodes, findings)
     order = {seal_label(entry): entry.index for entry in evidence.entries}
@@ -77,12 +86,16 @@ def _summarise(
 ) -> None:
     checks = [check for seals in answers.values() for check in seals.values()]
     for check in checks:
-        if check.status in ("pending", "unreachable", "not configured"):
+        open_ = check.status in ("pending", "unreachable", "not configured")
+        if open_ or (check.status == "stated" and nodes is not None):
             why = f": {check.reason}" if check.reason else ""
             findings.unchecked(NETWORKS, f"{check.seal} on {check.network} {check.status}{why}")
+    for label in findings.without_receipt:
+        if label not in {check.seal for check in checks}:
+            findings.unchecked(NETWORKS, f"no receipt of {label}")
     if not checks:
         findings.skip(NETWORKS, "no anchor was asked for")
-    elif nodes is None and any(check.status == "receipt" for check in checks):
+    elif nodes is None and any(check.status in ("receipt", "stated") for check in checks):
         findings.skip(NETWORKS, "offline: receipts only, no node was asked")
     verified = sum(check.status == "verified" for check in checks)
     findings.count(NETWORKS, f"{verified} anchors on {len(answers)} networks")
@@ -91,24 +104,27 @@ def _summarise(
 class _Networks:
     """What the nodes and headers say of one run's receipts."""
 
-    def __init__(self, nodes: Nodes | None, headers: HeaderSource | None) -> None:
-        self.nodes, self.headers = nodes, headers
+    def __init__(self, nodes: Nodes | None, headers: HeaderSource | None, trust: Trust) -> None:
+        self.nodes, self.headers, self.trust = nodes, headers, trust
         self.roots: dict[int, dict[str, bytes]] = {}
         """By head size and network: the root that the network itself carries."""
 
     def check(self, checked: CheckedReceipt) -> NetworkCheck:
         """Check one receipt against its network."""
         anchor, ledger = checked.receipt.anchor, checked.receipt.ledger
+        chain = checked.chain
         base = NetworkCheck(
             network=anchor.network,
             seal=checked.label,
             status="receipt",
+            chain=chain,
+            pinned_by=self.trust.chain_pinned_by(chain),
+            submitter=checked.submitter,
             transaction_id=anchor.transaction_id,
             size=ledger.size,
             root=ledger.root,
             block_hash=anchor.block_hash,
             height=anchor.height,
-            depth=anchor.depth,
             time=anchor.block_time,
         )
         if self.headers is not None and anchor.network == BITCOIN:
@@ -118,13 +134,18 @@ class _Networks:
                 return replace(base, status="failed", reason=str(error))
             except UnavailableError as error:
                 return replace(base, status="unreachable", reason=str(error))
-            base = replace(base, status="verified", depth=depth, height=height)
+            base = _pinned(base, "by headers", depth=depth, height=height)
+        if anchor.network == "ethereum":
+            if has_proof(checked.receipt.evidence) and self._knows(anchor.block_hash):
+                base = _pinned(base, "by a block hash")
+            else:
+                base = replace(base, status="stated", reason=UNSHOWN)
         if self.nodes is None:
             return base
         network = self.nodes.networks.get(anchor.network)
         if network is None:
             reason = self.nodes.unavailable.get(anchor.network)
-            if reason is None and base.status == "verified":
+            if reason is None and base.shown_by is not None:
                 return base
             return replace(
                 base, status="unreachable" if reason else "not configured", reason=reason
@@ -140,11 +161,14 @@ class _Networks:
             return replace(base, status="failed", reason=wrong)
         return self._compare(base, network, seen, anchor)
 
+    def _knows(self, block_hash: str | None) -> bool:
+        return block_hash is not None and block_hash.lower() in self.trust.block_hashes
+
     def _compare(
         self, base: NetworkCheck, network: Network, seen: Observation, anchor: AnchorProof
     ) -> NetworkCheck:
         if seen.place is Place.PENDING and anchor.state == "confirmed":
-            return replace(base, status="pending", reason="in no block any more", depth=0)
+            return replace(base, status="pending", reason="in no block any more")
         if seen.place is not Place.MINED:
             reasons = {
                 Place.UNKNOWN: "the node has no such transaction",
@@ -152,24 +176,38 @@ class _Networks:
                 Place.FAILED: "the transaction failed in its block",
                 Place.CONFLICTED: "another transaction took its place",
             }
-            return replace(base, status="failed", reason=reasons[seen.place], depth=0)
+            return replace(base, status="failed", reason=reasons[seen.place])
         if base.size is not None and seen.root is not None:
             self.roots.setdefault(base.size, {})[base.network] = seen.root
         if seen.root != base.root:
             carried = seen.root.hex() if seen.root else "no root"
             expected = base.root.hex() if base.root else "none"
             return replace(base, status="failed", reason=f"carries {carried}, expected {expected}")
+        by = self.trust.chain_pinned_by(base.chain, own_node=True, our_code=seen.our_code)
+        if by is None and seen.our_code is False:
+            reason = f"the code of contract {base.chain.contract} is not this project's"
+            return replace(base, status="failed", reason=reason)
         mined = replace(
             base,
+            pinned_by=by,
             block_hash=seen.block_hash,
             height=seen.height,
             depth=seen.depth,
             time=seen.block_time if seen.block_time is not None else base.time,
         )
         if seen.final or seen.depth >= network.confirmations:
-            return replace(mined, status="verified")
+            return _pinned(mined, "by a node")
         deep = f"{seen.depth} of {network.confirmations} confirmations"
         return replace(mined, status="pending", reason=deep)
+
+
+def _pinned(check: NetworkCheck, by: str, **found: Any) -> NetworkCheck:
+    """Verified where somebody pinned the chain that was seen to have the anchor."""
+    check = replace(check, shown_by=by, **found)
+    if check.pinned_by is not None or check.network not in CHAINED:
+        return replace(check, status="verified", reason=None)
+    why = f": {check.chain.remark}" if check.chain.remark else ""
+    return replace(check, status="stated", reason=f"nobody pinned {check.chain.label}{why}")
 
 
 def _wrong_chain(fields: Mapping[str, Json], evidence: Mapping[str, Json]) -> str | None:
@@ -221,6 +259,17 @@ def _without_receipt(
                 yield anchor, entry
 
 
+def _asked(evidence: RunEvidence, entry: LedgerEntry) -> bool:
+    """Whether a seal asked for an anchor: its entry says so, or the trainer's run.seal."""
+    marks = (item.decoded for item in evidence.records if item.kind is Kind.SEAL)
+    return entry.anchor or any(
+        isinstance(mark, Record)
+        and mark.body.get("anchor") is True
+        and (mark.body.get("phase"), mark.body.get("epoch")) == (entry.phase.value, entry.epoch)
+        for mark in marks
+    )
+
+
 def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:
     reason = f"anchor is {anchor.state.value}"
     if anchor.reason:
@@ -229,11 +278,11 @@ def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:
         network=anchor.network,
         seal=seal_label(entry),
         status="pending",
+        chain=Chain(anchor.network),
         transaction_id=anchor.transaction_id,
         size=anchor.size,
         root=anchor.root,
         height=anchor.height,
-        depth=anchor.depth,
         time=anchor.block_time,
         reason=reason,
     )

@@ -34,6 +34,7 @@ from provenance.proofs.bitcoin import (
     display,
     parse_header,
     parse_transaction,
+    target_of,
     verify_anchor,
 )
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
@@ -41,8 +42,11 @@ from provenance.proofs.local_file import local_transaction_id, read_line
 from provenance.verify.catalogue import RECEIPTS
 from provenance.verify.checks.ethereum_receipt import check_ethereum
 from provenance.verify.findings import Findings
+from provenance.verify.trust import Chain
 
 BITCOIN: Final = "bitcoin"
+CLOCK_SLACK_S: Final = 3 * 3600.0
+"""Bitcoin's consensus lets a block's time be two hours off; a deployment's clock may be, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,20 @@ class CheckedReceipt:
     def label(self) -> str:
         """The seal's label."""
         return seal_label(self.entry)
+
+    @property
+    def chain(self) -> Chain:
+        """Where the anchor lies."""
+        evidence, target = self.receipt.evidence, None
+        if self.receipt.anchor.network == BITCOIN:
+            header = parse_header(evidence_bytes(Fields(evidence, "evidence"), "header"))
+            target = target_of(header.bits)
+        return Chain.of(self.receipt.anchor.network, evidence, target)
+
+    @property
+    def submitter(self) -> str | None:
+        """The address that signed the transaction; None where there is none."""
+        return None
 
 
 def check_receipts(
@@ -74,12 +92,8 @@ def check_receipts(
             entry = _entry_of(receipt, evidence, entries)
             receipt.verify_inclusion()
             head = open_head(receipt.head, key) if key else parse_note(receipt.head).head
-            known = heads.get(head.size)
-            if known is not None and known.root != head.root:
-                raise ProofError(
-                    f"its head has root {head.root.hex()} at size {head.size}, "
-                    f"the ledger's has {known.root.hex()}"
-                )
+            _check_head(head, heads)
+            _check_sealed(receipt, entry)
             network = receipt.anchor.network
             remark = None
             if is_known(network):
@@ -100,6 +114,34 @@ def check_receipts(
         findings.skip(RECEIPTS, "no receipt")
     findings.count(RECEIPTS, f"{len(checked)} receipts")
     return checked
+
+
+def _check_head(head: Head, heads: Mapping[int, Head]) -> None:
+    """The head must be one that check (6) ties to all others."""
+    known = heads.get(head.size)
+    if known is None:
+        raise ProofError(
+            f"its head of size {head.size} is none of the ledger's heads here, so nothing ties it "
+            "to them: a fork of the ledger, or evidence that is not whole"
+        )
+    if known.root != head.root:
+        raise ProofError(
+            f"the ledger forked: its head has root {head.root.hex()} at size {head.size}, "
+            f"the ledger's has {known.root.hex()}"
+        )
+
+
+def _check_sealed(receipt: Receipt, entry: LedgerEntry) -> None:
+    """What is in a block was sealed before it, up to the clocks."""
+    anchor = receipt.anchor
+    if anchor.network not in (BITCOIN, "ethereum") or anchor.block_time is None:
+        return
+    late = entry.created_at - anchor.block_time
+    if late > CLOCK_SLACK_S:
+        raise ProofError(
+            f"{seal_label(entry)} is said to be sealed {late / 3600:.1f} hours after the block "
+            "that holds it"
+        )
 
 
 def _entry_of(

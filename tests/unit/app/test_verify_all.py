@@ -644,8 +644,8 @@ def test_a_run_that_cannot_be_read_has_its_line(
     assert main(["verify", "--all", "--base-dir", str(artifacts.base_dir)]) == 1
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith(f"{RUNS[0]}  failed     1 finding: (1) run: cannot be read: ")
-    result = RunResult(RUNS[0], "unchecked", None, "the disk is bad")
-    assert command._line(result) == f"{RUNS[0]}  unchecked  the disk is bad"
+    result = RunResult(RUNS[0], "consistent", None, "the disk is bad")
+    assert command._line(result) == f"{RUNS[0]}  consistent  the disk is bad"
 
 
 def test_progress_is_shown_on_a_terminal(

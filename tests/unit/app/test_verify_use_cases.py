@@ -19,6 +19,7 @@ from provenance.bootstrap import sending
 from provenance.bundle.shell_proof import path_of_record_file
 from provenance.errors import InputError, IntegrityError, UnknownRunError
 from provenance.settings import Settings, load
+from provenance.verify.verdict import LOCAL_ALONE
 from tests.support.verify_world import RUN, World, flip_metric, story
 
 RECORD = "records/training/epoch/2/metrics/0.json"
@@ -46,7 +47,8 @@ def test_a_run_is_verified_on_its_real_local_network(settings: Settings, name: s
     assert report.run == RUN
     assert report.networks["local"]["after"].status == "verified"
     assert report.networks["local"]["after"].time is not None
-    assert verify_run(settings, name, offline=True).outcome == "verified"
+    assert report.verdict.rests_on[1:] == (LOCAL_ALONE,)
+    assert verify_run(settings, name, offline=True).exit_code == 3
     assert verify_run(settings, name, networks={}).exit_code == 3
 
 
@@ -72,7 +74,7 @@ def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
     assert {p.name for p in folder.iterdir()} == {"report.html", "report.json", "evidence"}
     assert json.loads((folder / "report.json").read_text())["outcome"] == "verified"
     for place in (folder, folder / "evidence"):
-        assert verify_path(settings, place).outcome == "verified"
+        assert verify_path(settings, place).outcome == "consistent"
         assert verify_path(settings, place, offline=False).outcome == "verified"
     assert write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
 

@@ -157,7 +157,7 @@ def test_a_run_without_seals_can_be_exported(tmp_path: Path) -> None:
     folder = write_bundle(world.evidence(), tmp_path / "b")
     assert not (folder / "proofs").exists()
     assert "nothing is sealed yet" in (folder / "README.txt").read_text()
-    assert check(folder).outcome == "unchecked"
+    assert check(folder).outcome == "consistent"
 
 
 def test_a_bundle_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:

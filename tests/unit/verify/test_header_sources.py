@@ -31,7 +31,7 @@ from provenance.verify.headers import AllSources, header_source
 from provenance.verify.headers.esplora import Explorer, Explorers
 from provenance.verify.headers.file import GivenHeaders
 from tests.support.nodes.bitcoin_evidence import mined, with_bitcoin
-from tests.support.verify_world import finished
+from tests.support.verify_world import SIGNER, finished
 
 pytestmark = pytest.mark.slow
 
@@ -312,7 +312,7 @@ def test_a_verification_asks_the_explorers_for_bitcoins_blocks() -> None:
     assert status(site(), site(tip=1005)) == ("verified", 4, None)
     assert status(site(), Site())[0] == "failed"
     elsewhere = status(Site(block=block))
-    assert elsewhere == ("failed", 4, "its block is at height 100, the receipt says 1002")
+    assert elsewhere == ("failed", 0, "its block is at height 100, the receipt says 1002")
     unreachable = status(site(header=text("busy", 503)))
     assert unreachable[0] == "unreachable"
     assert "HTTP status 503" in (unreachable[2] or "")
@@ -326,6 +326,7 @@ def test_the_command_takes_several_explorers_and_a_quorum(
     receipt = next(Receipt.decode(r.data) for r in evidence.receipts if "bitcoin" in r.name)
     block = bytes.fromhex(str(receipt.evidence["header"]))
     command = ["verify", str(folder), "--offline", "--json", "--base-dir", str(tmp_path / "own")]
+    pins = ["--trust", SIGNER.verifier.vkey, "--trust-chain", "bitcoin:regtest"]
 
     def verify(*words: str) -> tuple[int, dict[str, Any]]:
         code = cli.main([*command, *words])
@@ -335,6 +336,8 @@ def test_the_command_takes_several_explorers_and_a_quorum(
     with serving(mine) as good, serving(Site()) as other:
         both = ("--headers", good, "--headers", other)
         code, report = verify(*both, "--quorum", "1")
+        assert (code, report["networks"]["bitcoin"]["after"]["status"]) == (3, "stated")
+        code, report = verify(*both, "--quorum", "1", *pins)
         assert (code, report["networks"]["bitcoin"]["after"]["status"]) == (0, "verified")
         assert report["networks"]["bitcoin"]["after"]["depth"] == 6
         code, report = verify(*both)

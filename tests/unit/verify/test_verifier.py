@@ -37,6 +37,7 @@ from provenance.verify.catalogue import CHECKS, Status
 from provenance.verify.checks.receipts import check_evidence
 from provenance.verify.metrics import number
 from provenance.verify.report import VerificationReport
+from provenance.verify.trust import Trust
 from tests.support.verify_world import (
     ORIGIN,
     RUN,
@@ -149,8 +150,10 @@ def test_the_report_is_json(world: World) -> None:
 
 def test_offline_only_the_receipts_count(world: World) -> None:
     report = world.verify(online=False)
-    assert report.outcome == "verified"
-    assert {c.status for seals in report.networks.values() for c in seals.values()} == {"receipt"}
+    assert (report.outcome, report.exit_code) == ("consistent", 3)
+    assert {c.status for c in report.networks["bitcoin"].values()} == {"receipt"}
+    assert {c.status for c in report.networks["ethereum"].values()} == {"stated"}
+    assert {c.depth for seals in report.networks.values() for c in seals.values()} == {0}
     assert status(report, 8) is Status.SKIPPED
     assert any("no node was asked" in line for line in report.not_checked)
     assert [node.calls.count("lookup") for node in world.networks.values()] == [0, 0]
@@ -258,7 +261,7 @@ def test_a_run_without_after_seal_could_not_be_checked() -> None:
     stage.ingest(stage.batch([*before(), metrics(1)]))
     stage.anchor()
     report = stage.verify()
-    assert (report.outcome, report.exit_code) == ("unchecked", 3)
+    assert (report.outcome, report.exit_code) == ("anchored", 3)
     assert status(report, 4) is Status.UNCHECKED
     assert any("after seal" in line for line in report.not_checked)
 
@@ -267,7 +270,7 @@ def test_a_run_without_any_seal_could_not_be_checked() -> None:
     stage = World()
     stage.ingest(stage.batch(before()[:-1]))
     report = stage.verify()
-    assert report.outcome == "unchecked"
+    assert report.outcome == "consistent"
     assert report.tree is None
     assert [status(report, n) for n in (2, 3, 5, 6)] == [
         Status.UNCHECKED,
@@ -365,15 +368,15 @@ def test_a_head_filed_under_another_size_or_ledger_is_found(world: World) -> Non
 
 def test_without_any_key_heads_stay_unchecked(world: World) -> None:
     evidence = replace(world.evidence(), vkey=None)
-    report = world.verify(evidence, verifier_key=None)
-    assert report.outcome == "unchecked"
+    report = world.verify(evidence, verifier_key=None, trust=Trust())
+    assert report.outcome == "consistent"
     assert status(report, 5) is Status.UNCHECKED
     assert status(report, 6) is Status.PASSED
 
 
 def test_the_evidences_own_key_is_taken_with_a_warning(world: World) -> None:
-    report = world.verify(verifier_key=None)
-    assert report.outcome == "verified"
+    report = world.verify(verifier_key=None, trust=Trust())
+    assert report.outcome == "consistent"
     assert any(SIGNER.verifier.vkey in line for line in report.not_checked)
 
 
@@ -499,7 +502,7 @@ def test_an_unreachable_network_leaves_the_question_open(world: World) -> None:
     world.networks["ethereum"].hang()
     world.networks["ethereum"].calls.clear()
     report = world.verify()
-    assert (report.outcome, report.exit_code) == ("unchecked", 3)
+    assert (report.outcome, report.exit_code) == ("anchored", 3)
     assert {c.status for c in report.networks["ethereum"].values()} == {"unreachable"}
     assert {c.status for c in report.networks["bitcoin"].values()} == {"verified"}
     assert len(world.networks["ethereum"].calls) == 1, "a dead node is asked once"
@@ -551,7 +554,7 @@ def test_a_provisional_anchor_that_fell_out_of_its_block_is_pending(world: World
 def test_an_anchor_that_is_not_deep_enough_is_pending(world: World) -> None:
     world.networks["bitcoin"].confirmations = 100
     report = world.verify()
-    assert report.outcome == "unchecked"
+    assert report.outcome == "anchored"
     after = report.networks["bitcoin"]["after"]
     assert (after.status, after.reason) == ("pending", f"{after.depth} of 100 confirmations")
 
@@ -562,7 +565,7 @@ def test_an_anchor_that_nobody_made_yet_is_pending() -> None:
     stage.networks["bitcoin"].fail_next("draft", RejectedError("bitcoin: no"))
     stage.anchor()
     report = stage.verify()
-    assert report.outcome == "unchecked"
+    assert report.outcome == "anchored"
     check = report.networks["bitcoin"]["after"]
     assert check.status == "pending"
     assert check.reason == "anchor is failed: bitcoin: no"
@@ -622,8 +625,9 @@ def test_one_network_alone_cannot_agree() -> None:
 
 def test_without_networks_there_is_nothing_to_ask() -> None:
     report = finished(names=()).verify()
-    assert report.outcome == "verified"
-    assert (status(report, 7), status(report, 8)) == (Status.SKIPPED, Status.SKIPPED)
+    assert report.outcome == "consistent"
+    assert (status(report, 7), status(report, 8)) == (Status.SKIPPED, Status.UNCHECKED)
+    assert report.checks[7].detail == "no receipt of before; no receipt of after"
 
 
 # --- (10) --------------------------------------------------------------------------------
@@ -637,12 +641,12 @@ def test_content_at_hand_is_held_against_the_records() -> None:
     stage = World(names=())
     stage.ingest(stage.batch(ending([*events, metrics(1)])))
     good = stage.verify(content={"data/train": data, "model/weights": weights})
-    assert good.outcome == "verified"
+    assert good.outcome == "consistent"
     assert status(good, 10) is Status.PASSED
     bad = stage.verify(content={"data/train": data + 1, "data/none": data})
     assert {(f.check, f.subject) for f in bad.findings} == {(10, "data/train"), (10, "data/none")}
     open_ = stage.verify(content={"data/train": "/nowhere/at/all"})
-    assert (open_.outcome, status(open_, 10)) == ("unchecked", Status.UNCHECKED)
+    assert (open_.outcome, status(open_, 10)) == ("consistent", Status.UNCHECKED)
 
 
 def test_a_weights_file_that_does_not_decode_is_a_finding(tmp_path: Any) -> None:
@@ -686,4 +690,4 @@ def test_a_configuration_with_a_senseless_world_size_counts_as_one_rank() -> Non
     events = before()
     events[4] = config(world_size=0)
     stage.ingest(stage.batch(ending([*events, metrics(1)])))
-    assert stage.verify().outcome == "verified"
+    assert stage.verify().outcome == "consistent"

@@ -11,7 +11,7 @@ import pytest
 
 from provenance.errors import FormatError, IntegrityError, ProofError
 from provenance.proofs.ethereum import MAX_HEADER_BYTES, MAX_NODES
-from provenance.verify.checks.ethereum_receipt import check_ethereum, unproven_time
+from provenance.verify.checks.ethereum_receipt import check_ethereum
 from provenance.verify.checks.receipts import check_evidence
 from tests.support.nodes.ethereum_block import (
     CONTRACT,
@@ -30,7 +30,6 @@ BLOCKS = {"contract": Block(), "calldata": calldata_block(), "repeated": repeate
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=list(BLOCKS))
 def test_a_receipt_with_both_proofs_holds(block: Block) -> None:
     check_evidence(block.anchor(), json.loads(json.dumps(block.evidence())))
-    assert unproven_time(block.anchor(), block.evidence()) is None
 
 
 def test_one_proof_is_enough_where_it_carries_the_root() -> None:
@@ -47,7 +46,6 @@ def test_receipts_without_proofs_hold_as_far_as_they_go() -> None:
     assert "no trie proof" in (check_evidence(block.anchor(), evidence) or "")
     del evidence["type"]
     check_evidence(block.anchor(), evidence)
-    assert "earlier store" in (unproven_time(block.anchor(block_time=5.0), evidence) or "")
     evidence["block"]["header_rlp"] = None
     check_evidence(block.anchor(), evidence)
     for path, value, says in (
@@ -194,17 +192,11 @@ def test_an_anchor_that_says_something_else(
         check_evidence(block.anchor(**changes), block.evidence())
 
 
-def test_an_earlier_store_may_be_claimed_and_is_told() -> None:
-    """The chain keeps the first store's time; the block of ours is all that is proven."""
+def test_the_time_is_that_of_the_block_whoever_stored_the_root_before() -> None:
     block = repeated_block()
-    early = block.anchor(block_time=TIME - 3600.0)
-    check_evidence(early, block.evidence())
-    remark = unproven_time(early, block.evidence())
-    assert remark is not None
-    assert f"{TIME - 3600}" in remark
-    assert f"is of {TIME}" in remark
-    with pytest.raises(ProofError, match="is of time"):
-        check_evidence(block.anchor(block_time=TIME + 1.0), block.evidence())
+    for time in (TIME - 3600.0, TIME + 1.0):
+        with pytest.raises(ProofError, match=f"of time {TIME}, the receipt says"):
+            check_evidence(block.anchor(block_time=time), block.evidence())
 
 
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=list(BLOCKS))

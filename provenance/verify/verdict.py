@@ -1,0 +1,169 @@
+"""The word that stands over a verification, and what it rests on.
+
+``failed``      something does not hold
+``consistent``  all that is here agrees; what it rests on is not pinned, or could not be checked
+``anchored``    the ledger's key is pinned, and so is a public chain that has an anchor, by a node
+                or by headers that the reader trusts; but the reader's policy does not hold
+``verified``    the policy holds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from provenance.formats.note import VerifierKey
+from provenance.verify.catalogue import CHECKS, NETWORKS, Status
+from provenance.verify.findings import Findings
+from provenance.verify.report import NetworkCheck, Outcome, Verdict
+from provenance.verify.trust import Trust, Word
+
+PUBLIC: Final = ("ethereum", "bitcoin")
+"""Networks whose blocks have a time that nobody sets alone."""
+LOCAL_ALONE: Final = (
+    "the local file alone, which convinces nobody but the holder of the ledger's key"
+)
+Networks = Mapping[str, Mapping[str, NetworkCheck]]
+
+
+def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: Networks) -> Verdict:
+    """Weigh what was found against what the reader pinned.
+
+    Args:
+        key: The one that the heads were opened with.
+        networks: By network and seal label.
+    """
+    by = trust.key_pinned_by(key)
+    missing = _missing(findings, trust, key, networks)
+    anchored = any(_counts(check) for seals in networks.values() for check in seals.values())
+    outcome: Outcome = "consistent"
+    if findings.problems:
+        outcome = "failed"
+    elif not missing:
+        outcome = "verified"
+    elif by is not None and anchored and not findings.without_receipt:
+        outcome = "anchored"
+    return Verdict(
+        outcome=outcome,
+        policy=trust.policy,
+        own=trust.own and trust.require is None,
+        vkey=key.vkey if key else None,
+        key=key.label if key else None,
+        key_pinned_by=by,
+        rests_on=(
+            _key_line(key, by),
+            *_chain_lines(networks),
+            *_witness_lines(findings, trust),
+            _identity_line(findings),
+        ),
+        missing=tuple(missing),
+    )
+
+
+def _counts(check: NetworkCheck | None) -> bool:
+    return check is not None and check.status == "verified" and check.network in PUBLIC
+
+
+def _missing(
+    findings: Findings, trust: Trust, key: VerifierKey | None, networks: Networks
+) -> list[str]:
+    """What stands between the evidence and ``verified``, a line each."""
+    own = trust.own and trust.require is None
+    lines = []
+    for result in findings.results():
+        number = result.check.number
+        if result.status is Status.UNCHECKED and (own or number != NETWORKS):
+            lines.append(f"({number}) {CHECKS[number - 1].title}: {result.detail}")
+    if findings.without_receipt and not own:
+        lines.append(f"no receipt of {', '.join(findings.without_receipt)}")
+    for word in trust.policy:
+        line = _unmet(word, findings, trust, key, networks)
+        if line is not None:
+            lines.append(line)
+    if own:
+        rows = [check for seals in networks.values() for check in seals.values()]
+        if any(check.status in ("receipt", "stated") for check in rows):
+            lines.append("the networks of the configuration: not all of them showed the anchors")
+    return lines
+
+
+def _unmet(
+    word: Word, findings: Findings, trust: Trust, key: VerifierKey | None, networks: Networks
+) -> str | None:
+    """Why a word of the policy does not hold; None where it does."""
+    if word == "key":
+        if trust.key_pinned_by(key) is not None:
+            return None
+        return "the ledger's key is not pinned" + (f": --trust {key.vkey}" if key else "")
+    if word == "witnesses":
+        most = max(map(len, findings.cosigned.values()), default=0)
+        if trust.witnesses and most >= trust.needed_witnesses:
+            return None
+        return f"{most} of the {trust.needed_witnesses} witnesses needed cosigned a head of the run"
+    if word == "identity":
+        return None if findings.trainer is not None else "no pinned trainer signed the run"
+    names = PUBLIC if word == "anchor" else (word,)
+    seals = findings.asked
+    bare = [seal for seal in seals if not any(_shown(networks, n, seal) for n in names)]
+    where = "a pinned chain" if word == "anchor" else word
+    if seals and not bare:
+        return None
+    return f"{', '.join(bare) or 'no seal'}: no anchor that {where} was seen to have"
+
+
+def _shown(networks: Networks, name: str, seal: str) -> bool:
+    check = networks.get(name, {}).get(seal)
+    return check is not None and check.status == "verified"
+
+
+# --- what it rests on ------------------------------------------------------------------------
+
+
+def _key_line(key: VerifierKey | None, by: str | None) -> str:
+    if key is None:
+        return "no ledger's key: none is known here"
+    return f"ledger key {key.label}, {_pinned(by)}"
+
+
+def _pinned(by: str | None) -> str:
+    return "which nobody pinned" if by is None else f"pinned: {by}"
+
+
+def _chain_lines(networks: Networks) -> list[str]:
+    lines: dict[str, None] = {}
+    shown = set()
+    for name, seals in networks.items():
+        for check in seals.values():
+            if name not in PUBLIC:
+                if check.status == "verified":
+                    shown.add(name)
+                continue
+            line = f"{check.chain.label}, {_pinned(check.pinned_by)}"
+            if check.status == "verified":
+                shown.add(name)
+                line += f", seen {check.shown_by}" if check.shown_by else ""
+            else:
+                line += f", {check.status}"
+            remark = check.chain.remark
+            lines[line + (f" ({remark})" if remark else "")] = None
+    if shown == {"local"}:
+        lines[LOCAL_ALONE] = None
+    elif "ipfs" in shown:
+        lines["ipfs, which proves storage and no time"] = None
+    return list(lines) or ["no network: no anchor was asked for or made"]
+
+
+def _identity_line(findings: Findings) -> str:
+    if findings.identity is None:
+        return "no trainer's identity: nobody stands behind the run"
+    who = f"trainer {findings.trainer}, pinned" if findings.trainer else "which nobody pinned"
+    return f"identity {findings.identity.hex()[:16]}, {who}"
+
+
+def _witness_lines(findings: Findings, trust: Trust) -> list[str]:
+    if not trust.witnesses:
+        return []
+    names = sorted(set().union(*findings.cosigned.values())) if findings.cosigned else []
+    who = f" ({', '.join(names[:4])})" if names else ""
+    need = f"{trust.needed_witnesses} needed"
+    return [f"{len(names)} of {len(trust.witnesses)} pinned witnesses cosigned{who}, {need}"]
