@@ -344,14 +344,13 @@ class ProvenanceTracker:
         log.warning("weights not recorded", problem=str(error), run=self.run_id)
 
     def _start_shipper(self) -> None:
-        if self.settings.redis_url is None:
+        settings, url = self.settings, self.settings.redis_url
+        if url is None:
             return
         from provenance.capture.ship.process import spawn_shipper
 
         try:
-            settings = self.settings
-            keys = settings.trust.ledger_keys
-            spawn_shipper(self.spool_dir, settings.redis_url, settings.key_file, keys)
+            spawn_shipper(self.spool_dir, url, settings.key_file, settings.trust.ledger_keys)
         except OSError as error:
             log.warning("shipper not started; events stay in the spool", problem=str(error))
 

@@ -67,8 +67,8 @@ def run(
 
 def known_ledger_keys(settings: Settings, texts: Sequence[str] = ()) -> Callable[[], list[bytes]]:
     """Asks for the ledger's public keys, 32 bytes each: those in ``texts``, in
-    ``trust.ledger_keys`` and in ``PROVENANCE_LEDGER_KEY``, and that of this base directory's key file, which a worker may
-    make later.
+    ``trust.ledger_keys`` and in ``PROVENANCE_LEDGER_KEY``, and that of this base directory's key
+    file, which a worker may make later.
 
     Raises:
         ConfigError: A text that is no verifier key.
