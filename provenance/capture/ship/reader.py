@@ -38,6 +38,8 @@ class ProducerReader:
         self._unsynced: set[Path] = set()
         self._began = False
         self.missing = 0
+        self.blocked: str | None = None
+        """Why reading stopped before an event: more is missing than gaps can stand for."""
 
     def __iter__(self) -> Iterator[tuple[Segment, Event | Corruption]]:
         for segment in self._group:
@@ -51,21 +53,23 @@ class ProducerReader:
                 self._began = True
                 self._offset = _events_at(segment)
             for offset, item in read_segment(segment.path, self._offset, final=final):
-                if isinstance(item, Event):
+                if isinstance(item, Event) and item.seq <= MAX_SAFE_INTEGER:
+                    if item.seq - self._next > MAX_HOLE:
+                        self.blocked = f"events {self._next} to {item.seq - 1} are missing"
+                        return
                     yield from self._lost(segment, item)
                 self._offset = offset
                 if isinstance(item, Corruption):
                     yield segment, item
                 elif item.seq > MAX_SAFE_INTEGER:
                     yield segment, Corruption(offset, offset, f"sequence number {item.seq}")
-                elif item.seq >= self._next:
-                    self._next = item.seq + 1
+                else:  # an end that was shipped before a cursor file was lost is one too
                     self._ended = self._ended or item.kind is Kind.RUN_END
-                    yield segment, item
+                    if item.seq >= self._next:
+                        self._next = item.seq + 1
+                        yield segment, item
 
     def _lost(self, segment: Segment, event: Event) -> Iterator[tuple[Segment, Event]]:
-        if not 0 < event.seq - self._next <= MAX_HOLE:
-            return
         for seq in range(self._next, event.seq):
             fields = {"dropped": 1, "reason": LOST}
             self._next = seq + 1

@@ -31,6 +31,7 @@ from provenance.ports.transport import EventTransport
 FLUSH_BYTES = 4 * 1024 * 1024
 MAX_STALL_S = 3600.0
 _MAX_LOGGED = 1000
+_MAX_CHAINS = 4096
 LedgerKeys = Callable[[], Sequence[bytes]]
 """Public keys (32 bytes) of the ledger as far as they are known now."""
 
@@ -223,7 +224,10 @@ class Shipment:
                 "or PROVENANCE_LEDGER_KEY to the key that `provenance doctor` prints"
             )
         elif len(believed) < len(answers):
-            self._warn_once("an acknowledgement is not signed by the ledger's key; it is ignored")
+            self._warn_once(
+                "an acknowledgement is not signed by the ledger's key; it is ignored",
+                run=self.path.name,
+            )
 
     def _commit(self, producer: bytes, cursor: Cursor, said: Acknowledgement) -> bool:
         """Take an acknowledgement in; False where it says nothing new, or cannot be meant.
@@ -294,15 +298,16 @@ class Shipment:
             if isinstance(item, Corruption):
                 self._report(segment, item, total)
                 continue
-            try:
-                maker.add(item)
-            except FormatError as error:  # more is missing than gaps can stand for
-                total.unusable += 1
-                self._warn_once(f"producer {first.producer.hex()[:8]}: {error}; it waits")
-                return
+            maker.add(item)
             if maker.pending_bytes >= FLUSH_BYTES:
                 self._flush(maker, reader, cursor, transport, total)
         self._flush(maker, reader, cursor, transport, total)
+        if reader.blocked is not None:
+            total.unusable += 1
+            self._warn_once(
+                f"producer {first.producer.hex()[:8]}: {reader.blocked}; what follows waits",
+                run=self.path.name,
+            )
         total.replaced += maker.replaced
         total.missing += reader.missing
 
@@ -324,6 +329,8 @@ class Shipment:
             total.bytes += sum(map(len, batches))
         if reader.move(cursor, maker.chain):
             self._chains[maker.producer, cursor.next] = maker.chain
+            if len(self._chains) > _MAX_CHAINS:  # nothing is acknowledged: the oldest goes
+                del self._chains[next(iter(self._chains))]
             self._save()
 
     def _signer(self, producer: bytes, rank: int) -> tuple[Certificate, Ed25519PrivateKey]:

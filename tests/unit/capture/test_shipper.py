@@ -462,6 +462,43 @@ def test_lost_cursors_over_a_spool_whose_beginning_is_deleted(world: World) -> N
     assert world.epochs() == list(range(40))
 
 
+def test_a_run_that_ended_before_its_cursors_were_lost_leaves_nothing(world: World) -> None:
+    emitter = world.emitter(segment_bytes=500)
+    emit(emitter, *range(30))
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().deleted_segments >= 2
+        emitter.close()
+        shipper.run_once()
+        world.database.drain()
+    (world.folder / CURSOR_FILE).unlink()
+    with world.shipper() as shipper:
+        done = shipper.run_once()
+    assert (done.events, done.finished_runs) == (0, 1)
+    assert not world.folder.exists()
+
+
+def test_what_comes_before_a_hole_that_no_gap_fills_is_shipped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_HOLE", 3)
+    writer = SpoolWriter(world.folder, world.run, bytes(16), 0, 1)
+    for n in range(3):
+        writer.append(Kind.METRICS, n, 1, {"n": n})
+    (segment,) = scan_run(world.folder, world.run).segments
+    with segment.path.open("ab") as file:
+        file.write(frame(Event(9, Kind.METRICS, 9, 0, 1, {}).encode()))
+    with structlog.testing.capture_logs() as logs, world.shipper() as shipper:
+        first, again = shipper.run_once(), shipper.run_once()
+        world.database.drain()
+        shipper.run_once()
+    writer.abandon()
+    assert (first.events, first.unusable, again.events) == (3, 1, 0)
+    assert world.epochs() == [0, 1, 2]
+    assert sum("events 3 to 8 are missing" in entry["event"] for entry in logs) == 1
+
+
 # --- damage and poison -------------------------------------------------------------------
 
 
