@@ -7,7 +7,7 @@ from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
-from provenance.errors import FormatError, ProvenanceError, UnavailableError
+from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
@@ -48,7 +48,9 @@ def _seal_overdue(now: float) -> None:
         try:
             with resources.store().transaction() as tx:
                 seal_ready(tx, run, resources.policy(), now)
-        except FormatError as error:
+        except UnavailableError:
+            raise
+        except ProvenanceError as error:
             log.error("sweep.damaged", run=str(run), problem=str(error))
 
 
@@ -56,6 +58,8 @@ def _awaits(tx: LedgerTx, run: UUID) -> bool:
     """A damaged record holds up its own run alone."""
     try:
         return awaits_seal(tx, run)
-    except FormatError as error:
+    except UnavailableError:
+        raise
+    except ProvenanceError as error:
         log.error("sweep.damaged", run=str(run), problem=str(error))
         return False

@@ -59,8 +59,14 @@ def worker(name: str, *queues: str) -> Service:
     )  # fmt: skip
 
 
-def services(settings: Settings, flower_port: int | None = None) -> list[Service]:
-    """Shipper, one worker per queue, beat, and Flower where a port is given."""
+def services(
+    settings: Settings, flower_port: int | None = None, flower_auth: str = ""
+) -> list[Service]:
+    """Shipper, one worker per queue, beat, and Flower where a port is given.
+
+    Args:
+        flower_auth: ``user:password`` that Flower asks for; without one its API refuses all.
+    """
     fleet = [
         Service(
             "shipper",
@@ -90,7 +96,7 @@ def services(settings: Settings, flower_port: int | None = None) -> list[Service
                     sys.executable, "-m", "celery", "-A", "workers.app", "flower",
                     "--address=127.0.0.1", f"--port={flower_port}",
                 ),
-                {"FLOWER_UNAUTHENTICATED_API": "true"},
+                {"FLOWER_BASIC_AUTH": flower_auth} if flower_auth else {},
             )
         )  # fmt: skip
     return fleet

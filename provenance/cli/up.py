@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -44,29 +45,31 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
         if not quiet:
             err.print(f"{time.strftime('%H:%M:%S')}  {name:<16} {line}", markup=False)
 
-    port = None
+    port, auth = None, None
     if arguments.flower or arguments.flower_port:
         port = arguments.flower_port or free_ports(1)[0]
+        auth = f"provenance:{secrets.token_urlsafe(24)}"
     runs = fleet.Fleet(settings, arguments.config, url, say)
     try:
         if own_redis is not None:
             runs.start([own_redis])
         transport = sending.open_transport(settings)
         fleet.wait_until(transport.ping)
-        runs.start(fleet.services(settings, port))
+        runs.start(fleet.services(settings, port, auth or ""))
         flower_url = f"http://127.0.0.1:{port}" if port else None
         state = {
             "pid": os.getpid(),
             "base_dir": str(settings.base_dir),
             "services": runs.pids(),
             "flower": flower_url,
+            "flower_auth": auth,
             "logs": str(runs.log_dir),
         }
         _write_state(settings.base_dir / "run" / "up.json", state)
         if quiet:
-            print_json(state)
+            print_json({name: value for name, value in state.items() if name != "flower_auth"})
         elif flower_url:
-            say("flower", flower_url)
+            say("flower", f"{flower_url}, user and password {auth}")
         if not quiet:
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
         runs.tend(stopping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -84,9 +85,11 @@ def is_final(base: Path, run: str) -> bool:
     return all(seal["status"] == "final" for n in networks.values() for seal in n.values())
 
 
-def get(url: str) -> Any:
+def get(url: str, auth: str) -> Any:
+    token = base64.b64encode(auth.encode()).decode()
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return json.loads(answer.read())
     except (urllib.error.URLError, TimeoutError, ConnectionError, json.JSONDecodeError):
         return None
@@ -99,16 +102,28 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
     with up(tmp_path, "--flower") as (process, state):
         children = psutil.Process(process.pid).children(recursive=True)
         assert until(lambda: is_final(tmp_path, run)), "not anchored"
-        flower = state["flower"]
+        flower, auth = state["flower"], state["flower_auth"]
         assert flower.startswith("http://127.0.0.1:")
         names = {"hashing", "anchor-local", "confirm"}
 
         def workers() -> Any:
-            found = get(f"{flower}/api/workers?refresh=true") or {}
+            found = get(f"{flower}/api/workers?refresh=true", auth) or {}
             return found if {name.split("@")[0] for name in found} >= names else None
 
         seen = until(workers)
         assert seen, "Flower shows no workers"
+        hashing_name = next(name for name in seen if name.startswith("hashing@"))
+        shutdown = f"{flower}/api/worker/shutdown/{hashing_name}"
+        elsewhere = {"Origin": "http://elsewhere.example"}
+        for url, data, headers, status in (
+            (f"{flower}/api/workers", None, {}, 401),
+            (shutdown, b"", elsewhere, 403),  # refused before the password is asked for
+        ):
+            stranger = urllib.request.Request(url, data=data, headers=headers)
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(stranger, timeout=5)
+            assert refused.value.code == status
+        assert (tmp_path / "run" / "up.json").stat().st_mode & 0o777 == 0o600
         queues = {
             name.split("@")[0]: [queue["name"] for queue in facts["active_queues"]]
             for name, facts in seen.items()
@@ -121,7 +136,7 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
         assert until(lambda: is_final(tmp_path, second)), "second run not anchored"
 
         def finished() -> Any:
-            tasks = (get(f"{flower}/api/tasks") or {}).values()
+            tasks = (get(f"{flower}/api/tasks", auth) or {}).values()
             done = {task["name"] for task in tasks if task["state"] == "SUCCESS"}
             return done >= {"workers.hashing.drain", "workers.anchoring.publish"}
 

@@ -80,6 +80,7 @@ def test_what_it_rests_on_is_named(world: World) -> None:
         "bitcoin (regtest), which nobody pinned, receipt "
         "(a test chain: whoever runs it makes its blocks)",
         "ethereum (chain 1), pinned: known to this program, stated",
+        "no trainer's identity: nobody stands behind the run",
     )
     row = report.as_dict()["networks"]["bitcoin"]["after"]
     assert (row["chain"], row["network"], row["pinned_by"]) == (
