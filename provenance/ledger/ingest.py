@@ -34,7 +34,12 @@ from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase, Record
-from provenance.formats.run_tree.selection import BEFORE_KINDS
+from provenance.formats.run_tree.selection import (
+    BEFORE_KINDS,
+    SealMark,
+    before_mark,
+    seal_marks,
+)
 from provenance.ledger.seal import SealPolicy, log_left_out, seal_ready
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import MAX_ENTRY_BYTES, Delivery, EventTransport
@@ -173,7 +178,7 @@ class _Writer:
         self, tx: LedgerTx, now: float, total: IngestResult, trainers: frozenset[bytes] | None
     ) -> None:
         self.tx, self.now, self.total, self._trainers = tx, now, total, trainers
-        self.before_sealed: dict[UUID, bool] = {}
+        self.leaders: dict[UUID, SealMark | None] = {}
         self.closed: dict[tuple[UUID, Kind], set[tuple[bytes, int]]] = {}
         self.marks: dict[UUID, list[Record]] = {}
         self.producers: dict[tuple[UUID, bytes], ProducerRow] = {}
@@ -308,17 +313,31 @@ class _Writer:
         )
 
     def _is_late(self, record: Record) -> bool:
-        if record.kind not in BEFORE_KINDS and not (
+        """Whether a record would change what the before seal covers, or who leads the run.
+
+        What a restarted leader repeats changes neither: it is late, under no root.
+        """
+        is_mark = (
             record.kind is Kind.SEAL
             and record.body.get("phase") == Phase.BEFORE
             and record.body.get("epoch") is None
-        ):
+        )
+        if record.kind not in BEFORE_KINDS and not is_mark:
             return False
-        if record.run not in self.before_sealed:
-            self.before_sealed[record.run] = any(
-                entry.phase is Phase.BEFORE for entry in self.tx.entries(record.run)
-            )
-        return self.before_sealed[record.run]
+        leader = self._leader(record.run)
+        if leader is None:
+            return False
+        if is_mark and record.order < leader.order:
+            return True
+        return record.producer == leader.producer and record.seq < leader.seq
+
+    def _leader(self, run: UUID) -> SealMark | None:
+        """The before mark of a run whose before seal is in the ledger."""
+        if run not in self.leaders:
+            sealed = any(entry.phase is Phase.BEFORE for entry in self.tx.entries(run))
+            stored = self.tx.records(run, (Kind.SEAL,)) if sealed else ()
+            self.leaders[run] = before_mark(seal_marks(Record.decode(r.data) for r in stored))
+        return self.leaders[run]
 
     def _is_known(self, record: Record) -> bool:
         """Whether a late record is a repetition. Read once a kind: late kinds gain no records."""

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from provenance.capture.membership import RUN_SEED
+
 REDIS_URL_ENV = "PROVENANCE_REDIS_URL"
 LEDGER_KEY_ENV = "PROVENANCE_LEDGER_KEY"
 """Variable with the ledger's public keys (``name+id+base64``), separated by spaces."""
@@ -62,7 +64,7 @@ def spawn_shipper(
     # -P: a redis.py in the trainer's folder must not become the shipper's.
     paths = [_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != RUN_SEED},
         "PYTHONPATH": os.pathsep.join(paths),
         REDIS_URL_ENV: redis_url,
         LEDGER_KEY_ENV: " ".join([*ledger_keys, os.environ.get(LEDGER_KEY_ENV, "")]).strip(),

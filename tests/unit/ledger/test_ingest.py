@@ -28,10 +28,11 @@ from provenance.formats.producers.certificate import Certificate, sign_identity
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase
+from provenance.formats.run_tree.selection import BEFORE_KINDS, run_leaves
 from provenance.ledger import ingest as ingest_module
 from provenance.ledger import seal as seal_module
 from provenance.ledger.ingest import IngestResult, drain, ingest
-from provenance.ledger.seal import seal_ready
+from provenance.ledger.seal import digested, seal_ready
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
@@ -366,16 +367,48 @@ def test_foreign_records_in_a_batch_are_parked(store: LedgerStore) -> None:
             assert any(problem in parked.reason for parked in tx.parked())
 
 
-def test_data_after_the_before_seal_is_late(store: LedgerStore) -> None:
+def test_nothing_after_the_before_seal_changes_it_or_who_leads(store: LedgerStore) -> None:
     producer = Producer()
     producer.begin()
     take(store, producer.deliveries())
     before = roots(store)["before"]
     late = Producer(name=b"\x02" * 16)
     late.add(Kind.DATA_TRAIN, root="other")
-    late.seal("before")
-    assert take(store, late.deliveries()).parked == 2
+    late.seal("before")  # a mark of an earlier time than the leader's
+    done = take(store, late.deliveries())
+    assert (done.new, done.parked) == (1, 1)
     assert roots(store) == {"before": before}
+    producer.finish()
+    take(store, [Delivery("rest", producer.batch(6))])
+    with store.snapshot() as tx:
+        records = digested(tx, RUN)
+    leaves, left_out = run_leaves(records, Phase.AFTER)
+    assert [item.record.producer for item in left_out] == [late.name]
+    assert len(leaves) == 5 + 1
+
+
+def test_a_restarted_leader_repeats_its_beginning_and_nothing_is_parked(
+    store: LedgerStore,
+) -> None:
+    first, again = Producer(), Producer(name=b"\x00" * 16)
+    first.begin()
+    first.epoch(1)
+    take(store, first.deliveries())
+    before = roots(store)["before"]
+    again.begin()
+    again.epoch(2)
+    again.finish()
+    again.events = [replace(event, ts_ns=event.ts_ns + 10**9) for event in again.events]
+    assert take(store, again.deliveries()).parked == 0
+    assert roots(store)["before"] == before
+    with store.snapshot() as tx:
+        run = tx.run(RUN)
+        leaves, late = run_leaves(digested(tx, RUN), Phase.AFTER)
+    assert run is not None
+    assert (run.state, run.incomplete) == ("sealed", None)
+    assert {item.record.kind for item in late} == BEFORE_KINDS
+    assert {item.record.producer for item in late} == {again.name}
+    assert len(leaves) == 5 + 2 + 2 + 1  # the beginning, two epochs, results
 
 
 def test_a_sealed_run_takes_no_more(store: LedgerStore) -> None:
