@@ -95,11 +95,32 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
         address = deployed_contract(options.root, document)
         document["blockchain"]["ethereum"]["contract_address"] = address
         say("ethereum", f"contract at {address}")
+    pins = _pins(document["blockchain"])
+    if pins:
+        document["trust"] = {"chains": pins}
+        say(
+            "trust",
+            "pinned in its configuration, for test chains count for nobody else: "
+            + ", ".join(sorted(pins)),
+        )
     path = options.base_dir / "run" / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     path.chmod(0o600)
     return path
+
+
+def _pins(chain: dict[str, Any]) -> dict[str, Any]:
+    """The devnet's test chains, as a ``trust`` section names them."""
+    pins: dict[str, Any] = {}
+    if "ethereum" in chain:
+        ethereum = chain["ethereum"]
+        pins["ethereum"] = [
+            {"chain_id": ethereum["chain_id"], "contract": ethereum["contract_address"]}
+        ]
+    if "bitcoin" in chain:
+        pins["bitcoin"] = [chain["bitcoin"]["network"]]
+    return pins
 
 
 @contextmanager
@@ -227,6 +248,7 @@ def _document(
         "root_before": report.roots.get("before"),
         "root_after": report.roots.get("after"),
         "chain_integrity": report.outcome == "verified",
+        "verdict": report.verdict.as_dict(),
         "networks": networks,
         "tamper": tamper,
         "report_path": str(report_path),

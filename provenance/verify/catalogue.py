@@ -81,14 +81,16 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         HEADS,
         "heads are signed by the ledger",
-        "The holder of the ledger's key stated each head: size and root of the ledger.",
-        "That the key is the right one, unless you got it from somewhere else than this evidence.",
+        "The holder of the ledger's key stated each head: size and root of the ledger; which "
+        "witnesses that you pinned cosigned it.",
+        "That the key is the right one: that is for your pins (--trust, trust.ledger_keys), and "
+        "the first lines say who pinned it.",
     ),
     Check(
         LEDGER,
         "roots are in the ledger, and the ledger only grew",
         "Each run root is the entry it claims to be under each head, and each head extends the "
-        "one before it.",
+        "one before it; no receipt shows a head beside them.",
         "That nobody was shown another ledger: compare heads with others.",
     ),
     Check(
@@ -104,9 +106,10 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         NETWORKS,
         "each network has the anchor",
-        "A node of the network that you configured shows the transaction, on the right chain, "
-        "carrying that ledger root, that deep. Without a node: Bitcoin's block is among the "
-        "headers that you gave.",
+        "A node of the network that you configured shows the transaction, on a chain (and with a "
+        "contract) that you pinned or that every release knows, carrying that ledger root, that "
+        "deep. Without a node: Bitcoin's block is among the headers that you gave, Ethereum's "
+        "among the block hashes. The time is the block's.",
         "More than your node knows. IPFS proves storage, not time. The local file proves only "
         "that the holder of the ledger's key signed it.",
     ),
@@ -140,7 +143,9 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 ANCHOR_LIMITS: Final = (
     "An anchor proves that the digests existed when its block was made. It does not prove that "
-    "the trainer stated the truth, or that these are all the runs there were.",
+    "the trainer stated the truth, who ran the run, or that these are all the runs there were.",
+    "Times that no block has (ts of records, sealed and first seen) are what the trainer and the "
+    "deployment state.",
 )
 NETWORK_LIMITS: Final = {
     "ipfs": "IPFS proves that the root is stored there, not when it was put there.",
@@ -156,9 +161,9 @@ HEADER_SOURCE: Final = (
     "header does not tell its height or depth: those in receipts are what a node said."
 )
 ETHEREUM_HEADERS: Final = (
-    "Ethereum's block headers against a chain: only a node can tell. A receipt with a trie proof "
-    "leads to a header that the evidence itself brings; one without only states its block. The "
-    "depth in receipts is what a node said."
+    "Ethereum's block headers against a chain: only a node or a block hash that you trust "
+    "(--block-hash) can tell. A receipt with a trie proof leads to a header that the evidence "
+    "itself brings; one without only states its block. Anybody can make such a header."
 )
 CONTROL_RECORDS: Final = (
     "Control records (run.seal, run.end, gap) are under no root; only their stored digests were "

@@ -48,7 +48,7 @@ from provenance.verify import nodes as nodes_module
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import RunResult
 from provenance.verify.verifier import verify
-from tests.support.verify_world import NOW, RUN, SIGNER, World, before, ending, metrics, story
+from tests.support.verify_world import NOW, OWN, RUN, SIGNER, World, before, ending, metrics, story
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +102,7 @@ def everything(
     store = SqlStore.open(f"sqlite:///{file or deployment.file}")
     nodes = Nodes(networks or deployment.world.networks) if online else None
     with closing(store):
-        return list(AllRuns(store, SIGNER.verifier, nodes, clock=lambda: NOW))
+        return list(AllRuns(store, SIGNER.verifier, nodes, trust=OWN, clock=lambda: NOW))
 
 
 class Asked:
@@ -160,6 +160,7 @@ def test_each_run_comes_out_as_it_does_alone(deployment: Deployment, online: boo
                 from_store(store, result.run, SIGNER.verifier),
                 networks if online else None,
                 verifier_key=SIGNER.verifier,
+                trust=OWN,
                 now=NOW,
             )
             whole, mine = alone.as_dict(), result.as_dict()
@@ -337,7 +338,7 @@ def test_a_node_that_is_down_is_asked_once(
     networks = asked(deployment, kind)
     networks["ethereum"].errors["identity"] = error
     found = everything(deployment, networks=networks)
-    assert [result.outcome for result in found] == ["unchecked"] * 4
+    assert [result.outcome for result in found] == ["consistent"] * 4
     for result in found:
         assert result.report is not None
         places = result.report.networks
@@ -351,11 +352,11 @@ def test_a_node_that_goes_away_in_between_is_left_alone(deployment: Deployment) 
     network = networks["ethereum"]
     nodes = Nodes(networks)
     with closing(deployment.open()) as store:
-        results = iter(AllRuns(store, SIGNER.verifier, nodes))
+        results = iter(AllRuns(store, SIGNER.verifier, nodes, trust=OWN))
         assert next(results).outcome == "verified"
         network.errors["lookup"] = network.errors["identity"] = NetworkUnavailable("gone")
         network.asked.clear()
-        assert [result.outcome for result in results] == ["verified", "unchecked", "unchecked"]
+        assert [result.outcome for result in results] == ["verified", "consistent", "consistent"]
     assert sum(network.asked.values()) == 2, "one lookup, and the question whether it is there"
 
 
@@ -367,7 +368,7 @@ def test_one_transaction_without_an_answer_is_not_the_node(deployment: Deploymen
     txid = version.version.transaction_id
     networks["bitcoin"].errors[txid] = NetworkUnavailable("keeps no index")
     found = everything(deployment, networks=networks)
-    assert {result.outcome for result in found} == {"verified", "unchecked"}
+    assert {result.outcome for result in found} == {"verified", "consistent"}
     assert networks["bitcoin"].asked[txid] == 1
     assert networks["bitcoin"].asked["identity"] == 2
 
@@ -402,7 +403,7 @@ def test_networks_that_are_not_set_up_are_said(deployment: Deployment) -> None:
     nodes = Nodes(networks, {"bitcoin": "no such thing"})
     nodes.look_ahead({"bitcoin": ["a", "b"], "ipfs": ["c", "d"]})
     with closing(deployment.open()) as store:
-        (result, *_) = AllRuns(store, SIGNER.verifier, nodes)
+        (result, *_) = AllRuns(store, SIGNER.verifier, nodes, trust=OWN)
     assert result.report is not None
     assert result.report.networks["bitcoin"]["after"].reason == "no such thing"
 
@@ -500,10 +501,15 @@ def test_a_run_that_the_database_does_not_give_is_open_and_stops_no_other(
         begun = store.begun
         found = list(runs)
     assert store.begun - begun == (2 if aborts else 1), "snapshots"
-    assert [result.outcome for result in found] == ["verified", "unchecked", "verified", "verified"]
+    assert [result.outcome for result in found] == [
+        "verified",
+        "consistent",
+        "verified",
+        "verified",
+    ]
     assert found[1].as_dict() == {
         "run_id": str(RUNS[1]),
-        "outcome": "unchecked",
+        "outcome": "consistent",
         "exit_code": 3,
         "findings": [],
         "not_checked": ["a page of the disk is bad"],
@@ -520,13 +526,14 @@ def test_a_database_that_goes_away_leaves_the_rest_open(
     store.after = store.begun + 2
     with closing(store):
         runs = AllRuns(store, SIGNER.verifier, None)
-        assert [result.outcome for result in runs] == ["verified"] + ["unchecked"] * 3
+        assert [result.outcome for result in runs] == ["verified"] + ["consistent"] * 3
     assert runs.totals.as_dict() == {
         "runs": 4,
         "findings": 0,
         "verified": 1,
+        "anchored": 0,
+        "consistent": 3,
         "failed": 0,
-        "unchecked": 3,
         "exit_code": 3,
     }
 
@@ -573,14 +580,14 @@ def test_one_line_per_run_and_a_summary(
     for options in ([], [], ["--no-cache"], ["--offline"]):
         assert main(["verify", "--all", *options, *where]) == 0
         lines = capsys.readouterr().out.splitlines()
-        network = "" if "--offline" in options else "   local"
+        network = "" if "--offline" in options else "    local"
         assert lines == [*(f"{run}  verified{network}" for run in RUNS[:3]), "3 runs: 3 verified"]
     tamper(artifacts, RUNS[1])
     assert main(["verify", "--all", *where]) == 1
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert lines[1].startswith(
-        f"{RUNS[1]}  failed     1 finding: (1) training/epoch/1/metrics/0: SHA-256 of the record"
+        f"{RUNS[1]}  failed      1 finding: (1) training/epoch/1/metrics/0: SHA-256 of the record"
     )
     assert lines[3] == "3 runs: 2 verified, 1 failed"
     assert captured.err == "", "no progress where stderr is no terminal"
@@ -588,7 +595,7 @@ def test_one_line_per_run_and_a_summary(
     artifacts.blockchain.local.path.write_text("nonsense\n")
     assert main(["verify", "--all", *where]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "unchecked  (8) before on local unreachable: local: " in lines[0]
+    assert "consistent  (8) unreachable: local: " in lines[0]
 
 
 def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -604,8 +611,9 @@ def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[s
         "runs": 3,
         "findings": 0,
         "verified": 3,
+        "anchored": 0,
+        "consistent": 0,
         "failed": 0,
-        "unchecked": 0,
         "exit_code": 0,
     }
 
@@ -639,9 +647,9 @@ def test_a_run_that_cannot_be_read_has_its_line(
         db.execute("UPDATE records SET kind = 'nonsense' WHERE run = ?", (RUNS[0].hex,))
     assert main(["verify", "--all", "--base-dir", str(artifacts.base_dir)]) == 1
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(f"{RUNS[0]}  failed     1 finding: (1) run: cannot be read: ")
-    result = RunResult(RUNS[0], "unchecked", None, "the disk is bad")
-    assert command._line(result) == f"{RUNS[0]}  unchecked  the disk is bad"
+    assert first.startswith(f"{RUNS[0]}  failed      1 finding: (1) run: cannot be read: ")
+    result = RunResult(RUNS[0], "consistent", None, "the disk is bad")
+    assert command._line(result) == f"{RUNS[0]}  consistent  the disk is bad"
 
 
 def test_progress_is_shown_on_a_terminal(

@@ -142,7 +142,7 @@ def test_a_second_verification_says_what_the_first_said(settings: Settings, tmp_
     shutil.copytree(settings.base_dir, copy.base_dir)
     (copy.base_dir / "ledger.key").unlink()
     first, second = verify_run(copy, "latest"), verify_run(copy, "latest")
-    assert first.outcome == second.outcome == "unchecked"
+    assert first.outcome == second.outcome == "consistent"
     assert first.findings == second.findings == ()
     assert not (copy.base_dir / "ledger.key").exists()
     assert verify_run(settings, "latest").outcome == "verified"
@@ -156,7 +156,7 @@ def test_a_bundle_of_another_deployment_is_not_looked_for_in_this_ones_file(
     network.broadcast(network.sign(network.draft(b"MLP1" + bytes(32)), None))
     bundle = make_bundle(settings, "latest", tmp_path / "bundle").path
     report = verify_path(mine, bundle, offline=False)
-    assert (report.outcome, report.run) == ("unchecked", RUN)
+    assert (report.outcome, report.run) == ("consistent", RUN)
     check = report.networks["local"]["after"]
     assert (check.status, check.reason) == (
         "unreachable",

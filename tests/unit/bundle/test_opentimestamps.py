@@ -253,7 +253,7 @@ def test_a_whole_bundle_with_proofs_verifies(tmp_path: Path) -> None:
     folder = write_bundle(evidence(), tmp_path / "bundle")
     assert (folder / f"{METRICS}.ots").is_file()
     report = verify(read_bundle(folder), None, verifier_key=SIGNER.verifier, now=NOW)
-    assert report.outcome == "verified"
+    assert report.outcome == "consistent"
     folder = write_bundle(withhold(evidence(), ["results"]), tmp_path / "withheld")
     assert not (folder / METRICS).exists()
     assert (folder / f"{METRICS}.ots").is_file()

@@ -20,7 +20,7 @@ from provenance.ledger.seal import append_root
 from provenance.verify.catalogue import HEADS, PORTABLE, Status
 from provenance.verify.report import VerificationReport
 from tests.support.ledger_values import digest
-from tests.support.verify_world import ORIGIN, OTHER, SIGNER, World, story
+from tests.support.verify_world import ORIGIN, OTHER, OWN, SIGNER, World, story
 
 SECRET = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
 WITNESS = WitnessKey("witness.example/w1", SECRET.public_key().public_bytes_raw())
@@ -231,7 +231,7 @@ TEXT = parse_note(EVIDENCE.heads[-1].note).text
 
 
 def verified(evidence: RunEvidence, witnesses: Sequence[WitnessKey]) -> VerificationReport:
-    return WORLD.verify(evidence, online=False, witnesses=witnesses)
+    return WORLD.verify(evidence, online=False, trust=replace(OWN, witnesses=tuple(witnesses)))
 
 
 def test_a_cosignature_is_shown() -> None:
@@ -245,7 +245,7 @@ def test_a_cosignature_is_shown() -> None:
     assert notice.subject == "head 8"
     many = len(EVIDENCE.heads)
     assert detail(report) == (Status.PASSED, f"{many} heads, cosigned by witness.example/w1")
-    assert report.outcome == "verified"
+    assert report.outcome == "consistent"
     known = verified(evidence, [WITNESS])
     assert told_by(known) == ["cosigned by witness.example/w1 at 2023-03-20T12:25:47Z (verified)"]
     assert verified(EVIDENCE, [WITNESS]).notices == ()
@@ -253,7 +253,7 @@ def test_a_cosignature_is_shown() -> None:
 
 def test_a_bad_cosignature_fails_only_for_who_knows_the_witness() -> None:
     evidence = extended(line_by(TEXT, bad=True) + line_by(TEXT, time=7))
-    assert verified(evidence, ()).outcome == "verified"
+    assert verified(evidence, ()).outcome == "consistent"
     report = verified(evidence, [WITNESS])
     ((check, subject, problem),) = [(f.check, f.subject, f.problem) for f in report.findings]
     assert (check, subject) == (HEADS, "head 8")
@@ -266,7 +266,7 @@ def test_no_unknown_line_fails_anything() -> None:
     lines = "".join(f"— w{n} {encode_base64(bytes(4 + n))}\n" for n in shapes)
     late = bytes(4) + b"\x7f" + b"\xff" * 7 + bytes(64)
     report = verified(extended(f"{lines}— late {encode_base64(late)}\n"), [WITNESS])
-    assert report.outcome == "verified"
+    assert report.outcome == "consistent"
     assert len(told_by(report)) == 2
     assert "cosigned by w72 at 1970-01-01T00:00:00Z" in told_by(report)[0]
     assert f"cosigned by late at second {2**63 - 1}" in told_by(report)[1]

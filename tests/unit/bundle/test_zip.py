@@ -72,7 +72,7 @@ def packed(files: dict[str, bytes] | None = None, **options: object) -> bytes:
 
 def test_a_zip_verifies_as_the_folder_does(tmp_path: Path) -> None:
     place = write_files(FILES, tmp_path / "deep" / "b.zip")
-    assert check(place).outcome == "verified"
+    assert check(place).outcome == "consistent"
     folder = write_files(FILES, tmp_path / "b")
     one, two = read_bundle(place), read_bundle(folder)
     assert (one.records, one.proofs, one.attachments) == (two.records, two.proofs, two.attachments)
@@ -130,7 +130,7 @@ def test_a_folder_named_like_a_zip_stays_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b.zip").mkdir()
     write_files(FILES, tmp_path / "b.zip")
     assert (tmp_path / "b.zip" / "manifest.json").is_file()
-    assert check(tmp_path / "b.zip").outcome == "verified"
+    assert check(tmp_path / "b.zip").outcome == "consistent"
 
 
 def test_what_is_written_is_never_taken_for_a_bomb(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_zip_with_data_descriptors_is_read(method: int, tmp_path: Path) -> Non
         for name, data in FILES.items():
             archive.writestr(name, data)
     (tmp_path / "b.zip").write_bytes(bytes(pipe.data))
-    assert check(tmp_path / "b.zip").outcome == "verified"
+    assert check(tmp_path / "b.zip").outcome == "consistent"
 
 
 @pytest.mark.skipif(not shutil.which("zip"), reason="needs zip (Info-ZIP)")
@@ -174,14 +174,14 @@ def test_what_zip_packs_is_read(words: str, tmp_path: Path) -> None:
     write_files(FILES, tmp_path / "evidence")
     cwd = tmp_path if inside == "evidence" else tmp_path / "evidence"
     subprocess.run(["zip", "-q", *words.split()], cwd=cwd, check=True)
-    assert check(cwd / "b.zip").outcome == "verified"
+    assert check(cwd / "b.zip").outcome == "consistent"
 
 
 @pytest.mark.skipif(not shutil.which("unzip"), reason="needs unzip (Info-ZIP)")
 def test_unzip_unpacks_what_is_written(tmp_path: Path) -> None:
     place = write_files(FILES, tmp_path / "b.zip")
     subprocess.run(["unzip", "-q", str(place), "-d", str(tmp_path / "out")], check=True)
-    assert check(tmp_path / "out").outcome == "verified"
+    assert check(tmp_path / "out").outcome == "consistent"
     mode = (tmp_path / "out" / "run.json").stat().st_mode
     assert stat.S_IMODE(mode) == 0o644
     (tmp_path / "out" / "run.json").chmod(0o600)
@@ -573,10 +573,10 @@ def test_a_bundle_in_one_folder_is_named_without_it(tmp_path: Path) -> None:
     files = {f"evidence/{name}": data for name, data in FILES.items()}
     place = tmp_path / "b.zip"
     place.write_bytes(packed(files))
-    assert check(place).outcome == "verified"
+    assert check(place).outcome == "consistent"
     files[f"evidence/{RECORD}"] = b"{}"
     place.write_bytes(packed(files))
     (finding,) = check(place).findings
     assert finding.file == RECORD
     write_bundle(finished(2).evidence(), place)
-    assert check(place).outcome == "verified"
+    assert check(place).outcome == "consistent"
