@@ -152,7 +152,8 @@ def asked(deployment: Deployment, kind: type[Asked] = Asked) -> dict[str, Any]:
 def test_each_run_comes_out_as_it_does_alone(deployment: Deployment, online: bool) -> None:
     networks = deployment.world.networks
     results = everything(deployment, online=online)
-    assert [result.outcome for result in results] == ["verified"] * 4
+    expected = "verified" if online else "consistent"
+    assert [result.outcome for result in results] == [expected] * 4
     assert [result.run for result in results] == RUNS, "oldest first"
     with closing(deployment.open()) as store:
         for result in results:
@@ -338,7 +339,7 @@ def test_a_node_that_is_down_is_asked_once(
     networks = asked(deployment, kind)
     networks["ethereum"].errors["identity"] = error
     found = everything(deployment, networks=networks)
-    assert [result.outcome for result in found] == ["consistent"] * 4
+    assert [result.outcome for result in found] == ["anchored"] * 4
     for result in found:
         assert result.report is not None
         places = result.report.networks
@@ -356,7 +357,7 @@ def test_a_node_that_goes_away_in_between_is_left_alone(deployment: Deployment) 
         assert next(results).outcome == "verified"
         network.errors["lookup"] = network.errors["identity"] = NetworkUnavailable("gone")
         network.asked.clear()
-        assert [result.outcome for result in results] == ["verified", "consistent", "consistent"]
+        assert [result.outcome for result in results] == ["verified", "anchored", "anchored"]
     assert sum(network.asked.values()) == 2, "one lookup, and the question whether it is there"
 
 
@@ -368,7 +369,7 @@ def test_one_transaction_without_an_answer_is_not_the_node(deployment: Deploymen
     txid = version.version.transaction_id
     networks["bitcoin"].errors[txid] = NetworkUnavailable("keeps no index")
     found = everything(deployment, networks=networks)
-    assert {result.outcome for result in found} == {"verified", "consistent"}
+    assert {result.outcome for result in found} == {"verified", "anchored"}
     assert networks["bitcoin"].asked[txid] == 1
     assert networks["bitcoin"].asked["identity"] == 2
 
@@ -497,7 +498,7 @@ def test_a_run_that_the_database_does_not_give_is_open_and_stops_no_other(
     assert isinstance(store, Failing)
     store.run, store.aborts = RUNS[1], aborts
     with closing(store):
-        runs = AllRuns(store, SIGNER.verifier, None)
+        runs = AllRuns(store, SIGNER.verifier, Nodes(deployment.world.networks), trust=OWN)
         begun = store.begun
         found = list(runs)
     assert store.begun - begun == (2 if aborts else 1), "snapshots"
@@ -525,7 +526,7 @@ def test_a_database_that_goes_away_leaves_the_rest_open(
     assert isinstance(store, Failing)
     store.after = store.begun + 2
     with closing(store):
-        runs = AllRuns(store, SIGNER.verifier, None)
+        runs = AllRuns(store, SIGNER.verifier, Nodes(deployment.world.networks), trust=OWN)
         assert [result.outcome for result in runs] == ["verified"] + ["consistent"] * 3
     assert runs.totals.as_dict() == {
         "runs": 4,
@@ -577,11 +578,10 @@ def test_one_line_per_run_and_a_summary(
     artifacts: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--base-dir", str(artifacts.base_dir)]
-    for options in ([], [], ["--no-cache"], ["--offline"]):
+    for options in ([], [], ["--no-cache"]):
         assert main(["verify", "--all", *options, *where]) == 0
         lines = capsys.readouterr().out.splitlines()
-        network = "" if "--offline" in options else "    local"
-        assert lines == [*(f"{run}  verified{network}" for run in RUNS[:3]), "3 runs: 3 verified"]
+        assert lines == [*(f"{run}  verified    local" for run in RUNS[:3]), "3 runs: 3 verified"]
     tamper(artifacts, RUNS[1])
     assert main(["verify", "--all", *where]) == 1
     captured = capsys.readouterr()
@@ -595,7 +595,7 @@ def test_one_line_per_run_and_a_summary(
     artifacts.blockchain.local.path.write_text("nonsense\n")
     assert main(["verify", "--all", *where]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "consistent  (8) unreachable: local: " in lines[0]
+    assert "consistent  (8) each network has the anchor: before on local unreachable: " in lines[0]
 
 
 def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 NOBODY = 65534
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("verify", "latest"),
-    ("verify", "latest", "--offline"),
+    ("verify", "latest", "--offline", "--require", "key"),
     ("report", "latest", "-o", "{out}/report"),
     ("bundle", "latest", "-o", "{out}/bundle"),
     ("fsck",),

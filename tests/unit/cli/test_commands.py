@@ -532,6 +532,7 @@ def document_of_a_demo(
     return {
         "run_id": str(RUN), "root_before": "aa", "root_after": "bb",
         "chain_integrity": status == "verified",
+        "rests_on": ["a key"],
         "networks": {
             "local": {"status": status, "transaction_id": "t", "before": "s", "after": "t"}
         },
