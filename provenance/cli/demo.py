@@ -75,6 +75,6 @@ def _print(document: dict[str, Any]) -> None:
     out.print(f"fsck: {'clean' if not findings else 'NOT clean'}")
     integrity = "verified" if document["chain_integrity"] else "NOT verified"
     out.print(f"chain integrity: {integrity}")
-    for line in document["verdict"]["rests_on"]:
+    for line in document["rests_on"]:
         out.print(f"  rests on: {line}", markup=False)
     out.print(f"report: {document['report_path']}")

@@ -260,7 +260,7 @@ def _document(
         "root_before": report.roots.get("before"),
         "root_after": report.roots.get("after"),
         "chain_integrity": report.outcome == "verified",
-        "verdict": report.verdict.as_dict(),
+        "rests_on": list(report.verdict.rests_on),
         "networks": networks,
         "tamper": tamper,
         "report_path": str(report_path),

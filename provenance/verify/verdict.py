@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from provenance.formats.note import VerifierKey
+from provenance.formats.record import Kind
 from provenance.verify.catalogue import CHECKS, NETWORKS, Status
 from provenance.verify.findings import Findings
 from provenance.verify.report import NetworkCheck, Outcome, Verdict
@@ -74,6 +75,10 @@ def _missing(
         number = result.check.number
         if result.status is Status.UNCHECKED and (own or number != NETWORKS):
             lines.append(f"({number}) {CHECKS[number - 1].title}: {result.detail}")
+    if any(item.withheld and item.kind is Kind.CONFIG for item in findings.evidence.records):
+        lines.append(
+            "the configuration is withheld: the run's key and number of ranks are not seen"
+        )
     if findings.without_receipt and not own:
         lines.append(f"no receipt of {', '.join(findings.without_receipt)}")
     for word in trust.policy:

@@ -282,12 +282,12 @@ def test_both_accept_a_new_golden_bundle(files: Files, stranger: ModuleType) -> 
         headers=headers_of(files),
         now=0.0,
     )
-    assert (report.outcome, report.findings) == ("verified", ())
+    assert (report.outcome, report.findings) == ("consistent", ())
     assert {name: sorted(seals) for name, seals in report.networks.items()} == {
         name: ["after", "before", "checkpoint-2"]
         for name in ("bitcoin", "ethereum", "ipfs", "local")
     }
-    assert {check.status for check in report.networks["bitcoin"].values()} == {"verified"}
+    assert {check.status for check in report.networks["bitcoin"].values()} == {"stated"}
     bundle = stranger.Bundle(files, LEDGER.verifier.vkey)
     assert (bundle.problems, bundle.unproven) == ([], [])
 
@@ -296,7 +296,7 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
     whole = evidence(tmp_path / "anchors.jsonl")
     files = bundle_files(withhold(whole, ["metrics", "training/epoch/3", "late"]))
     report = verify(read_bundle(MemorySource(files, "withheld")), None, now=0.0)
-    assert report.outcome == "verified"
+    assert report.outcome == "consistent"
     bundle = stranger.Bundle(files)
     assert bundle.problems == []
     assert "records/data/train/0.json: withheld" in bundle.unproven
@@ -306,6 +306,6 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
 @pytest.mark.parametrize("golden", [GOLDEN, WITHHELD], ids=lambda path: path.stem)
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
     report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)
-    assert (report.outcome, report.findings) == ("verified", ())
+    assert (report.outcome, report.findings) == ("consistent", ())
     bundle = stranger.Bundle(stranger.load(golden), LEDGER.verifier.vkey)
     assert bundle.problems == []

@@ -49,7 +49,7 @@ from provenance.verify.nodes import Nodes
 from provenance.verify.report import RunResult
 from provenance.verify.verifier import verify
 from tests.support.runs import run_of
-from tests.support.verify_world import KEY, NOW, SIGNER, World, before, ending, metrics, story
+from tests.support.verify_world import KEY, NOW, OWN, SIGNER, World, before, ending, metrics, story
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ def everything(
     store = SqlStore.open(f"sqlite:///{file or deployment.file}")
     nodes = Nodes(networks or deployment.world.networks) if online else None
     with closing(store):
-        return list(AllRuns(store, SIGNER.verifier, nodes, clock=lambda: NOW))
+        return list(AllRuns(store, SIGNER.verifier, nodes, trust=OWN, clock=lambda: NOW))
 
 
 class Asked:
@@ -153,7 +153,8 @@ def asked(deployment: Deployment, kind: type[Asked] = Asked) -> dict[str, Any]:
 def test_each_run_comes_out_as_it_does_alone(deployment: Deployment, online: bool) -> None:
     networks = deployment.world.networks
     results = everything(deployment, online=online)
-    assert [result.outcome for result in results] == ["verified"] * 4
+    expected = "verified" if online else "consistent"
+    assert [result.outcome for result in results] == [expected] * 4
     assert [result.run for result in results] == RUNS, "oldest first"
     with closing(deployment.open()) as store:
         for result in results:
@@ -161,6 +162,7 @@ def test_each_run_comes_out_as_it_does_alone(deployment: Deployment, online: boo
                 from_store(store, result.run, SIGNER.verifier),
                 networks if online else None,
                 verifier_key=SIGNER.verifier,
+                trust=OWN,
                 now=NOW,
             )
             whole, mine = alone.as_dict(), result.as_dict()
@@ -341,7 +343,7 @@ def test_a_node_that_is_down_is_asked_once(
     networks = asked(deployment, kind)
     networks["ethereum"].errors["identity"] = error
     found = everything(deployment, networks=networks)
-    assert [result.outcome for result in found] == ["unchecked"] * 4
+    assert [result.outcome for result in found] == ["anchored"] * 4
     for result in found:
         assert result.report is not None
         places = result.report.networks
@@ -355,11 +357,11 @@ def test_a_node_that_goes_away_in_between_is_left_alone(deployment: Deployment) 
     network = networks["ethereum"]
     nodes = Nodes(networks)
     with closing(deployment.open()) as store:
-        results = iter(AllRuns(store, SIGNER.verifier, nodes))
+        results = iter(AllRuns(store, SIGNER.verifier, nodes, trust=OWN))
         assert next(results).outcome == "verified"
         network.errors["lookup"] = network.errors["identity"] = NetworkUnavailable("gone")
         network.asked.clear()
-        assert [result.outcome for result in results] == ["verified", "unchecked", "unchecked"]
+        assert [result.outcome for result in results] == ["verified", "anchored", "anchored"]
     assert sum(network.asked.values()) == 2, "one lookup, and the question whether it is there"
 
 
@@ -371,7 +373,7 @@ def test_one_transaction_without_an_answer_is_not_the_node(deployment: Deploymen
     txid = version.version.transaction_id
     networks["bitcoin"].errors[txid] = NetworkUnavailable("keeps no index")
     found = everything(deployment, networks=networks)
-    assert {result.outcome for result in found} == {"verified", "unchecked"}
+    assert {result.outcome for result in found} == {"verified", "anchored"}
     assert networks["bitcoin"].asked[txid] == 1
     assert networks["bitcoin"].asked["identity"] == 2
 
@@ -406,7 +408,7 @@ def test_networks_that_are_not_set_up_are_said(deployment: Deployment) -> None:
     nodes = Nodes(networks, {"bitcoin": "no such thing"})
     nodes.look_ahead({"bitcoin": ["a", "b"], "ipfs": ["c", "d"]})
     with closing(deployment.open()) as store:
-        (result, *_) = AllRuns(store, SIGNER.verifier, nodes)
+        (result, *_) = AllRuns(store, SIGNER.verifier, nodes, trust=OWN)
     assert result.report is not None
     assert result.report.networks["bitcoin"]["after"].reason == "no such thing"
 
@@ -500,14 +502,19 @@ def test_a_run_that_the_database_does_not_give_is_open_and_stops_no_other(
     assert isinstance(store, Failing)
     store.run, store.aborts = RUNS[1], aborts
     with closing(store):
-        runs = AllRuns(store, SIGNER.verifier, None)
+        runs = AllRuns(store, SIGNER.verifier, Nodes(deployment.world.networks), trust=OWN)
         begun = store.begun
         found = list(runs)
     assert store.begun - begun == (2 if aborts else 1), "snapshots"
-    assert [result.outcome for result in found] == ["verified", "unchecked", "verified", "verified"]
+    assert [result.outcome for result in found] == [
+        "verified",
+        "consistent",
+        "verified",
+        "verified",
+    ]
     assert found[1].as_dict() == {
         "run_id": str(RUNS[1]),
-        "outcome": "unchecked",
+        "outcome": "consistent",
         "exit_code": 3,
         "findings": [],
         "not_checked": ["a page of the disk is bad"],
@@ -523,14 +530,15 @@ def test_a_database_that_goes_away_leaves_the_rest_open(
     assert isinstance(store, Failing)
     store.after = store.begun + 2
     with closing(store):
-        runs = AllRuns(store, SIGNER.verifier, None)
-        assert [result.outcome for result in runs] == ["verified"] + ["unchecked"] * 3
+        runs = AllRuns(store, SIGNER.verifier, Nodes(deployment.world.networks), trust=OWN)
+        assert [result.outcome for result in runs] == ["verified"] + ["consistent"] * 3
     assert runs.totals.as_dict() == {
         "runs": 4,
         "findings": 0,
         "verified": 1,
+        "anchored": 0,
+        "consistent": 3,
         "failed": 0,
-        "unchecked": 3,
         "exit_code": 3,
     }
 
@@ -574,17 +582,16 @@ def test_one_line_per_run_and_a_summary(
     artifacts: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--base-dir", str(artifacts.base_dir)]
-    for options in ([], [], ["--no-cache"], ["--offline"]):
+    for options in ([], [], ["--no-cache"]):
         assert main(["verify", "--all", *options, *where]) == 0
         lines = capsys.readouterr().out.splitlines()
-        network = "" if "--offline" in options else "   local"
-        assert lines == [*(f"{run}  verified{network}" for run in RUNS[:3]), "3 runs: 3 verified"]
+        assert lines == [*(f"{run}  verified    local" for run in RUNS[:3]), "3 runs: 3 verified"]
     tamper(artifacts, RUNS[1])
     assert main(["verify", "--all", *where]) == 1
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert lines[1].startswith(
-        f"{RUNS[1]}  failed     1 finding: (1) training/epoch/1/metrics/0: SHA-256 of the record"
+        f"{RUNS[1]}  failed      1 finding: (1) training/epoch/1/metrics/0: SHA-256 of the record"
     )
     assert lines[3] == "3 runs: 2 verified, 1 failed"
     assert captured.err == "", "no progress where stderr is no terminal"
@@ -592,7 +599,7 @@ def test_one_line_per_run_and_a_summary(
     artifacts.blockchain.local.path.write_text("nonsense\n")
     assert main(["verify", "--all", *where]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "unchecked  (8) before on local unreachable: local: " in lines[0]
+    assert "consistent  (8) each network has the anchor: before on local unreachable: " in lines[0]
 
 
 def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -608,8 +615,9 @@ def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[s
         "runs": 3,
         "findings": 0,
         "verified": 3,
+        "anchored": 0,
+        "consistent": 0,
         "failed": 0,
-        "unchecked": 0,
         "exit_code": 0,
     }
 
@@ -643,7 +651,7 @@ def test_a_run_that_cannot_be_read_has_its_line(
         db.execute("UPDATE records SET kind = 'nonsense' WHERE run = ?", (RUNS[0].hex,))
     assert main(["verify", "--all", "--base-dir", str(artifacts.base_dir)]) == 1
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(f"{RUNS[0]}  failed     1 finding: (1) run: cannot be read: ")
+    assert first.startswith(f"{RUNS[0]}  failed      1 finding: (1) run: cannot be read: ")
     result = RunResult(RUNS[0], "consistent", None, "the disk is bad")
     assert command._line(result) == f"{RUNS[0]}  consistent  the disk is bad"
 

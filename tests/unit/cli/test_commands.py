@@ -116,9 +116,11 @@ def test_a_fine_run_is_0(run: Settings, said: Any, name: str) -> None:
     assert document["networks"]["local"]["after"]["status"] == "verified"
 
 
-def test_a_fine_bundle_is_0_and_needs_no_database(bundle: Path, said: Any, tmp_path: Path) -> None:
+def test_a_bundle_without_pins_is_3_and_needs_no_database(
+    bundle: Path, said: Any, tmp_path: Path
+) -> None:
     code, document = said("verify", str(bundle), "--offline", "--base-dir", "elsewhere")
-    assert (code, document["outcome"]) == (0, "verified")
+    assert (code, document["outcome"]) == (3, "consistent")
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -151,7 +153,7 @@ def test_an_unreachable_node_is_3(tmp_path: Path, said: Any) -> None:
     deployment(tmp_path / "artifacts", "ethereum")
     file = config(ethereum={"url": REFUSED})
     code, document = said("verify", "latest", "--config", file)
-    assert (code, document["outcome"]) == (3, "unchecked")
+    assert (code, document["outcome"]) == (3, "consistent")
     assert document["networks"]["local"]["after"]["status"] == "verified"
     assert document["networks"]["ethereum"]["after"]["status"] == "unreachable"
     assert any("ethereum" in line for line in document["not_checked"])
@@ -189,9 +191,10 @@ def test_a_damaged_bundle_is_1_and_names_the_file(
 def test_verify_for_people_says_what_was_not_checked(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["verify", str(bundle), "--offline"]) == 0
+    assert cli.main(["verify", str(bundle), "--offline", "--base-dir", "elsewhere"]) == 3
     shown = capsys.readouterr().out
-    assert shown.startswith(f"run {RUN}: verified\n")
+    assert shown.startswith(f"run {RUN}: consistent\n  rests on: ledger key ")
+    assert "which nobody pinned" in shown.splitlines()[1]
     assert "not checked: " in shown
     assert "local" in shown
 
@@ -549,6 +552,7 @@ def document_of_a_demo(
     return {
         "run_id": str(RUN), "root_before": "aa", "root_after": "bb",
         "chain_integrity": status == "verified",
+        "rests_on": ["a key"],
         "networks": {
             "local": {"status": status, "transaction_id": "t", "before": "s", "after": "t"}
         },
@@ -683,7 +687,7 @@ def test_verify_of_a_report_folder_finds_the_evidence_in_it(run: Settings, said:
     page = write_report(run, "latest")
     shutil.rmtree(run.base_dir / "spool", ignore_errors=True)
     code, document = said("verify", str(page.parent), "--offline")
-    assert (code, document["source"]["kind"]) == (0, "bundle")
+    assert (code, document["source"]["kind"]) == (3, "bundle")
 
 
 def test_migrate_makes_the_database_that_reading_commands_want(

@@ -136,7 +136,7 @@ def test_a_bundle_is_pending_then_complete(waiting: Deployment, said: Callable[.
     assert result["completed"] == len(set(proofs) - replaced)
     assert (result["pending"], result["problem"]) == (0, None)
     assert ends(folder / f"{METRICS}.ots") == [Bitcoin(1002)]
-    assert verify_path(waiting.settings, folder).outcome == "verified"
+    assert verify_path(waiting.settings, folder).outcome == "consistent"
     after = bytes_of(folder)
     assert said(folder)[1][0]["status"] == "complete"
     assert bytes_of(folder) == after
@@ -162,7 +162,7 @@ def test_a_zip_and_a_report_folder_are_upgraded_in_place(
     assert (code, [r["status"] for r in results]) == (0, ["upgraded", "upgraded"])
     assert results[1]["path"] == "report/evidence"
     for place in (packed, Path("report/evidence")):
-        assert verify_path(waiting.settings, place).outcome == "verified"
+        assert verify_path(waiting.settings, place).outcome == "consistent"
 
 
 def test_what_is_withheld_stays_withheld(waiting: Deployment, said: Callable[..., Any]) -> None:

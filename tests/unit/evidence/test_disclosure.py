@@ -81,7 +81,7 @@ def test_what_is_chosen_is_there_and_all_else_verifies(
     assert read.records == evidence.records
     report = check(read)
     assert report.findings == ()
-    assert report.outcome == "verified"
+    assert report.outcome == "consistent"
     assert {result.check.number for result in report.checks if result.status == "passed"} >= {
         1, 2, 3, 4, 5, 6, 7,
     }  # fmt: skip
@@ -140,13 +140,13 @@ def test_second_values_go_with_the_first(tmp_path: Path) -> None:
     place = write_bundle(chosen, tmp_path / "b")
     assert len(list((place / "equivocations").iterdir())) == 1
     report = check(place)
-    assert report.outcome == "verified"
+    assert report.outcome == "consistent"
     assert "1 second value is withheld that" in line(report, "second value")
     assert sum("second value" in notice.problem for notice in report.notices) == 2
 
     none = withhold(evidence, ["config"])
     assert not any(each.data for each in none.equivocations)
-    assert check(write_bundle(none, tmp_path / "c")).outcome == "verified"
+    assert check(write_bundle(none, tmp_path / "c")).outcome == "consistent"
 
 
 def test_withheld_stays_withheld_when_a_bundle_is_made_again() -> None:
@@ -158,7 +158,7 @@ def test_withheld_stays_withheld_when_a_bundle_is_made_again() -> None:
     world.anchor()
     late = withhold_like(world.evidence(), early)
     assert disclosed(late) == {"training/epoch/1/metrics/0"}
-    assert check(late).outcome == "verified"
+    assert check(late).outcome == "consistent"
     assert withhold_like(world.evidence(), world.evidence()) == world.evidence()
 
 
@@ -238,7 +238,7 @@ def test_without_the_configuration_the_ranks_that_are_here_must_have_ended() -> 
     world.sweep(later=1000.0)
     world.anchor()
     evidence = world.evidence()
-    assert check(withhold(evidence, ["metrics"])).outcome == "verified"
+    assert check(withhold(evidence, ["metrics"])).outcome == "consistent"
     cut = replace(
         evidence,
         records=tuple(r for r in evidence.records if not (r.rank == 1 and r.kind is Kind.RUN_END)),
@@ -290,7 +290,7 @@ def test_a_flag_that_was_forged_is_shown_and_a_digest_that_was_is_found(tmp_path
 
     files = bundle_files(WORLD.evidence())
     report = check(write_files(forge(dict(files), hide), tmp_path / "b"))
-    assert report.outcome == "verified"
+    assert report.outcome == "consistent"
     assert METRICS.replace("/0", "") in line(report, "1 record is withheld")
 
     def swap(record: dict[str, Any], files: dict[str, bytes]) -> None:
