@@ -45,6 +45,10 @@ def check_completeness(
                 dropped, reason = record.body.get("dropped"), record.body.get("reason")
                 problem = f"{dropped} events were dropped: {reason}"
                 findings.fail(COMPLETE, f"control/{name}", problem)
+        if any(item.withheld and item.kind is Kind.CONFIG for item in evidence.records):
+            findings.unchecked(
+                COMPLETE, "the configuration is withheld: how many ranks there were is not seen"
+            )
         loose = sum(item.withheld and item.place != "tree" for item in evidence.records)
         if loose:
             what = "1 withheld record is" if loose == 1 else f"{loose} withheld records are"

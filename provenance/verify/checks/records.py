@@ -71,10 +71,6 @@ def _proof_problem(evidence: RunEvidence, item: RecordFile, root: bytes | None) 
 def _check_public_key(
     evidence: RunEvidence, records: Mapping[str, Record], findings: Findings
 ) -> None:
-    if any(item.withheld and item.kind is Kind.CONFIG for item in evidence.records):
-        findings.unchecked(
-            RECORDS, "the configuration is withheld: the run's key and number of ranks are not seen"
-        )
     for path, record in records.items():
         if record.kind is Kind.CONFIG:
             stated = record.body.get("public_key")

@@ -19,7 +19,8 @@ from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.shipment import Shipped
 from provenance.capture.spool import Corruption, read_segment, scan
 from provenance.formats.event import Event
-from provenance.ledger.ingest import IngestResult, drain
+from provenance.ledger.batch_writer import IngestResult
+from provenance.ledger.ingest import drain
 from provenance.ledger.seal import seal_ready
 from provenance.settings import Settings
 

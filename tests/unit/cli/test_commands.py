@@ -613,7 +613,7 @@ def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
     monkeypatch.setattr(sending, "open_transport", lambda _: transport)
     sleeper = up.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
-    monkeypatch.setattr(up, "services", lambda settings, port: [])
+    monkeypatch.setattr(up, "services", lambda settings, port, auth: [])
     return transport
 
 

@@ -29,9 +29,10 @@ from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import BEFORE_KINDS, run_leaves
-from provenance.ledger import ingest as ingest_module
+from provenance.ledger import batch_writer
 from provenance.ledger import seal as seal_module
-from provenance.ledger.ingest import IngestResult, drain, ingest
+from provenance.ledger.batch_writer import IngestResult
+from provenance.ledger.ingest import drain, ingest
 from provenance.ledger.seal import digested, seal_ready
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
@@ -297,7 +298,7 @@ def test_what_was_delivered_three_times_is_parked_and_takes_no_other_along(
 
     producer, clock = complete_run(), [0.0]
     poison = producer.batch(0, 1) + b"poison"
-    monkeypatch.setattr(ingest_module, "open_batch", deadly)
+    monkeypatch.setattr(batch_writer, "open_batch", deadly)
     transport = MemoryTransport(lambda: clock[0])
     transport.append([*(d.payload for d in producer.deliveries(4)), poison, producer.batch()])
     deaths = 0
