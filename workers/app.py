@@ -19,11 +19,14 @@ from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
 from provenance.settings import NETWORKS, Settings, broker_url, load
+from workers import broker
 from workers.beat import Tick
 
 VISIBILITY_TIMEOUT_S = 180
 TIME_LIMIT_S = 150
 SOFT_TIME_LIMIT_S = 120
+REMOTE_CONTROL_ENV = "PROVENANCE_REMOTE_CONTROL"
+"""Set to 1 where Flower is asked for: whoever writes to Redis can then stop workers."""
 
 # A pool child that ends waits for its parent to read what it reported, 30 s at most. A parent
 # that is told to stop may read no more, and has 20 s (`fleet.GRACE_S`). What is lost with the
@@ -57,6 +60,7 @@ def anchor_queue(network: str) -> str:
 
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
 
+broker.install()
 app = Celery(
     "ml-provenance",
     include=[
@@ -66,6 +70,7 @@ app = Celery(
         "workers.schedule",
         "workers.verifying",
         "workers.telemetry",
+        "workers.alive",
     ],
 )
 app.conf.update(
@@ -92,7 +97,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_max_memory_per_child=180_000,
     worker_hijack_root_logger=False,
-    worker_enable_remote_control=True,
+    worker_enable_remote_control=os.environ.get(REMOTE_CONTROL_ENV) == "1",
     task_time_limit=TIME_LIMIT_S,
     task_soft_time_limit=SOFT_TIME_LIMIT_S,
     task_serializer="json",

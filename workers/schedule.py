@@ -11,7 +11,7 @@ from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
-from workers import anchoring, confirming, hashing, resources
+from workers import alive, anchoring, confirming, hashing, resources
 from workers.app import app, settings
 from workers.telemetry import log
 
@@ -34,6 +34,7 @@ def sweep() -> None:
             confirming.hint(network)
         if resources.transport().backlog():
             hashing.hint()
+        alive.ring_all()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
     except ProvenanceError as error:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provenance import files
@@ -89,6 +89,8 @@ def services(
         )
     )  # fmt: skip
     if flower_port is not None:
+        remote = {"PROVENANCE_REMOTE_CONTROL": "1"}
+        fleet = [replace(service, env={**service.env, **remote}) for service in fleet]
         fleet.append(
             Service(
                 "flower",
@@ -168,6 +170,7 @@ class Fleet:
             "PROVENANCE_DATABASE_URL": settings.database_url,
             "PROVENANCE_BASE_DIR": str(settings.base_dir.absolute()),
             "PYTHONUNBUFFERED": "1",
+            "PROVENANCE_ALIVE_DIR": str((settings.base_dir / "run").absolute()),
         }
         if config_path is not None:
             self.env["PROVENANCE_CONFIG"] = str(config_path.absolute())

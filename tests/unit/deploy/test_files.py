@@ -149,16 +149,18 @@ def test_only_flower_is_published_and_on_loopback(compose: Doc) -> None:
     assert compose["networks"]["inner"] == {"internal": True}
 
 
-def test_pings_name_the_worker_they_stand_in(compose: Doc) -> None:
+def test_probes_look_at_the_worker_they_stand_in(compose: Doc) -> None:
     checked = 0
     for name, service in compose["services"].items():
         if "--hostname" in service.get("command", []):
-            assert service["healthcheck"]["test"][-1].endswith(f" -d {name}@$$(hostname)")
+            assert f"/tmp/{name}.alive " in service["healthcheck"]["test"][-1]
+            assert service["environment"]["PROVENANCE_ALIVE_DIR"] == "/tmp"
             checked += 1
     for container in containers():
         if "--hostname" in container["args"]:
             (line,) = container["livenessProbe"]["exec"]["command"][2:]
-            assert line.endswith(f" -d {container['name']}@$(hostname)")
+            assert f"/tmp/{container['name']}.alive " in line
+            assert {"name": "PROVENANCE_ALIVE_DIR", "value": "/tmp"} in container["env"]
             checked += 1
     assert checked == 2 * (len(NETWORKS) + 2)
 

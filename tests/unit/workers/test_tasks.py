@@ -50,15 +50,17 @@ class Workplace:
     transport: MemoryTransport = field(default_factory=MemoryTransport)
     hints: list[Hint] = field(default_factory=list)
     options: list[dict[str, Any]] = field(default_factory=list)
+    beats: list[str] = field(default_factory=list)
 
     def send(self, task: Any, args: tuple[str, ...] = (), **options: Any) -> None:
         self.hints.append((task.name, options.pop("queue"), tuple(args)))
         self.options.append(options)
 
     def take(self) -> list[Hint]:
-        """The hints since the last look."""
+        """The hints since the last look, but for the beats that every sweep sends."""
         found, self.hints = self.hints, []
-        return found
+        self.beats = [hint[1] for hint in found if hint[0] == "workers.alive.beat"]
+        return [hint for hint in found if hint[0] != "workers.alive.beat"]
 
     def deliver(self, producer: Producer, first: int = 0, last: int | None = None) -> None:
         self.transport.append([producer.batch(first, last)])
@@ -133,6 +135,7 @@ def test_nothing_to_do_rings_nobody(work: Workplace) -> None:
     confirming.confirm("local")
     schedule.sweep()
     assert work.take() == []
+    assert work.beats == ["hashing", "anchor.local"]
 
 
 def test_a_seal_without_an_anchor_rings_no_network(work: Workplace) -> None:
@@ -511,7 +514,7 @@ def test_beat_sends_the_sweep_and_a_late_one_expires() -> None:
 def test_events_for_flower_are_on() -> None:
     assert conf.worker_send_task_events is True
     assert conf.task_send_sent_event is True
-    assert conf.worker_enable_remote_control is True
+    assert conf.worker_enable_remote_control is False
 
 
 # --- processes and logs ------------------------------------------------------------------
