@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from msgspec import structs
@@ -30,7 +29,10 @@ from provenance.settings import BitcoinSettings, EthereumSettings, load
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
 from tests.support.nodes.regtest import Regtest
 from tests.support.nodes.rpc_stub import http_server, send
-from tests.support.verify_world import RUN, World, story
+from tests.support.runs import run_of
+from tests.support.verify_world import KEY, World, story
+
+RUNS = [run_of(0x01890A5DAC96 + at, KEY) for at in range(6)]
 
 pytest_plugins = ["tests.support.nodes.fixtures_ethereum"]
 pytestmark = pytest.mark.nodes
@@ -199,7 +201,7 @@ def test_many_runs_on_real_nodes(
         regtest.mine(3)
 
     for at in range(6):
-        run = UUID(int=RUN.int + at)
+        run = RUNS[at]
         world.ingest(world.batch(story(2), run=run))
         if at % 3 == 2:
             for _ in range(2):
@@ -213,10 +215,7 @@ def test_many_runs_on_real_nodes(
             "ethereum": EthereumInterface(structs.replace(node, url=eth.url)),
             "bitcoin": BitcoinInterface(structs.replace(coins, url=btc.url)),
         }
-        alone = {
-            each: verify_run(settings, str(UUID(int=RUN.int + each)), networks=asked)
-            for each in range(6)
-        }
+        alone = {each: verify_run(settings, str(RUNS[each]), networks=asked) for each in range(6)}
         assert {report.outcome for report in alone.values()} == {"verified"}
         before = eth.requests, btc.requests
         eth.reset()

@@ -102,7 +102,9 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
     with up(tmp_path, "--flower") as (process, state):
         children = psutil.Process(process.pid).children(recursive=True)
         assert until(lambda: is_final(tmp_path, run)), "not anchored"
-        flower, auth = state["flower"], state["flower_auth"]
+        kept = json.loads((tmp_path / "run" / "up.json").read_text())
+        flower, auth = state["flower"], kept["flower_auth"]
+        assert "flower_auth" not in state
         assert flower.startswith("http://127.0.0.1:")
         names = {"hashing", "anchor-local", "confirm"}
 
