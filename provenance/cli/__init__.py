@@ -224,6 +224,7 @@ def parser() -> argparse.ArgumentParser:
     kinds = events.add_subparsers(metavar="ACTION", required=True)
     parked = _command(kinds, "parked", "events:parked", "list what ingest would not take, and why")
     parked.add_argument("run_id", nargs="?", metavar="RUN", help="run id, its first 8, or latest")
+    parked.add_argument("--forget", action="store_true", help="delete them instead")
 
     model = _command(
         commands, "verify-model", "model:verify_model", "which epoch has exactly these weights"

@@ -1,21 +1,25 @@
-"""``provenance events parked``: what ingest would not take, and why."""
+"""``provenance events parked``: what ingest would not take, and why; and to forget it."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from provenance.app.runs import find_run
-from provenance.bootstrap import reading
+from provenance.bootstrap import reading, sending
 from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.ports.values import Parked
+from provenance.settings import Settings
 
 
 def parked(arguments: argparse.Namespace) -> int:
     """Parked events, oldest first, of one run where one is named."""
     settings = settings_of(arguments, secrets=False)
     run = find_run(settings, arguments.run_id) if arguments.run_id else None
+    if arguments.forget:
+        return _forget(arguments, settings, run)
     store = reading.open_store(settings)
     rows: list[dict[str, Any]] = []
     if store is not None:
@@ -35,6 +39,21 @@ def parked(arguments: argparse.Namespace) -> int:
     if rows:
         out.print()
     out.print(f"{len(rows)} parked" if rows else "nothing is parked")
+    return 0
+
+
+def _forget(arguments: argparse.Namespace, settings: Settings, run: UUID | None) -> int:
+    """Delete parked events, of one run where one is named: only their count is told."""
+    path, forgotten = reading.sqlite_path(settings.database_url), 0
+    if path is None or path.exists():
+        store = sending.open_store(settings)
+        with store.transaction() as tx:
+            forgotten = tx.forget_parked(run)
+        store.close()
+    if arguments.json:
+        print_json({"forgotten": forgotten})
+    else:
+        out.print(f"{forgotten} forgotten")
     return 0
 
 

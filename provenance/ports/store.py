@@ -86,7 +86,11 @@ class LedgerTx(Protocol):
         """By ``(run, producer, seq, digest)``; of all runs where None."""
 
     def park(self, parked: Parked) -> None:
-        """Idempotent by id."""
+        """Idempotent by id. There is a quota for each run and for all: beyond it one row counts
+        what was refused."""
+
+    def forget_parked(self, run: UUID | None = None, ids: Iterable[str] | None = None) -> int:
+        """Delete those of a run, or of these ids, or all; how many."""
 
     def parked(self, run: UUID | None = None) -> Sequence[Parked]:
         """Oldest first; of all runs where None."""

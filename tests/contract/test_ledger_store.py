@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from itertools import pairwise
 from uuid import UUID
@@ -29,6 +30,7 @@ from provenance.ports.values import (
     StoredRecord,
 )
 from provenance.stores.sql import SqlStore
+from provenance.stores.sql import records as records_part
 from provenance.stores.sql.schema import ledger_entries
 from tests.support.ledger_values import (
     KEY,
@@ -235,6 +237,47 @@ def test_parked_batches_are_kept_once(tx: LedgerTx) -> None:
         tx.park(each)
     assert tx.parked() == [second, first]
     assert tx.parked(RUN) == [first]
+
+
+def test_beyond_its_quota_a_run_is_counted_and_no_more(
+    tx: LedgerTx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_part, "PARKED_OF_RUN", (3, 100))
+    monkeypatch.setattr(records_part, "PARKED_IN_ALL", (6, 1000))
+
+    def park(number: int, run: UUID | None, size: int = 1) -> None:
+        payload = bytes(size) + number.to_bytes(2, "big")
+        tx.park(Parked(hashlib.sha256(payload).hexdigest(), run, f"bad {number}", payload, 1.0))
+
+    for number in range(7):
+        park(number, RUN)
+    park(50, OTHER, size=200)  # too large by itself
+    kept = {row.reason for row in tx.parked(RUN)}
+    assert kept == {
+        "bad 0", "bad 1", "bad 2", "beyond the quota: 4 more refused, the newest: bad 6",
+    }  # fmt: skip
+    assert [row.reason for row in tx.parked(OTHER)] == [
+        "beyond the quota: 1 more refused, the newest: bad 50"
+    ]
+    for number in range(100, 105):
+        park(number, None)
+    assert len(tx.parked()) <= 6 + 1
+    for row in tx.parked():
+        assert hashlib.sha256(row.payload).hexdigest() == row.id
+
+
+def test_what_was_parked_can_be_forgotten(tx: LedgerTx) -> None:
+    rows = [
+        Parked(digest(name).hex(), run, "bad", name.encode(), 1.0)
+        for name, run in (("x", RUN), ("y", RUN), ("z", None), ("w", OTHER))
+    ]
+    for row in rows:
+        tx.park(row)
+    assert tx.forget_parked(ids=[rows[0].id]) == 1
+    assert tx.forget_parked(RUN) == 1
+    assert {row.id for row in tx.parked()} == {rows[2].id, rows[3].id}
+    assert tx.forget_parked() == 2
+    assert tx.parked() == []
 
 
 def test_a_reason_may_hold_anything(tx: LedgerTx) -> None:

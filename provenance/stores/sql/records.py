@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
 
 from provenance.errors import InputError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
@@ -26,6 +27,11 @@ from provenance.stores.sql.session import Session, fields_of, values_in
 _Key = tuple[UUID, bytes, int]
 _STRETCH_GAP: Final = 64
 """Two known sequence numbers this close are looked up in one range."""
+
+PARKED_OF_RUN: Final = (1_000, 64 * 2**20)
+PARKED_IN_ALL: Final = (10_000, 512 * 2**20)
+"""Rows and bytes that are kept of what was refused: whoever is refused must not fill the disk."""
+BEYOND: Final = "beyond the quota"
 
 _RUNS: Final = values_in(RunRow, schema.runs)
 _RECORDS: Final = values_in(StoredRecord, schema.records)
@@ -201,8 +207,43 @@ class RecordsPart(Session):
         return self._all(Equivocation, query)
 
     def park(self, parked: Parked) -> None:
-        """Once by id."""
+        """Once by id, within the quota; beyond it a run's last row counts what came."""
+        table = schema.parked.c
+        mine = table.run == parked.run if parked.run is not None else table.run.is_(None)
+        for among, (rows, size) in ((mine, PARKED_OF_RUN), (true(), PARKED_IN_ALL)):
+            held = select(func.count(), func.coalesce(func.sum(func.length(table.payload)), 0))
+            count, used = self._read(held.where(among)).one()
+            if count >= rows or used + len(parked.payload) > size:
+                self._count_parked(parked, mine)
+                return
         self._add_once(schema.parked, fields_of(parked))
+
+    def _count_parked(self, parked: Parked, mine: ColumnElement[bool]) -> None:
+        table = schema.parked.c
+        counted = self._one(Parked, _PARKED.where(mine, table.reason.startswith(BEYOND)))
+        known = 0
+        if counted is not None:
+            known = int.from_bytes(counted.payload[-8:], "big")
+            self._write(delete(schema.parked).where(table.id == counted.id))
+        run = b"" if parked.run is None else parked.run.bytes
+        payload = run + (known + 1).to_bytes(8, "big")
+        row = Parked(
+            hashlib.sha256(payload).hexdigest(),
+            parked.run,
+            f"{BEYOND}: {known + 1} more refused, the newest: {parked.reason}",
+            payload,
+            parked.parked_at,
+        )
+        self._add_once(schema.parked, fields_of(row))
+
+    def forget_parked(self, run: UUID | None = None, ids: Iterable[str] | None = None) -> int:
+        """Delete those of a run, or of these ids, or all; how many."""
+        query = delete(schema.parked)
+        if run is not None:
+            query = query.where(schema.parked.c.run == run)
+        if ids is not None:
+            query = query.where(schema.parked.c.id.in_(list(ids)))
+        return int(self._write(query).rowcount)
 
     def parked(self, run: UUID | None = None) -> Sequence[Parked]:
         """Oldest first."""

@@ -65,6 +65,17 @@ def test_people_get_a_table_and_a_count(base: Path, capsys: pytest.CaptureFixtur
     assert "2 parked" in shown
 
 
+def test_what_was_parked_is_forgotten(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(RUN.hex[:8], "--forget", "--json", "--base-dir", str(base)) == 0
+    assert json.loads(capsys.readouterr().out) == {"forgotten": 1}
+    assert run("--forget", "--base-dir", str(base)) == 0
+    assert capsys.readouterr().out == "1 forgotten\n"
+    assert run("--json", "--base-dir", str(base)) == 0
+    assert json.loads(capsys.readouterr().out) == {"parked": []}
+    assert run("--forget", "--json", "--base-dir", str(base / "none")) == 0
+    assert not (base / "none").exists()
+
+
 def test_nothing_parked_and_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--json", "--base-dir", str(tmp_path / "none")) == 0
     assert json.loads(capsys.readouterr().out) == {"parked": []}
