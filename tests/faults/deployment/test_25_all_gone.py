@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from provenance.app.bundle import make_bundle
+from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.formats.receipt import Receipt
@@ -38,13 +39,14 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def verify(folder: Path, headers: Path | None = None) -> tuple[int, dict[str, Any]]:
+def verify(folder: Path, headers: Path | None = None, *pins: str) -> tuple[int, dict[str, Any]]:
     """As an auditor does it: another machine, no configuration, no network."""
     done = subprocess.run(
         [
             sys.executable, "-c", ALONE, "verify", str(folder), "--offline", "--json",
             "--base-dir", str(folder.parent / "auditor"),
             *(["--headers", str(headers)] if headers else []),
+            *pins,
         ],
         capture_output=True,
         text=True,
@@ -85,14 +87,19 @@ def test_bundle(
         with deployment(tmp_path / "home", **sections) as world:
             anchored(world, regtest, chain)
             make_bundle(world.settings, str(world.runs[-1]), bundle)
+            key = reading.ledger_key(world.settings)
+            assert key is not None
         shutil.rmtree(tmp_path / "home")  # database, keys, the local file, the configuration
         height = int(str(regtest.rpc.call("getblockcount")))
         hashes = [str(regtest.rpc.call("getblockhash", at)) for at in range(height + 1)]
         lines = {each: str(regtest.rpc.call("getblockheader", each, False)) for each in hashes}
         headers.write_text("# my own node\n" + "\n".join(lines.values()) + "\n")
 
+        pins = ("--trust", key.vkey, "--trust-chain", "bitcoin:regtest")
         code, report = verify(bundle, headers)
-        assert (code, report["findings"]) == (0, [])
+        assert (code, report["outcome"], report["findings"]) == (3, "consistent", [])
+        code, report = verify(bundle, headers, *pins)
+        assert (code, report["outcome"], report["findings"]) == (0, "verified", [])
         tally.kills = len(sections)
         tally.events = len(report["records"])
         for seal in report["networks"]["bitcoin"].values():
@@ -102,7 +109,7 @@ def test_bundle(
         assert not any("Bitcoin's block headers" in line for line in report["not_checked"])
 
         code, report = verify(bundle)
-        assert (code, report["findings"]) == (0, [])
+        assert (code, report["findings"]) == (3, [])
         assert any("--headers" in line for line in report["not_checked"])
         assert {s["status"] for s in report["networks"]["bitcoin"].values()} == {"receipt"}
 
@@ -115,7 +122,7 @@ def test_bundle(
 
         forged = forge(bundle, tmp_path / "forged")
         code, report = verify(forged)
-        assert (code, report["findings"]) == (0, []), "proof of work on regtest costs nothing"
+        assert (code, report["findings"]) == (3, []), "proof of work on regtest costs nothing"
         assert any("--headers" in line for line in report["not_checked"])
         code, report = verify(forged, headers)
         assert code == 1

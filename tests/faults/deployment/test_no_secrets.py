@@ -28,6 +28,7 @@ import redis
 from eth_account import Account
 
 from provenance.app.processes import free_ports
+from provenance.capture.keys import RunKeys
 from provenance.ports.values import AnchorState
 from tests.faults.support.harness import World
 from tests.faults.support.processes import until
@@ -207,8 +208,8 @@ def test_no_secret_is_in_logs_tasks_reports_evidence_or_arguments(
         keys = world.base / "spool" / str(trainer.run) / "run.key"
         assert until(keys.exists, 20, 0.01)
         made = json.loads(keys.read_text())
-        known.add("run key", bytes.fromhex(made["ed25519"]))
-        known.add("salt key", bytes.fromhex(made["salt"]))
+        known.add("run key", bytes.fromhex(made["seed"]))
+        known.add("salt key", RunKeys(trainer.run, bytes.fromhex(made["seed"])).salt)
         trainer.finish()
         world.wait_sealed(trainer.run, 60)
 

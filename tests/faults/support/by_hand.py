@@ -14,6 +14,7 @@ from pathlib import Path
 
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
+from provenance.app.ship import known_ledger_keys
 from provenance.bootstrap import sending
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.shipment import Shipped
@@ -29,8 +30,22 @@ def ship(settings: Settings) -> Shipped:
     """One pass of a new shipper."""
     transport = sending.open_transport(settings)
     try:
-        with Shipper(settings.base_dir / "spool", transport) as shipper:
+        keys = known_ledger_keys(settings)
+        with Shipper(settings.base_dir / "spool", transport, ledger_keys=keys) as shipper:
             return shipper.run_once()
+    finally:
+        transport.close()
+
+
+def ship_what_stalled(settings: Settings) -> None:
+    """Passes of a shipper that waits for no acknowledgement before it ships again."""
+    transport, keys = sending.open_transport(settings), known_ledger_keys(settings)
+    try:
+        with Shipper(
+            settings.base_dir / "spool", transport, stall_s=0.0, ledger_keys=keys
+        ) as shipper:
+            for _ in range(2):  # the first learns where it stands
+                shipper.run_once()
     finally:
         transport.close()
 

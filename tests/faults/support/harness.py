@@ -427,7 +427,7 @@ class World:
             tally.lost += len(self.missing(trainer))
         report = self.fsck(online=online)
         tally.doubled += sum("doubl" in finding["kind"] for finding in report["findings"])
-        assert report["findings"] == []
+        assert report["findings"] == [], json.dumps(report["findings"], indent=1)
         return report
 
 

@@ -33,7 +33,9 @@ def undisturbed_roots(kept: Path, run: UUID) -> dict[str, str]:
         policy = SealPolicy((), SIGNER, 60.0)
         now = time.time()
         try:
-            with Shipper(spool, transport) as shipper:
+            with Shipper(
+                spool, transport, ledger_keys=lambda: [SIGNER.verifier.public_bytes]
+            ) as shipper:
                 while shipper.run_once().events:
                     drain(transport, store, policy, "one", now)
             with store.transaction() as tx:
