@@ -165,10 +165,12 @@ def _ethereum(stated: AnchorProof, evidence: Fields, _: VerifierKey | None) -> N
     header = _hex(evidence.object("block"), "header_rlp")
     proven = ethereum.verify_anchor(header, root, contract, receipt, sent)
     block = proven.header
-    _expect(stated, block_hash=f"0x{block.hash.hex()}", height=block.number)
-    stored_before = contract is not None and not proven.event  # by an earlier transaction
-    if not stored_before or (stated.block_time or 0) > block.timestamp:
-        _expect(stated, block_time=block.timestamp)
+    _expect(
+        stated,
+        block_hash=f"0x{block.hash.hex()}",
+        height=block.number,
+        block_time=block.timestamp,
+    )
 
 
 def _ipfs(stated: AnchorProof, _: Fields, __: VerifierKey | None) -> None:

@@ -155,6 +155,8 @@ def _chain_lines(networks: Networks) -> list[str]:
         lines[LOCAL_ALONE] = None
     elif "ipfs" in shown:
         lines["ipfs, which proves storage and no time"] = None
+    if not lines and networks:
+        return [f"{', '.join(networks)}: nothing that was seen outside of the evidence"]
     return list(lines) or ["no network: no anchor was asked for or made"]
 
 
