@@ -1,4 +1,7 @@
-"""LedgerStore: runs, records, entries, heads and receipts."""
+"""LedgerStore: runs, records, what producers sign, entries, heads and receipts.
+
+Over 400 lines: one suite for one interface.
+"""
 
 from __future__ import annotations
 
