@@ -76,7 +76,7 @@ class Host:
             ("--port=5555", f"--port={self.flower_port}"),
         ):
             text = text.replace(inside, outside)
-        return text
+        return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)  # a variable that nobody set
 
     def environment(self, name: str) -> dict[str, str]:
         given = self.services[name].get("environment", {})
