@@ -29,6 +29,7 @@ from provenance.errors import FormatError, ProofError, TooLargeError
 from provenance.formats.keccak import keccak256
 from provenance.proofs import rlp
 from provenance.proofs.rlp import Item
+from provenance.proofs.secp256k1 import recover
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """A header has about 600; chains with authorities put lists of them into its extra data."""
@@ -177,6 +178,25 @@ def parse_transaction(raw: bytes) -> Transaction:
         to=to or None,
         calldata=_bytes(fields[7], "transaction: calldata"),
     )
+
+
+def sender_of(raw: bytes) -> str:
+    """The address that signed a transaction: ``0x`` and 40 lower-case hex digits.
+
+    What was signed is ``02 || RLP(all fields but the signature)`` (EIP-1559), an address the last
+    20 bytes of the public key's keccak-256 (Yellow Paper appendix F).
+
+    Raises:
+        FormatError: Not such a transaction, or no key can have made its signature.
+    """
+    parse_transaction(raw)
+    fields = _list(rlp.decode(raw[1:], "transaction", MAX_VALUE_BYTES), "transaction", 12)
+    odd = _integer(fields[9], "transaction: parity")
+    r, s = (int.from_bytes(_bytes(field, "transaction: signature"), "big") for field in fields[10:])
+    if odd > 1:
+        raise FormatError(f"transaction: parity {odd} of the signature, expected 0 or 1")
+    signed = keccak256(raw[:1] + rlp.encode(tuple(fields[:9])))
+    return "0x" + keccak256(recover(signed, r, s, bool(odd)))[12:].hex()
 
 
 # --- the trie ----------------------------------------------------------------------------

@@ -80,7 +80,23 @@ def _item(raw: bytes, at: int, end: int, what: str, depth: int) -> tuple[Item, i
     return tuple(items), stop
 
 
+def encode(item: Item) -> bytes:
+    """A byte string or a list of items as RLP (Yellow Paper appendix B)."""
+    if isinstance(item, bytes):
+        if len(item) == 1 and item[0] < 0x80:
+            return item
+        return _head(0x80, len(item)) + item
+    body = b"".join(map(encode, item))
+    return _head(0xC0, len(body)) + body
+
+
+def _head(base: int, size: int) -> bytes:
+    if size < 56:
+        return bytes([base + size])
+    digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([base + 55 + len(digits)]) + digits
+
+
 def encode_index(index: int) -> bytes:
     """A non-negative integer as RLP: the key of a transaction or receipt in its trie."""
-    digits = index.to_bytes((index.bit_length() + 7) // 8, "big")
-    return digits if len(digits) == 1 and digits[0] < 0x80 else bytes([0x80 + len(digits)]) + digits
+    return encode(index.to_bytes((index.bit_length() + 7) // 8, "big"))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError
@@ -37,6 +38,7 @@ from provenance.proofs.bitcoin import (
     target_of,
     verify_anchor,
 )
+from provenance.proofs.ethereum import sender_of
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id, read_line
 from provenance.verify.catalogue import RECEIPTS
@@ -73,8 +75,20 @@ class CheckedReceipt:
 
     @property
     def submitter(self) -> str | None:
-        """The address that signed the transaction; None where there is none."""
-        return None
+        """The address that signed an Ethereum transaction; None where there is none."""
+        if self.receipt.anchor.network != "ethereum":
+            return None
+        transaction = Fields(self.receipt.evidence, "evidence").object("transaction")
+        try:
+            return _sender_of(transaction.text("raw"))
+        except (FormatError, ValueError):
+            return None
+
+
+@lru_cache(maxsize=1024)
+def _sender_of(raw: str) -> str:
+    """One transaction anchors many seals."""
+    return sender_of(bytes.fromhex(raw.removeprefix("0x")))
 
 
 def check_receipts(

@@ -285,6 +285,7 @@ def test_the_time_of_a_root_that_a_stranger_had_stored_is_that_of_our_block(
         for seal in report.networks["ethereum"].values():
             assert seal.transaction_id is not None
             assert seal.time == times[seal.transaction_id]
+            assert seal.submitter == str(sealed.networks["ethereum"].sender).lower()  # type: ignore[attr-defined]
 
 
 # --- verifyInclusion ---------------------------------------------------------------------
