@@ -55,6 +55,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
                     "incomplete": row.incomplete,
                     "created": _time(row.created_at),
                     "identity": _identity(row),
+                    "trainer": _trainer(settings, row),
                     "seals": [e.phase.value for e in entries],
                 }
             )
@@ -96,6 +97,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             "created": _time(row.created_at),
             "sealed": _time(row.sealed_at),
             "identity": _identity(row),
+            "trainer": _trainer(settings, row),
             "records": len(records),
             "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
             "equivocations": len(tx.equivocations(run)),
@@ -138,7 +140,7 @@ def _print_overview(document: dict[str, Any]) -> None:
                 r["run_id"],
                 r["state"],
                 r["created"],
-                r["identity"] and r["identity"][:16],
+                r["trainer"] or (r["identity"] and r["identity"][:16]),
                 " ".join(r["seals"]),
                 r["incomplete"],
             )
@@ -162,7 +164,8 @@ def _print_overview(document: dict[str, Any]) -> None:
 
 def _print_run(document: dict[str, Any]) -> None:
     out.print(f"run {document['run_id']}: {document['state']}, {document['records']} records")
-    out.print(f"identity: {document['identity'] or 'nobody signed this run'}")
+    who = f" ({document['trainer']})" if document["trainer"] else ""
+    out.print(f"identity: {document['identity'] or 'nobody signed this run'}{who}")
     if document["incomplete"]:
         out.print(f"incomplete: {document['incomplete']}")
     for root in document["roots"]:
@@ -185,6 +188,12 @@ def _print_run(document: dict[str, Any]) -> None:
 def _identity(row: RunRow) -> str | None:
     """The key (64 hex digits) of who stands behind the run; ingest checked its signature."""
     return None if row.identity is None else row.identity[1:33].hex()
+
+
+def _trainer(settings: Settings, row: RunRow) -> str | None:
+    """The name that ``trust.trainers`` has for that key; None where it has none."""
+    named = settings.trust.trainers.items()
+    return next((name for name, key in named if key == _identity(row)), None)
 
 
 def _backlog(settings: Settings) -> int | None:

@@ -264,6 +264,11 @@ def test_status_tells_who_stands_behind_a_run(
     assert said("status")[1]["runs"][0]["identity"] == public
     assert cli.main(["status", "latest"]) == 0
     assert f"identity: {public}" in capsys.readouterr().out
+    config = run.base_dir / "trust.json"
+    config.write_text(json.dumps({"trust": {"trainers": {"the vision team": public}}}))
+    assert said("status", "latest", "--config", str(config))[1]["trainer"] == "the vision team"
+    assert cli.main(["status", "--config", str(config)]) == 0
+    assert "the vision team" in capsys.readouterr().out
 
 
 def test_status_without_a_database_is_an_empty_one(said: Any, tmp_path: Path) -> None:
