@@ -18,12 +18,20 @@ from workers.telemetry import log
 
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What decoding or unpacking a stranger's item raises."""
+MAX_BRACKETS = 500
+"""In a message; a task's has some thirty."""
 
 _loads = kombu_redis.loads
 
 
 def loads(text: str) -> Any:
-    """As kombu's; what does not decode is an empty message, which delivery refuses."""
+    """As kombu's; what does not decode is an empty message, which delivery refuses.
+
+    Deep nesting is counted first: where a library has raised the recursion limit, decoding it
+    would end the process.
+    """
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
+        return {}
     try:
         return _loads(text)
     except MALFORMED:
