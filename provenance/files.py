@@ -158,9 +158,9 @@ def mode_below(path: Path, private: Path) -> int:
 def make_folders(path: Path, mode: int = PUBLIC) -> None:
     """Make a folder, and those above it that are missing, for files of a mode: nobody but the
     owner enters where that is :data:`PRIVATE`."""
-    for folder in reversed([each for each in path.parents if not each.exists()]):
+    missing = [each for each in path.parents if not each.exists()]
+    for folder in (*reversed(missing), path):
         folder.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
-    path.mkdir(mode | (mode & 0o444) >> 2, exist_ok=True)
 
 
 def sync_directory(path: Path) -> None:

@@ -51,7 +51,7 @@ from provenance.evidence.run_evidence import (
     Source,
     seal_label,
 )
-from provenance.formats.fields import Fields, Key
+from provenance.formats.fields import Fields, Key, as_json
 from provenance.formats.json_text import Limits
 from provenance.formats.producers.certificate import CERTIFICATE_BYTES, IDENTITY_BYTES
 from provenance.formats.producers.signed_range import MAX_RANGE_BYTES
@@ -159,8 +159,11 @@ def _bytes(least: int, most: int) -> _Field:
     )
 
 
-def _nullable(read: Callable[[Fields, Key], Any]) -> _Field:
-    return _Field(lambda fields, key: fields.maybe(key, lambda key: read(fields, key)))
+def _nullable(field: _Field) -> _Field:
+    return _Field(
+        lambda fields, key: fields.maybe(key, lambda key: field.read(fields, key)),
+        lambda value: None if value is None else field.write(value),
+    )
 
 
 def _list(item: _Field) -> _Field:
@@ -223,10 +226,6 @@ def _check_entry(fields: Fields, entry: dict[str, Any]) -> None:
 
 
 _TEXT: Final = _Field(_read_text, lambda text: shown(text)[:MAX_TEXT_CHARS])
-_TEXT_OR_NULL: Final = _Field(
-    lambda fields, key: fields.maybe(key, lambda key: _read_text(fields, key)),
-    lambda text: None if text is None else _TEXT.write(text),
-)
 _INTEGER: Final = _Field(Fields.integer)
 _COUNT: Final = _Field(lambda fields, key: fields.integer(key, 1))
 _NUMBER: Final = _Field(Fields.number)
@@ -236,7 +235,7 @@ _PROOF: Final = _list(_hex(32))
 _RECORD: Final[_Schema] = {
     "path": _PATH,
     "kind": _enum(Kind),
-    "epoch": _nullable(Fields.integer),
+    "epoch": _nullable(_INTEGER),
     "rank": _INTEGER,
     "producer": _hex(16),
     "seq": _INTEGER,
@@ -247,7 +246,7 @@ _RECORD: Final[_Schema] = {
 _ENTRY: Final[_Schema] = {
     "index": _INTEGER,
     "phase": _enum(Phase),
-    "epoch": _nullable(Fields.integer),
+    "epoch": _nullable(_INTEGER),
     "root": _hex(32),
     "anchor": _BOOLEAN,
     "created_at": _NUMBER,
@@ -258,11 +257,11 @@ _ANCHOR: Final[_Schema] = {
     "size": _INTEGER,
     "root": _hex(32),
     "state": _enum(AnchorState),
-    "transaction_id": _TEXT_OR_NULL,
-    "reason": _TEXT_OR_NULL,
-    "height": _nullable(Fields.integer),
+    "transaction_id": _nullable(_TEXT),
+    "reason": _nullable(_TEXT),
+    "height": _nullable(_INTEGER),
     "depth": _INTEGER,
-    "block_time": _nullable(Fields.number),
+    "block_time": _nullable(_NUMBER),
 }
 _EQUIVOCATION: Final[_Schema] = {
     "producer": _hex(16),
@@ -280,14 +279,11 @@ _PRODUCER: Final[_Schema] = {
 _RUN: Final[_Schema] = {
     "run": _Field(Fields.uuid, str),
     "public_key": _hex(32),
-    "identity": _Field(
-        lambda fields, key: fields.maybe(key, lambda key: fields.hex(key, IDENTITY_BYTES)),
-        lambda data: None if data is None else data.hex(),
-    ),
+    "identity": _nullable(_hex(IDENTITY_BYTES)),
     "state": _TEXT,
-    "incomplete": _TEXT_OR_NULL,
+    "incomplete": _nullable(_TEXT),
     "created_at": _NUMBER,
-    "sealed_at": _nullable(Fields.number),
+    "sealed_at": _nullable(_NUMBER),
     "producers": _objects(_PRODUCER, unique="producer"),
     "records": _objects(_RECORD, _check_record, unique="path"),
     "entries": _objects(_ENTRY, _check_entry, unique="index"),
@@ -298,7 +294,7 @@ _RUN: Final[_Schema] = {
     "anchors": _objects(_ANCHOR),
     "equivocations": _objects(_EQUIVOCATION),
     "parked": _objects({"id": _TEXT, "reason": _TEXT, "size": _INTEGER, "parked_at": _NUMBER}),
-    "ledger": _Field(ledger_claim.read, ledger_claim.write),
+    "ledger": _Field(ledger_claim.read, as_json),
 }
 
 

@@ -27,14 +27,14 @@ def bundle(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(made.as_dict())
         return 0
-    out.print(f"{made.path}", markup=False)
-    out.print(f"  run {made.run}, {made.files} files, {made.size} bytes", markup=False)
-    out.print(f"  manifest.json has SHA-256 {made.manifest}", markup=False)
+    out.print(f"{made.path}")
+    out.print(f"  run {made.run}, {made.files} files, {made.size} bytes")
+    out.print(f"  manifest.json has SHA-256 {made.manifest}")
     if made.withheld:
-        out.print(f"  {made.withheld} of {made.records} records are withheld", markup=False)
+        out.print(f"  {made.withheld} of {made.records} records are withheld")
     if made.cid is not None:
-        out.print(f"  ipfs:{made.cid}", markup=False)
-    err.print(f"Check it: provenance verify {made.path} --offline", markup=False)
+        out.print(f"  ipfs:{made.cid}")
+    err.print(f"Check it: provenance verify {made.path} --offline")
     return 0
 
 
@@ -52,7 +52,7 @@ def upgrade(arguments: argparse.Namespace) -> int:
             results.append(result)
             bar.advance(task)
             if not arguments.json:
-                out.print(_line(result), markup=False)
+                out.print(_line(result))
     if arguments.json:
         print_json({"paths": [result.as_dict() for result in results]})
     return use_case.exit_code(results)

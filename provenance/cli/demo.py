@@ -27,7 +27,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
         def say(name: str, line: str) -> None:
             elapsed = time.monotonic() - started
-            err.print(f"{elapsed:6.1f} s  {name:<16} {line}", markup=False)
+            err.print(f"{elapsed:6.1f} s  {name:<16} {line}")
             status.update(f"{name}: working")
 
         document = run(options, say)
@@ -35,9 +35,7 @@ def demo(arguments: argparse.Namespace) -> int:
         print_json(document)
     else:
         _print(document)
-        err.print(
-            f"look again: provenance devnet up; provenance fsck --base-dir {base}", markup=False
-        )
+        err.print(f"look again: provenance devnet up; provenance fsck --base-dir {base}")
     return 0 if _good(document) else 1
 
 
@@ -69,12 +67,10 @@ def _print(document: dict[str, Any]) -> None:
         out.print("tamper check: the changed record was NOT found")
     findings = document["fsck"]["findings"]
     for finding in findings:
-        out.print(
-            f"fsck: {finding['kind']} {finding['subject']}: {finding['detail']}", markup=False
-        )
+        out.print(f"fsck: {finding['kind']} {finding['subject']}: {finding['detail']}")
     out.print(f"fsck: {'clean' if not findings else 'NOT clean'}")
     integrity = "verified" if document["chain_integrity"] else "NOT verified"
     out.print(f"chain integrity: {integrity}")
     for line in document["rests_on"]:
-        out.print(f"  rests on: {line}", markup=False)
+        out.print(f"  rests on: {line}")
     out.print(f"report: {document['report_path']}")

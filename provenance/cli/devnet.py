@@ -31,7 +31,7 @@ def up(arguments: argparse.Namespace) -> int:
     if any(state.running for state in states):
         path = write_config(_root(arguments), states)
         if not arguments.json:
-            err.print(f"configuration for --config: {path}", markup=False)
+            err.print(f"configuration for --config: {path}")
     return _show(arguments, states)
 
 
@@ -60,7 +60,7 @@ def url(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({state.name: address})
     else:
-        out.print(address, markup=False, soft_wrap=True)
+        out.print(address, soft_wrap=True)
     return 0
 
 
@@ -75,7 +75,7 @@ def _only(arguments: argparse.Namespace) -> list[str] | None:
 def _progress(arguments: argparse.Namespace) -> devnet.Progress:
     if arguments.json:
         return devnet.silent
-    return lambda name, line: err.print(f"{name:<10} {line}", markup=False)
+    return lambda name, line: err.print(f"{name:<10} {line}")
 
 
 def _show(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) -> int:

@@ -45,15 +45,15 @@ def _since(texts: list[str]) -> dict[str, int]:
 
 def _print(report: FsckReport, offline: bool) -> None:
     counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in report.checked.items() if n)
-    out.print(f"checked {counts or 'nothing: there is nothing yet'}", markup=False)
+    out.print(f"checked {counts or 'nothing: there is nothing yet'}")
     for finding in report.findings:
-        out.print(f"FOUND {finding.kind.value} {finding.subject}: {finding.detail}", markup=False)
+        out.print(f"FOUND {finding.kind.value} {finding.subject}: {finding.detail}")
     for line in report.unchecked:
-        out.print(f"not checked: {line}", markup=False)
+        out.print(f"not checked: {line}")
     if offline:
-        out.print("not asked: the networks (--offline)", markup=False)
+        out.print("not asked: the networks (--offline)")
     number = len(report.findings)
     verdict = f"{number} finding{'s' if number > 1 else ''}" if number else "clean"
     if not number and report.unchecked:
         verdict = "nothing found, and not everything could be checked"
-    out.print(verdict, markup=False)
+    out.print(verdict)

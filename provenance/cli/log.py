@@ -57,7 +57,6 @@ def export(arguments: argparse.Namespace) -> int:
         out.print(
             f"{folder}: size {done.head.size}, root {encode_base64(done.head.root)}, "
             f"{done.written} tiles written, {done.kept} were there",
-            markup=False,
         )
     return 0
 
@@ -112,7 +111,7 @@ def consistency(arguments: argparse.Namespace) -> int:
     for head, note in sides:
         signed = "signed" if note else "there is no signed head at this size"
         root = encode_base64(head.root)
-        err.print(f"size {head.size}: root {root}, {signed}", markup=False)
+        err.print(f"size {head.size}: root {root}, {signed}")
     return 0
 
 
@@ -138,10 +137,10 @@ def cosign(arguments: argparse.Namespace) -> int:
         )
         return 0
     for made in done.added:
-        out.print(f"head {done.head.size}: cosigned by {made.label} at {made.when}", markup=False)
+        out.print(f"head {done.head.size}: cosigned by {made.label} at {made.when}")
     if done.ignored:
         names = ", ".join(ascii(name[:60]) for name in done.ignored[:8])
-        err.print(f"left out, by no given witness: {names}", markup=False)
+        err.print(f"left out, by no given witness: {names}")
     return 0
 
 
@@ -175,16 +174,14 @@ def compare(arguments: argparse.Namespace) -> int:
         )
         return found.exit_code
     word = "FORK" if found.result == "fork" else found.result
-    out.print(f"{word}: {found.lines[0]}", *found.lines[1:], sep="\n", markup=False)
+    out.print(f"{word}: {found.lines[0]}", *found.lines[1:], sep="\n")
     notes = [side.note for side in found.proof.sides] if found.proof else []
     for note in notes:
         print_text(f"\n{note}")
     if found.key is not None and found.key != mine:
-        err.print(
-            f"the key {found.key.label} is what the sources bring: nobody pinned it", markup=False
-        )
+        err.print(f"the key {found.key.label} is what the sources bring: nobody pinned it")
     if found.result == "fork" and not arguments.output:
-        err.print("store the proof with -o FILE", markup=False)
+        err.print("store the proof with -o FILE")
     return found.exit_code
 
 
@@ -206,7 +203,7 @@ def monitor(arguments: argparse.Namespace) -> int:
         print_json({"source": arguments.source, **document, "proof": proof})
     else:
         stored = f"; the proof is {target}" if target else ""
-        out.print(f"{arguments.source}: {done.line}{stored}", markup=False)
+        out.print(f"{arguments.source}: {done.line}{stored}")
     return done.exit_code
 
 

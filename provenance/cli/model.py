@@ -25,7 +25,7 @@ def verify_model(arguments: argparse.Namespace) -> int:
         print_json(match.as_dict())
     else:
         for line in _lines(match):
-            out.print(line, markup=False)
+            out.print(line)
     return match.exit_code
 
 
@@ -95,17 +95,15 @@ def sign(arguments: argparse.Namespace) -> int:
         print_json(signed.as_dict())
         return 0
     model, path = shlex.quote(arguments.model), shlex.quote(str(signed.path))
-    out.print(str(signed.path), markup=False)
+    out.print(str(signed.path))
     err.print(
         f"{signed.files} files; weights of {signed.weights.when} of run {signed.run}, "
         f"run root {signed.root.hex()} ({signed.seal}), {signed.receipts} receipts",
-        markup=False,
     )
     if not signed.receipts:
-        err.print("No network has anchored the run yet: sign again once one has.", markup=False)
+        err.print("No network has anchored the run yet: sign again once one has.")
     err.print(
         f"check it with: model_signing verify key {model} --signature {path} --public_key PUB.pem",
-        markup=False,
     )
     return 0
 
@@ -118,7 +116,7 @@ def statement(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({"run_id": str(run), "path": arguments.output, "bytes": len(data)})
         else:
-            out.print(arguments.output, markup=False)
+            out.print(arguments.output)
     elif arguments.json:
         print_json(json.loads(data))
     else:

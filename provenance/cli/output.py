@@ -24,9 +24,9 @@ class _Console(Console):
     """Prints texts as they are: one line each, except for what :func:`shown` escapes."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's, without markup; a text is a line by itself."""
+        """As rich's; a text is a line by itself."""
         plain = [shown(item) if isinstance(item, str) else item for item in objects]
-        super().print(*plain, **(options | {"markup": False}))
+        super().print(*plain, **options)
 
     def on_broken_pipe(self) -> None:
         """A reader that left is the command line's to handle: ``| head`` is no failure."""

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         keys = new_run_keys()
         environment |= {RUN_ID: str(keys.run), RUN_SEED: keys.seed.hex()}
-        err.print(f"run {keys.run}", markup=False)
+        err.print(f"run {keys.run}")
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606
     except OSError as error:
@@ -64,8 +64,8 @@ def identity(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"file": str(path), "public_key": public})
     else:
-        out.print(public, markup=False)
-        err.print(f'trust.trainers of a deployment: {{"NAME": "{public}"}}', markup=False)
+        out.print(public)
+        err.print(f'trust.trainers of a deployment: {{"NAME": "{public}"}}')
     return 0
 
 
@@ -85,7 +85,7 @@ def _make(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.json:
         print_json({"run": str(keys.run), "file": str(path)})
     else:
-        out.print(str(keys.run), markup=False)
+        out.print(str(keys.run))
     return 0
 
 

@@ -12,11 +12,13 @@ from provenance.bootstrap import reading
 from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.errors import UnavailableError
+from provenance.formats.producers.certificate import identity_key
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState, RunRow
 from provenance.settings import Settings
 from provenance.tickets import read_ticket
+from provenance.verify.trust import Trust, of_settings
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -45,6 +47,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
     store = reading.open_store(settings)
     if store is None:
         return document
+    trust = of_settings(settings)
     with store.snapshot() as tx:
         for row in tx.runs():
             entries = tx.entries(row.run)
@@ -54,8 +57,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
                     "state": row.state,
                     "incomplete": row.incomplete,
                     "created": _time(row.created_at),
-                    "identity": _identity(row),
-                    "trainer": _trainer(settings, row),
+                    **_who(row, trust),
                     "seals": [e.phase.value for e in entries],
                 }
             )
@@ -96,8 +98,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             "incomplete": row.incomplete,
             "created": _time(row.created_at),
             "sealed": _time(row.sealed_at),
-            "identity": _identity(row),
-            "trainer": _trainer(settings, row),
+            **_who(row, of_settings(settings)),
             "records": len(records),
             "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
             "equivocations": len(tx.equivocations(run)),
@@ -182,18 +183,13 @@ def _print_run(document: dict[str, Any]) -> None:
     )
     for item in document["bundles"]:
         where = f"bundle on IPFS since {_time(item.get('at'))}: ipfs:{item['cid']}"
-        out.print(where, markup=False)
+        out.print(where)
 
 
-def _identity(row: RunRow) -> str | None:
-    """The key (64 hex digits) of who stands behind the run; ingest checked its signature."""
-    return None if row.identity is None else row.identity[1:33].hex()
-
-
-def _trainer(settings: Settings, row: RunRow) -> str | None:
-    """The name that ``trust.trainers`` has for that key; None where it has none."""
-    named = settings.trust.trainers.items()
-    return next((name for name, key in named if key == _identity(row)), None)
+def _who(row: RunRow, trust: Trust) -> dict[str, str | None]:
+    """Who stands behind the run: the key, whose signature ingest checked, and its pinned name."""
+    key = None if row.identity is None else identity_key(row.identity)
+    return {"identity": None if key is None else key.hex(), "trainer": trust.trainer_of(key)}
 
 
 def _backlog(settings: Settings) -> int | None:

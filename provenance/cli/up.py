@@ -43,7 +43,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
 
     def say(name: str, line: str) -> None:
         if not quiet:
-            err.print(f"{time.strftime('%H:%M:%S')}  {name:<16} {line}", markup=False)
+            err.print(f"{time.strftime('%H:%M:%S')}  {name:<16} {line}")
 
     port, auth = None, None
     if arguments.flower or arguments.flower_port:
@@ -101,7 +101,7 @@ def migrate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"revision": REVISIONS[-1]})
     else:
-        err.print(f"the database is at schema revision {REVISIONS[-1]}", markup=False)
+        err.print(f"the database is at schema revision {REVISIONS[-1]}")
     return 0
 
 
@@ -119,9 +119,9 @@ def resume(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"network": name, "was_paused": reason, "given_up": list(given_up)})
     elif reason is None and not given_up:
-        out.print(f"{name}: was not paused", markup=False)
+        out.print(f"{name}: was not paused")
     else:
-        out.print(f"{name}: resumed; it was paused: {reason}", markup=False)
+        out.print(f"{name}: resumed; it was paused: {reason}")
     return 0
 
 
@@ -140,7 +140,7 @@ def deploy(arguments: argparse.Namespace) -> int:
         print_json({"contract_address": address, "transaction_id": transaction_id})
     else:
         out.print(f"deployed at {address} by {transaction_id}")
-        out.print(f'put "contract_address": "{address}" into blockchain.ethereum', markup=False)
+        out.print(f'put "contract_address": "{address}" into blockchain.ethereum')
     return 0
 
 

@@ -42,8 +42,8 @@ def verify(arguments: argparse.Namespace) -> int:
             print_json({"checks": [c.as_dict() for c in CHECKS]})
         else:
             for check in CHECKS:
-                out.print(f"({check.number}) {check.title}: {check.proves}", markup=False)
-                out.print(f"    not: {check.limits}", markup=False)
+                out.print(f"({check.number}) {check.title}: {check.proves}")
+                out.print(f"    not: {check.limits}")
         return 0
     if arguments.all:
         return _all(arguments)
@@ -159,23 +159,23 @@ def _progress() -> Progress:
 
 
 def _print(report: VerificationReport) -> None:
-    out.print(f"run {report.run}: {report.outcome}", markup=False)
+    out.print(f"run {report.run}: {report.outcome}")
     for line in report.verdict.lines():
-        out.print(f"  {line}", markup=False)
+        out.print(f"  {line}")
     for phase, root in report.roots.items():
-        out.print(f"  {phase:<12} {root}", markup=False)
+        out.print(f"  {phase:<12} {root}")
     print_table(("check", "title", "status"), report.check_rows())
     rows = report.network_rows()
     if rows:
         out.print()
         print_table(("chain", "seal", "status", "transaction", "block", "depth"), rows)
     for finding in report.findings:
-        out.print(f"FOUND ({finding.check}) {finding.subject}: {finding.problem}", markup=False)
+        out.print(f"FOUND ({finding.check}) {finding.subject}: {finding.problem}")
     for notice in report.notices:
-        out.print(f"NOTE ({notice.check}) {notice.subject}: {notice.problem}", markup=False)
-    out.print(f"the ledger claims {report.evidence.ledger}", markup=False)
+        out.print(f"NOTE ({notice.check}) {notice.subject}: {notice.problem}")
+    out.print(f"the ledger claims {report.evidence.ledger}")
     for line in report.not_checked:
-        out.print(f"not checked: {line}", markup=False)
+        out.print(f"not checked: {line}")
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -186,7 +186,7 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"report_path": str(path)})
     else:
-        out.print(str(path), markup=False)
+        out.print(str(path))
     return 0
 
 

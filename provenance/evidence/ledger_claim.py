@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from provenance.formats.fields import Fields, Key, as_json
+from provenance.formats.fields import Fields, Key
 from provenance.ports.store import LedgerTx
 
 MAX_UNFINISHED: Final = 1000
@@ -105,12 +105,6 @@ def read(fields: Fields, key: Key) -> LedgerClaim:
     if len(set(entries)) != len(entries) or any(index >= size for index in entries):
         inner.refuse("unfinished", f"each entry below {size} once")
     return LedgerClaim(size, runs, complete, unfinished)
-
-
-def write(claim: LedgerClaim) -> dict[str, Any]:
-    """As JSON."""
-    found: dict[str, Any] = as_json(claim)
-    return found
 
 
 def own_problem(

@@ -50,11 +50,11 @@ def coverage_problem(
     """
     stated = dict(entry.coverage)
     if entry.phase is Phase.BEFORE:
-        wanted = _upto_mark(records)
         wanted = {
-            producer: min(count, stated.get(producer, 0)) for producer, count in wanted.items()
+            producer: min(count, stated[producer])
+            for producer, count in _upto_mark(records).items()
+            if stated.get(producer)
         }
-        wanted = {producer: count for producer, count in wanted.items() if count}
     elif entry.phase is Phase.CHECKPOINT:
         wanted = covered(records, checkpoints_upto(entries, entry.index))
     else:

@@ -21,7 +21,7 @@ from provenance.errors import (
     TooLargeError,
 )
 from provenance.formats.producers.batch import Batch, open_batch
-from provenance.formats.producers.certificate import Certificate
+from provenance.formats.producers.certificate import Certificate, identity_key
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase, Record
@@ -122,7 +122,8 @@ class BatchWriter:
         if self._trainers is None or batch.identity in self._trainers:
             return None
         run = self.tx.run(batch.certificate.run)
-        if run is not None and run.identity is not None and run.identity[1:33] in self._trainers:
+        kept = None if run is None else run.identity
+        if kept is not None and identity_key(kept) in self._trainers:
             return None
         if batch.identity is None:
             return "no identity signed this run, expected one of trust.trainers"

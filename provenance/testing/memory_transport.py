@@ -100,7 +100,7 @@ class MemoryTransport:
         return len(self._entries)
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
-        """Committed events per producer."""
+        """Per producer its acknowledgement, as it lies there."""
         self.ping()
         return dict(self._acked.get(run, {}))
 

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from provenance.errors import FormatError, InputError
 from provenance.formats.cosignature import WitnessKey
@@ -34,9 +34,7 @@ LEAST_WORK: Final = {"main": 64.0}
 """Log2 of the hashes behind a header that is taken for one of the chain today: 2010's blocks of
 difficulty 1 took 2^32, any since 2016 more than 2^68."""
 Word = Literal["key", "anchor", "ethereum", "bitcoin", "ipfs", "local", "witnesses", "identity"]
-WORDS: Final[tuple[Word, ...]] = (
-    "key", "anchor", "ethereum", "bitcoin", "ipfs", "local", "witnesses", "identity",
-)  # fmt: skip
+WORDS: Final[tuple[Word, ...]] = get_args(Word)
 """What a reader can require."""
 _ADDRESS: Final = re.compile("0x[0-9a-f]{40}")
 _BLOCK: Final = re.compile("0x[0-9a-f]{64}")
@@ -137,6 +135,11 @@ class Trust:
     block_hashes: frozenset[str] = frozenset()
     own: bool = False
     require: tuple[Word, ...] | None = None
+
+    @property
+    def own_policy(self) -> bool:
+        """Whether ``verified`` takes every anchor that the deployment asked for."""
+        return self.own and self.require is None
 
     @property
     def policy(self) -> tuple[Word, ...]:

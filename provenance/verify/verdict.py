@@ -47,7 +47,7 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
     return Verdict(
         outcome=outcome,
         policy=trust.policy,
-        own=trust.own and trust.require is None,
+        own=trust.own_policy,
         vkey=key.vkey if key else None,
         key=key.label if key else None,
         key_pinned_by=by,
@@ -69,8 +69,7 @@ def _missing(
     findings: Findings, trust: Trust, key: VerifierKey | None, networks: Networks
 ) -> list[str]:
     """What stands between the evidence and ``verified``, a line each."""
-    own = trust.own and trust.require is None
-    lines = []
+    own, lines = trust.own_policy, []
     for result in findings.results():
         number = result.check.number
         if result.status is Status.UNCHECKED and (own or number != NETWORKS):
@@ -139,18 +138,14 @@ def _chain_lines(networks: Networks) -> list[str]:
     shown = set()
     for name, seals in networks.items():
         for check in seals.values():
-            if name not in PUBLIC:
-                if check.status == "verified":
-                    shown.add(name)
-                continue
-            line = f"{check.chain.label}, {_pinned(check.pinned_by)}"
+            how: str = check.status
             if check.status == "verified":
                 shown.add(name)
-                line += f", seen {check.shown_by}" if check.shown_by else ""
-            else:
-                line += f", {check.status}"
-            remark = check.chain.remark
-            lines[line + (f" ({remark})" if remark else "")] = None
+                how = f"seen {check.shown_by}"
+            if name in PUBLIC:
+                remark = f" ({check.chain.remark})" if check.chain.remark else ""
+                line = f"{check.chain.label}, {_pinned(check.pinned_by)}, {how}{remark}"
+                lines[line] = None
     if shown == {"local"}:
         lines[LOCAL_ALONE] = None
     elif "ipfs" in shown:

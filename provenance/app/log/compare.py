@@ -141,10 +141,10 @@ def find_fork(heads: Sequence[SeenHead], key: VerifierKey) -> ForkProof | None:
     ordered = sorted(heads, key=lambda item: item.head.size)
     for older, newer in combinations(ordered, 2):
         for size in _shared(older, newer):
-            sides = [_side(item, size) for item in (older, newer)]
-            if sides[0] is None or sides[1] is None or sides[0].root == sides[1].root:
+            sides = _sides(older, newer, size)
+            if sides is None or sides[0].root == sides[1].root:
                 continue
-            proof = ForkProof(key, size, (sides[0], sides[1]))
+            proof = ForkProof(key, size, sides)
             proof.verify()
             return proof
         known, more = newer.pieces, older.pieces
@@ -221,8 +221,14 @@ def _tied(a: Seen, b: Seen, key: VerifierKey) -> Comparison:
 
 
 def _agree(older: SeenHead, newer: SeenHead, size: int) -> bool:
-    sides = [_side(item, size) for item in (older, newer)]
-    return sides[0] is not None and sides[1] is not None and sides[0].root == sides[1].root
+    sides = _sides(older, newer, size)
+    return sides is not None and sides[0].root == sides[1].root
+
+
+def _sides(older: SeenHead, newer: SeenHead, size: int) -> tuple[ForkSide, ForkSide] | None:
+    """What both have at a size; None where one does not know."""
+    before, after = _side(older, size), _side(newer, size)
+    return None if before is None or after is None else (before, after)
 
 
 def _anchored(a: Seen, b: Seen) -> Comparison:

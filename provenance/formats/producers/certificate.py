@@ -146,7 +146,13 @@ def open_identity(data: bytes, run: UUID, run_key: bytes) -> bytes:
         raise FormatError(f"identity of {len(data)} bytes, expected {IDENTITY_BYTES}")
     if data[0] != _ED25519:
         raise UnknownVersionError(f"identity of type {data[0]}, expected {_ED25519} (Ed25519)")
-    verify_signature(data[1:33], data[33:], IDENTITY_CONTEXT + run.bytes + run_key, "identity")
+    public_key = identity_key(data)
+    verify_signature(public_key, data[33:], IDENTITY_CONTEXT + run.bytes + run_key, "identity")
+    return public_key
+
+
+def identity_key(data: bytes) -> bytes:
+    """The public key, 32 bytes, in an identity that :func:`open_identity` has checked before."""
     return data[1:33]
 
 

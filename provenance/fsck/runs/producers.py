@@ -33,23 +33,32 @@ def check_signatures(facts: RunFacts) -> Iterator[Finding]:
             open_identity(row.identity, row.run, row.public_key)
     except (FormatError, BadSignatureError) as error:
         yield Finding(FindingKind.RUN_IDENTITY, str(row.run), str(error))
-    certificates = {item.producer: _certificate(facts, item) for item in facts.producers}
     digests: dict[bytes, dict[int, bytes]] = {}
+    ranks: dict[bytes, set[int]] = {}
     for record in facts.records:
         own = digests.setdefault(record.producer, {})
         own[record.seq] = hashlib.sha256(record.data).digest()
+        ranks.setdefault(record.producer, set()).add(record.rank)
+    signed: dict[bytes, dict[int, bytes]] = {}
+    for statement in facts.statements:
+        signed.setdefault(statement.producer, {})[statement.count] = statement.signature
+    rows = {item.producer: item for item in facts.producers}
+    certificates = {
+        producer: _certificate(item, ranks.get(producer, set())) for producer, item in rows.items()
+    }
     for producer in sorted(digests.keys() | certificates.keys()):
         name = f"{facts.run}/{producer.hex()}"
         certificate = certificates.get(producer, "no certificate of its key is here")
         if isinstance(certificate, str):
             yield Finding(FindingKind.CERTIFICATE, name, certificate)
         else:
-            yield from _chain(facts, name, certificate, digests.get(producer, {}))
+            own, statements = digests.get(producer, {}), signed.get(producer, {})
+            yield from _chain(facts, name, certificate, rows[producer], own, statements)
     yield from _second_values(facts, certificates)
 
 
-def _certificate(facts: RunFacts, row: ProducerRow) -> Certificate | str:
-    """The certificate, or what is wrong with it."""
+def _certificate(row: ProducerRow, ranks: set[int]) -> Certificate | str:
+    """The certificate, or what is wrong with it; ``ranks`` are those of its records."""
     try:
         certificate = Certificate.decode(row.certificate)
     except (FormatError, BadSignatureError) as error:
@@ -57,7 +66,7 @@ def _certificate(facts: RunFacts, row: ProducerRow) -> Certificate | str:
     own = (certificate.run, certificate.producer, certificate.rank)
     if own != (row.run, row.producer, row.rank):
         return f"is of run {own[0]}, producer {own[1].hex()}, rank {own[2]}"
-    others = {r.rank for r in facts.records if r.producer == row.producer} - {certificate.rank}
+    others = ranks - {certificate.rank}
     if others:
         return (
             f"is of rank {certificate.rank}, its records of {', '.join(map(str, sorted(others)))}"
@@ -66,20 +75,24 @@ def _certificate(facts: RunFacts, row: ProducerRow) -> Certificate | str:
 
 
 def _chain(
-    facts: RunFacts, name: str, certificate: Certificate, digests: Mapping[int, bytes]
+    facts: RunFacts,
+    name: str,
+    certificate: Certificate,
+    row: ProducerRow,
+    digests: Mapping[int, bytes],
+    signed: Mapping[int, bytes],
 ) -> Iterator[Finding]:
     """Statements, acknowledgement and counters of one producer, in one walk.
 
     Counters are of no interest where a statement does not fit: they cannot either.
     """
     producer = certificate.producer
-    signed = {row.count: row for row in facts.statements if row.producer == producer}
     told = facts.acknowledged.get(producer)
     chain, count, fits = chain_start(facts.run, producer), 0, True
     while True:
         if count in signed:
             try:
-                Statement(producer, count, signed[count].signature).verify(
+                Statement(producer, count, signed[count]).verify(
                     facts.run, chain, certificate.producer_key
                 )
             except BadSignatureError as error:
@@ -95,14 +108,12 @@ def _chain(
     if last < above:
         subject = event_name(facts.run, producer, last, above - 1)
         yield Finding(FindingKind.STATEMENT, subject, "signed by nobody")
-    for row in facts.producers:
-        if fits and row.producer == producer and (row.contiguous, row.chain, row.highest) != (
-            count, chain, max(above, last)
-        ):  # fmt: skip
-            problem = f"says {row.contiguous} of {row.highest}, the records give {count} of {above}"
-            if (row.contiguous, row.highest) == (count, above):
-                problem = f"says another chain than the first {count} records give"
-            yield Finding(FindingKind.PRODUCER_COUNTERS, name, problem)
+    given = (count, chain, max(above, last))
+    if fits and (row.contiguous, row.chain, row.highest) != given:
+        problem = f"says {row.contiguous} of {row.highest}, the records give {count} of {above}"
+        if (row.contiguous, row.highest) == (count, above):
+            problem = f"says another chain than the first {count} records give"
+        yield Finding(FindingKind.PRODUCER_COUNTERS, name, problem)
 
 
 def _second_values(

@@ -17,7 +17,8 @@ from provenance.errors import (
 from provenance.evidence.run_evidence import AnchorFact, RunEvidence, evidence_bytes, seal_label
 from provenance.formats.fields import Fields
 from provenance.formats.receipt import AnchorProof
-from provenance.formats.record import Json, Kind, Record
+from provenance.formats.record import Json, Record
+from provenance.formats.run_tree.selection import written_marks
 from provenance.ports.network import Network
 from provenance.ports.values import CHAIN_FIELDS, AnchorState, LedgerEntry, Observation, Place
 from provenance.proofs.bitcoin import parse_header
@@ -68,7 +69,7 @@ def check_networks(
             findings.fail(NETWORKS, f"{answer.seal} on {name}", answer.reason or "", file.file)
     for anchor, entry in _without_receipt(evidence, answers):
         answers.setdefault(anchor.network, {})[seal_label(entry)] = _pending(anchor, entry)
-    findings.asked = [seal_label(entry) for entry in evidence.entries if _asked(evidence, entry)]
+    findings.asked = _asked(evidence)
     findings.without_receipt = [label for label in findings.asked if label not in held]
     _check_agreement(asked.roots, findings)  # (9)
     _summarise(answers, nodes, findings)
@@ -90,8 +91,9 @@ def _summarise(
         if open_ or (check.status == "stated" and nodes is not None):
             why = f": {check.reason}" if check.reason else ""
             findings.unchecked(NETWORKS, f"{check.seal} on {check.network} {check.status}{why}")
+    shown = {check.seal for check in checks}
     for label in findings.without_receipt:
-        if label not in {check.seal for check in checks}:
+        if label not in shown:
             findings.unchecked(NETWORKS, f"no receipt of {label}")
     if not checks:
         findings.skip(NETWORKS, "no anchor was asked for")
@@ -259,15 +261,16 @@ def _without_receipt(
                 yield anchor, entry
 
 
-def _asked(evidence: RunEvidence, entry: LedgerEntry) -> bool:
-    """Whether a seal asked for an anchor: its entry says so, or the trainer's run.seal."""
-    marks = (item.decoded for item in evidence.records if item.kind is Kind.SEAL)
-    return entry.anchor or any(
-        isinstance(mark, Record)
-        and mark.body.get("anchor") is True
-        and (mark.body.get("phase"), mark.body.get("epoch")) == (entry.phase.value, entry.epoch)
-        for mark in marks
-    )
+def _asked(evidence: RunEvidence) -> list[str]:
+    """The seals that asked for an anchor: their entry says so, or the trainer's run.seal."""
+    records = (item.decoded for item in evidence.records)
+    marks = written_marks(record for record in records if isinstance(record, Record))
+    asked = {(mark.phase, mark.epoch) for mark in marks if mark.anchor}
+    return [
+        seal_label(entry)
+        for entry in evidence.entries
+        if entry.anchor or (entry.phase, entry.epoch) in asked
+    ]
 
 
 def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:
