@@ -264,7 +264,15 @@ def test_beyond_its_quota_a_run_is_counted_and_no_more(
     ]
     for number in range(100, 105):
         park(number, None)
+    for number in range(200, 250):  # each a run of its own
+        park(number, UUID(int=number))
+    for number in (0, 1, 2):  # are kept already
+        park(number, RUN)
+    assert {row.reason for row in tx.parked(RUN)} == kept
     assert len(tx.parked()) <= 6 + 1
+    assert "beyond the quota: 54 more refused, the newest: bad 249" in [
+        row.reason for row in tx.parked() if row.run is None
+    ]
     for row in tx.parked():
         assert hashlib.sha256(row.payload).hexdigest() == row.id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
@@ -207,20 +208,27 @@ class RecordsPart(Session):
         return self._all(Equivocation, query)
 
     def park(self, parked: Parked) -> None:
-        """Once by id, within the quota; beyond it a run's last row counts what came."""
+        """Once by id, within the quotas; beyond a run's one row counts what came of it, beyond the
+        whole one row what came of any."""
         table = schema.parked.c
-        mine = table.run == parked.run if parked.run is not None else table.run.is_(None)
-        for among, (rows, size) in ((mine, PARKED_OF_RUN), (true(), PARKED_IN_ALL)):
+        if self._read(select(table.id).where(table.id == parked.id)).first() is not None:
+            return
+        quotas = (
+            (parked.run, _parked_of(parked.run), PARKED_OF_RUN),
+            (None, true(), PARKED_IN_ALL),
+        )
+        for run, among, (rows, size) in quotas:
             held = select(func.count(), func.coalesce(func.sum(func.length(table.payload)), 0))
             count, used = self._read(held.where(among)).one()
             if count >= rows or used + len(parked.payload) > size:
-                self._count_parked(parked, mine)
+                self._count_parked(replace(parked, run=run))
                 return
         self._add_once(schema.parked, fields_of(parked))
 
-    def _count_parked(self, parked: Parked, mine: ColumnElement[bool]) -> None:
+    def _count_parked(self, parked: Parked) -> None:
         table = schema.parked.c
-        counted = self._one(Parked, _PARKED.where(mine, table.reason.startswith(BEYOND)))
+        mine = _PARKED.where(_parked_of(parked.run), table.reason.startswith(BEYOND))
+        counted = self._one(Parked, mine)
         known = 0
         if counted is not None:
             known = int.from_bytes(counted.payload[-8:], "big")
@@ -251,6 +259,11 @@ class RecordsPart(Session):
         if run is not None:
             query = query.where(schema.parked.c.run == run)
         return self._all(Parked, query)
+
+
+def _parked_of(run: UUID | None) -> ColumnElement[bool]:
+    column = schema.parked.c.run
+    return column.is_(None) if run is None else column == run
 
 
 def _stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
