@@ -60,7 +60,7 @@ def anchor_queue(network: str) -> str:
 
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
 
-broker.install()
+broker.install(QUEUES)
 app = Celery(
     "ml-provenance",
     include=[

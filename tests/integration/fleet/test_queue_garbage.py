@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -24,6 +25,45 @@ GARBAGE = (
     b' "delivery_info": {"exchange": "", "routing_key": "hashing"}}}',
     b"[" * 100_000, b'"' + b"x" * 1_000_000 + b'"',
 )  # fmt: skip
+
+
+def task(tag: object = "t", info: object = None, **headers: object) -> bytes:
+    """A message that names a task of ours, and has what a stranger put beside it."""
+    return json.dumps(
+        {
+            "body": base64.b64encode(b"[[], {}, {}]").decode(),
+            "headers": headers,
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "properties": {
+                "delivery_tag": tag,
+                "body_encoding": "base64",
+                "delivery_info": info or {"exchange": "", "routing_key": "hashing"},
+            },
+        }
+    ).encode()
+
+
+BEAT = {"task": "workers.alive.beat", "id": "i"}
+TASKS = (
+    task(task="workers.alive.beat"),
+    task(task=["workers.alive.beat"], id="i"),
+    task(**BEAT, timelimit=5),
+    task(**BEAT, timelimit=["x", "y"]),
+    task(**BEAT, retries="x"),
+    task(**BEAT, eta={}),
+    task(**BEAT, eta="tomorrow"),
+    task(**BEAT, expires=[]),
+    task(**BEAT, kwargsrepr=7, argsrepr={}),
+    task(**BEAT, root_id={}, parent_id=[], group={}),
+    task(**BEAT, reply_to=5, origin=5, stamps=5, stamped_headers=5),
+    task(**{**BEAT, "id": {}}),
+    task(**{**BEAT, "id": 5}),
+    task(tag=None, **BEAT),
+    task(tag=["t"], **BEAT),
+    task(tag=True, **BEAT),
+    task(info={"exchange": "", "routing_key": "hashing", "priority": {}}, **BEAT),
+)
 
 
 @pytest.fixture
@@ -56,7 +96,7 @@ def test_garbage_ends_no_worker(broker: str, tmp_path: Path) -> None:
         with redis.Redis.from_url(broker) as client:
             client.hset("unacked", mapping={"a": b"not json", "b": b"[1, 2]"})
             client.zadd("unacked_index", {"a": 1.0, "b": 1.0})
-            client.lpush("hashing", *GARBAGE)
+            client.lpush("hashing", *TASKS, *GARBAGE)
             from workers.alive import beat
 
             message = beat.signature()
@@ -68,6 +108,7 @@ def test_garbage_ends_no_worker(broker: str, tmp_path: Path) -> None:
                 assert time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
                 time.sleep(0.2)
             time.sleep(1.0)
+            assert client.hlen("unacked") == client.zcard("unacked_index") == 0
         assert worker.poll() is None
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         assert sum(line["event"] == "queue.garbage" for line in lines) >= 8
