@@ -1,6 +1,6 @@
 """The run tree as it grows: a root at each seal, for the cost of what is new.
 
-FROZEN FORMAT. The roots are those of :class:`~provenance.formats.run_tree.tree.MLProvenanceMerkleTree`
+FROZEN FORMAT. The roots are those of :class:`.tree.MLProvenanceMerkleTree`
 over the same leaves; what is kept between two seals is two hashes and a frontier. Epochs are
 added by number, so that the tree at one seal is a prefix of that at the next by construction.
 """
