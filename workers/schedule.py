@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.errors import ProvenanceError, UnavailableError
-from provenance.ledger.seal import awaits_seal, seal_ready
-from provenance.ports.store import LedgerTx
+from provenance.ledger.ingest import TRANSACTION_S, seal_due
+from provenance.ledger.seal import seal_ready
 from provenance.ports.values import AnchorState
 from workers import alive, anchoring, confirming, hashing, resources
 from workers.app import app, settings
@@ -42,25 +41,16 @@ def sweep() -> None:
 
 
 def _seal_overdue(now: float) -> None:
-    """Only a run with a mark that has no seal costs a write transaction."""
-    with resources.store().snapshot() as tx:
-        waiting = [row.run for row in tx.runs() if row.state == "open" and _awaits(tx, row.run)]
+    """A damaged record holds up its own run alone."""
+    store, policy = resources.store(), resources.policy()
+    with store.snapshot() as tx:
+        waiting = tx.awaiting_seal()
     for run in waiting:
         try:
-            with resources.store().transaction() as tx:
-                seal_ready(tx, run, resources.policy(), now)
+            with store.transaction() as tx:
+                seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
+            seal_due(store, run, policy, now)
         except UnavailableError:
             raise
         except ProvenanceError as error:
             log.error("sweep.damaged", run=str(run), problem=str(error))
-
-
-def _awaits(tx: LedgerTx, run: UUID) -> bool:
-    """A damaged record holds up its own run alone."""
-    try:
-        return awaits_seal(tx, run)
-    except UnavailableError:
-        raise
-    except ProvenanceError as error:
-        log.error("sweep.damaged", run=str(run), problem=str(error))
-        return False

@@ -24,13 +24,9 @@ from provenance.formats.producers.batch import Batch, open_batch
 from provenance.formats.producers.certificate import Certificate, identity_key
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
-from provenance.formats.record import Kind, Phase, Record
-from provenance.formats.run_tree.selection import (
-    BEFORE_KINDS,
-    SealMark,
-    before_mark,
-    seal_marks,
-)
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
+from provenance.formats.run_tree.selection import BEFORE_KINDS, written_marks
+from provenance.ledger.seal import log_left_out
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import MAX_ENTRY_BYTES, Delivery
 from provenance.ports.values import (
@@ -42,6 +38,7 @@ from provenance.ports.values import (
     RunRow,
     StatementRow,
     StoredRecord,
+    TreeRow,
 )
 
 MAX_DELIVERIES = 3
@@ -69,20 +66,23 @@ class BatchWriter:
     """Inserts batches in one transaction.
 
     Attributes:
-        marks: The seal records that were new, by run.
+        touched: The runs whose records came, each with the epochs of the checkpoint marks that
+            began to count, once :meth:`save` was called.
     """
 
     def __init__(
         self, tx: LedgerTx, now: float, total: IngestResult, trainers: frozenset[bytes] | None
     ) -> None:
         self.tx, self.now, self.total, self._trainers = tx, now, total, trainers
-        self.leaders: dict[UUID, SealMark | None] = {}
-        self.closed: dict[tuple[UUID, Kind], set[tuple[bytes, int]]] = {}
-        self.marks: dict[UUID, list[Record]] = {}
+        self.touched: dict[UUID, list[int]] = {}
         self.producers: dict[tuple[UUID, bytes], ProducerRow] = {}
+        self._runs: dict[UUID, RunRow] = {}
+        self._trees: dict[UUID, TreeRow | None] = {}
+        self._counted: dict[tuple[UUID, bytes], int] = {}
+        self._fitting: dict[tuple[UUID, bytes], StatementRow] = {}
 
-    def take(self, delivery: Delivery) -> UUID | None:
-        """Insert a batch; the run it touched, or None where it was parked whole."""
+    def take(self, delivery: Delivery) -> None:
+        """Insert a batch, or park it."""
         self.total.batches += 1
         payload = delivery.payload
         try:
@@ -93,35 +93,53 @@ class BatchWriter:
             batch = open_batch(payload)
         except (FormatError, BadSignatureError) as error:
             self._park(None, payload, str(error))
-            return None
-        certificate = batch.certificate
-        run_id = certificate.run
+            return
         problem = self._stranger(batch)
         if problem is None:
-            run = self.tx.add_run(run_id, certificate.run_key, self.now, batch.identity_bytes)
-            producer = self._producer(certificate)
+            run, producer = self._run(batch), self._producer(batch.certificate)
             problem = _another_history(batch, run, producer)
         if problem is not None:
-            self._park(run_id, payload, problem)
-            return None
-        rows = [self._row(batch, run, index, data) for index, data in enumerate(batch.records)]
-        taken = [row for row in rows if row is not None]
-        self._insert(taken, batch)
-        if taken and run.state == "open":
-            self._advance(producer, batch, taken[-1].seq + 1)
-        return run_id
+            self._park(batch.certificate.run, payload, problem)
+            return
+        self.touched.setdefault(run.run, [])
+        rows = self._rows(batch, run, producer)
+        fresh = self._insert(rows, batch)
+        if rows and run.state == "open":
+            self._advance(producer, batch, rows[-1].seq + 1, fresh)
 
     def save(self) -> None:
-        """Write the counters of the producers that were touched."""
-        for row in self.producers.values():
+        """Write what came of the producers: counters, statements, marks that count now."""
+        for key, row in self.producers.items():
+            run, counted = row.run, self._counted[key]
+            if row.contiguous > counted:
+                for mark in self.tx.checkpoint_marks(*key, counted, row.contiguous):
+                    if mark.epoch is not None and mark.epoch > row.marked:
+                        row = replace(row, marked=mark.epoch)
+                        self.tx.count_mark(run, mark.epoch, row.producer)
+                        self.touched[run].append(mark.epoch)
+            self.producers[key] = row
             self.tx.save_producer(row)
+        for key, statement in self._fitting.items():
+            self.tx.add_statement(statement)
+            unkept = self.tx.unkept_statements(*key)
+            older = [each.count for each in unkept if each.count < statement.count]
+            if older:
+                self.tx.drop_statements(*key, older)
+
+    def _run(self, batch: Batch) -> RunRow:
+        run_id = batch.certificate.run
+        run = self._runs.get(run_id)
+        if run is None or (run.identity is None and batch.identity_bytes is not None):
+            run = self.tx.add_run(run_id, batch.certificate.run_key, self.now, batch.identity_bytes)
+            self._runs[run_id] = run
+        return run
 
     def _stranger(self, batch: Batch) -> str | None:
         """Why nobody known stands behind the batch's run; None where somebody does, or need
         not."""
         if self._trainers is None or batch.identity in self._trainers:
             return None
-        run = self.tx.run(batch.certificate.run)
+        run = self._runs.get(batch.certificate.run) or self.tx.run(batch.certificate.run)
         kept = None if run is None else run.identity
         if kept is not None and identity_key(kept) in self._trainers:
             return None
@@ -133,6 +151,7 @@ class BatchWriter:
         key = (certificate.run, certificate.producer)
         if key not in self.producers:
             stored = self.tx.producer(*key)
+            self._counted[key] = stored.contiguous if stored else 0
             self.producers[key] = stored or ProducerRow(
                 run=certificate.run,
                 producer=certificate.producer,
@@ -144,42 +163,69 @@ class BatchWriter:
             )
         return self.producers[key]
 
-    def _advance(self, producer: ProducerRow, batch: Batch, upto: int) -> None:
+    def _advance(self, producer: ProducerRow, batch: Batch, upto: int, fresh: bool) -> None:
         """Move the producer's counters over what is here now, and keep what it signed.
 
         Args:
             upto: The last ``seq`` that was taken of the batch, plus 1.
+            fresh: All of the batch was taken, and nothing of it was here.
         """
-        count, run = batch.statement.count, producer.run
-        key = (run, producer.producer)
-        if count > producer.contiguous:
-            signature = batch.statement.signature
-            self.tx.add_statement(StatementRow(run, producer.producer, count, signature))
-        row = replace(producer, highest=max(producer.highest, upto))
-        if batch.first_seq > row.contiguous or count <= row.contiguous:
-            self.producers[key] = row
-            return
-        signed = {row.count: row for row in self.tx.statements(*key)}
-        fitting, others = 0, list[int]()
-        producer_key = batch.certificate.producer_key
-        for seq, digest in self.tx.digests_from(*key, row.contiguous):
+        count, key = batch.statement.count, (producer.run, producer.producer)
+        row = self.producers[key]
+        row = replace(row, highest=max(row.highest, upto))
+        statement = StatementRow(*key, count, batch.statement.signature)
+        if fresh and batch.first_seq == row.contiguous:
+            row = replace(row, contiguous=count, chain=batch.chain)
+            self._fitting[key] = statement
+        elif count > row.contiguous:
+            self.tx.add_statement(statement)
+        if batch.first_seq <= row.contiguous < row.highest:
+            row = self._fill(row, batch.certificate.producer_key)
+        self.producers[key] = row
+
+    def _fill(self, row: ProducerRow, producer_key: bytes) -> ProducerRow:
+        """Go on over records that came before those that they follow."""
+        key = (row.run, row.producer)
+        signed = {each.count: each for each in self.tx.unkept_statements(*key)}
+        chains: list[tuple[int, bytes]] = []
+        others: list[int] = []
+        for seq, digest, known in self.tx.digests_from(*key, row.contiguous):
             if seq != row.contiguous:
                 break
             row = replace(row, contiguous=seq + 1, chain=chain_on(row.chain, [digest]))
+            if known != row.chain:
+                chains.append((seq, row.chain))
             statement = signed.get(row.contiguous)
             if statement is None:
                 continue
             try:
                 Statement(row.producer, row.contiguous, statement.signature).verify(
-                    run, row.chain, producer_key
+                    row.run, row.chain, producer_key
                 )
-                fitting = row.contiguous
+                self._fitting[key] = statement
             except BadSignatureError:
                 others.append(row.contiguous)
-        older = [count for count in signed if count < fitting]
-        if older or others:
-            self.tx.drop_statements(*key, {*older, *others})
-        self.producers[key] = row
+        self.tx.set_chains(*key, chains)
+        if others:
+            self.tx.drop_statements(*key, others)
+        return row
+
+    def _rows(self, batch: Batch, run: RunRow, producer: ProducerRow) -> list[StoredRecord]:
+        """The records to insert; what cannot be is parked.
+
+        A record knows its chain where those before it are all here or in the batch.
+        """
+        rows: list[StoredRecord] = []
+        chain = producer.chain if batch.first_seq == producer.contiguous else None
+        for index, data in enumerate(batch.records):
+            row = self._row(batch, run, index, data)
+            if row is None:
+                chain = None
+                continue
+            if chain is not None:
+                chain = chain_on(chain, [row.digest])
+            rows.append(row if chain is None else replace(row, chain=chain))
+        return rows
 
     def _row(self, batch: Batch, run: RunRow, index: int, data: bytes) -> StoredRecord | None:
         """A record to insert; None where it was parked."""
@@ -191,7 +237,8 @@ class BatchWriter:
         problem = _misplaced(record, batch, batch.first_seq + index, run)
         sealed = run.state == "sealed"
         closed = sealed or (problem is None and self._is_late(record))
-        if problem is None and closed and not self._is_known(record):
+        known = closed and self.tx.has_record(record.run, record.producer, record.seq)
+        if problem is None and closed and not known:
             problem = (
                 "the run is sealed"
                 if sealed
@@ -207,6 +254,7 @@ class BatchWriter:
             kind=record.kind,
             epoch=record.epoch,
             rank=record.rank,
+            ts=record.ts,
             digest=batch.digests[index],
             data=data,
         )
@@ -223,35 +271,26 @@ class BatchWriter:
         )
         if record.kind not in BEFORE_KINDS and not is_mark:
             return False
-        leader = self._leader(record.run)
-        if leader is None:
+        tree = self._tree(record.run)
+        if tree is None:
             return False
-        if is_mark and record.order < leader.order:
+        if is_mark and record.order < (tree.leader_ts, tree.leader.hex(), tree.leader_seq):
             return True
-        return record.producer == leader.producer and record.seq < leader.seq
+        return record.producer == tree.leader and record.seq < tree.leader_seq
 
-    def _leader(self, run: UUID) -> SealMark | None:
-        """The before mark of a run whose before seal is in the ledger."""
-        if run not in self.leaders:
-            sealed = any(entry.phase is Phase.BEFORE for entry in self.tx.entries(run))
-            stored = self.tx.records(run, (Kind.SEAL,)) if sealed else ()
-            self.leaders[run] = before_mark(seal_marks(Record.decode(r.data) for r in stored))
-        return self.leaders[run]
+    def _tree(self, run: UUID) -> TreeRow | None:
+        if run not in self._trees:
+            self._trees[run] = self.tx.tree(run)
+        return self._trees[run]
 
-    def _is_known(self, record: Record) -> bool:
-        """Whether a late record is a repetition. Read once a kind: late kinds gain no records."""
-        key = (record.run, record.kind)
-        if key not in self.closed:
-            stored = self.tx.records(record.run, [record.kind])
-            self.closed[key] = {(row.producer, row.seq) for row in stored}
-        return (record.producer, record.seq) in self.closed[key]
-
-    def _insert(self, rows: list[StoredRecord], batch: Batch) -> None:
-        for row, outcome in zip(rows, self.tx.insert_records(rows, self.now), strict=True):
+    def _insert(self, rows: list[StoredRecord], batch: Batch) -> bool:
+        """Whether this is all of the batch, and all of it is new."""
+        outcomes = self.tx.insert_records(rows, self.now)
+        for row, outcome in zip(rows, outcomes, strict=True):
             if outcome is Inserted.NEW:
                 self.total.new += 1
-                if row.kind is Kind.SEAL:
-                    self.marks.setdefault(row.run, []).append(Record.decode(row.data))
+                if not row.kind.is_leaf:
+                    self._note(Record.decode(row.data))
             elif outcome is Inserted.DUPLICATE:
                 self.total.duplicates += 1
             else:
@@ -262,6 +301,19 @@ class BatchWriter:
                         row.run, row.producer, row.seq, row.digest, row.data, self.now, proof
                     )
                 )
+        return len(rows) == len(batch.records) and set(outcomes) == {Inserted.NEW}
+
+    def _note(self, record: Record) -> None:
+        """Keep what a control record asks for or announces."""
+        key = (record.run, record.producer)
+        if record.kind is Kind.RUN_END:
+            events, row = record.body.get("events"), self.producers[key]
+            announced = events if isinstance(events, int) else 0
+            ended = max(row.ended or 0, min(announced, MAX_SAFE_INTEGER))
+            self.producers[key] = replace(row, ended=ended)
+        for mark in written_marks([record]):
+            log_left_out(self.tx, self._tree(record.run), mark)
+            self.tx.add_mark(record.run, mark)
 
     def _park(self, run: UUID | None, payload: bytes, reason: str) -> None:
         self.total.parked += 1

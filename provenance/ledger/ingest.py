@@ -7,7 +7,9 @@ ledger's signature. A crash anywhere repeats the whole; repeating changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import structlog
@@ -20,11 +22,14 @@ from provenance.errors import (
 from provenance.formats.producers.acknowledgement import sign_acknowledgement
 from provenance.formats.producers.batch import batch_run
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
-from provenance.ledger.seal import SealPolicy, log_left_out, seal_ready
+from provenance.ledger.seal import SealPolicy, note_due, seal_ready
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery, EventTransport
+from provenance.ports.values import LedgerEntry, ProducerRow
 
 BATCHES_PER_READ = 500
+TRANSACTION_S = 0.25
+"""A transaction begins nothing more after this: a task that is cut off loses no more than it."""
 
 _log = structlog.get_logger("provenance.ledger")
 
@@ -66,7 +71,7 @@ def ingest(
     now: float,
     total: IngestResult | None = None,
 ) -> IngestResult:
-    """Ingest entries, each run's in a transaction of its own, and acknowledge them.
+    """Ingest entries, each run's in transactions of its own, and acknowledge them.
 
     A run whose records cannot be read or written is logged and waits: its entries come again
     until they are parked.
@@ -94,25 +99,59 @@ def _ingest_run(
     now: float,
     total: IngestResult,
 ) -> None:
-    """Ingest entries of one run (or that are no batches) in one transaction."""
-    done = IngestResult()
-    with store.transaction() as tx:
-        writer = BatchWriter(tx, now, done, policy.trainers)
-        touched = {run for run in map(writer.take, deliveries) if run is not None}
-        writer.save()
-        for run in sorted(touched):
-            if run in writer.marks:
-                log_left_out(tx, run, writer.marks[run])
-            done.entries.extend(seal_ready(tx, run, policy, now))
-        acknowledgements: dict[UUID, dict[bytes, bytes]] = {}
-        for row in writer.producers.values():
-            acknowledgements.setdefault(row.run, {})[row.producer] = sign_acknowledgement(
-                row.run, row.producer, row.contiguous, row.chain, policy.signer
-            )
-    total.add(done)
+    """Ingest entries of one run (or that are no batches), in transactions of bounded time."""
+    waiting = deque(deliveries)
+    while waiting:
+        taken: list[Delivery] = []
+        done = IngestResult()
+        until = time.monotonic() + TRANSACTION_S
+        with store.transaction() as tx:
+            writer = BatchWriter(tx, now, done, policy.trainers)
+            while waiting and (not taken or time.monotonic() < until):
+                taken.append(waiting.popleft())
+                writer.take(taken[-1])
+            writer.save()
+            for run, epochs in writer.touched.items():
+                note_due(tx, run, epochs)
+                done.entries.extend(seal_ready(tx, run, policy, now, until))
+        total.add(done)
+        _acknowledge(transport, policy, writer.producers.values(), taken)
+        for run in writer.touched:
+            total.entries.extend(seal_due(store, run, policy, now))
+
+
+def seal_due(store: LedgerStore, run: UUID, policy: SealPolicy, now: float) -> list[LedgerEntry]:
+    """Make what is left of a run's seals that are due, in transactions of bounded time.
+
+    Raises:
+        StoreUnavailable: What was committed stands.
+        FormatError, InputError, IntegrityError: The run's records cannot be read.
+    """
+    made: list[LedgerEntry] = []
+    while True:
+        with store.snapshot() as tx:
+            tree = tx.tree(run)
+            if tree is None or tx.next_due(run, tree.closed) is None:
+                return made
+        with store.transaction() as tx:
+            made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
+
+
+def _acknowledge(
+    transport: EventTransport,
+    policy: SealPolicy,
+    producers: Iterable[ProducerRow],
+    taken: Sequence[Delivery],
+) -> None:
+    """Tell the shippers how far their events are in the database, under the ledger's key."""
+    signed: dict[UUID, dict[bytes, bytes]] = {}
+    for row in producers:
+        signed.setdefault(row.run, {})[row.producer] = sign_acknowledgement(
+            row.run, row.producer, row.contiguous, row.chain, policy.signer
+        )
     try:
-        for run, producers in acknowledgements.items():
-            transport.publish_acknowledged(run, producers, deliveries[-1].generation)
+        for run, acknowledgements in signed.items():
+            transport.publish_acknowledged(run, acknowledgements, taken[-1].generation)
     finally:
         # Also where a full server refuses them: deleting entries is what makes room.
-        transport.ack(deliveries)
+        transport.ack(taken)

@@ -23,33 +23,28 @@ entry states it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from uuid import UUID
 
 import structlog
 
+from provenance.errors import IntegrityError
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
-from provenance.formats.record import Kind, Phase, Record
-from provenance.formats.run_tree.selection import (
-    Checkpoint,
-    DigestedRecord,
-    SealMark,
-    before_mark,
-    checkpoints_upto,
-    coverage_at,
-    run_tree,
-    seal_marks,
-    written_marks,
-)
+from provenance.formats.producers.statement import statement_digest
+from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
+from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
+from provenance.formats.run_tree.selection import BEFORE_KINDS, SealMark
+from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import HeadRow, LedgerEntry
+from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
 
-CONTROL = (Kind.SEAL, Kind.RUN_END, Kind.CONFIG)
-
+MAX_RANKS = 1_000_000
 NAMED = 20
 """How many ranks that are missing are named; the others are counted."""
 
@@ -74,78 +69,62 @@ class SealPolicy:
     trainers: frozenset[bytes] | None = None
 
 
-def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[LedgerEntry]:
-    """Make every seal of the run that is asked for, not yet made, and ready."""
+def note_due(tx: LedgerTx, run: UUID, epochs: Iterable[int]) -> None:
+    """Checkpoints of which a mark began to count are due where it was the last."""
+    tree = tx.tree(run)
+    ahead = [] if tree is None else [epoch for epoch in epochs if epoch > tree.closed]
+    if tree is not None and ahead:
+        tx.add_due(run, tree.world_size, ahead)
+
+
+def seal_ready(
+    tx: LedgerTx, run: UUID, policy: SealPolicy, now: float, until: float = math.inf
+) -> list[LedgerEntry]:
+    """Make every seal of the run that is asked for, not yet made, and ready.
+
+    Args:
+        until: On the monotonic clock: no further checkpoint is begun after it. What is left is
+            due, and is made by the next call.
+    """
     row = tx.run(run)
     if row is None or row.state == "sealed":
         return []
-    control = [Record.decode(stored.data) for stored in tx.records(run, CONTROL)]
-    marks = seal_marks(control)
-    sealed = tx.entries(run)
-    wanted = _unmade(sealed, marks)
-    if not wanted:
-        return []
-    made = _highest(sealed)
-    progress = _Progress(control, marks, arrived(tx, run))
     overdue = now - (tx.last_ingest(run) or now) >= policy.grace_s
-    entries = []
-    for mark in wanted:
-        missing = progress.missing(mark)
-        if missing and (not overdue or mark.phase is Phase.CHECKPOINT):
-            if mark.phase is Phase.BEFORE:
-                break
-            continue
-        entries.append(_seal(tx, run, mark, policy, now))
-        if mark.phase is Phase.AFTER:
+    tree, made = tx.tree(run), list[LedgerEntry]()
+    if tree is None:
+        tree = _seal_before(tx, run, policy, now, overdue, made)
+        if tree is None:
+            return []
+    while (epoch := tx.next_due(run, tree.closed)) is not None:
+        if made and time.monotonic() > until:
+            return made
+        tree = _seal_checkpoint(tx, tree, epoch, policy, now, made)
+    marks = tx.marks(run, Phase.AFTER)
+    if marks and (overdue or tx.ended_ranks(run, tree.world_size) >= tree.world_size):
+        missing = _missing_ends(tx.producers(run), tree.world_size)
+        if overdue or not missing:
+            _seal_after(tx, tree, marks, policy, now, made)
             tx.seal_run(run, now, "; ".join(missing) or None)
-        if mark.phase is not Phase.BEFORE:
-            passed = [m.epoch for m in written_marks(control) if m.epoch is not None]
-            upto = max([made, *passed]) + 1 if mark.epoch is None else mark.epoch
-            _log_left_out(run, [epoch for epoch in passed if made < epoch < upto], mark)
-            made = upto
-    return entries
+    return made
 
 
-def log_left_out(tx: LedgerTx, run: UUID, new: Sequence[Record]) -> None:
-    """Log the checkpoints that new records of an open run ask for too late.
+def log_left_out(tx: LedgerTx, tree: TreeRow | None, mark: SealMark) -> None:
+    """Log a checkpoint that a new mark asks for too late.
 
     Each is logged once: at its first mark that comes behind a later checkpoint's seal, or at
     that seal (:func:`seal_ready`).
     """
-    sealed = tx.entries(run)
-    highest = _highest(sealed)
-    asked = {m.epoch for m in written_marks(new) if m.epoch is not None and m.epoch < highest}
-    asked -= {entry.epoch for entry in sealed}
-    if not asked:
+    if tree is None or mark.epoch is None or mark.epoch >= tree.closed:
         return
-    places = {(record.producer, record.seq) for record in new}
-    stored = written_marks(Record.decode(row.data) for row in tx.records(run, (Kind.SEAL,)))
-    known = {m.epoch for m in stored if (m.producer, m.seq) not in places}
-    _log_left_out(run, [epoch for epoch in asked if epoch is not None and epoch not in known], None)
+    if not tx.is_marked(tree.run, mark.epoch) and not tx.is_sealed(
+        tree.run, Phase.CHECKPOINT, mark.epoch
+    ):
+        _log_left_out(tree.run, [mark.epoch], "a later one is")
 
 
-def _log_left_out(run: UUID, epochs: Sequence[int], by: SealMark | None) -> None:
-    for epoch in sorted(set(epochs)):
-        _log.warning(
-            "checkpoint not sealed: the run is sealed"
-            if by is not None and by.phase is Phase.AFTER
-            else "checkpoint not sealed: a later one is",
-            run=str(run),
-            epoch=epoch,
-        )
-
-
-def awaits_seal(tx: LedgerTx, run: UUID) -> bool:
-    """Whether a seal of an open run is asked for and not made; only reads.
-
-    A run that is still training has none most of the time, so a sweep that asks this first
-    opens no write transaction for it.
-    """
-    row = tx.run(run)
-    if row is None or row.state == "sealed":
-        return False
-    marks = seal_marks(Record.decode(stored.data) for stored in tx.records(run, (Kind.SEAL,)))
-    return bool(marks and _unmade(tx.entries(run), marks))
+def _log_left_out(run: UUID, epochs: Iterable[int], why: str) -> None:
+    for epoch in epochs:
+        _log.warning(f"checkpoint not sealed: {why}", run=str(run), epoch=epoch)
 
 
 def append_root(
@@ -176,112 +155,137 @@ def append_root(
     return entry
 
 
-def arrived(tx: LedgerTx, run: UUID) -> dict[bytes, tuple[int, int]]:
-    """Per producer ``(events from 0 without a hole, highest seq + 1)``."""
-    return {row.producer: (row.contiguous, row.highest) for row in tx.producers(run)}
+def _seal_before(
+    tx: LedgerTx, run: UUID, policy: SealPolicy, now: float, overdue: bool, made: list[LedgerEntry]
+) -> TreeRow | None:
+    """None where the seal is not asked for, or waits for events."""
+    mark = next(iter(tx.marks(run, Phase.BEFORE)), None)
+    if mark is None:
+        return None
+    leader = tx.producer(run, mark.producer)
+    here = leader.contiguous if leader else 0
+    if here < mark.seq and not overdue:
+        return None
+    leaves = tx.leaves(run, BEFORE_KINDS, producer=mark.producer, below_seq=mark.seq)
+    kept = GrowingTree.start(list(leaves))
+    tree = TreeRow(
+        run=run,
+        leader=mark.producer,
+        leader_ts=mark.order[0],
+        leader_seq=mark.seq,
+        world_size=_world_size(tx, run, mark),
+        data=kept.data,
+        model=kept.model,
+        training=kept.training.to_bytes(),
+    )
+    tx.save_tree(tree)
+    upto = min(mark.seq + 1, here)
+    coverage = {mark.producer: upto} if upto else {}
+    made.append(_append(tx, tree, kept, coverage, mark, policy, now))
+    tx.add_due(run, tree.world_size)
+    return tree
 
 
-def digested(tx: LedgerTx, run: UUID) -> list[DigestedRecord]:
-    """All records of a run, decoded, with their stored digests."""
-    return [DigestedRecord(Record.decode(s.data), s.digest) for s in tx.records(run)]
+def _seal_checkpoint(
+    tx: LedgerTx,
+    tree: TreeRow,
+    epoch: int,
+    policy: SealPolicy,
+    now: float,
+    made: list[LedgerEntry],
+) -> TreeRow:
+    marks = tx.marks(tree.run, Phase.CHECKPOINT, epoch)
+    upto = {row.producer.hex(): row.contiguous for row in tx.producers(tree.run)}
+    upto |= {mark.producer.hex(): mark.seq for mark in marks}
+    coverage: dict[bytes, int] = {}
+
+    def covered() -> Iterable[RecordLeaf]:
+        for leaf in tx.leaves(tree.run, EPOCH_KINDS, above=tree.closed, upto=epoch):
+            _, name, seq = leaf.order
+            if seq < upto.get(name, 0):
+                producer = bytes.fromhex(name)
+                coverage[producer] = max(seq + 1, coverage.get(producer, 0))
+                yield leaf
+
+    kept = _kept(tree).extend(_epochs(covered()))
+    _log_left_out(tree.run, tx.marked_epochs(tree.run, tree.closed, epoch), "a later one is")
+    made.append(_append(tx, tree, kept, coverage, marks[0], policy, now))
+    tree = replace(tree, training=kept.training.to_bytes(), closed=epoch)
+    tx.save_tree(tree)
+    tx.drop_due(tree.run, epoch)
+    return tree
 
 
-def _seal(tx: LedgerTx, run: UUID, mark: SealMark, policy: SealPolicy, now: float) -> LedgerEntry:
-    records, checkpoints = digested(tx, run), checkpoints_upto(tx.entries(run))
-    coverage = {producer: count for producer, (count, _) in arrived(tx, run).items() if count}
-    if mark.epoch is not None:
-        coverage = coverage_at(records, mark.epoch, coverage, checkpoints)
-        checkpoints.append(Checkpoint(mark.epoch, coverage))
-    elif mark.phase is Phase.BEFORE:
-        upto = min(mark.seq + 1, coverage.get(mark.producer, 0))
-        coverage = {mark.producer: upto} if upto else {}
-    root = run_tree(records, mark.phase, checkpoints, coverage).root
+def _seal_after(
+    tx: LedgerTx,
+    tree: TreeRow,
+    marks: Sequence[SealMark],
+    policy: SealPolicy,
+    now: float,
+    made: list[LedgerEntry],
+) -> None:
+    run = tree.run
+    enders = {tree.leader.hex(), *(mark.producer.hex() for mark in marks)}
+    kept = _kept(tree).extend(_epochs(tx.leaves(run, EPOCH_KINDS, above=tree.closed)))
+    results = tx.leaves(run, (Kind.RESULTS,))
+    kept = kept.add([leaf for leaf in results if leaf.order[1] in enders])
+    coverage = {row.producer: row.contiguous for row in tx.producers(run) if row.contiguous}
+    _log_left_out(run, tx.marked_epochs(run, tree.closed), "the run is sealed")
+    made.append(_append(tx, tree, kept, coverage, marks[0], policy, now))
+    tx.drop_due(run)
+
+
+def _kept(tree: TreeRow) -> GrowingTree:
+    return GrowingTree(tree.data, tree.model, Frontier.from_bytes(tree.training))
+
+
+def _epochs(leaves: Iterable[RecordLeaf]) -> Iterable[bytes]:
+    """The entries of ``training`` that leaves in order of their epochs make."""
+    for _, own in groupby(leaves, key=lambda leaf: leaf.epoch):
+        yield epoch_entry(own)
+
+
+def _append(
+    tx: LedgerTx,
+    tree: TreeRow,
+    kept: GrowingTree,
+    coverage: Mapping[bytes, int],
+    mark: SealMark,
+    policy: SealPolicy,
+    now: float,
+) -> LedgerEntry:
+    """The root over what is kept and what the seal covers enters the ledger."""
+    run, signed = tree.run, list[bytes]()
+    for producer, count in sorted(coverage.items()):
+        chain = tx.chain_at(run, producer, count)
+        if chain is None:
+            raise IntegrityError(
+                f"run {run}: producer {producer.hex()} has no chain of {count} events"
+            )
+        signed.append(statement_digest(run, producer, count, chain))
     tx.keep_statements(run)
+    root = kept.root(signed)
     return append_root(tx, run, mark.phase, mark.epoch, root, mark.anchor, policy, now, coverage)
 
 
-def _unmade(sealed: Sequence[LedgerEntry], marks: Sequence[SealMark]) -> list[SealMark]:
-    """The marks whose seal can still come into the ledger, in the order seals are made."""
-    done, highest = {entry.phase for entry in sealed}, _highest(sealed)
-    return [
-        mark
-        for mark in _first_of_each(marks)
-        if (mark.phase not in done if mark.epoch is None else mark.epoch > highest)
-    ]
+def _world_size(tx: LedgerTx, run: UUID, mark: SealMark) -> int:
+    """How many ranks the leader's configuration announces; 1 without one."""
+    for row in tx.records(run, (Kind.CONFIG,)):
+        if row.producer == mark.producer and row.seq < mark.seq:
+            size = Record.decode(row.data).body.get("world_size")
+            return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
+    return 1
 
 
-def _highest(entries: Sequence[LedgerEntry]) -> int:
-    """The epoch of the last checkpoint; -1 without one."""
-    return max((e.epoch for e in entries if e.epoch is not None), default=-1)
-
-
-def _first_of_each(marks: Sequence[SealMark]) -> list[SealMark]:
-    """One mark per seal, before first, checkpoints by epoch, after last."""
-    first: dict[tuple[Phase, int | None], SealMark] = {}
-    for mark in marks:
-        first.setdefault((mark.phase, mark.epoch), mark)
-    order = {Phase.BEFORE: 0, Phase.CHECKPOINT: 1, Phase.AFTER: 2}
-    return sorted(first.values(), key=lambda m: (order[m.phase], m.epoch or 0))
-
-
-class _Progress:
-    """What has arrived, against what was announced."""
-
-    def __init__(
-        self,
-        control: Sequence[Record],
-        marks: Sequence[SealMark],
-        contiguous: Mapping[bytes, tuple[int, int]],
-    ) -> None:
-        self.contiguous = contiguous
-        self.marks: dict[tuple[Phase, int | None], list[SealMark]] = {}
-        for mark in marks:
-            self.marks.setdefault((mark.phase, mark.epoch), []).append(mark)
-        self.leader = before_mark(marks)
-        self.ends = {r.producer: r for r in control if r.kind is Kind.RUN_END}
-        size = next((r.body.get("world_size") for r in control if r.kind is Kind.CONFIG), 1)
-        self.size = size if isinstance(size, int) and 0 < size <= 1_000_000 else 1
-
-    def missing(self, mark: SealMark) -> list[str]:
-        """What stands between the mark and its seal; empty where it is ready."""
-        if mark.phase is Phase.BEFORE:
-            return self._hole(mark.producer, mark.seq)
-        if self.leader is None:
-            return ["no before seal was asked for"]
-        if mark.phase is Phase.CHECKPOINT:
-            return self._missing_marks(mark)
-        return self._missing_ends()
-
-    def _hole(self, producer: bytes, upto: int) -> list[str]:
-        arrived = self.contiguous.get(producer, (0, 0))[0]
-        if arrived >= upto:
-            return []
-        return [f"producer {producer.hex()[:8]}: events from seq {arrived} are missing"]
-
-    def _missing_marks(self, wanted: SealMark) -> list[str]:
-        own = self.marks.get((wanted.phase, wanted.epoch), [])
-        missing = self._absent({mark.rank for mark in own}, "no checkpoint mark")
-        for mark in own:
-            missing += self._hole(mark.producer, mark.seq)
-        return missing
-
-    def _missing_ends(self) -> list[str]:
-        missing: list[str] = []
-        for producer, (_, highest) in sorted(self.contiguous.items()):
-            end = self.ends.get(producer)
-            announced = end.body.get("events") if end is not None else None
-            upto = announced if isinstance(announced, int) else highest
-            missing += self._hole(producer, max(upto, highest))
-        return missing + self._absent({record.rank for record in self.ends.values()}, "no run.end")
-
-    def _absent(self, present: set[int], what: str) -> list[str]:
-        """The ranks that are not there: the first of them by number, of the rest how many.
-
-        Costs what the ranks cost that are there, however many are announced.
-        """
-        count = self.size - sum(rank < self.size for rank in present)
-        first = islice(
-            (rank for rank in range(self.size) if rank not in present), min(count, NAMED)
-        )
-        lines = [f"rank {rank}: {what}" for rank in first]
-        return lines if count <= NAMED else [*lines, f"{count - NAMED} more ranks: {what}"]
+def _missing_ends(producers: Sequence[ProducerRow], size: int) -> list[str]:
+    """What stands between the after mark and its seal; empty where it is ready."""
+    missing = []
+    for row in producers:
+        if row.contiguous < max(row.highest, row.ended or 0):
+            name = row.producer.hex()[:8]
+            missing.append(f"producer {name}: events from seq {row.contiguous} are missing")
+    present = {row.rank for row in producers if row.ended is not None and row.rank < size}
+    absent = (rank for rank in range(size) if rank not in present)  # as far as they are named
+    missing += [f"rank {rank}: no run.end" for rank in islice(absent, NAMED)]
+    more = size - len(present) - NAMED
+    return missing if more <= 0 else [*missing, f"{more} more ranks: no run.end"]

@@ -8,6 +8,8 @@ from typing import Protocol
 from uuid import UUID
 
 from provenance.formats.record import Kind, Phase
+from provenance.formats.run_tree.selection import SealMark
+from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
@@ -23,6 +25,7 @@ from provenance.ports.values import (
     SignedVersion,
     StatementRow,
     StoredRecord,
+    TreeRow,
     VersionRow,
 )
 
@@ -55,8 +58,32 @@ class LedgerTx(Protocol):
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
         """In ``(producer, seq)`` order."""
 
-    def digests_from(self, run: UUID, producer: bytes, seq: int) -> Iterator[tuple[int, bytes]]:
-        """``(seq, digest)`` of a producer's records from ``seq`` on, in order."""
+    def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
+        """Whether anything stands at this place."""
+
+    def digests_from(
+        self, run: UUID, producer: bytes, seq: int
+    ) -> Iterator[tuple[int, bytes, bytes | None]]:
+        """``(seq, digest, chain)`` of a producer's records from ``seq`` on, in order."""
+
+    def chain_at(self, run: UUID, producer: bytes, count: int) -> bytes | None:
+        """The chain of a producer's first ``count`` records; None where they are not all here."""
+
+    def set_chains(self, run: UUID, producer: bytes, chains: Sequence[tuple[int, bytes]]) -> None:
+        """Write the chain up to each of these ``seq``."""
+
+    def leaves(
+        self,
+        run: UUID,
+        kinds: Iterable[Kind],
+        *,
+        above: int | None = None,
+        upto: int | None = None,
+        producer: bytes | None = None,
+        below_seq: int | None = None,
+    ) -> Iterator[RecordLeaf]:
+        """Records as leaves, by epoch; within the epochs, of the producer and below the ``seq``
+        that are given."""
 
     def producers(self, run: UUID) -> Sequence[ProducerRow]:
         """By producer."""
@@ -70,8 +97,14 @@ class LedgerTx(Protocol):
     def add_statement(self, row: StatementRow) -> None:
         """Insert; idempotent by ``(run, producer, count)``, the first signature stands."""
 
-    def statements(self, run: UUID, producer: bytes | None = None) -> Sequence[StatementRow]:
-        """By ``(producer, count)``; of all producers where None."""
+    def ended_ranks(self, run: UUID, size: int) -> int:
+        """How many of the ranks below ``size`` have a producer that ended."""
+
+    def statements(self, run: UUID) -> Sequence[StatementRow]:
+        """By ``(producer, count)``."""
+
+    def unkept_statements(self, run: UUID, producer: bytes) -> Sequence[StatementRow]:
+        """Those that no seal kept yet, by count."""
 
     def keep_statements(self, run: UUID) -> None:
         """At a seal: the run's statements that are here are kept for good."""
@@ -95,6 +128,45 @@ class LedgerTx(Protocol):
     def parked(self, run: UUID | None = None) -> Sequence[Parked]:
         """Oldest first; of all runs where None."""
 
+    def tree(self, run: UUID) -> TreeRow | None:
+        """The run tree as it is kept; None before the *before* seal."""
+
+    def save_tree(self, row: TreeRow) -> None:
+        """Insert, or replace that of the run."""
+
+    def add_mark(self, run: UUID, mark: SealMark) -> None:
+        """Of two of one producer for one seal the lower ``seq`` stands."""
+
+    def marks(self, run: UUID, phase: Phase, epoch: int | None = None) -> Sequence[SealMark]:
+        """Of one seal, in ``(ts, producer, seq)`` order; of a checkpoint those that count."""
+
+    def is_marked(self, run: UUID, epoch: int) -> bool:
+        """Whether anybody marked this checkpoint, counting or not."""
+
+    def checkpoint_marks(
+        self, run: UUID, producer: bytes, first: int, end: int
+    ) -> Sequence[SealMark]:
+        """A producer's from ``seq`` ``first`` to ``end`` (excluded), in order."""
+
+    def count_mark(self, run: UUID, epoch: int, producer: bytes) -> None:
+        """The producer's mark of this checkpoint counts."""
+
+    def marked_epochs(self, run: UUID, above: int, below: int | None = None) -> Sequence[int]:
+        """The checkpoints between two epochs that anybody marked, in order."""
+
+    def add_due(self, run: UUID, ranks: int, epochs: Iterable[int] | None = None) -> None:
+        """Of these checkpoints (all where None) those are due that each rank below ``ranks`` has
+        a counting mark of."""
+
+    def next_due(self, run: UUID, above: int) -> int | None:
+        """The lowest epoch above ``above`` whose checkpoint is due; None without one."""
+
+    def drop_due(self, run: UUID, upto: int | None = None) -> None:
+        """The checkpoints up to an epoch (all where None) are due no more."""
+
+    def awaiting_seal(self) -> Sequence[UUID]:
+        """Open runs with a seal that is asked for and may be made, oldest first."""
+
     def append_entry(
         self,
         run: UUID,
@@ -110,6 +182,9 @@ class LedgerTx(Protocol):
         Args:
             coverage: As in :class:`LedgerEntry`; InputError where a number of events is no
                 whole number from 1, or a producer not 16 bytes."""
+
+    def is_sealed(self, run: UUID, phase: Phase, epoch: int | None) -> bool:
+        """Whether the ledger has this seal."""
 
     def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
         """By index."""

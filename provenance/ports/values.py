@@ -45,6 +45,8 @@ class ProducerRow:
         contiguous: Its first events that are here without a hole.
         chain: Their chain, 32 bytes (:mod:`provenance.formats.producers.statement`).
         highest: Its highest ``seq`` here, plus 1.
+        ended: How many events its ``run.end`` announces before itself; None without one.
+        marked: The highest epoch of its checkpoint marks among ``contiguous``; -1 without one.
     """
 
     run: UUID
@@ -54,6 +56,32 @@ class ProducerRow:
     contiguous: int
     chain: bytes
     highest: int
+    ended: int | None = None
+    marked: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRow:
+    """What is kept of a run's tree from its *before* seal on
+    (:class:`provenance.formats.run_tree.growing.GrowingTree`).
+
+    Attributes:
+        leader, leader_ts, leader_seq: The mark of the *before* seal.
+        world_size: How many ranks the leader's configuration announces.
+        data, model: Roots of these nodes, 32 bytes.
+        training: The entries so far, as ``Frontier.to_bytes`` writes them.
+        closed: The epoch of the last checkpoint; -1 without one.
+    """
+
+    run: UUID
+    leader: bytes
+    leader_ts: str
+    leader_seq: int
+    world_size: int
+    data: bytes
+    model: bytes
+    training: bytes
+    closed: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +99,11 @@ class StatementRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record's canonical bytes with the columns the queries need."""
+    """A record's canonical bytes with the columns the queries need.
+
+    Attributes:
+        chain: Its producer's chain up to it, 32 bytes; None while there is a hole before it.
+    """
 
     run: UUID
     producer: bytes
@@ -79,8 +111,10 @@ class StoredRecord:
     kind: Kind
     epoch: int | None
     rank: int
+    ts: str
     digest: bytes
     data: bytes
+    chain: bytes | None = None
 
 
 class Inserted(StrEnum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -21,6 +22,7 @@ from provenance.errors import (
     UsageError,
 )
 from provenance.formats.record import Kind, Phase
+from provenance.formats.run_tree.selection import SealMark
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
     Equivocation,
@@ -31,6 +33,7 @@ from provenance.ports.values import (
     ReceiptRow,
     StatementRow,
     StoredRecord,
+    TreeRow,
 )
 from provenance.stores.sql import SqlStore
 from provenance.stores.sql import records as records_part
@@ -151,9 +154,107 @@ def test_last_ingest_is_the_newest_time(run_tx: LedgerTx) -> None:
 def test_digests_come_in_order_from_a_sequence_number_on(run_tx: LedgerTx) -> None:
     rows = [record(seq) for seq in (3, 0, 7, 1)]
     run_tx.insert_records([*rows, record(2, producer=B), record(2, run=OTHER)], 1.0)
-    assert [seq for seq, _ in run_tx.digests_from(RUN, A, 0)] == [0, 1, 3, 7]
-    assert list(run_tx.digests_from(RUN, A, 3)) == [(3, record(3).digest), (7, record(7).digest)]
+    assert [seq for seq, *_ in run_tx.digests_from(RUN, A, 0)] == [0, 1, 3, 7]
+    run_tx.set_chains(RUN, A, [(7, digest("7"))])
+    assert list(run_tx.digests_from(RUN, A, 3)) == [
+        (3, record(3).digest, None),
+        (7, record(7).digest, digest("7")),
+    ]
     assert list(run_tx.digests_from(RUN, A, 8)) == []
+    assert run_tx.chain_at(RUN, A, 8) == digest("7")
+    assert run_tx.chain_at(RUN, A, 4) is run_tx.chain_at(RUN, B, 8) is None
+    assert run_tx.has_record(RUN, A, 7)
+    assert not run_tx.has_record(RUN, B, 7)
+
+
+def test_leaves_come_by_epoch_within_what_is_asked_for(run_tx: LedgerTx) -> None:
+    rows = [record(seq, epoch=epoch) for seq, epoch in enumerate((4, 2, 3, 2))]
+    rows += [record(4, kind=Kind.RESULTS, epoch=None), record(5, kind=Kind.SEAL, epoch=2)]
+    rows += [record(0, producer=B, epoch=3, kind=Kind.STATE)]
+    run_tx.insert_records(rows, 1.0)
+
+    def leaves(*kinds: Kind, **asked: Any) -> list[tuple[int | None, str, int]]:
+        found = run_tx.leaves(RUN, kinds, **asked)
+        return [(leaf.epoch, leaf.order[1][:2], leaf.order[2]) for leaf in found]
+
+    both = (Kind.METRICS, Kind.STATE)
+    assert [epoch for epoch, *_ in leaves(*both, above=-1)] == [2, 2, 3, 3, 4]
+    assert sorted(leaves(*both, above=2, upto=3)) == [(3, "61", 2), (3, "62", 0)]
+    assert leaves(*both, above=2, upto=3, producer=B) == [(3, "62", 0)]
+    assert sorted(leaves(*both, producer=A, below_seq=2)) == [(2, "61", 1), (4, "61", 0)]
+    assert leaves(Kind.RESULTS) == [(None, "61", 4)]
+    (leaf,) = run_tx.leaves(RUN, (Kind.STATE,))
+    assert leaf.digest == record(0, producer=B).digest
+
+
+# --- what seals are made from ------------------------------------------------------------
+
+
+def mark(seq: int, epoch: int | None = None, producer: bytes = A, rank: int = 0) -> SealMark:
+    phase = Phase.BEFORE if epoch is None else Phase.CHECKPOINT
+    return SealMark(phase, epoch, rank, producer, seq, True, (f"{seq:03}", producer.hex(), seq))
+
+
+def test_of_a_producers_marks_of_one_seal_the_first_stands(run_tx: LedgerTx) -> None:
+    for each in (mark(7), mark(3), mark(9), mark(5, producer=B), mark(8, epoch=2)):
+        run_tx.add_mark(RUN, each)
+    assert run_tx.marks(RUN, Phase.BEFORE) == [mark(3), mark(5, producer=B)]
+    assert run_tx.marks(RUN, Phase.AFTER) == run_tx.marks(OTHER, Phase.BEFORE) == []
+
+
+def test_a_checkpoint_is_due_where_each_rank_has_a_mark_that_counts(run_tx: LedgerTx) -> None:
+    for each in (mark(7, 4), mark(3, 2), mark(5, 4, B, rank=1), mark(6, 2, B, rank=1)):
+        run_tx.add_mark(RUN, each)
+    assert run_tx.checkpoint_marks(RUN, A, 3, 7) == [mark(3, 2)]
+    assert run_tx.marked_epochs(RUN, -1) == [2, 4]
+    assert run_tx.marked_epochs(RUN, 2) == [4]
+    assert run_tx.marked_epochs(RUN, -1, 4) == [2]
+    assert run_tx.is_marked(RUN, 4)
+    assert not run_tx.is_marked(RUN, 3)
+    assert run_tx.marks(RUN, Phase.CHECKPOINT, 4) == []
+    run_tx.count_mark(RUN, 4, A)
+    run_tx.count_mark(RUN, 4, B)
+    run_tx.count_mark(RUN, 2, A)
+    assert run_tx.marks(RUN, Phase.CHECKPOINT, 4) == [mark(5, 4, B, rank=1), mark(7, 4)]
+    run_tx.add_due(RUN, 2, [2])
+    assert run_tx.next_due(RUN, -1) is None
+    run_tx.add_due(RUN, 2)
+    run_tx.add_due(RUN, 2, [4])
+    assert (run_tx.next_due(RUN, -1), run_tx.next_due(RUN, 4)) == (4, None)
+    assert run_tx.awaiting_seal() == [RUN]
+    run_tx.drop_due(RUN, 3)
+    assert run_tx.next_due(RUN, -1) == 4
+    run_tx.drop_due(RUN)
+    assert run_tx.next_due(RUN, -1) is None
+    assert run_tx.awaiting_seal() == []
+
+
+def test_a_run_awaits_a_seal_that_is_asked_for_and_not_made(run_tx: LedgerTx) -> None:
+    tree = TreeRow(RUN, A, "now", 3, 2, digest("d"), digest("m"), b"f")
+    assert run_tx.awaiting_seal() == []
+    run_tx.add_mark(RUN, mark(3))
+    assert run_tx.awaiting_seal() == [RUN]
+    run_tx.save_tree(tree)
+    assert run_tx.awaiting_seal() == []
+    run_tx.save_tree(replace(tree, closed=4))
+    assert run_tx.tree(RUN) == replace(tree, closed=4)
+    assert run_tx.tree(OTHER) is None
+    run_tx.add_mark(RUN, replace(mark(9), phase=Phase.AFTER))
+    assert run_tx.awaiting_seal() == [RUN]
+    run_tx.seal_run(RUN, 5.0, None)
+    assert run_tx.awaiting_seal() == []
+    assert run_tx.is_sealed(RUN, Phase.BEFORE, None) is False
+    run_tx.append_entry(RUN, Phase.CHECKPOINT, 4, digest("r"), True, 1.0)
+    assert run_tx.is_sealed(RUN, Phase.CHECKPOINT, 4) is True
+
+
+def test_ranks_that_ended_are_counted_once(run_tx: LedgerTx) -> None:
+    row = ProducerRow(RUN, A, 0, b"certificate", 0, digest("0"), 0)
+    ranks = ((A, 0, 3), (B, 0, 0), (b"c" * 16, 1, None), (b"d" * 16, 7, 2))
+    for producer, rank, ended in ranks:
+        run_tx.save_producer(replace(row, producer=producer, rank=rank, ended=ended))
+    assert run_tx.ended_ranks(RUN, 2) == 1
+    assert run_tx.ended_ranks(RUN, 8) == 2
 
 
 # --- what producers sign -----------------------------------------------------------------
@@ -189,7 +290,8 @@ def test_statements_go_but_for_those_that_a_seal_keeps(run_tx: LedgerTx) -> None
     run_tx.drop_statements(RUN, A, [4, 9])
     run_tx.add_statement(rows[0])
     assert run_tx.statements(RUN) == [rows[0], rows[1], other]
-    assert run_tx.statements(RUN, B) == [other]
+    assert run_tx.unkept_statements(RUN, A) == [rows[0]]
+    assert run_tx.unkept_statements(RUN, B) == []
 
 
 @pytest.mark.parametrize("seq", [-1, 2**53])

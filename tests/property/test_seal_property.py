@@ -16,12 +16,13 @@ from provenance.evidence.placement import tree_at
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves
 from provenance.ledger.ingest import ingest
-from provenance.ledger.seal import digested, seal_ready
+from provenance.ledger.seal import seal_ready
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.verifier import verify
+from tests.support.ledger_values import digested
 from tests.support.runs import POLICY, RUN, Producer
 
 NOW = 1_760_000_100.0

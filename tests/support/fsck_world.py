@@ -241,7 +241,7 @@ class World:
                 record = Record.decode(data)
                 row = StoredRecord(
                     record.run, record.producer, record.seq, record.kind, record.epoch,
-                    record.rank, record_digest(data), data,
+                    record.rank, record.ts, record_digest(data), data,
                 )  # fmt: skip
                 tx.insert_records([row], self.now)
             batch = open_batch(producer.batch())

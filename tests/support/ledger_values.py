@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import replace
 from uuid import UUID
 
-from provenance.formats.record import Kind
+from provenance.formats.record import Kind, Record
+from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorRow, AnchorState, HeadRow, SignedVersion, StoredRecord
 
@@ -32,7 +33,13 @@ def record(
     text: str | None = None,
 ) -> StoredRecord:
     data = (text or f"{producer.hex()} {seq}").encode()
-    return StoredRecord(run, producer, seq, kind, epoch, 0, hashlib.sha256(data).digest(), data)
+    own = hashlib.sha256(data).digest()
+    return StoredRecord(run, producer, seq, kind, epoch, 0, f"{seq:027}", own, data)
+
+
+def digested(tx: LedgerTx, run: UUID) -> list[DigestedRecord]:
+    """All records of a run, decoded, with their stored digests."""
+    return [DigestedRecord(Record.decode(row.data), row.digest) for row in tx.records(run)]
 
 
 def signed(text: str = "tx", **changes: object) -> SignedVersion:

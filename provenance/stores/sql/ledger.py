@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from provenance.errors import EquivocationError, InputError, IntegrityError
 from provenance.formats import json_text
@@ -44,14 +44,7 @@ class LedgerPart(Session):
         if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
             raise InputError(f"epoch {epoch}, expected 0 to {MAX_SAFE_INTEGER}")
         stored_epoch = NO_EPOCH if epoch is None else epoch
-        existing = self._one(
-            _entry,
-            _ENTRIES.where(
-                ledger_entries.c.run == run,
-                ledger_entries.c.phase == phase,
-                ledger_entries.c.epoch == stored_epoch,
-            ),
-        )
+        existing = self._one(_entry, _ENTRIES.where(*_of_seal(run, phase, epoch)))
         if existing is not None:
             return existing
         highest = self._read(select(func.max(ledger_entries.c.index))).scalar()
@@ -61,6 +54,11 @@ class LedgerPart(Session):
         row = fields_of(entry) | {"epoch": stored_epoch, "coverage": json.dumps(written)}
         self._write(insert(ledger_entries).values(row))
         return entry
+
+    def is_sealed(self, run: UUID, phase: Phase, epoch: int | None) -> bool:
+        """Whether there is an entry of ``(run, phase, epoch)``."""
+        query = select(ledger_entries.c.index).where(*_of_seal(run, phase, epoch))
+        return self._read(query).first() is not None
 
     def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
         """By index."""
@@ -122,6 +120,11 @@ class LedgerPart(Session):
             .where(ledger_entries.c.run == run)
             .order_by(receipts.c.index, receipts.c.network, receipts.c.anchor_id),
         )
+
+
+def _of_seal(run: UUID, phase: Phase, epoch: int | None) -> tuple[ColumnElement[bool], ...]:
+    entry, stored = ledger_entries.c, NO_EPOCH if epoch is None else epoch
+    return entry.run == run, entry.phase == phase, entry.epoch == stored
 
 
 def _entry(

@@ -143,15 +143,23 @@ class RecordsPart(Session):
         stored = self._all(StoredRecord, query.where(schema.records.c.kind.in_(list(kinds))))
         return sorted(stored, key=lambda record: (record.producer, record.seq))
 
-    def digests_from(self, run: UUID, producer: bytes, seq: int) -> Iterator[tuple[int, bytes]]:
-        """``(seq, digest)`` of a producer's records from ``seq`` on, in order."""
+    def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
+        """Whether anything stands at this place."""
         record = schema.records.c
-        rows = self._read(
-            select(record.seq, record.digest)
+        mine = (record.run == run, record.producer == producer, record.seq == seq)
+        return self._read(select(record.seq).where(*mine)).first() is not None
+
+    def digests_from(
+        self, run: UUID, producer: bytes, seq: int
+    ) -> Iterator[tuple[int, bytes, bytes | None]]:
+        """``(seq, digest, chain)`` of a producer's records from ``seq`` on, in order."""
+        record = schema.records.c
+        rows = self._stream(
+            select(record.seq, record.digest, record.chain)
             .where(record.run == run, record.producer == producer, record.seq >= seq)
             .order_by(record.seq)
         )
-        return ((row.seq, row.digest) for row in rows)
+        return ((seq, digest, chain) for seq, digest, chain in rows)
 
     def producers(self, run: UUID) -> Sequence[ProducerRow]:
         """By producer."""
@@ -171,18 +179,23 @@ class RecordsPart(Session):
         """Once by ``(run, producer, count)``."""
         self._add_once(schema.statements, fields_of(row) | {"kept": False})
 
-    def statements(self, run: UUID, producer: bytes | None = None) -> Sequence[StatementRow]:
-        """By ``(producer, count)``; of all producers where None."""
+    def statements(self, run: UUID) -> Sequence[StatementRow]:
+        """By ``(producer, count)``."""
         table = schema.statements.c
         query = _STATEMENTS.where(table.run == run).order_by(table.producer, table.count)
-        if producer is not None:
-            query = query.where(table.producer == producer)
         return self._all(StatementRow, query)
+
+    def unkept_statements(self, run: UUID, producer: bytes) -> Sequence[StatementRow]:
+        """Those that no seal kept yet, by count."""
+        table = schema.statements.c
+        mine = (table.run == run, table.kept.is_(False), table.producer == producer)
+        return self._all(StatementRow, _STATEMENTS.where(*mine).order_by(table.count))
 
     def keep_statements(self, run: UUID) -> None:
         """Those that are here now are never dropped."""
         table = schema.statements
-        self._write(update(table).where(table.c.run == run).values(kept=True))
+        mine = (table.c.run == run, table.c.kept.is_(False))
+        self._write(update(table).where(*mine).values(kept=True))
 
     def drop_statements(self, run: UUID, producer: bytes, counts: Iterable[int]) -> None:
         """But for those that are kept."""
@@ -190,9 +203,9 @@ class RecordsPart(Session):
         self._write(
             delete(schema.statements).where(
                 table.run == run,
+                table.kept.is_(False),
                 table.producer == producer,
                 table.count.in_(list(counts)),
-                table.kept.is_(False),
             )
         )
 

@@ -144,14 +144,17 @@ records = Table(
     Column("kind", EnumText(Kind), nullable=False),
     Column("epoch", BigInteger),
     Column("rank", BigInteger, nullable=False),
+    Column("ts", String, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    Column("chain", LargeBinary),
     Column("stored_at", Double, nullable=False),
     _size("producer", 16),
     _size("digest", 32),
     _at_least("seq", 0),
 )
 Index(None, records.c.run, records.c.kind)
+Index(None, records.c.run, records.c.epoch)
 
 producers = Table(
     "producers",
@@ -163,6 +166,8 @@ producers = Table(
     Column("contiguous", BigInteger, nullable=False),
     Column("chain", LargeBinary, nullable=False),
     Column("highest", BigInteger, nullable=False),
+    Column("ended", BigInteger),
+    Column("marked", BigInteger, nullable=False),
     _size("producer", 16),
     _size("chain", 32),
     _at_least("contiguous", 0),
@@ -178,6 +183,47 @@ statements = Table(
     Column("kept", Boolean, nullable=False),
     _size("signature", 64),
     _at_least("count", 1),
+)
+Index(None, statements.c.run, statements.c.kept)
+
+marks = Table(
+    "marks",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("phase", EnumText(Phase), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("producer", LargeBinary, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("rank", BigInteger, nullable=False),
+    Column("anchor", Boolean, nullable=False),
+    Column("ts", String, nullable=False),
+    Column("counts", Boolean, nullable=False),
+    _size("producer", 16),
+)
+Index(None, marks.c.run, marks.c.producer, marks.c.seq)
+
+due_checkpoints = Table(
+    "due_checkpoints",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+)
+
+run_trees = Table(
+    "run_trees",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("leader", LargeBinary, nullable=False),
+    Column("leader_ts", String, nullable=False),
+    Column("leader_seq", BigInteger, nullable=False),
+    Column("world_size", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("model", LargeBinary, nullable=False),
+    Column("training", LargeBinary, nullable=False),
+    Column("closed", BigInteger, nullable=False),
+    _size("leader", 16),
+    _size("data", 32),
+    _size("model", 32),
 )
 
 equivocations = Table(

@@ -7,7 +7,7 @@ dataclass and in the table, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -64,6 +64,16 @@ class Session:
         except ProvenanceError as error:
             self.failed = error
             raise
+
+    def _stream(self, query: Executable) -> Iterator[Sequence[Any]]:
+        """Rows a thousand at a time: as many as there are, in little memory."""
+        rows = iter(self._read(query.execution_options(yield_per=1000)))
+        while True:
+            with translated(self._label):
+                row = next(rows, None)
+            if row is None:
+                return
+            yield row
 
     def _all(self, kind: Callable[..., V], query: Executable) -> list[V]:
         return [kind(*row) for row in self._read(query)]

@@ -33,6 +33,7 @@ from provenance.stores.sql.ledger import LedgerPart
 from provenance.stores.sql.outbox import OutboxPart
 from provenance.stores.sql.records import RecordsPart
 from provenance.stores.sql.revisions import bring_up_to_date, is_current, stale
+from provenance.stores.sql.sealing import SealingPart
 
 WRITER_LOCK: Final = 0x4D4C5031
 """Key of the PostgreSQL advisory lock that serialises writers: ``MLP1`` in ASCII."""
@@ -42,7 +43,7 @@ _of_the_parent: list[object] = []
 """Held so that a forked child never closes a connection that its parent still uses."""
 
 
-class SqlTx(RecordsPart, LedgerPart, OutboxPart):
+class SqlTx(RecordsPart, SealingPart, LedgerPart, OutboxPart):
     """One transaction or snapshot; see :class:`provenance.ports.store.LedgerTx`."""
 
 

@@ -33,11 +33,12 @@ from provenance.ledger import batch_writer
 from provenance.ledger import seal as seal_module
 from provenance.ledger.batch_writer import IngestResult
 from provenance.ledger.ingest import drain, ingest
-from provenance.ledger.seal import digested, seal_ready
+from provenance.ledger.seal import seal_ready
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
+from tests.support.ledger_values import digested
 from tests.support.runs import POLICY, RUN, Producer, complete_run, some_run
 
 NOW = 1_760_000_100.0
@@ -192,10 +193,11 @@ def test_what_a_producer_signed_is_kept_at_each_seal_and_at_last(store: LedgerSt
         (row,) = tx.producers(RUN)
         assert (row.contiguous, row.highest) == (15, 15)
         assert [statement.count for statement in tx.statements(RUN)] == [8, 15]
-        digests = [digest for _, digest in tx.digests_from(RUN, producer.name, 0)]
+        digests = [digest for _, digest, _ in tx.digests_from(RUN, producer.name, 0)]
         key = Certificate.decode(row.certificate).producer_key
         for statement in tx.statements(RUN):
             chain = chain_on(chain_start(RUN, producer.name), digests[: statement.count])
+            assert tx.chain_at(RUN, producer.name, statement.count) == chain
             Statement(producer.name, statement.count, statement.signature).verify(RUN, chain, key)
         assert row.chain == chain
 
@@ -322,7 +324,7 @@ def test_a_run_that_cannot_be_written_holds_up_no_other(
     damaged, other = complete_run(), complete_run(run=some_run())
     take(store, [Delivery("0", damaged.batch(0, 7))])
     with store.exclusive() as connection:
-        connection.exec_driver_sql("UPDATE records SET data = x'00' WHERE kind = 'run.seal'")
+        connection.exec_driver_sql("UPDATE run_trees SET training = x'00'")
     transport = MemoryTransport()
     payloads = [damaged.batch(7), other.batch(0, 7), damaged.batch(), other.batch(7)]
     transport.append(payloads)
@@ -517,7 +519,6 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
     )
     assert list(roots(store)) == ["before", "checkpoint1", "after"]
     from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
-    from provenance.ledger.seal import digested
 
     with store.snapshot() as tx:
         records, sealed = digested(tx, RUN), checkpoints_upto(tx.entries(RUN))

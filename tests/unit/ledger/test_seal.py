@@ -14,7 +14,7 @@ from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase
 from provenance.ledger.ingest import ingest
-from provenance.ledger.seal import awaits_seal, seal_ready
+from provenance.ledger.seal import seal_ready
 from provenance.ports.transport import Delivery
 from provenance.ports.values import LedgerEntry
 from provenance.stores.sql import SqlStore
@@ -187,7 +187,7 @@ def test_a_checkpoint_behind_a_sealed_one_waits_for_nothing(store: SqlStore) -> 
     said = take(store, main.batch(9))
     assert [line["epoch"] for line in said] == [3]
     with store.transaction() as tx:
-        assert not awaits_seal(tx, RUN)
+        assert not tx.awaiting_seal()
         assert seal_ready(tx, RUN, POLICY, NOW + 1e6) == []
     assert seals(store) == ["before", "5"]
     assert checked(store).findings == ()
@@ -204,7 +204,7 @@ def test_a_checkpoint_of_the_dead_process_comes_behind_the_resumed_ones(store: S
     take(store, dead.batch(0, 7), resumed.batch(0, 3))
     assert [line["epoch"] for line in take(store, dead.batch(7))] == [3]
     with store.snapshot() as tx:
-        assert not awaits_seal(tx, RUN)
+        assert not tx.awaiting_seal()
     take(store, resumed.batch(3))
     assert seals(store) == ["before", "5", "after"]
     assert holds(store) == ["01-7"]
@@ -272,7 +272,7 @@ def test_a_malformed_mark_asks_for_nothing_and_holds_nothing_up(
     main.add(Kind.SEAL, None, anchor=True, **body)
     take(store, main.batch(6))
     with store.snapshot() as tx:
-        assert not awaits_seal(tx, RUN)
+        assert not tx.awaiting_seal()
         assert not tx.parked()
     main.epoch(1)
     main.finish()

@@ -24,7 +24,6 @@ from structlog.testing import capture_logs
 from provenance.app import up
 from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.formats.record import Kind
-from provenance.ledger.seal import awaits_seal
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
@@ -257,7 +256,7 @@ def test_awaits_seal_is_true_from_the_mark_to_the_seal(
 ) -> None:
     def awaits(run: UUID = RUN) -> bool:
         with resources.store().snapshot() as tx:
-            return awaits_seal(tx, run)
+            return run in tx.awaiting_seal()
 
     policy = resources.policy()
     patient = type(policy)(policy.networks, policy.signer, grace_s=3600.0)
@@ -294,8 +293,8 @@ def test_a_damaged_record_holds_up_its_own_run_alone(
     hashing.drain()
     store: Any = resources.store()
     with store.exclusive() as connection:
-        damaged = "update records set data = 'x' where kind = 'run.seal' and run = ?"
-        assert connection.exec_driver_sql(damaged, (RUN.hex,)).rowcount == 2
+        damaged = "update run_trees set training = 'x' where run = ?"
+        assert connection.exec_driver_sql(damaged, (RUN.hex,)).rowcount == 1
     monkeypatch.setattr(resources, "policy", lambda: policy)
     with capture_logs() as logs:
         schedule.sweep()

@@ -1,0 +1,219 @@
+"""What seals are made from: marks, the checkpoints that are due, and the trees as they grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+
+from provenance.formats.record import Kind, Phase
+from provenance.formats.run_tree.selection import SealMark
+from provenance.formats.run_tree.tree import RecordLeaf
+from provenance.ports.values import TreeRow
+from provenance.stores.sql import schema
+from provenance.stores.sql.schema import NO_EPOCH, due_checkpoints, marks, run_trees
+from provenance.stores.sql.session import Session, fields_of, values_in
+
+_TREES: Final = values_in(TreeRow, run_trees)
+_MARKS: Final = select(
+    marks.c.phase,
+    marks.c.epoch,
+    marks.c.rank,
+    marks.c.producer,
+    marks.c.seq,
+    marks.c.anchor,
+    marks.c.ts,
+)
+
+
+class SealingPart(Session):
+    """See :class:`provenance.ports.store.LedgerTx`."""
+
+    def tree(self, run: UUID) -> TreeRow | None:
+        """None before the *before* seal."""
+        return self._one(TreeRow, _TREES.where(run_trees.c.run == run))
+
+    def save_tree(self, row: TreeRow) -> None:
+        """Insert or replace."""
+        self._replace(run_trees, fields_of(row))
+
+    def add_mark(self, run: UUID, mark: SealMark) -> None:
+        """Of two of one producer for one seal the lower ``seq`` stands."""
+        row = {
+            "run": run,
+            "phase": mark.phase,
+            "epoch": NO_EPOCH if mark.epoch is None else mark.epoch,
+            "producer": mark.producer,
+            "seq": mark.seq,
+            "rank": mark.rank,
+            "anchor": mark.anchor,
+            "ts": mark.order[0],
+            "counts": False,
+        }
+        key = list(marks.primary_key.columns)
+        adding = self._insert(marks).values(row)
+        rest = {name: adding.excluded[name] for name in ("seq", "rank", "anchor", "ts")}
+        self._write(
+            adding.on_conflict_do_update(
+                index_elements=key, set_=rest, where=marks.c.seq > adding.excluded.seq
+            )
+        )
+
+    def marks(self, run: UUID, phase: Phase, epoch: int | None = None) -> Sequence[SealMark]:
+        """Of one seal, in ``(ts, producer, seq)`` order; of a checkpoint those that count."""
+        wanted = [*_at(run, phase, epoch)]
+        if phase is Phase.CHECKPOINT:
+            wanted.append(marks.c.counts)
+        return self._all(_mark, _MARKS.where(*wanted).order_by(*_IN_ORDER))
+
+    def is_marked(self, run: UUID, epoch: int) -> bool:
+        """Whether anybody marked this checkpoint, counting or not."""
+        query = select(marks.c.seq).where(*_at(run, Phase.CHECKPOINT, epoch)).limit(1)
+        return self._read(query).first() is not None
+
+    def checkpoint_marks(
+        self, run: UUID, producer: bytes, first: int, end: int
+    ) -> Sequence[SealMark]:
+        """A producer's from ``seq`` ``first`` to ``end`` (excluded), in order."""
+        mine = _MARKS.where(
+            marks.c.run == run,
+            marks.c.producer == producer,
+            marks.c.seq >= first,
+            marks.c.seq < end,
+            marks.c.phase == Phase.CHECKPOINT,
+        )
+        return self._all(_mark, mine.order_by(marks.c.seq))
+
+    def count_mark(self, run: UUID, epoch: int, producer: bytes) -> None:
+        """The producer's mark of this checkpoint counts."""
+        wanted = (*_at(run, Phase.CHECKPOINT, epoch), marks.c.producer == producer)
+        self._write(update(marks).where(*wanted).values(counts=True))
+
+    def marked_epochs(self, run: UUID, above: int, below: int | None = None) -> Sequence[int]:
+        """The checkpoints between two epochs that anybody marked, in order."""
+        query = select(marks.c.epoch).where(
+            marks.c.run == run, marks.c.phase == Phase.CHECKPOINT, marks.c.epoch > above
+        )
+        if below is not None:
+            query = query.where(marks.c.epoch < below)
+        return list(self._read(query.distinct().order_by(marks.c.epoch)).scalars())
+
+    def add_due(self, run: UUID, ranks: int, epochs: Iterable[int] | None = None) -> None:
+        """Of these checkpoints (all where None) those are due that each rank below ``ranks`` has
+        a counting mark of."""
+        ready = (
+            select(marks.c.run, marks.c.epoch)
+            .where(
+                marks.c.run == run,
+                marks.c.phase == Phase.CHECKPOINT,
+                marks.c.counts,
+                marks.c.rank < ranks,
+            )
+            .group_by(marks.c.run, marks.c.epoch)
+            .having(func.count(marks.c.rank.distinct()) >= ranks)
+        )
+        if epochs is not None:
+            ready = ready.where(marks.c.epoch.in_(list(epochs)))
+        adding = self._insert(due_checkpoints).from_select(["run", "epoch"], ready)
+        self._write(adding.on_conflict_do_nothing())
+
+    def next_due(self, run: UUID, above: int) -> int | None:
+        """The lowest epoch above ``above`` whose checkpoint is due; None without one."""
+        due = due_checkpoints.c
+        query = select(func.min(due.epoch)).where(due.run == run, due.epoch > above)
+        return self._read(query).scalar()
+
+    def drop_due(self, run: UUID, upto: int | None = None) -> None:
+        """The checkpoints up to an epoch (all where None) are due no more."""
+        query = delete(due_checkpoints).where(due_checkpoints.c.run == run)
+        self._write(query if upto is None else query.where(due_checkpoints.c.epoch <= upto))
+
+    def awaiting_seal(self) -> Sequence[UUID]:
+        """Open runs with a seal that is asked for and may be made, oldest first."""
+        runs = schema.runs.c
+        unmade = or_(
+            marks.c.phase == Phase.AFTER,
+            and_(
+                marks.c.phase == Phase.BEFORE,
+                ~select(run_trees.c.run).where(run_trees.c.run == runs.run).exists(),
+            ),
+        )
+        query = (
+            select(runs.run)
+            .where(
+                runs.state == "open",
+                or_(
+                    select(marks.c.run).where(marks.c.run == runs.run, unmade).exists(),
+                    select(due_checkpoints.c.run).where(due_checkpoints.c.run == runs.run).exists(),
+                ),
+            )
+            .order_by(runs.created_at)
+        )
+        return list(self._read(query).scalars())
+
+    def leaves(
+        self,
+        run: UUID,
+        kinds: Iterable[Kind],
+        *,
+        above: int | None = None,
+        upto: int | None = None,
+        producer: bytes | None = None,
+        below_seq: int | None = None,
+    ) -> Iterator[RecordLeaf]:
+        """Records as leaves, by epoch; within the epochs, of the producer and below the ``seq``
+        that are given."""
+        record = schema.records.c
+        query = select(
+            record.kind, record.epoch, record.rank, record.ts, record.producer, record.seq,
+            record.digest,
+        ).where(record.run == run, record.kind.in_(list(kinds)))  # fmt: skip
+        if above is not None:
+            query = query.where(record.epoch > above).order_by(record.epoch)
+        if upto is not None:
+            query = query.where(record.epoch <= upto)
+        if producer is not None:
+            query = query.where(record.producer == producer)
+        if below_seq is not None:
+            query = query.where(record.seq < below_seq)
+        for kind, epoch, rank, ts, producer, seq, digest in self._stream(query):
+            yield RecordLeaf(kind.value, epoch, rank, (ts, producer.hex(), seq), digest)
+
+    def chain_at(self, run: UUID, producer: bytes, count: int) -> bytes | None:
+        """The chain of a producer's first ``count`` records; None where they are not all here."""
+        record = schema.records.c
+        mine = (record.run == run, record.producer == producer, record.seq == count - 1)
+        return self._read(select(record.chain).where(*mine)).scalar_one_or_none()
+
+    def set_chains(self, run: UUID, producer: bytes, chains: Sequence[tuple[int, bytes]]) -> None:
+        """Write the chain up to each of these ``seq``."""
+        record = schema.records.c
+        mine = (record.run == run, record.producer == producer)
+        for seq, chain in chains:
+            moved = update(schema.records).where(*mine, record.seq == seq)
+            self._write(moved.values(chain=chain))
+
+    def ended_ranks(self, run: UUID, size: int) -> int:
+        """How many of the ranks below ``size`` have a producer that ended."""
+        producer = schema.producers.c
+        query = select(func.count(producer.rank.distinct())).where(
+            producer.run == run, producer.ended.is_not(None), producer.rank < size
+        )
+        return int(self._read(query).scalar_one())
+
+
+_IN_ORDER: Final = (marks.c.ts, marks.c.producer, marks.c.seq)
+
+
+def _at(run: UUID, phase: Phase, epoch: int | None) -> tuple[ColumnElement[bool], ...]:
+    at = NO_EPOCH if epoch is None else epoch
+    return marks.c.run == run, marks.c.phase == phase, marks.c.epoch == at
+
+
+def _mark(
+    phase: Phase, epoch: int, rank: int, producer: bytes, seq: int, anchor: bool, ts: str
+) -> SealMark:
+    known = None if epoch == NO_EPOCH else epoch
+    return SealMark(phase, known, rank, producer, seq, anchor, (ts, producer.hex(), seq))
