@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
+from provenance.errors import IntegrityError
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
@@ -33,7 +34,11 @@ class SealingPart(Session):
 
     def tree(self, run: UUID) -> TreeRow | None:
         """None before the *before* seal."""
-        return self._one(TreeRow, _TREES.where(run_trees.c.run == run))
+        tree = self._one(TreeRow, _TREES.where(run_trees.c.run == run))
+        octets = () if tree is None else (tree.leader, tree.data, tree.model, tree.training)
+        if not all(isinstance(value, bytes) for value in octets):  # SQLite takes any type
+            raise IntegrityError(f"run {run}: its kept tree does not read")
+        return tree
 
     def save_tree(self, row: TreeRow) -> None:
         """Insert or replace."""
