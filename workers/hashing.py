@@ -11,6 +11,9 @@ from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log
 
+DRAIN_S = 5.0
+"""A drain reads nothing more after this and rings itself: far below the limits of a task."""
+
 
 def hint() -> None:
     """Ring the hashing worker."""
@@ -28,6 +31,7 @@ def drain() -> None:
             resources.owner(),
             time.time(),
             stale_after_s=settings().lease_s,
+            within_s=DRAIN_S,
         )
     except UnavailableError as error:
         log.warning("hashing.unavailable", problem=str(error))
@@ -35,6 +39,8 @@ def drain() -> None:
     except ProvenanceError as error:
         log.error("hashing.stopped", problem=str(error))
         return
+    if done.more:
+        hint()
     if done.batches:
         log.info(
             "hashing.drained",

@@ -25,7 +25,7 @@ from provenance.formats.producers.certificate import Certificate, identity_key
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
-from provenance.formats.run_tree.selection import BEFORE_KINDS, written_marks
+from provenance.formats.run_tree.selection import BEFORE_KINDS, SealMark, written_marks
 from provenance.ledger.seal import log_left_out
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import MAX_ENTRY_BYTES, Delivery
@@ -47,7 +47,11 @@ MAX_DELIVERIES = 3
 
 @dataclass(slots=True)
 class IngestResult:
-    """Counts of one drain, and the ledger entries it made."""
+    """Counts of one drain, and the ledger entries it made.
+
+    Attributes:
+        more: It ended with its time, not with the stream.
+    """
 
     batches: int = 0
     new: int = 0
@@ -55,6 +59,7 @@ class IngestResult:
     equivocations: int = 0
     parked: int = 0
     entries: list[LedgerEntry] = field(default_factory=list)
+    more: bool = False
 
     def add(self, other: IngestResult) -> None:
         """Sum up."""
@@ -78,6 +83,8 @@ class BatchWriter:
         self.producers: dict[tuple[UUID, bytes], ProducerRow] = {}
         self._runs: dict[UUID, RunRow] = {}
         self._trees: dict[UUID, TreeRow | None] = {}
+        self._marks: dict[UUID, list[SealMark]] = {}
+        self._marked: set[tuple[UUID, int | None]] = set()
         self._counted: dict[tuple[UUID, bytes], int] = {}
         self._fitting: dict[tuple[UUID, bytes], StatementRow] = {}
 
@@ -109,14 +116,18 @@ class BatchWriter:
 
     def save(self) -> None:
         """Write what came of the producers: counters, statements, marks that count now."""
+        for run, marks in self._marks.items():
+            self.tx.add_marks(run, marks)
         for key, row in self.producers.items():
-            run, counted = row.run, self._counted[key]
-            if row.contiguous > counted:
-                for mark in self.tx.checkpoint_marks(*key, counted, row.contiguous):
+            counting = []
+            if row.contiguous > self._counted[key]:
+                for mark in self.tx.checkpoint_marks(*key, self._counted[key], row.contiguous):
                     if mark.epoch is not None and mark.epoch > row.marked:
                         row = replace(row, marked=mark.epoch)
-                        self.tx.count_mark(run, mark.epoch, row.producer)
-                        self.touched[run].append(mark.epoch)
+                        counting.append(mark.epoch)
+            if counting:
+                self.tx.count_marks(*key, counting)
+                self.touched[row.run] += counting
             self.producers[key] = row
             self.tx.save_producer(row)
         for key, statement in self._fitting.items():
@@ -312,8 +323,10 @@ class BatchWriter:
             ended = max(row.ended or 0, min(announced, MAX_SAFE_INTEGER))
             self.producers[key] = replace(row, ended=ended)
         for mark in written_marks([record]):
-            log_left_out(self.tx, self._tree(record.run), mark)
-            self.tx.add_mark(record.run, mark)
+            if (record.run, mark.epoch) not in self._marked:
+                log_left_out(self.tx, self._tree(record.run), mark)
+            self._marked.add((record.run, mark.epoch))
+            self._marks.setdefault(record.run, []).append(mark)
 
     def _park(self, run: UUID | None, payload: bytes, reason: str) -> None:
         self.total.parked += 1

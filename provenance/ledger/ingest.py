@@ -41,9 +41,9 @@ def drain(
     consumer: str,
     now: float,
     stale_after_s: float = 60.0,
-    limit: int = 100,
+    within_s: float = 5.0,
 ) -> IngestResult:
-    """Read and ingest until the stream is empty, at most ``limit`` reads.
+    """Read and ingest until the stream is empty, or for ``within_s`` and what was read then.
 
     Entries that a dead consumer left behind for ``stale_after_s`` are taken over, one at a time:
     one that kills its worker is then known by its count of deliveries, and no other shares it.
@@ -52,15 +52,17 @@ def drain(
         TransportUnavailable, StoreUnavailable: Nothing is lost; what was not acknowledged
             is delivered again.
     """
-    total = IngestResult()
-    for _ in range(limit):
+    total, until = IngestResult(), time.monotonic() + within_s
+    while True:
         deliveries = transport.read(consumer, BATCHES_PER_READ)
         if not deliveries:
             deliveries = transport.claim_stale(consumer, stale_after_s, 1)
         if not deliveries:
-            break
+            return total
         ingest(transport, store, policy, deliveries, now, total)
-    return total
+        if time.monotonic() > until:
+            total.more = True
+            return total
 
 
 def ingest(

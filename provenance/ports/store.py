@@ -134,7 +134,7 @@ class LedgerTx(Protocol):
     def save_tree(self, row: TreeRow) -> None:
         """Insert, or replace that of the run."""
 
-    def add_mark(self, run: UUID, mark: SealMark) -> None:
+    def add_marks(self, run: UUID, new: Iterable[SealMark]) -> None:
         """Of two of one producer for one seal the lower ``seq`` stands."""
 
     def marks(self, run: UUID, phase: Phase, epoch: int | None = None) -> Sequence[SealMark]:
@@ -148,8 +148,8 @@ class LedgerTx(Protocol):
     ) -> Sequence[SealMark]:
         """A producer's from ``seq`` ``first`` to ``end`` (excluded), in order."""
 
-    def count_mark(self, run: UUID, epoch: int, producer: bytes) -> None:
-        """The producer's mark of this checkpoint counts."""
+    def count_marks(self, run: UUID, producer: bytes, epochs: Iterable[int]) -> None:
+        """The producer's marks of these checkpoints count."""
 
     def marked_epochs(self, run: UUID, above: int, below: int | None = None) -> Sequence[int]:
         """The checkpoints between two epochs that anybody marked, in order."""

@@ -13,7 +13,7 @@ MAX_ENTRY_BYTES = MAX_BATCH_BYTES + 8
 """What a batch can have; a larger entry is not read into memory."""
 CLIPPED_BYTES = 1024
 """What is read of such an entry."""
-READ_BYTES = MAX_BATCH_BYTES
+READ_BYTES = 2 * 1024 * 1024
 """A read ends with the entry that reaches it."""
 
 

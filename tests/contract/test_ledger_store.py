@@ -196,15 +196,13 @@ def mark(seq: int, epoch: int | None = None, producer: bytes = A, rank: int = 0)
 
 
 def test_of_a_producers_marks_of_one_seal_the_first_stands(run_tx: LedgerTx) -> None:
-    for each in (mark(7), mark(3), mark(9), mark(5, producer=B), mark(8, epoch=2)):
-        run_tx.add_mark(RUN, each)
+    run_tx.add_marks(RUN, [mark(7), mark(3), mark(9), mark(5, producer=B), mark(8, epoch=2)])
     assert run_tx.marks(RUN, Phase.BEFORE) == [mark(3), mark(5, producer=B)]
     assert run_tx.marks(RUN, Phase.AFTER) == run_tx.marks(OTHER, Phase.BEFORE) == []
 
 
 def test_a_checkpoint_is_due_where_each_rank_has_a_mark_that_counts(run_tx: LedgerTx) -> None:
-    for each in (mark(7, 4), mark(3, 2), mark(5, 4, B, rank=1), mark(6, 2, B, rank=1)):
-        run_tx.add_mark(RUN, each)
+    run_tx.add_marks(RUN, [mark(7, 4), mark(3, 2), mark(5, 4, B, 1), mark(6, 2, B, 1)])
     assert run_tx.checkpoint_marks(RUN, A, 3, 7) == [mark(3, 2)]
     assert run_tx.marked_epochs(RUN, -1) == [2, 4]
     assert run_tx.marked_epochs(RUN, 2) == [4]
@@ -212,9 +210,8 @@ def test_a_checkpoint_is_due_where_each_rank_has_a_mark_that_counts(run_tx: Ledg
     assert run_tx.is_marked(RUN, 4)
     assert not run_tx.is_marked(RUN, 3)
     assert run_tx.marks(RUN, Phase.CHECKPOINT, 4) == []
-    run_tx.count_mark(RUN, 4, A)
-    run_tx.count_mark(RUN, 4, B)
-    run_tx.count_mark(RUN, 2, A)
+    run_tx.count_marks(RUN, A, [4, 2])
+    run_tx.count_marks(RUN, B, [4])
     assert run_tx.marks(RUN, Phase.CHECKPOINT, 4) == [mark(5, 4, B, rank=1), mark(7, 4)]
     run_tx.add_due(RUN, 2, [2])
     assert run_tx.next_due(RUN, -1) is None
@@ -232,14 +229,14 @@ def test_a_checkpoint_is_due_where_each_rank_has_a_mark_that_counts(run_tx: Ledg
 def test_a_run_awaits_a_seal_that_is_asked_for_and_not_made(run_tx: LedgerTx) -> None:
     tree = TreeRow(RUN, A, "now", 3, 2, digest("d"), digest("m"), b"f")
     assert run_tx.awaiting_seal() == []
-    run_tx.add_mark(RUN, mark(3))
+    run_tx.add_marks(RUN, [mark(3)])
     assert run_tx.awaiting_seal() == [RUN]
     run_tx.save_tree(tree)
     assert run_tx.awaiting_seal() == []
     run_tx.save_tree(replace(tree, closed=4))
     assert run_tx.tree(RUN) == replace(tree, closed=4)
     assert run_tx.tree(OTHER) is None
-    run_tx.add_mark(RUN, replace(mark(9), phase=Phase.AFTER))
+    run_tx.add_marks(RUN, [replace(mark(9), phase=Phase.AFTER)])
     assert run_tx.awaiting_seal() == [RUN]
     run_tx.seal_run(RUN, 5.0, None)
     assert run_tx.awaiting_seal() == []

@@ -29,6 +29,7 @@ from provenance.errors import (
 
 KEY = "database_url"
 _UNDEFINED_TABLE = "42P01"
+_OF_VALUES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 _THIRD_PARTY = (exc.SQLAlchemyError, OverflowError, UnicodeError, sqlite3.Error)
 
 
@@ -42,6 +43,10 @@ def translated(label: str) -> Iterator[None]:
     try:
         yield
     except _THIRD_PARTY as error:
+        cause = error.orig if isinstance(error, exc.StatementError) else None
+        foreign = not isinstance(error, exc.DBAPIError) and not isinstance(cause, _OF_VALUES)
+        if cause is not None and foreign:
+            raise cause from None  # a signal's, say: no fault of the statement it came in
         raise translate(error, label) from error
 
 

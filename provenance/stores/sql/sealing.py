@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select, update
 
 from provenance.errors import IntegrityError
 from provenance.formats.record import Kind, Phase
@@ -44,26 +44,31 @@ class SealingPart(Session):
         """Insert or replace."""
         self._replace(run_trees, fields_of(row))
 
-    def add_mark(self, run: UUID, mark: SealMark) -> None:
+    def add_marks(self, run: UUID, new: Iterable[SealMark]) -> None:
         """Of two of one producer for one seal the lower ``seq`` stands."""
-        row = {
-            "run": run,
-            "phase": mark.phase,
-            "epoch": NO_EPOCH if mark.epoch is None else mark.epoch,
-            "producer": mark.producer,
-            "seq": mark.seq,
-            "rank": mark.rank,
-            "anchor": mark.anchor,
-            "ts": mark.order[0],
-            "counts": False,
-        }
-        key = list(marks.primary_key.columns)
-        adding = self._insert(marks).values(row)
+        rows = [
+            {
+                "run": run,
+                "phase": mark.phase,
+                "epoch": NO_EPOCH if mark.epoch is None else mark.epoch,
+                "producer": mark.producer,
+                "seq": mark.seq,
+                "rank": mark.rank,
+                "anchor": mark.anchor,
+                "ts": mark.order[0],
+                "counts": False,
+            }
+            for mark in new
+        ]
+        adding = self._insert(marks)
         rest = {name: adding.excluded[name] for name in ("seq", "rank", "anchor", "ts")}
         self._write(
             adding.on_conflict_do_update(
-                index_elements=key, set_=rest, where=marks.c.seq > adding.excluded.seq
-            )
+                index_elements=list(marks.primary_key.columns),
+                set_=rest,
+                where=marks.c.seq > adding.excluded.seq,
+            ),
+            rows,
         )
 
     def marks(self, run: UUID, phase: Phase, epoch: int | None = None) -> Sequence[SealMark]:
@@ -91,10 +96,16 @@ class SealingPart(Session):
         )
         return self._all(_mark, mine.order_by(marks.c.seq))
 
-    def count_mark(self, run: UUID, epoch: int, producer: bytes) -> None:
-        """The producer's mark of this checkpoint counts."""
-        wanted = (*_at(run, Phase.CHECKPOINT, epoch), marks.c.producer == producer)
-        self._write(update(marks).where(*wanted).values(counts=True))
+    def count_marks(self, run: UUID, producer: bytes, epochs: Iterable[int]) -> None:
+        """The producer's marks of these checkpoints count."""
+        wanted = (
+            marks.c.run == run,
+            marks.c.phase == Phase.CHECKPOINT,
+            marks.c.producer == producer,
+            marks.c.epoch == bindparam("marked"),
+        )
+        counting = update(marks).where(*wanted).values(counts=True)
+        self._write(counting, [{"marked": epoch} for epoch in epochs])
 
     def marked_epochs(self, run: UUID, above: int, below: int | None = None) -> Sequence[int]:
         """The checkpoints between two epochs that anybody marked, in order."""
@@ -195,10 +206,10 @@ class SealingPart(Session):
     def set_chains(self, run: UUID, producer: bytes, chains: Sequence[tuple[int, bytes]]) -> None:
         """Write the chain up to each of these ``seq``."""
         record = schema.records.c
-        mine = (record.run == run, record.producer == producer)
-        for seq, chain in chains:
-            moved = update(schema.records).where(*mine, record.seq == seq)
-            self._write(moved.values(chain=chain))
+        mine = (record.run == run, record.producer == producer, record.seq == bindparam("at"))
+        moving = update(schema.records).where(*mine).values(chain=bindparam("upto"))
+        if chains:
+            self._write(moving, [{"at": seq, "upto": chain} for seq, chain in chains])
 
     def ended_ranks(self, run: UUID, size: int) -> int:
         """How many of the ranks below ``size`` have a producer that ended."""

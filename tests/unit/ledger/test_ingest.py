@@ -543,6 +543,17 @@ def test_no_anchor_rows_where_none_are_wanted(store: LedgerStore) -> None:
         assert len(tx.heads()) == 2
 
 
+def test_a_drain_ends_with_its_time_and_says_that_there_is_more(store: SqlStore) -> None:
+    transport, runs = MemoryTransport(), [complete_run(run=some_run()) for _ in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("provenance.ledger.ingest.BATCHES_PER_READ", 1)
+        transport.append([run.batch() for run in runs])
+        done = drain(transport, store, POLICY, "one", NOW, within_s=0.0)
+        assert (done.batches, done.more, transport.backlog()) == (1, True, 2)
+        done = drain(transport, store, POLICY, "one", NOW)
+    assert (done.batches, done.more, transport.backlog()) == (2, False, 0)
+
+
 class FullTransport(MemoryTransport):
     """A server without memory: it deletes, and takes nothing."""
 

@@ -128,6 +128,17 @@ def test_hints_are_sent_once_and_do_not_pile_up(work: Workplace) -> None:
     assert work.options == [{"expires": 30, "retry": False}]
 
 
+def test_a_drain_that_ran_out_of_time_rings_itself(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "DRAIN_S", -1.0)
+    work.deliver(complete_run())
+    hashing.drain()
+    assert work.take() == [DRAIN, PUBLISH]
+    hashing.drain()
+    assert work.take() == []
+
+
 def test_nothing_to_do_rings_nobody(work: Workplace) -> None:
     hashing.drain()
     anchoring.publish("local")
