@@ -40,7 +40,7 @@ from provenance.errors import (
 from provenance.formats.json_text import (
     DEFAULT_LIMITS,
     Limits,
-    canonical_json,
+    is_canonical,
     loads,
     parse_json,
 )
@@ -138,10 +138,10 @@ class Fields:
         top = cls.of(parse_json(data, file), file)
         top.version(version, key)
         try:
-            canonical = canonical_json(top.raw)
+            is_form = is_canonical(top.raw, data.encode() if isinstance(data, str) else data)
         except (InputError, RecursionError) as error:
             raise FormatError(f"{file}: {error}") from error
-        if canonical != (data.encode() if isinstance(data, str) else data):
+        if not is_form:
             raise FormatError(f"{file} is not in canonical form (RFC 8785)")
         return top
 

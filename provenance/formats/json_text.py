@@ -21,6 +21,12 @@ MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1
 # An unclosed string swallows the rest: trying again at each quote in it would be quadratic.
 _STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
+# What RFC 8785 and Python's encoder write apart (whole floats, exponents, large numbers), and
+# characters by which they may sort keys apart, from U+E000 on.
+_WRITTEN_APART: Final = re.compile(rb"\.0(?![0-9])|[0-9][eE]|-0(?![.0-9])|[0-9]{16}|[\xee-\xff]")
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+)
 _BRACKET_OR_STRING: Final = re.compile(rf"[][{{}}]|{_STRING}", re.DOTALL)
 _COMMA_OR_STRING: Final = re.compile(rf",|{_STRING}", re.DOTALL)
 
@@ -79,6 +85,23 @@ def canonical_json(value: object) -> bytes:
         return rfc8785.dumps(value)  # type: ignore[arg-type]
     except rfc8785.CanonicalizationError as error:
         raise InputError(f"no canonical JSON: {error}") from error
+
+
+def is_canonical(value: object, data: bytes) -> bool:
+    """Whether bytes are the RFC 8785 form of the value that they were parsed to.
+
+    Python's encoder, in C, answers for most texts; for the others :func:`canonical_json` does.
+
+    Raises:
+        InputError: The value has no canonical form.
+    """
+    if _WRITTEN_APART.search(data) is None:
+        try:
+            if _ENCODER.encode(value).encode() == data:
+                return True
+        except ValueError:
+            pass
+    return canonical_json(value) == data
 
 
 def parse_json(data: bytes | str, what: str) -> Any:
