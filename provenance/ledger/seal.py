@@ -23,7 +23,7 @@ entry states it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID
@@ -56,6 +56,10 @@ NAMED = 20
 _log = structlog.get_logger("provenance.ledger")
 
 
+Enrolment = Callable[[bytes, UUID, bytes], str | None]
+"""Asked with an identity's bytes, run and run's key: None where it is enrolled, else why not."""
+
+
 @dataclass(frozen=True, slots=True)
 class SealPolicy:
     """What a seal needs beyond the records.
@@ -64,14 +68,13 @@ class SealPolicy:
         networks: Where heads are anchored, in order.
         signer: Signs heads; its name is the ledger's origin.
         grace_s: Seconds without a new record before a seal is made with holes.
-        trainers: Identity keys, 32 bytes each, one of which has to stand behind a run; None
-            takes runs of anybody.
+        trainers: Who may stand behind a run; None takes runs of anybody.
     """
 
     networks: tuple[str, ...]
     signer: SignerKey
     grace_s: float = 60.0
-    trainers: frozenset[bytes] | None = None
+    trainers: Enrolment | None = None
 
 
 def seal_ready(tx: LedgerTx, run: UUID, policy: SealPolicy, now: float) -> list[LedgerEntry]:

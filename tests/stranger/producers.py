@@ -9,8 +9,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from formats import mth, need, sha256, unhex
+from formats import canonical, mth, need, parse, sha256, unbase64, unhex
+
+ISSUER = "1.3.6.1.4.1.57264.1.8"
+"""Fulcio's extension with the issuer's URL."""
 
 Digests = dict[str, dict[int, bytes]]
 """By producer, then by seq."""
@@ -45,10 +51,45 @@ def certificate_key(data: bytes, run: str, run_key: bytes, producer: str) -> tup
     return data[64:96], int.from_bytes(data[96:100], "big")
 
 
-def check_identity(data: bytes, run: str, run_key: bytes) -> bytes:
+def check_identity(data: bytes, run: str, run_key: bytes) -> bytes | str:
+    """An Ed25519 key; or the name in a Sigstore certificate, whose root is not checked here."""
+    context, message = "ml-provenance/identity/v1", UUID(run).bytes + run_key
+    if data[:1] == b"\x02":
+        return check_bundle(data[1:], context.encode() + b"\0" + message)
     need(len(data) == 97 and data[0] == 1, "no identity that is known here")
-    verify(data[1:33], data[33:], "ml-provenance/identity/v1", UUID(run).bytes + run_key)
+    verify(data[1:33], data[33:], context, message)
     return data[1:33]
+
+
+def check_bundle(data: bytes, message: bytes) -> str:
+    need(len(data) <= 16384, "a Sigstore bundle of more than 16 KiB")
+    bundle = parse(data)
+    need(canonical(bundle) == data, "a Sigstore bundle that is not canonical")
+    media = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    signed, material = bundle["messageSignature"], bundle["verificationMaterial"]
+    need(bundle["mediaType"] == media and len(bundle) == 3, "another kind of Sigstore bundle")
+    told = signed["messageDigest"]
+    need(told["algorithm"] == "SHA2_256", "another digest")
+    need(unbase64(told["digest"]) == sha256(message), "a Sigstore bundle of another message")
+    (entry,) = material["tlogEntries"]
+    proof = entry["inclusionProof"]
+    text, _, lines = proof["checkpoint"]["envelope"].rpartition("\n\n")
+    origin, size = text.split("\n")[:2]
+    names = {line.split(" ")[1] for line in lines.splitlines()}
+    need(proof["treeSize"] == size, "a checkpoint of another size")
+    need(origin.split(" - ")[0] in names, "a checkpoint that its origin did not sign")
+    leaf = x509.load_der_x509_certificate(unbase64(material["certificate"]["rawBytes"]))
+    key = leaf.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey), "no ECDSA key"
+    need(key.curve.name == "secp256r1", "no key on P-256")
+    key.verify(unbase64(signed["signature"]), message, ec.ECDSA(hashes.SHA256()))
+    (name,) = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert isinstance(name, x509.RFC822Name | x509.UniformResourceIdentifier), "no name"
+    issuer = leaf.extensions.get_extension_for_oid(x509.ObjectIdentifier(ISSUER)).value
+    assert isinstance(issuer, x509.UnrecognizedExtension)
+    need(issuer.value[0] == 12, "no issuer")
+    at = 3 if issuer.value[1] == 0x81 else 2
+    return f"{name.value}, by {issuer.value[at:].decode()}"
 
 
 def chain(run: str, producer: str, digests: dict[int, bytes], count: int) -> bytes:

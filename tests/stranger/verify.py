@@ -193,7 +193,10 @@ class Bundle:
         for record in self.run["records"]:
             need(ranks.get(record["producer"]) == record["rank"], "a rank that nobody certified")
         if self.run["identity"] is not None:
-            signed.check_identity(unhex(self.run["identity"], 97), run, key)
+            who = signed.check_identity(bytes.fromhex(self.run["identity"]), run, key)
+            if isinstance(who, str):
+                told = f"run.json: identity {who}: the root of its Sigstore certificate"
+                self.unproven.append(told)
 
     def _equivocations(self) -> None:
         run, key = self.run["run"], unhex(self.run["public_key"], 32)

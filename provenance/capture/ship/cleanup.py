@@ -7,6 +7,7 @@ import time
 
 from provenance.capture.keys import KEY_FILE, delete_run_keys
 from provenance.capture.ship.cursor import CURSOR_FILE, Cursors, delete_cursors
+from provenance.capture.ship.keyless import FAILED_FILE, SIGNED_FILE
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
 from provenance.log import get_logger
@@ -66,8 +67,8 @@ def clear_run(spool: RunSpool) -> bool:
     try:
         delete_run_keys(spool.path)
         for name in os.listdir(spool.path):
-            left_over = name.startswith((f".{KEY_FILE}.", f".{CURSOR_FILE}"))
-            if left_over or name.endswith(".new"):
+            left_over = name.startswith((f".{KEY_FILE}.", f".{CURSOR_FILE}", f".{SIGNED_FILE}"))
+            if left_over or name.endswith(".new") or name in (SIGNED_FILE, FAILED_FILE):
                 (spool.path / name).unlink(missing_ok=True)
         delete_cursors(spool.path)
         spool.path.rmdir()

@@ -20,9 +20,10 @@ from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
 from provenance.capture.ship.cursor import Cursor, Cursors, load_cursors, save_cursors
+from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
-from provenance.errors import BadSignatureError, FormatError, InputError
+from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
 from provenance.formats.producers.acknowledgement import Acknowledgement, open_acknowledgement
 from provenance.formats.producers.certificate import Certificate
 from provenance.log import get_logger
@@ -258,11 +259,21 @@ class Shipment:
     def _has_keys(self, total: Shipped) -> bool:
         if self._keys is None:
             try:
-                self._keys = load_run_keys(self.path)
+                self._keys = self._with_identity(load_run_keys(self.path))
             except (InputError, FormatError) as error:
                 total.unusable += 1
                 self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
         return self._keys is not None
+
+    def _with_identity(self, keys: RunKeys) -> RunKeys:
+        """Signed by Sigstore where that is asked for and can be had; tried before the ledger has
+        anything of the run, once by each shipper."""
+        begun = any(cursor.acked for cursor in self.cursors.producers.values())
+        try:
+            return signed(self.path, keys, may_sign=not begun)
+        except UnavailableError as error:
+            self._warn_once("no identity signs this run", run=str(keys.run), reason=str(error))
+            return keys
 
     def _has_room(self, contact: Contact, total: Shipped) -> bool:
         if contact.has_room():
@@ -292,7 +303,9 @@ class Shipment:
             return
         signer = self._signer(first.producer, first.rank)
         keys = self._keys
-        maker = BatchMaker(*signer, keys.salt, keys.identity, cursor.next, cursor.chain)
+        known = cursor.acked or self._claimed.get(first.producer)
+        identity = None if known else keys.identity
+        maker = BatchMaker(*signer, keys.salt, identity, cursor.next, cursor.chain)
         reader = ProducerReader(group, cursor)
         for segment, item in reader:
             if isinstance(item, Corruption):

@@ -193,7 +193,8 @@ def test_an_identity_signs_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tracker = ProvenanceTracker(tmp_path)
     keys = load_run_keys(tracker.spool_dir / tracker.run_id)
     assert keys.identity is not None
-    assert open_identity(keys.identity, keys.run, keys.public_key) == public.public_bytes_raw()
+    signed = open_identity(keys.identity, keys.run, keys.public_key)
+    assert signed.key == public.public_bytes_raw()
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="identity_key_file"):
         ProvenanceTracker(tmp_path)

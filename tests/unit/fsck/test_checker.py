@@ -17,7 +17,7 @@ import pytest
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
-from provenance.formats.producers.certificate import sign_identity
+from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind
 from provenance.fsck import checker as checker
@@ -41,6 +41,7 @@ from tests.support.fsck_world import (
     other_key,
 )
 from tests.support.runs import Producer, run_of
+from tests.support.sigstore_world import Sigstore
 
 THIRD = run_of(0x0192F0C1AAAA)
 Planted = tuple[F, str]
@@ -304,6 +305,13 @@ def identity_that_signed_another_run(world: World) -> Planted:
     public = Producer().public_key
     identity = sign_identity(SECOND, public, other_key())
     world.sql("UPDATE runs SET identity=? WHERE run=?", identity, FIRST.hex)
+    return F.RUN_IDENTITY, str(FIRST)
+
+
+@fault
+def sigstore_identity_of_another_run(world: World) -> Planted:
+    bundle = Sigstore().sign(identity_statement(SECOND, Producer().public_key))
+    world.sql("UPDATE runs SET identity=? WHERE run=?", b"\x02" + bundle, FIRST.hex)
     return F.RUN_IDENTITY, str(FIRST)
 
 

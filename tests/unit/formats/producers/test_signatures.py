@@ -97,9 +97,9 @@ def test_an_identity_is_97_bytes_over_run_and_key() -> None:
     made = sign_identity(RUN, PUBLIC, KEY)
     signature = KEY.sign(b"ml-provenance/identity/v1\0" + RUN.bytes + PUBLIC)
     assert made == b"\1" + OTHER + signature
-    assert open_identity(made, RUN, PUBLIC) == OTHER
+    assert open_identity(made, RUN, PUBLIC).key == OTHER
     with pytest.raises(UnknownVersionError):
-        open_identity(b"\2" + made[1:], RUN, PUBLIC)
+        open_identity(b"\3" + made[1:], RUN, PUBLIC)
     with pytest.raises(BadSignatureError):
         open_identity(made, run_id(PUBLIC, 1), PUBLIC)
     with pytest.raises(FormatError, match="identity of 96 bytes"):
