@@ -186,6 +186,13 @@ def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.Mo
         ProvenanceTracker(tmp_path)
 
 
+def test_the_shipper_is_told_to_sign_by_sigstore(tmp_path: Path) -> None:
+    config = {"identity": {"sigstore": True, "token_file": "/run/token"}}
+    tracker = ProvenanceTracker(tmp_path, config)
+    keys = load_run_keys(tracker.spool_dir / tracker.run_id)
+    assert (keys.identity, keys.sigstore) == (None, "/run/token")
+
+
 def test_an_identity_signs_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "team.key"
     public = Ed25519PrivateKey.from_private_bytes(read_or_create_seed(path, IDENTITY)).public_key()
