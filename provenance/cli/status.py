@@ -205,8 +205,9 @@ def _who(row: RunRow, trust: Trust) -> dict[str, Any]:
 def _shown(identity: str | dict[str, str | None]) -> str:
     if isinstance(identity, str):
         return identity
-    unchecked = f": not checked: {identity['not_checked']}" if identity["not_checked"] else ""
-    return f"{identity['name']}, by {identity['issuer']}{unchecked}"
+    label = f"{identity['name']}, by {identity['issuer']}"
+    why = identity["not_checked"]
+    return label if why is None else f"not checked: {label}: {why}"
 
 
 def _backlog(settings: Settings) -> int | None:

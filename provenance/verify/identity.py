@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.errors import BadSignatureError, ConfigError, FormatError, MissingExtraError
+from provenance.errors import (
+    BadSignatureError,
+    ConfigError,
+    FormatError,
+    MissingExtraError,
+    UnavailableError,
+)
 from provenance.formats.producers.certificate import Identity, identity_statement, open_identity
 from provenance.formats.producers.keyless import Keyless
 from provenance.settings import TrustedIdentity
@@ -66,7 +72,7 @@ def check_identity(data: bytes, run: UUID, run_key: bytes, trust: Trust) -> Stan
     if identity.keyless is not None:
         try:
             _verify(identity.keyless, identity_statement(run, run_key), trust.sigstore_root)
-        except MissingExtraError as error:
+        except (MissingExtraError, UnavailableError) as error:
             return Standing(identity, unchecked=str(error))
     return Standing(identity, _trainer(identity, trust))
 
@@ -75,7 +81,8 @@ def enrolment(trust: Trust) -> Callable[[bytes, UUID, bytes], str | None]:
     """What ingest asks of an identity: None where it is a pinned trainer's, else why not.
 
     Raises:
-        MissingExtraError, ConfigError: A pinned trainer cannot be checked here at all.
+        MissingExtraError, UnavailableError, ConfigError: A pinned trainer cannot be checked here
+            at all.
     """
     if any(isinstance(each, TrustedIdentity) for each in trust.trainers.values()):
         _verifier(trust.sigstore_root)
@@ -115,8 +122,8 @@ def _verify(keyless: Keyless, statement: bytes, root: Path | None) -> None:
     try:
         bundle = Bundle.from_json(keyless.bundle)
         verifier.verify_artifact(statement, bundle, policy.AllOf(names))
-    except (Error, ExtensionNotFound, ValueError) as error:
-        problem = " ".join(str(error).split())[:200]
+    except (Error, ExtensionNotFound, ValueError, OverflowError, OSError) as error:
+        problem = _one_line(error)  # the last two: a time that is none
         raise BadSignatureError(f"identity {keyless.label}: Sigstore: {problem}") from error
 
 
@@ -134,5 +141,13 @@ def _verifier(root: Path | None) -> Any:
         logging.getLogger("sigstore").setLevel(logging.ERROR)  # that it is offline is meant
         return Verifier(trusted_root=ClientTrustConfig.production(offline=True).trusted_root)
     except (Error, OSError, ValueError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise ConfigError("trust.sigstore_root", f"{root or 'none'}: {problem}") from error
+        if root is not None:
+            raise ConfigError("trust.sigstore_root", f"{root}: {_one_line(error)}") from error
+        raise UnavailableError(
+            f"sigstore's trusted root cannot be kept here ({_one_line(error)}): set "
+            "trust.sigstore_root to a file of it"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -93,6 +93,9 @@ def verify(
 
     Returns:
         The report; nothing about the evidence raises.
+
+    Raises:
+        ConfigError: ``trust.sigstore_root`` is no trusted root.
     """
     findings = Findings(evidence)
     if nodes is None and networks is not None:

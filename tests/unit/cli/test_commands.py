@@ -35,6 +35,7 @@ from provenance.formats.producers.certificate import identity_statement, sign_id
 from provenance.settings import Settings, load
 from provenance.stores import redis_streams
 from provenance.testing.memory_transport import MemoryTransport
+from provenance.verify import identity as who
 from provenance_devnet import InstallResult, ServerState, programs
 from tests.support.nodes.paper_node import paper_node
 from tests.support.nodes.rpc_stub import json_rpc_server
@@ -274,8 +275,17 @@ def test_status_tells_who_stands_behind_a_run(
 
 
 def test_status_names_who_sigstore_certifies(
-    run: Settings, said: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: Settings,
+    said: Any,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    absent = MissingExtraError("sigstore", "sigstore")
+
+    def missing(*_: object) -> None:
+        raise absent
+
     sigstore, store = Sigstore(), sending.open_store(run)
     with store.transaction() as tx:
         row = tx.run(RUN)
@@ -293,6 +303,14 @@ def test_status_names_who_sigstore_certifies(
     assert document["trainer"] == "ci"
     assert cli.main(["status", "latest", "--config", str(config)]) == 0
     assert f"identity: {WHO}, by {ISSUER} (ci)" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        patched.setattr(who, "_verify", missing)
+        document = said("status", "latest", "--config", str(config))[1]
+        assert (document["identity"]["not_checked"], document["trainer"]) == (str(absent), None)
+        assert cli.main(["status", "latest", "--config", str(config)]) == 0
+        assert f"identity: not checked: {WHO}, by {ISSUER}: " in capsys.readouterr().out
+        assert cli.main(["status", "--config", str(config)]) == 0
+        assert f"not checked: {WHO}" in capsys.readouterr().out
     assert said("fsck", "--offline")[1]["checked"]["sigstore_identities_without_their_root"] == 1
     folder = run.base_dir / "spool" / "one"
     folder.mkdir(parents=True)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.errors import ConfigError, MissingExtraError, ProvenanceError
+from provenance.bootstrap.sending import seal_policy
+from provenance.errors import (
+    ConfigError,
+    MissingExtraError,
+    ProvenanceError,
+    UnavailableError,
+)
+from provenance.formats.json_text import canonical_json
 from provenance.formats.producers.certificate import (
     MAX_IDENTITY_BYTES,
     identity_statement,
     sign_identity,
 )
-from provenance.settings import TrustedIdentity
+from provenance.settings import TrustedIdentity, load
 from provenance.verify import identity as module
 from provenance.verify.identity import check_identity, enrolment
 from provenance.verify.trust import Trust
@@ -136,6 +145,43 @@ def test_no_flipped_byte_anywhere_in_a_bundle_passes(sigstore: Sigstore, trust: 
         assert "\n" not in str(caught.value), at
 
 
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of everything in a JSON value."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, key))
+
+
+def test_nothing_that_stands_in_a_bundle_raises_anything_else(
+    sigstore: Sigstore, trust: Trust
+) -> None:
+    good = sigstore.sign(STATEMENT)
+    hostile: tuple[Any, ...] = (
+        None,
+        0,
+        -1,
+        "",
+        "0",
+        "-1",
+        "99999999999999999",
+        "9" * 19,
+        "9" * 5000,
+        "AAAA",
+        "=",
+    )
+    for path in [path for path in leaves(json.loads(good)) if path]:
+        for other in hostile:
+            bundle = json.loads(good)
+            inner = bundle
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = other
+            with pytest.raises(ProvenanceError) as caught:
+                check_identity(signed(canonical_json(bundle)), RUN, PUBLIC, trust)
+            assert "\n" not in str(caught.value), path
+
+
 def test_the_production_root_is_that_of_the_package(
     sigstore: Sigstore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -145,6 +191,19 @@ def test_the_production_root_is_that_of_the_package(
     told = stranger(signed(sigstore.sign(STATEMENT)), RUN, PUBLIC)
     assert told is not None
     assert "certificate chain" in told
+
+
+def test_where_the_own_root_cannot_be_kept_nobody_is_checked(
+    sigstore: Sigstore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    module._verifier.cache_clear()
+    standing = check_identity(signed(sigstore.sign(STATEMENT)), RUN, PUBLIC, Trust())
+    assert standing.trainer is None
+    assert "not checked: sigstore's trusted root cannot be kept here" in standing.line
+    with pytest.raises(UnavailableError, match=r"set trust\.sigstore_root"):
+        enrolment(Trust(trainers={"ci": TrustedIdentity(WHO, ISSUER)}))
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"mediaType": "x"}'])
@@ -211,6 +270,21 @@ def test_without_the_extra_nobody_is_checked_and_the_verdict_says_so(
         enrolment(trust)
     forged = replace(evidence, identity=signed(sigstore.sign(b"another")))
     assert world.verify(forged, trust=OWN).outcome == "failed", "its signature needs no extra"
+
+
+def test_workers_enrol_whom_the_configuration_requires(
+    sigstore: Sigstore, trust: Trust, tmp_path: Path
+) -> None:
+    pin = {"ci": {"identity": WHO, "issuer": ISSUER}}
+    section = {"trainers": pin, "sigstore_root": str(trust.sigstore_root)}
+    enrolled = seal_policy(load({"trust": section}, tmp_path)).trainers
+    assert enrolled is not None
+    assert enrolled(signed(sigstore.sign(STATEMENT)), RUN, PUBLIC) is None
+    assert "none of trust.trainers" in str(
+        enrolled(signed(sigstore.sign(STATEMENT, "eve@example.org")), RUN, PUBLIC)
+    )
+    lenient = {**section, "require_trainers": False}
+    assert seal_policy(load({"trust": lenient}, tmp_path)).trainers is None
 
 
 @pytest.mark.usefixtures("without_sigstore")
