@@ -18,7 +18,7 @@ from workers.telemetry import log
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
-@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]
+@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]  # Celery has no types
 def sweep() -> None:
     """Make the seals that are overdue, then ring every queue that has work."""
     now = time.time()
@@ -32,8 +32,8 @@ def sweep() -> None:
             anchoring.hint(network)
         for network in sorted(lookable):
             confirming.hint(network)
-        if resources.transport().backlog():
-            hashing.hint()
+        resources.transport().ping()
+        hashing.hint()
         alive.ring_all()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
