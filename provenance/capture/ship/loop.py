@@ -146,7 +146,7 @@ class Shipper:
                 failures += 1
                 blocked_since = blocked_since if blocked_since is not None else now
                 ceiling = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 16))
-                pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311
+                pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311  jitter, no secret
             else:
                 if failures:
                     _log.info("transport is back", failures=failures)

@@ -777,7 +777,7 @@ def test_whatever_happens_a_producer_signs_one_chain(steps: list[str]) -> None:
             payloads.extend(batches)
             real(batches)
 
-        world.transport.append = append  # type: ignore[assignment,method-assign]
+        world.transport.append = append  # type: ignore[assignment,method-assign]  # a stand-in
         shipper = world.shipper(stall_s=0.0)
         for step in [*steps, "emit", "restart", "ship", "drain", "ship", "ship", "drain"]:
             if step == "emit":

@@ -53,7 +53,7 @@ def store() -> Iterator[LedgerStore]:
 def take(
     store: LedgerStore, deliveries: list[Delivery], now: float = NOW, **policy: object
 ) -> IngestResult:
-    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]
+    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def roots(store: LedgerStore, run: UUID = RUN) -> dict[str, str]:
@@ -346,7 +346,7 @@ def test_misplaced_records_are_parked(
     store: LedgerStore, change: dict[str, object], problem: str
 ) -> None:
     producer = Producer()
-    event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]
+    event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]  # keyword arguments of several types
     header = SegmentHeader(RUN, producer.name, 0, 1, 0)
     record = record_of(event, header, b"s" * 32).encode()
     batch = producer.signed(2, [record])
