@@ -8,6 +8,8 @@ from uuid import UUID
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.errors import ProvenanceError, UnavailableError
+from provenance.formats.producers.acknowledgement import NOBODY, sign_sealed
+from provenance.formats.record import Phase
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
@@ -48,7 +50,11 @@ def _seal_overdue(now: float) -> None:
     for run in waiting:
         try:
             with resources.store().transaction() as tx:
-                seal_ready(tx, run, resources.policy(), now)
+                made = seal_ready(tx, run, resources.policy(), now)
+            if any(entry.phase is Phase.AFTER for entry in made):
+                transport = resources.transport()
+                said = {NOBODY: sign_sealed(run, resources.policy().signer)}
+                transport.publish_acknowledged(run, said, transport.generation())
         except UnavailableError:
             raise
         except ProvenanceError as error:

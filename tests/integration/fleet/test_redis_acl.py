@@ -21,6 +21,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.keys import keep_run_keys, new_run_keys
 from provenance.capture.ship.loop import Shipper
 from provenance.errors import TransportUnavailable
+from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain
 from provenance.stores.redis_streams import RedisStreams
@@ -82,7 +83,7 @@ def test_a_shipper_ships_and_a_worker_takes_it(server: Url) -> None:
     done = drain(worker, store, POLICY, "worker", 1.0)
     store.close()
     assert (done.new, done.parked, worker.backlog()) == (len(producer.events), 0, 0)
-    assert shipper.acknowledged(RUN).keys() == {producer.name}
+    assert shipper.acknowledged(RUN).keys() == {producer.name, NOBODY}
     with redis.Redis.from_url(server("worker")) as client:
         assert client.llen("hashing") == 1
 

@@ -22,7 +22,7 @@ from provenance.errors import TransportUnavailable
 from provenance.formats import merkle
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
-from provenance.formats.producers.acknowledgement import open_acknowledgement
+from provenance.formats.producers.acknowledgement import NOBODY, open_acknowledgement
 from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import Certificate, sign_identity
 from provenance.formats.producers.signed_range import SignedRange
@@ -78,7 +78,7 @@ def test_a_run_comes_home_and_is_sealed(store: LedgerStore) -> None:
     assert (done.new, done.parked, done.duplicates) == (len(producer.events), 0, 0)
     assert [e.phase for e in done.entries] == [Phase.BEFORE, Phase.AFTER]
     assert transport.backlog() == 0
-    assert acknowledged(transport) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
     with store.snapshot() as tx:
         run = tx.run(RUN)
         assert run is not None
@@ -570,7 +570,7 @@ def test_what_a_lost_server_delivered_is_not_acknowledged_in_the_next(store: Sql
     assert ingest(transport, store, POLICY, deliveries, NOW).new == len(producer.events)
     assert transport.acknowledged(RUN) == {}
     assert drain(transport, store, POLICY, "one", NOW).duplicates == len(producer.events)
-    assert acknowledged(transport) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
 
 
 def test_a_sealed_run_delivered_again_is_read_once_per_kind(

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 
 from provenance.app import up
 from provenance.errors import StoreUnavailable, TransportUnavailable
+from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
 from provenance.ledger.seal import awaits_seal
 from provenance.ports.network import Network
@@ -213,6 +214,7 @@ def test_the_sweep_seals_what_ingest_left_open(
     monkeypatch.setattr(resources, "policy", lambda: policy)
     schedule.sweep()
     assert work.run_state()[0] == "sealed"
+    assert NOBODY in work.transport.acknowledged(RUN), "shippers may clear it away"
     assert work.states() == [AnchorState.DUE, AnchorState.DUE]
     assert work.take() == [PUBLISH, DRAIN], "rung in the same sweep"
 
