@@ -8,6 +8,8 @@ from uuid import UUID
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.errors import ProvenanceError, UnavailableError
+from provenance.formats.producers.acknowledgement import NOBODY, sign_sealed
+from provenance.formats.record import Phase
 from provenance.ledger.seal import awaits_seal, seal_ready
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
@@ -18,7 +20,7 @@ from workers.telemetry import log
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
-@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]
+@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]  # Celery has no types
 def sweep() -> None:
     """Make the seals that are overdue, then ring every queue that has work."""
     now = time.time()
@@ -32,8 +34,8 @@ def sweep() -> None:
             anchoring.hint(network)
         for network in sorted(lookable):
             confirming.hint(network)
-        if resources.transport().backlog():
-            hashing.hint()
+        resources.transport().ping()
+        hashing.hint()
         alive.ring_all()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
@@ -48,7 +50,11 @@ def _seal_overdue(now: float) -> None:
     for run in waiting:
         try:
             with resources.store().transaction() as tx:
-                seal_ready(tx, run, resources.policy(), now)
+                made = seal_ready(tx, run, resources.policy(), now)
+            if any(entry.phase is Phase.AFTER for entry in made):
+                transport = resources.transport()
+                said = {NOBODY: sign_sealed(run, resources.policy().signer)}
+                transport.publish_acknowledged(run, said, transport.generation())
         except UnavailableError:
             raise
         except ProvenanceError as error:

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         environment |= {RUN_ID: str(keys.run), RUN_SEED: keys.seed.hex()}
         err.print(f"run {keys.run}")
     try:
-        os.execvpe(command[0], command, environment)  # noqa: S606
+        os.execvpe(command[0], command, environment)  # noqa: S606  no shell is wanted
     except OSError as error:
         raise InputError(f"{command[0]}: cannot be started: {error.strerror}") from error
 

@@ -17,7 +17,11 @@ from provenance.errors import (
     InputError,
     IntegrityError,
 )
-from provenance.formats.producers.acknowledgement import sign_acknowledgement
+from provenance.formats.producers.acknowledgement import (
+    NOBODY,
+    sign_acknowledgement,
+    sign_sealed,
+)
 from provenance.formats.producers.batch import batch_run
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.seal import SealPolicy, log_left_out, seal_ready
@@ -109,6 +113,10 @@ def _ingest_run(
             acknowledgements.setdefault(row.run, {})[row.producer] = sign_acknowledgement(
                 row.run, row.producer, row.contiguous, row.chain, policy.signer
             )
+        for run, own in acknowledgements.items():
+            row_of_run = tx.run(run)
+            if row_of_run is not None and row_of_run.state == "sealed":
+                own[NOBODY] = sign_sealed(run, policy.signer)
     total.add(done)
     try:
         for run, producers in acknowledgements.items():

@@ -38,6 +38,7 @@ from provenance.formats.run_tree.selection import (
     Checkpoint,
     DigestedRecord,
     SealMark,
+    announced_ranks,
     before_mark,
     checkpoints_upto,
     coverage_at,
@@ -242,8 +243,7 @@ class _Progress:
             self.marks.setdefault((mark.phase, mark.epoch), []).append(mark)
         self.leader = before_mark(marks)
         self.ends = {r.producer: r for r in control if r.kind is Kind.RUN_END}
-        size = next((r.body.get("world_size") for r in control if r.kind is Kind.CONFIG), 1)
-        self.size = size if isinstance(size, int) and 0 < size <= 1_000_000 else 1
+        self.size = announced_ranks(control)
 
     def missing(self, mark: SealMark) -> list[str]:
         """What stands between the mark and its seal; empty where it is ready."""

@@ -87,7 +87,7 @@ class EthereumSettings(NodeSettings, frozen=True):
     """Mode 0600."""
     keystore_file: Path | None = None
     """Encrypted (Web3 Secret Storage); mode 0600."""
-    keystore_password_env: Text = "PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD"  # noqa: S105
+    keystore_password_env: Text = "PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD"  # noqa: S105  a variable's name
     confirmations: Count = 12
     use_finalized: bool = False
     """Final only under the ``finalized`` block tag."""

@@ -138,7 +138,7 @@ def check_producer(run: str, run_key: bytes, told: dict[str, Any], digests: Dige
 
 def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[str]:
     """What was announced and is not here (section 11, step 6)."""
-    told, seqs, ended, size = [], dict[str, set[int]](), set[int](), 1
+    told, seqs, ended, sizes = [], dict[str, set[int]](), set[int](), list[Any]()
     for record in records:
         body, kind, own = bodies.get(record["path"], {}), record["kind"], record["producer"]
         seqs.setdefault(own, set()).add(record["seq"])
@@ -148,9 +148,10 @@ def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[st
             ended.add(record["rank"])
             if body.get("events") != record["seq"]:
                 told.append(f"{own}: run.end announces {body.get('events')} events before it")
-        elif kind == "config" and type(body.get("world_size")) is int:
-            size = body["world_size"]
+        elif kind == "config":  # the leader's is under the run root, and so comes first
+            sizes.append(body.get("world_size"))
     told += [f"{p}: an event is missing" for p, own in seqs.items() if max(own) >= len(own)]
+    size = sizes[0] if sizes and type(sizes[0]) is int and 0 < sizes[0] <= 10**6 else 1
     silent = size - sum(0 <= rank < size for rank in ended)
     return told + ([f"{silent} ranks ended unannounced"] if silent > 0 else [])
 

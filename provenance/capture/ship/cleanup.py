@@ -43,10 +43,15 @@ def delete_committed(spool: RunSpool, cursors: Cursors) -> int:
     return deleted
 
 
+def is_done(spool: RunSpool, cursors: Cursors) -> bool:
+    """True where all that was written here is committed and its segments are gone."""
+    return not cursors.unacknowledged and not any(s.path.exists() for s in spool.segments)
+
+
 def has_ended(spool: RunSpool, cursors: Cursors, abandoned_s: float) -> bool:
-    """True where every rank has ended and all is committed, or nobody has come back for
+    """True where all is committed and every rank has ended, or nobody has come back for
     ``abandoned_s`` to a run that a dead trainer left without an end."""
-    if cursors.unacknowledged or any(segment.path.exists() for segment in spool.segments):
+    if not is_done(spool, cursors):
         return False
     known = cursors.producers.values()
     world_size = max((cursor.world_size for cursor in known), default=1)

@@ -119,7 +119,7 @@ def test_epoch_must_be_a_whole_number(tmp_path: Path, epoch: Any) -> None:
 def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     with pytest.raises(InputError, match="metrics: found a list"):
-        tracker.track_epoch(1, [1, 2])  # type: ignore[arg-type]
+        tracker.track_epoch(1, [1, 2])  # type: ignore[arg-type]  # wrong or wider on purpose
     with pytest.raises(InputError, match=r"metrics\.x: found a value of type object"):
         tracker.track_epoch(1, {"x": object()})
     with pytest.raises(InputError, match=r"training_config\.f"):

@@ -41,7 +41,11 @@ from provenance.errors import (
 )
 from provenance.formats.event import Event, frame
 from provenance.formats.note import SignerKey
-from provenance.formats.producers.acknowledgement import sign_acknowledgement
+from provenance.formats.producers.acknowledgement import (
+    NOBODY,
+    sign_acknowledgement,
+    sign_sealed,
+)
 from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import identity_statement
 from provenance.formats.producers.statement import chain_on, chain_start
@@ -873,7 +877,7 @@ def test_whatever_happens_a_producer_signs_one_chain(steps: list[str]) -> None:
             payloads.extend(batches)
             real(batches)
 
-        world.transport.append = append  # type: ignore[assignment,method-assign]
+        world.transport.append = append  # type: ignore[assignment,method-assign]  # a stand-in
         shipper = world.shipper(stall_s=0.0)
         for step in [*steps, "emit", "restart", "ship", "drain", "ship", "ship", "drain"]:
             if step == "emit":
@@ -967,6 +971,25 @@ def test_a_run_that_was_abandoned_is_cleared_after_long(world: World, ended: boo
             os.utime(world.folder, (long_ago, long_ago))
         assert shipper.run_once().finished_runs == int(ended)
     assert world.folder.exists() != ended
+
+
+@pytest.mark.parametrize("signer", [LEDGER, SignerKey.from_private_bytes("other", b"\x06" * 32)])
+def test_a_host_with_some_of_the_ranks_clears_a_run_that_is_sealed(
+    world: World, monkeypatch: pytest.MonkeyPatch, signer: SignerKey
+) -> None:
+    monkeypatch.setattr(shipment, "SEALED_POLL_S", 0.0)
+    emitter = world.emitter(rank=1, world_size=2)
+    emit(emitter, 1)
+    emitter.close()
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().finished_runs == 0
+        assert (world.segments(), (world.folder / KEY_FILE).exists()) == ([], True)
+        said = {NOBODY: sign_sealed(world.run, signer)}
+        world.transport.publish_acknowledged(world.run, said, world.transport.generation())
+        assert shipper.run_once().finished_runs == (signer is LEDGER)
+    assert world.folder.exists() == (signer is not LEDGER)
 
 
 def test_an_abandoned_run_that_is_not_committed_is_never_cleared(world: World) -> None:

@@ -805,7 +805,7 @@ def mine(world: World, txid: str, payload: bytes) -> None:
 def swap(world: World, size: int, **fields: object) -> None:
     height, transaction = world.transaction(size)
     block = world.chain.blocks[height]
-    other = replace(transaction, **fields)  # type: ignore[arg-type]
+    other = replace(transaction, **fields)  # type: ignore[arg-type]  # keyword arguments of several types
     world.chain.blocks[height] = replace(block, transactions=(other,))
 
 
@@ -954,6 +954,26 @@ def test_a_run_of_two_ranks_is_ready_only_when_both_ended(world: World) -> None:
     world.insert(other)
     details = {finding.detail.partition(":")[0] for finding in world.fsck().findings}
     assert details == {"checkpoint 1", "after"}
+
+
+def test_the_leader_s_configuration_says_how_many_ranks_there_are(world: World) -> None:
+    """Of a leader and its restart with another world size, whose records are read later."""
+    leader = Producer(run=THIRD, world_size=1)
+    leader.begin()
+    leader.epoch(1)
+    again = Producer(run=THIRD, world_size=2, name=b"\x09" * 16)
+    again.begin()
+    again.end()
+    again.events = [replace(event, ts_ns=event.ts_ns + 10**9) for event in again.events]
+    world.ingest(leader.batch(), again.batch())
+    first = len(leader.events)
+    leader.finish()
+    world.ingest(leader.batch(first))
+    world.anchor()
+    assert world.sql("SELECT state, incomplete FROM runs WHERE run=?", THIRD.hex) == [
+        ("sealed", None)
+    ]
+    assert world.fsck().findings == ()
 
 
 def test_a_checkpoint_behind_a_sealed_one_is_not_waited_for(world: World) -> None:

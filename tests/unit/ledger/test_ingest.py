@@ -23,7 +23,7 @@ from provenance.errors import TransportUnavailable
 from provenance.formats import merkle
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
-from provenance.formats.producers.acknowledgement import open_acknowledgement
+from provenance.formats.producers.acknowledgement import NOBODY, open_acknowledgement
 from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import (
     Certificate,
@@ -62,7 +62,7 @@ def store() -> Iterator[LedgerStore]:
 def take(
     store: LedgerStore, deliveries: list[Delivery], now: float = NOW, **policy: object
 ) -> IngestResult:
-    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]
+    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def roots(store: LedgerStore, run: UUID = RUN) -> dict[str, str]:
@@ -87,7 +87,7 @@ def test_a_run_comes_home_and_is_sealed(store: LedgerStore) -> None:
     assert (done.new, done.parked, done.duplicates) == (len(producer.events), 0, 0)
     assert [e.phase for e in done.entries] == [Phase.BEFORE, Phase.AFTER]
     assert transport.backlog() == 0
-    assert acknowledged(transport) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
     with store.snapshot() as tx:
         run = tx.run(RUN)
         assert run is not None
@@ -381,7 +381,7 @@ def test_misplaced_records_are_parked(
     store: LedgerStore, change: dict[str, object], problem: str
 ) -> None:
     producer = Producer()
-    event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]
+    event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]  # keyword arguments of several types
     header = SegmentHeader(RUN, producer.name, 0, 1, 0)
     record = record_of(event, header, b"s" * 32).encode()
     batch = producer.signed(2, [record])
@@ -605,7 +605,7 @@ def test_what_a_lost_server_delivered_is_not_acknowledged_in_the_next(store: Sql
     assert ingest(transport, store, POLICY, deliveries, NOW).new == len(producer.events)
     assert transport.acknowledged(RUN) == {}
     assert drain(transport, store, POLICY, "one", NOW).duplicates == len(producer.events)
-    assert acknowledged(transport) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
 
 
 def test_a_sealed_run_delivered_again_is_read_once_per_kind(
