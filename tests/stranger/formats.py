@@ -254,6 +254,19 @@ def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) ->
 # --- signed notes (section 7) ------------------------------------------------------------
 
 
+WEAK = {
+    "00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "ed" + "ff" * 30 + "7f",
+    "ee" + "ff" * 30 + "7f", "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+}  # fmt: skip
+"""Keys that anybody can sign for."""
+
+
+def verify_signature(key: bytes, signature: bytes, message: bytes) -> None:
+    need((key[:31] + bytes([key[31] & 127])).hex() not in WEAK, "a key that anybody signs for")
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+
+
 def read_note(note: str, vkey: str | None) -> tuple[int, bytes]:
     """Size and root of a checkpoint that the key signed."""
     need(note.endswith("\n") and len(note) <= 1_000_000, "the note does not end")
@@ -274,7 +287,7 @@ def read_note(note: str, vkey: str | None) -> tuple[int, bytes]:
         need(key[:1] == b"\x01" and len(key) == 33, "no Ed25519 verifier key")
         need(sha256(name.encode() + b"\n" + key)[:4].hex() == key_id, "the key id is another")
         if (match[1], blob[:4].hex()) == (name, key_id):
-            Ed25519PublicKey.from_public_bytes(key[1:]).verify(blob[4:], f"{text}\n".encode())
+            verify_signature(key[1:], blob[4:], f"{text}\n".encode())
             need(origin == name, "the head is of another ledger")
             good += 1
     need(good or vkey is None, "not signed by the ledger's key")
@@ -296,7 +309,7 @@ def check_local(anchor: dict[str, Any], told: dict[str, Any], key: str | None) -
     stated = (anchor["height"], anchor["block_hash"], anchor["block_time"])
     need(stated == (line["seq"], digest, ts.timestamp()), "another line or time")
     message = b"ml-provenance/local/v1\0" + canonical(line)
-    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    verify_signature(public, signature, message)
 
 
 # --- salts and tensors (sections 1 and 3) ------------------------------------------------
