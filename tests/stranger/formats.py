@@ -49,7 +49,11 @@ def parse(data: bytes) -> Any:
     def whole(text: str) -> int | float:
         return int(text) if abs(int(text)) < 2**53 else float(int(text))
 
-    return json.loads(data.decode("utf-8"), parse_int=whole)
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        need(len(dict(pairs)) == len(pairs), "an object has a key twice")
+        return dict(pairs)
+
+    return json.loads(data.decode("utf-8"), parse_int=whole, object_pairs_hook=once)
 
 
 def canonical(value: Any) -> bytes:

@@ -37,6 +37,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from statement import check_statement
 
 Files = dict[str, bytes]
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
@@ -85,6 +86,7 @@ class Bundle:
         self.unproven: list[str] = []
         self.heads: dict[int, bytes] = {}
         self.headers: dict[int, set[bytes]] = {}
+        self.anchored: set[str] = set()
         self.check("manifest.json", self._manifest)
         self.run = self.check("run.json", lambda: parse(files["run.json"]))
         if not isinstance(self.run, dict):
@@ -107,6 +109,7 @@ class Bundle:
         self.check("run.json", self._ledger)
         for name in self.run.get("receipts", ()):
             self.check(f"receipts/{name}.json", partial(self._receipt, f"receipts/{name}.json"))
+        self.check("run.json", self._anchors)
         for name in sorted(files):
             if name.endswith(".ots"):
                 self.check(name, partial(self._ots, name))
@@ -293,7 +296,8 @@ class Bundle:
             self.headers.setdefault(anchor["height"], set()).add(header[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
-            need(anchor["block_time"] is None and anchor["height"] is None, "IPFS has no time")
+            times = [anchor[part] for part in ("height", "block_hash", "block_time")]
+            need(times == [None] * 3, "IPFS has no block")
         elif kind == "local":
             check_local(anchor, told, self.key)
         elif kind == "ethereum":
@@ -301,6 +305,14 @@ class Bundle:
             self.unproven += [f"{name}: {left}"] if left else []
         else:
             self.unproven.append(f"{name}: nothing is known of a network {kind}")
+            return
+        self.anchored.add(seal_label(entry))
+
+    def _anchors(self) -> None:
+        marks = [b for p, b in self.bodies.items() if b.get("anchor") and "phase" in b]
+        asked = {seal_label(each) for each in [*self.run["entries"], *marks] if each["anchor"]}
+        for label in sorted(asked & set(map(seal_label, self.run["entries"])) - self.anchored):
+            self.unproven.append(f"run.json: {label} asked for an anchor and no receipt holds")
 
     def _head_root(self, name: str) -> None:
         size = int(name.split("/")[1].removesuffix(".root"))
@@ -337,36 +349,8 @@ class Bundle:
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _statement(self, name: str) -> None:
-        statement, data = parse(self.files[name]), self.files[name]
-        need(canonical(statement) == data, "not in canonical form")
-        need(statement["_type"] == "https://in-toto.io/Statement/v1", "no in-toto statement")
-        need(statement["predicateType"] == "https://slsa.dev/provenance/v1", "another predicate")
-        predicate = statement["predicate"]
-        build, details = predicate["buildDefinition"], predicate["runDetails"]
-        need(build["buildType"] == "urn:ml-provenance:training-run:v1", "another build type")
-        need(details["metadata"]["invocationId"] == self.run["run"], "of another run")
-        config, run = self.bodies.get("training/config", {}), self.run
-        seals = [
-            {"name": "run", "digest": {"mth_sha256": e["root"]}, "annotations": {"seal": label}}
-            for label, e in ((seal_label(entry), entry) for entry in run["entries"])
-        ]
-        need(statement["subject"][0] in seals, "its first subject is no run root")
-        told = [*statement["subject"][1:], *build["resolvedDependencies"]]
-        for item in told:
-            if item["name"] == "code":
-                commit = {"digest": {"gitCommit": config["code"]["commit"]}}
-                dirty = {"annotations": {"dirty": config["code"]["dirty"]}}
-                need(item == {"name": "code"} | commit | dirty, "another commit")
-            elif item["name"] != "parent model":
-                body = self.bodies[item["name"]]
-                algorithm, _, value = body["root"].partition(":")
-                need(item["digest"] == {algorithm.replace("-", "_"): value}, "another content")
-                need(item["annotations"]["algorithm"] == body["algorithm"], "another algorithm")
-        if build["externalParameters"]:
-            need(build["externalParameters"] == config, "another configuration")
-        for item in details["byproducts"]:
-            receipt = sha256(self.files[item["name"]]).hex()
-            need(item["digest"] == {"sha256": receipt}, "another receipt")
+        origin = self.key.split("+")[0] if self.key else None
+        check_statement(self.files[name], self.run, self.bodies, self.files, origin)
 
 
 def main(arguments: list[str]) -> int:
