@@ -286,7 +286,7 @@ class Bundle:
         root = included(unhex(receipt["root"], 32), ledger["index"], ledger["size"], hashes)[0]
         need(root.hex() == ledger["root"], "the run root is not under the ledger root")
         need(read_note(receipt["head"], self.key) == (ledger["size"], root), "another head")
-        need(self.heads.get(ledger["size"], root) == root, "the ledger's head is another")
+        need(self.heads.get(ledger["size"]) == root, "its head is none of the bundle's")
         need(anchor["payload"] == (b"MLP1" + root).hex(), "another payload")
         kind = anchor["network"]
         need(told.get("type", kind) == kind, "its evidence is of another network")
