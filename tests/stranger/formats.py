@@ -36,6 +36,11 @@ def unhex(text: Any, size: int) -> bytes:
     return bytes.fromhex(text)
 
 
+def hashes_of(texts: Any) -> list[bytes]:
+    need(isinstance(texts, list), "no list of hashes")
+    return [unhex(text, 32) for text in texts]
+
+
 def unbase64(text: str) -> bytes:
     data = base64.b64decode(text, validate=True)
     need(base64.b64encode(data).decode() == text, "no canonical base64")
@@ -113,7 +118,7 @@ def mth(entries: list[bytes]) -> bytes:
 
 def included(entry: bytes, index: int, size: int, proof: list[bytes]) -> tuple[bytes, bytes]:
     """RFC 9162, 2.1.3.2: the root, and the bytes whose SHA-256 it is."""
-    need(0 <= index < size, "no such entry")
+    need(type(index) is int and type(size) is int and 0 <= index < size, "no such entry")
     at, last, last_bytes = index, size - 1, b"\x00" + entry
     for sibling in proof:
         need(last, "the proof is too long")
@@ -232,7 +237,8 @@ def tree(
 
 
 def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) -> None:
-    need(set(proof) == {"v", "path", "leaf_digest", "levels"} and proof["v"] == 1, "no RunProof")
+    need(set(proof) == {"v", "path", "leaf_digest", "levels"}, "no RunProof")
+    need(type(proof["v"]) is int and proof["v"] == 1, "another version")
     need(proof["path"] == path and proof["leaf_digest"] == digest, "is of another record")
     value, child = unhex(digest, 32), path
     for level in proof["levels"]:
@@ -250,7 +256,7 @@ def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) ->
         elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
             wanted = int(parts[-1]) if parts[-1].isdecimal() else 0
             need(level["index"] == wanted, "is at another place of its parent")
-        hashes = [unhex(h, 32) for h in level["proof"]]
+        hashes = hashes_of(level["proof"])
         value, child = included(value, level["index"], level["size"], hashes)[0], parent
     need(not child and value.hex() == root, "does not lead to the run root")
 

@@ -26,6 +26,7 @@ from formats import (
     check_local,
     check_run_proof,
     grew,
+    hashes_of,
     included,
     mth,
     need,
@@ -99,16 +100,7 @@ class Bundle:
         self.bodies: dict[str, Any] = {}
         self.known = {"manifest.json", "SHA256SUMS", "README.txt", "run.json", "ledger.vkey"}
         self.digests: signed.Digests = {}
-        self.check("run.json", self._signatures)
-        self.check("run.json", self._equivocations)
-        for record in self.run.get("records", ()):
-            self.check(f"records/{record.get('path')}.json", partial(self._record, record))
-        self.check("run.json", self._trees)
-        for size in self.run.get("heads", ()):
-            self.check(f"heads/{size}.note", partial(self._head, size))
-        self.check("run.json", self._ledger)
-        for name in self.run.get("receipts", ()):
-            self.check(f"receipts/{name}.json", partial(self._receipt, f"receipts/{name}.json"))
+        self.check("run.json", self._evidence)
         self.check("run.json", self._anchors)
         for name in sorted(files):
             if name.endswith(".ots"):
@@ -121,6 +113,18 @@ class Bundle:
                 self.check(name, partial(self._statement, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
+
+    def _evidence(self) -> None:
+        self.check("run.json", self._signatures)
+        self.check("run.json", self._equivocations)
+        for record in self.run["records"]:
+            self.check(f"records/{record.get('path')}.json", partial(self._record, record))
+        self.check("run.json", self._trees)
+        for size in self.run["heads"]:
+            self.check(f"heads/{size}.note", partial(self._head, size))
+        self.check("run.json", self._ledger)
+        for name in self.run["receipts"]:
+            self.check(f"receipts/{name}.json", partial(self._receipt, f"receipts/{name}.json"))
 
     def check(self, name: str, work: Callable[[], Any]) -> Any:
         try:
@@ -162,6 +166,7 @@ class Bundle:
             self.check(f"proofs/{path}.json",
                        lambda: check_run_proof(proof, path, index["digest"], root))  # fmt: skip
         self.known |= {f"records/{path}.json", f"proofs/{path}.json"}
+        need(isinstance(index["withheld"], bool), "neither withheld nor not")
         if index["withheld"]:
             need(index["kind"] not in CONTROL, "a control record is never withheld")
             need(f"records/{path}.json" not in self.files, "is here, and said to be withheld")
@@ -263,14 +268,14 @@ class Bundle:
         entries = {entry["index"]: entry for entry in self.run["entries"]}
         proven = set()
         for item in self.run["inclusions"]:
-            entry, hashes = entries[item["index"]], [unhex(h, 32) for h in item["proof"]]
+            entry, hashes = entries[item["index"]], hashes_of(item["proof"])
             root, _ = included(unhex(entry["root"], 32), item["index"], item["size"], hashes)
             need(root == self.heads.get(item["size"]), f"entry {item['index']} is not in it")
             proven.add(item["index"])
         need(proven == set(entries), "an entry without a proof")
         steps = {(i["old_size"], i["new_size"]): i["proof"] for i in self.run["consistencies"]}
         for old, new in pairwise(sorted(self.heads)):
-            hashes = [unhex(h, 32) for h in steps[old, new]]
+            hashes = hashes_of(steps[old, new])
             grew(old, self.heads[old], new, self.heads[new], hashes)
 
     def _receipt(self, name: str) -> None:
@@ -282,7 +287,7 @@ class Bundle:
         entry = {e["index"]: e for e in self.run["entries"]}[ledger["index"]]
         stated = ("phase", "epoch", "root")
         need(all(receipt[n] == entry[n] for n in stated), "states another seal")
-        hashes = [unhex(h, 32) for h in ledger["proof"]]
+        hashes = hashes_of(ledger["proof"])
         root = included(unhex(receipt["root"], 32), ledger["index"], ledger["size"], hashes)[0]
         need(root.hex() == ledger["root"], "the run root is not under the ledger root")
         need(read_note(receipt["head"], self.key) == (ledger["size"], root), "another head")
