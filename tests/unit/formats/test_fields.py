@@ -212,7 +212,7 @@ def test_text_that_is_no_object(data: bytes, message: str) -> None:
         Fields.parse_canonical(data, "f.json", 1, limit=1000)
 
 
-@pytest.mark.parametrize("value", [2, "1", True, None, "x" * 5000])
+@pytest.mark.parametrize("value", [2, "1", True, 1.0, None, "x" * 5000])
 def test_another_version(value: object) -> None:
     with pytest.raises(UnknownVersionError, match=r"^f\.json: v: found version .{1,62}, expected"):
         Fields({"v": value}, "f.json").version(1)
