@@ -9,9 +9,7 @@ Over 400 lines: one table of what a forger does, with the hands that do it.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +31,8 @@ from provenance.formats.producers.statement import chain_on, chain_start, sign_s
 from provenance.formats.record import Kind, Phase, Record, record_digest
 from provenance.ports.values import Equivocation
 from provenance.verify.report import VerificationReport
-from tests.support.paths import STRANGER
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
+from tests.support.stranger import load
 from tests.support.verify_world import (
     KEY,
     RUN,
@@ -90,12 +88,8 @@ def honest() -> RunEvidence:
 
 
 @pytest.fixture(scope="module")
-def stranger() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(STRANGER))
-    yield importlib.import_module("verify")
-    sys.path.remove(str(STRANGER))
-    for name in ("verify", "formats", "evidence", "producers"):
-        del sys.modules[name]
+def stranger() -> ModuleType:
+    return load()
 
 
 def carried(evidence: RunEvidence) -> tuple[dict[str, bytes], VerificationReport]:

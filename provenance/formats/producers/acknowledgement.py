@@ -21,8 +21,8 @@ from typing import Final
 from uuid import UUID
 
 from provenance.errors import FormatError
+from provenance.formats.ed25519 import verify_signature
 from provenance.formats.note import SignerKey
-from provenance.formats.producers.certificate import verify_signature
 from provenance.formats.producers.statement import MAX_COUNT
 
 ACKNOWLEDGEMENT_CONTEXT: Final = b"ml-provenance/acknowledgement/v1\0"

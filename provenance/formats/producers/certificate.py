@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.errors import BadSignatureError, FormatError, InputError, UnknownVersionError
+from provenance.errors import FormatError, InputError, UnknownVersionError
+from provenance.formats.ed25519 import verify_signature
 from provenance.formats.producers.keyless import MAX_BUNDLE_BYTES, Keyless, open_bundle
 from provenance.formats.producers.run_id import check_run_id
 
@@ -42,19 +42,6 @@ MAX_IDENTITY_BYTES: Final = 1 + MAX_BUNDLE_BYTES
 MAX_RANK: Final = 2**32 - 1
 _ED25519: Final = 1
 SIGSTORE: Final = 2
-SMALL_ORDER: Final = frozenset(
-    bytes.fromhex(text)
-    for text in (
-        "00" * 32,
-        "01" + "00" * 31,
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "ec" + "ff" * 30 + "7f",
-        "ed" + "ff" * 30 + "7f",
-        "ee" + "ff" * 30 + "7f",
-    )
-)
-"""Public keys whose point has an order up to 8, without the sign bit: anybody can sign for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +165,3 @@ def open_identity(data: bytes, run: UUID, run_key: bytes) -> Identity:
         raise UnknownVersionError(f"identity of type {data[0]}, expected 1 or 2")
     verify_signature(data[1:33], data[33:], statement, "identity")
     return Identity(data[1:33])
-
-
-def verify_signature(public_key: bytes, signature: bytes, message: bytes, what: str) -> None:
-    """Check an Ed25519 signature, by a key that only its holder can sign with.
-
-    Raises:
-        BadSignatureError: It does not fit, or the key is of small order; the message begins
-            with ``what``.
-    """
-    if public_key[:31] + bytes(byte & 0x7F for byte in public_key[31:]) in SMALL_ORDER:
-        raise BadSignatureError(
-            f"{what}: key {public_key.hex()[:16]} is one that anybody signs for"
-        )
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError) as error:
-        raise BadSignatureError(
-            f"{what}: the signature does not fit key {public_key.hex()[:16]}"
-        ) from error

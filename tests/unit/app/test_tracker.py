@@ -181,9 +181,10 @@ def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RANK", "x")
     with pytest.raises(ConfigError, match="RANK: found 'x'"):
         ProvenanceTracker(tmp_path)
-    monkeypatch.setenv("PROVENANCE_RUN_ID", "run one")
-    with pytest.raises(ConfigError, match="expected a UUID"):
-        ProvenanceTracker(tmp_path)
+    for climbing in ("run one", "../../evil", f"{keys.run}/../..", "/etc"):
+        monkeypatch.setenv("PROVENANCE_RUN_ID", climbing)
+        with pytest.raises(ConfigError, match="expected a UUID"):
+            ProvenanceTracker(tmp_path)
 
 
 def test_the_shipper_is_told_to_sign_by_sigstore(tmp_path: Path) -> None:

@@ -1121,3 +1121,14 @@ def test_a_spool_that_cannot_be_read_is_said(world: World) -> None:
     assert report.exit_code == 3
     assert report.unchecked[0].startswith("spool: ")
     assert SEED.hex() not in str(report)
+
+
+@pytest.mark.parametrize("size", [2**62, -(2**62)])
+def test_a_row_that_states_any_number_costs_no_more_than_another(world: World, size: int) -> None:
+    """One head moved far ahead: the hole before it is one finding, not 2^62."""
+    world.sql("UPDATE heads SET size=? WHERE size=5", size)
+    world.sql("UPDATE ledger_entries SET entry=? WHERE entry=4", size)
+    world.sql("UPDATE nonces SET nonce=? WHERE nonce=(SELECT max(nonce) FROM nonces)", abs(size))
+    found = world.fsck().findings
+    assert any(item.kind in (F.ENTRY_MISSING, F.HEAD_ROOT, F.HEAD_NOTE) for item in found)
+    assert len(found) < 2000

@@ -400,6 +400,14 @@ def test_environment_wins_and_repr_shows_no_secret(
         ("http://[::1]:5", True),
         ("http://localhost.example", False),
         ("http://128.0.0.1", False),
+        ("http://localhost@evil.example", False),
+        ("http://127.0.0.1:80@evil.example", False),
+        ("http://evil.example\\@127.0.0.1.evil.example", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://[::ffff:203.0.113.9]", False),
+        ("http://\N{CYRILLIC SMALL LETTER ES}localhost", False),
+        ("http://evil.example#@127.0.0.1", False),
+        ("http://evil.example?@localhost", False),
     ],
 )
 def test_loopback(url: str, loopback: bool) -> None:
