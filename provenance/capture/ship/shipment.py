@@ -112,8 +112,7 @@ class Shipment:
     """What the shipper knows of a run between passes.
 
     Args:
-        stall_s: See :class:`provenance.capture.ship.loop.Shipper`.
-        abandoned_s: The same.
+        stall_s, abandoned_s: See :class:`provenance.capture.ship.loop.Shipper`.
     """
 
     def __init__(self, path: Path, stall_s: float, abandoned_s: float) -> None:
