@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check lint format docs devnet bench faults faults-short dist clean
+.PHONY: help demo test quick check lint format docs devnet bench faults faults-short campaign dist clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -72,6 +72,10 @@ faults: $(VENV)/.dev $(VENV)/.devnet ## the long form of the fault scenarios, ha
 
 faults-short: $(VENV)/.dev $(VENV)/.devnet ## the same scenarios with few kills each, in minutes
 	$(FAULTS)
+
+# CAMPAIGN='--mutations 4000 --bit-flips 200 --seed 7' replays an earlier one.
+campaign: $(VENV)/.dev ## 4,000 mutations of a deployment: none may be accepted
+	$(BIN)/python -m tests.adversary.campaign $(CAMPAIGN)
 
 dist: $(VENV)/.dev ## the wheel and the source archive, in dist/
 	$(PIP) install --quiet $(LOCK) build

@@ -23,7 +23,20 @@ put() { # NAME VALUE
     fi
 }
 
-put redis_url "redis://:$(random)@redis:6379/0"
+for user in shipper worker operator; do
+    put "redis_${user}_url" "redis://$user:$(random)@redis:6379/0"
+done
+# Made of the three each time: it holds SHA-256 of their passwords, which Redis 7 takes (`ACL`).
+users=$(cat "$(dirname "$0")/redis-users.acl")
+for user in shipper worker operator; do
+    url=$(cat "$folder/redis_${user}_url")
+    url=${url#redis://*:}
+    digest=$(printf '%s' "${url%@*}" | sha256sum)
+    name=$(printf '%s' "$user" | tr '[:lower:]' '[:upper:]')
+    users=$(printf '%s' "$users" | sed "s/#${name}_PASSWORD_SHA256/#${digest%% *}/")
+done
+rm -f "$folder/redis_users"
+put redis_users "$users"
 put postgres_password "$(random)"
 put database_url "postgresql://provenance:$(cat "$folder/postgres_password")@postgres:5432/provenance"
 put flower_basic_auth "provenance:$(random)"

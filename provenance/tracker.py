@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ class ProvenanceTracker:
         self.run = keys.run
         if self.settings.identity_key_file is not None:
             keys = signed_by_identity(keys, self.settings.identity_key_file)
+        elif self.settings.identity.sigstore:  # its shipper signs
+            keys = replace(keys, sigstore=str(self.settings.identity.token_file or ""))
         self._factory = HashFactory(self.settings.hash_algorithm)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)

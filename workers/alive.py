@@ -1,44 +1,51 @@
-"""Whether a worker works: how long ago it ended its last task.
+"""Marks by which ``provenance health`` tells how long ago a task of each queue ended.
 
-A ping is answered by a worker that does nothing. Each worker process touches
-``$PROVENANCE_ALIVE_DIR/<name>.alive`` when a task of its queue ends; the sweep sends every queue a
-task that does nothing, so that the file of an idle worker is young too, and that of a worker
-which hangs, or was taken off its queue, grows old. Container probes look at its age.
+Each worker touches ``<queue>.alive`` when a task ends, and beat its own when it has sent a sweep.
+The sweep sends every queue a task, so that the mark of an idle worker is young too, and that of one
+which hangs, or was taken off its queue, grows old.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 from typing import Any
 
-from celery.signals import task_postrun
+from celery.signals import after_task_publish, task_postrun
 
-from workers.app import anchor_queue, app, settings
+from provenance.app import health
+from workers.app import app, settings
 from workers.dispatch import ring
 
-DIRECTORY_ENV = "PROVENANCE_ALIVE_DIR"
+SWEEP = "workers.schedule.sweep"
+WITHOUT = ("hashing", "confirm", "beat")
+"""Of these the sweep rings the first anyway, runs on the second, and is sent by the third."""
 
 
-@app.task(name="workers.alive.beat")  # type: ignore[untyped-decorator]
+@app.task(name="workers.alive.beat")  # type: ignore[untyped-decorator]  # Celery has no types
 def beat() -> None:
     """Nothing: that it ended is what counts."""
 
 
 def ring_all() -> None:
-    """Send every worker's queue a beat; the sweep's own worker needs none."""
-    chain = settings().blockchain
-    networks = chain.networks if chain.enabled else ()
-    for queue in ("hashing", *map(anchor_queue, networks)):
-        ring(beat, queue)
+    """Send every other worker's queue a beat."""
+    for queue in health.queues(settings()):
+        if queue not in WITHOUT:
+            ring(beat, queue)
 
 
-@task_postrun.connect  # type: ignore[untyped-decorator]
-def touch(task: Any = None, **_: object) -> None:
+@task_postrun.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def ended(task: Any = None, **_: object) -> None:
     """Note that a task ended, whatever came of it."""
-    folder = os.environ.get(DIRECTORY_ENV)
-    name = str(getattr(task.request, "hostname", "") or "").partition("@")[0]
-    if folder and name and "/" not in name:
+    _touch((task.request.delivery_info or {}).get("routing_key"))
+
+
+@after_task_publish.connect(sender=SWEEP)  # type: ignore[untyped-decorator]  # Celery has no types
+def sent(**_: object) -> None:
+    """Note that beat sent a sweep."""
+    _touch("beat")
+
+
+def _touch(queue: object) -> None:
+    if isinstance(queue, str) and queue in health.queues(settings()):
         with contextlib.suppress(OSError):
-            (Path(folder) / f"{name}.alive").touch()
+            (health.alive_dir(settings()) / f"{queue}.alive").touch()

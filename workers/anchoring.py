@@ -19,7 +19,7 @@ def hint(network: str) -> None:
     ring(publish, anchor_queue(network), network)
 
 
-@app.task(name="workers.anchoring.publish")  # type: ignore[untyped-decorator]
+@app.task(name="workers.anchoring.publish")  # type: ignore[untyped-decorator]  # Celery has no types
 def publish(network: str) -> None:
     """Send what is due on one network."""
     try:

@@ -18,12 +18,12 @@ import billiard.pool
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
+from provenance.app.health import TASK_LIMIT_S
 from provenance.settings import NETWORKS, Settings, broker_url, load
 from workers import broker
 from workers.beat import Tick
 
 VISIBILITY_TIMEOUT_S = 180
-TIME_LIMIT_S = 150
 SOFT_TIME_LIMIT_S = 120
 REMOTE_CONTROL_ENV = "PROVENANCE_REMOTE_CONTROL"
 """Set to 1 where Flower is asked for: whoever writes to Redis can then stop workers."""
@@ -98,7 +98,7 @@ app.conf.update(
     worker_max_memory_per_child=180_000,
     worker_hijack_root_logger=False,
     worker_enable_remote_control=os.environ.get(REMOTE_CONTROL_ENV) == "1",
-    task_time_limit=TIME_LIMIT_S,
+    task_time_limit=TASK_LIMIT_S,
     task_soft_time_limit=SOFT_TIME_LIMIT_S,
     task_serializer="json",
     accept_content=["json", "msgpack"],
@@ -124,8 +124,8 @@ app.conf.update(
 )
 
 
-@celeryd_init.connect  # type: ignore[untyped-decorator]
-@beat_init.connect  # type: ignore[untyped-decorator]
+@celeryd_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+@beat_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def require_redis(**_: object) -> None:
     """Celery's own default broker is another server than the one that is not configured."""
     if not app.conf.broker_url:

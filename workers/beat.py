@@ -7,7 +7,7 @@ from datetime import datetime
 from celery.schedules import schedstate, schedule
 
 
-class Tick(schedule):  # type: ignore[misc]
+class Tick(schedule):  # type: ignore[misc]  # the library has no types
     """Every so many seconds. A last run in the future is no reason to wait for it.
 
     Celery's own interval stands still for as long as the clock was set back, also over a

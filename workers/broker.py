@@ -84,7 +84,7 @@ def task_message(message: Any) -> dict[str, Any]:
     }
 
 
-class QoS(kombu_redis.QoS):  # type: ignore[misc]
+class QoS(kombu_redis.QoS):  # type: ignore[misc]  # the library has no types
     """What is being worked on: an acknowledgement that is lost holds up nobody."""
 
     def ack(self, delivery_tag: str) -> None:
@@ -108,7 +108,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             self._remove_from_indices(tag).execute()
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]
+class Channel(kombu_redis.Channel):  # type: ignore[misc]  # the library has no types
     """A message that cannot be taken on is given back, not kept as if it were in work."""
 
     QoS = QoS
@@ -133,7 +133,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         return super().basic_consume(queue, no_ack, guarded, *more, **options)
 
 
-class Transport(kombu_redis.Transport):  # type: ignore[misc]
+class Transport(kombu_redis.Transport):  # type: ignore[misc]  # the library has no types
     """Drops what is no message, and from task queues what is no task."""
 
     Channel = Channel

@@ -24,7 +24,7 @@ def hint(network: str) -> None:
     ring(confirm, anchor_queue(network), network)
 
 
-@app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]
+@app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]  # Celery has no types
 def confirm(network: str) -> None:
     """Look at what is under way on one network; receipts follow."""
     try:

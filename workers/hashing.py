@@ -20,7 +20,7 @@ def hint() -> None:
     ring(drain, "hashing")
 
 
-@app.task(name="workers.hashing.drain")  # type: ignore[untyped-decorator]
+@app.task(name="workers.hashing.drain")  # type: ignore[untyped-decorator]  # Celery has no types
 def drain() -> None:
     """Ingest all that waits in the stream, seal what is ready, ring the networks."""
     try:

@@ -7,7 +7,8 @@ import time
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.errors import ProvenanceError, UnavailableError
-from provenance.ledger.ingest import TRANSACTION_S, seal_due
+from provenance.formats.record import Phase
+from provenance.ledger.ingest import TRANSACTION_S, say_sealed, seal_due
 from provenance.ledger.seal import seal_ready
 from provenance.ports.values import AnchorState
 from workers import alive, anchoring, confirming, hashing, resources
@@ -17,7 +18,7 @@ from workers.telemetry import log
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
-@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]
+@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]  # Celery has no types
 def sweep() -> None:
     """Make the seals that are overdue, then ring every queue that has work."""
     now = time.time()
@@ -31,8 +32,8 @@ def sweep() -> None:
             anchoring.hint(network)
         for network in sorted(lookable):
             confirming.hint(network)
-        if resources.transport().backlog():
-            hashing.hint()
+        resources.transport().ping()
+        hashing.hint()
         alive.ring_all()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
@@ -48,8 +49,10 @@ def _seal_overdue(now: float) -> None:
     for run in waiting:
         try:
             with store.transaction() as tx:
-                seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
-            seal_due(store, run, policy, now)
+                made = seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
+            made += seal_due(store, run, policy, now)
+            if any(entry.phase is Phase.AFTER for entry in made):
+                say_sealed(resources.transport(), run, policy)
         except UnavailableError:
             raise
         except ProvenanceError as error:

@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_process_init
 log: Any = structlog.get_logger("workers")
 
 
-@setup_logging.connect  # type: ignore[untyped-decorator]
+@setup_logging.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def configure(loglevel: int | str = logging.INFO, **_: object) -> None:
     """One JSON line per event on stderr, Celery's own messages included."""
     shared: list[Any] = [
@@ -43,7 +43,7 @@ def configure(loglevel: int | str = logging.INFO, **_: object) -> None:
     logging.getLogger("celery.beat").setLevel(logging.WARNING)
 
 
-@worker_process_init.connect  # type: ignore[untyped-decorator]
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def forget_parent_parts(**_: object) -> None:
     """A forked child builds its own clients: sockets and database handles are not shared."""
     from workers import resources

@@ -15,7 +15,7 @@ def hint(run: str) -> None:
     ring(verify, "verify", run)
 
 
-@app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]
+@app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]  # Celery has no types
 def verify(run: str) -> None:
     """Verify a run on every configured network and write ``reports/<run>/``."""
     try:

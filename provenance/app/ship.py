@@ -113,7 +113,7 @@ def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
 
     def ring() -> None:
         try:
-            app.send_task("workers.hashing.drain", queue="hashing", retry=False)
+            app.send_task("workers.hashing.drain", queue="hashing", retry=False, declare=())
         except (OperationalError, RedisError, OSError) as error:
             raise TransportUnavailable(f"doorbell: {type(error).__name__}") from error
 

@@ -170,7 +170,6 @@ class Fleet:
             "PROVENANCE_DATABASE_URL": settings.database_url,
             "PROVENANCE_BASE_DIR": str(settings.base_dir.absolute()),
             "PYTHONUNBUFFERED": "1",
-            "PROVENANCE_ALIVE_DIR": str((settings.base_dir / "run").absolute()),
         }
         if config_path is not None:
             self.env["PROVENANCE_CONFIG"] = str(config_path.absolute())
@@ -197,7 +196,7 @@ class Fleet:
             if process is not None and process.poll() is not None:
                 lived = now - child.started
                 child.failures = 0 if lived >= STARTED_S else child.failures + 1
-                delay = min(RESTART_CAP_S, 2.0**child.failures - 1) * (0.5 + random.random() / 2)  # noqa: S311
+                delay = min(RESTART_CAP_S, 2.0**child.failures - 1) * (0.5 + random.random() / 2)  # noqa: S311  jitter, no secret
                 child.next_start, child.process = now + delay, None
                 name = child.service.name
                 tail = log_tail(self.log_path(name))

@@ -62,15 +62,15 @@ def ledger_seed(settings: Settings) -> bytes:
 def seal_policy(settings: Settings) -> SealPolicy:
     """How seals are made: the networks to anchor on and the ledger's signer."""
     from provenance.ledger.seal import SealPolicy
+    from provenance.verify.identity import enrolment
+    from provenance.verify.trust import of_settings
 
     chain, trust = settings.blockchain, settings.trust
     return SealPolicy(
         networks=chain.networks if chain.enabled else (),
         signer=ledger_signer(settings),
         grace_s=settings.seal_grace_s,
-        trainers=frozenset(map(bytes.fromhex, trust.trainers.values()))
-        if trust.require_trainers
-        else None,
+        trainers=enrolment(of_settings(settings)) if trust.require_trainers else None,
     )
 
 

@@ -53,7 +53,11 @@ from provenance.evidence.run_evidence import (
 )
 from provenance.formats.fields import Fields, Key, as_json
 from provenance.formats.json_text import Limits
-from provenance.formats.producers.certificate import CERTIFICATE_BYTES, IDENTITY_BYTES
+from provenance.formats.producers.certificate import (
+    CERTIFICATE_BYTES,
+    IDENTITY_BYTES,
+    MAX_IDENTITY_BYTES,
+)
 from provenance.formats.producers.signed_range import MAX_RANGE_BYTES
 from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Kind, Phase, check_timestamp
@@ -279,7 +283,7 @@ _PRODUCER: Final[_Schema] = {
 _RUN: Final[_Schema] = {
     "run": _Field(Fields.uuid, str),
     "public_key": _hex(32),
-    "identity": _nullable(_hex(IDENTITY_BYTES)),
+    "identity": _nullable(_bytes(IDENTITY_BYTES, MAX_IDENTITY_BYTES)),
     "state": _TEXT,
     "incomplete": _nullable(_TEXT),
     "created_at": _NUMBER,

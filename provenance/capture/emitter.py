@@ -186,7 +186,7 @@ class _Producer:
                     self._busy = False
                 return written
         # The one guard of this kind: whatever fails here must not end a training.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
             self._note(error)
             return False
 

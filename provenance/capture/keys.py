@@ -9,10 +9,11 @@ salt key are derived from it, so that a rank on another host needs nothing else:
 (RFC 5869, no salt.) The seed is made when the run starts and deleted when the run is sealed: from
 then on nobody can add to its story. It lies in ``<spool>/<run>/run.key``, JSON::
 
-    {"v": 1, "run": UUID, "seed": 64 hex, "identity": 194 hex or null}
+    {"v": 1, "run": UUID, "seed": 64 hex, "identity": 194 hex or null, "sigstore": text or null}
 
 ``identity`` is what an identity's key signed for this run, and no secret
-(:mod:`provenance.formats.producers.certificate`).
+(:mod:`provenance.formats.producers.certificate`). ``sigstore`` is set where the shipper is to sign
+by Sigstore (:mod:`provenance.capture.ship.keyless`): the path of the token's file, or empty.
 """
 
 from __future__ import annotations
@@ -52,12 +53,15 @@ class RunKeys:
     """A run's id and seed (32 bytes); ``repr`` does not show the seed.
 
     Attributes:
-        identity: The 97 bytes by which somebody stands behind the run; None if nobody does.
+        identity: The bytes by which somebody stands behind the run; None if nobody does.
+        sigstore: The token's file for a signature by Sigstore, empty for the token that the
+            environment has; None where none is asked for.
     """
 
     run: UUID
     seed: bytes = field(repr=False)
     identity: bytes | None = field(default=None, repr=False)
+    sigstore: str | None = None
 
     @property
     def private_key(self) -> Ed25519PrivateKey:
@@ -168,6 +172,7 @@ def _encode(keys: RunKeys) -> bytes:
         "run": str(keys.run),
         "seed": keys.seed.hex(),
         "identity": keys.identity.hex() if keys.identity is not None else None,
+        "sigstore": keys.sigstore,
     }
     return json.dumps(value).encode() + b"\n"
 
@@ -175,8 +180,9 @@ def _encode(keys: RunKeys) -> bytes:
 def _decode(data: bytes, path: Path) -> RunKeys:
     fields = Fields.parse(data, str(path), private=True)
     fields.version(KEY_VERSION)
-    fields.only("v", "run", "seed", "identity")
+    fields.only("v", "run", "seed", "identity", "sigstore")
     identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
-    keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity)
+    sigstore = fields.maybe("sigstore", fields.text)
+    keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity, sigstore)
     check_run_id(keys.run, keys.public_key)
     return keys

@@ -53,7 +53,7 @@ def _copy(value: object, depth: int) -> object:
     if torch is not None and isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if hasattr(value, "__array__") and callable(getattr(value, "copy", None)):
-        return value.copy()  # type: ignore[attr-defined]
+        return value.copy()  # type: ignore[attr-defined]  # known by its methods
     return copy.deepcopy(value)
 
 
@@ -91,7 +91,7 @@ class Snapshotter(Generic[T]):
             try:
                 taken = copy_of(model)
             # A model's own copy may raise anything; hashing it in place needs none.
-            except Exception:  # noqa: BLE001
+            except Exception:  # noqa: BLE001  whatever it is must not reach the caller
                 free = False
         if free:
             with self._changed:
@@ -151,7 +151,7 @@ class Snapshotter(Generic[T]):
         try:
             on_done(self._hash(model))
         # Guards the training, like the emitter's: a model's code may raise anything.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
             self.errors += 1
             if self._on_error is not None:
                 with contextlib.suppress(Exception):

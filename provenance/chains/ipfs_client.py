@@ -243,7 +243,7 @@ def _check(call: str, body: bytes, *, several: bool) -> None:
             raise RefusedError(f"ipfs: {call}: {str(value.get('Message'))[:300]}")
 
 
-class _Folder(multipart.StreamBase, multipart.StreamFileMixin):  # type: ignore[misc]
+class _Folder(multipart.StreamBase, multipart.StreamFileMixin):  # type: ignore[misc]  # the library has no types
     """The body of ``add`` for a folder: names escaped, a folder's files side by side, folders
     inferred from names (docs.ipfs.tech/reference/kubo/rpc, ``add``). Parts that declare
     folders are optional, and js-ipfs (ipfs-core 0.18) answers some of them with an error.

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> None:
-    print(f"provenance: {shown(message)}", file=sys.stderr)  # noqa: T201
+    print(f"provenance: {shown(message)}", file=sys.stderr)  # noqa: T201  what the command says
 
 
 class _Parser(argparse.ArgumentParser):
@@ -225,6 +225,7 @@ def parser() -> argparse.ArgumentParser:
     parked = _command(kinds, "parked", "events:parked", "list what ingest would not take, and why")
     parked.add_argument("run_id", nargs="?", metavar="RUN", help="run id, its first 8, or latest")
     parked.add_argument("--forget", action="store_true", help="delete them instead")
+    parked.add_argument("--all", action="store_true", help="with --forget and no run: of every run")
 
     model = _command(
         commands, "verify-model", "model:verify_model", "which epoch has exactly these weights"
@@ -280,6 +281,12 @@ def parser() -> argparse.ArgumentParser:
     acts = networks.add_subparsers(metavar="ACTION", required=True)
     resume = _command(acts, "resume", "up:resume", "lift the pause of a network")
     resume.add_argument("network", metavar="NETWORK", help="ethereum, bitcoin, ipfs or local")
+
+    text = "whether a task of each queue ended not long ago; 1 where one is stale"
+    health = _command(commands, "health", "doctor:health", text)
+    health.add_argument(
+        "queues", nargs="*", metavar="QUEUE", help="hashing, anchor.NETWORK, ..., beat (all)"
+    )
 
     _command(commands, "doctor", "doctor:doctor", "say what works here, and what would mend it")
     return top

@@ -1,4 +1,5 @@
-"""``provenance doctor``: what works here, and the command that mends what does not."""
+"""``provenance doctor``: what works here, and the command that mends what does not; and
+``provenance health``: whether the queues of this host are worked on."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from provenance.app import health as marks
 from provenance.app.processes import REDIS_BY_HAND, redis_server
 from provenance.bootstrap import reading, sending
 from provenance.cli import DEVNET_INSTALL
-from provenance.cli.output import print_json, print_table, settings_of
-from provenance.errors import ProvenanceError, UnavailableError
+from provenance.cli.output import out, print_json, print_table, settings_of
+from provenance.errors import InputError, ProvenanceError, UnavailableError
 from provenance.settings import Settings
 
 _EXTRAS = {
@@ -54,6 +56,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     """Look at everything; 0 where all that is needed works, 3 otherwise."""
     settings = settings_of(arguments, secrets=False)
     findings = [*_packages(settings), *_servers(), *_services(arguments, settings)]
+    findings += _queues(settings)
     if arguments.json:
         print_json({"findings": [asdict(f) for f in findings]})
     else:
@@ -136,6 +139,16 @@ def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Fin
         yield _network(complete, name)
 
 
+def _queues(settings: Settings) -> Iterator[Finding]:
+    """A queue that no worker of this host ever served is left out."""
+    limit = marks.limit_s(settings)
+    for age in marks.ages(settings):
+        if age.age_s is not None:
+            detail = f"the last task ended {age.age_s:.0f} s ago"
+            mend = f"restart its worker: {limit:.0f} s is too long" if age.stale(limit) else None
+            yield Finding("queue", age.queue, mend is None, detail, mend, needed=False)
+
+
 def _hint(network: str) -> str:
     return f"check blockchain.{network}; for trying out: provenance devnet up"
 
@@ -188,3 +201,30 @@ def _network(settings: Settings, name: str) -> Finding:
         return f"{facts} height={identity.height}{balance}"
 
     return replace(_try("network", name, look, _hint(name)), client=client)
+
+
+def health(arguments: argparse.Namespace) -> int:
+    """0 where every queue is fresh; 1, and one line that names them, where one is stale."""
+    settings = settings_of(arguments, secrets=False)
+    known = marks.queues(settings)
+    for name in arguments.queues:
+        if name not in known:
+            raise InputError(f"QUEUE: found {name!r}, expected one of {', '.join(known)}")
+    ages, limit = marks.ages(settings, arguments.queues), marks.limit_s(settings)
+    stale = [age for age in ages if age.stale(limit)]
+    if arguments.json:
+        print_json(
+            {
+                "fresh": not stale,
+                "limit_s": limit,
+                "queues": [
+                    {"queue": age.queue, "age_s": age.age_s, "fresh": age not in stale}
+                    for age in ages
+                ],
+            }
+        )
+    elif stale:
+        out.print(f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}", soft_wrap=True)
+    else:
+        out.print("; ".join(map(str, ages)), soft_wrap=True)
+    return 1 if stale else 0

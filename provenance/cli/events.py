@@ -10,6 +10,7 @@ from uuid import UUID
 from provenance.app.runs import find_run
 from provenance.bootstrap import reading, sending
 from provenance.cli.output import out, print_json, print_table, settings_of
+from provenance.errors import UsageError
 from provenance.ports.values import Parked
 from provenance.settings import Settings
 
@@ -44,8 +45,11 @@ def parked(arguments: argparse.Namespace) -> int:
 
 def _forget(arguments: argparse.Namespace, settings: Settings, run: UUID | None) -> int:
     """Delete parked events, of one run where one is named: only their count is told."""
-    path, forgotten = reading.sqlite_path(settings.database_url), 0
-    if path is None or path.exists():
+    if run is None and not arguments.all:
+        raise UsageError("--forget: found no run, expected RUN, or --all for those of every run")
+    forgotten, existing = 0, reading.open_store(settings)
+    if existing is not None:
+        existing.close()
         store = sending.open_store(settings)
         with store.transaction() as tx:
             forgotten = tx.forget_parked(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +14,7 @@ from provenance.capture.keys import RunKeys, make_key_file, new_run_keys, signed
 from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED, launched_ranks
 from provenance.cli.output import err, out, print_json
 from provenance.errors import InputError, UsageError
+from provenance.settings import SIGSTORE_ENV
 from provenance.settings.key_files import IDENTITY, read_or_create_seed, read_seed
 
 
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         environment |= {RUN_ID: str(keys.run), RUN_SEED: keys.seed.hex()}
         err.print(f"run {keys.run}")
     try:
-        os.execvpe(command[0], command, environment)  # noqa: S606
+        os.execvpe(command[0], command, environment)  # noqa: S606  no shell is wanted
     except OSError as error:
         raise InputError(f"{command[0]}: cannot be started: {error.strerror}") from error
 
@@ -92,4 +94,6 @@ def _make(arguments: argparse.Namespace, path: Path) -> int:
 def _new_keys() -> RunKeys:
     """Of a run behind which this host's identity stands, where it has one."""
     keys, path = new_run_keys(), os.environ.get("PROVENANCE_IDENTITY_KEY_FILE")
+    if os.environ.get(SIGSTORE_ENV) == "1":  # the shippers sign
+        keys = replace(keys, sigstore="")
     return signed_by_identity(keys, Path(path)) if path else keys

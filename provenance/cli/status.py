@@ -9,15 +9,16 @@ from typing import Any
 from provenance.app import bundle
 from provenance.app.runs import find_run
 from provenance.bootstrap import reading
+from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of
-from provenance.errors import UnavailableError
-from provenance.formats.producers.certificate import identity_key
+from provenance.errors import BadSignatureError, FormatError, UnavailableError
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState, RunRow
 from provenance.settings import Settings
 from provenance.tickets import read_ticket
+from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust, of_settings
 
 
@@ -41,6 +42,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
         "stream_entries": _backlog(settings),
         "runs": [],
         "networks": {},
+        "unsigned": unsigned_runs(settings.base_dir / "spool"),
         "parked": 0,
         "equivocations": 0,
     }
@@ -132,6 +134,8 @@ def _print_overview(document: dict[str, Any]) -> None:
     entries = document["stream_entries"]
     stream = "Redis not configured or not reachable" if entries is None else f"{entries} entries"
     out.print(f"spool {document['spool_bytes']} bytes not yet acknowledged; stream: {stream}")
+    for run, reason in document["unsigned"].items():
+        out.print(f"run {run} goes on without an identity: {reason}")
     out.print(f"parked {document['parked']}, equivocations {document['equivocations']}")
     out.print()
     print_table(
@@ -141,7 +145,7 @@ def _print_overview(document: dict[str, Any]) -> None:
                 r["run_id"],
                 r["state"],
                 r["created"],
-                r["trainer"] or (r["identity"] and r["identity"][:16]),
+                r["trainer"] or (r["identity"] and _shown(r["identity"])[:40]),
                 " ".join(r["seals"]),
                 r["incomplete"],
             )
@@ -166,7 +170,8 @@ def _print_overview(document: dict[str, Any]) -> None:
 def _print_run(document: dict[str, Any]) -> None:
     out.print(f"run {document['run_id']}: {document['state']}, {document['records']} records")
     who = f" ({document['trainer']})" if document["trainer"] else ""
-    out.print(f"identity: {document['identity'] or 'nobody signed this run'}{who}")
+    by = document["identity"]
+    out.print(f"identity: {_shown(by) if by else 'nobody signed this run'}{who}")
     if document["incomplete"]:
         out.print(f"incomplete: {document['incomplete']}")
     for root in document["roots"]:
@@ -186,10 +191,23 @@ def _print_run(document: dict[str, Any]) -> None:
         out.print(where)
 
 
-def _who(row: RunRow, trust: Trust) -> dict[str, str | None]:
-    """Who stands behind the run: the key, whose signature ingest checked, and its pinned name."""
-    key = None if row.identity is None else identity_key(row.identity)
-    return {"identity": None if key is None else key.hex(), "trainer": trust.trainer_of(key)}
+def _who(row: RunRow, trust: Trust) -> dict[str, Any]:
+    """Who stands behind the run, and the name that it is pinned under."""
+    if row.identity is None:
+        return {"identity": None, "trainer": None}
+    try:
+        standing = check_identity(row.identity, row.run, row.public_key, trust)
+    except (FormatError, BadSignatureError) as error:
+        return {"identity": f"does not hold: {error}", "trainer": None}
+    return {"identity": standing.as_json(), "trainer": standing.trainer}
+
+
+def _shown(identity: str | dict[str, str | None]) -> str:
+    if isinstance(identity, str):
+        return identity
+    label = f"{identity['name']}, by {identity['issuer']}"
+    why = identity["not_checked"]
+    return label if why is None else f"not checked: {label}: {why}"
 
 
 def _backlog(settings: Settings) -> int | None:

@@ -167,7 +167,7 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
         path = Path(data)
         return dataset_folder(path, used) if path.is_dir() else dataset_files([path], used)
     if from_package(data, "torch.utils.data") and "DataLoader" in _class_names(data):
-        data = data.dataset  # type: ignore[attr-defined]
+        data = data.dataset  # type: ignore[attr-defined]  # a Subset, by its attributes
     tensors = getattr(data, "tensors", None)
     if tensors is not None and type(data).__name__ == "TensorDataset":
         return _parts_dataset("torch", enumerate(tensors), used)
@@ -269,8 +269,8 @@ def _rows_dataset(kind: str, parts: list[DatasetPart], factory: HashFactory) -> 
 
 
 def _array_part(name: str, value: object, factory: HashFactory) -> DatasetPart:
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("U", "S", "O") and value.ndim:  # type: ignore[attr-defined]
-        return _sequence_part(name, value.tolist(), factory)  # type: ignore[attr-defined]
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("U", "S", "O") and value.ndim:  # type: ignore[attr-defined]  # an array, by its dtype
+        return _sequence_part(name, value.tolist(), factory)  # type: ignore[attr-defined]  # the same
     array, dtype = array_view(name, value)
     if array.ndim == 0:
         raise InputError(f"data part {name!r}: found a scalar, expected an array with rows")

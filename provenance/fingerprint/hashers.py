@@ -178,7 +178,7 @@ class HashFactory:
                 if self._algorithm == "blake3":
                     mapped = blake3(max_threads=_threads(size)).update_mmap(where)
                     return self.wrap(mapped.digest())
-                make: Callable[[], hashlib._Hash] = lambda: hashlib.new(  # noqa: E731
+                make: Callable[[], hashlib._Hash] = lambda: hashlib.new(  # noqa: E731  one line of its loop
                     _HASHLIB_NAMES[self._algorithm]
                 )
                 return self.wrap(hashlib.file_digest(file, make).digest())

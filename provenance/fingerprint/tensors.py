@@ -229,7 +229,7 @@ def _named_values(model: object) -> Iterator[tuple[str, object]]:
     if is_array(model):
         yield "", model
     elif callable(getattr(model, "state_dict", None)):
-        yield from _tree(model.state_dict(), "", 0)  # type: ignore[attr-defined]
+        yield from _tree(model.state_dict(), "", 0)  # type: ignore[attr-defined]  # a module, by its method
     elif isinstance(model, Mapping | list | tuple):
         yield from _tree(model, "", 0)
     elif callable(getattr(model, "fit", None)) and callable(getattr(model, "get_params", None)):

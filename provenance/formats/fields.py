@@ -179,7 +179,7 @@ class Fields:
             UnknownVersionError: Whatever the getters raise.
         """
         value = self.raw.get(key)
-        if value != expected or isinstance(value, bool):
+        if value != expected or type(value) is not type(expected):  # In Python, 1 == True == 1.0.
             shown = type(value).__name__ if self.private else _shown(value)
             found = f"version {shown}" if key in self.raw else "no version"
             raise UnknownVersionError(

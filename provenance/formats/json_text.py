@@ -82,7 +82,7 @@ def canonical_json(value: object) -> bytes:
         InputError: The value has no canonical form.
     """
     try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]
+        return rfc8785.dumps(value)  # type: ignore[arg-type]  # checked above to be JSON
     except rfc8785.CanonicalizationError as error:
         raise InputError(f"no canonical JSON: {error}") from error
 

@@ -31,8 +31,7 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provenance.errors import (
@@ -43,6 +42,7 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
+from provenance.formats.ed25519 import verify_signature
 
 MAX_NOTE_BYTES: Final = 1_000_000
 MAX_SIGNATURES: Final = 100
@@ -143,10 +143,7 @@ class NamedKey:
 
     def verify(self, message: bytes, signature: bytes) -> None:
         """Check an Ed25519 signature of 64 bytes; ``BadSignatureError`` where it fails."""
-        try:
-            Ed25519PublicKey.from_public_bytes(self.public_bytes).verify(signature, message)
-        except InvalidSignature:
-            raise BadSignatureError(f"signature by {self.label} does not verify") from None
+        verify_signature(self.public_bytes, signature, message, f"signature by {self.label}")
 
 
 class VerifierKey(NamedKey):

@@ -25,7 +25,8 @@ record-unreadable       stored bytes that are no record
 record-place            a record stored under another run, producer, number, kind, epoch, rank
 run-key                 the run's public key is not the one that its id commits to, or that its
                         configuration record states
-run-identity            an identity that did not sign the run
+run-identity            an identity that did not sign the run (the trusted root behind one by
+                        Sigstore is not asked here: ``provenance verify`` does)
 certificate             a producer whose key the run's key did not certify as it is stored
 statement               records that are not what their producer signed, or that nobody signed
 producer-counters       a producer's counters or chain are not those of its records
@@ -77,6 +78,7 @@ from uuid import UUID
 
 from provenance.errors import LyingNodeError, UnavailableError, UsageError
 from provenance.formats.note import VerifierKey
+from provenance.formats.producers.certificate import SIGSTORE
 from provenance.fsck import database
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
 from provenance.fsck.ledger import check_ledger
@@ -257,6 +259,9 @@ def _check_runs(
         acked = {producer: item.count for producer, item in told.items()}
         notes.count("runs")
         notes.count("records", len(records))
+        identity = rows[run].identity if run in rows else None
+        if identity is not None and identity[:1] == bytes([SIGSTORE]):
+            notes.count("sigstore_identities_without_their_root")
         notes.add(
             check_run(
                 RunFacts(

@@ -154,10 +154,10 @@ class Tables:
             run: Only those of one run.
         """
         table, order = TABLES[kind]
-        names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
+        names = [item.name for item in fields(kind)]  # type: ignore[arg-type]  # a dataclass: the keys of TABLES are
         columns = ", ".join(_COLUMNS.get(name, name) for name in names)
         where = "" if run is None else " WHERE run = :run"
-        statement = f"SELECT {columns} FROM {table}{where} ORDER BY {order}"  # noqa: S608
+        statement = f"SELECT {columns} FROM {table}{where} ORDER BY {order}"  # noqa: S608  constants of this module
         values = {} if run is None else {"run": run.hex if self.sqlite else run}
         rows: list[T] = []
         for number, row in enumerate(self.connection.execute(text(statement), values), 1):

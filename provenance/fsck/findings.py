@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -137,3 +137,15 @@ def event_name(run: UUID, producer: bytes, seq: int, last: int | None = None) ->
     """How an event, or a row of them up to ``last``, is named as a subject."""
     upto = "" if last is None or last == seq else f"-{last}"
     return f"{run}/{producer.hex()}/{seq}{upto}"
+
+
+def holes(known: Collection[int], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """First and last number of each row of numbers from ``start`` below ``end`` that are missing.
+
+    It costs what is known, however far the two lie apart: a row may state any number.
+    """
+    at = start
+    for number in [*sorted(n for n in known if start <= n < end), end]:
+        if number > at:
+            yield at, number - 1
+        at = number + 1

@@ -8,7 +8,7 @@ from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.frontier import Frontier
 from provenance.formats.note import VerifierKey
-from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.findings import Finding, FindingKind, holes
 from provenance.fsck.rows import Entry, HeadRow
 
 
@@ -50,13 +50,12 @@ def same_head(note: str, heads: Mapping[int, HeadRow], key: VerifierKey | None) 
 
 def _missing(leaves: Collection[int], sizes: set[int]) -> Iterator[Finding]:
     highest = max([*leaves, *(size - 1 for size in sizes)], default=-1)
-    for index in range(highest + 1):
-        if index not in leaves:
-            yield Finding(
-                FindingKind.ENTRY_MISSING,
-                f"entry {index}",
-                f"the ledger had {highest + 1} entries, and this one is gone",
-            )
+    for first, last in holes(leaves, 0, highest + 1):
+        yield Finding(
+            FindingKind.ENTRY_MISSING,
+            f"entry {first}" if first == last else f"entries {first}-{last}",
+            f"the ledger had {highest + 1} entries, and this is gone",
+        )
     for index in sorted(leaves):
         if index + 1 not in sizes:
             yield Finding(
@@ -92,9 +91,9 @@ def _growth(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[F
     before: Frontier | None = Frontier.empty()
     for head in heads:
         if before is not None:
-            between = [leaves.get(index) for index in range(before.size, head.size)]
-            known = [leaf for leaf in between if leaf is not None]
-            if len(known) == len(between) and before.extend(known).root() != head.root:
+            whole = next(holes(leaves, before.size, head.size), None) is None
+            between = [leaves[index] for index in range(before.size, head.size)] if whole else []
+            if whole and before.extend(between).root() != head.root:
                 yield Finding(
                     FindingKind.HEAD_INCONSISTENT,
                     f"head {head.size}",

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from provenance.errors import InputError, NetworkUnavailable
+from provenance.errors import BadSignatureError, InputError, NetworkUnavailable
 from provenance.formats import json_text
+from provenance.formats.ed25519 import verify_signature
 from provenance.formats.record import canonical_json
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.onchain import ChainTransaction, ChainView, Question
@@ -81,8 +79,8 @@ def read_line(line: bytes, public_key: bytes | None) -> tuple[bytes | None, str 
         return payload, "is not in canonical form"
     if public_key is not None:
         try:
-            Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)
-        except InvalidSignature:
+            verify_signature(public_key, signature, signed, "local line")
+        except BadSignatureError:
             return payload, "was changed, or signed by another key"
     return payload, None
 

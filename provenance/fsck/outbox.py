@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provenance.errors import FormatError
-from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.findings import Finding, FindingKind, holes
 from provenance.fsck.rows import (
     Anchor,
     Entry,
@@ -28,6 +28,7 @@ ACTIVE: Final = ("due", *WITH_BYTES[:-1])
 STATES: Final = ("due", *WITH_BYTES, "replaced", "failed")
 AHEAD_S: Final = 3600.0
 """No lease and no next attempt is ever set further ahead than this."""
+MOST_NONCES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,16 @@ def check_outbox(facts: OutboxFacts) -> Iterator[Finding]:
 
 
 def unused_nonces(nonces: Sequence[NonceRow]) -> Iterator[tuple[str, str, int]]:
-    """``(network, key, nonce)`` between the lowest and the highest stored that no row holds."""
+    """``(network, key, nonce)`` between the lowest and the highest stored that no row holds.
+
+    Of a longer row of them the first :data:`MOST_NONCES`: nobody signs so many for nothing.
+    """
     held: dict[tuple[str, str], set[int]] = {}
     for row in nonces:
         held.setdefault((row.network, row.key), set()).add(row.nonce)
     for (network, key), known in sorted(held.items()):
-        for nonce in range(min(known), max(known)):
-            if nonce not in known:
+        for first, last in holes(known, min(known), max(known)):
+            for nonce in range(first, min(last + 1, first + MOST_NONCES)):
                 yield network, key, nonce
 
 

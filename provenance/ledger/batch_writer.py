@@ -21,12 +21,12 @@ from provenance.errors import (
     TooLargeError,
 )
 from provenance.formats.producers.batch import Batch, open_batch
-from provenance.formats.producers.certificate import Certificate, identity_key
+from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
 from provenance.formats.run_tree.selection import BEFORE_KINDS, SealMark, written_marks
-from provenance.ledger.seal import log_left_out
+from provenance.ledger.seal import Enrolment, log_left_out
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import MAX_ENTRY_BYTES, Delivery
 from provenance.ports.values import (
@@ -76,7 +76,7 @@ class BatchWriter:
     """
 
     def __init__(
-        self, tx: LedgerTx, now: float, total: IngestResult, trainers: frozenset[bytes] | None
+        self, tx: LedgerTx, now: float, total: IngestResult, trainers: Enrolment | None
     ) -> None:
         self.tx, self.now, self.total, self._trainers = tx, now, total, trainers
         self.touched: dict[UUID, list[int]] = {}
@@ -148,15 +148,18 @@ class BatchWriter:
     def _stranger(self, batch: Batch) -> str | None:
         """Why nobody known stands behind the batch's run; None where somebody does, or need
         not."""
-        if self._trainers is None or batch.identity in self._trainers:
+        if self._trainers is None:
             return None
-        run = self._runs.get(batch.certificate.run) or self.tx.run(batch.certificate.run)
-        kept = None if run is None else run.identity
-        if kept is not None and identity_key(kept) in self._trainers:
-            return None
-        if batch.identity is None:
-            return "no identity signed this run, expected one of trust.trainers"
-        return f"identity {batch.identity.hex()[:16]} is none of trust.trainers"
+        run, key = batch.certificate.run, batch.certificate.run_key
+        row = self._runs.get(run) or self.tx.run(run)
+        problem = "no identity signed this run, expected one of trust.trainers"
+        for identity in (None if row is None else row.identity, batch.identity_bytes):
+            if identity is not None:
+                stranger = self._trainers(identity, run, key)
+                if stranger is None:
+                    return None
+                problem = stranger
+        return problem
 
     def _producer(self, certificate: Certificate) -> ProducerRow:
         key = (certificate.run, certificate.producer)

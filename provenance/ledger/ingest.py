@@ -19,11 +19,16 @@ from provenance.errors import (
     InputError,
     IntegrityError,
 )
-from provenance.formats.producers.acknowledgement import sign_acknowledgement
+from provenance.formats.producers.acknowledgement import (
+    NOBODY,
+    sign_acknowledgement,
+    sign_sealed,
+)
 from provenance.formats.producers.batch import batch_run
+from provenance.formats.record import Phase
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.seal import SealPolicy, note_due, seal_ready
-from provenance.ports.store import LedgerStore
+from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import Delivery, EventTransport
 from provenance.ports.values import LedgerEntry, ProducerRow
 
@@ -116,10 +121,14 @@ def _ingest_run(
             for run, epochs in writer.touched.items():
                 note_due(tx, run, epochs)
                 done.entries.extend(seal_ready(tx, run, policy, now, until))
+            sealed = [run for run in writer.touched if _is_sealed(tx, run)]
         total.add(done)
-        _acknowledge(transport, policy, writer.producers.values(), taken)
+        _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         for run in writer.touched:
-            total.entries.extend(seal_due(store, run, policy, now))
+            made = seal_due(store, run, policy, now)
+            total.entries.extend(made)
+            if any(entry.phase is Phase.AFTER for entry in made):
+                say_sealed(transport, run, policy)
 
 
 def seal_due(store: LedgerStore, run: UUID, policy: SealPolicy, now: float) -> list[LedgerEntry]:
@@ -139,10 +148,22 @@ def seal_due(store: LedgerStore, run: UUID, policy: SealPolicy, now: float) -> l
             made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
 
 
+def say_sealed(transport: EventTransport, run: UUID, policy: SealPolicy) -> None:
+    """Tell the shippers of a run, on whatever host, that it takes no more."""
+    said = {NOBODY: sign_sealed(run, policy.signer)}
+    transport.publish_acknowledged(run, said, transport.generation())
+
+
+def _is_sealed(tx: LedgerTx, run: UUID) -> bool:
+    row = tx.run(run)
+    return row is not None and row.state == "sealed"
+
+
 def _acknowledge(
     transport: EventTransport,
     policy: SealPolicy,
     producers: Iterable[ProducerRow],
+    sealed: Iterable[UUID],
     taken: Sequence[Delivery],
 ) -> None:
     """Tell the shippers how far their events are in the database, under the ledger's key."""
@@ -151,6 +172,8 @@ def _acknowledge(
         signed.setdefault(row.run, {})[row.producer] = sign_acknowledgement(
             row.run, row.producer, row.contiguous, row.chain, policy.signer
         )
+    for run in sealed:
+        signed.setdefault(run, {})[NOBODY] = sign_sealed(run, policy.signer)
     try:
         for run, acknowledgements in signed.items():
             transport.publish_acknowledged(run, acknowledgements, taken[-1].generation)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from uuid import UUID
@@ -39,16 +39,19 @@ from provenance.formats.note import SignerKey
 from provenance.formats.producers.statement import statement_digest
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
 from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
-from provenance.formats.run_tree.selection import BEFORE_KINDS, SealMark
+from provenance.formats.run_tree.selection import BEFORE_KINDS, MAX_RANKS, SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
 
-MAX_RANKS = 1_000_000
 NAMED = 20
 """How many ranks that are missing are named; the others are counted."""
 
 _log = structlog.get_logger("provenance.ledger")
+
+
+Enrolment = Callable[[bytes, UUID, bytes], str | None]
+"""Asked with an identity's bytes, run and run's key: None where it is enrolled, else why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,13 @@ class SealPolicy:
         networks: Where heads are anchored, in order.
         signer: Signs heads; its name is the ledger's origin.
         grace_s: Seconds without a new record before a seal is made with holes.
-        trainers: Identity keys, 32 bytes each, one of which has to stand behind a run; None
-            takes runs of anybody.
+        trainers: Who may stand behind a run; None takes runs of anybody.
     """
 
     networks: tuple[str, ...]
     signer: SignerKey
     grace_s: float = 60.0
-    trainers: frozenset[bytes] | None = None
+    trainers: Enrolment | None = None
 
 
 def note_due(tx: LedgerTx, run: UUID, epochs: Iterable[int]) -> None:

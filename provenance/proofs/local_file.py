@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from provenance.errors import BadSignatureError, ProofError, TruncatedError
+from provenance.errors import ProofError, TruncatedError
+from provenance.formats.ed25519 import verify_signature
 from provenance.formats.fields import Fields
 from provenance.formats.json_text import canonical_json
 from provenance.formats.record import Json, check_timestamp, timestamp
@@ -99,11 +97,7 @@ def read_line(line: bytes, public_key: bytes, name: str = "local line") -> Local
         digest=hashlib.sha256(line).digest(),
     )
     unsigned = {key: value for key, value in fields.raw.items() if key != "signature"}
-    try:
-        key = Ed25519PublicKey.from_public_bytes(public_key)
-        key.verify(signature, LOCAL_CONTEXT + canonical_json(unsigned))
-    except (InvalidSignature, ValueError) as error:
-        raise BadSignatureError(f"{name}: the signature does not fit") from error
+    verify_signature(public_key, signature, LOCAL_CONTEXT + canonical_json(unsigned), name)
     return found
 
 

@@ -7,6 +7,7 @@ from provenance.settings.urls import broker_url, is_loopback
 from provenance.settings.values import (
     NETWORKS,
     READERS,
+    SIGSTORE_ENV,
     BitcoinSettings,
     BlockchainSettings,
     EthereumSettings,
@@ -15,12 +16,14 @@ from provenance.settings.values import (
     NetworkSettings,
     RetrySettings,
     Settings,
+    TrustedIdentity,
     TrustSettings,
 )
 
 __all__ = [
     "NETWORKS",
     "READERS",
+    "SIGSTORE_ENV",
     "BitcoinSettings",
     "BlockchainSettings",
     "EthereumSettings",
@@ -30,6 +33,7 @@ __all__ = [
     "RetrySettings",
     "Settings",
     "TrustSettings",
+    "TrustedIdentity",
     "broker_url",
     "is_loopback",
     "load",

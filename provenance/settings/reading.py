@@ -24,9 +24,11 @@ from provenance.settings.urls import check_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
+    SIGSTORE_ENV,
     BitcoinSettings,
     BlockchainSettings,
     EthereumSettings,
+    IdentitySettings,
     IPFSSettings,
     LocalSettings,
     NodeSettings,
@@ -60,7 +62,8 @@ def load(
     Both shapes are read: ``{"blockchain": {...}}`` alone, and a training configuration
     (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it. The environment
     variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_DATABASE_URL`` and
-    ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file.
+    ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file; ``PROVENANCE_IDENTITY_SIGSTORE=1`` adds to
+    it.
 
     Args:
         config: What to read.
@@ -77,7 +80,7 @@ def load(
     whole = JsonObject({} if raw is None else raw, "", source)
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
     training = {key: whole.raw.pop(key) for key in list(whole.raw) if key not in own_names}
-    chain, trust = whole.child("blockchain"), whole.child("trust")
+    chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = whole.read(Settings, base_dir=base)
@@ -87,6 +90,7 @@ def load(
         ledger_key_file=settings.key_file,
         blockchain=_blockchain(chain, base, secrets),
         trust=read_trust(trust),
+        identity=_identity(identity, settings),
         training=_training(training, own_names, whole),
         source=source,
     )
@@ -105,6 +109,15 @@ def _training(raw: dict[str, Any], own: Collection[str], whole: JsonObject) -> d
     except InputError as error:
         key, _, problem = str(error).partition(": ")
         raise whole.fail(key, problem) from error
+
+
+def _identity(o: JsonObject, settings: Settings) -> IdentitySettings:
+    if os.environ.get(SIGSTORE_ENV) == "1":
+        o.raw["sigstore"] = True
+    read = o.read(IdentitySettings)
+    if read.sigstore and settings.identity_key_file is not None:
+        raise o.fail("sigstore", "found beside 'identity_key_file', expected one of the two")
+    return read
 
 
 def _own_key_like(key: str, own: Collection[str]) -> str | None:

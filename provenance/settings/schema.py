@@ -16,10 +16,12 @@ from msgspec.json import schema_components
 from provenance.settings.reading import NOT_IN_JSON, SECTIONS
 from provenance.settings.values import (
     BlockchainSettings,
+    IdentitySettings,
     Section,
     Settings,
     TrustedChains,
     TrustedContract,
+    TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
 )
@@ -28,6 +30,7 @@ TRUST: tuple[type[Section], ...] = (
     TrustSettings,
     TrustedContract,
     TrustedChains,
+    TrustedIdentity,
     TrustedWitnesses,
 )
 
@@ -39,7 +42,9 @@ def settings_schema() -> dict[str, Any]:
         schema_hook=lambda kind: {"type": "string"},
         ref_template="#/$defs/{name}",
     )
-    sections: list[type[Section]] = [Settings, BlockchainSettings, *SECTIONS.values(), *TRUST]
+    sections: list[type[Section]] = [
+        Settings, BlockchainSettings, IdentitySettings, *SECTIONS.values(), *TRUST,
+    ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]
         properties = part["properties"]

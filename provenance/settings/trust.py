@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -13,6 +13,7 @@ from provenance.settings.values import (
     BITCOIN_NAMES,
     TrustedChains,
     TrustedContract,
+    TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
 )
@@ -52,13 +53,19 @@ def read_trust(o: JsonObject) -> TrustSettings:
     )
 
 
-def _trainers(o: JsonObject) -> dict[str, str]:
+def _trainers(o: JsonObject) -> dict[str, str | TrustedIdentity]:
+    trainers: dict[str, str | TrustedIdentity] = {}
     for name, key in o.raw.items():
         if not name.strip() or not name.isprintable():
             raise o.fail(ascii(name), "found a name that does not print, expected one")
-        if not isinstance(key, str) or not _PUBLIC_KEY.fullmatch(key.lower()):
-            raise o.fail(name, f"found {str(key)[:40]!r}, expected 64 hex digits (Ed25519)")
-    return {name: key.lower() for name, key in o.raw.items()}
+        if isinstance(key, Mapping):
+            trainers[name] = JsonObject(key, f"{o.path}.{name}", o.source).read(TrustedIdentity)
+        elif isinstance(key, str) and _PUBLIC_KEY.fullmatch(key.lower()):
+            trainers[name] = key.lower()
+        else:
+            expected = "64 hex digits (Ed25519) or an object with identity and issuer (Sigstore)"
+            raise o.fail(name, f"found {str(key)[:40]!r}, expected {expected}")
+    return trainers
 
 
 def _witnesses(o: JsonObject) -> TrustedWitnesses:

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, field
 NETWORKS = ("ethereum", "bitcoin", "ipfs", "local")
 READERS = ("bitcoin", "ipfs")
 """Networks whose nodes may want a password even of those who only read."""
+SIGSTORE_ENV = "PROVENANCE_IDENTITY_SIGSTORE"
 SECRET_FIELDS = frozenset({"url", "redis_url", "database_url", "private_key", "password", "auth"})
 """Fields that are, or may carry, a secret: neither repr nor a message shows their values."""
 
@@ -86,7 +87,7 @@ class EthereumSettings(NodeSettings, frozen=True):
     """Mode 0600."""
     keystore_file: Path | None = None
     """Encrypted (Web3 Secret Storage); mode 0600."""
-    keystore_password_env: Text = "PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD"  # noqa: S105
+    keystore_password_env: Text = "PROVENANCE_ETHEREUM_KEYSTORE_PASSWORD"  # noqa: S105  a variable's name
     confirmations: Count = 12
     use_finalized: bool = False
     """Final only under the ``finalized`` block tag."""
@@ -196,6 +197,13 @@ class TrustedWitnesses(Section, frozen=True):
     quorum: Annotated[int, Meta(ge=1, description="a whole number from 1")] | None = None
 
 
+class TrustedIdentity(Section, frozen=True):
+    """A trainer that Sigstore certifies: an account, and the OpenID Connect issuer behind it."""
+
+    identity: Text
+    issuer: Text
+
+
 class TrustSettings(Section, frozen=True):
     """What a reader of evidence pins. It is signed by nobody: it is the reader's own."""
 
@@ -203,12 +211,23 @@ class TrustSettings(Section, frozen=True):
 
     ledger_keys: Text | Annotated[tuple[Text, ...], Meta(description="a list of keys")] = ()
     """Verifier keys (C2SP signed-note), ``name+id+base64``; read as a list."""
-    trainers: Mapping[str, str] = field(default_factory=dict)
-    """Ed25519 public keys of trainers, 64 hex digits, by the trainer's name."""
+    trainers: Mapping[str, str | TrustedIdentity] = field(default_factory=dict)
+    """Ed25519 public keys of trainers, 64 hex digits, or Sigstore identities, by name."""
+    sigstore_root: Path | None = None
+    """Trusted root (JSON) of the latter; where JSON says nothing, that of sigstore's package."""
     require_trainers: bool | None = None
     """Whether a run must be of one of them; where JSON says nothing, if any is named."""
     witnesses: TrustedWitnesses = TrustedWitnesses()
     chains: TrustedChains = TrustedChains()
+
+
+class IdentitySettings(Section, frozen=True):
+    """Who stands behind this trainer's runs, without a key of its own."""
+
+    sigstore: bool = False
+    """The shipper signs each run by Sigstore; or ``PROVENANCE_IDENTITY_SIGSTORE=1``."""
+    token_file: Path | None = None
+    """File of an OpenID Connect token; else ``SIGSTORE_ID_TOKEN`` or the platform's own."""
 
 
 class Settings(Section, frozen=True):
@@ -237,6 +256,7 @@ class Settings(Section, frozen=True):
     identity_key_file: Path | None = None
     """32-byte Ed25519 seed in hex, mode 0600, of the person or team that stands behind this
     trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""
+    identity: IdentitySettings = IdentitySettings()
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     training: Mapping[str, object] = field(default_factory=dict)

@@ -9,7 +9,8 @@ Keys, all below a prefix (``prov:``)::
 
 Life of a delivery: a script reads the generation and entries one by one, until they have enough
 bytes: whoever may write a stream must not be able to fill a worker's memory. An entry that no
-batch can be is cut there. Emptied within a millisecond, a server hands out the same entry ids
+batch can be is cut there. An empty stream whose ids somebody used up, so that it takes no more
+entries, is deleted there. Emptied within a millisecond, a server hands out the same entry ids
 again, so an acknowledgement and what is published with it are written by a script that compares
 the generation: where another one stands by then, they are dropped, and the entry of that id is
 left to whoever reads it. Scripts and no MULTI: a server that is out of memory queues nothing,
@@ -71,8 +72,14 @@ while #given < tonumber(ARGV[3]) and total < tonumber(ARGV[4]) do
   local entries = answer[2] or answer[1][2]  -- of one stream, nested (RESP2) or not
   give(entries[1], 1)
 end
+if #given == 0 and redis.call('XLEN', KEYS[2]) == 0 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[2])
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' and info[at + 1] == LAST then redis.call('DEL', KEYS[2]) end
+  end
+end
 return {generation, given}
-"""
+""".replace("LAST", f"'{2**64 - 1}-{2**64 - 1}'")
 )
 # XAUTOCLAIM answers with two items or, from Redis 7 on, three; Redis 6.2 with false for an entry
 # that was deleted while it was given out.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.verify.catalogue import CHECKS, Status
+from provenance.verify.identity import Standing
 from provenance.verify.report import CheckResult, Finding
 
 
@@ -18,8 +19,7 @@ class Findings:
         without_receipt: Those of them that no receipt which holds is of.
         cosigned: By size of a head that covers the run, the pinned witnesses whose
             cosignatures of it verify.
-        identity: Ed25519 key (32 bytes) of who signed the run; None if nobody did.
-        trainer: The pinned trainer whose key that is.
+        standing: Who signed the run; None if nobody did.
     """
 
     evidence: RunEvidence
@@ -28,8 +28,7 @@ class Findings:
     asked: list[str] = field(default_factory=list)
     without_receipt: list[str] = field(default_factory=list)
     cosigned: dict[int, set[str]] = field(default_factory=dict)
-    identity: bytes | None = None
-    trainer: str | None = None
+    standing: Standing | None = None
     _details: dict[int, str] = field(default_factory=dict)
     _open: dict[int, list[str]] = field(default_factory=dict)
     _skipped: dict[int, str] = field(default_factory=dict)

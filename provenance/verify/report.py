@@ -11,6 +11,7 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json
 from provenance.verify.catalogue import RECORDS, Check, Status
+from provenance.verify.identity import Standing
 from provenance.verify.trust import Chain
 
 Outcome = Literal["failed", "consistent", "anchored", "verified"]
@@ -204,8 +205,8 @@ class VerificationReport:
     metrics: tuple[EpochMetrics, ...]
     not_checked: tuple[str, ...]
     evidence: RunEvidence = field(repr=False)
-    identity: bytes | None = None
-    """Ed25519 key (32 bytes) of who stands behind the run, checked; None where nobody does."""
+    standing: Standing | None = None
+    """Who stands behind the run; None where nobody does."""
 
     @property
     def outcome(self) -> Outcome:
@@ -257,7 +258,7 @@ class VerificationReport:
             "online": self.online,
             "source": {"kind": evidence.source.kind, "where": evidence.source.where},
             "public_key": evidence.public_key.hex(),
-            "identity": self.identity and self.identity.hex(),
+            "identity": self.standing and self.standing.as_json(),
             "state": evidence.state,
             "incomplete": evidence.incomplete,
             "ledger_key": evidence.vkey,

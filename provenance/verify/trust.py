@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 from provenance.errors import FormatError, InputError
@@ -23,7 +24,7 @@ from provenance.formats.cosignature import WitnessKey
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Json
 from provenance.proofs.bitcoin import CHAINS
-from provenance.settings import Settings
+from provenance.settings import Settings, TrustedIdentity
 
 KNOWN: Final = "known to this program"
 KNOWN_BITCOIN: Final = frozenset({"main", "testnet4", "signet"})
@@ -120,7 +121,8 @@ class Trust:
 
     Attributes:
         witnesses, quorum: Of a head; all of them must have cosigned where ``quorum`` is None.
-        trainers: Ed25519 public keys as hex, by name.
+        trainers: Ed25519 public keys as hex or Sigstore identities, by name.
+        sigstore_root: File of the trusted root behind the latter; None takes sigstore's own.
         block_hashes: Ethereum blocks that the reader knows to be the chain's.
         own: The evidence is of the reader's own deployment: every anchor that it asked for
             must be there, and nothing more.
@@ -131,7 +133,8 @@ class Trust:
     chains: tuple[PinnedChain, ...] = ()
     witnesses: tuple[WitnessKey, ...] = ()
     quorum: int | None = None
-    trainers: Mapping[str, str] = field(default_factory=dict)
+    trainers: Mapping[str, str | TrustedIdentity] = field(default_factory=dict)
+    sigstore_root: Path | None = None
     block_hashes: frozenset[str] = frozenset()
     own: bool = False
     require: tuple[Word, ...] | None = None
@@ -153,12 +156,6 @@ class Trust:
     def needed_witnesses(self) -> int:
         """How many must have cosigned a head."""
         return len(self.witnesses) if self.quorum is None else self.quorum
-
-    def trainer_of(self, identity: bytes | None) -> str | None:
-        """The name that the reader pinned for an identity's key; None where there is none."""
-        if identity is None:
-            return None
-        return next((name for name, key in self.trainers.items() if key == identity.hex()), None)
 
     def key_pinned_by(self, key: VerifierKey | None) -> str | None:
         """Who pinned a ledger's key; None where nobody did."""
@@ -203,6 +200,7 @@ class Trust:
             witnesses=other.witnesses or self.witnesses,
             quorum=other.quorum if other.witnesses or other.quorum else self.quorum,
             trainers={**self.trainers, **other.trainers},
+            sigstore_root=other.sigstore_root or self.sigstore_root,
             block_hashes=self.block_hashes | other.block_hashes,
             own=self.own or other.own,
             require=self.require if other.require is None else other.require,
@@ -239,6 +237,7 @@ def of_settings(settings: Settings) -> Trust:
         witnesses=_witnesses(section.witnesses.keys),
         quorum=section.witnesses.quorum,
         trainers=section.trainers,
+        sigstore_root=section.sigstore_root,
     )
 
 

@@ -55,7 +55,9 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
             _key_line(key, by),
             *_chain_lines(networks),
             *_witness_lines(findings, trust),
-            _identity_line(findings),
+            findings.standing.line
+            if findings.standing
+            else "no trainer's identity: nobody stands behind the run",
         ),
         missing=tuple(missing),
     )
@@ -105,7 +107,11 @@ def _unmet(
             return None
         return f"{most} of the {trust.needed_witnesses} witnesses needed cosigned a head of the run"
     if word == "identity":
-        return None if findings.trainer is not None else "no pinned trainer signed the run"
+        standing = findings.standing
+        if standing is not None and standing.trainer is not None:
+            return None
+        unchecked = standing is not None and standing.unchecked is not None
+        return standing.line if standing and unchecked else "no pinned trainer signed the run"
     names = PUBLIC if word == "anchor" else (word,)
     seals = findings.asked
     bare = [seal for seal in seals if not any(_shown(networks, n, seal) for n in names)]
@@ -153,13 +159,6 @@ def _chain_lines(networks: Networks) -> list[str]:
     if not lines and networks:
         return [f"{', '.join(networks)}: nothing that was seen outside of the evidence"]
     return list(lines) or ["no network: no anchor was asked for or made"]
-
-
-def _identity_line(findings: Findings) -> str:
-    if findings.identity is None:
-        return "no trainer's identity: nobody stands behind the run"
-    who = f"trainer {findings.trainer}, pinned" if findings.trainer else "which nobody pinned"
-    return f"identity {findings.identity.hex()[:16]}, {who}"
 
 
 def _witness_lines(findings: Findings, trust: Trust) -> list[str]:

@@ -93,17 +93,19 @@ def verify(
 
     Returns:
         The report; nothing about the evidence raises.
+
+    Raises:
+        ConfigError: ``trust.sigstore_root`` is no trusted root.
     """
     findings = Findings(evidence)
     if nodes is None and networks is not None:
         nodes = Nodes(networks, unavailable)
     digested = [record.digested(evidence.run) for record in evidence.records]
     records = check_records(evidence, findings)  # (1)
-    identity = check_statements(evidence, findings)
+    check_statements(evidence, trust, findings)
     trees = check_trees(evidence, digested, findings)  # (2)
     check_prefixes(trees, findings)  # (3)
     check_completeness(evidence, digested, findings)  # (4)
-    findings.identity, findings.trainer = identity, trust.trainer_of(identity)
     if verifier_key is not None and trust.key_pinned_by(verifier_key) is None:
         trust = trust.also(Trust(ledger_keys=(PinnedKey(verifier_key, "the caller"),)))
     key = ledger_key(evidence, verifier_key, trust, findings)
@@ -116,12 +118,14 @@ def verify(
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
     not_checked = _limits(evidence, online, pinned, content, anchors, findings)  # (12)
-    if identity is None:
+    if findings.standing is None:
         not_checked.append(NOBODY_KNOWN)
+    elif findings.standing.unchecked is not None:
+        not_checked.append(f"Who ran it: {findings.standing.line}")
     newest = max(trees, key=lambda entry: entry.index, default=None)
     return VerificationReport(
         run=evidence.run,
-        identity=identity,
+        standing=findings.standing,
         verdict=judge(findings, trust, key, anchors),
         checked_at=now,
         online=online,

@@ -9,9 +9,7 @@ Over 400 lines: one table of what a forger does, with the hands that do it.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -27,13 +25,14 @@ from provenance.capture.keys import RunKeys
 from provenance.cli import main
 from provenance.evidence.placement import place_records, tree_at
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, SignedProducer
-from provenance.formats.producers.certificate import sign_identity
+from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import chain_on, chain_start, sign_statement
 from provenance.formats.record import Kind, Phase, Record, record_digest
 from provenance.ports.values import Equivocation
 from provenance.verify.report import VerificationReport
-from tests.support.paths import STRANGER
+from tests.support.sigstore_world import ISSUER, WHO, Sigstore
+from tests.support.stranger import load
 from tests.support.verify_world import (
     KEY,
     RUN,
@@ -89,12 +88,8 @@ def honest() -> RunEvidence:
 
 
 @pytest.fixture(scope="module")
-def stranger() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(STRANGER))
-    yield importlib.import_module("verify")
-    sys.path.remove(str(STRANGER))
-    for name in ("verify", "formats", "evidence", "producers"):
-        del sys.modules[name]
+def stranger() -> ModuleType:
+    return load()
 
 
 def carried(evidence: RunEvidence) -> tuple[dict[str, bytes], VerificationReport]:
@@ -328,17 +323,31 @@ def test_roots_made_to_fit_do_not_make_a_signature(
 def test_who_stands_behind_a_run_is_told(honest: RunEvidence, stranger: ModuleType) -> None:
     """A run of anybody's verifies, and says so: nobody known signed it."""
     _, report = carried(honest)
-    assert report.identity is None
+    assert report.standing is None
     assert any("no identity stands behind it" in line for line in report.not_checked)
     assert report.as_dict()["identity"] is None
     for forged in (b"\x01" + bytes(96), b"\x02" * 97, sign_identity(RUN, bytes(32), FOREIGN)):
         evidence = replace(honest, identity=forged)
         assert 1 in refused(evidence, stranger)
-        assert carried(evidence)[1].identity is None
+        assert carried(evidence)[1].standing is None
+    bundle = Sigstore().sign(identity_statement(RUN, honest.public_key))
+    evidence = replace(honest, identity=b"\x02" + bundle)
+    assert 1 in {finding.check for finding in carried(evidence)[1].findings}, "of no known root"
+    read = stranger.Bundle(carried(evidence)[0])
+    assert read.problems == []
+    told = f"run.json: identity {WHO}, by {ISSUER}: the root of its Sigstore certificate"
+    assert told in read.unproven
+    for forged in (
+        Sigstore().sign(identity_statement(RUN, bytes(32))),
+        bundle.replace(b'"treeSize":"11"', b'"treeSize":"10"'),
+        bundle + b" ",
+    ):
+        assert 1 in refused(replace(honest, identity=b"\x02" + forged), stranger)
     own = sign_identity(RUN, honest.public_key, FOREIGN)
     files, report = carried(replace(honest, identity=own))
     assert (report.outcome, stranger.Bundle(files).problems) == ("consistent", [])
-    assert report.identity == FOREIGN.public_key().public_bytes_raw()
+    assert report.standing is not None
+    assert report.standing.identity.key == FOREIGN.public_key().public_bytes_raw()
 
 
 def test_the_command_refuses_it(honest: RunEvidence, tmp_path: Path, capsys: Any) -> None:

@@ -266,5 +266,5 @@ def test_the_database_itself_keeps_the_promise(store_url: str, case: str) -> Non
     values = _values(store)[case]
     table = values.pop("table")
     with pytest.raises(IntegrityError), store.exclusive() as connection:
-        connection.execute(insert(table), values)  # type: ignore[arg-type]
+        connection.execute(insert(table), values)  # type: ignore[arg-type]  # wrong or wider on purpose
     store.close()

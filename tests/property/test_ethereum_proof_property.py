@@ -116,7 +116,7 @@ def path_to(held: Held, key: tuple[int, ...]) -> tuple[bytes, list[bytes]]:
     while True:
         if len(made) == 17 and at < len(key):
             at, held = at + 1, {k: v for k, v in held.items() if k[: at + 1] == key[: at + 1]}
-        elif len(made) == 2 and made[0][0] < 0x20:  # type: ignore[index]
+        elif len(made) == 2 and made[0][0] < 0x20:  # type: ignore[index]  # JSON, or known to be there
             first = next(iter(held))
             while all(len(k) > at and k[at] == first[at] for k in held):
                 at += 1

@@ -270,6 +270,7 @@ def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> str | No
     raw, root = data(evidence["transaction"]["raw"]), bytes.fromhex(anchor["payload"])[4:]
     need("0x" + keccak256(raw).hex() == anchor["transaction_id"], "another transaction")
     sent = rlp(raw[1:])
+    need(raw[0] == 2 and int.from_bytes(sent[0], "big") == evidence["chain_id"], "another chain")
     contract = evidence["contract"] and data(evidence["contract"])
     call = b"MLP1" + root if contract is None else bytes.fromhex("2acf9f93") + root
     fits = len(sent[7]) == 36 if contract is None else sent[5] == contract
@@ -283,6 +284,7 @@ def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> str | No
     need("0x" + keccak256(header).hex() == anchor["block_hash"], "another block")
     fields, event, included = rlp(header), False, False
     need(int.from_bytes(fields[8], "big") == anchor["height"], "another height")
+    need(int.from_bytes(fields[11], "big") == anchor["block_time"], "another time")
     if "receipt_proof" in evidence:
         proof = evidence["receipt_proof"]
         bill = data(proof["receipt_rlp"])

@@ -36,6 +36,11 @@ def unhex(text: Any, size: int) -> bytes:
     return bytes.fromhex(text)
 
 
+def hashes_of(texts: Any) -> list[bytes]:
+    need(isinstance(texts, list), "no list of hashes")
+    return [unhex(text, 32) for text in texts]
+
+
 def unbase64(text: str) -> bytes:
     data = base64.b64decode(text, validate=True)
     need(base64.b64encode(data).decode() == text, "no canonical base64")
@@ -49,7 +54,11 @@ def parse(data: bytes) -> Any:
     def whole(text: str) -> int | float:
         return int(text) if abs(int(text)) < 2**53 else float(int(text))
 
-    return json.loads(data.decode("utf-8"), parse_int=whole)
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        need(len(dict(pairs)) == len(pairs), "an object has a key twice")
+        return dict(pairs)
+
+    return json.loads(data.decode("utf-8"), parse_int=whole, object_pairs_hook=once)
 
 
 def canonical(value: Any) -> bytes:
@@ -109,7 +118,7 @@ def mth(entries: list[bytes]) -> bytes:
 
 def included(entry: bytes, index: int, size: int, proof: list[bytes]) -> tuple[bytes, bytes]:
     """RFC 9162, 2.1.3.2: the root, and the bytes whose SHA-256 it is."""
-    need(0 <= index < size, "no such entry")
+    need(type(index) is int and type(size) is int and 0 <= index < size, "no such entry")
     at, last, last_bytes = index, size - 1, b"\x00" + entry
     for sibling in proof:
         need(last, "the proof is too long")
@@ -228,7 +237,8 @@ def tree(
 
 
 def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) -> None:
-    need(set(proof) == {"v", "path", "leaf_digest", "levels"} and proof["v"] == 1, "no RunProof")
+    need(set(proof) == {"v", "path", "leaf_digest", "levels"}, "no RunProof")
+    need(type(proof["v"]) is int and proof["v"] == 1, "another version")
     need(proof["path"] == path and proof["leaf_digest"] == digest, "is of another record")
     value, child = unhex(digest, 32), path
     for level in proof["levels"]:
@@ -246,12 +256,25 @@ def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) ->
         elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
             wanted = int(parts[-1]) if parts[-1].isdecimal() else 0
             need(level["index"] == wanted, "is at another place of its parent")
-        hashes = [unhex(h, 32) for h in level["proof"]]
+        hashes = hashes_of(level["proof"])
         value, child = included(value, level["index"], level["size"], hashes)[0], parent
     need(not child and value.hex() == root, "does not lead to the run root")
 
 
 # --- signed notes (section 7) ------------------------------------------------------------
+
+
+WEAK = {
+    "00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "ed" + "ff" * 30 + "7f",
+    "ee" + "ff" * 30 + "7f", "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+}  # fmt: skip
+"""Keys that anybody can sign for."""
+
+
+def verify_signature(key: bytes, signature: bytes, message: bytes) -> None:
+    need((key[:31] + bytes([key[31] & 127])).hex() not in WEAK, "a key that anybody signs for")
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
 
 
 def read_note(note: str, vkey: str | None) -> tuple[int, bytes]:
@@ -274,7 +297,7 @@ def read_note(note: str, vkey: str | None) -> tuple[int, bytes]:
         need(key[:1] == b"\x01" and len(key) == 33, "no Ed25519 verifier key")
         need(sha256(name.encode() + b"\n" + key)[:4].hex() == key_id, "the key id is another")
         if (match[1], blob[:4].hex()) == (name, key_id):
-            Ed25519PublicKey.from_public_bytes(key[1:]).verify(blob[4:], f"{text}\n".encode())
+            verify_signature(key[1:], blob[4:], f"{text}\n".encode())
             need(origin == name, "the head is of another ledger")
             good += 1
     need(good or vkey is None, "not signed by the ledger's key")
@@ -296,7 +319,7 @@ def check_local(anchor: dict[str, Any], told: dict[str, Any], key: str | None) -
     stated = (anchor["height"], anchor["block_hash"], anchor["block_time"])
     need(stated == (line["seq"], digest, ts.timestamp()), "another line or time")
     message = b"ml-provenance/local/v1\0" + canonical(line)
-    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    verify_signature(public, signature, message)
 
 
 # --- salts and tensors (sections 1 and 3) ------------------------------------------------

@@ -9,8 +9,13 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from formats import mth, need, sha256, unhex
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from formats import canonical, mth, need, parse, sha256, unbase64, unhex, verify_signature
+
+ISSUER = "1.3.6.1.4.1.57264.1.8"
+"""Fulcio's extension with the issuer's URL."""
 
 Digests = dict[str, dict[int, bytes]]
 """By producer, then by seq."""
@@ -23,17 +28,8 @@ def check_run_id(run: str, public_key: bytes) -> None:
     need((number >> 64 & 0xFFF) << 62 | number & (1 << 62) - 1 == bits, "the run id of another key")
 
 
-WEAK = {
-    "00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "ed" + "ff" * 30 + "7f",
-    "ee" + "ff" * 30 + "7f", "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-}  # fmt: skip
-"""Keys that anybody can sign for."""
-
-
 def verify(key: bytes, signature: bytes, context: str, message: bytes) -> None:
-    need((key[:31] + bytes([key[31] & 127])).hex() not in WEAK, "a key that anybody signs for")
-    Ed25519PublicKey.from_public_bytes(key).verify(signature, context.encode() + b"\0" + message)
+    verify_signature(key, signature, context.encode() + b"\0" + message)
 
 
 def certificate_key(data: bytes, run: str, run_key: bytes, producer: str) -> tuple[bytes, int]:
@@ -45,10 +41,45 @@ def certificate_key(data: bytes, run: str, run_key: bytes, producer: str) -> tup
     return data[64:96], int.from_bytes(data[96:100], "big")
 
 
-def check_identity(data: bytes, run: str, run_key: bytes) -> bytes:
+def check_identity(data: bytes, run: str, run_key: bytes) -> bytes | str:
+    """An Ed25519 key; or the name in a Sigstore certificate, whose root is not checked here."""
+    context, message = "ml-provenance/identity/v1", UUID(run).bytes + run_key
+    if data[:1] == b"\x02":
+        return check_bundle(data[1:], context.encode() + b"\0" + message)
     need(len(data) == 97 and data[0] == 1, "no identity that is known here")
-    verify(data[1:33], data[33:], "ml-provenance/identity/v1", UUID(run).bytes + run_key)
+    verify(data[1:33], data[33:], context, message)
     return data[1:33]
+
+
+def check_bundle(data: bytes, message: bytes) -> str:
+    need(len(data) <= 16384, "a Sigstore bundle of more than 16 KiB")
+    bundle = parse(data)
+    need(canonical(bundle) == data, "a Sigstore bundle that is not canonical")
+    media = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    signed, material = bundle["messageSignature"], bundle["verificationMaterial"]
+    need(bundle["mediaType"] == media and len(bundle) == 3, "another kind of Sigstore bundle")
+    told = signed["messageDigest"]
+    need(told["algorithm"] == "SHA2_256", "another digest")
+    need(unbase64(told["digest"]) == sha256(message), "a Sigstore bundle of another message")
+    (entry,) = material["tlogEntries"]
+    proof = entry["inclusionProof"]
+    text, _, lines = proof["checkpoint"]["envelope"].rpartition("\n\n")
+    origin, size = text.split("\n")[:2]
+    names = {line.split(" ")[1] for line in lines.splitlines()}
+    need(proof["treeSize"] == size, "a checkpoint of another size")
+    need(origin.split(" - ")[0] in names, "a checkpoint that its origin did not sign")
+    leaf = x509.load_der_x509_certificate(unbase64(material["certificate"]["rawBytes"]))
+    key = leaf.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey), "no ECDSA key"
+    need(key.curve.name == "secp256r1", "no key on P-256")
+    key.verify(unbase64(signed["signature"]), message, ec.ECDSA(hashes.SHA256()))
+    (name,) = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert isinstance(name, x509.RFC822Name | x509.UniformResourceIdentifier), "no name"
+    issuer = leaf.extensions.get_extension_for_oid(x509.ObjectIdentifier(ISSUER)).value
+    assert isinstance(issuer, x509.UnrecognizedExtension)
+    need(issuer.value[0] == 12, "no issuer")
+    at = 3 if issuer.value[1] == 0x81 else 2
+    return f"{name.value}, by {issuer.value[at:].decode()}"
 
 
 def chain(run: str, producer: str, digests: dict[int, bytes], count: int) -> bytes:
@@ -97,7 +128,7 @@ def check_producer(run: str, run_key: bytes, told: dict[str, Any], digests: Dige
 
 def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[str]:
     """What was announced and is not here (section 11, step 6)."""
-    told, seqs, ended, size = [], dict[str, set[int]](), set[int](), 1
+    told, seqs, ended, sizes = [], dict[str, set[int]](), set[int](), list[Any]()
     for record in records:
         body, kind, own = bodies.get(record["path"], {}), record["kind"], record["producer"]
         seqs.setdefault(own, set()).add(record["seq"])
@@ -107,9 +138,10 @@ def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[st
             ended.add(record["rank"])
             if body.get("events") != record["seq"]:
                 told.append(f"{own}: run.end announces {body.get('events')} events before it")
-        elif kind == "config" and type(body.get("world_size")) is int:
-            size = body["world_size"]
+        elif kind == "config":  # the leader's is under the run root, and so comes first
+            sizes.append(body.get("world_size"))
     told += [f"{p}: an event is missing" for p, own in seqs.items() if max(own) >= len(own)]
+    size = sizes[0] if sizes and type(sizes[0]) is int and 0 < sizes[0] <= 10**6 else 1
     silent = size - sum(0 <= rank < size for rank in ended)
     return told + ([f"{silent} ranks ended unannounced"] if silent > 0 else [])
 

@@ -26,6 +26,7 @@ from formats import (
     check_local,
     check_run_proof,
     grew,
+    hashes_of,
     included,
     mth,
     need,
@@ -37,6 +38,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from statement import check_statement
 
 Files = dict[str, bytes]
 PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
@@ -85,6 +87,7 @@ class Bundle:
         self.unproven: list[str] = []
         self.heads: dict[int, bytes] = {}
         self.headers: dict[int, set[bytes]] = {}
+        self.anchored: set[str] = set()
         self.check("manifest.json", self._manifest)
         self.run = self.check("run.json", lambda: parse(files["run.json"]))
         if not isinstance(self.run, dict):
@@ -97,16 +100,8 @@ class Bundle:
         self.bodies: dict[str, Any] = {}
         self.known = {"manifest.json", "SHA256SUMS", "README.txt", "run.json", "ledger.vkey"}
         self.digests: signed.Digests = {}
-        self.check("run.json", self._signatures)
-        self.check("run.json", self._equivocations)
-        for record in self.run.get("records", ()):
-            self.check(f"records/{record.get('path')}.json", partial(self._record, record))
-        self.check("run.json", self._trees)
-        for size in self.run.get("heads", ()):
-            self.check(f"heads/{size}.note", partial(self._head, size))
-        self.check("run.json", self._ledger)
-        for name in self.run.get("receipts", ()):
-            self.check(f"receipts/{name}.json", partial(self._receipt, f"receipts/{name}.json"))
+        self.check("run.json", self._evidence)
+        self.check("run.json", self._anchors)
         for name in sorted(files):
             if name.endswith(".ots"):
                 self.check(name, partial(self._ots, name))
@@ -118,6 +113,18 @@ class Bundle:
                 self.check(name, partial(self._statement, name))
             elif name not in self.known:
                 self.problems.append(f"{name}: run.json does not know it")
+
+    def _evidence(self) -> None:
+        self.check("run.json", self._signatures)
+        self.check("run.json", self._equivocations)
+        for record in self.run["records"]:
+            self.check(f"records/{record.get('path')}.json", partial(self._record, record))
+        self.check("run.json", self._trees)
+        for size in self.run["heads"]:
+            self.check(f"heads/{size}.note", partial(self._head, size))
+        self.check("run.json", self._ledger)
+        for name in self.run["receipts"]:
+            self.check(f"receipts/{name}.json", partial(self._receipt, f"receipts/{name}.json"))
 
     def check(self, name: str, work: Callable[[], Any]) -> Any:
         try:
@@ -159,6 +166,7 @@ class Bundle:
             self.check(f"proofs/{path}.json",
                        lambda: check_run_proof(proof, path, index["digest"], root))  # fmt: skip
         self.known |= {f"records/{path}.json", f"proofs/{path}.json"}
+        need(isinstance(index["withheld"], bool), "neither withheld nor not")
         if index["withheld"]:
             need(index["kind"] not in CONTROL, "a control record is never withheld")
             need(f"records/{path}.json" not in self.files, "is here, and said to be withheld")
@@ -193,7 +201,10 @@ class Bundle:
         for record in self.run["records"]:
             need(ranks.get(record["producer"]) == record["rank"], "a rank that nobody certified")
         if self.run["identity"] is not None:
-            signed.check_identity(unhex(self.run["identity"], 97), run, key)
+            who = signed.check_identity(bytes.fromhex(self.run["identity"]), run, key)
+            if isinstance(who, str):
+                told = f"run.json: identity {who}: the root of its Sigstore certificate"
+                self.unproven.append(told)
 
     def _equivocations(self) -> None:
         run, key = self.run["run"], unhex(self.run["public_key"], 32)
@@ -260,14 +271,14 @@ class Bundle:
         entries = {entry["index"]: entry for entry in self.run["entries"]}
         proven = set()
         for item in self.run["inclusions"]:
-            entry, hashes = entries[item["index"]], [unhex(h, 32) for h in item["proof"]]
+            entry, hashes = entries[item["index"]], hashes_of(item["proof"])
             root, _ = included(unhex(entry["root"], 32), item["index"], item["size"], hashes)
             need(root == self.heads.get(item["size"]), f"entry {item['index']} is not in it")
             proven.add(item["index"])
         need(proven == set(entries), "an entry without a proof")
         steps = {(i["old_size"], i["new_size"]): i["proof"] for i in self.run["consistencies"]}
         for old, new in pairwise(sorted(self.heads)):
-            hashes = [unhex(h, 32) for h in steps[old, new]]
+            hashes = hashes_of(steps[old, new])
             grew(old, self.heads[old], new, self.heads[new], hashes)
 
     def _receipt(self, name: str) -> None:
@@ -279,11 +290,11 @@ class Bundle:
         entry = {e["index"]: e for e in self.run["entries"]}[ledger["index"]]
         stated = ("phase", "epoch", "root")
         need(all(receipt[n] == entry[n] for n in stated), "states another seal")
-        hashes = [unhex(h, 32) for h in ledger["proof"]]
+        hashes = hashes_of(ledger["proof"])
         root = included(unhex(receipt["root"], 32), ledger["index"], ledger["size"], hashes)[0]
         need(root.hex() == ledger["root"], "the run root is not under the ledger root")
         need(read_note(receipt["head"], self.key) == (ledger["size"], root), "another head")
-        need(self.heads.get(ledger["size"], root) == root, "the ledger's head is another")
+        need(self.heads.get(ledger["size"]) == root, "its head is none of the bundle's")
         need(anchor["payload"] == (b"MLP1" + root).hex(), "another payload")
         kind = anchor["network"]
         need(told.get("type", kind) == kind, "its evidence is of another network")
@@ -293,7 +304,8 @@ class Bundle:
             self.headers.setdefault(anchor["height"], set()).add(header[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")
-            need(anchor["block_time"] is None and anchor["height"] is None, "IPFS has no time")
+            times = [anchor[part] for part in ("height", "block_hash", "block_time")]
+            need(times == [None] * 3, "IPFS has no block")
         elif kind == "local":
             check_local(anchor, told, self.key)
         elif kind == "ethereum":
@@ -301,6 +313,14 @@ class Bundle:
             self.unproven += [f"{name}: {left}"] if left else []
         else:
             self.unproven.append(f"{name}: nothing is known of a network {kind}")
+            return
+        self.anchored.add(seal_label(entry))
+
+    def _anchors(self) -> None:
+        marks = [b for p, b in self.bodies.items() if b.get("anchor") and "phase" in b]
+        asked = {seal_label(each) for each in [*self.run["entries"], *marks] if each["anchor"]}
+        for label in sorted(asked & set(map(seal_label, self.run["entries"])) - self.anchored):
+            self.unproven.append(f"run.json: {label} asked for an anchor and no receipt holds")
 
     def _head_root(self, name: str) -> None:
         size = int(name.split("/")[1].removesuffix(".root"))
@@ -337,36 +357,8 @@ class Bundle:
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _statement(self, name: str) -> None:
-        statement, data = parse(self.files[name]), self.files[name]
-        need(canonical(statement) == data, "not in canonical form")
-        need(statement["_type"] == "https://in-toto.io/Statement/v1", "no in-toto statement")
-        need(statement["predicateType"] == "https://slsa.dev/provenance/v1", "another predicate")
-        predicate = statement["predicate"]
-        build, details = predicate["buildDefinition"], predicate["runDetails"]
-        need(build["buildType"] == "urn:ml-provenance:training-run:v1", "another build type")
-        need(details["metadata"]["invocationId"] == self.run["run"], "of another run")
-        config, run = self.bodies.get("training/config", {}), self.run
-        seals = [
-            {"name": "run", "digest": {"mth_sha256": e["root"]}, "annotations": {"seal": label}}
-            for label, e in ((seal_label(entry), entry) for entry in run["entries"])
-        ]
-        need(statement["subject"][0] in seals, "its first subject is no run root")
-        told = [*statement["subject"][1:], *build["resolvedDependencies"]]
-        for item in told:
-            if item["name"] == "code":
-                commit = {"digest": {"gitCommit": config["code"]["commit"]}}
-                dirty = {"annotations": {"dirty": config["code"]["dirty"]}}
-                need(item == {"name": "code"} | commit | dirty, "another commit")
-            elif item["name"] != "parent model":
-                body = self.bodies[item["name"]]
-                algorithm, _, value = body["root"].partition(":")
-                need(item["digest"] == {algorithm.replace("-", "_"): value}, "another content")
-                need(item["annotations"]["algorithm"] == body["algorithm"], "another algorithm")
-        if build["externalParameters"]:
-            need(build["externalParameters"] == config, "another configuration")
-        for item in details["byproducts"]:
-            receipt = sha256(self.files[item["name"]]).hex()
-            need(item["digest"] == {"sha256": receipt}, "another receipt")
+        origin = self.key.split("+")[0] if self.key else None
+        check_statement(self.files[name], self.run, self.bodies, self.files, origin)
 
 
 def main(arguments: list[str]) -> int:

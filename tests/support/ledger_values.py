@@ -53,7 +53,7 @@ def signed(text: str = "tx", **changes: object) -> SignedVersion:
         fee=2_000_000_000,
         detail={"chain_id": 31337, "inputs": ["a", "b"], "wei": 10**30},
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def with_heads(tx: LedgerTx, sizes: int) -> None:

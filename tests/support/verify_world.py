@@ -66,15 +66,17 @@ class World:
 
     names: tuple[str, ...] = ("ethereum", "bitcoin")
     networks: dict[str, MemoryNetwork] = field(default_factory=dict)
+    url: str = "sqlite://"
+    signer: SignerKey = SIGNER
 
     def __post_init__(self) -> None:
-        self.store = SqlStore.open("sqlite://")
-        self.policy = SealPolicy(self.names, SIGNER, grace_s=60.0)
+        self.store = SqlStore.open(self.url)
+        self.policy = SealPolicy(self.names, self.signer, grace_s=60.0)
         self.owners = count()
         self.now = NOW
         self.digests: dict[tuple[UUID, bytes], dict[int, bytes]] = {}
         for at, name in enumerate(self.names):
-            self.networks[name] = paper_node(name, at + 1, SIGNER)
+            self.networks[name] = paper_node(name, at + 1, self.signer)
 
     def batch(
         self,
@@ -85,6 +87,7 @@ class World:
         rank: int = 0,
         first: int = 0,
         key: Ed25519PrivateKey = KEY,
+        identity: bytes | None = None,
     ) -> bytes:
         header = SegmentHeader(run, producer, rank, 1, 0)
         records = [
@@ -94,9 +97,8 @@ class World:
             for seq, (kind, epoch, fields) in enumerate(events, first)
         ]
         certificate, signer = RunKeys(run, key.private_bytes_raw()).producer(producer, rank)
-        return sign_batch(
-            certificate, signer, first, self._chain(run, producer, first, records), records
-        )
+        chain = self._chain(run, producer, first, records)
+        return sign_batch(certificate, signer, first, chain, records, identity)
 
     def _chain(self, run: UUID, producer: bytes, first: int, records: list[bytes]) -> bytes:
         """That of the events before ``first``, as far as they were ever given."""
@@ -108,7 +110,7 @@ class World:
 
     def ingest(self, *payloads: bytes) -> None:
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
-        ingest(Acknowledgements(), self.store, self.policy, deliveries, self.now)  # type: ignore[arg-type]
+        ingest(Acknowledgements(), self.store, self.policy, deliveries, self.now)  # type: ignore[arg-type]  # all of a transport that ingest uses
 
     def sweep(self, run: UUID = RUN, later: float = 0.0) -> None:
         with self.store.transaction() as tx:
@@ -130,7 +132,7 @@ class World:
         return (lambda: self.now, owner, 60.0, RetrySettings(), lambda: 0.0)
 
     def evidence(self, run: UUID = RUN) -> RunEvidence:
-        return from_store(self.store, run, SIGNER.verifier)
+        return from_store(self.store, run, self.signer.verifier)
 
     def verify(
         self, evidence: RunEvidence | None = None, *, online: bool = True, **options: Any

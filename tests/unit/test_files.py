@@ -144,7 +144,7 @@ def test_a_failure_at_any_system_call_leaves_old_or_new_and_no_temporary(
         def failing(*arguments: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls == number:  # noqa: B023
+            if calls == number:  # noqa: B023  called within its round
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return real(*arguments, **options)
 

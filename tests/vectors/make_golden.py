@@ -159,7 +159,7 @@ def evidence(anchors: Path) -> RunEvidence:
 
     def bring(*payloads: bytes) -> None:
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
-        ingest(_Transport(), store, policy, deliveries, float(next(ticks)))  # type: ignore[arg-type]
+        ingest(_Transport(), store, policy, deliveries, float(next(ticks)))  # type: ignore[arg-type]  # all of a transport that ingest uses
 
     def anchor() -> None:
         for network in networks:

@@ -26,7 +26,7 @@ class BatchMaker:
     Args:
         certificate, key: The producer's, as :meth:`RunKeys.producer` gives them.
         salt: Key of the records' salts, 32 bytes.
-        identity: What an identity signed for the run, 97 bytes; None if nobody did.
+        identity: What an identity signed for the run; None if nobody did, or the ledger knows.
         first: ``seq`` of the first event to come.
         chain: The chain before it, 32 bytes.
     """

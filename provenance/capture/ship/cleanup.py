@@ -7,6 +7,7 @@ import time
 
 from provenance.capture.keys import KEY_FILE, delete_run_keys
 from provenance.capture.ship.cursor import CURSOR_FILE, Cursors, delete_cursors
+from provenance.capture.ship.keyless import FAILED_FILE, SIGNED_FILE
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
 from provenance.log import get_logger
@@ -42,10 +43,15 @@ def delete_committed(spool: RunSpool, cursors: Cursors) -> int:
     return deleted
 
 
+def is_done(spool: RunSpool, cursors: Cursors) -> bool:
+    """True where all that was written here is committed and its segments are gone."""
+    return not cursors.unacknowledged and not any(s.path.exists() for s in spool.segments)
+
+
 def has_ended(spool: RunSpool, cursors: Cursors, abandoned_s: float) -> bool:
-    """True where every rank has ended and all is committed, or nobody has come back for
+    """True where all is committed and every rank has ended, or nobody has come back for
     ``abandoned_s`` to a run that a dead trainer left without an end."""
-    if cursors.unacknowledged or any(segment.path.exists() for segment in spool.segments):
+    if not is_done(spool, cursors):
         return False
     known = cursors.producers.values()
     world_size = max((cursor.world_size for cursor in known), default=1)
@@ -66,8 +72,8 @@ def clear_run(spool: RunSpool) -> bool:
     try:
         delete_run_keys(spool.path)
         for name in os.listdir(spool.path):
-            left_over = name.startswith((f".{KEY_FILE}.", f".{CURSOR_FILE}"))
-            if left_over or name.endswith(".new"):
+            left_over = name.startswith((f".{KEY_FILE}.", f".{CURSOR_FILE}", f".{SIGNED_FILE}"))
+            if left_over or name.endswith(".new") or name in (SIGNED_FILE, FAILED_FILE):
                 (spool.path / name).unlink(missing_ok=True)
         delete_cursors(spool.path)
         spool.path.rmdir()

@@ -4,7 +4,8 @@ Life of a segment: its new events are read, the file is synced, records are made
 in batches, the batches are appended to the transport, and only then does the cursor move.
 A crash anywhere repeats the whole; repeating changes nothing downstream. When hashing
 workers have committed the segment's range and nobody writes it any more, it is deleted.
-When every rank has ended and all is committed, the run's key and folder go too.
+When all is committed, and every rank has ended here or the ledger says that the run is sealed,
+the run's key and folder go too.
 
 A transport that is away means that the cursor stands still. One that has lost its data
 (another generation, or nothing left in it while events are unacknowledged) is given again
@@ -146,7 +147,7 @@ class Shipper:
                 failures += 1
                 blocked_since = blocked_since if blocked_since is not None else now
                 ceiling = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 16))
-                pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311
+                pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311  jitter, no secret
             else:
                 if failures:
                     _log.info("transport is back", failures=failures)

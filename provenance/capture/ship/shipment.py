@@ -18,18 +18,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
-from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended
+from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
 from provenance.capture.ship.cursor import Cursor, Cursors, load_cursors, save_cursors
+from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
-from provenance.errors import BadSignatureError, FormatError, InputError
-from provenance.formats.producers.acknowledgement import Acknowledgement, open_acknowledgement
+from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
+from provenance.formats.producers.acknowledgement import (
+    NOBODY,
+    SEALED,
+    Acknowledgement,
+    open_acknowledgement,
+)
 from provenance.formats.producers.certificate import Certificate
 from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
 MAX_STALL_S = 3600.0
+SEALED_POLL_S = 60.0
 _MAX_LOGGED = 1000
 _MAX_CHAINS = 4096
 LedgerKeys = Callable[[], Sequence[bytes]]
@@ -105,8 +112,7 @@ class Shipment:
     """What the shipper knows of a run between passes.
 
     Args:
-        stall_s: See :class:`provenance.capture.ship.loop.Shipper`.
-        abandoned_s: The same.
+        stall_s, abandoned_s: See :class:`provenance.capture.ship.loop.Shipper`.
     """
 
     def __init__(self, path: Path, stall_s: float, abandoned_s: float) -> None:
@@ -119,7 +125,7 @@ class Shipment:
         self._claimed: Mapping[bytes, int] = {}
         self._chains: dict[tuple[bytes, int], bytes] = {}
         self._signers: dict[bytes, tuple[Certificate, Ed25519PrivateKey]] = {}
-        self._stalled_at = 0.0
+        self._stalled_at, self._ask_at = 0.0, 0.0
         self._logged: set[str] = set()
         self._cleared = False
         try:
@@ -153,9 +159,21 @@ class Shipment:
         total.deleted_segments += delete_committed(spool, self.cursors)
         total.pending += self.cursors.unacknowledged
         self._cleared = self._cleared and not spool.producers
-        if not self._cleared and has_ended(spool, self.cursors, self._abandoned_s):
+        if not self._cleared and self._has_ended(spool, contact):
             total.finished_runs += clear_run(spool)
             self._cleared = True
+
+    def _has_ended(self, spool: RunSpool, contact: Contact) -> bool:
+        """Ranks may be on other hosts: whether the run is sealed is asked now and then."""
+        if has_ended(spool, self.cursors, self._abandoned_s):
+            return True
+        if not self.cursors.producers or not is_done(spool, self.cursors):
+            return False
+        now = time.monotonic()
+        if self._acknowledged.get(NOBODY) != SEALED and now >= self._ask_at:
+            self._ask_at = now + SEALED_POLL_S
+            self._read_acknowledgements(spool, contact)
+        return self._acknowledged.get(NOBODY) == SEALED
 
     # --- what is to be done -----------------------------------------------------------
 
@@ -258,11 +276,21 @@ class Shipment:
     def _has_keys(self, total: Shipped) -> bool:
         if self._keys is None:
             try:
-                self._keys = load_run_keys(self.path)
+                self._keys = self._with_identity(load_run_keys(self.path))
             except (InputError, FormatError) as error:
                 total.unusable += 1
                 self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
         return self._keys is not None
+
+    def _with_identity(self, keys: RunKeys) -> RunKeys:
+        """Signed by Sigstore where that is asked for and can be had; tried before the ledger has
+        anything of the run, once by each shipper."""
+        begun = any(cursor.acked for cursor in self.cursors.producers.values())
+        try:
+            return signed(self.path, keys, may_sign=not begun)
+        except UnavailableError as error:
+            self._warn_once("no identity signs this run", run=str(keys.run), reason=str(error))
+            return keys
 
     def _has_room(self, contact: Contact, total: Shipped) -> bool:
         if contact.has_room():
@@ -292,7 +320,9 @@ class Shipment:
             return
         signer = self._signer(first.producer, first.rank)
         keys = self._keys
-        maker = BatchMaker(*signer, keys.salt, keys.identity, cursor.next, cursor.chain)
+        known = cursor.acked or self._claimed.get(first.producer)
+        identity = None if known else keys.identity
+        maker = BatchMaker(*signer, keys.salt, identity, cursor.next, cursor.chain)
         reader = ProducerReader(group, cursor)
         for segment, item in reader:
             if isinstance(item, Corruption):

@@ -18,7 +18,7 @@ from provenance.errors import InputError, LyingNodeError
 
 ARTIFACT = load_artifact()
 _SIGNATURES = {
-    item["name"]: abi_to_signature(cast("dict[str, object]", item))  # type: ignore[arg-type]
+    item["name"]: abi_to_signature(cast("dict[str, object]", item))  # type: ignore[arg-type]  # eth-utils wants its own TypedDict
     for item in ARTIFACT.abi
     if item["type"] in ("function", "event")
 }

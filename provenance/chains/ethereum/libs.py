@@ -11,9 +11,9 @@ import sys
 
 _limit = sys.getrecursionlimit()
 
-from eth_account import Account  # noqa: E402
-from web3 import HTTPProvider, __version__  # noqa: E402
-from web3.types import RPCEndpoint, RPCResponse  # noqa: E402
+from eth_account import Account  # noqa: E402  they raise the limit read above
+from web3 import HTTPProvider, __version__  # noqa: E402  they raise the limit read above
+from web3.types import RPCEndpoint, RPCResponse  # noqa: E402  they raise the limit read above
 
 sys.setrecursionlimit(_limit)
 

@@ -10,6 +10,8 @@ can write to it could use to have a spool deleted: so a shipper believes the sig
 
 ``chain`` is that of the first ``count`` records
 (:mod:`~provenance.formats.producers.statement`): a shipper that lost its cursors goes on from it.
+
+One of no records and 32 zero bytes, for :data:`NOBODY` as producer, says that the run is sealed.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from typing import Final
 from uuid import UUID
 
 from provenance.errors import FormatError
+from provenance.formats.ed25519 import verify_signature
 from provenance.formats.note import SignerKey
-from provenance.formats.producers.certificate import verify_signature
 from provenance.formats.producers.statement import MAX_COUNT
 
 ACKNOWLEDGEMENT_CONTEXT: Final = b"ml-provenance/acknowledgement/v1\0"
 ACKNOWLEDGEMENT_BYTES: Final = 104
+NOBODY: Final = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,21 @@ class Acknowledgement:
     chain: bytes
 
 
+SEALED: Final = Acknowledgement(0, bytes(32))
+"""What one for :data:`NOBODY` says: the run is sealed."""
+
+
 def sign_acknowledgement(
     run: UUID, producer: bytes, count: int, chain: bytes, key: SignerKey
 ) -> bytes:
     """The 104 bytes, signed by the ledger's key."""
     body = count.to_bytes(8, "big") + chain
     return body + key.sign(ACKNOWLEDGEMENT_CONTEXT + run.bytes + producer + body)
+
+
+def sign_sealed(run: UUID, key: SignerKey) -> bytes:
+    """What says that a run is sealed, 104 bytes; published for :data:`NOBODY`."""
+    return sign_acknowledgement(run, NOBODY, SEALED.count, SEALED.chain, key)
 
 
 def open_acknowledgement(

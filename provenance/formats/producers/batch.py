@@ -3,7 +3,7 @@
 FROZEN FORMAT. Pure: no I/O, no clock, no randomness. ::
 
     batch = b"MLPB" version(u8 = 1) msgpack [
-        certificate (164 bytes), identity (97 bytes) or nil, first_seq,
+        certificate (164 bytes), identity (at most 16 KiB) or nil, first_seq,
         chain before the first record (32 bytes), [record bytes, ...], signature (64 bytes)]
 
 Records are those of consecutive events of one producer: the record at index ``i`` has
@@ -29,7 +29,7 @@ from provenance.errors import (
     UnknownVersionError,
 )
 from provenance.formats.event import check_length, pack
-from provenance.formats.producers.certificate import Certificate, open_identity
+from provenance.formats.producers.certificate import Certificate, Identity, open_identity
 from provenance.formats.producers.statement import (
     MAX_COUNT,
     Statement,
@@ -53,8 +53,8 @@ class Batch:
     """Records of consecutive events of one producer, which signed them.
 
     Attributes:
-        identity: Public key (32 bytes) of who signed the run's first statement; None if nobody.
-        identity_bytes: Its 97 bytes as they came; None if absent.
+        identity: Who signed the run's first statement; None if nobody, or not said here.
+        identity_bytes: Its bytes as they came; None if absent.
         before: Chain before the first record, 32 bytes.
         records: Canonical bytes, not yet decoded: see :meth:`Record.decode`.
         digests: SHA-256 of each.
@@ -63,7 +63,7 @@ class Batch:
     """
 
     certificate: Certificate
-    identity: bytes | None
+    identity: Identity | None
     identity_bytes: bytes | None
     first_seq: int
     before: bytes

@@ -13,6 +13,7 @@ An identity (a person's or a team's key) may sign the run's first statement, tha
 key of this run::
 
     identity    = 01 || identity's public key (32) || signature (64)                 97 bytes
+                | 02 || Sigstore bundle (:mod:`~provenance.formats.producers.keyless`)
     signature   = by the identity's key, over
                   "ml-provenance/identity/v1" 00 || run (16) || run's public key (32)
 
@@ -26,31 +27,21 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provenance.errors import BadSignatureError, FormatError, InputError, UnknownVersionError
+from provenance.errors import FormatError, InputError, UnknownVersionError
+from provenance.formats.ed25519 import verify_signature
+from provenance.formats.producers.keyless import MAX_BUNDLE_BYTES, Keyless, open_bundle
 from provenance.formats.producers.run_id import check_run_id
 
 PRODUCER_CONTEXT: Final = b"ml-provenance/producer/v1\0"
 IDENTITY_CONTEXT: Final = b"ml-provenance/identity/v1\0"
 CERTIFICATE_BYTES: Final = 164
 IDENTITY_BYTES: Final = 97
+MAX_IDENTITY_BYTES: Final = 1 + MAX_BUNDLE_BYTES
 MAX_RANK: Final = 2**32 - 1
 _ED25519: Final = 1
-SMALL_ORDER: Final = frozenset(
-    bytes.fromhex(text)
-    for text in (
-        "00" * 32,
-        "01" + "00" * 31,
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "ec" + "ff" * 30 + "7f",
-        "ed" + "ff" * 30 + "7f",
-        "ee" + "ff" * 30 + "7f",
-    )
-)
-"""Public keys whose point has an order up to 8, without the sign bit: anybody can sign for them."""
+SIGSTORE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,50 +117,51 @@ def certify(
     return Certificate(run, public, producer, producer_key, rank, signature)
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who signed a run: an Ed25519 public key (32 bytes), or a name that Sigstore certified.
+
+    Whose key it is, the reader's pins say; whether the certificate is Sigstore's, its trusted root.
+    """
+
+    key: bytes | None = None
+    keyless: Keyless | None = None
+
+    @property
+    def label(self) -> str:
+        """64 hex digits, or ``ci@example.org, by https://accounts.google.com``."""
+        return self.keyless.label if self.keyless else (self.key or b"").hex()
+
+    @property
+    def short(self) -> str:
+        """:attr:`label`, of a key the first 16 digits."""
+        return self.label if self.keyless else self.label[:16]
+
+
+def identity_statement(run: UUID, run_key: bytes) -> bytes:
+    """What an identity signs; ``run_key`` is the run's public key."""
+    return IDENTITY_CONTEXT + run.bytes + run_key
+
+
 def sign_identity(run: UUID, run_key: bytes, identity: Ed25519PrivateKey) -> bytes:
-    """An identity's 97 bytes for a run; ``run_key`` is the run's public key."""
-    signature = identity.sign(IDENTITY_CONTEXT + run.bytes + run_key)
+    """An Ed25519 identity's 97 bytes for a run; ``run_key`` is the run's public key."""
+    signature = identity.sign(identity_statement(run, run_key))
     return bytes([_ED25519]) + identity.public_key().public_bytes_raw() + signature
 
 
-def open_identity(data: bytes, run: UUID, run_key: bytes) -> bytes:
-    """Check an identity's signature of a run.
-
-    Returns:
-        The identity's Ed25519 public key, 32 bytes. Whose it is, the reader's pins say.
+def open_identity(data: bytes, run: UUID, run_key: bytes) -> Identity:
+    """Check an identity's signature of a run; of Sigstore no trusted root is asked here.
 
     Raises:
-        FormatError, UnknownVersionError: Not the 97 bytes.
+        FormatError, UnknownVersionError: Not the bytes of an identity.
         BadSignatureError: It did not sign this run and key.
     """
+    statement = identity_statement(run, run_key)
+    if data[:1] == bytes([SIGSTORE]):
+        return Identity(keyless=open_bundle(data[1:], statement))
     if len(data) != IDENTITY_BYTES:
         raise FormatError(f"identity of {len(data)} bytes, expected {IDENTITY_BYTES}")
     if data[0] != _ED25519:
-        raise UnknownVersionError(f"identity of type {data[0]}, expected {_ED25519} (Ed25519)")
-    public_key = identity_key(data)
-    verify_signature(public_key, data[33:], IDENTITY_CONTEXT + run.bytes + run_key, "identity")
-    return public_key
-
-
-def identity_key(data: bytes) -> bytes:
-    """The public key, 32 bytes, in an identity that :func:`open_identity` has checked before."""
-    return data[1:33]
-
-
-def verify_signature(public_key: bytes, signature: bytes, message: bytes, what: str) -> None:
-    """Check an Ed25519 signature, by a key that only its holder can sign with.
-
-    Raises:
-        BadSignatureError: It does not fit, or the key is of small order; the message begins
-            with ``what``.
-    """
-    if public_key[:31] + bytes(byte & 0x7F for byte in public_key[31:]) in SMALL_ORDER:
-        raise BadSignatureError(
-            f"{what}: key {public_key.hex()[:16]} is one that anybody signs for"
-        )
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError) as error:
-        raise BadSignatureError(
-            f"{what}: the signature does not fit key {public_key.hex()[:16]}"
-        ) from error
+        raise UnknownVersionError(f"identity of type {data[0]}, expected 1 or 2")
+    verify_signature(data[1:33], data[33:], statement, "identity")
+    return Identity(data[1:33])

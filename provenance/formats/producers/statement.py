@@ -26,7 +26,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.errors import FormatError
-from provenance.formats.producers.certificate import verify_signature
+from provenance.formats.ed25519 import verify_signature
 
 CHAIN_CONTEXT: Final = b"ml-provenance/chain/v1\0"
 STATEMENT_CONTEXT: Final = b"ml-provenance/statement/v1\0"

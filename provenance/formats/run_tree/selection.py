@@ -47,6 +47,7 @@ from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
 BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}
 )
+MAX_RANKS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,17 @@ def written_marks(records: Iterable[Record]) -> list[SealMark]:
 def before_mark(marks: Iterable[SealMark]) -> SealMark | None:
     """The mark whose producer leads the run (rule 1)."""
     return next((mark for mark in marks if mark.phase is Phase.BEFORE), None)
+
+
+def announced_ranks(records: Collection[Record]) -> int:
+    """The world size that the leader's config record states, of a run without a leader the first
+    one; 1 where none does, or not from 1 to :data:`MAX_RANKS`."""
+    leader = before_mark(written_marks(records))
+    name = None if leader is None else leader.producer
+    configs = [record for record in records if record.kind is Kind.CONFIG]
+    first = min(configs, key=lambda r: (r.producer != name, r.order), default=None)
+    size = None if first is None else first.body.get("world_size")
+    return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
 
 
 def run_leaves(

@@ -14,6 +14,7 @@ from provenance.formats.run_tree.selection import (
     Checkpoint,
     DigestedRecord,
     SealMark,
+    announced_ranks,
     before_mark,
     checkpoints_upto,
     covered,
@@ -289,16 +290,13 @@ class _Readiness:
         for record in records:
             self.upto[record.producer] = max(record.seq + 1, self.upto.get(record.producer, 0))
         self.ended: set[int] = set()
-        size: object = 1
         for record in records:
             announced = record.body.get("events")
             if record.kind is Kind.RUN_END:
                 self.ended.add(record.rank)
                 if isinstance(announced, int):
                     self.upto[record.producer] = max(self.upto[record.producer], announced)
-            elif record.kind is Kind.CONFIG:
-                size = record.body.get("world_size", 1)
-        self.ranks = size if isinstance(size, int) and size > 0 else 1
+        self.ranks = announced_ranks(records)
 
     def has_all(self, phase: Phase, epoch: int | None) -> bool:
         if self.leader is None:

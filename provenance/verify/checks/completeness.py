@@ -13,7 +13,11 @@ from itertools import islice, pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
-from provenance.formats.run_tree.selection import DigestedRecord, misannounced
+from provenance.formats.run_tree.selection import (
+    DigestedRecord,
+    announced_ranks,
+    misannounced,
+)
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.findings import Findings
 
@@ -80,10 +84,8 @@ def holes(records: Collection[Record]) -> list[tuple[bytes, int, int]]:
 def _ranks(evidence: RunEvidence, records: Sequence[Record]) -> int:
     """How many the configuration announces; where it is withheld, those that are here."""
     if any(item.withheld and item.kind is Kind.CONFIG for item in evidence.records):
-        size: object = 1 + max(record.rank for record in records)
-    else:
-        size = next((r.body.get("world_size") for r in records if r.kind is Kind.CONFIG), 1)
-    return size if isinstance(size, int) and size > 0 else 1
+        return 1 + max(record.rank for record in records)
+    return announced_ranks(records)
 
 
 def _missing(records: Sequence[Record], ranks: int) -> list[str]:

@@ -11,24 +11,21 @@ from collections.abc import Mapping
 
 from provenance.errors import BadSignatureError, FormatError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, SignedProducer
-from provenance.formats.producers.certificate import Certificate, open_identity
+from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.run_id import check_run_id
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Phase, record_digest
 from provenance.verify.catalogue import RECORDS
 from provenance.verify.findings import Findings
+from provenance.verify.identity import check_identity
+from provenance.verify.trust import Trust
 
 FILE = "run.json"
 
 
-def check_statements(evidence: RunEvidence, findings: Findings) -> bytes | None:
-    """Hold the records against what their producers signed, and the run against its key.
-
-    Returns:
-        The Ed25519 key (32 bytes) of who stands behind the run; None where nobody does, or the
-        signature does not hold.
-    """
+def check_statements(evidence: RunEvidence, trust: Trust, findings: Findings) -> None:
+    """Hold the records against what their producers signed, and the run against its key."""
     try:
         check_run_id(evidence.run, evidence.public_key)
     except FormatError as error:
@@ -48,7 +45,13 @@ def check_statements(evidence: RunEvidence, findings: Findings) -> bytes | None:
         if item.statements and item.producer not in here:
             _fail_beyond(item.statements[-1], 0, findings)
     _check_second_values(evidence, certificates, findings)
-    return _identity(evidence, findings)
+    if evidence.identity is not None:
+        try:
+            findings.standing = check_identity(
+                evidence.identity, evidence.run, evidence.public_key, trust
+            )
+        except (FormatError, BadSignatureError) as error:
+            findings.fail(RECORDS, "identity", str(error), FILE)
 
 
 def _name(producer: bytes) -> str:
@@ -163,13 +166,3 @@ def _check_second_values(
             findings.fail(RECORDS, name, "is the value that stands, no second one", FILE)
         if other.data and record_digest(other.data) != other.digest:
             findings.fail(RECORDS, name, f"SHA-256 is not {other.digest.hex()}", FILE)
-
-
-def _identity(evidence: RunEvidence, findings: Findings) -> bytes | None:
-    if evidence.identity is None:
-        return None
-    try:
-        return open_identity(evidence.identity, evidence.run, evidence.public_key)
-    except (FormatError, BadSignatureError) as error:
-        findings.fail(RECORDS, "identity", str(error), FILE)
-        return None

@@ -96,7 +96,7 @@ def test_bitcoin(tmp_path: Path, bitcoin_settings: BitcoinSettings) -> None:
             assert world.row("bitcoin").state is AnchorState.SENT
             versions = [each.version for each in world.versions("bitcoin")]
             assert len(versions) > 2
-            spent = [set(map(str, version.detail["inputs"])) for version in versions]  # type: ignore[arg-type]
+            spent = [set(map(str, version.detail["inputs"])) for version in versions]  # type: ignore[arg-type]  # JSON, or known to be there
             assert all(old <= new for old, new in pairwise(spent)), "a bump left an input out"
             assert all(float(str(v.detail["feerate"])) <= 20.0 for v in versions)
             if turn % 2:  # the operator raises the cap, and it goes on

@@ -98,7 +98,7 @@ def monitored(client: redis.Redis) -> Iterator[list[str]]:
     heard: list[str] = []
 
     def listen() -> None:
-        with suppress(redis.RedisError, OSError, ValueError), client.monitor() as monitor:  # type: ignore[no-untyped-call]
+        with suppress(redis.RedisError, OSError, ValueError), client.monitor() as monitor:  # type: ignore[no-untyped-call]  # the library has no types
             for command in monitor.listen():
                 text = command["command"]
                 heard.append(text)

@@ -22,10 +22,10 @@ from typing import Any
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.bootstrap import sending
-from provenance.chains import ipfs, local  # noqa: F401
+from provenance.chains import ipfs, local  # noqa: F401  imported so that the child has it
 from provenance.ports.values import Draft, SignedVersion
 from provenance.settings import load
-from provenance.stores import sql  # noqa: F401
+from provenance.stores import sql  # noqa: F401  imported so that the child has it
 from tests.faults.support.anchoring import LEASE_S, RETRY
 
 Point = Callable[[str], None]

@@ -151,8 +151,8 @@ def test_a_bump_spends_the_same_input_and_either_version_may_be_mined(regtest: R
     first = signed(network, what)
     network.broadcast(first)
     second = network.sign(network.draft(what, first), None)
-    assert set(first.detail["inputs"]) <= set(second.detail["inputs"])  # type: ignore[arg-type]
-    assert second.detail["feerate"] >= first.detail["feerate"] * 1.15  # type: ignore[operator]
+    assert set(first.detail["inputs"]) <= set(second.detail["inputs"])  # type: ignore[arg-type]  # JSON, or known to be there
+    assert second.detail["feerate"] >= first.detail["feerate"] * 1.15  # type: ignore[operator]  # JSON, or known to be there
     network.broadcast(second)
     assert network.observe(second).place is Place.PENDING
     assert network.observe(first).place is Place.UNKNOWN
@@ -176,7 +176,7 @@ def test_a_version_that_was_never_sent_can_be_bumped(regtest: Regtest) -> None:
     what = payload()
     first = signed(network, what)
     second = network.sign(network.draft(what, first), None)
-    assert set(first.detail["inputs"]) <= set(second.detail["inputs"])  # type: ignore[arg-type]
+    assert set(first.detail["inputs"]) <= set(second.detail["inputs"])  # type: ignore[arg-type]  # JSON, or known to be there
     assert second.fee > first.fee
     network.broadcast(second)
     with pytest.raises(FeeTooLowError):

@@ -84,7 +84,7 @@ def liar(bitcoin_settings: BitcoinSettings) -> Iterator[Liar]:
 
 
 def put(**changes: Value) -> Change:
-    return lambda answer, params: {**answer, **changes}  # type: ignore[dict-item]
+    return lambda answer, params: {**answer, **changes}  # type: ignore[dict-item]  # keyword arguments of several types
 
 
 def say(value: Any) -> Change:

@@ -211,7 +211,7 @@ def test_a_replacement_that_offers_too_little_is_told(chain: Anvil, opened: Open
 
 def sent_draft(network: EthereumInterface, **changes: object) -> Draft:
     draft = network.draft(anchor_payload(new_root()))
-    return Draft(draft.network, draft.payload, {**draft.fields, **changes})  # type: ignore[dict-item]
+    return Draft(draft.network, draft.payload, {**draft.fields, **changes})  # type: ignore[dict-item]  # keyword arguments of several types
 
 
 def test_bumps_stop_at_the_cap(chain: Anvil, opened: Open) -> None:

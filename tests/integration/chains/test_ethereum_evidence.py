@@ -212,7 +212,7 @@ def test_a_node_that_lies_about_the_block_gives_no_proof(
 def sealed(opened: Open, contract: str) -> World:
     """A run that is sealed, and due on the chain."""
     stage = World(names=("ethereum",))
-    stage.networks["ethereum"] = opened(contract_address=contract)  # type: ignore[assignment]
+    stage.networks["ethereum"] = opened(contract_address=contract)  # type: ignore[assignment]  # wrong or wider on purpose
     stage.now = time.time()
     stage.ingest(stage.batch(story()))
     return stage
@@ -277,7 +277,7 @@ def test_the_time_of_a_root_that_a_stranger_had_stored_is_that_of_our_block(
     anchored(sealed)
     receipts = [Receipt.decode(item.data) for item in sealed.evidence().receipts]
     times: dict[str, Any] = {
-        receipt.anchor.transaction_id: receipt.evidence["block"]["timestamp"]  # type: ignore[index,call-overload]
+        receipt.anchor.transaction_id: receipt.evidence["block"]["timestamp"]  # type: ignore[index,call-overload]  # JSON, or known to be there
         for receipt in receipts
     }
     for report in (sealed.verify(online=False), sealed.verify()):
@@ -285,7 +285,7 @@ def test_the_time_of_a_root_that_a_stranger_had_stored_is_that_of_our_block(
         for seal in report.networks["ethereum"].values():
             assert seal.transaction_id is not None
             assert seal.time == times[seal.transaction_id]
-            assert seal.submitter == str(sealed.networks["ethereum"].sender).lower()  # type: ignore[attr-defined]
+            assert seal.submitter == str(sealed.networks["ethereum"].sender).lower()  # type: ignore[attr-defined]  # JSON, or known to be there
 
 
 # --- verifyInclusion ---------------------------------------------------------------------

@@ -16,6 +16,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -27,22 +28,25 @@ import pytest
 import redis
 import yaml
 
+from provenance.app import up
 from provenance.app.processes import free_ports
 from provenance.bootstrap import reading
-from provenance.errors import ProvenanceError
 from provenance.formats.producers.acknowledgement import open_acknowledgement
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings
 from provenance.stores.redis_streams import RedisStreams
 from provenance.stores.sql import SqlStore
-from provenance_devnet import programs
-from tests.conftest import missing
+from tests.support.nodes.redis_users import redis_7
 from tests.support.paths import ROOT
 from tests.support.runs import complete_run, some_run
 
 DEPLOY = ROOT / "deploy"
-DATABASE = 9
+USERS = ("shipper", "worker", "operator")
+OTHER_NETWORKS = ("anchor-ethereum", "anchor-bitcoin", "anchor-ipfs")
+"""The shipped configuration names none of them, so that the sweep rings nobody there."""
+INSPECTION = {("operator", "_kombu.binding.reply.celery.pidbox")}
+"""All that is refused in a walk: Flower asks workers, who take no orders from Redis."""
 RUN = some_run()
 AUTH = "auditor:quite random"
 PATIENCE_S = 90.0
@@ -146,31 +150,60 @@ class Host:
             process.wait()
 
 
-@pytest.fixture
-def own_redis_url(redis_url: str) -> Iterator[str]:
-    """A database of the session's Redis, empty before and after."""
-    parts = urlsplit(redis_url)
-    url = f"{parts.scheme}://{parts.netloc}/{DATABASE}"
-    with redis.Redis.from_url(url) as client:
-        client.flushdb()
-        yield url
-        client.flushdb()
+@dataclass
+class Redis:
+    """The Redis of the compose file, and its secrets."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def url(self, user: str) -> str:
+        text = (self.folder / f"secrets/redis_{user}_url").read_text()
+        return text.replace("@redis:6379", f"@127.0.0.1:{self.port}")
 
 
 @pytest.fixture
-def host(tmp_path: Path, own_redis_url: str, postgres_url: str) -> Iterator[Host]:
+def own_redis(tmp_path: Path) -> Iterator[Redis]:
+    """Its command in a folder, with one more user, ``watcher``, who may do everything."""
+    server = redis_7()
+    subprocess.run(
+        ["sh", DEPLOY / "make-secrets.sh", tmp_path / "secrets"], check=True, capture_output=True
+    )
+    users = tmp_path / "secrets/redis_users"
+    users.chmod(0o600)
+    users.write_text(f"{users.read_text()}\nuser watcher on nopass ~* &* +@all\n")
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["redis"]
+    (port,) = free_ports(1)
+    data = tmp_path / "data"
+    data.mkdir()
+    shell, option, script = service["command"]
+    for inside, outside in (
+        ("redis-server", server),
+        ("/run/secrets", str(tmp_path / "secrets")),
+        ("port 6379", f"port {port}"),
+        ("/data", str(data)),
+    ):
+        assert inside in script
+        script = script.replace(inside, outside)
+    process = subprocess.Popen([shell, option, script], stdout=subprocess.DEVNULL)
+    try:
+        watcher = f"redis://watcher:any@127.0.0.1:{port}/0"
+        up.wait_until(RedisStreams(watcher).ping, PATIENCE_S)
+        yield Redis(port, tmp_path, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def host(tmp_path: Path, own_redis: Redis, postgres_url: str) -> Iterator[Host]:
     (port,) = free_ports(1)
     host = Host(tmp_path, port)
     for folder in ("base/run", "base/spool"):
         (tmp_path / folder).mkdir(parents=True)
-    subprocess.run(
-        ["sh", DEPLOY / "make-secrets.sh", tmp_path / "secrets"], check=True, capture_output=True
-    )
-    for name, value in {
-        "redis_url": own_redis_url,
-        "database_url": postgres_url,
-        "flower_basic_auth": AUTH,
-    }.items():
+    users = {f"redis_{user}_url": own_redis.url(user) for user in USERS}
+    for name, value in {**users, "database_url": postgres_url, "flower_basic_auth": AUTH}.items():
         (tmp_path / "secrets" / name).unlink()
         (tmp_path / "secrets" / name).write_text(value + "\n")
     yield host
@@ -178,7 +211,7 @@ def host(tmp_path: Path, own_redis_url: str, postgres_url: str) -> Iterator[Host
 
 
 def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
-    host: Host, own_redis_url: str, postgres_url: str
+    host: Host, own_redis: Redis, postgres_url: str
 ) -> None:
     assert host.start("migrate").wait(PATIENCE_S) == 0, host.said("migrate")
     host.running.clear()
@@ -187,7 +220,7 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
         host.start(name)
 
     producer = complete_run(run=RUN)
-    transport = RedisStreams(own_redis_url)
+    transport = RedisStreams(own_redis.url("shipper"))
     transport.append([delivery.payload for delivery in producer.deliveries()])
     store = SqlStore.open(postgres_url)
 
@@ -220,9 +253,13 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
 
     host.wait("Flower answers", lambda: flower_status(host, AUTH) == 200)
     assert flower_status(host, None) == 401
-    probe = host.services["hashing"]["healthcheck"]["test"][-1]
-    probe = probe.replace("/tmp", host.environment("hashing")["PROVENANCE_ALIVE_DIR"])
-    host.wait("a task of hashing ended", lambda: subprocess.call(["sh", "-c", probe]) == 0)
+    for name in fleet:
+        test = host.services[name].get("healthcheck", {}).get("test", [])
+        if "health" in test and name not in OTHER_NETWORKS:
+            host.wait(f"{name} is fresh", partial(healthy, host, name, test[2:]))
+    with redis.Redis(port=own_redis.port, username="watcher", password="any") as client:
+        denied = {(entry["username"], entry["object"]) for entry in client.acl_log()}
+    assert denied == INSPECTION
 
     limits = {name: int(str(host.services[name]["mem_limit"]).removesuffix("m")) for name in fleet}
     used = {name: host.memory(name) // 2**20 for name in fleet}
@@ -234,11 +271,17 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
     assert codes == dict.fromkeys(fleet, 0), "\n".join(map(host.said, fleet))
     leftovers = [name for name in fleet if group_alive(host.running[name].pid)]
     assert leftovers == []
-    secrets = [own_redis_url, postgres_url, AUTH]
-    passwords = [part for url in secrets[:2] if (part := urlsplit(url).password)]
+    urls = [*map(own_redis.url, USERS), postgres_url]
+    passwords = [part for url in urls if (part := urlsplit(url).password)]
     for name in fleet:
         log = host.log(name).read_text(errors="replace")
         assert not [word for word in (*passwords, AUTH) if word in log], name
+
+
+def healthy(host: Host, name: str, words: list[str]) -> bool:
+    """What the health check of a service says in it."""
+    probe = [sys.executable, "-m", "provenance.cli", *words]
+    return subprocess.call(probe, env=host.environment(name)) == 0
 
 
 def is_app(service: Mapping[str, object]) -> bool:
@@ -268,57 +311,23 @@ def group_alive(pid: int) -> bool:
     return True
 
 
-def test_the_redis_of_the_compose_file(tmp_path: Path) -> None:
-    """Its command reads the password from the secret and keeps it out of its arguments."""
-    try:
-        server = programs.require("redis", ROOT / ".devnet")
-    except ProvenanceError as error:
-        missing(str(error))
-    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["redis"]
-    subprocess.run(
-        ["sh", DEPLOY / "make-secrets.sh", tmp_path / "secrets"], check=True, capture_output=True
-    )
-    url = (tmp_path / "secrets/redis_url").read_text()
-    password = urlsplit(url).password
-    assert password
-    (port,) = free_ports(1)
-    data = tmp_path / "data"
-    data.mkdir()
-    shell, option, script = service["command"]
-    for inside, outside in (
-        ("$$", "$"),
-        ("redis-server", str(server.path)),
-        ("/run/secrets", str(tmp_path / "secrets")),
-        ("port 6379", f"port {port}"),
-        ("/data", str(data)),
-    ):
-        assert inside in script
-        script = script.replace(inside, outside)
-    process = subprocess.Popen([shell, option, script], stdout=subprocess.DEVNULL)
-    try:
-        client = redis.Redis(port=port, password=password)
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=port).ping()
+def test_the_redis_of_the_compose_file(own_redis: Redis) -> None:
+    """It knows its users from the secret, and no password stands in its arguments."""
+    with redis.Redis.from_url("redis://watcher:any@127.0.0.1", port=own_redis.port) as client:
         assert client.config_get("appendonly") == {"appendonly": "yes"}
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-        assert password not in " ".join(psutil.Process(process.pid).cmdline())
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, "the signal reaches Redis itself, not a shell before it"
-    finally:
-        process.kill()
-        process.wait()
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=own_redis.port).ping()
+    passwords = [urlsplit(own_redis.url(user)).password or "" for user in USERS]
+    assert all(passwords)
+    arguments = " ".join(psutil.Process(own_redis.process.pid).cmdline())
+    assert not [word for word in passwords if word in arguments]
+    own_redis.process.send_signal(signal.SIGTERM)
+    assert own_redis.process.wait(30) == 0, "the signal reaches Redis itself, not a shell before it"
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["redis"]
     check = service["healthcheck"]["test"][1].replace("$$", "$")
     sed = re.search(r"\$\((sed .*)\)", check)
     assert sed is not None
-    read = sed.group(1).replace("/run/secrets", str(tmp_path / "secrets"))
+    read = sed.group(1).replace("/run/secrets", str(own_redis.folder / "secrets"))
     shown = subprocess.run(["sh", "-c", read], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == password
+    assert shown.stdout.strip() == urlsplit(own_redis.url("operator")).password

@@ -1,9 +1,14 @@
-"""``deploy/redis-users.acl`` on a real Redis: a shipper's password is not a worker's."""
+"""``deploy/redis-users.acl`` on a real Redis 7: what each of its users can do, and what it cannot.
+
+That every command of the fleet is allowed is seen in test_deploy_processes, where a run goes
+through all services and Redis notes what it refused.
+"""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +16,66 @@ import pytest
 import redis
 
 from provenance.app import ship, up
-from provenance.app.processes import free_ports, redis_server
+from provenance.app.processes import free_ports
+from provenance.capture.emitter import Emitter
+from provenance.capture.keys import keep_run_keys, new_run_keys
+from provenance.capture.ship.loop import Shipper
+from provenance.errors import TransportUnavailable
+from provenance.formats.producers.acknowledgement import NOBODY
+from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain
 from provenance.stores.redis_streams import RedisStreams
 from provenance.stores.sql import SqlStore
-from tests.conftest import missing
+from tests.support.nodes.redis_users import redis_7
 from tests.support.paths import ROOT
 from tests.support.runs import POLICY, RUN, complete_run
 
-USERS = ROOT / "deploy" / "redis-users.acl"
+DEPLOY = ROOT / "deploy"
+EVENTS = "prov:events:0"
+LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
+Url = Callable[[str], str]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+def server(tmp_path: Path) -> Iterator[Url]:
     """A server with these users; its URL for one of them."""
-    program = redis_server(ROOT / ".devnet")
-    if program is None:
-        missing("redis-server: provenance devnet install --only redis")
-    assert program is not None
-    (port,) = free_ports(1)
-    users = USERS.read_text().replace("SHIPPER_PASSWORD", "s3").replace("WORKER_PASSWORD", "w3")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    if "v=6" in version.stdout:  # no permission to read alone before Redis 7
-        users = users.replace("%R~", "~")
-    (tmp_path / "users.acl").write_text(users)
+    program, (port,) = redis_7(), free_ports(1)
+    make = ["sh", str(DEPLOY / "make-secrets.sh"), str(tmp_path / "secrets")]
+    subprocess.run(make, check=True, capture_output=True)
     command = [
-        str(program), "--port", str(port), "--dir", str(tmp_path), "--save", "",
-        "--aclfile", str(tmp_path / "users.acl"),
+        program, "--port", str(port), "--dir", str(tmp_path), "--save", "",
+        "--aclfile", str(tmp_path / "secrets/redis_users"),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def url(user: str) -> str:
-        return f"redis://{user}:{user[0]}3@127.0.0.1:{port}/0"
+        text = (tmp_path / f"secrets/redis_{user}_url").read_text()
+        return text.replace("@redis:6379", f"@127.0.0.1:{port}")
 
-    up.wait_until(RedisStreams(url("worker")).ping)
-    yield url
-    process.terminate()
-    process.wait(10)
+    try:
+        up.wait_until(RedisStreams(url("operator")).ping)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
-def test_a_shipper_ships_and_a_worker_takes_it(server: Callable[[str], str]) -> None:
+def test_a_server_refuses_the_file_with_its_placeholders(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    command = [redis_7(), "--port", str(port), "--aclfile", str(DEPLOY / "redis-users.acl")]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode != 0
+    assert "lowercase hexadecimal characters" in done.stdout + done.stderr
+
+
+def test_a_shipper_ships_and_a_worker_takes_it(server: Url) -> None:
     producer = complete_run()
     shipper, worker = RedisStreams(server("shipper")), RedisStreams(server("worker"))
     shipper.append([delivery.payload for delivery in producer.deliveries()])
     assert shipper.backlog() > 0
+    assert RedisStreams(server("operator")).backlog() > 0
     ring = ship.celery_doorbell(server("shipper"))
     assert ring is not None
     ring()
@@ -62,36 +83,154 @@ def test_a_shipper_ships_and_a_worker_takes_it(server: Callable[[str], str]) -> 
     done = drain(worker, store, POLICY, "worker", 1.0)
     store.close()
     assert (done.new, done.parked, worker.backlog()) == (len(producer.events), 0, 0)
-    assert shipper.acknowledged(RUN).keys() == {producer.name}
+    assert shipper.acknowledged(RUN).keys() == {producer.name, NOBODY}
     with redis.Redis.from_url(server("worker")) as client:
         assert client.llen("hashing") == 1
 
 
-FORBIDDEN: tuple[Callable[[Any], object], ...] = (
-    lambda c: c.hset("prov:acked:x", "a", "an acknowledgement"),
-    lambda c: c.delete("prov:events:0"),
-    lambda c: c.xdel("prov:events:0", "1-1"),
-    lambda c: c.xreadgroup("hashing", "me", {"prov:events:0": ">"}),
-    lambda c: c.xrange("prov:events:0"),
-    lambda c: c.lpush("anchor.ethereum", "x"),
-    lambda c: c.lrange("hashing", 0, -1),
-    lambda c: c.get("other"),
-    lambda c: c.flushall(),
-    lambda c: c.config_get("*"),
-    lambda c: c.eval("return 1", 0),
-    lambda c: c.keys("*"),
-    lambda c: c.publish("x", "y"),
-)
+EVERYBODY: dict[str, Callable[[Any], object]] = {
+    "flushall": lambda c: c.flushall(),
+    "config": lambda c: c.config_get("*"),
+    "keys": lambda c: c.keys("*"),
+    "acl": lambda c: c.acl_list(),
+    "shutdown": lambda c: c.shutdown(),
+    "replicaof": lambda c: c.replicaof("127.0.0.1", 1),
+    "monitor": lambda c: c.execute_command("MONITOR"),
+    "set a stream": lambda c: c.set(EVENTS, "x"),
+    "set an acknowledgement": lambda c: c.set(f"prov:acked:{RUN}", "x"),
+    "another key": lambda c: c.get("other"),
+    "stop workers": lambda c: c.execute_command("CLIENT", "KILL", "TYPE", "normal"),
+}
+FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
+    "shipper": {
+        "acknowledge": lambda c: c.hset(f"prov:acked:{RUN}", "a", "x"),
+        "delete a stream": lambda c: c.delete(EVENTS),
+        "unlink a stream": lambda c: c.unlink(EVENTS),
+        "rename a stream": lambda c: c.rename(EVENTS, "prov:events:1"),
+        "expire a stream": lambda c: c.expire(EVENTS, 1),
+        "delete an entry": lambda c: c.xdel(EVENTS, "1-1"),
+        "trim": lambda c: c.xtrim(EVENTS, 0),
+        "set ids": lambda c: c.execute_command("XSETID", EVENTS, LAST_ID),
+        "read a stream": lambda c: c.xrange(EVENTS),
+        "take from a stream": lambda c: c.xreadgroup("hashing", "me", {EVENTS: ">"}),
+        "destroy a group": lambda c: c.xgroup_destroy(EVENTS, "hashing"),
+        "append elsewhere": lambda c: c.xadd("prov:generation", {"b": "x"}),
+        "another queue": lambda c: c.lpush("anchor.ethereum", "x"),
+        "read a queue": lambda c: c.lrange("hashing", 0, -1),
+        "empty a queue": lambda c: c.brpop("hashing", 1),
+        "trim a queue": lambda c: c.ltrim("hashing", 1, 0),
+        "overwrite a queue": lambda c: c.set("hashing", "x"),
+        "bind a queue": lambda c: c.sadd("_kombu.binding.hashing", "x"),
+        "script": lambda c: c.eval("return 1", 0),
+        "script a key": lambda c: c.eval("return 1", 1, "prov:generation"),
+        "publish": lambda c: c.publish("/0.celery.pidbox", "x"),
+        "subscribe": lambda c: c.execute_command("SUBSCRIBE", "/0.celeryev/x"),
+        "restore": lambda c: c.restore("prov:generation", 0, b"x", replace=True),
+    },
+    "worker": {
+        "append": lambda c: c.xadd(EVENTS, {"b": "x"}),
+        "another generation": lambda c: c.set("prov:generation", "x"),
+        "drop acknowledgements": lambda c: c.delete(f"prov:acked:{RUN}"),
+        "read acknowledgements": lambda c: c.hgetall(f"prov:acked:{RUN}"),
+        "control other workers": lambda c: c.publish("/0.celery.pidbox", "x"),
+        "take orders": lambda c: c.execute_command("SUBSCRIBE", "/0.celery.pidbox"),
+        "append by a script": lambda c: c.eval(
+            "return redis.call('XADD', KEYS[1], '*', 'b', 'x')", 1, EVENTS
+        ),
+    },
+    "operator": {
+        "append": lambda c: c.xadd(EVENTS, {"b": "x"}),
+        "read a stream": lambda c: c.xrange(EVENTS),
+        "delete a stream": lambda c: c.delete(EVENTS),
+        "acknowledge": lambda c: c.hset(f"prov:acked:{RUN}", "a", "x"),
+        "another generation": lambda c: c.set("prov:generation", "x"),
+        "send a task": lambda c: c.lpush("hashing", "x"),
+        "read a queue": lambda c: c.lrange("hashing", 0, -1),
+        "empty a queue": lambda c: c.brpop("hashing", 1),
+        "forge an event": lambda c: c.publish("/0.celeryev/x", "x"),
+    },
+}
 
 
-def test_a_shippers_password_does_no_more(server: Callable[[str], str]) -> None:
-    with redis.Redis.from_url(server("shipper")) as client:
-        for call in FORBIDDEN:
-            with pytest.raises(redis.exceptions.NoPermissionError):
+@pytest.mark.parametrize("user", FORBIDDEN)
+def test_a_password_does_no_more_than_its_user_needs(server: Url, user: str) -> None:
+    RedisStreams(server("shipper")).append([complete_run().batch(0)])
+    RedisStreams(server("worker")).read("worker", 1)
+    allowed = []
+    for name, call in {**EVERYBODY, **FORBIDDEN[user]}.items():
+        with redis.Redis.from_url(server(user)) as client:
+            try:
                 call(client)
-    with redis.Redis.from_url(server("worker")) as client:
-        for call in (lambda c: c.flushall(), lambda c: c.config_get("*"), lambda c: c.shutdown()):
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                call(client)
+            except (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError) as error:
+                if "permission" not in str(error) and "can't run this command" not in str(error):
+                    allowed.append(f"{name}: {error}")
+            else:
+                allowed.append(name)
+    assert allowed == []
+
+
+def test_nobody_comes_in_without_a_password(server: Url) -> None:
     with pytest.raises(redis.exceptions.AuthenticationError):
-        redis.Redis.from_url(server("nobody").replace("nobody:n3@", "")).ping()
+        redis.Redis.from_url("redis://127.0.0.1/0", port=port_of(server)).ping()
+
+
+def port_of(server: Url) -> int:
+    return int(server("shipper").rsplit(":", 1)[1].split("/")[0])
+
+
+VANDALS: dict[str, Callable[[Any], object]] = {
+    "cut the stream": lambda c: c.xadd(EVENTS, {"b": "x"}, maxlen=0, approximate=False),
+    "cut by id": lambda c: c.xadd(EVENTS, {"b": "x"}, minid=LAST_ID, approximate=False),
+    "use up the ids": lambda c: c.xadd(EVENTS, {"b": "x"}, id=LAST_ID),
+    "use up the ids and cut": lambda c: c.xadd(
+        EVENTS, {"b": "x"}, id=LAST_ID, maxlen=0, approximate=False
+    ),
+    "another generation": lambda c: c.set("prov:generation", "x"),
+    "no generation": lambda c: c.set("prov:generation", "", px=1),
+    "fill the queue": lambda c: c.lpush("hashing", *(["garbage"] * 100)),
+}
+
+
+@pytest.mark.parametrize("vandal", VANDALS)
+def test_what_a_shipper_s_password_destroys_is_shipped_again(
+    server: Url, tmp_path: Path, vandal: str
+) -> None:
+    """The spool goes only after a signed acknowledgement: an honest run comes home whole."""
+    folder = tmp_path / "spool"
+    count = spooled(folder)
+    key = POLICY.signer.verifier.public_bytes
+    store, worker = SqlStore.open("sqlite://"), RedisStreams(server("worker"))
+    transport = RedisStreams(server("shipper"))
+    with (
+        redis.Redis.from_url(server("shipper")) as client,
+        Shipper(folder, transport, stall_s=0.0, ledger_keys=lambda: [key]) as shipper,
+    ):
+        drain(worker, store, POLICY, "worker", 1.0)
+        shipper.run_once()
+        VANDALS[vandal](client)
+        for _ in range(6):
+            drain(worker, store, POLICY, "worker", 1.0)
+            with suppress(TransportUnavailable):  # ids used up: the next drain mends the stream
+                shipper.run_once()
+    with store.snapshot() as tx:
+        (run,) = tx.runs()
+        kinds = [row.kind for row in tx.records(run.run)]
+    store.close()
+    assert len(kinds) == count
+    assert Kind.RUN_END in kinds
+    assert not [path for path in folder.iterdir() if path.is_dir()], "acknowledged, so cleared"
+
+
+def spooled(spool: Path) -> int:
+    """An ended run in a spool; how many events it has."""
+    keys = new_run_keys()
+    keep_run_keys(spool / str(keys.run), keys)
+    emitter = Emitter(spool, keys.run, 0, 1)
+    events = complete_run().events[:-1]
+    for event in events:
+        fields = dict(event.fields)
+        if event.kind is Kind.CONFIG:
+            fields["public_key"] = keys.public_key.hex()
+        assert emitter.emit(event.kind, event.epoch, fields)
+    emitter.close()
+    return len(events) + 1

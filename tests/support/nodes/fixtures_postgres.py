@@ -89,7 +89,7 @@ def postgres_server() -> Iterator[str]:
         made = subprocess.run(
             [binaries / "initdb", "-D", folder / "data", "-U", USER, "--auth=scram-sha-256",
              f"--pwfile={folder / 'password'}", "--encoding=UTF8", "--locale=C", "--no-sync"],
-            capture_output=True, text=True, cwd=folder, check=False, **account,  # type: ignore[call-overload]
+            capture_output=True, text=True, cwd=folder, check=False, **account,  # type: ignore[call-overload]  # keyword arguments of several types
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
         port = _free_port()
@@ -98,7 +98,7 @@ def postgres_server() -> Iterator[str]:
                 [binaries / "postgres", "-D", folder / "data", "-p", str(port),
                  "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
                  "-c", "fsync=off"],
-                stdout=log, stderr=log, cwd=folder, **account,  # type: ignore[call-overload]
+                stdout=log, stderr=log, cwd=folder, **account,  # type: ignore[call-overload]  # keyword arguments of several types
             )  # fmt: skip
         try:
             url = f"postgresql://{USER}:{password}@127.0.0.1:{port}"

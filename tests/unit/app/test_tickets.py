@@ -81,7 +81,7 @@ def save(world: World, **changes: object) -> None:
     with world.store.transaction() as tx:
         for row in tx.anchors("local"):
             if row.state is not AnchorState.REPLACED:
-                tx.save_anchor(replace(row, **changes))  # type: ignore[arg-type]
+                tx.save_anchor(replace(row, **changes))  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def test_a_failed_anchor_says_why(settings: Settings, world: World) -> None:

@@ -119,7 +119,7 @@ def test_epoch_must_be_a_whole_number(tmp_path: Path, epoch: Any) -> None:
 def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     with pytest.raises(InputError, match="metrics: found a list"):
-        tracker.track_epoch(1, [1, 2])  # type: ignore[arg-type]
+        tracker.track_epoch(1, [1, 2])  # type: ignore[arg-type]  # wrong or wider on purpose
     with pytest.raises(InputError, match=r"metrics\.x: found a value of type object"):
         tracker.track_epoch(1, {"x": object()})
     with pytest.raises(InputError, match=r"training_config\.f"):
@@ -181,9 +181,17 @@ def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RANK", "x")
     with pytest.raises(ConfigError, match="RANK: found 'x'"):
         ProvenanceTracker(tmp_path)
-    monkeypatch.setenv("PROVENANCE_RUN_ID", "run one")
-    with pytest.raises(ConfigError, match="expected a UUID"):
-        ProvenanceTracker(tmp_path)
+    for climbing in ("run one", "../../evil", f"{keys.run}/../..", "/etc"):
+        monkeypatch.setenv("PROVENANCE_RUN_ID", climbing)
+        with pytest.raises(ConfigError, match="expected a UUID"):
+            ProvenanceTracker(tmp_path)
+
+
+def test_the_shipper_is_told_to_sign_by_sigstore(tmp_path: Path) -> None:
+    config = {"identity": {"sigstore": True, "token_file": "/run/token"}}
+    tracker = ProvenanceTracker(tmp_path, config)
+    keys = load_run_keys(tracker.spool_dir / tracker.run_id)
+    assert (keys.identity, keys.sigstore) == (None, "/run/token")
 
 
 def test_an_identity_signs_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +201,8 @@ def test_an_identity_signs_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tracker = ProvenanceTracker(tmp_path)
     keys = load_run_keys(tracker.spool_dir / tracker.run_id)
     assert keys.identity is not None
-    assert open_identity(keys.identity, keys.run, keys.public_key) == public.public_bytes_raw()
+    signed = open_identity(keys.identity, keys.run, keys.public_key)
+    assert signed.key == public.public_bytes_raw()
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="identity_key_file"):
         ProvenanceTracker(tmp_path)

@@ -672,7 +672,7 @@ def test_progress_is_shown_on_a_terminal(
 def test_networks_that_are_handed_in_are_left_open(artifacts: Settings) -> None:
     local = sending.open_networks(artifacts)["local"]
     closed: list[str] = []
-    local.close = lambda: closed.append("local")  # type: ignore[method-assign]
+    local.close = lambda: closed.append("local")  # type: ignore[method-assign]  # a stand-in
     with verify_all(artifacts, networks={"local": local}) as runs:
         assert len(runs) == 3
         assert [result.outcome for result in runs] == ["verified"] * 3

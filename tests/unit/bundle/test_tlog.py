@@ -116,7 +116,7 @@ def test_files_need_no_key(vkey: str | None) -> None:
 
 def rewritten(label: str, **changes: object) -> bytes:
     proof = TlogProof.decode(files(EVIDENCE, {})[f"tlog/{label}.tlog-proof"])
-    return replace(proof, **changes).encode().encode()  # type: ignore[arg-type]
+    return replace(proof, **changes).encode().encode()  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def older(index: int, size: int) -> TlogProof:

@@ -439,7 +439,7 @@ def test_paths_that_climb_are_refused(bundle: Path, name: str) -> None:
         read_bundle(bundle)
     remake(bundle)
     with pytest.raises(FormatError, match=r"run\.json: records\[0\]\.path"):
-        edit_run(bundle, lambda run: run["records"][0].update(path=name))  # type: ignore[index]
+        edit_run(bundle, lambda run: run["records"][0].update(path=name))  # type: ignore[index]  # JSON, or known to be there
         read_bundle(bundle)
 
 
@@ -507,7 +507,7 @@ def test_records_listed_twice_and_other_roots_are_found(bundle: Path) -> None:
     (finding,) = check(bundle).findings
     assert finding.problem == "its roots are not those of run.json"
     with pytest.raises(FormatError, match="two items with the same path"):
-        edit_run(bundle, lambda run: run["records"].append(run["records"][0]))  # type: ignore[attr-defined, index]
+        edit_run(bundle, lambda run: run["records"].append(run["records"][0]))  # type: ignore[attr-defined, index]  # JSON, or known to be there
         read_bundle(bundle)
 
 
@@ -529,7 +529,7 @@ def test_a_malformed_coverage_is_refused(
     bundle: Path, entry: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(FormatError, match=r"run\.json: entries\[1\].*" + problem):
-        edit_run(bundle, lambda run: run["entries"][1].update(entry))  # type: ignore[index]
+        edit_run(bundle, lambda run: run["entries"][1].update(entry))  # type: ignore[index]  # JSON, or known to be there
         read_bundle(bundle)
 
 

@@ -154,7 +154,7 @@ class Unseekable(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # narrower on purpose
         self.data += data
         return len(data)
 
@@ -250,7 +250,7 @@ def test_a_flipped_bit_of_the_zip_itself_changes_no_file(tmp_path: Path) -> None
 
 @given(st.data())
 @settings(max_examples=60)
-def test_a_zip_that_is_cut_off_is_one_line(tmp_path_factory: pytest.TempPathFactory, data) -> None:  # type: ignore[no-untyped-def]
+def test_a_zip_that_is_cut_off_is_one_line(tmp_path_factory: pytest.TempPathFactory, data) -> None:  # type: ignore[no-untyped-def]  # drawn by Hypothesis
     good = packed(SMALL)
     length = data.draw(st.integers(0, len(good) - 1))
     folder = tmp_path_factory.getbasetemp() / "cut"

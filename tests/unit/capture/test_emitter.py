@@ -129,7 +129,7 @@ def test_what_cannot_be_recorded_leaves_a_gap_and_raises_nothing(
 
 def test_an_epoch_of_numpy_is_an_epoch(tmp_path: Path, run: UUID) -> None:
     emitter = Emitter(tmp_path, run)
-    assert emitter.emit(Kind.METRICS, np.int64(4), {"x": 1})  # type: ignore[arg-type]
+    assert emitter.emit(Kind.METRICS, np.int64(4), {"x": 1})  # type: ignore[arg-type]  # wrong or wider on purpose
     assert only(tmp_path)[0].epoch == 4
 
 

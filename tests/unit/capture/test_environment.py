@@ -32,8 +32,8 @@ def test_environment_names_what_shapes_results() -> None:
     found = environment.environment()
     assert found["python"] == platform.python_version()
     assert found["machine"] == platform.machine()
-    assert found["packages"]["numpy"] == metadata.version("numpy")  # type: ignore[index, call-overload]
-    assert "definitely-absent" not in found["packages"]  # type: ignore[operator]
+    assert found["packages"]["numpy"] == metadata.version("numpy")  # type: ignore[index, call-overload]  # JSON, or known to be there
+    assert "definitely-absent" not in found["packages"]  # type: ignore[operator]  # JSON, or known to be there
     assert normalise(found) == found
 
 

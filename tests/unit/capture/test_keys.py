@@ -26,12 +26,13 @@ from tests.support.runs import RUN
 
 def _file(**fields: object) -> bytes:
     seed = b"\x07" * 32
-    value = {"v": 1, "run": str(RUN), "seed": seed.hex(), "identity": None}
+    value = {"v": 1, "run": str(RUN), "seed": seed.hex(), "identity": None, "sigstore": None}
     return json.dumps(value | fields).encode()
 
 
 def test_created_keys_are_read_again(tmp_path: Path) -> None:
-    made = keep_run_keys(tmp_path / "run", replace(new_run_keys(), identity=b"i" * 97))
+    asked = replace(new_run_keys(), identity=b"i" * 97, sigstore="/run/token")
+    made = keep_run_keys(tmp_path / "run", asked)
     assert load_run_keys(tmp_path / "run") == made
     assert len(made.public_key) == len(made.salt) == 32
 

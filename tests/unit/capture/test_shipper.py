@@ -12,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,8 +24,8 @@ from hypothesis import strategies as st
 
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import KEY_FILE, keep_run_keys, new_run_keys
+from provenance.capture.ship import keyless, reader, shipment
 from provenance.capture.ship import loop as shipper_module
-from provenance.capture.ship import reader, shipment
 from provenance.capture.ship.batches import BATCH_BYTES, BATCH_RECORDS
 from provenance.capture.ship.cursor import CURSOR_FILE, load_cursors
 from provenance.capture.ship.loop import Shipper
@@ -36,14 +37,21 @@ from provenance.errors import (
     InputError,
     NetworkError,
     TransportUnavailable,
+    UnavailableError,
 )
 from provenance.formats.event import Event, frame
 from provenance.formats.note import SignerKey
-from provenance.formats.producers.acknowledgement import sign_acknowledgement
+from provenance.formats.producers.acknowledgement import (
+    NOBODY,
+    sign_acknowledgement,
+    sign_sealed,
+)
 from provenance.formats.producers.batch import open_batch
+from provenance.formats.producers.certificate import identity_statement
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, Record, record_digest
 from provenance.testing.memory_transport import MemoryTransport
+from tests.support.sigstore_world import Sigstore
 
 LEDGER = SignerKey.from_private_bytes("test/ledger", b"\x05" * 32)
 
@@ -57,6 +65,7 @@ class Database:
             lambda: defaultdict(dict)
         )
         self.batches = 0
+        self.carried: list[bytes | None] = []
         self.duplicates = 0
 
     def drain(self, *, publish: bool = True) -> None:
@@ -64,6 +73,7 @@ class Database:
             for delivery in deliveries:
                 batch = open_batch(delivery.payload)
                 self.batches += 1
+                self.carried.append(batch.identity_bytes)
                 rows = self.rows[batch.certificate.run][batch.certificate.producer]
                 for seq, data in enumerate(batch.records, batch.first_seq):
                     self.duplicates += seq in rows
@@ -99,9 +109,9 @@ class Database:
 class World:
     """A spool with one run, a transport and a database."""
 
-    def __init__(self, spool: Path) -> None:
+    def __init__(self, spool: Path, sigstore: str | None = None) -> None:
         self.spool = spool
-        keys = new_run_keys()
+        keys = replace(new_run_keys(), sigstore=sigstore)
         self.run = keys.run
         self.folder = spool / str(self.run)
         self.keys = keep_run_keys(self.folder, keys)
@@ -136,6 +146,96 @@ def world(tmp_path: Path) -> World:
 def emit(emitter: Emitter, *epochs: int) -> None:
     for n in epochs:
         assert emitter.emit(Kind.METRICS, n, {"n": n})
+
+
+# --- who stands behind the run -----------------------------------------------------------
+
+
+class Signer:
+    """Sigstore, as far as a shipper can see it; ``reason`` is why it signs nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, reason: str | None = None) -> None:
+        self.calls, self.reason = 0, reason
+        monkeypatch.setattr(keyless, "_sign", self)
+
+    def __call__(self, run: UUID, run_key: bytes, token_file: str) -> bytes:
+        self.calls += 1
+        assert token_file == "/run/token"
+        if self.reason is not None:
+            raise UnavailableError(self.reason)
+        return b"\x02" + Sigstore().sign(identity_statement(run, run_key))
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> World:
+    """A run that is to be signed by Sigstore."""
+    return World(tmp_path / "spool", sigstore="/run/token")
+
+
+def identities(world: World) -> list[bool]:
+    """Whether each batch carries one, in order; all are taken by the database."""
+    world.database.carried.clear()
+    world.database.drain()
+    return [each is not None for each in world.database.carried]
+
+
+def test_an_identity_travels_until_the_ledger_has_the_producer(
+    asking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = Signer(monkeypatch)
+    one, two = asking.emitter(world_size=2), asking.emitter(rank=1, world_size=2)
+    emit(one, 0)
+    with asking.shipper() as shipper:
+        shipper.run_once()
+        emit(one, 1)
+        shipper.run_once()
+    with asking.shipper() as shipper:  # it restarts: nothing is signed again
+        emit(one, 2)
+        shipper.run_once()
+        assert identities(asking) == [True, True, True]
+        emit(one, 3)
+        emit(two, 3)
+        shipper.run_once()
+        assert sorted(identities(asking)) == [False, True], "the other rank's, which is new"
+    assert signer.calls == 1
+    one.close()
+    two.close()
+    with asking.shipper() as shipper:
+        shipper.run_once()
+        asking.database.drain()
+        assert shipper.run_once().finished_runs == 1
+    assert not asking.folder.exists()
+
+
+def test_where_nobody_signs_the_run_goes_on_and_each_shipper_tries_once(
+    asking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = Signer(monkeypatch, "Sigstore: no route to host")
+    emitter = asking.emitter()
+    for epoch in range(2):
+        with asking.shipper() as shipper, structlog.testing.capture_logs() as logs:
+            emit(emitter, epoch)
+            shipper.run_once()
+            shipper.run_once()
+        assert [(e["event"], e["reason"]) for e in logs if e["log_level"] == "warning"] == [
+            ("no identity signs this run", signer.reason)
+        ]
+        assert signer.calls == epoch + 1
+    assert keyless.unsigned_runs(asking.spool) == {str(asking.run): signer.reason}
+    assert identities(asking) == [False, False]
+    signer.reason = None
+    for _ in range(2):  # the ledger has begun the run without an identity
+        with asking.shipper() as shipper:
+            emit(emitter, 2)
+            shipper.run_once()
+            shipper.run_once()
+    assert identities(asking) == [False, False]
+    emitter.close()
+    with asking.shipper() as shipper:
+        shipper.run_once()
+        asking.database.drain()
+        assert shipper.run_once().finished_runs == 1
+    assert not asking.folder.exists()
 
 
 # --- the plain way -----------------------------------------------------------------------
@@ -777,7 +877,7 @@ def test_whatever_happens_a_producer_signs_one_chain(steps: list[str]) -> None:
             payloads.extend(batches)
             real(batches)
 
-        world.transport.append = append  # type: ignore[assignment,method-assign]
+        world.transport.append = append  # type: ignore[assignment,method-assign]  # a stand-in
         shipper = world.shipper(stall_s=0.0)
         for step in [*steps, "emit", "restart", "ship", "drain", "ship", "ship", "drain"]:
             if step == "emit":
@@ -871,6 +971,25 @@ def test_a_run_that_was_abandoned_is_cleared_after_long(world: World, ended: boo
             os.utime(world.folder, (long_ago, long_ago))
         assert shipper.run_once().finished_runs == int(ended)
     assert world.folder.exists() != ended
+
+
+@pytest.mark.parametrize("signer", [LEDGER, SignerKey.from_private_bytes("other", b"\x06" * 32)])
+def test_a_host_with_some_of_the_ranks_clears_a_run_that_is_sealed(
+    world: World, monkeypatch: pytest.MonkeyPatch, signer: SignerKey
+) -> None:
+    monkeypatch.setattr(shipment, "SEALED_POLL_S", 0.0)
+    emitter = world.emitter(rank=1, world_size=2)
+    emit(emitter, 1)
+    emitter.close()
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().finished_runs == 0
+        assert (world.segments(), (world.folder / KEY_FILE).exists()) == ([], True)
+        said = {NOBODY: sign_sealed(world.run, signer)}
+        world.transport.publish_acknowledged(world.run, said, world.transport.generation())
+        assert shipper.run_once().finished_runs == (signer is LEDGER)
+    assert world.folder.exists() == (signer is not LEDGER)
 
 
 def test_an_abandoned_run_that_is_not_committed_is_never_cleared(world: World) -> None:

@@ -260,11 +260,11 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="list of network names"):
             manager.store_merkle_hash(ROOT, networks=networks)
     with pytest.raises(InputError, match="metadata"):
-        manager.store_merkle_hash(ROOT, "text")  # type: ignore[arg-type]
+        manager.store_merkle_hash(ROOT, "text")  # type: ignore[arg-type]  # wrong or wider on purpose
     with pytest.raises(InputError, match=r"metadata\.x"):
         manager.store_merkle_hash(ROOT, {"x": object()})
     with pytest.raises(InputError, match=r"transaction_ids\.local"):
-        manager.verify_merkle_hash(ROOT, {"local": 5})  # type: ignore[dict-item]
+        manager.verify_merkle_hash(ROOT, {"local": 5})  # type: ignore[dict-item]  # wrong or wider on purpose
     assert not (tmp_path / "anchors.jsonl").exists()
 
 
@@ -348,7 +348,7 @@ def test_the_package_imports_lazily() -> None:
     assert names == {"BitcoinInterface", "BlockchainManager", "EthereumInterface", "IPFSInterface"}
     assert all(getattr(provenance.chains, name).__name__ == name for name in names)
     with pytest.raises(AttributeError, match="no attribute 'Solana'"):
-        provenance.chains.Solana  # noqa: B018
+        provenance.chains.Solana  # noqa: B018  raises
     code = (
         "import sys, provenance.chains.manager as m;"
         "m.BlockchainManager; print([x for x in ('web3', 'requests', 'sqlalchemy')"

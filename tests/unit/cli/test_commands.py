@@ -25,18 +25,21 @@ from provenance.app import up
 from provenance.app.bundle import make_bundle
 from provenance.app.report import write_report
 from provenance.bootstrap import sending
+from provenance.capture.ship.keyless import FAILED_FILE
 from provenance.chains.bitcoin.rpc import Value
 from provenance.chains.ethereum import deploy
 from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
 from provenance.errors import InputError, MissingExtraError
-from provenance.formats.producers.certificate import sign_identity
+from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.settings import Settings, load
 from provenance.stores import redis_streams
 from provenance.testing.memory_transport import MemoryTransport
+from provenance.verify import identity as who
 from provenance_devnet import InstallResult, ServerState, programs
 from tests.support.nodes.paper_node import paper_node
 from tests.support.nodes.rpc_stub import json_rpc_server
+from tests.support.sigstore_world import ISSUER, WHO, Sigstore
 from tests.support.verify_world import RUN, World, flip_metric, story
 
 pytestmark = pytest.mark.slow
@@ -269,6 +272,52 @@ def test_status_tells_who_stands_behind_a_run(
     assert said("status", "latest", "--config", str(config))[1]["trainer"] == "the vision team"
     assert cli.main(["status", "--config", str(config)]) == 0
     assert "the vision team" in capsys.readouterr().out
+
+
+def test_status_names_who_sigstore_certifies(
+    run: Settings,
+    said: Any,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = MissingExtraError("sigstore", "sigstore")
+
+    def missing(*_: object) -> None:
+        raise absent
+
+    sigstore, store = Sigstore(), sending.open_store(run)
+    with store.transaction() as tx:
+        row = tx.run(RUN)
+        assert row is not None
+        bundle = sigstore.sign(identity_statement(RUN, row.public_key))
+        tx.add_run(RUN, row.public_key, 0.0, b"\x02" + bundle)
+    store.close()
+    assert said("status", "latest")[1]["identity"].startswith("does not hold: "), "another root"
+    root = str(sigstore.trusted_root(tmp_path / "root.json"))
+    pins = {"sigstore_root": root, "trainers": {"ci": {"identity": WHO, "issuer": ISSUER}}}
+    config = tmp_path / "trust.json"
+    config.write_text(json.dumps({"trust": pins}))
+    document = said("status", "latest", "--config", str(config))[1]
+    assert document["identity"] == {"name": WHO, "issuer": ISSUER, "not_checked": None}
+    assert document["trainer"] == "ci"
+    assert cli.main(["status", "latest", "--config", str(config)]) == 0
+    assert f"identity: {WHO}, by {ISSUER} (ci)" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        patched.setattr(who, "_verify", missing)
+        document = said("status", "latest", "--config", str(config))[1]
+        assert (document["identity"]["not_checked"], document["trainer"]) == (str(absent), None)
+        assert cli.main(["status", "latest", "--config", str(config)]) == 0
+        assert f"identity: not checked: {WHO}, by {ISSUER}: " in capsys.readouterr().out
+        assert cli.main(["status", "--config", str(config)]) == 0
+        assert f"not checked: {WHO}" in capsys.readouterr().out
+    assert said("fsck", "--offline")[1]["checked"]["sigstore_identities_without_their_root"] == 1
+    folder = run.base_dir / "spool" / "one"
+    folder.mkdir(parents=True)
+    (folder / FAILED_FILE).write_text("Sigstore: no token")
+    assert said("status")[1]["unsigned"] == {"one": "Sigstore: no token"}
+    assert cli.main(["status"]) == 0
+    assert "run one goes on without an identity: Sigstore: no token" in capsys.readouterr().out
 
 
 def test_status_without_a_database_is_an_empty_one(said: Any, tmp_path: Path) -> None:

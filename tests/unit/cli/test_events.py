@@ -68,11 +68,15 @@ def test_people_get_a_table_and_a_count(base: Path, capsys: pytest.CaptureFixtur
 def test_what_was_parked_is_forgotten(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(RUN.hex[:8], "--forget", "--json", "--base-dir", str(base)) == 0
     assert json.loads(capsys.readouterr().out) == {"forgotten": 1}
-    assert run("--forget", "--base-dir", str(base)) == 0
+    assert run("--forget", "--base-dir", str(base)) == 2
+    assert capsys.readouterr().err == (
+        "provenance: --forget: found no run, expected RUN, or --all for those of every run\n"
+    )
+    assert run("--forget", "--all", "--base-dir", str(base)) == 0
     assert capsys.readouterr().out == "1 forgotten\n"
     assert run("--json", "--base-dir", str(base)) == 0
     assert json.loads(capsys.readouterr().out) == {"parked": []}
-    assert run("--forget", "--json", "--base-dir", str(base / "none")) == 0
+    assert run("--forget", "--all", "--json", "--base-dir", str(base / "none")) == 0
     assert not (base / "none").exists()
 
 

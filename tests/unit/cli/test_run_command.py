@@ -96,6 +96,14 @@ def test_an_identity_signs_key_files_made_on_its_host(
     assert open_identity(keys.identity, keys.run, keys.public_key)
 
 
+def test_a_key_file_made_ahead_asks_the_shippers_to_sign_by_sigstore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_IDENTITY_SIGSTORE", "1")
+    assert main(["run", "--make", str(tmp_path / "run.key")]) == 0
+    assert load_run_keys(tmp_path).sigstore == ""
+
+
 def test_a_key_file_is_made_ahead_and_never_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

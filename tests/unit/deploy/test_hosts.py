@@ -17,7 +17,8 @@ from tests.support.deploy_files import DEPLOY, containers, deployments, fleet_ar
 
 # --- systemd ------------------------------------------------------------------------------
 
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+HEALTH = DEPLOY / "systemd/provenance-health@.service"
+UNITS = sorted({*(DEPLOY / "systemd").glob("*.service")} - {HEALTH})
 HARDENED = {
     "NoNewPrivileges": "yes",
     "ProtectSystem": "strict",
@@ -69,8 +70,10 @@ def test_units_run_the_commands_of_the_fleet() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    for path in (*UNITS, DEPLOY / "systemd/provenance.target"):
-        name = path.name.replace("@.", "@anchor.local.")
+    more = (HEALTH, HEALTH.with_suffix(".timer"), DEPLOY / "systemd/provenance.target")
+    for path in (*UNITS, *more):
+        instance = "worker@anchor.local" if "health" in path.name else "anchor.local"
+        name = path.name.replace("@.", f"@{instance}.")
         text = path.read_text().replace("/opt/provenance/bin/python", sys.executable)
         (tmp_path / name).write_text(text)
     units = [str(path) for path in sorted(tmp_path.iterdir())]
@@ -78,6 +81,33 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     done = subprocess.run([*verify, *units], capture_output=True, text=True, check=False)
     # Of this machine's own units, which may have faults, nothing is asked.
     assert [line for line in done.stderr.splitlines() if "provenance" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("instance", "queue", "result"),
+    [("worker@hashing", "hashing", "exit-code"), ("beat", "beat", "success")],
+)
+def test_the_health_unit_restarts_the_unit_that_is_stale(
+    tmp_path: Path, instance: str, queue: str, result: str
+) -> None:
+    service = Unit(HEALTH)["Service"]
+    for name in ("provenance", "systemctl"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        program.chmod(0o755)
+
+    def run(line: str) -> str:
+        command = line.lstrip("+").replace("%i", instance).replace("$$", "$")
+        command = command.replace("/opt/provenance/bin", str(tmp_path))
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SERVICE_RESULT": result}
+        done = subprocess.run(
+            shlex.split(command), env=env, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    assert run(service["ExecStart"]) == f"provenance health {queue}"
+    restart = f"systemctl try-restart provenance-{instance}.service"
+    assert run(service["ExecStopPost"]) == ("" if result == "success" else restart)
 
 
 # --- Kubernetes ---------------------------------------------------------------------------
@@ -141,5 +171,8 @@ def test_manifests_refer_to_what_there_is() -> None:
                 claim = volume["persistentVolumeClaim"]["claimName"]
                 assert ("PersistentVolumeClaim", claim) in keys
     assert used == keys["Secret", "provenance"], "no key is offered that nobody reads"
-    (secret,) = (document for document in kubernetes_files() if document["kind"] == "Secret")
-    assert set(secret["stringData"].values()) == {""}
+    redis = {("Secret", f"provenance-{user}"): user for user in ("shipper", "operator")}
+    assert {k: keys[k] for k in redis} == {k: {f"redis-{user}-url"} for k, user in redis.items()}
+    assert "redis-worker-url" in used
+    secrets = [document for document in kubernetes_files() if document["kind"] == "Secret"]
+    assert {value for secret in secrets for value in secret["stringData"].values()} == {""}

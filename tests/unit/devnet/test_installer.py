@@ -255,7 +255,7 @@ def test_an_interrupted_install_ends_its_tools(
     def one(name: str, *rest: object) -> InstallResult:
         if name == "redis":
             raise KeyboardInterrupt
-        return real(name, *rest)  # type: ignore[arg-type]
+        return real(name, *rest)  # type: ignore[arg-type]  # wrong or wider on purpose
 
     monkeypatch.setattr(installing, "_one", one)
     with pytest.raises(KeyboardInterrupt):

@@ -246,7 +246,7 @@ def test_an_interrupted_up_leaves_nothing(root: Path, monkeypatch: pytest.Monkey
     spawn = processes.spawn
 
     def noted(*args: object) -> tuple[int, str]:
-        pid, token = spawn(*args)  # type: ignore[arg-type]
+        pid, token = spawn(*args)  # type: ignore[arg-type]  # wrong or wider on purpose
         pids.append(pid)
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         return pid, token

@@ -225,7 +225,7 @@ def test_elements_that_look_alike_differ() -> None:
     assert dataset_digest([{"b": 1, "a": 2}]) == dataset_digest([{"a": 2, "b": 1}])
 
 
-class Squares(Dataset[tuple[torch.Tensor, int]]):  # type: ignore[misc]
+class Squares(Dataset[tuple[torch.Tensor, int]]):  # type: ignore[misc]  # the base class has no types
     def __init__(self, size: int) -> None:
         self.size = size
 
@@ -236,7 +236,7 @@ class Squares(Dataset[tuple[torch.Tensor, int]]):  # type: ignore[misc]
         return torch.full((2, 2), index, dtype=torch.float32), index**2
 
 
-class Endless(IterableDataset[int]):  # type: ignore[misc]
+class Endless(IterableDataset[int]):  # type: ignore[misc]  # the base class has no types
     def __len__(self) -> int:
         return 3
 

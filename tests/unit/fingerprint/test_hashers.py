@@ -108,7 +108,7 @@ def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["md5", "SHA256", "sha3_256", "", None, ["sha256"]])
 def test_unknown_algorithm(name: object) -> None:
     with pytest.raises(ConfigError) as caught:
-        HashFactory(name)  # type: ignore[arg-type]
+        HashFactory(name)  # type: ignore[arg-type]  # wrong or wider on purpose
     assert caught.value.key == "hash_algorithm"
     assert f"found {name!r}, expected one of blake3, sha256" in str(caught.value)
 
@@ -143,7 +143,7 @@ def test_parse_names_what_is_wrong(text: str, problem: str) -> None:
 def test_digest_is_a_frozen_value() -> None:
     digest = HashFactory().digest(b"x")
     with pytest.raises(dataclasses.FrozenInstanceError):
-        digest.value = b""  # type: ignore[misc]
+        digest.value = b""  # type: ignore[misc]  # the base class has no types
     assert {digest, Digest("blake3", digest.value)} == {digest}
 
 

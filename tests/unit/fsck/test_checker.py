@@ -17,7 +17,7 @@ import pytest
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.frontier import Frontier
 from provenance.formats.note import SignerKey
-from provenance.formats.producers.certificate import sign_identity
+from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind
 from provenance.fsck import checker as checker
@@ -41,6 +41,7 @@ from tests.support.fsck_world import (
     other_key,
 )
 from tests.support.runs import Producer, run_of
+from tests.support.sigstore_world import Sigstore
 
 THIRD = run_of(0x0192F0C1AAAA)
 Planted = tuple[F, str]
@@ -304,6 +305,13 @@ def identity_that_signed_another_run(world: World) -> Planted:
     public = Producer().public_key
     identity = sign_identity(SECOND, public, other_key())
     world.sql("UPDATE runs SET identity=? WHERE run=?", identity, FIRST.hex)
+    return F.RUN_IDENTITY, str(FIRST)
+
+
+@fault
+def sigstore_identity_of_another_run(world: World) -> Planted:
+    bundle = Sigstore().sign(identity_statement(SECOND, Producer().public_key))
+    world.sql("UPDATE runs SET identity=? WHERE run=?", b"\x02" + bundle, FIRST.hex)
     return F.RUN_IDENTITY, str(FIRST)
 
 
@@ -797,7 +805,7 @@ def mine(world: World, txid: str, payload: bytes) -> None:
 def swap(world: World, size: int, **fields: object) -> None:
     height, transaction = world.transaction(size)
     block = world.chain.blocks[height]
-    other = replace(transaction, **fields)  # type: ignore[arg-type]
+    other = replace(transaction, **fields)  # type: ignore[arg-type]  # keyword arguments of several types
     world.chain.blocks[height] = replace(block, transactions=(other,))
 
 
@@ -948,6 +956,26 @@ def test_a_run_of_two_ranks_is_ready_only_when_both_ended(world: World) -> None:
     assert details == {"checkpoint 1", "after"}
 
 
+def test_the_leader_s_configuration_says_how_many_ranks_there_are(world: World) -> None:
+    """Of a leader and its restart with another world size, whose records are read later."""
+    leader = Producer(run=THIRD, world_size=1)
+    leader.begin()
+    leader.epoch(1)
+    again = Producer(run=THIRD, world_size=2, name=b"\x09" * 16)
+    again.begin()
+    again.end()
+    again.events = [replace(event, ts_ns=event.ts_ns + 10**9) for event in again.events]
+    world.ingest(leader.batch(), again.batch())
+    first = len(leader.events)
+    leader.finish()
+    world.ingest(leader.batch(first))
+    world.anchor()
+    assert world.sql("SELECT state, incomplete FROM runs WHERE run=?", THIRD.hex) == [
+        ("sealed", None)
+    ]
+    assert world.fsck().findings == ()
+
+
 def test_a_checkpoint_behind_a_sealed_one_is_not_waited_for(world: World) -> None:
     producer = Producer(run=THIRD)
     producer.begin()
@@ -1093,3 +1121,14 @@ def test_a_spool_that_cannot_be_read_is_said(world: World) -> None:
     assert report.exit_code == 3
     assert report.unchecked[0].startswith("spool: ")
     assert SEED.hex() not in str(report)
+
+
+@pytest.mark.parametrize("size", [2**62, -(2**62)])
+def test_a_row_that_states_any_number_costs_no_more_than_another(world: World, size: int) -> None:
+    """One head moved far ahead: the hole before it is one finding, not 2^62."""
+    world.sql("UPDATE heads SET size=? WHERE size=5", size)
+    world.sql("UPDATE ledger_entries SET entry=? WHERE entry=4", size)
+    world.sql("UPDATE nonces SET nonce=? WHERE nonce=(SELECT max(nonce) FROM nonces)", abs(size))
+    found = world.fsck().findings
+    assert any(item.kind in (F.ENTRY_MISSING, F.HEAD_ROOT, F.HEAD_NOTE) for item in found)
+    assert len(found) < 2000

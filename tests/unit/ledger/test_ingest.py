@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -22,9 +23,13 @@ from provenance.errors import TransportUnavailable
 from provenance.formats import merkle
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
-from provenance.formats.producers.acknowledgement import open_acknowledgement
+from provenance.formats.producers.acknowledgement import NOBODY, open_acknowledgement
 from provenance.formats.producers.batch import open_batch
-from provenance.formats.producers.certificate import Certificate, sign_identity
+from provenance.formats.producers.certificate import (
+    Certificate,
+    identity_statement,
+    sign_identity,
+)
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase
@@ -36,10 +41,14 @@ from provenance.ledger.ingest import drain, ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
+from provenance.settings import TrustedIdentity
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
+from provenance.verify.identity import enrolment
+from provenance.verify.trust import Trust
 from tests.support.ledger_values import digested
 from tests.support.runs import POLICY, RUN, Producer, complete_run, some_run
+from tests.support.sigstore_world import ISSUER, WHO, Sigstore
 
 NOW = 1_760_000_100.0
 
@@ -54,7 +63,7 @@ def store() -> Iterator[LedgerStore]:
 def take(
     store: LedgerStore, deliveries: list[Delivery], now: float = NOW, **policy: object
 ) -> IngestResult:
-    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]
+    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def roots(store: LedgerStore, run: UUID = RUN) -> dict[str, str]:
@@ -79,7 +88,7 @@ def test_a_run_comes_home_and_is_sealed(store: LedgerStore) -> None:
     assert (done.new, done.parked, done.duplicates) == (len(producer.events), 0, 0)
     assert [e.phase for e in done.entries] == [Phase.BEFORE, Phase.AFTER]
     assert transport.backlog() == 0
-    assert acknowledged(transport) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
     with store.snapshot() as tx:
         run = tx.run(RUN)
         assert run is not None
@@ -235,7 +244,7 @@ def test_a_second_certificate_of_a_producer_is_parked(store: LedgerStore) -> Non
 def test_where_trainers_are_enrolled_a_run_by_nobody_known_is_parked(store: LedgerStore) -> None:
     alice, mallory = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     producer = complete_run()
-    enrolled = frozenset({alice.public_key().public_bytes_raw()})
+    enrolled = enrolment(Trust(trainers={"alice": alice.public_key().public_bytes_raw().hex()}))
     signed = {
         key: replace(producer, identity=sign_identity(RUN, producer.public_key, key))
         for key in (alice, mallory)
@@ -254,6 +263,32 @@ def test_where_trainers_are_enrolled_a_run_by_nobody_known_is_parked(store: Ledg
         run = tx.run(RUN)
         assert run is not None
         assert run.identity == signed[alice].identity
+
+
+def test_who_sigstore_certifies_is_enrolled_by_name_and_issuer(
+    store: LedgerStore, tmp_path: Path
+) -> None:
+    sigstore, producer = Sigstore(), complete_run()
+    statement = identity_statement(RUN, producer.public_key)
+    root = sigstore.trusted_root(tmp_path / "root.json")
+    pinned = {"ci": TrustedIdentity(WHO, ISSUER)}
+    enrolled = enrolment(Trust(trainers=pinned, sigstore_root=root))
+    eve, ci = (
+        replace(producer, identity=b"\x02" + sigstore.sign(statement, who))
+        for who in ("eve@example.org", WHO)
+    )
+    take(store, [Delivery("1", eve.batch())], trainers=enrolled)
+    with store.snapshot() as tx:
+        assert tx.run(RUN) is None
+        (parked,) = tx.parked(RUN)
+        assert parked.reason == (f"identity eve@example.org, by {ISSUER} is none of trust.trainers")
+    take(store, [Delivery("2", ci.batch(0, 6))], trainers=enrolled)
+    done = take(store, [Delivery("3", producer.batch(6))], trainers=enrolled)
+    assert (done.parked, done.new) == (0, len(producer.events) - 6)
+    with store.snapshot() as tx:
+        run = tx.run(RUN)
+        assert run is not None
+        assert run.identity == ci.identity
 
 
 def test_equivocation_keeps_the_first_value(store: LedgerStore) -> None:
@@ -348,7 +383,7 @@ def test_misplaced_records_are_parked(
     store: LedgerStore, change: dict[str, object], problem: str
 ) -> None:
     producer = Producer()
-    event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]
+    event = replace(Event(2, Kind.RESULTS, None, 0, 1, {}), **change)  # type: ignore[arg-type]  # keyword arguments of several types
     header = SegmentHeader(RUN, producer.name, 0, 1, 0)
     record = record_of(event, header, b"s" * 32).encode()
     batch = producer.signed(2, [record])
@@ -582,7 +617,7 @@ def test_what_a_lost_server_delivered_is_not_acknowledged_in_the_next(store: Sql
     assert ingest(transport, store, POLICY, deliveries, NOW).new == len(producer.events)
     assert transport.acknowledged(RUN) == {}
     assert drain(transport, store, POLICY, "one", NOW).duplicates == len(producer.events)
-    assert acknowledged(transport) == {producer.name: len(producer.events)}
+    assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
 
 
 def test_a_sealed_run_delivered_again_is_read_once_per_kind(

@@ -174,7 +174,7 @@ def test_tries_of_the_ethereum_tests() -> None:
             trie[key] = value
         assert trie.root_hash.hex() == root
         for key, value in held.items():
-            path = [reference.encode(node) for node in trie.get_proof(key)]  # type: ignore[no-untyped-call]
+            path = [reference.encode(node) for node in trie.get_proof(key)]  # type: ignore[no-untyped-call]  # the library has no types
             nodes = [node for at, node in enumerate(path) if not at or len(node) >= 32]
             assert trie_value(bytes.fromhex(root), key, nodes, "value") == value
             with pytest.raises(ProofError):

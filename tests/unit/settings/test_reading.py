@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provenance.errors import ConfigError
-from provenance.settings import Settings, broker_url, is_loopback, load
+from provenance.settings import Settings, TrustedIdentity, broker_url, is_loopback, load
 
 DEV_KEY = "0x" + "ac" * 32
 ETHEREUM: dict[str, Any] = {"url": "http://127.0.0.1:8545"}
@@ -135,6 +135,29 @@ def test_both_names_of_the_url_are_read() -> None:
     assert settings.blockchain.bitcoin.network == "main"
 
 
+def test_who_signs_by_sigstore_is_asked_for_in_json_or_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not load().identity.sigstore
+    asked = load({"identity": {"sigstore": True, "token_file": "/run/token"}}).identity
+    assert (asked.sigstore, asked.token_file) == (True, Path("/run/token"))
+    monkeypatch.setenv("PROVENANCE_IDENTITY_SIGSTORE", "1")
+    assert load().identity.sigstore
+    assert load({"identity": {"token_file": "/run/token"}}).identity == asked
+
+
+def test_trainers_are_pinned_by_key_or_by_name_and_issuer() -> None:
+    pin = {"identity": "ci@example.org", "issuer": "https://accounts.google.com"}
+    section = {"trainers": {"team": "AB" * 32, "ci": pin}, "sigstore_root": "root.json"}
+    trust = load({"trust": section}).trust
+    assert trust.trainers == {"team": "ab" * 32, "ci": TrustedIdentity(**pin)}
+    assert (trust.require_trainers, trust.sigstore_root) == (True, Path("root.json"))
+
+
+def trainers(pin: object) -> dict[str, object]:
+    return {"trust": {"trainers": {"ci": pin}}}
+
+
 @pytest.mark.parametrize(
     ("config", "key", "problem"),
     [
@@ -160,6 +183,18 @@ def test_both_names_of_the_url_are_read() -> None:
             chain(ethereum={**ETHEREUM, "confirmations": 10**30}),
             "blockchain.ethereum.confirmations",
             "expected a whole number from 1",
+        ),
+        (trainers("aa"), "trust.trainers.ci", "64 hex digits (Ed25519) or an object"),
+        (trainers({"identity": "ci@example.org"}), "trust.trainers.ci.issuer", "missing"),
+        (trainers({"identity": "", "issuer": "i"}), "trust.trainers.ci.identity", "non-empty"),
+        (trainers({"identity": "a", "issuer": "i", "x": 1}), "trust.trainers.ci.x", "unknown key"),
+        ({"trust": {"sigstore_root": 1}}, "trust.sigstore_root", "expected the path of a file"),
+        ({"identity": True}, "identity", "expected an object"),
+        ({"identity": {"sigstor": True}}, "identity.sigstor", "expected one of sigstore, token"),
+        (
+            {"identity": {"sigstore": True}, "identity_key_file": "k"},
+            "identity.sigstore",
+            "found beside 'identity_key_file'",
         ),
         ({"blockchain": []}, "blockchain", "expected an object"),
         (chain(enabled="false"), "blockchain.enabled", "expected true or false"),
@@ -365,6 +400,14 @@ def test_environment_wins_and_repr_shows_no_secret(
         ("http://[::1]:5", True),
         ("http://localhost.example", False),
         ("http://128.0.0.1", False),
+        ("http://localhost@evil.example", False),
+        ("http://127.0.0.1:80@evil.example", False),
+        ("http://evil.example\\@127.0.0.1.evil.example", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://[::ffff:203.0.113.9]", False),
+        ("http://\N{CYRILLIC SMALL LETTER ES}localhost", False),
+        ("http://evil.example#@127.0.0.1", False),
+        ("http://evil.example?@localhost", False),
     ],
 )
 def test_loopback(url: str, loopback: bool) -> None:

@@ -598,7 +598,7 @@ def test_a_network_without_a_node_is_said(world: World) -> None:
 def test_what_a_node_raises_is_judged(
     world: World, method: str, error: Exception, expected: str
 ) -> None:
-    world.networks["ethereum"].fail_next(method, error, times=2)  # type: ignore[arg-type]
+    world.networks["ethereum"].fail_next(method, error, times=2)  # type: ignore[arg-type]  # wrong or wider on purpose
     report = world.verify()
     assert {c.status for c in report.networks["ethereum"].values()} == {expected}
     assert {c.reason for c in report.networks["ethereum"].values()} == {str(error)}

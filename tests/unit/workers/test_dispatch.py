@@ -17,7 +17,7 @@ class Task:
     name = "workers.example"
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.error, self.sent = error, []  # type: ignore[var-annotated]
+        self.error, self.sent = error, []  # type: ignore[var-annotated]  # filled by the test
 
     def apply_async(self, arguments: tuple[str, ...], **options: Any) -> None:
         if self.error is not None:

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 
 from provenance.app import up
 from provenance.errors import StoreUnavailable, TransportUnavailable
+from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -96,7 +97,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]
 
 
 def cached(make: Callable[[], EventTransport]) -> Callable[[], EventTransport]:
-    make.cache_clear = lambda: None  # type: ignore[attr-defined]
+    make.cache_clear = lambda: None  # type: ignore[attr-defined]  # wrong or wider on purpose
     return make
 
 
@@ -144,8 +145,8 @@ def test_nothing_to_do_rings_nobody(work: Workplace) -> None:
     anchoring.publish("local")
     confirming.confirm("local")
     schedule.sweep()
-    assert work.take() == []
-    assert work.beats == ["hashing", "anchor.local"]
+    assert work.take() == [DRAIN], "a stream may want mending that holds nothing"
+    assert work.beats == ["anchor.local", "verify"]
 
 
 def test_a_seal_without_an_anchor_rings_no_network(work: Workplace) -> None:
@@ -185,15 +186,15 @@ def test_the_sweep_rings_for_every_lost_hint(work: Workplace) -> None:
     hashing.drain()
     work.take()
     schedule.sweep()
-    assert work.take() == [PUBLISH]
+    assert work.take() == [PUBLISH, DRAIN]
     anchoring.publish("local")
     work.take()
     schedule.sweep()
-    assert work.take() == [CONFIRM]
+    assert work.take() == [CONFIRM, DRAIN]
     confirming.confirm("local")
     work.take()
     schedule.sweep()
-    assert work.take() == []
+    assert work.take() == [DRAIN]
 
 
 def test_the_sweep_seals_an_overdue_run_and_rings_for_it(work: Workplace) -> None:
@@ -219,12 +220,13 @@ def test_the_sweep_seals_what_ingest_left_open(
     work.take()
     schedule.sweep()
     assert work.run_state() == ("open", None)
-    assert work.take() == [PUBLISH], "the before seal's anchor is still due"
+    assert work.take() == [PUBLISH, DRAIN], "the before seal's anchor is still due"
     monkeypatch.setattr(resources, "policy", lambda: policy)
     schedule.sweep()
     assert work.run_state()[0] == "sealed"
+    assert NOBODY in work.transport.acknowledged(RUN), "shippers may clear it away"
     assert work.states() == [AnchorState.DUE, AnchorState.DUE]
-    assert work.take() == [PUBLISH], "rung in the same sweep"
+    assert work.take() == [PUBLISH, DRAIN], "rung in the same sweep"
 
 
 class CountingStore:
@@ -376,7 +378,7 @@ def test_a_broker_that_refuses_hints_stops_nothing(
             hashing.drain()
             schedule.sweep()
         lost = [entry for entry in logs if entry["event"] == "hint.lost"]
-        assert [entry["queue"] for entry in lost][-1] == "anchor.local"
+        assert "anchor.local" in [entry["queue"] for entry in lost]
         assert {entry["problem"] for entry in lost} == {type(error).__name__}
     assert work.run_state() == ("sealed", None)
 

@@ -135,18 +135,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         text = render(compile_artifact(compiler(), SOURCE.read_text("utf-8")))
     except ProvenanceError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201  what the command says
         return error.exit_code
     if not options.check:
         options.artifact.write_text(text, "utf-8")
-        print(f"wrote {options.artifact}")  # noqa: T201
+        print(f"wrote {options.artifact}")  # noqa: T201  what the command says
         return 0
     if not options.artifact.is_file() or options.artifact.read_text("utf-8") != text:
-        print(  # noqa: T201
+        print(  # noqa: T201  what the command says
             f"{options.artifact} does not fit {SOURCE.name}: run without --check", file=sys.stderr
         )
         return 1
-    print(f"{options.artifact} fits {SOURCE.name}")  # noqa: T201
+    print(f"{options.artifact} fits {SOURCE.name}")  # noqa: T201  what the command says
     return 0
 
 

@@ -185,7 +185,7 @@ def test_an_amount_that_came_as_a_float_is_exact(sats: int) -> None:
 def test_amounts_inside_lists_and_objects_are_exact() -> None:
     answer = {"mine": {"trusted": 0.1}, "list": [1, 0.00000001, [2.5]]}
     with json_rpc_server(lambda method, params: params[0]) as url:
-        assert node(url).call("x", answer) == {  # type: ignore[arg-type]
+        assert node(url).call("x", answer) == {  # type: ignore[arg-type]  # wrong or wider on purpose
             "mine": {"trusted": Decimal("0.1")},
             "list": [1, Decimal("1E-8"), [Decimal("2.5")]],
         }

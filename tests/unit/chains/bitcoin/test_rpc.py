@@ -28,7 +28,7 @@ from tests.support.nodes.rpc_stub import http_server, json_rpc_server, send
 
 def settings(url: str, **more: object) -> BitcoinSettings:
     more = {"user": "u", "password": "p/@:#%2F", "timeout_s": 5.0} | more
-    return BitcoinSettings(url=url, **more)  # type: ignore[arg-type]
+    return BitcoinSettings(url=url, **more)  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def test_login_wallet_path_and_numbers_are_exact(tmp_path: Path) -> None:

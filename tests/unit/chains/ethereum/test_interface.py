@@ -31,7 +31,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 def interface(**changes: object) -> EthereumInterface:
-    return EthereumInterface(EthereumSettings(url=NOWHERE, **{"private_key": KEY, **changes}))  # type: ignore[arg-type]
+    return EthereumInterface(EthereumSettings(url=NOWHERE, **{"private_key": KEY, **changes}))  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def draft(**changes: object) -> Draft:
@@ -46,7 +46,7 @@ def draft(**changes: object) -> Draft:
         "contract": None,
         "block": 1,
     }
-    return Draft("ethereum", anchor_payload(ROOT), {**fields, **changes})  # type: ignore[dict-item]
+    return Draft("ethereum", anchor_payload(ROOT), {**fields, **changes})  # type: ignore[dict-item]  # keyword arguments of several types
 
 
 def test_it_is_a_network() -> None:
@@ -73,7 +73,7 @@ def test_it_is_a_network() -> None:
 )
 def test_unusable_settings_name_their_key(changes: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        EthereumInterface(EthereumSettings(**{"url": NOWHERE, **changes}))  # type: ignore[arg-type]
+        EthereumInterface(EthereumSettings(**{"url": NOWHERE, **changes}))  # type: ignore[arg-type]  # keyword arguments of several types
     assert caught.value.key == key
     secret = changes.get("private_key")
     if isinstance(secret, str):

@@ -17,7 +17,7 @@ from provenance.errors import (
     UnknownVersionError,
 )
 from provenance.formats.producers.batch import MAX_BATCH_RECORDS, open_batch, sign_batch
-from provenance.formats.producers.certificate import certify, sign_identity
+from provenance.formats.producers.certificate import Identity, certify, sign_identity
 from provenance.formats.producers.run_id import run_id
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import chain_on, chain_start, sign_statement
@@ -52,7 +52,7 @@ def test_batch_layout_and_signature() -> None:
     assert opened.records == (b"one", b"two")
     assert (opened.certificate, opened.first_seq, opened.before) == (CERTIFICATE, 5, BEFORE)
     assert (opened.statement.count, opened.chain) == (7, chain)
-    assert (opened.identity, opened.identity_bytes) == (PUBLIC, IDENTITY)
+    assert (opened.identity, opened.identity_bytes) == (Identity(PUBLIC), IDENTITY)
     assert open_batch(batch(identity=None)).identity is None
 
 

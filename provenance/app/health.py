@@ -1,0 +1,70 @@
+"""Whether the fleet works: how long ago a task of each queue ended.
+
+A ping is answered by a worker that does nothing. Workers touch ``<queue>.alive`` when a task ends
+(:mod:`workers.alive`), and the sweep, where database and Redis answer it, sends every queue one:
+the hashing queue its drain. So each age is that of the last sweep that reached the queue too;
+``beat`` is the sender of sweeps. What hangs, or was taken off its queue, grows old.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provenance.settings import Settings
+
+ALIVE_DIR_ENV = "PROVENANCE_ALIVE_DIR"
+TASK_LIMIT_S = 150
+"""Seconds after which a task is killed: so long a worker may have ended none."""
+SWEEPS = 3
+"""Of which a queue may have missed all but one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """Seconds since a task of the queue ended; None where none has."""
+
+    queue: str
+    age_s: float | None
+
+    def stale(self, limit_s: float) -> bool:
+        """Whether that is too long ago."""
+        return self.age_s is None or self.age_s > limit_s
+
+    def __str__(self) -> str:
+        if self.age_s is None:
+            return f"{self.queue}: no task has ended yet"
+        return f"{self.queue}: the last task ended {self.age_s:.0f} s ago"
+
+
+def limit_s(settings: Settings) -> float:
+    """The age in seconds from which a queue counts as stale."""
+    return TASK_LIMIT_S + SWEEPS * settings.sweep_interval_s
+
+
+def alive_dir(settings: Settings) -> Path:
+    """Where workers leave their marks: ``$PROVENANCE_ALIVE_DIR``, else ``<base_dir>/run``."""
+    return Path(os.environ.get(ALIVE_DIR_ENV) or settings.base_dir / "run")
+
+
+def queues(settings: Settings) -> tuple[str, ...]:
+    """Every queue of the configuration, and ``beat``."""
+    chain = settings.blockchain
+    anchors = [f"anchor.{name}" for name in (chain.networks if chain.enabled else ())]
+    return ("hashing", *anchors, "confirm", "verify", "beat")
+
+
+def ages(settings: Settings, names: Sequence[str] = ()) -> list[Age]:
+    """The age of each named queue, of all where none is named; an unreadable mark is none."""
+    now, folder = time.time(), alive_dir(settings)
+    found = []
+    for name in names or queues(settings):
+        try:
+            age = max(0.0, now - (folder / f"{name}.alive").stat().st_mtime)
+        except OSError:
+            age = None
+        found.append(Age(name, age))
+    return found

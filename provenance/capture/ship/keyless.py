@@ -1,0 +1,120 @@
+"""Signing a run by Sigstore, in a process of its own (``python -m`` this module).
+
+It asks Fulcio for a certificate of the token's account, and Rekor to log the signature, so it
+needs the network and the extra ``sigstore``. Whatever happens in it, the shipper waits for it
+:data:`WAIT_S` seconds at most, once a run. The token is read from the file that is named, from
+``SIGSTORE_ID_TOKEN``, or from the platform (GitHub, GitLab, Google Cloud, ...); it is no argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+from provenance import files
+from provenance.capture.keys import RunKeys
+from provenance.errors import BadSignatureError, FormatError, MissingExtraError, UnavailableError
+from provenance.formats.json_text import canonical_json
+from provenance.formats.producers.certificate import (
+    MAX_IDENTITY_BYTES,
+    SIGSTORE,
+    identity_statement,
+    open_identity,
+)
+
+SIGNED_FILE = "identity.sigstore"
+"""In the run's folder: the identity's bytes."""
+FAILED_FILE = "identity.failed"
+"""Instead: why nobody signed."""
+TOKEN_ENV = "SIGSTORE_ID_TOKEN"  # noqa: S105
+WAIT_S = 30.0
+
+
+def signed(run_dir: Path, keys: RunKeys, *, may_sign: bool) -> RunKeys:
+    """The keys with an identity by Sigstore, where they ask for one: made once, kept in the folder.
+
+    Args:
+        may_sign: False takes one that was made before, or none.
+
+    Raises:
+        UnavailableError: Nobody signed, for the reason it gives; the folder says so too.
+    """
+    path = run_dir / SIGNED_FILE
+    if keys.sigstore is None or keys.identity or not (may_sign or path.exists()):
+        return keys
+    try:
+        identity = _kept(path) or _sign(keys.run, keys.public_key, keys.sigstore)
+        open_identity(identity, keys.run, keys.public_key)
+        files.create(path, identity)
+        (run_dir / FAILED_FILE).unlink(missing_ok=True)
+    except (OSError, UnavailableError, FormatError, BadSignatureError) as error:
+        with contextlib.suppress(OSError):
+            files.replace(run_dir / FAILED_FILE, str(error).encode())
+        raise UnavailableError(str(error)) from error
+    return replace(keys, identity=identity)
+
+
+def _kept(path: Path) -> bytes | None:
+    return files.read_private(path, MAX_IDENTITY_BYTES) if path.exists() else None
+
+
+def _sign(run: UUID, run_key: bytes, token_file: str) -> bytes:
+    """An identity's bytes for a run, not yet checked."""
+    command = [sys.executable, "-P", "-m", __name__, *filter(None, [token_file])]
+    try:
+        done = subprocess.run(
+            command,
+            input=identity_statement(run, run_key),
+            capture_output=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"Sigstore: no signature within {WAIT_S:g} s") from None
+    except OSError as error:
+        raise UnavailableError(f"Sigstore: {error.strerror}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise UnavailableError(f"Sigstore: {said[-1][:300]}")
+    return bytes([SIGSTORE]) + done.stdout
+
+
+def unsigned_runs(spool_dir: Path) -> dict[str, str]:
+    """Runs of the spool that were to be signed and are not, with the reason."""
+    reasons = {}
+    for path in sorted(spool_dir.glob(f"*/{FAILED_FILE}")):
+        with contextlib.suppress(OSError):  # the run has ended meanwhile
+            reasons[path.parent.name] = path.read_text(errors="replace")
+    return reasons
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Sign what comes on standard input; the bundle goes to standard output. Errors end it."""
+    try:
+        from sigstore.models import ClientTrustConfig
+        from sigstore.oidc import IdentityToken, detect_credential
+        from sigstore.sign import SigningContext
+    except ImportError:
+        sys.exit(str(MissingExtraError("sigstore", "sigstore")))
+    if arguments:
+        token: str | None = Path(arguments[0]).read_text(encoding="ascii").strip()
+    else:
+        token = os.environ.get(TOKEN_ENV) or detect_credential()
+    if not token:
+        sys.exit(f"no token: no token_file is named, {TOKEN_ENV} is not set, the platform has none")
+    context = SigningContext.from_trust_config(ClientTrustConfig.production())
+    with context.signer(IdentityToken(token)) as signer:
+        bundle = signer.sign_artifact(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(canonical_json(json.loads(bundle.to_json())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

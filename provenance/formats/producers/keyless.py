@@ -1,0 +1,141 @@
+"""Sigstore bundles by which a run's identity signs without a key of its own.
+
+FROZEN FORMAT. Pure: no I/O, no clock, no randomness. A certificate for a key that is used once
+names an account (subject alternative name) and who vouches for it (the OpenID Connect issuer);
+the bundle is canonical JSON (RFC 8785), at most 16 KiB, version 0.3 with one message signature.
+
+What is checked here needs no trust: form, the leaf's ECDSA signature, and that nothing in the
+log entry contradicts its checkpoint. Whether the leaf is Sigstore's, a trusted root alone says
+(:mod:`provenance.verify.identity`).
+
+Sources: https://github.com/sigstore/protobuf-specs (sigstore_bundle.proto),
+https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md, C2SP tlog-checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from provenance.errors import BadSignatureError, FormatError
+from provenance.formats.checkpoint import parse_note
+from provenance.formats.fields import Fields
+from provenance.formats.note import decode_base64
+
+MAX_BUNDLE_BYTES: Final = 16 * 1024
+MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+ISSUER: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+"""Fulcio's extension that names the issuer, a DER UTF8String."""
+_FILE: Final = "identity"
+_MAX_NAME: Final = 1000
+_BAD_CERTIFICATE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keyless:
+    """Whom a bundle's certificate names: an e-mail address or URI, and its issuer's URL."""
+
+    name: str
+    issuer: str
+    bundle: bytes = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """``ci@example.org, by https://accounts.google.com``."""
+        return f"{self.name}, by {self.issuer}"
+
+
+def open_bundle(bundle: bytes, message: bytes) -> Keyless:
+    """Read a bundle and check the leaf's signature of the message.
+
+    Raises:
+        TooLargeError, UnknownVersionError, FormatError: Not such a bundle.
+        BadSignatureError: The certificate's key did not sign this message.
+    """
+    top = Fields.parse_canonical(
+        bundle, _FILE, MEDIA_TYPE, key="mediaType", limit=MAX_BUNDLE_BYTES
+    ).only("mediaType", "messageSignature", "verificationMaterial")
+    signed = top.object("messageSignature", "messageDigest", "signature")
+    digest = signed.object("messageDigest", "algorithm", "digest")
+    digest.one_of("algorithm", ["SHA2_256"])
+    if _base64(digest, "digest") != hashlib.sha256(message).digest():
+        raise BadSignatureError(f"{_FILE}: the bundle signs another message than this run's")
+    material = top.object("verificationMaterial")
+    _check_entry(material)
+    der = _base64(material.object("certificate", "rawBytes"), "rawBytes")
+    try:
+        leaf = x509.load_der_x509_certificate(der)
+        key, found = leaf.public_key(), leaf.extensions
+        names = found.get_extension_for_class(x509.SubjectAlternativeName).value
+        issuer = found.get_extension_for_oid(ISSUER).value
+    except _BAD_CERTIFICATE as error:
+        raise FormatError(f"{_FILE}: certificate: {str(error)[:200]}") from error
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
+        raise FormatError(f"{_FILE}: certificate: expected an ECDSA key on P-256")
+    try:
+        key.verify(_base64(signed, "signature"), message, ECDSA(SHA256()))
+    except InvalidSignature as error:
+        raise BadSignatureError(f"{_FILE}: the signature does not fit its certificate") from error
+    return Keyless(_name(names), _text(issuer), bundle)
+
+
+def _check_entry(material: Fields) -> None:
+    """What verifiers of bundles read and do not compare: a byte changed there would go unseen."""
+    entries = material.objects("tlogEntries")
+    if len(entries) != 1:
+        raise FormatError(f"{_FILE}: tlogEntries: found {len(entries)}, expected 1")
+    entry, proof = entries[0], entries[0].object("inclusionProof")
+    proof.items("hashes", _base64)
+    for fields, key in (
+        (entry, "canonicalizedBody"),
+        (entry.object("logId"), "keyId"),
+        (proof, "rootHash"),
+    ):
+        _base64(fields, key)
+    if "inclusionPromise" in entry.raw:
+        _base64(entry.object("inclusionPromise"), "signedEntryTimestamp")
+    note = parse_note(proof.object("checkpoint", "envelope").text("envelope"))
+    if proof.text("treeSize") != str(note.head.size):
+        proof.refuse("treeSize", f"{note.head.size}, the checkpoint's")
+    # Rekor's origin is its name, or that and " - " and the tree's number.
+    if note.head.origin.partition(" - ")[0] not in {each.name for each in note.signatures}:
+        raise FormatError(f"{_FILE}: the checkpoint's origin is none of those who signed it")
+
+
+def _name(names: x509.SubjectAlternativeName) -> str:
+    kinds = (x509.RFC822Name, x509.UniformResourceIdentifier)
+    if len(names) != 1 or not isinstance(names[0], kinds):
+        raise FormatError(f"{_FILE}: certificate: expected one name, an e-mail address or a URI")
+    return _printable(str(names[0].value))
+
+
+def _text(extension: x509.ExtensionType) -> str:
+    """The issuer: a UTF8String of at most 255 bytes."""
+    value = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
+    at = 3 if value[1:2] == b"\x81" else 2
+    if value[:1] != b"\x0c" or len(value) <= at or value[at - 1] != len(value) - at:
+        raise FormatError(f"{_FILE}: certificate: issuer: expected a UTF8String")
+    return _printable(value[at:].decode(errors="replace"))
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or len(text) > _MAX_NAME:
+        raise FormatError(f"{_FILE}: certificate: found the name {text[:40]!a}, expected text")
+    return text
+
+
+def _base64(fields: Fields, key: str | int) -> bytes:
+    return decode_base64(fields.text(key), f"{_FILE}: {fields.path_of(key)}")

@@ -1,0 +1,98 @@
+"""``provenance health``: how old the marks of each queue may be, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from provenance import cli
+
+QUEUES = ["hashing", "anchor.local", "confirm", "verify", "beat"]
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A base directory with a fresh mark of every queue."""
+    monkeypatch.delenv("PROVENANCE_ALIVE_DIR", raising=False)
+    (tmp_path / "run").mkdir()
+    for queue in QUEUES:
+        mark(tmp_path / "run", queue, 0)
+    return tmp_path
+
+
+def mark(folder: Path, queue: str, age_s: float) -> None:
+    path = folder / f"{queue}.alive"
+    path.touch()
+    os.utime(path, (time.time() - age_s,) * 2)
+
+
+def health(base: Path, *arguments: str) -> int:
+    return cli.main(["health", *arguments, "--base-dir", str(base)])
+
+
+def test_fresh_queues(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert health(base, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["fresh"], told["limit_s"]) == (True, 165.0)
+    assert [queue["queue"] for queue in told["queues"]] == QUEUES
+    assert all(queue["fresh"] and queue["age_s"] < 60 for queue in told["queues"])
+
+
+def test_a_stale_queue_is_named_with_its_age(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark(base / "run", "anchor.local", 170)
+    assert health(base) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("stale (limit 165 s): anchor.local: the last task ended 17")
+    assert "hashing" not in line
+    assert health(base, "hashing", "beat") == 0
+    capsys.readouterr()
+    assert health(base, "anchor.local", "--json") == 1
+    assert not json.loads(capsys.readouterr().out)["fresh"]
+
+
+def test_a_queue_of_which_no_task_ever_ended_is_stale(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base / "run" / "hashing.alive").unlink()
+    assert health(base, "hashing") == 1
+    assert capsys.readouterr().out == "stale (limit 165 s): hashing: no task has ended yet\n"
+
+
+def test_the_limit_follows_the_sweep_s_interval(base: Path) -> None:
+    mark(base / "run", "hashing", 170)
+    config = base / "config.json"
+    config.write_text(json.dumps({"sweep_interval": 60}))
+    assert health(base, "hashing") == 1
+    assert health(base, "hashing", "--config", str(config)) == 0
+
+
+def test_marks_lie_where_the_environment_says(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_ALIVE_DIR", str(tmp_path))
+    assert health(base, "hashing") == 1
+    mark(tmp_path, "hashing", 0)
+    assert health(base, "hashing") == 0
+
+
+def test_an_unknown_queue_is_one_line(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert health(base, "anchor.ethereum") == 2
+    assert capsys.readouterr().err == (
+        "provenance: QUEUE: found 'anchor.ethereum', expected one of hashing, anchor.local, "
+        "confirm, verify, beat\n"
+    )
+
+
+def test_doctor_shows_the_ages(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark(base / "run", "confirm", 1000)
+    (base / "run" / "verify.alive").unlink()
+    cli.main(["doctor", "--json", "--base-dir", str(base)])
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    queues = {found["name"]: found["works"] for found in findings if found["kind"] == "queue"}
+    assert queues == {"hashing": True, "anchor.local": True, "confirm": False, "beat": True}
