@@ -6,6 +6,7 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
+from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
 from provenance.app.runs import find_run
 from provenance.bootstrap import reading
@@ -49,8 +50,8 @@ def _overview(settings: Settings) -> dict[str, Any]:
         return document
     trust = of_settings(settings)
     with store.snapshot() as tx:
+        seals = tx.seals()
         for row in tx.runs():
-            entries = tx.entries(row.run)
             document["runs"].append(
                 {
                     "run_id": str(row.run),
@@ -58,7 +59,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
                     "incomplete": row.incomplete,
                     "created": _time(row.created_at),
                     **_who(row, trust),
-                    "seals": [e.phase.value for e in entries],
+                    "seals": [phase.value for phase in seals.get(row.run, ())],
                 }
             )
         for name in settings.blockchain.networks:
@@ -70,15 +71,11 @@ def _overview(settings: Settings) -> dict[str, Any]:
 
 
 def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    reasons = []
-    for row in tx.anchors(name):
-        counts[row.state.value] = counts.get(row.state.value, 0) + 1
-        if row.reason and row.state not in (AnchorState.FINAL, AnchorState.REPLACED):
-            reasons.append(row.reason)
+    waiting = tx.anchors(name, ACTIVE | {AnchorState.FAILED})
+    reasons = [row.reason for row in waiting if row.reason]
     remembered = tx.network(name)
     return {
-        "anchors": counts,
+        "anchors": {state.value: count for state, count in tx.anchor_counts(name).items()},
         "paused": remembered.paused if remembered else None,
         "problem": reasons[-1] if reasons else None,
     }

@@ -317,9 +317,15 @@ def test_entries_are_numbered_from_zero(run_tx: LedgerTx) -> None:
     assert (before.epoch, check.epoch, before.anchor, check.anchor) == (None, 0, True, False)
     assert run_tx.entries() == [before, check, other, after]
     assert run_tx.entries(RUN) == [before, check, after]
-    assert run_tx.entry_roots() == roots
-    assert run_tx.entry_roots(2) == roots[:2]
-    assert run_tx.entry_roots(0) == []
+    assert run_tx.entries(first=1, end=3) == [check, other]
+    assert run_tx.entries(RUN, 1) == [check, after]
+    assert run_tx.ledger_size() == 4
+    assert run_tx.entry_of_root(roots[2]) == other
+    assert run_tx.entry_of_root(digest("none")) is None
+    assert run_tx.seals() == {
+        RUN: [Phase.BEFORE, Phase.CHECKPOINT, Phase.AFTER],
+        OTHER: [Phase.BEFORE],
+    }
 
 
 @pytest.mark.parametrize(("phase", "epoch"), [(Phase.BEFORE, None), (Phase.CHECKPOINT, 3)])
@@ -420,11 +426,16 @@ def test_a_receipt_is_replaced_and_withdrawn(run_tx: LedgerTx) -> None:
     first = ReceiptRow(entry.index, ethereum.id, "ethereum", '{"depth": 1}', 1.0)
     second = ReceiptRow(entry.index, bitcoin.id, "bitcoin", "{}", 1.0)
     elsewhere = ReceiptRow(1, ethereum.id, "ethereum", "{}", 1.0)
-    for each in (first, second, elsewhere):
-        run_tx.add_receipt(each)
+    run_tx.add_receipts([first, second, elsewhere])
     deeper = replace(first, document='{"depth": 12}', created_at=2.0)
-    run_tx.add_receipt(deeper)
+    run_tx.add_receipts([deeper])
+    run_tx.add_receipts([])
     assert run_tx.receipts(RUN) == [second, deeper]
+    made = run_tx.receipt(ethereum.id)
+    assert made is not None
+    assert made[0] == 2
+    assert made[1] in (deeper.document, elsewhere.document)
     run_tx.delete_receipts(ethereum.id)
+    assert run_tx.receipt(ethereum.id) is None
     assert run_tx.receipts(RUN) == [second]
     assert run_tx.receipts(OTHER) == []
