@@ -92,6 +92,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class SubtreeRow:
+    """A row of ``subtrees``."""
+
+    height: int
+    number: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HeadRow:
     """A row of ``heads``."""
 
