@@ -275,6 +275,12 @@ def completed_by(index: int) -> list[Subtree]:
     return siblings
 
 
+def node_number(height: int, number: int) -> int:
+    """The number of a subtree's root where all nodes are counted from left to right: leaf n is
+    2n, a node lies between its two halves (RFC 9420 appendix C)."""
+    return (2 * number + 1 << height) - 1
+
+
 def joined(parts: Sequence[bytes]) -> bytes:
     """MTH of a range from its complete subtrees, left to right; at least one."""
     return reduce(lambda right, left: node_hash(left, right), reversed(parts))

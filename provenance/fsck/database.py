@@ -49,7 +49,7 @@ TABLES: Final[dict[type, tuple[str, str]]] = {
     EquivocationRow: ("equivocations", "run, producer, seq"),
     ParkedRow: ("parked", "id"),
     Entry: ("ledger_entries", "entry"),
-    SubtreeRow: ("subtrees", "height, number"),
+    SubtreeRow: ("subtrees", "node"),
     HeadRow: ("heads", "size"),
     Anchor: ("anchors", "network, size"),
     Version: ("anchor_versions", "id"),  # oldest first

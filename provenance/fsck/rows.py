@@ -93,10 +93,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class SubtreeRow:
-    """A row of ``subtrees``."""
+    """A row of ``subtrees``; ``node`` counts all nodes from left to right."""
 
-    height: int
-    number: int
+    node: int
     hash: bytes
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provenance.errors import IntegrityError, ProofError
-from provenance.formats.merkle import KeptTree, MerkleTree, leaf_hash, verify_inclusion
+from provenance.formats.merkle import KeptTree, MerkleTree, leaf_hash, node_number, verify_inclusion
 from provenance.formats.record import Phase
 from provenance.stores.sql.schema import subtrees
 from provenance.stores.sql.store import SqlStore
@@ -65,7 +65,7 @@ def test_a_damaged_row_proves_nothing(size: int, data: st.DataObject, tmp_path: 
     naive = MerkleTree(ROOTS[:size])
     height = data.draw(st.integers(1, size.bit_length() - 1))
     number = data.draw(st.integers(0, (size >> height) - 1))
-    row = (subtrees.c.height == height) & (subtrees.c.number == number)
+    row = subtrees.c.node == node_number(height, number)
     covered = range(number << height, number + 1 << height)
     with store.exclusive() as connection:
         connection.execute(subtrees.update().where(row).values(hash=bytes(32)))

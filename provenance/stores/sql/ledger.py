@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import delete, func, insert, or_, select, update
 
 from provenance.errors import EquivocationError, FormatError, InputError, IntegrityError
 from provenance.formats import json_text
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.cosignature import Cosignature
-from provenance.formats.merkle import Subtree, completed_by, leaf_hash, node_hash
+from provenance.formats.merkle import Subtree, completed_by, leaf_hash, node_hash, node_number
 from provenance.formats.record import MAX_SAFE_INTEGER, Phase
 from provenance.ports.values import HeadRow, LedgerEntry, ReceiptRow
 from provenance.stores.sql.schema import (
@@ -30,7 +30,6 @@ from provenance.stores.sql.session import Session, fields_of, values_in
 _ENTRIES: Final = values_in(LedgerEntry, ledger_entries)
 _HEADS: Final = values_in(HeadRow, heads)
 _RECEIPTS: Final = values_in(ReceiptRow, receipts)
-_SUBTREES: Final = select(subtrees.c.height, subtrees.c.number, subtrees.c.hash)
 _UNFINISHED: Final = or_(runs.c.state != "sealed", runs.c.incomplete.is_not(None))
 _AT_ONCE: Final = 500
 """Keys in one query."""
@@ -76,7 +75,7 @@ class LedgerPart(Session):
         node, completed = leaf_hash(root), []
         for height, beside in enumerate(self.subtrees(completed_by(index)), 1):
             node = node_hash(beside, node)
-            completed.append({"height": height, "number": index >> height, "hash": node})
+            completed.append({"node": node_number(height, index >> height), "hash": node})
         if completed:
             self._write(insert(subtrees), completed)
         return entry
@@ -101,22 +100,24 @@ class LedgerPart(Session):
 
     def subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
         """In the order asked for."""
-        known: dict[Subtree, bytes] = {}
+        known: dict[int, bytes] = {}
         leaves = [number for height, number in wanted if not height]
-        above = [pair for pair in wanted if pair[0]]
         for at in range(0, len(leaves), _AT_ONCE):
             place = ledger_entries.c.index.in_(leaves[at : at + _AT_ONCE])
             rows = self._read(select(ledger_entries.c.index, ledger_entries.c.root).where(place))
-            known |= {(0, index): leaf_hash(root) for index, root in rows}
+            known |= {2 * index: leaf_hash(root) for index, root in rows}
+        above = [node_number(*pair) for pair in wanted if pair[0]]
         for at in range(0, len(above), _AT_ONCE):
-            pairs = tuple_(subtrees.c.height, subtrees.c.number).in_(above[at : at + _AT_ONCE])
-            known |= {(h, n): bytes(value) for h, n, value in self._read(_SUBTREES.where(pairs))}
-        if len(known) < len(set(wanted)):
-            height, number = next(pair for pair in wanted if pair not in known)
+            place = subtrees.c.node.in_(above[at : at + _AT_ONCE])
+            rows = self._read(select(subtrees.c.node, subtrees.c.hash).where(place))
+            known |= {node: bytes(value) for node, value in rows}
+        nodes = [node_number(*pair) for pair in wanted]
+        if len(known) < len(set(nodes)):
+            height, number = wanted[next(at for at, node in enumerate(nodes) if node not in known)]
             raise IntegrityError(
                 f"the ledger's subtree {number} of height {height} is gone; run: provenance fsck"
             )
-        return [known[pair] for pair in wanted]
+        return [known[node] for node in nodes]
 
     def entry_of_root(self, root: bytes) -> LedgerEntry | None:
         """The newest with that root; None if absent. Looks through the ledger."""

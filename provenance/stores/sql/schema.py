@@ -227,16 +227,14 @@ ledger_entries = Table(
 subtrees = Table(
     "subtrees",
     metadata,
-    Column("height", Integer, primary_key=True, autoincrement=False),
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("node", _RowId, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary, nullable=False),
     _size("hash", 32),
-    _at_least("height", 1),
-    _at_least("number", 0),
-    sqlite_with_rowid=False,
+    _at_least("node", 1),
 )
-"""The ledger's levels: RFC 6962 roots of its complete subtrees of ``2**height`` entries. Those of
-height 0 are the leaf hashes of ``ledger_entries.root``."""
+"""The ledger's levels: RFC 6962 roots of its complete subtrees of two entries and more, under
+their in-order numbers (:func:`provenance.formats.merkle.node_number`). The even numbers are the
+leaf hashes of ``ledger_entries.root``."""
 
 heads = Table(
     "heads",

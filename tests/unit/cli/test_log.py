@@ -181,8 +181,8 @@ def damage(settings: Settings, statement: str) -> None:
         ("UPDATE heads SET note = 'no note' WHERE size = 4", "does not end with a newline"),
         ("DELETE FROM heads WHERE size > 1", "no head covers it"),
         ("DELETE FROM ledger_entries WHERE entry = 0", "subtree 0 of height 0 is gone"),
-        ("DELETE FROM subtrees WHERE number = 1", "subtree 1 of height 1 is gone"),
-        ("UPDATE subtrees SET hash = zeroblob(32) WHERE number = 1", "leads to"),
+        ("DELETE FROM subtrees WHERE node = 5", "subtree 1 of height 1 is gone"),
+        ("UPDATE subtrees SET hash = zeroblob(32) WHERE node = 5", "leads to"),
     ],
 )
 def test_a_damaged_ledger_proves_nothing(

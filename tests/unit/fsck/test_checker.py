@@ -439,20 +439,20 @@ def entry_made_not_to_be_anchored(world: World) -> Planted:
 
 @fault
 def changed_level(world: World) -> Planted:
-    world.sql("UPDATE subtrees SET hash=? WHERE height=2", b"\3" * 32)
+    world.sql("UPDATE subtrees SET hash=? WHERE node=3", b"\3" * 32)
     return F.LEDGER_LEVEL, "subtree 2/0"
 
 
 @fault
 def lost_level(world: World) -> Planted:
-    world.sql("DELETE FROM subtrees WHERE height=1 AND number=1")
+    world.sql("DELETE FROM subtrees WHERE node=5")
     return F.LEDGER_LEVEL, "subtree 1/1"
 
 
 @fault
 def level_of_no_entries(world: World) -> Planted:
-    world.sql("INSERT INTO subtrees (height, number, hash) VALUES (3, 0, ?)", bytes(32))
-    return F.LEDGER_LEVEL, "subtree 3/0"
+    world.sql("INSERT INTO subtrees (node, hash) VALUES (7, ?)", bytes(32))
+    return F.LEDGER_LEVEL, "node 7"
 
 
 @fault
