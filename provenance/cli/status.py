@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
@@ -20,6 +20,9 @@ from provenance.ports.values import AnchorState, RunRow
 from provenance.settings import Settings
 from provenance.tickets import read_ticket
 from provenance.verify.trust import Trust, of_settings
+
+SHOWN: Final = 200
+"""Runs in the table, the newest: what a terminal's reader may look through."""
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -131,6 +134,8 @@ def _print_overview(document: dict[str, Any]) -> None:
     out.print(f"spool {document['spool_bytes']} bytes not yet acknowledged; stream: {stream}")
     out.print(f"parked {document['parked']}, equivocations {document['equivocations']}")
     out.print()
+    if (older := len(document["runs"]) - SHOWN) > 0:
+        out.print(f"{older} older runs; --json has all")
     print_table(
         ("run", "state", "created", "identity", "seals", "incomplete"),
         [
@@ -142,7 +147,7 @@ def _print_overview(document: dict[str, Any]) -> None:
                 " ".join(r["seals"]),
                 r["incomplete"],
             )
-            for r in document["runs"]
+            for r in document["runs"][-SHOWN:]
         ],
     )
     out.print()
