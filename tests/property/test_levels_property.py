@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from provenance.errors import IntegrityError, ProofError
 from provenance.formats.merkle import KeptTree, MerkleTree, leaf_hash, node_number, verify_inclusion
 from provenance.formats.record import Phase
+from provenance.ledger.seal import append_root
 from provenance.stores.sql.schema import subtrees
 from provenance.stores.sql.store import SqlStore
 from tests.support.ledger_values import RUN
+from tests.support.runs import POLICY
 
 ROOTS = [hashlib.sha256(b"%d" % at).digest() for at in range(300)]
 once = settings(
@@ -51,6 +53,26 @@ def test_rows_give_what_all_entries_give(data: st.DataObject, tmp_path: Path) ->
             assert kept.inclusion_proofs(places) == [naive.inclusion_proof(*p) for p in places]
             wanted = [(0, at) for at in range(upto)]
             assert list(tx.subtrees(wanted)) == list(map(leaf_hash, ROOTS[:upto]))
+    store.close()
+
+
+def test_a_damaged_row_neither_spreads_nor_stops_the_ledger(tmp_path: Path) -> None:
+    store = SqlStore.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+    def seal(first: int, end: int) -> None:
+        with store.transaction() as tx:
+            tx.add_run(RUN, bytes(32), 1.0)
+            for at in range(first, end):
+                append_root(tx, RUN, Phase.CHECKPOINT, at, ROOTS[at], False, POLICY, 1.0)
+
+    seal(0, 12)
+    with store.exclusive() as connection:
+        rows = subtrees.c.node.in_([node_number(2, 2), node_number(1, 4)])
+        connection.execute(subtrees.update().where(rows).values(hash=bytes(32)))
+        connection.execute(subtrees.delete().where(subtrees.c.node == node_number(3, 0)))
+    seal(12, 16)
+    with store.snapshot() as tx:
+        assert list(tx.subtrees([(4, 0)])) == [MerkleTree(ROOTS[:16]).root()]
     store.close()
 
 

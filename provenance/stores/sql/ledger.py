@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -14,6 +15,7 @@ from provenance.errors import EquivocationError, FormatError, InputError, Integr
 from provenance.formats import json_text
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.cosignature import Cosignature
+from provenance.formats.frontier import Frontier
 from provenance.formats.merkle import Subtree, completed_by, leaf_hash, node_hash, node_number
 from provenance.formats.record import MAX_SAFE_INTEGER, Phase
 from provenance.ports.values import HeadRow, LedgerEntry, ReceiptRow
@@ -73,12 +75,24 @@ class LedgerPart(Session):
         row = fields_of(entry) | {"epoch": stored_epoch, "coverage": json.dumps(written)}
         self._write(insert(ledger_entries).values(row))
         node, completed = leaf_hash(root), []
-        for height, beside in enumerate(self.subtrees(completed_by(index)), 1):
+        for height, beside in enumerate(self._beside(index), 1):
             node = node_hash(beside, node)
             completed.append({"node": node_number(height, index >> height), "hash": node})
         if completed:
             self._write(insert(subtrees), completed)
         return entry
+
+    def _beside(self, index: int) -> Sequence[bytes]:
+        """The left siblings of the subtrees that an entry completes: of the frontier that the next
+        head is made of, so that a row that is damaged or gone neither spreads nor stops a seal."""
+        siblings = completed_by(index)
+        head = self.head(index) if siblings else None
+        if head is not None:
+            with suppress(FormatError):
+                frontier = Frontier.from_bytes(head.frontier)
+                if frontier.size == index:
+                    return frontier.nodes[: -len(siblings) - 1 : -1]
+        return self.subtrees(siblings)
 
     def ledger_size(self) -> int:
         """The highest index, plus 1."""
