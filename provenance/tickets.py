@@ -10,7 +10,6 @@ from uuid import UUID
 from provenance.errors import ProvenanceError
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import AnchorState
 from provenance.settings import Settings
 
 POLL_S = 0.25
@@ -98,14 +97,9 @@ def read_ticket(store: LedgerStore, run: UUID, phase: Phase, network: str) -> Ti
         if entry is None:
             return TicketState("pending")
         root = entry.root.hex()
-        covering = [
-            row
-            for row in tx.anchors(network)
-            if row.size > entry.index and row.state is not AnchorState.REPLACED
-        ]
-        if not covering:
+        row = tx.covering(network, entry.index)
+        if row is None:
             return TicketState("pending", root=root)
-        row = min(covering, key=lambda r: (r.state is AnchorState.FAILED, r.size))
         return TicketState(row.state.value, transaction_id_of(tx, row.id), root, row.reason)
 
 

@@ -191,8 +191,7 @@ class _Confirmer:
             delivery.move(tx, mine, trigger, wait_s, **where)
             if made is not None:
                 tx.delete_receipts(row.id)
-                for receipt in made:
-                    tx.add_receipt(receipt)
+                tx.add_receipts(made)
             held_up = (Pause.SHARED_KEY, Pause.BLOCKED)
             pauses.lift(tx, row.network, *held_up, anchor_id=row.id)
             pauses.lift(tx, row.network, Pause.BALANCE)
@@ -204,9 +203,8 @@ class _Confirmer:
         if (row.version_id, row.height) != (version.id, seen.height):
             return True
         with self.delivery.store.snapshot() as tx:
-            entries = receipts.owed(tx, row, final=False)
-            block = receipts.attested_block(tx, row, entries)
-        return bool(entries) and block != (seen.block_hash or "")
+            block = receipts.attested_block(tx, row)
+            return block != (seen.block_hash or "") and bool(receipts.owed(tx, row, final=False))
 
     def _withdraw(self, row: AnchorRow) -> AnchorRow | None:
         delivery = self.delivery

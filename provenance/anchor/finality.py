@@ -20,20 +20,14 @@ def finished_runs(
     Args:
         newly_final: Ids of anchors of one network that have just become final.
     """
-    reach = {name: _reach(tx, name, ()) for name in networks}
-    everywhere = min(reach.values(), default=0)
+    final = (AnchorState.FINAL,)
+    everywhere = min((tx.reach(name, final) for name in networks), default=0)
     network = next((row.network for row in map(tx.anchor, newly_final) if row), None)
     if network is None:
         return []
-    before = min(everywhere, _reach(tx, network, newly_final))
+    before = tx.reach(network, final, without=newly_final)
     return [
         entry.run
-        for entry in tx.entries()
-        if entry.phase is Phase.AFTER and entry.anchor and before <= entry.index < everywhere
+        for entry in tx.entries(first=before, end=everywhere)
+        if entry.phase is Phase.AFTER and entry.anchor
     ]
-
-
-def _reach(tx: LedgerTx, network: str, without: Collection[int]) -> int:
-    """The size of the largest final head on a network."""
-    rows = tx.anchors(network, [AnchorState.FINAL])
-    return max((row.size for row in rows if row.id not in without), default=0)

@@ -109,11 +109,9 @@ def publish(
 
 
 def _supersede(tx: LedgerTx, network: str, now: float) -> tuple[int, ...]:
-    rows = tx.anchors(network, {AnchorState.DUE, *IN_FLIGHT, *ON_CHAIN})
-    largest = max((row.size for row in rows), default=0)
-    covered = [row for row in rows if row.state is AnchorState.DUE and row.size < largest]
-    for row in covered:
-        gone = advance(
+    largest = tx.reach(network, {AnchorState.DUE, *IN_FLIGHT, *ON_CHAIN})
+    gone = [
+        advance(
             row,
             Trigger.SUPERSEDE,
             reason=f"covered by the head at size {largest}",
@@ -121,8 +119,11 @@ def _supersede(tx: LedgerTx, network: str, now: float) -> tuple[int, ...]:
             lease_until=None,
             updated_at=now,
         )
-        tx.save_anchor(gone)
-    return tuple(row.id for row in covered)
+        for row in tx.anchors(network, {AnchorState.DUE})
+        if row.size < largest
+    ]
+    tx.save_anchor(*gone)
+    return tuple(row.id for row in gone)
 
 
 def _in_flight(tx: LedgerTx, network: str) -> int:

@@ -8,10 +8,10 @@ head is lost to a reorg is covered by the next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from provenance.errors import IntegrityError
-from provenance.formats.merkle import MerkleTree
+from provenance.formats.merkle import KeptTree
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Json
 from provenance.ports.store import LedgerTx
@@ -28,23 +28,17 @@ from provenance.ports.values import (
 def owed(tx: LedgerTx, row: AnchorRow, final: bool) -> list[LedgerEntry]:
     """Entries that the anchor is the first to cover, among anchors at least as certain."""
     states = [AnchorState.FINAL] if final else [AnchorState.FINAL, AnchorState.CONFIRMED]
-    covered = max((a.size for a in tx.anchors(row.network, states) if a.size < row.size), default=0)
-    return [entry for entry in tx.entries() if covered <= entry.index < row.size]
+    covered = tx.reach(row.network, states, below=row.size)
+    return list(tx.entries(first=covered, end=row.size))
 
 
-def attested_block(tx: LedgerTx, row: AnchorRow, entries: Sequence[LedgerEntry]) -> str | None:
-    """The block hash that the receipts of the anchor state; None where one is missing."""
-    block: str | None = None
-    for entry in entries:
-        mine = [
-            receipt
-            for receipt in tx.receipts(entry.run)
-            if receipt.anchor_id == row.id and receipt.index == entry.index
-        ]
-        if not mine:
-            return None
-        block = Receipt.decode(mine[0].document.encode()).anchor.block_hash or ""
-    return block
+def attested_block(tx: LedgerTx, row: AnchorRow) -> str | None:
+    """The block hash that the receipts of the anchor state, which are made together; None where
+    one that it owes is missing."""
+    made = tx.receipt(row.id)
+    if made is None or made[0] < len(owed(tx, row, final=False)):
+        return None
+    return Receipt.decode(made[1].encode()).anchor.block_hash or ""
 
 
 def make_receipts(
@@ -64,7 +58,8 @@ def make_receipts(
     if head is None:
         raise IntegrityError(f"anchor {row.id}: the ledger has no head at size {row.size}")
     entries = owed(tx, row, seen.final)
-    tree = MerkleTree(tx.entry_roots(row.size))
+    tree = KeptTree(row.size, tx.subtrees)
+    proofs = tree.inclusion_proofs((entry.index, row.size) for entry in entries)
     anchor = AnchorProof(
         network=row.network,
         state="final" if seen.final else "confirmed",
@@ -77,8 +72,7 @@ def make_receipts(
         confirmed_at=now,
     )
     made = []
-    for entry in entries:
-        proof = tree.inclusion_proof(entry.index)
+    for entry, proof in zip(entries, proofs, strict=True):
         receipt = Receipt(
             run=entry.run,
             phase=entry.phase,

@@ -143,7 +143,6 @@ class _Deployment:
         self._store: LedgerStore | None = None
         self._down: UnavailableError | None = None
         self._key: VerifierKey | None = None
-        self._roots: dict[bytes, tuple[LedgerEntry, int | None]] | None = None
 
     def close(self) -> None:
         if self._store is not None:
@@ -262,16 +261,13 @@ class _Deployment:
 
         The last entry under a head has its receipt from that very head.
         """
-        if self._roots is None:
-            with self.store.snapshot() as tx:
-                entries = list(tx.entries())
-                self._roots = {
-                    head.root: (entries[head.size - 1], head.size)
-                    for head in tx.heads()
-                    if 0 < head.size <= len(entries)
-                }
-            self._roots |= {entry.root: (entry, None) for entry in entries}
-        return self._roots.get(root)
+        with self.store.snapshot() as tx:
+            entry = tx.entry_of_root(root)
+            if entry is not None:
+                return entry, None
+            head = tx.head_of_root(root)
+            under = tx.entries(first=head.size - 1, end=head.size) if head else ()
+            return (under[0], head.size) if head and under else None
 
     def _continuation(
         self, root: bytes, entry_and_size: tuple[LedgerEntry, int | None]

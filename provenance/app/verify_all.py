@@ -1,8 +1,8 @@
 """Every run of the database, verified one after another.
 
-What runs share is done once: the outbox and the ledger's tree are read once per chunk of
-runs, each node says once who it is, each transaction is looked up once and many with one
-request where the node takes that, and a node that is down is asked once.
+What runs share is done once: the ledger's claim is read once per chunk of runs, each node says
+once who it is, each transaction is looked up once and many with one request where the node takes
+that, and a node that is down is asked once.
 
 A chunk is read in one snapshot and verified after it, so that no snapshot waits for a node.
 """

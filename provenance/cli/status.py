@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
+from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
 from provenance.app.runs import find_run
 from provenance.bootstrap import reading
@@ -20,6 +21,9 @@ from provenance.settings import Settings
 from provenance.tickets import read_ticket
 from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust, of_settings
+
+SHOWN: Final = 200
+"""Runs in the table, the newest: what a terminal's reader may look through."""
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -51,8 +55,8 @@ def _overview(settings: Settings) -> dict[str, Any]:
         return document
     trust = of_settings(settings)
     with store.snapshot() as tx:
+        seals = tx.seals()
         for row in tx.runs():
-            entries = tx.entries(row.run)
             document["runs"].append(
                 {
                     "run_id": str(row.run),
@@ -60,7 +64,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
                     "incomplete": row.incomplete,
                     "created": _time(row.created_at),
                     **_who(row, trust),
-                    "seals": [e.phase.value for e in entries],
+                    "seals": [phase.value for phase in seals.get(row.run, ())],
                 }
             )
         for name in settings.blockchain.networks:
@@ -72,15 +76,11 @@ def _overview(settings: Settings) -> dict[str, Any]:
 
 
 def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    reasons = []
-    for row in tx.anchors(name):
-        counts[row.state.value] = counts.get(row.state.value, 0) + 1
-        if row.reason and row.state not in (AnchorState.FINAL, AnchorState.REPLACED):
-            reasons.append(row.reason)
+    waiting = tx.anchors(name, ACTIVE | {AnchorState.FAILED})
+    reasons = [row.reason for row in waiting if row.reason]
     remembered = tx.network(name)
     return {
-        "anchors": counts,
+        "anchors": {state.value: count for state, count in tx.anchor_counts(name).items()},
         "paused": remembered.paused if remembered else None,
         "problem": reasons[-1] if reasons else None,
     }
@@ -138,6 +138,8 @@ def _print_overview(document: dict[str, Any]) -> None:
         out.print(f"run {run} goes on without an identity: {reason}")
     out.print(f"parked {document['parked']}, equivocations {document['equivocations']}")
     out.print()
+    if (older := len(document["runs"]) - SHOWN) > 0:
+        out.print(f"{older} older runs; --json has all")
     print_table(
         ("run", "state", "created", "identity", "seals", "incomplete"),
         [
@@ -149,7 +151,7 @@ def _print_overview(document: dict[str, Any]) -> None:
                 " ".join(r["seals"]),
                 r["incomplete"],
             )
-            for r in document["runs"]
+            for r in document["runs"][-SHOWN:]
         ],
     )
     out.print()

@@ -1,13 +1,11 @@
 """A run's evidence from the database.
 
-:class:`LedgerView` has what many runs have in common, read once per snapshot: the outbox and
-the ledger's tree. Reading a run with it costs what the run itself costs, however long the
-ledger is.
+Reading a run costs what the run itself costs, however long the ledger is: proofs come from its
+kept levels. :class:`LedgerView` reads once per snapshot what many runs have in common.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -31,7 +29,7 @@ from provenance.evidence.run_evidence import (
     lenient,
     seal_label,
 )
-from provenance.formats.merkle import MerkleTree
+from provenance.formats.merkle import KeptTree
 from provenance.formats.note import VerifierKey
 from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Record
@@ -106,19 +104,14 @@ class LedgerView:
         self._tx = tx
         self._vkey = verifier_key.vkey if verifier_key else None
         self._source = Source("database", where)
-        self._tree = MerkleTree(tx.entry_roots())
+        self._tree = KeptTree(tx.ledger_size(), tx.subtrees)
         self._claim = claim_of(tx, self._tree.size)
-        rows = tx.anchors()
-        self._anchors = {row.id: row for row in rows}
-        names = sorted({row.network for row in rows})
-        self._networks = [
-            _NetworkAnchors(row for row in rows if row.network == name) for name in names
-        ]
+        self._networks = tx.anchored_networks()
+        self._anchors: dict[int, AnchorRow | None] = {}
         self._facts: dict[int, AnchorFact] = {}
         self._heads: dict[int, HeadNote | None] = {}
-        self._cosigned = next(
-            (head.size for head in reversed(tx.heads()) if _is_cosigned(head.note)), None
-        )
+        cosigned = tx.cosigned_head()
+        self._cosigned = None if cosigned is None else cosigned.size
 
     def evidence(self, run: UUID) -> RunEvidence:
         """A run's evidence: records in their places, proofs from the ledger's tree.
@@ -146,6 +139,8 @@ class LedgerView:
         if len(sizes) < len(heads):
             message = f"has {tree.size} entries, a head says {max(wanted)}"
             problems.append(EvidenceProblem("ledger", message))
+        places = [(e.index, size) for e in entries for size in sizes if e.index < size]
+        steps = list(pairwise(sizes))
         return RunEvidence(
             run=row.run,
             public_key=row.public_key,
@@ -158,14 +153,12 @@ class LedgerView:
             records=_records(row.run, tx.records(run), entries),
             entries=entries,
             inclusions=tuple(
-                Inclusion(entry.index, size, tree.inclusion_proof(entry.index, size))
-                for entry in entries
-                for size in sizes
-                if entry.index < size
+                Inclusion(*place, proof)
+                for place, proof in zip(places, tree.inclusion_proofs(places), strict=True)
             ),
             consistencies=tuple(
-                Consistency(old, new, tree.consistency_proof(old, new))
-                for old, new in pairwise(sizes)
+                Consistency(*step, proof)
+                for step, proof in zip(steps, tree.consistency_proofs(steps), strict=True)
             ),
             heads=tuple(heads),
             vkey=self._vkey,
@@ -189,19 +182,24 @@ class LedgerView:
         """Anchors with a receipt, and for each entry and network the first that is to cover it."""
         if not entries:
             return []
-        receipts = (self._anchors[key] for key in sorted(receipted) if key in self._anchors)
-        chosen = {row.id: row for row in receipts if row.size > entries[0].index}
-        for entry in entries:
-            for anchors in self._networks:
-                best = anchors.first_above(entry.index)
-                if best is not None and not any(
-                    row.network == best.network
-                    and row.size > entry.index
-                    and row.state is not AnchorState.REPLACED
-                    for row in chosen.values()
-                ):
-                    chosen[best.id] = best
+        receipts = map(self._anchor, sorted(receipted))
+        chosen = {row.id: row for row in receipts if row and row.size > entries[0].index}
+        for network in self._networks:
+            counting = (row for row in chosen.values() if row.state is not AnchorState.REPLACED)
+            upto = max((row.size for row in counting if row.network == network), default=0)
+            for entry in entries:
+                if entry.index < upto:
+                    continue
+                best = self._tx.covering(network, entry.index)
+                if best is None:
+                    break
+                chosen[best.id], upto = best, best.size
         return sorted(chosen.values(), key=lambda row: (row.network, row.size))
+
+    def _anchor(self, anchor_id: int) -> AnchorRow | None:
+        if anchor_id not in self._anchors:
+            self._anchors[anchor_id] = self._tx.anchor(anchor_id)
+        return self._anchors[anchor_id]
 
     def _fact(self, row: AnchorRow) -> AnchorFact:
         if row.id not in self._facts:
@@ -221,24 +219,6 @@ class LedgerView:
             else:
                 heads.append(note)
         return heads, problems
-
-
-class _NetworkAnchors:
-    """One network's anchors that still count, by size: those that failed apart."""
-
-    def __init__(self, rows: Iterable[AnchorRow]) -> None:
-        counting = [row for row in rows if row.state is not AnchorState.REPLACED]
-        counting.sort(key=lambda row: row.size)
-        self._live = [row for row in counting if row.state is not AnchorState.FAILED]
-        self._failed = [row for row in counting if row.state is AnchorState.FAILED]
-
-    def first_above(self, index: int) -> AnchorRow | None:
-        """The smallest that covers entry ``index``; a failed one only where there is no other."""
-        for rows in (self._live, self._failed):
-            at = bisect_right(rows, index, key=lambda row: row.size)
-            if at < len(rows):
-                return rows[at]
-        return None
 
 
 def _octets(value: bytes) -> bytes:
@@ -283,12 +263,6 @@ def _unplaced(row: StoredRecord) -> RecordFile:
     record = file.decoded
     ts = record.ts if isinstance(record, Record) else lenient(row.data).get("ts")
     return file.filed("", ts if isinstance(ts, str) else "")
-
-
-def _is_cosigned(note: str) -> bool:
-    """Whether others than the ledger put lines behind a head: what they are worth, the
-    verifier says."""
-    return note.rpartition("\n\n")[2].count("\n") > 1
 
 
 def _unknown_run(text: str, rows: Sequence[RunRow]) -> UnknownRunError:

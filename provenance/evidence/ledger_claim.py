@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -61,22 +60,12 @@ class LedgerClaim:
 
 
 def claim_of(tx: LedgerTx, size: int) -> LedgerClaim:
-    """What a database says; linear in its runs. Raises StoreUnavailable."""
-    rows = tx.runs()
-    open_ones = [row for row in rows if row.state != "sealed" or row.incomplete is not None]
-    return LedgerClaim(
-        size,
-        len(rows),
-        len(rows) - len(open_ones),
-        tuple(
-            UnfinishedRun(
-                row.run,
-                "incomplete" if row.state == "sealed" else "open",
-                tuple(entry.index for entry in tx.entries(row.run)),
-            )
-            for row in islice(reversed(open_ones), MAX_UNFINISHED)
-        ),
+    """What a database says. Raises StoreUnavailable."""
+    unfinished = (
+        UnfinishedRun(run, "incomplete" if state == "sealed" else "open", entries)
+        for run, state, entries in tx.unfinished(MAX_UNFINISHED)
     )
+    return LedgerClaim(size, *tx.run_counts(), tuple(unfinished))
 
 
 def read(fields: Fields, key: Key) -> LedgerClaim:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 from typing import Final
 
 from provenance.errors import (
@@ -27,6 +26,7 @@ from provenance.formats.merkle import (
     HASH_SIZE,
     MAX_SIZE,
     check_hashes,
+    joined,
     leaf_hash,
     node_hash,
 )
@@ -88,7 +88,7 @@ class Frontier:
         """Merkle Tree Hash of the leaves so far; 32 bytes."""
         if not self.nodes:
             return EMPTY_ROOT
-        return reduce(lambda right, left: node_hash(left, right), reversed(self.nodes))
+        return joined(self.nodes)
 
     def to_bytes(self) -> bytes:
         """The bytes of version 1."""

@@ -19,12 +19,14 @@ Errors: a function that makes something (``root``, ``inclusion_proof``, ...) rai
 ``ValueError`` for an index or size that does not exist, since that is the caller's slip;
 a function that checks evidence (``verify_*``, ``path_steps``, ``root_from_inclusion``)
 raises ``ProofError``, whatever is wrong with the evidence.
+
+Over 400 lines: one frozen definition of trees, proofs and their checks.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final, Literal
@@ -75,41 +77,34 @@ def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[bytes, ..
     return MerkleTree(leaves).consistency_proof(old_size)
 
 
-class MerkleTree:
-    """A growing tree that keeps its hashes, so that many roots and proofs cost few new ones.
+Range = tuple[int, int]
+"""Leaves ``first`` to ``end - 1``, where ``first`` is a multiple of the largest power of two in
+their number: what RFC 9162 section 2.1 ever hashes."""
+Subtree = tuple[int, int]
+"""Height and number of a complete subtree: leaves ``number * 2**height`` and on, ``2**height``
+of them. Height 0 is a leaf."""
+ReadSubtrees = Callable[[Sequence[Subtree]], Sequence[bytes]]
+"""The roots of complete subtrees, 32 bytes each, in the order asked for; called once for all
+that a root or a proof needs."""
 
-    A root or proof at any size takes O(log n) hashes. Where all that is needed is to append,
-    a :class:`provenance.formats.frontier.Frontier` is enough.
+
+class KeptTree:
+    """A tree whose complete subtrees are kept: in memory, in rows of a database, in tiles.
+
+    A root or proof at any size reads O(log n) of them, in one call.
 
     Args:
-        leaves: Leaf data, in order.
+        size: Leaves so far.
+        read: Raises what it raises where a subtree is not there.
     """
 
-    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
-        self._levels: list[list[bytes]] = [[]]
-        """By height: the roots of all complete subtrees of 2**height leaves."""
-        self.extend(leaves)
-
-    @classmethod
-    def of_hashes(cls, hashes: Sequence[bytes]) -> MerkleTree:
-        """The tree over leaf hashes; ``ValueError`` where one is not 32 bytes."""
-        check_hashes(hashes)
-        tree = cls()
-        tree._grow(hashes)
-        return tree
+    def __init__(self, size: int, read: ReadSubtrees) -> None:
+        self._size, self.read = size, read
 
     @property
     def size(self) -> int:
         """Leaves so far."""
-        return len(self._levels[0])
-
-    def extend(self, leaves: Iterable[bytes]) -> None:
-        """Add leaves, in order (leaf data, hashed here)."""
-        self._grow([leaf_hash(data) for data in leaves])
-
-    def subtrees(self, height: int) -> Sequence[bytes]:
-        """The roots of all complete subtrees of 2**height leaves, in order; 0: leaf hashes."""
-        return self._levels[height] if height < len(self._levels) else ()
+        return self._size
 
     def root(self, size: int | None = None) -> bytes:
         """Merkle Tree Hash of the first ``size`` leaves (RFC 9162 section 2.1.1); of all
@@ -119,7 +114,12 @@ class MerkleTree:
             ValueError: the tree has fewer.
         """
         size = self._require(size)
-        return self._hash(0, size) if size else EMPTY_ROOT
+        return joined(self.read(complete_subtrees(0, size))) if size else EMPTY_ROOT
+
+    def roots(self, sizes: Sequence[int]) -> list[bytes]:
+        """As `root`, for each size."""
+        known = self.hashes([(0, self._require(size)) for size in sizes])
+        return [known[0, size] if size else EMPTY_ROOT for size in sizes]
 
     def inclusion_proof(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Siblings from leaf ``index`` up to the root at ``size`` (None: of all leaves), lowest
@@ -128,20 +128,7 @@ class MerkleTree:
         Raises:
             ValueError: there is no such leaf (from 0) or size.
         """
-        size = self._require(size)
-        if not 0 <= index < size:
-            raise ValueError(f"no leaf {index} in a tree of {size}")
-        proof: list[bytes] = []
-        first, end = 0, size
-        while end - first > 1:
-            middle = first + _largest_power_below(end - first)
-            if index < middle:
-                proof.append(self._hash(middle, end))
-                end = middle
-            else:
-                proof.append(self._hash(first, middle))
-                first = middle
-        return tuple(reversed(proof))
+        return self.inclusion_proofs([(index, self._require(size))])[0]
 
     def consistency_proof(self, old_size: int, size: int | None = None) -> tuple[bytes, ...]:
         """Proof that the first ``old_size`` leaves are a prefix of the first ``size`` (None: of
@@ -153,28 +140,70 @@ class MerkleTree:
         Raises:
             ValueError: there are no such sizes.
         """
-        size = self._require(size)
-        if not 0 <= old_size <= size:
-            raise ValueError(f"no prefix of {old_size} in a tree of {size}")
-        if old_size == 0:
-            return ()
-        # SUBPROOF(m, D[first:end], b) of the RFC, walked down; its proof is listed bottom up.
-        proof: list[bytes] = []
-        first, end, whole = 0, size, True
-        while old_size != end:
-            middle = first + _largest_power_below(end - first)
-            if old_size <= middle:
-                proof.append(self._hash(middle, end))
-                end = middle
-            else:
-                proof.append(self._hash(first, middle))
-                first, whole = middle, False
-        if not whole:
-            proof.append(self._hash(first, end))
-        return tuple(reversed(proof))
+        return self.consistency_proofs([(old_size, self._require(size))])[0]
+
+    def inclusion_proofs(self, places: Iterable[tuple[int, int]]) -> list[tuple[bytes, ...]]:
+        """As `inclusion_proof`, for each index and size, with one read for all of them."""
+        return self._proofs([inclusion_ranges(*place) for place in places])
+
+    def consistency_proofs(self, sizes: Iterable[tuple[int, int]]) -> list[tuple[bytes, ...]]:
+        """As `consistency_proof`, for each old and new size, with one read for all of them."""
+        return self._proofs([consistency_ranges(*pair) for pair in sizes])
+
+    def hashes(self, ranges: Iterable[Range]) -> dict[Range, bytes]:
+        """MTH of ranges that are not empty, with one read for all of them."""
+        parts = {own: complete_subtrees(*own) for own in ranges if own[1]}
+        wanted = list(dict.fromkeys(part for own in parts.values() for part in own))
+        known = dict(zip(wanted, self.read(wanted) if wanted else (), strict=True))
+        return {own: joined([known[part] for part in parts[own]]) for own in parts}
+
+    def hash(self, first: int, end: int) -> bytes | None:
+        """MTH of a range; None beyond the tree's size."""
+        return self.hashes([(first, end)])[first, end] if end <= self.size else None
+
+    def _proofs(self, walks: Sequence[Sequence[Range]]) -> list[tuple[bytes, ...]]:
+        known = self.hashes(own for walk in walks for own in walk)
+        return [tuple(known[own] for own in walk) for walk in walks]
+
+    def _require(self, size: int | None) -> int:
+        if size is None:
+            return self.size
+        if not 0 <= size <= self.size:
+            raise ValueError(f"no {size} leaves in a tree of {self.size}")
+        return size
+
+
+class MerkleTree(KeptTree):
+    """A growing tree in memory, so that many roots and proofs cost few new hashes.
+
+    Where all that is needed is to append, a :class:`provenance.formats.frontier.Frontier` is
+    enough.
+
+    Args:
+        leaves: Leaf data, in order.
+    """
+
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        self._levels: list[list[bytes]] = [[]]
+        """By height: the roots of all complete subtrees of 2**height leaves."""
+        super().__init__(0, lambda wanted: [self._levels[at][number] for at, number in wanted])
+        self.extend(leaves)
+
+    @classmethod
+    def of_hashes(cls, hashes: Sequence[bytes]) -> MerkleTree:
+        """The tree over leaf hashes; ``ValueError`` where one is not 32 bytes."""
+        check_hashes(hashes)
+        tree = cls()
+        tree._grow(hashes)
+        return tree
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves, in order (leaf data, hashed here)."""
+        self._grow([leaf_hash(data) for data in leaves])
 
     def _grow(self, hashes: Sequence[bytes]) -> None:
         self._levels[0] += hashes
+        self._size = len(self._levels[0])
         for height, below in enumerate(self._levels):  # which grows meanwhile
             if len(below) > 1 and height + 1 == len(self._levels):
                 self._levels.append([])
@@ -183,22 +212,87 @@ class MerkleTree:
                 pairs = range(2 * len(above), len(below) - 1, 2)
                 above += [node_hash(below[at], below[at + 1]) for at in pairs]
 
-    def _hash(self, first: int, end: int) -> bytes:
-        """MTH of leaves ``first`` to ``end``, where ``first`` is a multiple of the largest
-        power of two in their number; from the complete subtrees, right to left."""
-        parts: list[bytes] = []
-        while first < end:
-            height = (end - first).bit_length() - 1
-            parts.append(self._levels[height][first >> height])
-            first += 1 << height
-        return reduce(lambda right, left: node_hash(left, right), reversed(parts))
 
-    def _require(self, size: int | None) -> int:
-        if size is None:
-            return self.size
-        if not 0 <= size <= self.size:
-            raise ValueError(f"no {size} leaves in a tree of {self.size}")
-        return size
+def inclusion_ranges(index: int, size: int) -> list[Range]:
+    """The siblings that an inclusion proof has, lowest first (RFC 9162 section 2.1.3.1).
+
+    Raises:
+        ValueError: there is no such leaf.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"no leaf {index} in a tree of {size}")
+    ranges: list[Range] = []
+    first, end = 0, size
+    while end - first > 1:
+        middle = _split(first, end)
+        if index < middle:
+            ranges.append((middle, end))
+            end = middle
+        else:
+            ranges.append((first, middle))
+            first = middle
+    return ranges[::-1]
+
+
+def consistency_ranges(old: int, size: int) -> list[Range]:
+    """What a consistency proof has, lowest first (RFC 9162 section 2.1.4.1).
+
+    Raises:
+        ValueError: the old size is beyond the new one.
+    """
+    if not 0 <= old <= size:
+        raise ValueError(f"no prefix of {old} in a tree of {size}")
+    # SUBPROOF(m, D[first:end], b) of the RFC, walked down; its proof is listed bottom up.
+    ranges: list[Range] = []
+    first, end, whole = 0, size, True
+    while 0 < old < end:
+        middle = _split(first, end)
+        if old <= middle:
+            ranges.append((middle, end))
+            end = middle
+        else:
+            ranges.append((first, middle))
+            first, whole = middle, False
+    if not whole:
+        ranges.append((first, end))
+    return ranges[::-1]
+
+
+def complete_subtrees(first: int, end: int) -> list[Subtree]:
+    """The complete subtrees that a range is made of, left to right."""
+    parts = []
+    while first < end:
+        height = (end - first).bit_length() - 1
+        parts.append((height, first >> height))
+        first += 1 << height
+    return parts
+
+
+def completed_by(index: int) -> list[Subtree]:
+    """The left siblings of the subtrees that leaf ``index`` completes, lowest first: the leaf
+    joined with the first is the root of the subtree of height 1 that ends with it, and so on."""
+    height, siblings = 0, []
+    while index >> height & 1:
+        siblings.append((height, (index >> height) - 1))
+        height += 1
+    return siblings
+
+
+def node_number(height: int, number: int) -> int:
+    """The number of a subtree's root where all nodes are counted from left to right: leaf n is
+    2n, a node lies between its two halves (RFC 9420 appendix C)."""
+    return (2 * number + 1 << height) - 1
+
+
+def joined(parts: Sequence[bytes]) -> bytes:
+    """MTH of a range from its complete subtrees, left to right; at least one."""
+    return reduce(lambda right, left: node_hash(left, right), reversed(parts))
+
+
+def _split(first: int, end: int) -> int:
+    """Where RFC 9162 divides a range of at least two leaves: the largest power of two below
+    their number."""
+    return first + (1 << (end - first - 1).bit_length() - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,11 +438,6 @@ def verify_consistency(
         raise ProofError(f"{where}: proof is too short ({len(proof)} elements)")
     _check_root(where, "old root", fr, old_root)
     _check_root(where, "new root", sr, new_root)
-
-
-def _largest_power_below(count: int) -> int:
-    """The largest power of two smaller than ``count`` (at least 2)."""
-    return 1 << (count - 1).bit_length() - 1
 
 
 def _inclusion_length(index: int, size: int) -> int:

@@ -37,6 +37,7 @@ run-not-sealed          all that a seal needs is there, and it was not made
 entry-root              a ledger entry that is not the root of its run's records
 entry-seal              a ledger entry that no seal record asks for in this way
 entry-missing           an index of the ledger without an entry
+ledger-level            a kept hash of the ledger's levels that its entries do not give
 head-missing            a size of the ledger without a head
 head-root               a head that is not the root of the entries below it
 head-note               a signed note that states something else than the head
@@ -81,7 +82,7 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.producers.certificate import SIGSTORE
 from provenance.fsck import database
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
-from provenance.fsck.ledger import check_ledger
+from provenance.fsck.ledger import check_ledger, check_levels
 from provenance.fsck.local_file import known_elsewhere
 from provenance.fsck.onchain import (
     ChainReader,
@@ -106,6 +107,7 @@ from provenance.fsck.rows import (
     RecordRow,
     Run,
     StatementRow,
+    SubtreeRow,
     Version,
 )
 from provenance.fsck.runs.facts import RunFacts
@@ -177,6 +179,7 @@ def fsck(
     try:
         with database.snapshot(deployment.database_url) as tables:
             facts = _facts(tables, deployment, now)
+            notes.add(check_levels(facts.entries, tables.all(SubtreeRow)))
             _check_runs(tables, facts, spool, stream, notes, now, options)
             notes.add(tables.findings)
     except (UnavailableError, UsageError) as error:

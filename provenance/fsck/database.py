@@ -36,6 +36,7 @@ from provenance.fsck.rows import (
     RecordRow,
     Run,
     StatementRow,
+    SubtreeRow,
     Version,
 )
 
@@ -48,6 +49,7 @@ TABLES: Final[dict[type, tuple[str, str]]] = {
     EquivocationRow: ("equivocations", "run, producer, seq"),
     ParkedRow: ("parked", "id"),
     Entry: ("ledger_entries", "entry"),
+    SubtreeRow: ("subtrees", "node"),
     HeadRow: ("heads", "size"),
     Anchor: ("anchors", "network, size"),
     Version: ("anchor_versions", "id"),  # oldest first

@@ -39,6 +39,7 @@ class FindingKind(StrEnum):
     ENTRY_ROOT = "entry-root"
     ENTRY_SEAL = "entry-seal"
     ENTRY_MISSING = "entry-missing"
+    LEDGER_LEVEL = "ledger-level"
     HEAD_MISSING = "head-missing"
     HEAD_ROOT = "head-root"
     HEAD_NOTE = "head-note"

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import leaf_hash, node_hash
 from provenance.formats.note import VerifierKey
 from provenance.fsck.findings import Finding, FindingKind, holes
-from provenance.fsck.rows import Entry, HeadRow
+from provenance.fsck.rows import Entry, HeadRow, SubtreeRow
 
 
 def check_ledger(
@@ -28,6 +29,23 @@ def check_ledger(
     yield from _growth(leaves, heads)
     for head in heads:
         yield from _note(head, key)
+
+
+def check_levels(entries: Sequence[Entry], rows: Sequence[SubtreeRow]) -> Iterator[Finding]:
+    """The kept roots of complete subtrees are those of the entries, up to the first hole."""
+    kept = {row.node: row.hash for row in rows}
+    level = [leaf_hash(entry.root) for at, entry in enumerate(entries) if entry.index == at]
+    whole, height = len(level) == len(entries), 0
+    while len(level) > 1:
+        height += 1
+        level = [node_hash(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
+        for number, given in enumerate(level):
+            if (found := kept.pop((2 * number + 1 << height) - 1, None)) != given:
+                problem = f"the entries give {given.hex()}, kept is {found and found.hex()}"
+                yield Finding(FindingKind.LEDGER_LEVEL, f"subtree {height}/{number}", problem)
+    for node in kept if whole else ():
+        problem = "the ledger has no entries for it"
+        yield Finding(FindingKind.LEDGER_LEVEL, f"node {node}", problem)
 
 
 def same_head(note: str, heads: Mapping[int, HeadRow], key: VerifierKey | None) -> str | None:

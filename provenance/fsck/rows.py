@@ -92,6 +92,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class SubtreeRow:
+    """A row of ``subtrees``; ``node`` counts all nodes from left to right."""
+
+    node: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HeadRow:
     """A row of ``heads``."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
+from provenance.formats.merkle import Subtree
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
@@ -186,11 +187,32 @@ class LedgerTx(Protocol):
     def is_sealed(self, run: UUID, phase: Phase, epoch: int | None) -> bool:
         """Whether the ledger has this seal."""
 
-    def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
-        """By index."""
+    def ledger_size(self) -> int:
+        """Entries."""
 
-    def entry_roots(self, size: int | None = None) -> Sequence[bytes]:
-        """The first ``size`` roots (all where None): the leaf data of the ledger."""
+    def entries(
+        self, run: UUID | None = None, first: int = 0, end: int | None = None
+    ) -> Sequence[LedgerEntry]:
+        """By index, from ``first`` up to ``end``."""
+
+    def subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
+        """Roots of complete subtrees of the ledger, 32 bytes each, in the order asked for, with
+        one read or two: what :class:`provenance.formats.merkle.KeptTree` takes.
+
+        They are kept as entries are appended, and are worth no more than the head they lead
+        to. Raises IntegrityError where one is not there."""
+
+    def entry_of_root(self, root: bytes) -> LedgerEntry | None:
+        """The newest with that root; None if absent. Linear in the ledger."""
+
+    def run_counts(self) -> tuple[int, int]:
+        """All runs, and those that were sealed with all they announced."""
+
+    def unfinished(self, limit: int) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
+        """The newest runs that were not, newest first: id, state, indexes of their entries."""
+
+    def seals(self) -> Mapping[UUID, Sequence[Phase]]:
+        """Of each run with an entry, the phases of its entries, by index."""
 
     def add_head(self, head: HeadRow) -> None:
         """The first head at a size stands; EquivocationError for another root."""
@@ -198,8 +220,14 @@ class LedgerTx(Protocol):
     def head(self, size: int | None = None) -> HeadRow | None:
         """The head at ``size``; the largest where None."""
 
-    def heads(self) -> Sequence[HeadRow]:
-        """By size."""
+    def heads(self, first: int = 0, limit: int | None = None) -> Sequence[HeadRow]:
+        """By size, from ``first`` on."""
+
+    def cosigned_head(self) -> HeadRow | None:
+        """The largest whose note has a line with the shape of a cosignature; None if absent."""
+
+    def head_of_root(self, root: bytes) -> HeadRow | None:
+        """The largest with that root; None if absent. Linear in the heads."""
 
     def extend_head_note(self, size: int, lines: str) -> HeadRow:
         """Put signature lines behind a head's note, which keeps all it has; the new row.
@@ -217,6 +245,29 @@ class LedgerTx(Protocol):
     ) -> Sequence[AnchorRow]:
         """By ``(network, size)``."""
 
+    def anchored_networks(self) -> Sequence[str]:
+        """Each with at least one anchor, by name."""
+
+    def reach(
+        self,
+        network: str,
+        states: Iterable[AnchorState],
+        below: int | None = None,
+        without: Collection[int] = (),
+    ) -> int:
+        """The largest size in one of these states; 0 if absent.
+
+        Args:
+            below: Only sizes smaller than that.
+            without: Ids that do not count."""
+
+    def covering(self, network: str, index: int) -> AnchorRow | None:
+        """The anchor of the smallest head that covers an entry and was not REPLACED; one that
+        FAILED only where there is no other; None if absent."""
+
+    def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
+        """How many are in each state that one is in."""
+
     def claim(
         self,
         network: str,
@@ -231,8 +282,8 @@ class LedgerTx(Protocol):
     def due_networks(self, states: Iterable[AnchorState], now: float) -> frozenset[str]:
         """Networks with at least one row that :meth:`claim` would give."""
 
-    def save_anchor(self, row: AnchorRow) -> None:
-        """Write all mutable columns of the row."""
+    def save_anchor(self, *rows: AnchorRow) -> None:
+        """Write all mutable columns of each row."""
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
@@ -247,7 +298,7 @@ class LedgerTx(Protocol):
     def highest_nonce(self, network: str, key: str) -> int | None:
         """The highest nonce stored for a key, over all anchors."""
 
-    def add_receipt(self, receipt: ReceiptRow) -> None:
+    def add_receipts(self, made: Sequence[ReceiptRow]) -> None:
         """Insert or replace by ``(index, anchor_id)``."""
 
     def delete_receipts(self, anchor_id: int) -> None:
@@ -255,6 +306,9 @@ class LedgerTx(Protocol):
 
     def receipts(self, run: UUID) -> Sequence[ReceiptRow]:
         """Receipts of the run's ledger entries, by (index, network)."""
+
+    def receipt(self, anchor_id: int) -> tuple[int, str] | None:
+        """How many receipts an anchor has, and the document of one; None if it has none."""
 
     def network(self, network: str) -> NetworkRow | None:
         """The identity and pause last saved; None before the first."""

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -30,7 +29,8 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.settings import Settings, load
 from provenance.verify.verifier import verify
-from tests.support.verify_world import RUN, World, finished, story
+from tests.support.runs import run_of
+from tests.support.verify_world import KEY, RUN, World, finished, story
 
 
 def fastest(repeat: int, action: Callable[[], object]) -> float:
@@ -76,7 +76,7 @@ def database(folder: Path, runs: int, epochs: int) -> Settings:
     world.policy = sending.seal_policy(settings)
     world.networks = sending.open_networks(settings)
     for at in range(runs):
-        run = UUID(int=RUN.int + at)
+        run = run_of((RUN.int >> 80) + at, KEY)
         world.ingest(world.batch(story(epochs), run=run))
     world.anchor()
     world.store.close()

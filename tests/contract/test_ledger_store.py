@@ -21,6 +21,7 @@ from provenance.errors import (
     UnknownRunError,
     UsageError,
 )
+from provenance.formats.note import encode_base64
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -49,6 +50,7 @@ from tests.support.ledger_values import (
     with_anchor,
     with_heads,
 )
+from tests.support.runs import run_of
 
 # --- runs --------------------------------------------------------------------------------
 
@@ -416,9 +418,15 @@ def test_entries_are_numbered_from_zero(run_tx: LedgerTx) -> None:
     assert (before.epoch, check.epoch, before.anchor, check.anchor) == (None, 0, True, False)
     assert run_tx.entries() == [before, check, other, after]
     assert run_tx.entries(RUN) == [before, check, after]
-    assert run_tx.entry_roots() == roots
-    assert run_tx.entry_roots(2) == roots[:2]
-    assert run_tx.entry_roots(0) == []
+    assert run_tx.entries(first=1, end=3) == [check, other]
+    assert run_tx.entries(RUN, 1) == [check, after]
+    assert run_tx.ledger_size() == 4
+    assert run_tx.entry_of_root(roots[2]) == other
+    assert run_tx.entry_of_root(digest("none")) is None
+    assert run_tx.seals() == {
+        RUN: [Phase.BEFORE, Phase.CHECKPOINT, Phase.AFTER],
+        OTHER: [Phase.BEFORE],
+    }
 
 
 @pytest.mark.parametrize(("phase", "epoch"), [(Phase.BEFORE, None), (Phase.CHECKPOINT, 3)])
@@ -485,6 +493,37 @@ def test_the_first_head_of_a_size_stands(tx: LedgerTx) -> None:
     assert [head.size for head in tx.heads()] == [1, 2]
 
 
+def test_heads_are_found_by_page_root_and_cosignature(tx: LedgerTx) -> None:
+    with_heads(tx, 4)
+    assert [head.size for head in tx.heads(2, limit=2)] == [2, 3]
+    assert tx.head_of_root(digest("root 3")) == tx.head(3)
+    assert tx.head_of_root(digest("none")) is None
+    assert tx.cosigned_head() is None
+    body = f"example.org/l\n5\n{encode_base64(bytes(32))}\n\n"
+    own = f"— example.org/l {encode_base64(bytes(68))}\n"
+    witness = f"— w.example {encode_base64(bytes(76))}\n"
+    tx.add_head(HeadRow(5, digest("root 5"), body + own + witness, b"frontier", 1.0))
+    tx.add_head(HeadRow(6, digest("root 6"), body + own, b"frontier", 1.0))
+    assert tx.cosigned_head() == tx.head(5)
+    tx.extend_head_note(6, witness)
+    assert tx.cosigned_head() == tx.head(6)
+
+
+def test_unfinished_runs_are_counted_and_the_newest_named(tx: LedgerTx) -> None:
+    assert (tx.run_counts(), tx.unfinished(9)) == ((0, 0), [])
+    runs = [run_of(at) for at in range(4)]
+    for at, run in enumerate(runs):
+        tx.add_run(run, KEY, float(at))
+        tx.append_entry(run, Phase.BEFORE, None, digest(f"{at}"), False, 1.0)
+    tx.append_entry(runs[2], Phase.AFTER, None, digest("after"), False, 1.0)
+    tx.seal_run(runs[1], 9.0, None)
+    tx.seal_run(runs[2], 9.0, "rank 1: no run.end")
+    assert tx.run_counts() == (4, 1)
+    expected = [(runs[3], "open", (3,)), (runs[2], "sealed", (2, 4)), (runs[0], "open", (0,))]
+    assert tx.unfinished(9) == expected
+    assert tx.unfinished(2) == expected[:2]
+
+
 def test_a_note_only_grows(store: LedgerStore) -> None:
     with store.transaction() as tx:
         with_heads(tx, 2)
@@ -519,11 +558,16 @@ def test_a_receipt_is_replaced_and_withdrawn(run_tx: LedgerTx) -> None:
     first = ReceiptRow(entry.index, ethereum.id, "ethereum", '{"depth": 1}', 1.0)
     second = ReceiptRow(entry.index, bitcoin.id, "bitcoin", "{}", 1.0)
     elsewhere = ReceiptRow(1, ethereum.id, "ethereum", "{}", 1.0)
-    for each in (first, second, elsewhere):
-        run_tx.add_receipt(each)
+    run_tx.add_receipts([first, second, elsewhere])
     deeper = replace(first, document='{"depth": 12}', created_at=2.0)
-    run_tx.add_receipt(deeper)
+    run_tx.add_receipts([deeper])
+    run_tx.add_receipts([])
     assert run_tx.receipts(RUN) == [second, deeper]
+    made = run_tx.receipt(ethereum.id)
+    assert made is not None
+    assert made[0] == 2
+    assert made[1] in (deeper.document, elsewhere.document)
     run_tx.delete_receipts(ethereum.id)
+    assert run_tx.receipt(ethereum.id) is None
     assert run_tx.receipts(RUN) == [second]
     assert run_tx.receipts(OTHER) == []

@@ -61,6 +61,32 @@ def test_anchors_are_listed_by_network_and_size(tx: LedgerTx) -> None:
     assert list(tx.anchors("ethereum", [AnchorState.FINAL])) == []
 
 
+def test_what_is_asked_of_a_networks_anchors_without_reading_all(tx: LedgerTx) -> None:
+    assert (tx.anchored_networks(), tx.anchor_counts("ethereum")) == ([], {})
+    with_heads(tx, 6)
+    tx.add_anchor("local", 1, 1.0)
+    rows = [tx.add_anchor("ethereum", size, 1.0) for size in (1, 2, 3, 5, 6)]
+    states = [AnchorState[name] for name in ("REPLACED", "FAILED", "FINAL", "CONFIRMED", "FAILED")]
+    changed = [replace(row, state=state) for row, state in zip(rows, states, strict=True)]
+    tx.save_anchor(*changed)
+    tx.save_anchor()
+    _, failed, final, confirmed, last = changed
+    assert [tx.anchor(row.id) for row in rows] == changed
+    assert tx.anchored_networks() == ["ethereum", "local"]
+    counts = {AnchorState.REPLACED: 1, AnchorState.FAILED: 2}
+    assert tx.anchor_counts("ethereum") == counts | {final.state: 1, confirmed.state: 1}
+    assert tx.covering("ethereum", 0) == tx.covering("ethereum", 2) == final
+    assert tx.covering("ethereum", 3) == tx.covering("ethereum", 4) == confirmed
+    assert tx.covering("ethereum", 5) == last
+    assert tx.covering("ethereum", 6) is None
+    both = {AnchorState.FINAL, AnchorState.CONFIRMED}
+    assert [
+        tx.reach("ethereum", some) for some in (both, {final.state}, {AnchorState.DUE}, ())
+    ] == [5, 3, 0, 0]
+    assert tx.reach("ethereum", both, below=5) == 3
+    assert tx.reach("ethereum", both, without=[confirmed.id, failed.id]) == 3
+
+
 def test_a_saved_anchor_reads_back(tx: LedgerTx) -> None:
     row = replace(
         with_anchor(tx),
@@ -79,7 +105,7 @@ def test_a_saved_anchor_reads_back(tx: LedgerTx) -> None:
     tx.save_anchor(row)
     assert tx.anchor(row.id) == row
     with pytest.raises(IntegrityError, match="no anchor"):
-        tx.save_anchor(replace(row, id=row.id + 1))
+        tx.save_anchor(row, replace(row, id=row.id + 1))
 
 
 def test_claim_leases_what_is_due_oldest_first(tx: LedgerTx) -> None:

@@ -16,7 +16,7 @@ from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.merkle import MerkleTree
 from provenance.formats.note import SignerKey
 from provenance.formats.tlog.fork import ForkProof
-from provenance.formats.tlog.pieces import KnownPieces, SubtreePieces, consistency, root_at
+from provenance.formats.tlog.pieces import KnownPieces, consistency, root_at
 
 SIGNER = SignerKey.from_private_bytes("example.org/ledger", bytes(range(32)))
 KEYS = [SIGNER.verifier]
@@ -32,8 +32,8 @@ def seen(name: str, tree: MerkleTree, sizes: list[int], entries: list[int], whol
     head = Head(SIGNER.name, size, tree.root(size))
     note = sign_head(head, SIGNER)
     if whole:
-        part = MerkleTree.of_hashes(tree.subtrees(0)[:size])
-        return Seen(name, (SeenHead(head, note, SubtreePieces.of(part), True),))
+        part = MerkleTree.of_hashes(tree.read([(0, at) for at in range(size)]))
+        return Seen(name, (SeenHead(head, note, part, True),))
     pieces = KnownPieces(size, head.root)
     for old, new in pairwise(sizes):
         path = tree.consistency_proof(old, new)

@@ -93,7 +93,7 @@ def test_tiles_are_those_of_the_specification(size: int) -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=40))
 def test_entries_come_back_from_their_bundle(entries: list[bytes]) -> None:
-    ledger = TiledLedger(entries)
+    ledger = TiledLedger(merkle.MerkleTree(entries), lambda first, end: entries[first:end])
     read: list[bytes] = []
     for tile in tiles(len(entries)):
         rest = ledger.data(tile) if tile.level is None else b""

@@ -19,16 +19,16 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final, Literal
 
-from provenance.app.log.sources import Seen, SeenAnchor, SeenHead
+from provenance.app.log.sources import PAGE, Seen, SeenAnchor, SeenHead
 from provenance.errors import BadSignatureError, IntegrityError, ProofError, TooLargeError
 from provenance.evidence.ledger_claim import contradictions
 from provenance.formats.checkpoint import open_head, parse_note
 from provenance.formats.fields import as_json
 from provenance.formats.json_text import canonical_json
-from provenance.formats.merkle import verify_consistency
+from provenance.formats.merkle import KeptTree, verify_consistency
 from provenance.formats.note import VerifierKey
 from provenance.formats.tlog.fork import ForkProof, ForkSide
-from provenance.formats.tlog.pieces import KnownPieces, consistency, root_at
+from provenance.formats.tlog.pieces import KnownPieces, Pieces, consistency, root_at
 
 Result = Literal["same", "consistent", "fork", "contradiction", "unknown", "different"]
 MAX_HEADS: Final = 1000
@@ -240,7 +240,7 @@ def _anchored(a: Seen, b: Seen) -> Comparison:
     if head.whole and head.head.size > MAX_SIZES:
         raise TooLargeError(f"{ledger.name}: {head.head.size} entries, at most {MAX_SIZES}")
     sizes = set(range(1, head.head.size + 1)) if head.whole else head.sizes
-    own = {root_at(head.pieces, size): size for size in sorted(sizes)}
+    own = _roots(head.pieces, sorted(sizes))
     orphans: list[SeenAnchor] = []
     later: list[SeenAnchor] = []
     matched = []
@@ -264,6 +264,16 @@ def _anchored(a: Seen, b: Seen) -> Comparison:
         need += "give a newer database or tiles" if head.whole else "give the database or tiles"
         return Comparison("unknown", (line, need), first=head)
     return Comparison("consistent", (line,), first=head)
+
+
+def _roots(pieces: Pieces, sizes: Sequence[int]) -> dict[bytes | None, int]:
+    """Sizes by the root that a ledger has there."""
+    if not isinstance(pieces, KeptTree):
+        return {root_at(pieces, size): size for size in sizes}
+    parts = (sizes[at : at + PAGE] for at in range(0, len(sizes), PAGE))
+    return {
+        root: size for part in parts for root, size in zip(pieces.roots(part), part, strict=True)
+    }
 
 
 def _newest(seen: Seen) -> SeenHead | None:

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provenance import files
-from provenance.app.log.proofs import entry_roots, stated_head
+from provenance.app.log.proofs import stated_head
+from provenance.app.log.sources import reading_later
 from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.formats.checkpoint import Head, parse_note
-from provenance.formats.merkle import root_of_hashes
+from provenance.formats.merkle import HASH_SIZE, KeptTree, root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
-from provenance.formats.tlog.tiles import CHECKPOINT, TiledLedger, tiles
+from provenance.formats.tlog.tiles import (
+    CHECKPOINT,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    Tile,
+    TiledLedger,
+    tiles,
+)
 from provenance.ports.store import LedgerStore
 
 Progress = Callable[[str, int, int], None]
@@ -56,10 +64,10 @@ def export(
             raise InputError("the ledger is empty: there is no signed head to export")
     with _locked(folder):
         head, note, ledger = _newest(store, key)
-        every = list(tiles(ledger.size))
+        every = list(tiles(ledger.tree.size))
         missing = []
         for done, tile in enumerate(every, 1):
-            if not _is_written(folder / tile.path, ledger.data(tile)):
+            if not _is_written(folder / tile.path, _checked(ledger, tile)):
                 missing.append(tile)
             progress("comparing", done, len(every))
         stale = _check_checkpoint(folder / CHECKPOINT, head, note, ledger)
@@ -76,8 +84,27 @@ def _newest(store: LedgerStore, key: VerifierKey | None) -> tuple[Head, str, Til
         row = tx.head()
         if row is None:
             raise IntegrityError("the ledger has lost its heads; run: provenance fsck")
-        ledger = TiledLedger(entry_roots(tx, row.size))
-    return stated_head(row, root_of_hashes(ledger.leaf_hashes), key), row.note, ledger
+    tree = KeptTree(row.size, reading_later(store))
+
+    def entries(first: int, end: int) -> list[bytes]:
+        with store.snapshot() as tx:
+            return [entry.root for entry in tx.entries(first=first, end=end)]
+
+    return stated_head(row, tree.root(), key), row.note, TiledLedger(tree, entries)
+
+
+def _checked(ledger: TiledLedger, tile: Tile) -> bytes:
+    """The bytes of a tile; its hashes have to lead to those of the levels above."""
+    data = ledger.data(tile)
+    if tile.level is not None:
+        hashes = [data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE)]
+        first, height = tile.index * TILE_WIDTH, tile.level * TILE_HEIGHT
+        above = ledger.tree.hash(first << height, first + tile.width << height)
+        if root_of_hashes(hashes) != above:
+            raise IntegrityError(
+                f"{tile.path}: the ledger's entries and levels differ; run: provenance fsck"
+            )
+    return data
 
 
 def _is_written(path: Path, data: bytes) -> bool:
@@ -113,7 +140,7 @@ def _check_checkpoint(path: Path, head: Head, note: str, ledger: TiledLedger) ->
             f"{path}: is of size {existing.size}, and this ledger has only {head.size} entries; "
             "nothing was written"
         )
-    if root_of_hashes(ledger.leaf_hashes[: existing.size]) != existing.root:
+    if ledger.tree.root(existing.size) != existing.root:
         raise InputError(
             f"{path}: has another root at size {existing.size}: the folder is of another ledger; "
             "nothing was written"

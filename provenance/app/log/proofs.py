@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 from provenance.errors import (
@@ -25,17 +24,13 @@ from provenance.errors import (
 from provenance.formats.checkpoint import Head, SignedHead, open_head, parse_note
 from provenance.formats.cosignature import Cosignature, WitnessKey
 from provenance.formats.merkle import (
-    MerkleTree,
-    inclusion_proof,
+    KeptTree,
     verify_consistency,
 )
 from provenance.formats.note import MAX_NOTE_BYTES, MAX_SIGNATURES, VerifierKey, encode_base64
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry
-
-_SIGNATURE_LINE: Final = "\n— "
-
 
 # --- proofs ------------------------------------------------------------------------------
 
@@ -65,11 +60,9 @@ def prove(store: LedgerStore, run: UUID, key: VerifierKey | None) -> RunInLog:
         if not entries:
             raise InputError(f"run {run}: has no seal in the ledger yet")
         entry = entries[-1]
-        row = _best_head([row for row in tx.heads() if row.size > entry.index])
-        if row is None:
-            raise IntegrityError(f"entry {entry.index}: no head covers it; run: provenance fsck")
-        roots = entry_roots(tx, row.size)
-    proof = TlogProof(entry.index, inclusion_proof(roots, entry.index), row.note)
+        row = _best_head(tx, entry.index)
+        tree = KeptTree(row.size, tx.subtrees)
+        proof = TlogProof(entry.index, tree.inclusion_proof(entry.index), row.note)
     try:
         return RunInLog(entry, proof.verify(entry.root, key), proof)
     except (FormatError, IntegrityError) as error:
@@ -116,40 +109,22 @@ def consistency(
     if not 0 <= old <= new:
         raise InputError(f"consistency: found OLD {old} and NEW {new}, expected 0 <= OLD <= NEW")
     with store.snapshot() as tx:
-        tree = MerkleTree(tx.entry_roots(new))
+        tree = KeptTree(tx.ledger_size(), tx.subtrees)
         if tree.size < new:
             raise InputError(f"consistency: found NEW {new}, the ledger has {tree.size} entries")
         sizes = {size: Head(origin, size, tree.root(size)) for size in (old, new)}
         notes = {size: _signed(tx.head(size), head, key) for size, head in sizes.items()}
-    proof = tree.consistency_proof(old, new)
+        proof = tree.consistency_proof(old, new)
     verify_consistency(old, sizes[old].root, new, sizes[new].root, proof)
     return Growth(sizes[old], sizes[new], proof, notes[old], notes[new])
 
 
-def _best_head(rows: Sequence[HeadRow]) -> HeadRow | None:
-    """The largest with a cosignature, else the largest."""
-    largest_first = sorted(rows, key=lambda row: -row.size)
-    cosigned = (row for row in largest_first if _is_cosigned(row.note))
-    return next(cosigned, largest_first[0] if largest_first else None)
-
-
-def _is_cosigned(note: str) -> bool:
-    if note.count(_SIGNATURE_LINE) < 2:
-        return False
-    try:
-        return any(map(Cosignature.of, parse_note(note).signatures))
-    except (FormatError, InputError):
-        return False
-
-
-def entry_roots(tx: LedgerTx, size: int) -> Sequence[bytes]:
-    """The first ``size`` entries; ``IntegrityError`` where there are fewer."""
-    roots = tx.entry_roots(size)
-    if len(roots) != size:
-        raise IntegrityError(
-            f"the ledger has {len(roots)} entries, a head says {size}; run: provenance fsck"
-        )
-    return roots
+def _best_head(tx: LedgerTx, index: int) -> HeadRow:
+    """Of those that cover an entry the largest with a cosignature, else the largest."""
+    for row in (tx.cosigned_head(), tx.head()):
+        if row is not None and row.size > index:
+            return row
+    raise IntegrityError(f"entry {index}: no head covers it; run: provenance fsck")
 
 
 def stated_head(row: HeadRow, root: bytes, key: VerifierKey | None) -> Head:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,11 @@ from provenance.errors import FormatError, InputError, NetworkUnavailable, Proof
 from provenance.evidence.ledger_claim import LedgerClaim, claim_of
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.checkpoint import Head, parse_note
-from provenance.formats.merkle import MerkleTree
+from provenance.formats.merkle import KeptTree, ReadSubtrees, Subtree, root_of_hashes
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
 from provenance.formats.receipt import MAX_RECEIPT_BYTES, Receipt
 from provenance.formats.tlog.fork import ForkProof
-from provenance.formats.tlog.pieces import KnownPieces, Pieces, SubtreePieces
+from provenance.formats.tlog.pieces import KnownPieces, Pieces
 from provenance.formats.tlog.tiles import CHECKPOINT, TILE_HEIGHT, TILE_WIDTH, Tile
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG
@@ -30,6 +30,8 @@ from provenance.settings import NETWORKS, Settings, load
 HTTP_TIMEOUT_S: Final = 30.0
 HTTP_OK: Final = 200
 DATABASE: Final = "ledger.db"
+PAGE: Final = 1000
+"""Heads or roots that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,28 +171,43 @@ def _database(name: str, settings: Settings) -> Seen:
 
 
 def see_store(name: str, store: LedgerStore, key: VerifierKey | None) -> Seen:
-    """The entries up to the newest head, and every head that they do not give.
+    """The ledger up to the newest head, and every head that its levels do not give.
 
     Raises:
+        IntegrityError: Levels or entries are gone.
         InputError: There is no head.
         StoreUnavailable
     """
     with store.snapshot() as tx:
-        rows = list(tx.heads())
-        roots = tx.entry_roots(rows[-1].size) if rows else ()
-        claim = claim_of(tx, len(roots))
-    if not rows:
-        raise InputError(f"{name}: the ledger is empty: there is no signed head")
-    tree = MerkleTree(roots)
-    heads = []
-    for row in rows:
-        head = parse_note(row.note).head
-        fits = head.size <= tree.size and tree.root(head.size) == head.root
-        if row is rows[-1] and fits:
-            heads.append(SeenHead(head, row.note, SubtreePieces.of(tree), True))
-        elif not fits:
-            heads.append(SeenHead(head, row.note, KnownPieces(head.size, head.root)))
+        newest = tx.head()
+        if newest is None:
+            raise InputError(f"{name}: the ledger is empty: there is no signed head")
+        tree = KeptTree(min(newest.size, tx.ledger_size()), tx.subtrees)
+        claim = claim_of(tx, tree.size)
+        heads, first = [], 0
+        while rows := tx.heads(first, PAGE):
+            first = rows[-1].size + 1
+            stated = [parse_note(row.note).head for row in rows]
+            given = tree.roots([min(head.size, tree.size) for head in stated])
+            for row, head, root in zip(rows, stated, given, strict=True):
+                fits = head.size <= tree.size and head.root == root
+                if row.size == newest.size and fits:
+                    heads.append(
+                        SeenHead(head, row.note, KeptTree(tree.size, reading_later(store)), True)
+                    )
+                elif not fits:
+                    heads.append(SeenHead(head, row.note, KnownPieces(head.size, head.root)))
     return Seen(name, tuple(heads), key, claim=claim, own=key is not None)
+
+
+def reading_later(store: LedgerStore) -> ReadSubtrees:
+    """Reads the levels in a snapshot each time: what a ledger has never changes."""
+
+    def read(wanted: Sequence[Subtree]) -> Sequence[bytes]:
+        with store.snapshot() as tx:
+            return tx.subtrees(wanted)
+
+    return read
 
 
 def see_evidence(name: str, evidence: RunEvidence) -> Seen:
@@ -285,10 +302,10 @@ def _tiles(name: str, read: Read) -> Seen:
         hashes = cache[tile.path][offset * 32 : (offset + (1 << within)) * 32]
         if len(cache[tile.path]) != width * 32:
             raise FormatError(f"{name}: {tile.path}: expected {width * 32} bytes")
-        tree = MerkleTree.of_hashes([hashes[i : i + 32] for i in range(0, len(hashes), 32)])
-        return tree.root()
+        return root_of_hashes([hashes[i : i + 32] for i in range(0, len(hashes), 32)])
 
-    return Seen(name, (SeenHead(head, note, SubtreePieces(head.size, subtree), True),))
+    tree = KeptTree(head.size, lambda wanted: [subtree(*pair) for pair in wanted])
+    return Seen(name, (SeenHead(head, note, tree, True),))
 
 
 def _folder(folder: Path) -> Read:

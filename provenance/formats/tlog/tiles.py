@@ -20,11 +20,11 @@ Source: https://c2sp.org/tlog-tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.formats.merkle import MAX_SIZE, MerkleTree
+from provenance.formats.merkle import MAX_SIZE, KeptTree
 
 CHECKPOINT: Final = "checkpoint"
 TILE_HEIGHT: Final = 8
@@ -100,45 +100,30 @@ class TiledLedger:
     """The bytes of every tile of one ledger.
 
     Args:
-        entries: As they were logged, each at most 65,535 bytes; run roots have 32.
-
-    Attributes:
-        tree: Over the entries.
-
-    Raises:
-        ValueError: an entry is longer.
+        tree: Over the entries, wherever its subtrees are kept.
+        entries: Those from an index up to another one, as they were logged, each at most
+            65,535 bytes; run roots have 32.
     """
 
-    def __init__(self, entries: Sequence[bytes]) -> None:
-        for at, entry in enumerate(entries):
-            if len(entry) > MAX_ENTRY_BYTES:
-                raise ValueError(f"entry {at} has {len(entry)} bytes, a bundle takes 65,535")
+    def __init__(self, tree: KeptTree, entries: Callable[[int, int], Sequence[bytes]]) -> None:
+        self.tree = tree
         self._entries = entries
-        self.tree = MerkleTree(entries)
-
-    @property
-    def size(self) -> int:
-        """Entries."""
-        return len(self._entries)
-
-    @property
-    def leaf_hashes(self) -> Sequence[bytes]:
-        """Of all entries."""
-        return self.tree.subtrees(0)
 
     def data(self, tile: Tile) -> bytes:
         """The bytes of a tile.
 
         Raises:
-            ValueError: this ledger has no such tile.
+            ValueError: this ledger has no such tile, or an entry is longer.
         """
         first = tile.index * TILE_WIDTH
-        if tile.level is None:
-            part = self._entries[first : first + tile.width]
-        else:
-            part = self.tree.subtrees(tile.level * TILE_HEIGHT)[first : first + tile.width]
-        if len(part) != tile.width:
-            raise ValueError(f"no tile {tile.path} in a ledger of {self.size}")
-        if tile.level is None:
-            return b"".join(len(entry).to_bytes(2, "big") + entry for entry in part)
-        return b"".join(part)
+        end = first + tile.width
+        height = (tile.level or 0) * TILE_HEIGHT
+        if end > self.tree.size >> height:
+            raise ValueError(f"no tile {tile.path} in a ledger of {self.tree.size}")
+        if tile.level is not None:
+            return b"".join(self.tree.read([(height, number) for number in range(first, end)]))
+        part = self._entries(first, end)
+        for at, entry in enumerate(part, first):
+            if len(entry) > MAX_ENTRY_BYTES:
+                raise ValueError(f"entry {at} has {len(entry)} bytes, a bundle takes 65,535")
+        return b"".join(len(entry).to_bytes(2, "big") + entry for entry in part)

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 
-from provenance.errors import EquivocationError, InputError, IntegrityError
+from provenance.errors import EquivocationError, FormatError, InputError, IntegrityError
 from provenance.formats import json_text
+from provenance.formats.checkpoint import parse_note
+from provenance.formats.cosignature import Cosignature
+from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import Subtree, completed_by, leaf_hash, node_hash, node_number
 from provenance.formats.record import MAX_SAFE_INTEGER, Phase
 from provenance.ports.values import HeadRow, LedgerEntry, ReceiptRow
-from provenance.stores.sql.schema import NO_EPOCH, heads, ledger_entries, receipts
+from provenance.stores.sql.schema import (
+    NO_EPOCH,
+    heads,
+    ledger_entries,
+    receipts,
+    runs,
+    subtrees,
+)
 from provenance.stores.sql.session import Session, fields_of, values_in
 
 _ENTRIES: Final = values_in(LedgerEntry, ledger_entries)
 _HEADS: Final = values_in(HeadRow, heads)
 _RECEIPTS: Final = values_in(ReceiptRow, receipts)
+_UNFINISHED: Final = or_(runs.c.state != "sealed", runs.c.incomplete.is_not(None))
+_AT_ONCE: Final = 500
+"""Keys in one query."""
 
 
 class LedgerPart(Session):
@@ -47,12 +62,17 @@ class LedgerPart(Session):
         existing = self._one(_entry, _ENTRIES.where(*_of_seal(run, phase, epoch)))
         if existing is not None:
             return existing
-        highest = self._read(select(func.max(ledger_entries.c.index))).scalar()
-        index = 0 if highest is None else int(highest) + 1
+        index = self.ledger_size()
         entry = LedgerEntry(index, run, phase, epoch, root, anchor, now, stated)
         written = {producer.hex(): events for producer, events in stated}
         row = fields_of(entry) | {"epoch": stored_epoch, "coverage": json.dumps(written)}
         self._write(insert(ledger_entries).values(row))
+        node, completed = leaf_hash(root), []
+        for height, beside in enumerate(self._beside(index), 1):
+            node = node_hash(beside, node)
+            completed.append({"node": node_number(height, index >> height), "hash": node})
+        if completed:
+            self._write(insert(subtrees), completed)
         return entry
 
     def is_sealed(self, run: UUID, phase: Phase, epoch: int | None) -> bool:
@@ -60,25 +80,96 @@ class LedgerPart(Session):
         query = select(ledger_entries.c.index).where(*_of_seal(run, phase, epoch))
         return self._read(query).first() is not None
 
-    def entries(self, run: UUID | None = None) -> Sequence[LedgerEntry]:
+    def _beside(self, index: int) -> Sequence[bytes]:
+        """The left siblings of the subtrees that an entry completes: of the frontier that the next
+        head is made of, so that a row that is damaged or gone neither spreads nor stops a seal."""
+        siblings = completed_by(index)
+        head = self.head(index) if siblings else None
+        if head is not None:
+            with suppress(FormatError):
+                frontier = Frontier.from_bytes(head.frontier)
+                if frontier.size == index:
+                    return frontier.nodes[: -len(siblings) - 1 : -1]
+        return self.subtrees(siblings)
+
+    def ledger_size(self) -> int:
+        """The highest index, plus 1."""
+        highest: int | None = self._read(select(func.max(ledger_entries.c.index))).scalar()
+        return 0 if highest is None else highest + 1
+
+    def entries(
+        self, run: UUID | None = None, first: int = 0, end: int | None = None
+    ) -> Sequence[LedgerEntry]:
         """By index."""
         query = _ENTRIES.order_by(ledger_entries.c.index)
         if run is not None:
             query = query.where(ledger_entries.c.run == run)
+        if first:
+            query = query.where(ledger_entries.c.index >= first)
+        if end is not None:
+            query = query.where(ledger_entries.c.index < end)
         return self._all(_entry, query)
 
-    def entry_roots(self, size: int | None = None) -> Sequence[bytes]:
-        """The first ``size`` roots, 32 bytes each; all where None."""
-        query = select(ledger_entries.c.root).order_by(ledger_entries.c.index)
-        if size is not None:
-            query = query.where(ledger_entries.c.index < size)
-        return [bytes(root) for root in self._read(query).scalars()]
+    def subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
+        """In the order asked for."""
+        known: dict[int, bytes] = {}
+        leaves = [number for height, number in wanted if not height]
+        for at in range(0, len(leaves), _AT_ONCE):
+            place = ledger_entries.c.index.in_(leaves[at : at + _AT_ONCE])
+            rows = self._read(select(ledger_entries.c.index, ledger_entries.c.root).where(place))
+            known |= {2 * index: leaf_hash(root) for index, root in rows.all()}
+        above = [node_number(*pair) for pair in wanted if pair[0]]
+        for at in range(0, len(above), _AT_ONCE):
+            place = subtrees.c.node.in_(above[at : at + _AT_ONCE])
+            rows = self._read(select(subtrees.c.node, subtrees.c.hash).where(place))
+            known |= {node: bytes(value) for node, value in rows.all()}
+        nodes = [node_number(*pair) for pair in wanted]
+        if len(known) < len(set(nodes)):
+            height, number = wanted[next(at for at, node in enumerate(nodes) if node not in known)]
+            raise IntegrityError(
+                f"the ledger's subtree {number} of height {height} is gone; run: provenance fsck"
+            )
+        return [known[node] for node in nodes]
+
+    def entry_of_root(self, root: bytes) -> LedgerEntry | None:
+        """The newest with that root; None if absent. Looks through the ledger."""
+        query = _ENTRIES.where(ledger_entries.c.root == root)
+        return self._one(_entry, query.order_by(ledger_entries.c.index.desc()).limit(1))
+
+    def run_counts(self) -> tuple[int, int]:
+        """All runs, and those that were sealed with all they announced."""
+        every = self._read(select(func.count()).select_from(runs)).scalar_one()
+        open_ones = self._read(select(func.count()).select_from(runs).where(_UNFINISHED))
+        return every, every - open_ones.scalar_one()
+
+    def unfinished(self, limit: int) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
+        """The newest runs that were not: id, state, and indexes of their entries."""
+        newest = select(runs.c.run, runs.c.state).where(_UNFINISHED)
+        newest = newest.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(limit)
+        states = {row.run: row.state for row in self._read(newest)}
+        indexes: dict[UUID, list[int]] = {run: [] for run in states}
+        ids = list(states)
+        for at in range(0, len(ids), _AT_ONCE):
+            mine = ledger_entries.c.run.in_(ids[at : at + _AT_ONCE])
+            query = select(ledger_entries.c.run, ledger_entries.c.index).where(mine)
+            for run, index in self._read(query.order_by(ledger_entries.c.index)):
+                indexes[run].append(index)
+        return [(run, states[run], tuple(indexes[run])) for run in ids]
+
+    def seals(self) -> Mapping[UUID, Sequence[Phase]]:
+        """Of each run with an entry, the phases of its entries, by index."""
+        phases: dict[UUID, list[Phase]] = {}
+        query = select(ledger_entries.c.run, ledger_entries.c.phase)
+        for run, phase in self._read(query.order_by(ledger_entries.c.index)):
+            phases.setdefault(run, []).append(phase)
+        return phases
 
     def add_head(self, head: HeadRow) -> None:
         """The first head at a size stands; EquivocationError for another root."""
         existing = self.head(head.size)
         if existing is None:
-            self._write(insert(heads).values(fields_of(head)))
+            row = fields_of(head) | {"cosigned": _is_cosigned(head.note)}
+            self._write(insert(heads).values(row))
         elif existing.root != head.root:
             raise EquivocationError(
                 f"ledger size {head.size} has root {existing.root.hex()}, not {head.root.hex()}"
@@ -91,9 +182,20 @@ class LedgerPart(Session):
             query = query.where(heads.c.size == size)
         return self._one(HeadRow, query)
 
-    def heads(self) -> Sequence[HeadRow]:
-        """By size."""
-        return self._all(HeadRow, _HEADS.order_by(heads.c.size))
+    def heads(self, first: int = 0, limit: int | None = None) -> Sequence[HeadRow]:
+        """By size, from ``first`` on."""
+        query = _HEADS.where(heads.c.size >= first).order_by(heads.c.size)
+        return self._all(HeadRow, query.limit(limit))
+
+    def cosigned_head(self) -> HeadRow | None:
+        """The largest whose note has a cosignature; None if absent."""
+        query = _HEADS.where(heads.c.cosigned).order_by(heads.c.size.desc())
+        return self._one(HeadRow, query.limit(1))
+
+    def head_of_root(self, root: bytes) -> HeadRow | None:
+        """The largest with that root; None if absent. Looks through the heads."""
+        query = _HEADS.where(heads.c.root == root).order_by(heads.c.size.desc())
+        return self._one(HeadRow, query.limit(1))
 
     def extend_head_note(self, size: int, lines: str) -> HeadRow:
         """Append signature lines to a head's note. Raises InputError if absent."""
@@ -101,12 +203,13 @@ class LedgerPart(Session):
         if head is None:
             raise InputError(f"the ledger has no head at size {size}")
         note = head.note + lines
-        self._write(update(heads).where(heads.c.size == size).values(note=note))
+        row = {"note": note, "cosigned": _is_cosigned(note)}
+        self._write(update(heads).where(heads.c.size == size).values(row))
         return replace(head, note=note)
 
-    def add_receipt(self, receipt: ReceiptRow) -> None:
+    def add_receipts(self, made: Sequence[ReceiptRow]) -> None:
         """Insert or replace by ``(index, anchor_id)``."""
-        self._replace(receipts, fields_of(receipt))
+        self._replace(receipts, [fields_of(receipt) for receipt in made])
 
     def delete_receipts(self, anchor_id: int) -> None:
         """All of an anchor."""
@@ -120,6 +223,21 @@ class LedgerPart(Session):
             .where(ledger_entries.c.run == run)
             .order_by(receipts.c.index, receipts.c.network, receipts.c.anchor_id),
         )
+
+    def receipt(self, anchor_id: int) -> tuple[int, str] | None:
+        """How many an anchor has, and the document of one; None if it has none."""
+        mine = receipts.c.anchor_id == anchor_id
+        query = select(func.count().over(), receipts.c.document).where(mine).limit(1)
+        row = self._read(query).one_or_none()
+        return None if row is None else (row[0], row[1])
+
+
+def _is_cosigned(note: str) -> bool:
+    """Whether a line has the shape of a cosignature: what it is worth, the verifier says."""
+    try:
+        return any(map(Cosignature.of, parse_note(note).signatures))
+    except (FormatError, InputError):
+        return False
 
 
 def _of_seal(run: UUID, phase: Phase, epoch: int | None) -> tuple[ColumnElement[bool], ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
 
 from provenance.errors import EquivocationError, IntegrityError
 from provenance.ports.values import AnchorRow, AnchorState, NetworkRow, SignedVersion, VersionRow
@@ -68,6 +68,51 @@ class OutboxPart(Session):
             query = query.where(anchors.c.state.in_(list(states)))
         return self._all(AnchorRow, query)
 
+    def anchored_networks(self) -> Sequence[str]:
+        """Each with at least one anchor, by name; one look each."""
+        names: list[str] = []
+        query = select(anchors.c.network).order_by(anchors.c.network).limit(1)
+        while True:
+            later = query.where(anchors.c.network > names[-1]) if names else query
+            name = self._read(later).scalar()
+            if name is None:
+                return names
+            names.append(name)
+
+    def reach(
+        self,
+        network: str,
+        states: Iterable[AnchorState],
+        below: int | None = None,
+        without: Collection[int] = (),
+    ) -> int:
+        """The largest size in one of these states; 0 if absent."""
+        found = [0]
+        for state in states:
+            query = select(func.max(anchors.c.size))
+            query = query.where(anchors.c.network == network, anchors.c.state == state)
+            if below is not None:
+                query = query.where(anchors.c.size < below)
+            if without:
+                query = query.where(anchors.c.id.not_in(without))
+            found.append(self._read(query).scalar() or 0)
+        return max(found)
+
+    def covering(self, network: str, index: int) -> AnchorRow | None:
+        """The smallest that covers an entry; one that failed only where there is no other."""
+        query = _ANCHORS.where(anchors.c.network == network, anchors.c.size > index)
+        query = query.order_by(anchors.c.size).limit(1)
+        gone = (AnchorState.REPLACED, AnchorState.FAILED)
+        live = self._one(AnchorRow, query.where(anchors.c.state.not_in(gone)))
+        failed = query.where(anchors.c.state == AnchorState.FAILED)
+        return live or self._one(AnchorRow, failed)
+
+    def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
+        """How many are in each state that one is in."""
+        query = select(anchors.c.state, func.count().label("number"))
+        query = query.where(anchors.c.network == network).group_by(anchors.c.state)
+        return {row.state: row.number for row in self._read(query)}
+
     def claim(
         self,
         network: str,
@@ -101,12 +146,19 @@ class OutboxPart(Session):
         )
         return frozenset(rows.scalars())
 
-    def save_anchor(self, row: AnchorRow) -> None:
+    def save_anchor(self, *rows: AnchorRow) -> None:
         """Raises IntegrityError where there is no such row."""
-        changes = {name: new for name, new in fields_of(row).items() if name not in _FIXED}
-        saved = self._write(update(anchors).where(anchors.c.id == row.id).values(changes))
-        if not saved.rowcount:
-            raise IntegrityError(f"no anchor {row.id} to save")
+        if not rows:
+            return
+        names = [field for field in fields_of(rows[0]) if field not in _FIXED]
+        change = update(anchors).where(anchors.c.id == bindparam("of"))
+        change = change.values({name: bindparam(f"new_{name}") for name in names})
+        new = [{f"new_{name}": getattr(row, name) for name in names} for row in rows]
+        for row, values in zip(rows, new, strict=True):
+            values["of"] = row.id
+        saved = self._write(change, new)
+        if saved.rowcount != len(rows):
+            raise IntegrityError(f"no anchor {rows[0].id} to save")
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """The existing row is returned where the same bytes were stored before.
@@ -183,7 +235,7 @@ class OutboxPart(Session):
 
     def save_network(self, row: NetworkRow) -> None:
         """Insert or replace."""
-        self._replace(networks, fields_of(row))
+        self._replace(networks, [fields_of(row)])
 
 
 def _due(states: Iterable[AnchorState], now: float) -> tuple[ColumnElement[bool], ...]:

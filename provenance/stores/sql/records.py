@@ -173,7 +173,7 @@ class RecordsPart(Session):
 
     def save_producer(self, row: ProducerRow) -> None:
         """Insert or replace."""
-        self._replace(schema.producers, fields_of(row))
+        self._replace(schema.producers, [fields_of(row)])
 
     def add_statement(self, row: StatementRow) -> None:
         """Once by ``(run, producer, count)``."""

@@ -2,6 +2,7 @@
 
 * One value per ``(run, producer, seq)``; one ledger entry per index and per
   ``(run, phase, epoch)``; one root per ledger size.
+* One hash per complete subtree of the ledger.
 * An anchor's root is the root of the head at its size; one anchor per ``(network, size)``.
 * A transaction id belongs to one version. A nonce of a key belongs to one anchor: row
   ``(network, key, nonce)`` of ``nonces`` names it, and a version can only refer to a nonce
@@ -37,6 +38,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    false,
 )
 
 from provenance.formats.record import Json, Kind, Phase
@@ -268,6 +270,18 @@ ledger_entries = Table(
     _at_least("epoch", NO_EPOCH),
 )
 
+subtrees = Table(
+    "subtrees",
+    metadata,
+    Column("node", _RowId, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    _size("hash", 32),
+    _at_least("node", 1),
+)
+"""The ledger's levels: RFC 6962 roots of its complete subtrees of two entries and more, under
+their in-order numbers (:func:`provenance.formats.merkle.node_number`). The even numbers are the
+leaf hashes of ``ledger_entries.root``."""
+
 heads = Table(
     "heads",
     metadata,
@@ -276,10 +290,12 @@ heads = Table(
     Column("note", Text, nullable=False),
     Column("frontier", LargeBinary, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("cosigned", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("size", "root"),
     _size("root", 32),
     _at_least("size", 0),
 )
+Index(None, heads.c.cosigned, heads.c.size)
 
 anchors = Table(
     "anchors",
@@ -305,6 +321,7 @@ anchors = Table(
     ForeignKeyConstraint(["size", "root"], [heads.c.size, heads.c.root]),
 )
 Index(None, anchors.c.network, anchors.c.state, anchors.c.next_attempt_at)
+Index(None, anchors.c.network, anchors.c.state, anchors.c.size)
 
 nonces = Table(
     "nonces",

@@ -42,7 +42,7 @@ class SealingPart(Session):
 
     def save_tree(self, row: TreeRow) -> None:
         """Insert or replace."""
-        self._replace(run_trees, fields_of(row))
+        self._replace(run_trees, [fields_of(row)])
 
     def add_marks(self, run: UUID, new: Iterable[SealMark]) -> None:
         """Of two of one producer for one seal the lower ``seq`` stands."""

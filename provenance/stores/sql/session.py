@@ -93,12 +93,15 @@ class Session:
         """Insert; a row that has the key stays as it is."""
         self._write(self._insert(table).values(row).on_conflict_do_nothing())
 
-    def _replace(self, table: Table, row: Mapping[str, Any]) -> None:
-        """Insert, or write all columns of ``row`` into the one that has its key."""
+    def _replace(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert, or write all columns into the row that has the same key; all rows have the
+        same columns."""
+        if not rows:
+            return
         key = table.primary_key.columns
-        rest = {name: value for name, value in row.items() if name not in key}
-        insert = self._insert(table).values(row)
-        self._write(insert.on_conflict_do_update(index_elements=list(key), set_=rest))
+        insert = self._insert(table)
+        rest = {name: insert.excluded[name] for name in rows[0] if name not in key}
+        self._write(insert.on_conflict_do_update(index_elements=list(key), set_=rest), rows)
 
     def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ON CONFLICT, which both engines spell alike."""

@@ -228,7 +228,7 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
         with store.snapshot() as tx:
             row = tx.run(RUN)
             anchored = {anchor.size for anchor in tx.anchors("local", [AnchorState.FINAL])}
-            size = len(tx.entry_roots())
+            size = tx.ledger_size()
         return row is not None and row.state == "sealed" and size in anchored
 
     host.wait("the run is sealed and its head final on `local`", final)

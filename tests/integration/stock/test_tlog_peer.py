@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pymerkle
@@ -163,13 +164,17 @@ class Ledger:
     def __init__(self, size: int) -> None:
         self.roots = [hashlib.sha256(b"%d" % i).digest() for i in range(size)]
         self.size = size
+        self.tree = merkle.MerkleTree(self.roots)
 
     @contextmanager
     def snapshot(self) -> Iterator[Ledger]:
         yield self
 
-    def entry_roots(self, size: int | None = None) -> list[bytes]:
-        return self.roots[:size]
+    def entries(self, first: int, end: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(root=root) for root in self.roots[first:end]]
+
+    def subtrees(self, wanted: Sequence[merkle.Subtree]) -> Sequence[bytes]:
+        return self.tree.read(wanted)
 
     def head(self, size: int | None = None) -> HeadRow:
         root = merkle.root(self.roots)
@@ -268,8 +273,9 @@ def test_a_folder_that_grows_is_whole_at_every_size(tmp_path: Path) -> None:
 
 def test_levels_beyond_the_second(tmp_path: Path) -> None:
     """256**3 entries are too many for a test; the third level is checked by its definition."""
-    ledger = TiledLedger([b"%d" % (i % 7) for i in range(131_072)])
-    (second,) = (tile for tile in tiles(ledger.size) if tile.level == 2)
+    entries = [b"%d" % (i % 7) for i in range(131_072)]
+    ledger = TiledLedger(merkle.MerkleTree(entries), lambda first, end: entries[first:end])
+    (second,) = (tile for tile in tiles(len(entries)) if tile.level == 2)
     data = ledger.data(second)
-    halves = [merkle.root_of_hashes(ledger.leaf_hashes[i : i + 65_536]) for i in (0, 65_536)]
+    halves = [merkle.root(entries[i : i + 65_536]) for i in (0, 65_536)]
     assert data == b"".join(halves)

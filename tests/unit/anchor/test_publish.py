@@ -6,6 +6,7 @@ Over 400 lines: case by case, one file: `provenance/anchor/publish.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
@@ -24,8 +25,10 @@ from provenance.errors import (
     StoreUnavailable,
     WrongNetworkError,
 )
+from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import RetrySettings
+from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.anchor_world import LEASE_S, World, foreign
 
@@ -98,6 +101,29 @@ def test_only_the_largest_due_head_is_kept(world: World) -> None:
     assert result.replaced == tuple(row.id for row in world.rows()[:2])
     assert world.rows()[0].reason == "covered by the head at size 3"
     assert len(world.chain.mempool) == 1
+
+
+def test_many_due_heads_cost_one_anchor_and_few_transactions(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(300):
+        world.head()
+    begun = []
+    transaction = type(world.store).transaction
+
+    def counted(store: SqlStore) -> AbstractContextManager[LedgerTx]:
+        begun.append(store)
+        return transaction(store)
+
+    monkeypatch.setattr(type(world.store), "transaction", counted)
+    result = world.publish()
+    world.chain.mine(time=world.now)
+    world.confirm()
+    last = world.row()
+    assert last.state is AnchorState.CONFIRMED
+    assert len(result.replaced) == 299
+    assert set(world.receipts()) == {(index, last.id) for index in range(300)}
+    assert len(begun) < 10
 
 
 def test_a_head_that_a_sent_one_covers_is_replaced(world: World) -> None:

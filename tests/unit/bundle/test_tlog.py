@@ -122,7 +122,7 @@ def rewritten(label: str, **changes: object) -> bytes:
 def older(index: int, size: int) -> TlogProof:
     """A proof under an older head than that of the files."""
     with WORLD.store.snapshot() as tx:
-        roots, head = tx.entry_roots(size), tx.head(size)
+        roots, head = [e.root for e in tx.entries(end=size)], tx.head(size)
     assert head is not None
     return TlogProof(index, merkle.inclusion_proof(roots, index), head.note)
 

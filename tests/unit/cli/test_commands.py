@@ -40,7 +40,7 @@ from provenance_devnet import InstallResult, ServerState, programs
 from tests.support.nodes.paper_node import paper_node
 from tests.support.nodes.rpc_stub import json_rpc_server
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
-from tests.support.verify_world import RUN, World, flip_metric, story
+from tests.support.verify_world import OTHER, RUN, World, flip_metric, story
 
 pytestmark = pytest.mark.slow
 
@@ -249,6 +249,27 @@ def test_status_of_all_and_of_one(
     shown = capsys.readouterr().out
     assert "Redis not configured or not reachable" in shown
     assert f"run {RUN}: sealed, " in shown
+
+
+def test_status_shows_the_newest_runs_and_counts_the_others(
+    run: Settings, said: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = sending.open_store(run)
+    with store.transaction() as tx:
+        created = tx.runs()[0].created_at
+        newer = tx.add_run(OTHER, bytes(32), created + 60).run
+    store.close()
+    monkeypatch.setattr("provenance.cli.status.SHOWN", 1)
+    assert cli.main(["status"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 older runs; --json has all" in shown
+    assert str(newer) in shown
+    assert str(RUN) not in shown
+    document = said("status")[1]
+    assert [(r["run_id"], r["seals"]) for r in document["runs"]] == [
+        (str(RUN), ["before", "after"]),
+        (str(newer), []),
+    ]
 
 
 def test_status_tells_who_stands_behind_a_run(

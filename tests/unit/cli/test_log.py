@@ -88,7 +88,7 @@ def grow(settings: Settings, size: int) -> None:
     policy = sending.seal_policy(settings)
     with store.transaction() as tx:
         tx.add_run(OTHER, bytes(32), 1.0)
-        for at in range(len(tx.entry_roots()), size):
+        for at in range(tx.ledger_size(), size):
             append_root(tx, OTHER, Phase.CHECKPOINT, at, digest(f"{at}"), False, policy, 1.0)
     store.close()
 
@@ -180,7 +180,9 @@ def damage(settings: Settings, statement: str) -> None:
         ("UPDATE ledger_entries SET root = zeroblob(32) WHERE entry = 0", "leads to"),
         ("UPDATE heads SET note = 'no note' WHERE size = 4", "does not end with a newline"),
         ("DELETE FROM heads WHERE size > 1", "no head covers it"),
-        ("DELETE FROM ledger_entries WHERE entry = 2", "has 3 entries, a head says 4"),
+        ("DELETE FROM ledger_entries WHERE entry = 0", "subtree 0 of height 0 is gone"),
+        ("DELETE FROM subtrees WHERE node = 5", "subtree 1 of height 1 is gone"),
+        ("UPDATE subtrees SET hash = zeroblob(32) WHERE node = 5", "leads to"),
     ],
 )
 def test_a_damaged_ledger_proves_nothing(
@@ -206,7 +208,7 @@ def test_consistency_prints_what_a_witness_asks_for(
     assert first == "old 3"
     head = open_head(note, key)
     with store.snapshot() as tx:
-        roots = tx.entry_roots()
+        roots = [entry.root for entry in tx.entries()]
     proof = [base64.b64decode(line) for line in lines]
     merkle.verify_consistency(3, merkle.root(roots[:3]), 7, head.root, proof)
     assert said.err.splitlines() == [

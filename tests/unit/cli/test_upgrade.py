@@ -36,7 +36,6 @@ from provenance.formats.opentimestamps.file import (
     append,
 )
 from provenance.formats.receipt import Receipt
-from provenance.ports.values import ReceiptRow
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.nodes.bitcoin_evidence import Block
@@ -81,9 +80,7 @@ class Deployment:
                     receipt = Receipt.decode(row.document.encode())
                     block = Block(receipt.anchor.payload, 1000 + receipt.ledger.size)
                     document = block.bitcoin(receipt, final).encode().decode()
-                    tx.add_receipt(
-                        ReceiptRow(row.index, row.anchor_id, row.network, document, row.created_at)
-                    )
+                    tx.add_receipts([replace(row, document=document)])
 
     def bundle(self, to: str = "bundle") -> Path:
         return make_bundle(self.settings, str(RUN), Path(to).absolute()).path
@@ -369,7 +366,7 @@ def test_a_receipt_that_does_not_hold_completes_nothing(
             header = bytearray.fromhex(str(receipt.evidence["header"]))
             header[40] ^= 1
             forged = replace(receipt, evidence={**receipt.evidence, "header": header.hex()})
-            tx.add_receipt(replace(row, document=forged.encode().decode()))
+            tx.add_receipts([replace(row, document=forged.encode().decode())])
     code, (result,) = said(lone)
     assert (code, result["status"]) == (1, "failed")
     assert lone.read_bytes() == before

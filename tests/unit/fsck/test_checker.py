@@ -446,6 +446,24 @@ def entry_made_not_to_be_anchored(world: World) -> Planted:
 
 
 @fault
+def changed_level(world: World) -> Planted:
+    world.sql("UPDATE subtrees SET hash=? WHERE node=3", b"\3" * 32)
+    return F.LEDGER_LEVEL, "subtree 2/0"
+
+
+@fault
+def lost_level(world: World) -> Planted:
+    world.sql("DELETE FROM subtrees WHERE node=5")
+    return F.LEDGER_LEVEL, "subtree 1/1"
+
+
+@fault
+def level_of_no_entries(world: World) -> Planted:
+    world.sql("INSERT INTO subtrees (node, hash) VALUES (7, ?)", bytes(32))
+    return F.LEDGER_LEVEL, "node 7"
+
+
+@fault
 def changed_head_root(world: World) -> Planted:
     world.sql("UPDATE heads SET root=? WHERE size=2", b"\3" * 32)
     return F.HEAD_ROOT, "head 2"
