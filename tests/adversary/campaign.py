@@ -54,6 +54,7 @@ FREE = {
     r"tlog/\*\.tlog-proof|statement/\*\.json": _SPARE,
     r"statement/\*\.json: predicate\.(buildDefinition|runDetails)": _SPARE,
     r"statement/\*\.json: predicate\.runDetails\.(byproducts(\.\*)?|metadata)": _SPARE,
+    r"statement/\*\.json: predicate\.runDetails\.metadata\.(started|finished)On": _SPARE,
     r"statement/\*\.json: (subject|predicate\.buildDefinition\.(resolvedDep.*|ext.*))": _SPARE,
     r"the receipt": "where the seal has one of another network",
     r"the identity": "then nobody stands behind the run, as the first lines say",
@@ -68,7 +69,7 @@ FREE = {
     r"anchors\.(depth|height|block_time|attempts|next_attempt_at|lease_.*|reason)": _OUTBOX,
     r"(networks|nonces|anchor_versions)(\..*)?": _OUTBOX,
     r"statements(\..*)?": _SPARE,
-    r"equivocations(\.proof)?": _KEPT_BACK,
+    r"equivocations(\.(proof|data))?": _KEPT_BACK,
     r"batch\.identity": "an identity that comes with another batch as well",
 }
 """What nobody signed, by place; and why no verdict rests on it."""

@@ -242,6 +242,7 @@ def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) ->
     need(proof["path"] == path and proof["leaf_digest"] == digest, "is of another record")
     value, child = unhex(digest, 32), path
     for level in proof["levels"]:
+        need(set(level) == {"index", "size", "proof", "node_path"}, "other keys in a level")
         parts = child.split("/")
         flat = parts[0] == "training" and len(parts) == 3
         parent = "training" if flat else "/".join(parts[:-1])

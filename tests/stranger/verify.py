@@ -7,6 +7,7 @@ is one. Standard library and ``cryptography`` only. It asks no network.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import zipfile
@@ -152,6 +153,9 @@ class Bundle:
         if self.files.get("SHA256SUMS") != text.encode():
             self.problems.append("SHA256SUMS: does not fit manifest.json")
         run = parse(self.files["run.json"])
+        for name, document in (("manifest.json", manifest), ("run.json", run)):
+            form = json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
+            need(self.files[name] == form, f"{name} is not in its form")
         need(run["version"] == 1, "run.json is of another version")
         for key, names in KEYS.items():
             items = run[key]
@@ -180,7 +184,8 @@ class Bundle:
         need(set(record) == names and record["v"] == 1, "other fields than a record's")
         need(record["run"] == self.run["run"], "is of another run")
         same = ("kind", "epoch", "rank", "producer", "seq", "ts")
-        need(all(record[n] == index[n] for n in same), "states another place than run.json")
+        told, stated = ([item[n] for n in same] for item in (record, index))
+        need(canonical(told) == canonical(stated), "states another place than run.json")
         need(record["kind"] in LEAVES | CONTROL, "an unknown kind")
         unhex(record["producer"], 16), unhex(record["salt"], 32)
         key = record["body"].get("public_key")
@@ -285,7 +290,8 @@ class Bundle:
         self.known.add(name)
         receipt = parse(self.files[name])
         need(canonical(receipt) == self.files[name], "not in canonical form")
-        need(receipt["v"] == 1 and receipt["run"] == self.run["run"], "of another run or version")
+        need(canonical(receipt["v"]) == b"1", "of another version")
+        need(receipt["run"] == self.run["run"], "of another run")
         ledger, anchor, told = receipt["ledger"], receipt["anchor"], receipt["evidence"]
         entry = {e["index"]: e for e in self.run["entries"]}[ledger["index"]]
         stated = ("phase", "epoch", "root")
