@@ -160,6 +160,16 @@ def before_mark(marks: Iterable[SealMark]) -> SealMark | None:
     return next((mark for mark in marks if mark.phase is Phase.BEFORE), None)
 
 
+def leaf_of(item: DigestedRecord) -> RecordLeaf:
+    """A record as a leaf.
+
+    Raises:
+        InputError: It has no place in a tree.
+    """
+    record = item.record
+    return RecordLeaf(record.kind.value, record.epoch, record.rank, record.order, item.digest)
+
+
 def run_leaves(
     records: Collection[DigestedRecord], phase: Phase, checkpoints: Sequence[Checkpoint] = ()
 ) -> tuple[list[RecordLeaf], list[DigestedRecord]]:
@@ -199,15 +209,7 @@ def run_leaves(
                 phase is Phase.AFTER or (record.epoch is not None and record.epoch <= upto)
             )
         if counts:
-            leaves.append(
-                RecordLeaf(
-                    kind=record.kind.value,
-                    epoch=record.epoch,
-                    rank=record.rank,
-                    order=record.order,
-                    digest=item.digest,
-                )
-            )
+            leaves.append(leaf_of(item))
         elif is_late:
             late.append(item)
     return leaves, late
