@@ -48,11 +48,10 @@ from provenance.bundle.readme import readme
 from provenance.bundle.sources import MANIFEST, SUMS, FolderSource, stranger
 from provenance.bundle.zip import write_zip
 from provenance.errors import FormatError, InputError, IntegrityError
-from provenance.evidence.placement import tree_at
+from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.files import PRIVATE, PUBLIC, make_folders, temporary_path
 from provenance.formats.run_tree.proof import RunProof
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 
 
 def write_bundle(evidence: RunEvidence, path: Path, mode: int = PUBLIC) -> Path:
@@ -168,17 +167,6 @@ def _proofs(evidence: RunEvidence) -> dict[str, RunProof]:
         for record in evidence.records
         if known.get(record.path) == record.digest
     }
-
-
-def newest_tree(evidence: RunEvidence) -> MLProvenanceMerkleTree | None:
-    """The run tree at the newest seal; None without a seal, or where none can be built."""
-    if not evidence.entries:
-        return None
-    digested = [record.digested(evidence.run) for record in evidence.records]
-    try:
-        return tree_at(digested, evidence.entries, evidence.entries[-1])
-    except InputError:
-        return None
 
 
 def _sha256(data: bytes) -> str:

@@ -7,7 +7,8 @@ ledger is.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +16,7 @@ from uuid import UUID
 
 from provenance.errors import UnknownRunError
 from provenance.evidence.ledger_claim import claim_of
-from provenance.evidence.placement import place_records
+from provenance.evidence.placement import newest_leaves, place_records
 from provenance.evidence.run_evidence import (
     AnchorFact,
     Consistency,
@@ -123,9 +124,10 @@ class LedgerView:
     def evidence(self, run: UUID) -> RunEvidence:
         """A run's evidence: records in their places, proofs from the ledger's tree.
 
-        Heads are those at the run's own sizes and its anchors', and the newest with lines of
-        witnesses where it covers the whole run. Proofs are made for the heads that the ledger
-        reaches.
+        Heads are those of its anchors, that at its newest entry, and the newest with lines of
+        witnesses where it covers the whole run. Among the heads that the ledger reaches, each
+        entry has one proof, for the first that has it; each head one of the run's last entry in
+        it, and one from the head before.
 
         Raises:
             UnknownRunError: No such run.
@@ -138,7 +140,7 @@ class LedgerView:
         entries = tuple(tx.entries(run))
         receipts = tx.receipts(run)
         anchors = self._covering(entries, {receipt.anchor_id for receipt in receipts})
-        wanted = {entry.index + 1 for entry in entries} | {anchor.size for anchor in anchors}
+        wanted = {entry.index + 1 for entry in entries[-1:]} | {a.size for a in anchors}
         if entries and self._cosigned is not None and self._cosigned > entries[-1].index:
             wanted.add(self._cosigned)
         heads, problems = self._head_notes(sorted(wanted))
@@ -158,10 +160,8 @@ class LedgerView:
             records=_records(row.run, tx.records(run), entries),
             entries=entries,
             inclusions=tuple(
-                Inclusion(entry.index, size, tree.inclusion_proof(entry.index, size))
-                for entry in entries
-                for size in sizes
-                if entry.index < size
+                Inclusion(index, size, tree.inclusion_proof(index, size))
+                for index, size in _to_include([entry.index for entry in entries], sizes)
             ),
             consistencies=tuple(
                 Consistency(old, new, tree.consistency_proof(old, new))
@@ -190,18 +190,18 @@ class LedgerView:
         if not entries:
             return []
         receipts = (self._anchors[key] for key in sorted(receipted) if key in self._anchors)
-        chosen = {row.id: row for row in receipts if row.size > entries[0].index}
+        chosen = [row for row in receipts if row.size > entries[0].index]
+        upto: dict[str, int] = defaultdict(int)
+        for row in chosen:
+            if row.state is not AnchorState.REPLACED:
+                upto[row.network] = max(row.size, upto[row.network])
         for entry in entries:
             for anchors in self._networks:
                 best = anchors.first_above(entry.index)
-                if best is not None and not any(
-                    row.network == best.network
-                    and row.size > entry.index
-                    and row.state is not AnchorState.REPLACED
-                    for row in chosen.values()
-                ):
-                    chosen[best.id] = best
-        return sorted(chosen.values(), key=lambda row: (row.network, row.size))
+                if best is not None and upto[best.network] <= entry.index:
+                    chosen.append(best)
+                    upto[best.network] = best.size
+        return sorted(chosen, key=lambda row: (row.network, row.size))
 
     def _fact(self, row: AnchorRow) -> AnchorFact:
         if row.id not in self._facts:
@@ -241,6 +241,13 @@ class _NetworkAnchors:
         return None
 
 
+def _to_include(indexes: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Each entry in the first head that has it, and each head's last entry; both ascend."""
+    first = {(i, sizes[at]) for i in indexes if (at := bisect_right(sizes, i)) < len(sizes)}
+    last = {(indexes[at - 1], s) for s in sizes if (at := bisect_left(indexes, s))}
+    return sorted(first | last)
+
+
 def _octets(value: bytes) -> bytes:
     """A column of bytes: SQLite keeps whatever it is given, and TypeError is then raised."""
     return bytes(memoryview(value))
@@ -262,7 +269,8 @@ def _records(
 ) -> tuple[RecordFile, ...]:
     """Each stored record under its path."""
     files = [_unplaced(row) for row in stored]
-    paths = place_records([file.digested(run) for file in files], entries)
+    digested = [file.digested(run) for file in files]
+    paths = place_records(digested, *newest_leaves(digested, entries))
     placed = [file.filed(path, file.ts) for file, path in zip(files, paths, strict=True)]
     return tuple(sorted(placed, key=lambda file: (file.place != "tree", file.path)))
 

@@ -42,7 +42,7 @@ from provenance.formats.json_text import (
     Limits,
     canonical_json,
     loads,
-    parse_json,
+    parse_canonical,
 )
 
 MAX_INTEGER: Final = 2**63 - 1
@@ -135,13 +135,16 @@ class Fields:
         """
         if len(data) > limit:
             raise TooLargeError(f"{file} of {len(data)} bytes, at most {limit}")
-        top = cls.of(parse_json(data, file), file)
+        if isinstance(data, str):
+            data = data.encode("utf-8", "surrogatepass")
+        value, is_canonical = parse_canonical(data, file)
+        top = cls.of(value, file)
         top.version(version, key)
         try:
-            canonical = canonical_json(top.raw)
+            is_canonical = is_canonical or canonical_json(top.raw) == data
         except (InputError, RecursionError) as error:
             raise FormatError(f"{file}: {error}") from error
-        if canonical != (data.encode() if isinstance(data, str) else data):
+        if not is_canonical:
             raise FormatError(f"{file} is not in canonical form (RFC 8785)")
         return top
 

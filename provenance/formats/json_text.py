@@ -23,6 +23,9 @@ MAX_SAFE_INTEGER = 2**53 - 1
 _STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
 _BRACKET_OR_STRING: Final = re.compile(rf"[][{{}}]|{_STRING}", re.DOTALL)
 _COMMA_OR_STRING: Final = re.compile(rf",|{_STRING}", re.DOTALL)
+_PLAIN: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 class Limits(NamedTuple):
@@ -44,6 +47,7 @@ def loads(
     data: bytes | bytearray | str,
     *,
     parse_int: Callable[[str], Any] | None = None,
+    parse_float: Callable[[str], Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Any:
     """``json.loads`` of UTF-8 text nested at most 64 levels deep.
@@ -60,7 +64,9 @@ def loads(
     if text.count(",") > limits.items:
         _check_commas(text, limits.items)
     try:
-        return json.loads(text, parse_int=parse_int, object_pairs_hook=_unique)
+        return json.loads(
+            text, parse_int=parse_int, parse_float=parse_float, object_pairs_hook=_unique
+        )
     except json.JSONDecodeError:
         raise
     except ValueError as error:
@@ -87,8 +93,33 @@ def parse_json(data: bytes | str, what: str) -> Any:
     Raises:
         FormatError: Not JSON, not UTF-8, or nested deeper than 64 levels.
     """
+    return _parse(data, what, float)
+
+
+def parse_canonical(data: bytes, what: str) -> tuple[Any, bool]:
+    """As :func:`parse_json`, and whether the text is in canonical form for certain.
+
+    That is seen at a tenth of the cost where Python's own encoder writes the same text as RFC
+    8785 does: ASCII, and no number that the two write differently.
+    """
+    odd: list[str] = []
+
+    def number(text: str) -> float:
+        value = float(text)
+        if repr(value) != text or "e" in text or text.endswith(".0"):
+            odd.append(text)
+        return value
+
+    value = _parse(data, what, number)
     try:
-        return loads(data, parse_int=_integer)
+        return value, not odd and data.isascii() and _PLAIN.encode(value).encode() == data
+    except (ValueError, RecursionError):
+        return value, False
+
+
+def _parse(data: bytes | str, what: str, number: Callable[[str], float]) -> Any:
+    try:
+        return loads(data, parse_int=_integer, parse_float=number)
     except (ValueError, OverflowError) as error:
         raise FormatError(f"{what} is not JSON: {error}") from error
 

@@ -216,5 +216,5 @@ class RunWalk:
         """The path of an entry of ``training``."""
         if at < self._config:
             return f"training/config/{at}" if at else "training/config"
-        at -= self._config
-        return f"training/epoch/{self._epochs[at]}" if at < len(self._epochs) else "training/results"
+        epochs = self._epochs[at - self._config :]
+        return f"training/epoch/{epochs[0]}" if epochs else "training/results"

@@ -16,9 +16,10 @@ from opentimestamps.core.timestamp import DetachedTimestampFile
 
 from provenance.bundle.attachments import opentimestamps
 from provenance.bundle.reader import read_bundle
-from provenance.bundle.writer import newest_tree, write_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.errors import FormatError, InputError, ProofError, TooLargeError
 from provenance.evidence.disclosure import withhold
+from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.note import SignerKey

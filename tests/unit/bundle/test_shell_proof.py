@@ -15,8 +15,9 @@ from provenance.bundle.shell_proof import (
     path_of_record_file,
     shell_commands,
 )
-from provenance.bundle.writer import newest_tree, write_bundle
+from provenance.bundle.writer import write_bundle
 from provenance.errors import FormatError, InputError, ProofError
+from provenance.evidence.placement import newest_tree
 from tests.support.verify_world import finished
 
 UNHEXES = [UNHEX_PYTHON, *([UNHEX] if shutil.which("xxd") else [])]
