@@ -140,12 +140,20 @@ class HeadNote:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReceiptFile:
     """A receipt's bytes and its name, such as ``after-ethereum``."""
 
     name: str
     data: bytes = field(repr=False)
+
+    @cached_property
+    def decoded(self) -> Receipt | FormatError:
+        """The receipt that the bytes are, or why they are none."""
+        try:
+            return Receipt.decode(self.data)
+        except FormatError as error:
+            return error.with_traceback(None)
 
     @property
     def file(self) -> str:
@@ -268,12 +276,7 @@ class RunEvidence:
 
     def receipts_of(self, network: str) -> list[Receipt]:
         """A network's receipts that decode, smallest head first; nothing else is checked."""
-        receipts = []
-        for file in self.receipts:
-            try:
-                receipts.append(Receipt.decode(file.data))
-            except FormatError:
-                continue
+        receipts = [r for file in self.receipts if isinstance(r := file.decoded, Receipt)]
         chosen = [receipt for receipt in receipts if receipt.anchor.network == network]
         return sorted(chosen, key=lambda receipt: receipt.ledger.size)
 

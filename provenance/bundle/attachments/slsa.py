@@ -263,9 +263,7 @@ def byproduct(receipt: ReceiptFile) -> Descriptor:
         "digest": {"sha256": hashlib.sha256(receipt.data).hexdigest()},
         "mediaType": "application/json",
     }
-    try:
-        anchor = Receipt.decode(receipt.data).anchor
-    except FormatError:
-        return made
-    made["annotations"] = {"network": anchor.network, "transaction_id": anchor.transaction_id}
+    if isinstance(receipt.decoded, Receipt):
+        anchor = receipt.decoded.anchor
+        made["annotations"] = {"network": anchor.network, "transaction_id": anchor.transaction_id}
     return made
