@@ -27,6 +27,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, NoReturn, Self, TypeVar
 from uuid import UUID
 
@@ -251,7 +252,7 @@ class Fields:
         """A UUID in its one spelling: lower case, with hyphens."""
         text = self.text(key)
         try:
-            value = UUID(text)
+            value = _uuid(text)
         except ValueError:
             self.refuse(key, "a UUID")
         return value if str(value) == text else self.refuse(key, str(value))
@@ -331,6 +332,10 @@ def as_json(value: object) -> Any:
     if is_dataclass(value):
         return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
     return dict(value) if isinstance(value, Mapping) else value
+
+
+_uuid = lru_cache(maxsize=64)(UUID)
+"""All records of a run name the same one."""
 
 
 def _from_hex(value: object) -> bytes | None:
