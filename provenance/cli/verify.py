@@ -195,6 +195,11 @@ def path(arguments: argparse.Namespace) -> int:
     from provenance.bundle.shell_proof import path_of_record_file
 
     steps = path_of_record_file(Path(arguments.record))
+    if arguments.ots is not None:
+        if steps.ots is None:
+            problem = "no Bitcoin anchor is there or to come, so there is no OpenTimestamps proof"
+            raise InputError(f"{arguments.record}: {problem}")
+        Path(arguments.ots).write_bytes(steps.ots)
     if arguments.json:
         print_json(json.loads(steps.to_json()))
     else:

@@ -177,7 +177,6 @@ class LedgerView:
             parked=tuple(
                 ParkedFact(p.id, p.reason, len(p.payload), p.parked_at) for p in tx.parked(run)
             ),
-            proofs={},
             problems=tuple(problems),
             source=self._source,
             ledger=self._claim,

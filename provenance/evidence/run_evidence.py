@@ -20,7 +20,6 @@ from provenance.formats.fields import Fields, Key
 from provenance.formats.producers.statement import Statement
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record
-from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
@@ -225,7 +224,6 @@ class RunEvidence:
     Attributes:
         identity: The 97 bytes by which somebody stands behind the run; None if nobody does.
         producers: By their 16 bytes.
-        proofs: Those a bundle brings, by tree path.
         attachments: What a bundle brings for other people's tools, by file: bytes that are
             derived from the rest (:mod:`provenance.bundle.attachments`).
         ledger: What the ledger says of all its runs; not evidence.
@@ -249,7 +247,6 @@ class RunEvidence:
     anchors: tuple[AnchorFact, ...]
     equivocations: tuple[Equivocation, ...]
     parked: tuple[ParkedFact, ...]
-    proofs: Mapping[str, RunProof]
     problems: tuple[EvidenceProblem, ...]
     source: Source
     attachments: Mapping[str, bytes] = field(default_factory=dict)

@@ -19,7 +19,6 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.errors import FormatError, InputError, ProofError, TooLargeError
 from provenance.evidence.disclosure import withhold
-from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.note import SignerKey
@@ -67,10 +66,7 @@ def waiting() -> RunEvidence:
 
 
 def made(of: RunEvidence) -> dict[str, bytes]:
-    tree = newest_tree(of)
-    nodes = tree.root_node.walk() if tree else ()
-    paths = [node.path for node in nodes if node.kind == "record"]
-    return opentimestamps.files(of, {path: tree.proof(path) for path in paths if tree})
+    return opentimestamps.files(of, ots=True)
 
 
 def carrying(of: RunEvidence, **changed: bytes | None) -> RunEvidence:

@@ -50,7 +50,7 @@ EVIDENCE = WORLD.evidence()
 
 def with_files(**changes: bytes | None) -> RunEvidence:
     """The evidence as a bundle brings it; ``after=...`` is another file for that seal."""
-    made: dict[str, bytes] = files(EVIDENCE, {})
+    made: dict[str, bytes] = files(EVIDENCE, True)
     for label, data in changes.items():
         name = f"tlog/{label.replace('_', '-')}.tlog-proof"
         made.pop(name, None)
@@ -70,7 +70,7 @@ def found(evidence: RunEvidence) -> list[tuple[str, str]]:
 
 
 def test_each_seal_has_a_proof_under_the_newest_head() -> None:
-    made = files(EVIDENCE, {})
+    made = files(EVIDENCE, True)
     assert tuple(made) == NAMES
     newest = max(head.size for head in EVIDENCE.heads)
     for entry, data in zip(EVIDENCE.entries, made.values(), strict=True):
@@ -94,28 +94,28 @@ def test_a_head_that_does_not_hold_is_passed_over() -> None:
     )
     for note in broken:
         heads = (*EVIDENCE.heads[:-1], HeadNote(newest.size, note))
-        made = files(replace(EVIDENCE, heads=heads), {})
+        made = files(replace(EVIDENCE, heads=heads), True)
         sizes = [parse_note(TlogProof.decode(d).checkpoint).head.size for d in made.values()]
         assert max(sizes) < newest.size
         assert tuple(made) == NAMES
 
 
 def test_without_a_head_there_is_no_file() -> None:
-    assert files(replace(EVIDENCE, heads=()), {}) == {}
-    assert files(replace(EVIDENCE, inclusions=()), {}) == {}
-    assert files(replace(EVIDENCE, entries=()), {}) == {}
+    assert files(replace(EVIDENCE, heads=()), True) == {}
+    assert files(replace(EVIDENCE, inclusions=()), True) == {}
+    assert files(replace(EVIDENCE, entries=()), True) == {}
 
 
 @pytest.mark.parametrize("vkey", [None, "no key"])
 def test_files_need_no_key(vkey: str | None) -> None:
-    assert tuple(files(replace(EVIDENCE, vkey=vkey), {})) == NAMES
+    assert tuple(files(replace(EVIDENCE, vkey=vkey), True)) == NAMES
 
 
 # --- check -------------------------------------------------------------------------------
 
 
 def rewritten(label: str, **changes: object) -> bytes:
-    proof = TlogProof.decode(files(EVIDENCE, {})[f"tlog/{label}.tlog-proof"])
+    proof = TlogProof.decode(files(EVIDENCE, True)[f"tlog/{label}.tlog-proof"])
     return replace(proof, **changes).encode().encode()  # type: ignore[arg-type]
 
 

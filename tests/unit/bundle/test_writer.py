@@ -112,9 +112,8 @@ def edit_run(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
 def test_reading_gives_back_what_was_written(original: Path) -> None:
     written, read = WORLD.evidence(), read_bundle(original)
     for name in RunEvidence.__dataclass_fields__:
-        if name not in ("proofs", "source", "attachments"):
+        if name not in ("source", "attachments"):
             assert getattr(read, name) == getattr(written, name), name
-    assert set(read.proofs) == {r.path for r in written.records if r.place == "tree"}
     assert read.equivocations
     assert read.parked
     assert check(original).outcome == "consistent"
@@ -328,15 +327,11 @@ def test_a_forged_head_is_named(bundle: Path) -> None:
     ("name", "text"),
     [
         ("ledger.vkey", "not a key\n"),
-        ("proofs/training/config.json", "{}"),
-        ("proofs/training/config.json", "proofs/training/results.json"),
         ("heads/1.note", b"\xff"),
         ("README.txt", "trust me"),
     ],
 )
 def test_other_changed_files_are_named(bundle: Path, name: str, text: str | bytes) -> None:
-    if isinstance(text, str) and text.startswith("proofs/"):
-        text = (bundle / text).read_bytes()
     (bundle / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     report = check(bundle)
     assert report.outcome == "failed"
@@ -344,14 +339,9 @@ def test_other_changed_files_are_named(bundle: Path, name: str, text: str | byte
 
 
 def test_decodable_forgeries_with_a_fitting_manifest_are_named(bundle: Path) -> None:
-    results = (bundle / "proofs/training/results.json").read_bytes()
-    (bundle / "proofs/training/config.json").write_bytes(results)
-    (bundle / "proofs/training/results.json").write_text("{")
     next((bundle / "equivocations").iterdir()).write_text("{}")
     remake(bundle)
     problems = {finding.file: finding.problem for finding in check(bundle).findings}
-    assert problems["proofs/training/config.json"] == "is the proof of training/results"
-    assert "proof" in problems["proofs/training/results.json"]
     assert any("as run.json says" in problem for problem in problems.values())
 
 
