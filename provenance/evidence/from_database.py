@@ -124,10 +124,10 @@ class LedgerView:
     def evidence(self, run: UUID) -> RunEvidence:
         """A run's evidence: records in their places, proofs from the ledger's tree.
 
-        Heads are those of its anchors, that at its newest entry, and the newest with lines of
-        witnesses where it covers the whole run. Among the heads that the ledger reaches, each
-        entry has one proof, for the first that has it; each head one of the run's last entry in
-        it, and one from the head before.
+        Heads are those of its anchors, that at its newest entry where no anchor is of it, and
+        the newest with lines of witnesses where it covers the whole run. Among the heads that
+        the ledger reaches, each entry has one proof, for the first that has it; each head one of
+        the run's last entry in it, and one from the head before.
 
         Raises:
             UnknownRunError: No such run.
@@ -140,7 +140,9 @@ class LedgerView:
         entries = tuple(tx.entries(run))
         receipts = tx.receipts(run)
         anchors = self._covering(entries, {receipt.anchor_id for receipt in receipts})
-        wanted = {entry.index + 1 for entry in entries[-1:]} | {a.size for a in anchors}
+        wanted = {anchor.size for anchor in anchors}
+        if entries and max(wanted, default=0) <= entries[-1].index:
+            wanted.add(entries[-1].index + 1)
         if entries and self._cosigned is not None and self._cosigned > entries[-1].index:
             wanted.add(self._cosigned)
         heads, problems = self._head_notes(sorted(wanted))

@@ -247,11 +247,13 @@ def test_what_is_written_holds_and_is_counted() -> None:
 
 
 def test_a_whole_bundle_with_proofs_verifies(tmp_path: Path) -> None:
-    folder = write_bundle(evidence(), tmp_path / "bundle")
+    folder = write_bundle(evidence(), tmp_path / "bare")
+    assert [p.parent.name for p in folder.rglob("*.ots")] == ["heads"] * len(evidence().heads)
+    folder = write_bundle(evidence(), tmp_path / "bundle", ots=True)
     assert (folder / f"{METRICS}.ots").is_file()
     report = verify(read_bundle(folder), None, verifier_key=SIGNER.verifier, now=NOW)
     assert report.outcome == "consistent"
-    folder = write_bundle(withhold(evidence(), ["results"]), tmp_path / "withheld")
+    folder = write_bundle(withhold(evidence(), ["results"]), tmp_path / "withheld", ots=True)
     assert not (folder / METRICS).exists()
     assert (folder / f"{METRICS}.ots").is_file()
     assert checked(read_bundle(folder))[1] == []

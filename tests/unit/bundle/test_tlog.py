@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.bundle.attachments.tlog import files
-from provenance.evidence.run_evidence import HeadNote, RunEvidence
+from provenance.evidence.run_evidence import Consistency, HeadNote, Inclusion, RunEvidence
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, parse_note, sign_head
 from provenance.formats.cosignature import WitnessKey
@@ -44,8 +44,26 @@ def world() -> World:
     return stage
 
 
+def with_an_older_head(stage: World) -> RunEvidence:
+    """The run's evidence, with the head at its own newest entry as well."""
+    shown = stage.evidence()
+    with stage.store.snapshot() as tx:
+        head, tree = tx.head(6), merkle.MerkleTree(tx.entry_roots())
+    assert head is not None
+    assert [item.size for item in shown.heads] == [8]
+    return replace(
+        shown,
+        heads=(HeadNote(6, head.note), *shown.heads),
+        inclusions=(
+            *(Inclusion(at, 6, tree.inclusion_proof(at, 6)) for at in (3, 4, 5)),
+            *shown.inclusions,
+        ),
+        consistencies=(Consistency(6, 8, tree.consistency_proof(6, 8)),),
+    )
+
+
 WORLD = world()
-EVIDENCE = WORLD.evidence()
+EVIDENCE = with_an_older_head(WORLD)
 
 
 def with_files(**changes: bytes | None) -> RunEvidence:
