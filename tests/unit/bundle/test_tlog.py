@@ -159,7 +159,7 @@ STRANGER = SignerKey.from_private_bytes(ORIGIN, bytes(32))
         (rewritten("after", hashes=(bytes(32),) * 3), "the proof leads to"),
         (rewritten("after", hashes=()), "proof has 0 elements"),
         (rewritten("after", hashes=(bytes(32),) * 63), "proof has 63 elements"),
-        (rewritten("after", checkpoint=EVIDENCE.heads[0].note), "no such leaf"),
+        (rewritten("after", checkpoint=older(3, 4).checkpoint), "no such leaf"),
         (
             rewritten("after", checkpoint=sign_head(Head(ORIGIN, 8, bytes(32)), STRANGER)),
             "no signature by example.org/ledger",
