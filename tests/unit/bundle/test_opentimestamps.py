@@ -14,6 +14,7 @@ from opentimestamps.core.notary import BitcoinBlockHeaderAttestation
 from opentimestamps.core.serialize import BytesDeserializationContext
 from opentimestamps.core.timestamp import DetachedTimestampFile
 
+from provenance import cli
 from provenance.bundle.attachments import opentimestamps
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
@@ -386,3 +387,18 @@ def test_a_ledger_of_another_name_has_another_uri() -> None:
     assert "the ledger is https://a_b/c" in problem(
         replace(renamed, attachments={f"{METRICS}.ots": made(of)[f"{METRICS}.ots"]})
     )
+
+
+def test_one_record_s_proof_is_written_from_any_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_bundle(evidence(), tmp_path / "bundle")
+    out = tmp_path / "0.json.ots"
+    assert cli.main(["path", str(folder / METRICS), "--ots", str(out)]) == 0
+    assert out.read_bytes() == made(evidence())[f"{METRICS}.ots"]
+    bare = replace(evidence(), receipts=(), anchors=())
+    folder = write_bundle(bare, tmp_path / "bare")
+    capsys.readouterr()
+    assert cli.main(["path", str(folder / METRICS), "--ots", str(tmp_path / "none")]) == 2
+    assert "no Bitcoin anchor is there or to come" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
