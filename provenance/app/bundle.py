@@ -84,6 +84,7 @@ def make_bundle(
     target: Path,
     *,
     disclose: Sequence[str] = (),
+    ots: bool = False,
     ipfs: bool = False,
 ) -> WrittenBundle:
     """Write a run's evidence.
@@ -93,6 +94,7 @@ def make_bundle(
         target: A folder, or a file ending in ``.zip``; below ``base_dir`` as private as the
             database.
         disclose: Kinds and places of the records whose content goes with it; all where empty.
+        ots: As for :func:`provenance.bundle.attachments.files`.
         ipfs: Add and pin it too.
 
     Raises:
@@ -103,7 +105,7 @@ def make_bundle(
     """
     daemon = _daemon(settings) if ipfs else None
     evidence = withhold(evidence_of(settings, run), disclose)
-    contents = bundle_files(evidence)
+    contents = bundle_files(evidence, ots)
     path = write_files(contents, target, files.mode_below(target, settings.base_dir))
     cid = None
     if daemon is not None:

@@ -185,7 +185,7 @@ class _Deployment:
         was_pending, was_complete = _proofs(old.attachments)
         store = self.store
         new = self._like(old, from_store(store, old.run, self._key))
-        files = bundle_files(new)
+        files = bundle_files(new, ots=any(n.startswith("records/") for n in old.attachments))
         pending, complete = _proofs(files)
         if was_complete - complete:
             lost = min(was_complete - complete)

@@ -21,7 +21,6 @@ from provenance.bundle.zip import ZipSource
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.evidence.ledger_claim import own_problem
 from provenance.evidence.run_evidence import EvidenceProblem, RecordFile, RunEvidence, Source
-from provenance.formats.run_tree.proof import RunProof
 
 
 def read_bundle(path: Path | FileSource) -> RunEvidence:
@@ -70,11 +69,6 @@ def _read(source: FileSource) -> RunEvidence:
             else replace(item, data=files.hashed(equivocation_file(item), item.digest))
             for item in stated.equivocations
         ),
-        proofs={
-            item.path: proof
-            for item in stated.records
-            if (proof := files.proof(f"proofs/{item.path}.json", item.path)) is not None
-        },
         source=Source("bundle", source.where),
         attachments=files.attachments(),
     )
@@ -197,20 +191,6 @@ class BundleFiles:
         """The ledger's key, where the bundle has one."""
         text = self.text("ledger.vkey") if self._has("ledger.vkey") else None
         return None if text is None else text.removesuffix("\n")
-
-    def proof(self, name: str, path: str) -> RunProof | None:
-        """A record's proof, where the bundle has one; one that does not decode is a problem."""
-        data = self.find(name) if self._has(name) else None
-        if data is None or name in self.problems:
-            return None
-        try:
-            proof = RunProof.from_json(data)
-            if proof.path != path:
-                raise FormatError(f"is the proof of {proof.path}")
-        except FormatError as error:
-            self.problem(name, str(error))
-            return None
-        return proof
 
     def attachments(self) -> dict[str, bytes]:
         """The files for other people's tools; one that is missing or changed is a problem."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from provenance.bundle.shell_proof import shell_commands
 from provenance.evidence.disclosure import outline, withheld
+from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence, seal_label
-from provenance.formats.run_tree.proof import RunProof
 
 _TEXT = """\
 Evidence of training run {run}
@@ -15,7 +15,6 @@ Evidence of training run {run}
 
 What is here
   records/    what the run recorded, one JSON file each; the path is its place in the run tree
-  proofs/     for each record its way up to the run root
   receipts/   for each seal and network: run root -> ledger -> what the network carries
   heads/      signed heads of the ledger (C2SP tlog-checkpoint); ledger.vkey is the key
   run.json    what each producer (process) signed, the seals, the ledger proofs, and everything
@@ -49,7 +48,7 @@ What is withheld
 
   run.json says so for each ("withheld": true), with its place, kind, epoch, rank, producer,
   number, time and SHA-256. The SHA-256 stands in the run tree where the record would, so the
-  run roots, proofs/, the ledger, the heads and the receipts all verify as they would with it.
+  run roots, the ledger, the heads and the receipts all verify as they would with it.
   A withheld record cannot be found by trying likely contents: each holds a salt of 32 bytes
   of its own that follows from a key of the run's. Whoever is shown one later compares its
   sha256sum with run.json. Control records (records/control/) are never withheld: they say
@@ -71,7 +70,7 @@ _KINDS = (
 )
 
 
-def readme(evidence: RunEvidence, proofs: Mapping[str, RunProof], files: Collection[str]) -> str:
+def readme(evidence: RunEvidence, files: Collection[str]) -> str:
     """The text, with the path of one record worked out as commands.
 
     Args:
@@ -79,11 +78,13 @@ def readme(evidence: RunEvidence, proofs: Mapping[str, RunProof], files: Collect
     """
     title = f"Evidence of training run {evidence.run}"
     roots = [f"  {seal_label(entry):<16} {entry.root.hex()}" for entry in evidence.entries]
-    here = [path for path in proofs if f"records/{path}.json" in files]
+    tree = newest_tree(evidence)
+    placed = [record for record in evidence.records if record.place == "tree"]
+    here = [record.path for record in placed if record.file in files] if tree else []
     shown = next((path for path in here if "/metrics/" in path), next(iter(here), None))
     example = "run the commands below in this folder"
     if shown is None:
-        example = "nothing is sealed yet" if not proofs else "every record is withheld"
+        example = "every record is withheld" if tree and placed else "nothing is sealed yet"
     portable = [
         line
         for start, end, line in _KINDS
@@ -100,8 +101,9 @@ def readme(evidence: RunEvidence, proofs: Mapping[str, RunProof], files: Collect
     if kept:
         text += _WITHHELD.format(count=len(kept), total=len(evidence.records), places=outline(kept))
     text += _stock(files, shown)
-    if shown is not None:
-        text += f"\nOne record by hand\n\n{shell_commands(proofs[shown], f'records/{shown}.json')}"
+    if tree is not None and shown is not None:
+        commands = shell_commands(tree.proof(shown), f"records/{shown}.json")
+        text += f"\nOne record by hand (provenance path FILE prints those of any)\n\n{commands}"
     return text
 
 

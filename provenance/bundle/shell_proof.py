@@ -7,11 +7,13 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from provenance.bundle.index import decode
-from provenance.bundle.sources import MANIFEST, FolderSource, limit_of
-from provenance.errors import FormatError, InputError, ProofError
+from provenance.bundle.attachments.opentimestamps import record_proofs
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import MANIFEST
+from provenance.errors import InputError, ProofError
+from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import seal_label
-from provenance.formats.run_tree.proof import MAX_PROOF_BYTES, RunProof
+from provenance.formats.run_tree.proof import RunProof
 from provenance.ports.values import LedgerEntry
 
 UNHEX = "xxd -r -p"
@@ -70,12 +72,15 @@ class RecordProof:
 
     Attributes:
         head: Size of the first signed head that has the seal's ledger entry, if one has.
+        ots: The bytes of its OpenTimestamps proof; None where no Bitcoin anchor is there or to
+            come.
     """
 
     file: Path
     proof: RunProof
     entry: LedgerEntry
     head: int | None
+    ots: bytes | None
 
     def text(self) -> str:
         """:func:`shell_commands` of the file."""
@@ -98,12 +103,12 @@ class RecordProof:
 
 
 def path_of_record_file(record: Path) -> RecordProof:
-    """The proof that lies beside a bundle's record file.
+    """The proof of a bundle's record file, worked out from the bundle.
 
     Raises:
-        InputError: No such file, not a record of a bundle, or one without a proof.
-        FormatError: A proof or a ``run.json`` that does not decode.
-        ProofError: The proof is another record's, or leads to a root that no seal of the run has.
+        InputError: No such file, not a record of a bundle, or one under no run root.
+        FormatError, IntegrityError: A bundle that cannot be read.
+        ProofError: The records lead to a root that the newest seal does not have.
     """
     if not str(record).isprintable():
         raise InputError(f"{record}: a path with control characters, expected one for a shell")
@@ -113,22 +118,17 @@ def path_of_record_file(record: Path) -> RecordProof:
     bundle = next((p for p in resolved.parents if (p / MANIFEST).is_file()), None)
     if bundle is None or not resolved.is_relative_to(bundle / "records"):
         raise InputError(f"{record}: not a record file of a bundle (<bundle>/records/....json)")
-    name = f"proofs/{resolved.relative_to(bundle / 'records').as_posix()}"
-    if not (bundle / name).exists():
+    name, evidence = resolved.relative_to(bundle).as_posix(), read_bundle(bundle)
+    item = next((r for r in evidence.records if r.file == name and r.place == "tree"), None)
+    tree = newest_tree(evidence)
+    if item is None or tree is None:
         raise InputError(f"{record}: is under no run root, so there is no path")
-    source = FolderSource(bundle)
-    data = source.read(name, MAX_PROOF_BYTES)
-    try:
-        proof = RunProof.from_json(data)
-    except FormatError as error:
-        raise FormatError(f"{name}: {error}") from error
-    if name != f"proofs/{proof.path}.json":
-        raise ProofError(f"{name}: is the proof of {proof.path}")
-    stated, _ = decode(source.read("run.json", limit_of("run.json", len(source.names()))))
-    root = proof.root()
-    entry = next((entry for entry in reversed(stated.entries) if entry.root == root), None)
-    if entry is None:
-        raise ProofError(f"{name}: leads to run root {root.hex()}, which no seal in run.json has")
-    proof.verify(root)
-    heads = [head.size for head in stated.heads if head.size > entry.index]
-    return RecordProof(record, proof, entry, min(heads, default=None))
+    entry = evidence.entries[-1]
+    if tree.root != entry.root:
+        raise ProofError(
+            f"{name}: leads to run root {tree.root.hex()}, which is not that of run.json's "
+            f"newest seal, {entry.root.hex()}"
+        )
+    heads = [head.size for head in evidence.heads if head.size > entry.index]
+    ots = record_proofs(evidence, tree, [item]).get(f"{name}.ots")
+    return RecordProof(record, tree.proof(item.path), entry, min(heads, default=None), ots)

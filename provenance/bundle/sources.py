@@ -14,7 +14,6 @@ from provenance.errors import FormatError, InputError, IntegrityError, TooLargeE
 from provenance.formats.note import MAX_NOTE_BYTES
 from provenance.formats.receipt import MAX_RECEIPT_BYTES
 from provenance.formats.record import MAX_RECORD_BYTES
-from provenance.formats.run_tree.proof import MAX_PROOF_BYTES
 
 MANIFEST: Final = "manifest.json"
 SUMS: Final = "SHA256SUMS"
@@ -25,7 +24,6 @@ MAX_INDEX_BYTES: Final = 16 * 1024**2
 _LIMITS: Final = {
     "records": MAX_RECORD_BYTES,
     "equivocations": MAX_RECORD_BYTES,
-    "proofs": MAX_PROOF_BYTES,
     "receipts": MAX_RECEIPT_BYTES,
     "heads": MAX_NOTE_BYTES,
     "ledger.vkey": 4096,

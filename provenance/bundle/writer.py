@@ -10,17 +10,17 @@ FROZEN FORMAT, version 1::
     records/<path>.json      a record's canonical bytes, exactly; <path> is its path in the
                              run tree, or control/, late/ or unsealed/<producer>-<seq>; absent
                              where run.json says that it is withheld
-    proofs/<path>.json       RunProof of the record to the newest run root
     receipts/<seal>-<network>.json
-    records/<path>.json.ots, heads/<size>.root, heads/<size>.root.ots, tlog/, statement/
+    heads/<size>.root, heads/<size>.root.ots, records/<path>.json.ots, tlog/, statement/
                              for other people's tools (:mod:`.attachments`)
     heads/<size>.note        signed heads of the ledger
     equivocations/<producer>-<seq>-<digest>.json
     ledger.vkey              the key that signs the heads
     README.txt               how to check all this by hand
 
-A reader refuses links, special files, paths that climb, sizes beyond the limits and unknown
-versions. A file that does not match the manifest, is missing or is not listed becomes a
+What follows from the records (run roots, each record's way up to one) is not here: a reader
+works it out. It refuses links, special files, paths that climb, sizes beyond the limits and
+unknown versions. A file that does not match the manifest, is missing or is not listed becomes a
 problem that names it, so that the rest is still checked. A zip has further limits
 (:mod:`.zip`).
 """
@@ -28,7 +28,6 @@ problem that names it, so that the rest is still checked. A zip has further limi
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -48,25 +47,25 @@ from provenance.bundle.readme import readme
 from provenance.bundle.sources import MANIFEST, SUMS, FolderSource, stranger
 from provenance.bundle.zip import write_zip
 from provenance.errors import FormatError, InputError, IntegrityError
-from provenance.evidence.placement import tree_at
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.files import PRIVATE, PUBLIC, make_folders, temporary_path
-from provenance.formats.run_tree.proof import RunProof
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 
 
-def write_bundle(evidence: RunEvidence, path: Path, mode: int = PUBLIC) -> Path:
+def write_bundle(
+    evidence: RunEvidence, path: Path, mode: int = PUBLIC, *, ots: bool = False
+) -> Path:
     """Write the bundle, whole or not at all; an older bundle is replaced.
 
     Args:
         path: A folder, or a file ending in ``.zip``.
         mode: Of its files, :data:`provenance.files.PRIVATE` or ``PUBLIC``. One that replaces what
             nobody but its owner reads is private too.
+        ots: As for :func:`bundle_files`.
 
     Raises:
         InputError: The path has something that is no bundle, or cannot be written.
     """
-    return write_files(bundle_files(evidence), path, mode)
+    return write_files(bundle_files(evidence, ots), path, mode)
 
 
 def write_files(files: Mapping[str, bytes], path: Path, mode: int = PUBLIC) -> Path:
@@ -121,24 +120,24 @@ def _check_replaceable(folder: Path) -> None:
         raise InputError(f"{problem} ({other} is not the bundle's, or is missing)")
 
 
-def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:
+def bundle_files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
     """All files of a bundle by path, in the order of the format.
+
+    Args:
+        ots: As for :func:`provenance.bundle.attachments.files`.
 
     Raises:
         InputError: A name in the evidence that no bundle may have.
     """
     files = {"run.json": encode(evidence)}
     files |= {r.file: r.data for r in evidence.records if r.data is not None and not r.withheld}
-    proofs = _proofs(evidence)
-    for path, proof in proofs.items():
-        files[f"proofs/{path}.json"] = json.dumps(proof.to_json(), indent=1).encode() + b"\n"
     files |= {receipt.file: receipt.data for receipt in evidence.receipts}
     files |= {f"heads/{head.size}.note": head.note.encode() for head in evidence.heads}
     files |= {equivocation_file(o): o.data for o in evidence.equivocations if o.data}
-    files |= attachments.files(evidence, proofs)
+    files |= attachments.files(evidence, ots)
     if evidence.vkey is not None:
         files["ledger.vkey"] = evidence.vkey.encode() + b"\n"
-    files["README.txt"] = readme(evidence, proofs, files.keys()).encode()
+    files["README.txt"] = readme(evidence, files.keys()).encode()
     try:
         decode(files["run.json"])  # Names and numbers that a reader would refuse.
     except FormatError as error:
@@ -156,29 +155,6 @@ def bundle_files(evidence: RunEvidence) -> dict[str, bytes]:
     )
     files[SUMS] = sums({name: _sha256(data) for name, data in files.items()})
     return files
-
-
-def _proofs(evidence: RunEvidence) -> dict[str, RunProof]:
-    tree = newest_tree(evidence)
-    if tree is None:
-        return {}
-    known = {node.path: node.value for node in tree.root_node.walk() if node.kind == "record"}
-    return {
-        record.path: tree.proof(record.path)
-        for record in evidence.records
-        if known.get(record.path) == record.digest
-    }
-
-
-def newest_tree(evidence: RunEvidence) -> MLProvenanceMerkleTree | None:
-    """The run tree at the newest seal; None without a seal, or where none can be built."""
-    if not evidence.entries:
-        return None
-    digested = [record.digested(evidence.run) for record in evidence.records]
-    try:
-        return tree_at(digested, evidence.entries, evidence.entries[-1])
-    except InputError:
-        return None
 
 
 def _sha256(data: bytes) -> str:

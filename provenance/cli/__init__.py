@@ -204,6 +204,11 @@ def parser() -> argparse.ArgumentParser:
     bundle.add_argument("-o", "--output", required=True, help="folder, or file ending in .zip")
     bundle.add_argument("--ipfs", action="store_true", help="add and pin it, and print its CID")
     bundle.add_argument(
+        "--ots",
+        action="store_true",
+        help="also an OpenTimestamps proof of each record, and a tlog-proof of each seal",
+    )
+    bundle.add_argument(
         "--disclose",
         action="append",
         metavar="KIND|PATH",
@@ -219,6 +224,7 @@ def parser() -> argparse.ArgumentParser:
 
     path = _command(commands, "path", "verify:path", "print a record's path up to the run root")
     path.add_argument("record", metavar="FILE", help="a record file of a bundle or report")
+    path.add_argument("--ots", metavar="OUT", help="write its OpenTimestamps proof there")
 
     events = commands.add_parser("events", help="what became of events")
     kinds = events.add_subparsers(metavar="ACTION", required=True)

@@ -22,6 +22,7 @@ def bundle(arguments: argparse.Namespace) -> int:
         arguments.run_id,
         Path(arguments.output),
         disclose=arguments.disclose or (),
+        ots=arguments.ots,
         ipfs=arguments.ipfs,
     )
     if arguments.json:

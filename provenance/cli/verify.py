@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,7 @@ def verify(arguments: argparse.Namespace) -> int:
         return _all(arguments)
     if arguments.subject is None:
         raise InputError("verify: found no RUN or PATH, expected one of the two")
+    gc.set_threshold(100_000, 50)  # evidence: many objects, no cycles, a third of the time
     settings = settings_of(arguments, secrets=READERS)
     path = bundle_at(settings, arguments.subject)
     if path is not None:
@@ -195,6 +197,11 @@ def path(arguments: argparse.Namespace) -> int:
     from provenance.bundle.shell_proof import path_of_record_file
 
     steps = path_of_record_file(Path(arguments.record))
+    if arguments.ots is not None:
+        if steps.ots is None:
+            problem = "no Bitcoin anchor is there or to come, so there is no OpenTimestamps proof"
+            raise InputError(f"{arguments.record}: {problem}")
+        Path(arguments.ots).write_bytes(steps.ots)
     if arguments.json:
         print_json(json.loads(steps.to_json()))
     else:

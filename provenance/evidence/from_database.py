@@ -6,6 +6,7 @@ kept levels. :class:`LedgerView` reads once per snapshot what many runs have in 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +14,7 @@ from uuid import UUID
 
 from provenance.errors import UnknownRunError
 from provenance.evidence.ledger_claim import claim_of
-from provenance.evidence.placement import place_records
+from provenance.evidence.placement import newest_leaves, place_records
 from provenance.evidence.run_evidence import (
     AnchorFact,
     Consistency,
@@ -116,9 +117,10 @@ class LedgerView:
     def evidence(self, run: UUID) -> RunEvidence:
         """A run's evidence: records in their places, proofs from the ledger's tree.
 
-        Heads are those at the run's own sizes and its anchors', and the newest with lines of
-        witnesses where it covers the whole run. Proofs are made for the heads that the ledger
-        reaches.
+        Heads are those of its anchors, that at its newest entry where no anchor is of it, and
+        the newest with lines of witnesses where it covers the whole run. Among the heads that
+        the ledger reaches, each entry has one proof, for the first that has it; each head one of
+        the run's last entry in it, and one from the head before.
 
         Raises:
             UnknownRunError: No such run.
@@ -131,7 +133,9 @@ class LedgerView:
         entries = tuple(tx.entries(run))
         receipts = tx.receipts(run)
         anchors = self._covering(entries, {receipt.anchor_id for receipt in receipts})
-        wanted = {entry.index + 1 for entry in entries} | {anchor.size for anchor in anchors}
+        wanted = {anchor.size for anchor in anchors}
+        if entries and max(wanted, default=0) <= entries[-1].index:
+            wanted.add(entries[-1].index + 1)
         if entries and self._cosigned is not None and self._cosigned > entries[-1].index:
             wanted.add(self._cosigned)
         heads, problems = self._head_notes(sorted(wanted))
@@ -139,7 +143,7 @@ class LedgerView:
         if len(sizes) < len(heads):
             message = f"has {tree.size} entries, a head says {max(wanted)}"
             problems.append(EvidenceProblem("ledger", message))
-        places = [(e.index, size) for e in entries for size in sizes if e.index < size]
+        places = _to_include([entry.index for entry in entries], sizes)
         steps = list(pairwise(sizes))
         return RunEvidence(
             run=row.run,
@@ -170,7 +174,6 @@ class LedgerView:
             parked=tuple(
                 ParkedFact(p.id, p.reason, len(p.payload), p.parked_at) for p in tx.parked(run)
             ),
-            proofs={},
             problems=tuple(problems),
             source=self._source,
             ledger=self._claim,
@@ -221,6 +224,13 @@ class LedgerView:
         return heads, problems
 
 
+def _to_include(indexes: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Each entry in the first head that has it, and each head's last entry; both ascend."""
+    first = {(i, sizes[at]) for i in indexes if (at := bisect_right(sizes, i)) < len(sizes)}
+    last = {(indexes[at - 1], s) for s in sizes if (at := bisect_left(indexes, s))}
+    return sorted(first | last)
+
+
 def _octets(value: bytes) -> bytes:
     """A column of bytes: SQLite keeps whatever it is given, and TypeError is then raised."""
     return bytes(memoryview(value))
@@ -242,7 +252,8 @@ def _records(
 ) -> tuple[RecordFile, ...]:
     """Each stored record under its path."""
     files = [_unplaced(row) for row in stored]
-    paths = place_records([file.digested(run) for file in files], entries)
+    digested = [file.digested(run) for file in files]
+    paths = place_records(digested, *newest_leaves(digested, entries))
     placed = [file.filed(path, file.ts) for file, path in zip(files, paths, strict=True)]
     return tuple(sorted(placed, key=lambda file: (file.place != "tree", file.path)))
 

@@ -27,6 +27,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, NoReturn, Self, TypeVar
 from uuid import UUID
 
@@ -40,9 +41,9 @@ from provenance.errors import (
 from provenance.formats.json_text import (
     DEFAULT_LIMITS,
     Limits,
-    is_canonical,
+    canonical_json,
     loads,
-    parse_json,
+    parse_canonical,
 )
 
 MAX_INTEGER: Final = 2**63 - 1
@@ -135,13 +136,16 @@ class Fields:
         """
         if len(data) > limit:
             raise TooLargeError(f"{file} of {len(data)} bytes, at most {limit}")
-        top = cls.of(parse_json(data, file), file)
+        if isinstance(data, str):
+            data = data.encode("utf-8", "surrogatepass")
+        value, is_canonical = parse_canonical(data, file)
+        top = cls.of(value, file)
         top.version(version, key)
         try:
-            is_form = is_canonical(top.raw, data.encode() if isinstance(data, str) else data)
+            is_canonical = is_canonical or canonical_json(top.raw) == data
         except (InputError, RecursionError) as error:
             raise FormatError(f"{file}: {error}") from error
-        if not is_form:
+        if not is_canonical:
             raise FormatError(f"{file} is not in canonical form (RFC 8785)")
         return top
 
@@ -248,7 +252,7 @@ class Fields:
         """A UUID in its one spelling: lower case, with hyphens."""
         text = self.text(key)
         try:
-            value = UUID(text)
+            value = _uuid(text)
         except ValueError:
             self.refuse(key, "a UUID")
         return value if str(value) == text else self.refuse(key, str(value))
@@ -328,6 +332,10 @@ def as_json(value: object) -> Any:
     if is_dataclass(value):
         return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
     return dict(value) if isinstance(value, Mapping) else value
+
+
+_uuid = lru_cache(maxsize=64)(UUID)
+"""All records of a run name the same one."""
 
 
 def _from_hex(value: object) -> bytes | None:

@@ -21,14 +21,13 @@ MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1
 # An unclosed string swallows the rest: trying again at each quote in it would be quadratic.
 _STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
-# What RFC 8785 and Python's encoder write apart (whole floats, exponents, large numbers), and
-# characters by which they may sort keys apart, from U+E000 on.
-_WRITTEN_APART: Final = re.compile(rb"\.0(?![0-9])|[0-9][eE]|-0(?![.0-9])|[0-9]{16}|[\xee-\xff]")
-_ENCODER: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-)
 _BRACKET_OR_STRING: Final = re.compile(rf"[][{{}}]|{_STRING}", re.DOTALL)
 _COMMA_OR_STRING: Final = re.compile(rf",|{_STRING}", re.DOTALL)
+_FROM_E000: Final = 0xEE
+"""The first byte of such a character in UTF-8."""
+_PLAIN: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 class Limits(NamedTuple):
@@ -50,6 +49,7 @@ def loads(
     data: bytes | bytearray | str,
     *,
     parse_int: Callable[[str], Any] | None = None,
+    parse_float: Callable[[str], Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Any:
     """``json.loads`` of UTF-8 text nested at most 64 levels deep.
@@ -66,7 +66,9 @@ def loads(
     if text.count(",") > limits.items:
         _check_commas(text, limits.items)
     try:
-        return json.loads(text, parse_int=parse_int, object_pairs_hook=_unique)
+        return json.loads(
+            text, parse_int=parse_int, parse_float=parse_float, object_pairs_hook=_unique
+        )
     except json.JSONDecodeError:
         raise
     except ValueError as error:
@@ -87,31 +89,41 @@ def canonical_json(value: object) -> bytes:
         raise InputError(f"no canonical JSON: {error}") from error
 
 
-def is_canonical(value: object, data: bytes) -> bool:
-    """Whether bytes are the RFC 8785 form of the value that they were parsed to.
-
-    Python's encoder, in C, answers for most texts; for the others :func:`canonical_json` does.
-
-    Raises:
-        InputError: The value has no canonical form.
-    """
-    if _WRITTEN_APART.search(data) is None:
-        try:
-            if _ENCODER.encode(value).encode() == data:
-                return True
-        except ValueError:
-            pass
-    return canonical_json(value) == data
-
-
 def parse_json(data: bytes | str, what: str) -> Any:
     """Parse untrusted JSON text as RFC 8785 writes it.
 
     Raises:
         FormatError: Not JSON, not UTF-8, or nested deeper than 64 levels.
     """
+    return _parse(data, what, float)
+
+
+def parse_canonical(data: bytes, what: str) -> tuple[Any, bool]:
+    """As :func:`parse_json`, and whether the text is in canonical form for certain.
+
+    That is seen at a tenth of the cost where Python's own encoder writes the same text as RFC
+    8785 does: no number that the two write differently, and no character from U+E000 on, where
+    keys in the order of UTF-16 are in another than that of Unicode.
+    """
+    odd: list[str] = []
+
+    def number(text: str) -> float:
+        value = float(text)
+        if repr(value) != text or "e" in text or text.endswith(".0"):
+            odd.append(text)
+        return value
+
+    value = _parse(data, what, number)
     try:
-        return loads(data, parse_int=_integer)
+        low = data.isascii() or max(data) < _FROM_E000
+        return value, not odd and low and _PLAIN.encode(value).encode() == data
+    except (ValueError, RecursionError):
+        return value, False
+
+
+def _parse(data: bytes | str, what: str, number: Callable[[str], float]) -> Any:
+    try:
+        return loads(data, parse_int=_integer, parse_float=number)
     except (ValueError, OverflowError) as error:
         raise FormatError(f"{what} is not JSON: {error}") from error
 

@@ -55,7 +55,11 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """Merkle Tree Hash over leaf data, in linear time and without recursion."""
-    return MerkleTree(leaves).root()
+    level = [leaf_hash(data) for data in leaves]
+    while len(level) > 1:  # a last one without a neighbour stays as it is
+        pairs = range(0, len(level) - 1, 2)
+        level = [node_hash(level[at], level[at + 1]) for at in pairs] + level[len(level) & ~1 :]
+    return level[0] if level else EMPTY_ROOT
 
 
 def root_of_hashes(hashes: Sequence[bytes]) -> bytes:

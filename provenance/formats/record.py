@@ -241,7 +241,7 @@ class Record:
                 number, a ``ts`` of another form, or not in canonical form.
         """
         fields = Fields.parse_canonical(data, "record", RECORD_VERSION, limit=MAX_RECORD_BYTES)
-        fields.only("v", *(field.name for field in dataclasses.fields(cls)))
+        fields.only(*_KEYS)
         check_timestamp(fields.text("ts"), "record")
         return cls(
             run=fields.uuid("run"),
@@ -259,6 +259,9 @@ class Record:
     def order(self) -> tuple[str, str, int]:
         """Tie-break among records of one slot and rank: ``(ts, producer, seq)``."""
         return (self.ts, self.producer.hex(), self.seq)
+
+
+_KEYS = ("v", *(field.name for field in dataclasses.fields(Record)))
 
 
 def record_digest(data: bytes) -> bytes:

@@ -260,10 +260,10 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
 
 
 def _problem(report: VerificationReport, record: RecordFile) -> str | None:
-    """What the verification found that touches this record, its proof or its run root."""
+    """What the verification found that touches this record or its run root."""
     if record.place != "tree":
         return "no run root covers it"
-    names = {record.path, record.file, f"proofs/{record.path}.json"}
+    names = {record.path, record.file}
     for finding in report.findings:
         if names & {finding.subject, finding.path, finding.file}:
             return finding.problem

@@ -16,8 +16,8 @@ from typing import Final
 
 from provenance import files
 from provenance.bundle.shell_proof import shell_commands
-from provenance.bundle.writer import newest_tree
 from provenance.errors import InputError, ProofError
+from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence, lenient
 from provenance.report.plot import Point, line_plot
 from provenance.report.templates import fill

@@ -29,8 +29,9 @@ class Findings:
     without_receipt: list[str] = field(default_factory=list)
     cosigned: dict[int, set[str]] = field(default_factory=dict)
     standing: Standing | None = None
+    _failed: set[tuple[int, str | None]] = field(default_factory=set)
     _details: dict[int, str] = field(default_factory=dict)
-    _open: dict[int, list[str]] = field(default_factory=dict)
+    _open: dict[int, dict[str, None]] = field(default_factory=dict)
     _skipped: dict[int, str] = field(default_factory=dict)
 
     def fail(
@@ -44,6 +45,7 @@ class Findings:
         """Something does not hold; ``file`` counts where the evidence lies in files."""
         where = self.evidence.file(file) if file else None
         self.problems.append(Finding(check, subject, problem, where, path))
+        self._failed |= {(check, subject), (check, None)}
 
     def notice(self, check: int, subject: str, problem: str, path: str | None = None) -> None:
         """Something a reader should see that fails nothing."""
@@ -51,9 +53,7 @@ class Findings:
 
     def unchecked(self, check: int, why: str) -> None:
         """Asked for, and could not be done."""
-        reasons = self._open.setdefault(check, [])
-        if why not in reasons:
-            reasons.append(why)
+        self._open.setdefault(check, {})[why] = None
 
     def skip(self, check: int, why: str) -> None:
         """Not asked for, or nothing to check."""
@@ -65,9 +65,7 @@ class Findings:
 
     def failed(self, check: int, subject: str | None = None) -> bool:
         """Whether the check failed, on a subject or at all."""
-        return any(
-            f.check == check and (subject is None or f.subject == subject) for f in self.problems
-        )
+        return (check, subject) in self._failed
 
     def results(self) -> tuple[CheckResult, ...]:
         """Each check's status: a failure before a gap before a skip."""

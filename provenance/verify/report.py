@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json
@@ -200,13 +201,17 @@ class VerificationReport:
     seals: tuple[Seal, ...]
     networks: Mapping[str, Mapping[str, NetworkCheck]]
     """By network, then by seal label."""
-    tree: Mapping[str, object] | None
-    """The run tree at the newest seal, as ``MLProvenanceMerkleTree.as_dict``."""
     metrics: tuple[EpochMetrics, ...]
     not_checked: tuple[str, ...]
     evidence: RunEvidence = field(repr=False)
     standing: Standing | None = None
     """Who stands behind the run; None where nobody does."""
+
+    @property
+    def tree(self) -> Mapping[str, object] | None:
+        """The run tree at the newest seal, as ``MLProvenanceMerkleTree.as_dict``; made anew."""
+        tree = newest_tree(self.evidence)
+        return None if tree is None else tree.as_dict()
 
     @property
     def outcome(self) -> Outcome:

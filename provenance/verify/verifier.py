@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from provenance.evidence import disclosure
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.formats.note import VerifierKey
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
 from provenance.verify.catalogue import (
     ANCHOR_LIMITS,
@@ -101,10 +102,12 @@ def verify(
     if nodes is None and networks is not None:
         nodes = Nodes(networks, unavailable)
     digested = [record.digested(evidence.run) for record in evidence.records]
+    signed = {p.producer: {each.count for each in p.statements} for p in evidence.producers}
+    walk = RunWalk(evidence.run, digested, evidence.entries, signed)
     records = check_records(evidence, findings)  # (1)
-    check_statements(evidence, trust, findings)
-    trees = check_trees(evidence, digested, findings)  # (2)
-    check_prefixes(trees, findings)  # (3)
+    check_statements(evidence, walk, trust, findings)
+    recomputed = check_trees(evidence, digested, walk, findings)  # (2)
+    check_prefixes(evidence, walk, findings)  # (3)
     check_completeness(evidence, digested, findings)  # (4)
     if verifier_key is not None and trust.key_pinned_by(verifier_key) is None:
         trust = trust.also(Trust(ledger_keys=(PinnedKey(verifier_key, "the caller"),)))
@@ -122,7 +125,6 @@ def verify(
         not_checked.append(NOBODY_KNOWN)
     elif findings.standing.unchecked is not None:
         not_checked.append(f"Who ran it: {findings.standing.line}")
-    newest = max(trees, key=lambda entry: entry.index, default=None)
     return VerificationReport(
         run=evidence.run,
         standing=findings.standing,
@@ -138,12 +140,11 @@ def verify(
                 entry.index,
                 entry.root,
                 entry.created_at,
-                entry in trees and trees[entry].root == entry.root,
+                entry.root == root,
             )
-            for entry in evidence.entries
+            for entry, root in zip(evidence.entries, recomputed, strict=True)
         ),
         networks=anchors,
-        tree=trees[newest].as_dict() if newest else None,
         metrics=metrics_of(records),
         not_checked=tuple(not_checked),
         evidence=evidence,

@@ -23,12 +23,13 @@ from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.capture.keys import RunKeys
 from provenance.cli import main
-from provenance.evidence.placement import place_records, tree_at
+from provenance.evidence.placement import newest_leaves, place_records
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, SignedProducer
 from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import chain_on, chain_start, sign_statement
 from provenance.formats.record import Kind, Phase, Record, record_digest
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.values import Equivocation
 from provenance.verify.report import VerificationReport
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
@@ -105,7 +106,7 @@ def carried(evidence: RunEvidence) -> tuple[dict[str, bytes], VerificationReport
 def with_records(evidence: RunEvidence, records: Sequence[RecordFile]) -> RunEvidence:
     """Other records, each filed where it belongs."""
     digested = [item.digested(evidence.run) for item in records]
-    paths = place_records(digested, evidence.entries)
+    paths = place_records(digested, *newest_leaves(digested, evidence.entries))
     placed = [item.filed(path, item.ts) for item, path in zip(records, paths, strict=True)]
     return replace(evidence, records=tuple(placed))
 
@@ -312,9 +313,10 @@ def test_roots_made_to_fit_do_not_make_a_signature(
     """An insider who seals the changed records anew, as the ledger's key lets it."""
     forged = change(honest, P, 14, body={"events": 14, "reason": "finished"})
     digested = [item.digested(RUN) for item in forged.records]
+    seals = RunWalk(RUN, digested, forged.entries).seals
     entries = tuple(
-        replace(entry, root=tree_at(digested, forged.entries, entry).root)
-        for entry in forged.entries
+        replace(entry, root=seal.root or b"")
+        for entry, seal in zip(forged.entries, seals, strict=True)
     )
     found = refused(replace(forged, entries=entries), stranger)
     assert (1 in found, 2 in found) == (True, False)

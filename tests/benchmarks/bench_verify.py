@@ -1,4 +1,4 @@
-"""Speed of verification offline: one bundle, and all runs of a database.
+"""Speed of verification offline: one bundle, how it grows, and all runs of a database.
 
     python tests/benchmarks/bench_verify.py [--epochs 100] [--runs 300] [--repeat 5] [--json]
 
@@ -27,10 +27,15 @@ from provenance.app.verify_all import verify_all
 from provenance.bootstrap import reading, sending
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
+from provenance.formats.record import Kind
 from provenance.settings import Settings, load
 from provenance.verify.verifier import verify
 from tests.support.runs import run_of
-from tests.support.verify_world import KEY, RUN, World, finished, story
+from tests.support.verify_world import KEY, World, before, ending, finished, metrics, seal, story
+
+FIRST = 0x01890A5DAC96
+GROWTH = ((1_000, 0), (10_000, 0), (500, 50), (500, 500))
+"""Epochs, and checkpoints among them."""
 
 
 def fastest(repeat: int, action: Callable[[], object]) -> float:
@@ -67,6 +72,46 @@ def measure_bundle(folder: Path, epochs: int, repeat: int) -> dict[str, float]:
     }
 
 
+def long_run(epochs: int, checkpoints: int) -> World:
+    """A finished run; metrics and a state at each epoch."""
+    events = before()
+    for epoch in range(1, epochs + 1):
+        root = {"algorithm": "blake3", "root": f"mth-sha256:{epoch}"}
+        events += [metrics(epoch), (Kind.STATE, epoch, root)]
+        if checkpoints and not epoch % (epochs // checkpoints):
+            events.append(seal("checkpoint", epoch))
+    world, events = World(), ending(events)
+    for at in range(0, len(events), 1000):
+        world.ingest(world.batch(events[at : at + 1000], first=at))
+    world.anchor()
+    return world
+
+
+def measure_long(world: World, place: Path) -> dict[str, float]:
+    """CPU seconds and megabytes of one run: from the database, and of its bundle."""
+    times = {}
+    for name, action in (
+        ("verify from the database", lambda: verify(world.evidence(), None, now=0.0).findings),
+        ("write a folder", lambda: write_bundle(world.evidence(), place) != place),
+        ("read and verify a folder", lambda: verify(read_bundle(place), None, now=0.0).findings),
+    ):
+        start = time.process_time()
+        assert not action()
+        times[name] = time.process_time() - start
+    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    return times | {"MB": size / 1e6}
+
+
+def measure_growth(folder: Path) -> dict[str, dict[str, float]]:
+    """As :func:`measure_long`, by size of the run."""
+    return {
+        f"{epochs} epochs, {checkpoints} checkpoints": measure_long(
+            long_run(epochs, checkpoints), folder / f"{epochs}-{checkpoints}"
+        )
+        for epochs, checkpoints in GROWTH
+    }
+
+
 def database(folder: Path, runs: int, epochs: int) -> Settings:
     """A deployment with ``runs`` finished runs on the local network."""
     settings = load(None, folder / "artifacts")
@@ -76,8 +121,7 @@ def database(folder: Path, runs: int, epochs: int) -> Settings:
     world.policy = sending.seal_policy(settings)
     world.networks = sending.open_networks(settings)
     for at in range(runs):
-        run = run_of((RUN.int >> 80) + at, KEY)
-        world.ingest(world.batch(story(epochs), run=run))
+        world.ingest(world.batch(story(epochs), run=run_of(FIRST + at, KEY)))
     world.anchor()
     world.store.close()
     return settings
@@ -114,18 +158,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = measure_bundle(folder, options.epochs, options.repeat)
+        growth = measure_growth(folder)
         short = measure_all(folder / "short", options.runs, 3, options.repeat)
         long = measure_all(folder / "long", max(1, options.runs // 20), 100, options.repeat)
     whole, plain = bundle["read and verify a folder"], bundle["plain sha256 over the files"]
     ratios = {
         "bundle to plain sha256": whole / plain,
     }
+    ones = list(growth.items())
+    for (small, few), (large, many) in ((ones[0], ones[1]), (ones[2], ones[3])):
+        for name, value in many.items():
+            ratios[f"{name}, {large} to {small}"] = value / few[name]
     if options.json:
         document: dict[str, object] = {
             "benchmark": "verify",
             "epochs": options.epochs,
             "runs": options.runs,
             "bundle_ms": bundle,
+            "growth": growth,
             "all_3_epochs_ms_per_run": short,
             "all_100_epochs_ms_per_run": long,
             "ratios": ratios,
@@ -138,6 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"a bundle of {options.epochs} epochs, {bundle.pop('files'):.0f} files")
     for name, value in bundle.items():
         print(f"  {name:<34}{value:9.1f} ms")
+    for size, values in growth.items():
+        listed = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        print(f"{size}, CPU seconds: {listed}")
     for epochs, times in ((3, short), (100, long)):
         print(f"all runs of a database, {epochs} epochs each, per run")
         for name, value in times.items():

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from provenance.evidence.placement import coverage_problem, tree_at
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, Phase
-from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves
+from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.ledger import ingest as ingest_module
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import seal_ready
@@ -88,10 +88,13 @@ def test_what_is_sealed_is_what_all_records_give(
             seal_ready(tx, run, ALONE, NOW + 61)
             entries, records = tx.entries(run), digested(tx, run)
             rng.shuffle(records)
-            for entry in entries:
-                assert tree_at(records, entries, entry).root == entry.root, (seed, entry)
-                if entry.phase is not Phase.AFTER or entry is not entries[-1]:
-                    assert coverage_problem(records, entries, entry) is None, (seed, entry)
+            walked = RunWalk(run, records, entries).seals
+            for entry, seal in zip(entries, walked, strict=True):
+                stated, told = dict(entry.coverage), checkpoints_upto(entries, entry.index)
+                naive = run_tree(records, entry.phase, told, stated).root
+                assert naive == seal.root == entry.root, (seed, entry)
+                if entry.phase is not Phase.AFTER:
+                    assert seal.coverage == stated, (seed, entry)
             known: set[bytes] = set()
             for entry in entries:
                 told = checkpoints_upto(entries, entry.index)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from provenance.evidence.from_database import from_store
-from provenance.evidence.placement import tree_at
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports.store import LedgerTx
@@ -55,11 +55,12 @@ def story(
     return [first, second]
 
 
-def replayed(tx: LedgerTx) -> list[tuple[Phase, int | None, bytes]]:
+def replayed(tx: LedgerTx) -> list[tuple[Phase, int | None, bytes | None]]:
     """The roots that the database's records give."""
     records, entries = digested(tx, RUN), tx.entries(RUN)
     random.Random(1).shuffle(records)
-    return [(e.phase, e.epoch, tree_at(records, entries, e).root) for e in entries]
+    seals = RunWalk(RUN, records, entries).seals
+    return [(e.phase, e.epoch, seal.root) for e, seal in zip(entries, seals, strict=True)]
 
 
 @settings(max_examples=150, deadline=None)

@@ -47,6 +47,20 @@ def unbase64(text: str) -> bytes:
     return data
 
 
+def lines(document: dict[str, Any]) -> bytes:
+    """The form of an index (9.1): a key, or the item of a list, on each line."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    def listed(value: Any) -> str:
+        items = ",\n".join(map(text, value)) if isinstance(value, list) else ""
+        return f"[\n{items}\n]" if items else text(value)
+
+    keys = ",\n".join(f"{text(key)}:{listed(document[key])}" for key in sorted(document))
+    return f"{{\n{keys}\n}}\n".encode()
+
+
 # --- canonical JSON (section 1) ----------------------------------------------------------
 
 
@@ -180,60 +194,85 @@ def seal_marks(records: list[dict[str, Any]], bodies: dict[str, dict[str, Any]])
     return [mark for mark in marks if first[mark[:3]] == mark[3]]
 
 
-def tree(
-    records: list[dict[str, Any]],
-    marks: list[Any],
-    phase: str,
-    epoch: int | None,
-    sealed: list[tuple[int, dict[str, int]]],
-) -> tuple[list[bytes], dict[str, str], dict[str, int]]:
-    """The tree at a seal: data, model and the entries of training; each leaf's digest by path;
-    what a checkpoint has to state as its coverage.
+class Trees:
+    """The trees at a run's seals, each from the one before: an epoch is looked at once."""
 
-    ``sealed``: epoch and coverage of the checkpoints so far, at a checkpoint its own as the last.
-    """
-    leader = next((m for m in marks if m[0] == "before"), None)
-    enders = {m[2] for m in marks if m[0] == "after"}
-    coverage: dict[str, int] = {}
-    slots: dict[str, list[str]] = {}
-    for record in sorted(records, key=sort_key):
-        kind, producer, seq = record["kind"], record["producer"], record["seq"]
-        if kind not in LEAVES:
-            continue
-        slot = "/".join(kind.split(".")) if "." in kind else f"training/{kind}"
-        if kind in BEFORE:  # rule 2
-            counts = leader is not None and producer == leader[2] and seq < leader[3]
-        elif kind == "results":  # rule 5
-            on_time = producer in enders or (leader is not None and producer == leader[2])
-            counts = on_time and phase == "after"
-        else:  # rules 3 and 4
-            number = record["epoch"]
-            slot = f"training/epoch/{number}/{kind}"
-            deciding = next((at for at, (e, _) in enumerate(sealed) if number <= e), None)
-            on_time = deciding is None or seq < sealed[deciding][1].get(producer, 0)
-            counts = on_time and (phase == "after" or (phase == "checkpoint" and number <= epoch))
-            if phase == "checkpoint" and counts and deciding == len(sealed) - 1:
-                coverage[producer] = max(seq + 1, coverage.get(producer, 0))
-        if counts:
-            slots.setdefault(slot, []).append(record["digest"])
+    def __init__(self, records: list[dict[str, Any]], marks: list[Any]) -> None:
+        leader = next((m for m in marks if m[0] == "before"), None)
+        enders = {m[2] for m in marks if m[0] == "after"} | ({leader[2]} if leader else set())
+        self.slots: dict[str, list[str]] = {}
+        self.waiting: dict[int, list[dict[str, Any]]] = {}
+        self.results: list[str] = []
+        for record in sorted(records, key=sort_key):
+            kind, producer = record["kind"], record["producer"]
+            if kind in BEFORE:  # rule 2
+                if leader is not None and producer == leader[2] and record["seq"] < leader[3]:
+                    slot = "/".join(kind.split(".")) if "." in kind else f"training/{kind}"
+                    self.slots.setdefault(slot, []).append(record["digest"])
+            elif kind == "results":  # rule 5
+                self.results += [record["digest"]] if producer in enders else []
+            elif kind in LEAVES:
+                self.waiting.setdefault(record["epoch"], []).append(record)
+        self.ahead = sorted(self.waiting, reverse=True)
+        self.tops = [self._pair("data", ("train", "test")),
+                     self._pair("model", ("architecture", "weights"))]  # fmt: skip
+        self.full: list[tuple[int, bytes]] = []
+        self.highest, self.last = -1, ""
+        self._append(*self._entries("training/config"))
 
-    def entries(slot: str) -> list[bytes]:
-        return [bytes.fromhex(digest) for digest in slots.get(slot, [])]
+    def seal(self, phase: str, epoch: int | None, covered: dict[str, int]) -> dict[str, int]:
+        """Go on to a seal; what a checkpoint has to state as its coverage."""
+        order = ("before", "checkpoint", "after")
+        forward = (order.index(phase), -1 if epoch is None else epoch)
+        need(forward > (order.index(self.last or "before"), self.highest) or not self.last,
+             f"what was sealed is no prefix at {phase}")  # fmt: skip
+        self.last, self.highest = phase, max(self.highest, -1 if epoch is None else epoch)
+        coverage: dict[str, int] = {}
+        while self.ahead and (phase == "after" or self.ahead[-1] <= self.highest):  # rule 3
+            number = self.ahead.pop()
+            for record in self.waiting[number]:
+                producer, seq = record["producer"], record["seq"]
+                if phase == "after" or seq < covered.get(producer, 0):  # rule 4
+                    slot = f"training/epoch/{number}/{record['kind']}"
+                    self.slots.setdefault(slot, []).append(record["digest"])
+                    coverage[producer] = max(seq + 1, coverage.get(producer, 0))
+            kinds = ("state", "metrics", "privacy")
+            if any(f"training/epoch/{number}/{kind}" in self.slots for kind in kinds):
+                self._append(self._pair(f"training/epoch/{number}", kinds))
+        if phase == "after":
+            self.slots["training/results"] = self.results
+            self._append(*self._entries("training/results"))
+        return coverage
 
-    def pair(top: str, names: Iterable[str]) -> bytes:
-        return mth([mth(entries(f"{top}/{name}")) for name in names])
+    def root(self, producers: bytes) -> bytes:
+        training = self.full[-1][1] if self.full else mth([])
+        for _, left in reversed(self.full[:-1]):
+            training = node(left, training)
+        return mth([*self.tops, training, producers])
 
-    epochs = sorted({int(s.split("/")[2]) for s in slots if s.startswith("training/epoch/")})
-    training = entries("training/config")
-    training += [pair(f"training/epoch/{e}", ("state", "metrics", "privacy")) for e in epochs]
-    training += entries("training/results")
-    tops = [pair("data", ("train", "test")), pair("model", ("architecture", "weights"))]
-    places: dict[str, str] = {}
-    for slot, digests in slots.items():
-        single = slot in ("training/config", "training/results")
-        for at, digest in enumerate(digests):
-            places[slot if single and not at else f"{slot}/{at}"] = digest
-    return [*tops, *training], places, coverage
+    def places(self) -> dict[str, str]:
+        """Each leaf's digest by path."""
+        found: dict[str, str] = {}
+        for slot, digests in self.slots.items():
+            single = slot in ("training/config", "training/results")
+            for at, digest in enumerate(digests):
+                found[slot if single and not at else f"{slot}/{at}"] = digest
+        return found
+
+    def _append(self, *entries: bytes) -> None:
+        """``full``: height and root of each complete subtree, largest first."""
+        for entry in entries:
+            height, value = 0, leaf(entry)
+            while self.full and self.full[-1][0] == height:
+                value = node(self.full.pop()[1], value)
+                height += 1
+            self.full.append((height, value))
+
+    def _entries(self, slot: str) -> list[bytes]:
+        return [bytes.fromhex(digest) for digest in self.slots.get(slot, [])]
+
+    def _pair(self, top: str, names: Iterable[str]) -> bytes:
+        return mth([mth(self._entries(f"{top}/{name}")) for name in names])
 
 
 def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) -> None:

@@ -19,6 +19,8 @@ ISSUER = "1.3.6.1.4.1.57264.1.8"
 
 Digests = dict[str, dict[int, bytes]]
 """By producer, then by seq."""
+Chains = dict[str, list[bytes]]
+"""By producer: c(0), c(1), ..."""
 
 
 def check_run_id(run: str, public_key: bytes) -> None:
@@ -82,13 +84,19 @@ def check_bundle(data: bytes, message: bytes) -> str:
     return f"{name.value}, by {issuer.value[at:].decode()}"
 
 
-def chain(run: str, producer: str, digests: dict[int, bytes], count: int) -> bytes:
+def chain(run: str, producer: str, digests: dict[int, bytes]) -> list[bytes]:
+    """c(0), c(1), ... up to the first hole."""
+    values = [sha256(b"ml-provenance/chain/v1\0" + UUID(run).bytes + unhex(producer, 16))]
+    while len(values) - 1 in digests:
+        values.append(sha256(values[-1] + digests[len(values) - 1]))
+    return values
+
+
+def chain_at(values: list[bytes], producer: str, count: int) -> bytes:
     """c(count)."""
-    value: bytes = sha256(b"ml-provenance/chain/v1\0" + UUID(run).bytes + unhex(producer, 16))
-    for seq in range(count):
-        need(seq in digests, f"event {seq} of producer {producer} is missing")
-        value = sha256(value + digests[seq])
-    return value
+    missing = len(values) - 1
+    need(count <= missing, f"event {missing} of producer {producer} is missing")
+    return values[count]
 
 
 def statement(run: str, producer: str, count: int, value: bytes) -> bytes:
@@ -96,12 +104,12 @@ def statement(run: str, producer: str, count: int, value: bytes) -> bytes:
     return b"".join((UUID(run).bytes, unhex(producer, 16), count.to_bytes(8, "big"), value))
 
 
-def producers_node(run: str, digests: Digests, coverage: dict[str, int]) -> bytes:
+def producers_node(run: str, chains: Chains, coverage: dict[str, int]) -> bytes:
     """The node ``producers`` of a run tree."""
     entries = []
     for producer, count in sorted(coverage.items()):
         need(type(count) is int and count > 0, "a coverage that is no number from 1")
-        value = chain(run, producer, digests.get(producer, {}), count)
+        value = chain_at(chains.get(producer, [b""]), producer, count)
         body = statement(run, producer, count, value)
         entries.append(sha256(b"ml-provenance/statement/v1\0" + body))
     return bytes(mth(entries))
@@ -120,8 +128,9 @@ def check_producer(run: str, run_key: bytes, told: dict[str, Any], digests: Dige
     signed = {item["count"]: unhex(item["signature"], 64) for item in told["statements"]}
     need(len(signed) == len(told["statements"]), "two statements over as many records")
     need(not own or max(own) < max(signed, default=0), f"{producer}: records that nobody signed")
+    values = chain(run, producer, own)
     for count, signature in signed.items():
-        body = statement(run, producer, count, chain(run, producer, own, count))
+        body = statement(run, producer, count, chain_at(values, producer, count))
         verify(key, signature, "ml-provenance/statement/v1", body)
     return rank
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from formats import (
+    Trees,
     canonical,
     check_local,
     check_run_proof,
@@ -37,7 +38,6 @@ from formats import (
     state_root,
     tensor_digest,
     tensor_header,
-    tree,
     unbase64,
     unhex,
 )
@@ -113,7 +113,7 @@ def signatures(look: Examples) -> None:
             for r in look.json("run-records")]  # fmt: skip
     need([digest.hex() for digest in made] == told["digests"], "the digests")
     digests = {producer: dict(enumerate(made))}
-    chains = [signed.chain(run, producer, digests[producer], n) for n in range(len(made) + 1)]
+    chains = signed.chain(run, producer, digests[producer])
     need([value.hex() for value in chains] == told["chains"], "the chains")
     signed.check_producer(
         run, run_key, {**told, "producer": producer, "certificate": certificate.hex()}, digests
@@ -199,25 +199,28 @@ def runs(look: Examples) -> None:
     marks, told, keys = seal_marks(index, bodies), look.json("run-tree"), look.json("keys")
     digests = {keys["producer"]: {r["seq"]: bytes.fromhex(r["digest"]) for r in index}}
 
-    def root_of(nodes: list[bytes], count: int) -> bytes:
-        own = signed.producers_node(keys["run"], digests, {keys["producer"]: count})
-        return bytes(mth([*nodes[:2], mth(nodes[2:]), own]))
+    chains = {p: signed.chain(keys["run"], p, own) for p, own in digests.items()}
+
+    def root_of(trees: Trees, count: int) -> bytes:
+        own = signed.producers_node(keys["run"], chains, {keys["producer"]: count})
+        return bytes(trees.root(own))
 
     check = look.json("checkpoint")
-    own = [(check["epoch"], check["coverage"])]
-    nodes, _, coverage = tree(index, marks, "checkpoint", check["epoch"], own)
+    trees = Trees(index, marks)
+    coverage = trees.seal("checkpoint", check["epoch"], check["coverage"])
     need(coverage == check["coverage"], "the coverage")
-    need(root_of(nodes, 7).hex() == check["root"], "the checkpoint's root")
-    later, places, _ = tree(index, marks, "after", None, own)
-    need(later[: len(nodes)] == nodes and check["late"] not in places.values(), "the late record")
-    need(root_of(later, 11).hex() == check["root_after"], "the root behind it")
+    need(root_of(trees, 7).hex() == check["root"], "the checkpoint's root")
+    trees.seal("after", None, {})
+    need(check["late"] not in trees.places().values(), "the late record")
+    need(root_of(trees, 11).hex() == check["root_after"], "the root behind it")
+    trees = Trees(index, marks)
     for phase, count in (("before", 5), ("after", 11)):
-        nodes, places, _ = tree(index, marks, phase, None, [])
-        root = root_of(nodes, count)
+        trees.seal(phase, None, {})
+        root = root_of(trees, count)
         need(root == look.hex(f"run-root-{phase}"), f"the root {phase}")
-    need(told[""] == root.hex() and told["data"] == nodes[0].hex(), "the tree")
-    need(told["training"] == mth(nodes[2:]).hex(), "the tree's training")
-    need(told["training/epoch/1"] == nodes[3].hex(), "the tree's epoch")
+    need(told["data"] == trees.tops[0].hex(), "the tree's data")
+    need(told[""] == root.hex(), "the tree")
+    places = trees.places()
     digest = places["training/epoch/1/metrics/0"]
     check_run_proof(look.json("run-proof"), "training/epoch/1/metrics/0", digest, root.hex())
     prefix = look.json("prefix-proof")

@@ -7,7 +7,6 @@ is one. Standard library and ``cryptography`` only. It asks no network.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import zipfile
@@ -23,19 +22,18 @@ from cryptography.exceptions import InvalidSignature
 from formats import (
     CONTROL,
     LEAVES,
+    Trees,
     canonical,
     check_local,
-    check_run_proof,
     grew,
     hashes_of,
     included,
-    mth,
+    lines,
     need,
     parse,
     read_note,
     seal_marks,
     sha256,
-    tree,
     unbase64,
     unhex,
 )
@@ -154,8 +152,7 @@ class Bundle:
             self.problems.append("SHA256SUMS: does not fit manifest.json")
         run = parse(self.files["run.json"])
         for name, document in (("manifest.json", manifest), ("run.json", run)):
-            form = json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
-            need(self.files[name] == form, f"{name} is not in its form")
+            need(self.files[name] == lines(document), f"{name} is not in its form")
         need(run["version"] == 1, "run.json is of another version")
         for key, names in KEYS.items():
             items = run[key]
@@ -165,12 +162,10 @@ class Bundle:
 
     def _record(self, index: dict[str, Any]) -> None:
         path = index["path"]
-        if index["kind"] in LEAVES and f"proofs/{path}.json" in self.files and self.run["entries"]:
-            proof, root = parse(self.files[f"proofs/{path}.json"]), self.run["entries"][-1]["root"]
-            self.check(f"proofs/{path}.json",
-                       lambda: check_run_proof(proof, path, index["digest"], root))  # fmt: skip
-        self.known |= {f"records/{path}.json", f"proofs/{path}.json"}
+        self.known.add(f"records/{path}.json")
         need(isinstance(index["withheld"], bool), "neither withheld nor not")
+        numbers = [index[key] for key in ("epoch", "rank", "seq") if index[key] is not None]
+        need({type(number) for number in numbers} <= {int}, "no whole numbers")
         if index["withheld"]:
             need(index["kind"] not in CONTROL, "a control record is never withheld")
             need(f"records/{path}.json" not in self.files, "is here, and said to be withheld")
@@ -233,16 +228,12 @@ class Bundle:
         records, entries = self.run["records"], self.run["entries"]
         need([e["index"] for e in entries] == sorted(e["index"] for e in entries), "entries")
         marks = seal_marks(records, self.bodies)
-        sealed: list[tuple[int, dict[str, int]]] = []
-        before: list[bytes] = []
-        places: dict[str, str] = {}
+        trees = Trees(records, marks)
+        chains = {p: signed.chain(self.run["run"], p, own) for p, own in self.digests.items()}
         for entry in entries:
-            stated = entry["coverage"]
-            if entry["phase"] == "checkpoint":
-                sealed.append((entry["epoch"], stated))
-            else:
-                need(entry["epoch"] is None, "an epoch of no checkpoint")
-            nodes, places, found = tree(records, marks, entry["phase"], entry["epoch"], sealed)
+            stated, label = entry["coverage"], seal_label(entry)
+            need((entry["phase"] == "checkpoint") == (entry["epoch"] is not None), "its epoch")
+            found = trees.seal(entry["phase"], entry["epoch"], stated)
             if entry["phase"] == "after":
                 found = signed.without_hole(self.digests)
             elif entry["phase"] == "before":
@@ -253,18 +244,15 @@ class Bundle:
                 self.unproven += [f"run.json: events before {p} marked"
                                   for p, n in most.items() if stated.get(p, 0) < n]  # fmt: skip
             need(stated == found, f"its coverage at {entry['index']} is not as the records give it")
-            own = signed.producers_node(self.run["run"], self.digests, stated)
-            label, root = seal_label(entry), mth([*nodes[:2], mth(nodes[2:]), own])
+            root = trees.root(signed.producers_node(self.run["run"], chains, stated))
             if root.hex() != entry["root"]:
                 self.problems.append(f"run.json: the records give root {root.hex()} at {label}")
-            need(nodes[: len(before)] == before, f"what was sealed is no prefix at {label}")
-            before = nodes
         if any(entry["phase"] == "after" for entry in entries):
             told = signed.incomplete(records, self.bodies)
             self.problems += [f"run.json: {line}" for line in told]
         if entries:
             stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
-            need(stated == places, "a record lies at another path than its place in the tree")
+            need(stated == trees.places(), "a record lies at another path than its place")
 
     def _head(self, size: int) -> None:
         self.known.add(f"heads/{size}.note")

@@ -191,8 +191,8 @@ def make(folder: Path) -> None:
     """Write both bundles."""
     with tempfile.TemporaryDirectory() as scratch:
         found = evidence(Path(scratch) / "anchors.jsonl")
-    write_bundle(found, folder / GOLDEN.name)
-    write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name)
+    write_bundle(found, folder / GOLDEN.name, ots=True)
+    write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """What a bundle carries for other people's tools, derived from the evidence.
 
-Each kind has a module whose ``files(evidence, proofs)`` derives its files;
+Each kind has a module whose ``files(evidence, ots)`` derives its files;
 :mod:`provenance.verify.checks.attachments` checks what the files of a bundle say.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 from provenance.bundle.attachments import opentimestamps, slsa, tlog
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.formats.run_tree.proof import RunProof
 
 MAX_BYTES: Final = 1024**2
 """Of one attachment."""
@@ -27,9 +25,14 @@ def is_attachment(name: str) -> bool:
     return _NAMES.fullmatch(name) is not None
 
 
-def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, bytes]:
-    """All attachments of a bundle, by file."""
+def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
+    """The attachments of a bundle, by file.
+
+    Args:
+        ots: The OpenTimestamps proof of each record and the tlog-proof of each seal too, not
+            only those of the heads and of the newest seal.
+    """
     made: dict[str, bytes] = {}
     for kind in _KINDS:
-        made |= kind.files(evidence, proofs)
+        made |= kind.files(evidence, ots)
     return made

@@ -7,7 +7,8 @@
 
 The transaction carries ``MLP1 || ledger root`` in an OP_RETURN output, so its bytes without
 witness are a prefix, the root and a suffix; double SHA-256 makes the transaction id, and
-BIP 37's partial tree leads on to the block. All records take the way of the newest seal.
+BIP 37's partial tree leads on to the block. All records take the way of the newest seal;
+theirs are written where asked for (``provenance bundle --ots``, ``provenance path --ots``).
 
 Complete proofs come from receipts that are final. Where a Bitcoin anchor is still on its way
 the proof ends in a pending attestation: of the run root for a record, of the ledger root for
@@ -20,11 +21,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
-from provenance.evidence.run_evidence import RunEvidence, evidence_bytes
+from provenance.evidence.placement import newest_tree
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, evidence_bytes
 from provenance.formats import merkle
 from provenance.formats.fields import Fields
 from provenance.formats.opentimestamps.file import (
@@ -40,7 +42,7 @@ from provenance.formats.opentimestamps.file import (
 )
 from provenance.formats.opentimestamps.operations import MAX_MESSAGE_BYTES
 from provenance.formats.receipt import Receipt
-from provenance.formats.run_tree.proof import RunProof
+from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.ports.values import PAYLOAD_TAG, AnchorState
 from provenance.proofs.bitcoin import (
     display,
@@ -113,26 +115,16 @@ def from_run_root(receipt: Receipt) -> Timestamp:
 # --- writing -----------------------------------------------------------------------------
 
 
-def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, bytes]:
-    """``.ots`` of each record that has a proof, ``.root`` and ``.root.ots`` of heads.
+def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
+    """``.root`` and ``.root.ots`` of heads, and where asked for ``.ots`` of each record.
 
     What cannot be said in the format, or does not hold, gets no file: the checks of the
     evidence itself say what is wrong with it.
     """
-    receipts = [r for r in evidence.receipts_of(BITCOIN) if r.anchor.state == "final"]
-    origin = evidence.head_origin()
-    pending = Pending(calendar_uri(origin)) if origin is not None else None
     made: dict[str, bytes] = {}
-    end = _end_of_records(evidence, receipts, pending)
-    for record in evidence.records if end is not None else ():
-        proof = proofs.get(record.path)
-        if proof is None or end is None:
-            continue
-        try:
-            walk = operations(proof.steps())
-            made[f"{record.file}.ots"] = _encoded(record.digest, walk, end)
-        except (FormatError, InputError, IntegrityError):
-            continue
+    receipts, pending = _ends(evidence)
+    if ots and (tree := newest_tree(evidence)) is not None:
+        made |= record_proofs(evidence, tree, evidence.records)
     for size, preimage in _tops(evidence).items():
         root = hashlib.sha256(preimage).digest()
         head_end = _end_of_head(evidence, receipts, pending, size, root)
@@ -140,6 +132,33 @@ def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, by
             made[f"heads/{size}.root"] = preimage
             made[f"heads/{size}.root.ots"] = _encoded(root, [], head_end)
     return made
+
+
+def record_proofs(
+    evidence: RunEvidence, tree: MLProvenanceMerkleTree, records: Iterable[RecordFile]
+) -> dict[str, bytes]:
+    """The ``.ots`` of records in the tree at the newest seal, by file; none where no Bitcoin
+    anchor is there or to come."""
+    end = _end_of_records(evidence, *_ends(evidence))
+    made: dict[str, bytes] = {}
+    for record in records if end is not None else ():
+        if record.place != "tree" or end is None:
+            continue
+        try:
+            proof = tree.proof(record.path)
+            if proof.leaf_digest == record.digest:
+                walk = operations(proof.steps())
+                made[f"{record.file}.ots"] = _encoded(record.digest, walk, end)
+        except (FormatError, InputError, IntegrityError):
+            continue
+    return made
+
+
+def _ends(evidence: RunEvidence) -> tuple[list[Receipt], Pending | None]:
+    """Final receipts of Bitcoin, and what stands where one is still to come."""
+    receipts = [r for r in evidence.receipts_of(BITCOIN) if r.anchor.state == "final"]
+    origin = evidence.head_origin()
+    return receipts, Pending(calendar_uri(origin)) if origin is not None else None
 
 
 def _encoded(digest: bytes, walk: list[Operation], end: Timestamp) -> bytes:

@@ -51,7 +51,6 @@ from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats.dsse import Statement, Subject
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json, Kind, Phase, Record, canonical_json, record_digest
-from provenance.formats.run_tree.proof import RunProof
 from provenance.ports.values import LedgerEntry
 
 FILE: Final = "statement/run.intoto.json"
@@ -70,7 +69,7 @@ Descriptor = dict[str, Json]
 """An in-toto ResourceDescriptor."""
 
 
-def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, bytes]:
+def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
     """Derive the files."""
     try:
         data = statement_of(evidence)
@@ -263,9 +262,7 @@ def byproduct(receipt: ReceiptFile) -> Descriptor:
         "digest": {"sha256": hashlib.sha256(receipt.data).hexdigest()},
         "mediaType": "application/json",
     }
-    try:
-        anchor = Receipt.decode(receipt.data).anchor
-    except FormatError:
-        return made
-    made["annotations"] = {"network": anchor.network, "transaction_id": anchor.transaction_id}
+    if isinstance(receipt.decoded, Receipt):
+        anchor = receipt.decoded.anchor
+        made["annotations"] = {"network": anchor.network, "transaction_id": anchor.transaction_id}
     return made

@@ -14,20 +14,20 @@ from provenance.errors import (
 )
 from provenance.evidence.run_evidence import Inclusion, RunEvidence, seal_label
 from provenance.formats.note import VerifierKey
-from provenance.formats.run_tree.proof import RunProof
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import LedgerEntry
 
 
-def files(evidence: RunEvidence, proofs: Mapping[str, RunProof]) -> dict[str, bytes]:
-    """One for each seal, under the newest head that holds; none where none does."""
+def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
+    """One for the newest seal, or for each, under the newest head that holds; none where none
+    does."""
     key = evidence_key(evidence)
     notes = {head.size: head.note for head in evidence.heads}
     paths: dict[int, list[Inclusion]] = {}
     for item in evidence.inclusions:
         paths.setdefault(item.index, []).append(item)
     made: dict[str, bytes] = {}
-    for entry in evidence.entries:
+    for entry in evidence.entries if ots else evidence.entries[-1:]:
         proof = _newest(entry, paths.get(entry.index, []), notes, key)
         if proof is not None:
             made[f"tlog/{seal_label(entry)}.tlog-proof"] = proof.encode().encode()

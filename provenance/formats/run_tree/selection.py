@@ -172,6 +172,16 @@ def announced_ranks(records: Collection[Record]) -> int:
     return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
 
 
+def leaf_of(item: DigestedRecord) -> RecordLeaf:
+    """A record as a leaf.
+
+    Raises:
+        InputError: It has no place in a tree.
+    """
+    record = item.record
+    return RecordLeaf(record.kind.value, record.epoch, record.rank, record.order, item.digest)
+
+
 def run_leaves(
     records: Collection[DigestedRecord], phase: Phase, checkpoints: Sequence[Checkpoint] = ()
 ) -> tuple[list[RecordLeaf], list[DigestedRecord]]:
@@ -211,15 +221,7 @@ def run_leaves(
                 phase is Phase.AFTER or (record.epoch is not None and record.epoch <= upto)
             )
         if counts:
-            leaves.append(
-                RecordLeaf(
-                    kind=record.kind.value,
-                    epoch=record.epoch,
-                    rank=record.rank,
-                    order=record.order,
-                    digest=item.digest,
-                )
-            )
+            leaves.append(leaf_of(item))
         elif is_late:
             late.append(item)
     return leaves, late

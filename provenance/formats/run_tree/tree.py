@@ -28,7 +28,7 @@ position in the slot. A second config or results record is ``training/config/1``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
@@ -176,6 +176,7 @@ class MLProvenanceMerkleTree:
         self.root_node: Final = _node("", [*tops, training, _node("producers", signed)])
         self.root: Final[bytes] = self.root_node.value
         self._nodes: Final = {node.path: node for node in self.root_node.walk()}
+        self._trees: Final[dict[str, tuple[merkle.MerkleTree, Mapping[str, int]]]] = {}
 
     def node(self, path: str) -> MerkleNode:
         """The node at a path.
@@ -198,13 +199,19 @@ class MLProvenanceMerkleTree:
         levels: list[Level] = []
         child = path
         for parent_path in parent_paths(path):
-            siblings = self._nodes[parent_path].children
-            index = next(i for i, sibling in enumerate(siblings) if sibling.path == child)
-            values = [sibling.value for sibling in siblings]
-            proof = merkle.inclusion_proof(values, index)
-            levels.append(Level(index, len(values), proof, parent_path))
+            tree, places = self._entries(parent_path)
+            index = places[child]
+            levels.append(Level(index, tree.size, tree.inclusion_proof(index), parent_path))
             child = parent_path
         return RunProof(path, node.value, tuple(levels))
+
+    def _entries(self, path: str) -> tuple[merkle.MerkleTree, Mapping[str, int]]:
+        """A node's entries as a tree, and their places by path; kept for the next proof."""
+        if path not in self._trees:
+            children = self._nodes[path].children
+            places = {child.path: at for at, child in enumerate(children)}
+            self._trees[path] = merkle.MerkleTree(child.value for child in children), places
+        return self._trees[path]
 
     def training_entries(self) -> list[bytes]:
         """The entries of ``training`` in order, 32 bytes each."""

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from provenance.errors import FormatError, InputError, ProvenanceError
+from provenance.errors import FormatError, ProvenanceError
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
-    Checkpoint,
     DigestedRecord,
     SealMark,
     announced_ranks,
     before_mark,
-    checkpoints_upto,
-    covered,
     misannounced,
-    run_tree,
     seal_marks,
 )
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.fsck.findings import Finding, FindingKind, event_name
-from provenance.fsck.rows import Entry, RecordRow
+from provenance.fsck.rows import RecordRow
 from provenance.fsck.runs.facts import RunFacts
 from provenance.fsck.runs.producers import check_signatures
 
@@ -36,8 +33,9 @@ def check_run(facts: RunFacts) -> Iterator[Finding]:
     yield from _holes(facts, decoded)
     yield from _gaps(facts, decoded)
     yield from _row(facts, decoded)
-    yield from _roots(facts, decoded)
-    yield from _seals(facts, decoded)
+    walk = RunWalk(facts.run, decoded, facts.entries)
+    yield from _roots(facts, walk)
+    yield from _seals(facts, decoded, walk)
 
 
 # --- records -----------------------------------------------------------------------------
@@ -203,57 +201,28 @@ def _row(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Findi
 # --- seals -------------------------------------------------------------------------------
 
 
-def _roots(facts: RunFacts, decoded: Sequence[DigestedRecord]) -> Iterator[Finding]:
+def _roots(facts: RunFacts, walk: RunWalk) -> Iterator[Finding]:
     """Each of the run's entries is the root of the run's records."""
-    for entry in facts.entries:
-        name = f"entry {entry.index}"
-        checkpoints = checkpoints_upto(facts.entries, entry.index)
-        try:
-            root = run_tree(decoded, entry.phase, checkpoints, dict(entry.coverage)).root
-        except InputError as error:
-            yield Finding(FindingKind.ENTRY_ROOT, name, f"the tree cannot be built: {error}")
-            continue
-        if root != entry.root:
+    for entry, seal in zip(facts.entries, walk.seals, strict=True):
+        name, label = f"entry {entry.index}", _label(entry.phase, entry.epoch)
+        if seal.root is None:
+            problem = f"the tree cannot be built: {seal.problem}"
+            yield Finding(FindingKind.ENTRY_ROOT, name, problem)
+        elif seal.root != entry.root:
             yield Finding(
                 FindingKind.ENTRY_ROOT,
                 name,
-                f"{_label(entry.phase, entry.epoch)} of run {facts.run}: the records give "
-                f"{root.hex()}, the ledger has {entry.root.hex()}",
+                f"{label} of run {facts.run}: the records give {seal.root.hex()}, the ledger has "
+                f"{entry.root.hex()}",
             )
-        elif dict(entry.coverage) != _coverage(decoded, entry, checkpoints):
+        elif dict(entry.coverage) != seal.coverage:
             problem = "states to cover other numbers of events than its records give"
-            yield Finding(
-                FindingKind.ENTRY_SEAL, name, f"{_label(entry.phase, entry.epoch)}: {problem}"
-            )
+            yield Finding(FindingKind.ENTRY_SEAL, name, f"{label}: {problem}")
 
 
-def _coverage(
-    decoded: Collection[DigestedRecord], entry: Entry, checkpoints: Sequence[Checkpoint]
-) -> dict[bytes, int]:
-    """What a seal has to state, being what it states or less."""
-    if entry.phase is Phase.CHECKPOINT:
-        return covered(decoded, checkpoints)
-    records = [item.record for item in decoded]
-    counts = _without_hole(records)
-    if entry.phase is Phase.BEFORE:
-        stated, leader = dict(entry.coverage), before_mark(seal_marks(records))
-        most = {leader.producer: leader.seq + 1} if leader else {}
-        counts = {p: min(n, stated.get(p, 0), most.get(p, 0)) for p, n in counts.items()}
-    return {producer: count for producer, count in counts.items() if count}
-
-
-def _without_hole(records: Iterable[Record]) -> dict[bytes, int]:
-    """Per producer the number of its first events that are here."""
-    held: dict[bytes, set[int]] = {}
-    for record in records:
-        held.setdefault(record.producer, set()).add(record.seq)
-    return {
-        producer: next(n for n in range(len(seqs) + 1) if n not in seqs)
-        for producer, seqs in held.items()
-    }
-
-
-def _seals(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Finding]:
+def _seals(
+    facts: RunFacts, decoded: Collection[DigestedRecord], walk: RunWalk
+) -> Iterator[Finding]:
     """What was asked for and could be sealed is sealed, and nothing else is."""
     records = [item.record for item in decoded]
     marks = seal_marks(records)
@@ -268,7 +237,7 @@ def _seals(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Fin
             yield Finding(
                 FindingKind.ENTRY_SEAL, f"entry {entry.index}", f"{_label(*seal)}: {problem}"
             )
-    ready = _Readiness(records, marks)
+    ready = _Readiness(records, marks, walk.without_hole)
     sealed = max((entry.epoch for entry in facts.entries if entry.epoch is not None), default=-1)
     for seal in asked:
         behind = seal[1] is not None and seal[1] < sealed
@@ -283,9 +252,14 @@ def _seals(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Fin
 class _Readiness:
     """Whether the database has what a seal needs."""
 
-    def __init__(self, records: Collection[Record], marks: Sequence[SealMark]) -> None:
+    def __init__(
+        self,
+        records: Collection[Record],
+        marks: Sequence[SealMark],
+        without_hole: Mapping[bytes, int],
+    ) -> None:
         self.marks, self.leader = marks, before_mark(marks)
-        self.without_hole = _without_hole(records)
+        self.without_hole = without_hole
         self.upto: dict[bytes, int] = {}
         for record in records:
             self.upto[record.producer] = max(record.seq + 1, self.upto.get(record.producer, 0))
@@ -306,14 +280,14 @@ class _Readiness:
         if phase is Phase.CHECKPOINT:
             own = [mark for mark in self.marks if (mark.phase, mark.epoch) == (phase, epoch)]
             return self._all_ranks({mark.rank for mark in own}) and all(map(self._upto, own))
-        whole = all(self.without_hole[producer] >= n for producer, n in self.upto.items())
+        whole = all(self.without_hole.get(producer, 0) >= n for producer, n in self.upto.items())
         return whole and self._all_ranks(self.ended)
 
     def _all_ranks(self, ranks: Collection[int]) -> bool:
         return sum(0 <= rank < self.ranks for rank in ranks) == self.ranks
 
     def _upto(self, mark: SealMark) -> bool:
-        return self.without_hole[mark.producer] >= mark.seq
+        return self.without_hole.get(mark.producer, 0) >= mark.seq
 
 
 def _label(phase: Phase, epoch: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -249,16 +250,20 @@ def _check_agreement(roots: Mapping[int, Mapping[str, bytes]], findings: Finding
 def _without_receipt(
     evidence: RunEvidence, answers: Mapping[str, Mapping[str, NetworkCheck]]
 ) -> Iterable[tuple[AnchorFact, LedgerEntry]]:
-    for entry in evidence.entries:
-        covering = sorted(
-            (anchor for anchor in evidence.anchors if anchor.size > entry.index),
-            key=lambda anchor: (anchor.state is AnchorState.FAILED, anchor.size),
-        )
-        done = {name for name, seals in answers.items() if seal_label(entry) in seals}
-        for anchor in covering:
-            if entry.anchor and anchor.network not in done:
-                done.add(anchor.network)
-                yield anchor, entry
+    """For each seal and network the first anchor that covers it; a failed one last."""
+    by_network: dict[str, tuple[list[AnchorFact], list[AnchorFact]]] = {}
+    for anchor in sorted(evidence.anchors, key=lambda anchor: anchor.size):
+        rows = by_network.setdefault(anchor.network, ([], []))
+        rows[anchor.state is AnchorState.FAILED].append(anchor)
+    for network, rows in by_network.items():
+        done = set(answers.get(network, ()))
+        for entry in evidence.entries:
+            if not entry.anchor or seal_label(entry) in done:
+                continue
+            starts = ((row, bisect_right(row, entry.index, key=lambda a: a.size)) for row in rows)
+            found = next((row[at] for row, at in starts if at < len(row)), None)
+            if found is not None:
+                yield found, entry
 
 
 def _asked(evidence: RunEvidence) -> list[str]:

@@ -16,6 +16,7 @@ a node said (:data:`provenance.verify.catalogue.HEADER_SOURCE`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,18 +101,27 @@ def check_receipts(
     """The receipts that hold; a finding for each that does not."""
     entries = {entry.index: entry for entry in evidence.entries}
     checked = []
+    opened: dict[str, Head] = {}
+    proven: dict[tuple[AnchorProof, str], str | None] = {}  # one anchor is of many seals
     for file in evidence.receipts:
         try:
-            receipt = Receipt.decode(file.data)
+            receipt = file.decoded
+            if isinstance(receipt, FormatError):
+                raise receipt
             entry = _entry_of(receipt, evidence, entries)
             receipt.verify_inclusion()
-            head = open_head(receipt.head, key) if key else parse_note(receipt.head).head
-            _check_head(head, heads)
+            note = receipt.head
+            if note not in opened:
+                opened[note] = open_head(note, key) if key else parse_note(note).head
+            _check_head(opened[note], heads)
             _check_sealed(receipt, entry)
             network = receipt.anchor.network
             remark = None
             if is_known(network):
-                remark = check_evidence(receipt.anchor, receipt.evidence, key)
+                same = receipt.anchor, json.dumps(receipt.evidence, sort_keys=True)
+                if same not in proven:
+                    proven[same] = check_evidence(receipt.anchor, receipt.evidence, key)
+                remark = proven[same]
             else:
                 findings.unchecked(
                     RECEIPTS,

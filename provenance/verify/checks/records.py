@@ -1,10 +1,10 @@
-"""Check (1): each record by itself, and its proof where the evidence brings one."""
+"""Check (1): each record by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from provenance.errors import FormatError, ProofError
+from provenance.errors import FormatError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence
 from provenance.formats.record import CONTROL_KINDS, Kind, Record, record_digest
 from provenance.verify.catalogue import RECORDS
@@ -12,7 +12,7 @@ from provenance.verify.findings import Findings
 
 
 def check_records(evidence: RunEvidence, findings: Findings) -> dict[str, Record]:
-    """Compare each record with its digest, its index and its proof.
+    """Compare each record with its digest and its index.
 
     Returns:
         The records that decode and are what the index says, by path.
@@ -20,12 +20,10 @@ def check_records(evidence: RunEvidence, findings: Findings) -> dict[str, Record
     records: dict[str, Record] = {}
     for problem in evidence.problems:
         findings.fail(RECORDS, problem.path or problem.file, problem.message, problem.file)
-    root = evidence.entries[-1].root if evidence.entries else None
     for item in evidence.records:
         text = _record_problem(evidence, item)
         if text is None and isinstance(item.decoded, Record):
             records[item.path] = item.decoded
-        text = text or _proof_problem(evidence, item, root)
         if text is not None:
             findings.fail(RECORDS, item.path, text, item.file, item.path)
     _check_public_key(evidence, records, findings)
@@ -49,23 +47,6 @@ def _record_problem(evidence: RunEvidence, item: RecordFile) -> str | None:
         return f"is of run {record.run}"
     name = item.differing_field(record)
     return name and f"states another {name} than the place it is filed under"
-
-
-def _proof_problem(evidence: RunEvidence, item: RecordFile, root: bytes | None) -> str | None:
-    """Where the evidence brings a proof of the record: it must be one, of this record."""
-    proof = evidence.proofs.get(item.path)
-    if proof is None or root is None:
-        return None
-    if proof.leaf_digest != item.digest:
-        return (
-            f"the proof is of a record with SHA-256 {proof.leaf_digest.hex()}, "
-            f"not {item.digest.hex()}"
-        )
-    try:
-        proof.verify(root)
-    except ProofError as error:
-        return f"the proof does not lead to the run root: {error}"
-    return None
 
 
 def _check_public_key(

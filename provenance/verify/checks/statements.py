@@ -14,8 +14,9 @@ from provenance.evidence.run_evidence import RecordFile, RunEvidence, SignedProd
 from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.run_id import check_run_id
 from provenance.formats.producers.signed_range import SignedRange
-from provenance.formats.producers.statement import Statement, chain_on, chain_start
+from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Phase, record_digest
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.verify.catalogue import RECORDS
 from provenance.verify.findings import Findings
 from provenance.verify.identity import check_identity
@@ -24,8 +25,14 @@ from provenance.verify.trust import Trust
 FILE = "run.json"
 
 
-def check_statements(evidence: RunEvidence, trust: Trust, findings: Findings) -> None:
-    """Hold the records against what their producers signed, and the run against its key."""
+def check_statements(
+    evidence: RunEvidence, walk: RunWalk, trust: Trust, findings: Findings
+) -> None:
+    """Hold the records against what their producers signed, and the run against its key.
+
+    Args:
+        walk: Over the records, with the chains of all statements.
+    """
     try:
         check_run_id(evidence.run, evidence.public_key)
     except FormatError as error:
@@ -39,7 +46,7 @@ def check_statements(evidence: RunEvidence, trust: Trust, findings: Findings) ->
             findings.fail(RECORDS, _name(producer), problem, FILE)
         elif certificate is not None:
             _check_ranks(certificate, records, findings)
-            _check_chain(evidence, certificate, signed[producer], records, findings)
+            _check_chain(evidence, certificate, signed[producer], max(records) + 1, walk, findings)
     here = {record.producer for record in evidence.records}
     for item in evidence.producers:
         if item.statements and item.producer not in here:
@@ -106,7 +113,8 @@ def _check_chain(
     evidence: RunEvidence,
     certificate: Certificate,
     signed: SignedProducer,
-    records: Mapping[int, RecordFile],
+    highest: int,
+    walk: RunWalk,
     findings: Findings,
 ) -> None:
     """Each statement verifies over the records' chain, and the last covers all of them.
@@ -114,14 +122,12 @@ def _check_chain(
     What stands beyond a hole cannot be chained: the hole is then the finding, of check (4)
     where the run is sealed.
     """
-    chain, at, held = chain_start(certificate.run, certificate.producer), 0, 0
-    highest = max(records) + 1
+    held, chains = 0, walk.chains[certificate.producer]
     for statement in sorted(signed.statements, key=lambda each: each.count):
-        while at < statement.count and at in records:
-            chain, at = chain_on(chain, (records[at].digest,)), at + 1
+        chain = chains.get(statement.count)
         if statement.count > highest:
             _fail_beyond(statement, highest, findings)
-        elif at == statement.count:
+        elif chain is not None:
             try:
                 statement.verify(certificate.run, chain, certificate.producer_key)
             except BadSignatureError:
@@ -129,9 +135,10 @@ def _check_chain(
                 problem = f"{changed} here are not what the producer signed"
                 findings.fail(RECORDS, _name(certificate.producer), problem, FILE)
                 return  # what is behind them cannot fit either
-            held = at
+            held = statement.count
         elif not any(entry.phase is Phase.AFTER for entry in evidence.entries):
-            name = f"{_name(certificate.producer)}: event {at} is missing"
+            hole = walk.without_hole.get(certificate.producer, 0)
+            name = f"{_name(certificate.producer)}: event {hole} is missing"
             findings.unchecked(RECORDS, f"{name}, so what is beyond cannot be checked")
     last = max((each.count for each in signed.statements), default=0)
     if last < highest:

@@ -1,6 +1,6 @@
-"""Checks (2) and (3): the run trees of all seals, and that each only adds to the one before.
+"""Checks (2) and (3): the run roots of all seals, and that each only adds to the one before.
 
-A tree is recomputed from the digests that stand for the records, so that one changed record is
+A root is recomputed from the digests that stand for the records, so that one changed record is
 one finding, and not one at every node above it.
 """
 
@@ -9,72 +9,75 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from provenance.errors import InputError
-from provenance.evidence.placement import (
-    coverage_problem,
-    place_records,
-    tree_at,
-    uncovered_before,
-)
+from provenance.evidence.placement import place_records
 from provenance.evidence.run_evidence import RunEvidence, seal_label
-from provenance.formats.record import Phase
 from provenance.formats.run_tree.selection import DigestedRecord
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
-from provenance.ports.values import LedgerEntry
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.verify.catalogue import PREFIX, TREES
 from provenance.verify.findings import Findings
 
 
 def check_trees(
-    evidence: RunEvidence, digested: Sequence[DigestedRecord], findings: Findings
-) -> dict[LedgerEntry, MLProvenanceMerkleTree]:
-    """Recompute the run tree of each seal from the records' digests.
+    evidence: RunEvidence,
+    digested: Sequence[DigestedRecord],
+    walk: RunWalk,
+    findings: Findings,
+) -> list[bytes | None]:
+    """Hold each seal against what the records' digests give.
 
     Returns:
-        The trees by seal; empty where one cannot be built.
+        The run root that they give for each entry; None for all where one has none.
     """
-    trees: dict[LedgerEntry, MLProvenanceMerkleTree] = {}
     if not evidence.entries:
         findings.unchecked(TREES, "the run has no seal yet")
-        return trees
-    try:
-        paths = place_records(digested, evidence.entries)
-        for entry in evidence.entries:
-            trees[entry] = tree_at(digested, evidence.entries, entry)
-    except InputError as error:
-        findings.fail(TREES, "run", f"the tree cannot be built: {error}")
-        return {}
-    for item, path in zip(evidence.records, paths, strict=True):
-        if item.path != path:
+    for seal in walk.seals:
+        if seal.problem is not None:
+            findings.fail(TREES, "run", f"the tree cannot be built: {seal.problem}")
+            return [None] * len(walk.seals)
+    for item, path in zip(
+        evidence.records, place_records(digested, walk.leaves or (), walk.late), strict=True
+    ):
+        if item.path != path and evidence.entries:
             problem = f"belongs at {path} by its content"
             findings.fail(TREES, item.path, problem, item.file, item.path)
-    for entry, tree in trees.items():
-        differs = coverage_problem(digested, evidence.entries, entry)
-        fewer = uncovered_before(digested, entry) if entry.phase is Phase.BEFORE else 0
+    for entry, seal in zip(evidence.entries, walk.seals, strict=True):
+        differs = _difference(dict(entry.coverage), seal.coverage)
         if differs is not None:
             findings.fail(TREES, seal_label(entry), differs, "run.json")
-        elif fewer:
+        elif seal.uncovered:
             findings.notice(
-                TREES, seal_label(entry), f"does not cover {fewer} events before its mark"
+                TREES, seal_label(entry), f"does not cover {seal.uncovered} events before its mark"
             )
-        if tree.root != entry.root:
+        if seal.root is not None and seal.root != entry.root:
             findings.fail(
                 TREES,
                 seal_label(entry),
-                f"the records give run root {tree.root.hex()}, the ledger has {entry.root.hex()}",
+                f"the records give run root {seal.root.hex()}, the ledger has {entry.root.hex()}",
             )
-    findings.count(TREES, f"{len(trees)} run roots")
-    return trees
+    findings.count(TREES, f"{len(walk.seals)} run roots")
+    return [seal.root for seal in walk.seals]
 
 
-def check_prefixes(trees: Mapping[LedgerEntry, MLProvenanceMerkleTree], findings: Findings) -> None:
-    """Each seal's tree must be a prefix of the next one's."""
-    ordered = sorted(trees.items(), key=lambda pair: pair[0].index)
-    for (old, earlier), (new, later) in pairwise(ordered):
-        problem = earlier.is_prefix_of(later)
-        if problem is not None:
+def _difference(stated: Mapping[bytes, int], wanted: Mapping[bytes, int]) -> str | None:
+    """How a coverage differs from its one form; None where it does not."""
+    for producer in sorted(stated.keys() | wanted.keys()):
+        if stated.get(producer) != wanted.get(producer):
+            return (
+                f"states to cover {stated.get(producer, 0)} events of producer {producer.hex()}, "
+                f"the records give {wanted.get(producer, 0)}"
+            )
+    return None
+
+
+def check_prefixes(evidence: RunEvidence, walk: RunWalk, findings: Findings) -> None:
+    """Each seal's tree is a prefix of the next one's: the walk that gives their roots tells."""
+    if any(seal.problem is not None for seal in walk.seals):
+        findings.skip(PREFIX, "the trees cannot be built")
+        return
+    for (old, new), seal in zip(pairwise(evidence.entries), walk.seals[1:], strict=True):
+        if seal.lost is not None:
             label = f"{seal_label(old)} in {seal_label(new)}"
-            findings.fail(PREFIX, problem.path or label, f"{label}: {problem.message}")
-    if len(ordered) < 2:
-        findings.skip(PREFIX, f"the run has {len(ordered)} of the two seals it takes")
-    findings.count(PREFIX, f"{max(0, len(ordered) - 1)} steps")
+            findings.fail(PREFIX, seal.lost, f"{label}: was under the earlier root and is missing")
+    if len(walk.seals) < 2:
+        findings.skip(PREFIX, f"the run has {len(walk.seals)} of the two seals it takes")
+    findings.count(PREFIX, f"{max(0, len(walk.seals) - 1)} steps")

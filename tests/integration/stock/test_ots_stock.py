@@ -97,7 +97,7 @@ def anchor(world: Deployment, regtest: Regtest) -> None:
 
 
 def bundle(world: Deployment, to: Path) -> Path:
-    return make_bundle(world.settings, str(world.runs[-1]), to).path
+    return make_bundle(world.settings, str(world.runs[-1]), to, ots=True).path
 
 
 @pytest.mark.timeout(300)

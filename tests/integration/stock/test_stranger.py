@@ -122,7 +122,7 @@ def test_200_random_bits_of_any_file(files: Files, stranger: ModuleType) -> None
 def test_200_random_bits_with_a_manifest_that_fits(files: Files, stranger: ModuleType) -> None:
     """What is noticed is no mere checksum: the forger made the manifest anew."""
     chance = random.Random(SEED)
-    tops = ("records/", "proofs/", "heads/", "tlog/", "ledger.vkey", "equivocations/")
+    tops = ("records/", "heads/", "tlog/", "ledger.vkey", "equivocations/")
     names = sorted(name for name in files if name.startswith(tops))
     for _ in range(200):
         name = chance.choice(names)
@@ -231,7 +231,7 @@ def run_json(change: Change) -> Callable[[Files], Files]:
         (lambda run: run["entries"].reverse(), "run.json: "),
         (lambda run: run["inclusions"].clear(), "run.json: an entry without a proof"),
         (lambda run: run["consistencies"].clear(), "run.json: KeyError"),
-        (lambda run: run["consistencies"][2]["proof"].reverse(), "run.json: "),
+        (lambda run: run["consistencies"][-1]["proof"].clear(), "run.json: "),
         (lambda run: run["records"].pop(), "does not know it"),
         (lambda run: run["records"][0].update(kind="results"), "run.json: "),
         (lambda run: run["records"][0].update(withheld=True), "said to be withheld"),

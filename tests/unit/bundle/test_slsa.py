@@ -140,7 +140,7 @@ def test_the_parent_model_is_a_dependency(parent: Any, says: dict[str, Any]) -> 
     evidence = world(real_story(parent=parent)).evidence()
     items = stated(evidence)["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert by_name(items)["parent model"] == {"name": "parent model", **says}
-    assert problems(evidence, files(evidence, {})) == []
+    assert problems(evidence, files(evidence)) == []
 
 
 def test_an_open_run_has_no_end_and_no_last_weights() -> None:
@@ -155,7 +155,7 @@ def test_without_a_seal_there_is_nothing_to_state() -> None:
     stage = World()
     stage.ingest(stage.batch(before()[:3]))
     assert statement_of(stage.evidence()) is None
-    assert files(stage.evidence(), {}) == {}
+    assert files(stage.evidence()) == {}
 
 
 def test_the_ledger_is_known_by_its_heads_where_the_key_is_not() -> None:
@@ -188,7 +188,7 @@ def test_nothing_of_a_withheld_record_is_told() -> None:
     for epoch in (0, 3):
         assert state_digest(weights(epoch)).root.hex() not in text
     assert COMMIT not in text
-    assert problems(hidden, files(hidden, {})) == []
+    assert problems(hidden, files(hidden)) == []
 
 
 def test_earlier_weights_never_stand_in_for_withheld_last_ones() -> None:
@@ -202,14 +202,14 @@ def test_a_large_config_is_named_by_its_digest(monkeypatch: pytest.MonkeyPatch) 
     assert stated()["predicate"]["buildDefinition"]["externalParameters"] == {
         "record": {"name": record.file, "digest": {"sha256": record.digest.hex()}}
     }
-    assert problems(EVIDENCE, files(EVIDENCE, {})) == []
+    assert problems(EVIDENCE, files(EVIDENCE)) == []
 
 
 def test_a_statement_that_no_reader_would_take_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slsa, "MAX_BYTES", 100)
-    assert files(EVIDENCE, {}) == {}
+    assert files(EVIDENCE) == {}
 
 
 def test_a_receipt_that_does_not_decode_is_named_by_its_digest() -> None:
@@ -384,7 +384,7 @@ def test_another_build_type_is_left_open() -> None:
 def test_a_claim_on_a_withheld_record_is_left_open() -> None:
     hidden = replace(
         withhold(EVIDENCE, "training/config", "training/epoch/3/state/0"),
-        attachments=files(EVIDENCE, {}),
+        attachments=files(EVIDENCE),
     )
     findings = Findings(hidden)
     check(hidden, findings)

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.bundle.attachments.tlog import files
-from provenance.evidence.run_evidence import HeadNote, RunEvidence
+from provenance.evidence.run_evidence import Consistency, HeadNote, Inclusion, RunEvidence
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, parse_note, sign_head
 from provenance.formats.cosignature import WitnessKey
@@ -44,13 +44,31 @@ def world() -> World:
     return stage
 
 
+def with_an_older_head(stage: World) -> RunEvidence:
+    """The run's evidence, with the head at its own newest entry as well."""
+    shown = stage.evidence()
+    with stage.store.snapshot() as tx:
+        head, tree = tx.head(6), merkle.MerkleTree(entry.root for entry in tx.entries())
+    assert head is not None
+    assert [item.size for item in shown.heads] == [8]
+    return replace(
+        shown,
+        heads=(HeadNote(6, head.note), *shown.heads),
+        inclusions=(
+            *(Inclusion(at, 6, tree.inclusion_proof(at, 6)) for at in (3, 4, 5)),
+            *shown.inclusions,
+        ),
+        consistencies=(Consistency(6, 8, tree.consistency_proof(6, 8)),),
+    )
+
+
 WORLD = world()
-EVIDENCE = WORLD.evidence()
+EVIDENCE = with_an_older_head(WORLD)
 
 
 def with_files(**changes: bytes | None) -> RunEvidence:
     """The evidence as a bundle brings it; ``after=...`` is another file for that seal."""
-    made: dict[str, bytes] = files(EVIDENCE, {})
+    made: dict[str, bytes] = files(EVIDENCE, True)
     for label, data in changes.items():
         name = f"tlog/{label.replace('_', '-')}.tlog-proof"
         made.pop(name, None)
@@ -70,7 +88,7 @@ def found(evidence: RunEvidence) -> list[tuple[str, str]]:
 
 
 def test_each_seal_has_a_proof_under_the_newest_head() -> None:
-    made = files(EVIDENCE, {})
+    made = files(EVIDENCE, True)
     assert tuple(made) == NAMES
     newest = max(head.size for head in EVIDENCE.heads)
     for entry, data in zip(EVIDENCE.entries, made.values(), strict=True):
@@ -94,28 +112,28 @@ def test_a_head_that_does_not_hold_is_passed_over() -> None:
     )
     for note in broken:
         heads = (*EVIDENCE.heads[:-1], HeadNote(newest.size, note))
-        made = files(replace(EVIDENCE, heads=heads), {})
+        made = files(replace(EVIDENCE, heads=heads), True)
         sizes = [parse_note(TlogProof.decode(d).checkpoint).head.size for d in made.values()]
         assert max(sizes) < newest.size
         assert tuple(made) == NAMES
 
 
 def test_without_a_head_there_is_no_file() -> None:
-    assert files(replace(EVIDENCE, heads=()), {}) == {}
-    assert files(replace(EVIDENCE, inclusions=()), {}) == {}
-    assert files(replace(EVIDENCE, entries=()), {}) == {}
+    assert files(replace(EVIDENCE, heads=()), True) == {}
+    assert files(replace(EVIDENCE, inclusions=()), True) == {}
+    assert files(replace(EVIDENCE, entries=()), True) == {}
 
 
 @pytest.mark.parametrize("vkey", [None, "no key"])
 def test_files_need_no_key(vkey: str | None) -> None:
-    assert tuple(files(replace(EVIDENCE, vkey=vkey), {})) == NAMES
+    assert tuple(files(replace(EVIDENCE, vkey=vkey), True)) == NAMES
 
 
 # --- check -------------------------------------------------------------------------------
 
 
 def rewritten(label: str, **changes: object) -> bytes:
-    proof = TlogProof.decode(files(EVIDENCE, {})[f"tlog/{label}.tlog-proof"])
+    proof = TlogProof.decode(files(EVIDENCE, True)[f"tlog/{label}.tlog-proof"])
     return replace(proof, **changes).encode().encode()  # type: ignore[arg-type]  # keyword arguments of several types
 
 
@@ -141,7 +159,7 @@ STRANGER = SignerKey.from_private_bytes(ORIGIN, bytes(32))
         (rewritten("after", hashes=(bytes(32),) * 3), "the proof leads to"),
         (rewritten("after", hashes=()), "proof has 0 elements"),
         (rewritten("after", hashes=(bytes(32),) * 63), "proof has 63 elements"),
-        (rewritten("after", checkpoint=EVIDENCE.heads[0].note), "no such leaf"),
+        (rewritten("after", checkpoint=older(3, 4).checkpoint), "no such leaf"),
         (
             rewritten("after", checkpoint=sign_head(Head(ORIGIN, 8, bytes(32)), STRANGER)),
             "no signature by example.org/ledger",

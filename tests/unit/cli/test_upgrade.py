@@ -83,7 +83,7 @@ class Deployment:
                     tx.add_receipts([replace(row, document=document)])
 
     def bundle(self, to: str = "bundle") -> Path:
-        return make_bundle(self.settings, str(RUN), Path(to).absolute()).path
+        return make_bundle(self.settings, str(RUN), Path(to).absolute(), ots=True).path
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_zip_and_a_report_folder_are_upgraded_in_place(
 
 def test_what_is_withheld_stays_withheld(waiting: Deployment, said: Callable[..., Any]) -> None:
     evidence = read_bundle(waiting.bundle("all"))
-    folder = write_bundle(withhold(evidence, ["metrics"]), Path("some").absolute())
+    folder = write_bundle(withhold(evidence, ["metrics"]), Path("some").absolute(), ots=True)
     assert not (folder / "records/training/config.json").exists()
     waiting.anchor()
     assert said(folder)[1][0]["status"] == "upgraded"

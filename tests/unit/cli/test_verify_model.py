@@ -294,7 +294,7 @@ def test_a_match_needs_its_run_root(where: str) -> None:
     else:
         from provenance.evidence.run_evidence import EvidenceProblem
 
-        file = "proofs/training/epoch/2/state/0.json"
+        file = "records/training/epoch/2/state/0.json"
         broken = replace(EVIDENCE, problems=(EvidenceProblem(file, "is damaged"),))
     found = match(written("safetensors"), broken)
     assert found.matches == ()

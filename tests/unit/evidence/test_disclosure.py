@@ -88,7 +88,6 @@ def test_what_is_chosen_is_there_and_all_else_verifies(
     full = check(WORLD.evidence())
     assert report.seals == full.seals
     assert report.networks == full.networks
-    assert set(read.proofs) == {r.path for r in WORLD.evidence().records if r.place == "tree"}
 
 
 def test_nothing_of_a_withheld_record_is_in_the_bundle() -> None:
@@ -300,8 +299,7 @@ def test_a_flag_that_was_forged_is_shown_and_a_digest_that_was_is_found(tmp_path
 
     report = check(write_files(forge(dict(files), swap), tmp_path / "c"))
     assert report.outcome == "failed"
-    assert METRICS in {finding.path for finding in report.findings}
-    assert 2 in {finding.check for finding in report.findings}
+    assert {1, 2} == {finding.check for finding in report.findings}  # signature, run root
 
 
 @pytest.mark.parametrize("name", ["run.end", "run.seal"])

@@ -145,12 +145,12 @@ def test_a_missing_head_is_a_problem_and_not_an_exception(
 ) -> None:
     world = finished()
     head = SqlTx.head
-    monkeypatch.setattr(SqlTx, "head", lambda tx, size: None if size == 1 else head(tx, size))
+    monkeypatch.setattr(SqlTx, "head", lambda tx, size: None if size == 2 else head(tx, size))
     evidence = world.evidence()
-    assert [problem.file for problem in evidence.problems] == ["heads/1.note"]
+    assert [problem.file for problem in evidence.problems] == ["heads/2.note"]
     report = world.verify(evidence)
     assert report.outcome == "failed"
-    assert report.findings[0].subject == "heads/1.note"
+    assert report.findings[0].subject == "heads/2.note"
 
 
 def test_a_ledger_shorter_than_its_head_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

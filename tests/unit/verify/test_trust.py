@@ -29,7 +29,7 @@ from provenance.verify.trust import (
     of_own_deployment,
     of_settings,
 )
-from tests.support.verify_world import ORIGIN, OWN, SIGNER, World, finished
+from tests.support.verify_world import ORIGIN, OWN, SIGNER, World, finished, story
 
 KEY = Trust(ledger_keys=(PinnedKey(SIGNER.verifier, "--trust"),))
 REGTEST = Trust(chains=(PinnedChain("bitcoin", "regtest", "--trust-chain"),))
@@ -152,9 +152,13 @@ def test_a_receipt_over_a_head_of_a_fork_is_found(world: World) -> None:
     assert "fork" in report.findings[0].problem
 
 
-def test_a_head_that_only_extends_itself_is_tied_to_nothing(world: World) -> None:
+def test_a_head_that_only_extends_itself_is_tied_to_nothing() -> None:
+    world, events = World(), story(3)
+    for part, first in ((events[:6], 0), (events[6:], 6)):
+        world.ingest(world.batch(part, first=first))
+        world.anchor()
     evidence = world.evidence()
-    small, *_ = evidence.heads
+    small, _ = evidence.heads
     itself = (Consistency(small.size, small.size, ()),)
     report = world.verify(replace(evidence, consistencies=itself))
     assert [(f.check, f.subject) for f in report.findings] == [(6, f"head {small.size}")]

@@ -1,0 +1,220 @@
+"""All seals of a run in one walk: what the records give at each, for the cost of the records.
+
+FROZEN FORMAT. Pure. The rules are those of :mod:`.selection`, the roots those of
+:class:`.tree.MLProvenanceMerkleTree` at every seal. Epochs enter one growing tree in order of
+number, each at the first checkpoint that decides about it, and every seal's root is read from
+that tree: a seal is a prefix of the next by construction, except where one goes back, which the
+walk tells. Each producer's chain is walked once, past all counts that anybody states.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+from uuid import UUID
+
+from provenance.errors import InputError
+from provenance.formats import merkle
+from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
+from provenance.formats.record import Phase
+from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
+from provenance.formats.run_tree.selection import (
+    DigestedRecord,
+    Sealed,
+    before_mark,
+    leaf_of,
+    run_leaves,
+    seal_marks,
+)
+from provenance.formats.run_tree.tree import RecordLeaf
+
+
+@dataclass(frozen=True, slots=True)
+class WalkedSeal:
+    """What the records give at one seal.
+
+    Attributes:
+        root: The run root, 32 bytes; None where the tree cannot be built.
+        problem: Why not.
+        coverage: What the seal has to state to cover, being what it states or less.
+        uncovered: At ``before``, the leader's events up to its mark that it leaves out.
+        lost: Path of what was under the seal before it and is not under this one; None where
+            that is a prefix of this.
+    """
+
+    root: bytes | None
+    problem: str | None
+    coverage: Mapping[bytes, int]
+    uncovered: int
+    lost: str | None
+
+
+class RunWalk:
+    """The walk.
+
+    Args:
+        records: All of the run, in any order.
+        entries: The run's, in the ledger's order.
+        counts: Numbers of first records, by producer, whose chains are wanted beside those
+            that the entries cover.
+
+    Attributes:
+        seals: One for each entry.
+        leaves: Those at the newest entry; None where one has no place in a tree.
+        late: Leaf records that are late, as far as the entries decide.
+        chains: By producer and count, as far as there is no hole before.
+        without_hole: Per producer the number of its first records that are here, from 1.
+    """
+
+    def __init__(
+        self,
+        run: UUID,
+        records: Iterable[DigestedRecord],
+        entries: Sequence[Sealed],
+        counts: Mapping[bytes, Collection[int]] | None = None,
+    ) -> None:
+        self._run = run
+        self._waiting: dict[int, list[DigestedRecord]] = defaultdict(list)
+        self._unplaced: dict[Phase, str] = {}
+        self._digests: dict[bytes, dict[int, bytes]] = defaultdict(dict)
+        others = []
+        for item in records:
+            record = item.record
+            self._digests[record.producer].setdefault(record.seq, item.digest)
+            if not record.kind.is_epoch:
+                others.append(item)
+            elif record.epoch is not None and record.epoch >= 0:
+                self._waiting[record.epoch].append(item)
+            else:
+                self._cannot_place(item)
+        fixed, self.late = run_leaves(others, Phase.AFTER)
+        self._results = sorted(
+            (leaf for leaf in fixed if leaf.kind == "results"), key=lambda leaf: leaf.sort_key
+        )
+        self._first = [leaf for leaf in fixed if leaf.kind != "results"]
+        leader = before_mark(seal_marks(item.record for item in others))
+        self._upto_mark = {} if leader is None else {leader.producer: leader.seq + 1}
+        wanted = {producer: set(own) for producer, own in (counts or {}).items()}
+        for entry in entries:
+            for producer, count in entry.coverage:
+                wanted.setdefault(producer, set()).add(count)
+        self.without_hole: Final[dict[bytes, int]] = {}
+        self.chains: Final = {
+            producer: self._chain(producer, own, wanted.get(producer, ()))
+            for producer, own in self._digests.items()
+        }
+        tops = GrowingTree.start(self._first)
+        self._tops = [tops.data, tops.model]
+        config = (leaf for leaf in self._first if leaf.kind == "config")
+        self._tree = merkle.MerkleTree(
+            leaf.digest for leaf in sorted(config, key=lambda leaf: leaf.sort_key)
+        )
+        self._config = self._tree.size
+        self._ahead = sorted(self._waiting, reverse=True)  # epochs that nothing decided about
+        self._epochs: list[int] = []  # those that are in the tree, in its order
+        self._decided = 0  # how many of them by a checkpoint
+        self._in_tree: list[list[RecordLeaf]] = []
+        self._highest, self._size, self._ended = -1, 0, False
+        self.seals: Final = tuple(map(self._seal, entries))
+        self.leaves = self._leaves(entries[-1].phase) if entries else []
+
+    def _cannot_place(self, item: DigestedRecord) -> None:
+        try:
+            leaf_of(item)
+        except InputError as error:
+            for phase in (Phase.AFTER,) if item.record.epoch is None else Phase:
+                self._unplaced.setdefault(phase, str(error))
+
+    def _chain(
+        self, producer: bytes, own: Mapping[int, bytes], counts: Collection[int]
+    ) -> dict[int, bytes]:
+        hole = next(seq for seq in range(len(own) + 1) if seq not in own)
+        if hole:
+            self.without_hole[producer] = hole
+        found, value, at = {}, chain_start(self._run, producer), 0
+        for count in sorted(counts):
+            if count > hole:
+                break
+            value, at = chain_on(value, map(own.__getitem__, range(at, count))), count
+            found[count] = value
+        return found
+
+    def _seal(self, entry: Sealed) -> WalkedSeal:
+        stated, coverage, uncovered = dict(entry.coverage), self.without_hole, 0
+        problem, size = self._unplaced.get(entry.phase), self._config
+        if entry.phase is Phase.BEFORE:
+            upto = self._upto_mark
+            coverage = {p: min(count, stated[p]) for p, count in upto.items() if stated.get(p)}
+            uncovered = sum(count - stated.get(p, 0) for p, count in upto.items())
+        elif entry.phase is Phase.CHECKPOINT:
+            epoch = self._highest if entry.epoch is None else entry.epoch
+            if self._ended and epoch > self._highest and len(self._epochs) > self._decided:
+                problem = problem or "a checkpoint stands behind the after seal"
+            coverage = self._decide(epoch, stated)
+            size += bisect_right(self._epochs, epoch, hi=self._decided)
+        else:
+            self._end()
+            size = self._tree.size
+        lost, self._size = (self._path(size) if size < self._size else None), size
+        producers = []
+        for producer, count in sorted(stated.items()):
+            value = self.chains.get(producer, {}).get(count) if count else None
+            if value is None:
+                event = self.without_hole.get(producer, 0) if count else 0
+                missing = f"event {event} is covered and is not here"
+                problem = problem or f"producer {producer.hex()}: {missing}"
+            else:
+                producers.append(statement_digest(self._run, producer, count, value))
+        tops = [*self._tops, self._tree.root(size), merkle.root(producers)]
+        root = merkle.root(tops) if problem is None else None
+        return WalkedSeal(root, problem, coverage, uncovered, lost)
+
+    def _leaves(self, phase: Phase) -> list[RecordLeaf] | None:
+        """Those at the last seal that was walked."""
+        if phase in self._unplaced:
+            return None
+        leaves = list(chain(self._first, *self._in_tree[: self._size - self._config]))
+        return leaves + self._results if phase is Phase.AFTER else leaves
+
+    def _decide(self, upto: int, covered: Mapping[bytes, int]) -> dict[bytes, int]:
+        """Take the epochs that a checkpoint decides about; what it has to state (rule 4)."""
+        coverage: dict[bytes, int] = {}
+        while not self._ended and self._ahead and self._ahead[-1] <= upto:
+            leaves = []
+            for item in self._waiting[self._ahead.pop()]:
+                record = item.record
+                if record.seq < covered.get(record.producer, 0):
+                    leaves.append(leaf_of(item))
+                    count = coverage.get(record.producer, 0)
+                    coverage[record.producer] = max(record.seq + 1, count)
+                else:
+                    self.late.append(item)
+            if leaves:
+                self._grow(leaves)
+                self._decided += 1
+        self._highest = max(upto, self._highest)
+        return coverage
+
+    def _end(self) -> None:
+        """Take the rest, as the after seal does (rules 3 and 5)."""
+        if not self._ended:
+            for epoch in reversed(self._ahead):
+                self._grow([leaf_of(item) for item in self._waiting[epoch]])
+            self._tree.extend(leaf.digest for leaf in self._results)
+        self._ended = True
+
+    def _grow(self, leaves: list[RecordLeaf]) -> None:
+        self._tree.extend([epoch_entry(leaves)])
+        self._epochs.append(leaves[0].epoch or 0)
+        self._in_tree.append(leaves)
+
+    def _path(self, at: int) -> str:
+        """The path of an entry of ``training``."""
+        if at < self._config:
+            return f"training/config/{at}" if at else "training/config"
+        epochs = self._epochs[at - self._config :]
+        return f"training/epoch/{epochs[0]}" if epochs else "training/results"
