@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import pairwise
 from operator import itemgetter
@@ -179,9 +179,7 @@ def state_digest(model: object, factory: HashFactory | None = None) -> StateDige
     if isinstance(model, str | os.PathLike):
         return state_digest_file(model, used)
     pairs = _sorted_values(model)
-    state = _state(pairs, used)
-    tied = _tied(pairs)
-    return replace(state, tied=tied) if tied else state
+    return _state(_digests(pairs, used), used, _tied(pairs))
 
 
 def state_tensors(model: object) -> Iterator[RawTensor]:
@@ -212,35 +210,38 @@ def state_digest_file(
         tensors = npz_tensors_file(where)
     else:
         raise InputError(f"model file {where!r}: expected a name in .safetensors or .npz")
-    state = _state(((raw.name, raw) for raw in tensors), factory or HashFactory())
-    if not state.tensors:
+    used = factory or HashFactory()
+    digests = sorted(_digests(((raw.name, raw) for raw in tensors), used))  # by name: they differ
+    if not digests:
         raise InputError(f"model file {where!r}: no tensors, expected at least one")
-    return state
+    return _state(digests, used)
 
 
-def _state(tensors: Iterable[tuple[str, object]], factory: HashFactory) -> StateDigest:
-    digests = _digests(tensors, factory)
-    digests.sort()  # names differ, so nothing else is compared
-    return StateDigest(merkle.root([t.value for t in digests]), factory.algorithm, tuple(digests))
+def _state(
+    digests: list[TensorDigest], factory: HashFactory, tied: tuple[tuple[str, ...], ...] = ()
+) -> StateDigest:
+    root = merkle.root([tensor.value for tensor in digests])
+    return StateDigest(root, factory.algorithm, tuple(digests), tied)
 
 
 def _digests(tensors: Iterable[tuple[str, object]], factory: HashFactory) -> list[TensorDigest]:
     """``H(header || elements)`` of each: a small one in one call, large ones by one hasher."""
     digests: list[TensorDigest] = []
     made = partial(tuple.__new__, TensorDigest)  # half the time of its own constructor
-    algorithm, hasher_of, threaded = factory.algorithm, factory.hasher_of, None
-    for name, value in tensors:
-        if (small := small_tensor(value)) is not None:
+    algorithm, digest_of, threaded = factory.algorithm, factory.one_by_one(), None
+    for name, tensor in tensors:
+        if (small := small_tensor(tensor)) is not None:
             dtype, shape, nbytes, data = small
-            hasher = hasher_of(b"".join((tensor_header(name, dtype, shape), data)))
+            value = digest_of(b"".join((tensor_header(name, dtype, shape), data)))
         else:
-            raw = _raw(name, value)
+            raw = _raw(name, tensor)
             dtype, shape, nbytes = raw.dtype, raw.shape, raw.nbytes
             hasher = factory.new(nbytes, threaded)
             if nbytes >= THREADED_BYTES:
                 threaded = hasher
             raw.feed(hasher.update)
-        digests.append(made((name, dtype, shape, nbytes, algorithm, hasher.digest())))
+            value = hasher.digest()
+        digests.append(made((name, dtype, shape, nbytes, algorithm, value)))
     return digests
 
 
@@ -262,17 +263,16 @@ def _sorted_values(model: object) -> list[tuple[str, object]]:
 def _tied(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
     """The names of each tensor that has several: one array, or one memory of torch's that is
     read in one way."""
-    kinds = [kind_of(value.__class__) for _, value in pairs]
     places = [
-        value.data_ptr() if kind == "tensor" else id(value)
-        for kind, (_, value) in zip(kinds, pairs, strict=True)
+        value.data_ptr() if kind_of(value.__class__) == "tensor" else id(value)
+        for _, value in pairs
     ]
     if len(set(places)) == len(places):
         return ()
     names: dict[object, list[str]] = {}
-    for kind, place, (name, value) in zip(kinds, places, pairs, strict=True):
+    for place, (name, value) in zip(places, pairs, strict=True):
         read: tuple[object, ...] = ()
-        if kind == "tensor":
+        if kind_of(value.__class__) == "tensor":
             read = (value.device, value.dtype, value.shape, value.stride(), value.nbytes or name)
         names.setdefault((place, *read), []).append(name)
     return tuple(tuple(group) for group in names.values() if len(group) > 1)
@@ -309,7 +309,7 @@ def _tree(found: list[tuple[str, object]], value: object, path: str, depth: int)
         return
     item: Any
     for key, item in items:
-        if not isinstance(key, str | int):
+        if key.__class__ is not str and not isinstance(key, str | int):
             raise InputError(f"model: {path!r} has a key {key!r}, expected a name")
         name = f"{path}.{key}" if path else str(key)
         if _is_nested(item.__class__):
