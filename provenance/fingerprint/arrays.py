@@ -25,22 +25,22 @@ when the first array comes. An array of another framework (JAX, CuPy, ...) is ta
 
 from __future__ import annotations
 
-import math
+import ctypes
+import json
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import rfc8785
 
 from provenance.errors import InputError, MissingExtraError
-from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.row_major import is_swapped, row_major, whole
 
 FORMAT_VERSION: Final = 1
-COPY_BYTES: Final = 4 << 20
-"""A non-contiguous or big-endian array is copied in pieces of at most this many bytes."""
+SMALL_BYTES: Final = 16 << 10
+"""A tensor of at most this many bytes is joined to its header and hashed in one call."""
 
 ITEM_BYTES: Final[dict[str, int]] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
@@ -64,36 +64,38 @@ Array = Any
 """An ndarray; not named as such, since NumPy need not be installed."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawTensor:
+class RawTensor(NamedTuple):
     """One tensor, ready to be hashed.
 
     Args:
         name: Its name within the state.
         dtype: Element type, such as ``F32``.
         shape: Elements along each axis; empty for a scalar.
-        nbytes: Bytes that ``chunks`` yields in all.
-        chunks: Yields the elements, little-endian and row-major, in order, uncopied where
-            they already lie so in memory.
+        nbytes: Bytes of the elements in all.
+        memory: The elements, little-endian and row-major, where they lie so in memory: any
+            contiguous buffer. None where they have to be copied or read.
+        pieces: Yields them then, in order; each piece holds until the next is asked for.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-    chunks: Callable[[], Iterator[memoryview | bytes]]
+    memory: Any = None
+    pieces: Callable[[], Iterator[memoryview | bytes]] | None = None
+
+    def chunks(self) -> Iterator[memoryview | bytes]:
+        """The elements as bytes, in order; each chunk holds until the next is asked for."""
+        if self.pieces is not None:
+            yield from self.pieces()
+        elif self.nbytes:
+            yield whole(self.memory)
 
     def feed(self, update: Callable[[memoryview | bytes], object]) -> None:
         """Pass header and elements to a hasher's ``update``."""
         update(tensor_header(self.name, self.dtype, self.shape))
         for chunk in self.chunks():
             update(chunk)
-
-    def digest(self, factory: HashFactory) -> bytes:
-        """``H(header || elements)``; as many bytes as the algorithm has."""
-        hasher = factory.new(self.nbytes)
-        self.feed(hasher.update)
-        return hasher.digest()
 
 
 def canonical(value: Any) -> bytes:
@@ -108,10 +110,24 @@ def canonical(value: Any) -> bytes:
         raise InputError(f"cannot be written as canonical JSON: {error}: {value!r}") from error
 
 
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+
+
 @lru_cache(maxsize=4096)
 def tensor_header(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
     """The header of a tensor: 4 bytes little-endian length, then RFC 8785 JSON."""
-    return _framed({"dtype": dtype, "name": name, "shape": list(shape), "v": FORMAT_VERSION})
+    if max(shape, default=0) >= 1 << 53:
+        raise InputError(f"tensor {name!r}: shape {shape}, expected sizes below 2**53")
+    # RFC 8785 writes a text as json does, its keys in this order, and numbers without spaces.
+    text = (
+        f'{{"dtype":"{dtype}","name":{_quoted(name)},'
+        f'"shape":[{",".join(map(str, shape))}],"v":{FORMAT_VERSION}}}'
+    )
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"tensor {name!r}: a name that is not Unicode") from error
+    return len(data).to_bytes(4, "little") + data
 
 
 def block_header(
@@ -194,20 +210,43 @@ def raw_tensor(name: str, value: object) -> RawTensor:
             without a name here; the message names the tensor and what was found.
     """
     array, dtype = array_view(name, value)
-    shape = tuple(int(size) for size in array.shape)
-    nbytes = math.prod(shape) * ITEM_BYTES[dtype]
-    return RawTensor(name, dtype, shape, nbytes, lambda: row_major(array))
+    if array.flags.c_contiguous and _numpy_dtype(array.dtype)[1]:
+        return RawTensor(name, dtype, array.shape, array.nbytes, array)
+    return RawTensor(name, dtype, array.shape, array.nbytes, None, lambda: row_major(array))
 
 
-def array_view(name: str, value: object) -> tuple[Array, str]:
+def small_tensor(value: Any) -> tuple[str, tuple[int, ...], int, Any] | None:
+    """dtype, shape, size in bytes and elements of an ndarray, or of a torch tensor on the CPU,
+    of at most `SMALL_BYTES` whose elements lie as they are hashed. None for all else, which
+    `raw_tensor` takes or refuses: this is its short way for the many small tensors of a model.
+    """
+    kind = kind_of(value.__class__)
+    if kind == "numpy":
+        (dtype, plain), size = _numpy_dtype(value.dtype), value.nbytes
+        if plain and dtype and size <= SMALL_BYTES and value.flags.c_contiguous:
+            return dtype, value.shape, size, value
+    elif (
+        kind == "tensor"
+        and value.is_cpu
+        and (dtype := _strided_dtype(value.dtype, value.layout)) is not None
+        and (size := value.nbytes) <= SMALL_BYTES
+        and value.is_contiguous()
+        and not value.is_neg()
+    ):
+        return dtype, tuple(value.shape), size, _window(size)(value.data_ptr())
+    return None
+
+
+def array_view(name: str, value: Any) -> tuple[Array, str]:
     """Any framework's array as an ndarray over the same memory, and its dtype name.
 
     Element types that NumPy lacks come as integers of the same width. Errors: `raw_tensor`.
     """
-    if is_torch_tensor(value):
-        return _torch_array(name, value)
-    array = _numpy_array(name, value)
-    dtype = DTYPE_NAMES.get(array.dtype.name)
+    kind = kind_of(value.__class__)
+    if kind in ("tensor", "shard", "subclass"):
+        return _torch_array(name, value, kind)
+    array = value if kind == "numpy" else _numpy_array(name, value)
+    dtype = _numpy_dtype(array.dtype)[0]
     if dtype is None:
         raise _bad_dtype(name, str(array.dtype))
     return array, dtype
@@ -215,7 +254,8 @@ def array_view(name: str, value: object) -> tuple[Array, str]:
 
 def raw_bytes(name: str, dtype: str, shape: tuple[int, ...], chunks: Sequence[bytes]) -> RawTensor:
     """A `RawTensor` whose elements are written out already."""
-    return RawTensor(name, dtype, shape, sum(map(len, chunks)), lambda: iter(chunks))
+    data = b"".join(chunks)
+    return RawTensor(name, dtype, shape, len(data), data)
 
 
 def raw_float(name: str, value: float) -> RawTensor:
@@ -245,25 +285,39 @@ def var_chunks(items: Sequence[bytes]) -> list[bytes]:
     return [struct.pack(f"<{len(items)}q", *map(len, items)), b"".join(items)]
 
 
-def row_major(array: Array) -> Iterator[memoryview]:
-    """The elements of ``array``, little-endian and row-major, as views of bytes.
+@lru_cache(maxsize=256)
+def _numpy_dtype(dtype: Any) -> tuple[str | None, bool]:
+    """Its name here, if it has one, and whether it is little-endian."""
+    return DTYPE_NAMES.get(dtype.name), not is_swapped(dtype)
 
-    One view of the memory itself where it lies so; else copies of at most ``COPY_BYTES``.
-    """
-    if array.size == 0:
-        return
-    order = array.dtype.byteorder
-    swapped = order == ">" or (order == "=" and sys.byteorder == "big")
-    if array.flags.c_contiguous and not swapped:
-        yield memoryview(array.reshape(-1).view("u1"))
-    elif array.nbytes <= COPY_BYTES:
-        target = array.dtype.newbyteorder("<") if swapped else array.dtype
-        yield memoryview(array.astype(target, order="C").reshape(-1).view("u1"))
-    else:
-        row_bytes = array.nbytes // len(array)
-        step = max(1, COPY_BYTES // row_bytes)
-        for start in range(0, len(array), step):
-            yield from row_major(array[start] if step == 1 else array[start : start + step])
+
+@lru_cache(maxsize=256)
+def _strided_dtype(dtype: Any, layout: Any) -> str | None:
+    """Name of an element type of torch in a dense layout, if it is not complex: those may be
+    conjugated by a flag alone."""
+    name = _torch_dtype(dtype)[0]
+    dense = layout is sys.modules["torch"].strided and sys.byteorder == "little"
+    return name if dense and name is not None and name[0] != "C" else None
+
+
+@lru_cache(maxsize=256)
+def _window(size: int) -> Callable[[int], Any]:
+    """From an address to a view of ``size`` bytes there."""
+    return (ctypes.c_char * size).from_address
+
+
+@lru_cache(maxsize=256)
+def kind_of(kind: Any) -> str:
+    """What a class is: ``numpy``; ``tensor`` (torch's own), ``shard`` (of torch.distributed),
+    ``subclass`` (of a torch tensor); or ``other``."""
+    torch = sys.modules.get("torch")
+    if torch is not None and issubclass(kind, torch.Tensor):
+        if kind in (torch.Tensor, torch.nn.Parameter):
+            return "tensor"
+        inner = any(base.__module__.startswith("torch.distributed") for base in kind.__mro__)
+        return "shard" if inner else "subclass"
+    numpy = sys.modules.get("numpy")
+    return "numpy" if numpy is not None and kind is numpy.ndarray else "other"
 
 
 def _numpy_array(name: str, value: object) -> Array:
@@ -282,26 +336,39 @@ def _numpy_array(name: str, value: object) -> Array:
         ) from error
 
 
-def _torch_array(name: str, tensor: Any) -> tuple[Array, str]:
+def _torch_array(name: str, tensor: Any, kind: str) -> tuple[Array, str]:
     """`array_view` of a torch tensor; bf16, fp8 and the rest go by an integer view."""
     torch = sys.modules["torch"]
     if tensor.layout is not torch.strided:
         raise InputError(f"tensor {name!r}: found layout {tensor.layout}, expected a dense tensor")
-    dtype = DTYPE_NAMES.get(str(tensor.dtype).removeprefix("torch."))
+    dtype, integer = _torch_dtype(tensor.dtype)
     if dtype is None or tensor.is_quantized:
         raise _bad_dtype(name, str(tensor.dtype))
     if tensor.is_meta:
         raise InputError(f"tensor {name!r}: found device meta (no data), expected data")
-    if from_package(tensor, "torch.distributed"):
+    if kind == "shard":
         raise InputError(
             f"tensor {name!r}: found {type_name(tensor)}, expected a whole tensor: gather it first"
         )
-    dense = tensor.detach().resolve_conj().resolve_neg().cpu()
-    if not dtype.startswith("C"):
-        integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-        dense = dense.view(integers[ITEM_BYTES[dtype]])
+    dense = tensor.detach()
+    if dense.is_conj() or dense.is_neg():
+        dense = dense.resolve_conj().resolve_neg()
+    if not dense.is_cpu:
+        dense = dense.cpu()
+    if integer is not None:
+        dense = dense.view(integer)
     load_numpy()
     return dense.numpy(), dtype
+
+
+@lru_cache(maxsize=256)
+def _torch_dtype(dtype: Any) -> tuple[str | None, Any]:
+    """Its name here, and the integers of the same width where NumPy lacks it."""
+    torch = sys.modules["torch"]
+    name = DTYPE_NAMES.get(str(dtype).removeprefix("torch."))
+    if name is None or not name.startswith(("BF", "F8", "U")):
+        return name, None
+    return name, {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[ITEM_BYTES[name]]
 
 
 def _bad_dtype(name: str, found: str) -> InputError:

@@ -37,12 +37,12 @@ from provenance.fingerprint.arrays import (
     canonical,
     from_package,
     is_array,
-    row_major,
     type_name,
 )
 from provenance.fingerprint.elements import element_digest
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
+from provenance.fingerprint.row_major import row_major
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats import merkle
 

@@ -24,7 +24,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from blake3 import blake3
 
@@ -40,13 +40,8 @@ DIGEST_SIZES: Final[dict[str, int]] = {
 }
 """Digest size in bytes for each algorithm, in the order in which they are listed to users."""
 
-_HASHLIB_NAMES: Final = {
-    "sha256": "sha256",
-    "sha512": "sha512",
-    "sha3-256": "sha3_256",
-    "blake2b": "blake2b",
-}
-_MULTITHREAD_BYTES: Final = 1 << 20
+THREADED_BYTES: Final = 1 << 20
+"""From this many bytes on blake3 uses several threads."""
 _MAX_THREADS: Final = 16
 
 Buffer = bytes | bytearray | memoryview
@@ -61,6 +56,15 @@ class Hasher(Protocol):
 
     def digest(self) -> bytes:
         """The digest of all bytes so far."""
+
+
+_CONSTRUCTORS: Final[dict[str, Callable[..., Any]]] = {
+    "blake3": blake3,
+    "sha256": hashlib.sha256,
+    "sha512": hashlib.sha512,
+    "sha3-256": hashlib.sha3_256,
+    "blake2b": hashlib.blake2b,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,13 @@ class HashFactory:
         ConfigError: another algorithm; the key is ``hash_algorithm``.
     """
 
-    __slots__ = ("_algorithm",)
+    __slots__ = ("_algorithm", "_hasher_of")
 
     def __init__(self, algorithm: str = DEFAULT_ALGORITHM) -> None:
         if not isinstance(algorithm, str) or algorithm not in DIGEST_SIZES:
             raise ConfigError("hash_algorithm", f"found {algorithm!r}, expected one of {_names()}")
         self._algorithm = algorithm
+        self._hasher_of = _CONSTRUCTORS[algorithm]
 
     def __repr__(self) -> str:
         return f"HashFactory({self._algorithm!r})"
@@ -141,17 +146,38 @@ class HashFactory:
         """Bytes in a digest."""
         return DIGEST_SIZES[self._algorithm]
 
-    def new(self, size: int = 0) -> Hasher:
+    def new(self, size: int = 0, used: Hasher | None = None) -> Hasher:
         """A fresh hasher.
 
         Args:
             size: Bytes that are going to be hashed, when known. From 1 MiB on, blake3 uses
                 several threads; the digest is the same.
+            used: An earlier hasher for 1 MiB or more, no longer needed: blake3 begins it anew,
+                with the threads that it has.
         """
-        if self._algorithm == "blake3":
-            hasher: Hasher = blake3(max_threads=_threads(size))
-            return hasher
-        return hashlib.new(_HASHLIB_NAMES[self._algorithm])
+        if self._algorithm != "blake3":
+            plain: Hasher = self._hasher_of()
+            return plain
+        if used is None or size < THREADED_BYTES:
+            return blake3(max_threads=_threads(size))
+        used.reset()  # type: ignore[attr-defined]
+        return used
+
+    def one_by_one(self) -> Callable[[Buffer], bytes]:
+        """A function from one short message after another to its digest, for one thread."""
+        hasher_of = self._hasher_of
+        if self._algorithm != "blake3":
+            return lambda message: hasher_of(message).digest()
+        hasher = hasher_of()
+        reset, update, finish = hasher.reset, hasher.update, hasher.digest
+
+        def digest(message: Buffer) -> bytes:
+            reset()  # in less time than a new hasher takes
+            update(message)
+            value: bytes = finish()
+            return value
+
+        return digest
 
     def wrap(self, value: bytes) -> Digest:
         """A finished hasher's bytes as a `Digest` of this algorithm."""
@@ -178,24 +204,19 @@ class HashFactory:
                 if self._algorithm == "blake3":
                     mapped = blake3(max_threads=_threads(size)).update_mmap(where)
                     return self.wrap(mapped.digest())
-                make: Callable[[], hashlib._Hash] = lambda: hashlib.new(  # noqa: E731  one line of its loop
-                    _HASHLIB_NAMES[self._algorithm]
-                )
-                return self.wrap(hashlib.file_digest(file, make).digest())
+                return self.wrap(hashlib.file_digest(file, self._hasher_of).digest())
         except OSError as error:
             raise InputError(f"cannot read {str(where)!r}: {error.strerror or error}") from error
 
 
 def _threads(size: int) -> int:
-    """Threads for ``size`` bytes: one per MiB, up to the processors that are there.
+    """Threads for ``size`` bytes: from 1 MiB on, one for each processor.
 
     A fixed number and not ``blake3.AUTO``: AUTO uses one thread pool for the whole process,
     and a child forked after its first use (a pre-forking worker, a data loader) waits for
     ever on threads that it does not have. A fixed number makes a pool per hasher.
     """
-    if size < _MULTITHREAD_BYTES:
-        return 1
-    return max(1, min(os.cpu_count() or 1, _MAX_THREADS, size // _MULTITHREAD_BYTES))
+    return 1 if size < THREADED_BYTES else min(os.cpu_count() or 1, _MAX_THREADS)
 
 
 def _names() -> str:

@@ -43,10 +43,10 @@ from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
     DTYPE_NAMES,
     encode_text,
-    row_major,
     type_name,
     var_chunks,
 )
+from provenance.fingerprint.row_major import whole
 
 Array = NDArray[Any]
 Values = Array | list[bytes]
@@ -83,12 +83,16 @@ class Column:
         """Missing values among rows ``start`` to ``stop`` (excluded), and the canonical bytes."""
         valid, values = self.read(start, stop)
         nulls = int(len(valid) - np.count_nonzero(valid))
-        flags = list(row_major(valid)) if nulls else []
+        flags = [_little_endian(valid)] if nulls else []
         if isinstance(values, list):
             return nulls, [*flags, *var_chunks(values)]
         if nulls and len(values):
             values = np.where(valid, values, np.zeros((), dtype=values.dtype))
-        return nulls, [*flags, *row_major(values)]
+        return nulls, [*flags, _little_endian(values)]
+
+
+def _little_endian(values: NDArray[Any]) -> memoryview:
+    return whole(np.ascontiguousarray(values, values.dtype.newbyteorder("<")))
 
 
 def table_columns(table: Any) -> list[Column]:

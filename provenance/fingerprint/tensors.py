@@ -20,8 +20,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
@@ -29,13 +32,16 @@ from provenance.fingerprint.arrays import (
     RawTensor,
     from_package,
     is_array,
+    kind_of,
     load_numpy,
     raw_float,
     raw_tensor,
     raw_text,
+    small_tensor,
+    tensor_header,
     type_name,
 )
-from provenance.fingerprint.hashers import Digest, HashFactory
+from provenance.fingerprint.hashers import THREADED_BYTES, Digest, HashFactory
 from provenance.fingerprint.weight_files import npz_tensors_file, safetensors_tensors_file
 from provenance.formats import merkle
 
@@ -54,23 +60,29 @@ _TREE_ARRAYS: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TensorDigest:
+class TensorDigest(NamedTuple):
     """The digest of one tensor.
 
     Args:
         name: Its name within the state.
         dtype: Element type by its safetensors name, such as ``BF16``.
         shape: Elements along each axis; empty for a scalar.
-        digest: ``H(header || elements)``.
         nbytes: Size of the elements in bytes.
+        algorithm: Content hash.
+        value: ``H(header || elements)``; as many bytes as the algorithm has.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    digest: Digest
     nbytes: int
+    algorithm: str
+    value: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """``H(header || elements)`` with its algorithm."""
+        return Digest(self.algorithm, self.value)
 
     def as_fields(self) -> dict[str, Any]:
         """The tensor as plain JSON values: name, dtype, shape and digest."""
@@ -90,11 +102,14 @@ class StateDigest:
         root: Merkle Tree Hash over the tensor digests; 32 bytes.
         algorithm: Content hash of the tensor digests.
         tensors: The tensors, sorted by the UTF-8 bytes of their names.
+        tied: The names of each tensor in memory that has several. It is no part of the digest:
+            a file of the same state has none.
     """
 
     root: bytes
     algorithm: str
     tensors: tuple[TensorDigest, ...]
+    tied: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{ROOT_ALGORITHM}:{self.root.hex()}"
@@ -111,11 +126,13 @@ class StateDigest:
 
     def leaves(self) -> list[bytes]:
         """Leaf data of the tree, in order, for an inclusion proof of one tensor."""
-        return [tensor.digest.value for tensor in self.tensors]
+        return [tensor.value for tensor in self.tensors]
 
     def as_fields(self) -> dict[str, Any]:
         """The state as plain JSON values (str, int, list), for a record."""
+        tied = {"tied": [list(names) for names in self.tied]} if self.tied else {}
         return {
+            **tied,
             "algorithm": self.algorithm,
             "root": str(self),
             "tensor_count": len(self.tensors),
@@ -137,7 +154,7 @@ def tensor_digest(name: str, value: object, factory: HashFactory | None = None) 
     Raises:
         InputError: no dense array of numbers; the message names the tensor and its dtype.
     """
-    return _hashed(raw_tensor(name, value), factory or HashFactory())
+    return _digests([(name, value)], factory or HashFactory())[0]
 
 
 def state_digest(model: object, factory: HashFactory | None = None) -> StateDigest:
@@ -161,7 +178,8 @@ def state_digest(model: object, factory: HashFactory | None = None) -> StateDige
     used = factory or HashFactory()
     if isinstance(model, str | os.PathLike):
         return state_digest_file(model, used)
-    return _state(state_tensors(model), used)
+    pairs = _sorted_values(model)
+    return _state(_digests(pairs, used), used, _tied(pairs))
 
 
 def state_tensors(model: object) -> Iterator[RawTensor]:
@@ -170,15 +188,8 @@ def state_tensors(model: object) -> Iterator[RawTensor]:
     Raises:
         InputError: As `state_digest`.
     """
-    values: dict[str, object] = {}
-    for name, value in _named_values(model):
-        if name in values:
-            raise InputError(f"model: two tensors have the name {name!r}")
-        values[name] = value
-    if not values:
-        raise InputError(f"model: {type_name(model)} has no tensors, expected at least one")
-    for name in sorted(values, key=_utf8):
-        yield _raw(name, values[name])
+    for name, value in _sorted_values(model):
+        yield _raw(name, value)
 
 
 def state_digest_file(
@@ -199,62 +210,117 @@ def state_digest_file(
         tensors = npz_tensors_file(where)
     else:
         raise InputError(f"model file {where!r}: expected a name in .safetensors or .npz")
-    state = _state(tensors, factory or HashFactory())
-    if not state.tensors:
+    used = factory or HashFactory()
+    digests = sorted(_digests(((raw.name, raw) for raw in tensors), used))  # by name: they differ
+    if not digests:
         raise InputError(f"model file {where!r}: no tensors, expected at least one")
-    return state
+    return _state(digests, used)
 
 
-def _state(tensors: Iterable[RawTensor], factory: HashFactory) -> StateDigest:
-    digests = sorted((_hashed(raw, factory) for raw in tensors), key=lambda t: _utf8(t.name))
-    root = merkle.root([tensor.digest.value for tensor in digests])
-    return StateDigest(root, factory.algorithm, tuple(digests))
+def _state(
+    digests: list[TensorDigest], factory: HashFactory, tied: tuple[tuple[str, ...], ...] = ()
+) -> StateDigest:
+    root = merkle.root([tensor.value for tensor in digests])
+    return StateDigest(root, factory.algorithm, tuple(digests), tied)
 
 
-def _hashed(raw: RawTensor, factory: HashFactory) -> TensorDigest:
-    digest = factory.wrap(raw.digest(factory))
-    return TensorDigest(raw.name, raw.dtype, raw.shape, digest, raw.nbytes)
+def _digests(tensors: Iterable[tuple[str, object]], factory: HashFactory) -> list[TensorDigest]:
+    """``H(header || elements)`` of each: a small one in one call, large ones by one hasher."""
+    digests: list[TensorDigest] = []
+    made = partial(tuple.__new__, TensorDigest)  # half the time of its own constructor
+    algorithm, digest_of, threaded = factory.algorithm, factory.one_by_one(), None
+    for name, tensor in tensors:
+        if (small := small_tensor(tensor)) is not None:
+            dtype, shape, nbytes, data = small
+            value = digest_of(b"".join((tensor_header(name, dtype, shape), data)))
+        else:
+            raw = _raw(name, tensor)
+            dtype, shape, nbytes = raw.dtype, raw.shape, raw.nbytes
+            hasher = factory.new(nbytes, threaded)
+            if nbytes >= THREADED_BYTES:
+                threaded = hasher
+            raw.feed(hasher.update)
+            value = hasher.digest()
+        digests.append(made((name, dtype, shape, nbytes, algorithm, value)))
+    return digests
 
 
 def _raw(name: str, value: object) -> RawTensor:
     return value if isinstance(value, RawTensor) else raw_tensor(name, value)
 
 
-def _utf8(name: str) -> bytes:
-    """Sort key of a name. A lone surrogate sorts too; the header refuses it by name."""
-    return name.encode("utf-8", "surrogatepass")
+def _sorted_values(model: object) -> list[tuple[str, object]]:
+    """Names and values by the UTF-8 bytes of the names, which sort as their code points do."""
+    pairs = sorted(_named_values(model), key=itemgetter(0))
+    if not pairs:
+        raise InputError(f"model: {type_name(model)} has no tensors, expected at least one")
+    for (name, _), (other, _) in pairwise(pairs):
+        if name == other:
+            raise InputError(f"model: two tensors have the name {name!r}")
+    return pairs
 
 
-def _named_values(model: object) -> Iterator[tuple[str, object]]:
+def _tied(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """The names of each tensor that has several: one array, or one memory of torch's that is
+    read in one way."""
+    places = [
+        value.data_ptr() if kind_of(value.__class__) == "tensor" else id(value)
+        for _, value in pairs
+    ]
+    if len(set(places)) == len(places):
+        return ()
+    names: dict[object, list[str]] = {}
+    for place, (name, value) in zip(places, pairs, strict=True):
+        read: tuple[object, ...] = ()
+        if kind_of(value.__class__) == "tensor":
+            read = (value.device, value.dtype, value.shape, value.stride(), value.nbytes or name)
+        names.setdefault((place, *read), []).append(name)
+    return tuple(tuple(group) for group in names.values() if len(group) > 1)
+
+
+def _named_values(model: object) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
     if is_array(model):
-        yield "", model
+        found.append(("", model))
     elif callable(getattr(model, "state_dict", None)):
-        yield from _tree(model.state_dict(), "", 0)  # type: ignore[attr-defined]  # a module, by its method
+        _tree(found, model.state_dict(), "", 0)  # type: ignore[attr-defined]  # a module, by its method
     elif isinstance(model, Mapping | list | tuple):
-        yield from _tree(model, "", 0)
+        _tree(found, model, "", 0)
     elif callable(getattr(model, "fit", None)) and callable(getattr(model, "get_params", None)):
-        yield from _attributes(model, "", type(model).__module__.partition(".")[0], ())
+        found += _attributes(model, "", type(model).__module__.partition(".")[0], ())
     else:
         raise InputError(
             f"model: found {type_name(model)}, expected a mapping of names to arrays, a module with"
             " state_dict(), a fitted estimator, or the path of a .safetensors or .npz file"
         )
+    return found
 
 
-def _tree(value: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
-    """Arrays in nested mappings and sequences; what is neither becomes an InputError later."""
+def _tree(found: list[tuple[str, object]], value: object, path: str, depth: int) -> None:
+    """Add what is in nested mappings and sequences; what is no array is refused later."""
     if depth > MAX_DEPTH:
         raise InputError(f"model: {path!r} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str | int):
-                raise InputError(f"model: {path!r} has a key {key!r}, expected a name")
-            yield from _tree(item, _joined(path, str(key)), depth + 1)
+        items: Iterable[tuple[object, object]] = value.items()
     elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _tree(item, _joined(path, str(index)), depth + 1)
+        items = enumerate(value)
     else:
-        yield path, value
+        found.append((path, value))
+        return
+    item: Any
+    for key, item in items:
+        if key.__class__ is not str and not isinstance(key, str | int):
+            raise InputError(f"model: {path!r} has a key {key!r}, expected a name")
+        name = f"{path}.{key}" if path else str(key)
+        if _is_nested(item.__class__):
+            _tree(found, item, name, depth + 1)
+        else:
+            found.append((name, item))
+
+
+@lru_cache(maxsize=256)
+def _is_nested(kind: Any) -> bool:
+    return issubclass(kind, Mapping | list | tuple) and kind is not RawTensor
 
 
 def _attributes(

@@ -33,7 +33,8 @@ from provenance.errors import (
     TrailingBytesError,
     TruncatedError,
 )
-from provenance.fingerprint.arrays import COPY_BYTES, ITEM_BYTES, RawTensor, load_numpy, raw_tensor
+from provenance.fingerprint.arrays import ITEM_BYTES, RawTensor, load_numpy, raw_tensor
+from provenance.fingerprint.row_major import COPY_BYTES
 from provenance.formats import json_text
 
 MAX_HEADER_BYTES: Final = 100_000_000
@@ -98,7 +99,7 @@ def safetensors_tensors_file(path: str | os.PathLike[str]) -> Iterator[RawTensor
             raise FormatError(f"{tensor} ends at {offsets[1]}, expected {end}")
         if end > len(data):
             raise TruncatedError(f"{tensor} ends at {end}, data at {len(data)}")
-        yield _mapped(name, dtype, shape, data[offsets[0] : end])
+        yield RawTensor(name, dtype, shape, end - offsets[0], data[offsets[0] : end])
     if end != len(data):
         raise TrailingBytesError(f"{where}: {len(data) - end} bytes after the last tensor")
 
@@ -187,7 +188,7 @@ def _npy_tensor(
             raise TruncatedError(f"{where}: {left} bytes are missing")
 
     if (kind[0] == "<" or ITEM_BYTES[dtype] == 1) and not (fortran and len(shape) > 1):
-        return RawTensor(name, dtype, shape, nbytes, chunks)
+        return RawTensor(name, dtype, shape, nbytes, None, chunks)
     if nbytes > _HELD_RATIO * member.compress_size + COPY_BYTES:
         raise TooLargeError(f"{where}: unpacks to more than {_HELD_RATIO} times its size")
     flat = load_numpy().frombuffer(b"".join(chunks()), kind)
@@ -236,11 +237,6 @@ def _elements(where: str, shape: Sequence[int]) -> int:
         if count >= 1 << 53:
             raise FormatError(f"{where}: a shape of 2**53 elements or more")
     return count
-
-
-def _mapped(name: str, dtype: str, shape: tuple[int, ...], data: memoryview) -> RawTensor:
-    chunks = (data,) if len(data) else ()
-    return RawTensor(name, dtype, shape, len(data), lambda: iter(chunks))
 
 
 def _entries(where: str, header: bytes) -> list[tuple[str, str, tuple[int, ...], tuple[int, int]]]:

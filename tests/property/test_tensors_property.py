@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import threading
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
+import rfc8785
 import torch
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from provenance.errors import InputError
+from provenance.fingerprint import row_major
+from provenance.fingerprint.arrays import tensor_header
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.tensors import state_digest, tensor_digest
@@ -122,6 +130,82 @@ def test_any_flipped_bit_changes_the_digest(
     before = state_digest({"x": array, "y": np.ones(1)}).root
     flat.reshape(-1).view(np.uint8)[position] ^= 1 << data.draw(st.integers(0, 7))
     assert state_digest({"x": flat, "y": np.ones(1)}).root != before
+
+
+@given(st.text(), st.sampled_from(sorted(CODES)), st.lists(st.integers(0, 2**53 + 1), max_size=4))
+@settings(deadline=None)
+def test_a_header_is_rfc_8785(name: str, dtype: str, shape: list[int]) -> None:
+    fields: Any = {"dtype": dtype, "name": name, "shape": shape, "v": 1}
+    try:
+        expected = rfc8785.dumps(fields)
+    except rfc8785.CanonicalizationError:
+        with pytest.raises(InputError, match="tensor "):
+            tensor_header(name, dtype, tuple(shape))
+        return
+    assert tensor_header(name, dtype, tuple(shape)) == struct.pack("<I", len(expected)) + expected
+
+
+def naive_blake3(name: str, dtype: str, shape: tuple[int, ...], elements: bytes) -> bytes:
+    header = json.dumps({"dtype": dtype, "name": name, "shape": list(shape), "v": 1})
+    text = header.replace(" ", "").encode()
+    return blake3(struct.pack("<I", len(text)) + text + elements).digest()
+
+
+INTEGERS = {torch.bfloat16: torch.int16, torch.float8_e5m2: torch.uint8, torch.int32: torch.int32}
+WIDE = {torch.bfloat16: "BF16", torch.float8_e5m2: "F8_E5M2", torch.int32: "I32"}
+# Around the sizes where the way changes: joined to the header (16 KiB), several threads (1 MiB),
+# more than one piece (4 MiB).
+sizes = st.one_of(
+    st.integers(0, 300), st.integers(8180, 8200), st.integers((1 << 19) - 99, (1 << 19) + 99),
+    st.just((1 << 21) + 77),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(sizes, st.sampled_from(sorted(WIDE, key=str)), st.integers(0, 4)),
+                min_size=1, max_size=6), st.integers(0, 99))  # fmt: skip
+@settings(deadline=None, max_examples=40)
+def test_torch_states_of_all_sizes_are_the_naive_tree(
+    tensors: list[tuple[int, torch.dtype, int]], seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    state, expected = {}, {}
+    for index, (size, dtype, layout) in enumerate(tensors):
+        width = dtype.itemsize
+        shape = (size, 2) if layout else (2 * size,)
+        flat = torch.randint(0, 256, (2 * size * width,), dtype=torch.uint8, generator=generator)
+        tensor = flat.view(dtype).view(shape)
+        if layout == 1:
+            tensor = torch.nn.Parameter(tensor, requires_grad=dtype.is_floating_point)
+        elif layout == 2:
+            tensor = tensor.t()
+        elif layout == 3:
+            tensor = tensor[:, 1]
+        elif layout == 4:
+            tensor = tensor[::3]
+        elements = tensor.detach().view(INTEGERS[dtype]).contiguous().numpy().tobytes()
+        name = f"t{index}"
+        state[name] = tensor
+        expected[name] = naive_blake3(name, WIDE[dtype], tuple(tensor.shape), elements)
+    digest = state_digest(state)
+    assert {tensor.name: tensor.digest.value for tensor in digest.tensors} == expected
+    assert digest.root == naive_mth([expected[name] for name in sorted(expected)])
+
+
+@given(st.lists(tensors(), min_size=1, max_size=3), st.integers(2, 5))
+@settings(deadline=None)
+def test_pieces_and_tiles_of_any_size_are_the_elements(samples: list[Any], tile: int) -> None:
+    """With arenas of 64 bytes and tiles of a few elements, several at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("COPY_BYTES", 64), ("_TILE", tile), ("_TILE_BYTES", 16)):
+            patch.setattr(row_major, name, value)
+        patch.setattr(row_major, "_ARENA", threading.local())
+        read: dict[int, bytes] = {}
+        for pieces in zip_longest(*(row_major.row_major(array) for _, array in samples)):
+            for index, piece in enumerate(pieces):
+                read[index] = read.get(index, b"") + bytes(piece or b"")
+    for index, (_, array) in enumerate(samples):
+        expected = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        assert read.get(index, b"") == expected
 
 
 columns = st.one_of(
