@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.capture.keys import load_run_keys, new_run_keys
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import ConfigError, InputError
-from provenance.formats.event import Event
+from provenance.formats.event import Event, record_of
 from provenance.formats.producers.certificate import open_identity
 from provenance.formats.record import Kind
 from provenance.settings.key_files import IDENTITY, read_or_create_seed
@@ -89,11 +89,15 @@ def test_without_the_before_call_the_first_epoch_begins_the_run(tmp_path: Path) 
 
 def test_nan_and_infinity_are_recorded_faithfully(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
-    tracker.track_epoch(1, {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 2**70})
-    (metrics,) = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
-    assert metrics.fields["metrics"] == {
-        "a": "NaN", "b": "Infinity", "c": "-Infinity", "d": str(2**70),
-    }  # fmt: skip
+    for epoch in (1, 2):  # the first one begins the run, too
+        tracker.track_epoch(epoch, {"a": math.nan, "b": math.inf, "c": -math.inf})
+        tracker.track_epoch(epoch + 2, {"a": math.nan, "d": 2**70})
+    (segment,) = scan(tmp_path / "spool")[0].segments
+    header, _ = segment.header()
+    metrics = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
+    first, second = {"a": "NaN", "b": "Infinity", "c": "-Infinity"}, {"a": "NaN", "d": str(2**70)}
+    bodies = [record_of(event, header, bytes(32)).body["metrics"] for event in metrics]
+    assert bodies == [first, second, first, second]
 
 
 def test_epoch_twice_and_out_of_order_are_recorded_and_said(
@@ -131,6 +135,28 @@ def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         tracker.track_data(tmp_path / "absent", None)
     assert kinds(tmp_path) == []
+
+
+def test_bad_metrics_are_named_and_not_written_in_a_run_under_way(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {"x": 1.0})
+    for bad in (object(), b"bytes", 1j):
+        with pytest.raises(InputError, match=r"metrics\.x: found a value of type"):
+            tracker.track_epoch(2, {"x": bad})
+    tracker.track_epoch(2, {"x": np.float64(0.5), "y": "text", "z": np.ones(2)})
+    metrics = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
+    assert [e.epoch for e in metrics] == [1, 2]
+    assert metrics[1].fields == {"metrics": {"x": 0.5, "y": "text", "z": [1.0, 1.0]}}
+
+
+def test_metrics_are_those_of_the_call_whatever_becomes_of_the_dict(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    metrics = {"loss": 0.0}
+    for epoch in range(3):
+        metrics["loss"] = float(epoch)
+        tracker.track_epoch(epoch, metrics)
+    found = [e.fields["metrics"] for e in events(tmp_path) if e.kind is Kind.METRICS]
+    assert found == [{"loss": 0.0}, {"loss": 1.0}, {"loss": 2.0}]
 
 
 def test_calls_out_of_order(tmp_path: Path) -> None:
