@@ -6,11 +6,14 @@ a chain is down is not the training's business. What does raise is a caller's mi
 leaves nothing to record: an empty dataset, a model without tensors, calls out of order.
 
 Importing it is cheap: what a call needs beyond the spool is imported by that call.
+
+Over 400 lines: the API is one class, and each call says what it records and refuses.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from provenance.capture.emitter import Emitter
 from provenance.capture.epoch_order import EpochOrder
-from provenance.capture.snapshot import Snapshotter
+from provenance.capture.live_weights import watch
+from provenance.capture.snapshot import Snapshotter, check_mode
+from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Phase, normalise
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
-    from provenance.fingerprint.tensors import StateDigest
     from provenance.settings import Settings
     from provenance.tickets import Ticket
 
@@ -76,7 +80,7 @@ class ProvenanceTracker:
         self._factory = HashFactory(self.settings.hash_algorithm)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
-        self._snapshots = Snapshotter(self._hash_state, self._state_failed)
+        self._snapshots = Snapshotter(self._hash_state)
         self._epochs = EpochOrder()
         options = self.settings.blockchain.storage_options
         self._checkpoint_every = options.checkpoint_every * options.store_epoch_checkpoints
@@ -129,13 +133,13 @@ class ProvenanceTracker:
             InputError: No tensors in it; called after training has begun.
         """
         from provenance.capture import environment
-        from provenance.fingerprint.tensors import state_digest
 
         self._must_come_before("track_model")
-        digest = state_digest(model, self._factory)
+        fields = self._hash_state(model)
+        watch(self._snapshots)
         if self.rank == 0:
             self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
-            self._emitter.emit(Kind.WEIGHTS, None, digest.as_fields())
+            self._emitter.emit(Kind.WEIGHTS, None, fields)
 
     def track_epoch(
         self,
@@ -143,10 +147,12 @@ class ProvenanceTracker:
         metrics: Mapping[str, object] | None,
         model: object = None,
         privacy: Mapping[str, object] | None = None,
+        *,
+        weights: str | None = None,
     ) -> None:
         """Record an epoch: metrics and, where given, weights and privacy budget.
 
-        Weights are copied now and hashed in the background. Metrics may be NaN or infinite.
+        Weights are hashed in the background, as they are now. Metrics may be NaN or infinite.
         An epoch tracked twice, or behind a later one, is recorded as it happened and
         reported in one warning line. Behind a checkpoint of its epoch or a later one it is
         late: it is kept and shown, under no root, and starts no checkpoint.
@@ -156,12 +162,21 @@ class ProvenanceTracker:
             metrics: Names to numbers (or strings, lists, mappings of them).
             model: As :meth:`track_model` takes it; None records no weights.
             privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``.
+            weights: How the model is read (:mod:`provenance.capture.snapshot`): ``stall-free``,
+                where it lies, while its optimizer's next step waits; ``copy`` first; ``sync``,
+                before this returns; ``file``, a path, by another process. None: the first that
+                the model allows. A training that writes to weights past autograd (``.data``,
+                NumPy, shared memory) before its next step asks for ``copy``. Where no digest
+                of one state can be had, a gap says so.
 
         Raises:
-            InputError: ``epoch`` is not a whole number, or a metric has no JSON form.
+            InputError: ``epoch`` is not a whole number, a metric has no JSON form, or
+                ``weights`` is no such mode for this model.
         """
         number = _epoch_number(epoch)
         budget = None if privacy is None else _mapping("privacy", privacy)
+        if weights is not None:
+            check_mode(weights, model)
         if (
             type(metrics) is not dict
             or self._ended
@@ -181,9 +196,7 @@ class ProvenanceTracker:
         if budget is not None:
             self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget})
         if model is not None:
-            self._snapshots.submit(
-                model, lambda digest: self._emitter.emit(Kind.STATE, number, digest.as_fields())
-            )
+            self._track_weights(number, model, weights)
         if self._checkpoint_every and self._epochs.count % self._checkpoint_every == 0:
             self._snapshots.drain()
             self._seal(Phase.CHECKPOINT, number, anchor=self.settings.blockchain.enabled)
@@ -333,13 +346,27 @@ class ProvenanceTracker:
         if self._sealed_before or self._ended:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
 
-    def _hash_state(self, state: object) -> StateDigest:
+    def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
+        self._snapshots.submit(
+            model,
+            lambda fields: self._emitter.emit(Kind.STATE, epoch, fields),
+            mode,
+            lambda error: self._state_failed(epoch, error),
+        )
+
+    def _hash_state(self, state: object) -> dict[str, Any]:
         from provenance.fingerprint.tensors import state_digest
 
-        return state_digest(state, self._factory)
+        if isinstance(state, str | os.PathLike):
+            state = WeightFile.at(state)
+        if isinstance(state, WeightFile):
+            return state.digest(self.settings.hash_algorithm)
+        return state_digest(state, self._factory).as_fields()
 
-    def _state_failed(self, error: ProvenanceError) -> None:
-        log.warning("weights not recorded", problem=str(error), run=self.run_id)
+    def _state_failed(self, epoch: int, error: ProvenanceError) -> None:
+        log.warning("weights not recorded", problem=str(error), epoch=epoch, run=self.run_id)
+        reason = f"weights not recorded: {error}"
+        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason})
 
     def _start_shipper(self) -> None:
         settings, url = self.settings, self.settings.redis_url
