@@ -67,6 +67,7 @@ class Emitter:
         self.run, self.rank, self.world_size = run, rank, world_size
         self._producer = _Producer(run_dir, run, rank, world_size, segment_bytes)
         self._producer.writer()
+        self.emit_numbers = self._producer.emit_numbers  # one call less in the hot path
         _LIVE.add(self._producer)
         # At collection or exit of the interpreter; holds the producer, never the emitter.
         self._finalizer = weakref.finalize(self, _Producer.close, self._producer, "exit")
@@ -130,6 +131,8 @@ class _Producer:
         self._segment_bytes = segment_bytes
         self._writer: SpoolWriter | None = None
         self._closed = False
+        self._names: tuple[str, ...] = ()
+        """Those of the newest numbers, which are texts."""
         self.renew()
 
     def renew(self) -> None:
@@ -180,8 +183,7 @@ class _Producer:
                 self._busy = True
                 try:
                     written = self._append(kind, epoch, fields)
-                    while self._deferred:
-                        self._append(*self._deferred.pop(0))
+                    self._append_deferred()
                 finally:
                     self._busy = False
                 return written
@@ -189,6 +191,40 @@ class _Producer:
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
             self._note(error)
             return False
+
+    def emit_numbers(
+        self, kind: Kind, epoch: int, name: str, numbers: dict[str, int | float]
+    ) -> bool:
+        """State ``{name: numbers}`` where that takes no more than packing and a write.
+
+        False: nothing was stated, since ``numbers`` holds more than texts with ints, floats or
+        bools, or this is no moment for it; :meth:`emit` has a way for each.
+        """
+        stated = False
+        try:
+            # Types, checked in C: what is no number but adds up like one, the packer refuses.
+            names = (*numbers,)
+            if names != self._names:
+                "".join(names)
+                self._names = names
+            sum(numbers.values())
+            with self._lock:
+                writer = self._writer
+                if self._busy or self._closed or writer is None:
+                    return False
+                self._busy = True
+                try:
+                    writer.append(kind, epoch, time.time_ns(), {name: numbers})
+                    stated = True
+                    if self._deferred:
+                        self._append_deferred()
+                finally:
+                    self._busy = False
+        # As in emit; a value's own __radd__ may raise anything.
+        except Exception as error:  # noqa: BLE001
+            if stated:
+                self._note(error)
+        return stated
 
     def flush(self) -> bool:
         with self._lock:
@@ -230,6 +266,10 @@ class _Producer:
             known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
             writer.append(Kind.GAP, epoch if known else None, now, lost)
             return False
+
+    def _append_deferred(self) -> None:
+        while self._deferred:
+            self._append(*self._deferred.pop(0))
 
     def _defer(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
         if len(self._deferred) < _MAX_DEFERRED:

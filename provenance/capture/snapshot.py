@@ -1,9 +1,18 @@
 """Snapshotter: hashes weights beside the training instead of in its way.
 
-Life of a snapshot: the caller's thread copies the tensors to host memory; one daemon thread
-hashes the copy and calls back. At most one copy waits while another is hashed: where a third
-comes, the caller hashes it itself, so that memory stays bounded. A callback may therefore
-come from either thread, and in any order.
+============  ==============================================================================
+mode          what the caller's thread does
+============  ==============================================================================
+stall-free    nothing but note where a module's parameters lie; an optimizer's step waits until
+              they are hashed (:mod:`provenance.capture.live_weights`)
+copy          copies the tensors to host memory, into the arena of the epoch before
+sync          hashes
+file          notes which file it is; another process reads it
+              (:mod:`provenance.capture.weight_file`)
+============  ==============================================================================
+
+One daemon thread hashes and calls back, one snapshot after the other. There is one arena: where
+it is in use, or too many snapshots wait, the caller hashes, so that memory stays bounded.
 
 Nothing is raised into training: what fails is counted and handed to ``on_error``.
 """
@@ -15,61 +24,108 @@ import copy
 import os
 import sys
 import threading
-import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from provenance.capture.live_weights import LiveWeights, live_weights, watch
+from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 
 T = TypeVar("T")
+MODES: Final = ("stall-free", "copy", "sync", "file")
 _MAX_DEPTH = 32
+_MAX_WAITING = 8
+_CHANGED = "they changed outside an optimizer's step while they were hashed; copied from now on"
 _LIVE: weakref.WeakSet[Snapshotter[Any]] = weakref.WeakSet()
 
 
-def copy_of(model: object) -> object:
+def check_mode(mode: str, model: object) -> None:
+    """Refuse a mode that does not fit.
+
+    Raises:
+        InputError: Not one of ``MODES``; ``file`` for what is no path, or ``copy`` for one.
+    """
+    is_path = isinstance(model, str | os.PathLike)
+    if mode not in MODES or (mode != "sync" and (mode == "file") != is_path):
+        expected = "file or sync for a path, else stall-free, copy or sync"
+        raise InputError(f"weights: found {mode!r}, expected {expected}")
+
+
+def copy_of(model: object, arena: object = None) -> object:
     """A copy that later training steps do not change, for a content digest.
 
     Tensors go to host memory one by one; mappings, sequences and the ``state_dict()`` of a
     module are copied element by element, an estimator whole.
+
+    Args:
+        arena: An earlier copy; its tensors of the same shape and type are written over.
 
     Raises:
         Whatever the model's own copy raises.
     """
     state = getattr(model, "state_dict", None)
     if callable(state) and not isinstance(model, type):
-        return _copy(state(), 0)
-    return _copy(model, 0)
+        return _copy(state(), arena, 0)
+    return _copy(model, arena, 0)
 
 
-def _copy(value: object, depth: int) -> object:
+def _copy(value: object, arena: object, depth: int) -> object:
     if depth > _MAX_DEPTH or value is None or isinstance(value, str | bytes | int | float):
         return value
     if isinstance(value, Mapping):
-        return {key: _copy(item, depth + 1) for key, item in value.items()}
+        used = arena if isinstance(arena, dict) else {}
+        return {key: _copy(item, used.get(key), depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_copy(item, depth + 1) for item in value]
-    torch = sys.modules.get("torch")
+        spare = dict(enumerate(arena)) if isinstance(arena, list) else {}
+        return [_copy(item, spare.get(i), depth + 1) for i, item in enumerate(value)]
+    torch: Any = sys.modules.get("torch")
+    numpy: Any = sys.modules.get("numpy")
     if torch is not None and isinstance(value, torch.Tensor):
+        if isinstance(arena, torch.Tensor) and _key(arena) == _key(value):
+            return arena.copy_(value.detach())
         return value.detach().to("cpu", copy=True)
+    known = numpy is not None and type(value) is type(arena) is numpy.ndarray
+    if known and _key(arena) == _key(value):
+        numpy.copyto(arena, value)
+        return arena
     if hasattr(value, "__array__") and callable(getattr(value, "copy", None)):
         return value.copy()  # type: ignore[attr-defined]  # known by its methods
     return copy.deepcopy(value)
+
+
+def _key(array: Any) -> tuple[object, ...]:
+    return array.shape, array.dtype, getattr(array, "layout", None)
+
+
+class _Job(NamedTuple, Generic[T]):
+    """A snapshot to hash: of a live module, in the arena, or as it was given."""
+
+    state: object
+    on_done: Callable[[T], object]
+    on_error: Callable[[ProvenanceError], object] | None
+    live: LiveWeights | None = None
+    in_arena: bool = False
 
 
 class Snapshotter(Generic[T]):
     """Hashes snapshots of models in the background.
 
     Args:
-        hash_fn: From a model or its copy to whatever the callback wants.
+        hash_fn: From a model, its copy or a :class:`WeightFile` to whatever the callback wants.
         on_error: Called with what could not be hashed or reported.
     """
 
     def __init__(
-        self, hash_fn: Callable[[Any], T], on_error: Callable[[ProvenanceError], None] | None = None
+        self,
+        hash_fn: Callable[[Any], T],
+        on_error: Callable[[ProvenanceError], object] | None = None,
     ) -> None:
         self._hash, self._on_error = hash_fn, on_error
         self._closed = False
+        self._trust_steps = True
+        self._arena: object = None
         self.renew()
         _LIVE.add(self)
 
@@ -79,48 +135,128 @@ class Snapshotter(Generic[T]):
         self.inline = 0
         """Snapshots that the caller had to hash itself."""
         self._changed = threading.Condition()
-        self._waiting: tuple[object, Callable[[T], object]] | None = None
+        self._waiting: deque[_Job[T]] = deque()
         self._hashing = False
+        self._hashed: LiveWeights | None = None
+        """Hashed, and to be looked at: by a thread that waits here, and so writes to no weights,
+        or by the hashing one a moment later."""
+        self._live = 0
+        """Snapshots of live modules that are not hashed yet."""
+        self._arena_used = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, model: object, on_done: Callable[[T], object]) -> None:
-        """Take a snapshot now; ``on_done`` gets its hash, soon."""
-        with self._changed:
-            free = self._waiting is None and not self._closed
-        if free:
-            try:
-                taken = copy_of(model)
-            # A model's own copy may raise anything; hashing it in place needs none.
-            except Exception:  # noqa: BLE001  whatever it is must not reach the caller
-                free = False
-        if free:
+    def submit(
+        self,
+        model: object,
+        on_done: Callable[[T], object],
+        mode: str | None = None,
+        on_error: Callable[[ProvenanceError], object] | None = None,
+    ) -> None:
+        """Take a snapshot now; ``on_done`` gets its hash, soon.
+
+        Args:
+            model: What ``hash_fn`` takes, or the path of a file.
+            mode: One of ``MODES``; None: ``file`` for a path, ``copy`` for the rest.
+                ``stall-free`` of what no known optimizer trains is ``copy``.
+            on_error: Instead of the one for all.
+        """
+        if mode == "stall-free":
+            watch(self)
+        on_error = on_error or self._on_error
+        try:
+            job = self._take(model, mode, on_done, on_error)
+        except ProvenanceError as error:
+            self._failed(error, on_error)
+            return
+        # A model's own copy may raise anything; hashing it in place needs none.
+        except Exception:  # noqa: BLE001  whatever it is must not reach the caller
+            self._arena = job = None
+        if job is not None and mode != "sync":
             with self._changed:
-                # Another thread may have come first while this one copied.
-                if self._waiting is None and not self._closed and self._start():
-                    self._waiting = (taken, on_done)
+                if not self._closed and len(self._waiting) < _MAX_WAITING and self._start():
+                    self._waiting.append(job)
                     self._changed.notify_all()
                     return
+        if job is not None and job.live is not None:
+            self._give_back(live=True)
+            job = None
         self.inline += 1
-        self._work(model, on_done)
+        self._work(job or _Job(model, on_done, on_error))
+
+    def settle(self) -> None:
+        """Wait until no live module is read any more: called before its optimizer's step."""
+        if self._live:
+            self._wait(lambda: self._live == 0, None)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until every snapshot is hashed and reported; False where time ran out."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._wait(lambda: not (self._waiting or self._hashing), timeout)
+
+    def _wait(self, over: Callable[[], bool], timeout: float | None) -> bool:
+        def looked() -> bool:
+            self._look()
+            return over()
+
         with self._changed:
-            while self._waiting is not None or self._hashing:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._changed.wait(left)
-        return True
+            return self._changed.wait_for(looked, timeout)
+
+    def _look(self) -> None:
+        if self._hashed is not None:
+            self._hashed.look()
+            self._hashed = None
+            self._live -= 1
+            self._changed.notify_all()
 
     def close(self, timeout: float | None = None) -> bool:
         """Drain, and let the thread go. What comes later is hashed by the caller."""
         drained = self.drain(timeout)
         with self._changed:
             self._closed = True
+            self._arena = None
             self._changed.notify_all()
         return drained
+
+    def _take(
+        self,
+        model: object,
+        mode: str | None,
+        on_done: Callable[[T], object],
+        on_error: Callable[[ProvenanceError], object] | None,
+    ) -> _Job[T] | None:
+        """A snapshot that may wait; None where the caller is to hash the model itself."""
+        if isinstance(model, str | os.PathLike):
+            return _Job(WeightFile.at(model), on_done, on_error)
+        if mode == "sync" or self._closed:
+            return None
+        if mode == "stall-free" and self._trust_steps:
+            with self._changed:
+                self._live += 1  # from here on steps wait
+            live = None
+            try:
+                live = live_weights(model)
+            finally:
+                if live is None:
+                    self._give_back(live=True)
+            if live is not None:
+                return _Job(live.state, on_done, on_error, live=live)
+        with self._changed:
+            if self._arena_used:
+                return None
+            self._arena_used = True
+        copied = False
+        try:
+            self._arena = copy_of(model, self._arena)
+            copied = True
+        finally:
+            if not copied:
+                self._give_back(arena=True)
+        return _Job(self._arena, on_done, on_error, in_arena=True)
+
+    def _give_back(self, *, live: bool = False, arena: bool = False) -> None:
+        with self._changed:
+            self._live -= live
+            self._arena_used = self._arena_used and not arena
+            self._changed.notify_all()
 
     def _start(self) -> bool:
         if self._thread is None or not self._thread.is_alive():
@@ -133,29 +269,51 @@ class Snapshotter(Generic[T]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                while self._waiting is None:
+                while not self._waiting:
                     if self._closed:
                         return
                     self._changed.wait()
-                (taken, on_done), self._waiting = self._waiting, None
+                job = self._waiting.popleft()
                 self._hashing = True
             try:
-                self._work(taken, on_done)
+                self._work(job)
             finally:
-                del taken, on_done  # frees the copy before the next one is awaited
+                del job
                 with self._changed:
                     self._hashing = False
                     self._changed.notify_all()
 
-    def _work(self, model: object, on_done: Callable[[T], object]) -> None:
+    def _work(self, job: _Job[T]) -> None:
         try:
-            on_done(self._hash(model))
+            try:
+                result = self._hash(job.state)
+                if job.live is not None:
+                    self._check(job.live)
+            finally:
+                live = job.live is not None and job.live.moved is None
+                self._give_back(live=live, arena=job.in_arena)
+            job.on_done(result)
         # Guards the training, like the emitter's: a model's code may raise anything.
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-            self.errors += 1
-            if self._on_error is not None:
-                with contextlib.suppress(Exception):
-                    self._on_error(_translated(error))
+            self._failed(_translated(error), job.on_error)
+
+    def _check(self, live: LiveWeights) -> None:
+        with self._changed:
+            self._hashed = live
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._hashed is None, live.grace_s())
+            self._look()
+        if live.moved:
+            self._trust_steps = False
+            raise InputError(_CHANGED)
+
+    def _failed(
+        self, error: ProvenanceError, on_error: Callable[[ProvenanceError], object] | None
+    ) -> None:
+        self.errors += 1
+        if on_error is not None:
+            with contextlib.suppress(Exception):
+                on_error(error)
 
 
 def _translated(error: Exception) -> ProvenanceError:

@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgpack
+
 from provenance.capture.spool import segment_name
 from provenance.errors import FormatError
 from provenance.formats.event import Event, SegmentHeader, frame, read_frame
@@ -91,6 +93,7 @@ class SpoolWriter:
         self._reason = ""
         self._retry_at = 0.0
         self._finished = False
+        self._pack = msgpack.Packer(strict_types=True).pack
         self._rotate()
 
     @property
@@ -103,27 +106,22 @@ class SpoolWriter:
 
         Raises:
             TooLargeError: Over 8 MiB.
-            TypeError, ValueError, OverflowError: msgpack cannot pack the fields.
+            TypeError, ValueError, OverflowError: msgpack cannot pack the fields: a subclass of
+                a plain type, a lone surrogate, an integer beyond 64 bits.
         """
-        if self._in_doubt:
-            self._reconcile()
-        if (self._ring or self._dropped) and not self._recover():
-            payload = Event(self.next_seq, kind, epoch, self.rank, ts_ns, fields).encode()
-            frame(payload)
-            self._hold(payload, kind)
-            return False
-        payload = Event(self.next_seq, kind, epoch, self.rank, ts_ns, fields).encode()
-        if self._write(frame(payload)):
+        blocked = (self._in_doubt or self._ring or self._dropped) and self._is_blocked()
+        pack = self._pack
+        # Event.encode, without the object.
+        payload = pack([self.next_seq, kind._value_, epoch, self.rank, ts_ns, fields])
+        data = frame(payload)
+        if not blocked and self._write(data):
             return True
         self._hold(payload, kind)
         return False
 
     def flush(self) -> bool:
         """Write what is held and sync. True where all of it is on the disk."""
-        if self._in_doubt:
-            self._reconcile()
-        self._retry_at = 0.0
-        clear = not (self._ring or self._dropped) or self._recover()
+        clear = not self._is_blocked(retry=True)
         try:
             if self._fd >= 0:
                 os.fdatasync(self._fd)
@@ -141,10 +139,7 @@ class SpoolWriter:
         if self._finished:
             return True
         self._finished = True
-        if self._in_doubt:
-            self._reconcile()
-        self._retry_at = 0.0
-        if (self._ring or self._dropped) and not self._recover():
+        if self._is_blocked(retry=True):
             self._retry_at = 0.0
             control = deque(p for p in self._ring if Event.decode(p).kind in CONTROL_KINDS)
             self._dropped += len(self._ring) - len(control)
@@ -169,20 +164,14 @@ class SpoolWriter:
 
     # --- one write --------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> bool:
-        """One frame: True where the kernel has it, False where there is no room for it."""
-        written = self._try(data)
-        # Not the disk is full but this file (a limit on its size, a bad sector): the next.
-        if not written and self._fd < 0:
-            written = self._try(data)
-        return written
+    def _write(self, data: bytes, *, retry: bool = True) -> bool:
+        """One frame: True where the kernel has it, False where there is no room for it.
 
-    def _try(self, data: bytes) -> bool:
-        """write(2), once; a short one is followed by another, which completes it or says why
+        write(2), once; a short one is followed by another, which completes it or says why
         not. The order of statements lets :meth:`_reconcile` mend an interruption anywhere.
         """
         full = self._offset + len(data) > self._room and self._offset > self._start
-        if (self._fd < 0 or full) and not self._rotate():
+        if (full or self._fd < 0) and not self._rotate():
             return False
         self._in_doubt = True
         try:
@@ -195,11 +184,24 @@ class SpoolWriter:
             if error.errno not in _NO_SPACE:
                 self._close_segment(self._fd)
                 self._fd = -1
-            return False
+            # Not the disk is full but this file (a limit on its size, a bad sector): the next.
+            return retry and self._fd < 0 and self._write(data, retry=False)
         self._offset += written
         self.next_seq += 1
         self._in_doubt = False
         return True
+
+    def _is_blocked(self, *, retry: bool = False) -> bool:
+        """Mend and write what is left of earlier events; True where some stay in memory.
+
+        Args:
+            retry: Try a disk that was full a moment ago, too.
+        """
+        if self._in_doubt:
+            self._reconcile()
+        if retry:
+            self._retry_at = 0.0
+        return bool(self._ring or self._dropped) and not self._recover()
 
     def _reconcile(self) -> None:
         """After a write of unknown outcome (short, or a signal handler raised): look.

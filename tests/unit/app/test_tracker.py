@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.capture.keys import load_run_keys, new_run_keys
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import ConfigError, InputError
-from provenance.formats.event import Event
+from provenance.fingerprint.tensors import state_digest
+from provenance.formats.event import Event, record_of
 from provenance.formats.producers.certificate import open_identity
 from provenance.formats.record import Kind
 from provenance.settings.key_files import IDENTITY, read_or_create_seed
@@ -89,11 +90,15 @@ def test_without_the_before_call_the_first_epoch_begins_the_run(tmp_path: Path) 
 
 def test_nan_and_infinity_are_recorded_faithfully(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
-    tracker.track_epoch(1, {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 2**70})
-    (metrics,) = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
-    assert metrics.fields["metrics"] == {
-        "a": "NaN", "b": "Infinity", "c": "-Infinity", "d": str(2**70),
-    }  # fmt: skip
+    for epoch in (1, 2):  # the first one begins the run, too
+        tracker.track_epoch(epoch, {"a": math.nan, "b": math.inf, "c": -math.inf})
+        tracker.track_epoch(epoch + 2, {"a": math.nan, "d": 2**70})
+    (segment,) = scan(tmp_path / "spool")[0].segments
+    header, _ = segment.header()
+    metrics = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
+    first, second = {"a": "NaN", "b": "Infinity", "c": "-Infinity"}, {"a": "NaN", "d": str(2**70)}
+    bodies = [record_of(event, header, bytes(32)).body["metrics"] for event in metrics]
+    assert bodies == [first, second, first, second]
 
 
 def test_epoch_twice_and_out_of_order_are_recorded_and_said(
@@ -133,6 +138,28 @@ def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     assert kinds(tmp_path) == []
 
 
+def test_bad_metrics_are_named_and_not_written_in_a_run_under_way(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {"x": 1.0})
+    for bad in (object(), b"bytes", 1j):
+        with pytest.raises(InputError, match=r"metrics\.x: found a value of type"):
+            tracker.track_epoch(2, {"x": bad})
+    tracker.track_epoch(2, {"x": np.float64(0.5), "y": "text", "z": np.ones(2)})
+    metrics = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
+    assert [e.epoch for e in metrics] == [1, 2]
+    assert metrics[1].fields == {"metrics": {"x": 0.5, "y": "text", "z": [1.0, 1.0]}}
+
+
+def test_metrics_are_those_of_the_call_whatever_becomes_of_the_dict(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    metrics = {"loss": 0.0}
+    for epoch in range(3):
+        metrics["loss"] = float(epoch)
+        tracker.track_epoch(epoch, metrics)
+    found = [e.fields["metrics"] for e in events(tmp_path) if e.kind is Kind.METRICS]
+    assert found == [{"loss": 0.0}, {"loss": 1.0}, {"loss": 2.0}]
+
+
 def test_calls_out_of_order(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     tracker.track_epoch(1, {})
@@ -159,6 +186,65 @@ def test_checkpoints_are_asked_for_every_nth_epoch(tmp_path: Path) -> None:
     assert [seal.epoch for seal in seals] == [2, 4]
     states = [e.seq for e in events(tmp_path) if e.kind is Kind.STATE and (e.epoch or 0) <= 2]
     assert max(states) < seals[0].seq
+
+
+def test_a_path_is_read_as_it_is_at_the_call(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    np.savez(path, w=MODEL["w"], b=MODEL["b"])
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_model(str(path))
+    tracker.track_epoch(1, {}, model=path)
+    tracker.track_epoch(2, {}, model=path, weights="sync")
+    tracker.close()
+    path.write_bytes(b"")
+    roots = [e.fields["root"] for e in events(tmp_path) if "root" in e.fields]
+    assert roots == [str(state_digest(MODEL))] * 3
+
+
+def test_weights_that_cannot_be_recorded_leave_a_gap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {}, model=tmp_path / "absent.npz")
+    tracker.track_epoch(2, {}, model={"w": "no tensor"})
+    tracker.close()
+    gaps = [e for e in events(tmp_path) if e.kind is Kind.GAP]
+    assert [gap.epoch for gap in gaps] == [1, 2]
+    assert all(gap.fields["dropped"] == 1 for gap in gaps)
+    assert "No such file" in gaps[0].fields["reason"]
+    assert capsys.readouterr().out.count("weights not recorded") == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "model"),
+    [("slow", MODEL), ("file", MODEL), ("copy", "w.npz"), ("stall-free", Path("w.npz"))],
+)
+def test_a_mode_that_does_not_fit_the_model_is_refused(
+    tmp_path: Path, mode: str, model: Any
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    with pytest.raises(InputError, match=f"weights: found '{mode}', expected"):
+        tracker.track_epoch(1, {}, model=model, weights=mode)
+    assert kinds(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", [None, "stall-free", "copy", "sync"])
+def test_each_epochs_weights_are_those_of_its_call(tmp_path: Path, mode: str | None) -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_model(model)
+    expected: dict[int | None, str] = {None: str(state_digest(model))}
+    for epoch in range(5):
+        for _ in range(2):
+            model(torch.randn(8, 4)).square().sum().backward()
+            optimizer.step()
+        expected[epoch] = str(state_digest(model))
+        tracker.track_epoch(epoch, {}, model=model, weights=mode)
+    tracker.close()
+    found = {e.epoch: e.fields["root"] for e in events(tmp_path) if "root" in e.fields}
+    assert found == expected
 
 
 def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,7 +30,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.keys import new_run_keys
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
-from provenance.formats.event import Event, SegmentHeader, record_of
+from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.record import Kind
 
 
@@ -89,6 +91,10 @@ def test_whatever_is_written_becomes_a_record(
     record = record_of(event, header, bytes(32))
     assert record.body == body
     assert record.encode()
+
+
+class Name(StrEnum):
+    X = "x"
 
 
 class Unprintable:
@@ -167,6 +173,106 @@ def test_a_full_disk_is_not_the_trainings_business(
     events = only(tmp_path)
     assert len(events) == 4096 + 2
     assert events[-2].fields["dropped"] == 904
+
+
+# --- numbers -----------------------------------------------------------------------------
+
+
+NUMBERS: dict[str, Any] = {"loss": 0.5, "step": 3, "ok": True, "nan": math.nan, "big": 2**63}
+
+
+def test_numbers_are_the_bytes_that_an_event_has(tmp_path: Path, run: UUID) -> None:
+    emitter = Emitter(tmp_path, run, 2, 4)
+    assert emitter.emit_numbers(Kind.METRICS, 7, "metrics", NUMBERS)
+    assert emitter.emit(Kind.METRICS, 7, {"metrics": NUMBERS})
+    quick, slow = only(tmp_path)
+    (segment,) = scan(tmp_path)[0].segments
+    data = segment.path.read_bytes()[segment.header()[1] :]
+    assert data == frame(quick.encode()) + frame(slow.encode())
+    same = Event(0, Kind.METRICS, 7, 2, 0, {})
+    assert replace(quick, ts_ns=0, fields={}) == same
+    assert replace(slow, seq=0, ts_ns=0, fields={}) == same
+    assert str(quick.fields) == str(slow.fields)  # NaN is not equal to itself
+    header = SegmentHeader(run, emitter.producer, 2, 4, 0)
+    body = record_of(quick, header, bytes(32)).body["metrics"]
+    assert body == {"loss": 0.5, "step": 3, "ok": True, "nan": "NaN", "big": str(2**63)}
+
+
+class AddsUp:
+    """No number, whatever it answers to a sum."""
+
+    def __radd__(self, other: object) -> int:
+        return 0
+
+
+class Refuses:
+    def __radd__(self, other: object) -> int:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"x": "text"}, {"x": None}, {"x": b"bytes"}, {"x": [1]}, {"x": {"y": 1}}, {"x": (1,)},
+        {1: 1}, {b"x": 1}, {("x",): 1}, {"a\ud800": 1}, {"x": 2**64}, {"x": 1j},
+        {"x": AddsUp()}, {"x": Refuses()}, {"x": np.float64(1)}, {"x": np.float32(1)},
+        {"x": np.ones(2)}, {Name.X: 1}, {"x" * 9_000_000: 1},
+    ],
+    ids=lambda numbers: str(numbers)[:20],
+)  # fmt: skip
+def test_what_is_more_than_numbers_is_not_stated(
+    tmp_path: Path, run: UUID, numbers: dict[Any, Any]
+) -> None:
+    emitter = Emitter(tmp_path, run)
+    assert emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
+    assert not emitter.emit_numbers(Kind.METRICS, 1, "metrics", numbers)
+    assert emitter.counts() == {"written": 1, "held": 0, "dropped": 0, "errors": 0}
+    assert len(only(tmp_path)) == 1
+
+
+def test_numbers_wait_for_an_emit_under_way_and_for_room(
+    tmp_path: Path, run: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emitter = Emitter(tmp_path, run)
+    real = os.write
+    answers: list[bool] = []
+
+    def reenter(fd: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", real)
+        answers.append(emitter.emit_numbers(Kind.METRICS, 2, "metrics", {"x": 2}))
+        emitter.emit(Kind.METRICS, 2, {"metrics": {"x": 2}})
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", reenter)
+    assert emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
+    assert answers == [False]
+    assert [e.epoch for e in only(tmp_path)] == [1, 2]
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    assert emitter.emit_numbers(Kind.METRICS, 3, "metrics", {"x": 3})
+    assert emitter.held == 1
+    monkeypatch.undo()
+    assert emitter.flush()
+    assert emitter.close()
+    assert not emitter.emit_numbers(Kind.METRICS, 4, "metrics", {"x": 4})
+    assert [e.epoch for e in only(tmp_path)] == [1, 2, 3, None]
+
+
+def test_numbers_of_a_forked_child_are_its_own(tmp_path: Path, run: UUID) -> None:
+    emitter = Emitter(tmp_path, run)
+    emitter.emit_numbers(Kind.METRICS, 0, "metrics", {"x": 1})
+    child = os.fork()
+    if child == 0:
+        refused = not emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
+        begun = emitter.emit(Kind.METRICS, 1, {"metrics": {"x": 1}})
+        os._exit(not (refused and begun and emitter.emit_numbers(Kind.METRICS, 2, "m", {"x": 1})))
+    wait_for(child)
+    emitter.emit_numbers(Kind.METRICS, 1, "metrics", {"x": 1})
+    found = spooled(tmp_path)
+    assert sorted([e.epoch for e in events] for events in found.values()) == [[0, 1], [1, 2]]
 
 
 # --- ending ------------------------------------------------------------------------------

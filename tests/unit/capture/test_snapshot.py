@@ -99,19 +99,62 @@ def test_a_snapshot_is_hashed_beside_the_training_as_it_was_taken(gate: Gate) ->
     assert snapshots.inline == 0
 
 
-def test_when_one_is_hashed_and_one_waits_the_caller_hashes_the_third(gate: Gate) -> None:
+def test_while_the_arena_is_in_use_the_caller_hashes(gate: Gate) -> None:
     done: list[float] = []
     snapshots = Snapshotter(gate)
     snapshots.submit({"w": np.full(1, 1.0)}, done.append)
     assert gate.entered.acquire(timeout=WAIT_S)
     snapshots.submit({"w": np.full(1, 2.0)}, done.append)
-    snapshots.submit({"w": np.full(1, 3.0)}, done.append)
-    assert done == [3.0]
+    assert done == [2.0]
     assert snapshots.inline == 1
     assert not snapshots.drain(0.01)
     gate.open.set()
     assert snapshots.drain(WAIT_S)
-    assert done == [3.0, 1.0, 2.0]
+    assert done == [2.0, 1.0]
+
+
+def test_sync_is_hashed_by_the_caller(gate: Gate) -> None:
+    done: list[float] = []
+    Snapshotter(gate).submit({"w": np.ones(2)}, done.append, "sync")
+    assert done == [2.0]
+    assert gate.threads == ["MainThread"]
+
+
+ARENAS: list[tuple[str, Callable[[float], Any]]] = [
+    ("tensor", lambda x: torch.full((3, 2), x)),
+    ("strided", lambda x: torch.full((3, 2), x).T),
+    ("bfloat16", lambda x: torch.full((3,), x, dtype=torch.bfloat16)),
+    ("array", lambda x: np.full((3, 2), x)),
+]
+
+
+@pytest.mark.parametrize("make", [a[1] for a in ARENAS], ids=[a[0] for a in ARENAS])
+def test_the_arena_is_written_over_by_the_next_copy(make: Callable[[float], Any]) -> None:
+    first = copy_of({"a": [make(1)], "b": make(2)})
+    assert isinstance(first, dict)
+    kept = first["a"][0], first["b"]
+    model = {"a": [make(3)], "b": make(4)}
+    second = copy_of(model, first)
+    assert isinstance(second, dict)
+    assert second["a"][0] is kept[0]
+    assert second["b"] is kept[1]
+    assert state_digest(second) == state_digest(model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"a": np.ones(4)}, {"a": np.ones(3, np.float32)}, {"a": [np.ones(3)]}, [np.ones(3)],
+        {"b": np.ones(3)}, {"a": torch.ones(3, dtype=torch.float64)}, {"a": {"a": np.ones(3)}},
+        {"a": np.ones(3), "c": torch.ones(1)}, np.ones(3),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_arena_of_another_shape_is_left_alone(model: Any) -> None:
+    arena = {"a": np.zeros(3)}
+    taken = copy_of(model, arena)
+    assert state_digest(taken) == state_digest(model)
+    assert taken is not model
 
 
 @pytest.mark.parametrize(

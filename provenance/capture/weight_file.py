@@ -1,0 +1,95 @@
+"""Digest of a checkpoint file, in a process of its own, which runs this module.
+
+Whoever cuts a file off while it is mapped into memory ends the process that reads it (SIGBUS):
+that must not be the training. Nor is a digest of a file worth anything that changes meanwhile:
+:meth:`WeightFile.digest` refuses one that is no longer what it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from provenance.errors import InputError, ProvenanceError
+
+TICK_S: Final = 0.02
+"""Longer than the step of a file's times (a clock tick, 10 ms at most)."""
+_PACKAGE_ROOT: Final = str(Path(__file__).resolve().parents[2])
+
+
+class WeightFile(NamedTuple):
+    """A file as it is now.
+
+    Attributes:
+        path: Absolute.
+        identity: Device, inode, size and times: what changes when it is replaced or written to.
+    """
+
+    path: str
+    identity: tuple[int, ...]
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> WeightFile:
+        """The file at ``path``.
+
+        Raises:
+            InputError: It is missing.
+        """
+        where = os.path.abspath(path)
+        try:
+            now = os.stat(where)
+        except OSError as error:
+            raise InputError(f"model file {where!r}: {error.strerror}") from error
+        times = (now.st_mtime_ns, now.st_ctime_ns)
+        return cls(where, (now.st_dev, now.st_ino, now.st_size, *times))
+
+    def digest(self, algorithm: str) -> dict[str, Any]:
+        """The state's fields, as ``StateDigest.as_fields()`` has them.
+
+        Raises:
+            InputError: It cannot be read, has no tensors, or is no longer the file that it was.
+        """
+        import subprocess
+
+        time.sleep(TICK_S)  # a write from now on shows in the times
+        self._refuse_change()
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "provenance.capture.weight_file", self.path, algorithm],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *sys.path])},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        self._refuse_change()
+        if done.returncode != 0:
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            ended = f"model file {self.path!r}: its reader ended with {done.returncode}"
+            raise InputError(lines[-1][:500] if lines else ended)
+        fields: dict[str, Any] = json.loads(done.stdout)
+        return fields
+
+    def _refuse_change(self) -> None:
+        if WeightFile.at(self.path) != self:
+            raise InputError(f"model file {self.path!r}: it changed before it was read")
+
+
+def main(path: str, algorithm: str) -> int:
+    """Print the fields as JSON; one line on stderr and 1 where there are none."""
+    from provenance.fingerprint.hashers import HashFactory
+    from provenance.fingerprint.tensors import state_digest_file
+
+    try:
+        fields = state_digest_file(path, HashFactory(algorithm)).as_fields()
+    except ProvenanceError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps(fields))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))
