@@ -220,8 +220,8 @@ def _stream(deployment: Deployment, notes: Notebook) -> StreamView:
     try:
         view = read_streams(deployment.redis_url, key.public_bytes if key else None)
     except UnavailableError as error:
-        notes.unchecked.append(str(error))
-        return StreamView()
+        notes.unchecked.append(f"{error}: what is on its way is not seen")
+        return StreamView(unread=True)
     notes.count("stream_batches", view.batches)
     notes.add(view.findings)
     return view
@@ -252,6 +252,7 @@ def _check_runs(
     options: Options,
 ) -> None:
     rows = {row.run: row for row in tables.all(Run)}
+    settled = int((now - options.settle_s) * 1e9) if options.settle_s else None
     entries: dict[UUID, list[Entry]] = {}
     for entry in facts.entries:
         entries.setdefault(entry.run, []).append(entry)
@@ -279,9 +280,7 @@ def _check_runs(
                     streamed=stream.records.get(run, {}),
                     acked=_highest(own.acked, acked),
                     acknowledged=told,
-                    ignore_after_ns=int((now - options.settle_s) * 1e9)
-                    if options.settle_s
-                    else None,
+                    ignore_after_ns=0 if stream.unread else settled,
                 )
             )
         )

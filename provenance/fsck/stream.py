@@ -30,12 +30,14 @@ class StreamView:
         records: By run, then ``(producer, seq)``: canonical bytes.
         acknowledged: By run: per producer, what the ledger signed that the database has; none
             where its key is not known here.
+        unread: Redis did not answer, or not to this user: events may be there.
     """
 
     records: dict[UUID, dict[tuple[bytes, int], bytes]] = field(default_factory=dict)
     acknowledged: dict[UUID, dict[bytes, Acknowledgement]] = field(default_factory=dict)
     batches: int = 0
     findings: list[Finding] = field(default_factory=list)
+    unread: bool = False
 
 
 def read_streams(url: str, key: bytes | None) -> StreamView:
