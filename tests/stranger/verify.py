@@ -171,6 +171,8 @@ class Bundle:
                        lambda: check_run_proof(proof, path, index["digest"], root))  # fmt: skip
         self.known |= {f"records/{path}.json", f"proofs/{path}.json"}
         need(isinstance(index["withheld"], bool), "neither withheld nor not")
+        numbers = [index[key] for key in ("epoch", "rank", "seq") if index[key] is not None]
+        need({type(number) for number in numbers} <= {int}, "no whole numbers")
         if index["withheld"]:
             need(index["kind"] not in CONTROL, "a control record is never withheld")
             need(f"records/{path}.json" not in self.files, "is here, and said to be withheld")
