@@ -56,8 +56,14 @@ class Reader:
                 line.split(), cwd=self.folder, env=self.env, stdout=log, stderr=log, text=True
             )
 
+    def is_healthy(self) -> bool:
+        """Whether a task of each queue has ended: some seconds after the start."""
+        asked = ["provenance", "health"]
+        done = subprocess.run(asked, cwd=self.folder, env=self.env, capture_output=True, timeout=60)
+        return done.returncode == 0
+
     def await_anchors(self, runs: int) -> None:
-        """Until every run is sealed and final everywhere."""
+        """Until every run is sealed and final everywhere, and every queue has been served."""
         deadline = time.monotonic() + DEADLINE_S
         shown: Any = None
         while time.monotonic() < deadline:
@@ -67,7 +73,7 @@ class Reader:
             anchors = [n["anchors"] for n in shown["networks"].values()]
             sealed = [r for r in shown["runs"] if r["state"] == "sealed"]
             final = all(set(a) <= {"final", "replaced"} and a.get("final") for a in anchors)
-            if len(sealed) == runs and anchors and final:
+            if len(sealed) == runs and anchors and final and self.is_healthy():
                 return
             time.sleep(0.5)
         pytest.fail(f"not final after {DEADLINE_S:.0f} s: {shown}")
