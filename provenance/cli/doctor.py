@@ -13,6 +13,7 @@ from pathlib import Path
 from provenance.app import health as marks
 from provenance.app.processes import REDIS_BY_HAND, redis_server
 from provenance.bootstrap import reading, sending
+from provenance.capture.ship.loop import MAX_BACKLOG
 from provenance.cli import DEVNET_INSTALL
 from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.errors import InputError, ProvenanceError, UnavailableError
@@ -129,7 +130,7 @@ def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Fin
         detail = "no redis_url: `provenance up` brings its own"
         yield Finding("server", "redis", embedded, detail, None if embedded else REDIS_BY_HAND)
     else:
-        yield _try("server", "redis", lambda: _redis(settings), "start Redis or mend redis_url")
+        yield _redis(settings)
     try:
         complete = settings_of(arguments)
     except ProvenanceError as error:
@@ -176,8 +177,23 @@ def _database(settings: Settings) -> str:
         store.close()
 
 
-def _redis(settings: Settings) -> str:
-    return f"answers; {reading.stream_backlog(settings)} entries wait"
+def _redis(settings: Settings) -> Finding:
+    waiting = 0
+
+    def look() -> str:
+        nonlocal waiting
+        waiting = reading.stream_backlog(settings)
+        return f"answers; {waiting} entries wait"
+
+    finding = _try("server", "redis", look, "start Redis or mend redis_url")
+    if waiting < MAX_BACKLOG:
+        return finding
+    return replace(
+        finding,
+        works=False,
+        detail=f"{finding.detail}, so shippers hold back (from {MAX_BACKLOG} on)",
+        mend="start hashing workers; see `provenance events parked`, change the shipper's password",
+    )
 
 
 def _network(settings: Settings, name: str) -> Finding:

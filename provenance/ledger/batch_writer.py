@@ -87,6 +87,8 @@ class BatchWriter:
         self.total.batches += 1
         payload = delivery.payload
         try:
+            if not payload:
+                raise FormatError("entry without field b, or with nothing in it")
             if delivery.size > MAX_ENTRY_BYTES:
                 raise TooLargeError(f"entry of {delivery.size} bytes, at most {MAX_ENTRY_BYTES}")
             if delivery.deliveries > MAX_DELIVERIES:

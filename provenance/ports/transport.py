@@ -23,7 +23,8 @@ class Delivery:
 
     Attributes:
         id: Names the entry within its generation; an emptied server hands out ids again.
-        payload: The batch; of an entry over :data:`MAX_ENTRY_BYTES` its first bytes alone.
+        payload: The batch; of an entry over :data:`MAX_ENTRY_BYTES` its first bytes alone,
+            of one that a stranger made without a batch nothing.
         generation: :meth:`EventTransport.generation` of the moment it was read.
         size: Bytes of the entry.
         deliveries: How often it was given out, this time too.

@@ -48,15 +48,16 @@ _FIELD = "b"
 _PART = 1000
 _PRODUCER = re.compile(rb"[0-9a-f]{32}")
 # KEYS: generation, stream. ARGV: group, consumer, count, bytes, longest entry, cut; and for a claim
-# the idle milliseconds. Both answer {generation, {{id, payload or false, size, deliveries}, ...}}.
+# the idle milliseconds. Both answer {generation, {{id, payload, size, deliveries}, ...}}; an
+# entry without the field has no bytes.
 _CLIP = """
 local generation, given, total = redis.call('GET', KEYS[1]), {}, 0
 local function give(entry, deliveries)
-  local payload = false
+  local payload = ''
   for at = 1, #entry[2], 2 do
     if entry[2][at] == 'b' then payload = entry[2][at + 1] end
   end
-  local size = payload and #payload or 0
+  local size = #payload
   if size > tonumber(ARGV[5]) then payload = string.sub(payload, 1, tonumber(ARGV[6])) end
   given[#given + 1] = {entry[1], payload, size, deliveries}
   total = total + size
@@ -283,7 +284,6 @@ class RedisStreams:
         return [
             Delivery(f"{shard}/{bytes(entry).decode()}", bytes(payload), generation, size, given)
             for entry, payload, size, given in answer[1]
-            if payload is not None
         ]
 
     def _run(

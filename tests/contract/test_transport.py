@@ -33,16 +33,18 @@ FIRST, SECOND = bytes(range(16)), bytes(range(16, 32))
 
 
 class Bench:
-    """A transport, another client of the same server, a way to empty the server, and one to
-    append an entry under the id of a former one."""
+    """A transport, another client of the same server, a way to empty the server, one to append
+    an entry under the id of a former one, and one to append an entry that has no batch."""
 
     def __init__(
         self,
         make: Callable[..., EventTransport],
         lose_everything: Callable[[], None],
         append_as: Callable[[str, bytes], None],
+        append_foreign: Callable[[], None],
     ) -> None:
         self.make, self.lose_everything, self.append_as = make, lose_everything, append_as
+        self.append_foreign = append_foreign
         self.transport = make()
 
 
@@ -61,14 +63,22 @@ def redis_bench(client: Any, **options: Any) -> Bench:
         make().append([])
         client.xadd(f"{prefix}events:{shard}", {"b": payload}, id=entry)
 
-    return Bench(make, lose, append_as)
+    def append_foreign() -> None:
+        client.xadd(f"{prefix}events:0", {"x": "y"})
+
+    return Bench(make, lose, append_as, append_foreign)
 
 
 @pytest.fixture(params=["memory", "fakeredis", "redis", "redis-3-shards"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "memory":
         one = MemoryTransport()
-        yield Bench(lambda: one, one.lose_everything, lambda _, payload: one.append([payload]))
+        yield Bench(
+            lambda: one,
+            one.lose_everything,
+            lambda _, payload: one.append([payload]),
+            lambda: one.append([b""]),
+        )
         return
     if request.param == "fakeredis":
         client: Any = fakeredis.FakeRedis()
@@ -152,6 +162,33 @@ def test_what_no_batch_can_be_is_cut_and_its_size_told(bench: Bench) -> None:
     assert (again.size, len(again.payload)) == (cut.size, CLIPPED_BYTES)
     bench.transport.ack([cut])
     assert read_all(bench.transport) == payloads(8)
+
+
+def test_an_entry_without_a_batch_is_given_with_the_rest_and_goes(bench: Bench) -> None:
+    for _ in range(3):
+        bench.append_foreign()
+    bench.transport.append(payloads(1))
+    bench.append_foreign()
+    given = bench.transport.read("a", 9)
+    assert sorted(d.payload for d in given) == [b""] * 4 + payloads(1)
+    assert {d.size for d in given if not d.payload} == {0}
+    bench.transport.ack(given[1:])
+    (again,) = bench.transport.claim_stale("b", 0.0, 9)
+    assert (again, again.deliveries) == (given[0], 2)
+    bench.transport.ack([again])
+    assert bench.transport.backlog() == 0
+
+
+def test_abandoned_entries_without_a_batch_hide_no_other(bench: Bench) -> None:
+    for _ in range(5):
+        bench.append_foreign()
+    bench.transport.append(payloads(1))
+    bench.transport.read("dead", 9)
+    found = []
+    while given := bench.transport.claim_stale("b", 0.0, 1):
+        found += [d.payload for d in given]
+        bench.transport.ack(given)
+    assert sorted(found) == [b""] * 5 + payloads(1)
 
 
 def test_stale_entries_are_taken_over_fresh_ones_not(bench: Bench) -> None:
@@ -277,13 +314,12 @@ def test_more_acknowledgements_than_a_script_takes_at_once(streams: RedisStreams
     assert streams.acknowledged(RUN) == counts
 
 
-def test_strangers_in_our_keys_are_ignored(streams: RedisStreams, redis_url: str) -> None:
-    streams.append(payloads(1))
+def test_strangers_among_the_acknowledgements_are_ignored(
+    streams: RedisStreams, redis_url: str
+) -> None:
     with redis.Redis.from_url(redis_url, protocol=2) as client:
-        client.xadd(streams._stream_of(b""), {"other": "x"})
         client.hset(streams._acked(RUN), mapping={"not hex": 3, "ab" * 16: 4})
     assert streams.acknowledged(RUN) == {bytes([0xAB]) * 16: b"4"}
-    assert read_all(streams) == payloads(1)
 
 
 def test_a_server_emptied_during_an_acknowledgement(

@@ -8,7 +8,7 @@ When all is committed, and every rank has ended here or the ledger says that the
 the run's key and folder go too.
 
 A transport that is away means that the cursor stands still. One that has lost its data
-(another generation, or nothing left in it while events are unacknowledged) is given again
+(another generation, or all that stood in it left while events are unacknowledged) is given again
 what the database does not have.
 """
 
@@ -47,8 +47,8 @@ class Shipper:
         spool_dir: ``<base_dir>/spool``; created where missing.
         doorbell: Called after batches were appended. It is a hint only: it may raise a
             ProvenanceError, which is logged, and nothing else.
-        stall_s: After this long without progress, and with nothing left in the transport,
-            what is not acknowledged is shipped again; doubles up to an hour.
+        stall_s: After this long without progress what was lost in the transport is shipped
+            again (:class:`provenance.capture.ship.stall.Stall`); doubles up to an hour.
         abandoned_s: A run without an end whose producers are all dead and whose events are
             all committed is cleared away after this long.
         max_backlog: Entries in the transport beyond which no more are added.

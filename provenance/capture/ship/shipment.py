@@ -22,6 +22,7 @@ from provenance.capture.ship.cleanup import clear_run, delete_committed, has_end
 from provenance.capture.ship.cursor import Cursor, Cursors, load_cursors, save_cursors
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
+from provenance.capture.ship.stall import Stall
 from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
 from provenance.formats.producers.acknowledgement import (
@@ -35,7 +36,6 @@ from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
 FLUSH_BYTES = 4 * 1024 * 1024
-MAX_STALL_S = 3600.0
 SEALED_POLL_S = 60.0
 _MAX_LOGGED = 1000
 _MAX_CHAINS = 4096
@@ -90,7 +90,7 @@ class Contact:
         self.transport, self.ledger_keys = transport, ledger_keys
         self._max_backlog = max_backlog
         self._generation: str | None = None
-        self._room: bool | None = None
+        self._backlog: int | None = None
 
     def generation(self) -> str | None:
         """Read before anything is appended: cursors saved with it tell a later loss."""
@@ -103,9 +103,13 @@ class Contact:
 
     def has_room(self) -> bool:
         """False where unread batches pile up, so that they wait in the spool instead."""
-        if self._room is None:
-            self._room = self.transport.backlog() < self._max_backlog
-        return self._room
+        return self.backlog() < self._max_backlog
+
+    def backlog(self) -> int:
+        """Entries in the stream at the first question."""
+        if self._backlog is None:
+            self._backlog = self.transport.backlog()
+        return self._backlog
 
 
 class Shipment:
@@ -117,15 +121,14 @@ class Shipment:
 
     def __init__(self, path: Path, stall_s: float, abandoned_s: float) -> None:
         self.path = path
-        self._first_stall_s = self._stall_s = stall_s
+        self._stall = Stall(stall_s)
         self._abandoned_s = abandoned_s
         self._keys: RunKeys | None = None
-        self._committed = -1
         self._acknowledged: Mapping[bytes, Acknowledgement] = {}
         self._claimed: Mapping[bytes, int] = {}
         self._chains: dict[tuple[bytes, int], bytes] = {}
         self._signers: dict[bytes, tuple[Certificate, Ed25519PrivateKey]] = {}
-        self._stalled_at, self._ask_at = 0.0, 0.0
+        self._ask_at = 0.0
         self._logged: set[str] = set()
         self._cleared = False
         try:
@@ -190,7 +193,7 @@ class Shipment:
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         """What has been committed, and does the transport still have the rest?"""
         cursors, generation = self.cursors, contact.generation()
-        changed = False
+        changed, backlog = False, contact.backlog()
         self._read_acknowledgements(spool, contact)
         for producer, acknowledgement in self._acknowledged.items():
             cursor = cursors.producers.get(producer)
@@ -201,24 +204,18 @@ class Shipment:
                 self._rewind("transport lost its data", total)
             cursors.generation = generation
             changed = True
-        changed |= self._stalled(contact.transport, total)
+        changed |= self._stalled(backlog, total)
         if changed:
             self._save()
 
-    def _stalled(self, transport: EventTransport, total: Shipped) -> bool:
-        """A server that came back with older data has the same generation, and a hole."""
+    def _stalled(self, backlog: int, total: Shipped) -> bool:
         known = [
             (cursor.next, max(cursor.acked, self._claimed.get(producer, 0)))
             for producer, cursor in self.cursors.producers.items()
         ]
-        committed, now = sum(acked for _, acked in known), time.monotonic()
-        if committed != self._committed or all(acked >= shipped for shipped, acked in known):
-            self._committed, self._stalled_at = committed, now
-            self._stall_s = self._first_stall_s
+        waits = any(acked < shipped for shipped, acked in known)
+        if not self._stall.is_lost(sum(acked for _, acked in known), waits, backlog):
             return False
-        if now - self._stalled_at < self._stall_s or transport.backlog():
-            return False
-        self._stalled_at, self._stall_s = now, min(MAX_STALL_S, self._stall_s * 2)
         self._rewind("events were taken and never committed", total)
         return True
 

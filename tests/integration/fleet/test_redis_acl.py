@@ -187,6 +187,9 @@ VANDALS: dict[str, Callable[[Any], object]] = {
     ),
     "another generation": lambda c: c.set("prov:generation", "x"),
     "no generation": lambda c: c.set("prov:generation", "", px=1),
+    "cut to an entry without a batch": lambda c: c.xadd(
+        EVENTS, {"x": "y"}, maxlen=1, approximate=False
+    ),
     "fill the queue": lambda c: c.lpush("hashing", *(["garbage"] * 100)),
 }
 
@@ -218,6 +221,39 @@ def test_what_a_shipper_s_password_destroys_is_shipped_again(
     store.close()
     assert len(kinds) == count
     assert Kind.RUN_END in kinds
+    assert not [path for path in folder.iterdir() if path.is_dir()], "acknowledged, so cleared"
+
+
+def test_thousands_of_entries_without_a_batch_hold_nobody_up(server: Url, tmp_path: Path) -> None:
+    """They fill the stream to above the shippers' limit; the drain parks and deletes them."""
+    folder = tmp_path / "spool"
+    count = spooled(folder)
+    key = POLICY.signer.verifier.public_bytes
+    store, worker = SqlStore.open("sqlite://"), RedisStreams(server("worker"))
+    with (
+        redis.Redis.from_url(server("shipper")) as client,
+        Shipper(folder, RedisStreams(server("shipper")), ledger_keys=lambda: [key]) as shipper,
+    ):
+        pipe = client.pipeline(transaction=False)
+        for _ in range(20_000):
+            pipe.xadd(EVENTS, {"x": "y"})
+        pipe.execute()
+        assert shipper.run_once().waiting == 1
+        worker.read("dead", 100)  # a worker takes some, and ends
+        parked = 0
+        while worker.backlog() > 0:
+            done = drain(worker, store, POLICY, "worker", 1.0, stale_after_s=0.0, within_s=60.0)
+            assert done.parked, "the drain ends and leaves entries"
+            parked += done.parked
+        assert parked == 20_000
+        shipper.run_once()
+        done = drain(worker, store, POLICY, "worker", 1.0)
+        assert (done.new, worker.backlog()) == (count, 0)
+        shipper.run_once()
+    with store.snapshot() as tx:
+        (row,) = tx.parked()
+    store.close()
+    assert row.reason == "entry without field b, or with nothing in it"
     assert not [path for path in folder.iterdir() if path.is_dir()], "acknowledged, so cleared"
 
 

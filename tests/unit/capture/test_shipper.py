@@ -71,6 +71,8 @@ class Database:
     def drain(self, *, publish: bool = True) -> None:
         while deliveries := self.transport.read("worker", 100):
             for delivery in deliveries:
+                if not delivery.payload:
+                    continue  # a stranger's: parked
                 batch = open_batch(delivery.payload)
                 self.batches += 1
                 self.carried.append(batch.identity_bytes)
@@ -494,6 +496,37 @@ def test_a_slow_worker_is_no_reason_to_ship_again(world: World) -> None:
     with world.shipper(stall_s=0.0) as shipper:
         for _ in range(5):
             assert shipper.run_once().rewound == 0
+
+
+def test_what_vanished_is_shipped_again_though_others_keep_the_stream_filled(
+    world: World,
+) -> None:
+    emit(world.emitter(), *range(5))
+    with world.shipper(stall_s=0.0) as shipper:
+        shipper.run_once()
+        assert shipper.run_once().rewound == 0
+        world.transport.ack(world.transport.read("thief", 9))
+        world.transport.append([b""] * 3)
+        assert shipper.run_once().rewound == 0, "nobody is seen to work"
+        world.transport.ack(world.transport.read("worker", 1))
+        assert shipper.run_once().rewound == 5
+        assert world.transport.backlog() == 3
+    world.database.drain()
+    assert world.epochs() == list(range(5))
+
+
+def test_what_waits_behind_a_long_backlog_is_not_shipped_again(world: World) -> None:
+    world.transport.append([b""] * 50)
+    emit(world.emitter(), *range(5))
+    with world.shipper(stall_s=0.0) as shipper:
+        for _ in range(50):
+            assert shipper.run_once().rewound == 0
+            world.transport.ack(world.transport.read("worker", 1))
+            world.transport.append([b""])
+            assert shipper.run_once().rewound == 0
+        world.database.drain()
+        assert shipper.run_once().rewound == 0
+    assert world.database.duplicates == 0
 
 
 def test_a_transport_full_of_unread_batches_gets_no_more(world: World) -> None:

@@ -396,6 +396,21 @@ def test_doctor_misses_redis_and_says_how_to_get_it(
     assert "install" in redis["mend"]
 
 
+@pytest.mark.parametrize(("waiting", "code"), [(4095, 0), (4096, 3), (20_064, 3)])
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_says_when_shippers_hold_back(
+    said: Any, monkeypatch: pytest.MonkeyPatch, waiting: int, code: int
+) -> None:
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: waiting)
+    found, document = said("doctor")
+    redis = finding(document, "server", "redis")
+    assert (found, redis["works"]) == (code, code == 0)
+    assert f"{waiting} entries wait" in redis["detail"]
+    assert ("shippers hold back" in redis["detail"]) == (code == 3)
+    assert ("hashing workers" in (redis["mend"] or "")) == (code == 3)
+
+
 @pytest.mark.usefixtures("redis_here")
 def test_doctor_names_unreachable_nodes_and_what_mends_them(
     said: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
