@@ -14,6 +14,7 @@ from provenance.ports.values import AnchorState
 from provenance.settings import Settings
 
 POLL_S = 0.25
+REFUSED = "the run was sealed before: what this process recorded is refused, and under no root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,22 @@ class Ticket:
     """The promise that a run root is anchored on one network.
 
     Reading it asks the ledger database, never a network and never Redis. Without the
-    ``workers`` extra, or before the workers have run, it is ``pending``.
+    ``workers`` extra, or before the workers have run, it is ``pending``. Where the run was sealed
+    before anything of this process came, it is ``failed``: all of it was refused.
+
+    Args:
+        producer: Names this process, 16 bytes; None asks for the run alone.
     """
 
-    def __init__(self, settings: Settings, run: UUID, phase: Phase, network: str) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        run: UUID,
+        phase: Phase,
+        network: str,
+        producer: bytes | None = None,
+    ) -> None:
+        self._settings, self._producer = settings, producer
         self.run_id, self.phase, self.network = str(run), phase.value, network
 
     @property
@@ -84,16 +96,25 @@ class Ticket:
         if store is None:
             return TicketState("pending")
         try:
-            return read_ticket(store, UUID(self.run_id), Phase(self.phase), self.network)
+            run, phase = UUID(self.run_id), Phase(self.phase)
+            return read_ticket(store, run, phase, self.network, self._producer)
         except ProvenanceError as error:
             return TicketState("unknown", reason=str(error))
         finally:
             store.close()
 
 
-def read_ticket(store: LedgerStore, run: UUID, phase: Phase, network: str) -> TicketState:
+def read_ticket(
+    store: LedgerStore, run: UUID, phase: Phase, network: str, producer: bytes | None = None
+) -> TicketState:
     """The state of the anchor that covers a seal's ledger entry on a network."""
     with store.snapshot() as tx:
+        own = None if producer is None else tx.producer(run, producer)
+        if producer is not None and (own is None or not own.highest):
+            row_of_run = tx.run(run)
+            if row_of_run is None or row_of_run.state == "open":
+                return TicketState("pending")
+            return TicketState("failed", reason=REFUSED)
         entry = next((e for e in tx.entries(run) if e.phase is phase), None)
         if entry is None:
             return TicketState("pending")

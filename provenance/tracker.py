@@ -262,9 +262,10 @@ class ProvenanceTracker:
         chain = self.settings.blockchain
         phases = (Phase.BEFORE, Phase.AFTER)
         networks: dict[str, Any] = {}
+        own = self._emitter.producer
         for name in chain.networks if chain.enabled else ():
             networks[name] = {
-                phase.value: Ticket(self.settings, self.run, phase, name).as_dict()
+                phase.value: Ticket(self.settings, self.run, phase, name, own).as_dict()
                 for phase in phases
             }
         return {
@@ -320,7 +321,8 @@ class ProvenanceTracker:
         from provenance.tickets import Ticket
 
         names = self.settings.blockchain.networks if wanted else ()
-        return {name: Ticket(self.settings, self.run, phase, name) for name in names}
+        own = self._emitter.producer
+        return {name: Ticket(self.settings, self.run, phase, name, own) for name in names}
 
     def _must_come_before(self, call: str) -> None:
         if self._sealed_before or self._ended:

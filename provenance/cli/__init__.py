@@ -29,6 +29,9 @@ EXIT_CODES = "exit codes: 0 fine, 1 verification failed, 2 wrong usage or input,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. Users' mistakes end in one line, not a traceback."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by who started this
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  open to the end
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of few letters, as stderr has it
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = parser().parse_args(argv)

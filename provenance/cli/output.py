@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -29,8 +30,13 @@ class _Console(Console):
         super().print(*plain, **options)
 
     def on_broken_pipe(self) -> None:
-        """A reader that left is the command line's to handle: ``| head`` is no failure."""
-        raise BrokenPipeError
+        """The command goes on: what it found is in its exit code too."""
+        reader_left()
+
+
+def reader_left() -> None:
+    """Nobody reads stdout any more, as behind ``| head``: what follows goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Piped output is not folded to a terminal's width.
@@ -48,8 +54,7 @@ def settings_of(
 
 def print_json(document: Any) -> None:
     """One JSON object on stdout, nothing else."""
-    sys.stdout.write(json_line(document, indent=2) + "\n")
-    sys.stdout.flush()
+    _write(json_line(document, indent=2).encode() + b"\n")
 
 
 def json_line(document: Any, indent: int | None = None) -> str:
@@ -62,9 +67,16 @@ def print_text(text: str) -> None:
     """A file format on stdout: byte for byte in UTF-8, but on a terminal :func:`shown`."""
     if sys.stdout.isatty():
         text = "".join(shown(line) + "\n" for line in text.splitlines())
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
+    _write(text.encode())
+
+
+def _write(data: bytes) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        reader_left()
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

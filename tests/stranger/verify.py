@@ -305,6 +305,8 @@ class Bundle:
         need(self.heads.get(ledger["size"]) == root, "its head is none of the bundle's")
         need(anchor["payload"] == (b"MLP1" + root).hex(), "another payload")
         kind = anchor["network"]
+        own = f"receipts/{seal_label(entry)}-{kind}"
+        need(name in (f"{own}.json", f"{own}-{ledger['size']}.json"), "is of another seal")
         need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
             chain.check_bitcoin(anchor, told)

@@ -111,6 +111,7 @@ def check_receipts(
             network = receipt.anchor.network
             remark = None
             if is_known(network):
+                _check_name(file.name, receipt, entry)
                 remark = check_evidence(receipt.anchor, receipt.evidence, key)
             else:
                 findings.unchecked(
@@ -156,6 +157,12 @@ def _check_sealed(receipt: Receipt, entry: LedgerEntry) -> None:
             f"{seal_label(entry)} is said to be sealed {late / 3600:.1f} hours after the block "
             "that holds it"
         )
+
+
+def _check_name(name: str, receipt: Receipt, entry: LedgerEntry) -> None:
+    own = f"{seal_label(entry)}-{receipt.anchor.network}"
+    if name not in (own, f"{own}-{receipt.ledger.size}"):
+        raise ProofError(f"is the one of {own}, under another name")
 
 
 def _entry_of(

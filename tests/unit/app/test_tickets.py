@@ -164,3 +164,17 @@ def test_it_names_itself_without_secrets(settings: Settings) -> None:
 
 def test_reading_an_unknown_run_is_pending(settings: Settings, world: World) -> None:
     assert read_ticket(world.store, RUN, Phase.BEFORE, "local").status == "pending"
+
+
+def test_who_came_after_the_seal_is_told_that_all_was_refused(
+    settings: Settings, world: World
+) -> None:
+    late = Ticket(settings, RUN, Phase.AFTER, "local", b"\x09" * 16)
+    world.ingest(world.batch(before()))
+    assert late.status == "pending"
+    world.ingest(world.batch(story()[len(before()) :], first=len(before())))
+    assert ticket(settings).status == "due"
+    world.ingest(world.batch(story(), producer=b"\x09" * 16))
+    assert late.wait(timeout=0) == "failed"
+    assert "refused" in str(late.as_dict()["reason"])
+    assert Ticket(settings, RUN, Phase.AFTER, "local", b"p" * 16).status == "due"

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,3 +188,23 @@ def test_a_trainer_s_and_a_database_s_texts_are_escaped(
     assert cli.main(["status", "--base-dir", str(tmp_path / "base")]) == 0
     terminal.flush()
     assert b"na\\xefve" in terminal.buffer.getvalue()
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_verdict_is_in_the_exit_code_whoever_reads_the_text(
+    evidence: RunEvidence, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    bundle = write_bundle(evidence, tmp_path / "bundle")
+    (record,) = (bundle / "records" / "training").glob("config.json")
+    record.write_bytes(record.read_bytes() + b" ")
+    command = [sys.executable, "-m", "provenance.cli", "verify", str(bundle), "--offline", *options]
+    command += ["--base-dir", str(tmp_path / "base")]
+    reading, writing = os.pipe()
+    os.close(reading)  # gone before the first line
+    left = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (left.returncode, left.stderr) == (1, b"")
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (1, b"")
