@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -178,10 +177,8 @@ class HashFactory:
                 if self._algorithm == "blake3":
                     mapped = blake3(max_threads=_threads(size)).update_mmap(where)
                     return self.wrap(mapped.digest())
-                make: Callable[[], hashlib._Hash] = lambda: hashlib.new(  # noqa: E731  one line of its loop
-                    _HASHLIB_NAMES[self._algorithm]
-                )
-                return self.wrap(hashlib.file_digest(file, make).digest())
+                name = _HASHLIB_NAMES[self._algorithm]
+                return self.wrap(hashlib.file_digest(file, name).digest())
         except OSError as error:
             raise InputError(f"cannot read {str(where)!r}: {error.strerror or error}") from error
 
