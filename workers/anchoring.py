@@ -6,10 +6,11 @@ import random
 import time
 
 from provenance.anchor.publish import publish as publish_due
+from provenance.app.health import anchor_queue
 from provenance.bootstrap.sending import retry_settings
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import confirming, resources
-from workers.app import anchor_queue, app, settings
+from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log
 

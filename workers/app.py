@@ -18,7 +18,7 @@ import billiard.pool
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
-from provenance.app.health import TASK_LIMIT_S
+from provenance.app.health import TASK_LIMIT_S, anchor_queue
 from provenance.settings import NETWORKS, Settings, broker_url, load
 from workers import broker
 from workers.beat import Tick
@@ -51,11 +51,6 @@ def settings_of(secrets: tuple[str, ...]) -> Settings:
 def settings() -> Settings:
     """The worker's settings without any network's secrets."""
     return settings_of(())
-
-
-def anchor_queue(network: str) -> str:
-    """The queue of a network's worker."""
-    return f"anchor.{network}"
 
 
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")

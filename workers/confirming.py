@@ -11,10 +11,11 @@ import time
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
 from provenance.anchor.finality import finished_runs
+from provenance.app.health import anchor_queue
 from provenance.bootstrap.sending import retry_settings
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import resources, verifying
-from workers.app import anchor_queue, app, settings
+from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log
 

@@ -50,10 +50,15 @@ def alive_dir(settings: Settings) -> Path:
     return Path(os.environ.get(ALIVE_DIR_ENV) or settings.base_dir / "run")
 
 
+def anchor_queue(network: str) -> str:
+    """The queue of a network's worker."""
+    return f"anchor.{network}"
+
+
 def queues(settings: Settings) -> tuple[str, ...]:
     """Every queue of the configuration, and ``beat``."""
     chain = settings.blockchain
-    anchors = [f"anchor.{name}" for name in (chain.networks if chain.enabled else ())]
+    anchors = map(anchor_queue, chain.networks if chain.enabled else ())
     return ("hashing", *anchors, "confirm", "verify", "beat")
 
 

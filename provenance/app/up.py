@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provenance import files
+from provenance.app.health import anchor_queue
 from provenance.app.processes import REDIS_BY_HAND, free_ports, log_tail, redis_server
 from provenance.errors import (
     InputError,
@@ -76,7 +77,7 @@ def services(
     ]
     chain = settings.blockchain
     for network in chain.networks if chain.enabled else ():
-        fleet.append(worker(f"anchor-{network}", f"anchor.{network}"))
+        fleet.append(worker(f"anchor-{network}", anchor_queue(network)))
     fleet.append(worker("confirm", "confirm", "verify"))
     schedule = settings.base_dir / "run" / "beat.db"
     fleet.append(

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,12 +31,12 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         """The command goes on: what it found is in its exit code too."""
-        reader_left()
+        reader_left(self.file)
 
 
-def reader_left() -> None:
-    """Nobody reads stdout any more, as behind ``| head``: what follows goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def reader_left(stream: IO[str]) -> None:
+    """Nobody reads a stream any more, as behind ``| head``: what follows goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # Piped output is not folded to a terminal's width.
@@ -76,7 +76,7 @@ def _write(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        reader_left()
+        reader_left(sys.stdout)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -28,6 +28,7 @@ from provenance.evidence.run_evidence import (
     SignedProducer,
     Source,
     lenient,
+    receipt_name,
     seal_label,
 )
 from provenance.formats.merkle import KeptTree
@@ -313,8 +314,9 @@ def _receipt_files(
     sizes = {anchor.id: anchor.size for anchor in anchors}
     files: dict[str, ReceiptFile] = {}
     for row in receipts:
-        name = f"{labels[row.index]}-{row.network}"
+        name = receipt_name(labels[row.index], row.network)
         if name in files:
-            name += f"-{sizes.get(row.anchor_id, row.anchor_id)}"
+            size = sizes.get(row.anchor_id, row.anchor_id)
+            name = receipt_name(labels[row.index], row.network, size)
         files[name] = ReceiptFile(name, row.document.encode())
     return list(files.values())

@@ -283,6 +283,11 @@ def seal_label(entry: LedgerEntry) -> str:
     return entry.phase.value if entry.epoch is None else f"{entry.phase.value}-{entry.epoch}"
 
 
+def receipt_name(label: str, network: str, size: int | None = None) -> str:
+    """``after-ethereum``; with the size of its head where a seal has several of one network."""
+    return f"{label}-{network}" if size is None else f"{label}-{network}-{size}"
+
+
 def evidence_bytes(evidence: Fields, key: Key) -> bytes:
     """A field of a receipt's evidence, from lower-case hex.
 

@@ -167,7 +167,7 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
         path = Path(data)
         return dataset_folder(path, used) if path.is_dir() else dataset_files([path], used)
     if from_package(data, "torch.utils.data") and "DataLoader" in _class_names(data):
-        data = data.dataset  # type: ignore[attr-defined]  # a Subset, by its attributes
+        data = data.dataset  # type: ignore[attr-defined]  # a DataLoader, by its class
     tensors = getattr(data, "tensors", None)
     if tensors is not None and type(data).__name__ == "TensorDataset":
         return _parts_dataset("torch", enumerate(tensors), used)

@@ -84,7 +84,7 @@ def canonical_json(value: object) -> bytes:
         InputError: The value has no canonical form.
     """
     try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]  # checked above to be JSON
+        return rfc8785.dumps(value)  # type: ignore[arg-type]  # it refuses what is no JSON
     except rfc8785.CanonicalizationError as error:
         raise InputError(f"no canonical JSON: {error}") from error
 

@@ -110,8 +110,9 @@ def _unmet(
         standing = findings.standing
         if standing is not None and standing.trainer is not None:
             return None
-        unchecked = standing is not None and standing.unchecked is not None
-        return standing.line if standing and unchecked else "no pinned trainer signed the run"
+        if standing is not None and standing.unchecked is not None:
+            return standing.line
+        return "no pinned trainer signed the run"
     names = PUBLIC if word == "anchor" else (word,)
     seals = findings.asked
     bare = [seal for seal in seals if not any(_shown(networks, n, seal) for n in names)]

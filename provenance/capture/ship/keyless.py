@@ -33,7 +33,7 @@ SIGNED_FILE = "identity.sigstore"
 """In the run's folder: the identity's bytes."""
 FAILED_FILE = "identity.failed"
 """Instead: why nobody signed."""
-TOKEN_ENV = "SIGSTORE_ID_TOKEN"  # noqa: S105
+TOKEN_ENV = "SIGSTORE_ID_TOKEN"  # noqa: S105  a variable's name
 WAIT_S = 30.0
 
 
@@ -50,19 +50,17 @@ def signed(run_dir: Path, keys: RunKeys, *, may_sign: bool) -> RunKeys:
     if keys.sigstore is None or keys.identity or not (may_sign or path.exists()):
         return keys
     try:
-        identity = _kept(path) or _sign(keys.run, keys.public_key, keys.sigstore)
+        kept = files.read_private(path, MAX_IDENTITY_BYTES) if path.exists() else None
+        identity = kept or _sign(keys.run, keys.public_key, keys.sigstore)
         open_identity(identity, keys.run, keys.public_key)
-        files.create(path, identity)
+        if not kept:
+            files.create(path, identity)
         (run_dir / FAILED_FILE).unlink(missing_ok=True)
     except (OSError, UnavailableError, FormatError, BadSignatureError) as error:
         with contextlib.suppress(OSError):
             files.replace(run_dir / FAILED_FILE, str(error).encode())
         raise UnavailableError(str(error)) from error
     return replace(keys, identity=identity)
-
-
-def _kept(path: Path) -> bytes | None:
-    return files.read_private(path, MAX_IDENTITY_BYTES) if path.exists() else None
 
 
 def _sign(run: UUID, run_key: bytes, token_file: str) -> bytes:

@@ -23,7 +23,13 @@ from functools import lru_cache
 from typing import Final
 
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError
-from provenance.evidence.run_evidence import ReceiptFile, RunEvidence, evidence_bytes, seal_label
+from provenance.evidence.run_evidence import (
+    ReceiptFile,
+    RunEvidence,
+    evidence_bytes,
+    receipt_name,
+    seal_label,
+)
 from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.fields import Fields
 from provenance.formats.note import VerifierKey
@@ -170,8 +176,9 @@ def _check_sealed(receipt: Receipt, entry: LedgerEntry) -> None:
 
 
 def _check_name(name: str, receipt: Receipt, entry: LedgerEntry) -> None:
-    own = f"{seal_label(entry)}-{receipt.anchor.network}"
-    if name not in (own, f"{own}-{receipt.ledger.size}"):
+    label, network = seal_label(entry), receipt.anchor.network
+    own = receipt_name(label, network)
+    if name not in (own, receipt_name(label, network, receipt.ledger.size)):
         raise ProofError(f"is the one of {own}, under another name")
 
 

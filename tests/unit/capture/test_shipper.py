@@ -181,6 +181,15 @@ def identities(world: World) -> list[bool]:
     return [each is not None for each in world.database.carried]
 
 
+def assert_cleared(world: World) -> None:
+    """What is left comes home, and the run's folder goes."""
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().finished_runs == 1
+    assert not world.folder.exists()
+
+
 def test_an_identity_travels_until_the_ledger_has_the_producer(
     asking: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,11 +211,7 @@ def test_an_identity_travels_until_the_ledger_has_the_producer(
     assert signer.calls == 1
     one.close()
     two.close()
-    with asking.shipper() as shipper:
-        shipper.run_once()
-        asking.database.drain()
-        assert shipper.run_once().finished_runs == 1
-    assert not asking.folder.exists()
+    assert_cleared(asking)
 
 
 def test_where_nobody_signs_the_run_goes_on_and_each_shipper_tries_once(
@@ -233,11 +238,7 @@ def test_where_nobody_signs_the_run_goes_on_and_each_shipper_tries_once(
             shipper.run_once()
     assert identities(asking) == [False, False]
     emitter.close()
-    with asking.shipper() as shipper:
-        shipper.run_once()
-        asking.database.drain()
-        assert shipper.run_once().finished_runs == 1
-    assert not asking.folder.exists()
+    assert_cleared(asking)
 
 
 # --- the plain way -----------------------------------------------------------------------

@@ -208,3 +208,16 @@ def test_a_verdict_is_in_the_exit_code_whoever_reads_the_text(
         ["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True, check=False
     )
     assert (closed.returncode, closed.stderr) == (1, b"")
+
+
+def test_a_reader_of_one_stream_that_leaves_takes_no_other_along(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as left:
+        console = output._Console(file=left)
+        console.print("nobody reads this")
+        console.print("nor this")
+    os.write(1, b"the verdict\n")
+    assert capfd.readouterr().out == "the verdict\n"
