@@ -20,6 +20,7 @@ equivocation            a producer signed a second value for an event
 equivocation-unsigned   a second value that the producer did not sign
 parked                  something that ingest refused
 row-unreadable          a row with values of the wrong type
+row-orphan              a row of a run, entry, head or anchor that is not there
 record-digest           a leaf that is not the SHA-256 of its record
 record-unreadable       stored bytes that are no record
 record-place            a record stored under another run, producer, number, kind, epoch, rank
@@ -182,6 +183,7 @@ def fsck(
             notes.add(check_levels(facts.entries, tables.all(SubtreeRow)))
             _check_runs(tables, facts, spool, stream, notes, now, options)
             notes.add(tables.findings)
+            notes.add(tables.orphans())
     except (UnavailableError, UsageError) as error:
         notes.unchecked.append(str(error))
         return notes.report()

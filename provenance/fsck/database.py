@@ -171,6 +171,13 @@ class Tables:
                 self.findings.append(Finding(FindingKind.ROW_UNREADABLE, subject, str(error)))
         return rows
 
+    def orphans(self) -> Iterator[Finding]:
+        """Rows that belong to a row that is not there. PostgreSQL keeps its own foreign keys."""
+        if self.sqlite:  # keeps them of those alone who ask it to
+            for table, row, parent, _ in self.connection.execute(text("PRAGMA foreign_key_check")):
+                problem = f"belongs to a row of {parent} that is not there"
+                yield Finding(FindingKind.ROW_ORPHAN, f"{table} rowid {row}", problem)
+
 
 def _value(name: str, value: Any) -> Any:
     """A column's value in the form that its field has."""

@@ -23,6 +23,7 @@ class FindingKind(StrEnum):
     PARKED = "parked"
 
     ROW_UNREADABLE = "row-unreadable"
+    ROW_ORPHAN = "row-orphan"
     RECORD_DIGEST = "record-digest"
     RECORD_UNREADABLE = "record-unreadable"
     RECORD_PLACE = "record-place"

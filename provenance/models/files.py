@@ -21,7 +21,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -99,17 +99,17 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
     try:
-        names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+        names = {entry.name for entry in path.iterdir() if entry.is_file()}
     except OSError as error:
         raise InputError(f"{path}: cannot be listed: {error.strerror or error}") from error
     if INDEX in names:
-        return _indexed(path)
-    shards = [path / name for name in names if name.endswith(SAFETENSORS)]
+        return _indexed(path, names)
+    shards = [path / name for name in sorted(names) if name.endswith(SAFETENSORS)]
     if shards:
         return tuple(shards)
     others = [
         name
-        for name in names
+        for name in sorted(names)
         if Path(name).suffix in SUFFIXES and not _BESIDE.fullmatch(Path(name).stem)
     ]
     if not others:
@@ -121,7 +121,7 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     return (path / others[0],)
 
 
-def _indexed(folder: Path) -> tuple[Path, ...]:
+def _indexed(folder: Path, there: Collection[str]) -> tuple[Path, ...]:
     """The shards that the index names: all of them must be there."""
     where = folder / INDEX
     try:
@@ -141,8 +141,8 @@ def _indexed(folder: Path) -> tuple[Path, ...]:
     for name in shards.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(SAFETENSORS):
             raise FormatError(f"{where}: names {repr(name)[:80]}, expected a safetensors file")
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: is missing, {INDEX} names it")
+        if name not in there:
+            raise InputError(f"{where}: names {repr(name)[:80]}, which is missing")
     return tuple(folder / name for name in sorted(set(shards.values())))
 
 

@@ -183,7 +183,29 @@ def _change_row(connection: sqlite3.Connection, donor: Path, chance: Random) -> 
         "null": lambda: None,
         "confuse": lambda: chance.choice((b"\0", "x", -1, 1.5, 2**62, "", "{}", "[]")),
     }
-    return Mutation(how, place) if write(row, made[how]()) else None
+    before = read(row)
+    if not write(row, made[how]()):
+        return None
+    if column == "document":
+        place = _changed_field(before, read(row)) or place
+    return Mutation(how, place)
+
+
+def _changed_field(before: Any, after: Any) -> str | None:
+    """The name of the first field of a receipt that is not what it was."""
+    try:
+        old, new = json.loads(before), json.loads(after)
+        fields = sorted(places(old), key=len, reverse=True)
+        return next(f"receipts/*.json: {name_of(at)}" for at in fields if not _has(new, at, old))
+    except (ValueError, TypeError, StopIteration):
+        return None
+
+
+def _has(document: Any, place: Place, wanted: Any) -> bool:
+    try:
+        return bool(inner_of(document, place) == inner_of(wanted, place))
+    except (KeyError, IndexError, TypeError):
+        return False
 
 
 def other_cell(value: Any, chance: Random) -> Any:

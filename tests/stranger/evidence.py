@@ -11,7 +11,7 @@ import hashlib
 import struct
 from typing import Any
 
-from formats import need, sha256
+from formats import need, sha256, unhex
 
 LIMITS = {"main": 0x1D00FFFF, "test": 0x1D00FFFF, "testnet4": 0x1D00FFFF,
           "signet": 0x1E0377AE, "regtest": 0x207FFFFF}  # fmt: skip
@@ -147,13 +147,13 @@ def merkle_block_leaves(raw: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def check_bitcoin(anchor: dict[str, Any], evidence: dict[str, Any]) -> None:
-    core, scripts = stripped(bytes.fromhex(evidence["transaction"]))
+    core, scripts = stripped(unhex(evidence["transaction"]))
     txid = double(core)
     need(txid[::-1].hex() == anchor["transaction_id"], "another transaction")
-    need(bytes.fromhex(anchor["payload"]) in map(pushed, scripts), "no OP_RETURN of the payload")
-    header = bytes.fromhex(evidence["header"])
+    need(unhex(anchor["payload"]) in map(pushed, scripts), "no OP_RETURN of the payload")
+    header = unhex(evidence["header"])
     check_work(header, evidence["chain"])
-    proven, leaves = merkle_block_leaves(bytes.fromhex(evidence["merkle_block"]))
+    proven, leaves = merkle_block_leaves(unhex(evidence["merkle_block"]))
     need(proven == header and len(core) != 64, "the Merkle block is of another header")
     need(txid in leaves, "the transaction is not in the block")
     need(double(header)[::-1].hex() == anchor["block_hash"], "another block hash")
@@ -265,9 +265,9 @@ def check_ethereum(anchor: dict[str, Any], evidence: dict[str, Any]) -> str | No
 
     def data(text: Any) -> bytes:
         need(isinstance(text, str) and text[:2] == "0x", "no 0x hex")
-        return bytes.fromhex(text[2:])
+        return bytes(unhex(text[2:]))
 
-    raw, root = data(evidence["transaction"]["raw"]), bytes.fromhex(anchor["payload"])[4:]
+    raw, root = data(evidence["transaction"]["raw"]), unhex(anchor["payload"])[4:]
     need("0x" + keccak256(raw).hex() == anchor["transaction_id"], "another transaction")
     sent = rlp(raw[1:])
     need(raw[0] == 2 and int.from_bytes(sent[0], "big") == evidence["chain_id"], "another chain")

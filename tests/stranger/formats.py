@@ -31,8 +31,9 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def unhex(text: Any, size: int) -> bytes:
-    need(isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{2 * size}}}", text), "no lower hex")
+def unhex(text: Any, size: int | None = None) -> bytes:
+    count = "*" if size is None else f"{{{size}}}"
+    need(isinstance(text, str) and re.fullmatch(f"([0-9a-f]{{2}}){count}", text), "no lower hex")
     return bytes.fromhex(text)
 
 

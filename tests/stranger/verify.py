@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -52,11 +52,25 @@ KEYS = {
     "equivocations": "producer seq digest seen_at proof withheld",
     "parked": "id reason size parked_at",
 }  # fmt: skip
+RECEIPT = {
+    None: "v run phase epoch root ledger head anchor evidence", "ledger": "index size root proof",
+    "anchor": "network state transaction_id payload height block_hash depth block_time"
+    " confirmed_at",
+}  # fmt: skip
 WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError,
          RecursionError, InvalidSignature)  # fmt: skip
 
 
 # --- the bundle (section 9) --------------------------------------------------------------
+
+
+def no_flags(value: Any, but: Collection[str] = (), at: str = "") -> None:
+    """A flag stands where one is expected alone: it equals 0 or 1 in this language."""
+    need(at in but or not isinstance(value, bool), f"{at}: a flag")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        no_flags(inner, but, key)
+    for inner in value if isinstance(value, list) else ():
+        no_flags(inner, but, at)
 
 
 def seal_label(entry: dict[str, Any]) -> str:
@@ -114,6 +128,8 @@ class Bundle:
                 self.problems.append(f"{name}: run.json does not know it")
 
     def _evidence(self) -> None:
+        flags = ("anchor", "withheld", "incomplete", "anchors")
+        self.check("run.json", partial(no_flags, self.run, flags))
         self.check("run.json", self._signatures)
         self.check("run.json", self._equivocations)
         for record in self.run["records"]:
@@ -278,6 +294,9 @@ class Bundle:
         self.known.add(name)
         receipt = parse(self.files[name])
         need(canonical(receipt) == self.files[name], "not in canonical form")
+        no_flags(receipt)
+        for part, keys in RECEIPT.items():
+            need(set(receipt[part] if part else receipt) == set(keys.split()), f"keys: {part}")
         need(canonical(receipt["v"]) == b"1", "of another version")
         need(receipt["run"] == self.run["run"], "of another run")
         ledger, anchor, told = receipt["ledger"], receipt["anchor"], receipt["evidence"]
@@ -296,7 +315,7 @@ class Bundle:
         need(told.get("type", kind) == kind, "its evidence is of another network")
         if kind == "bitcoin":
             chain.check_bitcoin(anchor, told)
-            header = bytes.fromhex(told["header"])
+            header = unhex(told["header"])
             self.headers.setdefault(anchor["height"], set()).add(header[36:68])
         elif kind == "ipfs":
             need(anchor["transaction_id"] == chain.raw_cid(b"MLP1" + root), "another CID")

@@ -428,6 +428,13 @@ def after_entry_that_covers_less(world: World) -> Planted:
 
 
 @fault
+def record_of_a_run_that_is_not_there(world: World) -> Planted:
+    world.sql("DELETE FROM runs WHERE run=?", SECOND.hex)
+    first = world.sql("SELECT rowid FROM records WHERE run=?", SECOND.hex)[0][0]
+    return F.ROW_ORPHAN, f"records rowid {first}"
+
+
+@fault
 def coverage_that_is_no_object(world: World) -> Planted:
     world.sql("UPDATE ledger_entries SET coverage='[1]' WHERE entry=3")
     return F.ROW_UNREADABLE, "ledger_entries row 4"
