@@ -120,19 +120,24 @@ def _ingest_run(
             writer.save()
             for run, epochs in writer.touched.items():
                 note_due(tx, run, epochs)
-                done.entries.extend(seal_ready(tx, run, policy, now, until))
+                done.entries.extend(seal_ready(tx, run, policy, now, until, bool(waiting)))
             sealed = [run for run in writer.touched if _is_sealed(tx, run)]
         total.add(done)
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         for run in writer.touched:
-            made = seal_due(store, run, policy, now)
+            made = seal_due(store, run, policy, now, bool(waiting))
             total.entries.extend(made)
             if any(entry.phase is Phase.AFTER for entry in made):
                 say_sealed(transport, run, policy)
 
 
-def seal_due(store: LedgerStore, run: UUID, policy: SealPolicy, now: float) -> list[LedgerEntry]:
+def seal_due(
+    store: LedgerStore, run: UUID, policy: SealPolicy, now: float, more: bool = False
+) -> list[LedgerEntry]:
     """Make what is left of a run's seals that are due, in transactions of bounded time.
+
+    Args:
+        more: As :func:`seal_ready`.
 
     Raises:
         StoreUnavailable: What was committed stands.
@@ -145,7 +150,7 @@ def seal_due(store: LedgerStore, run: UUID, policy: SealPolicy, now: float) -> l
             if tree is None or tx.next_due(run, tree.closed) is None:
                 return made
         with store.transaction() as tx:
-            made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
+            made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S, more)
 
 
 def say_sealed(transport: EventTransport, run: UUID, policy: SealPolicy) -> None:

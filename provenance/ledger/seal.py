@@ -80,13 +80,19 @@ def note_due(tx: LedgerTx, run: UUID, epochs: Iterable[int]) -> None:
 
 
 def seal_ready(
-    tx: LedgerTx, run: UUID, policy: SealPolicy, now: float, until: float = math.inf
+    tx: LedgerTx,
+    run: UUID,
+    policy: SealPolicy,
+    now: float,
+    until: float = math.inf,
+    more: bool = False,
 ) -> list[LedgerEntry]:
     """Make every seal of the run that is asked for, not yet made, and ready.
 
     Args:
         until: On the monotonic clock: no further checkpoint is begun after it. What is left is
             due, and is made by the next call.
+        more: Entries of the run are in hand: its last seal would leave them out.
     """
     row = tx.run(run)
     if row is None or row.state == "sealed":
@@ -102,7 +108,7 @@ def seal_ready(
             return made
         tree = _seal_checkpoint(tx, tree, epoch, policy, now, made)
     marks = tx.marks(run, Phase.AFTER)
-    if marks and (overdue or tx.ended_ranks(run, tree.world_size) >= tree.world_size):
+    if marks and not more and (overdue or tx.ended_ranks(run, tree.world_size) >= tree.world_size):
         missing = _missing_ends(tx.producers(run), tree.world_size)
         if overdue or not missing:
             _seal_after(tx, tree, marks, policy, now, made)

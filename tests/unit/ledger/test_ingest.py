@@ -495,6 +495,17 @@ def test_after_waits_for_every_rank(store: LedgerStore) -> None:
     assert list(roots(store)) == ["before", "after"]
 
 
+def test_after_waits_for_what_is_in_hand(
+    store: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provenance.ledger.ingest.TRANSACTION_S", 0.0)
+    trainer, child = complete_run(), Producer(name=b"\x02" * 16)
+    child.epoch(1)
+    child.end()
+    assert take(store, [*trainer.deliveries(), *child.deliveries()]).parked == 0
+    assert list(roots(store)) == ["before", "after"]
+
+
 def test_a_missing_rank_is_named_after_grace(store: LedgerStore) -> None:
     first, _ = two_ranks()
     first.finish()
