@@ -6,9 +6,10 @@ transactions that move records and entries, so that they agree at any moment.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Any
 
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
@@ -22,10 +23,6 @@ from provenance.formats.run_tree.walk import RunWalk
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.rows import DueRow, MarkRow, ProducerRow, TreeRow
 from provenance.fsck.runs.facts import RunFacts
-
-_Rows = Mapping[str, Any]
-"""Rows of one table by the part of their key that is not the run."""
-_SHOWN: Final = 80
 
 
 def check_kept(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> Iterator[Finding]:
@@ -64,10 +61,8 @@ def _producers(
     marked: dict[bytes, int] = {}
     for mark in counting:
         marked[mark.producer] = max(marked.get(mark.producer, -1), mark.epoch or 0)
-    return [
-        replace(row, ended=ended.get(row.producer), marked=marked.get(row.producer, -1))
-        for row in facts.producers
-    ]
+    rows = ((row, row.producer) for row in facts.producers)
+    return [replace(row, ended=ended.get(own), marked=marked.get(own, -1)) for row, own in rows]
 
 
 def _marks(records: Iterable[Record], counting: Iterable[SealMark]) -> list[MarkRow]:
@@ -89,19 +84,10 @@ def _tree(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> list[T
     if leader is None or not made:
         return []
     own = [r for r in records if r.producer == leader.producer and r.seq <= leader.seq]
-    entry, kept = made[-1][0], made[-1][1].kept
-    return [
-        TreeRow(
-            leader=leader.producer,
-            leader_ts=leader.order[0],
-            leader_seq=leader.seq,
-            world_size=announced_ranks(own),
-            data=kept.data,
-            model=kept.model,
-            training=kept.training.to_bytes(),
-            closed=-1 if entry.epoch is None else entry.epoch,
-        )
-    ]
+    closed, kept = made[-1][0].epoch, made[-1][1].kept
+    tops = (kept.data, kept.model, kept.training.to_bytes(), -1 if closed is None else closed)
+    first = (leader.producer, leader.order[0], leader.seq, announced_ranks(own))
+    return [TreeRow(*first, *tops)]
 
 
 def _due(facts: RunFacts, counting: Iterable[SealMark], trees: Iterable[TreeRow]) -> list[DueRow]:
@@ -126,7 +112,7 @@ def _differing(
     for key in sorted(kept.keys() | asked.keys()):
         mine, right = kept.get(key), asked.get(key)
         if mine is None or right is None:
-            problem = "is missing" if mine is None else "is of no record"
+            problem = "is missing" if mine is None else "is kept, and the records give no such row"
         else:
             problem = "; ".join(
                 f"{name} is {_shown(value)}, the records give {_shown(getattr(right, name))}"
@@ -144,4 +130,6 @@ def _key(row: object) -> str:
 
 
 def _shown(value: object) -> str:
-    return (value.hex() if isinstance(value, bytes) else str(value))[:_SHOWN]
+    if isinstance(value, bytes):
+        return value.hex() if len(value) <= 32 else f"SHA-256 {hashlib.sha256(value).hexdigest()}"
+    return str(value)[:80]
