@@ -31,6 +31,10 @@ run-identity            an identity that did not sign the run (the trusted root 
 certificate             a producer whose key the run's key did not certify as it is stored
 statement               records that are not what their producer signed, or that nobody signed
 producer-counters       a producer's counters or chain are not those of its records
+kept-state              what the database keeps to make seals from (``marks``, ``due_checkpoints``,
+                        ``run_trees``, ends and marks of ``producers``, chains and times of
+                        ``records``) or to find heads (``heads.cosigned``), and that records,
+                        entries and notes do not give
 acknowledgement         one in Redis that the ledger's key did not sign, or of other records
 run-state               sealed without an after entry, or the other way round
 run-incomplete          a run that was sealed with events missing
@@ -97,9 +101,11 @@ from provenance.fsck.outbox import OutboxFacts, check_outbox
 from provenance.fsck.receipts import check_receipts
 from provenance.fsck.rows import (
     Anchor,
+    DueRow,
     Entry,
     EquivocationRow,
     HeadRow,
+    MarkRow,
     NetworkRow,
     NonceRow,
     ParkedRow,
@@ -109,6 +115,7 @@ from provenance.fsck.rows import (
     Run,
     StatementRow,
     SubtreeRow,
+    TreeRow,
     Version,
 )
 from provenance.fsck.runs.facts import RunFacts
@@ -278,6 +285,9 @@ def _check_runs(
                     producers=tables.all(ProducerRow, run),
                     statements=tables.all(StatementRow, run),
                     equivocations=tables.all(EquivocationRow, run),
+                    marks=tables.all(MarkRow, run),
+                    due=tables.all(DueRow, run),
+                    trees=tables.all(TreeRow, run),
                     spooled=own.events,
                     streamed=stream.records.get(run, {}),
                     acked=_highest(own.acked, acked),

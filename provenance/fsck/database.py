@@ -25,9 +25,11 @@ from provenance.formats.fields import Fields
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.rows import (
     Anchor,
+    DueRow,
     Entry,
     EquivocationRow,
     HeadRow,
+    MarkRow,
     NetworkRow,
     NonceRow,
     ParkedRow,
@@ -37,6 +39,7 @@ from provenance.fsck.rows import (
     Run,
     StatementRow,
     SubtreeRow,
+    TreeRow,
     Version,
 )
 
@@ -46,6 +49,9 @@ TABLES: Final[dict[type, tuple[str, str]]] = {
     RecordRow: ("records", "producer, seq"),
     ProducerRow: ("producers", "run, producer"),
     StatementRow: ("statements", "run, producer, count"),
+    MarkRow: ("marks", "phase, epoch, producer"),
+    DueRow: ("due_checkpoints", "epoch"),
+    TreeRow: ("run_trees", "run"),
     EquivocationRow: ("equivocations", "run, producer, seq"),
     ParkedRow: ("parked", "id"),
     Entry: ("ledger_entries", "entry"),
@@ -59,6 +65,7 @@ TABLES: Final[dict[type, tuple[str, str]]] = {
 }
 """The table of each kind of row, and the order it is read in."""
 _COLUMNS: Final = {"index": "entry"}
+_FLAGS: Final = ("anchor", "counts", "cosigned")
 _POSTGRES: Final = ("postgres", "postgresql", "postgresql+psycopg")
 _WAIT_S: Final = 30.0
 T = TypeVar("T")
@@ -183,7 +190,7 @@ def _value(name: str, value: Any) -> Any:
     """A column's value in the form that its field has."""
     if name == "epoch" and value == NO_EPOCH:
         return None
-    if name == "anchor":
+    if name in _FLAGS and value in (0, 1):
         return bool(value)
     if name in ("coverage", "detail") or (name == "identity" and isinstance(value, str)):
         column = Fields.of({name: json_text.loads(str(value))}, "row")

@@ -32,6 +32,7 @@ class FindingKind(StrEnum):
     CERTIFICATE = "certificate"
     STATEMENT = "statement"
     PRODUCER_COUNTERS = "producer-counters"
+    KEPT_STATE = "kept-state"
     ACKNOWLEDGEMENT = "acknowledgement"
     RUN_STATE = "run-state"
     RUN_INCOMPLETE = "run-incomplete"

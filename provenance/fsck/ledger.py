@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.formats.checkpoint import Head, open_head, parse_note
+from provenance.formats.cosignature import Cosignature
 from provenance.formats.frontier import Frontier
 from provenance.formats.merkle import leaf_hash, node_hash
 from provenance.formats.note import VerifierKey
@@ -135,7 +136,7 @@ def _growth(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[F
 def _note(head: HeadRow, key: VerifierKey | None) -> Iterator[Finding]:
     name = f"head {head.size}"
     try:
-        stated = parse_note(head.note).head
+        read = parse_note(head.note)
         if key is not None:
             open_head(head.note, key)
     except BadSignatureError as error:
@@ -143,6 +144,10 @@ def _note(head: HeadRow, key: VerifierKey | None) -> Iterator[Finding]:
     except (FormatError, InputError) as error:
         yield Finding(FindingKind.HEAD_NOTE, name, str(error))
         return
+    stated, cosigned = read.head, any(map(Cosignature.of, read.signatures))
+    if head.cosigned != cosigned:
+        problem = f"heads.cosigned is {head.cosigned}, the note gives {cosigned}"
+        yield Finding(FindingKind.KEPT_STATE, name, problem)
     if (stated.size, stated.root) != (head.size, head.root):
         yield Finding(
             FindingKind.HEAD_NOTE,

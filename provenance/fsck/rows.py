@@ -32,6 +32,8 @@ class ProducerRow:
     contiguous: int
     chain: bytes
     highest: int
+    ended: int | None
+    marked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,45 @@ class RecordRow:
     kind: str
     epoch: int | None
     rank: int
+    ts: str
     digest: bytes
     data: bytes
+    chain: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRow:
+    """A row of ``marks``."""
+
+    phase: Phase
+    epoch: int | None
+    producer: bytes
+    seq: int
+    rank: int
+    anchor: bool
+    ts: str
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DueRow:
+    """A row of ``due_checkpoints``."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRow:
+    """A row of ``run_trees``."""
+
+    leader: bytes
+    leader_ts: str
+    leader_seq: int
+    world_size: int
+    data: bytes
+    model: bytes
+    training: bytes
+    closed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +146,7 @@ class HeadRow:
     root: bytes
     note: str
     frontier: bytes
+    cosigned: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,15 @@ from provenance.anchor.publish import publish
 from provenance.chains.local import LocalNetwork
 from provenance.formats.event import Event, SegmentHeader, frame
 from provenance.formats.note import SignerKey
-from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Kind, Record, record_digest
 from provenance.fsck.checker import Deployment, Options, fsck
 from provenance.fsck.findings import FsckReport
 from provenance.fsck.local_file import LocalReader
 from provenance.fsck.onchain import ChainReader, ChainTransaction, ChainView, Question
+from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.ingest import ingest
-from provenance.ledger.seal import SealPolicy
+from provenance.ledger.seal import SealPolicy, note_due
 from provenance.ports.transport import Delivery
-from provenance.ports.values import ProducerRow, StatementRow, StoredRecord
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
@@ -232,25 +231,15 @@ class World:
         root = bytes(self.sql("SELECT root FROM heads WHERE size=?", size)[0][0])
         return next((h, t) for h, t in self.chain.mined() if t.payload[4:] == root)
 
-    def insert(self, producer: Producer) -> None:
-        """Records without a seal, as a worker leaves them that does not seal."""
+    def insert(self, producer: Producer, first: int = 0) -> None:
+        """Records from ``first`` on without a seal, as a worker leaves them that does not seal."""
         store = SqlStore.open(self.url)
         with store.transaction() as tx:
-            tx.add_run(producer.run, producer.public_key, self.now)
-            for data in producer.records():
-                record = Record.decode(data)
-                row = StoredRecord(
-                    record.run, record.producer, record.seq, record.kind, record.epoch,
-                    record.rank, record.ts, record_digest(data), data,
-                )  # fmt: skip
-                tx.insert_records([row], self.now)
-            batch = open_batch(producer.batch())
-            own, count = (producer.run, producer.name), batch.statement.count
-            certificate = batch.certificate.encode()
-            tx.save_producer(
-                ProducerRow(*own, producer.rank, certificate, count, batch.chain, count)
-            )
-            tx.add_statement(StatementRow(*own, count, batch.statement.signature))
+            writer = BatchWriter(tx, self.now, IngestResult(), None)
+            writer.take(Delivery("0", producer.batch(first)))
+            writer.save()
+            for run, epochs in writer.touched.items():
+                note_due(tx, run, epochs)
         store.close()
 
 

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from provenance.errors import InputError
 from provenance.formats import merkle
+from provenance.formats.frontier import Frontier
 from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import Phase
 from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
@@ -44,6 +45,7 @@ class WalkedSeal:
         uncovered: At ``before``, the leader's events up to its mark that it leaves out.
         lost: Path of what was under the seal before it and is not under this one; None where
             that is a prefix of this.
+        kept: The tree under it but for the producers.
     """
 
     root: bytes | None
@@ -51,6 +53,7 @@ class WalkedSeal:
     coverage: Mapping[bytes, int]
     uncovered: int
     lost: str | None
+    kept: GrowingTree
 
 
 class RunWalk:
@@ -108,7 +111,7 @@ class RunWalk:
             for producer, own in self._digests.items()
         }
         tops = GrowingTree.start(self._first)
-        self._tops = [tops.data, tops.model]
+        self._tops = (tops.data, tops.model)
         config = (leaf for leaf in self._first if leaf.kind == "config")
         self._tree = merkle.MerkleTree(
             leaf.digest for leaf in sorted(config, key=lambda leaf: leaf.sort_key)
@@ -169,9 +172,10 @@ class RunWalk:
                 problem = problem or f"producer {producer.hex()}: {missing}"
             else:
                 producers.append(statement_digest(self._run, producer, count, value))
-        tops = [*self._tops, self._tree.root(size), merkle.root(producers)]
-        root = merkle.root(tops) if problem is None else None
-        return WalkedSeal(root, problem, coverage, uncovered, lost)
+        nodes = self._tree.read(merkle.complete_subtrees(0, size))
+        kept = GrowingTree(*self._tops, Frontier(size, tuple(nodes)))
+        root = kept.root(producers) if problem is None else None
+        return WalkedSeal(root, problem, coverage, uncovered, lost, kept)
 
     def _leaves(self, phase: Phase) -> list[RecordLeaf] | None:
         """Those at the last seal that was walked."""

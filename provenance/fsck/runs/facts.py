@@ -8,7 +8,17 @@ from uuid import UUID
 
 from provenance.formats.event import Event, SegmentHeader
 from provenance.formats.producers.acknowledgement import Acknowledgement
-from provenance.fsck.rows import Entry, EquivocationRow, ProducerRow, RecordRow, Run, StatementRow
+from provenance.fsck.rows import (
+    DueRow,
+    Entry,
+    EquivocationRow,
+    MarkRow,
+    ProducerRow,
+    RecordRow,
+    Run,
+    StatementRow,
+    TreeRow,
+)
 
 Key = tuple[bytes, int]
 """Producer and seq."""
@@ -35,6 +45,9 @@ class RunFacts:
     producers: Sequence[ProducerRow] = ()
     statements: Sequence[StatementRow] = ()
     equivocations: Sequence[EquivocationRow] = ()
+    marks: Sequence[MarkRow] = ()
+    due: Sequence[DueRow] = ()
+    trees: Sequence[TreeRow] = ()
     spooled: Mapping[Key, tuple[SegmentHeader, Event]] = field(default_factory=dict)
     streamed: Mapping[Key, bytes] = field(default_factory=dict)
     acked: Mapping[bytes, int] = field(default_factory=dict)

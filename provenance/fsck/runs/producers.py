@@ -34,11 +34,14 @@ def check_signatures(facts: RunFacts) -> Iterator[Finding]:
     except (FormatError, BadSignatureError) as error:
         yield Finding(FindingKind.RUN_IDENTITY, str(row.run), str(error))
     digests: dict[bytes, dict[int, bytes]] = {}
+    kept: dict[bytes, dict[int, bytes]] = {}
     ranks: dict[bytes, set[int]] = {}
     for record in facts.records:
         own = digests.setdefault(record.producer, {})
         own[record.seq] = hashlib.sha256(record.data).digest()
         ranks.setdefault(record.producer, set()).add(record.rank)
+        if record.chain is not None:
+            kept.setdefault(record.producer, {})[record.seq] = record.chain
     signed: dict[bytes, dict[int, bytes]] = {}
     for statement in facts.statements:
         signed.setdefault(statement.producer, {})[statement.count] = statement.signature
@@ -53,7 +56,8 @@ def check_signatures(facts: RunFacts) -> Iterator[Finding]:
             yield Finding(FindingKind.CERTIFICATE, name, certificate)
         else:
             own, statements = digests.get(producer, {}), signed.get(producer, {})
-            yield from _chain(facts, name, certificate, rows[producer], own, statements)
+            chains = kept.get(producer, {})
+            yield from _chain(facts, name, certificate, rows[producer], own, statements, chains)
     yield from _second_values(facts, certificates)
 
 
@@ -81,14 +85,17 @@ def _chain(
     row: ProducerRow,
     digests: Mapping[int, bytes],
     signed: Mapping[int, bytes],
+    kept: Mapping[int, bytes],
 ) -> Iterator[Finding]:
-    """Statements, acknowledgement and counters of one producer, in one walk.
+    """Statements, acknowledgement, counters and kept chains of one producer, in one walk.
 
-    Counters are of no interest where a statement does not fit: they cannot either.
+    A record keeps the chain up to it where there is no hole before. Counters and chains are of no
+    interest where a statement does not fit: they cannot either.
     """
     producer = certificate.producer
     told = facts.acknowledged.get(producer)
     chain, count, fits = chain_start(facts.run, producer), 0, True
+    wrong: tuple[int, bytes | None] | None = None
     while True:
         if count in signed:
             try:
@@ -104,6 +111,10 @@ def _chain(
         if count not in digests:
             break
         chain, count = chain_on(chain, [digests[count]]), count + 1
+        if wrong is None and kept.get(count - 1) != chain:
+            wrong = count - 1, chain
+    if wrong is None and (behind := min((seq for seq in kept if seq > count), default=None)):
+        wrong = behind, None
     above, last = max(digests, default=-1) + 1, max(signed, default=0)
     if last < above:
         subject = event_name(facts.run, producer, last, above - 1)
@@ -114,6 +125,11 @@ def _chain(
         if (row.contiguous, row.highest) == (count, above):
             problem = f"says another chain than the first {count} records give"
         yield Finding(FindingKind.PRODUCER_COUNTERS, name, problem)
+    if fits and wrong is not None:
+        seq, right = wrong
+        found, expected = (value and value.hex() for value in (kept.get(seq), right))
+        problem = f"records.chain is {found}, the records give {expected}"
+        yield Finding(FindingKind.KEPT_STATE, event_name(facts.run, producer, seq), problem)
 
 
 def _second_values(

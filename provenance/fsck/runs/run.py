@@ -22,6 +22,7 @@ from provenance.formats.run_tree.walk import RunWalk
 from provenance.fsck.findings import Finding, FindingKind, event_name
 from provenance.fsck.rows import RecordRow
 from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.runs.kept import check_kept
 from provenance.fsck.runs.producers import check_signatures
 
 
@@ -36,6 +37,7 @@ def check_run(facts: RunFacts) -> Iterator[Finding]:
     walk = RunWalk(facts.run, decoded, facts.entries)
     yield from _roots(facts, walk)
     yield from _seals(facts, decoded, walk)
+    yield from check_kept(facts, [item.record for item in decoded], walk)
 
 
 # --- records -----------------------------------------------------------------------------
@@ -67,6 +69,9 @@ def _records(facts: RunFacts) -> Generator[Finding, None, list[DigestedRecord]]:
             yield Finding(
                 FindingKind.RECORD_PLACE, name, f"the record states another {', '.join(differs)}"
             )
+        elif row.ts != record.ts:
+            problem = f"records.ts is {row.ts[:40]}, the record states {record.ts}"
+            yield Finding(FindingKind.KEPT_STATE, name, problem)
         decoded.append(DigestedRecord(record, digest))
     return decoded
 

@@ -846,7 +846,8 @@ def test_a_planted_fault_is_found_where_it_is(
 
 
 def test_every_kind_is_planted_or_tested_below() -> None:
-    tests = [Path(__file__), Path(__file__).with_name("test_stream.py")]
+    names = ("test_stream.py", "test_kept.py")
+    tests = [Path(__file__), *map(Path(__file__).with_name, names)]
     source = "".join(path.read_text(encoding="utf-8") for path in tests)
     assert [kind.name for kind in F if f"F.{kind.name}" not in source] == []
 
@@ -871,7 +872,7 @@ def test_the_table_of_kinds_is_complete() -> None:
         (crashed_made_finished, {F.STATEMENT, F.ENTRY_ROOT}),
         (
             tail_cut_off_that_was_signed,
-            {F.SEQ_HOLE, F.ENTRY_ROOT, F.ENTRY_SEAL, F.PRODUCER_COUNTERS},
+            {F.SEQ_HOLE, F.ENTRY_ROOT, F.ENTRY_SEAL, F.PRODUCER_COUNTERS, F.KEPT_STATE},
         ),
         (doubled_transaction, {F.CHAIN_DOUBLED}),
         (wrong_root_on_the_chain, {F.CHAIN_ROOT}),
