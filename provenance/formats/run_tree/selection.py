@@ -293,27 +293,6 @@ def covered(
     return found
 
 
-def coverage_at(
-    records: Collection[DigestedRecord],
-    epoch: int,
-    arrived: Mapping[bytes, int],
-    checkpoints: Sequence[Checkpoint],
-) -> dict[bytes, int]:
-    """What a checkpoint states that is sealed now.
-
-    Args:
-        arrived: Per producer how many of its first events are here without a hole.
-        checkpoints: Those sealed before it.
-    """
-    own = {
-        mark.producer: mark.seq
-        for mark in seal_marks(item.record for item in records)
-        if mark.phase is Phase.CHECKPOINT and mark.epoch == epoch
-    }
-    upto = {producer: min(count, own.get(producer, count)) for producer, count in arrived.items()}
-    return covered(records, [*checkpoints, Checkpoint(epoch, upto)])
-
-
 class _Decisions:
     """What checkpoints decided about epoch records (rule 4)."""
 

@@ -397,7 +397,8 @@ def test_the_image_holds_the_extras_of_the_fleet_and_no_root() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (extras,) = re.findall(r"-c requirements\.lock '\.\[([\w,]+)\]'", text)
-    assert set(extras.split(",")) == {"workers", "ethereum", "bitcoin", "ipfs", "postgres"}
+    fleet = {"workers", "ethereum", "bitcoin", "ipfs", "postgres", "sigstore"}
+    assert set(extras.split(",")) == fleet
     assert set(extras.split(",")) <= project["optional-dependencies"].keys()
     assert len(re.findall(r"^FROM ", text, re.MULTILINE)) == 2
     user = text.rindex("\nUSER 10001:10001")

@@ -6,6 +6,7 @@ Over 400 lines: case by case, one file: `provenance/formats/run_tree/selection.p
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -19,7 +20,6 @@ from provenance.formats.run_tree.selection import (
     Checkpoint,
     DigestedRecord,
     before_mark,
-    coverage_at,
     covered,
     producer_digests,
     run_leaves,
@@ -80,6 +80,27 @@ class Story:
     def sealed(self, epoch: int, *checkpoints: Checkpoint) -> Checkpoint:
         """The checkpoint of an epoch with all that is here, behind ``checkpoints``."""
         return Checkpoint(epoch, coverage_at(self.records, epoch, self.seqs, checkpoints))
+
+
+def coverage_at(
+    records: Collection[DigestedRecord],
+    epoch: int,
+    arrived: Mapping[bytes, int],
+    checkpoints: Sequence[Checkpoint],
+) -> dict[bytes, int]:
+    """What a checkpoint states that is sealed now.
+
+    Args:
+        arrived: Per producer how many of its first events are here without a hole.
+        checkpoints: Those sealed before it.
+    """
+    own = {
+        mark.producer: mark.seq
+        for mark in seal_marks(item.record for item in records)
+        if mark.phase is Phase.CHECKPOINT and mark.epoch == epoch
+    }
+    upto = {producer: min(count, own.get(producer, count)) for producer, count in arrived.items()}
+    return covered(records, [*checkpoints, Checkpoint(epoch, upto)])
 
 
 def digests(*items: DigestedRecord) -> set[bytes]:
