@@ -20,6 +20,7 @@ from typing import Any
 from msgspec.structs import replace
 
 import provenance_devnet as devnet
+from provenance import files
 from provenance.app import up
 from provenance.app.fsck import fsck
 from provenance.app.report import write_report
@@ -117,8 +118,7 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
         )
     path = options.base_dir / "run" / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    path.chmod(0o600)
+    files.replace(path, json.dumps(document, indent=2).encode() + b"\n")
     return path
 
 
