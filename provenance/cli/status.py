@@ -18,6 +18,7 @@ from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.errors import BadSignatureError, FormatError, UnavailableError
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import named_networks
+from provenance.ledger.seal import waits_for
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState, RunRow, StoredRecord
 from provenance.settings import NETWORKS, Settings
@@ -101,6 +102,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             "run_id": str(run),
             "state": row.state,
             "incomplete": row.incomplete,
+            "waits_for": waits_for(tx, run),
             "created": _time(row.created_at),
             "sealed": _time(row.sealed_at),
             **_who(row, of_settings(settings)),
@@ -188,6 +190,8 @@ def _print_run(document: dict[str, Any]) -> None:
     out.print(f"identity: {_shown(by) if by else 'nobody signed this run'}{who}")
     if document["incomplete"]:
         out.print(f"incomplete: {document['incomplete']}")
+    if document["waits_for"]:
+        out.print(f"waits for: {'; '.join(document['waits_for'])}")
     for root in document["roots"]:
         where = root["phase"] if root["epoch"] is None else f"{root['phase']} {root['epoch']}"
         out.print(f"{where:<12} {root['root']}  ledger entry {root['ledger_index']}")
