@@ -72,7 +72,7 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
         say("fsck", "spool, database and chains against each other, independently")
         checked = fsck(settings, since=since).as_dict()
     document = _document(settings, report, report_path, before, after, tamper)
-    document["fsck"] = checked
+    document |= {"fsck": checked, "since_block": since}
     return document
 
 

@@ -67,8 +67,8 @@ chain-orphan            an anchor of ours that no row knows
 What it does not say: whether an event ever was emitted whose segment, record and number are
 all gone; whether two runs are the same training; who holds a key. A root under our sender or
 wallet that no head has counts, however old: a ledger that was thrown away and begun anew is
-found by what it anchored. A key that served another ledger before is searched from a height
-on, ``--since-block``.
+found by what it anchored, in one line that names the height from which to search
+(``--since-block``) where the key served another ledger before.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -1102,8 +1103,22 @@ def test_an_older_ledger_of_the_sender_is_a_fault_unless_searched_from_later(wor
     blocks.insert(0, replace(blocks[-1], transactions=(older,)))
     (finding,) = world.fsck().findings
     assert (finding.kind, finding.subject) == (F.CHAIN_ORPHAN, f"memory {older.id}")
-    world.options = Options(since={"memory": 1})
+    more = [
+        replace(older, id=letter * 64, payload=anchor_payload(letter.encode() * 32))
+        for letter in "cd"
+    ]
+    blocks[0] = replace(blocks[0], transactions=(older, *more))
+    (finding,) = world.fsck().findings
+    assert (finding.kind, finding.subject) == (F.CHAIN_ORPHAN, f"memory {older.id} and 2 more")
+    (remedy,) = re.findall(r"--since-block memory=(\d+)$", finding.detail)
+    world.options = Options(since={"memory": int(remedy)})
     assert world.fsck().findings == ()
+    # Beside them, each that came later is a finding of its own.
+    world.options = Options()
+    mine(world, "cd" * 32, anchor_payload(b"\x07" * 32))
+    mine(world, "ce" * 32, anchor_payload(b"\x09" * 32))
+    subjects = {f.subject for f in world.fsck().findings if f.kind is F.CHAIN_ORPHAN}
+    assert subjects == {finding.subject, f"memory {'cd' * 32}", f"memory {'ce' * 32}"}
 
 
 def test_what_scripts_anchored_on_purpose_is_no_orphan(world: World) -> None:
