@@ -32,7 +32,8 @@ class Ticket:
 
     Reading it asks the ledger database, never a network and never Redis. Without the
     ``workers`` extra, or before the workers have run, it is ``pending``. Where the run was sealed
-    before anything of this process came, it is ``failed``: all of it was refused.
+    before anything of this process came, it is ``failed``: all of it was refused. So it is where
+    the deployment that sealed the run anchors on no such network.
 
     Args:
         producer: Names this process, 16 bytes; None asks for the run alone.
@@ -119,6 +120,9 @@ def read_ticket(
             return TicketState("pending")
         root = entry.root.hex()
         row = tx.covering(network, entry.index)
+        if row is None and entry.anchor:  # a seal makes its anchors in its own transaction
+            reason = f"this deployment has no network {network}"
+            return TicketState("failed", root=root, reason=reason)
         if row is None:
             return TicketState("pending", root=root)
         return TicketState(row.state.value, transaction_id_of(tx, row.id), root, row.reason)

@@ -337,9 +337,10 @@ class ProvenanceTracker:
         self._sealed_before = True
 
     def _seal(self, phase: Phase, epoch: int | None, anchor: bool) -> None:
-        self._emitter.emit(
-            Kind.SEAL, epoch, {"phase": phase.value, "epoch": epoch, "anchor": anchor}
-        )
+        body: dict[str, Json] = {"phase": phase.value, "epoch": epoch, "anchor": anchor}
+        if anchor:
+            body["networks"] = list(self.settings.blockchain.networks)
+        self._emitter.emit(Kind.SEAL, epoch, body)
 
     def _tickets(self, phase: Phase, wanted: bool) -> dict[str, Ticket]:
         from provenance.tickets import Ticket

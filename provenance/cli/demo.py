@@ -35,7 +35,8 @@ def demo(arguments: argparse.Namespace) -> int:
         print_json(document)
     else:
         _print(document)
-        err.print(f"look again: provenance devnet up; provenance fsck --base-dir {base}")
+        since = "".join(f" --since-block {name}={n}" for name, n in document["since_block"].items())
+        err.print(f"look again: provenance devnet up; provenance fsck --base-dir {base}{since}")
     return 0 if _good(document) else 1
 
 

@@ -12,13 +12,7 @@ from provenance.settings import NETWORKS
 
 
 def fsck(arguments: argparse.Namespace) -> int:
-    """Check spool, streams, database and networks against each other; changes nothing.
-
-    Without ``--config`` the configuration that the demo left in the base directory is taken.
-    """
-    left = arguments.base_dir / "run" / "config.json"
-    if arguments.config is None and left.is_file():
-        arguments.config = left
+    """Check spool, streams, database and networks against each other; changes nothing."""
     report = checking.fsck(
         settings_of(arguments),
         offline=arguments.offline,

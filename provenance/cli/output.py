@@ -13,10 +13,12 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import IO, Any
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from provenance.app.up import left_config, running_redis
 from provenance.log import shown
 from provenance.settings import Settings, load
 
@@ -48,8 +50,13 @@ err = _Console(**_STYLE, stderr=True)
 def settings_of(
     arguments: argparse.Namespace, *, secrets: bool | Collection[str] = True
 ) -> Settings:
-    """The settings a command was given by ``--config`` and ``--base-dir``."""
-    return load(arguments.config, arguments.base_dir, secrets=secrets)
+    """What a command goes by: ``--config``, else ``PROVENANCE_CONFIG``, else the base directory's
+    ``run/config.json``; and the Redis that a running ``provenance up`` brought along."""
+    config = arguments.config or left_config(arguments.base_dir)
+    settings = load(config, arguments.base_dir, secrets=secrets)
+    if settings.redis_url is None:
+        settings = replace(settings, redis_url=running_redis(settings.base_dir))
+    return settings
 
 
 def print_json(document: Any) -> None:

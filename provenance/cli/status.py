@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,10 +16,12 @@ from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of
 from provenance.errors import BadSignatureError, FormatError, UnavailableError
-from provenance.formats.record import Phase
+from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.selection import named_networks
+from provenance.ledger.seal import waits_for
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import AnchorState, RunRow
-from provenance.settings import Settings
+from provenance.ports.values import AnchorState, RunRow, StoredRecord
+from provenance.settings import NETWORKS, Settings
 from provenance.tickets import read_ticket
 from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust, of_settings
@@ -98,6 +102,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             "run_id": str(run),
             "state": row.state,
             "incomplete": row.incomplete,
+            "waits_for": waits_for(tx, run),
             "created": _time(row.created_at),
             "sealed": _time(row.sealed_at),
             **_who(row, of_settings(settings)),
@@ -117,7 +122,8 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             "networks": {},
             "bundles": bundle.noted(settings, run),
         }
-    for network in settings.blockchain.networks:
+    named = named_networks(_decoded(records)).intersection(NETWORKS)
+    for network in dict.fromkeys((*settings.blockchain.networks, *sorted(named))):
         document["networks"][network] = {}
         for phase in (Phase.BEFORE, Phase.AFTER):
             state = read_ticket(store, run, phase, network)
@@ -128,6 +134,14 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             }
     store.close()
     return document
+
+
+def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
+    """The ``run.seal`` records that can be read; for the others there is ``provenance verify``."""
+    for row in records:
+        if row.kind is Kind.SEAL:
+            with contextlib.suppress(FormatError):
+                yield Record.decode(row.data)
 
 
 def _print_overview(document: dict[str, Any]) -> None:
@@ -176,6 +190,8 @@ def _print_run(document: dict[str, Any]) -> None:
     out.print(f"identity: {_shown(by) if by else 'nobody signed this run'}{who}")
     if document["incomplete"]:
         out.print(f"incomplete: {document['incomplete']}")
+    if document["waits_for"]:
+        out.print(f"waits for: {'; '.join(document['waits_for'])}")
     for root in document["roots"]:
         where = root["phase"] if root["epoch"] is None else f"{root['phase']} {root['epoch']}"
         out.print(f"{where:<12} {root['root']}  ledger entry {root['ledger_index']}")

@@ -49,7 +49,9 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     if arguments.flower or arguments.flower_port:
         port = arguments.flower_port or free_ports(1)[0]
         auth = f"provenance:{secrets.token_urlsafe(24)}"
-    runs = fleet.Fleet(settings, arguments.config, url, say)
+    config = Path(settings.source) if settings.source else None
+    runs = fleet.Fleet(settings, config, url, say)
+    fleet.leave_config(settings.base_dir, config)
     try:
         if own_redis is not None:
             runs.start([own_redis])
@@ -63,11 +65,13 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
             "services": runs.pids(),
             "flower": flower_url,
             "flower_auth": auth,
+            "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }
         _write_state(settings.base_dir / "run" / "up.json", state)
         if quiet:
-            print_json({name: value for name, value in state.items() if name != "flower_auth"})
+            secret = ("flower_auth", "redis_url")
+            print_json({name: value for name, value in state.items() if name not in secret})
         elif flower_url:
             say("flower", f"{flower_url}, user and password {auth}")
         if not quiet:

@@ -20,6 +20,7 @@ from typing import Any
 from msgspec.structs import replace
 
 import provenance_devnet as devnet
+from provenance import files
 from provenance.app import up
 from provenance.app.fsck import fsck
 from provenance.app.report import write_report
@@ -71,7 +72,7 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
         say("fsck", "spool, database and chains against each other, independently")
         checked = fsck(settings, since=since).as_dict()
     document = _document(settings, report, report_path, before, after, tamper)
-    document["fsck"] = checked
+    document |= {"fsck": checked, "since_block": since}
     return document
 
 
@@ -117,8 +118,7 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
         )
     path = options.base_dir / "run" / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    path.chmod(0o600)
+    files.replace(path, json.dumps(document, indent=2).encode() + b"\n")
     return path
 
 

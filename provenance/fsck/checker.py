@@ -11,7 +11,7 @@ kind                    what it says, and of what
 spool-truncated         a segment ends inside an event, and nobody writes it any more
 spool-damaged           bytes of a segment that hold no readable event
 stream-damaged          a stream entry that is no signed batch
-event-missing           an event in the spool is in neither database nor stream
+event-missing           an event in the spool is in neither database nor stream, nor parked
 event-differs           the spool or stream has another value for an event than the database
 seq-hole                numbers of a producer that are nowhere, below ones that are known, signed
                         or announced, or a run.end that announces another number than its own
@@ -71,20 +71,29 @@ chain-orphan            an anchor of ours that no row knows
 What it does not say: whether an event ever was emitted whose segment, record and number are
 all gone; whether two runs are the same training; who holds a key. A root under our sender or
 wallet that no head has counts, however old: a ledger that was thrown away and begun anew is
-found by what it anchored. A key that served another ledger before is searched from a height
-on, ``--since-block``.
+found by what it anchored, in one line that names the height from which to search
+(``--since-block``) where the key served another ledger before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from provenance.errors import LyingNodeError, UnavailableError, UsageError
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    LyingNodeError,
+    UnavailableError,
+    UsageError,
+)
 from provenance.formats.note import VerifierKey
+from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import SIGSTORE
+from provenance.formats.record import Record
 from provenance.fsck import database
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
 from provenance.fsck.ledger import check_ledger, check_levels
@@ -108,6 +117,7 @@ from provenance.fsck.rows import (
     MarkRow,
     NetworkRow,
     NonceRow,
+    ParkedBytes,
     ParkedRow,
     ProducerRow,
     ReceiptRow,
@@ -118,7 +128,7 @@ from provenance.fsck.rows import (
     TreeRow,
     Version,
 )
-from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.runs.facts import Key, RunFacts
 from provenance.fsck.runs.run import check_run
 from provenance.fsck.spool import SpoolRun, read_run, spool_runs
 from provenance.fsck.stream import StreamView, read_streams
@@ -290,6 +300,7 @@ def _check_runs(
                     trees=tables.all(TreeRow, run),
                     spooled=own.events,
                     streamed=stream.records.get(run, {}),
+                    parked=_records_of(tables.all(ParkedBytes, run)) if own.events else {},
                     acked=_highest(own.acked, acked),
                     acknowledged=told,
                     ignore_after_ns=0 if stream.unread else settled,
@@ -305,6 +316,21 @@ def _highest(*counts: Mapping[bytes, int]) -> dict[bytes, int]:
         for producer, count in each.items():
             result[producer] = max(result.get(producer, 0), count)
     return result
+
+
+def _records_of(parked: Sequence[ParkedBytes]) -> dict[Key, list[bytes]]:
+    """The records that parked batches and records hold."""
+    found: dict[Key, list[bytes]] = {}
+    for row in parked:
+        try:
+            records: Sequence[bytes] = open_batch(row.payload).records
+        except (FormatError, BadSignatureError):
+            records = [row.payload]
+        for data in records:
+            with suppress(FormatError):
+                record = Record.decode(data)
+                found.setdefault((record.producer, record.seq), []).append(data)
+    return found
 
 
 def _refused(tables: database.Tables) -> Iterator[Finding]:

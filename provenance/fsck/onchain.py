@@ -215,8 +215,11 @@ def _orphans(
     elsewhere: Collection[str],
     since: int | None,
 ) -> Iterator[Finding]:
-    """Anchors of ours that no row knows."""
-    told = {t.payload for t in view.transactions if t.id in ids}
+    """Anchors of ours that no row knows; in one line those before all that rows know."""
+    known = [t for t in view.transactions if t.id in ids]
+    told = {t.payload for t in known}
+    first = min((t.height for t in known if t.height is not None), default=0)
+    older: list[ChainTransaction] = []
     for transaction in view.transactions:
         payload = transaction.payload
         if not transaction.ours or transaction.place != "mined" or payload is None:
@@ -230,11 +233,23 @@ def _orphans(
         recent = since is None or (height is not None and height >= since)
         if name is None and not recent and not view.exclusive:
             continue
+        if name is None and height is not None and height < first and not view.exclusive:
+            older.append(transaction)
+            continue
         what = f"anchors {name}" if name else f"carries {payload.hex()}, the root of no head"
         yield Finding(
             FindingKind.CHAIN_ORPHAN,
             f"{network} {transaction.id}",
             f"{what}; no row knows it",
+        )
+    if older:
+        more = f" and {len(older) - 1} more" if len(older) > 1 else ""
+        yield Finding(
+            FindingKind.CHAIN_ORPHAN,
+            f"{network} {older[0].id}{more}",
+            f"carry roots of no head, all before block {first}, this ledger's first: it was begun "
+            "anew, or the key served another ledger. If that is so, leave them out: "
+            f"--since-block {network}={first}",
         )
 
 

@@ -118,6 +118,13 @@ class ParkedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkedBytes:
+    """The payload of a row of ``parked``: a batch, a record, or anything."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A row of ``ledger_entries``."""
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from uuid import UUID
@@ -114,6 +114,39 @@ def seal_ready(
             _seal_after(tx, tree, marks, policy, now, made)
             tx.seal_run(run, now, "; ".join(missing) or None)
     return made
+
+
+def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
+    """What stands between an open run and its next seals, from counters and marks alone; empty
+    where it is sealed, or a worker has all that it needs."""
+    row, tree = tx.run(run), tx.tree(run)
+    if row is None or row.state == "sealed":
+        return []
+    producers, size = tx.producers(run), tree.world_size if tree else 1
+    lines = [] if tree or tx.marks(run, Phase.BEFORE) else ["no run.seal of before yet"]
+    for each in producers:
+        if each.contiguous < each.highest:
+            lines.append(f"producer {each.producer.hex()[:8]} has a hole at {each.contiguous}")
+    here = {each.rank for each in producers}
+    ended = {each.rank for each in producers if each.ended is not None}
+    if silent := _ranks(size, here):
+        lines.append(f"nothing came from {silent} of {size}")
+    if unended := _ranks(size, ended | set(range(size)) - here):
+        lines.append(f"no run.end yet from {unended}")
+    elif not silent and not tx.marks(run, Phase.AFTER):
+        lines.append("no run.seal of after: the training ended without it")
+    if tree is not None and tx.next_due(run, tree.closed) is None:
+        for epoch in tx.marked_epochs(run, tree.closed)[:1]:
+            marked = {mark.rank for mark in tx.marks(run, Phase.CHECKPOINT, epoch)}
+            lines.append(f"marks of epoch {epoch} from {_ranks(size, marked)}")
+    return lines
+
+
+def _ranks(size: int, without: Collection[int]) -> str:
+    """The ranks below ``size`` but for some, in words; empty where there are none."""
+    names = [str(rank) for rank in range(size) if rank not in without]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"rank{'s' * (len(names) > 1)} {', '.join(names[:NAMED])}{more}" if names else ""
 
 
 def log_left_out(tx: LedgerTx, tree: TreeRow | None, mark: SealMark) -> None:

@@ -156,6 +156,12 @@ def written_marks(records: Iterable[Record]) -> list[SealMark]:
     return sorted(marks, key=lambda mark: mark.order)
 
 
+def named_networks(records: Iterable[Record]) -> set[str]:
+    """The networks that the trainer's configuration named for its seals: any text."""
+    bodies = [record.body.get("networks") for record in records if record.kind is Kind.SEAL]
+    return {name for names in bodies if isinstance(names, list) for name in map(str, names)}
+
+
 def before_mark(marks: Iterable[SealMark]) -> SealMark | None:
     """The mark whose producer leads the run (rule 1)."""
     return next((mark for mark in marks if mark.phase is Phase.BEFORE), None)

@@ -33,6 +33,7 @@ class RunFacts:
         entries: The run's ledger entries, by index.
         spooled: Events in the spool.
         streamed: Records in the streams: canonical bytes.
+        parked: Records that ingest refused.
         acked: Per producer, the highest count that anybody was told the database has.
         acknowledged: Per producer, what the ledger's key signed that the database has.
         ignore_after_ns: Events with a later time may still be on their way.
@@ -50,6 +51,7 @@ class RunFacts:
     trees: Sequence[TreeRow] = ()
     spooled: Mapping[Key, tuple[SegmentHeader, Event]] = field(default_factory=dict)
     streamed: Mapping[Key, bytes] = field(default_factory=dict)
+    parked: Mapping[Key, Sequence[bytes]] = field(default_factory=dict)
     acked: Mapping[bytes, int] = field(default_factory=dict)
     acknowledged: Mapping[bytes, Acknowledgement] = field(default_factory=dict)
     ignore_after_ns: int | None = None

@@ -91,6 +91,9 @@ def _events(facts: RunFacts) -> Iterator[Finding]:
         name = event_name(facts.run, producer, seq)
         data = stored.get((producer, seq), facts.streamed.get((producer, seq)))
         if data is None:
+            refused = facts.parked.get((producer, seq), ())
+            if any(_same(event, header, other) for other in refused):
+                continue  # a finding of its own
             if facts.ignore_after_ns is None or event.ts_ns < facts.ignore_after_ns:
                 yield Finding(
                     FindingKind.EVENT_MISSING,

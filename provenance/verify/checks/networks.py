@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,10 +19,11 @@ from provenance.evidence.run_evidence import AnchorFact, RunEvidence, evidence_b
 from provenance.formats.fields import Fields
 from provenance.formats.receipt import AnchorProof
 from provenance.formats.record import Json, Record
-from provenance.formats.run_tree.selection import written_marks
+from provenance.formats.run_tree.selection import named_networks, written_marks
 from provenance.ports.network import Network
 from provenance.ports.values import CHAIN_FIELDS, AnchorState, LedgerEntry, Observation, Place
 from provenance.proofs.bitcoin import parse_header
+from provenance.settings import NETWORKS as NAMES
 from provenance.verify.catalogue import AGREE, NETWORKS
 from provenance.verify.checks.ethereum_receipt import has_proof
 from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt
@@ -72,6 +73,7 @@ def check_networks(
         answers.setdefault(anchor.network, {})[seal_label(entry)] = _pending(anchor, entry)
     findings.asked = _asked(evidence)
     findings.without_receipt = [label for label in findings.asked if label not in held]
+    _dropped(evidence, answers, findings)
     _check_agreement(asked.roots, findings)  # (9)
     _summarise(answers, nodes, findings)
     order = {seal_label(entry): entry.index for entry in evidence.entries}
@@ -266,10 +268,25 @@ def _without_receipt(
                 yield found, entry
 
 
+def _dropped(
+    evidence: RunEvidence, answers: Mapping[str, Mapping[str, NetworkCheck]], findings: Findings
+) -> None:
+    """Networks that the trainer named, and its deployment did not have."""
+    for name in sorted(named_networks(_decoded(evidence)).intersection(NAMES)):
+        bare = [label for label in findings.asked if label not in answers.get(name, {})]
+        if bare:
+            problem = "the run names it, and its deployment has no such network"
+            findings.notice(NETWORKS, name, f"{problem}: no anchor of {', '.join(bare)}")
+
+
+def _decoded(evidence: RunEvidence) -> Iterator[Record]:
+    records = (item.decoded for item in evidence.records)
+    return (record for record in records if isinstance(record, Record))
+
+
 def _asked(evidence: RunEvidence) -> list[str]:
     """The seals that asked for an anchor: their entry says so, or the trainer's run.seal."""
-    records = (item.decoded for item in evidence.records)
-    marks = written_marks(record for record in records if isinstance(record, Record))
+    marks = written_marks(_decoded(evidence))
     asked = {(mark.phase, mark.epoch) for mark in marks if mark.anchor}
     return [
         seal_label(entry)

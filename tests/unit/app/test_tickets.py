@@ -19,7 +19,7 @@ from provenance.ports.values import AnchorState
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.tickets import Ticket, read_ticket, transaction_id_of
-from tests.support.verify_world import RUN, World, before, story
+from tests.support.verify_world import RUN, World, before, seal, story
 
 
 @pytest.fixture
@@ -68,13 +68,29 @@ def test_it_follows_the_anchor(settings: Settings, world: World) -> None:
     assert last.wait(timeout=0) == "final"
 
 
-def test_a_seal_that_no_head_on_this_network_covers_is_pending_with_its_root(
+def test_a_network_that_the_deployment_does_not_have_ends_the_wait_with_that_reason(
     settings: Settings, world: World
 ) -> None:
+    mine = ticket(settings, network="ethereum")
+    assert mine.status == "pending"
     world.ingest(world.batch(story()))
-    other = ticket(settings, network="ethereum").as_dict()
-    assert other["status"] == "pending"
-    assert len(other["root"]) == 64
+    assert mine.wait(timeout=3600) == "failed"
+    found = mine.as_dict()
+    assert found["reason"] == "this deployment has no network ethereum"
+    assert len(found["root"]) == 64
+    with world.store.transaction() as tx:
+        size = tx.ledger_size()
+        tx.add_anchor("ethereum", size, world.now)
+    assert mine.status == "due", "a network that came later covers it"
+
+
+def test_a_seal_that_asked_for_no_anchor_stays_pending_with_its_root(
+    settings: Settings, world: World
+) -> None:
+    kind, epoch, body = seal("before")
+    world.ingest(world.batch([*before()[:-1], (kind, epoch, {**body, "anchor": False})]))
+    found = ticket(settings, Phase.BEFORE).as_dict()
+    assert (found["status"], len(found["root"])) == ("pending", 64)
 
 
 def save(world: World, **changes: object) -> None:

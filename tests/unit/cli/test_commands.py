@@ -649,6 +649,7 @@ def document_of_a_demo(
         "tamper": {"detected": detected, "record": "r/1" if detected else None, "problem": "p"},
         "report_path": "x/report.html",
         "fsck": {"findings": [], "unchecked": [], **fsck},
+        "since_block": {"ethereum": 7},
     }  # fmt: skip
 
 
@@ -685,6 +686,7 @@ def test_demo_is_0_only_where_all_is_verified_and_the_tampering_found(
     assert asked[1].base_dir == Path("b")
     shown = capsys.readouterr()
     assert "epoch [1]" in shown.err
+    assert shown.err.endswith("provenance fsck --base-dir b --since-block ethereum=7\n")
     assert shown.out.rstrip().endswith("report: x/report.html")
     assert ("FAILED as it should: r/1" in shown.out) == document["tamper"]["detected"]
 

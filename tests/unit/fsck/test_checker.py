@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -1039,6 +1040,42 @@ def test_an_event_of_a_live_segment_may_be_half_written(world: World) -> None:
     assert [f.kind for f in world.fsck().findings] == [F.SPOOL_TRUNCATED]
 
 
+def of_a_sealed_run(world: World) -> Producer:
+    """Each record is parked by itself."""
+    late = Producer(run=SECOND, name=b"\x07" * 16)
+    late.epoch(3)
+    world.ingest(late.batch())
+    return late
+
+
+def of_another_history(world: World) -> Producer:
+    """The batch is parked as a whole."""
+    told, other = (Producer(run=THIRD, name=b"\x07" * 16) for _ in range(2))
+    told.epoch(1)
+    world.ingest(told.batch())
+    other.epoch(1, loss=0.25)
+    other.epoch(2)
+    world.ingest(other.batch(first=2))
+    other.events[:2] = told.events
+    return other
+
+
+@pytest.mark.parametrize("parked", [of_a_sealed_run, of_another_history])
+def test_an_event_that_ingest_refused_is_parked_and_not_missing(
+    world: World, parked: Callable[[World], Producer]
+) -> None:
+    late = parked(world)
+    path = world.spool(late)
+    ((rows,),) = world.sql("SELECT count(*) FROM parked")
+    assert [f.kind for f in world.fsck().findings] == [F.PARKED] * rows
+    # What is parked is another value of the last event: that one is missing.
+    path.unlink()
+    last = late.events[-1]
+    world.spool(late, [*late.events[:-1], replace(last, fields={"root": "another"})])
+    missing = [f.subject for f in world.fsck().findings if f.kind is F.EVENT_MISSING]
+    assert missing == [name(late.run, late.name, last.seq)]
+
+
 def test_events_on_their_way_can_be_given_time(world: World) -> None:
     producer = Producer(run=THIRD)
     world.spool(producer, [replace(event(producer.name, 0), ts_ns=int((world.now - 5) * 1e9))])
@@ -1067,8 +1104,22 @@ def test_an_older_ledger_of_the_sender_is_a_fault_unless_searched_from_later(wor
     blocks.insert(0, replace(blocks[-1], transactions=(older,)))
     (finding,) = world.fsck().findings
     assert (finding.kind, finding.subject) == (F.CHAIN_ORPHAN, f"memory {older.id}")
-    world.options = Options(since={"memory": 1})
+    more = [
+        replace(older, id=letter * 64, payload=anchor_payload(letter.encode() * 32))
+        for letter in "cd"
+    ]
+    blocks[0] = replace(blocks[0], transactions=(older, *more))
+    (finding,) = world.fsck().findings
+    assert (finding.kind, finding.subject) == (F.CHAIN_ORPHAN, f"memory {older.id} and 2 more")
+    (remedy,) = re.findall(r"--since-block memory=(\d+)$", finding.detail)
+    world.options = Options(since={"memory": int(remedy)})
     assert world.fsck().findings == ()
+    # Beside them, each that came later is a finding of its own.
+    world.options = Options()
+    mine(world, "cd" * 32, anchor_payload(b"\x07" * 32))
+    mine(world, "ce" * 32, anchor_payload(b"\x09" * 32))
+    subjects = {f.subject for f in world.fsck().findings if f.kind is F.CHAIN_ORPHAN}
+    assert subjects == {finding.subject, f"memory {'cd' * 32}", f"memory {'ce' * 32}"}
 
 
 def test_what_scripts_anchored_on_purpose_is_no_orphan(world: World) -> None:

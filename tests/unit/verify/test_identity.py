@@ -27,6 +27,7 @@ from provenance.formats.producers.certificate import (
     identity_statement,
     sign_identity,
 )
+from provenance.formats.producers.keyless import open_bundle
 from provenance.settings import TrustedIdentity, load
 from provenance.verify import identity as module
 from provenance.verify.identity import check_identity, enrolment
@@ -77,6 +78,15 @@ def test_a_workflow_is_named_by_its_uri(sigstore: Sigstore, trust: Trust) -> Non
     assert standing.identity.label == f"{WORKFLOW}, by {issuer}"
     assert standing.trainer is None
     assert standing.line.endswith("which nobody pinned")
+
+
+def test_the_form_leaves_rfc_3161_timestamps_open(sigstore: Sigstore) -> None:
+    """docs/FORMAT.md 2.3 says so: all other bytes are held by the form, or by Sigstore."""
+    document = json.loads(sigstore.sign(STATEMENT))
+    for text in ("QUI=", "QUM="):
+        timestamps = {"rfc3161Timestamps": [{"signedTimestamp": text}]}
+        document["verificationMaterial"]["timestampVerificationData"] = timestamps
+        assert open_bundle(canonical_json(document), STATEMENT).label == LABEL
 
 
 # --- what is refused -------------------------------------------------------------------------
