@@ -339,7 +339,8 @@ class ProvenanceTracker:
     def _seal(self, phase: Phase, epoch: int | None, anchor: bool) -> None:
         body: dict[str, Json] = {"phase": phase.value, "epoch": epoch, "anchor": anchor}
         if anchor:
-            body["networks"] = list(self.settings.blockchain.networks)
+            named = self.settings.blockchain.networks  # `local` stands for none, too
+            body["networks"] = [name for name in named if name != "local"]
         self._emitter.emit(Kind.SEAL, epoch, body)
 
     def _tickets(self, phase: Phase, wanted: bool) -> dict[str, Ticket]:

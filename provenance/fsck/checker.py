@@ -312,9 +312,8 @@ def _check_runs(
 
 def _highest(*counts: Mapping[bytes, int]) -> dict[bytes, int]:
     result: dict[bytes, int] = {}
-    for each in counts:
-        for producer, count in each.items():
-            result[producer] = max(result.get(producer, 0), count)
+    for producer, count in (item for each in counts for item in each.items()):
+        result[producer] = max(result.get(producer, 0), count)
     return result
 
 

@@ -139,9 +139,7 @@ class RunWalk:
         if hole:
             self.without_hole[producer] = hole
         found, value, at = {}, chain_start(self._run, producer), 0
-        for count in sorted(counts):
-            if count > hole:
-                break
+        for count in sorted(count for count in counts if 0 <= count <= hole):
             value, at = chain_on(value, map(own.__getitem__, range(at, count))), count
             found[count] = value
         return found

@@ -125,7 +125,10 @@ def _check_chain(
     held, chains = 0, walk.chains[certificate.producer]
     for statement in sorted(signed.statements, key=lambda each: each.count):
         chain = chains.get(statement.count)
-        if statement.count > highest:
+        if statement.count < 1:
+            problem = f"a statement over {statement.count} records"
+            findings.fail(RECORDS, _name(certificate.producer), problem, FILE)
+        elif statement.count > highest:
             _fail_beyond(statement, highest, findings)
         elif chain is not None:
             try:

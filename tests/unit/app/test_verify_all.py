@@ -233,6 +233,7 @@ NUMBERS = count()
 @settings(max_examples=60)
 @given(table=st.sampled_from(TABLES), seed=st.integers(0, 2**32))
 @example(table="anchors", seed=3628801)
+@example(table="statements", seed=15932349)
 @pytest.mark.slow
 def test_every_planted_fault_comes_out_as_it_does_alone(
     deployment: Deployment, table: str, seed: int
