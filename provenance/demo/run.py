@@ -82,7 +82,7 @@ def _heights(settings: Settings) -> dict[str, int]:
     for name, network in sending.open_networks(settings).items():
         height = network.identity().height
         network.close()
-        if height is not None:
+        if height is not None and name != "local":  # its file is of this ledger alone
             heights[name] = height + 1
     return heights
 

@@ -247,9 +247,9 @@ def _orphans(
         yield Finding(
             FindingKind.CHAIN_ORPHAN,
             f"{network} {older[0].id}{more}",
-            f"carry roots of no head, all before block {first}, this ledger's first: it was begun "
-            "anew, or the key served another ledger. If that is so, leave them out: "
-            f"--since-block {network}={first}",
+            f"carry roots of no head, before block {first}, where this ledger's own anchors begin: "
+            "it was begun anew, or its key served another ledger before. If the key did, search "
+            f"from there: --since-block {network}={first}",
         )
 
 

@@ -31,6 +31,7 @@ from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.support.runs import Producer, run_of
+from tests.support.verify_world import Acknowledgements
 
 FIRST = run_of(0x0192F0C12345)
 SECOND = run_of(0x0192F0C19999)
@@ -39,14 +40,6 @@ SIGNER = SignerKey.from_private_bytes("test/ledger", SEED)
 FIRST_PRODUCER, SECOND_PRODUCER = b"\x01" * 16, b"\x02" * 16
 START = 1_760_000_100.0
 NETWORKS = ("memory", "local")
-
-
-class Acknowledgements:
-    """As much of a transport as ingest needs."""
-
-    def ack(self, deliveries: object) -> None: ...
-
-    def publish_acknowledged(self, run: UUID, upto: object, generation: object) -> None: ...
 
 
 @dataclass
