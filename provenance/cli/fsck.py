@@ -39,7 +39,8 @@ def _since(texts: list[str]) -> dict[str, int]:
 
 def _print(report: FsckReport, offline: bool) -> None:
     counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in report.checked.items() if n)
-    out.print(f"checked {counts or 'nothing: there is nothing yet'}")
+    nothing = "nothing" if report.unchecked else "nothing: there is nothing yet"
+    out.print(f"checked {counts or nothing}")
     for finding in report.findings:
         out.print(f"FOUND {finding.kind.value} {finding.subject}: {finding.detail}")
     for line in report.unchecked:

@@ -78,22 +78,17 @@ found by what it anchored, in one line that names the height from which to searc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from provenance.errors import (
-    BadSignatureError,
-    FormatError,
     LyingNodeError,
     UnavailableError,
     UsageError,
 )
 from provenance.formats.note import VerifierKey
-from provenance.formats.producers.batch import open_batch
 from provenance.formats.producers.certificate import SIGSTORE
-from provenance.formats.record import Record
 from provenance.fsck import database
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
 from provenance.fsck.ledger import check_ledger, check_levels
@@ -128,10 +123,10 @@ from provenance.fsck.rows import (
     TreeRow,
     Version,
 )
-from provenance.fsck.runs.facts import Key, RunFacts
+from provenance.fsck.runs.facts import RunFacts
 from provenance.fsck.runs.run import check_run
 from provenance.fsck.spool import SpoolRun, read_run, spool_runs
-from provenance.fsck.stream import StreamView, read_streams
+from provenance.fsck.stream import StreamView, read_streams, refused_records
 
 COUNTED = (
     "spool_segments", "spool_events", "stream_batches", "runs", "records", "entries", "heads",
@@ -144,7 +139,7 @@ class Deployment:
     """Where everything lies.
 
     Attributes:
-        redis_url: None where none is configured: the streams are then not looked at.
+        redis_url: None where none is known: the streams are not looked at, and events may be there.
         networks: That heads are to be anchored on.
         key: The ledger's; None where it is not known here.
         lease_s: Longest time a worker holds a row.
@@ -234,7 +229,7 @@ def _spool(spool_dir: Path, notes: Notebook) -> dict[UUID, SpoolRun]:
 
 def _stream(deployment: Deployment, notes: Notebook) -> StreamView:
     if deployment.redis_url is None:
-        return StreamView()
+        return StreamView(unread=True)
     key = deployment.key
     try:
         view = read_streams(deployment.redis_url, key.public_bytes if key else None)
@@ -275,9 +270,15 @@ def _check_runs(
     entries: dict[UUID, list[Entry]] = {}
     for entry in facts.entries:
         entries.setdefault(entry.run, []).append(entry)
+    waiting = 0
     for run in sorted(rows.keys() | spool.keys() | entries.keys()):
         own = spool.get(run) or SpoolRun(run)
         records = tables.all(RecordRow, run)
+        parked = refused_records(tables.all(ParkedBytes, run)) if own.events else {}
+        if stream.unread:
+            waiting += len(
+                own.events.keys() - parked.keys() - {(r.producer, r.seq) for r in records}
+            )
         told = stream.acknowledged.get(run, {})
         acked = {producer: item.count for producer, item in told.items()}
         notes.count("runs")
@@ -300,7 +301,7 @@ def _check_runs(
                     trees=tables.all(TreeRow, run),
                     spooled=own.events,
                     streamed=stream.records.get(run, {}),
-                    parked=_records_of(tables.all(ParkedBytes, run)) if own.events else {},
+                    parked=parked,
                     acked=_highest(own.acked, acked),
                     acknowledged=told,
                     ignore_after_ns=0 if stream.unread else settled,
@@ -308,6 +309,9 @@ def _check_runs(
             )
         )
     notes.add(_refused(tables))
+    if waiting:
+        where = "Redis, where they may be, was not read"
+        notes.unchecked.append(f"{waiting} events of the spool wait, or are lost: {where}")
 
 
 def _highest(*counts: Mapping[bytes, int]) -> dict[bytes, int]:
@@ -315,21 +319,6 @@ def _highest(*counts: Mapping[bytes, int]) -> dict[bytes, int]:
     for producer, count in (item for each in counts for item in each.items()):
         result[producer] = max(result.get(producer, 0), count)
     return result
-
-
-def _records_of(parked: Sequence[ParkedBytes]) -> dict[Key, list[bytes]]:
-    """The records that parked batches and records hold."""
-    found: dict[Key, list[bytes]] = {}
-    for row in parked:
-        try:
-            records: Sequence[bytes] = open_batch(row.payload).records
-        except (FormatError, BadSignatureError):
-            records = [row.payload]
-        for data in records:
-            with suppress(FormatError):
-                record = Record.decode(data)
-                found.setdefault((record.producer, record.seq), []).append(data)
-    return found
 
 
 def _refused(tables: database.Tables) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ signs (:mod:`provenance.formats.producers.acknowledgement`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +17,9 @@ from uuid import UUID
 from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
 from provenance.formats.producers.acknowledgement import Acknowledgement, open_acknowledgement
 from provenance.formats.producers.batch import open_batch
+from provenance.formats.record import Record
 from provenance.fsck.findings import Finding, FindingKind
+from provenance.fsck.rows import ParkedBytes
 
 PREFIX: Final = "prov:"
 _PAGE: Final = 500
@@ -127,3 +131,18 @@ def _place(url: str) -> str:
         return f"{parts.hostname or parts.path}:{parts.port or 6379}"
     except ValueError:
         return "redis_url"
+
+
+def refused_records(parked: Sequence[ParkedBytes]) -> dict[tuple[bytes, int], list[bytes]]:
+    """The records that parked batches and records hold."""
+    found: dict[tuple[bytes, int], list[bytes]] = {}
+    for row in parked:
+        try:
+            records: Sequence[bytes] = open_batch(row.payload).records
+        except (FormatError, BadSignatureError):
+            records = [row.payload]
+        for data in records:
+            with suppress(FormatError):
+                record = Record.decode(data)
+                found.setdefault((record.producer, record.seq), []).append(data)
+    return found

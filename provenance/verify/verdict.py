@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from provenance.formats.note import VerifierKey
@@ -53,7 +53,7 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
         key_pinned_by=by,
         rests_on=(
             _key_line(key, by),
-            *_chain_lines(networks),
+            *_chain_lines(networks, findings.asked),
             *_witness_lines(findings, trust),
             findings.standing.line
             if findings.standing
@@ -140,7 +140,7 @@ def _pinned(by: str | None) -> str:
     return "which nobody pinned" if by is None else f"pinned: {by}"
 
 
-def _chain_lines(networks: Networks) -> list[str]:
+def _chain_lines(networks: Networks, asked: Collection[str]) -> list[str]:
     lines: dict[str, None] = {}
     shown = set()
     for name, seals in networks.items():
@@ -159,7 +159,10 @@ def _chain_lines(networks: Networks) -> list[str]:
         lines["ipfs, which proves storage and no time"] = None
     if not lines and networks:
         return [f"{', '.join(networks)}: nothing that was seen outside of the evidence"]
-    return list(lines) or ["no network: no anchor was asked for or made"]
+    none = (
+        "anchors were asked for, and none is here" if asked else "no anchor was asked for or made"
+    )
+    return list(lines) or [f"no network: {none}"]
 
 
 def _witness_lines(findings: Findings, trust: Trust) -> list[str]:

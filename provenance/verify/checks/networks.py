@@ -296,7 +296,8 @@ def _asked(evidence: RunEvidence) -> list[str]:
 
 
 def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:
-    reason = f"anchor is {anchor.state.value}"
+    made = anchor.state in (AnchorState.CONFIRMED, AnchorState.FINAL)
+    reason = f"anchor is {'said to be ' if made else ''}{anchor.state.value}"
     if anchor.reason:
         reason += f": {anchor.reason}"
     return NetworkCheck(

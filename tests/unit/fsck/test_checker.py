@@ -1086,6 +1086,15 @@ def test_events_on_their_way_can_be_given_time(world: World) -> None:
     assert [f.kind for f in world.fsck().findings] == [F.EVENT_MISSING]
 
 
+def test_what_an_unread_redis_may_hold_is_not_missing(world: World) -> None:
+    producer = Producer(run=THIRD)
+    world.spool(producer, [event(producer.name, 0)])
+    world.redis_url = "redis://127.0.0.1:1"
+    report = world.fsck()
+    assert (report.findings, report.exit_code) == ((), 3)
+    assert any(line.startswith("1 events of the spool wait") for line in report.unchecked)
+
+
 def test_an_event_without_a_form_is_recorded_as_a_gap(world: World) -> None:
     producer = Producer(run=THIRD)
     producer.add(Kind.GAP, dropped=1, reason="metrics not recorded")

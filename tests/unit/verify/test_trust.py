@@ -120,6 +120,7 @@ def test_a_run_without_receipts_is_never_more_than_consistent(world: World, flag
     report = world.verify(bare)
     assert (report.outcome, report.exit_code) == ("consistent", 3)
     assert report.checks[7].detail == "no receipt of before; no receipt of after"
+    assert "no network: anchors were asked for, and none is here" in report.verdict.rests_on
     one = replace(evidence, receipts=evidence.receipts[:2], anchors=(), entries=entries)
     assert world.verify(one, trust=replace(OWN, require=("key",))).outcome == "consistent"
 
