@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -52,12 +53,14 @@ def run(
     rows: list[Row] = []
     failed = False
     for name, benchmark in benchmarks.items():
-        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        print(f"measuring {name} ...", end="", file=sys.stderr, flush=True)
+        begun = time.monotonic()
         try:
             rows += benchmark(quick)
         except subprocess.SubprocessError as error:
             failed = True
             rows.append(missing(name, f"it failed, {error}"))
+        print(f" {time.monotonic() - begun:.0f} s", file=sys.stderr)
     found = document(command, rows)
     write_json(found, output)
     if page is not None:

@@ -14,7 +14,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -122,18 +122,21 @@ def without_redis(folder: Path, times: int) -> Iterator[Row]:
 def others(folder: Path, redis_url: str | None, times: int) -> Iterator[Row]:
     """What else an epoch's metrics could go to; the ratio is how many times faster we are."""
     ours = tracking(folder / "beside")
-    for name, bar, how, get in (
-        ("redis-py XADD", 10, "make devnet", lambda: xadd(redis_url)),
-        ("Celery send_task, Redis broker", 60, "make devnet", lambda: send_task(redis_url)),
-        ("MLflow log_metrics, SQLite", 60, "pip install mlflow", lambda: log_metrics(folder)),
-        ("wandb log, offline", None, "pip install wandb", lambda: wandb_log(folder)),
-    ):
-        call = get()
-        if call is None:
-            yield missing(f"{name}, p50", how)
-            continue
-        taken = in_turns({"track_epoch": ours, name: call}, times, burst=100, scale=1e6)
-        peer, limit = ("track_epoch", taken["track_epoch"]), bar and f"ratio >= {bar}"
+    peers: list[tuple[str, int | None, str, Callable[[contextlib.ExitStack], Call | None]]] = [
+        ("redis-py XADD", 10, "make devnet", lambda _: xadd(redis_url)),
+        ("Celery send_task, Redis broker", 60, "make devnet", lambda _: send_task(redis_url)),
+        ("MLflow log_metrics, SQLite", 60, "pip install mlflow", lambda end: mlflow(folder, end)),
+        ("wandb log, offline", None, "pip install wandb", lambda end: wandb(folder, end)),
+    ]  # fmt: skip
+    for name, bar, how, get in peers:
+        with contextlib.ExitStack() as ending:
+            call = get(ending)
+            if call is None:
+                yield missing(f"{name}, p50", how)
+                continue
+            taken = in_turns({"track_epoch": ours, name: call}, times, burst=100, scale=1e6)
+        peer = ("track_epoch", taken["track_epoch"])
+        limit = None if bar is None else f"ratio >= {bar}"
         yield row(f"{name}, p50", "us", taken[name], peer, limit)
 
 
@@ -158,23 +161,25 @@ def send_task(url: str | None) -> Call | None:
     return lambda: app.send_task("nobody", args=[METRICS], queue="bench", ignore_result=True)
 
 
-def log_metrics(folder: Path) -> Call | None:
+def mlflow(folder: Path, ending: contextlib.ExitStack) -> Call | None:
     """A step of an MLflow run."""
     if not find_spec("mlflow"):
         return None
-    import mlflow
+    import mlflow as client
 
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.start_run()
+    client.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    client.start_run()
+    ending.callback(client.end_run)
     steps = count()
-    return lambda: mlflow.log_metrics(METRICS, step=next(steps))
+    return lambda: client.log_metrics(METRICS, step=next(steps))
 
 
-def wandb_log(folder: Path) -> Call | None:
+def wandb(folder: Path, ending: contextlib.ExitStack) -> Call | None:
     """A step of a Weights & Biases run that stays on this disk."""
     if not find_spec("wandb"):
         return None
-    import wandb
+    import wandb as client
 
-    run = wandb.init(mode="offline", dir=folder, settings=wandb.Settings(silent=True))
+    run = client.init(mode="offline", dir=folder, settings=client.Settings(silent=True))
+    ending.callback(run.finish)
     return lambda: run.log(METRICS)

@@ -22,7 +22,11 @@ def seconds(action: Call) -> float:
 
 
 def in_turns(
-    calls: Mapping[str, Call], times: int, burst: int = 1, pace: Call | None = None, scale: float = 1
+    calls: Mapping[str, Call],
+    times: int,
+    burst: int = 1,
+    pace: Call | None = None,
+    scale: float = 1,
 ) -> dict[str, list[float]]:
     """Seconds, times ``scale``, of each call, in the order in which they were taken.
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from operator import ge, le
 from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
@@ -22,7 +21,18 @@ from rich.text import Text
 
 PARTS = 9
 _BAR = re.compile(r"(value|ratio) (<=|>=) (\S+)")
-_COLUMNS = ("name", "value", "spread", "unit", "peer", "peer value", "ratio", "bar", "met", "reason")
+_COLUMNS = (
+    "name",
+    "value",
+    "spread",
+    "unit",
+    "peer",
+    "peer value",
+    "ratio",
+    "bar",
+    "met",
+    "reason",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,7 @@ def _met(bar: str, value: float, ratio: float | None) -> bool:
     column, sign, limit = match.groups()
     compared = value if column == "value" else ratio
     assert compared is not None, bar
-    return {"<=": le, ">=": ge}[sign](compared, float(limit))
+    return compared <= float(limit) if sign == "<=" else compared >= float(limit)
 
 
 def _quantile(samples: Sequence[float], quantile: float) -> float:

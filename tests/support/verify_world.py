@@ -57,6 +57,9 @@ class Acknowledgements:
 
     def ack(self, deliveries: object) -> None: ...
 
+    def generation(self) -> str | None:
+        return None
+
     def publish_acknowledged(self, run: UUID, upto: object, generation: object) -> None: ...
 
 
