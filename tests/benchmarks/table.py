@@ -151,8 +151,9 @@ def rows_of(found: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def show(found: Mapping[str, Any], stream: TextIO = sys.stdout) -> None:
-    """The command and the table; in plain text where the stream is no terminal."""
+def show(found: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """The command and the table; in plain text where the stream (stdout) is no terminal."""
+    stream = stream or sys.stdout
     console = Console(file=stream, width=None if stream.isatty() else 250)
     table = Table(box=SIMPLE if stream.isatty() else None)
     numbers = ("value", "spread", "peer value", "ratio")
