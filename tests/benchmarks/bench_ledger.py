@@ -50,7 +50,7 @@ def rows(quick: bool) -> Iterator[Row]:
         heads = 100 if quick else 2_000
         label = f"{heads:,} checkpoints due at once, until final on local, each"
         yield row(label, "ms", [backlog(folder / "backlog", heads) * 1e3 / heads])
-        runs = 30 if quick else 10_000
+        runs = 30 if quick else 2_000
         settings = database(folder / "runs", runs, 1)
         for words in COMMANDS:
             taken, mib = command(settings, words)

@@ -108,7 +108,7 @@ def rows(quick: bool) -> Iterator[Row]:
     if not find_spec("torch"):
         yield missing("stall", "pip install torch")
         return
-    steps, epochs = (3, 5) if quick else (10, 9)
+    steps, epochs = (3, 5) if quick else (10, 5)
     for million in (2,) if quick else (10, 100):
         for mode, (stall, wall) in BARS.items():
             with tempfile.TemporaryDirectory() as folder:
