@@ -1,71 +1,31 @@
-"""Speed of state digests against raw blake3 over the same tensors, alternately, in one run.
+"""Speed of state digests beside raw blake3 over the same tensors.
 
-    python tests/benchmarks/bench_digest.py [--mib 1024] [--repeat 7] [--json]
-
-Each row has the medians of both and the median of the ratios, pair by pair; a ratio above 1
-is faster than the peer. ``met`` says whether the row's bar is met; nothing fails where it is not.
 Raw blake3 gets a thread for each processor from 1 MiB on, one below, and each tensor's bytes
 without a header, a name or a tree. GB are 10**9 bytes.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import os
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.util import find_spec
-from statistics import median
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
 from provenance.fingerprint.arrays import tensor_header
-from provenance.fingerprint.tensors import state_digest
+from provenance.fingerprint.tensors import state_digest, state_digest_file
+from tests.benchmarks.measure import Call, in_turns
+from tests.benchmarks.table import Row, missing, row
 
 State = dict[str, Any]
-Row = dict[str, Any]
 
 
-def row(
-    name: str, ours: Callable[[], object], peer: tuple[str, Callable[[], object]], repeat: int,
-    unit: str, amount: float, bar: tuple[str, str, float],
-) -> Row:  # fmt: skip
-    """One row of the table.
-
-    Args:
-        name: What is measured.
-        ours: The call that is measured.
-        peer: Name of what it is measured against, and that call.
-        repeat: How often both are called, in turn, after one call of each to warm up.
-        unit: ``GB/s`` or ``us each``.
-        amount: Bytes, or how many, one call hashes.
-        bar: ``value`` or ``ratio``; ``>=`` or ``<=``; the number.
-    """
-
-    def seconds(action: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        action()
-        return time.perf_counter() - start
-
-    ours(), peer[1]()
-    pairs = [(seconds(ours), seconds(peer[1])) for _ in range(repeat)]
-    value, peer_value = (
-        amount / taken / 1e9 if unit == "GB/s" else taken / amount * 1e6
-        for taken in (median(mine for mine, _ in pairs), median(theirs for _, theirs in pairs))
-    )
-    result: Row = {"name": name, "value": value, "unit": unit, "peer": peer[0]}
-    result |= {"peer_value": peer_value, "ratio": median(theirs / mine for mine, theirs in pairs)}
-    column, sign, least = bar
-    met = result[column] >= least if sign == ">=" else result[column] <= least
-    return result | {"bar": " ".join((column, sign, f"{least:g}")), "met": met}
-
-
-def raw_blake3(arrays: Iterable[Any]) -> Callable[[], object]:
+def raw_blake3(arrays: Iterable[Any]) -> Call:
     """One hash of each contiguous array's bytes."""
     views = [memoryview(array).cast("B") for array in arrays]
     threads = [blake3.AUTO if len(view) >= 1 << 20 else 1 for view in views]
@@ -74,7 +34,12 @@ def raw_blake3(arrays: Iterable[Any]) -> Callable[[], object]:
     ]
 
 
-def hashes_alone(state: State) -> Callable[[], object]:
+def plain_sha256(state: State) -> Call:
+    """One hash of each array's bytes."""
+    return lambda: [hashlib.sha256(array).digest() for array in state.values()]
+
+
+def hashes_alone(state: State) -> Call:
     """The hashes that a state digest cannot do without: blake3 of each header and tensor, and
     two SHA-256 for each leaf of the tree."""
     messages = [
@@ -103,31 +68,64 @@ def mixed(mib: int, count: int = 300) -> State:
     return {f"layers.{at}.weight": piece for at, piece in enumerate(pieces)}
 
 
-def measure(mib: int, repeat: int) -> list[Row]:
-    """The rows; the mixed state has ``mib`` MiB."""
+def rows(quick: bool) -> Iterator[Row]:
+    """The rows of the table; the mixed state has 1 GiB, quick 64 MiB."""
+    mib, repeat = (64, 3) if quick else (1024, 9)
     state = mixed(mib)
-    nbytes = sum(array.nbytes for array in state.values())
-    label, ours = f"state of {mib} MiB in 300 tensors", lambda: state_digest(state)
-    peer: tuple[str, Callable[[], object]] = ("raw blake3", raw_blake3(state.values()))
-    rows = [row(label, ours, peer, repeat, "GB/s", nbytes, ("ratio", ">=", 0.95))]
-    peer = ("sha256", lambda: [hashlib.sha256(array).digest() for array in state.values()])
-    rows.append(row(label, ours, peer, 1, "GB/s", nbytes, ("ratio", ">=", 1)))
+    label = f"state digest, {mib} MiB in 300 tensors"
+    raw = ("raw blake3", raw_blake3(state.values()))
+    yield gigabytes(label, state, raw, repeat, "ratio >= 0.95")
+    yield gigabytes(label, state, ("sha256", plain_sha256(state)), 3, "ratio >= 1")
+    yield from saved(state, repeat)
+    del state, raw
 
     small = {f"layers.{at}.bias": array.copy() for at, array in enumerate(numbers(3000, 256))}
-    peer = ("the hashes alone", hashes_alone(small))
     for label, convert in small_states():
         tensors = {name: convert(array) for name, array in small.items()}
-        ours = lambda tensors=tensors: state_digest(tensors)  # type: ignore[misc] # noqa: E731
-        bar = ("value", "<=", 3.0)
-        rows.append(row(label, ours, peer, 5 * repeat, "us each", len(small), bar))
+        calls: dict[str, Call] = {
+            "ours": partial(state_digest, tensors),
+            "peer": hashes_alone(small),
+        }
+        taken = in_turns(calls, 5 * repeat, scale=1e6 / len(small))
+        peer = ("the hashes alone", taken["peer"])
+        yield row(f"state digest, {label}, each", "us", taken["ours"], peer, "value <= 3")
 
     wide = numbers(8192, 16384)
-    peer = ("raw blake3, contiguous", raw_blake3([wide[:4096]]))
+    peer_call = ("raw blake3, contiguous", raw_blake3([wide[:4096]]))
     for label, array in (("half of each row", wide[:, :8192]), ("transposed", wide[:4096].T)):
-        ours = lambda array=array: state_digest({"w": array})  # type: ignore[misc] # noqa: E731
-        label, nbytes = f"256 MiB non-contiguous: {label}", array.nbytes
-        rows.append(row(label, ours, peer, repeat, "GB/s", nbytes, ("value", ">=", 3)))
-    return rows
+        label = f"state digest, 256 MiB non-contiguous, {label}"
+        yield gigabytes(label, {"w": array}, peer_call, repeat, "value >= 3")
+
+
+def gigabytes(label: str, state: State, peer: tuple[str, Call], repeat: int, bar: str) -> Row:
+    """A row in GB/s, after one call of each to warm up."""
+    nbytes = sum(array.nbytes for array in state.values())
+    calls = {"ours": lambda: state_digest(state), "peer": peer[1]}
+    in_turns(calls, 1)
+    taken = in_turns(calls, repeat)
+    ours, theirs = ([nbytes / 1e9 / one for one in taken[name]] for name in calls)
+    return row(label, "GB/s", ours, (peer[0], theirs), bar)
+
+
+def saved(state: State, repeat: int) -> Iterator[Row]:
+    """The state as a safetensors file, beside what signs models."""
+    label = "state digest of a safetensors file"
+    if not find_spec("safetensors") or not find_spec("model_signing"):
+        yield missing(label, "pip install safetensors model-signing")
+        return
+    from model_signing.hashing import Config
+    from safetensors.numpy import save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        signing: Any = Config()  # type: ignore[no-untyped-call]
+        path = Path(folder, "model.safetensors")
+        save_file(state, path)
+        calls = {"ours": lambda: state_digest_file(path), "peer": lambda: signing.hash(folder)}
+        in_turns(calls, 1)
+        taken = in_turns(calls, repeat)
+        size = path.stat().st_size / 1e9
+    ours, theirs = ([size / one for one in taken[name]] for name in calls)
+    yield row(label, "GB/s", ours, ("model_signing, sha256", theirs))
 
 
 def small_states() -> Iterator[tuple[str, Callable[[Any], Any]]]:
@@ -137,31 +135,3 @@ def small_states() -> Iterator[tuple[str, Callable[[Any], Any]]]:
         import torch
 
         yield "3,000 tensors of 1 KiB, torch", torch.from_numpy
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--mib", type=int, default=1024, help="size of the mixed state in MiB")
-    parser.add_argument("--repeat", type=int, default=7, help="pairs, of which the median counts")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    options = parser.parse_args(argv)
-    rows = measure(options.mib, options.repeat)
-    if options.json:
-        rounded = [
-            {key: round(item, 3) if isinstance(item, float) else item for key, item in row.items()}
-            for row in rows
-        ]
-        print(json.dumps({"benchmark": "digest", "cpus": os.cpu_count(), "rows": rounded}))
-        return 0
-    for item in rows:
-        print(
-            f"{item['name']:<42}{item['value']:7.2f} {item['unit']:<8}"
-            f"{item['peer']:<23}{item['peer_value']:7.2f}{item['ratio']:7.2f}x  "
-            f"{item['bar']:<13} {'met' if item['met'] else 'NOT MET'}"
-        )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,22 +1,15 @@
 """Cost of ``track_epoch`` to a training loop, beside what people use instead.
 
-    python tests/benchmarks/bench_emit.py [--redis-url URL] [--count N] [--dir DIR] [--json]
-
-In one process and in turns, so that each sees the same machine: ``ProvenanceTracker.track_epoch``
-with eight metrics and a bare ``os.write`` of as many bytes, hot, after 300 us of work and after
-1 ms of sleep; at epoch 1,000,000 beside epoch 1,000; with a Redis that refuses or hangs beside no
-Redis; and, where they are at hand, redis-py XADD (with a URL), Celery ``send_task`` (with a URL)
-and MLflow ``log_metrics``. Prints p50 and p99 in microseconds, the ratio of each row to what it
-is beside, and whether it keeps the bar.
+``track_epoch`` with eight metrics takes turns with a bare ``os.write`` of as many bytes, hot,
+after 300 us of work and after 1 ms of sleep; at epoch 1,000,000 with epoch 1,000; with a Redis
+that refuses or hangs with no Redis; and with other ways to send an epoch's metrics.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -28,13 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from provenance.tracker import ProvenanceTracker
+from tests.benchmarks.measure import Call, in_turns, private_redis
+from tests.benchmarks.table import Row, missing, row
 
 METRICS = {f"metric_{n}": 0.123456 + n for n in range(8)}
-Call = Callable[[], object]
-
-
-def nothing() -> None:
-    """Hot: one call after the other."""
 
 
 def spin() -> None:
@@ -49,31 +39,10 @@ def doze() -> None:
     time.sleep(0.001)
 
 
-PACINGS: dict[str, tuple[Call, int]] = {
-    "hot": (nothing, 1), "300 us spin": (spin, 10), "1 ms sleep": (doze, 20),
+PACES: dict[str, tuple[Call | None, int]] = {
+    "hot": (None, 1), "300 us spin": (spin, 10), "1 ms sleep": (doze, 20),
 }  # fmt: skip
 """What happens between two calls, and by how much fewer of them there are."""
-
-
-def percentiles(
-    calls: dict[str, Call], pace: Call, times: int, burst: int = 1
-) -> dict[str, tuple[float, float]]:
-    """p50 and p99 in microseconds of calls that take turns, each ``burst`` times."""
-    clock = time.perf_counter_ns
-    taken: dict[str, list[int]] = {name: [] for name in calls}
-    turns = [(call, taken[name].append) for name, call in calls.items()]
-    for _ in range(times // burst):
-        for call, note in turns:
-            for _ in range(burst):
-                pace()
-                begun = clock()
-                call()
-                note(clock() - begun)
-    result = {}
-    for name, samples in taken.items():
-        samples.sort()
-        result[name] = samples[len(samples) // 2] / 1e3, samples[len(samples) * 99 // 100] / 1e3
-    return result
 
 
 def tracking(folder: Path, config: dict[str, Any] | None = None, epochs: int = 1_000) -> Call:
@@ -85,43 +54,14 @@ def tracking(folder: Path, config: dict[str, Any] | None = None, epochs: int = 1
     return lambda: tracker.track_epoch(next(numbers), METRICS)
 
 
-def bare_write(folder: Path, tracked: Call) -> Call:
-    """``os.write`` of as many bytes as ``tracked`` writes for one epoch."""
+def bare_write(folder: Path, tracked: Call) -> tuple[Call, int]:
+    """``os.write`` of as many bytes as ``tracked`` writes for one epoch, and how many."""
     (segment,) = folder.glob("spool/*/*.seg")
     before = segment.stat().st_size
     tracked()
     data = os.urandom(segment.stat().st_size - before)
     descriptor = os.open(folder / "bare", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return lambda: os.write(descriptor, data)
-
-
-def peers(folder: Path, redis_url: str | None) -> dict[str, tuple[Call, float]]:
-    """What else an epoch's metrics could go to, and the bar for its p50 over ours."""
-    found: dict[str, tuple[Call, float]] = {}
-    if redis_url:
-        import redis
-
-        client: Any = redis.Redis.from_url(redis_url)
-        key, packed = f"bench-emit-{os.getpid()}", json.dumps(METRICS).encode()
-        client.xadd(key, {"b": packed})
-        client.expire(key, 600)
-        found["redis-py XADD"] = (lambda: client.xadd(key, {"b": packed}, maxlen=100), 10.0)
-    if redis_url and find_spec("celery"):
-        from celery import Celery
-
-        app = Celery("bench", broker=redis_url, set_as_current=False)
-        queue = f"bench-emit-{os.getpid()}-queue"
-        found["Celery send_task"] = (
-            lambda: app.send_task("nobody", args=[METRICS], queue=queue, ignore_result=True), 60.0,
-        )  # fmt: skip
-    if find_spec("mlflow"):
-        import mlflow
-
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        mlflow.start_run()
-        steps = count()
-        found["MLflow log_metrics"] = (lambda: mlflow.log_metrics(METRICS, step=next(steps)), 60.0)
-    return found
+    return lambda: os.write(descriptor, data), len(data)
 
 
 @contextlib.contextmanager
@@ -137,65 +77,109 @@ def redis_that(folder: Path, answers: bool) -> Iterator[dict[str, Any]]:
             os.kill(int(lock.read_text()), signal.SIGTERM)
 
 
-def rows(folder: Path, redis_url: str | None, times: int) -> Iterator[dict[str, Any]]:
-    """One measurement each: name, value and peer in microseconds, ratio, bar, met."""
+def rows(quick: bool) -> Iterator[Row]:
+    """The rows of the table."""
+    with tempfile.TemporaryDirectory() as name, private_redis() as url:
+        yield from track_epoch(Path(name), 20_000 if quick else 100_000)
+        yield from aged(Path(name), 100_000 if quick else 1_000_000)
+        yield from without_redis(Path(name), 20_000 if quick else 100_000)
+        yield from others(Path(name), url, 500 if quick else 5_000)
 
-    def row(name: str, value: float, peer: str, peer_value: float, bar: float) -> dict[str, Any]:
-        ratio = value / peer_value
-        return {
-            "name": name, "value": value, "unit": "us", "peer": peer, "peer_value": peer_value,
-            "ratio": round(ratio, 2), "bar": bar, "met": ratio <= bar,
-        }  # fmt: skip
 
+def track_epoch(folder: Path, times: int) -> Iterator[Row]:
+    """Beside ``os.write``."""
     ours = tracking(folder)
-    calls = {"track_epoch": ours, "os.write": bare_write(folder, ours)}
-    for pacing, (pace, fewer) in PACINGS.items():
-        found = percentiles(calls, pace, times // fewer)
-        for index, part in enumerate(("p50", "p99")):
-            mine, theirs = (found[name][index] for name in calls)
-            yield row(f"track_epoch, {pacing}, {part}", mine, "os.write", theirs, 5.0)
+    bare, size = bare_write(folder, ours)
+    calls = {"track_epoch": ours, "os.write": bare}
+    for pacing, (pace, fewer) in PACES.items():
+        taken = in_turns(calls, times // fewer, pace=pace, scale=1e6)
+        for part, quantile in (("p50", 0.5), ("p99", 0.99)):
+            peer = ("os.write of as many bytes", taken["os.write"])
+            label = f"track_epoch, {pacing}, {part}"
+            yield row(label, "us", taken["track_epoch"], peer, "ratio <= 5", quantile=quantile)
+    yield row("spool bytes per epoch of 8 metrics", "bytes", [size])
 
-    late = tracking(folder / "late", epochs=1_000_000)
-    found = percentiles({"late": late, "early": ours}, nothing, times)
-    yield row("epoch 1,000,000, p50", found["late"][0], "epoch 1,000", found["early"][0], 1.1)
 
+def aged(folder: Path, epochs: int) -> Iterator[Row]:
+    """A long run beside a short one; few calls, so that the short one stays short."""
+    calls = {"late": tracking(folder / "late", epochs=epochs), "early": tracking(folder / "early")}
+    taken = in_turns(calls, 3_000, scale=1e6)
+    peer = ("epoch 1,000", taken["early"])
+    yield row(f"track_epoch, epoch {epochs:,}, p50", "us", taken["late"], peer, "ratio <= 1.1")
+
+
+def without_redis(folder: Path, times: int) -> Iterator[Row]:
+    """With a Redis that is down, beside none."""
+    alone = tracking(folder / "alone")
     for name, answers in (("refused", False), ("hung", True)):
         with redis_that(folder / name, answers) as config:
-            cut_off = tracking(folder / name, config)
-            found = percentiles({"cut off": cut_off, "alone": ours}, nothing, times)
-            yield row(f"Redis {name}, p50", found["cut off"][0], "no Redis", found["alone"][0], 1.1)
-
-    for name, (call, bar) in peers(folder, redis_url).items():
-        found = percentiles({"track_epoch": ours, name: call}, nothing, times // 50, burst=100)
-        mine, theirs = found["track_epoch"][0], found[name][0]
-        yield row("track_epoch, p50", mine, name, theirs, 1 / bar)
+            calls = {"cut off": tracking(folder / name, config), "alone": alone}
+            taken = in_turns(calls, times, scale=1e6)
+            peer, label = ("no Redis", taken["alone"]), f"track_epoch, Redis {name}, p50"
+            yield row(label, "us", taken["cut off"], peer, "ratio <= 1.1")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--redis-url", help="measure XADD and Celery there too")
-    parser.add_argument("--count", type=int, default=100_000, help="calls of each, hot")
-    parser.add_argument("--dir", type=Path, help="disk to measure on; a temporary folder if not")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(dir=arguments.dir))
-    results = []
-    try:
-        for row in rows(folder, arguments.redis_url, arguments.count):
-            results.append(row)
-            if not arguments.json:
-                met = "met" if row["met"] else "MISSED"
-                print(
-                    f"{row['name']:<30} {row['value']:9.2f} us   {row['peer']:<18} "
-                    f"{row['peer_value']:9.2f} us   ratio {row['ratio']:6.2f}   "
-                    f"bar {row['bar']:5.3g} {met}",
-                    flush=True,
-                )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if arguments.json:
-        print(json.dumps({"bench": "emit", "results": results}))
+def others(folder: Path, redis_url: str | None, times: int) -> Iterator[Row]:
+    """What else an epoch's metrics could go to; the ratio is how many times faster we are."""
+    ours = tracking(folder / "beside")
+    peers: list[tuple[str, int | None, str, Callable[[contextlib.ExitStack], Call | None]]] = [
+        ("redis-py XADD", 10, "make devnet", lambda _: xadd(redis_url)),
+        ("Celery send_task, Redis broker", 60, "make devnet", lambda _: send_task(redis_url)),
+        ("MLflow log_metrics, SQLite", 60, "pip install mlflow", lambda end: mlflow(folder, end)),
+        ("wandb log, offline", None, "pip install wandb", lambda end: wandb(folder, end)),
+    ]  # fmt: skip
+    for name, bar, how, get in peers:
+        with contextlib.ExitStack() as ending:
+            call = get(ending)
+            if call is None:
+                yield missing(f"{name}, p50", how)
+                continue
+            taken = in_turns({"track_epoch": ours, name: call}, times, burst=100, scale=1e6)
+        peer = ("track_epoch", taken["track_epoch"])
+        limit = None if bar is None else f"ratio >= {bar}"
+        yield row(f"{name}, p50", "us", taken[name], peer, limit)
 
 
-if __name__ == "__main__":
-    main()
+def xadd(url: str | None) -> Call | None:
+    """One entry of a stream that keeps the last 100."""
+    if url is None:
+        return None
+    import redis
+
+    client: Any = redis.Redis.from_url(url)
+    packed = json.dumps(METRICS).encode()
+    return lambda: client.xadd("bench-emit", {"b": packed}, maxlen=100)
+
+
+def send_task(url: str | None) -> Call | None:
+    """A task for nobody."""
+    if url is None:
+        return None
+    from celery import Celery
+
+    app = Celery("bench", broker=url, set_as_current=False)
+    return lambda: app.send_task("nobody", args=[METRICS], queue="bench", ignore_result=True)
+
+
+def mlflow(folder: Path, ending: contextlib.ExitStack) -> Call | None:
+    """A step of an MLflow run."""
+    if not find_spec("mlflow"):
+        return None
+    import mlflow as client
+
+    client.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    client.start_run()
+    ending.callback(client.end_run)
+    steps = count()
+    return lambda: client.log_metrics(METRICS, step=next(steps))
+
+
+def wandb(folder: Path, ending: contextlib.ExitStack) -> Call | None:
+    """A step of a Weights & Biases run that stays on this disk."""
+    if not find_spec("wandb"):
+        return None
+    import wandb as client
+
+    run = client.init(mode="offline", dir=folder, settings=client.Settings(silent=True))
+    ending.callback(run.finish)
+    return lambda: run.log(METRICS)

@@ -1,17 +1,14 @@
 """What ``provenance up`` costs while there is nothing to do.
 
-    python tests/benchmarks/bench_idle.py [--seconds S] [--config FILE ...] [--json]
-
 Starts the whole fleet (embedded Redis, shipper, one worker per queue, beat) in an empty
 folder, lets it settle, and adds up the CPU time of all its processes: as a share of one core
 and of the whole machine, beside the largest resident size of any one of them. Measured with
-the local network alone and, where a devnet is up (``make devnet``) or configurations are
-named, with those too; never with the Redis that they name, whose events belong to others.
+the local network alone and, where a devnet is up (``make devnet``), with its networks too;
+never with its Redis, whose events belong to others.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -19,47 +16,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-DEVNET_CONFIG = Path(".devnet/blockchain_config.json")
-TARGET_CORES = 2
-TARGET_MACHINE_PERCENT = 2.0
-TARGET_RESIDENT_MIB = 200.0
-SETTLE_S = 15.0
+from tests.benchmarks.measure import ROOT
+from tests.benchmarks.table import PARTS, Row, missing, row
+
+DEVNET_CONFIG = ROOT / ".devnet/blockchain_config.json"
+SETTLE_S, SECONDS = 15.0, 30.0
+MACHINE_PERCENT, CORES, RESIDENT_MIB = 2.0, 2, 200.0
+"""Bars: percent of a machine with so many cores, MiB of a process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """One fleet at rest. CPU in percent, memory in MiB (resident set size)."""
-
-    name: str
-    seconds: float
-    processes: int
-    core_percent: float
-    machine_percent: float
-    target_machine_percent: float
-    largest_mib: float
-    largest: str
-    total_mib: float
-    target_mib: float = TARGET_RESIDENT_MIB
-    by_service: dict[str, float] = field(default_factory=dict)
-    """Percent of one core by service, children included."""
-
-
-def measure(name: str, config: Path | None, seconds: float, settle_s: float = SETTLE_S) -> Idle:
-    """Start a fleet, let it settle, and measure it for ``seconds``."""
-    with tempfile.TemporaryDirectory(prefix="idle-") as folder:
-        process, services = _start(Path(folder), config)
-        try:
-            time.sleep(settle_s)
-            return _measure(name, process, services, seconds)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+def rows(quick: bool) -> Iterator[Row]:
+    """The rows of the table."""
+    if quick:
+        yield missing("fleet at rest", "it takes a minute, leave --quick out")
+        return
+    configs: list[tuple[str, Path | None]] = [("local network", None)]
+    if DEVNET_CONFIG.exists():
+        configs.append(("devnet", DEVNET_CONFIG))
+    for name, config in configs:
+        with tempfile.TemporaryDirectory(prefix="idle-") as folder:
+            process, services = _start(Path(folder), config)
+            try:
+                time.sleep(SETTLE_S)
+                yield from _measure(name, process, services)
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
 
 
 def _own_redis(base: Path, config: Path) -> Path:
@@ -98,39 +85,29 @@ def _start(base: Path, config: Path | None) -> tuple[subprocess.Popen[str], dict
     return process, services
 
 
-def _measure(
-    name: str, process: subprocess.Popen[str], services: dict[str, int], seconds: float
-) -> Idle:
+def _measure(name: str, process: subprocess.Popen[str], services: dict[str, int]
+) -> Iterator[Row]:  # fmt: skip
+    """CPU in percent, memory in MiB (resident set size)."""
     top = psutil.Process(process.pid)
     names = {process.pid: "up", **{pid: service for service, pid in services.items()}}
-    begun, before = time.monotonic(), _cpu_times(top, names)
-    time.sleep(seconds)
-    elapsed, after = time.monotonic() - begun, _cpu_times(top, names)
-    spent: dict[str, float] = {}
-    for key, (service, total) in after.items():
-        spent[service] = spent.get(service, 0.0) + total - before.get(key, (service, 0.0))[1]
-    by_service = {service: round(100 * s / elapsed, 2) for service, s in spent.items()}
-    sizes = {
-        f"{service} ({pid})": psutil.Process(pid).memory_info().rss / 2**20
-        for (pid, _), (service, _) in after.items()
-        if psutil.pid_exists(pid)
-    }
-    largest = max(sizes, key=lambda key: sizes[key])
-    core_percent = 100 * sum(spent.values()) / elapsed
-    return Idle(
-        name=name,
-        seconds=round(elapsed, 1),
-        processes=len(after),
-        core_percent=round(core_percent, 2),
-        machine_percent=round(core_percent / (os.cpu_count() or 1), 2),
-        target_machine_percent=round(
-            TARGET_MACHINE_PERCENT * TARGET_CORES / (os.cpu_count() or 1), 2
-        ),
-        largest_mib=round(sizes[largest], 1),
-        largest=largest,
-        total_mib=round(sum(sizes.values()), 1),
-        by_service=dict(sorted(by_service.items(), key=lambda item: -item[1])),
-    )
+    cores = os.cpu_count() or 1
+    shares: list[float] = []
+    for _ in range(PARTS):
+        begun, before = time.monotonic(), _cpu_times(top, names)
+        time.sleep(SECONDS / PARTS)
+        elapsed, after = time.monotonic() - begun, _cpu_times(top, names)
+        spent = sum(total - before.get(key, ("", 0.0))[1] for key, (_, total) in after.items())
+        shares.append(100 * spent / elapsed)
+    sizes = [
+        psutil.Process(pid).memory_info().rss / 2**20 for pid, _ in after if psutil.pid_exists(pid)
+    ]
+    label = f"fleet at rest, {name}"
+    yield row(f"{label}, CPU of one core", "%", shares)
+    bar = f"value <= {MACHINE_PERCENT * CORES / cores:g}"
+    mean = sum(shares) / len(shares) / cores
+    yield row(f"{label}, mean CPU of {cores} cores", "%", [mean], bar=bar)
+    yield row(f"{label}, largest process", "MiB", [max(sizes)], bar=f"value <= {RESIDENT_MIB:g}")
+    yield row(f"{label}, {len(after)} processes together", "MiB", [sum(sizes)])
 
 
 def _cpu_times(
@@ -146,35 +123,3 @@ def _cpu_times(
         except psutil.NoSuchProcess:
             continue
     return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long to look (30)")
-    parser.add_argument("--config", type=Path, action="append", help="measure with this file too")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    configs = arguments.config or ([DEVNET_CONFIG] if DEVNET_CONFIG.exists() else [])
-    wanted: list[tuple[str, Path | None]] = [("local alone", None)]
-    wanted += [(str(path), path) for path in configs]
-    results = [measure(name, path, arguments.seconds) for name, path in wanted]
-    if arguments.json:
-        rows: list[dict[str, Any]] = [asdict(row) for row in results]
-        print(json.dumps({"bench": "idle", "results": rows}))
-        return
-    for row in results:
-        print(
-            f"{row.name}: {row.processes} processes, {row.core_percent:.2f} % of a core, "
-            f"{row.machine_percent:.2f} % of this machine's {os.cpu_count()} "
-            f"(target {row.target_machine_percent:g} %)"
-        )
-        print(
-            f"  largest {row.largest_mib:.0f} MiB resident, {row.largest} "
-            f"(target {row.target_mib:g}); all together {row.total_mib:.0f} MiB"
-        )
-        shown = "  ".join(f"{name} {share:.2f}" for name, share in row.by_service.items())
-        print(f"  % of a core: {shown}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,36 +1,29 @@
 """Cost of the ledger as it grows: a root appended, proofs, one checkpoint's receipt.
 
-    python tests/benchmarks/bench_ledger.py [--sizes 1000 100000 1000000] [--runs 10000] [--json]
-
-Each figure is the median of many on an SQLite file, and the ratio is that of the largest ledger
-to the smallest. Below stand ``status``, ``fsck`` and ``verify --all`` of a database with many
-runs of one epoch, with the memory of a process of their own. Nothing is judged here.
+A small and a large ledger take turns, each in an SQLite file. Below stand ``status``, ``fsck`` and
+``verify --all`` of a database with many runs of one epoch, in a process of their own.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from uuid import UUID
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sqlalchemy import insert
 
 from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.bootstrap import sending
-from provenance.chains.local import LocalNetwork
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.frontier import Frontier
 from provenance.formats.merkle import KeptTree, MerkleTree, node_number
@@ -39,20 +32,149 @@ from provenance.ledger.seal import append_root
 from provenance.settings import Settings, load
 from provenance.stores.sql import schema
 from provenance.stores.sql.store import SqlStore
-from tests.benchmarks.bench_verify import database
+from tests.benchmarks.measure import in_turns, seconds
+from tests.benchmarks.table import Row, missing, row
+from tests.benchmarks.worlds import database
 
 RUN = UUID("0192f0c1-aaaa-8aaa-8aaa-aaaaaaaaaaaa")
 COMMANDS = (("status",), ("fsck", "--offline"), ("verify", "--all"))
 
 
-def median(times: int, action: Callable[[int], object]) -> float:
-    """Milliseconds; the action gets the number of its turn."""
-    taken = []
-    for turn in range(times):
-        start = time.perf_counter()
-        action(turn)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken) * 1e3
+def rows(quick: bool) -> Iterator[Row]:
+    """The rows of the table."""
+    small, large, times = (1_000, 100_000, 50) if quick else (1_000, 1_000_000, 300)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield from grown(folder, small, large, times)
+        yield from beside_pymerkle(1_000 if quick else 10_000)
+        heads = 100 if quick else 2_000
+        label = f"{heads:,} checkpoints due at once, until final on local, each"
+        yield row(label, "ms", [backlog(folder / "backlog", heads) * 1e3 / heads])
+        runs = 30 if quick else 2_000
+        settings = database(folder / "runs", runs, 1)
+        for words in COMMANDS:
+            taken, mib = command(settings, words)
+            label = f"provenance {' '.join(words)}, {runs:,} runs of one epoch"
+            yield row(label, "s", [taken])
+            yield row(f"{label}, memory", "MiB", [mib])
+
+
+def grown(folder: Path, small: int, large: int, times: int) -> Iterator[Row]:
+    """The large ledger beside the small one."""
+    few, many = Ledger(folder / "small", small), Ledger(folder / "large", large)
+    for label, step, bar in (
+        ("append a root", Ledger.append, "ratio <= 1.5"),
+        ("inclusion proof", Ledger.inclusion, "ratio <= 1.5"),
+        ("consistency proof", Ledger.consistency, None),
+        ("one checkpoint until its receipt", Ledger.receipt, "ratio <= 1.5"),
+    ):
+        calls = {"many": lambda step=step: step(many), "few": lambda step=step: step(few)}
+        if step in (Ledger.inclusion, Ledger.consistency):
+            with few.reading(), many.reading():
+                taken = in_turns(calls, times, scale=1e3)
+        else:
+            taken = in_turns(calls, times, scale=1e3)
+        peer, label = (f"{small:,} entries", taken["few"]), f"{label}, {large:,} entries"
+        yield row(label, "ms", taken["many"], peer, bar)
+        if step is Ledger.inclusion:
+            yield row(f"{label}, at most", "ms", taken["many"], bar="value <= 1")
+
+
+def beside_pymerkle(size: int) -> Iterator[Row]:
+    """Our tree and pymerkle's, both in memory: the whole tree read, a proof taken."""
+    label = f"inclusion proof in memory, {size:,} entries"
+    if not find_spec("pymerkle"):
+        yield missing(label, "pip install pymerkle")
+        return
+    from pymerkle import InmemoryTree
+
+    entries = [hashlib.sha256(b"%d" % at).digest() for at in range(size)]
+    theirs, ours, draw = InmemoryTree(), MerkleTree(entries), random.Random(1)
+    for entry in entries:
+        theirs.append_entry(entry)
+    taken = in_turns(
+        {
+            "ours": lambda: ours.inclusion_proof(draw.randrange(size), size),
+            "theirs": lambda: theirs.prove_inclusion(draw.randrange(size) + 1, size),
+        },
+        20,
+        scale=1e3,
+    )
+    yield row(label, "ms", taken["ours"], ("pymerkle", taken["theirs"]))
+
+
+class Ledger:
+    """One of ``size`` entries, in a deployment on the local network."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        settings = load(None, folder / "artifacts")
+        store = sending.open_store(settings)
+        assert isinstance(store, SqlStore)
+        self.store, self.policy = store, sending.seal_policy(settings)
+        fill(store, settings, size)
+        self.size, self.draw, self.epoch = size, random.Random(1), size
+        self.delivery = local_delivery(settings)
+        # The first anchor owes receipts to all entries before it: it is said to have them.
+        with store.transaction() as tx:
+            head = tx.head()
+            assert head is not None
+            first = tx.add_anchor("local", head.size, 1.0)
+        with store.exclusive() as connection:
+            anchors = schema.anchors
+            connection.execute(
+                anchors.update().where(anchors.c.id == first.id).values(state="final")
+            )
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """``tree`` reads one state of the database."""
+        with self.store.snapshot() as tx:
+            self.tree = KeptTree(self.size, tx.subtrees)
+            yield
+
+    def append(self, anchor: bool = False) -> None:
+        """A run's root, in a transaction."""
+        self.epoch += 1
+        root = self.draw.randbytes(32)
+        with self.store.transaction() as tx:
+            append_root(tx, RUN, Phase.CHECKPOINT, self.epoch, root, anchor, self.policy, 1.0)
+
+    def inclusion(self) -> None:
+        """Of any entry, at the ledger's size."""
+        self.tree.inclusion_proof(self.draw.randrange(self.size), self.size)
+
+    def consistency(self) -> None:
+        """Of any earlier size."""
+        self.tree.consistency_proof(self.draw.randrange(1, self.size), self.size)
+
+    def receipt(self) -> None:
+        """A root appended, anchored and confirmed."""
+        self.append(anchor=True)
+        publish(self.store, *self.delivery)
+        assert confirm(self.store, *self.delivery).outcomes
+
+
+def local_delivery(settings: Settings) -> tuple[Any, ...]:
+    """Network, clock, owner, lease, backoff and chance."""
+    network, retry = sending.open_networks(settings)["local"], sending.retry_settings
+    return (network, time.time, "bench", 60.0, retry(settings, "local"), random.random)
+
+
+def backlog(folder: Path, heads: int) -> float:
+    """Seconds until ``heads`` checkpoints that wait at once are final on ``local``."""
+    settings = load(None, folder / "artifacts")
+    store, policy = sending.open_store(settings), sending.seal_policy(settings)
+    with store.transaction() as tx:
+        tx.add_run(RUN, bytes(32), 1.0)
+        for at in range(heads):
+            root = hashlib.sha256(b"%d" % at).digest()
+            append_root(tx, RUN, Phase.CHECKPOINT, at, root, True, policy, 1.0)
+    delivery = local_delivery(settings)
+    taken = seconds(lambda: (publish(store, *delivery), confirm(store, *delivery)))
+    with store.snapshot() as tx:
+        assert len(tx.receipts(RUN)) == heads
+    store.close()
+    return taken
 
 
 def fill(store: SqlStore, settings: Settings, size: int) -> None:
@@ -84,146 +206,20 @@ def fill(store: SqlStore, settings: Settings, size: int) -> None:
         connection.execute(insert(schema.heads), heads)
 
 
-def measure(folder: Path, size: int, times: int) -> dict[str, float]:
-    """Milliseconds by what was done to a ledger of ``size`` entries."""
-    settings = load(None, folder / "artifacts")
-    opened = sending.open_store(settings)
-    assert isinstance(opened, SqlStore)
-    store, policy = opened, sending.seal_policy(settings)
-    fill(store, settings, size)
-    draw = random.Random(1)
-
-    def append(turn: int) -> None:
-        with store.transaction() as tx:
-            append_root(
-                *(tx, RUN, Phase.CHECKPOINT, size + turn, draw.randbytes(32), False, policy, 1.0)
-            )
-
-    def inclusion(_: int) -> None:
-        tree.inclusion_proof(draw.randrange(size), size)
-
-    def consistency(_: int) -> None:
-        tree.consistency_proof(draw.randrange(1, size), size)
-
-    found = {"append a root": median(times, append)}
-    with store.snapshot() as tx:
-        tree = KeptTree(size, tx.subtrees)
-        found["inclusion proof"] = median(times, inclusion)
-        found["consistency proof"] = median(times, consistency)
-    network = sending.open_networks(settings)["local"]
-    assert isinstance(network, LocalNetwork)
-    rest = (
-        network,
-        time.time,
-        "bench",
-        60.0,
-        sending.retry_settings(settings, "local"),
-        draw.random,
-    )
-    # The first anchor owes receipts to all entries before it: it is said to have them.
-    with store.transaction() as tx:
-        head = tx.head()
-        assert head is not None
-        first = tx.add_anchor("local", head.size, 1.0)
-    with store.exclusive() as connection:
-        row = schema.anchors.c.id == first.id
-        connection.execute(schema.anchors.update().where(row).values(state="final"))
-
-    def receipt(turn: int) -> None:
-        with store.transaction() as tx:
-            append_root(
-                *(tx, RUN, Phase.CHECKPOINT, size + times + turn, draw.randbytes(32), True),
-                *(policy, 1.0),
-            )
-        publish(store, *rest)
-        assert confirm(store, *rest).outcomes
-
-    found["a checkpoint until its receipt"] = median(times, receipt)
-    store.close()
-    return found
-
-
-def backlog(folder: Path, heads: int) -> float:
-    """Seconds until ``heads`` checkpoints that wait at once are final on ``local``."""
-    settings = load(None, folder / "artifacts")
-    store, policy = sending.open_store(settings), sending.seal_policy(settings)
-    network = sending.open_networks(settings)["local"]
-    with store.transaction() as tx:
-        tx.add_run(RUN, bytes(32), 1.0)
-        for at in range(heads):
-            root = hashlib.sha256(b"%d" % at).digest()
-            append_root(tx, RUN, Phase.CHECKPOINT, at, root, True, policy, 1.0)
-    rest = (network, time.time, "bench", 60.0, sending.retry_settings(settings, "local"))
-    start = time.perf_counter()
-    publish(store, *rest, random.random)
-    confirm(store, *rest, random.random)
-    taken = time.perf_counter() - start
-    with store.snapshot() as tx:
-        assert len(tx.receipts(RUN)) == heads
-    store.close()
-    return taken
-
-
 def command(settings: Settings, words: Sequence[str]) -> tuple[float, float]:
     """Seconds and MiB of a command in a process of its own."""
     base = ("--base-dir", str(settings.base_dir))
+    # Not ru_maxrss: Linux carries over that of the process that started it.
     code = (
-        "import resource, sys; from provenance.cli import main; code = main(sys.argv[1:]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+        "import pathlib, re, sys; from provenance.cli import main; code = main(sys.argv[1:]);"
+        "status = pathlib.Path('/proc/self/status').read_text();"
+        "print(re.findall(r'VmHWM:\\s+(\\d+)', status)[0], file=sys.stderr); sys.exit(code)"
     )
-    start = time.perf_counter()
+    begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, *words, *base], capture_output=True, text=True, check=False
     )
-    taken = time.perf_counter() - start
+    taken = time.perf_counter() - begun
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     return taken, int(done.stderr.split()[-1]) / 1024
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 100_000, 1_000_000])
-    parser.add_argument("--times", type=int, default=200, help="of which the median is taken")
-    parser.add_argument("--heads", type=int, default=2000, help="checkpoints that wait at once")
-    parser.add_argument("--runs", type=int, default=10_000, help="runs of the commands; 0: none")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ledgers = {size: measure(folder / str(size), size, options.times) for size in options.sizes}
-        waiting = backlog(folder / "backlog", options.heads)
-        commands: dict[str, tuple[float, float]] = {}
-        if options.runs:
-            settings = database(folder / "runs", options.runs, 1)
-            commands = {" ".join(words): command(settings, words) for words in COMMANDS}
-    smallest, largest = ledgers[min(ledgers)], ledgers[max(ledgers)]
-    ratios = {name: largest[name] / smallest[name] for name in smallest}
-    if options.json:
-        document = {
-            "benchmark": "ledger",
-            "ms": ledgers,
-            "ratios": ratios,
-            "heads": options.heads,
-            "heads_s": waiting,
-            "runs": options.runs,
-            "commands_s_mib": commands,
-            "cpus": os.cpu_count(),
-        }
-        print(
-            json.dumps(json.loads(json.dumps(document), parse_float=lambda t: round(float(t), 3)))
-        )
-        return 0
-    print(f"{'entries':<34}" + "".join(f"{size:>12}" for size in ledgers) + "       ratio")
-    for name, ratio in ratios.items():
-        row = "".join(f"{found[name]:9.3f} ms" for found in ledgers.values())
-        print(f"{name:<34}{row}{ratio:11.2f}x")
-    print(f"{options.heads} checkpoints that wait at once, until final on local: {waiting:.2f} s")
-    for words, (seconds, mib) in commands.items():
-        print(f"{words}, {options.runs} runs of one epoch: {seconds:.2f} s, {mib:.0f} MiB")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,77 @@
+"""Deployments with long runs or many, on the local network, that several benchmarks measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from provenance.bootstrap import sending
+from provenance.formats.record import Kind
+from provenance.settings import Settings, load
+from tests.support.runs import run_of
+from tests.support.verify_world import (
+    KEY,
+    RUN,
+    Fields,
+    World,
+    before,
+    ending,
+    metrics,
+    seal,
+    story,
+)  # fmt: skip
+
+FIRST = 0x01890A5DAC96
+PART = 1000
+"""Events in a batch."""
+
+
+def local_world(folder: Path) -> tuple[World, Settings]:
+    """A deployment in ``folder``: an SQLite file, the local network."""
+    settings = load(None, folder / "artifacts")
+    world = World(names=())
+    world.store.close()
+    store = sending.open_store(settings)
+    world.store = store  # type: ignore[assignment]  # SqlStore, behind its interface
+    world.policy = sending.seal_policy(settings)
+    world.networks = sending.open_networks(settings)  # type: ignore[assignment]
+    return world, settings
+
+
+def epoch_events(epoch: int, checkpoint: bool) -> list[Fields]:
+    """Metrics and a state; a checkpoint's mark too."""
+    state: Fields = (Kind.STATE, epoch, {"algorithm": "blake3", "root": f"mth-sha256:{epoch}"})
+    return [metrics(epoch), state, *([seal("checkpoint", epoch)] if checkpoint else [])]
+
+
+def run_events(epochs: int, checkpoints: int) -> list[Fields]:
+    """A run that goes on, checkpoints spread evenly over it."""
+    events = before()
+    for epoch in range(1, epochs + 1):
+        due = bool(checkpoints) and not epoch % (epochs // checkpoints)
+        events += epoch_events(epoch, due)
+    return events
+
+
+def ingest_run(world: World, events: Sequence[Fields], run: UUID = RUN) -> None:
+    """All of it, in batches."""
+    for at in range(0, len(events), PART):
+        world.ingest(world.batch(events[at : at + PART], run=run, first=at))
+
+
+def long_run(epochs: int, checkpoints: int) -> World:
+    """A finished run, in memory, that no network has."""
+    world = World(names=())
+    ingest_run(world, ending(run_events(epochs, checkpoints)))
+    return world
+
+
+def database(folder: Path, runs: int, epochs: int) -> Settings:
+    """A deployment with ``runs`` finished runs, final on the local network."""
+    world, settings = local_world(folder)
+    for at in range(runs):
+        world.ingest(world.batch(story(epochs), run=run_of(FIRST + at, KEY)))
+    world.anchor()
+    world.store.close()
+    return settings
