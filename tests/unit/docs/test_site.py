@@ -92,3 +92,11 @@ def test_workflows_call_targets_that_exist() -> None:
     assert called == {"lint", "quick", "docs", "dist"}
     for target in called:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_how_it_grows_names_rows_of_the_benchmarks() -> None:
+    measured = set(re.findall(r"^\| (.+?) \|", (DOCS / "benchmarks.md").read_text(), re.MULTILINE))
+    table = re.findall(r"^\|.+\|.+\|(.+)\|$", (DOCS / "scale.md").read_text(), re.MULTILINE)
+    named = {name for cell in table for name in re.findall(r"`([^`]+)`", cell)}
+    assert len(named) > 20
+    assert named <= measured
