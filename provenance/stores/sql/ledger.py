@@ -117,17 +117,18 @@ class LedgerPart(Session):
         for at in range(0, len(leaves), _AT_ONCE):
             place = ledger_entries.c.index.in_(leaves[at : at + _AT_ONCE])
             rows = self._read(select(ledger_entries.c.index, ledger_entries.c.root).where(place))
-            known |= {2 * index: leaf_hash(root) for index, root in rows.all()}
+            known |= {2 * i: leaf_hash(root) for i, root in rows if isinstance(root, bytes)}
         above = [node_number(*pair) for pair in wanted if pair[0]]
         for at in range(0, len(above), _AT_ONCE):
             place = subtrees.c.node.in_(above[at : at + _AT_ONCE])
             rows = self._read(select(subtrees.c.node, subtrees.c.hash).where(place))
-            known |= {node: bytes(value) for node, value in rows.all()}
+            known |= {node: value for node, value in rows if isinstance(value, bytes)}
         nodes = [node_number(*pair) for pair in wanted]
         if len(known) < len(set(nodes)):
             height, number = wanted[next(at for at, node in enumerate(nodes) if node not in known)]
             raise IntegrityError(
-                f"the ledger's subtree {number} of height {height} is gone; run: provenance fsck"
+                f"the ledger's subtree {number} of height {height} is gone or does not read; "
+                "run: provenance fsck"
             )
         return [known[node] for node in nodes]
 
