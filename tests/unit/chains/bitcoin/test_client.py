@@ -249,8 +249,9 @@ def test_an_interrupted_caller_is_free_at_once_and_its_call_ends() -> None:
     def talk(link: socket.socket) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         link.settimeout(10)
-        if link.recv(1) == b"":
-            closed.set()
+        while link.recv(4096):  # what of the request was sent before the signal came
+            pass
+        closed.set()
 
     with raw_server(talk) as url, pytest.raises(KeyboardInterrupt):
         node(url, 30).call("x")
