@@ -7,7 +7,6 @@ supervisor starts them, starts again what dies, and stops all of them.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import random
 import secrets
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provenance import files
+from provenance.app.base_directory import LOOK_S
 from provenance.app.health import anchor_queue
 from provenance.app.processes import REDIS_BY_HAND, free_ports, log_tail, redis_server
 from provenance.errors import (
@@ -33,8 +33,6 @@ from provenance.settings import Settings
 
 GRACE_S = 20.0
 RESTART_CAP_S = 30.0
-LOOK_S = 0.2
-"""Longer than :func:`running_redis` holds a fleet's lock."""
 STARTED_S = 10.0
 """A process that lived this long is started again without delay."""
 
@@ -299,35 +297,6 @@ def only_fleet(base_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"{base_dir}: another `provenance up` runs here already") from error
         yield
-
-
-def left_config(base_dir: Path) -> Path | None:
-    """The configuration that a base directory has, where this user may read one."""
-    path = base_dir / "run" / "config.json"
-    return path if os.access(path, os.R_OK) else None
-
-
-def leave_config(base_dir: Path, config: Path | None) -> None:
-    """Link a fleet's configuration where :func:`left_config` finds it; a file there stays."""
-    path = base_dir / "run" / "config.json"
-    if config is not None and config.resolve() != path.resolve():
-        if path.is_symlink():
-            path.unlink()
-        if not path.exists():
-            path.symlink_to(config.resolve())
-
-
-def running_redis(base_dir: Path) -> str | None:
-    """The URL of the Redis that a running ``provenance up`` brought along; None without one."""
-    run = base_dir / "run"
-    try:
-        state = json.loads(files.read_private(run / "up.json", 65536))
-        with files.locked(run / "up.lock", shared=True, wait_s=0):
-            return None  # a fleet that was killed left its state
-    except BlockingIOError:
-        return str(state["redis_url"]) if state["redis_url"] else None
-    except OSError:
-        return None
 
 
 def _signal(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:

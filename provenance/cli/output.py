@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from provenance.app.up import left_config, running_redis
+from provenance.app.base_directory import left_config, running_redis
 from provenance.log import shown
 from provenance.settings import Settings, load
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from provenance import files
 from provenance.anchor import pauses
 from provenance.app import up as fleet
+from provenance.app.base_directory import leave_config
 from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
 from provenance.cli.output import err, out, print_json, settings_of
@@ -51,7 +52,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
         auth = f"provenance:{secrets.token_urlsafe(24)}"
     config = Path(settings.source) if settings.source else None
     runs = fleet.Fleet(settings, config, url, say)
-    fleet.leave_config(settings.base_dir, config)
+    leave_config(settings.base_dir, config)
     try:
         if own_redis is not None:
             runs.start([own_redis])

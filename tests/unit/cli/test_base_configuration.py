@@ -12,6 +12,7 @@ import pytest
 
 from provenance import cli
 from provenance.app import up
+from provenance.app.base_directory import leave_config
 from provenance.bootstrap import sending
 from provenance.cli import up as up_command
 from provenance.cli.output import settings_of
@@ -110,5 +111,5 @@ def test_commands_see_the_redis_and_the_configuration_of_up(
 def test_a_configuration_of_the_base_directory_is_never_replaced() -> None:
     own = configuration(Path("base/run/config.json"), "ipfs")
     text = own.read_text()
-    up.leave_config(Path("base"), configuration(Path("mine.json"), "bitcoin"))
+    leave_config(Path("base"), configuration(Path("mine.json"), "bitcoin"))
     assert (own.is_symlink(), own.read_text()) == (False, text)
