@@ -24,8 +24,13 @@ from provenance.formats.producers.batch import Batch, open_batch
 from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
-from provenance.formats.run_tree.selection import BEFORE_KINDS, SealMark, written_marks
+from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.selection import (
+    BEFORE_KINDS,
+    SealMark,
+    announced_events,
+    written_marks,
+)
 from provenance.ledger.seal import Enrolment, log_left_out
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import MAX_ENTRY_BYTES, Delivery
@@ -323,9 +328,8 @@ class BatchWriter:
         """Keep what a control record asks for or announces."""
         key = (record.run, record.producer)
         if record.kind is Kind.RUN_END:
-            events, row = record.body.get("events"), self.producers[key]
-            announced = events if isinstance(events, int) else 0
-            ended = max(row.ended or 0, min(announced, MAX_SAFE_INTEGER))
+            row = self.producers[key]
+            ended = max(row.ended or 0, announced_events(record))
             self.producers[key] = replace(row, ended=ended)
         for mark in written_marks([record]):
             if (record.run, mark.epoch) not in self._marked:

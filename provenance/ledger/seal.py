@@ -25,9 +25,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from uuid import UUID
 
 import structlog
@@ -39,7 +39,12 @@ from provenance.formats.note import SignerKey
 from provenance.formats.producers.statement import statement_digest
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
 from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
-from provenance.formats.run_tree.selection import BEFORE_KINDS, MAX_RANKS, SealMark
+from provenance.formats.run_tree.selection import (
+    BEFORE_KINDS,
+    SealMark,
+    absent_ranks,
+    announced_ranks,
+)
 from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
@@ -127,26 +132,26 @@ def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
     for each in producers:
         if each.contiguous < each.highest:
             lines.append(f"producer {each.producer.hex()[:8]} has a hole at {each.contiguous}")
-    here = {each.rank for each in producers}
-    ended = {each.rank for each in producers if each.ended is not None}
-    if silent := _ranks(size, here):
+    here = {each.rank for each in producers if each.rank < size}
+    unended = sorted(here - {each.rank for each in producers if each.ended is not None})
+    if silent := _named(*absent_ranks(size, here, NAMED)):
         lines.append(f"nothing came from {silent} of {size}")
-    if unended := _ranks(size, ended | set(range(size)) - here):
-        lines.append(f"no run.end yet from {unended}")
+    if unended:
+        lines.append(f"no run.end yet from {_named(unended[:NAMED], len(unended[NAMED:]))}")
     elif not silent and not tx.marks(run, Phase.AFTER):
         lines.append("no run.seal of after: the training ended without it")
     if tree is not None and tx.next_due(run, tree.closed) is None:
         for epoch in tx.marked_epochs(run, tree.closed)[:1]:
             marked = {mark.rank for mark in tx.marks(run, Phase.CHECKPOINT, epoch)}
-            lines.append(f"marks of epoch {epoch} from {_ranks(size, marked)}")
+            absent = absent_ranks(size, marked, NAMED)
+            lines.append(f"marks of epoch {epoch} from {_named(*absent)}")
     return lines
 
 
-def _ranks(size: int, without: Collection[int]) -> str:
-    """The ranks below ``size`` but for some, in words; empty where there are none."""
-    names = [str(rank) for rank in range(size) if rank not in without]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"rank{'s' * (len(names) > 1)} {', '.join(names[:NAMED])}{more}" if names else ""
+def _named(ranks: Sequence[int], more: int) -> str:
+    """Ranks in words; empty where there are none."""
+    rest = f" and {more} more" if more else ""
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}{rest}" if ranks else ""
 
 
 def log_left_out(tx: LedgerTx, tree: TreeRow | None, mark: SealMark) -> None:
@@ -310,12 +315,10 @@ def _append(
 
 
 def _world_size(tx: LedgerTx, run: UUID, mark: SealMark) -> int:
-    """How many ranks the leader's configuration announces; 1 without one."""
-    for row in tx.records(run, (Kind.CONFIG,)):
-        if row.producer == mark.producer and row.seq < mark.seq:
-            size = Record.decode(row.data).body.get("world_size")
-            return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
-    return 1
+    """How many ranks the leader's configuration before its mark announces; 1 without one."""
+    rows = tx.records(run, (Kind.CONFIG,))
+    own = (row for row in rows if row.producer == mark.producer and row.seq < mark.seq)
+    return announced_ranks([Record.decode(row.data) for row in own])
 
 
 def _missing_ends(producers: Sequence[ProducerRow], size: int) -> list[str]:
@@ -326,7 +329,6 @@ def _missing_ends(producers: Sequence[ProducerRow], size: int) -> list[str]:
             name = row.producer.hex()[:8]
             missing.append(f"producer {name}: events from seq {row.contiguous} are missing")
     present = {row.rank for row in producers if row.ended is not None and row.rank < size}
-    absent = (rank for rank in range(size) if rank not in present)  # as far as they are named
-    missing += [f"rank {rank}: no run.end" for rank in islice(absent, NAMED)]
-    more = size - len(present) - NAMED
-    return missing if more <= 0 else [*missing, f"{more} more ranks: no run.end"]
+    absent, more = absent_ranks(size, present, NAMED)
+    missing += [f"rank {rank}: no run.end" for rank in absent]
+    return [*missing, f"{more} more ranks: no run.end"] if more else missing

@@ -20,13 +20,13 @@ from provenance.formats.run_tree.selection import (
     DigestedRecord,
     before_mark,
     checkpoints_upto,
-    covered,
     run_leaves,
     run_tree,
     seal_marks,
 )
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.formats.run_tree.walk import RunWalk
+from tests.support.ledger_values import covered
 from tests.support.runs import RUN
 
 PRODUCERS = (b"\x01" * 16, b"\x02" * 16, b"\x03" * 16)

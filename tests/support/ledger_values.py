@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from provenance.formats.record import Kind, Record
-from provenance.formats.run_tree.selection import DigestedRecord
+from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorRow, AnchorState, HeadRow, SignedVersion, StoredRecord
 
@@ -40,6 +41,25 @@ def record(
 def digested(tx: LedgerTx, run: UUID) -> list[DigestedRecord]:
     """All records of a run, decoded, with their stored digests."""
     return [DigestedRecord(Record.decode(row.data), row.digest) for row in tx.records(run)]
+
+
+def covered(
+    records: Iterable[DigestedRecord], checkpoints: Sequence[Checkpoint]
+) -> dict[bytes, int]:
+    """What the last of the checkpoints has to state, being what it states or less (rule 4)."""
+    if not checkpoints:
+        return {}
+    own, before = checkpoints[-1], max((c.epoch for c in checkpoints[:-1]), default=-1)
+    found: dict[bytes, int] = {}
+    for item in records:
+        record = item.record
+        if not record.kind.is_epoch or record.epoch is None:
+            continue
+        if before < record.epoch <= own.epoch and (
+            record.seq < own.coverage.get(record.producer, 0)
+        ):
+            found[record.producer] = max(record.seq + 1, found.get(record.producer, 0))
+    return found
 
 
 def signed(text: str = "tx", **changes: object) -> SignedVersion:

@@ -36,6 +36,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 from uuid import UUID
 
@@ -178,6 +179,13 @@ def announced_ranks(records: Collection[Record]) -> int:
     return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
 
 
+def absent_ranks(ranks: int, here: Collection[int], most: int) -> tuple[list[int], int]:
+    """The lowest ranks below ``ranks`` that are not in ``here``, at most ``most`` of them, and how
+    many more there are; for the cost of those that are named and those that are here."""
+    named = list(islice((rank for rank in range(ranks) if rank not in here), most))
+    return named, ranks - len({rank for rank in here if 0 <= rank < ranks}) - len(named)
+
+
 def leaf_of(item: DigestedRecord) -> RecordLeaf:
     """A record as a leaf.
 
@@ -280,25 +288,6 @@ def producer_digests(
     return result
 
 
-def covered(
-    records: Iterable[DigestedRecord], checkpoints: Sequence[Checkpoint]
-) -> dict[bytes, int]:
-    """What the last of the checkpoints has to state, being what it states or less (rule 4)."""
-    if not checkpoints:
-        return {}
-    own, before = checkpoints[-1], max((c.epoch for c in checkpoints[:-1]), default=-1)
-    found: dict[bytes, int] = {}
-    for item in records:
-        record = item.record
-        if not record.kind.is_epoch or record.epoch is None:
-            continue
-        if before < record.epoch <= own.epoch and (
-            record.seq < own.coverage.get(record.producer, 0)
-        ):
-            found[record.producer] = max(record.seq + 1, found.get(record.producer, 0))
-    return found
-
-
 class _Decisions:
     """What checkpoints decided about epoch records (rule 4)."""
 
@@ -316,6 +305,12 @@ class _Decisions:
         if at == len(self.deciding):
             return None
         return record.seq < self.deciding[at].coverage.get(record.producer, 0)
+
+
+def announced_events(end: Record) -> int:
+    """How many events a ``run.end`` announces before itself; 0 where it states no number."""
+    events = end.body.get("events")
+    return min(events, MAX_SAFE_INTEGER) if isinstance(events, int) else 0
 
 
 def misannounced(end: Record) -> bool:

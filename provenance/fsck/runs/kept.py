@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
+from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
     SealMark,
+    announced_events,
     announced_ranks,
     before_mark,
     seal_marks,
@@ -51,9 +52,8 @@ def _producers(
     ended: dict[bytes, int] = {}
     for record in records:
         if record.kind is Kind.RUN_END:
-            events = record.body.get("events")
-            announced = min(events, MAX_SAFE_INTEGER) if isinstance(events, int) else 0
-            ended[record.producer] = max(ended.get(record.producer, 0), announced)
+            events = announced_events(record)
+            ended[record.producer] = max(ended.get(record.producer, 0), events)
     marked: dict[bytes, int] = {}
     for mark in counting:
         marked[mark.producer] = max(marked.get(mark.producer, -1), mark.epoch or 0)

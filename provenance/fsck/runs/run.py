@@ -13,6 +13,7 @@ from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     SealMark,
+    announced_events,
     announced_ranks,
     before_mark,
     misannounced,
@@ -273,11 +274,10 @@ class _Readiness:
             self.upto[record.producer] = max(record.seq + 1, self.upto.get(record.producer, 0))
         self.ended: set[int] = set()
         for record in records:
-            announced = record.body.get("events")
             if record.kind is Kind.RUN_END:
                 self.ended.add(record.rank)
-                if isinstance(announced, int):
-                    self.upto[record.producer] = max(self.upto[record.producer], announced)
+                events = announced_events(record)
+                self.upto[record.producer] = max(self.upto[record.producer], events)
         self.ranks = announced_ranks(records)
 
     def has_all(self, phase: Phase, epoch: int | None) -> bool:

@@ -9,12 +9,13 @@ the database says (that a run was sealed incomplete) is believed only where it i
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
+    absent_ranks,
     announced_ranks,
     misannounced,
 )
@@ -102,10 +103,9 @@ def _missing(records: Sequence[Record], ranks: int) -> list[str]:
                 f"{str(announced)[:40]} events before it"
             )
     ended = {record.rank for record in ends if record.rank < ranks}
-    absent = (rank for rank in range(ranks) if rank not in ended)  # only as far as they are named
-    lines += [f"rank {rank}: {UNANNOUNCED}" for rank in islice(absent, MAX_NAMED)]
-    more = ranks - len(ended) - MAX_NAMED
-    if more > 0:
+    absent, more = absent_ranks(ranks, ended, MAX_NAMED)
+    lines += [f"rank {rank}: {UNANNOUNCED}" for rank in absent]
+    if more:
         lines.append(f"{more} more ranks: {UNANNOUNCED}")
     return lines
 

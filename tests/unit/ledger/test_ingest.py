@@ -33,12 +33,13 @@ from provenance.formats.producers.certificate import (
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase
+from provenance.formats.run_tree import selection
 from provenance.formats.run_tree.selection import BEFORE_KINDS, run_leaves
 from provenance.ledger import batch_writer
 from provenance.ledger import seal as seal_module
 from provenance.ledger.batch_writer import IngestResult
 from provenance.ledger.ingest import drain, ingest
-from provenance.ledger.seal import seal_ready
+from provenance.ledger.seal import seal_ready, waits_for
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
 from provenance.settings import TrustedIdentity
@@ -532,14 +533,18 @@ def test_a_million_ranks_cost_what_those_cost_that_are_there(store: LedgerStore)
             yield rank
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(seal_module, "range", counted, raising=False)
+        for module in (seal_module, selection):
+            patch.setattr(module, "range", counted, raising=False)
         take(store, producer.deliveries(16))
         producer.finish()
         take(store, [Delivery("end", producer.batch(len(producer.events) - 3))])
         with store.transaction() as tx:
+            waiting = waits_for(tx, RUN)
             seal_ready(tx, RUN, POLICY, NOW + 61)
             run = tx.run(RUN)
-    assert next(steps) < 50_000
+    assert 20 <= next(steps) < 50_000
+    assert waiting[0].startswith("nothing came from ranks 1, 2, 3,")
+    assert waiting[0].endswith(", 20 and 999979 more of 1000000")
     assert run is not None
     assert str(run.incomplete).startswith("rank 1: no run.end; rank 2: no run.end")
     assert str(run.incomplete).endswith("rank 20: no run.end; 999979 more ranks: no run.end")

@@ -20,13 +20,13 @@ from provenance.formats.run_tree.selection import (
     Checkpoint,
     DigestedRecord,
     before_mark,
-    covered,
     producer_digests,
     run_leaves,
     run_tree,
     seal_marks,
     written_marks,
 )
+from tests.support.ledger_values import covered
 from tests.support.runs import RUN
 
 A, B = b"a" * 16, b"b" * 16
