@@ -220,8 +220,7 @@ class _Producer:
                         self._append_deferred()
                 finally:
                     self._busy = False
-        # As in emit; a value's own __radd__ may raise anything.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  as in emit; a value's own __radd__ may raise anything
             if stated:
                 self._note(error)
         return stated

@@ -160,7 +160,7 @@ class HashFactory:
             return plain
         if used is None or size < THREADED_BYTES:
             return blake3(max_threads=_threads(size))
-        used.reset()  # type: ignore[attr-defined]
+        used.reset()  # type: ignore[attr-defined]  # only blake3 is threaded
         return used
 
     def one_by_one(self) -> Callable[[Buffer], bytes]:

@@ -117,7 +117,7 @@ def saved(state: State, repeat: int) -> Iterator[Row]:
     from safetensors.numpy import save_file
 
     with tempfile.TemporaryDirectory() as folder:
-        signing: Any = Config()  # type: ignore[no-untyped-call]
+        signing: Any = Config()  # type: ignore[no-untyped-call]  # no types
         path = Path(folder, "model.safetensors")
         save_file(state, path)
         calls = {"ours": lambda: state_digest_file(path), "peer": lambda: signing.hash(folder)}

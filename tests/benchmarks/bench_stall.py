@@ -77,7 +77,7 @@ def measure(million: int, mode: str, steps: int, epochs: int, folder: Path) -> M
         settle()
         waited += time.perf_counter() - begun
 
-    tracker._snapshots.settle = timed  # type: ignore[method-assign]
+    tracker._snapshots.settle = timed  # type: ignore[method-assign]  # timed in place
     for _ in range(3):
         training.step()
     tracker.track_epoch(0, {"loss": 0.0}, model=training.model, weights=mode)

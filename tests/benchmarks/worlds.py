@@ -35,7 +35,7 @@ def local_world(folder: Path) -> tuple[World, Settings]:
     store = sending.open_store(settings)
     world.store = store  # type: ignore[assignment]  # SqlStore, behind its interface
     world.policy = sending.seal_policy(settings)
-    world.networks = sending.open_networks(settings)  # type: ignore[assignment]
+    world.networks = sending.open_networks(settings)  # type: ignore[assignment]  # as above: behind its interface
     return world, settings
 
 

@@ -106,7 +106,7 @@ def test_what_is_sealed_is_what_all_records_give(
                 contiguous = next(seq for seq in range(len(own) + 1) if seq not in own)
                 chain = chain_start(run, row.producer)
                 assert row.highest == max(own, default=-1) + 1, seed
-                if tx.run(run).state == "open":  # type: ignore[union-attr]
+                if tx.run(run).state == "open":  # type: ignore[union-attr]  # it is there
                     assert row.contiguous == contiguous, seed
                 for seq, digest, kept in tx.digests_from(run, row.producer, 0):
                     if seq < row.contiguous:

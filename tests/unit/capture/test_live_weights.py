@@ -28,7 +28,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Net(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+class Net(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # with torch or not
     """Parameters, and buffers that a forward pass moves."""
 
     def __init__(self) -> None:
