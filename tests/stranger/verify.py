@@ -44,7 +44,7 @@ PART = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 TREE = ("data/", "model/", "training/")
 NAME = re.compile(f"(?:{PART}/){{0,11}}{PART}")
 KEYS = {
-    "producers": "producer certificate statements",
+    "producers": "producer certificate statements", "statements": "count signature",
     "records": "path kind epoch rank producer seq ts digest withheld",
     "entries": "index phase epoch root anchor created_at coverage",
     "inclusions": "index size proof", "consistencies": "old_size new_size proof",
@@ -170,9 +170,9 @@ class Bundle:
         for name, document in (("manifest.json", manifest), ("run.json", run)):
             need(self.files[name] == lines(document), f"{name} is not in its form")
         need(run["version"] == 1, "run.json is of another version")
+        told = {**run, "statements": [s for own in run["producers"] for s in own["statements"]]}
         for key, names in KEYS.items():
-            items = run[key]
-            need(all(set(item) == set(names.split()) for item in items), f"other keys in {key}")
+            need(all(set(item) == set(names.split()) for item in told[key]), f"other keys in {key}")
         roots = {seal_label(entry): entry["root"] for entry in run["entries"]}
         need((manifest["run"], manifest["roots"]) == (run["run"], roots), "differs from run.json")
 
