@@ -26,6 +26,7 @@ from provenance.errors import (
     LyingNodeError,
     NetworkError,
     NetworkUnavailable,
+    NonceUsedError,
     RejectedError,
     WrongNetworkError,
 )
@@ -209,21 +210,26 @@ class EthereumNode:
         answer = self.rpc.call("eth_getTransactionReceipt", txid)
         return None if answer is None else read_receipt(answer, txid)
 
-    def wait(self, txid: str, deadline: float) -> Receipt:
+    def wait(self, txid: str, sender: str, nonce: int, deadline: float) -> Receipt:
         """The receipt of a transaction that was sent, asked for until ``time.monotonic()``
         passes ``deadline``.
 
         Raises:
+            NonceUsedError: Another transaction with its nonce is in a block.
             NetworkUnavailable: In no block by then; names the transaction.
         """
         pause = 0.05
         while True:
-            try:
+            with suppress(NetworkUnavailable):
                 receipt = self.receipt(txid)
-            except NetworkUnavailable:
-                receipt = None
-            if receipt is not None:
-                return receipt
+                if receipt is not None:
+                    return receipt
+                spent = self.nonce(sender, "latest") > nonce
+                if spent and self.locate(txid) is Place.UNKNOWN:
+                    raise NonceUsedError(
+                        f"ethereum: {txid} was replaced by another transaction with nonce "
+                        f"{nonce} of {sender}; is the key used elsewhere?"
+                    )
             if time.monotonic() > deadline:
                 raise NetworkUnavailable(
                     f"ethereum: {txid} was sent and is in no block yet; look it up later"

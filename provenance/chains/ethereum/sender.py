@@ -218,8 +218,10 @@ class Sender:
             raise LyingNodeError(f"ethereum node: {txid} was sent and another hash came back")
 
     def transact(self, to: str | None, calldata: bytes, deadline_s: float) -> Receipt:
-        """Send at once and wait for a receipt. Two senders that draw the same nonce: one is
-        refused, has nothing on its way, and draws again.
+        """Send at once and wait for a receipt.
+
+        Of two senders with one nonce, the one that is refused, or replaced by a higher fee
+        and never mined, draws a nonce again.
 
         Raises:
             RejectedError: Mined, and it failed.
@@ -227,15 +229,17 @@ class Sender:
         """
         deadline = time.monotonic() + deadline_s
         draft = Draft(NETWORK, b"", self.prepare(to, calldata))
+        sender = self.required_address()
         for attempt in range(_SEND_ATTEMPTS):
-            version = self.sign(draft, self.node.nonce(self.required_address(), "pending"))
+            nonce = self.node.nonce(sender, "pending")
+            version = self.sign(draft, nonce)
             try:
                 self.broadcast(version)
+                receipt = self.node.wait(version.transaction_id, sender, nonce, deadline)
                 break
             except (NonceUsedError, FeeTooLowError):
                 if attempt + 1 == _SEND_ATTEMPTS:
                     raise
-        receipt = self.node.wait(version.transaction_id, deadline)
         if receipt.status != 1:
             raise RejectedError(f"ethereum: {version.transaction_id} was mined and failed")
         return receipt

@@ -399,6 +399,24 @@ def test_two_senders_with_one_key(chain: Anvil, opened: Open) -> None:
     assert nonces == list(range(nonces[0], nonces[0] + 8))
 
 
+def test_a_sender_whose_transaction_is_replaced_sends_again(chain: Anvil, opened: Open) -> None:
+    """Base fees fall between two drafts: the later and cheaper one is thrown out of the pool."""
+    chain.automine(False)
+    network, other, root = opened(), opened(), new_root()
+    with ThreadPoolExecutor() as pool:
+        stored = pool.submit(network.store_hash, root)
+        while chain.call("txpool_status")["pending"] == "0x0":
+            time.sleep(0.01)
+        dearer = sent_draft(other, max_fee=wei(100))
+        other.broadcast(other.sign(dearer, other.next_nonce() - 1))
+        chain.automine(True)
+        chain.mine()
+        transaction_id = stored.result(60)
+    found = chain.call("eth_getTransactionByHash", transaction_id)
+    assert int(found["nonce"], 16) == other.next_nonce() - 1
+    assert network.lookup(transaction_id).root == root
+
+
 def test_what_is_no_anchor_has_no_root(chain: Anvil, opened: Open, contract: str) -> None:
     network = opened(contract_address=contract)
     _, creation = deploy(EthereumSettings(url=chain.url, private_key=KEYS[0]))
