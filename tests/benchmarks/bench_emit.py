@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from provenance.tracker import ProvenanceTracker
-from tests.benchmarks.measure import Call, in_turns, private_redis
+from tests.benchmarks.measure import ROOT, Call, in_turns, private_redis
 from tests.benchmarks.table import Row, missing, row
 
+PEERS = ROOT / "build/peers"
 METRICS = {f"metric_{n}": 0.123456 + n for n in range(8)}
 
 
@@ -125,8 +127,8 @@ def others(folder: Path, redis_url: str | None, times: int) -> Iterator[Row]:
     peers: list[tuple[str, int | None, str, Callable[[contextlib.ExitStack], Call | None]]] = [
         ("redis-py XADD", 10, "make devnet", lambda _: xadd(redis_url)),
         ("Celery send_task, Redis broker", 60, "make devnet", lambda _: send_task(redis_url)),
-        ("MLflow log_metrics, SQLite", 60, "pip install mlflow", lambda end: mlflow(folder, end)),
-        ("wandb log, offline", None, "pip install wandb", lambda end: wandb(folder, end)),
+        ("MLflow log_metrics, SQLite", 60, "make bench", lambda end: mlflow(folder, end)),
+        ("wandb log, offline", None, "make bench", lambda end: wandb(folder, end)),
     ]  # fmt: skip
     for name, bar, how, get in peers:
         with contextlib.ExitStack() as ending:
@@ -161,9 +163,16 @@ def send_task(url: str | None) -> Call | None:
     return lambda: app.send_task("nobody", args=[METRICS], queue="bench", ignore_result=True)
 
 
+def installed(package: str) -> bool:
+    """Whether a peer is there: in a folder of its own, as its pins are not ours."""
+    if str(PEERS) not in sys.path:
+        sys.path.append(str(PEERS))
+    return find_spec(package) is not None
+
+
 def mlflow(folder: Path, ending: contextlib.ExitStack) -> Call | None:
     """A step of an MLflow run."""
-    if not find_spec("mlflow"):
+    if not installed("mlflow"):
         return None
     import mlflow as client
 
@@ -176,7 +185,7 @@ def mlflow(folder: Path, ending: contextlib.ExitStack) -> Call | None:
 
 def wandb(folder: Path, ending: contextlib.ExitStack) -> Call | None:
     """A step of a Weights & Biases run that stays on this disk."""
-    if not find_spec("wandb"):
+    if not installed("wandb"):
         return None
     import wandb as client
 

@@ -9,11 +9,8 @@ never with its Redis, whose events belong to others.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +20,7 @@ import psutil
 
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.table import PARTS, Row, missing, row
+from tests.benchmarks.worlds import fleet
 
 DEVNET_CONFIG = ROOT / ".devnet/blockchain_config.json"
 SETTLE_S, SECONDS = 15.0, 30.0
@@ -40,49 +38,9 @@ def rows(quick: bool) -> Iterator[Row]:
         configs.append(("devnet", DEVNET_CONFIG))
     for name, config in configs:
         with tempfile.TemporaryDirectory(prefix="idle-") as folder:
-            process, services = _start(Path(folder), config)
-            try:
+            with fleet(Path(folder), config) as (process, services):
                 time.sleep(SETTLE_S)
                 yield from _measure(name, process, services)
-            finally:
-                process.send_signal(signal.SIGINT)
-                process.communicate(timeout=60)
-
-
-def _own_redis(base: Path, config: Path) -> Path:
-    """A copy of a configuration that brings its own Redis."""
-    document = json.loads(config.read_bytes())
-    document.pop("redis_url", None)
-    document.pop("database_url", None)
-    copy = base / "config.json"
-    copy.write_text(json.dumps(document))
-    return copy
-
-
-def _start(base: Path, config: Path | None) -> tuple[subprocess.Popen[str], dict[str, int]]:
-    """The running fleet and its services' process ids."""
-    arguments = ["--config", str(_own_redis(base, config))] if config is not None else []
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PROVENANCE_")}
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "provenance.cli", "up", "--json",
-            "--base-dir", str(base), *arguments,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )  # fmt: skip
-    assert process.stdout is not None
-    text = ""
-    while not text.endswith("\n}\n"):
-        line = process.stdout.readline()
-        if not line:
-            _, problem = process.communicate()
-            raise SystemExit(f"provenance up ended: {problem.strip()}")
-        text += line
-    services: dict[str, int] = json.loads(text)["services"]
-    return process, services
 
 
 def _measure(name: str, process: subprocess.Popen[str], services: dict[str, int]

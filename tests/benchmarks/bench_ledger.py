@@ -37,7 +37,8 @@ from tests.benchmarks.table import Row, missing, row
 from tests.benchmarks.worlds import database
 
 RUN = UUID("0192f0c1-aaaa-8aaa-8aaa-aaaaaaaaaaaa")
-COMMANDS = (("status",), ("fsck", "--offline"), ("verify", "--all"))
+COMMANDS = ((("status",), 1), (("fsck", "--offline"), 60), (("verify", "--all"), 60))
+"""With the seconds that each may take of 10,000 runs."""
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -50,13 +51,13 @@ def rows(quick: bool) -> Iterator[Row]:
         heads = 100 if quick else 2_000
         label = f"{heads:,} checkpoints due at once, until final on local, each"
         yield row(label, "ms", [backlog(folder / "backlog", heads) * 1e3 / heads])
-        runs = 30 if quick else 2_000
+        runs = 30 if quick else 10_000
         settings = database(folder / "runs", runs, 1)
-        for words in COMMANDS:
+        for words, most in COMMANDS:
             taken, mib = command(settings, words)
             label = f"provenance {' '.join(words)}, {runs:,} runs of one epoch"
-            yield row(label, "s", [taken])
-            yield row(f"{label}, memory", "MiB", [mib])
+            yield row(label, "s", [taken], bar=f"value <= {most}")
+            yield row(f"{label}, memory", "MiB", [mib], bar="value <= 300")
 
 
 def grown(folder: Path, small: int, large: int, times: int) -> Iterator[Row]:

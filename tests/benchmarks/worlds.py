@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -75,3 +81,45 @@ def database(folder: Path, runs: int, epochs: int) -> Settings:
     world.anchor()
     world.store.close()
     return settings
+
+
+def _own_redis(base: Path, config: Path) -> Path:
+    """A copy of a configuration that brings its own Redis."""
+    document = json.loads(config.read_bytes())
+    document.pop("redis_url", None)
+    document.pop("database_url", None)
+    copy = base / "config.json"
+    copy.write_text(json.dumps(document))
+    return copy
+
+
+@contextmanager
+def fleet(
+    base: Path, config: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
+    """``provenance up`` with its own Redis, and its services' process ids."""
+    arguments = ["--config", str(_own_redis(base, config))] if config is not None else []
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PROVENANCE_")}
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "provenance.cli", "up", "--json",
+            "--base-dir", str(base), *arguments,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    text = ""
+    while not text.endswith("\n}\n"):
+        line = process.stdout.readline()
+        if not line:
+            _, problem = process.communicate()
+            raise SystemExit(f"provenance up ended: {problem.strip()}")
+        text += line
+    try:
+        yield process, json.loads(text)["services"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
