@@ -13,7 +13,7 @@ from provenance.bundle.sources import MANIFEST
 from provenance.errors import InputError, ProofError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import seal_label
-from provenance.formats.run_tree.proof import RunProof
+from provenance.formats.run_tree.tree import RunProof
 from provenance.ports.values import LedgerEntry
 
 UNHEX = "xxd -r -p"

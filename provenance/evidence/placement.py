@@ -8,14 +8,13 @@ from collections.abc import Collection, Sequence
 from provenance.errors import InputError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Record
-from provenance.formats.run_tree.proof import SINGLE_KINDS
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     checkpoints_upto,
     run_leaves,
     run_tree,
 )
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.formats.run_tree.tree import SINGLE_KINDS, MLProvenanceMerkleTree, RecordLeaf
 from provenance.ports.values import LedgerEntry
 
 SHORT_PRODUCER = 8

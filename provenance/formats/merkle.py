@@ -17,7 +17,7 @@ Vocabulary: leaf *data* is the entry as it was logged, of any length; a leaf *ha
 
 Errors: a function that makes something (``root``, ``inclusion_proof``, ...) raises
 ``ValueError`` for an index or size that does not exist, since that is the caller's slip;
-a function that checks evidence (``verify_*``, ``path_steps``, ``root_from_inclusion``)
+a function that checks evidence (``verify_*``, ``path_steps``)
 raises ``ProofError``, whatever is wrong with the evidence.
 
 Over 400 lines: one frozen definition of trees, proofs and their checks.
@@ -29,7 +29,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Final, Literal
+from typing import Final
 
 from provenance.errors import ProofError
 
@@ -69,16 +69,6 @@ def root_of_hashes(hashes: Sequence[bytes]) -> bytes:
         ValueError: a hash is not 32 bytes.
     """
     return MerkleTree.of_hashes(hashes).root()
-
-
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """As `MerkleTree.inclusion_proof` over leaf data."""
-    return MerkleTree(leaves).inclusion_proof(index)
-
-
-def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[bytes, ...]:
-    """As `MerkleTree.consistency_proof` over leaf data."""
-    return MerkleTree(leaves).consistency_proof(old_size)
 
 
 Range = tuple[int, int]
@@ -301,35 +291,14 @@ def _split(first: int, end: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One hash of the walk from leaf data to a root: a message is wrapped, then SHA-256.
+    """One hash of the walk from leaf data to a root: ``SHA-256(prefix || message || suffix)``.
 
-    ::
-
-        prepend: SHA-256(data || message)          data = 00, or 01 || left sibling
-        append:  SHA-256(01 || message || data)    data = right sibling
-
-    So one step is one SHA-256, always ``SHA-256(prefix || message || suffix)``. Where a
-    format knows only bare operations (OpenTimestamps, a shell), use ``operations()``.
+    The prefix is 00 for a leaf, 01 for a node with a right sibling, which is the suffix, and
+    ``01 || left sibling`` for one with a left sibling.
     """
 
-    op: Literal["prepend", "append"]
-    data: bytes
-
-    @property
-    def prefix(self) -> bytes:
-        """The bytes that go before the message; never empty."""
-        return self.data if self.op == "prepend" else NODE_PREFIX
-
-    @property
-    def suffix(self) -> bytes:
-        """The bytes that go after the message; empty for a prepend."""
-        return b"" if self.op == "prepend" else self.data
-
-    def operations(self) -> tuple[tuple[Literal["prepend", "append", "sha256"], bytes], ...]:
-        """The step as bare operations, in order; the last is always ``("sha256", b"")``."""
-        if self.op == "prepend":
-            return (("prepend", self.data), ("sha256", b""))
-        return (("prepend", NODE_PREFIX), ("append", self.data), ("sha256", b""))
+    prefix: bytes
+    suffix: bytes = b""
 
     def apply(self, message: bytes) -> bytes:
         """SHA-256 of the wrapped message; 32 bytes."""
@@ -356,15 +325,15 @@ def path_steps(index: int, size: int, proof: Sequence[bytes]) -> tuple[Step, ...
     if len(proof) != wanted:
         raise ProofError(f"{where}: proof has {len(proof)} elements, needs {wanted}")
     _check_elements(where, proof)
-    steps = [Step("prepend", LEAF_PREFIX)]
+    steps = [Step(LEAF_PREFIX)]
     fn, sn = index, size - 1
     for sibling in proof:
         if fn & 1 or fn == sn:
-            steps.append(Step("prepend", NODE_PREFIX + sibling))
+            steps.append(Step(NODE_PREFIX + sibling))
             while not fn & 1:
                 fn, sn = fn >> 1, sn >> 1
         else:
-            steps.append(Step("append", sibling))
+            steps.append(Step(NODE_PREFIX, sibling))
         fn, sn = fn >> 1, sn >> 1
     return tuple(steps)
 
@@ -372,11 +341,6 @@ def path_steps(index: int, size: int, proof: Sequence[bytes]) -> tuple[Step, ...
 def apply_steps(data: bytes, steps: Iterable[Step]) -> bytes:
     """Walk the steps from ``data``; returns the root (``data`` itself for no steps)."""
     return reduce(lambda message, step: step.apply(message), steps, data)
-
-
-def root_from_inclusion(leaf_data: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
-    """The root that an inclusion proof leads to; ``ProofError`` as `path_steps`."""
-    return apply_steps(leaf_data, path_steps(index, size, proof))
 
 
 def verify_inclusion(
@@ -389,7 +353,7 @@ def verify_inclusion(
             and what failed.
     """
     where = f"inclusion of leaf {index} in a tree of {size}"
-    got = root_from_inclusion(leaf_data, index, size, proof)
+    got = apply_steps(leaf_data, path_steps(index, size, proof))
     _check_root(where, "root", got, root)
 
 

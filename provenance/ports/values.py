@@ -63,7 +63,7 @@ class ProducerRow:
 @dataclass(frozen=True, slots=True)
 class TreeRow:
     """What is kept of a run's tree from its *before* seal on
-    (:class:`provenance.formats.run_tree.growing.GrowingTree`).
+    (:class:`provenance.formats.run_tree.walk.GrowingTree`).
 
     Attributes:
         leader, leader_ts, leader_seq: The mark of the *before* seal.

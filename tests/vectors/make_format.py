@@ -191,7 +191,9 @@ def fork() -> str:
     entries = ledger()
     other = merkle.root([entries[0], bytes(32)])
     sides = (
-        ForkSide(note(4), merkle.root(entries[:2]), merkle.consistency_proof(entries[:4], 2)),
+        ForkSide(
+            note(4), merkle.root(entries[:2]), merkle.MerkleTree(entries[:4]).consistency_proof(2)
+        ),
         ForkSide(sign_head(Head(LEDGER.name, 2, other), LEDGER), other, ()),
     )
     return ForkProof(LEDGER.verifier, 2, sides).encode().decode() + "\n"
@@ -244,7 +246,7 @@ def receipt() -> Receipt:
         phase=Phase.AFTER,
         epoch=None,
         root=entries[3],
-        ledger=LedgerProof(3, 4, root, merkle.inclusion_proof(entries[:4], 3)),
+        ledger=LedgerProof(3, 4, root, merkle.MerkleTree(entries[:4]).inclusion_proof(3)),
         head=note(4),
         anchor=AnchorProof(
             network="ipfs",
@@ -347,12 +349,12 @@ def examples() -> dict[str, tuple[str, str]]:
                     "inclusion": {
                         "index": 3,
                         "size": 5,
-                        "proof": [p.hex() for p in merkle.inclusion_proof(entries, 3)],
+                        "proof": [p.hex() for p in merkle.MerkleTree(entries).inclusion_proof(3)],
                     },
                     "consistency": {
                         "old_size": 2,
                         "new_size": 5,
-                        "proof": [p.hex() for p in merkle.consistency_proof(entries, 2)],
+                        "proof": [p.hex() for p in merkle.MerkleTree(entries).consistency_proof(2)],
                     },
                 }
             ),
@@ -363,7 +365,6 @@ def examples() -> dict[str, tuple[str, str]]:
         "run-root-after": ("hex", _hex(after.root)),
         "checkpoint": ("json", _json(checkpoint())),
         "run-proof": ("json", _json(after.proof("training/epoch/1/metrics/0").to_json())),
-        "prefix-proof": ("json", _json(_prefix(after, before))),
         "vkey": ("text", LEDGER.verifier.vkey + "\n"),
         "head": ("text", note(4)),
         "head-cosigned": ("text", cosigned(4)),
@@ -383,21 +384,6 @@ def examples() -> dict[str, tuple[str, str]]:
         "receipt": ("json", receipt().encode().decode() + "\n"),
     }
     return texts
-
-
-def _prefix(after: MLProvenanceMerkleTree, before: MLProvenanceMerkleTree) -> dict[str, object]:
-    proof = after.prefix_proof(before)
-    return {
-        "data": proof.data.hex(),
-        "model": proof.model.hex(),
-        "before_size": proof.before_size,
-        "before_training": proof.before_training.hex(),
-        "before_producers": proof.before_producers.hex(),
-        "after_size": proof.after_size,
-        "after_training": proof.after_training.hex(),
-        "after_producers": proof.after_producers.hex(),
-        "proof": [element.hex() for element in proof.proof],
-    }
 
 
 def _json(value: object) -> str:

@@ -127,12 +127,11 @@ def operations(steps: Iterable[Step]) -> list[Operation]:
     """The walk of Merkle proofs (:class:`merkle.Step`) as bare operations."""
     made: list[Operation] = []
     for step in steps:
-        for name, data in step.operations():
-            made.append(SHA256 if name == "sha256" else _BY_NAME[name](data))
+        made.append(prepend(step.prefix))
+        if step.suffix:
+            made.append(append(step.suffix))
+        made.append(SHA256)
     return made
-
-
-_BY_NAME: Final = {"append": append, "prepend": prepend}
 
 
 # --- attestations ------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """The run tree: one Merkle tree for all that a run recorded.
 
-WARNING: FROZEN FORMAT. The shape below, the order of its leaves and the JSON of its proofs
-are what an auditor recomputes. A change here makes every published run root unverifiable.
-Add a version; never change what an existing one means. No I/O, no clock, no randomness.
+FROZEN FORMAT: the shape below, the order of its leaves, the paths and the JSON of its proofs.
 
 ::
 
@@ -28,24 +26,32 @@ position in the slot. A second config or results record is ``training/config/1``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
-from provenance.errors import (
-    InputError,
-    ProofError,
-)
+from provenance.errors import InputError, ProofError
 from provenance.formats import merkle
-from provenance.formats.run_tree.proof import (
-    EPOCH_CHILDREN,
-    KINDS,
-    SINGLE_KINDS,
-    SLOTS,
-    Level,
-    PrefixProof,
-    RunProof,
-    parent_paths,
+from provenance.formats.fields import as_json
+
+PROOF_VERSION: Final = 1
+ROOT_CHILDREN: Final = ("data", "model", "training", "producers")
+SLOTS: Final = {"data": ("train", "test"), "model": ("architecture", "weights")}
+EPOCH_CHILDREN: Final = ("state", "metrics", "privacy")
+SINGLE_KINDS: Final = ("config", "results")
+KINDS: Final = frozenset(
+    [*(f"{top}.{slot}" for top in SLOTS for slot in SLOTS[top]), *EPOCH_CHILDREN, *SINGLE_KINDS]
+)
+"""The record kinds that are leaves of the run tree."""
+
+_NUMBER: Final = "(?:0|[1-9][0-9]{0,15})"
+_PATH: Final = re.compile(
+    rf"|data(?:/(?:train|test)(?:/{_NUMBER})?)?"
+    rf"|model(?:/(?:architecture|weights)(?:/{_NUMBER})?)?"
+    r"|training(?:/(?:config|results)(?:/[1-9][0-9]{0,15})?)?"
+    rf"|training/epoch/{_NUMBER}(?:/(?:state|metrics|privacy)(?:/{_NUMBER})?)?"
+    rf"|producers(?:/{_NUMBER})?"
 )
 
 
@@ -122,14 +128,70 @@ class MerkleNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why one tree does not follow from another: the node, and what is wrong with it."""
+class Level:
+    """One level of a `RunProof`: entry ``index`` of the ``size`` entries of ``node_path``."""
+
+    index: int
+    size: int
+    proof: tuple[bytes, ...]
+    node_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunProof:
+    """The inclusion of a record (or node) under a run root, level by level.
+
+    Args:
+        path: Path of what is proven.
+        leaf_digest: Its value, 32 bytes: a record's digest, a node's root.
+        levels: From the leaf's parent up to the root; none where the path is the root.
+    """
 
     path: str
-    message: str
+    leaf_digest: bytes
+    levels: tuple[Level, ...]
 
-    def __str__(self) -> str:
-        return f"{self.path or 'run'}: {self.message}"
+    def steps(self) -> tuple[merkle.Step, ...]:
+        """The walk from ``leaf_digest`` to the run root, one SHA-256 each.
+
+        Raises:
+            ProofError: a level that cannot be; the message names the node.
+        """
+        steps: list[merkle.Step] = []
+        for level in self.levels:
+            try:
+                steps += merkle.path_steps(level.index, level.size, level.proof)
+            except ProofError as error:
+                raise ProofError(f"{level.node_path or 'run'}: {error}") from None
+        return tuple(steps)
+
+    def verify(self, root: bytes) -> None:
+        """Check that the value stands under ``root``, and where its path says.
+
+        Where the path does not fix the entry (which entry of ``training`` an epoch is), the
+        record's own bytes say which epoch it is of: compare them with the path as well.
+
+        Raises:
+            ProofError: it does not; the message names the path and what failed.
+        """
+        if not _PATH.fullmatch(self.path):
+            raise ProofError(f"not a path of a run tree: {self.path!r}")
+        parents = parent_paths(self.path)
+        if [level.node_path for level in self.levels] != parents:
+            raise ProofError(f"{self.path or 'run'}: levels must be those of {parents}")
+        for child, level in zip([self.path, *parents], self.levels, strict=False):
+            _check_place(child, level)
+        got = merkle.apply_steps(self.leaf_digest, self.steps())
+        if got != root:
+            raise ProofError(
+                f"{self.path or 'run'}: run root is {root.hex()}, but the proof leads to"
+                f" {got.hex()}"
+            )
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON object, bytes as lowercase hex; ``v`` is 1."""
+        levels = [{"node_path": level.node_path, **as_json(level)} for level in self.levels]
+        return {"v": PROOF_VERSION, **as_json(self), "levels": levels}
 
 
 class MLProvenanceMerkleTree:
@@ -213,59 +275,6 @@ class MLProvenanceMerkleTree:
             self._trees[path] = merkle.MerkleTree(child.value for child in children), places
         return self._trees[path]
 
-    def training_entries(self) -> list[bytes]:
-        """The entries of ``training`` in order, 32 bytes each."""
-        return [child.value for child in self._nodes["training"].children]
-
-    def consistency(self, before_size: int) -> tuple[bytes, ...]:
-        """Consistency proof from the first ``before_size`` entries of ``training`` to all.
-
-        Raises:
-            ValueError: ``before_size`` is negative or beyond the entries.
-        """
-        return merkle.consistency_proof(self.training_entries(), before_size)
-
-    def is_prefix_of(self, other: MLProvenanceMerkleTree) -> Problem | None:
-        """None where ``other`` only adds training entries to this tree; else what differs.
-
-        That a producer's later statement goes on from its earlier one, the records tell: a
-        tree has the digests alone.
-        """
-        for path in ("data", "model"):
-            if self._nodes[path].value != other._nodes[path].value:
-                return Problem(path, "differs from the earlier root")
-        mine, theirs = self._nodes["training"].children, other._nodes["training"].children
-        for at, entry in enumerate(mine):
-            if at >= len(theirs):
-                return Problem(entry.path, "was under the earlier root and is missing")
-            if (entry.path, entry.value) != (theirs[at].path, theirs[at].value):
-                moved = f"was entry {at} of training, where {theirs[at].path} is now"
-                same = entry.path == theirs[at].path
-                return Problem(entry.path, "differs from the earlier root" if same else moved)
-        return None
-
-    def prefix_proof(self, before: MLProvenanceMerkleTree) -> PrefixProof:
-        """The proof that ``before`` is a prefix of this tree.
-
-        Raises:
-            ProofError: it is not; the message names the first difference.
-        """
-        problem = before.is_prefix_of(self)
-        if problem is not None:
-            raise ProofError(f"not a prefix: {problem}")
-        size = len(before.training_entries())
-        return PrefixProof(
-            data=self._nodes["data"].value,
-            model=self._nodes["model"].value,
-            before_size=size,
-            before_training=before._nodes["training"].value,
-            before_producers=before._nodes["producers"].value,
-            after_size=len(self.training_entries()),
-            after_training=self._nodes["training"].value,
-            after_producers=self._nodes["producers"].value,
-            proof=self.consistency(size),
-        )
-
     def as_dict(self) -> dict[str, object]:
         """The whole tree for reports: `MerkleNode.as_dict` of the root."""
         return self.root_node.as_dict()
@@ -308,3 +317,32 @@ def _single(path: str, digests: list[bytes] | None) -> list[MerkleNode]:
         MerkleNode(f"{path}/{at}" if at else path, f"{kind} {at}" if at else kind, "record", digest)
         for at, digest in enumerate(digests or ())
     ]
+
+
+def parent_paths(path: str) -> list[str]:
+    """Paths of the nodes above ``path``, nearest first; the root is ``""``."""
+    parents: list[str] = []
+    while path:
+        parts = path.split("/")
+        flat = parts[0] == "training" and len(parts) == 3  # config/1, epoch/3, results/1
+        path = "training" if flat else "/".join(parts[:-1])
+        parents.append(path)
+    return parents
+
+
+def _check_place(child: str, level: Level) -> None:
+    """Refuse a level whose index or size cannot be that of ``child`` in its parent."""
+    parent, label = level.node_path, child.rpartition("/")[2]
+    fixed: tuple[str, ...] = SLOTS.get(parent, ROOT_CHILDREN if not parent else ())
+    if parent.startswith("training/epoch/") and parent.count("/") == 2:
+        fixed = EPOCH_CHILDREN
+    if fixed:
+        if (level.index, level.size) != (fixed.index(label), len(fixed)):
+            raise ProofError(
+                f"{child}: is entry {fixed.index(label)} of {len(fixed)}, the proof says"
+                f" {level.index} of {level.size}"
+            )
+    elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
+        wanted = int(label) if label.isdecimal() else 0  # training/config is the first entry
+        if level.index != wanted:
+            raise ProofError(f"{child}: is entry {wanted}, the proof says {level.index}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 from uuid import UUID
@@ -22,7 +22,6 @@ from provenance.formats import merkle
 from provenance.formats.frontier import Frontier
 from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import Phase
-from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     Sealed,
@@ -31,7 +30,70 @@ from provenance.formats.run_tree.selection import (
     run_leaves,
     seal_marks,
 )
-from provenance.formats.run_tree.tree import RecordLeaf
+from provenance.formats.run_tree.tree import EPOCH_CHILDREN, SLOTS, RecordLeaf
+
+
+@dataclass(frozen=True, slots=True)
+class GrowingTree:
+    """What is kept of a run tree between two seals.
+
+    Attributes:
+        data, model: The roots of these nodes, 32 bytes; they stand from the first seal on.
+        training: The entries of ``training`` so far.
+    """
+
+    data: bytes
+    model: bytes
+    training: Frontier
+
+    @classmethod
+    def start(cls, leaves: Iterable[RecordLeaf]) -> GrowingTree:
+        """The tree at the *before* seal; leaves of epochs and results have no place in it."""
+        by_kind = _by_kind(leaves)
+        data, model = (
+            merkle.root([_slot(by_kind.get(f"{top}.{name}", ())) for name in names])
+            for top, names in SLOTS.items()
+        )
+        return cls(data, model, Frontier.empty()).add(by_kind.get("config", ()))
+
+    def add(self, leaves: Iterable[RecordLeaf]) -> GrowingTree:
+        """After records that stand directly under ``training``: config or results."""
+        return self.extend([leaf.digest for leaf in sorted(leaves, key=_sort_key)])
+
+    def extend(self, entries: Iterable[bytes]) -> GrowingTree:
+        """After more entries of ``training``, 32 bytes each: epochs by number."""
+        return replace(self, training=self.training.extend(entries))
+
+    def root(self, producers: Iterable[bytes]) -> bytes:
+        """The run root, 32 bytes.
+
+        Args:
+            producers: Digest of each producer's statement, in the order of their ids.
+        """
+        return merkle.root(
+            [self.data, self.model, self.training.root(), merkle.root(list(producers))]
+        )
+
+
+def epoch_entry(leaves: Iterable[RecordLeaf]) -> bytes:
+    """What one epoch's records, in any order, enter ``training`` as; 32 bytes."""
+    by_kind = _by_kind(leaves)
+    return merkle.root([_slot(by_kind.get(kind, ())) for kind in EPOCH_CHILDREN])
+
+
+def _by_kind(leaves: Iterable[RecordLeaf]) -> dict[str, list[RecordLeaf]]:
+    by_kind: dict[str, list[RecordLeaf]] = {}
+    for leaf in leaves:
+        by_kind.setdefault(leaf.kind, []).append(leaf)
+    return by_kind
+
+
+def _slot(leaves: Iterable[RecordLeaf]) -> bytes:
+    return merkle.root([leaf.digest for leaf in sorted(leaves, key=_sort_key)])
+
+
+def _sort_key(leaf: RecordLeaf) -> tuple[int, tuple[str, str, int], bytes]:
+    return leaf.sort_key
 
 
 @dataclass(frozen=True, slots=True)

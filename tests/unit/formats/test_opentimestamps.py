@@ -15,7 +15,7 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
-from provenance.formats.merkle import inclusion_proof, path_steps, root
+from provenance.formats.merkle import MerkleTree, path_steps, root
 from provenance.formats.opentimestamps import file
 from provenance.formats.opentimestamps.file import (
     MAGIC,
@@ -101,7 +101,7 @@ def test_operations_of_the_format(tag: int, expected: str) -> None:
 def test_the_walk_of_a_merkle_proof_leads_to_its_root() -> None:
     leaves = [bytes([at]) * 32 for at in range(11)]
     for at in range(11):
-        steps = path_steps(at, 11, inclusion_proof(leaves, at))
+        steps = path_steps(at, 11, MerkleTree(leaves).inclusion_proof(at))
         tree = Timestamp.of_walk(leaves[at], operations(steps), Bitcoin(1))
         assert list(tree.walk()) == [(root(leaves), Bitcoin(1))]
 

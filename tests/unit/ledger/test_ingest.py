@@ -570,6 +570,7 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
     )
     assert list(roots(store)) == ["before", "checkpoint1", "after"]
     from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
+    from provenance.formats.run_tree.tree import SLOTS
 
     with store.snapshot() as tx:
         records, sealed = digested(tx, RUN), checkpoints_upto(tx.entries(RUN))
@@ -579,7 +580,9 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
     after = run_tree(records, Phase.AFTER, sealed, dict(entries[2].coverage))
     assert roots(store)["checkpoint1"] == checkpoint.root.hex()
     assert roots(store)["after"] == after.root.hex()
-    assert checkpoint.is_prefix_of(after) is None
+    kept, grown = (each.node("training").children for each in (checkpoint, after))
+    assert grown[: len(kept)] == kept
+    assert [checkpoint.node(top) for top in SLOTS] == [after.node(top) for top in SLOTS]
     late = run_leaves(records, Phase.AFTER, sealed)[1]
     assert [item.record.body for item in late] == [{"metrics": {"late": 1}}] * 2
 
