@@ -34,7 +34,7 @@ import structlog
 
 from provenance.errors import IntegrityError
 from provenance.formats.checkpoint import Head, sign_head
-from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.statement import statement_digest
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record

@@ -130,7 +130,7 @@ class Equivocation:
     """A second value for a key that already has one; the first stands.
 
     ``proof`` shows that the producer signed it: a
-    :class:`~provenance.formats.producers.signed_range.SignedRange`.
+    :class:`~provenance.formats.producers.batch.SignedRange`.
     """
 
     run: UUID

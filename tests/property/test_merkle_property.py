@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from provenance.errors import FormatError, ProofError
 from provenance.formats import merkle
-from provenance.formats.frontier import Frontier
-from provenance.formats.merkle import MerkleTree
+from provenance.formats.merkle import Frontier, MerkleTree
 
 pytestmark = pytest.mark.slow
 

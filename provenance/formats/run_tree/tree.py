@@ -1,8 +1,6 @@
 """The run tree: one Merkle tree for all that a run recorded.
 
-FROZEN FORMAT: the shape below, the order of its leaves, the paths and the JSON of its proofs.
-
-::
+docs/FORMAT.md, sections 5 and 5.3. ::
 
     run root = MTH([data, model, training, producers])
       data      = MTH([train, test])                each the MTH of its records
@@ -11,12 +9,10 @@ FROZEN FORMAT: the shape below, the order of its leaves, the paths and the JSON 
         epoch   = MTH([state, metrics, privacy])    each the MTH of its records
       producers = MTH([producer, producer, ...])    by their 16 bytes
 
-MTH is RFC 6962's Merkle Tree Hash (`merkle`). A record enters as its digest, SHA-256 of
-the record's bytes; a node enters its parent as its root; an empty node is MTH([]). A producer
-enters as the digest of its statement over the records that the seal covers (`statement`), so
-that control records, which are no leaves, are under the root as well.
-Records of one slot stand in logical order, never in that of arrival: by rank (none first),
-then by ``order`` (ts, producer, seq), then by digest. Epochs stand by number.
+MTH is RFC 6962's Merkle Tree Hash (`merkle`). A record enters as its digest, a node as its root,
+a producer as the digest of its statement over the records that the seal covers, so that control
+records, which are no leaves, are under the root as well. Records of one slot stand by rank (none
+first), then by ``order`` (ts, producer, seq), then by digest; epochs by number.
 
 Paths: ``""`` is the root, then ``data/train/0``, ``model/weights/0``, ``training/config``,
 ``training/epoch/3/metrics/0``, ``training/results``, ``producers/0``. The last number is a
@@ -118,13 +114,9 @@ class MerkleNode:
 
     def as_dict(self) -> dict[str, object]:
         """For reports and JSON: the same fields, ``value`` as hex, children nested."""
-        return {
-            "path": self.path,
-            "label": self.label,
-            "kind": self.kind,
-            "value": self.value.hex(),
-            "children": [child.as_dict() for child in self.children],
-        }
+        children = [child.as_dict() for child in self.children]
+        shown = {"path": self.path, "label": self.label, "kind": self.kind}
+        return {**shown, "value": self.value.hex(), "children": children}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +131,16 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class RunProof:
-    """The inclusion of a record (or node) under a run root, level by level.
-
-    Args:
-        path: Path of what is proven.
-        leaf_digest: Its value, 32 bytes: a record's digest, a node's root.
-        levels: From the leaf's parent up to the root; none where the path is the root.
-    """
+    """The inclusion of a record (or node) under a run root, level by level from its parent up; its
+    ``leaf_digest`` is a record's digest or a node's root."""
 
     path: str
     leaf_digest: bytes
     levels: tuple[Level, ...]
 
     def steps(self) -> tuple[merkle.Step, ...]:
-        """The walk from ``leaf_digest`` to the run root, one SHA-256 each.
-
-        Raises:
-            ProofError: a level that cannot be; the message names the node.
-        """
+        """The walk from ``leaf_digest`` to the run root; ``ProofError`` names a node whose level
+        cannot be."""
         steps: list[merkle.Step] = []
         for level in self.levels:
             try:
@@ -166,14 +150,9 @@ class RunProof:
         return tuple(steps)
 
     def verify(self, root: bytes) -> None:
-        """Check that the value stands under ``root``, and where its path says.
-
+        """Check that the value stands under ``root``, and where its path says, or ``ProofError``.
         Where the path does not fix the entry (which entry of ``training`` an epoch is), the
-        record's own bytes say which epoch it is of: compare them with the path as well.
-
-        Raises:
-            ProofError: it does not; the message names the path and what failed.
-        """
+        record's own bytes say which epoch it is of: compare them with the path as well."""
         if not _PATH.fullmatch(self.path):
             raise ProofError(f"not a path of a run tree: {self.path!r}")
         parents = parent_paths(self.path)
@@ -183,10 +162,8 @@ class RunProof:
             _check_place(child, level)
         got = merkle.apply_steps(self.leaf_digest, self.steps())
         if got != root:
-            raise ProofError(
-                f"{self.path or 'run'}: run root is {root.hex()}, but the proof leads to"
-                f" {got.hex()}"
-            )
+            roots = f"run root is {root.hex()}, but the proof leads to {got.hex()}"
+            raise ProofError(f"{self.path or 'run'}: {roots}")
 
     def to_json(self) -> dict[str, object]:
         """A JSON object, bytes as lowercase hex; ``v`` is 1."""
@@ -211,25 +188,21 @@ class MLProvenanceMerkleTree:
         for leaf in sorted(leaves, key=lambda leaf: leaf.sort_key):
             epoch = leaf.epoch if leaf.kind in EPOCH_CHILDREN else None
             slots.setdefault((leaf.kind, epoch), []).append(leaf.digest)
+
+        def slot(path: str, kind: str, epoch: int | None = None) -> MerkleNode:
+            digests = enumerate(slots.get((kind, epoch), ()))
+            return _node(path, [MerkleNode(f"{path}/{n}", str(n), "record", d) for n, d in digests])
+
         tops = [
-            _node(
-                top, [_slot(f"{top}/{name}", slots.get((f"{top}.{name}", None))) for name in names]
-            )
+            _node(top, [slot(f"{top}/{name}", f"{top}.{name}") for name in names])
             for top, names in SLOTS.items()
         ]
-        epochs = [
-            _node(
-                f"training/epoch/{epoch}",
-                [
-                    _slot(f"training/epoch/{epoch}/{k}", slots.get((k, epoch)))
-                    for k in EPOCH_CHILDREN
-                ],
-            )
-            for epoch in sorted({epoch for _, epoch in slots if epoch is not None})
-        ]
-        config, results = (
-            _single(f"training/{kind}", slots.get((kind, None))) for kind in SINGLE_KINDS
-        )
+        epochs = []
+        for epoch in sorted({epoch for _, epoch in slots if epoch is not None}):
+            path = f"training/epoch/{epoch}"
+            kinds = [slot(f"{path}/{kind}", kind, epoch) for kind in EPOCH_CHILDREN]
+            epochs.append(_node(path, kinds))
+        config, results = (_single(kind, slots.get((kind, None), [])) for kind in SINGLE_KINDS)
         signed = [
             MerkleNode(f"producers/{at}", f"producer {at}", "producer", digest)
             for at, digest in enumerate(producers)
@@ -241,30 +214,22 @@ class MLProvenanceMerkleTree:
         self._trees: Final[dict[str, tuple[merkle.MerkleTree, Mapping[str, int]]]] = {}
 
     def node(self, path: str) -> MerkleNode:
-        """The node at a path.
-
-        Raises:
-            InputError: there is none; the message lists what the nearest node has.
-        """
+        """The node at a path; ``InputError`` lists what the nearest node has."""
         found = self._nodes.get(path)
         if found is None:
             self._refuse(path)
         return found
 
     def proof(self, path: str) -> RunProof:
-        """The proof from a record (or node) up to the run root.
-
-        Raises:
-            InputError: as `node`.
-        """
+        """The proof from a record (or node) up to the run root; ``InputError`` as `node`."""
         node = self.node(path)
         levels: list[Level] = []
         child = path
-        for parent_path in parent_paths(path):
-            tree, places = self._entries(parent_path)
+        for parent in parent_paths(path):
+            tree, places = self._entries(parent)
             index = places[child]
-            levels.append(Level(index, tree.size, tree.inclusion_proof(index), parent_path))
-            child = parent_path
+            levels.append(Level(index, tree.size, tree.inclusion_proof(index), parent))
+            child = parent
         return RunProof(path, node.value, tuple(levels))
 
     def _entries(self, path: str) -> tuple[merkle.MerkleTree, Mapping[str, int]]:
@@ -276,7 +241,7 @@ class MLProvenanceMerkleTree:
         return self._trees[path]
 
     def as_dict(self) -> dict[str, object]:
-        """The whole tree for reports: `MerkleNode.as_dict` of the root."""
+        """The whole tree for reports."""
         return self.root_node.as_dict()
 
     def _refuse(self, path: str) -> NoReturn:
@@ -302,20 +267,12 @@ def _node(path: str, children: list[MerkleNode]) -> MerkleNode:
     return MerkleNode(path, label or "run", "node" if children else "empty", value, tuple(children))
 
 
-def _slot(path: str, digests: list[bytes] | None) -> MerkleNode:
-    records = [
-        MerkleNode(f"{path}/{at}", str(at), "record", digest)
-        for at, digest in enumerate(digests or ())
-    ]
-    return _node(path, records)
-
-
-def _single(path: str, digests: list[bytes] | None) -> list[MerkleNode]:
+def _single(kind: str, digests: list[bytes]) -> list[MerkleNode]:
     """Records that stand directly under ``training``: the first has no number."""
-    kind = path.rpartition("/")[2]
+    names = [f"{kind}/{at}" if at else kind for at in range(len(digests))]
     return [
-        MerkleNode(f"{path}/{at}" if at else path, f"{kind} {at}" if at else kind, "record", digest)
-        for at, digest in enumerate(digests or ())
+        MerkleNode(f"training/{name}", name.replace("/", " "), "record", digest)
+        for name, digest in zip(names, digests, strict=True)
     ]
 
 
@@ -337,12 +294,11 @@ def _check_place(child: str, level: Level) -> None:
     if parent.startswith("training/epoch/") and parent.count("/") == 2:
         fixed = EPOCH_CHILDREN
     if fixed:
-        if (level.index, level.size) != (fixed.index(label), len(fixed)):
-            raise ProofError(
-                f"{child}: is entry {fixed.index(label)} of {len(fixed)}, the proof says"
-                f" {level.index} of {level.size}"
-            )
+        wanted, stated = (fixed.index(label), len(fixed)), (level.index, level.size)
+        if stated != wanted:
+            (at, size), (index, of) = wanted, stated
+            raise ProofError(f"{child}: is entry {at} of {size}, the proof says {index} of {of}")
     elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
-        wanted = int(label) if label.isdecimal() else 0  # training/config is the first entry
-        if level.index != wanted:
-            raise ProofError(f"{child}: is entry {wanted}, the proof says {level.index}")
+        entry = int(label) if label.isdecimal() else 0  # training/config is the first entry
+        if level.index != entry:
+            raise ProofError(f"{child}: is entry {entry}, the proof says {level.index}")

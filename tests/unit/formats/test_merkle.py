@@ -16,8 +16,7 @@ from provenance.errors import (
     UnknownVersionError,
 )
 from provenance.formats import merkle
-from provenance.formats.frontier import Frontier
-from provenance.formats.merkle import EMPTY_ROOT, MerkleTree, Step
+from provenance.formats.merkle import EMPTY_ROOT, Frontier, MerkleTree, Step
 from tests.support import paths
 
 VECTORS: dict[str, Any] = json.loads((paths.VECTORS / "rfc6962.json").read_text(encoding="utf-8"))
