@@ -46,13 +46,8 @@ from provenance.evidence.disclosure import withhold_like
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.note import VerifierKey
-from provenance.formats.opentimestamps.file import (
-    MAX_FILE_BYTES,
-    Bitcoin,
-    Pending,
-    Timestamp,
-    TimestampFile,
-)
+from provenance.formats.opentimestamps.file import MAX_FILE_BYTES, TimestampFile
+from provenance.formats.opentimestamps.tree import Bitcoin, Pending, Timestamp
 from provenance.formats.receipt import Receipt
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import LedgerEntry

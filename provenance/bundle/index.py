@@ -1,29 +1,8 @@
 """``run.json`` of a bundle: all that is known of a run beside its records' bytes.
 
-FROZEN FORMAT, version 1; its JSON Schema is docs/schemas/run.json. The JSON has sorted keys, no
-spaces, each key of the document and each item of its lists on a line of its own, and one newline
-at the end, so that a reader can compare bytes; times are Unix seconds, hashes lower-case hex::
-
-    {"version": 1, "run", "public_key", "identity", "state", "incomplete", "created_at",
-     "sealed_at",
-     "producers":     [{"producer", "certificate", "statements": [{"count", "signature"}]}],
-     "records":       [{"path", "kind", "epoch", "rank", "producer", "seq", "ts", "digest",
-                        "withheld"}],
-     "entries":       [{"index", "phase", "epoch", "root", "anchor", "created_at",
-                        "coverage": {producer: number of events}}],
-     "inclusions":    [{"index", "size", "proof"}],
-     "consistencies": [{"old_size", "new_size", "proof"}],
-     "heads":         [size], "receipts": [name],
-     "anchors":       [{"network", "size", "root", "state", "transaction_id", "reason",
-                        "height", "depth", "block_time"}],
-     "equivocations": [{"producer", "seq", "digest", "seen_at", "proof", "withheld"}],
-     "parked":        [{"id", "reason", "size", "parked_at"}],
-     "ledger":        {"size", "runs", "complete", "unfinished": [{"run", "state", "entries"}]}}
-
-Texts are printable, at most 2,000 characters: what is not was escaped, as on a terminal.
-``withheld`` is true where the bundle keeps the bytes back on purpose: only the digest is here.
-``coverage`` is what a seal states to cover (:mod:`provenance.formats.run_tree.selection`);
-``identity``, ``certificate`` and ``proof`` are bytes of :mod:`provenance.formats.producers`.
+FROZEN FORMAT, version 1: docs/FORMAT.md, section 9.2, and docs/schemas/run.json. The JSON has
+sorted keys, no spaces, each key of the document and each item of its lists on a line of its own,
+and one newline at the end, so that a reader can compare bytes.
 """
 
 from __future__ import annotations
@@ -37,28 +16,15 @@ from itertools import compress
 from typing import Any, Final, TypeVar
 
 from provenance.errors import FormatError
-from provenance.evidence import ledger_claim
-from provenance.evidence.run_evidence import (
-    AnchorFact,
-    Consistency,
-    HeadNote,
-    Inclusion,
-    ParkedFact,
-    ReceiptFile,
-    RecordFile,
-    RunEvidence,
-    SignedProducer,
-    Source,
-    seal_label,
-)
+from provenance.evidence import ledger_claim, run_evidence
 from provenance.formats.fields import Fields, Key, as_json
 from provenance.formats.json_text import Limits
+from provenance.formats.producers.batch import MAX_RANGE_BYTES
 from provenance.formats.producers.certificate import (
     CERTIFICATE_BYTES,
     IDENTITY_BYTES,
     MAX_IDENTITY_BYTES,
 )
-from provenance.formats.producers.signed_range import MAX_RANGE_BYTES
 from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Kind, Phase, check_timestamp
 from provenance.log import shown
@@ -72,8 +38,6 @@ SAFE_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/){0,11}"
 """Relative, no empty part, none that begins with a dot, at most twelve deep."""
 
 T = TypeVar("T")
-
-
 _encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
@@ -97,8 +61,7 @@ def _pieces(document: Mapping[str, object]) -> Iterator[str]:
 
 
 def _is_dump(document: Mapping[str, object], data: bytes) -> bool:
-    """Whether the bytes are :func:`dump`'s; compared piece by piece, so that they are not made
-    a second time."""
+    """Whether the bytes are :func:`dump`'s, which are not made a second time."""
     at = 0
     for text in _pieces(document):
         piece = text.encode()
@@ -109,14 +72,7 @@ def _is_dump(document: Mapping[str, object], data: bytes) -> bool:
 
 
 def load(data: bytes, name: str, *keys: str) -> Fields:
-    """Read what :func:`dump` wrote, and nothing else.
-
-    Args:
-        keys: All that the document may have beside ``version``.
-
-    Raises:
-        UnknownVersionError, FormatError: Naming the file.
-    """
+    """Read what :func:`dump` wrote, with no keys but these and ``version``; or ``FormatError``."""
     # The shortest items, such as an entry in a proof, have 60 bytes, and a value 16.
     limits = Limits(len(data) // 32 + 4096, len(data) // 16 + 2**18)
     fields = Fields.parse(data, name, limits=limits)
@@ -136,17 +92,14 @@ def sums(digests: Mapping[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
 
 
-def roots_of(evidence: RunEvidence) -> dict[str, str]:
+def roots_of(evidence: run_evidence.RunEvidence) -> dict[str, str]:
     """Run root as hex by seal: ``roots`` of the manifest."""
-    return {seal_label(entry): entry.root.hex() for entry in evidence.entries}
+    return {run_evidence.seal_label(entry): entry.root.hex() for entry in evidence.entries}
 
 
 def equivocation_file(other: Equivocation) -> str:
     """The path of an equivocation's bytes."""
     return f"equivocations/{other.producer.hex()}-{other.seq}-{other.digest.hex()[:16]}.json"
-
-
-# --- the schema --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,24 +269,16 @@ _RUN: Final[_Schema] = {
 }
 
 
-# --- run.json ----------------------------------------------------------------------------
-
-
-def encode(evidence: RunEvidence) -> bytes:
+def encode(evidence: run_evidence.RunEvidence) -> bytes:
     """The bytes of ``run.json``."""
     return dump({"version": VERSION, **_write(evidence, _RUN)})
 
 
-def decode(data: bytes, name: str = "run.json") -> tuple[RunEvidence, frozenset[Equivocation]]:
-    """Read the bytes of ``run.json``.
-
-    Returns:
-        The evidence without the bytes of any other file, and the equivocations whose bytes
-        the bundle withholds.
-
-    Raises:
-        UnknownVersionError, FormatError: Naming file and key.
-    """
+def decode(
+    data: bytes, name: str = "run.json"
+) -> tuple[run_evidence.RunEvidence, frozenset[Equivocation]]:
+    """The evidence in ``run.json`` without the bytes of any other file, and the equivocations whose
+    bytes the bundle withholds; or ``FormatError`` naming file and key."""
     fields = load(data, name, *_RUN)
     values = _read(fields, _RUN)
     indexes = [entry["index"] for entry in values["entries"]]
@@ -345,35 +290,22 @@ def decode(data: bytes, name: str = "run.json") -> tuple[RunEvidence, frozenset[
 
     run = values["run"]
     withheld = [item.pop("withheld") for item in values["equivocations"]]
-    equivocations = items("equivocations", Equivocation, run=run, data=b"")
-    evidence = RunEvidence(
-        run=run,
-        public_key=values["public_key"],
-        identity=values["identity"],
-        state=values["state"],
-        incomplete=values["incomplete"],
-        created_at=values["created_at"],
-        sealed_at=values["sealed_at"],
-        producers=tuple(
-            SignedProducer(
-                item["producer"],
-                item["certificate"],
-                tuple(Statement(item["producer"], **each) for each in item["statements"]),
-            )
-            for item in values["producers"]
-        ),
-        records=items("records", RecordFile, data=None),
-        entries=items("entries", LedgerEntry, run=run),
-        inclusions=items("inclusions", Inclusion),
-        consistencies=items("consistencies", Consistency),
-        heads=tuple(HeadNote(size, "") for size in values["heads"]),
-        vkey=None,
-        receipts=tuple(ReceiptFile(name, b"") for name in values["receipts"]),
-        anchors=items("anchors", AnchorFact),
-        equivocations=equivocations,
-        parked=items("parked", ParkedFact),
-        problems=(),
-        source=Source("bundle", ""),
-        ledger=values["ledger"],
+    for item in values["producers"]:
+        stated = (Statement(item["producer"], **each) for each in item["statements"])
+        item["statements"] = tuple(stated)
+    values |= {
+        "producers": items("producers", run_evidence.SignedProducer),
+        "records": items("records", run_evidence.RecordFile, data=None),
+        "entries": items("entries", LedgerEntry, run=run),
+        "inclusions": items("inclusions", run_evidence.Inclusion),
+        "consistencies": items("consistencies", run_evidence.Consistency),
+        "heads": tuple(run_evidence.HeadNote(size, "") for size in values["heads"]),
+        "receipts": tuple(run_evidence.ReceiptFile(name, b"") for name in values["receipts"]),
+        "anchors": items("anchors", run_evidence.AnchorFact),
+        "equivocations": items("equivocations", Equivocation, run=run, data=b""),
+        "parked": items("parked", run_evidence.ParkedFact),
+    }
+    evidence = run_evidence.RunEvidence(
+        **values, vkey=None, problems=(), source=run_evidence.Source("bundle", "")
     )
-    return evidence, frozenset(compress(equivocations, withheld))
+    return evidence, frozenset(compress(evidence.equivocations, withheld))

@@ -9,42 +9,27 @@ from pathlib import Path
 from provenance.bundle import sources
 from provenance.bundle.attachments import is_attachment
 from provenance.bundle.index import decode, equivocation_file, load, read_path, roots_of, sums
-from provenance.bundle.sources import (
-    MANIFEST,
-    SUMS,
-    FileSource,
-    FolderSource,
-    check_alone,
-    limit_of,
-)
 from provenance.bundle.zip import ZipSource
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.evidence.ledger_claim import own_problem
 from provenance.evidence.run_evidence import EvidenceProblem, RecordFile, RunEvidence, Source
 
 
-def read_bundle(path: Path | FileSource) -> RunEvidence:
-    """Read a bundle; what does not match is in ``problems``, by file.
-
-    Args:
-        path: A folder, a zip file, or a source of files.
-
-    Raises:
-        InputError: There is no bundle.
-        FormatError: The manifest or ``run.json`` does not decode, a limit is passed.
-        IntegrityError: A link or special file, or a path that leads out.
-    """
+def read_bundle(path: Path | sources.FileSource) -> RunEvidence:
+    """Read a bundle, a folder or a zip file; what does not match is in ``problems``, by file.
+    ``InputError`` where there is none, ``FormatError`` where the manifest or ``run.json`` does not
+    decode or a limit is passed, ``IntegrityError`` for a link or a path that leads out."""
     if not isinstance(path, Path):
         return _read(path)
     if not path.exists():
         raise InputError(f"{path}: not a bundle, there is no such folder or file")
     if path.is_dir():
-        return _read(FolderSource(path))
+        return _read(sources.FolderSource(path))
     with ZipSource(path) as archive:
         return _read(archive)
 
 
-def _read(source: FileSource) -> RunEvidence:
+def _read(source: sources.FileSource) -> RunEvidence:
     files = BundleFiles(source)
     stated, withheld = decode(files.take("run.json"))
     if stated.run != files.run:
@@ -77,7 +62,7 @@ def _read(source: FileSource) -> RunEvidence:
     if problem := own_problem(evidence.ledger, evidence.run, whole, own):
         files.problem("run.json", problem)
     if roots_of(evidence) != files.roots:
-        files.problem(MANIFEST, "its roots are not those of run.json")
+        files.problem(sources.MANIFEST, "its roots are not those of run.json")
     files.check_rest()
     return replace(evidence, problems=tuple(files.problems.values()))
 
@@ -92,23 +77,23 @@ def _record(files: BundleFiles, item: RecordFile) -> RecordFile:
 class BundleFiles:
     """The files of one bundle, each read once, with what is wrong with them."""
 
-    def __init__(self, source: FileSource) -> None:
+    def __init__(self, source: sources.FileSource) -> None:
         self.source = source
         self.problems: dict[str, EvidenceProblem] = {}
         self.total = 0
         self.present = source.names()
         seen: dict[str, bool] = {}
         for name in sorted(self.present):
-            check_alone(name, seen)
-        data = self._read(MANIFEST)
-        manifest = load(data, MANIFEST, "run", "roots", "files")
+            sources.check_alone(name, seen)
+        data = self._read(sources.MANIFEST)
+        manifest = load(data, sources.MANIFEST, "run", "roots", "files")
         self.run = manifest.uuid("run")
         self.roots = manifest.raw.get("roots")
         self.listed: dict[str, tuple[bytes, int]] = {}
         for item in manifest.objects("files", "path", "sha256", "size"):
             name = read_path(item, "path")
             if name in self.listed:
-                raise FormatError(f"{MANIFEST}: {name} is listed twice")
+                raise FormatError(f"{sources.MANIFEST}: {name} is listed twice")
             self.listed[name] = (item.hex("sha256", 32), item.integer("size"))
         self._check_sums(data)
         self.unread = set(self.listed)
@@ -118,11 +103,7 @@ class BundleFiles:
         self.problems.setdefault(name, EvidenceProblem(name, message, path))
 
     def take(self, name: str) -> bytes:
-        """A file that a bundle must have.
-
-        Raises:
-            IntegrityError: It is missing.
-        """
+        """A file that a bundle must have, or ``IntegrityError``."""
         data = self.find(name)
         if data is None:
             raise IntegrityError(f"{name}: is missing from the bundle")
@@ -170,11 +151,8 @@ class BundleFiles:
         if stated is None:
             self.problem(name, "is not listed in the manifest")
         elif stated != (digest, len(data)):
-            self.problem(
-                name,
-                f"SHA-256 is {digest.hex()} of {len(data)} bytes, "
-                f"the manifest says {stated[0].hex()} of {stated[1]}",
-            )
+            found = f"SHA-256 is {digest.hex()} of {len(data)} bytes"
+            self.problem(name, f"{found}, the manifest says {stated[0].hex()} of {stated[1]}")
 
     def text(self, name: str) -> str | None:
         """A text file; None where it is missing or not UTF-8."""
@@ -193,7 +171,7 @@ class BundleFiles:
         return None if text is None else text.removesuffix("\n")
 
     def attachments(self) -> dict[str, bytes]:
-        """The files for other people's tools; one that is missing or changed is a problem."""
+        """The files for other people's tools."""
         names = sorted(filter(is_attachment, self.listed))
         return {name: data for name in names if (data := self.find(name)) is not None}
 
@@ -202,19 +180,21 @@ class BundleFiles:
         for name in sorted(self.unread):
             if self.find(name) is not None and name != "README.txt":
                 self.problem(name, "run.json does not know it")
-        for name in sorted(self.present - set(self.listed) - {MANIFEST, SUMS}):
+        for name in sorted(self.present - set(self.listed) - {sources.MANIFEST, sources.SUMS}):
             self.problem(name, "is not listed in the manifest")
 
     def _check_sums(self, manifest: bytes) -> None:
         digests = {name: digest.hex() for name, (digest, _) in self.listed.items()}
-        expected = sums(digests | {MANIFEST: hashlib.sha256(manifest).hexdigest()})
-        if SUMS not in self.present:
-            self.problem(SUMS, "is missing from the bundle")
-        elif self._read(SUMS) != expected:
-            self.problem(SUMS, f"does not fit {MANIFEST}: one of the two was changed")
+        expected = sums(digests | {sources.MANIFEST: hashlib.sha256(manifest).hexdigest()})
+        if sources.SUMS not in self.present:
+            self.problem(sources.SUMS, "is missing from the bundle")
+        elif self._read(sources.SUMS) != expected:
+            self.problem(
+                sources.SUMS, f"does not fit {sources.MANIFEST}: one of the two was changed"
+            )
 
     def _read(self, name: str) -> bytes:
-        limit = limit_of(name, len(self.present))
+        limit = sources.limit_of(name, len(self.present))
         data = self.source.read(name, limit)
         self.total += len(data)
         if len(data) > limit or self.total > sources.MAX_TOTAL_BYTES:

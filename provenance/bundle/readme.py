@@ -54,28 +54,18 @@ What is withheld
   sha256sum with run.json. Control records (records/control/) are never withheld: they say
   what is complete.
 """
-_KINDS = (
-    (
-        "records/",
-        ".ots",
-        "  records/*.ots    OpenTimestamps proof of the record beside it, up to a Bitcoin block",
-    ),
-    (
-        "heads/",
-        ".ots",
-        "  heads/*.root     the bytes whose SHA-256 is the ledger root; .ots is their proof",
-    ),
-    ("tlog/", "", "  tlog/       the run root in the ledger (C2SP tlog-proof)"),
-    ("statement/", "", "  statement/  in-toto statement of the run (SLSA provenance)"),
-)
+_KINDS = {
+    ("records/", ".ots"): "records/*.ots    OpenTimestamps proof of the record beside it, up to a "
+    "Bitcoin block",
+    ("heads/", ".ots"): "heads/*.root     the bytes whose SHA-256 is the ledger root; .ots is "
+    "their proof",
+    ("tlog/", ""): "tlog/       the run root in the ledger (C2SP tlog-proof)",
+    ("statement/", ""): "statement/  in-toto statement of the run (SLSA provenance)",
+}
 
 
 def readme(evidence: RunEvidence, files: Collection[str]) -> str:
-    """The text, with the path of one record worked out as commands.
-
-    Args:
-        files: The names of the other files.
-    """
+    """The text beside these files, with the path of one record worked out as commands."""
     title = f"Evidence of training run {evidence.run}"
     roots = [f"  {seal_label(entry):<16} {entry.root.hex()}" for entry in evidence.entries]
     tree = newest_tree(evidence)
@@ -86,8 +76,8 @@ def readme(evidence: RunEvidence, files: Collection[str]) -> str:
     if shown is None:
         example = "every record is withheld" if tree and placed else "nothing is sealed yet"
     portable = [
-        line
-        for start, end, line in _KINDS
+        f"  {line}\n"
+        for (start, end), line in _KINDS.items()
         if any(name.startswith(start) and name.endswith(end) for name in files)
     ]
     text = _TEXT.format(
@@ -95,7 +85,7 @@ def readme(evidence: RunEvidence, files: Collection[str]) -> str:
         rule="=" * len(title),
         roots="\n".join(roots) or "  none yet",
         example=example,
-        portable="".join(f"{line}\n" for line in portable),
+        portable="".join(portable),
     )
     kept = withheld(evidence)
     if kept:
@@ -119,16 +109,12 @@ def _stock(files: Collection[str], shown: str | None) -> str:
         ]
         if stamp.removesuffix(".ots") in files:
             lines.append(f"    ots verify {stamp}")
-    log = next((name for name in sorted(files) if name.startswith("tlog/")), None)
-    if log is not None:
-        lines += [
-            "  Transparency log: any verifier of C2SP tlog-proof, with ledger.vkey:",
-            f"    {log}",
-        ]
-    statement = next((name for name in sorted(files) if name.startswith("statement/")), None)
-    if statement is not None:
-        lines += [
-            "  in-toto: any reader of Statement v1 with predicate slsa.dev/provenance/v1:",
-            f"    jq .subject {statement}",
-        ]
+    for folder, tool, command in (
+        ("tlog/", "Transparency log: any verifier of C2SP tlog-proof, with ledger.vkey", ""),
+        ("statement/", "in-toto: any reader of Statement v1 with predicate "
+         "slsa.dev/provenance/v1", "jq .subject "),
+    ):  # fmt: skip
+        name = next((name for name in sorted(files) if name.startswith(folder)), None)
+        if name is not None:
+            lines += [f"  {tool}:", f"    {command}{name}"]
     return "\n".join(["\nWith tools that others wrote", *lines, ""]) if lines else ""

@@ -13,7 +13,7 @@ from provenance.bundle.sources import MANIFEST
 from provenance.errors import InputError, ProofError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import seal_label
-from provenance.formats.run_tree.proof import RunProof
+from provenance.formats.run_tree.tree import RunProof
 from provenance.ports.values import LedgerEntry
 
 UNHEX = "xxd -r -p"
@@ -31,17 +31,9 @@ def shell_commands(
     unhex: str = UNHEX,
     sha256: str = SHA256,
 ) -> str:
-    """The walk from a record file to the run root as shell commands.
-
-    Every line can be run by itself; each prints the hash that its comment states. The last
-    says whether the record is under the run root.
-
-    Args:
-        seal: Where the root stands, in words for the last line.
-
-    Raises:
-        ProofError: A level of the proof that cannot be.
-    """
+    """The walk from a record file to the run root as shell commands. Each line can be run by itself
+    and prints the hash that its comment states; the last says whether the record is under the run
+    root, and where that stands (``seal``)."""
     cut = "cut -c 1-64"
     digest = proof.leaf_digest
     lines = [
@@ -54,10 +46,8 @@ def shell_commands(
             step = next(steps)
             digest = step.apply(digest)
             entry = f"entry {level.index} of {level.size} in {level.node_path or 'the run'}"
-            if height == 0:
-                lines.append(f"# {entry}, as a leaf: {digest.hex()}")
-            else:
-                lines.append(f"# joined with its neighbour: {digest.hex()}")
+            made = "joined with its neighbour" if height else f"{entry}, as a leaf"
+            lines.append(f"# {made}: {digest.hex()}")
             text = f"{step.prefix.hex()}%s{step.suffix.hex()}"
             lines.append(f"h=$(printf '{text}' $h | {unhex} | {sha256} | {cut}); echo $h")
     root = digest.hex()
@@ -68,13 +58,9 @@ def shell_commands(
 
 @dataclass(frozen=True, slots=True)
 class RecordProof:
-    """A record file of a bundle, its proof, and the seal whose root that leads to.
-
-    Attributes:
-        head: Size of the first signed head that has the seal's ledger entry, if one has.
-        ots: The bytes of its OpenTimestamps proof; None where no Bitcoin anchor is there or to
-            come.
-    """
+    """A record file of a bundle, its proof, the seal whose root that leads to, the size of the
+    first signed head over it, and its OpenTimestamps proof where a Bitcoin anchor is there or to
+    come."""
 
     file: Path
     proof: RunProof
@@ -103,13 +89,9 @@ class RecordProof:
 
 
 def path_of_record_file(record: Path) -> RecordProof:
-    """The proof of a bundle's record file, worked out from the bundle.
-
-    Raises:
-        InputError: No such file, not a record of a bundle, or one under no run root.
-        FormatError, IntegrityError: A bundle that cannot be read.
-        ProofError: The records lead to a root that the newest seal does not have.
-    """
+    """The proof of a bundle's record file, worked out from the bundle; ``InputError`` where it is
+    none or under no run root, ``ProofError`` where the records lead to another root than the newest
+    seal's, else as `read_bundle`."""
     if not str(record).isprintable():
         raise InputError(f"{record}: a path with control characters, expected one for a shell")
     if not record.is_file():
@@ -125,10 +107,8 @@ def path_of_record_file(record: Path) -> RecordProof:
         raise InputError(f"{record}: is under no run root, so there is no path")
     entry = evidence.entries[-1]
     if tree.root != entry.root:
-        raise ProofError(
-            f"{name}: leads to run root {tree.root.hex()}, which is not that of run.json's "
-            f"newest seal, {entry.root.hex()}"
-        )
+        newest = f"which is not that of run.json's newest seal, {entry.root.hex()}"
+        raise ProofError(f"{name}: leads to run root {tree.root.hex()}, {newest}")
     heads = [head.size for head in evidence.heads if head.size > entry.index]
     ots = record_proofs(evidence, tree, [item]).get(f"{name}.ots")
     return RecordProof(record, tree.proof(item.path), entry, min(heads, default=None), ots)

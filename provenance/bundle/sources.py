@@ -36,17 +36,11 @@ _LINES: Final = {
     "run.json": (MAX_INDEX_BYTES, 1024),
 }
 """Bytes of what lists the other files, and more bytes for each file that there is."""
-
-
 _KEYS: Final = ("run", "roots", "files")
 
 
 def limit_of(name: str, files: int) -> int:
-    """The most bytes that a bundle's file may have.
-
-    Args:
-        files: How many files the bundle has in all: what lists them may be so much longer.
-    """
+    """The most bytes that a bundle's file may have; what lists its files may grow with them."""
     if is_attachment(name):
         return MAX_BYTES
     if name in _LINES:
@@ -56,26 +50,16 @@ def limit_of(name: str, files: int) -> int:
 
 
 def check_name(name: str) -> str:
-    """A file's name, where a bundle may have it.
-
-    Raises:
-        IntegrityError: It climbs, is absolute, hidden, too deep, or not plain ASCII.
-    """
+    """A file's name, where a bundle may have it, or ``IntegrityError``."""
     if not SAFE_PATH.fullmatch(name):
         raise IntegrityError(f"{name[:120]!r}: not a name that a bundle has")
     return name
 
 
 def check_alone(name: str, seen: dict[str, bool]) -> None:
-    """No two files that a file system could take for one: letters' case counts nothing.
-
-    Args:
-        name: A folder's ends with ``/``.
-        seen: What was checked before, and whether it is a folder; ``name`` is added.
-
-    Raises:
-        IntegrityError: Another has this name, or is a file where this one has a folder.
-    """
+    """No two files that a file system could take for one, or ``IntegrityError``: letters' case
+    counts nothing. A folder's name ends with ``/``; ``seen`` is what was checked before, and
+    whether it is a folder."""
     folder = name.endswith("/")
     low = name.removesuffix("/").lower()
     if low in seen and (not folder or not seen[low]):
@@ -104,28 +88,15 @@ class FileSource(Protocol):
     """How messages name it."""
 
     def names(self) -> set[str]:
-        """All files, by path inside the bundle.
-
-        Raises:
-            FormatError, TooLargeError, IntegrityError: A link, a special file, a name that a
-                bundle does not have.
-        """
+        """All files, by path inside the bundle; ``IntegrityError`` for links and odd names."""
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` + 1 bytes of a file.
-
-        Raises:
-            FormatError: It cannot be read; the message names it.
-        """
+        """The first ``limit`` + 1 bytes of a file, or ``FormatError`` naming it."""
 
 
 def stranger(source: FileSource) -> str | None:
     """A file that a bundle's manifest does not list, or one that every bundle has and this one
-    has not; None where it is a bundle and nothing else.
-
-    Raises:
-        FormatError, IntegrityError: The manifest does not decode, or a name no bundle has.
-    """
+    has not; None where it is a bundle and nothing else."""
     names = source.names()
     manifest = load(source.read(MANIFEST, limit_of(MANIFEST, len(names))), MANIFEST, *_KEYS)
     listed = {read_path(item, "path") for item in manifest.objects("files")}
@@ -134,11 +105,7 @@ def stranger(source: FileSource) -> str | None:
 
 
 class FolderSource:
-    """A bundle as a folder.
-
-    Raises:
-        InputError: There is no manifest.
-    """
+    """A bundle as a folder; ``InputError`` where there is no manifest."""
 
     def __init__(self, folder: Path) -> None:
         if not (folder / MANIFEST).is_file():
@@ -185,12 +152,7 @@ class FolderSource:
 
 
 class MemorySource:
-    """A bundle whose files are in memory; it may sit in one folder of its own.
-
-    Raises:
-        InputError: There is no manifest.
-        IntegrityError: A name that a bundle does not have.
-    """
+    """A bundle whose files are in memory; it may sit in one folder of its own."""
 
     def __init__(self, files: Mapping[str, bytes], where: str) -> None:
         top = top_folder(files.keys())

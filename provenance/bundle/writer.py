@@ -1,28 +1,8 @@
 """Bundles: a run's evidence as a folder that an auditor reads with ls and sha256sum, or as
 one zip of it.
 
-FROZEN FORMAT, version 1::
-
-    manifest.json            {"version": 1, "run", "roots": {seal: hex},
-                              "files": [{"path", "sha256", "size"}]}: every other file
-    SHA256SUMS               the same for ``sha256sum -c``, manifest.json included
-    run.json                 what is known beside the records (:mod:`.index`)
-    records/<path>.json      a record's canonical bytes, exactly; <path> is its path in the
-                             run tree, or control/, late/ or unsealed/<producer>-<seq>; absent
-                             where run.json says that it is withheld
-    receipts/<seal>-<network>.json
-    heads/<size>.root, heads/<size>.root.ots, records/<path>.json.ots, tlog/, statement/
-                             for other people's tools (:mod:`.attachments`)
-    heads/<size>.note        signed heads of the ledger
-    equivocations/<producer>-<seq>-<digest>.json
-    ledger.vkey              the key that signs the heads
-    README.txt               how to check all this by hand
-
-What follows from the records (run roots, each record's way up to one) is not here: a reader
-works it out. It refuses links, special files, paths that climb, sizes beyond the limits and
-unknown versions. A file that does not match the manifest, is missing or is not listed becomes a
-problem that names it, so that the rest is still checked. A zip has further limits
-(:mod:`.zip`).
+FROZEN FORMAT, version 1: docs/FORMAT.md, section 9. What follows from the records (run roots, each
+record's way up to one) is not here: a reader works it out.
 """
 
 from __future__ import annotations
@@ -34,15 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provenance.bundle import attachments
-from provenance.bundle.index import (
-    VERSION,
-    decode,
-    dump,
-    encode,
-    equivocation_file,
-    roots_of,
-    sums,
-)
+from provenance.bundle.index import VERSION, decode, dump, encode, equivocation_file, roots_of, sums
 from provenance.bundle.readme import readme
 from provenance.bundle.sources import MANIFEST, SUMS, FolderSource, stranger
 from provenance.bundle.zip import write_zip
@@ -54,17 +26,9 @@ from provenance.files import PRIVATE, PUBLIC, make_folders, temporary_path
 def write_bundle(
     evidence: RunEvidence, path: Path, mode: int = PUBLIC, *, ots: bool = False
 ) -> Path:
-    """Write the bundle, whole or not at all; an older bundle is replaced.
-
-    Args:
-        path: A folder, or a file ending in ``.zip``.
-        mode: Of its files, :data:`provenance.files.PRIVATE` or ``PUBLIC``. One that replaces what
-            nobody but its owner reads is private too.
-        ots: As for :func:`bundle_files`.
-
-    Raises:
-        InputError: The path has something that is no bundle, or cannot be written.
-    """
+    """Write the bundle, whole or not at all, to a folder or a file ending in ``.zip``; an older one
+    is replaced. One that replaces what nobody but its owner reads is private too. ``InputError``
+    where something is there that is no bundle, or it cannot be written."""
     return write_files(bundle_files(evidence, ots), path, mode)
 
 
@@ -121,14 +85,8 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def bundle_files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
-    """All files of a bundle by path, in the order of the format.
-
-    Args:
-        ots: As for :func:`provenance.bundle.attachments.files`.
-
-    Raises:
-        InputError: A name in the evidence that no bundle may have.
-    """
+    """All files of a bundle by path; ``ots`` as for :func:`provenance.bundle.attachments.files`.
+    ``InputError`` for a name in the evidence that no bundle may have."""
     files = {"run.json": encode(evidence)}
     files |= {r.file: r.data for r in evidence.records if r.data is not None and not r.withheld}
     files |= {receipt.file: receipt.data for receipt in evidence.receipts}
@@ -142,17 +100,12 @@ def bundle_files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
         decode(files["run.json"])  # Names and numbers that a reader would refuse.
     except FormatError as error:
         raise InputError(f"bundle: {error}") from error
-    files[MANIFEST] = dump(
-        {
-            "version": VERSION,
-            "run": str(evidence.run),
-            "roots": roots_of(evidence),
-            "files": [
-                {"path": name, "sha256": _sha256(data), "size": len(data)}
-                for name, data in sorted(files.items())
-            ],
-        }
-    )
+    listed = [
+        {"path": name, "sha256": _sha256(data), "size": len(data)}
+        for name, data in sorted(files.items())
+    ]
+    manifest = {"version": VERSION, "run": str(evidence.run), "roots": roots_of(evidence)}
+    files[MANIFEST] = dump(manifest | {"files": listed})
     files[SUMS] = sums({name: _sha256(data) for name, data in files.items()})
     return files
 

@@ -23,14 +23,6 @@ from zipfile import ZipInfo
 
 from provenance import files as whole_files
 from provenance.bundle import sources
-from provenance.bundle.sources import (
-    MANIFEST,
-    check_alone,
-    check_name,
-    limit_of,
-    stranger,
-    top_folder,
-)
 from provenance.errors import (
     ChecksumError,
     FormatError,
@@ -64,18 +56,10 @@ _UNICODE_PATH: Final = 0x7075
 _ZIP64: Final = 0xFFFFFFFF
 
 
-# --- writing -----------------------------------------------------------------------------
-
-
 def write_zip(files: Mapping[str, bytes], path: Path, mode: int = whole_files.PUBLIC) -> None:
-    """Write files as a zip, whole or not at all; a bundle's zip that is there is replaced.
-
-    The same files give the same bytes wherever zlib is the same: sorted names, the date
-    1980-01-01, no attributes but mode 0644.
-
-    Raises:
-        InputError: Something else is there, it cannot be written, or it would be too large.
-    """
+    """Write files as a zip, whole or not at all; a bundle's zip that is there is replaced, for
+    anything else there is ``InputError``. The same files give the same bytes wherever zlib is the
+    same: sorted names, the date 1980-01-01, no attributes but mode 0644."""
     if (path.exists() or path.is_symlink()) and not is_zipped_bundle(path):
         raise InputError(f"{path}: is no bundle; nothing was overwritten")
     try:
@@ -110,25 +94,14 @@ def is_zipped_bundle(path: Path) -> bool:
         return False
     try:
         with ZipSource(path) as archive:
-            return stranger(archive) is None
+            return sources.stranger(archive) is None
     except (InputError, FormatError, IntegrityError):
         return False
 
 
-# --- reading -----------------------------------------------------------------------------
-
-
 class ZipSource:
-    """A bundle in a zip file, open until it is closed.
-
-    :mod:`zipfile` reads the central directory. That the entries fill the file, and each has the
-    same words in front of it, is checked here.
-
-    Raises:
-        InputError: There is no such file, it cannot be opened, or no bundle is in it.
-        FormatError: It is no zip, is cut off, or is not as the module says.
-        IntegrityError: An entry that is a link, is special, or has a name that a bundle has not.
-    """
+    """A bundle in a zip file, open until it is closed. :mod:`zipfile` reads the central directory;
+    that the entries fill the file, and each has the same words in front of it, is checked here."""
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
@@ -158,11 +131,7 @@ class ZipSource:
         return set(self._entries)
 
     def read(self, name: str, limit: int) -> bytes:
-        """One file unpacked; at most ``limit`` + 1 bytes of it.
-
-        Raises:
-            FormatError: It does not unpack to the size and CRC-32 that the zip states.
-        """
+        """One file unpacked, to the size and CRC-32 that the zip states, or ``FormatError``."""
         entry, start = self._entries[name]
         if entry.file_size > limit:
             raise TooLargeError(f"{name}: more than {limit} bytes")
@@ -182,7 +151,7 @@ class ZipSource:
         seen: dict[str, bool] = {}
         for entry in entries:
             _check(entry)
-            check_alone(entry.orig_filename, seen)
+            sources.check_alone(entry.orig_filename, seen)
         plausible = TOTAL_RATIO_FROM + MAX_TOTAL_RATIO * self._size
         most = min(sources.MAX_TOTAL_BYTES, plausible)
         if sum(entry.file_size for entry in entries) > most:
@@ -190,17 +159,13 @@ class ZipSource:
         if entries:
             self._check_last(entries[-1], end)
         starts = self._starts(entries, directory)
-        files = {
-            name: (entry, starts[name])
-            for entry in entries
-            if not (name := entry.orig_filename).endswith("/")
-        }
-        top = top_folder(files.keys())
-        named = {name.removeprefix(top): item for name, item in files.items()}
-        if MANIFEST not in named:
-            raise InputError(f"{self.where}: not a bundle, there is no {MANIFEST} in it")
+        files = {e.orig_filename: e for e in entries if not e.orig_filename.endswith("/")}
+        top = sources.top_folder(files.keys())
+        named = {n.removeprefix(top): (entry, starts[n]) for n, entry in files.items()}
+        if sources.MANIFEST not in named:
+            raise InputError(f"{self.where}: not a bundle, there is no {sources.MANIFEST} in it")
         for name, (entry, _) in named.items():
-            if entry.file_size > (limit := limit_of(name, len(named))):
+            if entry.file_size > (limit := sources.limit_of(name, len(named))):
                 raise TooLargeError(f"{name}: more than {limit} bytes")
         return named
 
@@ -267,12 +232,10 @@ class ZipSource:
         end = 0
         for entry in sorted(entries, key=lambda entry: entry.header_offset):
             name = entry.orig_filename
+            if entry.header_offset != end and not starts:
+                raise self._bad("bytes lie in front of its first entry")
             if entry.header_offset != end:
-                raise self._bad(
-                    f"entries overlap, or bytes lie between them, in front of {name}"
-                    if starts
-                    else "bytes lie in front of its first entry"
-                )
+                raise self._bad(f"entries overlap, or bytes lie between them, in front of {name}")
             starts[name] = self._local(entry)
             end = starts[name] + entry.compress_size
             if entry.flag_bits & _DESCRIBED:
@@ -289,10 +252,8 @@ class ZipSource:
         rest = self._at(at + _LOCAL_BYTES, name_length + extra_length)
         words, sizes = _words(entry)
         stated = [sizes, bytes(12)] if entry.flag_bits & _DESCRIBED else [sizes]
-        if (
-            head[:26] not in [words + size for size in stated]
-            or rest[:name_length] != name.encode()
-        ):
+        heads = [words + size for size in stated]
+        if head[:26] not in heads or rest[:name_length] != name.encode():
             raise FormatError(f"{name[:120]}: the zip contradicts itself about it")
         _check_extra(rest[name_length:], name)
         return at + _LOCAL_BYTES + len(rest)
@@ -318,9 +279,6 @@ class ZipSource:
         return FormatError(f"{self._label}: not a zip file that is read here: {problem}")
 
 
-# --- entries -----------------------------------------------------------------------------
-
-
 def _words(entry: ZipInfo) -> tuple[bytes, bytes]:
     """What stands in front of an entry (APPNOTE 4.3.7): signature, version, flags, method, time
     and date; then CRC-32, packed size and size, which a data descriptor has too."""
@@ -335,7 +293,7 @@ def _words(entry: ZipInfo) -> tuple[bytes, bytes]:
 def _check(entry: ZipInfo) -> None:
     """Refuse an entry that is no plain file or folder of a bundle."""
     folder = entry.orig_filename.endswith("/")
-    name = check_name(entry.orig_filename.removesuffix("/"))
+    name = sources.check_name(entry.orig_filename.removesuffix("/"))
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind == stat.S_IFLNK:
         raise IntegrityError(f"{name}: is a link; a bundle has none")

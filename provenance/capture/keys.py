@@ -37,9 +37,10 @@ from provenance.formats.producers.certificate import (
     PRODUCER_CONTEXT,
     Certificate,
     certify,
+    check_run_id,
+    run_id,
     sign_identity,
 )
-from provenance.formats.producers.run_id import check_run_id, run_id
 from provenance.settings.key_files import IDENTITY, read_seed
 
 KEY_FILE = "run.key"

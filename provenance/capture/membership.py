@@ -37,7 +37,7 @@ from provenance.capture.keys import (
     read_key_file,
 )
 from provenance.errors import ConfigError, FormatError, ProvenanceError
-from provenance.formats.producers.run_id import check_run_id
+from provenance.formats.producers.certificate import check_run_id
 
 RUN_ID, RUN_SEED, RUN_KEY_FILE = (
     "PROVENANCE_RUN_ID",

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from provenance.errors import InputError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Record
-from provenance.formats.run_tree.proof import SINGLE_KINDS
-from provenance.formats.run_tree.selection import (
-    DigestedRecord,
-    checkpoints_upto,
-    run_leaves,
-    run_tree,
-)
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.formats.run_tree.selection import DigestedRecord
+from provenance.formats.run_tree.tree import SINGLE_KINDS, MLProvenanceMerkleTree, RecordLeaf
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.values import LedgerEntry
 
 SHORT_PRODUCER = 8
@@ -25,12 +19,11 @@ def newest_tree(evidence: RunEvidence) -> MLProvenanceMerkleTree | None:
     """The run tree at the newest seal; None without a seal, or where none can be built."""
     if not evidence.entries:
         return None
-    last, checkpoints = evidence.entries[-1], checkpoints_upto(evidence.entries)
     digested = [record.digested(evidence.run) for record in evidence.records]
-    try:
-        return run_tree(digested, last.phase, checkpoints, dict(last.coverage))
-    except InputError:
+    walk = RunWalk(evidence.run, digested, evidence.entries)
+    if walk.leaves is None or walk.seals[-1].root is None:
         return None
+    return MLProvenanceMerkleTree(walk.leaves, walk.seals[-1].producers)
 
 
 def newest_leaves(
@@ -38,10 +31,10 @@ def newest_leaves(
 ) -> tuple[list[RecordLeaf], list[DigestedRecord]]:
     """The leaves at the newest seal, and the records that are late; none where a record fits no
     tree: whoever builds the tree says so."""
-    try:
-        return run_leaves(records, entries[-1].phase, checkpoints_upto(entries))
-    except (IndexError, InputError):
+    if not entries:
         return [], []
+    walk = RunWalk(entries[-1].run, records, entries)
+    return ([], []) if walk.leaves is None else (walk.leaves, walk.late)
 
 
 def place_records(

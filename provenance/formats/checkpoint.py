@@ -1,25 +1,13 @@
 """Signed heads: the ledger at a size, as a C2SP tlog-checkpoint in a signed note.
 
-WARNING: FROZEN FORMAT. Every head that was ever published is read by this file. A change
-here makes old heads unverifiable. Add a format beside it; never change this one. No I/O,
-no clock, no randomness (Ed25519 signatures are deterministic, RFC 8032).
-
-::
+docs/FORMAT.md, section 7; source: https://c2sp.org/tlog-checkpoint. ::
 
     example.org/ledger                             origin: which ledger
     42                                             size: entries, decimal
     CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=   root: RFC 6962, base64
-                                                   empty line
-    — example.org/ledger Az3grlgtzPICa5OS...       em dash, key name, base64(key id || signature)
 
-How a note is signed and by which keys: :mod:`provenance.formats.note`.
-
-Source: https://c2sp.org/tlog-checkpoint.
-
-Errors: a value that cannot be written (`Head`, `SignerKey`) raises ``InputError``; text
-that does not decode raises a ``FormatError`` naming its line; a signature that is missing
-or does not verify raises ``BadSignatureError``. Nothing a note says counts before
-`open_head` has returned.
+Errors are those of :mod:`provenance.formats.note`. Nothing a note says counts before `open_head`
+has returned.
 """
 
 from __future__ import annotations
@@ -28,12 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from provenance.errors import (
-    FormatError,
-    InputError,
-    TooLargeError,
-    TruncatedError,
-)
+from provenance.errors import FormatError, InputError, TooLargeError, TruncatedError
 from provenance.formats.merkle import HASH_SIZE, MAX_SIZE
 from provenance.formats.note import (
     SIGNATURE_MARK,
@@ -52,16 +35,8 @@ _SIZE_PATTERN: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The ledger at a size.
-
-    Args:
-        origin: Name of the ledger: one line, not empty; by convention a URL without scheme.
-        size: Entries in the ledger, 0 to 2^63 - 1.
-        root: RFC 6962 root over them, 32 bytes.
-
-    Raises:
-        InputError: one of them cannot be written as a checkpoint.
-    """
+    """The ledger at a size: ``origin`` names it in one line, by convention a URL without scheme;
+    ``root`` is the RFC 6962 root, 32 bytes. ``InputError`` for what no checkpoint can say."""
 
     origin: str
     size: int
@@ -82,14 +57,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class SignedHead:
-    """A note as it was read; its signatures are NOT verified (`open_head` does that).
-
-    Args:
-        head: What the text says.
-        signatures: In the order of the note; at least one.
-        text: The signed text, with its final newline.
-        extensions: Lines of the text after the root; this project writes none.
-    """
+    """A note as it was read, NOT verified (`open_head` does that): its signed text with the final
+    newline, and the text's lines after the root, of which this project writes none."""
 
     head: Head
     signatures: tuple[NoteSignature, ...]
@@ -105,13 +74,7 @@ def sign_head(head: Head, signer: SignerKey) -> str:
 
 
 def parse_note(note: str) -> SignedHead:
-    """Read a note WITHOUT verifying it; for trust, use `open_head`.
-
-    Raises:
-        TooLargeError: more than 1,000,000 bytes or 100 signatures.
-        TruncatedError: the text, the empty line, the signatures or a final newline is missing.
-        FormatError: a line that is not what its place asks for; the message names it.
-    """
+    """Read a note WITHOUT verifying it, or ``FormatError``; for trust, use `open_head`."""
     text, signatures = split_note(note)
     return _read_head(text, signatures)
 
@@ -123,8 +86,7 @@ def open_head(note: str, verifier: VerifierKey) -> Head:
     compared with the key's name: the caller knows which ledger it asked for.
 
     Raises:
-        BadSignatureError: no signature by this key, or one of them does not verify (the
-            message names its line).
+        BadSignatureError: no signature by this key, or one of them does not verify.
         FormatError: as `parse_note`.
     """
     text, signatures = split_note(note)

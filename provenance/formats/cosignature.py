@@ -1,28 +1,17 @@
 """Cosignatures: what witnesses of the ledger say of a head, as C2SP tlog-cosignature.
 
-WARNING: FROZEN FORMAT. Every cosignature that was ever collected is read by this file. A
-change here makes old ones unverifiable. Add a format beside it; never change this one. No
-I/O, no clock, no randomness.
-
-::
+docs/FORMAT.md, section 7; source: https://c2sp.org/tlog-cosignature, the Ed25519 type. A note may
+carry ML-DSA-44 cosignatures (type 06): they count as signatures by strangers. ::
 
     — witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRa...       a line of a signed note:
                                 base64(key id || time (8 bytes, big-endian) || signature)
     cosignature/v1                                              what Ed25519 signs:
     time 1679315147                                             that time, decimal
     example.com/behind-the-sofa                                 the text of the note, whole
-    20852163
-    CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
+    ...
 
 A witness says that, at that time, this was the largest ledger of that origin it had seen,
-and that it extends all it had seen before. Its key id is ``SHA-256(name || 0A || 04 ||
-public key)[:4]``; as text its key is ``name+hex(key id)+base64(04 || public key)``.
-
-Source: https://c2sp.org/tlog-cosignature, the Ed25519 type. ML-DSA-44 cosignatures (type
-06) are not read: a note may carry them, and they count as signatures by strangers.
-
-Errors: text that does not decode raises a ``FormatError``; a cosignature that does not
-verify raises ``BadSignatureError``.
+and that it extends all it had seen before.
 """
 
 from __future__ import annotations
@@ -44,14 +33,8 @@ _YEAR_10000: Final = 253_402_300_800
 
 @dataclass(frozen=True, slots=True)
 class Cosignature:
-    """A signature line that has the shape of a cosignature; NOT verified.
-
-    Args:
-        name: Key name of the witness.
-        key_id: 4 bytes.
-        time: When it was made as the witness says, in Unix seconds, 0 to 2^63 - 1.
-        signature: Ed25519, 64 bytes.
-    """
+    """A signature line that has the shape of a cosignature; NOT verified. ``time`` is in Unix
+    seconds as the witness says, ``key_id`` 4 bytes, ``signature`` 64."""
 
     name: str
     key_id: bytes
@@ -95,14 +78,8 @@ class WitnessKey(NamedKey):
     def cosignatures(
         self, text: str, signatures: Iterable[NoteSignature]
     ) -> tuple[Cosignature, ...]:
-        """Those of a note's signatures that this witness made, each verified.
-
-        Args:
-            text: The note's text, with its final newline.
-
-        Raises:
-            BadSignatureError: a line names this key and is not its cosignature of the text.
-        """
+        """Those of a note's signatures that this witness made, each verified;
+        ``BadSignatureError`` where a line names this key and is not its cosignature."""
         found = []
         for line in signatures:
             if (line.name, line.key_id) != (self.name, self.key_id):
@@ -124,10 +101,5 @@ class WitnessKey(NamedKey):
 
 
 def cosigned_message(text: str, time: int) -> bytes:
-    """The bytes that a witness signs.
-
-    Args:
-        text: The note's text, with its final newline.
-        time: Unix seconds.
-    """
+    """The bytes that a witness signs at a Unix time."""
     return f"cosignature/v1\ntime {time}\n{text}".encode()

@@ -1,26 +1,9 @@
 """in-toto statements, DSSE envelopes and sigstore bundles, as bytes.
 
-WARNING: FROZEN FORMAT. Signatures over these bytes are verified by other people's programs in
-ten years. No I/O, no clock, no randomness; who signs is elsewhere.
-
-A statement (in-toto Attestation Framework, Statement v1) is written as RFC 8785 JSON::
-
-    {"_type": "https://in-toto.io/Statement/v1", "predicate": {...}, "predicateType": URI,
-     "subject": [{"name": str, "digest": {algorithm: hex}, "annotations": {...}}, ...]}
-
-What is signed is its pre-authentication encoding (DSSE v1.0.2, protocol.md)::
-
-    PAE(type, payload) = "DSSEv1" SP LEN(type) SP type SP LEN(payload) SP payload
-
-with lengths in bytes, as decimal digits. The signature travels in a sigstore bundle v0.3
-(sigstore/protobuf-specs, ``sigstore_bundle.proto``, in its JSON form)::
-
-    {"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
-     "verificationMaterial": {"publicKey": {"hint": str}, "tlogEntries": []},
-     "dsseEnvelope": {"payload": base64, "payloadType": "application/vnd.in-toto+json",
-                      "signatures": [{"keyid": "", "sig": base64}]}}
-
-``hint`` is, as OpenSSF Model Signing has it, the SHA-256 as hex of the public key's PEM text
+docs/FORMAT.md, section 10.4. A statement (in-toto Attestation Framework, Statement v1) is written
+as RFC 8785 JSON. What is signed is its pre-authentication encoding (DSSE v1.0.2, protocol.md); the
+signature travels in a sigstore bundle v0.3 (sigstore/protobuf-specs, ``sigstore_bundle.proto``).
+Its ``hint`` is, as OpenSSF Model Signing has it, the SHA-256 as hex of the public key's PEM text
 (SubjectPublicKeyInfo, with its final newline).
 """
 
@@ -72,12 +55,7 @@ class Statement:
     predicate: Mapping[str, Json]
 
     def encode(self) -> bytes:
-        """Canonical bytes.
-
-        Raises:
-            InputError: A value without a canonical form.
-            TooLargeError: Over 16 MiB.
-        """
+        """Canonical bytes; ``TooLargeError`` over 16 MiB, ``InputError`` for what has none."""
         data = canonical_json(
             {
                 "_type": STATEMENT_TYPE,
@@ -92,13 +70,8 @@ class Statement:
 
     @classmethod
     def decode(cls, data: bytes) -> Statement:
-        """Read what `encode` writes, and nothing else; no claim in it is checked.
-
-        Raises:
-            TooLargeError: Over 16 MiB, or more than 10,000 subjects.
-            UnknownVersionError: Another ``_type``.
-            FormatError: Not JSON, not canonical, a field missing, unknown or of a wrong type.
-        """
+        """Read what `encode` writes, and nothing else, or ``FormatError``; no claim in it is
+        checked."""
         top = Fields.parse_canonical(
             data, "statement", STATEMENT_TYPE, key="_type", limit=MAX_STATEMENT_BYTES
         ).only("_type", "predicate", "predicateType", "subject")
@@ -122,7 +95,7 @@ def _subject(subjects: Fields, at: int) -> Subject:
 
 
 def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
-    """The bytes that a DSSE signature is over."""
+    """The bytes that a DSSE signature is over: the texts, each behind its length in bytes."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -133,13 +106,8 @@ def key_hint(public_pem: bytes) -> str:
 
 
 def sigstore_bundle(payload: bytes, signature: bytes, hint: str) -> bytes:
-    """A sigstore bundle v0.3 around a statement, as JSON.
-
-    Args:
-        payload: The statement's bytes, exactly as signed.
-        signature: Over ``pae(payload)``; for ECDSA the DER form.
-        hint: As `key_hint` makes it.
-    """
+    """A sigstore bundle v0.3 around a statement's bytes, as JSON; the signature is over
+    ``pae(payload)``, for ECDSA in DER, and ``hint`` is `key_hint`."""
     return canonical_json(
         {
             "mediaType": BUNDLE_TYPE,

@@ -1,7 +1,5 @@
 """Ed25519 signatures (RFC 8032), by a key that only its holder can sign with.
 
-WARNING: FROZEN. Every signature that was ever published is checked here. Pure: no I/O, no clock.
-
 A public key of small order has signatures that fit any message, or one in eight; RFC 8032 leaves
 it to the verifier to refuse them. The list is that of libsodium's ``ge25519_has_small_order``.
 """
@@ -31,12 +29,8 @@ SMALL_ORDER: Final = frozenset(
 
 
 def verify_signature(public_key: bytes, signature: bytes, message: bytes, what: str) -> None:
-    """Check an Ed25519 signature, by a key that only its holder can sign with.
-
-    Raises:
-        BadSignatureError: It does not fit, or the key is of small order; the message begins
-            with ``what``.
-    """
+    """Check an Ed25519 signature; ``BadSignatureError``, which begins with ``what``, where it does
+    not fit or anybody signs for the key."""
     if public_key[:31] + bytes(byte & 0x7F for byte in public_key[31:]) in SMALL_ORDER:
         raise BadSignatureError(
             f"{what}: key {public_key.hex()[:16]} is one that anybody signs for"

@@ -1,15 +1,11 @@
 """Events: what lies in a spool segment.
 
-FROZEN FORMAT. Pure: no I/O, no clock, no randomness.
+docs/FORMAT.md, section 2.1::
 
-Spool segment::
-
-    b"MLPS" version(u8 = 1) frame(header) frame(event) frame(event) ...
-
-A frame is ``length(u32) crc32(u32) payload``, little-endian, the CRC-32 of the
-payload as in RFC 1952. The header payload is the msgpack array ``[run(16 bytes),
-producer(16 bytes), rank, world_size, first_seq]``; an event payload is the msgpack
-array ``[seq, kind, epoch, rank, ts_ns, fields]``.
+    segment = "MLPS" || 01 || frame(header) || frame(event) || frame(event) ...
+    frame   = length (u32) || CRC-32 (u32, RFC 1952) || payload             both little-endian
+    header  = msgpack [run (16 bytes), producer (16 bytes), rank, world_size, first_seq]
+    event   = msgpack [seq, kind, epoch, rank, ts_ns, fields]
 """
 
 from __future__ import annotations
@@ -55,18 +51,9 @@ class SegmentHeader:
 
     @classmethod
     def decode(cls, data: bytes) -> tuple[SegmentHeader, int]:
-        """The header and the offset of the first event frame.
-
-        Raises:
-            TruncatedError, ChecksumError, UnknownVersionError, FormatError
-        """
+        """The header and the offset of the first event frame, or ``FormatError``."""
         start = len(SEGMENT_MAGIC) + 1
-        if len(data) < start:
-            raise TruncatedError(f"segment of {len(data)} bytes, expected a header")
-        if data[: len(SEGMENT_MAGIC)] != SEGMENT_MAGIC:
-            raise UnknownVersionError(f"segment magic {bytes(data[:4]).hex()}, expected 4d4c5053")
-        if data[start - 1] != SEGMENT_VERSION:
-            raise UnknownVersionError(f"segment version {data[start - 1]}, expected 1")
+        check_prefix(data, SEGMENT_MAGIC, SEGMENT_VERSION, "segment")
         payload, end = read_frame(data, start)
         run, producer, rank, world_size, first_seq = read_array(
             payload, "segment header", (bytes, bytes, int, int, int)
@@ -93,11 +80,7 @@ class Event:
 
     @classmethod
     def decode(cls, payload: bytes) -> Event:
-        """Read a payload.
-
-        Raises:
-            FormatError: Not the six-field array, or an unknown kind.
-        """
+        """Read a payload; ``FormatError`` where it is no event."""
         seq, kind, epoch, rank, ts_ns, fields = read_array(
             payload, "event", (int, str, (int, type(None)), int, int, dict)
         )
@@ -107,25 +90,26 @@ class Event:
             raise FormatError(f"event: unknown kind {kind!r}") from error
 
 
-def frame(payload: bytes) -> bytes:
-    """``length crc32 payload``.
+def check_prefix(data: bytes, magic: bytes, version: int, what: str) -> None:
+    """Refuse data that does not begin with a magic of four bytes and a version."""
+    if len(data) < 5:
+        raise TruncatedError(f"{what} of {len(data)} bytes, expected at least 5")
+    if data[:4] != magic:
+        raise UnknownVersionError(f"{what} magic {bytes(data[:4]).hex()}, expected {magic.hex()}")
+    if data[4] != version:
+        raise UnknownVersionError(f"{what} version {data[4]}, expected {version}")
 
-    Raises:
-        TooLargeError: Over 8 MiB.
-    """
+
+def frame(payload: bytes) -> bytes:
+    """A payload with its length and checksum; ``TooLargeError`` over 8 MiB."""
     if len(payload) > MAX_FRAME_BYTES:
         raise TooLargeError(f"event of {len(payload)} bytes, at most {MAX_FRAME_BYTES}")
     return FRAME_HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def read_frame(data: bytes | memoryview, offset: int) -> tuple[bytes, int]:
-    """The payload of the frame at ``offset`` and the offset behind it.
-
-    Raises:
-        TruncatedError: The data ends inside the frame.
-        TooLargeError: A length over 8 MiB.
-        ChecksumError: The payload does not fit its CRC-32, or the length is zero.
-    """
+    """The payload of the frame at ``offset`` and the offset behind it; ``TruncatedError``,
+    ``TooLargeError`` or ``ChecksumError`` where there is no whole one."""
     if offset + FRAME_HEADER.size > len(data):
         raise TruncatedError(f"frame header at byte {offset} is cut off")
     length, crc = FRAME_HEADER.unpack_from(data, offset)
@@ -134,8 +118,8 @@ def read_frame(data: bytes | memoryview, offset: int) -> tuple[bytes, int]:
     start = offset + FRAME_HEADER.size
     end = start + length
     if end > len(data):
-        found = len(data) - start
-        raise TruncatedError(f"frame at byte {offset} needs {length} bytes, found {found}")
+        rest = len(data) - start
+        raise TruncatedError(f"frame at byte {offset} needs {length} bytes, found {rest}")
     payload = bytes(data[start:end])
     if not length or zlib.crc32(payload) != crc:
         raise ChecksumError(f"frame at byte {offset} does not fit its checksum")
@@ -143,11 +127,8 @@ def read_frame(data: bytes | memoryview, offset: int) -> tuple[bytes, int]:
 
 
 def record_of(event: Event, header: SegmentHeader, salt_key: bytes) -> Record:
-    """The record of an event: deterministic, so that shipping twice gives the same bytes.
-
-    Raises:
-        InputError: A field without a JSON form.
-    """
+    """The record of an event, always with the same bytes; ``InputError`` for a field without a
+    JSON form."""
     body = normalise(event.fields)
     assert isinstance(body, dict)
     return Record(

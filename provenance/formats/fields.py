@@ -4,8 +4,6 @@
 value in its Python type, or raises an error of one form, on one line::
 
     run.json: records[3].epoch: found 'two', expected a whole number from 0
-    receipt: ledger.proof[1]: found nothing, expected 64 lower-case hex digits
-    run.json: records[3].extra: unknown key, expected path, kind, epoch
 
 Reading is declarative: name the keys, then take each field once::
 
@@ -52,6 +50,7 @@ MAX_NUMBER: Final = 1e18
 Key = str | int
 """A key of an object, or an index of a list."""
 
+_Error = type[ProvenanceError]
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 _ABSENT: Final = object()
@@ -66,7 +65,6 @@ class Fields:
         raw: The object; inside :meth:`items` a list, by index.
         file: What the messages call the document.
         path: Where in it this object is, such as ``records[3]``; empty at the top.
-        error: What the getters raise.
         private: True keeps the values out of the messages.
     """
 
@@ -78,18 +76,9 @@ class Fields:
 
     @classmethod
     def of(
-        cls,
-        value: object,
-        file: str,
-        *,
-        error: type[ProvenanceError] = FormatError,
-        private: bool = False,
+        cls, value: object, file: str, *, error: _Error = FormatError, private: bool = False
     ) -> Self:
-        """A JSON value that must be an object.
-
-        Raises:
-            error: It is another value.
-        """
+        """A JSON value that must be an object; raises ``error``."""
         if not isinstance(value, Mapping):
             found = type(value).__name__ if private else _shown(value)
             raise error(f"{file}: found {found}, expected an object")
@@ -101,16 +90,11 @@ class Fields:
         data: bytes | str,
         file: str,
         *,
-        error: type[ProvenanceError] = FormatError,
+        error: _Error = FormatError,
         private: bool = False,
         limits: Limits = DEFAULT_LIMITS,
     ) -> Self:
-        """The object that untrusted JSON text is.
-
-        Raises:
-            error: Not JSON, a key twice, nested deeper than 64 levels, more than ``limits``, or
-                no object.
-        """
+        """The object that untrusted JSON text is; raises ``error``, as `loads` says."""
         try:
             value = loads(data, limits=limits)
         except (ValueError, RecursionError) as problem:
@@ -123,17 +107,8 @@ class Fields:
     def parse_canonical(
         cls, data: bytes | str, file: str, version: int | str, *, key: str = "v", limit: int
     ) -> Self:
-        """The object that text in RFC 8785 form is.
-
-        Args:
-            version: What ``key`` must have; another one is told before the form is looked at.
-            limit: The most bytes.
-
-        Raises:
-            TooLargeError: Longer.
-            UnknownVersionError: Another version.
-            FormatError: Not JSON, no object, or not in canonical form.
-        """
+        """The object that text in RFC 8785 form is, or ``FormatError``: over ``limit`` bytes, of
+        another version (told before the form is looked at), no object, or not in that form."""
         if len(data) > limit:
             raise TooLargeError(f"{file} of {len(data)} bytes, at most {limit}")
         if isinstance(data, str):
@@ -151,11 +126,7 @@ class Fields:
 
     def refuse(self, key: Key, expected: str) -> NoReturn:
         """Raise the error for a field that is not as expected."""
-        value = self.raw.get(key, _ABSENT)
-        if value is _ABSENT:
-            found = "nothing"
-        else:
-            found = type(value).__name__ if self.private else _shown(value)
+        found = self._shown(self.raw[key]) if key in self.raw else "nothing"
         raise self.error(f"{self.file}: {self.path_of(key)}: found {found}, expected {expected}")
 
     def path_of(self, key: Key) -> str:
@@ -166,10 +137,7 @@ class Fields:
         return f"{self.path}.{name}" if self.path else name
 
     def only(self, *keys: str) -> Self:
-        """This object, which has no other keys than these.
-
-        That a key is missing is told by its getter.
-        """
+        """This object, which has no other keys than these; its getters tell of a missing one."""
         unknown = self.raw.keys() - set(keys)
         if unknown:
             path = self.path_of(min(unknown, key=str))
@@ -177,15 +145,10 @@ class Fields:
         return self
 
     def version(self, expected: int | str, key: str = "v") -> None:
-        """Refuse another version than the one expected.
-
-        Raises:
-            UnknownVersionError: Whatever the getters raise.
-        """
+        """Refuse another version with ``UnknownVersionError``, whatever the getters raise."""
         value = self.raw.get(key)
         if value != expected or type(value) is not type(expected):  # In Python, 1 == True == 1.0.
-            shown = type(value).__name__ if self.private else _shown(value)
-            found = f"version {shown}" if key in self.raw else "no version"
+            found = f"version {self._shown(value)}" if key in self.raw else "no version"
             raise UnknownVersionError(
                 f"{self.file}: {self.path_of(key)}: found {found}, expected {expected}"
             )
@@ -259,9 +222,7 @@ class Fields:
 
     def maybe(self, key: Key, read: Callable[[Key], T]) -> T | None:
         """None where the value is null, else what ``read`` makes of the key."""
-        if self.raw.get(key, _ABSENT) is None:
-            return None
-        return read(key)
+        return None if self.raw.get(key, _ABSENT) is None else read(key)
 
     def optional(self, key: Key, read: Callable[[Key], T]) -> T | None:
         """None where the key is missing, else what ``read`` makes of it."""
@@ -287,10 +248,8 @@ class Fields:
             decoded = _from_hex(name)
             if decoded is None or len(decoded) != size:
                 shown = "another" if self.private else _shown(name)
-                raise self.error(
-                    f"{self.file}: {self.path_of(key)}: found the key {shown}, "
-                    f"expected {2 * size} lower-case hex digits"
-                )
+                where = f"{self.file}: {self.path_of(key)}: found the key {shown}"
+                raise self.error(f"{where}, expected {2 * size} lower-case hex digits")
             found[decoded] = value
         return found
 
@@ -310,17 +269,22 @@ class Fields:
         """A list of byte strings of ``size`` bytes, as lower-case hex."""
         return self.items(key, lambda items, at: items.hex(at, size))
 
+    def _shown(self, value: Any) -> str:
+        return type(value).__name__ if self.private else _shown(value)
+
     def _inner(self, value: Mapping[Any, Any], key: Key) -> Self:
         return type(self)(value, self.file, self.path_of(key), self.error, self.private)
 
 
-def as_json(value: object) -> Any:
-    """A value as JSON, for :class:`Fields` to read back.
+def names_of(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a dataclass's fields: the keys of the object that :func:`as_json` makes."""
+    return tuple(field.name for field in fields(kind))
 
-    A dataclass becomes an object with a key for each of its fields, so the names of those
-    fields are part of the format. Bytes become lower-case hex, a UUID and an enumeration's
-    member their text, a tuple a list; a mapping and what JSON has stay as they are.
-    """
+
+def as_json(value: object) -> Any:
+    """A value as JSON, for :class:`Fields` to read back: bytes become lower-case hex, a UUID and
+    an enumeration's member their text, a tuple a list, and a dataclass an object with a key for
+    each of its fields, so that their names are part of the format."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, UUID):
@@ -329,8 +293,8 @@ def as_json(value: object) -> Any:
         return value.value
     if isinstance(value, tuple | list):
         return [as_json(item) for item in value]
-    if is_dataclass(value):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    if is_dataclass(type(value)):
+        return {name: as_json(getattr(value, name)) for name in names_of(type(value))}
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -357,6 +321,4 @@ def _shown(value: object) -> str:
         return "a list"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return repr(value[:_SHOWN])
-    return repr(value)[:_SHOWN]
+    return repr(value[:_SHOWN]) if isinstance(value, str) else repr(value)[:_SHOWN]

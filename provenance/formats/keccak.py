@@ -1,9 +1,8 @@
 """Keccak-256 as Ethereum uses it.
 
-WARNING: FROZEN FORMAT. It is the submission to NIST's competition (The Keccak reference,
-version 3.0, rate 1088 bits, padding 01), not SHA3-256 (FIPS 202, padding 06), which is all
-that ``hashlib`` promises to have. Half a millisecond for each 136 bytes: fit for a proof of a
-few kilobytes. No I/O, no clock, no randomness.
+It is the submission to NIST's competition (The Keccak reference, version 3.0, rate 1088 bits,
+padding 01), not SHA3-256 (FIPS 202, padding 06), which is all that ``hashlib`` promises to have.
+Half a millisecond for each 136 bytes: fit for a proof of a few kilobytes.
 """
 
 from __future__ import annotations

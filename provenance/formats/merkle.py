@@ -1,9 +1,5 @@
 """Merkle trees and proofs over SHA-256, as in RFC 6962 and RFC 9162.
 
-WARNING: FROZEN FORMAT. Every root and proof that was ever published is recomputed by this
-file. A change here makes old evidence unverifiable. Add a version; never change what an
-existing one means. No I/O, no clock, no randomness.
-
 ::
 
     MTH([])     = SHA-256("")
@@ -11,14 +7,12 @@ existing one means. No I/O, no clock, no randomness.
     MTH(D[0:n]) = SHA-256(01 || MTH(D[0:k]) || MTH(D[k:n]))   node_hash
                   k = the largest power of two smaller than n
 
-Vocabulary: leaf *data* is the entry as it was logged, of any length; a leaf *hash* is
-``leaf_hash(data)``, 32 bytes. Functions take leaf data unless their name ends in
-``_of_hashes``. Every root, hash and proof element is exactly 32 bytes.
+Leaf *data* is the entry as it was logged, of any length; a leaf *hash* is ``leaf_hash(data)``.
+Functions take leaf data unless their name ends in ``_of_hashes``. Every root, hash and proof
+element is exactly 32 bytes.
 
-Errors: a function that makes something (``root``, ``inclusion_proof``, ...) raises
-``ValueError`` for an index or size that does not exist, since that is the caller's slip;
-a function that checks evidence (``verify_*``, ``path_steps``, ``root_from_inclusion``)
-raises ``ProofError``, whatever is wrong with the evidence.
+What makes a root or proof raises ``ValueError`` for an index or size that does not exist: the
+caller's slip. What checks evidence (``verify_*``, ``path_steps``) raises ``ProofError``.
 
 Over 400 lines: one frozen definition of trees, proofs and their checks.
 """
@@ -26,12 +20,19 @@ Over 400 lines: one frozen definition of trees, proofs and their checks.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Final, Literal
+from typing import Final
 
-from provenance.errors import ProofError
+from provenance.errors import (
+    ProofError,
+    TooLargeError,
+    TrailingBytesError,
+    TruncatedError,
+    UnknownVersionError,
+)
 
 HASH_SIZE: Final = 32
 MAX_SIZE: Final = 2**63 - 1
@@ -39,6 +40,10 @@ MAX_SIZE: Final = 2**63 - 1
 
 LEAF_PREFIX: Final = b"\x00"
 NODE_PREFIX: Final = b"\x01"
+_MAGIC: Final = b"MLPF"
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct(">4sBQ")
+"""Of a frontier."""
 EMPTY_ROOT: Final[bytes] = hashlib.sha256(b"").digest()
 """MTH of no leaves (RFC 9162 section 2.1.1)."""
 
@@ -63,22 +68,8 @@ def root(leaves: Sequence[bytes]) -> bytes:
 
 
 def root_of_hashes(hashes: Sequence[bytes]) -> bytes:
-    """Merkle Tree Hash over leaf hashes (RFC 9162 section 2.1.1).
-
-    Raises:
-        ValueError: a hash is not 32 bytes.
-    """
+    """Merkle Tree Hash over leaf hashes; ``ValueError`` where one is not 32 bytes."""
     return MerkleTree.of_hashes(hashes).root()
-
-
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """As `MerkleTree.inclusion_proof` over leaf data."""
-    return MerkleTree(leaves).inclusion_proof(index)
-
-
-def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[bytes, ...]:
-    """As `MerkleTree.consistency_proof` over leaf data."""
-    return MerkleTree(leaves).consistency_proof(old_size)
 
 
 Range = tuple[int, int]
@@ -93,14 +84,8 @@ that a root or a proof needs."""
 
 
 class KeptTree:
-    """A tree whose complete subtrees are kept: in memory, in rows of a database, in tiles.
-
-    A root or proof at any size reads O(log n) of them, in one call.
-
-    Args:
-        size: Leaves so far.
-        read: Raises what it raises where a subtree is not there.
-    """
+    """A tree whose complete subtrees are kept: in memory, in rows of a database, in tiles. A root
+    or proof at any size reads O(log n) of them, in one call of ``read``."""
 
     def __init__(self, size: int, read: ReadSubtrees) -> None:
         self._size, self.read = size, read
@@ -111,12 +96,7 @@ class KeptTree:
         return self._size
 
     def root(self, size: int | None = None) -> bytes:
-        """Merkle Tree Hash of the first ``size`` leaves (RFC 9162 section 2.1.1); of all
-        where None.
-
-        Raises:
-            ValueError: the tree has fewer.
-        """
+        """Merkle Tree Hash of the first ``size`` leaves; of all where None."""
         size = self._require(size)
         return joined(self.read(complete_subtrees(0, size))) if size else EMPTY_ROOT
 
@@ -127,23 +107,12 @@ class KeptTree:
 
     def inclusion_proof(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Siblings from leaf ``index`` up to the root at ``size`` (None: of all leaves), lowest
-        first (RFC 9162 section 2.1.3.1).
-
-        Raises:
-            ValueError: there is no such leaf (from 0) or size.
-        """
+        first (RFC 9162 section 2.1.3.1)."""
         return self.inclusion_proofs([(index, self._require(size))])[0]
 
     def consistency_proof(self, old_size: int, size: int | None = None) -> tuple[bytes, ...]:
-        """Proof that the first ``old_size`` leaves are a prefix of the first ``size`` (None: of
-        all leaves); RFC 9162 section 2.1.4.1.
-
-        ``()`` when the sizes are equal and when ``old_size`` is 0 (an empty tree is a prefix
-        of every tree; RFC 9162 leaves that case open).
-
-        Raises:
-            ValueError: there are no such sizes.
-        """
+        """Proof that the first ``old_size`` leaves are a prefix of the first ``size`` (None: of all
+        leaves); RFC 9162 section 2.1.4.1. Empty where the sizes are equal or ``old_size`` is 0."""
         return self.consistency_proofs([(old_size, self._require(size))])[0]
 
     def inclusion_proofs(self, places: Iterable[tuple[int, int]]) -> list[tuple[bytes, ...]]:
@@ -180,11 +149,7 @@ class KeptTree:
 class MerkleTree(KeptTree):
     """A growing tree in memory, so that many roots and proofs cost few new hashes.
 
-    Where all that is needed is to append, a :class:`provenance.formats.frontier.Frontier` is
-    enough.
-
-    Args:
-        leaves: Leaf data, in order.
+    Where all that is needed is to append, a :class:`Frontier` is enough.
     """
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:
@@ -196,7 +161,7 @@ class MerkleTree(KeptTree):
     @classmethod
     def of_hashes(cls, hashes: Sequence[bytes]) -> MerkleTree:
         """The tree over leaf hashes; ``ValueError`` where one is not 32 bytes."""
-        check_hashes(hashes)
+        _check_sizes("hash", hashes, ValueError)
         tree = cls()
         tree._grow(hashes)
         return tree
@@ -218,11 +183,7 @@ class MerkleTree(KeptTree):
 
 
 def inclusion_ranges(index: int, size: int) -> list[Range]:
-    """The siblings that an inclusion proof has, lowest first (RFC 9162 section 2.1.3.1).
-
-    Raises:
-        ValueError: there is no such leaf.
-    """
+    """The siblings that an inclusion proof has, lowest first (RFC 9162 section 2.1.3.1)."""
     if not 0 <= index < size:
         raise ValueError(f"no leaf {index} in a tree of {size}")
     ranges: list[Range] = []
@@ -239,11 +200,7 @@ def inclusion_ranges(index: int, size: int) -> list[Range]:
 
 
 def consistency_ranges(old: int, size: int) -> list[Range]:
-    """What a consistency proof has, lowest first (RFC 9162 section 2.1.4.1).
-
-    Raises:
-        ValueError: the old size is beyond the new one.
-    """
+    """What a consistency proof has, lowest first (RFC 9162 section 2.1.4.1)."""
     if not 0 <= old <= size:
         raise ValueError(f"no prefix of {old} in a tree of {size}")
     # SUBPROOF(m, D[first:end], b) of the RFC, walked down; its proof is listed bottom up.
@@ -300,36 +257,83 @@ def _split(first: int, end: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Frontier:
+    """All that a growing tree must remember to append to it, a value: its size, and the root of
+    each complete subtree, largest first. ``ValueError`` where they do not fit each other."""
+
+    size: int
+    nodes: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size <= MAX_SIZE:
+            raise ValueError(f"frontier size must be 0 to {MAX_SIZE}, got {self.size}")
+        if len(self.nodes) != self.size.bit_count():
+            raise ValueError(
+                f"a frontier of size {self.size} has {self.size.bit_count()} nodes,"
+                f" got {len(self.nodes)}"
+            )
+        _check_sizes("hash", self.nodes, ValueError)
+
+    @classmethod
+    def empty(cls) -> Frontier:
+        """The frontier of no leaves."""
+        return cls(0, ())
+
+    def append(self, data: bytes) -> Frontier:
+        """The frontier after one more leaf (leaf data, hashed here)."""
+        return self.extend((data,))
+
+    def extend(self, leaves: Iterable[bytes]) -> Frontier:
+        """The frontier after more leaves, in order (leaf data, hashed here)."""
+        size, nodes = self.size, list(self.nodes)
+        for data in leaves:
+            node, carry = leaf_hash(data), size
+            while carry & 1:
+                node, carry = node_hash(nodes.pop(), node), carry >> 1
+            nodes.append(node)
+            size += 1
+        return Frontier(size, tuple(nodes))
+
+    def root(self) -> bytes:
+        """Merkle Tree Hash of the leaves so far; 32 bytes."""
+        return joined(self.nodes) if self.nodes else EMPTY_ROOT
+
+    def to_bytes(self) -> bytes:
+        """``"MLPF" || 01 || size (8 bytes, big-endian) || nodes``."""
+        return _HEADER.pack(_MAGIC, _VERSION, self.size) + b"".join(self.nodes)
+
+    @classmethod
+    def from_bytes(cls, encoded: bytes) -> Frontier:
+        """Decode `to_bytes`, or ``FormatError``."""
+        magic = encoded[: len(_MAGIC)]
+        if magic != _MAGIC[: len(magic)]:
+            raise UnknownVersionError(f"not a frontier: starts with {magic.hex()}")
+        if len(encoded) > len(magic) and encoded[len(magic)] != _VERSION:
+            raise UnknownVersionError(f"frontier version {encoded[len(magic)]}, this release has 1")
+        if len(encoded) < _HEADER.size:
+            raise TruncatedError(f"frontier header has {_HEADER.size} bytes, got {len(encoded)}")
+        size: int = _HEADER.unpack_from(encoded)[2]
+        if size > MAX_SIZE:
+            raise TooLargeError(f"frontier size {size} is beyond {MAX_SIZE}")
+        wanted = _HEADER.size + HASH_SIZE * size.bit_count()
+        if len(encoded) < wanted:
+            raise TruncatedError(f"frontier of size {size} has {wanted} bytes, got {len(encoded)}")
+        if len(encoded) > wanted:
+            raise TrailingBytesError(
+                f"frontier of size {size} has {wanted} bytes, {len(encoded) - wanted} follow it"
+            )
+        body = encoded[_HEADER.size :]
+        nodes = tuple(body[at : at + HASH_SIZE] for at in range(0, len(body), HASH_SIZE))
+        return cls(size, nodes)
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One hash of the walk from leaf data to a root: a message is wrapped, then SHA-256.
+    """One hash of the walk from leaf data to a root: ``SHA-256(prefix || message || suffix)``. The
+    prefix is 00 for a leaf, 01 before a right sibling as suffix, else ``01 || left sibling``."""
 
-    ::
-
-        prepend: SHA-256(data || message)          data = 00, or 01 || left sibling
-        append:  SHA-256(01 || message || data)    data = right sibling
-
-    So one step is one SHA-256, always ``SHA-256(prefix || message || suffix)``. Where a
-    format knows only bare operations (OpenTimestamps, a shell), use ``operations()``.
-    """
-
-    op: Literal["prepend", "append"]
-    data: bytes
-
-    @property
-    def prefix(self) -> bytes:
-        """The bytes that go before the message; never empty."""
-        return self.data if self.op == "prepend" else NODE_PREFIX
-
-    @property
-    def suffix(self) -> bytes:
-        """The bytes that go after the message; empty for a prepend."""
-        return b"" if self.op == "prepend" else self.data
-
-    def operations(self) -> tuple[tuple[Literal["prepend", "append", "sha256"], bytes], ...]:
-        """The step as bare operations, in order; the last is always ``("sha256", b"")``."""
-        if self.op == "prepend":
-            return (("prepend", self.data), ("sha256", b""))
-        return (("prepend", NODE_PREFIX), ("append", self.data), ("sha256", b""))
+    prefix: bytes
+    suffix: bytes = b""
 
     def apply(self, message: bytes) -> bytes:
         """SHA-256 of the wrapped message; 32 bytes."""
@@ -337,34 +341,28 @@ class Step:
 
 
 def path_steps(index: int, size: int, proof: Sequence[bytes]) -> tuple[Step, ...]:
-    """The walk from leaf *data* to the root, as steps of one SHA-256 each.
-
-    The first step is the leaf hash (prepend 00), the others are the inner nodes that
-    RFC 9162 section 2.1.3.2 computes. Nothing is compared here: the caller compares
-    ``apply_steps(data, steps)`` with a root that it trusts.
-
-    Raises:
-        ProofError: the index or size cannot be, the proof has another length than that
-            place in the tree needs, or an element is not 32 bytes.
-    """
+    """The walk from leaf *data* to the root, as RFC 9162 section 2.1.3.2 computes it; compare
+    ``apply_steps(data, steps)`` with a root that you trust."""
     where = f"inclusion of leaf {index} in a tree of {size}"
     if not 0 < size <= MAX_SIZE:
         raise ProofError(f"{where}: size must be 1 to {MAX_SIZE}")
     if not 0 <= index < size:
         raise ProofError(f"{where}: no such leaf")
-    wanted = _inclusion_length(index, size)
+    # The levels below the right border, then the index's 1-bits.
+    inner = (index ^ (size - 1)).bit_length()
+    wanted = inner + (index >> inner).bit_count()
     if len(proof) != wanted:
         raise ProofError(f"{where}: proof has {len(proof)} elements, needs {wanted}")
-    _check_elements(where, proof)
-    steps = [Step("prepend", LEAF_PREFIX)]
+    _check_sizes(f"{where}: element", proof, ProofError)
+    steps = [Step(LEAF_PREFIX)]
     fn, sn = index, size - 1
     for sibling in proof:
         if fn & 1 or fn == sn:
-            steps.append(Step("prepend", NODE_PREFIX + sibling))
+            steps.append(Step(NODE_PREFIX + sibling))
             while not fn & 1:
                 fn, sn = fn >> 1, sn >> 1
         else:
-            steps.append(Step("append", sibling))
+            steps.append(Step(NODE_PREFIX, sibling))
         fn, sn = fn >> 1, sn >> 1
     return tuple(steps)
 
@@ -374,43 +372,26 @@ def apply_steps(data: bytes, steps: Iterable[Step]) -> bytes:
     return reduce(lambda message, step: step.apply(message), steps, data)
 
 
-def root_from_inclusion(leaf_data: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
-    """The root that an inclusion proof leads to; ``ProofError`` as `path_steps`."""
-    return apply_steps(leaf_data, path_steps(index, size, proof))
-
-
 def verify_inclusion(
     leaf_data: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> None:
-    """Check that ``leaf_data`` is leaf ``index`` of the tree (RFC 9162 section 2.1.3.2).
-
-    Raises:
-        ProofError: it is not, or the proof is malformed; the message names index, size
-            and what failed.
-    """
-    where = f"inclusion of leaf {index} in a tree of {size}"
-    got = root_from_inclusion(leaf_data, index, size, proof)
-    _check_root(where, "root", got, root)
+    """Check that ``leaf_data`` is leaf ``index`` of the tree (RFC 9162 section 2.1.3.2)."""
+    got = apply_steps(leaf_data, path_steps(index, size, proof))
+    _check_root(f"inclusion of leaf {index} in a tree of {size}", "root", got, root)
 
 
 def verify_consistency(
     old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]
 ) -> None:
-    """Check that the old tree is a prefix of the new one (RFC 9162 section 2.1.4.2).
-
-    Equal sizes take an empty proof and equal roots; ``old_size`` 0 takes an empty proof
-    and the root of the empty tree, and then says nothing about ``new_root``.
-
-    Raises:
-        ProofError: it is not, or the proof is malformed; the message names both sizes
-            and what failed.
-    """
+    """Check that the old tree is a prefix of the new one (RFC 9162 section 2.1.4.2). Equal sizes
+    take an empty proof and equal roots; ``old_size`` 0 takes an empty proof and the root of the
+    empty tree, and then says nothing about ``new_root``."""
     where = f"consistency of size {old_size} with size {new_size}"
     if not 0 <= new_size <= MAX_SIZE:
         raise ProofError(f"{where}: sizes must be 0 to {MAX_SIZE}")
     if not 0 <= old_size <= new_size:
         raise ProofError(f"{where}: old size must be 0 to {new_size}")
-    _check_elements(where, proof)
+    _check_sizes(f"{where}: element", proof, ProofError)
     if old_size == new_size or old_size == 0:
         if proof:
             raise ProofError(f"{where}: proof has {len(proof)} elements, needs 0")
@@ -444,23 +425,10 @@ def verify_consistency(
     _check_root(where, "new root", sr, new_root)
 
 
-def _inclusion_length(index: int, size: int) -> int:
-    """Elements that leaf ``index`` needs: the levels below the right border, then its 1-bits."""
-    inner = (index ^ (size - 1)).bit_length()
-    return inner + (index >> inner).bit_count()
-
-
-def check_hashes(hashes: Sequence[bytes]) -> None:
-    """Refuse a hash that is not 32 bytes, with ``ValueError``."""
+def _check_sizes(what: str, hashes: Sequence[bytes], error: type[Exception]) -> None:
     for at, value in enumerate(hashes):
         if len(value) != HASH_SIZE:
-            raise ValueError(f"hash {at} has {len(value)} bytes, needs {HASH_SIZE}")
-
-
-def _check_elements(where: str, proof: Sequence[bytes]) -> None:
-    for at, value in enumerate(proof):
-        if len(value) != HASH_SIZE:
-            raise ProofError(f"{where}: element {at} has {len(value)} bytes, needs {HASH_SIZE}")
+            raise error(f"{what} {at} has {len(value)} bytes, needs {HASH_SIZE}")
 
 
 def _check_root(where: str, name: str, got: bytes, wanted: bytes) -> None:

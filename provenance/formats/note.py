@@ -1,26 +1,18 @@
 """Signed notes: a text, and Ed25519 signatures of it by named keys (C2SP signed-note).
 
-WARNING: FROZEN FORMAT. Every head that was ever published is read by this file. A change
-here makes old heads unverifiable. Add a format beside it; never change this one. No I/O,
-no clock, no randomness (Ed25519 signatures are deterministic, RFC 8032).
-
-::
+docs/FORMAT.md, section 7. ::
 
     first line of the text
     ...
                                                    empty line
     — example.org/ledger Az3grlgtzPICa5OS...       em dash, key name, base64(key id || signature)
 
-Everything up to and including the newline before the empty line is the *text*: the bytes
-that are signed. A key id is ``SHA-256(name || 0A || 01 || public key)[:4]``; a verifier
-key is written ``name+hex(key id)+base64(01 || public key)``.
+Everything up to and including the newline before the empty line is the *text*: the bytes that
+are signed. Sources: https://c2sp.org/signed-note, and the Go package golang.org/x/mod/sumdb/note,
+whose limits (1,000,000 bytes, 100 signatures) hold here too.
 
-Sources: https://c2sp.org/signed-note, and the Go package
-golang.org/x/mod/sumdb/note, whose limits (1,000,000 bytes, 100 signatures) hold here too.
-
-Errors: a value that cannot be written (`SignerKey`) raises ``InputError``; text
-that does not decode raises a ``FormatError`` naming its line; a signature that is missing
-or does not verify raises ``BadSignatureError``.
+A value that cannot be written raises ``InputError``, text that does not decode a ``FormatError``
+naming its line, a signature that is missing or does not verify ``BadSignatureError``.
 """
 
 from __future__ import annotations
@@ -32,7 +24,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provenance.errors import (
     BadSignatureError,
@@ -54,14 +45,7 @@ UNPRINTABLE: Final = re.compile("[\x00-\x1f\ud800-\udfff]")  # control, not UTF-
 
 @dataclass(frozen=True, slots=True)
 class NoteSignature:
-    """One signature line of a note: not verified, only read.
-
-    Args:
-        name: Key name.
-        key_id: 4 bytes.
-        signature: The rest, of any type; 64 bytes for Ed25519.
-        line: Line of the note it stands on, from 1.
-    """
+    """One signature line of a note, from 1; not verified. 64 bytes are an Ed25519 signature."""
 
     name: str
     key_id: bytes
@@ -71,15 +55,8 @@ class NoteSignature:
 
 @dataclass(frozen=True, slots=True)
 class NamedKey:
-    """A named Ed25519 public key of one signature type; `VerifierKey` and `WitnessKey` are.
-
-    Args:
-        name: Key name: not empty, without spaces and ``+``; by convention the origin.
-        public_bytes: 32 bytes (RFC 8032).
-
-    Raises:
-        InputError: the name or the key cannot be used.
-    """
+    """A named Ed25519 public key (32 bytes) of one signature type; `VerifierKey` and `WitnessKey`
+    are. The name has no spaces and no ``+``; by convention it is the origin."""
 
     name: str
     public_bytes: bytes
@@ -87,7 +64,6 @@ class NamedKey:
     TYPE: ClassVar[bytes]
     """The signature type (C2SP signed-note), one byte."""
     TITLE: ClassVar[str]
-    """What messages call such a key."""
 
     def __post_init__(self) -> None:
         if not _is_key_name(self.name):
@@ -115,12 +91,7 @@ class NamedKey:
 
     @classmethod
     def from_vkey(cls, vkey: str) -> Self:
-        """Parse `vkey`.
-
-        Raises:
-            FormatError: it is not one, its key type is another, or its key id belongs to
-                another key.
-        """
+        """Parse `vkey`; ``FormatError`` where it is none, or its type or id are another key's."""
         parts = vkey.split("+", 2)
         if len(parts) != 3 or not _is_key_name(parts[0]):
             raise FormatError(f"{cls.TITLE} {vkey[:60]!r}: expected name+keyid+base64")
@@ -128,17 +99,15 @@ class NamedKey:
         what = f"{cls.TITLE} {name[:60]!r}"
         material = decode_base64(encoded, f"{what}: key")
         if material[:1] != cls.TYPE:
-            raise FormatError(
-                f"{what}: key type {material[:1].hex() or 'none'}, expected {cls.TYPE.hex()}"
-            )
+            kind = material[:1].hex() or "none"
+            raise FormatError(f"{what}: key type {kind}, expected {cls.TYPE.hex()}")
         if len(material) != 1 + _KEY_SIZE:
-            kind = TruncatedError if len(material) < 1 + _KEY_SIZE else TrailingBytesError
-            raise kind(f"{what}: expected {1 + _KEY_SIZE} bytes, got {len(material)}")
+            error = TruncatedError if len(material) < 1 + _KEY_SIZE else TrailingBytesError
+            raise error(f"{what}: expected {1 + _KEY_SIZE} bytes, got {len(material)}")
         key = cls(name, material[1:])
         if key.key_id.hex() != key_id:
-            raise FormatError(
-                f"{what}: key id is {key_id[:40]!r}, but this key has {key.key_id.hex()}"
-            )
+            own = key.key_id.hex()
+            raise FormatError(f"{what}: key id is {key_id[:40]!r}, but this key has {own}")
         return key
 
     def verify(self, message: bytes, signature: bytes) -> None:
@@ -163,16 +132,11 @@ class SignerKey:
 
     @classmethod
     def from_private_bytes(cls, name: str, private: bytes) -> SignerKey:
-        """The key of a 32-byte seed (RFC 8032 private key).
-
-        Raises:
-            InputError: the name cannot be a key name, or the seed is not 32 bytes.
-        """
+        """The key of a 32-byte seed (RFC 8032 private key)."""
         if len(private) != _KEY_SIZE:
             raise InputError(f"an Ed25519 private key has {_KEY_SIZE} bytes, got {len(private)}")
         key = Ed25519PrivateKey.from_private_bytes(private)
-        public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return cls(VerifierKey(name, public), key)
+        return cls(VerifierKey(name, key.public_key().public_bytes_raw()), key)
 
     @property
     def name(self) -> str:
@@ -185,10 +149,7 @@ class SignerKey:
 
 
 def split_note(note: str) -> tuple[str, tuple[NoteSignature, ...]]:
-    """Any signed note, checkpoint or not: its text and signature lines, not verified.
-
-    The text is all before the last empty line (C2SP signed-note). Errors as `parse_note`.
-    """
+    """Any signed note, checkpoint or not: its text and signature lines, not verified."""
     if len(note) > MAX_NOTE_BYTES:
         raise TooLargeError(f"note has more than {MAX_NOTE_BYTES} bytes")
     for at, line in enumerate(note.split("\n"), 1):
@@ -212,18 +173,13 @@ def split_note(note: str) -> tuple[str, tuple[NoteSignature, ...]]:
 
 
 def verify_note(text: str, signatures: tuple[NoteSignature, ...], verifier: VerifierKey) -> None:
-    """Check that ``verifier`` signed the text of a note that `split_note` read.
-
-    Raises:
-        BadSignatureError: no signature by this key, or any of its signatures fails.
-    """
+    """Check that ``verifier`` signed the text of a note; none of its signatures may fail."""
     mine = [s for s in signatures if (s.name, s.key_id) == (verifier.name, verifier.key_id)]
     if not mine:
         found = ", ".join(f"{s.name}+{s.key_id.hex()}" for s in signatures[:4])
         more = ", ..." if len(signatures) > 4 else ""
-        raise BadSignatureError(
-            f"note has no signature by {verifier.label}; it is signed by {found}{more}"
-        )
+        by = f"{verifier.label}; it is signed by {found}{more}"
+        raise BadSignatureError(f"note has no signature by {by}")
     for signature in mine:
         try:
             verifier.verify(text.encode(), signature.signature)
@@ -252,11 +208,7 @@ def encode_base64(data: bytes) -> str:
 
 
 def decode_base64(text: str, what: str) -> bytes:
-    """Base64 as bytes; only the spelling that `encode` gives.
-
-    Raises:
-        FormatError: another spelling, or no base64; begins with ``what``.
-    """
+    """Base64 as bytes; ``FormatError`` for another spelling than `encode_base64` gives."""
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:  # binascii.Error, or characters beyond ASCII

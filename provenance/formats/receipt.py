@@ -1,36 +1,12 @@
 """Receipts: the evidence that one run root is under one anchored head on one network.
 
-WARNING: FROZEN FORMAT. An auditor must be able to read these bytes in ten years: nothing
-here does I/O, reads a clock or draws randomness, and a change of meaning needs a new ``v``.
-
-A receipt is the RFC 8785 (JSON Canonicalization Scheme) serialisation of::
-
-    {"v": 1,
-     "run": UUID, "phase": "before"|"checkpoint"|"after", "epoch": int|null,
-     "root": 64 hex,                                 the run root: leaf data of the ledger
-     "ledger": {"index": int, "size": int, "root": 64 hex, "proof": [64 hex, ...]},
-     "head": str,                                    signed note (provenance.formats.checkpoint)
-     "anchor": {"network": str, "state": "confirmed"|"final",
-                "transaction_id": str, "payload": 72 hex,
-                "height": int|null, "block_hash": str|null, "depth": int,
-                "block_time": number|null, "confirmed_at": number},
-     "evidence": {...}}                              what the network adds: headers, proofs
-
-``payload`` is what the chain carries: the tag ``MLP1`` and the 32-byte ledger root. Times
-are seconds since the Unix epoch; ``depth`` counts the block itself. ``proof`` is the
-inclusion proof of RFC 9162 section 2.1.3.1, lowest sibling first.
-
-:meth:`Receipt.verify_inclusion` walks from the run root to the payload, as far as a
-receipt reaches without a key or a node:
-
-1. the run root is entry ``index`` of the ledger of ``size`` entries with ``ledger.root``;
-2. the head states that size and that root (its signature is for ``heads.open_head``);
-3. the payload is the tag and that root (that the chain has it is for ``evidence``).
+docs/FORMAT.md, section 8.2: RFC 8785 (JSON Canonicalization Scheme) of a :class:`Receipt` and
+``"v": 1``. Times are seconds since the Unix epoch; ``depth`` counts the block itself; ``proof`` is
+the inclusion proof of RFC 9162 section 2.1.3.1, lowest sibling first.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -38,7 +14,7 @@ from uuid import UUID
 
 from provenance.errors import InputError, ProofError, TooLargeError
 from provenance.formats.checkpoint import parse_note
-from provenance.formats.fields import Fields, as_json
+from provenance.formats.fields import Fields, as_json, names_of
 from provenance.formats.json_text import canonical_json
 from provenance.formats.merkle import verify_inclusion
 from provenance.formats.record import Json, Phase
@@ -48,10 +24,6 @@ MAX_RECEIPT_BYTES: Final = 8 * 1024 * 1024
 STATES: Final = ("confirmed", "final")
 
 _TAG: Final = b"MLP1"
-_ANCHOR_FIELDS: Final = (
-    *("network", "state", "transaction_id", "payload"),
-    *("height", "block_hash", "depth", "block_time", "confirmed_at"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +38,8 @@ class LedgerProof:
 
 @dataclass(frozen=True, slots=True)
 class AnchorProof:
-    """Where the ledger root lies on the network; ``payload`` is 36 bytes.
-
-    ``state`` is ``confirmed`` (may still be taken back) or ``final``. Times in Unix seconds.
-    """
+    """Where the ledger root lies on the network: ``payload`` is the tag ``MLP1`` and that root,
+    ``state`` is ``confirmed`` (may still be taken back) or ``final``."""
 
     network: str
     state: str
@@ -96,12 +66,7 @@ class Receipt:
     evidence: Mapping[str, Json] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """Canonical bytes.
-
-        Raises:
-            InputError: A value without a canonical form, or a state that is not one.
-            TooLargeError: Over 8 MiB.
-        """
+        """Canonical bytes; ``TooLargeError`` over 8 MiB, ``InputError`` for what has none."""
         if self.anchor.state not in STATES:
             raise InputError(f"receipt: state {self.anchor.state!r}, expected one of {STATES}")
         data = canonical_json({"v": RECEIPT_VERSION, **as_json(self)})
@@ -111,18 +76,12 @@ class Receipt:
 
     @classmethod
     def decode(cls, data: bytes) -> Receipt:
-        """Read canonical bytes; nothing is verified but their form.
-
-        Raises:
-            TooLargeError: Over 8 MiB.
-            UnknownVersionError: ``v`` is not 1.
-            FormatError: Not JSON, a field missing, unknown or of the wrong type (the message
-                gives its path), or not in canonical form.
-        """
+        """Read canonical bytes, or ``FormatError`` with the path of a field; only their form is
+        verified."""
         top = Fields.parse_canonical(data, "receipt", RECEIPT_VERSION, limit=MAX_RECEIPT_BYTES)
-        top.only("v", *(field.name for field in dataclasses.fields(cls)))
-        ledger = top.object("ledger", "index", "size", "root", "proof")
-        anchor = top.object("anchor", *_ANCHOR_FIELDS)
+        top.only("v", *names_of(cls))
+        ledger = top.object("ledger", *names_of(LedgerProof))
+        anchor = top.object("anchor", *names_of(AnchorProof))
         return cls(
             run=top.uuid("run"),
             phase=top.enum("phase", Phase),
@@ -150,25 +109,18 @@ class Receipt:
         )
 
     def verify_inclusion(self) -> None:
-        """Walk from the run root to the payload; the steps are numbered in the module.
-
-        Raises:
-            ProofError: A step that does not hold; the message names it.
-            FormatError: The head is not a signed note.
-        """
+        """Walk from the run root to the payload, as far as it goes without a key or a node: the
+        root is an entry of the ledger, the head states that ledger, the payload is the tag and its
+        root. ``ProofError`` names a step that does not hold; ``FormatError`` where the head is no
+        note."""
         ledger = self.ledger
-        # (1)
         verify_inclusion(self.root, ledger.index, ledger.size, ledger.proof, ledger.root)
-        # (2)
         head = parse_note(self.head).head
         if (head.size, head.root) != (ledger.size, ledger.root):
             raise ProofError(
                 f"receipt: the head states size {head.size} and root {head.root.hex()}, "
                 f"the proof leads to size {ledger.size} and root {ledger.root.hex()}"
             )
-        # (3)
-        if self.anchor.payload != _TAG + ledger.root:
-            raise ProofError(
-                f"receipt: the payload is {self.anchor.payload.hex()}, "
-                f"expected {(_TAG + ledger.root).hex()}"
-            )
+        payload, expected = self.anchor.payload, _TAG + ledger.root
+        if payload != expected:
+            raise ProofError(f"receipt: the payload is {payload.hex()}, expected {expected.hex()}")

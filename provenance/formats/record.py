@@ -1,27 +1,16 @@
 """Records: one fact about a run as canonical JSON bytes.
 
-FROZEN FORMAT. An auditor must be able to recompute these bytes in ten years:
-nothing here does I/O, reads a clock or draws randomness, and a change of any
-byte needs a new ``v``.
-
-A record is the RFC 8785 (JSON Canonicalization Scheme) serialisation of::
+docs/FORMAT.md, section 1: RFC 8785 (JSON Canonicalization Scheme) of ::
 
     {"body": {...}, "epoch": int|null, "kind": str, "producer": 32 hex, "rank": int,
      "run": UUID, "salt": 64 hex, "seq": int, "ts": "YYYY-MM-DDTHH:MM:SS.ffffffZ", "v": 1}
 
-Its digest is the SHA-256 of those bytes. ``salt`` keeps a withheld body from
-being guessed from its digest; it is ``HMAC-SHA256(salt key, producer || seq)``
-with ``seq`` as eight big-endian bytes, so that shipping twice gives the same
-bytes.
-
-Canonical JSON has neither NaN nor integers beyond 2**53: :func:`normalise`
-writes a non-finite number as ``"NaN"``, ``"Infinity"`` or ``"-Infinity"`` and a
-larger integer as a decimal string.
+Its digest is the SHA-256 of those bytes. ``salt`` keeps a withheld body from being guessed from
+its digest, and is derived, so that shipping twice gives the same bytes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import hmac
 import math
@@ -33,7 +22,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from provenance.errors import FormatError, InputError, TooLargeError
-from provenance.formats.fields import Fields
+from provenance.formats.fields import Fields, names_of
 from provenance.formats.json_text import MAX_SAFE_INTEGER as MAX_SAFE_INTEGER
 from provenance.formats.json_text import canonical_json as canonical_json
 
@@ -63,8 +52,7 @@ class Kind(StrEnum):
     SEAL = "run.seal"
     """Control: compute the run root now; body ``{"phase", "epoch", "anchor"}``."""
     RUN_END = "run.end"
-    """Control: this producer is done; body ``{"events", "reason"}``: the number of its events
-    before this one, which is this one's ``seq``."""
+    """Control: this producer is done; body ``{"events", "reason"}``: its events before this one."""
     GAP = "gap"
     """Control: events were dropped; body ``{"dropped", "reason"}``."""
 
@@ -92,10 +80,10 @@ class Phase(StrEnum):
 
 
 def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
-    """Map Python values to JSON that RFC 8785 can serialise.
+    """Map Python values to JSON that RFC 8785 can serialise; it has no NaN and no large integers.
 
-    Numbers that carry an ``item()`` method (NumPy and torch scalars) become
-    Python numbers.
+    A non-finite number becomes ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, an integer beyond
+    2**53 a decimal string, what has an ``item()`` (NumPy and torch scalars) a Python number.
 
     Raises:
         InputError: A value without a JSON form, or nesting deeper than 32; names its path.
@@ -110,7 +98,9 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
         number = int(value)
         return number if abs(number) <= MAX_SAFE_INTEGER else _digits(number, where)
     if isinstance(value, float):
-        return _number(float(value))
+        if math.isnan(value):
+            return "NaN"
+        return float(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
         result: dict[str, Json] = {}
         for key, inner in value.items():
@@ -148,14 +138,6 @@ def _digits(value: int, where: str) -> str:
         raise InputError(f"{where}: a whole number of too many digits") from None
 
 
-def _number(value: float) -> Json:
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
 def timestamp(ns: int) -> str:
     """RFC 3339 UTC text with microseconds of a Unix time in nanoseconds."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
@@ -163,19 +145,15 @@ def timestamp(ns: int) -> str:
 
 
 def check_timestamp(text: str, what: str) -> None:
-    """Refuse what :func:`timestamp` never writes: texts are compared, so their width counts.
-
-    Raises:
-        FormatError: Another form, or no such day.
-    """
+    """Refuse what :func:`timestamp` never writes, with ``FormatError``: texts are compared, so
+    their width counts."""
     try:
         if not _TIMESTAMP.fullmatch(text):
             raise ValueError
         datetime.fromisoformat(text)
     except ValueError:
-        raise FormatError(
-            f"{what}: ts {text[:40]!r}, expected YYYY-MM-DDTHH:MM:SS.ffffffZ"
-        ) from None
+        expected = "YYYY-MM-DDTHH:MM:SS.ffffffZ"
+        raise FormatError(f"{what}: ts {text[:40]!r}, expected {expected}") from None
 
 
 def salt_for(salt_key: bytes, producer: bytes, seq: int) -> bytes:
@@ -185,15 +163,9 @@ def salt_for(salt_key: bytes, producer: bytes, seq: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One fact about a run.
-
-    Attributes:
-        run: Run id (:mod:`provenance.formats.producers.run_id`).
-        producer: 16 bytes that name the emitting process.
-        seq: Position in the producer's sequence, from 0.
-        salt: 32 bytes.
-        body: JSON object; numbers only as RFC 8785 can write them.
-    """
+    """One fact about a run: ``producer`` are 16 bytes that name the emitting process, ``seq`` the
+    position in its sequence, ``salt`` 32 bytes, ``body`` holds numbers only as RFC 8785 can write
+    them."""
 
     run: UUID
     kind: Kind
@@ -206,12 +178,8 @@ class Record:
     body: dict[str, Json]
 
     def encode(self) -> bytes:
-        """Canonical bytes.
-
-        Raises:
-            TooLargeError: Over 8 MiB.
-            InputError: The body has no canonical form.
-        """
+        """Canonical bytes; ``TooLargeError`` over 8 MiB, ``InputError`` for a body that has
+        none."""
         data = canonical_json(
             {
                 "v": RECORD_VERSION,
@@ -232,14 +200,8 @@ class Record:
 
     @classmethod
     def decode(cls, data: bytes) -> Record:
-        """Read canonical bytes.
-
-        Raises:
-            TooLargeError: Over 8 MiB.
-            UnknownVersionError: ``v`` is not 1.
-            FormatError: Not JSON, a field missing, unknown or of the wrong type, a negative
-                number, a ``ts`` of another form, or not in canonical form.
-        """
+        """Read canonical bytes; ``FormatError`` where they are not, or a field is missing, unknown
+        or of another type."""
         fields = Fields.parse_canonical(data, "record", RECORD_VERSION, limit=MAX_RECORD_BYTES)
         fields.only(*_KEYS)
         check_timestamp(fields.text("ts"), "record")
@@ -261,7 +223,7 @@ class Record:
         return (self.ts, self.producer.hex(), self.seq)
 
 
-_KEYS = ("v", *(field.name for field in dataclasses.fields(Record)))
+_KEYS = ("v", *names_of(Record))
 
 
 def record_digest(data: bytes) -> bytes:

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from provenance.errors import BadSignatureError, FormatError, InputError
 from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.cosignature import Cosignature
-from provenance.formats.frontier import Frontier
-from provenance.formats.merkle import leaf_hash, node_hash
+from provenance.formats.merkle import Frontier, leaf_hash, node_hash
 from provenance.formats.note import VerifierKey
 from provenance.fsck.findings import Finding, FindingKind, holes
 from provenance.fsck.rows import Entry, HeadRow, SubtreeRow

@@ -20,9 +20,8 @@ from provenance.errors import (
     FormatError,
     TooLargeError,
 )
-from provenance.formats.producers.batch import Batch, open_batch
+from provenance.formats.producers.batch import Batch, SignedRange, open_batch
 from provenance.formats.producers.certificate import Certificate
-from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (

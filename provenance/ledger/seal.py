@@ -34,11 +34,10 @@ import structlog
 
 from provenance.errors import IntegrityError
 from provenance.formats.checkpoint import Head, sign_head
-from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.statement import statement_digest
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
-from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
 from provenance.formats.run_tree.selection import (
     BEFORE_KINDS,
     SealMark,
@@ -46,6 +45,7 @@ from provenance.formats.run_tree.selection import (
     announced_ranks,
 )
 from provenance.formats.run_tree.tree import RecordLeaf
+from provenance.formats.run_tree.walk import GrowingTree, epoch_entry
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
 

@@ -53,34 +53,21 @@ _TORCH_ERRORS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Weights at hand.
-
-    Attributes:
-        files: Where they were read from.
-        states: What may be the model's state, by its key in the file; ``""`` is the whole.
-    """
+    """What may be the model's state, by its key in the file; ``""`` is the whole."""
 
     files: tuple[Path, ...]
     states: Mapping[str, object]
 
     def digests(self, factory: HashFactory) -> dict[str, StateDigest]:
-        """The digest of each state.
-
-        Raises:
-            InputError: Something in it is no dense array of numbers; names it.
-            FormatError: A file that does not decode.
-        """
+        """The digest of each state; ``InputError`` where something is no dense array of numbers,
+        ``FormatError`` for a file that does not decode."""
         return {key: state_digest(state, factory) for key, state in self.states.items()}
 
 
 def read_model(path: Path) -> ModelFiles:
-    """The weights in a file, or at the top of a folder.
-
-    Raises:
-        InputError: Nothing there that holds weights, or no saying which file does.
-        FormatError: A file that does not decode, or that holds more than tensors.
-        MissingExtraError: torch or NumPy is needed, and not installed.
-    """
+    """The weights in a file, or at the top of a folder. ``InputError`` where nothing holds weights,
+    or no saying which file does; ``FormatError`` for a file that holds more than tensors;
+    ``MissingExtraError`` where torch or NumPy is needed."""
     files = weights_files(path)
     kind = files[0].suffix
     if kind == SAFETENSORS:
@@ -107,17 +94,13 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     shards = [path / name for name in sorted(names) if name.endswith(SAFETENSORS)]
     if shards:
         return tuple(shards)
-    others = [
-        name
-        for name in sorted(names)
-        if Path(name).suffix in SUFFIXES and not _BESIDE.fullmatch(Path(name).stem)
-    ]
+    weights = (name for name in sorted(names) if Path(name).suffix in SUFFIXES)
+    others = [name for name in weights if not _BESIDE.fullmatch(Path(name).stem)]
     if not others:
         raise InputError(f"{path}: no file with weights in it, expected {', '.join(SUFFIXES)}")
     if len(others) > 1:
-        raise InputError(
-            f"{path}: several files may hold the weights: {', '.join(others[:5])}; give one of them"
-        )
+        several = f"several files may hold the weights: {', '.join(others[:5])}"
+        raise InputError(f"{path}: {several}; give one of them")
     return (path / others[0],)
 
 
@@ -153,10 +136,8 @@ def _merged(files: tuple[Path, ...]) -> dict[str, RawTensor]:
     for file in files:
         for tensor in safetensors_tensors_file(file):
             if tensor.name in tensors:
-                raise InputError(
-                    f"{file}: tensor {tensor.name!r} is in {owner[tensor.name].name} too;"
-                    " give one of the files"
-                )
+                twice = f"tensor {tensor.name!r} is in {owner[tensor.name].name} too"
+                raise InputError(f"{file}: {twice}; give one of the files")
             tensors[tensor.name], owner[tensor.name] = tensor, file
     if not tensors:
         raise InputError(f"{files[0]}: no tensors, expected at least one")

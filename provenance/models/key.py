@@ -60,15 +60,9 @@ class SigningKey:
 
 
 def read_signing_key(path: Path, passphrase: str | None = None) -> SigningKey:
-    """The key in a file.
-
-    Args:
-        passphrase: Of an encrypted key; not looked at for another.
-
-    Raises:
-        InputError: Missing, unreadable, open to others, no PEM private key, of another type
-            or curve, or the passphrase is missing or wrong. No message holds a secret.
-    """
+    """The key in a file, opened with the passphrase where it is encrypted. ``InputError``:
+    unreadable, open to others, no EC private key in PEM of a known curve, or another passphrase. No
+    message holds a secret."""
     try:
         data = files.read_private(path, MAX_KEY_BYTES)
     except OSError as error:

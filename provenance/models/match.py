@@ -6,7 +6,7 @@ where a verification of the evidence found nothing wrong with it: its bytes have
 digest stands in the tree of the newest run root, and that root stands in the ledger.
 
 Where no record has these weights, the nearest one (most tensors equal) is compared tensor by
-tensor in the order of the state: by the UTF-8 bytes of their names.
+tensor, by the UTF-8 bytes of their names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class StatedWeights:
     """The weights that one record states.
 
     Attributes:
-        path: The record's path: ``model/weights/0``, ``training/epoch/3/state/0``.
         epoch: None for the weights before training.
         digest: SHA-256 of the record, 32 bytes.
         root: As stated, such as ``mth-sha256:<hex>``.
@@ -85,9 +84,7 @@ class Difference:
     """How the weights at hand differ from those that a record states.
 
     Attributes:
-        stated: The record.
         tensor: The first one that differs; None where the record names no tensors.
-        problem: One line about it.
         differing: How many tensors differ, are missing or are extra; of ``total`` names.
     """
 
@@ -99,13 +96,9 @@ class Difference:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            **self.stated.as_dict(),
-            "tensor": self.tensor,
-            "difference": self.problem,
-            "differing": self.differing,
-            "total": self.total,
-        }
+        counts = {"differing": self.differing, "total": self.total}
+        difference = {"tensor": self.tensor, "difference": self.problem}
+        return self.stated.as_dict() | difference | counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +177,8 @@ _UNDER_NO_ROOT: Final = ("late/", "unsealed/")
 
 
 def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
-    """Look for the weights among those that a run recorded.
-
-    Args:
-        report: A verification of the run's evidence; no node need have been asked.
-
-    Raises:
-        InputError, FormatError: As `ModelFiles.digests`.
-    """
+    """Look for the weights among those that a run recorded; no node need have been asked. Raises as
+    `ModelFiles.digests`."""
     records = [r for r in report.evidence.records if r.kind in (Kind.WEIGHTS, Kind.STATE)]
     stated = [
         item for record in records if not record.withheld and (item := _stated(report, record))
@@ -237,9 +224,6 @@ def _order(item: StatedWeights) -> tuple[int, int, str]:
     return (-1 if item.epoch is None else item.epoch, item.rank, item.path)
 
 
-# --- what a record states ----------------------------------------------------------------
-
-
 def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | None:
     """None where the record's bytes are missing or state no digest of weights."""
     try:
@@ -247,15 +231,9 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
         root, algorithm = body.text("root"), body.text("algorithm")
     except FormatError:
         return None
+    tensors, problem = _tensors(body, root, algorithm), _problem(report, record)
     return StatedWeights(
-        path=record.path,
-        epoch=record.epoch,
-        rank=record.rank,
-        digest=record.digest,
-        root=root,
-        algorithm=algorithm,
-        tensors=_tensors(body, root, algorithm),
-        problem=_problem(report, record),
+        record.path, record.epoch, record.rank, record.digest, root, algorithm, tensors, problem
     )
 
 
@@ -290,9 +268,6 @@ def _tensors(body: Fields, root: str, algorithm: str) -> Tensors | None:
     return tensors if f"{ROOT_ALGORITHM}:{computed}" == root else None
 
 
-# --- the nearest record ------------------------------------------------------------------
-
-
 def _nearest(
     stated: Sequence[StatedWeights], digests: Mapping[str, Mapping[str, StateDigest]]
 ) -> tuple[Difference | None, str]:
@@ -318,21 +293,20 @@ def _likeness(stated: Tensors, actual: Tensors) -> tuple[int, int]:
     return equal, len(common)
 
 
+_UTF8: Final = ("utf-8", "surrogatepass")
+
+
 def _difference(item: StatedWeights, actual: Tensors) -> Difference:
     if item.tensors is None:
         why = "the record has no digests of single tensors to compare with"
         return Difference(item, None, why, 0, 0)
-    names = sorted(item.tensors.keys() | actual.keys(), key=_utf8)
+    names = sorted(item.tensors.keys() | actual.keys(), key=lambda name: name.encode(*_UTF8))
     problems = {name: _tensor(item.tensors.get(name), actual.get(name)) for name in names}
     differing = [(name, problem) for name, problem in problems.items() if problem is not None]
     if not differing:
         return Difference(item, None, "the record lists its tensors out of order", 0, len(names))
     tensor, problem = differing[0]
     return Difference(item, tensor, problem, len(differing), len(names))
-
-
-def _utf8(name: str) -> bytes:
-    return name.encode("utf-8", "surrogatepass")
 
 
 def _tensor(stated: Mapping[str, Any] | None, actual: Mapping[str, Any] | None) -> str | None:

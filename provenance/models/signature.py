@@ -46,10 +46,6 @@ class ListedFile:
     size: int
     modified_ns: int
 
-    def is_in(self, paths: Sequence[str]) -> bool:
-        """Whether it is one of these, or below one."""
-        return any(self.name == path or self.name.startswith(path + "/") for path in paths)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
@@ -65,33 +61,25 @@ class ModelFolder:
         return self.path.name if self.path.name not in ("", "..") else self.path.resolve().name
 
     def statement(self, provenance: Mapping[str, Json]) -> bytes:
-        """Hash all files; the statement to sign.
-
-        Raises:
-            InputError: A file cannot be read, or was changed, added or removed meanwhile.
-        """
+        """Hash all files; the statement to sign, or ``InputError`` where one was changed, added or
+        removed meanwhile."""
         factory = HashFactory("sha256")
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
             leaves = list(pool.map(lambda f: file_leaf(f.path, f.name, factory), self.files))
         if list_model(self.path, self.ignored).files != self.files:
             raise InputError(f"{self.path}: changed while it was signed")
         total = hashlib.sha256(b"".join(leaf.digest.value for leaf in leaves)).hexdigest()
+        how: dict[str, Json] = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
         predicate: dict[str, Json] = {
-            "serialization": {
-                "method": "files",
-                "hash_type": "sha256",
-                "allow_symlinks": False,
-                "ignore_paths": list(self.ignored),
-            },
+            "serialization": how | {"ignore_paths": list(self.ignored)},
             "resources": [
                 {"name": leaf.path, "algorithm": "sha256", "digest": leaf.digest.value.hex()}
                 for leaf in leaves
             ],
             "provenance": dict(provenance),
         }
-        return Statement(
-            [Subject(self.name, {"sha256": total})], PREDICATE_TYPE, predicate
-        ).encode()
+        subjects = [Subject(self.name, {"sha256": total})]
+        return Statement(subjects, PREDICATE_TYPE, predicate).encode()
 
 
 def ignored_paths(model: Path, signature: Path) -> tuple[str, ...]:
@@ -104,16 +92,14 @@ def ignored_paths(model: Path, signature: Path) -> tuple[str, ...]:
 
 
 def list_model(model: Path, ignored: Sequence[str]) -> ModelFolder:
-    """Find the files to sign.
-
-    Raises:
-        InputError: No such file or folder, no file in it, a link or special file, or a
-            folder that cannot be listed.
-    """
+    """Find the files to sign; ``InputError`` where there are none, for a link or special file, and
+    a folder that cannot be listed."""
     if not os.path.lexists(model):
         raise InputError(f"{model}: no such file or folder")
     own = _listed(model, ".")
-    files = [own] if own else [item for item in _walk(model) if not item.is_in(ignored)]
+    inside = tuple(f"{path}/" for path in ignored)  # what is ignored, or below that
+    found = (item for item in _walk(model) if not f"{item.name}/".startswith(inside))
+    files = [own] if own else list(found)
     if not files:
         raise InputError(f"{model}: holds no files to sign")
     files.sort(key=lambda item: item.name.split("/"))

@@ -63,7 +63,7 @@ class ProducerRow:
 @dataclass(frozen=True, slots=True)
 class TreeRow:
     """What is kept of a run's tree from its *before* seal on
-    (:class:`provenance.formats.run_tree.growing.GrowingTree`).
+    (:class:`provenance.formats.run_tree.walk.GrowingTree`).
 
     Attributes:
         leader, leader_ts, leader_seq: The mark of the *before* seal.
@@ -130,7 +130,7 @@ class Equivocation:
     """A second value for a key that already has one; the first stands.
 
     ``proof`` shows that the producer signed it: a
-    :class:`~provenance.formats.producers.signed_range.SignedRange`.
+    :class:`~provenance.formats.producers.batch.SignedRange`.
     """
 
     run: UUID

@@ -1,8 +1,5 @@
 """Bitcoin evidence: transaction, block header and the partial Merkle tree between them.
 
-FROZEN FORMAT READER. Pure: no I/O, no clock, no randomness. Nothing here trusts what a node
-says in JSON; everything is recomputed from raw bytes.
-
 :func:`verify_anchor` is what an offline auditor runs:
 
 1. The raw transaction parses, to its last byte (protocol documentation, BIP 144).
@@ -19,10 +16,10 @@ Hashes are in internal byte order here; :func:`display` reverses one for people 
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 from provenance.errors import (
     FormatError,
@@ -42,8 +39,7 @@ OP_PUSHDATA2 = 0x4D
 SEGWIT_MARKER = b"\x00\x01"
 
 
-@dataclass(frozen=True, slots=True)
-class ChainRules:
+class ChainRules(NamedTuple):
     """What tells one chain from another. ``limit`` is the highest target ever allowed."""
 
     genesis: str
@@ -81,16 +77,14 @@ def display(digest: bytes) -> str:
     return digest[::-1].hex()
 
 
-@dataclass(frozen=True, slots=True)
-class OutPoint:
+class OutPoint(NamedTuple):
     """An output by the id of its transaction (internal order) and its index."""
 
     txid: bytes
     vout: int
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """``value`` in satoshi."""
 
     value: int
@@ -128,17 +122,14 @@ class _Reader:
         self.data, self.what, self.at = data, what, 0
 
     def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            raise TruncatedError(
-                f"{self.what}: {count} bytes needed at byte {self.at}, "
-                f"found {len(self.data) - self.at}"
-            )
+        if count > (rest := len(self.data) - self.at):
+            where = f"{self.what}: {count} bytes needed at byte {self.at}"
+            raise TruncatedError(f"{where}, found {rest}")
         self.at += count
         return self.data[self.at - count : self.at]
 
     def u32(self) -> int:
-        value: int = struct.unpack("<I", self.take(4))[0]
-        return value
+        return int.from_bytes(self.take(4), "little")
 
     def size(self, limit: int) -> int:
         """A CompactSize, in its shortest form as consensus demands."""
@@ -160,11 +151,7 @@ class _Reader:
 
 
 def parse_transaction(raw: bytes) -> Transaction:
-    """Read a serialised transaction, with or without witness (BIP 144).
-
-    Raises:
-        TruncatedError, TrailingBytesError, TooLargeError, FormatError
-    """
+    """Read a serialised transaction, with or without witness (BIP 144), or ``FormatError``."""
     if len(raw) > MAX_TRANSACTION_BYTES:
         raise TooLargeError(f"transaction of {len(raw)} bytes, at most {MAX_TRANSACTION_BYTES}")
     reader = _Reader(raw, "transaction")
@@ -219,11 +206,7 @@ class BlockHeader:
 
 
 def parse_header(raw: bytes) -> BlockHeader:
-    """Read an 80-byte header and hash it.
-
-    Raises:
-        TruncatedError, TrailingBytesError
-    """
+    """Read an 80-byte header and hash it, or ``FormatError``."""
     reader = _Reader(raw, "block header")
     reader.take(4)
     previous, merkle_root = reader.take(32), reader.take(32)
@@ -233,11 +216,7 @@ def parse_header(raw: bytes) -> BlockHeader:
 
 
 def check_work(header: BlockHeader, limit: int) -> None:
-    """The hash is at most the target, and the target at most ``limit``.
-
-    Raises:
-        ProofError
-    """
+    """``ProofError`` unless the hash is at most the target, and the target at most ``limit``."""
     target = target_of(header.bits)
     if not 0 < target <= limit:
         raise ProofError(f"block {display(header.hash)}: its target is out of range")
@@ -247,11 +226,8 @@ def check_work(header: BlockHeader, limit: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A leaf that a partial Merkle tree proves.
-
-    ``path`` leads up to the Merkle root: ``(True, hash)`` means that the sibling stands
-    left of the running hash. Each step is ``double_sha256`` of the two.
-    """
+    """A leaf that a partial Merkle tree proves. ``path`` leads up to the Merkle root in steps of
+    ``double_sha256``: ``(True, hash)`` means that the sibling stands left of the running hash."""
 
     txid: bytes
     index: int
@@ -268,83 +244,49 @@ class MerkleBlock:
     flags: bytes
 
     def leaves(self) -> tuple[Proven, ...]:
-        """Walk the partial tree and return the leaves it proves.
+        """Walk the partial tree and return the leaves it proves; ``ProofError`` where it does not
+        recompute to the header's Merkle root."""
+        bits = iter([byte >> at & 1 for byte in self.flags for at in range(8)])
+        hashes = iter(self.hashes)
 
-        Raises:
-            ProofError: It does not recompute to the header's Merkle root.
-        """
-        walk = _Walk(self)
-        root = walk.node(walk.height, 0)
-        if walk.hashes_used != len(self.hashes) or (walk.bits_used + 7) // 8 != len(self.flags):
+        def node(height: int, index: int) -> tuple[bytes, list[Proven]]:
+            """BIP 37's depth-first traversal: a node's hash, and the leaves proven below it."""
+            matches = next(bits)
+            if not height or not matches:
+                value = next(hashes)
+                return value, [Proven(value, index, ())] if matches else []
+            left, found = node(height - 1, 2 * index)
+            right, more = left, list[Proven]()
+            if 2 * index + 1 < (self.total + (1 << height - 1) - 1) >> height - 1:
+                right, more = node(height - 1, 2 * index + 1)
+                if right == left:  # CVE-2012-2459
+                    raise ProofError("merkleblock: two equal siblings")
+            found = [replace(leaf, path=(*leaf.path, (False, right))) for leaf in found]
+            found += [replace(leaf, path=(*leaf.path, (True, left))) for leaf in more]
+            return double_sha256(left + right), found
+
+        try:
+            root, leaves = node(max(0, (self.total - 1).bit_length()), 0)
+        except StopIteration:
+            raise ProofError("merkleblock: it ends inside the tree") from None
+        padding = list(bits)
+        if len(padding) > 7 or next(hashes, None) is not None:
             raise ProofError("merkleblock: hashes or flag bits are left over")
-        if any(walk.bit(i) for i in range(walk.bits_used, 8 * len(self.flags))):
+        if any(padding):
             raise ProofError("merkleblock: padding bits are set")
         if root != self.header.merkle_root:
             raise ProofError("merkleblock: the tree does not recompute to the header's root")
-        return tuple(Proven(p.txid, p.index, tuple(walk.path(p.index))) for p in walk.found)
-
-
-class _Walk:
-    """BIP 37's depth-first traversal."""
-
-    def __init__(self, block: MerkleBlock) -> None:
-        self.block = block
-        self.height = max(0, (block.total - 1).bit_length())
-        self.bits_used = self.hashes_used = 0
-        self.found: list[Proven] = []
-        self.known: dict[tuple[int, int], bytes] = {}
-
-    def width(self, height: int) -> int:
-        return (self.block.total + (1 << height) - 1) >> height
-
-    def bit(self, index: int) -> bool:
-        if index >= 8 * len(self.block.flags):
-            raise ProofError("merkleblock: it ends inside the tree")
-        return bool(self.block.flags[index // 8] >> (index % 8) & 1)
-
-    def node(self, height: int, index: int) -> bytes:
-        matches = self.bit(self.bits_used)
-        self.bits_used += 1
-        if height == 0 or not matches:
-            if self.hashes_used >= len(self.block.hashes):
-                raise ProofError("merkleblock: it ends inside the tree")
-            value = self.block.hashes[self.hashes_used]
-            self.hashes_used += 1
-            if height == 0 and matches:
-                self.found.append(Proven(value, index, ()))
-        else:
-            left = self.node(height - 1, 2 * index)
-            right = left
-            if 2 * index + 1 < self.width(height - 1):
-                right = self.node(height - 1, 2 * index + 1)
-                if right == left:  # CVE-2012-2459
-                    raise ProofError("merkleblock: two equal siblings")
-            value = double_sha256(left + right)
-        self.known[height, index] = value
-        return value
-
-    def path(self, index: int) -> list[tuple[bool, bytes]]:
-        steps = []
-        for height in range(self.height):
-            sibling = min(index ^ 1, self.width(height) - 1)
-            steps.append((bool(index & 1), self.known[height, sibling]))
-            index >>= 1
-        return steps
+        return tuple(leaves)
 
 
 def parse_merkle_block(raw: bytes) -> MerkleBlock:
-    """Read what ``gettxoutproof`` returns: header, transaction count, hashes, flag bytes.
-
-    Raises:
-        TruncatedError, TrailingBytesError, TooLargeError, FormatError
-    """
+    """Read what ``gettxoutproof`` returns: header, transaction count, hashes, flag bytes."""
     reader = _Reader(raw, "merkleblock")
     header = parse_header(reader.take(HEADER_BYTES))
     total = reader.u32()
     if not 0 < total <= MAX_BLOCK_TRANSACTIONS:
-        raise FormatError(
-            f"merkleblock: {total} transactions, expected 1 to {MAX_BLOCK_TRANSACTIONS}"
-        )
+        expected = f"expected 1 to {MAX_BLOCK_TRANSACTIONS}"
+        raise FormatError(f"merkleblock: {total} transactions, {expected}")
     hashes = tuple(reader.take(32) for _ in range(reader.size(total)))
     flags = reader.take(reader.size(4 * len(hashes)))
     reader.end()
@@ -354,19 +296,10 @@ def parse_merkle_block(raw: bytes) -> MerkleBlock:
 def verify_anchor(
     transaction: bytes, merkle_block: bytes, header: bytes, payload: bytes, chain: str
 ) -> BlockHeader:
-    """Check that a block of ``chain`` holds a transaction with ``payload``; steps (1) to (5).
-
-    Whether the header is on the best chain is for the caller: it has a node, or headers.
-
-    Args:
-        transaction: Raw transaction. merkle_block: Its BIP 37 proof. header: 80 bytes.
-        payload: What the ``OP_RETURN`` output must carry.
-        chain: A key of :data:`CHAINS`.
-
-    Raises:
-        FormatError: Bytes that do not parse, or an unknown chain.
-        ProofError: A step that does not hold.
-    """
+    """Check that a block of ``chain`` (of :data:`CHAINS`) holds a transaction with ``payload``;
+    steps (1) to (5). ``FormatError`` for bytes that do not parse, ``ProofError`` for a step that
+    does not hold. Whether the header is on the best chain is for the caller: it has a node, or
+    headers."""
     if chain not in CHAINS:
         raise FormatError(f"Bitcoin chain {chain!r}, expected one of {', '.join(CHAINS)}")
     parsed = parse_transaction(transaction)  # (1)
@@ -382,11 +315,7 @@ def verify_anchor(
 
 
 def prove_inclusion(transaction: Transaction, proof: MerkleBlock) -> Proven:
-    """The leaf of ``transaction`` in the proof, with its path to the Merkle root.
-
-    Raises:
-        ProofError: The proof does not hold or is not about this transaction.
-    """
+    """The leaf of ``transaction`` in the proof, with its path to the Merkle root."""
     if len(transaction.stripped) == 64:  # CVE-2017-12842: it could be an inner node
         raise ProofError("transaction of 64 bytes, which a Merkle proof cannot tell from a node")
     for leaf in proof.leaves():

@@ -1,8 +1,5 @@
 """Ethereum evidence: a block header, and what its tries prove of one transaction.
 
-WARNING: FROZEN FORMAT READER. Pure: no I/O, no clock, no randomness. Nothing here trusts
-what a node says in JSON; everything is recomputed from raw bytes with keccak-256.
-
 :func:`verify_anchor` is what an offline auditor runs:
 
 1. The header's RLP parses (Yellow Paper section 4.3; later forks append fields), and its
@@ -102,10 +99,8 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class TrieProof:
-    """That ``value`` lies at ``index`` of a block's trie: the nodes from the root down.
-
-    A node shorter than 32 bytes lies inside its parent and is not listed.
-    """
+    """That ``value`` lies at ``index`` of a block's trie: the nodes from the root down. A node
+    shorter than 32 bytes lies inside its parent and is not listed."""
 
     index: int
     value: bytes
@@ -113,11 +108,7 @@ class TrieProof:
 
 
 def parse_header(raw: bytes) -> Header:
-    """Read a block header and hash it; fields of later forks are not looked at.
-
-    Raises:
-        FormatError
-    """
+    """Read a block header and hash it; fields of later forks are not looked at."""
     fields = _list(rlp.decode(raw, "block header", MAX_HEADER_BYTES), "block header")
     if len(fields) < _HEADER_FIELDS:
         raise FormatError(f"block header: {len(fields)} fields, expected {_HEADER_FIELDS} or more")
@@ -131,12 +122,7 @@ def parse_header(raw: bytes) -> Header:
 
 
 def parse_receipt(raw: bytes) -> Receipt:
-    """Read a receipt as it lies in the trie (EIP-2718 types 1 to 4, or untyped).
-
-    Raises:
-        FormatError: Among others, a type that is not known, or a state root in the place of
-            the status, as before EIP-658.
-    """
+    """Read a receipt as it lies in the trie (EIP-2718 types 1 to 4, or untyped; EIP-658)."""
     kind, body = _envelope(raw, "receipt")
     fields = _list(rlp.decode(body, "receipt", MAX_VALUE_BYTES), "receipt", 4)
     status = _integer(fields[0], "receipt: status")
@@ -150,20 +136,14 @@ def parse_receipt(raw: bytes) -> Receipt:
         told = tuple(_bytes(t, "receipt: topic", _HASH) for t in _list(topics, "receipt: topics"))
         if len(told) > _MAX_TOPICS:
             raise FormatError(f"receipt: {len(told)} topics, at most {_MAX_TOPICS}")
-        logs.append(
-            Log(_bytes(address, "receipt: address", _ADDRESS), told, _bytes(data, "receipt: data"))
-        )
+        where = _bytes(address, "receipt: address", _ADDRESS)
+        logs.append(Log(where, told, _bytes(data, "receipt: data")))
     return Receipt(kind, status, tuple(logs))
 
 
 def parse_transaction(raw: bytes) -> Transaction:
-    """Read a signed EIP-1559 transaction, the only type that anchors are sent as.
-
-    Its signature is not checked; that a block holds it is proof that the network did.
-
-    Raises:
-        FormatError
-    """
+    """Read a signed EIP-1559 transaction, the only type that anchors are sent as. Its signature is
+    not checked; that a block holds it is proof that the network did."""
     kind, body = _envelope(raw, "transaction")
     if kind != _EIP1559:
         raise FormatError(f"transaction of type {kind}, expected {_EIP1559}")
@@ -181,14 +161,10 @@ def parse_transaction(raw: bytes) -> Transaction:
 
 
 def sender_of(raw: bytes) -> str:
-    """The address that signed a transaction: ``0x`` and 40 lower-case hex digits.
-
-    What was signed is ``02 || RLP(all fields but the signature)`` (EIP-1559), an address the last
-    20 bytes of the public key's keccak-256 (Yellow Paper appendix F).
-
-    Raises:
-        FormatError: Not such a transaction, or no key can have made its signature.
-    """
+    """The address that signed a transaction: ``0x`` and 40 lower-case hex digits. What was
+    signed is ``02 || RLP(all fields but the signature)`` (EIP-1559), an address the last 20
+    bytes of the public key's keccak-256 (Yellow Paper appendix F). ``FormatError`` where no key
+    can have signed."""
     parse_transaction(raw)
     fields = _list(rlp.decode(raw[1:], "transaction", MAX_VALUE_BYTES), "transaction", 12)
     odd = _integer(fields[9], "transaction: parity")
@@ -199,15 +175,8 @@ def sender_of(raw: bytes) -> str:
     return "0x" + keccak256(recover(signed, r, s, bool(odd)))[12:].hex()
 
 
-# --- the trie ----------------------------------------------------------------------------
-
-
 def verify_trie(root: bytes, proof: TrieProof, what: str) -> None:
-    """Check that the trie with ``root`` holds ``value`` at ``index``.
-
-    Raises:
-        ProofError: A step that does not hold. FormatError: A node that does not decode.
-    """
+    """Check that the trie with ``root`` holds ``value`` at ``index``; raises as `trie_value`."""
     if not 0 <= proof.index <= MAX_INDEX:
         raise FormatError(f"{what} proof: index {proof.index}, expected 0 to {MAX_INDEX}")
     value = trie_value(root, rlp.encode_index(proof.index), proof.nodes, what)
@@ -216,19 +185,12 @@ def verify_trie(root: bytes, proof: TrieProof, what: str) -> None:
 
 
 def trie_value(root: bytes, key: bytes, nodes: Sequence[bytes], what: str) -> bytes:
-    """What a Merkle-Patricia trie holds under a key.
-
-    Args:
-        root: keccak-256 of the first node.
-        nodes: From the root down, each as RLP; all of them must be used.
-
-    Raises:
-        ProofError: It does not lead to a value. FormatError: A node that does not decode.
-    """
+    """What a Merkle-Patricia trie holds under a key; all nodes must be used, from the root
+    (keccak-256 of the first) down. ``ProofError`` where they lead to no value, ``FormatError``
+    where one does not decode."""
     if len(nodes) > MAX_NODES or sum(map(len, nodes)) > MAX_PATH_BYTES:
-        raise TooLargeError(
-            f"{what} proof: at most {MAX_NODES} nodes of {MAX_PATH_BYTES} bytes together"
-        )
+        most = f"{MAX_NODES} nodes of {MAX_PATH_BYTES} bytes together"
+        raise TooLargeError(f"{what} proof: at most {most}")
     path = [nibble for byte in key for nibble in (byte >> 4, byte & 15)]
     waiting = list(reversed(nodes))
     link: Item = root
@@ -285,16 +247,6 @@ def _hex_prefix(path: bytes, what: str) -> tuple[list[int], bool]:
     return nibbles[1 if nibbles[0] & 1 else 2 :], nibbles[0] >= 2
 
 
-# --- the anchor --------------------------------------------------------------------------
-
-
-def stored_in(receipt: Receipt, contract: bytes, root: bytes) -> bool:
-    """Whether the receipt holds the contract's ``HashStored`` of the root."""
-    return any(
-        log.address == contract and log.topics[:2] == (HASH_STORED, root) for log in receipt.logs
-    )
-
-
 def commits_to(transaction: Transaction, contract: bytes | None, root: bytes) -> bool:
     """Whether the calldata is the payload, or stores the root in the contract."""
     if contract is None:
@@ -320,43 +272,34 @@ def verify_anchor(
     receipt: TrieProof | None,
     transaction: TrieProof | None,
 ) -> Proven:
-    """Check that a block holds an anchor of ``root``; steps (1) to (5).
-
-    Args:
-        header: RLP of the block header. root: The ledger root, 32 bytes.
-        contract: 20 bytes; None where the root went out as plain calldata.
-        receipt, transaction: At least one; of the same index where there are both.
-
-    Raises:
-        FormatError: Bytes that do not parse.
-        ProofError: A step that does not hold.
-    """
+    """Check that a block holds an anchor of ``root``; steps (1) to (5). ``FormatError`` for
+    bytes that do not parse, ``ProofError`` for a step that does not hold. ``contract`` is 20
+    bytes, None where the root went out as plain calldata; one of ``receipt`` and ``transaction``
+    must be there."""
     block = parse_header(header)  # (1)
     bill = sent = None
     if receipt is not None and transaction is not None and receipt.index != transaction.index:
-        raise ProofError(
-            f"receipt {receipt.index} and transaction {transaction.index} are not of one index"
-        )
+        both = f"receipt {receipt.index} and transaction {transaction.index}"
+        raise ProofError(f"{both} are not of one index")
     if receipt is not None:
         verify_trie(block.receipts_root, receipt, "receipt")  # (2)
         bill = parse_receipt(receipt.value)
         if bill.status != 1:  # (3)
             raise ProofError("the transaction failed: its receipt states status 0")
-    event = bill is not None and contract is not None and stored_in(bill, contract, root)  # (4)
+    stored = (contract, (HASH_STORED, root))
+    event = any(
+        (log.address, log.topics[:2]) == stored for log in (bill.logs if bill else ())
+    )  # (4)
     if transaction is not None:
         verify_trie(block.transactions_root, transaction, "transaction")  # (5)
         sent = parse_transaction(transaction.value)
-    if not event:
-        if sent is None:
-            raise ProofError(
-                "the receipt holds no HashStored of the root, and no transaction is proven"
-            )
-        if not commits_to(sent, contract, root):
-            raise ProofError("the transaction's calldata does not carry the root")
+    if not event and sent is None:
+        raise ProofError(
+            "the receipt holds no HashStored of the root, and no transaction is proven"
+        )
+    if not event and sent is not None and not commits_to(sent, contract, root):
+        raise ProofError("the transaction's calldata does not carry the root")
     return Proven(block, bill, sent, event)
-
-
-# --- items -------------------------------------------------------------------------------
 
 
 def _envelope(raw: bytes, what: str) -> tuple[int, bytes]:

@@ -1,7 +1,6 @@
 """A line of the local anchor file: what a receipt of network ``local`` brings as evidence.
 
-WARNING: FROZEN FORMAT, version 1. Pure: no I/O, no clock, no randomness. A line is canonical
-JSON (RFC 8785) without a newline::
+docs/FORMAT.md, section 8.2. A line is canonical JSON (RFC 8785) without a newline::
 
     {"payload": 72 hex, "prev": 64 hex, "seq": n, "signature": 128 hex, "ts": RFC 3339, "v": 1}
 
@@ -32,16 +31,9 @@ FIRST_PREV: Final = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class LocalLine:
-    """A line whose signature fits.
-
-    Attributes:
-        seq: Its number in the file, from 0.
-        payload: 36 bytes.
-        prev: Digest of the line before, 32 bytes; zeros in the first.
-        ts: Unix seconds by the writer's clock.
-        line: Its bytes, without the newline.
-        digest: SHA-256 of the line, 32 bytes.
-    """
+    """A line whose signature fits: its number from 0, the payload (36 bytes), the digest of the
+    line before (zeros in the first), Unix seconds by the writer's clock, and its bytes without the
+    newline with their SHA-256."""
 
     seq: int
     payload: bytes
@@ -54,13 +46,7 @@ class LocalLine:
 def write_line(
     previous: LocalLine | None, payload: bytes, ts_ns: int, sign: Callable[[bytes], bytes]
 ) -> bytes:
-    """The line that carries a payload behind another one, without its newline.
-
-    Args:
-        previous: None for the first of a file.
-        ts_ns: Unix nanoseconds.
-        sign: Makes the Ed25519 signature, 64 bytes.
-    """
+    """The line that carries a payload behind another one (None: the first), without its newline."""
     unsigned: dict[str, Json] = {
         "v": LOCAL_VERSION,
         "seq": previous.seq + 1 if previous else 0,
@@ -73,17 +59,8 @@ def write_line(
 
 
 def read_line(line: bytes, public_key: bytes, name: str = "local line") -> LocalLine:
-    """Read a line and verify its signature; :func:`read_lines` checks what it follows.
-
-    Args:
-        line: Without its newline.
-        public_key: 32 bytes.
-        name: What messages call the line.
-
-    Raises:
-        FormatError, UnknownVersionError, TooLargeError: Not a line of this format.
-        BadSignatureError: Another key signed it, or it was changed.
-    """
+    """Read a line without its newline, or ``FormatError``, and verify its signature by a public key
+    of 32 bytes (``BadSignatureError``)."""
     fields = Fields.parse_canonical(line, name, LOCAL_VERSION, limit=MAX_LINE_BYTES)
     fields.only("payload", "prev", "seq", "signature", "ts", "v")
     ts, signature = fields.text("ts"), fields.hex("signature", 64)
@@ -104,16 +81,8 @@ def read_line(line: bytes, public_key: bytes, name: str = "local line") -> Local
 def read_lines(
     data: bytes, public_key: bytes, previous: LocalLine | None = None
 ) -> list[LocalLine]:
-    """Read a file, or what follows a line of it: every line's order, chain and signature.
-
-    Args:
-        previous: The line before; None at the start of a file.
-
-    Raises:
-        TruncatedError: The last line is cut off.
-        FormatError, UnknownVersionError, TooLargeError, BadSignatureError: As :func:`read_line`.
-        ProofError: A line that is missing, doubled or out of order.
-    """
+    """Read a file, or what follows a line of it: raises as :func:`read_line`, and ``ProofError``
+    for a line that is missing, doubled or out of order."""
     *lines, rest = data.split(b"\n")
     if rest:
         raise TruncatedError("local: the last line is cut off")

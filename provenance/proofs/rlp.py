@@ -1,15 +1,7 @@
 """Recursive Length Prefix: Ethereum's encoding of byte strings and lists of them.
 
-WARNING: FROZEN FORMAT READER. Pure: no I/O, no clock, no randomness. Strict, as the Yellow
-Paper (appendix B) and go-ethereum's decoder are: one encoding per value, nothing after it.
-
-::
-
-    00..7f        the byte itself
-    80..b7        a string of 0 to 55 bytes
-    b8..bf        a string of 56 bytes or more: 1 to 8 bytes of length, then the string
-    c0..f7        a list whose items take 0 to 55 bytes
-    f8..ff        a list whose items take 56 bytes or more: length, then the items
+Strict, as the Yellow Paper (appendix B) and go-ethereum's decoder are: one encoding per value,
+nothing after it.
 """
 
 from __future__ import annotations
@@ -28,17 +20,7 @@ _LIST: Final = 0xC0
 
 
 def decode(raw: bytes, what: str, limit: int) -> Item:
-    """The one item that ``raw`` is.
-
-    Args:
-        what: Names the input in errors.
-        limit: Most bytes taken.
-
-    Raises:
-        TooLargeError: Over ``limit`` bytes, or nested over 16 deep.
-        TruncatedError, TrailingBytesError: It ends too early or too late.
-        FormatError: A length or a byte that has a shorter encoding.
-    """
+    """The one item that ``raw`` is, at most ``limit`` bytes; or ``FormatError``, about ``what``."""
     if len(raw) > limit:
         raise TooLargeError(f"{what} of {len(raw)} bytes, at most {limit}")
     item, end = _item(raw, 0, len(raw), what, 0)

@@ -23,15 +23,8 @@ _Point = tuple[int, int, int]
 
 
 def recover(digest: bytes, r: int, s: int, odd: bool) -> bytes:
-    """The public key that signed a digest of 32 bytes: x and y, 32 bytes each.
-
-    Args:
-        r, s: The signature.
-        odd: Whether y of the point whose x is ``r`` is odd.
-
-    Raises:
-        FormatError: No key can have made this signature.
-    """
+    """The public key that signed a digest of 32 bytes: x and y, 32 bytes each; ``odd`` says whether
+    y of the point whose x is ``r`` is. ``FormatError`` where no key can have."""
     if not (0 < r < N and 0 < s < N):
         raise FormatError("signature: r or s is out of range")
     square = (pow(r, 3, P) + 7) % P

@@ -25,8 +25,8 @@ from provenance.capture.keys import RunKeys
 from provenance.cli import main
 from provenance.evidence.placement import newest_leaves, place_records
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, SignedProducer
+from provenance.formats.producers.batch import SignedRange
 from provenance.formats.producers.certificate import identity_statement, sign_identity
-from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import chain_on, chain_start, sign_statement
 from provenance.formats.record import Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.walk import RunWalk

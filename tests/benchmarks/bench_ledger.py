@@ -25,8 +25,7 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.publish import publish
 from provenance.bootstrap import sending
 from provenance.formats.checkpoint import Head, sign_head
-from provenance.formats.frontier import Frontier
-from provenance.formats.merkle import KeptTree, MerkleTree, node_number
+from provenance.formats.merkle import Frontier, KeptTree, MerkleTree, node_number
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
 from provenance.settings import Settings, load

@@ -11,7 +11,6 @@ import pytest
 
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, Phase
-from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ledger import ingest as ingest_module
 from provenance.ledger.ingest import ingest
@@ -19,7 +18,7 @@ from provenance.ledger.seal import seal_ready
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
-from tests.support.ledger_values import digested
+from tests.support.ledger_values import checkpoints_upto, digested, run_leaves, run_tree
 from tests.support.runs import POLICY, Producer, some_run
 
 NOW = 1_760_000_100.0

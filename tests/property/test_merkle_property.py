@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from provenance.errors import FormatError, ProofError
 from provenance.formats import merkle
-from provenance.formats.frontier import Frontier
-from provenance.formats.merkle import MerkleTree
+from provenance.formats.merkle import Frontier, MerkleTree
 
 pytestmark = pytest.mark.slow
 
@@ -81,13 +80,13 @@ def test_every_size_against_the_naive_tree(size: int) -> None:
     assert frontier.root() == root
     assert Frontier.from_bytes(frontier.to_bytes()) == frontier
     for index in sample(size):
-        proof = merkle.inclusion_proof(d, index)
+        proof = merkle.MerkleTree(d).inclusion_proof(index)
         assert list(proof) == path(index, d)
         merkle.verify_inclusion(d[index], index, size, proof, root)
-    assert merkle.consistency_proof(d, 0) == ()
+    assert merkle.MerkleTree(d).consistency_proof(0) == ()
     merkle.verify_consistency(0, mth(()), size, root, ())
     for old in [i + 1 for i in sample(size)]:
-        proof = merkle.consistency_proof(d, old)
+        proof = merkle.MerkleTree(d).consistency_proof(old)
         assert list(proof) == subproof(old, d, True)
         merkle.verify_consistency(old, mth(d[:old]), size, root, proof)
 
@@ -98,7 +97,7 @@ def test_every_other_place_is_refused(size: int) -> None:
     d = LEAVES[:size]
     root = mth(d)
     for index in range(size):
-        proof = merkle.inclusion_proof(d, index)
+        proof = merkle.MerkleTree(d).inclusion_proof(index)
         for other in range(size):
             if other != index:
                 with pytest.raises(ProofError):
@@ -112,7 +111,7 @@ def test_any_bit_of_an_inclusion_proof_counts(data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
     d = LEAVES[:size]
     root = mth(d)
-    proof = list(merkle.inclusion_proof(d, index))
+    proof = list(merkle.MerkleTree(d).inclusion_proof(index))
     at = data.draw(st.integers(0, len(proof) - 1))
     proof[at] = flip(proof[at], data.draw(st.integers(0, 255)))
     with pytest.raises(ProofError):
@@ -125,7 +124,7 @@ def test_any_bit_of_a_consistency_proof_counts(data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 300))
     old = data.draw(st.integers(1, size - 1))
     d = LEAVES[:size]
-    proof = list(merkle.consistency_proof(d, old))
+    proof = list(merkle.MerkleTree(d).consistency_proof(old))
     at = data.draw(st.integers(0, len(proof) - 1))
     proof[at] = flip(proof[at], data.draw(st.integers(0, 255)))
     with pytest.raises(ProofError):
@@ -140,8 +139,8 @@ def test_a_proof_of_another_length_is_refused(data: st.DataObject) -> None:
     old = data.draw(st.integers(1, size - 1))
     longer = data.draw(st.booleans())
     d = LEAVES[:size]
-    included = list(merkle.inclusion_proof(d, index))
-    consistent = list(merkle.consistency_proof(d, old))
+    included = list(merkle.MerkleTree(d).inclusion_proof(index))
+    consistent = list(merkle.MerkleTree(d).consistency_proof(old))
     for proof in (included, consistent):
         if longer:
             proof.append(bytes(32))
@@ -159,13 +158,13 @@ def test_random_leaves(leaves: list[bytes], data: st.DataObject) -> None:
     d = tuple(leaves)
     assert merkle.root(d) == mth(d)
     old = data.draw(st.integers(0, len(d)))
-    proof = merkle.consistency_proof(d, old)
+    proof = merkle.MerkleTree(d).consistency_proof(old)
     merkle.verify_consistency(old, mth(d[:old]), len(d), mth(d), proof)
     grown = Frontier.empty().extend(d[:old]).extend(d[old:])
     assert grown.root() == mth(d)
     if d:
         index = data.draw(st.integers(0, len(d) - 1))
-        steps = merkle.path_steps(index, len(d), merkle.inclusion_proof(d, index))
+        steps = merkle.path_steps(index, len(d), merkle.MerkleTree(d).inclusion_proof(index))
         assert merkle.apply_steps(d[index], steps) == mth(d)
 
 

@@ -19,20 +19,19 @@ from opentimestamps.core.serialize import (
 )
 
 from provenance.errors import FormatError
-from provenance.formats.opentimestamps.file import (
-    MAGIC,
+from provenance.formats.opentimestamps.file import MAGIC, TimestampFile
+from provenance.formats.opentimestamps.tree import (
     SHA256,
     Attestation,
     Bitcoin,
     Operation,
     Pending,
     Timestamp,
-    TimestampFile,
     Unknown,
     append,
     prepend,
+    varuint,
 )
-from provenance.formats.opentimestamps.operations import varuint
 
 pytestmark = pytest.mark.filterwarnings("ignore:OpReverse:PendingDeprecationWarning")
 # Refusals of the reference that are its assertions and index errors, not its own class.

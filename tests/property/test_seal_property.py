@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 
 from provenance.evidence.from_database import from_store
 from provenance.formats.record import Kind, Phase
-from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import seal_ready
@@ -22,7 +21,7 @@ from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.verifier import verify
-from tests.support.ledger_values import digested
+from tests.support.ledger_values import checkpoints_upto, digested, run_leaves
 from tests.support.runs import POLICY, RUN, Producer
 
 NOW = 1_760_000_100.0

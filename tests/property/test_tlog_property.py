@@ -25,7 +25,7 @@ ENTRIES = [hashlib.sha256(b"%d" % i).digest() for i in range(300)]
 
 def proof_of(index: int, size: int, extra: bytes | None = None) -> TlogProof:
     head = Head(SIGNER.name, size, merkle.root(ENTRIES[:size]))
-    path = merkle.inclusion_proof(ENTRIES[:size], index)
+    path = merkle.MerkleTree(ENTRIES[:size]).inclusion_proof(index)
     return TlogProof(index, path, sign_head(head, SIGNER), extra)
 
 

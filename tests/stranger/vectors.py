@@ -223,19 +223,6 @@ def runs(look: Examples) -> None:
     places = trees.places()
     digest = places["training/epoch/1/metrics/0"]
     check_run_proof(look.json("run-proof"), "training/epoch/1/metrics/0", digest, root.hex())
-    prefix = look.json("prefix-proof")
-    value = {key: bytes.fromhex(v) for key, v in prefix.items() if isinstance(v, str)}
-    for phase in ("before", "after"):
-        grown = [value[f"{phase}_{name}"] for name in ("training", "producers")]
-        need(
-            mth([value["data"], value["model"], *grown]) == look.hex(f"run-root-{phase}"),
-            f"the prefix proof's root {phase}",
-        )
-    grew(
-        prefix["before_size"], value["before_training"],
-        prefix["after_size"], value["after_training"],
-        [bytes.fromhex(each) for each in prefix["proof"]],
-    )  # fmt: skip
 
 
 def heads(look: Examples) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from provenance.anchor.confirm import ConfirmResult, confirm
 from provenance.anchor.publish import PublishResult, publish
 from provenance.formats.checkpoint import Head, sign_head
-from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Phase

@@ -14,7 +14,7 @@ from provenance.capture.keys import RunKeys
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.batch import sign_batch
-from provenance.formats.producers.run_id import run_id
+from provenance.formats.producers.certificate import run_id
 from provenance.formats.producers.statement import chain_on, chain_start
 from provenance.formats.record import Kind, record_digest
 from provenance.ledger.seal import SealPolicy

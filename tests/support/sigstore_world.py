@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from provenance.formats.merkle import inclusion_proof, root
+from provenance.formats.merkle import MerkleTree, root
 
 WHO, ISSUER = "ci@example.org", "https://accounts.google.com"
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -232,7 +232,7 @@ class Sigstore:
                 "logIndex": "5",
                 "rootHash": b64(top),
                 "treeSize": "11",
-                "hashes": [b64(value) for value in inclusion_proof(entries, 5)],
+                "hashes": [b64(value) for value in MerkleTree(entries).inclusion_proof(5)],
                 "checkpoint": {"envelope": f"{note}\n— {ORIGIN} {signed}\n"},
             },
             "canonicalizedBody": b64(body),

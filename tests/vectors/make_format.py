@@ -36,14 +36,12 @@ from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.event import Event, SegmentHeader, frame, record_of
-from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.opentimestamps.file import TimestampFile
 from provenance.formats.producers.acknowledgement import sign_acknowledgement
-from provenance.formats.producers.batch import open_batch, sign_batch
-from provenance.formats.producers.certificate import sign_identity
-from provenance.formats.producers.run_id import run_id
-from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.batch import SignedRange, open_batch, sign_batch
+from provenance.formats.producers.certificate import run_id, sign_identity
 from provenance.formats.producers.statement import (
     chain_on,
     chain_start,
@@ -52,13 +50,15 @@ from provenance.formats.producers.statement import (
 )
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
 from provenance.formats.record import Kind, Phase, Record, canonical_json, record_digest, salt_for
-from provenance.formats.run_tree.selection import Checkpoint, DigestedRecord, run_leaves, run_tree
+from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
+from provenance.formats.run_tree.walk import RunWalk
 from provenance.formats.tlog.fork import ForkProof, ForkSide
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import anchor_payload
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.settings import LocalSettings
+from tests.support.ledger_values import SealedEntry
 from tests.vectors.paper_chains import PaperBitcoin
 
 HERE: Final = Path(__file__).parent / "format"
@@ -124,7 +124,9 @@ def records() -> list[Record]:
 
 def tree(phase: Phase) -> MLProvenanceMerkleTree:
     """As sealed: at ``before`` the later records are not there yet."""
-    return run_tree(digested(), phase, coverage={PRODUCER: 5 if phase is Phase.BEFORE else 11})
+    coverage = ((PRODUCER, 5 if phase is Phase.BEFORE else 11),)
+    walk = RunWalk(RUN, digested(), [SealedEntry(0, phase, None, coverage)])
+    return MLProvenanceMerkleTree(walk.leaves or (), walk.seals[0].producers)
 
 
 def digested() -> list[DigestedRecord]:
@@ -133,14 +135,15 @@ def digested() -> list[DigestedRecord]:
 
 def checkpoint() -> dict[str, object]:
     """One that was sealed when the record of seq 7, weights, had not arrived."""
-    known, sealed = digested(), [Checkpoint(1, {PRODUCER: 7})]
-    (late,) = run_leaves(known, Phase.CHECKPOINT, sealed)[1]
+    sealed = SealedEntry(0, Phase.CHECKPOINT, 1, ((PRODUCER, 7),))
+    walk = RunWalk(RUN, digested(), [sealed, SealedEntry(1, Phase.AFTER, None, ((PRODUCER, 11),))])
+    roots, (late,) = [seal.root for seal in walk.seals if seal.root is not None], walk.late
     return {
         "epoch": 1,
         "coverage": {PRODUCER.hex(): 7},
-        "root": run_tree(known, Phase.CHECKPOINT, sealed, {PRODUCER: 7}).root.hex(),
+        "root": roots[0].hex(),
         "late": late.digest.hex(),
-        "root_after": run_tree(known, Phase.AFTER, sealed, {PRODUCER: 11}).root.hex(),
+        "root_after": roots[1].hex(),
     }
 
 
@@ -191,7 +194,9 @@ def fork() -> str:
     entries = ledger()
     other = merkle.root([entries[0], bytes(32)])
     sides = (
-        ForkSide(note(4), merkle.root(entries[:2]), merkle.consistency_proof(entries[:4], 2)),
+        ForkSide(
+            note(4), merkle.root(entries[:2]), merkle.MerkleTree(entries[:4]).consistency_proof(2)
+        ),
         ForkSide(sign_head(Head(LEDGER.name, 2, other), LEDGER), other, ()),
     )
     return ForkProof(LEDGER.verifier, 2, sides).encode().decode() + "\n"
@@ -244,7 +249,7 @@ def receipt() -> Receipt:
         phase=Phase.AFTER,
         epoch=None,
         root=entries[3],
-        ledger=LedgerProof(3, 4, root, merkle.inclusion_proof(entries[:4], 3)),
+        ledger=LedgerProof(3, 4, root, merkle.MerkleTree(entries[:4]).inclusion_proof(3)),
         head=note(4),
         anchor=AnchorProof(
             network="ipfs",
@@ -347,12 +352,12 @@ def examples() -> dict[str, tuple[str, str]]:
                     "inclusion": {
                         "index": 3,
                         "size": 5,
-                        "proof": [p.hex() for p in merkle.inclusion_proof(entries, 3)],
+                        "proof": [p.hex() for p in merkle.MerkleTree(entries).inclusion_proof(3)],
                     },
                     "consistency": {
                         "old_size": 2,
                         "new_size": 5,
-                        "proof": [p.hex() for p in merkle.consistency_proof(entries, 2)],
+                        "proof": [p.hex() for p in merkle.MerkleTree(entries).consistency_proof(2)],
                     },
                 }
             ),
@@ -363,7 +368,6 @@ def examples() -> dict[str, tuple[str, str]]:
         "run-root-after": ("hex", _hex(after.root)),
         "checkpoint": ("json", _json(checkpoint())),
         "run-proof": ("json", _json(after.proof("training/epoch/1/metrics/0").to_json())),
-        "prefix-proof": ("json", _json(_prefix(after, before))),
         "vkey": ("text", LEDGER.verifier.vkey + "\n"),
         "head": ("text", note(4)),
         "head-cosigned": ("text", cosigned(4)),
@@ -383,21 +387,6 @@ def examples() -> dict[str, tuple[str, str]]:
         "receipt": ("json", receipt().encode().decode() + "\n"),
     }
     return texts
-
-
-def _prefix(after: MLProvenanceMerkleTree, before: MLProvenanceMerkleTree) -> dict[str, object]:
-    proof = after.prefix_proof(before)
-    return {
-        "data": proof.data.hex(),
-        "model": proof.model.hex(),
-        "before_size": proof.before_size,
-        "before_training": proof.before_training.hex(),
-        "before_producers": proof.before_producers.hex(),
-        "after_size": proof.after_size,
-        "after_training": proof.after_training.hex(),
-        "after_producers": proof.after_producers.hex(),
-        "proof": [element.hex() for element in proof.proof],
-    }
 
 
 def _json(value: object) -> str:

@@ -26,12 +26,8 @@ def is_attachment(name: str) -> bool:
 
 
 def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
-    """The attachments of a bundle, by file.
-
-    Args:
-        ots: The OpenTimestamps proof of each record and the tlog-proof of each seal too, not
-            only those of the heads and of the newest seal.
-    """
+    """The attachments of a bundle, by file; with ``ots`` the OpenTimestamps proof of each record
+    and the tlog-proof of each seal too, not only those of the heads and of the newest seal."""
     made: dict[str, bytes] = {}
     for kind in _KINDS:
         made |= kind.files(evidence, ots)

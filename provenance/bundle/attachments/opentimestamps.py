@@ -1,20 +1,11 @@
 """OpenTimestamps proofs of a bundle: each record and each head, by itself, up to a block.
 
-::
+docs/FORMAT.md, section 10.1. All records take the way of the newest seal; theirs are written where
+asked for (``provenance bundle --ots``, ``provenance path --ots``).
 
-    records/<path>.json   SHA-256 -> run tree -> ledger -> transaction -> Merkle root of a block
-    heads/<size>.root     SHA-256, which is the ledger root -> transaction -> Merkle root
-
-The transaction carries ``MLP1 || ledger root`` in an OP_RETURN output, so its bytes without
-witness are a prefix, the root and a suffix; double SHA-256 makes the transaction id, and
-BIP 37's partial tree leads on to the block. All records take the way of the newest seal;
-theirs are written where asked for (``provenance bundle --ots``, ``provenance path --ots``).
-
-Complete proofs come from receipts that are final. Where a Bitcoin anchor is still on its way
-the proof ends in a pending attestation: of the run root for a record, of the ledger root for
-a head. Its URI names the ledger, ``https://<origin>`` with ``-`` for what the format does not
-take in a URI; ``provenance upgrade`` completes it. A run that is anchored elsewhere alone
-gets no proofs: nobody would ever complete them.
+Complete proofs come from receipts that are final. Where a Bitcoin anchor is still on its way the
+proof ends in a pending attestation, which ``provenance upgrade`` completes. A run that is anchored
+elsewhere alone gets no proofs: nobody would ever complete them.
 """
 
 from __future__ import annotations
@@ -29,18 +20,17 @@ from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, evidence_bytes
 from provenance.formats import merkle
 from provenance.formats.fields import Fields
-from provenance.formats.opentimestamps.file import (
+from provenance.formats.opentimestamps.file import TimestampFile
+from provenance.formats.opentimestamps.tree import (
+    MAX_MESSAGE_BYTES,
     SHA256,
     Bitcoin,
-    Operation,
     Pending,
     Timestamp,
-    TimestampFile,
     append,
     operations,
     prepend,
 )
-from provenance.formats.opentimestamps.operations import MAX_MESSAGE_BYTES
 from provenance.formats.receipt import Receipt
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.ports.values import PAYLOAD_TAG, AnchorState
@@ -52,7 +42,6 @@ from provenance.proofs.bitcoin import (
 )
 
 BITCOIN: Final = "bitcoin"
-"""The network's name."""
 _ON_ITS_WAY: Final = (
     AnchorState.DUE,
     AnchorState.SIGNED,
@@ -64,9 +53,6 @@ _NO_URI: Final = re.compile(r"[^A-Za-z0-9._/:-]")
 _MAX_ORIGIN: Final = 900
 
 
-# --- walks -------------------------------------------------------------------------------
-
-
 def calendar_uri(origin: str) -> str:
     """The URI of pending attestations of a ledger."""
     return "https://" + _NO_URI.sub("-", origin)[:_MAX_ORIGIN]
@@ -74,19 +60,14 @@ def calendar_uri(origin: str) -> str:
 
 def from_ledger_root(receipt: Receipt) -> Timestamp:
     """What a Bitcoin receipt knows of its ledger root: the way to the block, and its height.
-
-    Raises:
-        ProofError, FormatError: The receipt's evidence does not hold together.
-        TooLargeError: A transaction of more than 4,096 bytes, which the format does not take.
-    """
+    ``ProofError`` or ``FormatError`` where its evidence does not hold together, or the transaction
+    has more than 4,096 bytes, which the format does not take."""
     fields = Fields(receipt.evidence, "evidence")
     transaction = parse_transaction(evidence_bytes(fields, "transaction"))
     size = len(transaction.stripped)
     if size > MAX_MESSAGE_BYTES:
-        raise TooLargeError(
-            f"the anchor's transaction has {size} bytes without witness, an OpenTimestamps "
-            f"proof takes {MAX_MESSAGE_BYTES}"
-        )
+        most = f"an OpenTimestamps proof takes {MAX_MESSAGE_BYTES}"
+        raise TooLargeError(f"the anchor's transaction has {size} bytes without witness, {most}")
     block = parse_merkle_block(evidence_bytes(fields, "merkle_block"))
     leaf = prove_inclusion(transaction, block)
     root = receipt.ledger.root
@@ -94,12 +75,8 @@ def from_ledger_root(receipt: Receipt) -> Timestamp:
     if at < 0 or receipt.anchor.height is None:
         raise ProofError(f"transaction {display(transaction.txid)} does not carry the root")
     at += len(PAYLOAD_TAG)
-    walk = [
-        prepend(transaction.stripped[:at]),
-        append(transaction.stripped[at + len(root) :]),
-        SHA256,
-        SHA256,
-    ]
+    before, behind = transaction.stripped[:at], transaction.stripped[at + len(root) :]
+    walk = [prepend(before), append(behind), SHA256, SHA256]
     for left, sibling in leaf.path:
         walk += [prepend(sibling) if left else append(sibling), SHA256, SHA256]
     return Timestamp.of_walk(root, walk, Bitcoin(receipt.anchor.height))
@@ -112,25 +89,22 @@ def from_run_root(receipt: Receipt) -> Timestamp:
     return Timestamp.of_walk(receipt.root, walk, from_ledger_root(receipt))
 
 
-# --- writing -----------------------------------------------------------------------------
-
-
 def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
-    """``.root`` and ``.root.ots`` of heads, and where asked for ``.ots`` of each record.
-
-    What cannot be said in the format, or does not hold, gets no file: the checks of the
-    evidence itself say what is wrong with it.
-    """
+    """``.root`` and ``.root.ots`` of heads, and where asked for ``.ots`` of each record. What does
+    not hold gets no file: the checks of the evidence itself say what is wrong with it."""
     made: dict[str, bytes] = {}
     receipts, pending = _ends(evidence)
     if ots and (tree := newest_tree(evidence)) is not None:
         made |= record_proofs(evidence, tree, evidence.records)
     for size, preimage in _tops(evidence).items():
         root = hashlib.sha256(preimage).digest()
-        head_end = _end_of_head(evidence, receipts, pending, size, root)
+        chosen = (r for r in receipts if (r.ledger.size, r.ledger.root) == (size, root))
+        anchors = (a for a in evidence.anchors if (a.network, a.size) == (BITCOIN, size))
+        awaited = any(anchor.state in _ON_ITS_WAY for anchor in anchors)
+        head_end = _end(chosen, from_ledger_root, root, pending if awaited else None)
         if head_end is not None:
             made[f"heads/{size}.root"] = preimage
-            made[f"heads/{size}.root.ots"] = _encoded(root, [], head_end)
+            made[f"heads/{size}.root.ots"] = TimestampFile(head_end).encode()
     return made
 
 
@@ -148,7 +122,8 @@ def record_proofs(
             proof = tree.proof(record.path)
             if proof.leaf_digest == record.digest:
                 walk = operations(proof.steps())
-                made[f"{record.file}.ots"] = _encoded(record.digest, walk, end)
+                timestamp = Timestamp.of_walk(record.digest, walk, end)
+                made[f"{record.file}.ots"] = TimestampFile(timestamp).encode()
         except (FormatError, InputError, IntegrityError):
             continue
     return made
@@ -159,10 +134,6 @@ def _ends(evidence: RunEvidence) -> tuple[list[Receipt], Pending | None]:
     receipts = [r for r in evidence.receipts_of(BITCOIN) if r.anchor.state == "final"]
     origin = evidence.head_origin()
     return receipts, Pending(calendar_uri(origin)) if origin is not None else None
-
-
-def _encoded(digest: bytes, walk: list[Operation], end: Timestamp) -> bytes:
-    return TimestampFile(Timestamp.of_walk(digest, walk, end)).encode()
 
 
 def _awaited(evidence: RunEvidence) -> bool:
@@ -181,38 +152,22 @@ def _end_of_records(
         return None
     newest = evidence.entries[-1]
     chosen = (r for r in receipts if (r.ledger.index, r.root) == (newest.index, newest.root))
-    end = _first(chosen, from_run_root)
-    if end is None and pending is not None and _awaited(evidence):
-        return Timestamp(newest.root, (pending,))
-    return end
+    return _end(chosen, from_run_root, newest.root, pending if _awaited(evidence) else None)
 
 
-def _end_of_head(
-    evidence: RunEvidence,
-    receipts: list[Receipt],
-    pending: Pending | None,
-    size: int,
+def _end(
+    receipts: Iterable[Receipt],
+    timestamp_of: Callable[[Receipt], Timestamp],
     root: bytes,
+    pending: Pending | None,
 ) -> Timestamp | None:
-    chosen = (r for r in receipts if (r.ledger.size, r.ledger.root) == (size, root))
-    end = _first(chosen, from_ledger_root)
-    if end is None and pending is not None:
-        anchors = (a for a in evidence.anchors if (a.network, a.size) == (BITCOIN, size))
-        if any(anchor.state in _ON_ITS_WAY for anchor in anchors):
-            return Timestamp(root, (pending,))
-    return end
-
-
-def _first(
-    receipts: Iterable[Receipt], timestamp_of: Callable[[Receipt], Timestamp]
-) -> Timestamp | None:
-    """The timestamp of the first receipt whose evidence holds together."""
+    """What the first receipt whose evidence holds together knows of a root, or what is pending."""
     for receipt in receipts:
         try:
             return timestamp_of(receipt)
         except (FormatError, InputError, IntegrityError):
             continue
-    return None
+    return Timestamp(root, (pending,)) if pending else None
 
 
 def _tops(evidence: RunEvidence) -> dict[int, bytes]:

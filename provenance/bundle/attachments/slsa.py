@@ -1,33 +1,9 @@
 """The in-toto statement of a run: SLSA provenance v1, derived from the evidence alone.
 
-FROZEN FORMAT, build type ``urn:ml-provenance:training-run:v1``. ``statement/run.intoto.json`` of
-a bundle, RFC 8785 JSON (:mod:`provenance.formats.dsse`); predicate as
-https://slsa.dev/spec/v1.0/provenance has it::
-
-    subject        {"name": "run", "digest": {"mth_sha256": run root},
-                    "annotations": {"seal": label}}                        the newest seal
-                   {"name": path, "digest": D, "annotations": A}           each state record of
-                                                                           the last epoch with any
-    buildDefinition.externalParameters     body of the record training/config
-    buildDefinition.resolvedDependencies   {"name": "code", "digest": {"gitCommit"},
-                                            "annotations": {"dirty"}}
-                                           {"name": path, "digest": D, "annotations": A}: records
-                                            of data/train, data/test, model/weights
-                                           {"name": "parent model", "uri" or "digest" or
-                                            "content", "mediaType"}        the config's "parent"
-    runDetails.builder.id                  "https://" + the ledger's origin
-    runDetails.metadata                    invocationId: the run; startedOn, finishedOn: first
-                                           and last time among the tree's and control records;
-                                           finishedOn where the run has an after seal
-    runDetails.byproducts                  {"name": file, "digest": {"sha256"}, "mediaType",
-                                            "annotations": {"network", "transaction_id"}}: receipts
-
-``D`` is the content digest that the record states under ``root``, ``mth_sha256`` in all of
-this release's records: RFC 6962's Merkle Tree Hash over the digests of tensors (or of a dataset's
-parts), which ``A`` names: ``{"algorithm": "blake3", "epoch": 3}``. It is no digest of a file, so
-it has a name of its own. in-toto's names (sha256, sha512, sha3_256, blake2b, gitCommit) stand
-where they are meant. What is withheld or damaged is left out; a body too large for an
-attachment is replaced by ``{"record": {"name": path, "digest": {"sha256"}}}``.
+FROZEN FORMAT, build type ``urn:ml-provenance:training-run:v1``: docs/FORMAT.md, section 10.4, and
+https://slsa.dev/spec/v1.0/provenance. ``mth_sha256`` is the digest that a record states of its
+content under ``root``: no digest of a file, so it has a name of its own. in-toto's names (sha256,
+gitCommit, ...) stand where they are meant. What is withheld or damaged is left out.
 
 The verifier takes each claim by itself and compares it with the records, entries and receipts
 (:mod:`provenance.verify.checks.attachments.slsa`): a statement may say less than these, never
@@ -39,7 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -82,35 +58,25 @@ def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
 
 
 def statement_of(evidence: RunEvidence) -> bytes | None:
-    """The statement; None before the first seal, or where no ledger is known.
-
-    Raises:
-        TooLargeError: Over 16 MiB.
-    """
+    """The statement; None before the first seal, or where no ledger is known."""
     builder = builder_id(evidence)
     if not evidence.entries or builder is None:
         return None
     metadata: dict[str, Json] = {"invocationId": str(evidence.run), **run_times(evidence)}
-    made = Statement(
-        subjects=(run_subject(evidence.entries[-1]), *weight_subjects(evidence).values()),
-        predicate_type=PREDICATE_TYPE,
-        predicate={
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": parameters(evidence) or {},
-                "resolvedDependencies": list(dependencies(evidence).values()),
-            },
-            "runDetails": {
-                "builder": {"id": builder},
-                "metadata": metadata,
-                "byproducts": [byproduct(receipt) for receipt in evidence.receipts],
-            },
+    subjects = (run_subject(evidence.entries[-1]), *weight_subjects(evidence).values())
+    predicate: dict[str, Json] = {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": parameters(evidence) or {},
+            "resolvedDependencies": list(dependencies(evidence).values()),
         },
-    )
-    return made.encode()
-
-
-# --- what the evidence says --------------------------------------------------------------
+        "runDetails": {
+            "builder": {"id": builder},
+            "metadata": metadata,
+            "byproducts": [byproduct(receipt) for receipt in evidence.receipts],
+        },
+    }
+    return Statement(subjects, PREDICATE_TYPE, predicate).encode()
 
 
 def record_body(record: RecordFile, run: UUID) -> dict[str, Json] | None:
@@ -143,18 +109,17 @@ def weight_subjects(evidence: RunEvidence) -> dict[str, Subject]:
     """By path the subject of each record of the last weights that states its content's digest."""
     made = {}
     for record in last_states(evidence):
-        described = _content(record, record_body(record, evidence.run))
+        described = _content(record, evidence.run)
         if described is not None:
             made[record.path] = Subject(record.path, *described)
     return made
 
 
-def _content(
-    record: RecordFile, body: Mapping[str, Json] | None
-) -> tuple[dict[str, str], dict[str, Json]] | None:
+def _content(record: RecordFile, run: UUID) -> tuple[dict[str, str], dict[str, Json]] | None:
     """Digest and annotations of the content that a record names."""
-    digest = _digest(body.get("root")) if body else None
-    if body is None or digest is None:
+    body = record_body(record, run) or {}
+    digest = _digest(body.get("root"))
+    if digest is None:
         return None
     notes: dict[str, Json] = {}
     if isinstance(body.get("algorithm"), str):
@@ -177,14 +142,15 @@ def _digest(text: Json) -> dict[str, str] | None:
     return {algorithm.replace("-", "_"): value}
 
 
-def _config(evidence: RunEvidence) -> RecordFile | None:
-    return next((r for r in evidence.records if r.path == CONFIG), None)
+def _config(evidence: RunEvidence) -> tuple[RecordFile | None, dict[str, Json] | None]:
+    """The config record, and its body where that is disclosed and undamaged."""
+    record = next((r for r in evidence.records if r.path == CONFIG), None)
+    return record, record_body(record, evidence.run) if record else None
 
 
 def parameters(evidence: RunEvidence) -> dict[str, Json] | None:
     """The body of the config record; None where it is withheld, damaged or not there."""
-    record = _config(evidence)
-    body = record_body(record, evidence.run) if record else None
+    record, body = _config(evidence)
     if record is None or body is None or len(canonical_json(body)) <= MAX_PARAMETERS:
         return body
     digest: dict[str, Json] = {"sha256": record.digest.hex()}
@@ -194,20 +160,17 @@ def parameters(evidence: RunEvidence) -> dict[str, Json] | None:
 def dependencies(evidence: RunEvidence) -> dict[str, Descriptor]:
     """``resolvedDependencies`` by name: code, data, initial weights, parent model."""
     made: dict[str, Descriptor] = {}
-    config = _config(evidence)
-    body = (record_body(config, evidence.run) if config else None) or {}
+    body = _config(evidence)[1] or {}
     code = body.get("code")
     if isinstance(code, dict) and _COMMIT.fullmatch(str(code.get("commit"))):
         made["code"] = {"name": "code", "digest": {"gitCommit": code["commit"]}}
         if isinstance(code.get("dirty"), bool):
             made["code"]["annotations"] = {"dirty": code["dirty"]}
     for record in _tree(evidence, *_INPUTS):
-        described = _content(record, record_body(record, evidence.run))
+        described = _content(record, evidence.run)
         if described is not None:
-            digest: dict[str, Json] = {**described[0]}
-            made[record.path] = {
-                "name": record.path, "digest": digest, "annotations": described[1],
-            }  # fmt: skip
+            digest, notes = described
+            made[record.path] = {"name": record.path, "digest": {**digest}, "annotations": notes}
     if body.get("parent") is not None:
         made["parent model"] = {"name": "parent model", **_parent(body["parent"])}
     return made
@@ -234,9 +197,8 @@ def _parent(value: Json) -> Descriptor:
 
 def builder_id(evidence: RunEvidence) -> str | None:
     """The builder's URI: an origin is, by C2SP's convention, a URL without its scheme."""
-    origin = (
-        evidence.vkey.partition("+")[0] if evidence.vkey is not None else evidence.head_origin()
-    )
+    key = evidence.vkey
+    origin = evidence.head_origin() if key is None else key.partition("+")[0]
     return f"https://{quote(origin, safe='/:@-._~')}" if origin else None
 
 

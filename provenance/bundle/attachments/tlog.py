@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from provenance.errors import (
-    FormatError,
-    InputError,
-    IntegrityError,
-)
+from provenance.errors import FormatError, InputError, IntegrityError
 from provenance.evidence.run_evidence import Inclusion, RunEvidence, seal_label
 from provenance.formats.note import VerifierKey
 from provenance.formats.tlog.proof import TlogProof
-from provenance.ports.values import LedgerEntry
 
 
 def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
@@ -24,39 +19,22 @@ def files(evidence: RunEvidence, ots: bool = False) -> dict[str, bytes]:
     key = evidence_key(evidence)
     notes = {head.size: head.note for head in evidence.heads}
     paths: dict[int, list[Inclusion]] = {}
-    for item in evidence.inclusions:
-        paths.setdefault(item.index, []).append(item)
+    for item in sorted(evidence.inclusions, key=lambda item: -item.size):
+        if item.size in notes:
+            paths.setdefault(item.index, []).append(item)
     made: dict[str, bytes] = {}
     for entry in evidence.entries if ots else evidence.entries[-1:]:
-        proof = _newest(entry, paths.get(entry.index, []), notes, key)
-        if proof is not None:
-            made[f"tlog/{seal_label(entry)}.tlog-proof"] = proof.encode().encode()
+        for item in paths.get(entry.index, []):
+            with suppress(FormatError, InputError, IntegrityError):
+                proof = TlogProof(item.index, item.proof, notes[item.size])
+                if proof.verify(entry.root, key).size == item.size:
+                    made[f"tlog/{seal_label(entry)}.tlog-proof"] = proof.encode().encode()
+                    break
     return made
 
 
 def evidence_key(evidence: RunEvidence) -> VerifierKey | None:
     """The evidence's own key; one that does not decode is a finding of check 5."""
-    if evidence.vkey is None:
-        return None
-    try:
-        return VerifierKey.from_vkey(evidence.vkey)
-    except (FormatError, InputError):
-        return None
-
-
-def _newest(
-    entry: LedgerEntry,
-    paths: Sequence[Inclusion],
-    notes: Mapping[int, str],
-    key: VerifierKey | None,
-) -> TlogProof | None:
-    for item in sorted(paths, key=lambda item: -item.size):
-        if item.size not in notes:
-            continue
-        try:
-            proof = TlogProof(item.index, item.proof, notes[item.size])
-            if proof.verify(entry.root, key).size == item.size:
-                return proof
-        except (FormatError, InputError, IntegrityError):
-            continue
+    with suppress(FormatError, InputError):
+        return None if evidence.vkey is None else VerifierKey.from_vkey(evidence.vkey)
     return None

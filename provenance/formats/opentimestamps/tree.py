@@ -1,32 +1,193 @@
-"""The tree of an OpenTimestamps proof: messages, and what leads from one to the next.
+"""OpenTimestamps proofs in memory: operations on a message, attestations, and the tree of both.
 
-WARNING: FROZEN FORMAT, drawn in :mod:`provenance.formats.opentimestamps.file`. No I/O, no
-clock, no randomness.
+docs/FORMAT.md, section 10.1. Source: python-opentimestamps 0.4.5,
+``opentimestamps/core/{op,notary,timestamp,serialize}.py``; its limits hold here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Final, NamedTuple
 
-from provenance.errors import InputError, TooLargeError
-from provenance.formats.opentimestamps.operations import Attestation, Operation, rank, varbytes
+from provenance.errors import FormatError, InputError, TooLargeError
+from provenance.formats.keccak import keccak256
+from provenance.formats.merkle import Step
 
+MAX_MESSAGE_BYTES: Final = 4096
+MAX_URI_BYTES: Final = 1000
+MAX_HEIGHT: Final = 2**63 - 1
 MAX_OPERATIONS: Final = 255
 """On one walk from the digest to an attestation."""
-_FORK: Final = 0xFF
+SHA256_TAG, KECCAK256_TAG, APPEND_TAG, PREPEND_TAG = 0x08, 0x67, 0xF0, 0xF1
+FORK: Final = 0xFF
+_OTHER_HEIGHT_TAGS: Final = (
+    bytes.fromhex("06869a0d73d71b45"),  # Litecoin
+    bytes.fromhex("30fe8087b5c7ead7"),  # Ethereum
+)
+_URI_BYTES: Final = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._/:"
+)
+
+
+def _ripemd160(message: bytes) -> bytes:
+    try:
+        return hashlib.new("ripemd160", message).digest()
+    except ValueError:
+        raise FormatError("ripemd160: this machine's OpenSSL does not have it") from None
+
+
+NAMES: Final = {
+    0x02: "sha1", 0x03: "ripemd160", SHA256_TAG: "sha256", KECCAK256_TAG: "keccak256",
+    APPEND_TAG: "append", PREPEND_TAG: "prepend", 0xF2: "reverse", 0xF3: "hexlify",
+}  # fmt: skip
+_UNARY: Final[dict[int, Callable[[bytes], bytes]]] = {
+    0x02: lambda message: hashlib.sha1(message).digest(),  # noqa: S324  the format has it
+    0x03: _ripemd160,
+    SHA256_TAG: lambda message: hashlib.sha256(message).digest(),
+    KECCAK256_TAG: keccak256,
+    0xF2: lambda message: message[::-1],
+    0xF3: lambda message: message.hex().encode(),
+}
+DIGEST_BYTES: Final = {0x02: 20, 0x03: 20, SHA256_TAG: 32, KECCAK256_TAG: 32}
+"""The operations that a file can be hashed with."""
+
+
+class Operation(NamedTuple):
+    """One operation on a message; ``argument`` is empty but for append and prepend."""
+
+    tag: int
+    argument: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """As the stock client prints it."""
+        return NAMES[self.tag]
+
+    def apply(self, message: bytes) -> bytes:
+        """The operation's result, which is never empty; ``FormatError`` over 4,096 bytes, for an
+        empty message, or where this machine's OpenSSL has no ripemd160."""
+        if self.tag == APPEND_TAG:
+            result = message + self.argument
+        elif self.tag == PREPEND_TAG:
+            result = self.argument + message
+        else:
+            result = _UNARY[self.tag](message)
+        if len(message) > MAX_MESSAGE_BYTES or len(result) > MAX_MESSAGE_BYTES:
+            raise TooLargeError(f"{self.name}: more than {MAX_MESSAGE_BYTES} bytes")
+        if not result:
+            raise FormatError(f"{self.name}: of an empty message")
+        return result
+
+
+SHA256: Final = Operation(SHA256_TAG)
+
+
+def append(suffix: bytes) -> Operation:
+    """The message, then ``suffix``; ``InputError`` where that has not 1 to 4,096 bytes."""
+    return _with_argument(APPEND_TAG, suffix)
+
+
+def prepend(prefix: bytes) -> Operation:
+    """``prefix``, then the message; ``InputError`` where that has not 1 to 4,096 bytes."""
+    return _with_argument(PREPEND_TAG, prefix)
+
+
+def _with_argument(tag: int, argument: bytes) -> Operation:
+    if not 0 < len(argument) <= MAX_MESSAGE_BYTES:
+        raise InputError(f"{NAMES[tag]}: an argument of {len(argument)} bytes")
+    return Operation(tag, argument)
+
+
+def operations(steps: Iterable[Step]) -> list[Operation]:
+    """The walk of Merkle proofs (:class:`merkle.Step`) as bare operations."""
+    made: list[Operation] = []
+    for step in steps:
+        made.append(prepend(step.prefix))
+        if step.suffix:
+            made.append(append(step.suffix))
+        made.append(SHA256)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Bitcoin:
+    """The message is the Merkle root (internal byte order) of the block at ``height``."""
+
+    height: int
+    tag: ClassVar = bytes.fromhex("0588960d73d71901")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.height <= MAX_HEIGHT:
+            raise InputError(f"a block height of {self.height}")
+
+    @property
+    def payload(self) -> bytes:
+        """The height."""
+        return varuint(self.height)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Whoever is at ``uri`` (letters, digits and ``-._/:``) can complete the proof."""
+
+    uri: str
+    tag: ClassVar = bytes.fromhex("83dfe30d2ef90c8e")
+
+    def __post_init__(self) -> None:
+        encoded = self.uri.encode()
+        if len(encoded) > MAX_URI_BYTES or not _URI_BYTES.issuperset(encoded):
+            raise InputError(f"not a URI that a pending attestation takes: {self.uri[:80]!r}")
+
+    @property
+    def payload(self) -> bytes:
+        """The URI with its length."""
+        return varbytes(self.uri.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An attestation of another kind, kept as it is."""
+
+    tag: bytes
+    payload: bytes
+
+
+Attestation = Bitcoin | Pending | Unknown
+
+
+def rank(attestation: Attestation) -> tuple[bytes, int, bytes]:
+    """The reference's order: by tag, then by height as a number, or by bytes."""
+    if isinstance(attestation, Bitcoin):
+        return (attestation.tag, attestation.height, b"")
+    if isinstance(attestation, Pending):
+        return (attestation.tag, 0, attestation.uri.encode())
+    payload = attestation.payload
+    if attestation.tag in _OTHER_HEIGHT_TAGS:
+        return (attestation.tag, len(payload), payload[::-1])
+    return (attestation.tag, 0, payload)
+
+
+def varuint(value: int) -> bytes:
+    """Base 128, little-endian."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def varbytes(data: bytes) -> bytes:
+    """Length, then bytes."""
+    return varuint(len(data)) + data
 
 
 class Timestamp:
-    """All that is known of one message: what attests to it, and operations that lead on.
-
-    A value: it does not change, and equals another with the same message and bytes.
-
-    Args:
-        message: At most 4,096 bytes.
-        attestations: Of this very message, in any order.
-        branches: By operation what is known of its result.
-    """
+    """All that is known of one message (at most 4,096 bytes): what attests to it, and by operation
+    what is known of its result. A value: it does not change, and equals another with the same
+    bytes."""
 
     __slots__ = ("attestations", "branches", "message")
 
@@ -49,15 +210,8 @@ class Timestamp:
     def of_walk(
         cls, message: bytes, walk: Iterable[Operation], end: Attestation | Timestamp
     ) -> Timestamp:
-        """One walk from ``message``, with what is at its end.
-
-        Args:
-            end: What attests to the last message, or all that is known of it.
-
-        Raises:
-            InputError: ``end`` is of another message.
-            TooLargeError: A message becomes longer than 4,096 bytes.
-        """
+        """One walk from ``message``, with what attests to the last one, or all that is known of it;
+        ``InputError`` where ``end`` is of another message."""
         passed: list[tuple[bytes, Operation]] = []
         for operation in walk:
             passed.append((message, operation))
@@ -80,15 +234,10 @@ class Timestamp:
             waiting.extend(child for _, child in reversed(node.branches))
 
     def merge(self, other: Timestamp) -> Timestamp:
-        """What either knows of the message.
-
-        Raises:
-            InputError: They are of different messages.
-        """
+        """What either knows of the message; ``InputError`` where they are of different ones."""
         if self.message != other.message:
-            raise InputError(
-                f"timestamps of {self.message.hex()} and of {other.message.hex()} do not merge"
-            )
+            both = f"{self.message.hex()} and of {other.message.hex()}"
+            raise InputError(f"timestamps of {both} do not merge")
         branches = dict(self.branches)
         for operation, theirs in other.branches:
             mine = branches.get(operation)
@@ -97,30 +246,29 @@ class Timestamp:
         return Timestamp(self.message, attestations, branches.items())
 
     def extend(self, continuation: Timestamp, instead_of: Attestation | None = None) -> Timestamp:
-        """This tree with more known of one of its messages, wherever it stands.
-
-        Args:
-            instead_of: An attestation of that message which the continuation makes good.
-        """
-        attestations = self.attestations
-        if self.message == continuation.message:
-            attestations = tuple(each for each in attestations if each != instead_of)
-        branches = []
-        for operation, child in self.branches:
-            branches.append((operation, child.extend(continuation, instead_of)))
-        node = Timestamp(self.message, attestations, branches)
-        return node.merge(continuation) if self.message == continuation.message else node
+        """This tree with more known of one of its messages, wherever it stands; ``instead_of`` an
+        attestation of that message which the continuation makes good."""
+        branches = [(o, child.extend(continuation, instead_of)) for o, child in self.branches]
+        if self.message != continuation.message:
+            return Timestamp(self.message, self.attestations, branches)
+        kept = (each for each in self.attestations if each != instead_of)
+        return Timestamp(self.message, kept, branches).merge(continuation)
 
     def encode(self) -> bytes:
-        """The bytes of the tree, without the message.
+        """The bytes of the tree without the message; ``InputError`` for a node of which nothing is
+        known, ``TooLargeError`` for a walk of more than 255 operations."""
+        return self._encoded(0)
 
-        Raises:
-            InputError: A node without attestations and operations.
-            TooLargeError: A walk of more than 255 operations.
-        """
-        out = bytearray()
-        _write(self, out, 0)
-        return bytes(out)
+    def _encoded(self, depth: int) -> bytes:
+        if depth > MAX_OPERATIONS:
+            raise TooLargeError(f"a walk of more than {MAX_OPERATIONS} operations")
+        items = [b"\x00" + each.tag + varbytes(each.payload) for each in self.attestations]
+        for (tag, argument), child in self.branches:
+            operation = bytes([tag]) + (varbytes(argument) if argument else b"")
+            items.append(operation + child._encoded(depth + 1))
+        if not items:
+            raise InputError(f"nothing is known of message {self.message.hex()}")
+        return bytes([FORK]).join([b"", *items[:-1]]) + items[-1]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timestamp):
@@ -133,33 +281,3 @@ class Timestamp:
     def __repr__(self) -> str:
         kinds = ", ".join(type(attestation).__name__ for _, attestation in self.walk())
         return f"Timestamp({self.message.hex()}: {kinds})"
-
-
-def _write(node: Timestamp, out: bytearray, depth: int) -> None:
-    while True:
-        if depth > MAX_OPERATIONS:
-            raise TooLargeError(f"a walk of more than {MAX_OPERATIONS} operations")
-        attestations = [_encoded(attestation) for attestation in node.attestations]
-        if not node.branches:
-            if not attestations:
-                raise InputError(f"nothing is known of message {node.message.hex()}")
-            out += b"".join(b"\xff" + each for each in attestations[:-1]) + attestations[-1]
-            return
-        out += b"".join(b"\xff" + each for each in attestations)
-        for operation, child in node.branches[:-1]:
-            out.append(_FORK)
-            _write_operation(operation, out)
-            _write(child, out, depth + 1)
-        operation, node = node.branches[-1]
-        _write_operation(operation, out)
-        depth += 1
-
-
-def _encoded(attestation: Attestation) -> bytes:
-    return b"\x00" + attestation.tag + varbytes(attestation.payload)
-
-
-def _write_operation(operation: Operation, out: bytearray) -> None:
-    out.append(operation.tag)
-    if operation.argument:
-        out += varbytes(operation.argument)

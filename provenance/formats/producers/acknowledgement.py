@@ -1,15 +1,12 @@
 """Acknowledgements: the ledger signs how much of a producer the database has.
 
-FROZEN FORMAT. Pure: no I/O, no clock, no randomness. They travel through Redis, which whoever
-can write to it could use to have a spool deleted: so a shipper believes the signature alone. ::
+docs/FORMAT.md, section 2.3. They travel through Redis, which whoever can write to it could use to
+have a spool deleted: so a shipper believes the signature alone. ::
 
     acknowledgement = count (u64, big-endian) || chain (32) || signature (64)         104 bytes
     signature       = by the ledger's Ed25519 key (RFC 8032), over
                       "ml-provenance/acknowledgement/v1" 00 || run (16) || producer (16)
                       || count (u64, big-endian) || chain (32)
-
-``chain`` is that of the first ``count`` records
-(:mod:`~provenance.formats.producers.statement`): a shipper that lost its cursors goes on from it.
 
 One of no records and 32 zero bytes, for :data:`NOBODY` as producer, says that the run is sealed.
 """
@@ -39,7 +36,6 @@ class Acknowledgement:
 
 
 SEALED: Final = Acknowledgement(0, bytes(32))
-"""What one for :data:`NOBODY` says: the run is sealed."""
 
 
 def sign_acknowledgement(
@@ -51,22 +47,15 @@ def sign_acknowledgement(
 
 
 def sign_sealed(run: UUID, key: SignerKey) -> bytes:
-    """What says that a run is sealed, 104 bytes; published for :data:`NOBODY`."""
+    """What says that a run is sealed; published for :data:`NOBODY`."""
     return sign_acknowledgement(run, NOBODY, SEALED.count, SEALED.chain, key)
 
 
 def open_acknowledgement(
     data: bytes, run: UUID, producer: bytes, public_key: bytes
 ) -> Acknowledgement:
-    """Read an acknowledgement and check that the ledger's key signed it.
-
-    Args:
-        public_key: The ledger's Ed25519 key, 32 bytes, as the reader knows it.
-
-    Raises:
-        FormatError: Not 104 bytes, or a count beyond 2^63 - 1.
-        BadSignatureError: Another key signed it, or for another producer.
-    """
+    """Read an acknowledgement, or ``FormatError``; ``BadSignatureError`` where another key than the
+    ledger's signed it, or for another producer."""
     if len(data) != ACKNOWLEDGEMENT_BYTES:
         raise FormatError(f"acknowledgement of {len(data)} bytes, expected {ACKNOWLEDGEMENT_BYTES}")
     message = ACKNOWLEDGEMENT_CONTEXT + run.bytes + producer + data[:40]

@@ -1,8 +1,8 @@
 """Sigstore bundles by which a run's identity signs without a key of its own.
 
-FROZEN FORMAT. Pure: no I/O, no clock, no randomness. A certificate for a key that is used once
-names an account (subject alternative name) and who vouches for it (the OpenID Connect issuer);
-the bundle is canonical JSON (RFC 8785), at most 16 KiB, version 0.3 with one message signature.
+docs/FORMAT.md, section 2.3. A certificate for a key that is used once names an account (subject
+alternative name) and who vouches for it (the OpenID Connect issuer); the bundle is canonical JSON
+(RFC 8785), at most 16 KiB, version 0.3 with one message signature.
 
 What is checked here needs no trust: form, the leaf's ECDSA signature, and that nothing in the
 log entry contradicts its checkpoint. Whether the leaf is Sigstore's, a trusted root alone says
@@ -59,12 +59,8 @@ class Keyless:
 
 
 def open_bundle(bundle: bytes, message: bytes) -> Keyless:
-    """Read a bundle and check the leaf's signature of the message.
-
-    Raises:
-        TooLargeError, UnknownVersionError, FormatError: Not such a bundle.
-        BadSignatureError: The certificate's key did not sign this message.
-    """
+    """Read a bundle, or ``FormatError``; ``BadSignatureError`` where the leaf did not sign the
+    message."""
     top = Fields.parse_canonical(
         bundle, _FILE, MEDIA_TYPE, key="mediaType", limit=MAX_BUNDLE_BYTES
     ).only("mediaType", "messageSignature", "verificationMaterial")
@@ -99,12 +95,9 @@ def _check_entry(material: Fields) -> None:
         raise FormatError(f"{_FILE}: tlogEntries: found {len(entries)}, expected 1")
     entry, proof = entries[0], entries[0].object("inclusionProof")
     proof.items("hashes", _base64)
-    for fields, key in (
-        (entry, "canonicalizedBody"),
-        (entry.object("logId"), "keyId"),
-        (proof, "rootHash"),
-    ):
-        _base64(fields, key)
+    _base64(entry, "canonicalizedBody")
+    _base64(entry.object("logId"), "keyId")
+    _base64(proof, "rootHash")
     if "inclusionPromise" in entry.raw:
         _base64(entry.object("inclusionPromise"), "signedEntryTimestamp")
     note = parse_note(proof.object("checkpoint", "envelope").text("envelope"))

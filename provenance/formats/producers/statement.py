@@ -1,8 +1,7 @@
 """Statements: a producer signs how many records it has written, and which.
 
-FROZEN FORMAT. Pure: no I/O, no clock, no randomness.
-
-A producer chains all its records, control records included, in order of ``seq``::
+A producer chains all its records, control records included, in order of ``seq``
+(docs/FORMAT.md, section 2.3)::
 
     c0        = SHA-256("ml-provenance/chain/v1" 00 || run (16) || producer (16))
     c(i+1)    = SHA-256(c(i) || SHA-256 of the record with seq i)
@@ -10,9 +9,8 @@ A producer chains all its records, control records included, in order of ``seq``
                 || count (u64, big-endian) || c(count) (32)
     signature = by the producer's Ed25519 key (RFC 8032), over the statement
 
-Whoever has the records' digests recomputes the chain: a record that was edited, dropped,
-inserted or moved gives another. ``SHA-256(statement)`` is what stands for the producer under a
-run root (:mod:`provenance.formats.run_tree.tree`).
+A record that was edited, dropped, inserted or moved gives another chain. ``SHA-256(statement)`` is
+what stands for the producer under a run root.
 """
 
 from __future__ import annotations
@@ -39,23 +37,15 @@ def chain_start(run: UUID, producer: bytes) -> bytes:
 
 
 def chain_on(chain: bytes, digests: Iterable[bytes]) -> bytes:
-    """The chain after more records, 32 bytes.
-
-    Args:
-        chain: Before them.
-        digests: SHA-256 of each record, in order of ``seq``.
-    """
+    """The chain after more records, 32 bytes; ``digests`` are their SHA-256, in order."""
     for digest in digests:
         chain = hashlib.sha256(chain + digest).digest()
     return chain
 
 
 def statement_bytes(run: UUID, producer: bytes, count: int, chain: bytes) -> bytes:
-    """What is signed: a producer's first ``count`` records have this chain.
-
-    Raises:
-        FormatError: A count or a length that the format cannot hold.
-    """
+    """What is signed: a producer's first ``count`` records have this chain; ``FormatError`` for
+    what the format cannot hold."""
     if not 0 <= count <= MAX_COUNT or len(producer) != 16 or len(chain) != 32:
         raise FormatError(
             f"statement: count {count}, producer of {len(producer)} bytes, chain of {len(chain)}; "
@@ -71,24 +61,16 @@ def statement_digest(run: UUID, producer: bytes, count: int, chain: bytes) -> by
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A producer's signature over its first ``count`` records; ``chain`` is recomputed.
-
-    Attributes:
-        producer: 16 bytes.
-        count: Records, from 1.
-        signature: 64 bytes.
-    """
+    """A producer's (16 bytes) signature (64) over its first ``count`` records; ``chain`` is
+    recomputed."""
 
     producer: bytes
     count: int
     signature: bytes
 
     def verify(self, run: UUID, chain: bytes, producer_key: bytes) -> None:
-        """Check the signature over ``chain``, the chain of the first ``count`` records.
-
-        Raises:
-            BadSignatureError: These are not the records that the producer signed.
-        """
+        """Check the signature over ``chain``, that of the first ``count`` records;
+        ``BadSignatureError`` where these are not the records that the producer signed."""
         message = statement_bytes(run, self.producer, self.count, chain)
         what = f"statement of producer {self.producer.hex()[:8]} over {self.count} records"
         verify_signature(producer_key, self.signature, message, what)

@@ -1,49 +1,24 @@
 """Which records of a run are leaves of its tree when it is sealed.
 
-FROZEN FORMAT. Pure: the answer depends on the records and on what the run's checkpoints state
-that they cover, never on arrival, so that a replay, a verifier and an auditor all build the
-same tree.
+docs/FORMAT.md, section 5.1, whose rules 1 to 5 are named here. The answer depends on the records
+and on what the run's checkpoints state that they cover, never on arrival, so that a replay, a
+verifier and an auditor all build the same tree.
 
-A *mark* is a ``run.seal`` record that is well formed: its phase is one of the three, its epoch
-a whole number at a checkpoint and null elsewhere. Of two marks of one producer that ask for the
-same seal the first counts, the one with the lower ``seq``. A checkpoint's mark counts only where
-its epoch is above those of all checkpoint marks that its producer wrote before it: checkpoints
-go forward. The rules:
-
-1. The before mark is the first mark of phase ``before`` in ``(ts, producer, seq)`` order. Its
-   producer *leads* the run.
-2. ``data.*``, ``model.*`` and ``config`` records count where the leader wrote them with a
-   ``seq`` below the before mark's. All others of these kinds are late.
-3. Epoch records (``state``, ``metrics``, ``privacy``) count at ``after``, and at a checkpoint
-   of epoch ``e`` those with an epoch up to ``e``, except where rule 4 says that they are late.
-   What no checkpoint so far has decided about counts at ``after`` alone.
-4. The first checkpoint in the ledger with an epoch at or above its own decides about an epoch
-   record. Where the record's ``seq`` is below what that checkpoint states for its producer (its
-   *coverage*; 0 where it states nothing) it counts there and ever after. Otherwise it is late
-   for good, so that what was sealed stays a prefix.
-5. ``results`` records count at ``after`` where the leader wrote them, or a producer that has a
-   mark of phase ``after``. All others are late.
-
-A checkpoint covers, of a producer that has a mark of it, the events before that mark, and of
-any other its first events that had arrived without a hole. What had arrived is what nobody can
-work out afterwards, so the seal states it: per producer one more than the ``seq`` of the last
-epoch record that it decided for; no more than that, so that there is one way to say it. Anyone
-can check it: with it the records give the anchored root.
+A *mark* is a ``run.seal`` record that is well formed. Of two marks of one producer that ask for the
+same seal the first counts; a checkpoint's counts only where its epoch is above those of all
+checkpoint marks that its producer wrote before it. What a checkpoint *covers* of each producer had
+to have arrived, which nobody can work out afterwards: so the seal states it (rule 4).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
-from uuid import UUID
 
-from provenance.errors import InputError
-from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
-from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
+from provenance.formats.run_tree.tree import RecordLeaf
 
 BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}
@@ -72,14 +47,6 @@ class DigestedRecord:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A sealed checkpoint: its epoch, and how many of its first events per producer it covers."""
-
-    epoch: int
-    coverage: Mapping[bytes, int]
-
-
 class Sealed(Protocol):
     """A ledger entry, whoever read it."""
 
@@ -98,17 +65,6 @@ class Sealed(Protocol):
     @property
     def coverage(self) -> tuple[tuple[bytes, int], ...]:
         """Producers, in order, each with a number of its first events, from 1."""
-
-
-def checkpoints_upto(entries: Iterable[Sealed], index: int | None = None) -> list[Checkpoint]:
-    """The checkpoints among a run's ledger entries up to ``index`` (all where None)."""
-    return [
-        Checkpoint(entry.epoch, dict(entry.coverage))
-        for entry in sorted(entries, key=lambda entry: entry.index)
-        if entry.phase is Phase.CHECKPOINT
-        and entry.epoch is not None
-        and (index is None or entry.index <= index)
-    ]
 
 
 def seal_marks(records: Iterable[Record]) -> list[SealMark]:
@@ -132,28 +88,20 @@ def written_marks(records: Iterable[Record]) -> list[SealMark]:
     """All marks in ``(ts, producer, seq)`` order, those too that do not count."""
     marks = []
     for record in records:
-        if record.kind is not Kind.SEAL:
-            continue
         phase, epoch = record.body.get("phase"), record.body.get("epoch")
-        if not isinstance(phase, str) or phase not in set(Phase):
+        if record.kind is not Kind.SEAL or not isinstance(phase, str) or phase not in set(Phase):
             continue
-        if not isinstance(epoch, int | None) or isinstance(epoch, bool):
+        if isinstance(epoch, bool) or not isinstance(epoch, int | None):
             continue
         if (epoch is not None) != (phase == Phase.CHECKPOINT):
             continue
-        if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
+        if not 0 <= (epoch or 0) <= MAX_SAFE_INTEGER:
             continue
-        marks.append(
-            SealMark(
-                phase=Phase(phase),
-                epoch=epoch,
-                rank=record.rank,
-                producer=record.producer,
-                seq=record.seq,
-                anchor=record.body.get("anchor") is True,
-                order=record.order,
-            )
+        anchor = record.body.get("anchor") is True
+        mark = SealMark(
+            Phase(phase), epoch, record.rank, record.producer, record.seq, anchor, record.order
         )
+        marks.append(mark)
     return sorted(marks, key=lambda mark: mark.order)
 
 
@@ -187,124 +135,35 @@ def absent_ranks(ranks: int, here: Collection[int], most: int) -> tuple[list[int
 
 
 def leaf_of(item: DigestedRecord) -> RecordLeaf:
-    """A record as a leaf.
-
-    Raises:
-        InputError: It has no place in a tree.
-    """
+    """A record as a leaf; ``InputError`` where it has no place in a tree."""
     record = item.record
     return RecordLeaf(record.kind.value, record.epoch, record.rank, record.order, item.digest)
 
 
-def run_leaves(
-    records: Collection[DigestedRecord], phase: Phase, checkpoints: Sequence[Checkpoint] = ()
+def fixed_leaves(
+    records: Collection[DigestedRecord],
 ) -> tuple[list[RecordLeaf], list[DigestedRecord]]:
-    """The leaves at a seal, and the leaf records left out because they are late.
-
-    Args:
-        records: All records of the run.
-        phase: Which seal.
-        checkpoints: The run's checkpoints so far, in the ledger's order; at a checkpoint the
-            last one is its own.
-    """
+    """The leaves of a whole run that are no epoch's, and the records of their kinds that are late
+    (rules 2 and 5)."""
     marks = seal_marks(item.record for item in records)
     leader = before_mark(marks)
     enders = {mark.producer for mark in marks if mark.phase is Phase.AFTER}
-    decided = _Decisions(checkpoints)
-    upto = checkpoints[-1].epoch if checkpoints and phase is Phase.CHECKPOINT else -1
     leaves: list[RecordLeaf] = []
     late: list[DigestedRecord] = []
     for item in records:
         record = item.record
-        if not record.kind.is_leaf:
-            continue
+        leads = leader is not None and record.producer == leader.producer
         if record.kind in BEFORE_KINDS:
-            counts = leader is not None and (
-                record.producer == leader.producer and record.seq < leader.seq
-            )
-            is_late = not counts
+            counts = leads and leader is not None and record.seq < leader.seq
         elif record.kind is Kind.RESULTS:
-            is_late = not (
-                (leader is not None and record.producer == leader.producer)
-                or record.producer in enders
-            )
-            counts = phase is Phase.AFTER and not is_late
+            counts = leads or record.producer in enders
         else:
-            is_late = decided.about(record) is False
-            counts = not is_late and (
-                phase is Phase.AFTER or (record.epoch is not None and record.epoch <= upto)
-            )
+            continue
         if counts:
             leaves.append(leaf_of(item))
-        elif is_late:
+        else:
             late.append(item)
     return leaves, late
-
-
-def run_tree(
-    records: Collection[DigestedRecord],
-    phase: Phase,
-    checkpoints: Sequence[Checkpoint] = (),
-    coverage: Mapping[bytes, int] | None = None,
-) -> MLProvenanceMerkleTree:
-    """The run tree at a seal; arguments as :func:`run_leaves`.
-
-    Args:
-        coverage: What the seal states to cover, producers each with a number of events.
-
-    Raises:
-        InputError: A record has no place in a tree, or one that is covered is not here.
-    """
-    leaves, _ = run_leaves(records, phase, checkpoints)
-    return MLProvenanceMerkleTree(leaves, producer_digests(records, coverage or {}))
-
-
-def producer_digests(
-    records: Collection[DigestedRecord], coverage: Mapping[bytes, int]
-) -> list[bytes]:
-    """What stands for each producer under a run root: the digest of its statement, in order.
-
-    Raises:
-        InputError: A record that is covered is not here.
-    """
-    digests: dict[bytes, dict[int, bytes]] = {producer: {} for producer in coverage}
-    runs: dict[bytes, UUID] = {}
-    for item in records:
-        record = item.record
-        if record.seq < coverage.get(record.producer, 0):
-            digests[record.producer][record.seq] = item.digest
-            runs[record.producer] = record.run
-    result = []
-    for producer, count in sorted(coverage.items()):
-        own = digests[producer]
-        missing = next((seq for seq in range(count) if seq not in own), None)
-        if missing is not None or not count:
-            raise InputError(
-                f"producer {producer.hex()}: event {missing or 0} is covered and is not here"
-            )
-        run = runs[producer]
-        chain = chain_on(chain_start(run, producer), (own[seq] for seq in range(count)))
-        result.append(statement_digest(run, producer, count, chain))
-    return result
-
-
-class _Decisions:
-    """What checkpoints decided about epoch records (rule 4)."""
-
-    def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
-        self.deciding: list[Checkpoint] = []
-        for checkpoint in checkpoints:
-            if not self.deciding or checkpoint.epoch > self.deciding[-1].epoch:
-                self.deciding.append(checkpoint)
-
-    def about(self, record: Record) -> bool | None:
-        """Whether the record is covered; None where none of them decides about it."""
-        if record.epoch is None:
-            return None
-        at = bisect_left(self.deciding, record.epoch, key=lambda each: each.epoch)
-        if at == len(self.deciding):
-            return None
-        return record.seq < self.deciding[at].coverage.get(record.producer, 0)
 
 
 def announced_events(end: Record) -> int:

@@ -1,10 +1,6 @@
 """The run tree: one Merkle tree for all that a run recorded.
 
-WARNING: FROZEN FORMAT. The shape below, the order of its leaves and the JSON of its proofs
-are what an auditor recomputes. A change here makes every published run root unverifiable.
-Add a version; never change what an existing one means. No I/O, no clock, no randomness.
-
-::
+docs/FORMAT.md, sections 5 and 5.3. ::
 
     run root = MTH([data, model, training, producers])
       data      = MTH([train, test])                each the MTH of its records
@@ -13,12 +9,10 @@ Add a version; never change what an existing one means. No I/O, no clock, no ran
         epoch   = MTH([state, metrics, privacy])    each the MTH of its records
       producers = MTH([producer, producer, ...])    by their 16 bytes
 
-MTH is RFC 6962's Merkle Tree Hash (`merkle`). A record enters as its digest, SHA-256 of
-the record's bytes; a node enters its parent as its root; an empty node is MTH([]). A producer
-enters as the digest of its statement over the records that the seal covers (`statement`), so
-that control records, which are no leaves, are under the root as well.
-Records of one slot stand in logical order, never in that of arrival: by rank (none first),
-then by ``order`` (ts, producer, seq), then by digest. Epochs stand by number.
+MTH is RFC 6962's Merkle Tree Hash (`merkle`). A record enters as its digest, a node as its root,
+a producer as the digest of its statement over the records that the seal covers, so that control
+records, which are no leaves, are under the root as well. Records of one slot stand by rank (none
+first), then by ``order`` (ts, producer, seq), then by digest; epochs by number.
 
 Paths: ``""`` is the root, then ``data/train/0``, ``model/weights/0``, ``training/config``,
 ``training/epoch/3/metrics/0``, ``training/results``, ``producers/0``. The last number is a
@@ -28,24 +22,32 @@ position in the slot. A second config or results record is ``training/config/1``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
-from provenance.errors import (
-    InputError,
-    ProofError,
-)
+from provenance.errors import InputError, ProofError
 from provenance.formats import merkle
-from provenance.formats.run_tree.proof import (
-    EPOCH_CHILDREN,
-    KINDS,
-    SINGLE_KINDS,
-    SLOTS,
-    Level,
-    PrefixProof,
-    RunProof,
-    parent_paths,
+from provenance.formats.fields import as_json
+
+PROOF_VERSION: Final = 1
+ROOT_CHILDREN: Final = ("data", "model", "training", "producers")
+SLOTS: Final = {"data": ("train", "test"), "model": ("architecture", "weights")}
+EPOCH_CHILDREN: Final = ("state", "metrics", "privacy")
+SINGLE_KINDS: Final = ("config", "results")
+KINDS: Final = frozenset(
+    [*(f"{top}.{slot}" for top in SLOTS for slot in SLOTS[top]), *EPOCH_CHILDREN, *SINGLE_KINDS]
+)
+"""The record kinds that are leaves of the run tree."""
+
+_NUMBER: Final = "(?:0|[1-9][0-9]{0,15})"
+_PATH: Final = re.compile(
+    rf"|data(?:/(?:train|test)(?:/{_NUMBER})?)?"
+    rf"|model(?:/(?:architecture|weights)(?:/{_NUMBER})?)?"
+    r"|training(?:/(?:config|results)(?:/[1-9][0-9]{0,15})?)?"
+    rf"|training/epoch/{_NUMBER}(?:/(?:state|metrics|privacy)(?:/{_NUMBER})?)?"
+    rf"|producers(?:/{_NUMBER})?"
 )
 
 
@@ -112,24 +114,61 @@ class MerkleNode:
 
     def as_dict(self) -> dict[str, object]:
         """For reports and JSON: the same fields, ``value`` as hex, children nested."""
-        return {
-            "path": self.path,
-            "label": self.label,
-            "kind": self.kind,
-            "value": self.value.hex(),
-            "children": [child.as_dict() for child in self.children],
-        }
+        children = [child.as_dict() for child in self.children]
+        shown = {"path": self.path, "label": self.label, "kind": self.kind}
+        return {**shown, "value": self.value.hex(), "children": children}
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why one tree does not follow from another: the node, and what is wrong with it."""
+class Level:
+    """One level of a `RunProof`: entry ``index`` of the ``size`` entries of ``node_path``."""
+
+    index: int
+    size: int
+    proof: tuple[bytes, ...]
+    node_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunProof:
+    """The inclusion of a record (or node) under a run root, level by level from its parent up; its
+    ``leaf_digest`` is a record's digest or a node's root."""
 
     path: str
-    message: str
+    leaf_digest: bytes
+    levels: tuple[Level, ...]
 
-    def __str__(self) -> str:
-        return f"{self.path or 'run'}: {self.message}"
+    def steps(self) -> tuple[merkle.Step, ...]:
+        """The walk from ``leaf_digest`` to the run root; ``ProofError`` names a node whose level
+        cannot be."""
+        steps: list[merkle.Step] = []
+        for level in self.levels:
+            try:
+                steps += merkle.path_steps(level.index, level.size, level.proof)
+            except ProofError as error:
+                raise ProofError(f"{level.node_path or 'run'}: {error}") from None
+        return tuple(steps)
+
+    def verify(self, root: bytes) -> None:
+        """Check that the value stands under ``root``, and where its path says, or ``ProofError``.
+        Where the path does not fix the entry (which entry of ``training`` an epoch is), the
+        record's own bytes say which epoch it is of: compare them with the path as well."""
+        if not _PATH.fullmatch(self.path):
+            raise ProofError(f"not a path of a run tree: {self.path!r}")
+        parents = parent_paths(self.path)
+        if [level.node_path for level in self.levels] != parents:
+            raise ProofError(f"{self.path or 'run'}: levels must be those of {parents}")
+        for child, level in zip([self.path, *parents], self.levels, strict=False):
+            _check_place(child, level)
+        got = merkle.apply_steps(self.leaf_digest, self.steps())
+        if got != root:
+            roots = f"run root is {root.hex()}, but the proof leads to {got.hex()}"
+            raise ProofError(f"{self.path or 'run'}: {roots}")
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON object, bytes as lowercase hex; ``v`` is 1."""
+        levels = [{"node_path": level.node_path, **as_json(level)} for level in self.levels]
+        return {"v": PROOF_VERSION, **as_json(self), "levels": levels}
 
 
 class MLProvenanceMerkleTree:
@@ -149,25 +188,21 @@ class MLProvenanceMerkleTree:
         for leaf in sorted(leaves, key=lambda leaf: leaf.sort_key):
             epoch = leaf.epoch if leaf.kind in EPOCH_CHILDREN else None
             slots.setdefault((leaf.kind, epoch), []).append(leaf.digest)
+
+        def slot(path: str, kind: str, epoch: int | None = None) -> MerkleNode:
+            digests = enumerate(slots.get((kind, epoch), ()))
+            return _node(path, [MerkleNode(f"{path}/{n}", str(n), "record", d) for n, d in digests])
+
         tops = [
-            _node(
-                top, [_slot(f"{top}/{name}", slots.get((f"{top}.{name}", None))) for name in names]
-            )
+            _node(top, [slot(f"{top}/{name}", f"{top}.{name}") for name in names])
             for top, names in SLOTS.items()
         ]
-        epochs = [
-            _node(
-                f"training/epoch/{epoch}",
-                [
-                    _slot(f"training/epoch/{epoch}/{k}", slots.get((k, epoch)))
-                    for k in EPOCH_CHILDREN
-                ],
-            )
-            for epoch in sorted({epoch for _, epoch in slots if epoch is not None})
-        ]
-        config, results = (
-            _single(f"training/{kind}", slots.get((kind, None))) for kind in SINGLE_KINDS
-        )
+        epochs = []
+        for epoch in sorted({epoch for _, epoch in slots if epoch is not None}):
+            path = f"training/epoch/{epoch}"
+            kinds = [slot(f"{path}/{kind}", kind, epoch) for kind in EPOCH_CHILDREN]
+            epochs.append(_node(path, kinds))
+        config, results = (_single(kind, slots.get((kind, None), [])) for kind in SINGLE_KINDS)
         signed = [
             MerkleNode(f"producers/{at}", f"producer {at}", "producer", digest)
             for at, digest in enumerate(producers)
@@ -179,30 +214,22 @@ class MLProvenanceMerkleTree:
         self._trees: Final[dict[str, tuple[merkle.MerkleTree, Mapping[str, int]]]] = {}
 
     def node(self, path: str) -> MerkleNode:
-        """The node at a path.
-
-        Raises:
-            InputError: there is none; the message lists what the nearest node has.
-        """
+        """The node at a path; ``InputError`` lists what the nearest node has."""
         found = self._nodes.get(path)
         if found is None:
             self._refuse(path)
         return found
 
     def proof(self, path: str) -> RunProof:
-        """The proof from a record (or node) up to the run root.
-
-        Raises:
-            InputError: as `node`.
-        """
+        """The proof from a record (or node) up to the run root; ``InputError`` as `node`."""
         node = self.node(path)
         levels: list[Level] = []
         child = path
-        for parent_path in parent_paths(path):
-            tree, places = self._entries(parent_path)
+        for parent in parent_paths(path):
+            tree, places = self._entries(parent)
             index = places[child]
-            levels.append(Level(index, tree.size, tree.inclusion_proof(index), parent_path))
-            child = parent_path
+            levels.append(Level(index, tree.size, tree.inclusion_proof(index), parent))
+            child = parent
         return RunProof(path, node.value, tuple(levels))
 
     def _entries(self, path: str) -> tuple[merkle.MerkleTree, Mapping[str, int]]:
@@ -213,61 +240,8 @@ class MLProvenanceMerkleTree:
             self._trees[path] = merkle.MerkleTree(child.value for child in children), places
         return self._trees[path]
 
-    def training_entries(self) -> list[bytes]:
-        """The entries of ``training`` in order, 32 bytes each."""
-        return [child.value for child in self._nodes["training"].children]
-
-    def consistency(self, before_size: int) -> tuple[bytes, ...]:
-        """Consistency proof from the first ``before_size`` entries of ``training`` to all.
-
-        Raises:
-            ValueError: ``before_size`` is negative or beyond the entries.
-        """
-        return merkle.consistency_proof(self.training_entries(), before_size)
-
-    def is_prefix_of(self, other: MLProvenanceMerkleTree) -> Problem | None:
-        """None where ``other`` only adds training entries to this tree; else what differs.
-
-        That a producer's later statement goes on from its earlier one, the records tell: a
-        tree has the digests alone.
-        """
-        for path in ("data", "model"):
-            if self._nodes[path].value != other._nodes[path].value:
-                return Problem(path, "differs from the earlier root")
-        mine, theirs = self._nodes["training"].children, other._nodes["training"].children
-        for at, entry in enumerate(mine):
-            if at >= len(theirs):
-                return Problem(entry.path, "was under the earlier root and is missing")
-            if (entry.path, entry.value) != (theirs[at].path, theirs[at].value):
-                moved = f"was entry {at} of training, where {theirs[at].path} is now"
-                same = entry.path == theirs[at].path
-                return Problem(entry.path, "differs from the earlier root" if same else moved)
-        return None
-
-    def prefix_proof(self, before: MLProvenanceMerkleTree) -> PrefixProof:
-        """The proof that ``before`` is a prefix of this tree.
-
-        Raises:
-            ProofError: it is not; the message names the first difference.
-        """
-        problem = before.is_prefix_of(self)
-        if problem is not None:
-            raise ProofError(f"not a prefix: {problem}")
-        size = len(before.training_entries())
-        return PrefixProof(
-            data=self._nodes["data"].value,
-            model=self._nodes["model"].value,
-            before_size=size,
-            before_training=before._nodes["training"].value,
-            before_producers=before._nodes["producers"].value,
-            after_size=len(self.training_entries()),
-            after_training=self._nodes["training"].value,
-            after_producers=self._nodes["producers"].value,
-            proof=self.consistency(size),
-        )
-
     def as_dict(self) -> dict[str, object]:
-        """The whole tree for reports: `MerkleNode.as_dict` of the root."""
+        """The whole tree for reports."""
         return self.root_node.as_dict()
 
     def _refuse(self, path: str) -> NoReturn:
@@ -293,18 +267,38 @@ def _node(path: str, children: list[MerkleNode]) -> MerkleNode:
     return MerkleNode(path, label or "run", "node" if children else "empty", value, tuple(children))
 
 
-def _slot(path: str, digests: list[bytes] | None) -> MerkleNode:
-    records = [
-        MerkleNode(f"{path}/{at}", str(at), "record", digest)
-        for at, digest in enumerate(digests or ())
-    ]
-    return _node(path, records)
-
-
-def _single(path: str, digests: list[bytes] | None) -> list[MerkleNode]:
+def _single(kind: str, digests: list[bytes]) -> list[MerkleNode]:
     """Records that stand directly under ``training``: the first has no number."""
-    kind = path.rpartition("/")[2]
+    names = [f"{kind}/{at}" if at else kind for at in range(len(digests))]
     return [
-        MerkleNode(f"{path}/{at}" if at else path, f"{kind} {at}" if at else kind, "record", digest)
-        for at, digest in enumerate(digests or ())
+        MerkleNode(f"training/{name}", name.replace("/", " "), "record", digest)
+        for name, digest in zip(names, digests, strict=True)
     ]
+
+
+def parent_paths(path: str) -> list[str]:
+    """Paths of the nodes above ``path``, nearest first; the root is ``""``."""
+    parents: list[str] = []
+    while path:
+        parts = path.split("/")
+        flat = parts[0] == "training" and len(parts) == 3  # config/1, epoch/3, results/1
+        path = "training" if flat else "/".join(parts[:-1])
+        parents.append(path)
+    return parents
+
+
+def _check_place(child: str, level: Level) -> None:
+    """Refuse a level whose index or size cannot be that of ``child`` in its parent."""
+    parent, label = level.node_path, child.rpartition("/")[2]
+    fixed: tuple[str, ...] = SLOTS.get(parent, ROOT_CHILDREN if not parent else ())
+    if parent.startswith("training/epoch/") and parent.count("/") == 2:
+        fixed = EPOCH_CHILDREN
+    if fixed:
+        wanted, stated = (fixed.index(label), len(fixed)), (level.index, level.size)
+        if stated != wanted:
+            (at, size), (index, of) = wanted, stated
+            raise ProofError(f"{child}: is entry {at} of {size}, the proof says {index} of {of}")
+    elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
+        entry = int(label) if label.isdecimal() else 0  # training/config is the first entry
+        if level.index != entry:
+            raise ProofError(f"{child}: is entry {entry}, the proof says {level.index}")

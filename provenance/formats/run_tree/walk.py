@@ -1,6 +1,6 @@
 """All seals of a run in one walk: what the records give at each, for the cost of the records.
 
-FROZEN FORMAT. Pure. The rules are those of :mod:`.selection`, the roots those of
+The rules are those of :mod:`.selection`, the roots those of
 :class:`.tree.MLProvenanceMerkleTree` at every seal. Epochs enter one growing tree in order of
 number, each at the first checkpoint that decides about it, and every seal's root is read from
 that tree: a seal is a prefix of the next by construction, except where one goes back, which the
@@ -12,26 +12,76 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 from uuid import UUID
 
 from provenance.errors import InputError
 from provenance.formats import merkle
-from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import Frontier
 from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import Phase
-from provenance.formats.run_tree.growing import GrowingTree, epoch_entry
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     Sealed,
     before_mark,
+    fixed_leaves,
     leaf_of,
-    run_leaves,
     seal_marks,
 )
-from provenance.formats.run_tree.tree import RecordLeaf
+from provenance.formats.run_tree.tree import EPOCH_CHILDREN, SLOTS, RecordLeaf
+
+
+@dataclass(frozen=True, slots=True)
+class GrowingTree:
+    """What is kept of a run tree between two seals: the roots of ``data`` and ``model``, which
+    stand from the first seal on, and the entries of ``training`` so far."""
+
+    data: bytes
+    model: bytes
+    training: Frontier
+
+    @classmethod
+    def start(cls, leaves: Iterable[RecordLeaf]) -> GrowingTree:
+        """The tree at the *before* seal; leaves of epochs and results have no place in it."""
+        by_kind = _by_kind(leaves)
+        data, model = (
+            merkle.root([merkle.root(_sorted(by_kind.get(f"{top}.{name}", ()))) for name in names])
+            for top, names in SLOTS.items()
+        )
+        return cls(data, model, Frontier.empty()).add(by_kind.get("config", ()))
+
+    def add(self, leaves: Iterable[RecordLeaf]) -> GrowingTree:
+        """After records that stand directly under ``training``: config or results."""
+        return self.extend(_sorted(leaves))
+
+    def extend(self, entries: Iterable[bytes]) -> GrowingTree:
+        """After more entries of ``training``, 32 bytes each: epochs by number."""
+        return replace(self, training=self.training.extend(entries))
+
+    def root(self, producers: Iterable[bytes]) -> bytes:
+        """The run root, given each producer's statement digest in the order of their ids."""
+        tops = [self.data, self.model, self.training.root()]
+        return merkle.root([*tops, merkle.root(list(producers))])
+
+
+def epoch_entry(leaves: Iterable[RecordLeaf]) -> bytes:
+    """What one epoch's records, in any order, enter ``training`` as; 32 bytes."""
+    by_kind = _by_kind(leaves)
+    return merkle.root([merkle.root(_sorted(by_kind.get(kind, ()))) for kind in EPOCH_CHILDREN])
+
+
+def _by_kind(leaves: Iterable[RecordLeaf]) -> dict[str, list[RecordLeaf]]:
+    by_kind: dict[str, list[RecordLeaf]] = {}
+    for leaf in leaves:
+        by_kind.setdefault(leaf.kind, []).append(leaf)
+    return by_kind
+
+
+def _sorted(leaves: Iterable[RecordLeaf]) -> list[bytes]:
+    """The digests of the records of one slot."""
+    return [leaf.digest for leaf in sorted(leaves, key=lambda leaf: leaf.sort_key)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +96,7 @@ class WalkedSeal:
         lost: Path of what was under the seal before it and is not under this one; None where
             that is a prefix of this.
         kept: The tree under it but for the producers.
+        producers: Digest of the statement of each that is covered, in order.
     """
 
     root: bytes | None
@@ -54,6 +105,7 @@ class WalkedSeal:
     uncovered: int
     lost: str | None
     kept: GrowingTree
+    producers: tuple[bytes, ...]
 
 
 class RunWalk:
@@ -94,7 +146,7 @@ class RunWalk:
                 self._waiting[record.epoch].append(item)
             else:
                 self._cannot_place(item)
-        fixed, self.late = run_leaves(others, Phase.AFTER)
+        fixed, self.late = fixed_leaves(others)
         self._results = sorted(
             (leaf for leaf in fixed if leaf.kind == "results"), key=lambda leaf: leaf.sort_key
         )
@@ -113,9 +165,7 @@ class RunWalk:
         tops = GrowingTree.start(self._first)
         self._tops = (tops.data, tops.model)
         config = (leaf for leaf in self._first if leaf.kind == "config")
-        self._tree = merkle.MerkleTree(
-            leaf.digest for leaf in sorted(config, key=lambda leaf: leaf.sort_key)
-        )
+        self._tree = merkle.MerkleTree(_sorted(config))
         self._config = self._tree.size
         self._ahead = sorted(self._waiting, reverse=True)  # epochs that nothing decided about
         self._epochs: list[int] = []  # those that are in the tree, in its order
@@ -173,7 +223,7 @@ class RunWalk:
         nodes = self._tree.read(merkle.complete_subtrees(0, size))
         kept = GrowingTree(*self._tops, Frontier(size, tuple(nodes)))
         root = kept.root(producers) if problem is None else None
-        return WalkedSeal(root, problem, coverage, uncovered, lost, kept)
+        return WalkedSeal(root, problem, coverage, uncovered, lost, kept, tuple(producers))
 
     def _leaves(self, phase: Phase) -> list[RecordLeaf] | None:
         """Those at the last seal that was walked."""

@@ -1,18 +1,7 @@
 """That one key signed two heads which no ledger can have: a proof for strangers.
 
-WARNING: FROZEN FORMAT. Every proof that was ever handed out is read by this file. A change
-here makes old ones unverifiable. Add a version; never change what an existing one means. No
-I/O, no clock, no randomness.
-
-::
-
-    {"heads": [{"head": note, "proof": [64 hex], "root": 64 hex}, the other],
-     "key": "name+keyid+base64", "size": 4, "v": 1}
-
-JCS, no newline at the end. ``size`` is at most that of each head; ``root`` is what the head
-has there, and ``proof`` the RFC 9162 consistency proof from (size, root) to the head, empty
-where the head has that very size. It holds where both notes are signed by the key, both proofs
-verify, and the two roots differ: an append-only ledger has one root at each size.
+docs/FORMAT.md, section 10.5: RFC 8785 JSON. It holds where both notes are signed by the key, both
+proofs verify, and the two roots differ: an append-only ledger has one root at each size.
 """
 
 from __future__ import annotations
@@ -42,23 +31,16 @@ class ForkSide:
 
 @dataclass(frozen=True, slots=True)
 class ForkProof:
-    """Two heads of one key that differ at ``size``.
-
-    Attributes:
-        key: Whose signatures count; a reader compares it with the one that he knows.
-    """
+    """Two heads of one key that differ at ``size``; a reader compares the key with the one that
+    he knows."""
 
     key: VerifierKey
     size: int
     sides: tuple[ForkSide, ForkSide]
 
     def verify(self) -> tuple[Head, Head]:
-        """The two heads, where this proves that they do not fit.
-
-        Raises:
-            BadSignatureError, ProofError: It proves nothing.
-            FormatError: A note is none.
-        """
+        """The two heads, where this proves that they do not fit; else ``BadSignatureError``,
+        ``ProofError`` or ``FormatError``."""
         heads = [open_head(side.note, self.key) for side in self.sides]
         for head, side in zip(heads, self.sides, strict=True):
             if head.origin != self.key.name:
@@ -80,11 +62,7 @@ class ForkProof:
 
     @classmethod
     def decode(cls, data: bytes) -> ForkProof:
-        """Read the file; nothing is verified but its form.
-
-        Raises:
-            TooLargeError, UnknownVersionError, FormatError
-        """
+        """Read the file, or ``FormatError``; nothing is verified but its form."""
         top = Fields.parse_canonical(data, "fork proof", FORK_VERSION, limit=MAX_FORK_BYTES)
         top.only("v", "key", "size", "heads")
         sides = [

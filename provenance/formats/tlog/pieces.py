@@ -1,7 +1,5 @@
 """What is known of one ledger's tree, be it little: roots and proofs as far as that goes.
 
-WARNING: FROZEN FORMAT, as :mod:`provenance.formats.merkle`. No I/O, no clock, no randomness.
-
 An inclusion or consistency proof that verified tells the hashes of the ranges on its way. From
 them follow roots at other sizes, and that they are prefixes: inclusion of leaf i gives the
 roots at sizes i and i + 1. So two heads whose sizes nobody ever proved against each other may
@@ -13,18 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from provenance.formats.merkle import (
-    EMPTY_ROOT,
-    Range,
-    complete_subtrees,
-    consistency_ranges,
-    inclusion_ranges,
-    joined,
-    leaf_hash,
-    node_hash,
-    verify_consistency,
-    verify_inclusion,
-)
+from provenance.formats import merkle
 
 
 class Pieces(Protocol):
@@ -36,25 +23,21 @@ class Pieces(Protocol):
 
 def root_at(pieces: Pieces, size: int) -> bytes | None:
     """The root of the first ``size`` leaves; None where it does not follow."""
-    return pieces.hash(0, size) if size else EMPTY_ROOT
+    return pieces.hash(0, size) if size else merkle.EMPTY_ROOT
 
 
 def consistency(pieces: Pieces, old: int, size: int) -> tuple[bytes, ...] | None:
     """RFC 9162 consistency proof between two sizes; None where it does not follow."""
-    hashes = [pieces.hash(first, end) for first, end in consistency_ranges(old, size)]
+    hashes = [pieces.hash(first, end) for first, end in merkle.consistency_ranges(old, size)]
     known = [each for each in hashes if each is not None]
     return tuple(known) if len(known) == len(hashes) else None
 
 
 class KnownPieces:
-    """The hashes that some proofs told.
-
-    Attributes:
-        sizes: At which a root may follow, beside others.
-    """
+    """The hashes that some proofs told; ``sizes`` are those at which a root may follow."""
 
     def __init__(self, size: int, root: bytes) -> None:
-        self._known: dict[Range, bytes] = {(0, size): root}
+        self._known: dict[merkle.Range, bytes] = {(0, size): root}
         self.sizes = {size}
 
     def hash(self, first: int, end: int) -> bytes | None:
@@ -64,23 +47,19 @@ class KnownPieces:
             return direct
         found = [
             self._known.get((at << height, at + 1 << height))
-            for height, at in complete_subtrees(first, end)
+            for height, at in merkle.complete_subtrees(first, end)
         ]
         parts = [each for each in found if each is not None]
-        return joined(parts) if len(parts) == len(found) else None
+        return merkle.joined(parts) if len(parts) == len(found) else None
 
     def add_inclusion(
         self, entry: bytes, index: int, size: int, root: bytes, proof: Sequence[bytes]
     ) -> None:
-        """What the inclusion of an entry in the ledger at a size tells.
-
-        Raises:
-            ProofError: It does not verify; nothing is kept.
-        """
-        verify_inclusion(entry, index, size, proof, root)
-        mine, here = (index, index + 1), leaf_hash(entry)
+        """What an inclusion proof tells; ``ProofError`` where it does not verify."""
+        merkle.verify_inclusion(entry, index, size, proof, root)
+        mine, here = (index, index + 1), merkle.leaf_hash(entry)
         self._known[mine] = here
-        for beside, value in zip(inclusion_ranges(index, size), proof, strict=True):
+        for beside, value in zip(merkle.inclusion_ranges(index, size), proof, strict=True):
             self._known[beside] = value
             mine, here = _parent(mine, here, beside, value)
             self._known[mine] = here
@@ -89,15 +68,11 @@ class KnownPieces:
     def add_consistency(
         self, old: int, old_root: bytes, size: int, root: bytes, proof: Sequence[bytes]
     ) -> None:
-        """What a consistency proof between two roots tells.
-
-        Raises:
-            ProofError: It does not verify; nothing is kept.
-        """
-        verify_consistency(old, old_root, size, root, proof)
+        """What a consistency proof tells; ``ProofError`` where it does not verify."""
+        merkle.verify_consistency(old, old_root, size, root, proof)
         self._known[0, old], self._known[0, size] = old_root, root
         self.sizes |= {old, size} - {0}
-        walk = list(zip(consistency_ranges(old, size), proof, strict=True))
+        walk = list(zip(merkle.consistency_ranges(old, size), proof, strict=True))
         if walk and walk[0][0][0] == old:  # the old tree is complete: the proof leaves it out
             walk.insert(0, ((0, old), old_root))
         if not walk:
@@ -116,8 +91,10 @@ class KnownPieces:
         self.sizes |= prefix.sizes
 
 
-def _parent(mine: Range, here: bytes, beside: Range, value: bytes) -> tuple[Range, bytes]:
+def _parent(
+    mine: merkle.Range, here: bytes, beside: merkle.Range, value: bytes
+) -> tuple[merkle.Range, bytes]:
     """The range over two neighbours, and its hash."""
     if beside[1] == mine[0]:
-        return (beside[0], mine[1]), node_hash(value, here)
-    return (mine[0], beside[1]), node_hash(here, value)
+        return (beside[0], mine[1]), merkle.node_hash(value, here)
+    return (mine[0], beside[1]), merkle.node_hash(here, value)

@@ -1,25 +1,8 @@
 """Inclusion proofs of the ledger as C2SP tlog-proof: one text file, checked offline.
 
-WARNING: FROZEN FORMAT. Every proof that was ever handed out is read by this file. A change
-here makes old ones unverifiable. Add a version; never change what an existing one means. No
-I/O, no clock, no randomness.
-
-::
-
-    c2sp.org/tlog-proof@v1
-    extra aGVsbG8=                                  optional; not authenticated; we write none
-    index 4                                         entry of the ledger, from 0
-    gSKyXoYZUgZ6jduWYrkDOARinOMGJveXjgMkBTcdPlQ=    RFC 6962 inclusion proof, lowest first
-    ...
-                                                    empty line
-    example.org/ledger                              the signed head, verbatim (`heads`)
-    ...
-
-Each line ends with a newline. The entry that is proven is not in the file: for this ledger
-it is a run root, 32 bytes, and its leaf hash is ``SHA-256(00 || run root)``.
-
-Source: https://c2sp.org/tlog-proof. One spelling only is read, so that decoding and
-encoding again gives the same bytes.
+docs/FORMAT.md, section 10.2; source: https://c2sp.org/tlog-proof. The entry that is proven is not
+in the file: for this ledger it is a run root, 32 bytes. One spelling only is read, so that
+decoding and encoding again gives the same bytes.
 """
 
 from __future__ import annotations
@@ -52,17 +35,9 @@ _EXTRA: Final = "extra "
 
 @dataclass(frozen=True, slots=True)
 class TlogProof:
-    """That an entry is in the ledger under a signed head.
-
-    Args:
-        index: Of the entry, from 0.
-        hashes: RFC 6962 inclusion proof, lowest first, 32 bytes each.
-        checkpoint: The signed head as text, with its signature lines.
-        extra: Opaque bytes that nothing vouches for; None where there are none.
-
-    Raises:
-        InputError: one of them cannot be written.
-    """
+    """That an entry is in the ledger under a signed head: an RFC 6962 inclusion proof, lowest
+    first, 32 bytes each; the head as text; and bytes that nothing vouches for. ``InputError`` for
+    what cannot be written."""
 
     index: int
     hashes: tuple[bytes, ...]
@@ -88,15 +63,13 @@ class TlogProof:
 
     @classmethod
     def decode(cls, document: str | bytes) -> TlogProof:
-        """Decode `encode`. The checkpoint is read and nothing is verified (`verify` does that).
-
-        Raises:
-            UnknownVersionError: another first line.
-            TooLargeError: more than 1 MiB, 32 KiB of extra data or 63 hashes.
-            TruncatedError: a part is missing.
-            FormatError: a line that is not what its place asks for; the message names it.
-        """
-        text = _text(document)
+        """Decode `encode`, or ``FormatError`` naming the line; nothing is verified."""
+        if len(document) > MAX_TLOG_PROOF_BYTES:
+            raise TooLargeError(f"tlog-proof has more than {MAX_TLOG_PROOF_BYTES} bytes")
+        try:
+            text = document if isinstance(document, str) else document.decode()
+        except UnicodeDecodeError:
+            raise FormatError("tlog-proof is not UTF-8 text") from None
         first, _, rest = text.partition("\n")
         if first != HEADER:
             raise UnknownVersionError(f"tlog-proof line 1: {first[:60]!r}, expected {HEADER!r}")
@@ -129,9 +102,8 @@ class TlogProof:
             The head that the checkpoint states.
 
         Raises:
-            BadSignatureError: no signature by this key, or one that does not verify.
+            BadSignatureError, FormatError: as `open_head`.
             ProofError: another ledger's checkpoint, or the path does not lead to its root.
-            FormatError: the checkpoint does not decode.
         """
         if verifier is None:
             head = parse_note(self.checkpoint).head
@@ -141,17 +113,6 @@ class TlogProof:
                 raise ProofError(f"checkpoint of ledger {head.origin!r}, not {verifier.name!r}")
         verify_inclusion(entry, self.index, head.size, self.hashes, head.root)
         return head
-
-
-def _text(document: str | bytes) -> str:
-    if len(document) > MAX_TLOG_PROOF_BYTES:
-        raise TooLargeError(f"tlog-proof has more than {MAX_TLOG_PROOF_BYTES} bytes")
-    if isinstance(document, str):
-        return document
-    try:
-        return document.decode()
-    except UnicodeDecodeError:
-        raise FormatError("tlog-proof is not UTF-8 text") from None
 
 
 def _extra(line: str) -> bytes:

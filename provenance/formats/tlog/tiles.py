@@ -1,21 +1,8 @@
 """The ledger as C2SP tlog-tiles: files that any web server can serve.
 
-WARNING: FROZEN FORMAT. Full tiles that were ever published are never written again. No I/O,
-no clock, no randomness.
-
-::
-
-    checkpoint                       the newest signed head
-    tile/<L>/<N>                     256 hashes of level L, 8,192 bytes
-    tile/<L>/<N>.p/<W>               the last W (1 to 255) hashes of a level
-    tile/entries/<N>[.p/<W>]         the entries under tile N of level 0, each as its length
-                                     (2 bytes, big-endian) and its bytes
-
-A hash of level 0 is a leaf hash; a hash of level L + 1 is the RFC 6962 root over the 256
-hashes of a full tile of level L. N is written in groups of three digits, all but the last
-behind an ``x``: 1234067 is ``x001/x234/067``.
-
-Source: https://c2sp.org/tlog-tiles.
+docs/FORMAT.md, section 10.3; source: https://c2sp.org/tlog-tiles. A hash of level 0 is a leaf hash;
+one of level L + 1 is the RFC 6962 root over the 256 hashes of a full tile of level L. Full tiles
+that were ever published are never written again.
 """
 
 from __future__ import annotations
@@ -75,11 +62,7 @@ class Tile:
 
 
 def tiles(size: int) -> Iterator[Tile]:
-    """All files of a ledger of ``size`` entries but the checkpoint, those of level 0 first.
-
-    Raises:
-        ValueError: ``size`` is negative or beyond 2^63 - 1.
-    """
+    """All files of a ledger of ``size`` entries but the checkpoint, those of level 0 first."""
     if not 0 <= size <= MAX_SIZE:
         raise ValueError(f"no ledger has {size} entries")
     yield from _row(None, size)
@@ -110,11 +93,7 @@ class TiledLedger:
         self._entries = entries
 
     def data(self, tile: Tile) -> bytes:
-        """The bytes of a tile.
-
-        Raises:
-            ValueError: this ledger has no such tile, or an entry is longer.
-        """
+        """The bytes of a tile; ``ValueError`` where there is none, or an entry is too long."""
         first = tile.index * TILE_WIDTH
         end = first + tile.width
         height = (tile.level or 0) * TILE_HEIGHT

@@ -10,9 +10,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from provenance.errors import BadSignatureError, FormatError
-from provenance.formats.producers.certificate import Certificate, open_identity
-from provenance.formats.producers.run_id import check_run_id
-from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.batch import SignedRange
+from provenance.formats.producers.certificate import Certificate, check_run_id, open_identity
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.fsck.findings import Finding, FindingKind, event_name
 from provenance.fsck.rows import ProducerRow

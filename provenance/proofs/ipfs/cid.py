@@ -1,7 +1,5 @@
 """IPFS content identifiers of raw blocks, computed and compared without a daemon.
 
-FROZEN FORMAT. Pure: no I/O, no clock, no randomness.
-
 A CID (github.com/multiformats/cid) is ``version codec multihash``, each a number as an
 unsigned LEB128 varint, the multihash being ``function length digest``. As text it has one
 multibase letter in front: ``b`` (RFC 4648 base32, lower case, no padding), ``z`` (base58btc)
@@ -17,6 +15,7 @@ import hashlib
 from dataclasses import dataclass
 
 from provenance.errors import FormatError, TooLargeError, TrailingBytesError, TruncatedError
+from provenance.formats.opentimestamps.tree import varuint
 
 RAW = 0x55
 DAG_PB = 0x70
@@ -38,10 +37,10 @@ class Cid:
 
     def __str__(self) -> str:
         """Version 1 as ``b`` + base32, version 0 as ``Qm...``."""
-        multihash = _varint(self.function) + _varint(len(self.digest)) + self.digest
+        multihash = varuint(self.function) + varuint(len(self.digest)) + self.digest
         if self.version == 0:
             return _to_base58(multihash)
-        data = _varint(self.version) + _varint(self.codec) + multihash
+        data = varuint(self.version) + varuint(self.codec) + multihash
         return "b" + base64.b32encode(data).decode().lower().rstrip("=")
 
     @property
@@ -56,11 +55,7 @@ def raw_cid(data: bytes) -> Cid:
 
 
 def decode_cid(text: str) -> Cid:
-    """Read a CID in base32, base58btc or hex, or a version 0 one.
-
-    Raises:
-        TooLargeError, TruncatedError, TrailingBytesError, FormatError
-    """
+    """Read a CID in base32, base58btc or hex, or a version 0 one; or ``FormatError``."""
     if len(text) > MAX_CID_CHARS:
         raise TooLargeError(f"CID of {len(text)} characters, at most {MAX_CID_CHARS}")
     if text.startswith("Qm"):
@@ -103,15 +98,6 @@ def _multihash(data: bytes) -> tuple[int, bytes]:
     if len(digest) > length:
         raise TrailingBytesError(f"CID: {len(digest) - length} bytes after the digest")
     return function, digest
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_varint(data: bytes) -> tuple[int, bytes]:

@@ -1,7 +1,5 @@
 """Folders and files of IPFS, read block by block from a CID that is all one trusts.
 
-FROZEN FORMAT. Pure: whoever calls brings the blocks; no clock, no randomness.
-
 Every block is held against its CID before a byte of it is used. A ``raw`` block is a file's
 bytes. A ``dag-pb`` block (ipld.io/specs/codecs/dag-pb) is a protobuf ``PBNode``::
 
@@ -66,28 +64,8 @@ class Node:
     links: tuple[Link, ...]
 
 
-def check_block(cid: Cid, block: bytes) -> bytes:
-    """The block, where it is the CID's.
-
-    Raises:
-        FormatError: A CID of another hash or codec.
-        TooLargeError: Over 2 MiB.
-        IntegrityError: Other bytes.
-    """
-    check_cid(cid)
-    if len(block) > MAX_BLOCK_BYTES:
-        raise TooLargeError(f"{cid}: a block of more than {MAX_BLOCK_BYTES} bytes")
-    if hashlib.sha256(block).digest() != cid.digest:
-        raise IntegrityError(f"{cid}: these are other bytes than the CID's")
-    return block
-
-
 def check_cid(cid: Cid) -> Cid:
-    """The CID, where it is one of a raw or dag-pb block by SHA-256.
-
-    Raises:
-        FormatError
-    """
+    """The CID, where it is one of a raw or dag-pb block by SHA-256, or ``FormatError``."""
     if cid.function != SHA2_256 or len(cid.digest) != hashlib.sha256().digest_size:
         raise FormatError(f"{cid}: hash function {cid.function:#x}, expected SHA-256")
     if cid.codec not in (RAW, DAG_PB):
@@ -96,16 +74,8 @@ def check_cid(cid: Cid) -> Cid:
 
 
 def read_folder(root: Cid, get: GetBlock) -> dict[str, bytes]:
-    """All files below a folder, by path.
-
-    Args:
-        get: Fetches a block by its CID; what it gives is checked here.
-
-    Raises:
-        IntegrityError: A block that is not its CID's, a file that is not of the size stated.
-        FormatError: No folder, or something in it that does not decode.
-        TooLargeError: More blocks, bytes or layers than the limits.
-    """
+    """All files below a folder, by path; ``get`` fetches a block by its CID, which is checked here.
+    ``IntegrityError`` for a block or size that is not as stated, else ``FormatError``."""
     walk = _Walk(get)
     walk.folder(root, "", 0)
     return walk.files
@@ -146,16 +116,16 @@ class _Walk:
             self.entry(link.cid, f"{path}/{name}" if path else name, depth + 1)
 
     def entry(self, cid: Cid, path: str, depth: int) -> None:
-        if cid.codec == DAG_PB:
-            node = self.node(cid, path)
-            if node.kind in (_DIRECTORY, _SHARD):
-                self.entries(node, path, depth, set())
-                return
+        if cid.codec != DAG_PB:
+            self.files[path] = self.leaf(cid, path)
+            return
+        node = self.node(cid, path)
+        if node.kind in (_DIRECTORY, _SHARD):
+            self.entries(node, path, depth, set())
+        else:
             parts: list[bytes] = []
             self.chunks(node, path, depth, parts)
             self.files[path] = b"".join(parts)
-        else:
-            self.files[path] = self.leaf(cid, path)
 
     def chunks(self, node: Node, path: str, depth: int, parts: list[bytes]) -> int:
         """A file's bytes in order, appended to ``parts``; how many there are."""
@@ -196,8 +166,12 @@ class _Walk:
         self.blocks += 1
         if self.blocks > MAX_BLOCKS:
             raise TooLargeError(f"{path or cid}: more than {MAX_BLOCKS} blocks")
-        check_cid(cid)
-        return check_block(cid, self.get(cid))
+        block = self.get(check_cid(cid))
+        if len(block) > MAX_BLOCK_BYTES:
+            raise TooLargeError(f"{cid}: a block of more than {MAX_BLOCK_BYTES} bytes")
+        if hashlib.sha256(block).digest() != cid.digest:
+            raise IntegrityError(f"{cid}: these are other bytes than the CID's")
+        return block
 
     def count(self, more: int) -> None:
         self.total += more
@@ -209,15 +183,8 @@ class _Walk:
             raise TooLargeError(f"{path[:120]}: more than {MAX_DEPTH} layers deep")
 
 
-# --- protobuf ----------------------------------------------------------------------------
-
-
 def decode_node(block: bytes) -> Node:
-    """Read a dag-pb block that holds UnixFS.
-
-    Raises:
-        FormatError: It does not decode, or is metadata or a link.
-    """
+    """Read a dag-pb block that holds UnixFS; ``FormatError`` for metadata and links too."""
     links: list[Link] = []
     data: bytes | None = None
     for number, value in _fields(block):

@@ -15,8 +15,14 @@ from provenance.errors import EquivocationError, FormatError, InputError, Integr
 from provenance.formats import json_text
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.cosignature import Cosignature
-from provenance.formats.frontier import Frontier
-from provenance.formats.merkle import Subtree, completed_by, leaf_hash, node_hash, node_number
+from provenance.formats.merkle import (
+    Frontier,
+    Subtree,
+    completed_by,
+    leaf_hash,
+    node_hash,
+    node_number,
+)
 from provenance.formats.record import MAX_SAFE_INTEGER, Phase
 from provenance.ports.values import HeadRow, LedgerEntry, ReceiptRow
 from provenance.stores.sql.schema import (

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 
 from provenance.errors import BadSignatureError, FormatError
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, SignedProducer
-from provenance.formats.producers.certificate import Certificate
-from provenance.formats.producers.run_id import check_run_id
-from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.batch import SignedRange
+from provenance.formats.producers.certificate import Certificate, check_run_id
 from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Phase, record_digest
 from provenance.formats.run_tree.walk import RunWalk

@@ -296,7 +296,7 @@ Case = tuple[bytes, bytes, int, int, tuple[bytes, ...]]
 
 def case(index: int, size: int) -> Case:
     leaves = LEAVES[:size]
-    proof = merkle.inclusion_proof(leaves, index)
+    proof = merkle.MerkleTree(leaves).inclusion_proof(index)
     return merkle.root(leaves), leaves[index], index, size, proof
 
 

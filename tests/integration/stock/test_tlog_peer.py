@@ -46,7 +46,7 @@ def inclusion_for_peer(peer: pymerkle.InmemoryTree, index: int, size: int) -> An
 
     The shape (which side each hash is on) is the peer's own; it checks that anyway.
     """
-    ours = merkle.inclusion_proof(ENTRIES[:size], index)
+    ours = merkle.MerkleTree(ENTRIES[:size]).inclusion_proof(index)
     shape = peer.prove_inclusion(index + 1, size)
     path = [merkle.leaf_hash(ENTRIES[index]), *ours]
     return pymerkle.InclusionProof("sha256", True, size, index + 1, shape.rule, path)
@@ -72,7 +72,7 @@ def rfc_proof(path: list[bytes], rule: list[int], old: int, new: int) -> list[by
 def consistency_for_peer(peer: pymerkle.InmemoryTree, old: int, new: int) -> Any:
     """Our proof in the peer's clothes (see `rfc_proof`); the path of the leaf at ``old``, which
     the RFC's proof does not have, is the peer's."""
-    ours = list(merkle.consistency_proof(ENTRIES[:new], old))
+    ours = list(merkle.MerkleTree(ENTRIES[:new]).consistency_proof(old))
     if old & (old - 1) == 0 or old == new:
         ours.insert(0, merkle.root(ENTRIES[:old]))
     shape = peer.prove_consistency(old, new)
@@ -113,7 +113,7 @@ def test_the_peer_accepts_every_consistency_proof(peer: pymerkle.InmemoryTree, n
         pymerkle.verify_consistency(old_root, new_root, proof, prior_size=old, later_size=new)
         shape = peer.prove_consistency(old, new)
         theirs = rfc_proof(shape.path, shape.rule, old, new)
-        assert tuple(theirs) == merkle.consistency_proof(ENTRIES[:new], old)
+        assert tuple(theirs) == merkle.MerkleTree(ENTRIES[:new]).consistency_proof(old)
         merkle.verify_consistency(old, old_root, new, new_root, theirs)
 
 
@@ -139,7 +139,7 @@ def test_the_peer_accepts_what_a_tlog_proof_file_holds(
     """The file is taken apart by hand, as its specification says."""
     index = size // 2
     head = Head(SIGNER.name, size, merkle.root(ENTRIES[:size]))
-    path = merkle.inclusion_proof(ENTRIES[:size], index)
+    path = merkle.MerkleTree(ENTRIES[:size]).inclusion_proof(index)
     text = TlogProof(index, path, sign_head(head, SIGNER)).encode()
     proof_lines, _, checkpoint = text.partition("\n\n")
     _, index_line, *hashes = proof_lines.split("\n")

@@ -26,13 +26,13 @@ from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import HeadNote, ReceiptFile, RunEvidence
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.note import SignerKey
-from provenance.formats.opentimestamps.file import (
+from provenance.formats.opentimestamps.file import TimestampFile
+from provenance.formats.opentimestamps.tree import (
     SHA256,
     Bitcoin,
     Operation,
     Pending,
     Timestamp,
-    TimestampFile,
     Unknown,
     append,
 )

@@ -142,7 +142,7 @@ def older(index: int, size: int) -> TlogProof:
     with WORLD.store.snapshot() as tx:
         roots, head = [e.root for e in tx.entries(end=size)], tx.head(size)
     assert head is not None
-    return TlogProof(index, merkle.inclusion_proof(roots, index), head.note)
+    return TlogProof(index, merkle.MerkleTree(roots).inclusion_proof(index), head.note)
 
 
 STRANGER = SignerKey.from_private_bytes(ORIGIN, bytes(32))
@@ -197,7 +197,7 @@ def test_two_heads_of_one_size_do_not_pass() -> None:
     others = [digest(f"other {i}") for i in range(8)]
     others[5] = root
     note = sign_head(Head(ORIGIN, 8, merkle.root(others)), SIGNER)
-    forged = TlogProof(5, merkle.inclusion_proof(others, 5), note).encode().encode()
+    forged = TlogProof(5, merkle.MerkleTree(others).inclusion_proof(5), note).encode().encode()
     ((_, told),) = found(with_files(after=forged))
     assert "at size 8, the ledger's has" in told
 

@@ -27,14 +27,8 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.errors import IntegrityError, StoreUnavailable
 from provenance.evidence.disclosure import withhold
-from provenance.formats.opentimestamps.file import (
-    SHA256,
-    Bitcoin,
-    Pending,
-    Timestamp,
-    TimestampFile,
-    append,
-)
+from provenance.formats.opentimestamps.file import TimestampFile
+from provenance.formats.opentimestamps.tree import SHA256, Bitcoin, Pending, Timestamp, append
 from provenance.formats.receipt import Receipt
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork

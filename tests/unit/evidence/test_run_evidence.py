@@ -11,11 +11,11 @@ from provenance.errors import FormatError, UnknownRunError
 from provenance.evidence.from_database import find_run, from_store
 from provenance.evidence.placement import leaf_paths
 from provenance.formats.record import Kind, Record, record_digest
-from provenance.formats.run_tree.selection import run_leaves
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree
 from provenance.ports.values import AnchorState
 from provenance.stores.sql import SqlTx
 from provenance.verify.verifier import verify
+from tests.support.ledger_values import run_leaves
 from tests.support.verify_world import (
     KEY,
     OTHER,

@@ -90,7 +90,7 @@ def test_arrays_are_cut_into_blocks_that_can_be_proven(monkeypatch: pytest.Monke
     expected = [h(head % (a, min(a + 2, 5)), x[a : a + 2].tobytes()) for a in (0, 2, 4)]
     assert list(part.leaves) == expected
     assert part.nbytes == 50
-    proof = merkle.inclusion_proof(part.leaves, 1)
+    proof = merkle.MerkleTree(part.leaves).inclusion_proof(1)
     merkle.verify_inclusion(expected[1], 1, 3, proof, part.leaf)
     wide = np.zeros((2, 30), dtype=np.uint8)  # a row larger than a block is a block
     assert len(dataset_digest(wide, SHA).parts[0].leaves) == 2
@@ -525,7 +525,7 @@ def test_a_folder_worked_out_by_hand(folder: Path) -> None:
     }
     assert dataset_digest(str(folder), SHA) == digest
     data = [part.leaf for part in digest.parts]
-    merkle.verify_inclusion(data[2], 2, 4, merkle.inclusion_proof(data, 2), digest.root)
+    merkle.verify_inclusion(data[2], 2, 4, merkle.MerkleTree(data).inclusion_proof(2), digest.root)
 
 
 def test_every_change_of_a_folder_shows(folder: Path) -> None:

@@ -117,7 +117,7 @@ def test_vectors(algorithm: str) -> None:
 def test_one_tensor_can_be_proven_alone() -> None:
     digest = state_digest(vector_state())
     leaves = digest.leaves()
-    proof = merkle.inclusion_proof(leaves, 2)
+    proof = merkle.MerkleTree(leaves).inclusion_proof(2)
     merkle.verify_inclusion(leaves[2], 2, len(leaves), proof, digest.root)
 
 

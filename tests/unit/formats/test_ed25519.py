@@ -14,8 +14,7 @@ from provenance.formats.cosignature import WitnessKey, cosigned_message
 from provenance.formats.ed25519 import SMALL_ORDER, verify_signature
 from provenance.formats.note import SignerKey, VerifierKey, encode_base64, split_note, verify_note
 from provenance.formats.producers.acknowledgement import open_acknowledgement
-from provenance.formats.producers.certificate import Certificate, open_identity
-from provenance.formats.producers.run_id import run_id
+from provenance.formats.producers.certificate import Certificate, open_identity, run_id
 from provenance.formats.producers.statement import Statement
 from provenance.fsck.local_file import read_line as fsck_line
 from provenance.proofs.local_file import read_line, write_line

@@ -16,8 +16,7 @@ from provenance.errors import (
     UnknownVersionError,
 )
 from provenance.formats import merkle
-from provenance.formats.frontier import Frontier
-from provenance.formats.merkle import EMPTY_ROOT, MerkleTree, Step
+from provenance.formats.merkle import EMPTY_ROOT, Frontier, MerkleTree, Step
 from tests.support import paths
 
 VECTORS: dict[str, Any] = json.loads((paths.VECTORS / "rfc6962.json").read_text(encoding="utf-8"))
@@ -43,14 +42,14 @@ def test_reference_roots(size: int) -> None:
 @pytest.mark.parametrize("case", VECTORS["inclusion"])
 def test_reference_inclusion(case: dict[str, Any]) -> None:
     index, size, proof = case["index"], case["size"], unhex(case["proof"])
-    assert merkle.inclusion_proof(LEAVES[:size], index) == proof
+    assert merkle.MerkleTree(LEAVES[:size]).inclusion_proof(index) == proof
     merkle.verify_inclusion(LEAVES[index], index, size, proof, ROOTS[size])
 
 
 @pytest.mark.parametrize("case", VECTORS["consistency"])
 def test_reference_consistency(case: dict[str, Any]) -> None:
     old, new, proof = case["old_size"], case["new_size"], unhex(case["proof"])
-    assert merkle.consistency_proof(LEAVES[:new], old) == proof
+    assert merkle.MerkleTree(LEAVES[:new]).consistency_proof(old) == proof
     merkle.verify_consistency(old, ROOTS[old], new, ROOTS[new], proof)
 
 
@@ -59,7 +58,7 @@ def test_three_leaves_by_hand() -> None:
     ab = sha(b"\x01" + a + b)
     assert sha(b"") == EMPTY_ROOT
     assert merkle.root([b"a", b"b", b"c"]) == sha(b"\x01" + ab + c)
-    assert merkle.inclusion_proof([b"a", b"b", b"c"], 1) == (a, c)
+    assert merkle.MerkleTree([b"a", b"b", b"c"]).inclusion_proof(1) == (a, c)
 
 
 def test_steps_are_one_sha256_each() -> None:
@@ -67,28 +66,14 @@ def test_steps_are_one_sha256_each() -> None:
     a, _b, c = (sha(b"\x00" + d) for d in data)
     steps = merkle.path_steps(1, 3, (a, c))
     assert steps == (
-        Step("prepend", b"\x00"),
-        Step("prepend", b"\x01" + a),
-        Step("append", c),
+        Step(b"\x00"),
+        Step(b"\x01" + a),
+        Step(b"\x01", c),
     )
     message = b"b"
     for step in steps:
         message = sha(step.prefix + message + step.suffix)
     assert message == merkle.apply_steps(b"b", steps) == merkle.root(data)
-    assert merkle.root_from_inclusion(b"b", 1, 3, (a, c)) == merkle.root(data)
-
-
-def test_steps_as_bare_operations() -> None:
-    steps = merkle.path_steps(1, 3, merkle.inclusion_proof([b"a", b"b", b"c"], 1))
-    message = b"b"
-    for step in steps:
-        for op, data in step.operations():
-            if op == "sha256":
-                assert data == b""
-                message = sha(message)
-            else:
-                message = data + message if op == "prepend" else message + data
-    assert message == merkle.root([b"a", b"b", b"c"])
 
 
 def test_no_steps_leave_the_data() -> None:
@@ -98,13 +83,13 @@ def test_no_steps_leave_the_data() -> None:
 @pytest.mark.parametrize(("size", "index"), [(0, 0), (3, 3), (3, -1)])
 def test_no_proof_for_a_leaf_that_is_not_there(size: int, index: int) -> None:
     with pytest.raises(ValueError, match=f"no leaf {index} in a tree of {size}"):
-        merkle.inclusion_proof(LEAVES[:size], index)
+        merkle.MerkleTree(LEAVES[:size]).inclusion_proof(index)
 
 
 @pytest.mark.parametrize("old", [-1, 4])
 def test_no_proof_for_a_prefix_that_is_not_there(old: int) -> None:
     with pytest.raises(ValueError, match=f"no prefix of {old} in a tree of 3"):
-        merkle.consistency_proof(LEAVES[:3], old)
+        merkle.MerkleTree(LEAVES[:3]).consistency_proof(old)
 
 
 def test_hashes_have_32_bytes() -> None:
@@ -180,7 +165,7 @@ def test_consistency_at_the_edges() -> None:
 
 
 def test_consistency_binds_both_roots() -> None:
-    proof = merkle.consistency_proof(LEAVES, 4)
+    proof = merkle.MerkleTree(LEAVES).consistency_proof(4)
     with pytest.raises(ProofError, match="new root"):
         merkle.verify_consistency(4, ROOTS[4], 8, ROOTS[7], proof)
     with pytest.raises(ProofError, match="new root"):  # a complete subtree enters as old root

@@ -21,14 +21,12 @@ from provenance.bundle.writer import bundle_files
 from provenance.capture.keys import RunKeys
 from provenance.errors import BadSignatureError, FormatError, IntegrityError, TooLargeError
 from provenance.evidence.disclosure import withhold
-from provenance.evidence.placement import newest_tree
 from provenance.formats import json_text
 from provenance.formats.checkpoint import parse_note
 from provenance.formats.cosignature import Cosignature, WitnessKey, cosigned_message
 from provenance.formats.producers.batch import MAX_BATCH_BYTES, open_batch, sign_batch
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Kind, Record, canonical_json, timestamp
-from provenance.formats.run_tree.proof import RunProof
 from provenance.settings import load
 from tests.support.verify_world import (
     KEY,
@@ -133,15 +131,6 @@ def test_what_json_may_hold_is_counted_before_it_is_parsed(
     with pytest.raises(ValueError, match=f"^{told}$"):
         json_text.loads(text, limits=limits)
     assert json_text.loads('["[[[[,,,,", [], {}]', limits=limits) == ["[[[[,,,,", [], {}]
-
-
-def test_a_proof_with_a_key_twice_is_refused() -> None:
-    tree = newest_tree(WORLD.evidence())
-    assert tree is not None
-    data = json.dumps(tree.proof("training/config").to_json()).encode()
-    RunProof.from_json(data)
-    with pytest.raises(FormatError, match="key 'v' stands twice"):
-        RunProof.from_json(data.replace(b'"v": 1', b'"v": 1, "v": 1', 1))
 
 
 # --- run.json and manifest.json ----------------------------------------------------------

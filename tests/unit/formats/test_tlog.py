@@ -71,7 +71,7 @@ def note_of(size: int = 7, signer: SignerKey = SIGNER, origin: str | None = None
 
 
 def proof_of(index: int = 4, size: int = 7) -> TlogProof:
-    return TlogProof(index, merkle.inclusion_proof(ENTRIES[:size], index), note_of(size))
+    return TlogProof(index, merkle.MerkleTree(ENTRIES[:size]).inclusion_proof(index), note_of(size))
 
 
 def cosigned(note: str, time: int = 1679315147, witness: WitnessKey = WITNESS) -> str:
@@ -209,7 +209,13 @@ def test_what_is_wrong_with_a_witness_key(vkey: str, error: type[Exception], mes
 
 def test_a_proof_line_by_line() -> None:
     proof = proof_of()
-    expected = [HEADER, "index 4", *map(b64, merkle.inclusion_proof(ENTRIES, 4)), "", note_of()]
+    expected = [
+        HEADER,
+        "index 4",
+        *map(b64, merkle.MerkleTree(ENTRIES).inclusion_proof(4)),
+        "",
+        note_of(),
+    ]
     assert proof.encode() == "\n".join(expected)
     assert TlogProof.decode(proof.encode()) == proof
     assert TlogProof.decode(proof.encode().encode()) == proof
@@ -233,7 +239,7 @@ def test_extra_data_comes_back_and_counts_for_nothing() -> None:
 
 
 def test_cosignature_lines_travel_in_the_proof() -> None:
-    proof = TlogProof(4, merkle.inclusion_proof(ENTRIES, 4), cosigned(note_of()))
+    proof = TlogProof(4, merkle.MerkleTree(ENTRIES).inclusion_proof(4), cosigned(note_of()))
     again = TlogProof.decode(proof.encode())
     again.verify(ENTRIES[4], SIGNER.verifier)
     signed = parse_note(again.checkpoint)

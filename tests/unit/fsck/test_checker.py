@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from provenance.formats.checkpoint import Head, sign_head
-from provenance.formats.frontier import Frontier
+from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.formats.receipt import Receipt

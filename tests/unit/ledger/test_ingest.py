@@ -24,17 +24,16 @@ from provenance.formats import merkle
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.producers.acknowledgement import NOBODY, open_acknowledgement
-from provenance.formats.producers.batch import open_batch
+from provenance.formats.producers.batch import SignedRange, open_batch
 from provenance.formats.producers.certificate import (
     Certificate,
     identity_statement,
     sign_identity,
 )
-from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree import selection
-from provenance.formats.run_tree.selection import BEFORE_KINDS, run_leaves
+from provenance.formats.run_tree.selection import BEFORE_KINDS
 from provenance.ledger import batch_writer
 from provenance.ledger import seal as seal_module
 from provenance.ledger.batch_writer import IngestResult
@@ -47,7 +46,7 @@ from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.identity import enrolment
 from provenance.verify.trust import Trust
-from tests.support.ledger_values import digested
+from tests.support.ledger_values import digested, run_leaves
 from tests.support.runs import POLICY, RUN, Producer, complete_run, some_run
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
 
@@ -569,7 +568,8 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
         [Delivery("f", first.batch(size - 3)), Delivery("s", second.batch(len(second.events) - 1))],
     )
     assert list(roots(store)) == ["before", "checkpoint1", "after"]
-    from provenance.formats.run_tree.selection import checkpoints_upto, run_leaves, run_tree
+    from provenance.formats.run_tree.tree import SLOTS
+    from tests.support.ledger_values import checkpoints_upto, run_leaves, run_tree
 
     with store.snapshot() as tx:
         records, sealed = digested(tx, RUN), checkpoints_upto(tx.entries(RUN))
@@ -579,7 +579,9 @@ def test_checkpoint_needs_every_ranks_mark_and_stays_a_prefix(store: LedgerStore
     after = run_tree(records, Phase.AFTER, sealed, dict(entries[2].coverage))
     assert roots(store)["checkpoint1"] == checkpoint.root.hex()
     assert roots(store)["after"] == after.root.hex()
-    assert checkpoint.is_prefix_of(after) is None
+    kept, grown = (each.node("training").children for each in (checkpoint, after))
+    assert grown[: len(kept)] == kept
+    assert [checkpoint.node(top) for top in SLOTS] == [after.node(top) for top in SLOTS]
     late = run_leaves(records, Phase.AFTER, sealed)[1]
     assert [item.record.body for item in late] == [{"metrics": {"late": 1}}] * 2
 

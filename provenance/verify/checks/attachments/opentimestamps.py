@@ -14,13 +14,8 @@ from provenance.bundle.attachments.opentimestamps import (
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.evidence.run_evidence import RunEvidence, evidence_bytes
 from provenance.formats.fields import Fields
-from provenance.formats.opentimestamps.file import (
-    SHA256,
-    Bitcoin,
-    Pending,
-    Timestamp,
-    TimestampFile,
-)
+from provenance.formats.opentimestamps.file import TimestampFile
+from provenance.formats.opentimestamps.tree import SHA256, Bitcoin, Pending, Timestamp
 from provenance.proofs.bitcoin import display, parse_header
 from provenance.verify.catalogue import PORTABLE
 from provenance.verify.findings import Findings

@@ -16,10 +16,13 @@ from provenance.errors import (
     TooLargeError,
     UnknownVersionError,
 )
-from provenance.formats.producers.batch import MAX_BATCH_RECORDS, open_batch, sign_batch
-from provenance.formats.producers.certificate import Identity, certify, sign_identity
-from provenance.formats.producers.run_id import run_id
-from provenance.formats.producers.signed_range import SignedRange
+from provenance.formats.producers.batch import (
+    MAX_BATCH_RECORDS,
+    SignedRange,
+    open_batch,
+    sign_batch,
+)
+from provenance.formats.producers.certificate import Identity, certify, run_id, sign_identity
 from provenance.formats.producers.statement import chain_on, chain_start, sign_statement
 
 RUN_KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)

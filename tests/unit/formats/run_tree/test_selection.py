@@ -17,16 +17,20 @@ from provenance.errors import InputError
 from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import Json, Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.selection import (
-    Checkpoint,
     DigestedRecord,
     before_mark,
-    producer_digests,
-    run_leaves,
-    run_tree,
     seal_marks,
     written_marks,
 )
-from tests.support.ledger_values import covered
+from provenance.formats.run_tree.walk import RunWalk
+from tests.support.ledger_values import (
+    Checkpoint,
+    SealedEntry,
+    covered,
+    producer_digests,
+    run_leaves,
+    run_tree,
+)
 from tests.support.runs import RUN
 
 A, B = b"a" * 16, b"b" * 16
@@ -71,11 +75,24 @@ class Story:
         self.seal("before")
         return written
 
+    def walk(self, phase: Phase, checkpoints: Sequence[Checkpoint]) -> RunWalk:
+        entries = [
+            SealedEntry(at, Phase.CHECKPOINT, each.epoch, tuple(sorted(each.coverage.items())))
+            for at, each in enumerate(checkpoints)
+        ]
+        if phase is not Phase.CHECKPOINT:
+            entries.append(SealedEntry(len(entries), phase, None, ()))
+        return RunWalk(RUN, self.records, entries)
+
     def leaves(self, phase: Phase, *checkpoints: Checkpoint) -> set[bytes]:
-        return {leaf.digest for leaf in run_leaves(self.records, phase, checkpoints)[0]}
+        leaves = {leaf.digest for leaf in run_leaves(self.records, phase, checkpoints)[0]}
+        assert leaves == {leaf.digest for leaf in self.walk(phase, checkpoints).leaves or ()}
+        return leaves
 
     def late(self, phase: Phase, *checkpoints: Checkpoint) -> set[bytes]:
-        return {item.digest for item in run_leaves(self.records, phase, checkpoints)[1]}
+        late = {item.digest for item in run_leaves(self.records, phase, checkpoints)[1]}
+        assert late == {item.digest for item in self.walk(phase, checkpoints).late}
+        return late
 
     def sealed(self, epoch: int, *checkpoints: Checkpoint) -> Checkpoint:
         """The checkpoint of an epoch with all that is here, behind ``checkpoints``."""
