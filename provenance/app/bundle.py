@@ -23,13 +23,7 @@ from provenance import files
 from provenance.app.runs import evidence_of
 from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
-from provenance.errors import (
-    ConfigError,
-    FormatError,
-    InputError,
-    NetworkError,
-    UnavailableError,
-)
+from provenance.errors import ConfigError, FormatError, InputError, NetworkError, UnavailableError
 from provenance.evidence.disclosure import withheld, withhold
 from provenance.formats import json_text
 from provenance.proofs.ipfs.cid import decode_cid

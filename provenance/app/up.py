@@ -23,12 +23,7 @@ from provenance import files
 from provenance.app.base_directory import LOOK_S
 from provenance.app.health import anchor_queue
 from provenance.app.processes import REDIS_BY_HAND, free_ports, log_tail, redis_server
-from provenance.errors import (
-    InputError,
-    MissingExtraError,
-    ServerMissingError,
-    UnavailableError,
-)
+from provenance.errors import InputError, MissingExtraError, ServerMissingError, UnavailableError
 from provenance.settings import Settings
 
 GRACE_S = 20.0

@@ -108,9 +108,7 @@ def exit_code(results: Iterable[Upgraded]) -> int:
 
 
 def upgrade(
-    settings: Settings,
-    paths: Iterable[Path],
-    progress: Callable[[Path], None] = lambda path: None,
+    settings: Settings, paths: Iterable[Path], progress: Callable[[Path], None] = lambda path: None
 ) -> Iterator[Upgraded]:
     """Complete what can be completed; a result for each path, as it is done.
 

@@ -121,12 +121,7 @@ def _verify(
     trust: Trust,
 ) -> VerificationReport:
     verify = partial(
-        verifier.verify,
-        evidence,
-        verifier_key=key,
-        headers=headers,
-        trust=trust,
-        now=time.time(),
+        verifier.verify, evidence, verifier_key=key, headers=headers, trust=trust, now=time.time()
     )
     if offline or networks is not None:
         return verify(None if offline else networks)

@@ -108,10 +108,7 @@ def parser() -> argparse.ArgumentParser:
     text = "start a training, all of whose processes write one run"
     start = _command(commands, "run", "run:run", text, base=False)
     start.add_argument(
-        "--key-file",
-        type=Path,
-        metavar="FILE",
-        help="the run's key, on storage of all hosts",
+        "--key-file", type=Path, metavar="FILE", help="the run's key, on storage of all hosts"
     )
     make = start.add_mutually_exclusive_group()
     make.add_argument("--make", type=Path, metavar="FILE", help="make such a file and end")
@@ -322,10 +319,7 @@ def _command(
         )
     if base and config:
         command.add_argument(
-            "--config",
-            type=Path,
-            default=_env_path("PROVENANCE_CONFIG"),
-            help="JSON configuration",
+            "--config", type=Path, default=_env_path("PROVENANCE_CONFIG"), help="JSON configuration"
         )
     command.set_defaults(run=run)
     return command

@@ -56,7 +56,7 @@ def export(arguments: argparse.Namespace) -> int:
     else:
         out.print(
             f"{folder}: size {done.head.size}, root {encode_base64(done.head.root)}, "
-            f"{done.written} tiles written, {done.kept} were there",
+            f"{done.written} tiles written, {done.kept} were there"
         )
     return 0
 
@@ -89,11 +89,7 @@ def consistency(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     with _store(settings) as store:
         growth = log.consistency(
-            store,
-            arguments.old,
-            arguments.new,
-            settings.origin,
-            reading.ledger_key(settings),
+            store, arguments.old, arguments.new, settings.origin, reading.ledger_key(settings)
         )
     sides = ((growth.old, growth.old_note), (growth.new, growth.new_note))
     if arguments.json:

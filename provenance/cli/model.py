@@ -98,12 +98,12 @@ def sign(arguments: argparse.Namespace) -> int:
     out.print(str(signed.path))
     err.print(
         f"{signed.files} files; weights of {signed.weights.when} of run {signed.run}, "
-        f"run root {signed.root.hex()} ({signed.seal}), {signed.receipts} receipts",
+        f"run root {signed.root.hex()} ({signed.seal}), {signed.receipts} receipts"
     )
     if not signed.receipts:
         err.print("No network has anchored the run yet: sign again once one has.")
     err.print(
-        f"check it with: model_signing verify key {model} --signature {path} --public_key PUB.pem",
+        f"check it with: model_signing verify key {model} --signature {path} --public_key PUB.pem"
     )
     return 0
 

@@ -290,12 +290,7 @@ def _table_parts(prefix: str, table: object, factory: HashFactory) -> Iterator[D
 
 
 def _blocks(
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    row_bytes: int,
-    read: Read,
-    factory: HashFactory,
+    name: str, dtype: str, shape: tuple[int, ...], row_bytes: int, read: Read, factory: HashFactory
 ) -> DatasetPart:
     """Hash rows block by block."""
     step = max(1, BLOCK_BYTES // row_bytes) if row_bytes else BLOCK_ROWS

@@ -40,12 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from provenance.errors import InputError
-from provenance.fingerprint.arrays import (
-    DTYPE_NAMES,
-    encode_text,
-    type_name,
-    var_chunks,
-)
+from provenance.fingerprint.arrays import DTYPE_NAMES, encode_text, type_name, var_chunks
 from provenance.fingerprint.row_major import whole
 
 Array = NDArray[Any]

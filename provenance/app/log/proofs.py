@@ -23,10 +23,7 @@ from provenance.errors import (
 )
 from provenance.formats.checkpoint import Head, SignedHead, open_head, parse_note
 from provenance.formats.cosignature import Cosignature, WitnessKey
-from provenance.formats.merkle import (
-    KeptTree,
-    verify_consistency,
-)
+from provenance.formats.merkle import KeptTree, verify_consistency
 from provenance.formats.note import MAX_NOTE_BYTES, MAX_SIGNATURES, VerifierKey, encode_base64
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.store import LedgerStore, LedgerTx
