@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from provenance import files
 from provenance.errors import InputError
-from provenance.formats.fields import Fields
+from provenance.formats.fields import Fields, as_json
 from provenance.formats.producers.certificate import (
     IDENTITY_BYTES,
     PRODUCER_CONTEXT,
@@ -109,17 +109,16 @@ def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
 
 
 def make_key_file(path: Path, keys: RunKeys) -> bool:
-    """Write a file of a run's keys, mode 0600, whole or not at all.
-
-    Returns:
-        False where there is one already, which stays.
+    """Write a file of a run's keys, mode 0600, whole or not at all; False where there is one
+    already, which stays.
 
     Raises:
         InputError: It cannot be written.
     """
+    data = json.dumps({"v": KEY_VERSION, **as_json(keys)}).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return not path.exists() and files.create(path, _encode(keys))
+        return not path.exists() and files.create(path, data)
     except OSError as error:
         where = error.filename or path
         raise InputError(f"{where}: cannot keep the run's key there: {error.strerror}") from error
@@ -164,17 +163,6 @@ def delete_run_keys(run_dir: Path) -> None:
 
 def _derive(seed: bytes, info: bytes) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=info).derive(seed)
-
-
-def _encode(keys: RunKeys) -> bytes:
-    value = {
-        "v": KEY_VERSION,
-        "run": str(keys.run),
-        "seed": keys.seed.hex(),
-        "identity": keys.identity.hex() if keys.identity is not None else None,
-        "sigstore": keys.sigstore,
-    }
-    return json.dumps(value).encode() + b"\n"
 
 
 def _decode(data: bytes, path: Path) -> RunKeys:

@@ -53,14 +53,12 @@ def _print(document: dict[str, Any]) -> None:
     out.print(f"run          {document['run_id']}")
     out.print(f"root before  {document['root_before']}")
     out.print(f"root after   {document['root_after']}")
-    print_table(
-        ("network", "status", "seal", "transaction or CID"),
-        [
-            (name, network["status"], phase, network[phase])
-            for name, network in document["networks"].items()
-            for phase in ("before", "after")
-        ],
-    )
+    rows = [
+        (name, network["status"], phase, network[phase])
+        for name, network in document["networks"].items()
+        for phase in ("before", "after")
+    ]
+    print_table(("network", "status", "seal", "transaction or CID"), rows)
     tamper = document["tamper"]
     if tamper["detected"]:
         out.print(f"tamper check: FAILED as it should: {tamper['record']}: {tamper['problem']}")

@@ -48,7 +48,7 @@ class Shipper:
         doorbell: Called after batches were appended. It is a hint only: it may raise a
             ProvenanceError, which is logged, and nothing else.
         stall_s: After this long without progress what was lost in the transport is shipped
-            again (:class:`provenance.capture.ship.stall.Stall`); doubles up to an hour.
+            again (:class:`provenance.capture.ship.cursor.Stall`); doubles up to an hour.
         abandoned_s: A run without an end whose producers are all dead and whose events are
             all committed is cleared away after this long.
         max_backlog: Entries in the transport beyond which no more are added.
@@ -103,11 +103,10 @@ class Shipper:
             del self._shipments[gone]
         try:
             for spool in spools:
-                shipment = self._shipments.get(spool.run)
-                if shipment is None:
-                    shipment = Shipment(spool.path, self._stall_s, self._abandoned_s)
-                    self._shipments[spool.run] = shipment
-                shipment.serve(spool, contact, total)
+                if spool.run not in self._shipments:
+                    made = Shipment(spool.path, self._stall_s, self._abandoned_s)
+                    self._shipments[spool.run] = made
+                self._shipments[spool.run].serve(spool, contact, total)
         finally:
             if total.batches:
                 self._ring()
