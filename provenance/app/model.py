@@ -27,7 +27,7 @@ from provenance.formats.record import Json
 from provenance.models.files import read_model
 from provenance.models.key import read_signing_key
 from provenance.models.match import ModelMatch, StatedWeights, match_model
-from provenance.models.signature import ModelFolder, ignored_paths, list_model
+from provenance.models.signature import ignored_paths, list_model
 from provenance.settings import Settings
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.report import VerificationReport
@@ -108,7 +108,12 @@ def sign_model(
     target = output or own
     _check_target(target)
     folder = list_model(model, ignored_paths(model, target))
-    _keep_apart(folder, key_file, target)
+    # A key among the model's files would be published with them.
+    root, private = folder.path.resolve(), key_file.resolve()
+    if private == root or (folder.path.is_dir() and private.is_relative_to(root)):
+        raise InputError(f"{key_file}: the private key lies in the model's folder; move it out")
+    if target.resolve() == private:
+        raise InputError(f"{target}: is the private key; nothing was overwritten")
     report = _sound(settings, run)
     match = match_model(report, read_model(model))
     weights = _the_weights(model, match)
@@ -218,15 +223,6 @@ def _check_target(target: Path) -> None:
         raise InputError(f"{target}: holds something that is no signature; nothing was overwritten")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder")
-
-
-def _keep_apart(folder: ModelFolder, key_file: Path, target: Path) -> None:
-    """A key among the model's files would be published with them."""
-    root, key = folder.path.resolve(), key_file.resolve()
-    if key == root or (folder.path.is_dir() and key.is_relative_to(root)):
-        raise InputError(f"{key_file}: the private key lies in the model's folder; move it out")
-    if target.resolve() == key:
-        raise InputError(f"{target}: is the private key; nothing was overwritten")
 
 
 def _write(target: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ supervisor starts them, starts again what dies, and stops all of them.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import random
 import secrets
@@ -246,10 +247,8 @@ def wait_until(ping: Callable[[], None], seconds: float = 10.0) -> None:
 
 def require_workers_extra() -> None:
     """Raise MissingExtraError where the fleet's packages are not installed."""
-    from importlib.util import find_spec
-
     for package in ("celery", "sqlalchemy", "alembic"):
-        if find_spec(package) is None:
+        if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "workers")
 
 

@@ -206,9 +206,9 @@ class _Deployment:
     # --- files ---------------------------------------------------------------------------
 
     def _file(self, path: Path) -> Upgraded:
-        bundle = _bundle_around(path)
-        if bundle is not None:
-            raise InputError(f"is part of the bundle {bundle}; upgrade that")
+        for folder in path.absolute().parents:
+            if all((folder / name).is_file() for name in (MANIFEST, SUMS, "run.json")):
+                raise InputError(f"is part of the bundle {folder}; upgrade that")
         if path.exists() and not path.is_file():
             raise InputError("is no file")
         with path.open("rb") as file:
@@ -288,13 +288,6 @@ def _proofs(files: Mapping[str, bytes]) -> tuple[set[str], set[str]]:
         done = any(isinstance(attestation, Bitcoin) for _, attestation in ends)
         (complete if done else pending).add(name)
     return pending, complete
-
-
-def _bundle_around(path: Path) -> Path | None:
-    for folder in path.absolute().parents:
-        if all((folder / name).is_file() for name in (MANIFEST, SUMS, "run.json")):
-            return folder
-    return None
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -95,8 +95,6 @@ def new_run_keys() -> RunKeys:
 def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
     """Put the run's keys beside its segments, or read those that another rank has put there.
 
-    The file appears under its name complete, synced and with mode 0600, or not at all.
-
     Raises:
         InputError: The folder cannot be written, or an existing file is unusable.
     """
@@ -148,9 +146,17 @@ def load_run_keys(run_dir: Path) -> RunKeys:
 def read_key_file(path: Path) -> RunKeys:
     """Read a file of a run's keys, wherever it lies; errors as :func:`load_run_keys`."""
     try:
-        return _decode(files.read_private(path, _MAX_KEY_BYTES, follow_symlinks=False), path)
+        data = files.read_private(path, _MAX_KEY_BYTES, follow_symlinks=False)
     except OSError as error:
         raise InputError(f"{path}: cannot read the run's key: {error.strerror}") from error
+    fields = Fields.parse(data, str(path), private=True)
+    fields.version(KEY_VERSION)
+    fields.only("v", "run", "seed", "identity", "sigstore")
+    identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
+    sigstore = fields.maybe("sigstore", fields.text)
+    keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity, sigstore)
+    check_run_id(keys.run, keys.public_key)
+    return keys
 
 
 def delete_run_keys(run_dir: Path) -> None:
@@ -163,14 +169,3 @@ def delete_run_keys(run_dir: Path) -> None:
 
 def _derive(seed: bytes, info: bytes) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=info).derive(seed)
-
-
-def _decode(data: bytes, path: Path) -> RunKeys:
-    fields = Fields.parse(data, str(path), private=True)
-    fields.version(KEY_VERSION)
-    fields.only("v", "run", "seed", "identity", "sigstore")
-    identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
-    sigstore = fields.maybe("sigstore", fields.text)
-    keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity, sigstore)
-    check_run_id(keys.run, keys.public_key)
-    return keys

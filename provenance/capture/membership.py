@@ -70,10 +70,8 @@ class Membership(NamedTuple):
 
 
 def join_run(spool_dir: Path) -> Membership:
-    """This process's part in the run that it is told of, or in a new one.
-
-    Args:
-        spool_dir: Where the key of a run of this host lies.
+    """This process's part in the run that it is told of, or in a new one; the key of a run of
+    this host lies in the spool.
 
     Raises:
         ConfigError: A variable that does not parse, an id of another seed, or a rank that

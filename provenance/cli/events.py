@@ -6,10 +6,10 @@ import argparse
 from typing import Any
 from uuid import UUID
 
-from provenance.app.runs import find_run
 from provenance.bootstrap import reading, sending
 from provenance.cli.output import answer, print_table, settings_of, when
 from provenance.errors import UsageError
+from provenance.evidence.from_database import find_run
 from provenance.ports.values import Parked
 from provenance.settings import Settings
 
@@ -17,7 +17,10 @@ from provenance.settings import Settings
 def parked(arguments: argparse.Namespace) -> int:
     """Parked events, oldest first, of one run where one is named."""
     settings = settings_of(arguments, secrets=False)
-    run = find_run(settings, arguments.run_id) if arguments.run_id else None
+    run = None
+    if arguments.run_id:
+        with reading.opened_store(settings, f"run {arguments.run_id}") as known:
+            run = find_run(known, arguments.run_id)
     if arguments.forget:
         return _forget(arguments, settings, run)
     store = reading.open_store(settings)

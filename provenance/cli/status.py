@@ -45,13 +45,16 @@ def _overview(settings: Settings) -> dict[str, Any]:
     document: dict[str, Any] = {
         "base_dir": str(settings.base_dir),
         "spool_bytes": pending_bytes(settings.base_dir / "spool"),
-        "stream_entries": _backlog(settings),
+        "stream_entries": None,
         "runs": [],
         "networks": {},
         "unsigned": unsigned_runs(settings.base_dir / "spool"),
         "parked": 0,
         "equivocations": 0,
     }
+    with contextlib.suppress(UnavailableError):
+        if settings.redis_url is not None:
+            document["stream_entries"] = reading.stream_backlog(settings)
     store = reading.open_store(settings)
     if store is None:
         return document
@@ -193,12 +196,3 @@ def _shown(identity: str | dict[str, str | None]) -> str:
     label = f"{identity['name']}, by {identity['issuer']}"
     why = identity["not_checked"]
     return label if why is None else f"not checked: {label}: {why}"
-
-
-def _backlog(settings: Settings) -> int | None:
-    if settings.redis_url is None:
-        return None
-    try:
-        return reading.stream_backlog(settings)
-    except UnavailableError:
-        return None
