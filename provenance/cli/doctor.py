@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,11 +137,8 @@ def _database(settings: Settings) -> str:
     store = reading.open_store(settings)
     if store is None:
         return _NOT_YET
-    try:
-        with store.snapshot() as tx:
-            return f"schema up to date, {len(tx.runs())} runs"
-    finally:
-        store.close()
+    with closing(store), store.snapshot() as tx:
+        return f"schema up to date, {len(tx.runs())} runs"
 
 
 def _redis(settings: Settings) -> Finding:
@@ -174,10 +172,8 @@ def _network(settings: Settings, name: str) -> Finding:
         network = opener.open_network(settings, name)
         named = getattr(network, "client", None)
         client = named() if named else None
-        try:
+        with closing(network):
             identity = network.identity()
-        finally:
-            network.close()
         facts = " ".join(f"{key}={value}" for key, value in identity.fields.items())
         balance = "" if identity.balance is None else f" balance={identity.balance}"
         return f"{facts} height={identity.height}{balance}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -26,9 +27,8 @@ def parked(arguments: argparse.Namespace) -> int:
     store = reading.open_store(settings)
     rows: list[dict[str, Any]] = []
     if store is not None:
-        with store.snapshot() as tx:
+        with closing(store), store.snapshot() as tx:
             rows = [_row(event) for event in tx.parked(run)]
-        store.close()
     if not arguments.json:
         table = [(r["parked_at"], r["run_id"], r["bytes"], r["id"][:16], r["reason"]) for r in rows]
         print_table(("parked at", "run", "bytes", "id", "reason"), table)
@@ -43,10 +43,8 @@ def _forget(arguments: argparse.Namespace, settings: Settings, run: UUID | None)
     forgotten, existing = 0, reading.open_store(settings)
     if existing is not None:
         existing.close()
-        store = sending.open_store(settings)
-        with store.transaction() as tx:
+        with closing(sending.open_store(settings)) as store, store.transaction() as tx:
             forgotten = tx.forget_parked(run)
-        store.close()
     return answer(arguments, {"forgotten": forgotten}, f"{forgotten} forgotten")
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from provenance.app import model as use_case
@@ -27,37 +28,35 @@ def verify_model(arguments: argparse.Namespace) -> int:
     return match.exit_code
 
 
-def _lines(match: ModelMatch) -> list[str]:
-    lines = [f"run {match.run}: {_verdict(match)}"]
+def _lines(match: ModelMatch) -> Iterator[str]:
+    yield f"run {match.run}: {_verdict(match)}"
     if match.weights is not None:
         state = f" under {match.state!r}" if match.state else ""
         names = ", ".join(str(file) for file in match.files.files[:_SHOWN])
         more = len(match.files.files) - _SHOWN
-        lines.append(f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}")
+        yield f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}"
         size = f"{len(match.weights.tensors)} tensors, {match.weights.parameter_count} parameters"
-        lines.append(f"  weights    {match.weights} ({match.weights.algorithm}, {size})")
+        yield f"  weights    {match.weights} ({match.weights.algorithm}, {size})"
     for item in match.matches:
-        lines.append(f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}")
+        yield f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}"
     if match.seal is not None:
         ledger = f" of ledger {match.origin}" if match.origin else ""
-        lines.append(f"  run root   {match.seal.root.hex()}")
-        lines.append(f"  seal       {match.seal.label}, entry {match.seal.index}{ledger}")
+        yield f"  run root   {match.seal.root.hex()}"
+        yield f"  seal       {match.seal.label}, entry {match.seal.index}{ledger}"
     for item in match.doubtful:
-        lines.append(f"FOUND {item.path}: states these weights, and does not count: {item.problem}")
+        yield f"FOUND {item.path}: states these weights, and does not count: {item.problem}"
     if match.nearest is not None:
         near, differ = match.nearest, f"{match.nearest.differing} of {match.nearest.total}"
-        lines.append(
-            f"  nearest    {near.stated.when} ({near.stated.path}): {differ} tensors differ"
-        )
+        yield f"  nearest    {near.stated.when} ({near.stated.path}): {differ} tensors differ"
         first = f"tensor {near.tensor!r} " if near.tensor is not None else ""
-        lines.append(f"  first      {first}{near.problem}")
-    lines += [f"FOUND {line}" for line in match.damaged[:_SHOWN]]
+        yield f"  first      {first}{near.problem}"
+    yield from (f"FOUND {line}" for line in match.damaged[:_SHOWN])
     if match.withheld:
         some = ", ".join(match.withheld[:_SHOWN])
-        lines.append(f"not checked: {len(match.withheld)} records of weights are withheld: {some}")
+        yield f"not checked: {len(match.withheld)} records of weights are withheld: {some}"
     if match.others:
-        lines.append(f"FOUND elsewhere in the evidence: {match.others}; see provenance verify")
-    return [*lines, f"not checked: {NOT_CHECKED}"]
+        yield f"FOUND elsewhere in the evidence: {match.others}; see provenance verify"
+    yield f"not checked: {NOT_CHECKED}"
 
 
 def _verdict(match: ModelMatch) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -52,14 +52,14 @@ def _overview(settings: Settings) -> dict[str, Any]:
         "parked": 0,
         "equivocations": 0,
     }
-    with contextlib.suppress(UnavailableError):
+    with suppress(UnavailableError):
         if settings.redis_url is not None:
             document["stream_entries"] = reading.stream_backlog(settings)
     store = reading.open_store(settings)
     if store is None:
         return document
     trust = of_settings(settings)
-    with store.snapshot() as tx:
+    with closing(store), store.snapshot() as tx:
         seals = tx.seals()
         for row in tx.runs():
             run: dict[str, Any] = {
@@ -73,7 +73,6 @@ def _overview(settings: Settings) -> dict[str, Any]:
         document["networks"] = {n: _network(tx, n) for n in settings.blockchain.networks}
         document["parked"] = len(tx.parked())
         document["equivocations"] = len(tx.equivocations())
-    store.close()
     return document
 
 
@@ -129,7 +128,7 @@ def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
     """The ``run.seal`` records that can be read; for the others there is ``provenance verify``."""
     for row in records:
         if row.kind is Kind.SEAL:
-            with contextlib.suppress(FormatError):
+            with suppress(FormatError):
                 yield Record.decode(row.data)
 
 

@@ -108,8 +108,13 @@ def consistency(
         if tree.size < new:
             raise InputError(f"consistency: found NEW {new}, the ledger has {tree.size} entries")
         sizes = {size: Head(origin, size, tree.root(size)) for size in (old, new)}
-        notes = {size: _signed(tx.head(size), head, key) for size, head in sizes.items()}
+        rows = {size: tx.head(size) for size in sizes}
         proof = tree.consistency_proof(old, new)
+    notes: dict[int, str | None] = {}
+    for size, row in rows.items():
+        if row is not None:
+            stated_head(row, sizes[size].root, key)
+        notes[size] = None if row is None else row.note
     verify_consistency(old, sizes[old].root, new, sizes[new].root, proof)
     return Growth(sizes[old], sizes[new], proof, notes[old], notes[new])
 
@@ -134,14 +139,6 @@ def stated_head(row: HeadRow, root: bytes, key: VerifierKey | None) -> Head:
             f"give {root.hex()}; run: provenance fsck"
         )
     return head
-
-
-def _signed(row: HeadRow | None, head: Head, key: VerifierKey | None) -> str | None:
-    """The note of a head, where there is one and it is what the entries give."""
-    if row is None:
-        return None
-    stated_head(row, head.root, key)
-    return row.note
 
 
 # --- witnesses ---------------------------------------------------------------------------
