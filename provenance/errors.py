@@ -1,38 +1,9 @@
 """Every error this project raises, in one tree.
 
-::
-
-    ProvenanceError
-    |-- UsageError                 the caller's mistake: exit code 2
-    |   |-- ConfigError            a configuration file or key
-    |   |-- InputError             data, model, metrics or a call out of order
-    |   |-- UnknownRunError        no such run in the database
-    |   `-- MissingExtraError      an optional package is not installed
-    |-- UnavailableError           could not be reached or checked: exit code 3, retryable
-    |   |-- TransportUnavailable   Redis
-    |   |-- StoreUnavailable       the database
-    |   |-- NetworkUnavailable     a chain node or IPFS daemon
-    |   `-- ServerMissingError     a server that is not installed on this machine
-    |-- FormatError                bytes that do not decode: permanent
-    |   |-- TruncatedError
-    |   |-- TrailingBytesError
-    |   |-- TooLargeError
-    |   |-- ChecksumError
-    |   `-- UnknownVersionError
-    |-- IntegrityError             evidence that does not hold: exit code 1, permanent
-    |   |-- BadSignatureError
-    |   |-- EquivocationError      same key, different digest
-    |   `-- ProofError             a Merkle proof that does not recompute
-    `-- NetworkError               a network answered, and the answer is no: permanent
-        |-- WrongNetworkError      chain id, genesis or network name differs
-        |-- RejectedError          the transaction is invalid and will stay so
-        |-- InsufficientFundsError pause until funded (retryable)
-        |-- FeeTooLowError         replace with a higher fee (retryable)
-        |-- NonceUsedError         the nonce is spent: look for our versions' receipts
-        `-- LyingNodeError         an RPC answer that contradicts itself or the request
-
-Retryable or permanent is decided here, once, as a class attribute. Third-party
-errors are translated at the edge that calls the third party; none passes it.
+``UsageError`` is the caller's mistake, ``UnavailableError`` leaves a question open, ``FormatError``
+is bytes that do not decode, ``IntegrityError`` evidence that does not hold, ``NetworkError`` a
+network's answer, and no. Retryable or permanent is decided here, once, as a class attribute.
+Third-party errors are translated at the edge that calls the third party; none passes it.
 """
 
 from __future__ import annotations

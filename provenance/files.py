@@ -97,14 +97,10 @@ def append_line(path: Path, line: bytes, mode: int = PRIVATE) -> None:
     if b"\n" in line:
         raise OSError(errno.EINVAL, "a line of a journal has no newline in it")
     data = b"\n" + line + b"\n"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    descriptor = os.open(path, flags, mode)
-    try:
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode) as descriptor:
         if os.write(descriptor, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
     sync_directory(path.parent)
 
 
@@ -129,22 +125,16 @@ def read_private(path: Path, max_bytes: int, *, follow_symlinks: bool = True) ->
         PermissionError: Its mode lets others in; the text says how to mend that.
         OSError: Not a regular file, larger than ``max_bytes``, or a link where none may be.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: a pipe does not block
-    descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
-    try:
+    flags = os.O_RDONLY | os.O_NONBLOCK  # O_NONBLOCK: a pipe does not block
+    with opened(path, flags if follow_symlinks else flags | os.O_NOFOLLOW) as descriptor:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if mode & 0o077:
-            raise PermissionError(
-                errno.EPERM,
-                f"it has mode {stat.S_IMODE(mode):04o}, expected 0600: chmod 600 {path}",
-                str(path),
-            )
+            problem = f"it has mode {stat.S_IMODE(mode):04o}, expected 0600: chmod 600 {path}"
+            raise PermissionError(errno.EPERM, problem, str(path))
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
-    finally:
-        os.close(descriptor)
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"it has more than {max_bytes} bytes", str(path))
     return data
@@ -165,9 +155,16 @@ def make_folders(path: Path, mode: int = PUBLIC) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make a folder's entries durable: files made, renamed or deleted in it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int, mode: int = PRIVATE) -> Iterator[int]:
+    """A descriptor by open(2), closed when the block ends."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -184,39 +181,26 @@ def lock(descriptor: int, *, shared: bool = False, wait_s: float | None = None) 
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     if wait_s is None:
-        fcntl.flock(descriptor, kind)
-        return
+        return fcntl.flock(descriptor, kind)
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(_POLL_S)
-        else:
-            return
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, wait_s: float | None = None) -> Iterator[int]:
-    """Hold :func:`lock` on a file, made empty where it is missing, or on a folder.
-
-    Yields:
-        The open file's descriptor.
-
-    Raises:
-        BlockingIOError: Another one still holds it.
-    """
-    if path.is_dir():
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    else:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-    try:
+    """Hold :func:`lock` on a file, made empty where it is missing, or on a folder; yields its
+    descriptor."""
+    folder = path.is_dir()
+    flags = os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT
+    with opened(path, flags) as descriptor:
         lock(descriptor, shared=shared, wait_s=wait_s)
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def temporary_path(path: Path) -> Path:

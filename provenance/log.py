@@ -51,13 +51,10 @@ class LazyLogger:
         log = getattr(structlog.get_logger(*self._names), method)
 
         def line(event: str, **fields: object) -> Any:
-            return log(shown(event), **{k: _plain(value) for k, value in fields.items()})
+            plain = {k: shown(v) if isinstance(v, str) else v for k, v in fields.items()}
+            return log(shown(event), **plain)
 
         return line
-
-
-def _plain(value: object) -> object:
-    return shown(value) if isinstance(value, str) else value
 
 
 def get_logger(*names: str) -> Any:

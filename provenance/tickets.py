@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -75,13 +76,7 @@ class Ticket:
 
     def as_dict(self) -> dict[str, Any]:
         """``status``, ``transaction_id``, ``root``, ``reason`` of one reading."""
-        state = self._read()
-        return {
-            "status": state.status,
-            "transaction_id": state.transaction_id,
-            "root": state.root,
-            "reason": state.reason,
-        }
+        return asdict(self._read())
 
     def __repr__(self) -> str:
         return f"Ticket({self.network}, {self.phase}, run {self.run_id})"
@@ -91,17 +86,13 @@ class Ticket:
 
         try:
             store = reading.open_store(self._settings)
+            if store is None:
+                return TicketState("pending")
+            with closing(store):
+                run, phase = UUID(self.run_id), Phase(self.phase)
+                return read_ticket(store, run, phase, self.network, self._producer)
         except ProvenanceError as error:
             return TicketState("unknown", reason=str(error))
-        if store is None:
-            return TicketState("pending")
-        try:
-            run, phase = UUID(self.run_id), Phase(self.phase)
-            return read_ticket(store, run, phase, self.network, self._producer)
-        except ProvenanceError as error:
-            return TicketState("unknown", reason=str(error))
-        finally:
-            store.close()
 
 
 def read_ticket(
@@ -120,11 +111,9 @@ def read_ticket(
             return TicketState("pending")
         root = entry.root.hex()
         row = tx.covering(network, entry.index)
-        if row is None and entry.anchor:  # a seal makes its anchors in its own transaction
-            reason = f"this deployment has no network {network}"
-            return TicketState("failed", root=root, reason=reason)
-        if row is None:
-            return TicketState("pending", root=root)
+        if row is None:  # a seal makes its anchors in its own transaction
+            reason = f"this deployment has no network {network}" if entry.anchor else None
+            return TicketState("failed" if entry.anchor else "pending", root=root, reason=reason)
         return TicketState(row.state.value, transaction_id_of(tx, row.id), root, row.reason)
 
 

@@ -14,19 +14,21 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from provenance import files
 from provenance.app.runs import evidence_of
+from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MANIFEST, FileSource, MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.errors import (
     ConfigError,
     FormatError,
     InputError,
+    IntegrityError,
     NetworkError,
     UnavailableError,
 )
@@ -45,37 +47,23 @@ _IPFS: Final = re.compile(r"(?:ipfs:(?://)?|/ipfs/)(?P<cid>[^/]*)/?(?P<rest>.*)"
 
 @dataclass(frozen=True, slots=True)
 class WrittenBundle:
-    """A bundle that was made.
+    """A bundle that was made; ``asdict`` gives its JSON.
 
     Attributes:
-        size: Bytes of all files together.
-        manifest: SHA-256 of ``manifest.json`` as hex: it names the content, whether as
-            folder, zip or CID.
+        bytes: Of all files together.
+        manifest_sha256: It names the content, whether as folder, zip or CID.
         withheld: How many of the run's ``records`` it keeps back.
         cid: The folder on IPFS, where it was added.
     """
 
     path: Path
-    run: UUID
+    run_id: str
     files: int
-    size: int
-    manifest: str
+    bytes: int
+    manifest_sha256: str
     records: int
     withheld: int
     cid: str | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "path": str(self.path),
-            "run_id": str(self.run),
-            "files": self.files,
-            "bytes": self.size,
-            "manifest_sha256": self.manifest,
-            "records": self.records,
-            "withheld": self.withheld,
-            "cid": self.cid,
-        }
 
 
 def make_bundle(
@@ -99,13 +87,15 @@ def make_bundle(
 
     Raises:
         UnknownRunError, StoreUnavailable
-        InputError: The target has something else, or a word of ``disclose`` chooses nothing.
+        InputError: The target has something else, such as another run's bundle, or a word of
+            ``disclose`` chooses nothing.
         ConfigError: No IPFS daemon is configured.
         NetworkUnavailable, LyingNodeError: The bundle was written, but IPFS has not got it.
     """
     daemon = _daemon(settings) if ipfs else None
     evidence = withhold(evidence_of(settings, run), disclose)
     contents = bundle_files(evidence, ots)
+    _check_target(target, evidence.run)
     path = write_files(contents, target, files.mode_below(target, settings.base_dir))
     cid = None
     if daemon is not None:
@@ -116,10 +106,10 @@ def make_bundle(
             raise
     made = WrittenBundle(
         path=path,
-        run=evidence.run,
+        run_id=str(evidence.run),
         files=len(contents),
-        size=sum(map(len, contents.values())),
-        manifest=hashlib.sha256(contents[MANIFEST]).hexdigest(),
+        bytes=sum(map(len, contents.values())),
+        manifest_sha256=hashlib.sha256(contents[MANIFEST]).hexdigest(),
         records=len(evidence.records),
         withheld=len(withheld(evidence)),
         cid=cid,
@@ -129,6 +119,15 @@ def make_bundle(
     return made
 
 
+def _check_target(target: Path, run: UUID) -> None:
+    """A bundle of this run is replaced, another run's is not; of all else the writer judges."""
+    other = run
+    with suppress(InputError, FormatError, IntegrityError):
+        other = read_bundle(target).run if target.exists() else run
+    if other != run:
+        raise InputError(f"{target}: has the bundle of run {other}; nothing was overwritten")
+
+
 def bundle_at(settings: Settings, text: str) -> Path | FileSource | None:
     """What a user's words name: a folder, a file, or a CID whose folder is fetched.
 
@@ -136,10 +135,10 @@ def bundle_at(settings: Settings, text: str) -> Path | FileSource | None:
         text: A path, ``ipfs:CID``, ``ipfs://CID`` or ``/ipfs/CID``.
 
     Returns:
-        None where it is neither there nor a CID: it may be a run's id.
+        None where it is neither there nor a CID, and may be a run's id.
 
     Raises:
-        InputError: No CID, or a zip that is not there.
+        InputError: No CID, or neither a file that is there nor the name of a run.
         ConfigError: No IPFS daemon is configured.
         NetworkUnavailable, LyingNodeError, FormatError, IntegrityError: It cannot be fetched,
             or is not what the CID says.
@@ -150,17 +149,17 @@ def bundle_at(settings: Settings, text: str) -> Path | FileSource | None:
     path = Path(text)
     if path.is_dir() or path.is_file():
         return path
-    if path.suffix.lower() == ".zip":
-        raise InputError(f"{text}: there is no such file")
+    if text != "latest" and not re.fullmatch("[0-9A-Fa-f-]{8,}", text):
+        raise InputError(
+            f"{text}: there is no such file, nor a run of that name; expected a run id, 8 or "
+            "more of its first hex digits, latest, a bundle or ipfs:CID"
+        )
     return None
 
 
 def fetch(settings: Settings, cid: str, rest: str = "") -> FileSource:
-    """The files of a bundle by CID alone, every block held against its CID.
-
-    Raises:
-        As :func:`bundle_at`.
-    """
+    """The files of a bundle by CID alone, every block held against its CID; errors as
+    :func:`bundle_at`."""
     try:
         root = check_cid(decode_cid(cid))
     except FormatError as error:
@@ -195,7 +194,8 @@ def _daemon(settings: Settings) -> IPFSInterface:
 
 
 def _note(journal: Path, made: WrittenBundle) -> None:
-    line = json.dumps({"v": 1, "at": time.time(), **made.as_dict()}, sort_keys=True).encode()
+    item = {"v": 1, "at": time.time(), **asdict(made)}
+    line = json.dumps(item, sort_keys=True, default=str).encode()
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
         files.append_line(journal, line)

@@ -8,24 +8,26 @@ Nothing is signed for a run that these weights are not of.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from provenance import files
-from provenance.app.verify import verify_path, verify_run
+from provenance.app.verify import verify_run
 from provenance.bundle.attachments.slsa import statement_of
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats import json_text
 from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
+from provenance.formats.fields import as_json
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json
 from provenance.models.files import read_model
 from provenance.models.key import read_signing_key
 from provenance.models.match import ModelMatch, StatedWeights, match_model
-from provenance.models.signature import ModelFolder, ignored_paths, list_model
+from provenance.models.signature import ignored_paths, list_model
 from provenance.settings import Settings
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.report import VerificationReport
@@ -42,45 +44,26 @@ class SignedModel:
     Attributes:
         path: The signature.
         files: How many files it covers.
-        weights: The record that has the model's weights.
         root: Newest run root, 32 bytes; ``seal`` is its label.
+        weights: The record that has the model's weights.
         receipts: How many receipts it carries.
         key_hint: SHA-256 as hex of the public key's PEM text.
     """
 
     path: Path
     files: int
-    run: UUID
-    weights: StatedWeights
+    run_id: UUID
     root: bytes
     seal: str
+    weights: StatedWeights
     receipts: int
     key_hint: str
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "v": 1,
-            "path": str(self.path),
-            "files": self.files,
-            "run_id": str(self.run),
-            "root": self.root.hex(),
-            "seal": self.seal,
-            **self.weights.as_dict(),
-            "receipts": self.receipts,
-            "key_hint": self.key_hint,
-        }
-
-
-def match_bundle(settings: Settings, model: Path, bundle: Path) -> ModelMatch:
-    """Which epoch of a bundle's run has exactly the weights in a file or folder.
-
-    Raises:
-        InputError, MissingExtraError: No weights or no bundle there, or no telling which.
-        FormatError, IntegrityError: One of the two cannot be read.
-    """
-    files = read_model(model)
-    return match_model(verify_path(settings, bundle, offline=True), files)
+        values = as_json(self)
+        del values["weights"]
+        return {"v": 1, **values, **self.weights.as_dict()}
 
 
 def run_statement(settings: Settings, run: str) -> tuple[UUID, bytes]:
@@ -121,12 +104,16 @@ def sign_model(
         UnknownRunError, StoreUnavailable, FormatError
     """
     key = read_signing_key(key_file, passphrase)
-    target = output or (
-        model / SIGNATURE if model.is_dir() else model.with_name(f"{model.name}.sig")
-    )
+    own = model / SIGNATURE if model.is_dir() else model.with_name(f"{model.name}.sig")
+    target = output or own
     _check_target(target)
     folder = list_model(model, ignored_paths(model, target))
-    _keep_apart(folder, key_file, target)
+    # A key among the model's files would be published with them.
+    root, private = folder.path.resolve(), key_file.resolve()
+    if private == root or (folder.path.is_dir() and private.is_relative_to(root)):
+        raise InputError(f"{key_file}: the private key lies in the model's folder; move it out")
+    if target.resolve() == private:
+        raise InputError(f"{target}: is the private key; nothing was overwritten")
     report = _sound(settings, run)
     match = match_model(report, read_model(model))
     weights = _the_weights(model, match)
@@ -136,10 +123,10 @@ def sign_model(
     return SignedModel(
         path=target,
         files=len(folder.files),
-        run=report.run,
-        weights=weights,
+        run_id=report.run,
         root=seal.root,
         seal=seal.label,
+        weights=weights,
         receipts=len(report.evidence.receipts),
         key_hint=key.hint,
     )
@@ -171,10 +158,10 @@ def _the_weights(model: Path, match: ModelMatch) -> StatedWeights:
     if match.nearest is None:
         raise InputError(f"{model}: run {match.run} recorded no weights; not signed")
     near = match.nearest
-    tensor = f"tensor {near.tensor!r} {near.problem}" if near.tensor is not None else near.problem
+    tensor = f"tensor {near.tensor!r} " if near.tensor is not None else ""
     raise IntegrityError(
         f"{model}: these are not weights of run {match.run}; nearest is {near.stated.when}, where "
-        f"{tensor}; not signed"
+        f"{tensor}{near.problem}; not signed"
     )
 
 
@@ -195,10 +182,7 @@ def _claims(
             for s in report.seals
         ],
         "weights": {
-            "files": [
-                file.relative_to(model).as_posix() if file != model else "."
-                for file in match.files.files
-            ],
+            "files": [file.relative_to(model).as_posix() for file in match.files.files],
             "state": match.state,
             "digest": weights.root,
             "algorithm": weights.algorithm,
@@ -213,22 +197,16 @@ def _claims(
 
 def _receipts(evidence: RunEvidence) -> list[Json]:
     """What finds each anchor on its network; the evidence has been verified."""
-    receipts = [(file.name, Receipt.decode(file.data)) for file in evidence.receipts]
-    return [
-        {
-            "name": name,
-            "network": receipt.anchor.network,
-            "state": receipt.anchor.state,
-            "transaction_id": receipt.anchor.transaction_id,
-            "payload": receipt.anchor.payload.hex(),
-            "height": receipt.anchor.height,
-            "block_hash": receipt.anchor.block_hash,
-            "root": receipt.root.hex(),
-            "ledger_index": receipt.ledger.index,
-            "ledger_size": receipt.ledger.size,
-        }
-        for name, receipt in receipts
-    ]
+    found: list[Json] = []
+    for file in evidence.receipts:
+        receipt = Receipt.decode(file.data)
+        anchor, ledger = receipt.anchor, receipt.ledger
+        wanted = ("network", "state", "transaction_id", "payload", "height", "block_hash")
+        found.append(
+            {"name": file.name, **{name: as_json(getattr(anchor, name)) for name in wanted}}
+            | {"root": receipt.root.hex(), "ledger_index": ledger.index, "ledger_size": ledger.size}
+        )
+    return found
 
 
 # --- the files ---------------------------------------------------------------------------
@@ -236,31 +214,15 @@ def _receipts(evidence: RunEvidence) -> list[Json]:
 
 def _check_target(target: Path) -> None:
     """A signature that is there is replaced; nothing else is."""
-    if target.is_symlink() or (target.exists() and not _is_signature(target)):
+    document = None
+    if target.is_file():
+        with suppress(OSError, ValueError), target.open("rb") as file:
+            document = json_text.loads(file.read(MAX_SIGNATURE_BYTES))
+    signature = isinstance(document, dict) and document.get("mediaType") == BUNDLE_TYPE
+    if target.is_symlink() or (target.exists() and not signature):
         raise InputError(f"{target}: holds something that is no signature; nothing was overwritten")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder")
-
-
-def _is_signature(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            document = json_text.loads(file.read(MAX_SIGNATURE_BYTES))
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.get("mediaType") == BUNDLE_TYPE
-
-
-def _keep_apart(folder: ModelFolder, key_file: Path, target: Path) -> None:
-    """A key among the model's files would be published with them."""
-    root = folder.path.resolve()
-    key = key_file.resolve()
-    if key == root or (folder.path.is_dir() and key.is_relative_to(root)):
-        raise InputError(f"{key_file}: the private key lies in the model's folder; move it out")
-    if target.resolve() == key:
-        raise InputError(f"{target}: is the private key; nothing was overwritten")
 
 
 def _write(target: Path, data: bytes) -> None:

@@ -1,8 +1,6 @@
-"""The run that a user's words name, and what the database has about it."""
+"""What the database has about the run that a user's words name."""
 
 from __future__ import annotations
-
-from uuid import UUID
 
 from provenance.bootstrap import reading
 from provenance.errors import IntegrityError
@@ -11,18 +9,8 @@ from provenance.evidence.run_evidence import RunEvidence
 from provenance.settings import Settings
 
 
-def find_run(settings: Settings, text: str) -> UUID:
-    """The run that a user's words name: an id, 8 or more of its first digits, ``latest``.
-
-    Raises:
-        UnknownRunError, StoreUnavailable
-    """
-    with reading.opened_store(settings, f"run {text}") as store:
-        return from_database.find_run(store, text)
-
-
 def evidence_of(settings: Settings, run: str) -> RunEvidence:
-    """What the database has about a run; ``run`` as for :func:`find_run`.
+    """What the database has about a run: an id, 8 or more of its first digits, ``latest``.
 
     Raises:
         UnknownRunError, StoreUnavailable

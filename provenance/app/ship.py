@@ -45,12 +45,21 @@ log: Any = structlog.get_logger("provenance.shipper")
 
 
 def run(
-    settings: Settings, *, once: bool = False, ledger_keys: Sequence[str] = ()
+    settings: Settings,
+    spool_dir: Path | None = None,
+    *,
+    once: bool = False,
+    background: bool = False,
+    idle_exit_s: float | None = None,
+    give_up_s: float | None = None,
+    ledger_keys: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Ship ``<base_dir>/spool`` in the foreground until SIGINT or SIGTERM.
+    """Ship a spool, ``<base_dir>/spool`` where None, until SIGINT or SIGTERM.
 
     Args:
         once: Ship what is there and return.
+        background: Return where another shipper is at work, instead of waiting for its end.
+        idle_exit_s, give_up_s: As for :meth:`provenance.capture.ship.loop.Shipper.run`.
         ledger_keys: Keys (``name+id+base64``) whose acknowledgements are believed, beside those
             of :func:`known_ledger_keys`.
 
@@ -62,7 +71,30 @@ def run(
         InputError: With ``once``, another shipper is at work.
         TransportUnavailable: With ``once``, Redis is away.
     """
-    return _serve(settings, settings.base_dir / "spool", once=once, ledger_keys=ledger_keys)
+    spool_dir = spool_dir or settings.base_dir / "spool"
+    transport = sending.open_transport(settings)
+    keys = known_ledger_keys(settings, ledger_keys)
+    doorbell = celery_doorbell(settings.redis_url or "")
+    if once:
+        with Shipper(spool_dir, transport, doorbell, ledger_keys=keys) as shipper:
+            return asdict(shipper.run_once())
+    with _stop_on_signals() as stop:
+        waiting = False
+        while not stop.is_set():
+            try:
+                shipper = Shipper(spool_dir, transport, doorbell, ledger_keys=keys)
+            except InputError as error:
+                if background:
+                    log.info("shipper not needed", reason=str(error))
+                    break
+                if not waiting:
+                    log.info("shipper waits its turn", reason=str(error))
+                waiting = True
+                stop.wait(LOCK_RETRY_S)
+                continue
+            with shipper:
+                return asdict(shipper.run(stop, idle_exit_s=idle_exit_s, give_up_s=give_up_s))
+    return {}
 
 
 def known_ledger_keys(settings: Settings, texts: Sequence[str] = ()) -> Callable[[], list[bytes]]:
@@ -99,16 +131,13 @@ def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
     except ImportError:
         return None
     app = Celery("ml-provenance-doorbell", broker=broker_url(redis_url), set_as_current=False)
+    limits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _DOORBELL_TIMEOUT_S)
     app.conf.update(
         task_ignore_result=True,
         task_serializer="json",
         broker_connection_timeout=_DOORBELL_TIMEOUT_S,
         broker_connection_retry=False,
-        broker_transport_options={
-            "socket_timeout": _DOORBELL_TIMEOUT_S,
-            "socket_connect_timeout": _DOORBELL_TIMEOUT_S,
-            "max_retries": 0,
-        },
+        broker_transport_options={**limits, "max_retries": 0},
     )
 
     def ring() -> None:
@@ -123,28 +152,31 @@ def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the process; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m provenance.app.ship", description=__doc__)
-    parser.add_argument("--spool", type=Path, required=True, help="folder of the spool")
-    parser.add_argument(
-        "--redis-url-env", default=REDIS_URL_ENV, metavar="NAME", help="variable with the URL"
-    )
-    parser.add_argument(
-        "--ledger-key-file", type=Path, metavar="FILE", help="the ledger's key, where it lies here"
-    )
-    parser.add_argument("--once", action="store_true", help="ship what is there and end")
-    parser.add_argument(
-        "--background", action="store_true", help="end where another shipper is at work"
-    )
-    parser.add_argument("--idle-exit", type=float, metavar="S", help="end when idle this long")
-    parser.add_argument("--give-up", type=float, metavar="S", help="end when Redis is away so long")
+    add = parser.add_argument
+    add("--spool", type=Path, required=True, help="folder of the spool")
+    add("--redis-url-env", default=REDIS_URL_ENV, metavar="NAME", help="variable with the URL")
+    add("--ledger-key-file", type=Path, metavar="FILE", help="the ledger's key, where it lies here")
+    add("--once", action="store_true", help="ship what is there and end")
+    add("--background", action="store_true", help="end where another shipper is at work")
+    add("--idle-exit", type=float, metavar="S", help="end when idle this long")
+    add("--give-up", type=float, metavar="S", help="end when Redis is away so long")
     arguments = parser.parse_args(argv)
-    _log_to_stderr()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     settings = Settings(
         arguments.spool.parent,
         redis_url=os.environ.get(arguments.redis_url_env),
         ledger_key_file=arguments.ledger_key_file,
     )
     try:
-        _serve(
+        run(
             settings,
             arguments.spool,
             once=arguments.once,
@@ -156,42 +188,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("shipper ends", reason=str(error))
         return error.exit_code
     return 0
-
-
-def _serve(
-    settings: Settings,
-    spool_dir: Path,
-    *,
-    once: bool = False,
-    background: bool = False,
-    idle_exit_s: float | None = None,
-    give_up_s: float | None = None,
-    ledger_keys: Sequence[str] = (),
-) -> dict[str, int]:
-    transport = sending.open_transport(settings)
-    keys = known_ledger_keys(settings, ledger_keys)
-    doorbell = celery_doorbell(settings.redis_url or "")
-    if once:
-        with Shipper(spool_dir, transport, doorbell, ledger_keys=keys) as shipper:
-            return asdict(shipper.run_once())
-    with _stop_on_signals() as stop:
-        waiting = False
-        while not stop.is_set():
-            try:
-                shipper = Shipper(spool_dir, transport, doorbell, ledger_keys=keys)
-            except InputError as error:
-                if background:
-                    log.info("shipper not needed", reason=str(error))
-                    break
-                if not waiting:
-                    log.info("shipper waits its turn", reason=str(error))
-                waiting = True
-                stop.wait(LOCK_RETRY_S)
-                continue
-            with shipper:
-                total = shipper.run(stop, idle_exit_s=idle_exit_s, give_up_s=give_up_s)
-                return asdict(total)
-    return {}
 
 
 @contextlib.contextmanager
@@ -218,18 +214,6 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             signal.pthread_kill(waiter.ident or 0, signal.SIGUSR2)
         waiter.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _log_to_stderr() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ supervisor starts them, starts again what dies, and stops all of them.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import random
 import secrets
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,12 +24,7 @@ from provenance import files
 from provenance.app.base_directory import LOOK_S
 from provenance.app.health import anchor_queue
 from provenance.app.processes import REDIS_BY_HAND, free_ports, log_tail, redis_server
-from provenance.errors import (
-    InputError,
-    MissingExtraError,
-    ServerMissingError,
-    UnavailableError,
-)
+from provenance.errors import InputError, MissingExtraError, ServerMissingError, UnavailableError
 from provenance.settings import Settings
 
 GRACE_S = 20.0
@@ -47,18 +43,15 @@ class Service:
     stdin: bytes = field(default=b"", repr=False)
 
 
+def _celery(name: str, *words: str, **env: str) -> Service:
+    return Service(name, (sys.executable, "-m", "celery", "-A", "workers.app", *words), env)
+
+
 def worker(name: str, *queues: str) -> Service:
     """A Celery worker of one child process for some queues."""
-    return Service(
-        name,
-        (
-            sys.executable, "-m", "celery", "-A", "workers.app", "worker",
-            "--queues", ",".join(queues),
-            "--hostname", f"{name}@%h",
-            "--concurrency", "1", "--pool", "prefork",
-            "--without-gossip", "--without-mingle", "--loglevel", "INFO",
-        ),
-    )  # fmt: skip
+    words = f"--queues {','.join(queues)} --hostname {name}@%h --concurrency 1 --pool prefork"
+    options = "--without-gossip --without-mingle --loglevel INFO"
+    return _celery(name, "worker", *words.split(), *options.split())
 
 
 def services(
@@ -69,40 +62,23 @@ def services(
     Args:
         flower_auth: ``user:password`` that Flower asks for; without one its API refuses all.
     """
-    fleet = [
-        Service(
-            "shipper",
-            (sys.executable, "-m", "provenance.app.ship", "--spool", str(spool(settings))),
-        ),
-        worker("hashing", "hashing"),
-    ]
     chain = settings.blockchain
-    for network in chain.networks if chain.enabled else ():
-        fleet.append(worker(f"anchor-{network}", anchor_queue(network)))
-    fleet.append(worker("confirm", "confirm", "verify"))
-    schedule = settings.base_dir / "run" / "beat.db"
-    fleet.append(
-        Service(
-            "beat",
-            (
-                sys.executable, "-m", "celery", "-A", "workers.app", "beat",
-                "--schedule", str(schedule), "--pidfile", "", "--loglevel", "INFO",
-            ),
-        )
-    )  # fmt: skip
+    networks = chain.networks if chain.enabled else ()
+    ship = (sys.executable, "-m", "provenance.app.ship", "--spool", str(spool(settings)))
+    schedule = ("--schedule", str(settings.base_dir / "run" / "beat.db"), "--pidfile", "")
+    fleet = [
+        Service("shipper", ship),
+        worker("hashing", "hashing"),
+        *(worker(f"anchor-{network}", anchor_queue(network)) for network in networks),
+        worker("confirm", "confirm", "verify"),
+        _celery("beat", "beat", *schedule, "--loglevel", "INFO"),
+    ]
     if flower_port is not None:
         remote = {"PROVENANCE_REMOTE_CONTROL": "1"}
         fleet = [replace(service, env={**service.env, **remote}) for service in fleet]
-        fleet.append(
-            Service(
-                "flower",
-                (
-                    sys.executable, "-m", "celery", "-A", "workers.app", "flower",
-                    "--address=127.0.0.1", f"--port={flower_port}",
-                ),
-                {"FLOWER_BASIC_AUTH": flower_auth} if flower_auth else {},
-            )
-        )  # fmt: skip
+        auth = {"FLOWER_BASIC_AUTH": flower_auth} if flower_auth else {}
+        words = ("flower", "--address=127.0.0.1", f"--port={flower_port}")
+        fleet.append(_celery("flower", *words, **auth))
     return fleet
 
 
@@ -148,10 +124,9 @@ class Fleet:
     """Starts services, restarts what dies, stops all.
 
     Args:
-        settings: Whose ``base_dir`` holds ``log/`` and ``run/``.
         config_path: The JSON file the workers read as well.
         redis_url: Handed to every service by environment, never by argument.
-        say: Told one line about what happens.
+        say: Told a service's name, and one line about what happens.
     """
 
     def __init__(
@@ -180,9 +155,8 @@ class Fleet:
     def start(self, fleet: Sequence[Service]) -> None:
         """Start services in order."""
         for service in fleet:
-            child = _Child(service)
-            self.children.append(child)
-            self._spawn(child)
+            self.children.append(_Child(service))
+            self._spawn(self.children[-1])
 
     def tend(self, stopping: Callable[[], bool], poll_s: float = 1.0) -> None:
         """Restart what dies, until ``stopping`` says so."""
@@ -201,8 +175,8 @@ class Fleet:
                 delay = min(RESTART_CAP_S, 2.0**child.failures - 1) * (0.5 + random.random() / 2)  # noqa: S311  jitter, no secret
                 child.next_start, child.process = now + delay, None
                 name = child.service.name
-                tail = log_tail(self.log_path(name))
-                self.say(name, f"ended with status {process.returncode}; {tail}")
+                said = log_tail(self.log_path(name))
+                self.say(name, f"ended with status {process.returncode}; {said}")
             if child.process is None and now >= child.next_start:
                 self._spawn(child)
 
@@ -212,10 +186,10 @@ class Fleet:
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """SIGTERM, newest first but Redis last; SIGKILL what is left after ``grace_s``."""
-        running = [c for c in self.children if c.process is not None]
-        first = [c for c in running if c.service.name != "redis"]
-        self._end(first, grace_s)
-        self._end([c for c in running if c.service.name == "redis"], 5.0)
+        for is_redis, seconds in ((False, grace_s), (True, 5.0)):
+            self._end(
+                [c for c in self.children if (c.service.name == "redis") == is_redis], seconds
+            )
         self.children.clear()
 
     def log_path(self, name: str) -> Path:
@@ -223,17 +197,18 @@ class Fleet:
         return self.log_dir / f"{name}.log"
 
     def _end(self, children: Sequence[_Child], grace_s: float) -> None:
-        for child in reversed(children):
-            _signal(child.process, signal.SIGTERM)
+        running = [(c.service.name, c.process) for c in children if c.process is not None]
+        for _, process in reversed(running):
+            process.terminate()
         deadline = time.monotonic() + grace_s
-        for child in children:
-            assert child.process is not None
+        for name, process in running:
             try:
-                child.process.wait(max(0.1, deadline - time.monotonic()))
+                process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self.say(child.service.name, f"still there after {grace_s:.0f} s, killed")
-            _kill_group(child.process)
-            child.process.wait()
+                self.say(name, f"still there after {grace_s:.0f} s, killed")
+            with suppress(ProcessLookupError):  # pool children included
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def _spawn(self, child: _Child) -> None:
         service = child.service
@@ -263,21 +238,17 @@ def wait_until(ping: Callable[[], None], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            ping()
+            return ping()
         except UnavailableError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.05)
-        else:
-            return
 
 
 def require_workers_extra() -> None:
     """Raise MissingExtraError where the fleet's packages are not installed."""
-    from importlib.util import find_spec
-
     for package in ("celery", "sqlalchemy", "alembic"):
-        if find_spec(package) is None:
+        if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "workers")
 
 
@@ -297,19 +268,6 @@ def only_fleet(base_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"{base_dir}: another `provenance up` runs here already") from error
         yield
-
-
-def _signal(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:
-    if process is not None and process.poll() is None:
-        process.send_signal(number)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Nothing of a service's process group outlives it, pool children included."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _die_with_parent() -> None:

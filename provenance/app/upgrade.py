@@ -17,8 +17,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +42,10 @@ from provenance.errors import (
     ProofError,
     ProvenanceError,
     UnavailableError,
-    UnknownRunError,
 )
 from provenance.evidence.disclosure import withhold_like
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.formats.note import VerifierKey
 from provenance.formats.opentimestamps.file import MAX_FILE_BYTES, TimestampFile
 from provenance.formats.opentimestamps.tree import Bitcoin, Pending, Timestamp
 from provenance.formats.receipt import Receipt
@@ -89,10 +89,6 @@ class Upgraded:
     pending: int = 0
     problem: str | None = None
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
 
 def exit_code(results: Iterable[Upgraded]) -> int:
     """1 where a path failed, 3 where the database was not reached, else 0."""
@@ -103,9 +99,7 @@ def exit_code(results: Iterable[Upgraded]) -> int:
 
 
 def upgrade(
-    settings: Settings,
-    paths: Iterable[Path],
-    progress: Callable[[Path], None] = lambda path: None,
+    settings: Settings, paths: Iterable[Path], progress: Callable[[Path], None] = lambda path: None
 ) -> Iterator[Upgraded]:
     """Complete what can be completed; a result for each path, as it is done.
 
@@ -119,46 +113,34 @@ def upgrade(
             progress(path)
             try:
                 yield deployment.upgrade(path)
-            except UnavailableError as error:
-                yield Upgraded(str(path), Upgrade.UNREACHABLE, problem=str(error))
             except ProvenanceError as error:
-                yield Upgraded(str(path), Upgrade.FAILED, problem=str(error))
+                down = isinstance(error, UnavailableError)
+                status = Upgrade.UNREACHABLE if down else Upgrade.FAILED
+                yield Upgraded(str(path), status, problem=str(error))
             except OSError as error:
                 problem = error.strerror or type(error).__name__
                 yield Upgraded(str(path), Upgrade.FAILED, problem=problem)
     finally:
-        deployment.close()
+        deployment.opened.close()
 
 
 class _Deployment:
-    """The database and the ledger's key, opened when first needed."""
+    """The database, opened when first needed, and asked once where it is down."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._store: LedgerStore | None = None
+        self.opened = ExitStack()
         self._down: UnavailableError | None = None
-        self._key: VerifierKey | None = None
 
-    def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-
-    @property
+    @cached_property
     def store(self) -> LedgerStore:
         if self._down is not None:
             raise self._down.with_traceback(None)
-        if self._store is None:
-            try:
-                store = reading.open_store(self.settings)
-            except UnavailableError as error:
-                self._down = error
-                raise
-            if store is None:
-                path = reading.sqlite_path(self.settings.database_url)
-                raise UnknownRunError(f"there is no database yet at {path}")
-            self._key = reading.ledger_key(self.settings)
-            self._store = store
-        return self._store
+        try:
+            return self.opened.enter_context(reading.opened_store(self.settings, "upgrade"))
+        except UnavailableError as error:
+            self._down = error
+            raise
 
     def upgrade(self, path: Path) -> Upgraded:
         if path.is_dir() or path.suffix.lower() == ".zip":
@@ -178,8 +160,8 @@ class _Deployment:
             first = changed[0]
             raise IntegrityError(f"{first.file or first.subject} {first.problem}; {_UNTOUCHED}")
         was_pending, was_complete = _proofs(old.attachments)
-        store = self.store
-        new = self._like(old, from_store(store, old.run, self._key))
+        key = reading.ledger_key(self.settings)
+        new = self._like(old, from_store(self.store, old.run, key))
         files = bundle_files(new, ots=any(n.startswith("records/") for n in old.attachments))
         pending, complete = _proofs(files)
         if was_complete - complete:
@@ -207,9 +189,8 @@ class _Deployment:
         other = f"the database has another; {_UNTOUCHED}"
         for entry in old.entries:
             if entries.get(entry.index) != entry.root:
-                raise IntegrityError(
-                    f"its ledger entry {entry.index} is {entry.root.hex()}, {other}"
-                )
+                was = f"its ledger entry {entry.index} is {entry.root.hex()}"
+                raise IntegrityError(f"{was}, {other}")
         for record in old.records:
             if record.digest not in digests:
                 raise IntegrityError(f"its record {record.path} is {record.digest.hex()}, {other}")
@@ -220,9 +201,9 @@ class _Deployment:
     # --- files ---------------------------------------------------------------------------
 
     def _file(self, path: Path) -> Upgraded:
-        bundle = _bundle_around(path)
-        if bundle is not None:
-            raise InputError(f"is part of the bundle {bundle}; upgrade that")
+        for folder in path.absolute().parents:
+            if all((folder / name).is_file() for name in (MANIFEST, SUMS, "run.json")):
+                raise InputError(f"is part of the bundle {folder}; upgrade that")
         if path.exists() and not path.is_file():
             raise InputError("is no file")
         with path.open("rb") as file:
@@ -302,13 +283,6 @@ def _proofs(files: Mapping[str, bytes]) -> tuple[set[str], set[str]]:
         done = any(isinstance(attestation, Bitcoin) for _, attestation in ends)
         (complete if done else pending).add(name)
     return pending, complete
-
-
-def _bundle_around(path: Path) -> Path | None:
-    for folder in path.absolute().parents:
-        if all((folder / name).is_file() for name in (MANIFEST, SUMS, "run.json")):
-            return folder
-    return None
 
 
 def _replace(path: Path, data: bytes) -> None:

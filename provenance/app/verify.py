@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from provenance.app.runs import evidence_of
 from provenance.bootstrap import reading
@@ -17,68 +18,57 @@ from provenance.formats.note import VerifierKey
 from provenance.ports.network import Network
 from provenance.settings import Settings
 from provenance.verify import verifier
-from provenance.verify.headers import HeaderSource, header_source
+from provenance.verify.headers import header_source
 from provenance.verify.report import VerificationReport
 from provenance.verify.trust import Trust, of_own_deployment, of_settings
 from provenance.verify.verifier import NOBODY
 
 
-def verify_run(
-    settings: Settings,
-    run: str,
-    *,
-    offline: bool = False,
-    headers: Sequence[str] = (),
-    quorum: int | None = None,
-    trust: Trust = NOBODY,
-    networks: Mapping[str, Network] | None = None,
-) -> VerificationReport:
+class Options(TypedDict, total=False):
+    """How to verify.
+
+    Attributes:
+        offline: Ask no node.
+        headers: Files of Bitcoin block headers (:mod:`provenance.verify.headers`) and URLs of
+            explorers, which are asked ``offline`` too; without any, and without a node, the
+            report says that the header was not checked.
+        quorum: How many of the explorers must agree; all where None.
+        trust: What the reader pins beside the settings.
+        networks: Networks to ask instead of the configured ones; left open.
+    """
+
+    offline: bool
+    headers: Sequence[str]
+    quorum: int | None
+    trust: Trust
+    networks: Mapping[str, Network] | None
+
+
+def verify_run(settings: Settings, run: str, **options: Unpack[Options]) -> VerificationReport:
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
         run: A run id, 8 or more of its first hex digits, or ``latest``.
-        headers, quorum, trust: As for :func:`verify_path`.
-        networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError
         InputError: No headers in their file, or a URL or quorum that cannot be.
     """
-    source, own = header_source(headers, quorum), reading.ledger_key(settings)
-    return _verify(
-        settings,
-        evidence_of(settings, run),
-        own,
-        offline=offline,
-        networks=networks,
-        headers=source,
-        trust=own_trust(settings, own).also(trust),
-    )
+    own = reading.ledger_key(settings)
+    return _verify(settings, evidence_of(settings, run), own, own_trust(settings, own), options)
 
 
 def verify_path(
-    settings: Settings,
-    path: Path | FileSource,
-    *,
-    offline: bool = True,
-    verifier_key: str | None = None,
-    headers: Sequence[str] = (),
-    quorum: int | None = None,
-    trust: Trust = NOBODY,
-    networks: Mapping[str, Network] | None = None,
+    settings: Settings, path: Path | FileSource, **options: Unpack[Options]
 ) -> VerificationReport:
-    """Check a bundle, or the report folder around one; needs no database.
+    """Check a bundle, or the report folder around one; needs no database, and asks no node unless
+    ``offline`` is False.
+
+    A bundle of this deployment's own ledger rests on its key and networks, as a run from the
+    database; any other's key is the one it brings, and ``trust`` says whether it is pinned.
 
     Args:
         path: A folder, a zip file, or files that were fetched.
-        verifier_key: The ledger's key (``name+id+base64``) that the bundle must be of; without
-            it the bundle's own is taken, and ``trust`` says whether it is pinned.
-        headers: Files of Bitcoin block headers (:mod:`provenance.verify.headers`) and URLs of
-            explorers, which are asked ``offline`` too; without any, and without a node, the
-            report says that the header was not checked.
-        quorum: How many of the explorers must agree; all where None.
-        trust: What the reader pins beside the settings. A bundle of this deployment's own
-            ledger rests on its key and networks, as a run from the database.
 
     Raises:
         InputError: No bundle there, no headers in their file, or a URL or quorum that
@@ -89,20 +79,10 @@ def verify_path(
         inner = path / "evidence"
         if not (path / "manifest.json").exists() and (inner / "manifest.json").exists():
             path = inner
-    key = VerifierKey.from_vkey(verifier_key) if verifier_key else None
-    source, evidence = header_source(headers, quorum), read_bundle(path)
-    own = reading.ledger_key(settings)
+    evidence, own = read_bundle(path), reading.ledger_key(settings)
     of_own = own is not None and evidence.vkey is not None and own.vkey == evidence.vkey.strip()
     pins = own_trust(settings, own) if of_own else of_settings(settings)
-    return _verify(
-        settings,
-        evidence,
-        key,
-        offline=offline,
-        networks=networks,
-        headers=source,
-        trust=pins.also(trust),
-    )
+    return _verify(settings, evidence, None, pins, {"offline": True, **options})
 
 
 def own_trust(settings: Settings, key: VerifierKey | None) -> Trust:
@@ -114,22 +94,22 @@ def _verify(
     settings: Settings,
     evidence: RunEvidence,
     key: VerifierKey | None,
-    *,
-    offline: bool,
-    networks: Mapping[str, Network] | None,
-    headers: HeaderSource | None,
-    trust: Trust,
+    pins: Trust,
+    options: Options,
 ) -> VerificationReport:
     verify = partial(
         verifier.verify,
         evidence,
         verifier_key=key,
-        headers=headers,
-        trust=trust,
+        headers=header_source(options.get("headers", ()), options.get("quorum")),
+        trust=pins.also(options.get("trust", NOBODY)),
         now=time.time(),
     )
-    if offline or networks is not None:
-        return verify(None if offline else networks)
+    networks = options.get("networks")
+    if options.get("offline"):
+        return verify(None)
+    if networks is not None:
+        return verify(networks)
     opened, unavailable = reading.open_networks(settings)
     with contextlib.ExitStack() as stack:
         for network in opened.values():

@@ -11,23 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Unpack
 from uuid import UUID
 
-from provenance.app.verify import own_trust
+from provenance.app.verify import Options, own_trust
 from provenance.bootstrap import reading
-from provenance.errors import (
-    IntegrityError,
-    ProvenanceError,
-    StoreUnavailable,
-    UnavailableError,
-    UnknownRunError,
-)
+from provenance.errors import IntegrityError, ProvenanceError, StoreUnavailable, UnavailableError
 from provenance.evidence.from_database import DAMAGED, LedgerView
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.note import VerifierKey
-from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings
@@ -59,7 +52,6 @@ class AllRuns:
 
     Args:
         nodes: The networks to ask; None asks nobody.
-        headers, trust: As for :func:`provenance.verify.verifier.verify`.
 
     Attributes:
         totals: Of the runs that were iterated over so far.
@@ -163,41 +155,24 @@ def _size(evidence: RunEvidence) -> int:
 
 
 @contextlib.contextmanager
-def verify_all(
-    settings: Settings,
-    *,
-    offline: bool = False,
-    headers: Sequence[str] = (),
-    quorum: int | None = None,
-    trust: Trust = NOBODY,
-    networks: Mapping[str, Network] | None = None,
-) -> Iterator[AllRuns]:
+def verify_all(settings: Settings, **options: Unpack[Options]) -> Iterator[AllRuns]:
     """All runs of the configured database on the configured networks.
-
-    Args:
-        offline: Ask no node.
-        headers, quorum, trust: As for :func:`provenance.app.verify.verify_path`.
-        networks: Networks to ask instead of the configured ones; left open.
 
     Raises:
         UnknownRunError: There is no database yet.
         StoreUnavailable, ConfigError, MissingExtraError, InputError
     """
-    source = header_source(headers, quorum)
+    source = header_source(options.get("headers", ()), options.get("quorum"))
     with contextlib.ExitStack() as stack:
-        store = reading.open_store(settings)
-        if store is None:
-            path = reading.sqlite_path(settings.database_url)
-            raise UnknownRunError(f"verify --all: there is no database yet at {path}")
-        stack.callback(store.close)
-        nodes: Nodes | None = None
-        if networks is not None and not offline:
+        store = stack.enter_context(reading.opened_store(settings, "verify --all"))
+        networks, nodes = options.get("networks"), None
+        if networks is not None and not options.get("offline"):
             nodes = Nodes(networks)
-        elif not offline:
+        elif not options.get("offline"):
             opened, unavailable = reading.open_networks(settings)
             for network in opened.values():
                 stack.callback(network.close)
             nodes = Nodes(opened, unavailable)
         key = reading.ledger_key(settings)
-        pins = own_trust(settings, key).also(trust)
+        pins = own_trust(settings, key).also(options.get("trust", NOBODY))
         yield AllRuns(store, key, nodes, headers=source, trust=pins)

@@ -15,12 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from provenance.errors import (
-    ConfigError,
-    MissingExtraError,
-    UnknownRunError,
-    UsageError,
-)
+from provenance.errors import ConfigError, MissingExtraError, UnknownRunError, UsageError
 from provenance.settings import Settings
 
 if TYPE_CHECKING:

@@ -50,18 +50,12 @@ def code_commit(directory: Path | None = None) -> dict[str, Json]:
 
 def _git(arguments: list[str], directory: Path | None) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
+        return subprocess.run(
+            ["git", *arguments], cwd=directory, capture_output=True, text=True, timeout=5,
+            check=True, stdin=subprocess.DEVNULL,
+        ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def architecture(model: object) -> dict[str, Json]:

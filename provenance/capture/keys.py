@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from provenance import files
 from provenance.errors import InputError
-from provenance.formats.fields import Fields
+from provenance.formats.fields import Fields, as_json
 from provenance.formats.producers.certificate import (
     IDENTITY_BYTES,
     PRODUCER_CONTEXT,
@@ -96,8 +96,6 @@ def new_run_keys() -> RunKeys:
 def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
     """Put the run's keys beside its segments, or read those that another rank has put there.
 
-    The file appears under its name complete, synced and with mode 0600, or not at all.
-
     Raises:
         InputError: The folder cannot be written, or an existing file is unusable.
     """
@@ -110,17 +108,16 @@ def keep_run_keys(run_dir: Path, keys: RunKeys) -> RunKeys:
 
 
 def make_key_file(path: Path, keys: RunKeys) -> bool:
-    """Write a file of a run's keys, mode 0600, whole or not at all.
-
-    Returns:
-        False where there is one already, which stays.
+    """Write a file of a run's keys, mode 0600, whole or not at all; False where there is one
+    already, which stays.
 
     Raises:
         InputError: It cannot be written.
     """
+    data = json.dumps({"v": KEY_VERSION, **as_json(keys)}).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return not path.exists() and files.create(path, _encode(keys))
+        return not path.exists() and files.create(path, data)
     except OSError as error:
         where = error.filename or path
         raise InputError(f"{where}: cannot keep the run's key there: {error.strerror}") from error
@@ -150,9 +147,17 @@ def load_run_keys(run_dir: Path) -> RunKeys:
 def read_key_file(path: Path) -> RunKeys:
     """Read a file of a run's keys, wherever it lies; errors as :func:`load_run_keys`."""
     try:
-        return _decode(files.read_private(path, _MAX_KEY_BYTES, follow_symlinks=False), path)
+        data = files.read_private(path, _MAX_KEY_BYTES, follow_symlinks=False)
     except OSError as error:
         raise InputError(f"{path}: cannot read the run's key: {error.strerror}") from error
+    fields = Fields.parse(data, str(path), private=True)
+    fields.version(KEY_VERSION)
+    fields.only("v", "run", "seed", "identity", "sigstore")
+    identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
+    sigstore = fields.maybe("sigstore", fields.text)
+    keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity, sigstore)
+    check_run_id(keys.run, keys.public_key)
+    return keys
 
 
 def delete_run_keys(run_dir: Path) -> None:
@@ -165,25 +170,3 @@ def delete_run_keys(run_dir: Path) -> None:
 
 def _derive(seed: bytes, info: bytes) -> bytes:
     return HKDF(SHA256(), 32, salt=None, info=info).derive(seed)
-
-
-def _encode(keys: RunKeys) -> bytes:
-    value = {
-        "v": KEY_VERSION,
-        "run": str(keys.run),
-        "seed": keys.seed.hex(),
-        "identity": keys.identity.hex() if keys.identity is not None else None,
-        "sigstore": keys.sigstore,
-    }
-    return json.dumps(value).encode() + b"\n"
-
-
-def _decode(data: bytes, path: Path) -> RunKeys:
-    fields = Fields.parse(data, str(path), private=True)
-    fields.version(KEY_VERSION)
-    fields.only("v", "run", "seed", "identity", "sigstore")
-    identity = fields.maybe("identity", lambda key: fields.hex(key, IDENTITY_BYTES))
-    sigstore = fields.maybe("sigstore", fields.text)
-    keys = RunKeys(fields.uuid("run"), fields.hex("seed", 32), identity, sigstore)
-    check_run_id(keys.run, keys.public_key)
-    return keys

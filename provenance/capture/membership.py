@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,10 +70,8 @@ class Membership(NamedTuple):
 
 
 def join_run(spool_dir: Path) -> Membership:
-    """This process's part in the run that it is told of, or in a new one.
-
-    Args:
-        spool_dir: Where the key of a run of this host lies.
+    """This process's part in the run that it is told of, or in a new one; the key of a run of
+    this host lies in the spool.
 
     Raises:
         ConfigError: A variable that does not parse, an id of another seed, or a rank that
@@ -83,7 +82,8 @@ def join_run(spool_dir: Path) -> Membership:
     own = _own_ranks(env)
     run = _told_id(env)
     is_told = run is not None or bool(env.get(RUN_SEED) or env.get(RUN_KEY_FILE))
-    ranks = own or (group and _ranks_of(group)) or launched_ranks(env, strict=is_told) or (0, 1)
+    of_group = group and (int(group.get_rank()), int(group.get_world_size()))
+    ranks = own or of_group or launched_ranks(env, strict=is_told) or (0, 1)
     shared = group is not None and own != (0, 1)
     _trackers += shared
     if is_told:
@@ -91,9 +91,8 @@ def join_run(spool_dir: Path) -> Membership:
     elif shared:
         keys = _keys_of_rank_0(group)
     elif ranks[1] > 1:
-        raise ConfigError(
-            RUN_SEED, f"not set, and this is rank {ranks[0]} of {ranks[1]}: {HAND_OVER}"
-        )
+        which = f"rank {ranks[0]} of {ranks[1]}"
+        raise ConfigError(RUN_SEED, f"not set, and this is {which}: {HAND_OVER}")
     else:
         keys = new_run_keys()
     if shared:
@@ -183,16 +182,15 @@ def launched_ranks(env: Mapping[str, str], *, strict: bool = False) -> tuple[int
     """
     if strict and "RANK" in env:
         return _pair(env, "RANK", "WORLD_SIZE")
-    for rank, size in _LAUNCHERS:
+    # Inside srun, not in the batch script around it.
+    srun = (("SLURM_PROCID", "SLURM_NTASKS"),) if "SLURM_STEP_ID" in env else ()
+    for rank, size in _LAUNCHERS + srun:
         pair = _plausible(env, rank, size)
         if pair is not None:
             return pair
-    if "SLURM_STEP_ID" in env:  # inside srun, not in the batch script around it
-        pair = _plausible(env, "SLURM_PROCID", "SLURM_NTASKS")
-        if pair is not None:
-            return pair
     pair = _plausible(env, "LOCAL_RANK", "WORLD_SIZE")  # Lightning tells no RANK
-    if pair is not None and (pair[1] == 1 or _node(env) in ("", "0")):
+    node = env.get("NODE_RANK") or env.get("GROUP_RANK") or "0"
+    if pair is not None and (pair[1] == 1 or node == "0"):
         return pair  # on the first node they are the same
     if (pair is not None or strict) and _number(env, "WORLD_SIZE", 1) > 1:
         raise ConfigError(
@@ -203,17 +201,10 @@ def launched_ranks(env: Mapping[str, str], *, strict: bool = False) -> tuple[int
     return None
 
 
-def _node(env: Mapping[str, str]) -> str:
-    return env.get("NODE_RANK") or env.get("GROUP_RANK") or ""
-
-
 def _plausible(env: Mapping[str, str], rank: str, size: str) -> tuple[int, int] | None:
-    if not {rank, size} <= env.keys():
-        return None
-    try:
-        return _pair(env, rank, size)
-    except ConfigError:
-        return None
+    with suppress(ConfigError):
+        return _pair(env, rank, size) if {rank, size} <= env.keys() else None
+    return None
 
 
 def _pair(env: Mapping[str, str], rank_name: str, size_name: str) -> tuple[int, int]:
@@ -252,10 +243,6 @@ def _process_group() -> Any:
     return distributed if distributed.get_world_size() > 1 else None
 
 
-def _ranks_of(group: Any) -> tuple[int, int]:
-    return int(group.get_rank()), int(group.get_world_size())
-
-
 def _keys_of_rank_0(group: Any) -> RunKeys:
     """Rank 0's new keys, through the group's store: every rank's n-th tracker has the same."""
     name, store, wait_s = f"ml-provenance/run/{_trackers}", _store(group), _wait_s(os.environ)
@@ -273,10 +260,8 @@ def _keys_of_rank_0(group: Any) -> RunKeys:
         try:
             store.wait([name], timedelta(seconds=wait_s))
         except RuntimeError as error:
-            raise ConfigError(
-                RUN_SEED,
-                f"rank 0 made no tracker within {wait_s:g} s, so nobody has it: {HAND_OVER}",
-            ) from error
+            problem = f"rank 0 made no tracker within {wait_s:g} s, so nobody has it"
+            raise ConfigError(RUN_SEED, f"{problem}: {HAND_OVER}") from error
         told = bytes(store.get(name)).decode()
     run, seed = told.split()
     return _keys(UUID(run), seed)

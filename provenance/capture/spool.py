@@ -70,15 +70,12 @@ class Segment:
         Ask before reading: what is read after a False is all that there will be.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            with files.opened(self.path, os.O_RDONLY) as descriptor:
+                files.lock(descriptor, shared=True, wait_s=0)
         except FileNotFoundError:
             return False
-        try:
-            files.lock(descriptor, shared=True, wait_s=0)
         except BlockingIOError:
             return True
-        finally:
-            os.close(descriptor)
         return False
 
     def header(self) -> tuple[SegmentHeader, int]:
@@ -208,23 +205,17 @@ def read_segment(
             if following is None and not final:
                 return
             end = len(data) if following is None else following
-            kind = "cut off" if isinstance(error, TruncatedError) and following is None else ""
-            reason = _reason(error, offset + position, kind)
+            cut = isinstance(error, TruncatedError) and following is None
+            reason = f"{type(error).__name__} at byte {offset + position}{': cut off' * cut}"
             yield offset + end, Corruption(offset + position, offset + end, reason)
         else:
-            yield offset + end, _event(payload, offset + position, offset + end)
+            item: Event | Corruption
+            try:
+                item = Event.decode(payload)
+            except FormatError as error:
+                item = Corruption(offset + position, offset + end, str(error))
+            yield offset + end, item
         position = end
-
-
-def _reason(error: FormatError, start: int, kind: str) -> str:
-    return f"{type(error).__name__} at byte {start}" + (f": {kind}" if kind else "")
-
-
-def _event(payload: bytes, start: int, end: int) -> Event | Corruption:
-    try:
-        return Event.decode(payload)
-    except FormatError as error:
-        return Corruption(start, end, str(error))
 
 
 def _next_event(data: bytes, start: int) -> int | None:

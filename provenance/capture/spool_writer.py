@@ -55,8 +55,7 @@ class SpoolWriter:
         run_dir: The run's folder in the spool; must exist.
         producer: 16 bytes that name this process.
         segment_bytes: When to begin the next segment.
-        ring_events: Events held in memory while the disk is full, at most.
-        ring_bytes: Bytes of them, at most.
+        ring_events, ring_bytes: What is held in memory while the disk is full, at most.
         retry_s: How often a full disk is tried again.
     """
 
@@ -142,8 +141,7 @@ class SpoolWriter:
         if self._is_blocked(retry=True):
             self._retry_at = 0.0
             control = deque(p for p in self._ring if Event.decode(p).kind in CONTROL_KINDS)
-            self._dropped += len(self._ring) - len(control)
-            self.lost += len(self._ring) - len(control)
+            self._drop(len(self._ring) - len(control))
             self._ring = control
             self._room += RESERVE_BYTES
             self._recover()
@@ -233,17 +231,14 @@ class SpoolWriter:
         """Begin the next segment; it gets its name when lock and header are there."""
         path = self.run_dir / segment_name(self.rank, self.producer, self._index)
         temporary = path.with_suffix(".new")
-        header = SegmentHeader(
-            self.run, self.producer, self.rank, self.world_size, self.next_seq
-        ).encode()
-        fd = -1
+        whose = (self.run, self.producer, self.rank, self.world_size)
+        header, fd = SegmentHeader(*whose, self.next_seq).encode(), -1
         try:
             fd = os.open(temporary, _OPEN, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             allocated = _preallocate(fd, self._limit + RESERVE_BYTES)
-            if allocated == 0 and self._fd >= 0:  # the segment that is there has its reserve
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if os.write(fd, header) != len(header):
+            no_room = allocated == 0 and self._fd >= 0  # the segment that is there has its reserve
+            if no_room or os.write(fd, header) != len(header):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.rename(temporary, path)
         except OSError as error:
@@ -279,17 +274,19 @@ class SpoolWriter:
     def _hold(self, payload: bytes, kind: Kind) -> None:
         """Into the ring; after a first drop behind the gap, or not at all."""
         more = LATE_EVENTS if kind in CONTROL_KINDS else 0
-        if self._dropped and len(self._late) < more:
-            self._late.append(payload)
-            return
         full = len(self._ring) >= self._ring_events + more
         large = self._ring_size + len(payload) > self._ring_bytes + more * RESERVE_BYTES
-        if self._dropped or full or large:
-            self._dropped += 1
-            self.lost += 1
-            return
-        self._ring.append(payload)
-        self._ring_size += len(payload)
+        if self._dropped and len(self._late) < more:
+            self._late.append(payload)
+        elif self._dropped or full or large:
+            self._drop(1)
+        else:
+            self._ring.append(payload)
+            self._ring_size += len(payload)
+
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        self.lost += count
 
     def _recover(self) -> bool:
         """Write the ring and the gap; True where nothing is held back any more."""

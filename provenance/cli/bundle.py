@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from provenance.app import upgrade as use_case
 from provenance.app.bundle import make_bundle
 from provenance.app.upgrade import Upgrade, Upgraded
-from provenance.cli.output import err, out, print_json, settings_of
+from provenance.cli.output import answer, err, out, print_json, progress, settings_of
 from provenance.log import shown
 
 
@@ -25,18 +24,18 @@ def bundle(arguments: argparse.Namespace) -> int:
         ots=arguments.ots,
         ipfs=arguments.ipfs,
     )
-    if arguments.json:
-        print_json(made.as_dict())
-        return 0
-    out.print(f"{made.path}")
-    out.print(f"  run {made.run}, {made.files} files, {made.size} bytes")
-    out.print(f"  manifest.json has SHA-256 {made.manifest}")
+    lines = [
+        f"{made.path}",
+        f"  run {made.run_id}, {made.files} files, {made.bytes} bytes",
+        f"  manifest.json has SHA-256 {made.manifest_sha256}",
+    ]
     if made.withheld:
-        out.print(f"  {made.withheld} of {made.records} records are withheld")
+        lines.append(f"  {made.withheld} of {made.records} records are withheld")
     if made.cid is not None:
-        out.print(f"  ipfs:{made.cid}")
-    err.print(f"Check it: provenance verify {made.path} --offline")
-    return 0
+        lines.append(f"  ipfs:{made.cid}")
+    if not arguments.json:
+        err.print(f"Check it: provenance verify {made.path} --offline")
+    return answer(arguments, asdict(made), *lines)
 
 
 def upgrade(arguments: argparse.Namespace) -> int:
@@ -44,8 +43,7 @@ def upgrade(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     paths = [Path(path) for path in arguments.paths]
     results: list[Upgraded] = []
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with progress() as bar:
         task = bar.add_task("", total=len(paths))
         for result in use_case.upgrade(
             settings, paths, lambda path: bar.update(task, description=shown(path.name))
@@ -55,7 +53,7 @@ def upgrade(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 out.print(_line(result))
     if arguments.json:
-        print_json({"paths": [result.as_dict() for result in results]})
+        print_json({"paths": [asdict(result) for result in results]})
     return use_case.exit_code(results)
 
 

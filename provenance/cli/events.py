@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
-from provenance.app.runs import find_run
 from provenance.bootstrap import reading, sending
-from provenance.cli.output import out, print_json, print_table, settings_of
+from provenance.cli.output import answer, print_table, settings_of, when
 from provenance.errors import UsageError
+from provenance.evidence.from_database import find_run
 from provenance.ports.values import Parked
 from provenance.settings import Settings
 
@@ -18,29 +18,22 @@ from provenance.settings import Settings
 def parked(arguments: argparse.Namespace) -> int:
     """Parked events, oldest first, of one run where one is named."""
     settings = settings_of(arguments, secrets=False)
-    run = find_run(settings, arguments.run_id) if arguments.run_id else None
+    run = None
+    if arguments.run_id:
+        with reading.opened_store(settings, f"run {arguments.run_id}") as known:
+            run = find_run(known, arguments.run_id)
     if arguments.forget:
         return _forget(arguments, settings, run)
     store = reading.open_store(settings)
     rows: list[dict[str, Any]] = []
     if store is not None:
-        with store.snapshot() as tx:
+        with closing(store), store.snapshot() as tx:
             rows = [_row(event) for event in tx.parked(run)]
-        store.close()
-    if arguments.json:
-        print_json({"parked": rows})
-        return 0
-    print_table(
-        ("parked at", "run", "bytes", "id", "reason"),
-        [
-            (row["parked_at"], row["run_id"], row["bytes"], row["id"][:16], row["reason"])
-            for row in rows
-        ],
-    )
-    if rows:
-        out.print()
-    out.print(f"{len(rows)} parked" if rows else "nothing is parked")
-    return 0
+    if not arguments.json:
+        table = [(r["parked_at"], r["run_id"], r["bytes"], r["id"][:16], r["reason"]) for r in rows]
+        print_table(("parked at", "run", "bytes", "id", "reason"), table)
+    lines = ["", f"{len(rows)} parked"] if rows else ["nothing is parked"]
+    return answer(arguments, {"parked": rows}, *lines)
 
 
 def _forget(arguments: argparse.Namespace, settings: Settings, run: UUID | None) -> int:
@@ -50,23 +43,16 @@ def _forget(arguments: argparse.Namespace, settings: Settings, run: UUID | None)
     forgotten, existing = 0, reading.open_store(settings)
     if existing is not None:
         existing.close()
-        store = sending.open_store(settings)
-        with store.transaction() as tx:
+        with closing(sending.open_store(settings)) as store, store.transaction() as tx:
             forgotten = tx.forget_parked(run)
-        store.close()
-    if arguments.json:
-        print_json({"forgotten": forgotten})
-    else:
-        out.print(f"{forgotten} forgotten")
-    return 0
+    return answer(arguments, {"forgotten": forgotten}, f"{forgotten} forgotten")
 
 
 def _row(event: Parked) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(event.parked_at, UTC)
     return {
         "id": event.id,
         "run_id": None if event.run is None else str(event.run),
         "reason": event.reason,
-        "parked_at": moment.strftime("%Y-%m-%d %H:%M:%SZ"),
+        "parked_at": when(event.parked_at),
         "bytes": len(event.payload),
     }

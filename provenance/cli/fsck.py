@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 
 from provenance.app import fsck as checking
-from provenance.cli.output import out, print_json, settings_of
+from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
 from provenance.fsck.findings import FsckReport
 from provenance.settings import NETWORKS
@@ -16,17 +17,14 @@ def fsck(arguments: argparse.Namespace) -> int:
     report = checking.fsck(
         settings_of(arguments),
         offline=arguments.offline,
-        since=_since(arguments.since_block),
+        since=_since(arguments.since_block or ()),
         settle_s=arguments.settle,
     )
-    if arguments.json:
-        print_json(report.as_dict())
-    else:
-        _print(report, arguments.offline)
+    answer(arguments, report.as_dict(), *_lines(report, arguments.offline))
     return report.exit_code
 
 
-def _since(texts: list[str]) -> dict[str, int]:
+def _since(texts: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in texts:
         network, _, height = text.rpartition("=")
@@ -37,18 +35,18 @@ def _since(texts: list[str]) -> dict[str, int]:
     return found
 
 
-def _print(report: FsckReport, offline: bool) -> None:
+def _lines(report: FsckReport, offline: bool) -> Iterator[str]:
     counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in report.checked.items() if n)
     nothing = "nothing" if report.unchecked else "nothing: there is nothing yet"
-    out.print(f"checked {counts or nothing}")
+    yield f"checked {counts or nothing}"
     for finding in report.findings:
-        out.print(f"FOUND {finding.kind.value} {finding.subject}: {finding.detail}")
+        yield f"FOUND {finding.kind.value} {finding.subject}: {finding.detail}"
     for line in report.unchecked:
-        out.print(f"not checked: {line}")
+        yield f"not checked: {line}"
     if offline:
-        out.print("not asked: the networks (--offline)")
-    number = len(report.findings)
-    verdict = f"{number} finding{'s' if number > 1 else ''}" if number else "clean"
-    if not number and report.unchecked:
-        verdict = "nothing found, and not everything could be checked"
-    out.print(verdict)
+        yield "not asked: the networks (--offline)"
+    if number := len(report.findings):
+        yield f"{number} finding{'s' if number > 1 else ''}"
+    else:
+        unsure = "nothing found, and not everything could be checked"
+        yield unsure if report.unchecked else "clean"

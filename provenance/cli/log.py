@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from typing import Any
 
 from provenance import files
 from provenance.app.log import compare as comparing
@@ -16,14 +14,13 @@ from provenance.app.log import monitor as watching
 from provenance.app.log import proofs as log
 from provenance.app.log import sources
 from provenance.bootstrap import reading, sending
-from provenance.cli.output import err, out, print_json, print_text, settings_of
+from provenance.cli.output import answer, err, out, print_json, print_text, progress, settings_of
 from provenance.errors import (
     ConfigError,
     FormatError,
     InputError,
     IntegrityError,
     NetworkError,
-    TooLargeError,
     UnavailableError,
     UnknownRunError,
 )
@@ -33,7 +30,6 @@ from provenance.formats.checkpoint import Head
 from provenance.formats.cosignature import WitnessKey
 from provenance.formats.fields import as_json
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey, encode_base64
-from provenance.ports.store import LedgerStore
 from provenance.settings import Settings
 
 
@@ -41,71 +37,46 @@ def export(arguments: argparse.Namespace) -> int:
     """Write the ledger as tlog-tiles; a folder of an earlier export is added to."""
     settings = settings_of(arguments, secrets=False)
     folder = Path(arguments.folder)
-    with _store(settings) as store, _progress() as progress:
-        done = log_export.export(store, folder, reading.ledger_key(settings), progress)
-    if arguments.json:
-        print_json(
-            {
-                "folder": str(folder),
-                **_head(done.head),
-                "written": done.written,
-                "kept": done.kept,
-                "checkpoint_written": done.checkpoint_written,
-            }
-        )
-    else:
-        out.print(
-            f"{folder}: size {done.head.size}, root {encode_base64(done.head.root)}, "
-            f"{done.written} tiles written, {done.kept} were there",
-        )
-    return 0
+    with reading.opened_store(settings, "log export") as store, progress() as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done)
+
+        done = log_export.export(store, folder, reading.ledger_key(settings), show)
+    counts = {name: value for name, value in as_json(done).items() if name != "head"}
+    line = f"{folder}: size {done.head.size}, root {encode_base64(done.head.root)}, "
+    line += f"{done.written} tiles written, {done.kept} were there"
+    return answer(arguments, {"folder": str(folder), **_head(done.head), **counts}, line)
 
 
 def prove(arguments: argparse.Namespace) -> int:
     """Print the tlog-proof of a run's newest root."""
     settings = settings_of(arguments, secrets=False)
-    with _store(settings) as store:
+    with reading.opened_store(settings, "log prove") as store:
         run = find_run(store, arguments.run_id)
-        proved = log.prove(store, run, reading.ledger_key(settings))
-    text = proved.proof.encode()
-    if arguments.json:
-        print_json(
-            {
-                "run_id": str(proved.entry.run),
-                "seal": seal_label(proved.entry),
-                "run_root": proved.entry.root.hex(),
-                "index": proved.entry.index,
-                **_head(proved.head),
-                "proof": text,
-            }
-        )
-    else:
-        print_text(text)
+        entry, head, proof = log.prove(store, run, reading.ledger_key(settings))
+    if not arguments.json:
+        print_text(proof.encode())
+        return 0
+    document = {"run_id": str(run), "seal": seal_label(entry), "run_root": entry.root.hex()}
+    print_json(document | {"index": entry.index, **_head(head), "proof": proof.encode()})
     return 0
 
 
 def consistency(arguments: argparse.Namespace) -> int:
     """Print the proof that one head extends another, as a witness takes it."""
     settings = settings_of(arguments, secrets=False)
-    with _store(settings) as store:
-        growth = log.consistency(
-            store,
-            arguments.old,
-            arguments.new,
-            settings.origin,
-            reading.ledger_key(settings),
-        )
+    key = reading.ledger_key(settings)
+    with reading.opened_store(settings, "log consistency") as store:
+        growth = log.consistency(store, arguments.old, arguments.new, settings.origin, key)
     sides = ((growth.old, growth.old_note), (growth.new, growth.new_note))
     if arguments.json:
         old, new = ({**_head(head), "signed": note is not None} for head, note in sides)
-        print_json(
-            {
-                "old": old,
-                "new": new,
-                "proof": [element.hex() for element in growth.proof],
-                "text": growth.text(),
-            }
-        )
+        proof = as_json(growth.proof)
+        print_json({"old": old, "new": new, "proof": proof, "text": growth.text()})
         return 0
     print_text(growth.text())
     for head, note in sides:
@@ -119,29 +90,28 @@ def cosign(arguments: argparse.Namespace) -> int:
     """Take in a head that witnesses cosigned."""
     settings = settings_of(arguments, secrets=False)
     witnesses = [WitnessKey.from_vkey(text) for text in arguments.witness]
-    note = _read_note(Path(arguments.note))
+    with open(arguments.note, "rb") as file:
+        note = sources.note_text(arguments.note, file.read(MAX_NOTE_BYTES + 1))
     key = reading.ledger_key(settings)
     if key is None:
         raise ConfigError("ledger_key_file", "there is no key yet, so there is no signed head")
-    with _store(settings, write=True) as store:
+    with reading.opened_store(settings, "log cosign"):
+        store = sending.open_store(settings)
+    with closing(store):
         done = log.cosign(store, note, key, witnesses)
-    if arguments.json:
-        print_json(
-            {
-                **_head(done.head),
-                "added": [{"witness": c.name, "time": c.time} for c in done.added],
-                "known": [{"witness": c.name, "time": c.time} for c in done.known],
-                "ignored": list(done.ignored),
-                "note": done.note,
-            }
-        )
-        return 0
-    for made in done.added:
-        out.print(f"head {done.head.size}: cosigned by {made.label} at {made.when}")
-    if done.ignored:
+    if done.ignored and not arguments.json:
         names = ", ".join(ascii(name[:60]) for name in done.ignored[:8])
         err.print(f"left out, by no given witness: {names}")
-    return 0
+    document = {
+        **_head(done.head),
+        "added": [{"witness": c.name, "time": c.time} for c in done.added],
+        "known": [{"witness": c.name, "time": c.time} for c in done.known],
+        "ignored": list(done.ignored),
+        "note": done.note,
+    }
+    size = done.head.size
+    lines = (f"head {size}: cosigned by {made.label} at {made.when}" for made in done.added)
+    return answer(arguments, document, *lines)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -154,30 +124,26 @@ def compare(arguments: argparse.Namespace) -> int:
     found = comparing.compare(a, b, [key for key in keys if key is not None])
     if arguments.output and found.result == "fork":
         files.replace(Path(arguments.output), comparing.proof_file(found), files.PUBLIC)
-    sides = (("a", a.name, found.first), ("b", b.name, found.second))
     if arguments.json:
-        print_json(
-            {
-                "result": found.result,
-                "key": found.key.vkey if found.key else None,
-                "key_pinned": found.key is not None and found.key == mine,
-                **{
-                    side: {"source": name, "note": seen.note, **_head(seen.head)}
-                    if seen
-                    else {"source": name}
-                    for side, name, seen in sides
-                },
-                "lines": list(found.lines),
-                "proof": found.proof.encode().decode() if found.proof else None,
-                "orphans": [as_json(orphan) for orphan in found.orphans],
-            }
-        )
+        document: dict[str, Any] = {
+            "result": found.result,
+            "key": found.key.vkey if found.key else None,
+            "key_pinned": found.key is not None and found.key == mine,
+        }
+        for side, name, seen in (("a", a.name, found.first), ("b", b.name, found.second)):
+            head = {"note": seen.note, **_head(seen.head)} if seen else {}
+            document[side] = {"source": name, **head}
+        document |= {
+            "lines": list(found.lines),
+            "proof": found.proof.encode().decode() if found.proof else None,
+            "orphans": as_json(found.orphans),
+        }
+        print_json(document)
         return found.exit_code
     word = "FORK" if found.result == "fork" else found.result
     out.print(f"{word}: {found.lines[0]}", *found.lines[1:], sep="\n")
-    notes = [side.note for side in found.proof.sides] if found.proof else []
-    for note in notes:
-        print_text(f"\n{note}")
+    for signed in found.proof.sides if found.proof else ():
+        print_text(f"\n{signed.note}")
     if found.key is not None and found.key != mine:
         err.print(f"the key {found.key.label} is what the sources bring: nobody pinned it")
     if found.result == "fork" and not arguments.output:
@@ -196,14 +162,11 @@ def monitor(arguments: argparse.Namespace) -> int:
     if done.proof is not None:
         target = Path(arguments.output or f"{done.state}.{done.problem}.json")
         files.replace(target, done.proof, files.PUBLIC)
-    if arguments.json:
-        old, new = (_head(each.head) if each else None for each in (done.old, done.new))
-        document = {"line": done.line, "problem": done.problem, "old": old, "new": new}
-        proof = str(target) if target else None
-        print_json({"source": arguments.source, **document, "proof": proof})
-    else:
-        stored = f"; the proof is {target}" if target else ""
-        out.print(f"{arguments.source}: {done.line}{stored}")
+    old, new = (_head(each.head) if each else None for each in (done.old, done.new))
+    document = {"source": arguments.source, "line": done.line, "problem": done.problem}
+    document |= {"old": old, "new": new, "proof": str(target) if target else None}
+    stored = f"; the proof is {target}" if target else ""
+    answer(arguments, document, f"{arguments.source}: {done.line}{stored}")
     return done.exit_code
 
 
@@ -227,44 +190,3 @@ def _given_key(arguments: argparse.Namespace) -> VerifierKey | None:
 
 def _head(head: Head) -> dict[str, object]:
     return {"origin": head.origin, "size": head.size, "root": head.root.hex()}
-
-
-def _read_note(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(MAX_NOTE_BYTES + 1)
-    if len(data) > MAX_NOTE_BYTES:
-        raise TooLargeError(f"{path}: more than {MAX_NOTE_BYTES} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise FormatError(f"{path}: is not UTF-8 text") from None
-
-
-@contextmanager
-def _store(settings: Settings, *, write: bool = False) -> Iterator[LedgerStore]:
-    store = reading.open_store(settings)
-    if store is None:
-        path = reading.sqlite_path(settings.database_url)
-        raise InputError(f"there is no database yet at {path}")
-    if write:
-        store.close()
-        store = sending.open_store(settings)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-@contextmanager
-def _progress() -> Iterator[log_export.Progress]:
-    """A bar for each thing that is done, on stderr and for people alone."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
-
-        def show(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done)
-
-        yield show

@@ -6,65 +6,57 @@ import argparse
 import json
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from provenance.app import model as use_case
-from provenance.cli.output import err, out, print_json, print_text, settings_of
+from provenance.app.verify import verify_path
+from provenance.cli.output import answer, err, print_json, print_text, settings_of
+from provenance.models.files import read_model
 from provenance.models.key import PASSPHRASE
-from provenance.models.match import NOT_CHECKED, ModelMatch
+from provenance.models.match import NOT_CHECKED, ModelMatch, match_model
 
 _SHOWN = 5
 
 
 def verify_model(arguments: argparse.Namespace) -> int:
     """Which epoch of the bundle's run has exactly these weights."""
-    match = use_case.match_bundle(
-        settings_of(arguments, secrets=False), Path(arguments.model), Path(arguments.bundle)
-    )
-    if arguments.json:
-        print_json(match.as_dict())
-    else:
-        for line in _lines(match):
-            out.print(line)
+    weights = read_model(Path(arguments.model))
+    settings, bundle = settings_of(arguments, secrets=False), Path(arguments.bundle)
+    match = match_model(verify_path(settings, bundle), weights)
+    answer(arguments, match.as_dict(), *_lines(match))
     return match.exit_code
 
 
-def _lines(match: ModelMatch) -> list[str]:
-    lines = [f"run {match.run}: {_verdict(match)}"]
+def _lines(match: ModelMatch) -> Iterator[str]:
+    yield f"run {match.run}: {_verdict(match)}"
     if match.weights is not None:
         state = f" under {match.state!r}" if match.state else ""
         names = ", ".join(str(file) for file in match.files.files[:_SHOWN])
         more = len(match.files.files) - _SHOWN
-        lines.append(f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}")
-        lines.append(
-            f"  weights    {match.weights} ({match.weights.algorithm}, "
-            f"{len(match.weights.tensors)} tensors, {match.weights.parameter_count} parameters)"
-        )
+        yield f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}"
+        size = f"{len(match.weights.tensors)} tensors, {match.weights.parameter_count} parameters"
+        yield f"  weights    {match.weights} ({match.weights.algorithm}, {size})"
     for item in match.matches:
-        lines.append(f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}")
+        yield f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}"
     if match.seal is not None:
         ledger = f" of ledger {match.origin}" if match.origin else ""
-        lines.append(f"  run root   {match.seal.root.hex()}")
-        lines.append(f"  seal       {match.seal.label}, entry {match.seal.index}{ledger}")
+        yield f"  run root   {match.seal.root.hex()}"
+        yield f"  seal       {match.seal.label}, entry {match.seal.index}{ledger}"
     for item in match.doubtful:
-        lines.append(f"FOUND {item.path}: states these weights, and does not count: {item.problem}")
+        yield f"FOUND {item.path}: states these weights, and does not count: {item.problem}"
     if match.nearest is not None:
-        near = match.nearest
-        lines.append(
-            f"  nearest    {near.stated.when} ({near.stated.path}): "
-            f"{near.differing} of {near.total} tensors differ"
-        )
+        near, differ = match.nearest, f"{match.nearest.differing} of {match.nearest.total}"
+        yield f"  nearest    {near.stated.when} ({near.stated.path}): {differ} tensors differ"
         first = f"tensor {near.tensor!r} " if near.tensor is not None else ""
-        lines.append(f"  first      {first}{near.problem}")
-    lines += [f"FOUND {line}" for line in match.damaged[:_SHOWN]]
+        yield f"  first      {first}{near.problem}"
+    yield from (f"FOUND {line}" for line in match.damaged[:_SHOWN])
     if match.withheld:
-        lines.append(
-            f"not checked: {len(match.withheld)} records of weights are withheld: "
-            + ", ".join(match.withheld[:_SHOWN])
-        )
+        some = ", ".join(match.withheld[:_SHOWN])
+        yield f"not checked: {len(match.withheld)} records of weights are withheld: {some}"
     if match.others:
-        lines.append(f"FOUND elsewhere in the evidence: {match.others}; see provenance verify")
-    return [*lines, f"not checked: {NOT_CHECKED}"]
+        yield f"FOUND elsewhere in the evidence: {match.others}; see provenance verify"
+    yield f"not checked: {NOT_CHECKED}"
 
 
 def _verdict(match: ModelMatch) -> str:
@@ -82,29 +74,22 @@ def _verdict(match: ModelMatch) -> str:
 
 def sign(arguments: argparse.Namespace) -> int:
     """Sign a model's files, with the run that its weights are of."""
-    output = Path(arguments.output) if arguments.output else None
+    settings, output = settings_of(arguments, secrets=False), arguments.output
+    model, key = Path(arguments.model), Path(arguments.key)
     signed = use_case.sign_model(
-        settings_of(arguments, secrets=False),
-        Path(arguments.model),
-        arguments.run_id,
-        Path(arguments.key),
-        output,
-        os.environ.get(PASSPHRASE),
+        settings, model, arguments.run_id, key, output and Path(output), os.environ.get(PASSPHRASE)
     )
+    answer(arguments, signed.as_dict(), str(signed.path))
     if arguments.json:
-        print_json(signed.as_dict())
         return 0
-    model, path = shlex.quote(arguments.model), shlex.quote(str(signed.path))
-    out.print(str(signed.path))
     err.print(
-        f"{signed.files} files; weights of {signed.weights.when} of run {signed.run}, "
-        f"run root {signed.root.hex()} ({signed.seal}), {signed.receipts} receipts",
+        f"{signed.files} files; weights of {signed.weights.when} of run {signed.run_id}, "
+        f"run root {signed.root.hex()} ({signed.seal}), {signed.receipts} receipts"
     )
     if not signed.receipts:
         err.print("No network has anchored the run yet: sign again once one has.")
-    err.print(
-        f"check it with: model_signing verify key {model} --signature {path} --public_key PUB.pem",
-    )
+    check = ["model_signing", "verify", "key", arguments.model, "--signature", str(signed.path)]
+    err.print(f"check it with: {shlex.join(check)} --public_key PUB.pem")
     return 0
 
 
@@ -113,10 +98,8 @@ def statement(arguments: argparse.Namespace) -> int:
     run, data = use_case.run_statement(settings_of(arguments, secrets=False), arguments.run_id)
     if arguments.output:
         use_case.write_statement(Path(arguments.output), data)
-        if arguments.json:
-            print_json({"run_id": str(run), "path": arguments.output, "bytes": len(data)})
-        else:
-            out.print(arguments.output)
+        document = {"run_id": str(run), "path": arguments.output, "bytes": len(data)}
+        return answer(arguments, document, arguments.output)
     elif arguments.json:
         print_json(json.loads(data))
     else:

@@ -11,7 +11,8 @@ import json
 import os
 import sys
 from collections.abc import Collection, Sequence
-from typing import IO, Any
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 from rich.console import Console
@@ -21,6 +22,9 @@ from rich.text import Text
 from provenance.app.base_directory import left_config, running_redis
 from provenance.log import shown
 from provenance.settings import Settings, load
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class _Console(Console):
@@ -59,6 +63,34 @@ def settings_of(
     return settings
 
 
+def answer(arguments: argparse.Namespace, document: Any, *lines: str) -> int:
+    """The document with ``--json``, else the lines; the exit code 0."""
+    if arguments.json:
+        print_json(document)
+    else:
+        for line in lines:
+            out.print(line)
+    return 0
+
+
+def progress() -> Progress:
+    """Bars on stderr, for people alone. Lines on stdout pass above them where both are one
+    terminal."""
+    from rich import progress as bars
+
+    return bars.Progress(
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=False,
+        disable=not err.is_terminal,
+    )
+
+
 def print_json(document: Any) -> None:
     """One JSON object on stdout, nothing else."""
     _write(json_line(document, indent=2).encode() + b"\n")
@@ -66,7 +98,7 @@ def print_json(document: Any) -> None:
 
 def json_line(document: Any, indent: int | None = None) -> str:
     """JSON in printable ASCII: all else is escaped, DEL too, which :mod:`json` leaves."""
-    text = json.dumps(document, indent=indent, sort_keys=False, default=str)
+    text = json.dumps(document, indent=indent, default=str)
     return text.replace("\x7f", "\\u007f")
 
 
@@ -94,3 +126,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*(Text("-" if cell is None else shown(str(cell))) for cell in row))
     out.print(table)
+
+
+def when(moment: float | None) -> str | None:
+    """Unix seconds as a reader's text, in UTC."""
+    text = "%Y-%m-%d %H:%M:%SZ"
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).strftime(text)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance import files
 from provenance.capture.keys import RunKeys, make_key_file, new_run_keys, signed_by_identity
 from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED, launched_ranks
-from provenance.cli.output import err, out, print_json
+from provenance.cli.output import answer, err
 from provenance.errors import InputError, UsageError
 from provenance.settings import SIGSTORE_ENV
 from provenance.settings.key_files import IDENTITY, read_or_create_seed, read_seed
@@ -26,19 +26,19 @@ def run(arguments: argparse.Namespace) -> int:
     signals and its exit code are the command's.
     """
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    made: Path | None = arguments.make or arguments.make_env
+    made: str | None = arguments.make or arguments.make_env
     if made is not None:
         if command:
             raise UsageError(f"run: found a file to make and {command[0]}, expected one of the two")
-        return _make(arguments, made)
+        return _make(arguments, Path(made))
     if not command:
         raise UsageError("run: found no command, expected `provenance run -- COMMAND [ARGS]`")
     environment = dict(os.environ)
     if arguments.key_file is not None:
         if environment.get(RUN_SEED):
             raise UsageError(f"run: found --key-file and {RUN_SEED}, expected one of the two")
-        make_key_file(arguments.key_file, _new_keys())
-        environment[RUN_KEY_FILE] = str(arguments.key_file.absolute())
+        make_key_file(Path(arguments.key_file), _new_keys())
+        environment[RUN_KEY_FILE] = os.path.abspath(arguments.key_file)
     elif not any(environment.get(name) for name in (RUN_ID, RUN_SEED, RUN_KEY_FILE)):
         rank, size = launched_ranks(environment) or (0, 1)
         if size > 1:
@@ -58,17 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def identity(arguments: argparse.Namespace) -> int:
     """Make or show a key that stands behind runs: its public half, for ``trust.trainers``."""
-    path: Path = arguments.file
+    path = Path(arguments.file)
     if arguments.new and path.exists():
         raise InputError(f"{path}: is there already, expected a new file")
     seed = read_or_create_seed(path, IDENTITY) if arguments.new else read_seed(path, IDENTITY)
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw().hex()
-    if arguments.json:
-        print_json({"file": str(path), "public_key": public})
-    else:
-        out.print(public)
+    if not arguments.json:
         err.print(f'trust.trainers of a deployment: {{"NAME": "{public}"}}')
-    return 0
+    return answer(arguments, {"file": str(path), "public_key": public}, public)
 
 
 def _make(arguments: argparse.Namespace, path: Path) -> int:
@@ -84,11 +81,7 @@ def _make(arguments: argparse.Namespace, path: Path) -> int:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     if not made:
         raise InputError(f"{path}: is there already, expected a new file")
-    if arguments.json:
-        print_json({"run": str(keys.run), "file": str(path)})
-    else:
-        out.print(str(keys.run))
-    return 0
+    return answer(arguments, {"run": str(keys.run), "file": str(path)}, str(keys.run))
 
 
 def _new_keys() -> RunKeys:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from contextlib import closing, suppress
+from dataclasses import asdict
 from typing import Any, Final
 
 from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
-from provenance.app.runs import find_run
 from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
-from provenance.cli.output import out, print_json, print_table, settings_of
+from provenance.cli.output import out, print_json, print_table, settings_of, when
 from provenance.errors import BadSignatureError, FormatError, UnavailableError
+from provenance.evidence import from_database
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import named_networks
 from provenance.ledger.seal import waits_for
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import AnchorState, RunRow, StoredRecord
+from provenance.ports.values import AnchorState, LedgerEntry, RunRow, StoredRecord
 from provenance.settings import NETWORKS, Settings
 from provenance.tickets import read_ticket
 from provenance.verify.identity import check_identity
@@ -36,10 +36,8 @@ def status(arguments: argparse.Namespace) -> int:
     document = _run(settings, arguments.run_id) if arguments.run_id else _overview(settings)
     if arguments.json:
         print_json(document)
-    elif arguments.run_id:
-        _print_run(document)
     else:
-        _print_overview(document)
+        (_print_run if arguments.run_id else _print_overview)(document)
     return 0
 
 
@@ -47,35 +45,34 @@ def _overview(settings: Settings) -> dict[str, Any]:
     document: dict[str, Any] = {
         "base_dir": str(settings.base_dir),
         "spool_bytes": pending_bytes(settings.base_dir / "spool"),
-        "stream_entries": _backlog(settings),
+        "stream_entries": None,
         "runs": [],
         "networks": {},
         "unsigned": unsigned_runs(settings.base_dir / "spool"),
         "parked": 0,
         "equivocations": 0,
     }
+    with suppress(UnavailableError):
+        if settings.redis_url is not None:
+            document["stream_entries"] = reading.stream_backlog(settings)
     store = reading.open_store(settings)
     if store is None:
         return document
     trust = of_settings(settings)
-    with store.snapshot() as tx:
+    with closing(store), store.snapshot() as tx:
         seals = tx.seals()
         for row in tx.runs():
-            document["runs"].append(
-                {
-                    "run_id": str(row.run),
-                    "state": row.state,
-                    "incomplete": row.incomplete,
-                    "created": _time(row.created_at),
-                    **_who(row, trust),
-                    "seals": [phase.value for phase in seals.get(row.run, ())],
-                }
-            )
-        for name in settings.blockchain.networks:
-            document["networks"][name] = _network(tx, name)
+            run: dict[str, Any] = {
+                "run_id": str(row.run),
+                "state": row.state,
+                "incomplete": row.incomplete,
+            }
+            run |= {"incomplete": row.incomplete, "created": when(row.created_at)}
+            run |= {**_who(row, trust), "seals": [p.value for p in seals.get(row.run, ())]}
+            document["runs"].append(run)
+        document["networks"] = {n: _network(tx, n) for n in settings.blockchain.networks}
         document["parked"] = len(tx.parked())
         document["equivocations"] = len(tx.equivocations())
-    store.close()
     return document
 
 
@@ -91,56 +88,47 @@ def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
 
 
 def _run(settings: Settings, name: str) -> dict[str, Any]:
-    run = find_run(settings, name)
-    store = reading.open_store(settings)
-    assert store is not None
-    with store.snapshot() as tx:
-        row = tx.run(run)
-        assert row is not None
-        entries, records = tx.entries(run), tx.records(run)
-        document: dict[str, Any] = {
-            "run_id": str(run),
-            "state": row.state,
-            "incomplete": row.incomplete,
-            "waits_for": waits_for(tx, run),
-            "created": _time(row.created_at),
-            "sealed": _time(row.sealed_at),
-            **_who(row, of_settings(settings)),
-            "records": len(records),
-            "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
-            "equivocations": len(tx.equivocations(run)),
-            "parked": len(tx.parked(run)),
-            "roots": [
-                {
-                    "phase": e.phase.value,
-                    "epoch": e.epoch,
-                    "root": e.root.hex(),
-                    "ledger_index": e.index,
-                }
-                for e in entries
-            ],
-            "networks": {},
-            "bundles": bundle.noted(settings, run),
-        }
-    named = named_networks(_decoded(records)).intersection(NETWORKS)
-    for network in dict.fromkeys((*settings.blockchain.networks, *sorted(named))):
-        document["networks"][network] = {}
-        for phase in (Phase.BEFORE, Phase.AFTER):
-            state = read_ticket(store, run, phase, network)
-            document["networks"][network][phase.value] = {
-                "status": state.status,
-                "transaction_id": state.transaction_id,
-                "reason": state.reason,
+    with reading.opened_store(settings, f"run {name}") as store:
+        run = from_database.find_run(store, name)
+        with store.snapshot() as tx:
+            row = tx.run(run)
+            assert row is not None
+            records = tx.records(run)
+            document: dict[str, Any] = {
+                "run_id": str(run),
+                "state": row.state,
+                "incomplete": row.incomplete,
+                "waits_for": waits_for(tx, run),
+                "created": when(row.created_at),
+                "sealed": when(row.sealed_at),
+                **_who(row, of_settings(settings)),
+                "records": len(records),
+                "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
+                "equivocations": len(tx.equivocations(run)),
+                "parked": len(tx.parked(run)),
+                "roots": [_root(entry) for entry in tx.entries(run)],
+                "networks": {},
+                "bundles": bundle.noted(settings, run),
             }
-    store.close()
+        named = named_networks(_decoded(records)).intersection(NETWORKS)
+        for network in dict.fromkeys((*settings.blockchain.networks, *sorted(named))):
+            tickets = document["networks"][network] = {}
+            for phase in (Phase.BEFORE, Phase.AFTER):
+                tickets[phase.value] = asdict(read_ticket(store, run, phase, network))
+                del tickets[phase.value]["root"]
     return document
+
+
+def _root(entry: LedgerEntry) -> dict[str, Any]:
+    place = {"phase": entry.phase.value, "epoch": entry.epoch}
+    return place | {"root": entry.root.hex(), "ledger_index": entry.index}
 
 
 def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
     """The ``run.seal`` records that can be read; for the others there is ``provenance verify``."""
     for row in records:
         if row.kind is Kind.SEAL:
-            with contextlib.suppress(FormatError):
+            with suppress(FormatError):
                 yield Record.decode(row.data)
 
 
@@ -154,33 +142,17 @@ def _print_overview(document: dict[str, Any]) -> None:
     out.print()
     if (older := len(document["runs"]) - SHOWN) > 0:
         out.print(f"{older} older runs; --json has all")
-    print_table(
-        ("run", "state", "created", "identity", "seals", "incomplete"),
-        [
-            (
-                r["run_id"],
-                r["state"],
-                r["created"],
-                r["trainer"] or (r["identity"] and _shown(r["identity"])[:40]),
-                " ".join(r["seals"]),
-                r["incomplete"],
-            )
-            for r in document["runs"][-SHOWN:]
-        ],
-    )
+    rows: list[tuple[Any, ...]] = []
+    for r in document["runs"][-SHOWN:]:
+        who, seals = r["trainer"] or (r["identity"] and _shown(r["identity"])[:40]), r["seals"]
+        rows.append((r["run_id"], r["state"], r["created"], who, " ".join(seals), r["incomplete"]))
+    print_table(("run", "state", "created", "identity", "seals", "incomplete"), rows)
     out.print()
-    print_table(
-        ("network", "anchors", "paused", "problem"),
-        [
-            (
-                name,
-                " ".join(f"{state}={count}" for state, count in n["anchors"].items()) or None,
-                n["paused"],
-                n["problem"],
-            )
-            for name, n in document["networks"].items()
-        ],
-    )
+    rows = []
+    for name, n in document["networks"].items():
+        anchors = " ".join(f"{state}={count}" for state, count in n["anchors"].items())
+        rows.append((name, anchors or None, n["paused"], n["problem"]))
+    print_table(("network", "anchors", "paused", "problem"), rows)
 
 
 def _print_run(document: dict[str, Any]) -> None:
@@ -196,17 +168,14 @@ def _print_run(document: dict[str, Any]) -> None:
         where = root["phase"] if root["epoch"] is None else f"{root['phase']} {root['epoch']}"
         out.print(f"{where:<12} {root['root']}  ledger entry {root['ledger_index']}")
     out.print()
-    print_table(
-        ("network", "seal", "status", "transaction", "reason"),
-        [
-            (name, phase, state["status"], state["transaction_id"], state["reason"])
-            for name, phases in document["networks"].items()
-            for phase, state in phases.items()
-        ],
-    )
+    rows = [
+        (name, phase, *state.values())
+        for name, phases in document["networks"].items()
+        for phase, state in phases.items()
+    ]
+    print_table(("network", "seal", "status", "transaction", "reason"), rows)
     for item in document["bundles"]:
-        where = f"bundle on IPFS since {_time(item.get('at'))}: ipfs:{item['cid']}"
-        out.print(where)
+        out.print(f"bundle on IPFS since {when(item.get('at'))}: ipfs:{item['cid']}")
 
 
 def _who(row: RunRow, trust: Trust) -> dict[str, Any]:
@@ -226,18 +195,3 @@ def _shown(identity: str | dict[str, str | None]) -> str:
     label = f"{identity['name']}, by {identity['issuer']}"
     why = identity["not_checked"]
     return label if why is None else f"not checked: {label}: {why}"
-
-
-def _backlog(settings: Settings) -> int | None:
-    if settings.redis_url is None:
-        return None
-    try:
-        return reading.stream_backlog(settings)
-    except UnavailableError:
-        return None
-
-
-def _time(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

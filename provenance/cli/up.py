@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from provenance.app import up as fleet
 from provenance.app.base_directory import leave_config
 from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
-from provenance.cli.output import err, out, print_json, settings_of
+from provenance.cli.output import answer, err, print_json, settings_of
 from provenance.errors import ConfigError, InputError
 from provenance.settings import NETWORKS, Settings
 
@@ -32,10 +33,16 @@ def up(arguments: argparse.Namespace) -> int:
         return _up(arguments, settings, stopping)
 
 
-def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) -> int:
+def _until_signalled() -> Callable[[], bool]:
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: signals.append(received))
+    return lambda: bool(signals)
+
+
+def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[], bool]) -> int:
     quiet = arguments.json
-    own_redis = None
-    url = settings.redis_url
+    own_redis, url = None, settings.redis_url
     if url is None:
         own_redis, url = fleet.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
@@ -51,13 +58,13 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
         port = arguments.flower_port or free_ports(1)[0]
         auth = f"provenance:{secrets.token_urlsafe(24)}"
     config = Path(settings.source) if settings.source else None
+    state_file = settings.base_dir / "run" / "up.json"
     runs = fleet.Fleet(settings, config, url, say)
     leave_config(settings.base_dir, config)
     try:
         if own_redis is not None:
             runs.start([own_redis])
-        transport = sending.open_transport(settings)
-        fleet.wait_until(transport.ping)
+        fleet.wait_until(sending.open_transport(settings).ping)
         runs.start(fleet.services(settings, port, auth or ""))
         flower_url = f"http://127.0.0.1:{port}" if port else None
         state = {
@@ -69,7 +76,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
             "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }
-        _write_state(settings.base_dir / "run" / "up.json", state)
+        files.replace(state_file, json.dumps(state).encode() + b"\n")
         if quiet:
             secret = ("flower_auth", "redis_url")
             print_json({name: value for name, value in state.items() if name not in secret})
@@ -81,7 +88,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: _Stopping) 
     finally:
         say("up", "stopping")
         runs.stop()
-        (settings.base_dir / "run" / "up.json").unlink(missing_ok=True)
+        state_file.unlink(missing_ok=True)
         say("up", "stopped")
     return 0
 
@@ -91,10 +98,8 @@ def ship(arguments: argparse.Namespace) -> int:
     from provenance.app import ship as shipping
 
     settings = settings_of(arguments, secrets=False)
-    counts = shipping.run(settings, once=arguments.once, ledger_keys=arguments.ledger_key)
-    if arguments.json:
-        print_json(counts)
-    return 0
+    keys = arguments.ledger_key or ()
+    return answer(arguments, shipping.run(settings, once=arguments.once, ledger_keys=keys))
 
 
 def migrate(arguments: argparse.Namespace) -> int:
@@ -103,11 +108,9 @@ def migrate(arguments: argparse.Namespace) -> int:
 
     settings = settings_of(arguments, secrets=False)
     sending.open_store(settings).close()
-    if arguments.json:
-        print_json({"revision": REVISIONS[-1]})
-    else:
+    if not arguments.json:
         err.print(f"the database is at schema revision {REVISIONS[-1]}")
-    return 0
+    return answer(arguments, {"revision": REVISIONS[-1]})
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -121,13 +124,10 @@ def resume(arguments: argparse.Namespace) -> int:
     reason = known.paused if known else None
     given_up = pauses.resume(store, name, time.time())
     store.close()
-    if arguments.json:
-        print_json({"network": name, "was_paused": reason, "given_up": list(given_up)})
-    elif reason is None and not given_up:
-        out.print(f"{name}: was not paused")
-    else:
-        out.print(f"{name}: resumed; it was paused: {reason}")
-    return 0
+    document = {"network": name, "was_paused": reason, "given_up": list(given_up)}
+    was = reason is not None or given_up
+    line = f"resumed; it was paused: {reason}" if was else "was not paused"
+    return answer(arguments, document, f"{name}: {line}")
 
 
 def deploy(arguments: argparse.Namespace) -> int:
@@ -137,37 +137,12 @@ def deploy(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=("ethereum",))
     ethereum = settings.blockchain.ethereum
     if ethereum is None:
-        raise ConfigError(
-            "blockchain.ethereum", "missing, expected an object with url", settings.source
-        )
+        problem = "missing, expected an object with url"
+        raise ConfigError("blockchain.ethereum", problem, settings.source)
     address, transaction_id = deploy_contract(ethereum)
-    if arguments.json:
-        print_json({"contract_address": address, "transaction_id": transaction_id})
-    else:
-        out.print(f"deployed at {address} by {transaction_id}")
-        out.print(f'put "contract_address": "{address}" into blockchain.ethereum')
-    return 0
-
-
-class _Stopping:
-    """True once SIGINT or SIGTERM came."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def ask(self, *_: object) -> None:
-        self.asked = True
-
-
-def _until_signalled() -> _Stopping:
-    stopping = _Stopping()
-    signal.signal(signal.SIGINT, stopping.ask)
-    signal.signal(signal.SIGTERM, stopping.ask)
-    return stopping
-
-
-def _write_state(path: Path, state: dict[str, object]) -> None:
-    files.replace(path, json.dumps(state).encode() + b"\n")
+    return answer(
+        arguments,
+        {"contract_address": address, "transaction_id": transaction_id},
+        f"deployed at {address} by {transaction_id}",
+        f'put "contract_address": "{address}" into blockchain.ethereum',
+    )

@@ -6,31 +6,32 @@ import argparse
 import gc
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from provenance.app.bundle import bundle_at
 from provenance.app.report import write_report
-from provenance.app.verify import verify_path, verify_run
+from provenance.app.verify import Options, verify_path, verify_run
 from provenance.cli.output import (
-    err,
+    answer,
     json_line,
     out,
     print_json,
     print_table,
     print_text,
+    progress,
     settings_of,
 )
 from provenance.errors import InputError
 from provenance.log import shown
 from provenance.settings import READERS
-from provenance.verify.report import RunResult, VerificationReport
-from provenance.verify.trust import Trust, of_options
+from provenance.verify.catalogue import NETWORKS
+from provenance.verify.report import Finding, RunResult, VerificationReport
+from provenance.verify.trust import of_options
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from provenance.app.verify_all import AllRuns
 
 
@@ -39,13 +40,8 @@ def verify(arguments: argparse.Namespace) -> int:
     from provenance.verify.verifier import CHECKS
 
     if arguments.explain:
-        if arguments.json:
-            print_json({"checks": [c.as_dict() for c in CHECKS]})
-        else:
-            for check in CHECKS:
-                out.print(f"({check.number}) {check.title}: {check.proves}")
-                out.print(f"    not: {check.limits}")
-        return 0
+        pairs = ((f"({c.number}) {c.title}: {c.proves}", f"    not: {c.limits}") for c in CHECKS)
+        return answer(arguments, {"checks": [c.as_dict() for c in CHECKS]}, *chain(*pairs))
     if arguments.all:
         return _all(arguments)
     if arguments.subject is None:
@@ -64,14 +60,7 @@ def verify(arguments: argparse.Namespace) -> int:
     return report.exit_code
 
 
-class _Options(TypedDict):
-    offline: bool
-    headers: Sequence[str]
-    quorum: int | None
-    trust: Trust
-
-
-def _options(arguments: argparse.Namespace) -> _Options:
+def _options(arguments: argparse.Namespace) -> Options:
     """What a verification of one run, of a bundle and of all runs takes alike."""
     return {
         "offline": arguments.offline,
@@ -97,11 +86,11 @@ def _all(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=READERS)
     with verify_all(settings, **_options(arguments)) as runs:
         lines = _json_lines(runs) if arguments.json else map(_line, runs)
-        with _progress() as progress:
-            task = progress.add_task("verifying", total=len(runs))
+        with progress() as bars:
+            task = bars.add_task("verifying", total=len(runs))
             for line in lines:
                 sys.stdout.write(shown(line) + "\n")
-                progress.update(task, completed=runs.totals.runs)
+                bars.update(task, completed=runs.totals.runs)
         totals = runs.totals
         document = totals.as_dict() | {"cache": None}  # nothing is cached any more
     if arguments.json:
@@ -143,26 +132,10 @@ def _line(result: RunResult) -> str:
     return line.rstrip()
 
 
-def _progress() -> Progress:
-    """On stderr. Lines on stdout pass above it where both are one terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    return Progress(
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-        redirect_stderr=False,
-        disable=not err.is_terminal,
-    )
-
-
 def _print(report: VerificationReport) -> None:
     out.print(f"run {report.run}: {report.outcome}")
-    for line in report.verdict.lines():
+    lacking = [notice for notice in report.notices if notice.check == NETWORKS]
+    for line in (*report.verdict.lines(), *map(_note, lacking)):
         out.print(f"  {line}")
     for phase, root in report.roots.items():
         out.print(f"  {phase:<12} {root}")
@@ -174,22 +147,23 @@ def _print(report: VerificationReport) -> None:
     for finding in report.findings:
         out.print(f"FOUND ({finding.check}) {finding.subject}: {finding.problem}")
     for notice in report.notices:
-        out.print(f"NOTE ({notice.check}) {notice.subject}: {notice.problem}")
+        if notice not in lacking:
+            out.print(_note(notice))
     out.print(f"the ledger claims {report.evidence.ledger}")
     for line in report.not_checked:
         out.print(f"not checked: {line}")
+
+
+def _note(notice: Finding) -> str:
+    return f"NOTE ({notice.check}) {notice.subject}: {notice.problem}"
 
 
 def report(arguments: argparse.Namespace) -> int:
     """Verify, then write report.html, report.json and the evidence folder."""
     settings = settings_of(arguments, secrets=READERS)
     folder = Path(arguments.output) if arguments.output else None
-    path = write_report(settings, arguments.run_id, folder)
-    if arguments.json:
-        print_json({"report_path": str(path)})
-    else:
-        out.print(str(path))
-    return 0
+    path = str(write_report(settings, arguments.run_id, folder))
+    return answer(arguments, {"report_path": path}, path)
 
 
 def path(arguments: argparse.Namespace) -> int:

@@ -31,7 +31,6 @@ from provenance.errors import ProvenanceError, UsageError
 from provenance.settings import NETWORKS, Settings, load
 from provenance.tickets import Ticket
 from provenance.tracker import ProvenanceTracker
-from provenance.verify.report import VerificationReport
 from provenance_devnet.config import config_for, deployed_contract
 
 Say = Callable[[str, str], None]
@@ -71,9 +70,27 @@ def run(options: DemoOptions, say: Say) -> dict[str, Any]:
         tamper = _tamper(settings, report_path.parent / "evidence")
         say("fsck", "spool, database and chains against each other, independently")
         checked = fsck(settings, since=since).as_dict()
-    document = _document(settings, report, report_path, before, after, tamper)
-    document |= {"fsck": checked, "since_block": since}
-    return document
+    networks = {}
+    for name in settings.blockchain.networks:
+        statuses = {seal.status for seal in report.networks.get(name, {}).values()}
+        networks[name] = {
+            "status": statuses.pop() if len(statuses) == 1 else "incomplete",
+            "transaction_id": after[name].transaction_id,
+            "before": before[name].transaction_id,
+            "after": after[name].transaction_id,
+        }
+    return {
+        "run_id": str(report.run),
+        "root_before": report.roots.get("before"),
+        "root_after": report.roots.get("after"),
+        "chain_integrity": report.outcome == "verified",
+        "rests_on": list(report.verdict.rests_on),
+        "networks": networks,
+        "tamper": tamper,
+        "report_path": str(report_path),
+        "fsck": checked,
+        "since_block": since,
+    }
 
 
 def _heights(settings: Settings) -> dict[str, int]:
@@ -111,11 +128,8 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
     pins = _pins(document["blockchain"])
     if pins:
         document["trust"] = {"chains": pins}
-        say(
-            "trust",
-            "pinned in its configuration, for test chains count for nobody else: "
-            + ", ".join(sorted(pins)),
-        )
+        why = "pinned in its configuration, for test chains count for nobody else"
+        say("trust", f"{why}: {', '.join(sorted(pins))}")
     path = options.base_dir / "run" / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     files.replace(path, json.dumps(document, indent=2).encode() + b"\n")
@@ -125,13 +139,11 @@ def _write_config(options: DemoOptions, servers: dict[str, devnet.ServerState], 
 def _pins(chain: dict[str, Any]) -> dict[str, Any]:
     """The devnet's test chains, as a ``trust`` section names them."""
     pins: dict[str, Any] = {}
-    if "ethereum" in chain:
-        ethereum = chain["ethereum"]
-        pins["ethereum"] = [
-            {"chain_id": ethereum["chain_id"], "contract": ethereum["contract_address"]}
-        ]
-    if "bitcoin" in chain:
-        pins["bitcoin"] = [chain["bitcoin"]["network"]]
+    if ethereum := chain.get("ethereum"):
+        contract = ethereum["contract_address"]
+        pins["ethereum"] = [{"chain_id": ethereum["chain_id"], "contract": contract}]
+    if bitcoin := chain.get("bitcoin"):
+        pins["bitcoin"] = [bitcoin["network"]]
     return pins
 
 
@@ -162,7 +174,7 @@ def _train(
     options: DemoOptions, config_path: Path, say: Say
 ) -> tuple[ProvenanceTracker, dict[str, Ticket], dict[str, Ticket]]:
     data = demo_training.digits()
-    training = demo_training.training(data, options.epochs)
+    training = demo_training.Training(data, options.epochs)
     tracker = ProvenanceTracker(options.base_dir, config_path)
     tracker.track_data((data[0], data[1]), (data[2], data[3]))
     tracker.track_model(training.model)
@@ -235,33 +247,4 @@ def _tamper(settings: Settings, evidence: Path) -> dict[str, Any]:
         "record": found[0].subject if found else None,
         "problem": found[0].problem if found else None,
         "only": all(finding.subject == named for finding in report.findings),
-    }
-
-
-def _document(
-    settings: Settings,
-    report: VerificationReport,
-    report_path: Path,
-    before: dict[str, Ticket],
-    after: dict[str, Ticket],
-    tamper: dict[str, Any],
-) -> dict[str, Any]:
-    networks = {}
-    for name in settings.blockchain.networks:
-        statuses = {seal.status for seal in report.networks.get(name, {}).values()}
-        networks[name] = {
-            "status": statuses.pop() if len(statuses) == 1 else "incomplete",
-            "transaction_id": after[name].transaction_id,
-            "before": before[name].transaction_id,
-            "after": after[name].transaction_id,
-        }
-    return {
-        "run_id": str(report.run),
-        "root_before": report.roots.get("before"),
-        "root_after": report.roots.get("after"),
-        "chain_integrity": report.outcome == "verified",
-        "rests_on": list(report.verdict.rests_on),
-        "networks": networks,
-        "tamper": tamper,
-        "report_path": str(report_path),
     }

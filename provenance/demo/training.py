@@ -1,32 +1,21 @@
 """The demo's training: handwritten digits, a small network, several epochs.
 
 The dataset is scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits"
-test set: 1797 images of 8 x 8 pixels, and it needs no download. The network is a torch
-module where torch is installed, scikit-learn's MLPClassifier otherwise.
+test set: 1797 images of 8 x 8 pixels, and it needs no download. The network is scikit-learn's
+MLPClassifier, so that the demo runs where its data does.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from provenance.errors import MissingExtraError
 from provenance.fingerprint.tensors import state_tensors
 
 HIDDEN = 32
-
-
-class Training(Protocol):
-    """A model that trains epoch by epoch."""
-
-    model: Any
-    config: dict[str, Any]
-
-    def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Train one more epoch; its number from 1 and its metrics."""
 
 
 def digits() -> tuple[Any, Any, Any, Any]:
@@ -43,13 +32,6 @@ def digits() -> tuple[Any, Any, Any, Any]:
     cut = 1400
     train, test = order[:cut], order[cut:]
     return images[train], labels[train], images[test], labels[test]
-
-
-def training(data: tuple[Any, Any, Any, Any], epochs: int, seed: int = 7) -> Training:
-    """The training that this machine can run."""
-    if find_spec("torch") is not None:
-        return TorchTraining(data, epochs, seed)
-    return SklearnTraining(data, epochs, seed)
 
 
 def save_model(model: Any, folder: Path) -> Path:
@@ -74,51 +56,10 @@ def save_model(model: Any, folder: Path) -> Path:
     return path
 
 
-class TorchTraining:
-    """64-32-10 network, SGD with momentum."""
+class Training:
+    """64-32-10 network that trains epoch by epoch, with Adam."""
 
-    def __init__(self, data: tuple[Any, Any, Any, Any], epochs: int, seed: int) -> None:
-        import torch
-
-        torch.manual_seed(seed)
-        self.torch = torch
-        self.data = [torch.from_numpy(part) for part in data]
-        self.model: Any = torch.nn.Sequential(
-            torch.nn.Linear(64, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 10)
-        )
-        self.config: dict[str, Any] = {
-            "epochs": epochs, "batch_size": 64, "learning_rate": 0.1, "momentum": 0.9,
-            "seed": seed, "framework": "torch", "dataset": "sklearn digits",
-        }  # fmt: skip
-
-    def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Train; the number of each epoch and its metrics."""
-        torch = self.torch
-        x, y, x_test, y_test = self.data
-        optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=self.config["learning_rate"],
-            momentum=self.config["momentum"],
-        )
-        loss_of = torch.nn.CrossEntropyLoss()
-        size = self.config["batch_size"]
-        for epoch in range(1, self.config["epochs"] + 1):
-            total = 0.0
-            for rows in torch.randperm(len(x)).split(size):
-                optimizer.zero_grad()
-                loss = loss_of(self.model(x[rows]), y[rows])
-                loss.backward()
-                optimizer.step()
-                total += loss.item() * len(rows)
-            with torch.no_grad():
-                correct = (self.model(x_test).argmax(1) == y_test).float().mean().item()
-            yield epoch, {"loss": total / len(x), "test_accuracy": correct}
-
-
-class SklearnTraining:
-    """The same shape with scikit-learn alone."""
-
-    def __init__(self, data: tuple[Any, Any, Any, Any], epochs: int, seed: int) -> None:
+    def __init__(self, data: tuple[Any, Any, Any, Any], epochs: int, seed: int = 7) -> None:
         from sklearn.neural_network import MLPClassifier
 
         self.data = data
@@ -136,14 +77,9 @@ class SklearnTraining:
         self.model.partial_fit(data[0][:64], data[1][:64], classes=list(range(10)))
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Train; the number of each epoch and its metrics."""
+        """Train; the number of each epoch from 1 and its metrics."""
         x, y, x_test, y_test = self.data
         for epoch in range(1, self.config["epochs"] + 1):
             self.model.partial_fit(x, y)
-            yield (
-                epoch,
-                {
-                    "loss": float(self.model.loss_),
-                    "test_accuracy": float(self.model.score(x_test, y_test)),
-                },
-            )
+            accuracy = float(self.model.score(x_test, y_test))
+            yield epoch, {"loss": float(self.model.loss_), "test_accuracy": accuracy}

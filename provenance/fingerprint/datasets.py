@@ -23,6 +23,7 @@ in it ``0.column``.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,13 +87,8 @@ class DatasetPart:
 
     def as_fields(self) -> dict[str, Any]:
         """The part as plain JSON values."""
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "bytes": self.nbytes,
-            "digest": self.digest,
-        }
+        named = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+        return named | {"bytes": self.nbytes, "digest": self.digest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +185,7 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
 
 
 def dataset_folder(path: Path, factory: HashFactory) -> DatasetDigest:
-    """The digest of all files below a folder; ``InputError`` as in folders.py, or when empty."""
+    """The digest of all files below a folder; ``InputError`` as in file_tree.py, or when empty."""
     leaves = [file_leaf(place, name, factory) for name, place in folder_files(path)]
     return _files_dataset("folder", str(path), leaves, factory)
 
@@ -275,9 +271,7 @@ def _array_part(name: str, value: object, factory: HashFactory) -> DatasetPart:
     if array.ndim == 0:
         raise InputError(f"data part {name!r}: found a scalar, expected an array with rows")
     shape = tuple(int(size) for size in array.shape)
-    row_bytes = ITEM_BYTES[dtype]
-    for size in shape[1:]:
-        row_bytes *= size
+    row_bytes = ITEM_BYTES[dtype] * math.prod(shape[1:])
     return _blocks(name, dtype, shape, row_bytes, lambda a, b: (0, row_major(array[a:b])), factory)
 
 
@@ -290,12 +284,7 @@ def _table_parts(prefix: str, table: object, factory: HashFactory) -> Iterator[D
 
 
 def _blocks(
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    row_bytes: int,
-    read: Read,
-    factory: HashFactory,
+    name: str, dtype: str, shape: tuple[int, ...], row_bytes: int, read: Read, factory: HashFactory
 ) -> DatasetPart:
     """Hash rows block by block."""
     step = max(1, BLOCK_BYTES // row_bytes) if row_bytes else BLOCK_ROWS
@@ -314,12 +303,9 @@ def _blocks(
 
 def _sequence_part(name: str, items: Any, factory: HashFactory) -> DatasetPart:
     count = len(items)
-    leaves, total = [], 0
-    for index in range(count):
-        leaf, nbytes = element_digest(items[index], index, factory)
-        leaves.append(leaf)
-        total += nbytes
-    return _tree_part(name, "SEQUENCE", (count,), total, leaves)
+    hashed = [element_digest(items[index], index, factory) for index in range(count)]
+    total = sum(nbytes for _, nbytes in hashed)
+    return _tree_part(name, "SEQUENCE", (count,), total, [leaf for leaf, _ in hashed])
 
 
 def _tree_part(

@@ -20,7 +20,7 @@ LIST, DICT       tuple or list, dict: no bytes, shape ``[length]``; what it hold
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -49,7 +49,6 @@ def element_digest(value: object, index: int, factory: HashFactory) -> tuple[byt
     Args:
         value: An array, number, text, bytes, None, or nested tuples, lists and dicts of them.
         index: Its place in the dataset, for the message.
-        factory: Content hash.
 
     Raises:
         InputError: a value without canonical bytes; the message names index, path and type.
@@ -72,7 +71,9 @@ def _nodes(value: object, path: Path) -> Iterator[RawTensor]:
     elif isinstance(value, bool):
         yield raw_bytes(name, "BOOL", (), [bytes([value])])
     elif isinstance(value, int):
-        yield _integer(name, value)
+        if not -(1 << 63) <= value < 1 << 63:
+            raise InputError(f"at {name}: found {value}, expected an integer of 64 bits")
+        yield raw_bytes(name, "I64", (), [struct.pack("<q", value)])
     elif isinstance(value, float):
         yield raw_float(name, value)
     elif isinstance(value, str):
@@ -80,34 +81,22 @@ def _nodes(value: object, path: Path) -> Iterator[RawTensor]:
     elif isinstance(value, bytes):
         yield raw_bytes(name, "BYTES", (), var_chunks([value]))
     elif isinstance(value, Mapping | list | tuple):
-        yield from _container(name, value, path)
+        if len(path) >= MAX_DEPTH:
+            raise InputError(f"at {name}: nested deeper than {MAX_DEPTH} levels")
+        items: Iterable[tuple[int | str, object]] = enumerate(value)
+        if isinstance(value, Mapping):
+            keys = sorted(value, key=lambda key: _key(name, key))
+            items = ((str(key), value[key]) for key in keys)
+        kind = "DICT" if isinstance(value, Mapping) else "LIST"
+        yield raw_bytes(name, kind, (len(value),), ())
+        for key, item in items:
+            yield from _nodes(item, (*path, key))
     elif is_array(value):
         yield raw_tensor(name, value)
     else:
         raise InputError(
             f"at {name}: found {type_name(value)}, expected arrays, numbers, texts, bytes or None"
         )
-
-
-def _container(
-    name: str, value: Mapping[object, object] | list[object] | tuple[object, ...], path: Path
-) -> Iterator[RawTensor]:
-    if len(path) >= MAX_DEPTH:
-        raise InputError(f"at {name}: nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, Mapping):
-        yield raw_bytes(name, "DICT", (len(value),), ())
-        for key in sorted(value, key=lambda key: _key(name, key)):
-            yield from _nodes(value[key], (*path, str(key)))
-    else:
-        yield raw_bytes(name, "LIST", (len(value),), ())
-        for index, item in enumerate(value):
-            yield from _nodes(item, (*path, index))
-
-
-def _integer(name: str, value: int) -> RawTensor:
-    if not -(1 << 63) <= value < 1 << 63:
-        raise InputError(f"at {name}: found {value}, expected an integer of 64 bits")
-    return raw_bytes(name, "I64", (), [struct.pack("<q", value)])
 
 
 def _key(name: str, key: object) -> bytes:

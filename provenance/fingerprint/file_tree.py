@@ -24,13 +24,7 @@ from provenance.fingerprint.hashers import Digest, HashFactory
 
 @dataclass(frozen=True, slots=True)
 class FileLeaf:
-    """One file of a dataset.
-
-    Args:
-        path: POSIX path below the folder.
-        size: Bytes.
-        digest: Content digest.
-    """
+    """One file of a dataset: its POSIX path below the folder, bytes, and content digest."""
 
     path: str
     size: int
@@ -82,20 +76,15 @@ def _walk(folder: Path, prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
     for entry in listed:
         name, path = prefix + entry.name, Path(entry.path)
         if entry.is_symlink():
-            _check_link(path, root)
-            yield name, path
-        elif entry.is_dir(follow_symlinks=False):
+            target = Path(os.path.realpath(path))
+            if not target.is_relative_to(root):
+                raise InputError(f"link {str(path)!r} leads out of the folder, to {str(target)!r}")
+            if target.is_dir():
+                raise InputError(f"link {str(path)!r} leads to a folder, expected a file")
+        if entry.is_dir(follow_symlinks=False):
             yield from _walk(path, name + "/", root)
         else:
             yield name, path
-
-
-def _check_link(link: Path, root: Path) -> None:
-    target = Path(os.path.realpath(link))
-    if not target.is_relative_to(root):
-        raise InputError(f"link {str(link)!r} leads out of the folder, to {str(target)!r}")
-    if target.is_dir():
-        raise InputError(f"link {str(link)!r} leads to a folder, expected a file")
 
 
 def _status(path: Path) -> os.stat_result:

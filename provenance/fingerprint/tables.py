@@ -34,18 +34,14 @@ import datetime as dt
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from provenance.errors import InputError
-from provenance.fingerprint.arrays import (
-    DTYPE_NAMES,
-    encode_text,
-    type_name,
-    var_chunks,
-)
+from provenance.fingerprint.arrays import DTYPE_NAMES, encode_text, type_name, var_chunks
 from provenance.fingerprint.row_major import whole
 
 Array = NDArray[Any]
@@ -66,9 +62,7 @@ class Column:
     """One column, ready to be hashed in blocks.
 
     Args:
-        name: Column name.
         dtype: Its type in the table above.
-        rows: Number of rows.
         item_bytes: Bytes of an element; 0 for UTF8, BYTES and NULL.
         read: ``read(start, stop)`` gives the validity and the elements of those rows.
     """
@@ -104,10 +98,11 @@ def table_columns(table: Any) -> list[Column]:
     """
     module = type(table).__module__.partition(".")[0]
     columns = list(_arrow_columns(table) if module == "pyarrow" else _pandas_columns(table))
-    names = [column.name for column in columns]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise InputError(f"table: two columns have the name {name!r}")
+    seen: set[str] = set()
+    for column in columns:
+        if column.name in seen:
+            raise InputError(f"table: two columns have the name {column.name!r}")
+        seen.add(column.name)
     return columns
 
 
@@ -132,28 +127,22 @@ def _arrow_column(name: str, data: Any) -> Column:
         return Column(name, dtype, rows, 0, lambda a, b: _arrow_items(_flat(data, a, b)))
     if text == "null":
         return _empty_column(name, rows)
-    dtype, numpy_type = _arrow_number(name, kind)
-    return Column(
-        name,
-        dtype,
-        rows,
-        numpy_type.itemsize,
-        lambda a, b: _arrow_numbers(_flat(data, a, b), numpy_type),
-    )
-
-
-def _arrow_number(name: str, kind: Any) -> tuple[str, np.dtype[Any]]:
-    text = str(kind)
     if text.startswith("timestamp["):
-        return _timestamp(kind.unit, kind.tz), np.dtype(np.int64)
-    if text.startswith("duration["):
-        return f"DUR[{kind.unit}]", np.dtype(np.int64)
-    if text == "date32[day]":
-        return "D32", np.dtype(np.int32)
-    numpy_name = _ARROW_NUMBERS.get(text, text)
-    if numpy_name not in DTYPE_NAMES:
+        dtype, numpy_name = _timestamp(kind.unit, kind.tz), "int64"
+    elif text.startswith("duration["):
+        dtype, numpy_name = f"DUR[{kind.unit}]", "int64"
+    elif text == "date32[day]":
+        dtype, numpy_name = "D32", "int32"
+    elif (numpy_name := _ARROW_NUMBERS.get(text, text)) in DTYPE_NAMES:
+        dtype = DTYPE_NAMES[numpy_name]
+    else:
         raise _bad_type(name, f"the Arrow type {text}")
-    return DTYPE_NAMES[numpy_name], np.dtype(numpy_name)
+    numpy_type = np.dtype(numpy_name)
+
+    def read(start: int, stop: int) -> tuple[Valid, Values]:
+        return _arrow_numbers(_flat(data, start, stop), numpy_type)
+
+    return Column(name, dtype, rows, numpy_type.itemsize, read)
 
 
 def _flat(data: Any, start: int, stop: int) -> Any:
@@ -214,17 +203,15 @@ def _pandas_column(name: str, series: Any) -> Column:
         canonical = DTYPE_NAMES.get(numpy_type.name)
         if canonical is None:
             raise _bad_type(name, f"dtype {dtype}")
-        return Column(
-            name,
-            canonical,
-            rows,
-            numpy_type.itemsize,
-            lambda a, b: _pandas_numbers(series.iloc[a:b], numpy_type),
-        )
+        read = partial(_pandas_numbers, series, numpy_type)
+        return Column(name, canonical, rows, numpy_type.itemsize, read)
     return _object_column(name, series)
 
 
-def _pandas_numbers(part: Any, numpy_type: np.dtype[Any]) -> tuple[Valid, Values]:
+def _pandas_numbers(
+    series: Any, numpy_type: np.dtype[Any], start: int, stop: int
+) -> tuple[Valid, Values]:
+    part = series.iloc[start:stop]
     if isinstance(part.dtype, np.dtype):
         return _without_nan(np.ones(len(part), dtype=bool), part.to_numpy())
     valid = ~part.isna().to_numpy(dtype=bool)
@@ -296,13 +283,8 @@ def _object_column(name: str, series: Any) -> Column:
 
 
 def _empty_column(name: str, rows: int) -> Column:
-    return Column(
-        name,
-        "NULL",
-        rows,
-        0,
-        lambda a, b: (np.zeros(b - a, dtype=bool), np.zeros(0, dtype=np.uint8)),
-    )
+    none = np.zeros(0, dtype=np.uint8)
+    return Column(name, "NULL", rows, 0, lambda a, b: (np.zeros(b - a, dtype=bool), none))
 
 
 def _without_nan(valid: Valid, values: Array) -> tuple[Valid, Values]:

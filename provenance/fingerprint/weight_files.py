@@ -16,6 +16,7 @@ npz is a zip archive of npy files (numpy.lib.format); a member ``a.npy`` is the 
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import re
@@ -231,11 +232,9 @@ def _elements(where: str, shape: Sequence[int]) -> int:
     """How many elements an array has; a file holds fewer than 2**53."""
     if len(shape) > _MAX_AXES:
         raise FormatError(f"{where}: {len(shape)} axes, at most {_MAX_AXES}")
-    count = 1
-    for size in sorted(shape):  # a zero first: then the others count nothing
-        count *= size
-        if count >= 1 << 53:
-            raise FormatError(f"{where}: a shape of 2**53 elements or more")
+    count = math.prod(shape)
+    if count >= 1 << 53:
+        raise FormatError(f"{where}: a shape of 2**53 elements or more")
     return count
 
 
@@ -255,8 +254,8 @@ def _entries(where: str, header: bytes) -> list[tuple[str, str, tuple[int, ...],
             raise FormatError(f"{tensor} must have exactly dtype, shape and data_offsets")
         dtype = entry["dtype"]
         if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-            found = repr(dtype)[:_SHOWN]
-            raise FormatError(f"{tensor}: found dtype {found}, expected {', '.join(ITEM_BYTES)}")
+            known = ", ".join(ITEM_BYTES)
+            raise FormatError(f"{tensor}: found dtype {repr(dtype)[:_SHOWN]}, expected {known}")
         shape = _naturals(f"{tensor}: shape", entry["shape"])
         offsets = _naturals(f"{tensor}: data_offsets", entry["data_offsets"])
         if len(offsets) != 2:

@@ -35,14 +35,8 @@ MAX_HEADS: Final = 1000
 """Heads without a proof between them that are held against each other."""
 MAX_SIZES: Final = 1_000_000
 """Entries of a ledger whose roots at all sizes are looked for on networks."""
-EXIT: Final = {
-    "same": 0,
-    "consistent": 0,
-    "fork": 1,
-    "contradiction": 1,
-    "unknown": 3,
-    "different": 3,
-}
+EXIT: Final = {"same": 0, "consistent": 0, "fork": 1, "contradiction": 1}
+"""Exit codes; 3 of all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +62,7 @@ class Comparison:
     @property
     def exit_code(self) -> int:
         """0 of one story, 1 a fork or contradiction, 3 not told."""
-        return EXIT[self.result]
+        return EXIT.get(self.result, 3)
 
 
 def compare(a: Seen, b: Seen, keys: Sequence[VerifierKey]) -> Comparison:
@@ -100,8 +94,7 @@ def compare(a: Seen, b: Seen, keys: Sequence[VerifierKey]) -> Comparison:
     if a.claim is not None and b.claim is not None:
         claims = tuple(contradictions(a.claim, b.claim))
         if claims:
-            result: Result = "contradiction"
-            found = replace(found, result=result, lines=(*claims, *found.lines))
+            found = replace(found, result="contradiction", lines=(*claims, *found.lines))
     return replace(found, key=key, lines=(*found.lines, *problems))
 
 
@@ -203,14 +196,15 @@ def _tied(a: Seen, b: Seen, key: VerifierKey) -> Comparison:
     older, newer = sorted((first, second), key=lambda item: item.head.size)
     loose = [h for h in (*a.heads, *b.heads) if not continues(newer, h) and not continues(h, newer)]
     if loose:
-        common = max((s for s in _shared(older, newer) if _agree(older, newer, s)), default=0)
+        both = ((size, _sides(older, newer, size)) for size in _shared(older, newer))
+        common = max(
+            (s for s, sides in both if sides and sides[0].root == sides[1].root), default=0
+        )
         lines = [f"they agree up to size {common}" if common else "no common size is known"]
+        need = f"give a source with the entries (a database or tiles) up to size {newer.head.size}"
         for item in loose:
-            size = item.head.size
-            lines.append(
-                f"head {size} and head {newer.head.size} are not tied: give a source with the "
-                f"entries (a database or tiles) up to size {newer.head.size}"
-            )
+            pair = f"head {item.head.size} and head {newer.head.size}"
+            lines.append(f"{pair} are not tied: {need}")
         return Comparison("unknown", tuple(dict.fromkeys(lines)), key, first, second)
     if older.head.size == newer.head.size:
         line = f"size {newer.head.size}, root {newer.head.root.hex()}"
@@ -218,11 +212,6 @@ def _tied(a: Seen, b: Seen, key: VerifierKey) -> Comparison:
     name = a.name if newer is first else b.name
     line = f"size {older.head.size} -> size {newer.head.size}: {name} is the longer"
     return Comparison("consistent", (line,), key, first, second)
-
-
-def _agree(older: SeenHead, newer: SeenHead, size: int) -> bool:
-    sides = _sides(older, newer, size)
-    return sides is not None and sides[0].root == sides[1].root
 
 
 def _sides(older: SeenHead, newer: SeenHead, size: int) -> tuple[ForkSide, ForkSide] | None:

@@ -48,10 +48,7 @@ def export(
 
     A folder of an earlier export is only added to: nothing that was served changes, but the
     checkpoint. Everything there is compared before anything is written. Partial tiles of
-    earlier checkpoints stay.
-
-    Args:
-        key: The ledger's key; without it the head's signature is not verified.
+    earlier checkpoints stay. Without the ledger's key the head's signature is not verified.
 
     Raises:
         InputError: The ledger is empty; the folder holds another ledger, or a later state of
@@ -59,11 +56,21 @@ def export(
         IntegrityError: The ledger does not recompute to its head.
         StoreUnavailable
     """
+
+    def entries(first: int, end: int) -> list[bytes]:
+        with store.snapshot() as tx:
+            return [entry.root for entry in tx.entries(first=first, end=end)]
+
     with store.snapshot() as tx:
         if tx.head() is None:
             raise InputError("the ledger is empty: there is no signed head to export")
     with _locked(folder):
-        head, note, ledger = _newest(store, key)
+        with store.snapshot() as tx:
+            row = tx.head()
+            if row is None:
+                raise IntegrityError("the ledger has lost its heads; run: provenance fsck")
+        tree, note = KeptTree(row.size, reading_later(store)), row.note
+        head, ledger = stated_head(row, tree.root(), key), TiledLedger(tree, entries)
         every = list(tiles(ledger.tree.size))
         missing = []
         for done, tile in enumerate(every, 1):
@@ -72,25 +79,13 @@ def export(
             progress("comparing", done, len(every))
         stale = _check_checkpoint(folder / CHECKPOINT, head, note, ledger)
         for done, tile in enumerate(missing, 1):
-            _write(folder / tile.path, ledger.data(tile))
+            path = folder / tile.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.replace(path, ledger.data(tile), files.PUBLIC)
             progress("writing", done, len(missing))
         if stale:
-            _write(folder / CHECKPOINT, note.encode())
+            files.replace(folder / CHECKPOINT, note.encode(), files.PUBLIC)
     return Exported(head, len(missing), len(every) - len(missing), stale)
-
-
-def _newest(store: LedgerStore, key: VerifierKey | None) -> tuple[Head, str, TiledLedger]:
-    with store.snapshot() as tx:
-        row = tx.head()
-        if row is None:
-            raise IntegrityError("the ledger has lost its heads; run: provenance fsck")
-    tree = KeptTree(row.size, reading_later(store))
-
-    def entries(first: int, end: int) -> list[bytes]:
-        with store.snapshot() as tx:
-            return [entry.root for entry in tx.entries(first=first, end=end)]
-
-    return stated_head(row, tree.root(), key), row.note, TiledLedger(tree, entries)
 
 
 def _checked(ledger: TiledLedger, tile: Tile) -> bytes:
@@ -134,18 +129,14 @@ def _check_checkpoint(path: Path, head: Head, note: str, ledger: TiledLedger) ->
     except (UnicodeDecodeError, FormatError, InputError) as error:
         raise InputError(f"{path}: is no checkpoint ({error}); nothing was written") from error
     if existing.origin != head.origin:
-        raise InputError(f"{path}: is of ledger {existing.origin!r}; nothing was written")
-    if existing.size > head.size:
-        raise InputError(
-            f"{path}: is of size {existing.size}, and this ledger has only {head.size} entries; "
-            "nothing was written"
-        )
-    if ledger.tree.root(existing.size) != existing.root:
-        raise InputError(
-            f"{path}: has another root at size {existing.size}: the folder is of another ledger; "
-            "nothing was written"
-        )
-    return data != note.encode()
+        problem = f"is of ledger {existing.origin!r}"
+    elif existing.size > head.size:
+        problem = f"is of size {existing.size}, and this ledger has only {head.size} entries"
+    elif ledger.tree.root(existing.size) != existing.root:
+        problem = f"has another root at size {existing.size}: the folder is of another ledger"
+    else:
+        return data != note.encode()
+    raise InputError(f"{path}: {problem}; nothing was written")
 
 
 @contextmanager
@@ -158,8 +149,3 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or folder
         raise InputError(f"{where}: cannot be used: {error.strerror}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(path, data, files.PUBLIC)

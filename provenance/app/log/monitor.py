@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provenance import files
-from provenance.app.log.compare import Comparison, compare, continues, of_key
-from provenance.app.log.sources import Seen, SeenHead, see_note
+from provenance.app.log.compare import compare, continues, of_key
+from provenance.app.log.sources import Seen, SeenHead, note_text, see_note
 from provenance.errors import FormatError, InputError
 from provenance.formats.json_text import canonical_json
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey
@@ -39,11 +39,7 @@ class Watched:
 
 
 def watch(seen: Seen, state: Path, key: VerifierKey) -> Watched:
-    """Look at a ledger once, and keep its head where it continues the kept one.
-
-    Args:
-        state: Where the last head lies; made at the first look.
-        key: The ledger's, which is what the caller trusts.
+    """Look at a ledger once, and keep its head in ``state`` where it continues the kept one.
 
     Raises:
         InputError: The state is none, or cannot be written.
@@ -64,10 +60,10 @@ def watch(seen: Seen, state: Path, key: VerifierKey) -> Watched:
 def _kept(state: Path) -> Seen | None:
     try:
         with state.open("rb") as file:
-            return see_note(str(state), file.read(MAX_NOTE_BYTES + 1).decode())
+            return see_note(str(state), note_text(str(state), file.read(MAX_NOTE_BYTES + 1)))
     except FileNotFoundError:
         return None
-    except (UnicodeDecodeError, FormatError) as error:
+    except FormatError as error:
         raise InputError(f"{state}: is no signed head: {error}") from error
 
 
@@ -86,10 +82,6 @@ def _look(seen: Seen, kept: Seen | None, key: VerifierKey) -> Watched:
         return Watched(1, line, old, new, "shrunk", proof)
     if found.result == "unknown" or (old is not None and not continues(new, old)):
         return Watched(3, "; ".join(found.lines), old, new)
-    return Watched(0, _grown(found, old, new), old, new)
-
-
-def _grown(found: Comparison, old: SeenHead | None, new: SeenHead) -> str:
-    if old is None:
-        return f"size {new.head.size}, root {new.head.root.hex()}: the first that is kept"
-    return f"size {old.head.size} -> size {new.head.size}, root {new.head.root.hex()}"
+    line = f"size {new.head.size}, root {new.head.root.hex()}"
+    grown = f"size {old.head.size} -> {line}" if old else f"{line}: the first that is kept"
+    return Watched(0, grown, old, new)

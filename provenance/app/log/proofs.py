@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from provenance.errors import (
@@ -21,22 +22,18 @@ from provenance.errors import (
     ProofError,
     TooLargeError,
 )
-from provenance.formats.checkpoint import Head, SignedHead, open_head, parse_note
+from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.cosignature import Cosignature, WitnessKey
-from provenance.formats.merkle import (
-    KeptTree,
-    verify_consistency,
-)
+from provenance.formats.merkle import KeptTree, verify_consistency
 from provenance.formats.note import MAX_NOTE_BYTES, MAX_SIGNATURES, VerifierKey, encode_base64
 from provenance.formats.tlog.proof import TlogProof
-from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.store import LedgerStore
 from provenance.ports.values import HeadRow, LedgerEntry
 
 # --- proofs ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RunInLog:
+class RunInLog(NamedTuple):
     """The newest root of a run, and the proof that the ledger has it under ``head``."""
 
     entry: LedgerEntry
@@ -45,10 +42,8 @@ class RunInLog:
 
 
 def prove(store: LedgerStore, run: UUID, key: VerifierKey | None) -> RunInLog:
-    """The proof of a run's newest root: under the newest cosigned head, else the newest.
-
-    Args:
-        key: The ledger's key; without it the head's signature is not verified.
+    """The proof of a run's newest root: under the newest cosigned head, else the newest; without
+    the ledger's key the head's signature is not verified.
 
     Raises:
         InputError: The run has no root in the ledger.
@@ -60,7 +55,11 @@ def prove(store: LedgerStore, run: UUID, key: VerifierKey | None) -> RunInLog:
         if not entries:
             raise InputError(f"run {run}: has no seal in the ledger yet")
         entry = entries[-1]
-        row = _best_head(tx, entry.index)
+        # Of those that cover the entry the largest with a cosignature, else the largest.
+        covering = (r for r in (tx.cosigned_head(), tx.head()) if r and r.size > entry.index)
+        row = next(covering, None)
+        if row is None:
+            raise IntegrityError(f"entry {entry.index}: no head covers it; run: provenance fsck")
         tree = KeptTree(row.size, tx.subtrees)
         proof = TlogProof(entry.index, tree.inclusion_proof(entry.index), row.note)
     try:
@@ -71,13 +70,9 @@ def prove(store: LedgerStore, run: UUID, key: VerifierKey | None) -> RunInLog:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """That the ledger at one size extends the ledger at another.
-
-    Attributes:
-        old, new: Heads as the entries give them.
-        proof: RFC 9162 consistency proof between them; at most 63 hashes of 32 bytes.
-        old_note, new_note: The signed heads; None where none was signed at that size.
-    """
+    """That the ledger at one size extends the ledger at another: heads as the entries give them,
+    the RFC 9162 consistency proof between them (at most 63 hashes of 32 bytes), and the signed
+    heads, None where none was signed at that size."""
 
     old: Head
     new: Head
@@ -95,11 +90,11 @@ class Growth:
 def consistency(
     store: LedgerStore, old: int, new: int, origin: str, key: VerifierKey | None
 ) -> Growth:
-    """Prove that the ledger of ``old`` entries is a prefix of the one of ``new``.
+    """Prove that the ledger of ``old`` entries is a prefix of the one of ``new``; without the
+    ledger's key the heads' signatures are not verified.
 
     Args:
         origin: The ledger's name, for a head that was never signed.
-        key: The ledger's key; without it the heads' signatures are not verified.
 
     Raises:
         InputError: The ledger has no such sizes.
@@ -113,18 +108,15 @@ def consistency(
         if tree.size < new:
             raise InputError(f"consistency: found NEW {new}, the ledger has {tree.size} entries")
         sizes = {size: Head(origin, size, tree.root(size)) for size in (old, new)}
-        notes = {size: _signed(tx.head(size), head, key) for size, head in sizes.items()}
+        rows = {size: tx.head(size) for size in sizes}
         proof = tree.consistency_proof(old, new)
+    notes: dict[int, str | None] = {}
+    for size, row in rows.items():
+        if row is not None:
+            stated_head(row, sizes[size].root, key)
+        notes[size] = None if row is None else row.note
     verify_consistency(old, sizes[old].root, new, sizes[new].root, proof)
     return Growth(sizes[old], sizes[new], proof, notes[old], notes[new])
-
-
-def _best_head(tx: LedgerTx, index: int) -> HeadRow:
-    """Of those that cover an entry the largest with a cosignature, else the largest."""
-    for row in (tx.cosigned_head(), tx.head()):
-        if row is not None and row.size > index:
-            return row
-    raise IntegrityError(f"entry {index}: no head covers it; run: provenance fsck")
 
 
 def stated_head(row: HeadRow, root: bytes, key: VerifierKey | None) -> Head:
@@ -132,7 +124,7 @@ def stated_head(row: HeadRow, root: bytes, key: VerifierKey | None) -> Head:
 
     Args:
         root: What the entries give at that size.
-        key: The ledger's key; without it the signature is not verified.
+        key: Without it the signature is not verified.
 
     Raises:
         IntegrityError: It states something else, is not signed, or cannot be read.
@@ -147,14 +139,6 @@ def stated_head(row: HeadRow, root: bytes, key: VerifierKey | None) -> Head:
             f"give {root.hex()}; run: provenance fsck"
         )
     return head
-
-
-def _signed(row: HeadRow | None, head: Head, key: VerifierKey | None) -> str | None:
-    """The note of a head, where there is one and it is what the entries give."""
-    if row is None:
-        return None
-    stated_head(row, head.root, key)
-    return row.note
 
 
 # --- witnesses ---------------------------------------------------------------------------
@@ -181,11 +165,8 @@ class Cosigned:
 def cosign(
     store: LedgerStore, note: str, key: VerifierKey, witnesses: Sequence[WitnessKey]
 ) -> Cosigned:
-    """Store the cosignatures that the given witnesses put behind a head of this ledger.
-
-    Args:
-        note: The signed head with its signature lines.
-        key: The ledger's key.
+    """Store the cosignatures that the given witnesses put behind a head of this ledger: the lines
+    of ``note``, the signed head.
 
     Raises:
         InputError: It brings nothing new by these witnesses.
@@ -218,9 +199,18 @@ def cosign(
         known = tuple(made for made in given_by_witnesses if _blob(made) in stored_lines)
         added = tuple(made for made in given_by_witnesses if _blob(made) not in stored_lines)
         if not added:
-            raise InputError(_nothing_new(head.size, known, witnesses))
+            names = ", ".join(dict.fromkeys(each.label for each in known or witnesses))
+            problem = f"the note has no cosignature by {names}"
+            if known:
+                problem = f"the cosignature by {names} is stored already"
+            raise InputError(f"head {head.size}: {problem}")
         lines = "".join(made.line() for made in added)
-        _check_limits(stored, row.note + lines, len(added))
+        total = len(stored.signatures) + len(added)
+        if total > MAX_SIGNATURES or len((row.note + lines).encode()) > MAX_NOTE_BYTES:
+            raise TooLargeError(
+                f"head {head.size}: its note would have {total} signatures, and a reader "
+                f"takes {MAX_SIGNATURES} and {MAX_NOTE_BYTES} bytes"
+            )
         row = tx.extend_head_note(head.size, lines)
     taken = stored_lines | {_blob(made) for made in added}
     ignored = dict.fromkeys(
@@ -234,20 +224,3 @@ def cosign(
 def _blob(made: Cosignature) -> tuple[str, bytes, bytes]:
     """Name, key id and signature as `NoteSignature` has them."""
     return (made.name, made.key_id, made.time.to_bytes(8, "big") + made.signature)
-
-
-def _nothing_new(size: int, known: Sequence[Cosignature], witnesses: Sequence[WitnessKey]) -> str:
-    if known:
-        names = ", ".join(dict.fromkeys(made.label for made in known))
-        return f"head {size}: the cosignature by {names} is stored already"
-    names = ", ".join(witness.label for witness in witnesses)
-    return f"head {size}: the note has no cosignature by {names}"
-
-
-def _check_limits(stored: SignedHead, note: str, added: int) -> None:
-    total = len(stored.signatures) + added
-    if total > MAX_SIGNATURES or len(note.encode()) > MAX_NOTE_BYTES:
-        raise TooLargeError(
-            f"head {stored.head.size}: its note would have {total} signatures, and a reader "
-            f"takes {MAX_SIGNATURES} and {MAX_NOTE_BYTES} bytes"
-        )

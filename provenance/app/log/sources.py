@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -26,6 +26,9 @@ from provenance.formats.tlog.tiles import CHECKPOINT, TILE_HEIGHT, TILE_WIDTH, T
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG
 from provenance.settings import NETWORKS, Settings, load
+
+if TYPE_CHECKING:
+    from provenance.fsck.onchain import ChainReader, ChainTransaction
 
 HTTP_TIMEOUT_S: Final = 30.0
 HTTP_OK: Final = 200
@@ -132,27 +135,33 @@ def _file(text: str, path: Path, settings: Settings) -> Seen:
     if lines and all(len(line.removeprefix(b"0x")) == 64 for line in lines):
         return _transactions(text, [line.decode(errors="replace") for line in lines], settings)
     if b'"anchor"' in data[:MAX_NOTE_BYTES] and b'"payload"' in data[:MAX_NOTE_BYTES]:
-        return _known(text, {}, [Receipt.decode(line) for line in data.splitlines() if line], ())
+        return _known(text, {}, [Receipt.decode(line) for line in data.splitlines() if line])
     if data.startswith(b'{"heads":'):
-        return _fork(text, ForkProof.decode(data))
+        # Whoever gets a fork proof can hold its two heads against what he has.
+        proof, heads = ForkProof.decode(data), []
+        for side in proof.sides:
+            head = parse_note(side.note).head
+            pieces = KnownPieces(head.size, head.root)
+            pieces.add_consistency(proof.size, side.root, head.size, head.root, side.proof)
+            heads.append(SeenHead(head, side.note, pieces))
+        return Seen(text, tuple(heads), proof.key)
     if data.lstrip()[:1] == b"{":
         return _database(text, load(path, settings.base_dir, secrets=False))
+    return see_note(text, note_text(text, data))
+
+
+def note_text(name: str, data: bytes) -> str:
+    """The bytes of a note, at most one more than it may have, as text.
+
+    Raises:
+        FormatError: It is too large, or not UTF-8.
+    """
+    if len(data) > MAX_NOTE_BYTES:
+        raise TooLargeError(f"{name}: more than {MAX_NOTE_BYTES} bytes")
     try:
-        note = data.decode()
+        return data.decode()
     except UnicodeDecodeError:
-        raise FormatError(f"{text}: is not UTF-8 text") from None
-    return see_note(text, note)
-
-
-def _fork(name: str, proof: ForkProof) -> Seen:
-    """The two heads of a fork proof, so that whoever gets one can hold it against what he has."""
-    heads = []
-    for side in proof.sides:
-        head = parse_note(side.note).head
-        pieces = KnownPieces(head.size, head.root)
-        pieces.add_consistency(proof.size, side.root, head.size, head.root, side.proof)
-        heads.append(SeenHead(head, side.note, pieces))
-    return Seen(name, tuple(heads), proof.key)
+        raise FormatError(f"{name}: is not UTF-8 text") from None
 
 
 def see_note(name: str, note: str) -> Seen:
@@ -190,13 +199,11 @@ def see_store(name: str, store: LedgerStore, key: VerifierKey | None) -> Seen:
             stated = [parse_note(row.note).head for row in rows]
             given = tree.roots([min(head.size, tree.size) for head in stated])
             for row, head, root in zip(rows, stated, given, strict=True):
-                fits = head.size <= tree.size and head.root == root
-                if row.size == newest.size and fits:
-                    heads.append(
-                        SeenHead(head, row.note, KeptTree(tree.size, reading_later(store)), True)
-                    )
-                elif not fits:
+                if head.size > tree.size or head.root != root:
                     heads.append(SeenHead(head, row.note, KnownPieces(head.size, head.root)))
+                elif row.size == newest.size:
+                    whole = KeptTree(tree.size, reading_later(store))
+                    heads.append(SeenHead(head, row.note, whole, True))
     return Seen(name, tuple(heads), key, claim=claim, own=key is not None)
 
 
@@ -220,7 +227,7 @@ def see_evidence(name: str, evidence: RunEvidence) -> Seen:
             receipts.append(Receipt.decode(item.data))
         except FormatError:
             continue  # verifying tells
-    found = _known(name, heads, receipts, (evidence,))
+    found = _known(name, heads, receipts, evidence)
     key = VerifierKey.from_vkey(evidence.vkey) if evidence.vkey is not None else None
     return Seen(name, found.heads, key, (), found.problems, evidence.ledger)
 
@@ -229,44 +236,42 @@ def _known(
     name: str,
     notes: Mapping[tuple[int, bytes], str],
     receipts: Iterable[Receipt],
-    evidences: Iterable[RunEvidence],
+    evidence: RunEvidence | None = None,
 ) -> Seen:
     """Heads with what proofs tell of them."""
     every, problems = dict(notes), []
-    known: dict[tuple[int, bytes], KnownPieces] = {}
+    known = {place: KnownPieces(*place) for place in every}
     for receipt in receipts:
         head, ledger = parse_note(receipt.head).head, receipt.ledger
         place = (head.size, head.root)
         every.setdefault(place, receipt.head)
         pieces = known.setdefault(place, KnownPieces(*place))
         try:
-            pieces.add_inclusion(receipt.root, ledger.index, head.size, head.root, ledger.proof)
+            pieces.add_inclusion(receipt.root, ledger.index, *place, ledger.proof)
         except ProofError as error:
             problems.append(f"{name}: receipt: {error}")
-    for place in every:
-        known.setdefault(place, KnownPieces(*place))
     at_size: dict[int, list[tuple[int, bytes]]] = {}
     for place in known:
         at_size.setdefault(place[0], []).append(place)
+    roots = {entry.index: entry.root for entry in evidence.entries} if evidence else {}
+    for item in evidence.inclusions if evidence else ():
+        for place in at_size.get(item.size, ()) if item.index in roots else ():
+            try:
+                known[place].add_inclusion(roots[item.index], item.index, *place, item.proof)
+            except ProofError as error:
+                problems.append(f"{name}: {error}")
     continued = set()
-    for evidence in evidences:
-        roots = {entry.index: entry.root for entry in evidence.entries}
-        for item in evidence.inclusions:
-            for place in at_size.get(item.size, ()) if item.index in roots else ():
-                try:
-                    known[place].add_inclusion(roots[item.index], item.index, *place, item.proof)
-                except ProofError as error:
-                    problems.append(f"{name}: {error}")
-        for step in sorted(evidence.consistencies, key=lambda c: (c.new_size, c.old_size)):
-            olds, news = at_size.get(step.old_size, ()), at_size.get(step.new_size, ())
-            for old, new in ((old, new) for old in olds for new in news if old != new):
-                try:
-                    known[new].add_consistency(*old, *new, step.proof)
-                except ProofError as error:
-                    problems.append(f"{name}: {error}")
-                    continue
-                known[new].update(known[old])
-                continued.add(old)
+    steps = evidence.consistencies if evidence else ()
+    for step in sorted(steps, key=lambda c: (c.new_size, c.old_size)):
+        olds, news = at_size.get(step.old_size, ()), at_size.get(step.new_size, ())
+        for old, new in ((old, new) for old in olds for new in news if old != new):
+            try:
+                known[new].add_consistency(*old, *new, step.proof)
+            except ProofError as error:
+                problems.append(f"{name}: {error}")
+                continue
+            known[new].update(known[old])
+            continued.add(old)
     if not every:
         raise InputError(f"{name}: no signed head is in it")
     heads = [
@@ -284,11 +289,7 @@ Read = Callable[[str, int], bytes]
 
 
 def _tiles(name: str, read: Read) -> Seen:
-    data = read(CHECKPOINT, MAX_NOTE_BYTES)
-    try:
-        note = data.decode()
-    except UnicodeDecodeError:
-        raise FormatError(f"{name}: {CHECKPOINT} is not UTF-8 text") from None
+    note = note_text(f"{name}: {CHECKPOINT}", read(CHECKPOINT, MAX_NOTE_BYTES))
     head = parse_note(note).head
     cache: dict[str, bytes] = {}
 
@@ -340,9 +341,7 @@ def _network(text: str, settings: Settings) -> Seen:
     from provenance.fsck.onchain import Question
 
     network, _, contract = text.partition(":")
-    reader = reading.chain_readers(settings).get(network)
-    if reader is None:
-        raise InputError(f"{text}: {network} is not configured: give its node with --config")
+    reader = _reader(text, settings, network)
     ids: frozenset[str] = frozenset()
     if isinstance(reader, EthereumReader) and (contract or not reader.senders):
         address = contract or reader.settings.contract_address
@@ -352,6 +351,13 @@ def _network(text: str, settings: Settings) -> Seen:
         ids = frozenset(reader.stores())
     view = reader.read(Question(ids, frozenset(), frozenset()))
     return Seen(text, anchors=_anchors(network, view.transactions), problems=view.notes)
+
+
+def _reader(text: str, settings: Settings, network: str) -> ChainReader:
+    reader = reading.chain_readers(settings).get(network)
+    if reader is None:
+        raise InputError(f"{text}: {network} is not configured: give its node with --config")
+    return reader
 
 
 def _transactions(text: str, ids: list[str], settings: Settings) -> Seen:
@@ -364,20 +370,15 @@ def _transactions(text: str, ids: list[str], settings: Settings) -> Seen:
         wanted = frozenset(i for i in ids if i.startswith("0x") == (network == "ethereum"))
         if not wanted:
             continue
-        reader = reading.chain_readers(settings).get(network)
-        if reader is None:
-            raise InputError(f"{text}: {network} is not configured: give its node with --config")
-        view = reader.read(Question(wanted, frozenset(), frozenset()))
+        view = _reader(text, settings, network).read(Question(wanted, frozenset(), frozenset()))
         anchors += _anchors(network, [t for t in view.transactions if t.id in wanted])
         found = {anchor.transaction_id for anchor in anchors}
         missing += [f"{i}: carries no root on {network}" for i in sorted(wanted - found)]
     return Seen(text, anchors=tuple(anchors), problems=tuple(missing))
 
 
-def _anchors(network: str, transactions: Iterable[object]) -> tuple[SeenAnchor, ...]:
-    from provenance.fsck.onchain import ChainTransaction
-
-    mined = [t for t in transactions if isinstance(t, ChainTransaction) and t.place == "mined"]
+def _anchors(network: str, transactions: Iterable[ChainTransaction]) -> tuple[SeenAnchor, ...]:
+    mined = [t for t in transactions if t.place == "mined"]
     mined.sort(key=lambda t: (t.height or 0, t.nonce or 0))
     return tuple(
         SeenAnchor(network, t.id, t.key, t.height or 0, t.payload[len(PAYLOAD_TAG) :])

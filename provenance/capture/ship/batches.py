@@ -41,12 +41,9 @@ class BatchMaker:
         chain: bytes,
     ) -> None:
         self._certificate, self._key, self._identity = certificate, key, identity
-        self._header = SegmentHeader(
-            certificate.run, certificate.producer, certificate.rank, 1, first
-        )
-        self._salt = salt
+        self._salt, self._first = salt, first
         self.producer = certificate.producer
-        self._first = first
+        self._header = SegmentHeader(certificate.run, self.producer, certificate.rank, 1, first)
         self._records: list[bytes] = []
         self._size = 0
         self._done: list[bytes] = []
@@ -86,16 +83,8 @@ class BatchMaker:
 
     def _finish(self) -> None:
         if self._records:
-            self._done.append(
-                sign_batch(
-                    self._certificate,
-                    self._key,
-                    self._first,
-                    self.chain,
-                    self._records,
-                    self._identity,
-                )
-            )
+            signer, records = (self._certificate, self._key), self._records
+            self._done.append(sign_batch(*signer, self._first, self.chain, records, self._identity))
             self.chain = chain_on(self.chain, map(record_digest, self._records))
             self._first += len(self._records)
         self._records, self._size = [], 0

@@ -6,7 +6,7 @@ import os
 import time
 
 from provenance.capture.keys import KEY_FILE, delete_run_keys
-from provenance.capture.ship.cursor import CURSOR_FILE, Cursors, delete_cursors
+from provenance.capture.ship.cursor import CURSOR_FILE, Cursors
 from provenance.capture.ship.keyless import FAILED_FILE, SIGNED_FILE
 from provenance.capture.spool import RunSpool, Segment
 from provenance.errors import FormatError
@@ -16,11 +16,8 @@ _log = get_logger("provenance.shipper")
 
 
 def delete_committed(spool: RunSpool, cursors: Cursors) -> int:
-    """Delete the segments whose whole range is committed and which nobody writes any more.
-
-    Returns:
-        How many.
-    """
+    """Delete the segments whose whole range is committed and which nobody writes any more; their
+    number."""
     deleted = 0
     for producer, group in spool.producers.items():
         cursor = cursors.producers.get(producer)
@@ -63,7 +60,7 @@ def has_ended(spool: RunSpool, cursors: Cursors, abandoned_s: float) -> bool:
         return False
 
 
-def clear_run(spool: RunSpool) -> bool:
+def clear_run(spool: RunSpool) -> None:
     """Delete a run's key and folder; its segments must be gone.
 
     The key goes first and the cursors last, since a folder with a key alone is a run that
@@ -75,11 +72,10 @@ def clear_run(spool: RunSpool) -> bool:
             left_over = name.startswith((f".{KEY_FILE}.", f".{CURSOR_FILE}", f".{SIGNED_FILE}"))
             if left_over or name.endswith(".new") or name in (SIGNED_FILE, FAILED_FILE):
                 (spool.path / name).unlink(missing_ok=True)
-        delete_cursors(spool.path)
+        (spool.path / CURSOR_FILE).unlink(missing_ok=True)
         spool.path.rmdir()
     except OSError as error:
         _log.warning("folder of a finished run stays", run=str(spool.run), reason=error.strerror)
-    return True
 
 
 def _first_seq(segment: Segment, otherwise: int) -> int:

@@ -12,16 +12,18 @@ cursor file took them along and no acknowledgement has brought one back yet.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from provenance import files
-from provenance.formats.fields import Fields
+from provenance.formats.fields import Fields, as_json
 
 CURSOR_FILE = "cursors.json"
 CURSOR_VERSION = 1
+MAX_STALL_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -86,31 +88,66 @@ def save_cursors(run_dir: Path, cursors: Cursors) -> None:
     value = {
         "v": CURSOR_VERSION,
         "generation": cursors.generation,
-        "producers": {key.hex(): _as_json(c) for key, c in cursors.producers.items()},
+        "producers": {key.hex(): as_json(c) for key, c in cursors.producers.items()},
     }
     files.replace(run_dir / CURSOR_FILE, json.dumps(value).encode())
 
 
-def delete_cursors(run_dir: Path) -> None:
-    """Delete the file; not an error where it is gone already."""
-    (run_dir / CURSOR_FILE).unlink(missing_ok=True)
-
-
-_NAMES = tuple(entry.name for entry in dataclasses.fields(Cursor))
-_CHAINS = ("chain", "acked_chain")
-
-
-def _as_json(cursor: Cursor) -> dict[str, object]:
-    values = {name: getattr(cursor, name) for name in _NAMES}
-    return values | {name: values[name] and values[name].hex() for name in _CHAINS}
-
-
 def _cursor(producers: Fields, key: str) -> Cursor:
-    cursor = producers.object(key, *_NAMES)
-    numbers = {name: cursor.integer(name) for name in _NAMES if name not in (*_CHAINS, "ended")}
-    read = Cursor(rank=numbers.pop("rank"), ended=cursor.boolean("ended"))
-    for name, number in numbers.items():
-        setattr(read, name, number)
-    for name in _CHAINS:
-        setattr(read, name, cursor.maybe(name, lambda name: cursor.hex(name, 32)))
-    return read
+    names = [entry.name for entry in fields(Cursor)]
+    cursor = producers.object(key, *names)
+
+    def read(name: str) -> Any:
+        if name.endswith("chain"):
+            return cursor.maybe(name, lambda key: cursor.hex(key, 32))
+        return cursor.boolean(name) if name == "ended" else cursor.integer(name)
+
+    return Cursor(**{name: read(name) for name in names})
+
+
+class Stall:
+    """Whether a run's events were lost on their way, as after a trim, or a server that came back
+    with older data under the same generation; watches one run from pass to pass.
+
+    Events are lost where for ``stall_s`` nothing of the run was committed, and since then as many
+    entries left the stream as stood in it: it is worked off in order, so those of the run were
+    among them. How many left is counted from its length, which falls at times also where others
+    add to it. An empty stream has lost all; one that nobody works on keeps what waits in it. Two
+    workers that overtake each other make this wrong at worst, and then it is shipped twice.
+
+    Args:
+        stall_s: Seconds; doubles with each loss up to an hour, until something is committed.
+    """
+
+    def __init__(self, stall_s: float) -> None:
+        self._first_s = self._stall_s = stall_s
+        self._committed, self._since = -1, 0.0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ahead: int | None = None
+        self._left = self._backlog = 0
+
+    def is_lost(self, committed: int, waits: bool, backlog: int) -> bool:
+        """One look.
+
+        Args:
+            committed: Events of the run that are in the database.
+            waits: Some were shipped and are not.
+            backlog: Entries in the stream, asked before ``committed`` and after the shipping.
+        """
+        now = time.monotonic()
+        if committed != self._committed or not waits:
+            self._committed, self._since, self._stall_s = committed, now, self._first_s
+            self._forget()
+            return False
+        if self._ahead is None:
+            self._ahead = backlog
+        else:
+            self._left += max(0, self._backlog - backlog)
+        self._backlog = backlog
+        if now - self._since < self._stall_s or self._left < self._ahead:
+            return False
+        self._since, self._stall_s = now, min(MAX_STALL_S, self._stall_s * 2)
+        self._forget()
+        return True

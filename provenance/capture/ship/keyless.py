@@ -66,13 +66,10 @@ def signed(run_dir: Path, keys: RunKeys, *, may_sign: bool) -> RunKeys:
 def _sign(run: UUID, run_key: bytes, token_file: str) -> bytes:
     """An identity's bytes for a run, not yet checked."""
     command = [sys.executable, "-P", "-m", __name__, *filter(None, [token_file])]
+    statement = identity_statement(run, run_key)
     try:
         done = subprocess.run(
-            command,
-            input=identity_statement(run, run_key),
-            capture_output=True,
-            timeout=WAIT_S,
-            check=False,
+            command, input=statement, capture_output=True, timeout=WAIT_S, check=False
         )
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"Sigstore: no signature within {WAIT_S:g} s") from None

@@ -48,7 +48,7 @@ class Shipper:
         doorbell: Called after batches were appended. It is a hint only: it may raise a
             ProvenanceError, which is logged, and nothing else.
         stall_s: After this long without progress what was lost in the transport is shipped
-            again (:class:`provenance.capture.ship.stall.Stall`); doubles up to an hour.
+            again (:class:`provenance.capture.ship.cursor.Stall`); doubles up to an hour.
         abandoned_s: A run without an end whose producers are all dead and whose events are
             all committed is cleared away after this long.
         max_backlog: Entries in the transport beyond which no more are added.
@@ -103,11 +103,10 @@ class Shipper:
             del self._shipments[gone]
         try:
             for spool in spools:
-                shipment = self._shipments.get(spool.run)
-                if shipment is None:
-                    shipment = Shipment(spool.path, self._stall_s, self._abandoned_s)
-                    self._shipments[spool.run] = shipment
-                shipment.serve(spool, contact, total)
+                if spool.run not in self._shipments:
+                    made = Shipment(spool.path, self._stall_s, self._abandoned_s)
+                    self._shipments[spool.run] = made
+                self._shipments[spool.run].serve(spool, contact, total)
         finally:
             if total.batches:
                 self._ring()
@@ -145,7 +144,7 @@ class Shipper:
                 if not failures:
                     _log.warning("transport is away; events stay in the spool", reason=str(error))
                 failures += 1
-                blocked_since = blocked_since if blocked_since is not None else now
+                blocked_since = blocked_since or now
                 ceiling = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 16))
                 pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311  jitter, no secret
             else:
@@ -153,10 +152,7 @@ class Shipper:
                     _log.info("transport is back", failures=failures)
                 reached, failures = True, 0
                 total.add(shipped)
-                if not shipped.waiting:
-                    blocked_since = None
-                elif blocked_since is None:
-                    blocked_since = now
+                blocked_since = (blocked_since or now) if shipped.waiting else None
                 if shipped.events or shipped.waiting:
                     quiet_since = now
                 pause = POLL_S[0] if shipped.events else min(POLL_S[1], pause * 2)
@@ -202,10 +198,9 @@ class Shipper:
         return self._lock < 0
 
     def _ring(self) -> None:
-        if self._doorbell is None:
-            return
         try:
-            self._doorbell()
+            if self._doorbell is not None:
+                self._doorbell()
         except ProvenanceError as error:
             _log.info("doorbell not heard; the sweep will find the batches", reason=str(error))
 

@@ -54,7 +54,10 @@ def spawn_shipper(
     """
     spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     log_file = (spool_dir / LOG_FILE).absolute()
-    _make_log(log_file)
+    with contextlib.suppress(FileNotFoundError):
+        if log_file.stat().st_size > _MAX_LOG_BYTES:
+            log_file.unlink()  # overgrown: it starts anew
+    os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
     command = [
         "/bin/sh", "-c", _DETACH, "shipper", sys.executable, "-P", "-m", "provenance.app.ship",
         "--spool", str(spool_dir.absolute()), "--background",
@@ -70,20 +73,8 @@ def spawn_shipper(
         LEDGER_KEY_ENV: " ".join([*ledger_keys, os.environ.get(LEDGER_KEY_ENV, "")]).strip(),
         "PROVENANCE_SHIPPER_LOG": str(log_file),
     }
+    nothing = subprocess.DEVNULL
     subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        check=False,
-    )
-
-
-def _make_log(path: Path) -> None:
-    """An empty log that only its owner reads; an overgrown one starts anew."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > _MAX_LOG_BYTES:
-            path.unlink()
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+        command, env=environment, stdin=nothing, stdout=nothing, stderr=nothing,
+        start_new_session=True, check=False,
+    )  # fmt: skip

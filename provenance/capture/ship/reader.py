@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from provenance import files
@@ -51,7 +52,8 @@ class ProducerReader:
             self._unsynced.add(segment.path)
             if self._offset == 0:
                 self._began = True
-                self._offset = _events_at(segment)
+                with suppress(FormatError):  # the reader reports damage and finds the first event
+                    self._offset = segment.header()[1]
             for offset, item in read_segment(segment.path, self._offset, final=final):
                 if isinstance(item, Event) and item.seq <= MAX_SAFE_INTEGER:
                     if item.seq - self._next > MAX_HOLE:
@@ -79,11 +81,8 @@ class ProducerReader:
     def sync(self) -> None:
         """Make durable what was read: nothing is shipped that a power cut could take back."""
         for path in self._unsynced:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
+            with files.opened(path, os.O_RDONLY) as descriptor:
                 os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
         if self._began:
             files.sync_directory(self._group[0].path.parent)
         self._unsynced.clear()
@@ -96,13 +95,6 @@ class ProducerReader:
         cursor.segment, cursor.offset, cursor.next, cursor.ended = here
         cursor.chain = chain
         return moved
-
-
-def _events_at(segment: Segment) -> int:
-    try:
-        return segment.header()[1]
-    except FormatError:
-        return 0  # the reader reports the damage and finds the first event
 
 
 def first_cursor(first: Segment) -> Cursor:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,10 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
-from provenance.capture.ship.cursor import Cursor, Cursors, load_cursors, save_cursors
+from provenance.capture.ship.cursor import Cursor, Cursors, Stall, load_cursors, save_cursors
 from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
-from provenance.capture.ship.stall import Stall
 from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
 from provenance.formats.producers.acknowledgement import (
@@ -88,36 +88,26 @@ class Contact:
         self, transport: EventTransport, max_backlog: int, ledger_keys: Sequence[bytes]
     ) -> None:
         self.transport, self.ledger_keys = transport, ledger_keys
-        self._max_backlog = max_backlog
-        self._generation: str | None = None
-        self._backlog: int | None = None
+        self.max_backlog = max_backlog
 
+    @cached_property
     def generation(self) -> str | None:
         """Read before anything is appended: cursors saved with it tell a later loss."""
-        if self._generation is None:
-            self._generation = self.transport.generation()
-        if self._generation is None:  # new, or emptied: an append of nothing names it
+        name = self.transport.generation()
+        if name is None:  # new, or emptied: an append of nothing names it
             self.transport.append([])
-            self._generation = self.transport.generation()
-        return self._generation
+            name = self.transport.generation()
+        return name
 
-    def has_room(self) -> bool:
-        """False where unread batches pile up, so that they wait in the spool instead."""
-        return self.backlog() < self._max_backlog
-
+    @cached_property
     def backlog(self) -> int:
         """Entries in the stream at the first question."""
-        if self._backlog is None:
-            self._backlog = self.transport.backlog()
-        return self._backlog
+        return self.transport.backlog()
 
 
 class Shipment:
-    """What the shipper knows of a run between passes.
-
-    Args:
-        stall_s, abandoned_s: See :class:`provenance.capture.ship.loop.Shipper`.
-    """
+    """What the shipper (:class:`provenance.capture.ship.loop.Shipper`) knows of a run between
+    passes."""
 
     def __init__(self, path: Path, stall_s: float, abandoned_s: float) -> None:
         self.path = path
@@ -163,7 +153,8 @@ class Shipment:
         total.pending += self.cursors.unacknowledged
         self._cleared = self._cleared and not spool.producers
         if not self._cleared and self._has_ended(spool, contact):
-            total.finished_runs += clear_run(spool)
+            clear_run(spool)
+            total.finished_runs += 1
             self._cleared = True
 
     def _has_ended(self, spool: RunSpool, contact: Contact) -> bool:
@@ -181,43 +172,40 @@ class Shipment:
     # --- what is to be done -----------------------------------------------------------
 
     def _new(self, spool: RunSpool) -> list[tuple[Segment, ...]]:
-        return [group for group in spool.producers.values() if self._has_more(group)]
-
-    def _has_more(self, group: tuple[Segment, ...]) -> bool:
-        cursor = self.cursors.producers.get(group[0].producer)
-        newest = group[-1]
-        if cursor is None or cursor.segment < newest.index:
-            return True
-        return cursor.segment == newest.index and newest.size() > cursor.offset
+        new = []
+        for producer, group in spool.producers.items():
+            cursor, newest = self.cursors.producers.get(producer), group[-1]
+            if (
+                cursor is None
+                or cursor.segment < newest.index
+                or (cursor.segment == newest.index and newest.size() > cursor.offset)
+            ):
+                new.append(group)
+        return new
 
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         """What has been committed, and does the transport still have the rest?"""
-        cursors, generation = self.cursors, contact.generation()
-        changed, backlog = False, contact.backlog()
+        cursors, generation = self.cursors, contact.generation
+        changed, backlog = False, contact.backlog
         self._read_acknowledgements(spool, contact)
-        for producer, acknowledgement in self._acknowledged.items():
+        for producer, said in self._acknowledged.items():
             cursor = cursors.producers.get(producer)
-            if cursor is not None and self._commit(producer, cursor, acknowledgement):
-                changed = True
+            changed |= cursor is not None and self._commit(producer, cursor, said)
         if cursors.generation != generation:
             if cursors.generation is not None:
                 self._rewind("transport lost its data", total)
             cursors.generation = generation
             changed = True
-        changed |= self._stalled(backlog, total)
-        if changed:
-            self._save()
-
-    def _stalled(self, backlog: int, total: Shipped) -> bool:
         known = [
             (cursor.next, max(cursor.acked, self._claimed.get(producer, 0)))
-            for producer, cursor in self.cursors.producers.items()
+            for producer, cursor in cursors.producers.items()
         ]
         waits = any(acked < shipped for shipped, acked in known)
-        if not self._stall.is_lost(sum(acked for _, acked in known), waits, backlog):
-            return False
-        self._rewind("events were taken and never committed", total)
-        return True
+        if self._stall.is_lost(sum(acked for _, acked in known), waits, backlog):
+            self._rewind("events were taken and never committed", total)
+            changed = True
+        if changed:
+            self._save()
 
     def _read_acknowledgements(self, spool: RunSpool, contact: Contact) -> None:
         """Those that the ledger's key signed; anybody may write into the transport.
@@ -239,10 +227,8 @@ class Shipment:
                 "or PROVENANCE_LEDGER_KEY to the key that `provenance doctor` prints"
             )
         elif len(believed) < len(answers):
-            self._warn_once(
-                "an acknowledgement is not signed by the ledger's key; it is ignored",
-                run=self.path.name,
-            )
+            unsigned = "an acknowledgement is not signed by the ledger's key; it is ignored"
+            self._warn_once(unsigned, run=self.path.name)
 
     def _commit(self, producer: bytes, cursor: Cursor, said: Acknowledgement) -> bool:
         """Take an acknowledgement in; False where it says nothing new, or cannot be meant.
@@ -254,9 +240,8 @@ class Shipment:
             cursor.next, cursor.chain = said.count, said.chain
         elif said.count > cursor.next or said.count <= cursor.acked:
             return False
-        own = (
-            cursor.chain if said.count == cursor.next else self._chains.get((producer, said.count))
-        )
+        key = (producer, said.count)
+        own = cursor.chain if said.count == cursor.next else self._chains.get(key)
         if own is not None and own != said.chain:
             self._warn_once("the ledger acknowledges other events than these", run=self.path.name)
             return False
@@ -271,26 +256,26 @@ class Shipment:
         _log.warning(why, run=self.path.name, shipping_again=again)
 
     def _has_keys(self, total: Shipped) -> bool:
-        if self._keys is None:
-            try:
-                self._keys = self._with_identity(load_run_keys(self.path))
-            except (InputError, FormatError) as error:
-                total.unusable += 1
-                self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
-        return self._keys is not None
-
-    def _with_identity(self, keys: RunKeys) -> RunKeys:
         """Signed by Sigstore where that is asked for and can be had; tried before the ledger has
         anything of the run, once by each shipper."""
+        if self._keys is not None:
+            return True
+        try:
+            self._keys = keys = load_run_keys(self.path)
+        except (InputError, FormatError) as error:
+            total.unusable += 1
+            self._warn_once(f"run {self.path.name} cannot be shipped", reason=str(error))
+            return False
         begun = any(cursor.acked for cursor in self.cursors.producers.values())
         try:
-            return signed(self.path, keys, may_sign=not begun)
+            self._keys = signed(self.path, keys, may_sign=not begun)
         except UnavailableError as error:
             self._warn_once("no identity signs this run", run=str(keys.run), reason=str(error))
-            return keys
+        return True
 
     def _has_room(self, contact: Contact, total: Shipped) -> bool:
-        if contact.has_room():
+        """False where unread batches pile up, so that they wait in the spool instead."""
+        if contact.backlog < contact.max_backlog:
             return True
         total.waiting += 1
         self._warn_once("transport is full of unread batches; are hashing workers running?")
@@ -299,8 +284,8 @@ class Shipment:
     # --- doing it ---------------------------------------------------------------------
 
     def _ship(self, group: tuple[Segment, ...], transport: EventTransport, total: Shipped) -> None:
-        first = group[0]
-        assert self._keys is not None
+        first, keys = group[0], self._keys
+        assert keys is not None
         cursor = self.cursors.producers.get(first.producer)
         if cursor is None:
             cursor = first_cursor(first)
@@ -308,15 +293,12 @@ class Shipment:
             if first.producer in self._acknowledged:
                 self._commit(first.producer, cursor, self._acknowledged[first.producer])
         if cursor.chain is None:
-            total.unusable += 1
-            self._warn_once(
-                f"producer {first.producer.hex()[:8]}: the events before {cursor.next} are gone "
-                "and nobody acknowledged them; what follows waits in the spool",
-                run=self.path.name,
-            )
+            gone = f"the events before {cursor.next} are gone and nobody acknowledged them"
+            self._blocked(first, f"{gone}; what follows waits in the spool", total)
             return
-        signer = self._signer(first.producer, first.rank)
-        keys = self._keys
+        if first.producer not in self._signers:
+            self._signers[first.producer] = keys.producer(first.producer, first.rank)
+        signer = self._signers[first.producer]
         known = cursor.acked or self._claimed.get(first.producer)
         identity = None if known else keys.identity
         maker = BatchMaker(*signer, keys.salt, identity, cursor.next, cursor.chain)
@@ -330,11 +312,7 @@ class Shipment:
                 self._flush(maker, reader, cursor, transport, total)
         self._flush(maker, reader, cursor, transport, total)
         if reader.blocked is not None:
-            total.unusable += 1
-            self._warn_once(
-                f"producer {first.producer.hex()[:8]}: {reader.blocked}; what follows waits",
-                run=self.path.name,
-            )
+            self._blocked(first, f"{reader.blocked}; what follows waits", total)
         total.replaced += maker.replaced
         total.missing += reader.missing
 
@@ -360,12 +338,6 @@ class Shipment:
                 del self._chains[next(iter(self._chains))]
             self._save()
 
-    def _signer(self, producer: bytes, rank: int) -> tuple[Certificate, Ed25519PrivateKey]:
-        assert self._keys is not None
-        if producer not in self._signers:
-            self._signers[producer] = self._keys.producer(producer, rank)
-        return self._signers[producer]
-
     def _save(self) -> None:
         """A full disk must not stop the shipping that will make room on it."""
         try:
@@ -384,6 +356,10 @@ class Shipment:
             end=damage.end,
             reason=damage.reason,
         )
+
+    def _blocked(self, first: Segment, why: str, total: Shipped) -> None:
+        total.unusable += 1
+        self._warn_once(f"producer {first.producer.hex()[:8]}: {why}", run=self.path.name)
 
     def _unreadable(self, error: OSError, total: Shipped) -> None:
         total.unusable += 1

@@ -27,7 +27,7 @@ from rich.console import Console
 from provenance.app import verify_all as module
 from provenance.app.verify_all import AllRuns, verify_all
 from provenance.bootstrap import reading, sending
-from provenance.cli import main
+from provenance.cli import main, output
 from provenance.cli import verify as command
 from provenance.errors import (
     IntegrityError,
@@ -662,7 +662,7 @@ def test_progress_is_shown_on_a_terminal(
     artifacts: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = Console(stderr=True, force_terminal=True, width=100)
-    monkeypatch.setattr(command, "err", shown)
+    monkeypatch.setattr(output, "err", shown)
     assert main(["verify", "--all", "--base-dir", str(artifacts.base_dir)]) == 0
     captured = capsys.readouterr()
     assert "verifying" in captured.err

@@ -120,10 +120,6 @@ def test_a_bundle_elsewhere_says_what_it_cannot_ask(settings: Settings, tmp_path
     )
     vkey = (folder / "ledger.vkey").read_text().strip()
     assert any(vkey in line for line in report.not_checked)
-    given = verify_path(elsewhere, folder, verifier_key=vkey)
-    assert not any(vkey in line for line in given.not_checked)
-    other = sending.ledger_signer(elsewhere).verifier.vkey
-    assert verify_path(elsewhere, folder, verifier_key=other).exit_code == 1
     with pytest.raises(InputError, match="not a bundle"):
         verify_path(elsewhere, tmp_path)
 

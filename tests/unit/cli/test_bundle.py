@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import urllib.parse
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,11 @@ from provenance.bootstrap import sending
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.chains.ipfs import IPFSInterface
-from provenance.errors import (
-    ConfigError,
-    InputError,
-    LyingNodeError,
-    NetworkUnavailable,
-)
+from provenance.errors import ConfigError, InputError, LyingNodeError, NetworkUnavailable
 from provenance.proofs.ipfs.cid import DAG_PB, SHA2_256, Cid, decode_cid, raw_cid
 from provenance.settings import IPFSSettings, Settings, load
 from tests.support.nodes.rpc_stub import http_server, send
-from tests.support.verify_world import RUN, World, flip_metric, story
+from tests.support.verify_world import OTHER, RUN, World, flip_metric, story
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +83,6 @@ def test_a_bundle_is_made_and_verified_without_a_database(
 
 
 def _counted(place: Path) -> tuple[int, int]:
-    import zipfile
-
     if place.suffix == ".zip":
         with zipfile.ZipFile(place) as archive:
             sizes = [entry.file_size for entry in archive.infolist()]
@@ -102,9 +97,15 @@ def test_a_folder_and_a_zip_have_one_manifest(run: Settings, said: Said) -> None
     assert folder["manifest_sha256"] == archive["manifest_sha256"]
 
 
-def test_a_changed_record_in_a_zip_is_1_and_named(run: Settings, said: Said) -> None:
-    import zipfile
+def test_another_runs_bundle_is_not_replaced(run: Settings) -> None:
+    for path in (Path("b"), Path("b.zip")):
+        write_bundle(replace(evidence_of(run, "latest"), run=OTHER), path)
+        with pytest.raises(InputError, match=f"has the bundle of run {OTHER}; nothing was over"):
+            make_bundle(run, "latest", path)
+        assert read_bundle(path).run == OTHER
 
+
+def test_a_changed_record_in_a_zip_is_1_and_named(run: Settings, said: Said) -> None:
     said("bundle", "latest", "-o", "b.zip")
     with zipfile.ZipFile("b.zip") as old, zipfile.ZipFile("c.zip", "w") as new:
         for name in old.namelist():
@@ -142,6 +143,8 @@ def test_mistakes_are_2_in_one_line(run: Settings, capsys: pytest.CaptureFixture
         ([*bundle, "b", "--ipfs"], "blockchain.ipfs: missing, expected the URL"),
         (["bundle", "0192ffff", "-o", "b"], "run 0192ffff: not in the database"),
         (["verify", "gone.zip"], "gone.zip: there is no such file"),
+        (["verify", "bundel"], "bundel: there is no such file, nor a run of that name; expected"),
+        (["verify", "out/bundle"], "out/bundle: there is no such file, nor a run of that name"),
         (["verify", "thesis.zip"], "thesis.zip: not a bundle, neither a folder nor a zip"),
         (["verify", "folder/thesis.tex"], "not a bundle, neither a folder nor a zip"),
         (["verify", "ipfs:hello"], "ipfs:hello: not the CID of a folder"),
@@ -330,9 +333,7 @@ def test_a_daemon_that_gives_other_bytes_is_not_believed(
     assert "not a bundle, there is no manifest.json" in capsys.readouterr().err
 
 
-def test_a_daemon_that_adds_something_else_is_caught(
-    daemon: tuple[Daemon, IPFSSettings],
-) -> None:
+def test_a_daemon_that_adds_something_else_is_caught(daemon: tuple[Daemon, IPFSSettings]) -> None:
     stub, section = daemon
     network = IPFSInterface(section)
     files = {"a/b.json": b"{}", "c": b"x" * 600_000}

@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
 
 from provenance.app.bundle import make_bundle
 from provenance.app.log import export as log_export
 from provenance.app.log import proofs as log
 from provenance.app.report import write_report
 from provenance.bootstrap import reading, sending
-from provenance.cli import log as command
-from provenance.cli import main
+from provenance.cli import main, output
 from provenance.errors import (
     BadSignatureError,
     EquivocationError,
@@ -590,12 +590,17 @@ def test_two_exports_take_turns(store: LedgerStore, key: VerifierKey, tmp_path: 
 
 
 def test_progress_is_told_to_people(
-    store: LedgerStore, key: VerifierKey, tmp_path: Path, capsys: Captured
-) -> None:
+    settings: Settings, store: LedgerStore, key: VerifierKey, tmp_path: Path,
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     told: list[tuple[str, int, int]] = []
     log_export.export(store, tmp_path, key, lambda *step: told.append(step))
     assert told == [("comparing", 1, 2), ("comparing", 2, 2), ("writing", 1, 2), ("writing", 2, 2)]
-    with command._progress() as progress:
-        for step in told:
-            progress(*step)
-    assert capsys.readouterr().out == ""
+    terminal = Console(stderr=True, force_terminal=True, width=100)
+    monkeypatch.setattr(output, "err", terminal)
+    document = answer(settings, capsys, "export", str(tmp_path / "tiles"))
+    assert document["written"] == 2
+    assert call(settings, "export", str(tmp_path / "more")) == 0
+    captured = capsys.readouterr()
+    assert "writing" in captured.err
+    assert "writing" not in captured.out

@@ -75,7 +75,7 @@ class Ledger:
         return folder
 
     def bundle(self, run: UUID, name: str = "bundle") -> Path:
-        return make_bundle(self.settings, str(run), self.base / name).path or Path()
+        return make_bundle(self.settings, str(run), self.base / f"{run}-{name}").path
 
     def receipts(self, run: UUID) -> Path:
         path = self.base / "receipts.jsonl"

@@ -58,9 +58,11 @@ def test_a_network_that_only_the_trainer_names_is_told(
     assert line.endswith("this deployment has no network ethereum")
     assert not [line for line in lines if "mars" in line]
     assert cli.main(["verify", "latest"]) == 0
-    (note,) = [line for line in capsys.readouterr().out.splitlines() if "NOTE" in line]
+    lines = capsys.readouterr().out.splitlines()
+    (note,) = [line for line in lines if "NOTE" in line]
+    assert lines.index(note) < next(at for at, line in enumerate(lines) if "before " in line)
     assert note == (
-        "NOTE (8) ethereum: the run names it, and its deployment has no such network: "
+        "  NOTE (8) ethereum: the run names it, and its deployment has no such network: "
         "no anchor of before, after"
     )
 

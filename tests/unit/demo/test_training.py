@@ -1,4 +1,4 @@
-"""The demo's training on both backends: it learns, repeats itself, and can be recorded."""
+"""The demo's training: it learns, repeats itself, and can be recorded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.demo import training as module
-from provenance.demo.training import SklearnTraining, TorchTraining, digits, training
+from provenance.demo.training import Training, digits
 from provenance.errors import MissingExtraError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
@@ -30,23 +29,14 @@ def test_the_dataset_is_real_and_split_without_overlap(data: tuple[Any, Any, Any
     assert all(np.array_equal(a, b) for a, b in zip(data, again, strict=True))
 
 
-def test_torch_where_it_is_installed_and_scikit_learn_otherwise(
-    data: tuple[Any, Any, Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert isinstance(training(data, 1), TorchTraining)
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    assert isinstance(training(data, 1), SklearnTraining)
-
-
-@pytest.mark.parametrize("backend", [TorchTraining, SklearnTraining])
 @pytest.mark.slow
 def test_it_learns_and_the_same_seed_gives_the_same_weights(
-    data: tuple[Any, Any, Any, Any], backend: Any
+    data: tuple[Any, Any, Any, Any],
 ) -> None:
     factory = HashFactory("blake3")
 
     def run() -> tuple[list[int], list[dict[str, float]], str, str]:
-        mine = backend(data, 4, 7)
+        mine = Training(data, 4, 7)
         initial = state_digest(mine.model, factory).as_fields()["root"]
         rows = list(mine.epochs())
         final = state_digest(mine.model, factory).as_fields()["root"]
@@ -58,7 +48,7 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights(
     assert metrics[-1]["test_accuracy"] > 0.8
     assert initial != final
     assert run()[2:] == (initial, final)
-    assert backend(data, 4, 7).config["epochs"] == 4
+    assert Training(data, 4, 7).config["epochs"] == 4
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
