@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from provenance.app.verify import own_trust
+from provenance.app.verify import header_source, own_trust
 from provenance.bootstrap import reading
 from provenance.errors import (
     IntegrityError,
@@ -31,7 +31,7 @@ from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings
-from provenance.verify.headers import HeaderSource, header_source
+from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import Outcome, RunResult, Totals
 from provenance.verify.trust import Trust

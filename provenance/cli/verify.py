@@ -23,6 +23,7 @@ from provenance.cli.output import (
     settings_of,
 )
 from provenance.errors import InputError
+from provenance.formats.fields import as_json
 from provenance.log import shown
 from provenance.settings import READERS
 from provenance.verify.report import RunResult, VerificationReport
@@ -40,7 +41,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
     if arguments.explain:
         if arguments.json:
-            print_json({"checks": [c.as_dict() for c in CHECKS]})
+            print_json({"checks": as_json(CHECKS)})
         else:
             for check in CHECKS:
                 out.print(f"({check.number}) {check.title}: {check.proves}")

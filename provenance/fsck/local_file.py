@@ -61,7 +61,7 @@ class LocalReader:
         )
 
     def _damage(self, number: int, problem: str) -> Finding:
-        return Finding(FindingKind.CHAIN_DAMAGED, f"local line {number}", f"the line {problem}")
+        return FindingKind.CHAIN_DAMAGED(f"local line {number}", f"the line {problem}")
 
 
 def read_line(line: bytes, public_key: bytes | None) -> tuple[bytes | None, str | None]:

@@ -50,7 +50,7 @@ def check_receipts(facts: OutboxFacts, key: VerifierKey | None) -> Iterator[Find
                 final.add((anchor.network, row.entry))
         if problem is not None:
             subject = f"{row.network} entry {row.entry}"
-            yield Finding(FindingKind.RECEIPT_INVALID, subject, problem)
+            yield FindingKind.RECEIPT_INVALID(subject, problem)
     covered: dict[str, int] = {}
     for anchor in facts.anchors:
         if anchor.state == "final":
@@ -58,10 +58,8 @@ def check_receipts(facts: OutboxFacts, key: VerifierKey | None) -> Iterator[Find
     for network, size in covered.items():
         for index in sorted(entries):
             if index < size and (network, index) not in final:
-                yield Finding(
-                    FindingKind.RECEIPT_MISSING,
-                    f"{network} entry {index}",
-                    "a final anchor covers it, and no receipt says so",
+                yield FindingKind.RECEIPT_MISSING(
+                    f"{network} entry {index}", "a final anchor covers it, and no receipt says so"
                 )
 
 
@@ -166,10 +164,7 @@ def _ethereum(stated: AnchorProof, evidence: Fields, _: VerifierKey | None) -> N
     proven = ethereum.verify_anchor(header, root, contract, receipt, sent)
     block = proven.header
     _expect(
-        stated,
-        block_hash=f"0x{block.hash.hex()}",
-        height=block.number,
-        block_time=block.timestamp,
+        stated, block_hash=f"0x{block.hash.hex()}", height=block.number, block_time=block.timestamp
     )
 
 

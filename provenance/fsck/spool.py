@@ -105,7 +105,7 @@ def _read_segment(found: SpoolRun, name: str, producer: bytes, data: bytes, live
         found.findings.append(_damage(subject, data, 0, None, error))
     if header is not None and (header.run, header.producer) != (found.run, producer):
         problem = f"its header names run {header.run} and producer {header.producer.hex()}"
-        found.findings.append(Finding(FindingKind.SPOOL_DAMAGED, subject, problem))
+        found.findings.append(FindingKind.SPOOL_DAMAGED(subject, problem))
     own = header or SegmentHeader(found.run, producer, 0, 1, 0)
     for start, end, item in _frames(data, position):
         if isinstance(item, Event):
@@ -149,7 +149,7 @@ def _damage(subject: str, data: bytes, start: int, end: int | None, error: Forma
     cut_off = end is None and isinstance(error, TruncatedError)
     kind = FindingKind.SPOOL_TRUNCATED if cut_off else FindingKind.SPOOL_DAMAGED
     upto = len(data) if end is None else end
-    return Finding(kind, subject, f"bytes {start} to {upto} hold no event: {error}")
+    return kind(subject, f"bytes {start} to {upto} hold no event: {error}")
 
 
 def _is_live(path: Path) -> bool:

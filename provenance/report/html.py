@@ -21,8 +21,7 @@ from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence, lenient
 from provenance.report.plot import Point, line_plot
 from provenance.report.templates import fill
-from provenance.verify.metrics import number
-from provenance.verify.report import EpochMetrics, VerificationReport
+from provenance.verify.report import EpochMetrics, VerificationReport, number
 
 MAX_PLOTS: Final = 24
 MAX_ROWS: Final = 400

@@ -53,9 +53,8 @@ from provenance.verify.checks.statements import check_statements
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
-from provenance.verify.metrics import metrics_of
 from provenance.verify.nodes import Nodes
-from provenance.verify.report import NetworkCheck, Seal, VerificationReport
+from provenance.verify.report import NetworkCheck, Seal, VerificationReport, metrics_of
 from provenance.verify.trust import PinnedKey, Trust
 from provenance.verify.verdict import judge
 
@@ -135,13 +134,7 @@ def verify(
         findings=tuple(findings.problems),
         notices=tuple(findings.notices),
         seals=tuple(
-            Seal(
-                seal_label(entry),
-                entry.index,
-                entry.root,
-                entry.created_at,
-                entry.root == root,
-            )
+            Seal(seal_label(entry), entry.index, entry.root, entry.created_at, entry.root == root)
             for entry, root in zip(evidence.entries, recomputed, strict=True)
         ),
         networks=anchors,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, replace
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
@@ -22,8 +23,7 @@ from provenance.formats.run_tree.selection import (
 )
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.fsck.findings import Finding, FindingKind
-from provenance.fsck.rows import DueRow, MarkRow, ProducerRow, TreeRow
-from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.rows import DueRow, MarkRow, ProducerRow, RunFacts, TreeRow
 
 
 def check_kept(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> Iterator[Finding]:
@@ -116,7 +116,7 @@ def _differing(
                 if value != getattr(right, name)
             )
         if problem:
-            yield Finding(FindingKind.KEPT_STATE, f"{facts.run}/{table}{key}", problem)
+            yield FindingKind.KEPT_STATE(f"{facts.run}/{table}{key}", problem)
 
 
 def _key(row: object) -> str:

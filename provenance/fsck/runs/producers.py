@@ -15,8 +15,7 @@ from provenance.formats.producers.run_id import check_run_id
 from provenance.formats.producers.signed_range import SignedRange
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
 from provenance.fsck.findings import Finding, FindingKind, event_name
-from provenance.fsck.rows import ProducerRow
-from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.rows import ProducerRow, RunFacts
 
 
 def check_signatures(facts: RunFacts) -> Iterator[Finding]:
@@ -27,12 +26,12 @@ def check_signatures(facts: RunFacts) -> Iterator[Finding]:
     try:
         check_run_id(row.run, row.public_key)
     except FormatError as error:
-        yield Finding(FindingKind.RUN_KEY, str(row.run), str(error))
+        yield FindingKind.RUN_KEY(str(row.run), str(error))
     try:
         if row.identity is not None:
             open_identity(row.identity, row.run, row.public_key)
     except (FormatError, BadSignatureError) as error:
-        yield Finding(FindingKind.RUN_IDENTITY, str(row.run), str(error))
+        yield FindingKind.RUN_IDENTITY(str(row.run), str(error))
     digests: dict[bytes, dict[int, bytes]] = {}
     kept: dict[bytes, dict[int, bytes]] = {}
     ranks: dict[bytes, set[int]] = {}
@@ -53,7 +52,7 @@ def check_signatures(facts: RunFacts) -> Iterator[Finding]:
         name = f"{facts.run}/{producer.hex()}"
         certificate = certificates.get(producer, "no certificate of its key is here")
         if isinstance(certificate, str):
-            yield Finding(FindingKind.CERTIFICATE, name, certificate)
+            yield FindingKind.CERTIFICATE(name, certificate)
         else:
             own, statements = digests.get(producer, {}), signed.get(producer, {})
             chains = kept.get(producer, {})
@@ -104,10 +103,10 @@ def _chain(
                 )
             except BadSignatureError as error:
                 fits = False
-                yield Finding(FindingKind.STATEMENT, name, str(error))
+                yield FindingKind.STATEMENT(name, str(error))
         if told is not None and told.count == count and told.chain != chain:
             problem = f"the ledger acknowledged other records than the first {count} here"
-            yield Finding(FindingKind.ACKNOWLEDGEMENT, name, problem)
+            yield FindingKind.ACKNOWLEDGEMENT(name, problem)
         if count not in digests:
             break
         chain, count = chain_on(chain, [digests[count]]), count + 1
@@ -118,18 +117,18 @@ def _chain(
     above, last = max(digests, default=-1) + 1, max(signed, default=0)
     if last < above:
         subject = event_name(facts.run, producer, last, above - 1)
-        yield Finding(FindingKind.STATEMENT, subject, "signed by nobody")
+        yield FindingKind.STATEMENT(subject, "signed by nobody")
     given = (count, chain, max(above, last))
     if fits and (row.contiguous, row.chain, row.highest) != given:
         problem = f"says {row.contiguous} of {row.highest}, the records give {count} of {above}"
         if (row.contiguous, row.highest) == (count, above):
             problem = f"says another chain than the first {count} records give"
-        yield Finding(FindingKind.PRODUCER_COUNTERS, name, problem)
+        yield FindingKind.PRODUCER_COUNTERS(name, problem)
     if fits and wrong is not None:
         seq, right = wrong
         found, expected = (value and value.hex() for value in (kept.get(seq), right))
         problem = f"records.chain is {found}, the records give {expected}"
-        yield Finding(FindingKind.KEPT_STATE, event_name(facts.run, producer, seq), problem)
+        yield FindingKind.KEPT_STATE(event_name(facts.run, producer, seq), problem)
 
 
 def _second_values(
@@ -151,4 +150,4 @@ def _second_values(
         if problem:
             name = event_name(row.run, row.producer, row.seq)
             told = f"a second value that nobody signed: {problem}"
-            yield Finding(FindingKind.EQUIVOCATION_UNSIGNED, name, told)
+            yield FindingKind.EQUIVOCATION_UNSIGNED(name, told)

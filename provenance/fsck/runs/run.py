@@ -21,8 +21,7 @@ from provenance.formats.run_tree.selection import (
 )
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.fsck.findings import Finding, FindingKind, event_name
-from provenance.fsck.rows import RecordRow
-from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.rows import RecordRow, RunFacts
 from provenance.fsck.runs.kept import check_kept
 from provenance.fsck.runs.producers import check_signatures
 
@@ -55,24 +54,21 @@ def _records(facts: RunFacts) -> Generator[Finding, None, list[DigestedRecord]]:
         name = event_name(row.run, row.producer, row.seq)
         digest = hashlib.sha256(row.data).digest()
         if digest != row.digest:
-            yield Finding(
-                FindingKind.RECORD_DIGEST,
+            yield FindingKind.RECORD_DIGEST(
                 name,
                 f"SHA-256 of the record is {digest.hex()}, its digest column {row.digest.hex()}",
             )
         try:
             record = Record.decode(row.data)
         except FormatError as error:
-            yield Finding(FindingKind.RECORD_UNREADABLE, name, str(error))
+            yield FindingKind.RECORD_UNREADABLE(name, str(error))
             continue
         differs = _misplaced(row, record)
         if differs:
-            yield Finding(
-                FindingKind.RECORD_PLACE, name, f"the record states another {', '.join(differs)}"
-            )
+            yield FindingKind.RECORD_PLACE(name, f"the record states another {', '.join(differs)}")
         elif row.ts != record.ts:
             problem = f"records.ts is {row.ts[:40]}, the record states {record.ts}"
-            yield Finding(FindingKind.KEPT_STATE, name, problem)
+            yield FindingKind.KEPT_STATE(name, problem)
         decoded.append(DigestedRecord(record, digest))
     return decoded
 
@@ -96,22 +92,18 @@ def _events(facts: RunFacts) -> Iterator[Finding]:
             if any(_same(event, header, other) for other in refused):
                 continue  # a finding of its own
             if facts.ignore_after_ns is None or event.ts_ns < facts.ignore_after_ns:
-                yield Finding(
-                    FindingKind.EVENT_MISSING,
+                yield FindingKind.EVENT_MISSING(
                     name,
                     f"{event.kind.value} event is in the spool, and in neither database nor stream",
                 )
         elif not _same(event, header, data):
-            yield Finding(
-                FindingKind.EVENT_DIFFERS,
-                name,
-                f"{event.kind.value} event in the spool is not what was recorded",
+            yield FindingKind.EVENT_DIFFERS(
+                name, f"{event.kind.value} event in the spool is not what was recorded"
             )
     for (producer, seq), data in sorted(facts.streamed.items()):
         known = stored.get((producer, seq))
         if known is not None and known != data:
-            yield Finding(
-                FindingKind.EVENT_DIFFERS,
+            yield FindingKind.EVENT_DIFFERS(
                 event_name(facts.run, producer, seq),
                 "the record in the stream is not the one in the database",
             )
@@ -148,8 +140,7 @@ def _holes(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Fin
         if isinstance(announced, int):
             upto[producer] = max(upto.get(producer, 0), announced)
         if misannounced(item.record):
-            yield Finding(
-                FindingKind.SEQ_HOLE,
+            yield FindingKind.SEQ_HOLE(
                 event_name(facts.run, producer, item.record.seq),
                 f"run.end announces {str(announced)[:40]} events before it",
             )
@@ -164,8 +155,7 @@ def _holes(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Fin
                 told = (
                     " though it was acknowledged" if low + 1 < facts.acked.get(producer, 0) else ""
                 )
-                yield Finding(
-                    FindingKind.SEQ_HOLE,
+                yield FindingKind.SEQ_HOLE(
                     event_name(facts.run, producer, low + 1, high - 1),
                     f"{number} event{'s' if number > 1 else ''} missing of {count}{told}",
                 )
@@ -176,8 +166,7 @@ def _gaps(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Find
         record = item.record
         if record.kind is Kind.GAP:
             dropped, reason = record.body.get("dropped"), record.body.get("reason")
-            yield Finding(
-                FindingKind.GAP,
+            yield FindingKind.GAP(
                 event_name(facts.run, record.producer, record.seq),
                 f"{dropped} events were dropped by the trainer: {reason}",
             )
@@ -193,8 +182,7 @@ def _row(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Findi
     for item in decoded:
         stated = item.record.body.get("public_key")
         if item.record.kind is Kind.CONFIG and stated != row.public_key.hex():
-            yield Finding(
-                FindingKind.RUN_KEY,
+            yield FindingKind.RUN_KEY(
                 str(row.run),
                 f"the configuration states public key {stated}, the run has {row.public_key.hex()}",
             )
@@ -202,9 +190,9 @@ def _row(facts: RunFacts, decoded: Collection[DigestedRecord]) -> Iterator[Findi
     if (row.state == "sealed") != sealed:
         has = "an" if sealed else "no"
         problem = f"the run is {row.state}, and the ledger has {has} after entry of it"
-        yield Finding(FindingKind.RUN_STATE, str(row.run), problem)
+        yield FindingKind.RUN_STATE(str(row.run), problem)
     if row.incomplete is not None:
-        yield Finding(FindingKind.RUN_INCOMPLETE, str(row.run), f"sealed without: {row.incomplete}")
+        yield FindingKind.RUN_INCOMPLETE(str(row.run), f"sealed without: {row.incomplete}")
 
 
 # --- seals -------------------------------------------------------------------------------
@@ -216,17 +204,16 @@ def _roots(facts: RunFacts, walk: RunWalk) -> Iterator[Finding]:
         name, label = f"entry {entry.index}", _label(entry.phase, entry.epoch)
         if seal.root is None:
             problem = f"the tree cannot be built: {seal.problem}"
-            yield Finding(FindingKind.ENTRY_ROOT, name, problem)
+            yield FindingKind.ENTRY_ROOT(name, problem)
         elif seal.root != entry.root:
-            yield Finding(
-                FindingKind.ENTRY_ROOT,
+            yield FindingKind.ENTRY_ROOT(
                 name,
                 f"{label} of run {facts.run}: the records give {seal.root.hex()}, the ledger has "
                 f"{entry.root.hex()}",
             )
         elif dict(entry.coverage) != seal.coverage:
             problem = "states to cover other numbers of events than its records give"
-            yield Finding(FindingKind.ENTRY_SEAL, name, f"{label}: {problem}")
+            yield FindingKind.ENTRY_SEAL(name, f"{label}: {problem}")
 
 
 def _seals(
@@ -243,16 +230,13 @@ def _seals(
         flags = {mark.anchor for mark in asked.get(seal, ())}
         if entry.anchor not in flags:
             problem = "to be anchored or not otherwise than asked for" if flags else "not asked for"
-            yield Finding(
-                FindingKind.ENTRY_SEAL, f"entry {entry.index}", f"{_label(*seal)}: {problem}"
-            )
+            yield FindingKind.ENTRY_SEAL(f"entry {entry.index}", f"{_label(*seal)}: {problem}")
     ready = _Readiness(records, marks, walk.without_hole)
     sealed = max((entry.epoch for entry in facts.entries if entry.epoch is not None), default=-1)
     for seal in asked:
         behind = seal[1] is not None and seal[1] < sealed
         if seal not in made and not behind and ready.has_all(*seal):
-            yield Finding(
-                FindingKind.RUN_NOT_SEALED,
+            yield FindingKind.RUN_NOT_SEALED(
                 str(facts.run),
                 f"{_label(*seal)}: every event it needs is in the database, and it has no entry",
             )

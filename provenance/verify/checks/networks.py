@@ -84,9 +84,7 @@ def check_networks(
 
 
 def _summarise(
-    answers: Mapping[str, Mapping[str, NetworkCheck]],
-    nodes: Nodes | None,
-    findings: Findings,
+    answers: Mapping[str, Mapping[str, NetworkCheck]], nodes: Nodes | None, findings: Findings
 ) -> None:
     checks = [check for seals in answers.values() for check in seals.values()]
     for check in checks:

@@ -99,10 +99,7 @@ def _sender_of(raw: str) -> str:
 
 
 def check_receipts(
-    evidence: RunEvidence,
-    key: VerifierKey | None,
-    heads: Mapping[int, Head],
-    findings: Findings,
+    evidence: RunEvidence, key: VerifierKey | None, heads: Mapping[int, Head], findings: Findings
 ) -> list[CheckedReceipt]:
     """The receipts that hold; a finding for each that does not."""
     entries = {entry.index: entry for entry in evidence.entries}

@@ -18,10 +18,7 @@ from provenance.verify.findings import Findings
 
 
 def check_trees(
-    evidence: RunEvidence,
-    digested: Sequence[DigestedRecord],
-    walk: RunWalk,
-    findings: Findings,
+    evidence: RunEvidence, digested: Sequence[DigestedRecord], walk: RunWalk, findings: Findings
 ) -> list[bytes | None]:
     """Hold each seal against what the records' digests give.
 

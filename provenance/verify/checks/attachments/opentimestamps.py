@@ -6,11 +6,7 @@ import hashlib
 import re
 from typing import Final
 
-from provenance.bundle.attachments.opentimestamps import (
-    BITCOIN,
-    calendar_uri,
-    head_roots,
-)
+from provenance.bundle.attachments.opentimestamps import BITCOIN, calendar_uri, head_roots
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.evidence.run_evidence import RunEvidence, evidence_bytes
 from provenance.formats.fields import Fields
