@@ -26,9 +26,8 @@ def newest_tree(evidence: RunEvidence) -> MLProvenanceMerkleTree | None:
     if not evidence.entries:
         return None
     last, checkpoints = evidence.entries[-1], checkpoints_upto(evidence.entries)
-    digested = [record.digested(evidence.run) for record in evidence.records]
     try:
-        return run_tree(digested, last.phase, checkpoints, dict(last.coverage))
+        return run_tree(evidence.digested, last.phase, checkpoints, dict(last.coverage))
     except InputError:
         return None
 
@@ -55,14 +54,12 @@ def place_records(
     too_late = {item.record.order for item in late}
     name = _Namer([item.record for item in records])
     placed = []
-    for item in records:
-        record = item.record
-        if record.order in paths:
-            placed.append(paths[record.order])
-        elif not record.kind.is_leaf:
-            placed.append(f"control/{name(record)}")
-        else:
-            placed.append(f"{'late' if record.order in too_late else 'unsealed'}/{name(record)}")
+    for record in (item.record for item in records):
+        path = paths.get(record.order)
+        if path is None:
+            folder = "late" if record.order in too_late else "unsealed"
+            path = f"{folder if record.kind.is_leaf else 'control'}/{name(record)}"
+        placed.append(path)
     return placed
 
 

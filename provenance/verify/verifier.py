@@ -48,8 +48,7 @@ from provenance.verify.checks.content import check_content
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.receipts import check_receipts
-from provenance.verify.checks.records import check_records
-from provenance.verify.checks.statements import check_statements
+from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
@@ -100,7 +99,7 @@ def verify(
     findings = Findings(evidence)
     if nodes is None and networks is not None:
         nodes = Nodes(networks, unavailable)
-    digested = [record.digested(evidence.run) for record in evidence.records]
+    digested = evidence.digested
     signed = {p.producer: {each.count for each in p.statements} for p in evidence.producers}
     walk = RunWalk(evidence.run, digested, evidence.entries, signed)
     records = check_records(evidence, findings)  # (1)

@@ -30,7 +30,7 @@ where they are meant. What is withheld or damaged is left out; a body too large 
 attachment is replaced by ``{"record": {"name": path, "digest": {"sha256"}}}``.
 
 The verifier takes each claim by itself and compares it with the records, entries and receipts
-(:mod:`provenance.verify.checks.attachments.slsa`): a statement may say less than these, never
+(:mod:`provenance.verify.checks.attachments`): a statement may say less than these, never
 anything else.
 """
 
