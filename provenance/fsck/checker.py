@@ -114,7 +114,18 @@ def fsck(
     stream = _stream(deployment, notes)
     try:
         with database.snapshot(deployment.database_url) as tables:
-            facts = _facts(tables, deployment, now)
+            facts = OutboxFacts(
+                entries=tables.all(rows.Entry),
+                heads={head.size: head for head in tables.all(rows.HeadRow)},
+                anchors=tables.all(rows.Anchor),
+                versions=tables.all(rows.Version),
+                nonces=tables.all(rows.NonceRow),
+                receipts=tables.all(rows.ReceiptRow),
+                networks=tables.all(rows.NetworkRow),
+                wanted=deployment.networks,
+                now=now,
+                patience_s=2 * deployment.lease_s,
+            )
             notes.add(check_levels(facts.entries, tables.all(rows.SubtreeRow)))
             _check_runs(tables, facts, spool, stream, notes, now, options)
             notes.add(tables.findings)
@@ -160,21 +171,6 @@ def _stream(deployment: Deployment, notes: Notebook) -> StreamView:
     notes.count("stream_batches", view.batches)
     notes.add(view.findings)
     return view
-
-
-def _facts(tables: database.Tables, deployment: Deployment, now: float) -> OutboxFacts:
-    return OutboxFacts(
-        entries=tables.all(rows.Entry),
-        heads={head.size: head for head in tables.all(rows.HeadRow)},
-        anchors=tables.all(rows.Anchor),
-        versions=tables.all(rows.Version),
-        nonces=tables.all(rows.NonceRow),
-        receipts=tables.all(rows.ReceiptRow),
-        networks=tables.all(rows.NetworkRow),
-        wanted=deployment.networks,
-        now=now,
-        patience_s=2 * deployment.lease_s,
-    )
 
 
 def _check_runs(
@@ -250,9 +246,6 @@ def _refused(tables: database.Tables) -> Iterator[Finding]:
         yield FindingKind.PARKED(parked.id[:16], f"{of}{parked.reason}")
 
 
-# --- networks ----------------------------------------------------------------------------
-
-
 def _check_networks(
     deployment: Deployment,
     facts: OutboxFacts,
@@ -295,9 +288,8 @@ def _still_unknown(
     deployment: Deployment, network: str, found: Sequence[Finding]
 ) -> Iterator[Finding]:
     """Without the orphans that a worker has stored since the database was read."""
-    orphans = any(finding.kind is FindingKind.CHAIN_ORPHAN for finding in found)
     known: set[str] = set()
-    if orphans:
+    if any(finding.kind is FindingKind.CHAIN_ORPHAN for finding in found):
         with database.snapshot(deployment.database_url) as tables:
             known = {f"{v.network} {v.transaction_id}" for v in tables.all(rows.Version)}
     for finding in found:

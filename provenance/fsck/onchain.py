@@ -112,11 +112,14 @@ def check_network(
             sender's first.
     """
     for known in facts.networks:
-        if known.network == network:
-            wrong = list(_identity(network, known.identity, view.identity))
-            if wrong:
-                yield from wrong
-                return
+        stored = known.identity if known.network == network else {}
+        both = [name for name in PINNED if name in stored and name in view.identity]
+        wrong = [name for name in both if stored[name] != view.identity[name]]
+        for name in wrong:
+            was = f"and was {stored[name]} when heads were anchored"
+            yield FindingKind.CHAIN_IDENTITY(network, f"{name} is {view.identity[name]}, {was}")
+        if wrong:
+            return
     yield from view.findings
     versions = [version for version in facts.versions if version.network == network]
     for anchor in facts.anchors:
@@ -160,16 +163,6 @@ def check_nonces(
             what = by[0].id if by else "a transaction before those that were searched"
             problem = f"no row holds it, and it was spent by {what}: the key is used elsewhere"
         yield FindingKind.NONCE_GAP(f"{network} {key} nonce {nonce}", problem)
-
-
-def _identity(
-    network: str, known: Mapping[str, Any], found: Mapping[str, Any]
-) -> Iterator[Finding]:
-    for name in PINNED:
-        if name in known and name in found and known[name] != found[name]:
-            yield FindingKind.CHAIN_IDENTITY(
-                network, f"{name} is {found[name]}, and was {known[name]} when heads were anchored"
-            )
 
 
 def _anchor(anchor: Anchor, ids: Set[str], view: ChainView) -> Iterator[Finding]:
