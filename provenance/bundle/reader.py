@@ -20,9 +20,16 @@ from provenance.bundle.sources import (
 from provenance.bundle.zip import ZipSource
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.evidence.ledger_claim import own_problem
-from provenance.evidence.run_evidence import EvidenceProblem, RecordFile, RunEvidence, Source
+from provenance.evidence.run_evidence import (
+    EvidenceProblem,
+    RecordFile,
+    RunEvidence,
+    Source,
+    uncollected,
+)
 
 
+@uncollected()
 def read_bundle(path: Path | FileSource) -> RunEvidence:
     """Read a bundle; what does not match is in ``problems``, by file.
 

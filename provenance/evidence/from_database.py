@@ -31,6 +31,7 @@ from provenance.evidence.run_evidence import (
     lenient,
     receipt_name,
     seal_label,
+    uncollected,
 )
 from provenance.formats.merkle import KeptTree, Subtree
 from provenance.formats.note import VerifierKey
@@ -108,6 +109,7 @@ class LedgerView:
         cosigned = tx.cosigned_head()
         self._cosigned = None if cosigned is None else cosigned.size
 
+    @uncollected()
     def evidence(self, run: UUID) -> RunEvidence:
         """A run's evidence: records in their places, proofs from the ledger's tree.
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from provenance.evidence import disclosure
-from provenance.evidence.run_evidence import RunEvidence, seal_label
+from provenance.evidence.run_evidence import RunEvidence, seal_label, uncollected
 from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
@@ -101,12 +101,13 @@ def verify(
         nodes = Nodes(networks, unavailable)
     digested = evidence.digested
     signed = {p.producer: {each.count for each in p.statements} for p in evidence.producers}
-    walk = RunWalk(evidence.run, digested, evidence.entries, signed)
-    records = check_records(evidence, findings)  # (1)
-    check_statements(evidence, walk, trust, findings)
-    recomputed = check_trees(evidence, digested, walk, findings)  # (2)
-    check_prefixes(evidence, walk, findings)  # (3)
-    check_completeness(evidence, digested, findings)  # (4)
+    with uncollected():
+        walk = RunWalk(evidence.run, digested, evidence.entries, signed)
+        records = check_records(evidence, findings)  # (1)
+        check_statements(evidence, walk, trust, findings)
+        recomputed = check_trees(evidence, digested, walk, findings)  # (2)
+        check_prefixes(evidence, walk, findings)  # (3)
+        check_completeness(evidence, digested, findings)  # (4)
     if verifier_key is not None and trust.key_pinned_by(verifier_key) is None:
         trust = trust.also(Trust(ledger_keys=(PinnedKey(verifier_key, "the caller"),)))
     key = ledger_key(evidence, verifier_key, trust, findings)
