@@ -258,8 +258,7 @@ def of_options(
     """What the options of ``provenance verify`` pin.
 
     Args:
-        keys: Verifier keys. chains: ``ethereum:31337[:0xcontract]``, ``bitcoin:regtest``.
-        witnesses: Witness keys. quorum: How many of them.
+        chains: ``ethereum:31337[:0xcontract]``, ``bitcoin:regtest``.
         block_hashes: ``0x`` and 64 hex digits. require: :data:`WORDS`, some with commas.
 
     Raises:

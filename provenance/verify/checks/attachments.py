@@ -28,7 +28,7 @@ from provenance.formats.opentimestamps.file import (
     Timestamp,
     TimestampFile,
 )
-from provenance.formats.record import Json, canonical_json
+from provenance.formats.record import canonical_json
 from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import LedgerEntry
 from provenance.proofs.bitcoin import display, parse_header
@@ -136,26 +136,21 @@ class _Timestamps:
             if isinstance(attestation, Bitcoin):
                 complete = True
                 if (attestation.height, message) not in self.blocks:
-                    self.blocks_missing.setdefault(
-                        f"says that block {attestation.height} has Merkle root "
-                        f"{display(message)}, which no Bitcoin receipt proves",
-                        [],
-                    ).append(name)
+                    says = f"says that block {attestation.height} has Merkle root"
+                    problem = f"{says} {display(message)}, which no Bitcoin receipt proves"
+                    self.blocks_missing.setdefault(problem, []).append(name)
             elif isinstance(attestation, Pending):
-                pending = True
-                self._check_pending(message, attestation)
+                pending, at = True, f"is pending at {message.hex()}"
+                if message not in self.roots:
+                    raise ProofError(f"{at}, which is no root of this evidence")
+                if self.uri is not None and attestation.uri != self.uri:
+                    raise ProofError(f"is pending at {attestation.uri}, the ledger is {self.uri}")
             else:
                 self.foreign += 1
         if not complete and not pending:
             raise ProofError("has no attestation that this release knows")
         self.complete += complete
         self.pending += not complete
-
-    def _check_pending(self, message: bytes, pending: Pending) -> None:
-        if message not in self.roots:
-            raise ProofError(f"is pending at {message.hex()}, which is no root of this evidence")
-        if self.uri is not None and pending.uri != self.uri:
-            raise ProofError(f"is pending at {pending.uri}, the ledger is {self.uri}")
 
 
 def check_tlog(evidence: RunEvidence, findings: Findings) -> None:
@@ -222,17 +217,15 @@ class _Claims:
 
     def check(self, statement: Statement) -> None:
         if statement.predicate_type != slsa.PREDICATE_TYPE:
-            raise FormatError(
-                f"predicateType is {statement.predicate_type[:80]!r}, "
-                f"expected {slsa.PREDICATE_TYPE}"
-            )
+            found = statement.predicate_type[:80]
+            raise FormatError(f"predicateType is {found!r}, expected {slsa.PREDICATE_TYPE}")
         predicate = Fields(statement.predicate, "predicate")
         build, details = predicate.object("buildDefinition"), predicate.object("runDetails")
         if build.raw.get("buildType") != slsa.BUILD_TYPE:
-            stated = repr(build.raw.get("buildType"))[:80]
-            self.findings.unchecked(
-                PORTABLE, f"{slsa.FILE}: this release does not know buildType {stated}"
+            unknown = (
+                f"this release does not know buildType {repr(build.raw.get('buildType'))[:80]}"
             )
+            self.findings.unchecked(PORTABLE, f"{slsa.FILE}: {unknown}")
             return
         builder, metadata = details.object("builder"), details.object("metadata")
         parts = (predicate, build, details, builder, metadata)
@@ -241,7 +234,9 @@ class _Claims:
             if extra:
                 self.fail(f"predicate.{where}".strip("."), f"{extra[0]!r} is unknown")
         self.subjects(statement)
-        self.parameters(build.object("externalParameters").raw)
+        stated = build.object("externalParameters").raw
+        if stated:
+            self.compare("externalParameters", stated, slsa.parameters(self.evidence), slsa.CONFIG)
         known = slsa.dependencies(self.evidence)
         for name, item in _named(build, "resolvedDependencies").items():
             source = slsa.CONFIG if name in ("code", "parent model") else name
@@ -257,18 +252,16 @@ class _Claims:
                 self.same(f"byproduct {name}", item, receipts.get(name))
 
     def subjects(self, statement: Statement) -> None:
-        runs = [slsa.run_subject(entry) for entry in self.evidence.entries]
-        weights, last = (
-            slsa.weight_subjects(self.evidence),
-            {r.path for r in slsa.last_states(self.evidence)},
-        )
+        runs = [canonical_json(slsa.run_subject(e).as_json()) for e in self.evidence.entries]
+        weights = slsa.weight_subjects(self.evidence)
+        last = {record.path for record in slsa.last_states(self.evidence)}
         names = [subject.name for subject in statement.subjects]
         if names.count("run") != 1 or len(set(names)) != len(names):
             self.fail("subject", "must be one run, and each record of weights once")
         for subject in statement.subjects:
             stated = subject.as_json()
             if subject.name == "run":
-                if canonical_json(stated) not in [canonical_json(run.as_json()) for run in runs]:
+                if canonical_json(stated) not in runs:
                     self.fail("subject run", "is no run root of this run")
             elif subject.name not in last:
                 self.fail(f"subject {subject.name[:80]!r}", "is no record of the last weights")
@@ -276,10 +269,6 @@ class _Claims:
                 known = weights.get(subject.name)
                 expected = known.as_json() if known else None
                 self.compare(f"subject {subject.name}", stated, expected, subject.name)
-
-    def parameters(self, stated: Mapping[str, Json]) -> None:
-        if stated:
-            self.compare("externalParameters", stated, slsa.parameters(self.evidence), slsa.CONFIG)
 
     def compare(self, what: str, stated: object, known: object, path: str) -> None:
         """A claim that rests on one record; one that is withheld leaves it open."""
