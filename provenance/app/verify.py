@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -13,15 +13,45 @@ from provenance.app.runs import evidence_of
 from provenance.bootstrap import reading
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import FileSource
+from provenance.errors import InputError
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.note import VerifierKey
 from provenance.ports.network import Network
 from provenance.settings import Settings
 from provenance.verify import verifier
-from provenance.verify.headers import header_source
+from provenance.verify.headers import AllSources, GivenHeaders, HeaderSource
 from provenance.verify.report import VerificationReport
 from provenance.verify.trust import Trust, of_own_deployment, of_settings
 from provenance.verify.verifier import NOBODY
+
+
+def header_source(values: Iterable[str], quorum: int | None = None) -> HeaderSource | None:
+    """The source that ``--headers`` names; None where there is nothing.
+
+    Args:
+        values: Paths of files of headers, and ``http(s)://`` URLs of explorers.
+        quorum: How many of the explorers must agree; all where None.
+
+    Raises:
+        InputError: A file that holds no headers, a URL that is not taken, a quorum that
+            cannot be reached.
+    """
+    named = list(values)
+    urls = [value for value in named if "://" in value]
+    files = [Path(value) for value in named if "://" not in value]
+    sources: list[HeaderSource] = []
+    if files:
+        sources.append(GivenHeaders.read(*files))
+    if urls:
+        # Not before: checking offline loads no code for the network.
+        from provenance.chains.esplora import Explorers
+
+        sources.append(Explorers(urls, quorum))
+    elif quorum is not None:
+        raise InputError("--quorum: found no explorer in --headers, expected one at least")
+    if len(sources) > 1:
+        return AllSources(tuple(sources))
+    return sources[0] if sources else None
 
 
 class Options(TypedDict, total=False):

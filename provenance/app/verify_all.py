@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Unpack
 from uuid import UUID
 
-from provenance.app.verify import Options, own_trust
+from provenance.app.verify import Options, header_source, own_trust
 from provenance.bootstrap import reading
 from provenance.errors import IntegrityError, ProvenanceError, StoreUnavailable, UnavailableError
 from provenance.evidence.from_database import DAMAGED, LedgerView
@@ -24,7 +24,7 @@ from provenance.formats.note import VerifierKey
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState
 from provenance.settings import Settings
-from provenance.verify.headers import HeaderSource, header_source
+from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import Outcome, RunResult, Totals
 from provenance.verify.trust import Trust

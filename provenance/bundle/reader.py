@@ -12,9 +12,16 @@ from provenance.bundle.index import decode, equivocation_file, load, read_path, 
 from provenance.bundle.zip import ZipSource
 from provenance.errors import FormatError, InputError, IntegrityError, TooLargeError
 from provenance.evidence.ledger_claim import own_problem
-from provenance.evidence.run_evidence import EvidenceProblem, RecordFile, RunEvidence, Source
+from provenance.evidence.run_evidence import (
+    EvidenceProblem,
+    RecordFile,
+    RunEvidence,
+    Source,
+    uncollected,
+)
 
 
+@uncollected()
 def read_bundle(path: Path | sources.FileSource) -> RunEvidence:
     """Read a bundle, a folder or a zip file; what does not match is in ``problems``, by file.
     ``InputError`` where there is none, ``FormatError`` where the manifest or ``run.json`` does not

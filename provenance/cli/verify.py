@@ -25,6 +25,7 @@ from provenance.cli.output import (
     settings_of,
 )
 from provenance.errors import InputError
+from provenance.formats.fields import as_json
 from provenance.log import shown
 from provenance.settings import READERS
 from provenance.verify.catalogue import NETWORKS
@@ -41,7 +42,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
     if arguments.explain:
         pairs = ((f"({c.number}) {c.title}: {c.proves}", f"    not: {c.limits}") for c in CHECKS)
-        return answer(arguments, {"checks": [c.as_dict() for c in CHECKS]}, *chain(*pairs))
+        return answer(arguments, {"checks": as_json(CHECKS)}, *chain(*pairs))
     if arguments.all:
         return _all(arguments)
     if arguments.subject is None:

@@ -41,7 +41,10 @@ def withhold(evidence: RunEvidence, disclose: Collection[str]) -> RunEvidence:
     words = [word.strip("/") for word in disclose]
     for word, stated in zip(words, disclose, strict=True):
         if not any(_chosen(record, (word,)) for record in evidence.records):
-            raise InputError(f"--disclose {stated!r}: chooses no record; {_choices(evidence)}")
+            kinds = ", ".join(sorted({record.kind.value for record in evidence.records}))
+            tops = ", ".join(sorted({r.path.partition("/")[0] for r in evidence.records}))
+            has = f"the run has the kinds {kinds} and the places {tops}"
+            raise InputError(f"--disclose {stated!r}: chooses no record; {has}")
     return _keep(evidence, lambda record: _chosen(record, words))
 
 
@@ -63,7 +66,9 @@ def _keep(evidence: RunEvidence, choose: Callable[[RecordFile], bool]) -> RunEvi
     for record in evidence.records:
         key = (record.producer, record.seq)
         control = record.kind in CONTROL_KINDS
-        alike = all(_kind(other) == record.kind.value for other in others.get(key, ()))
+        alike = all(
+            lenient(other.data).get("kind") == record.kind.value for other in others.get(key, ())
+        )
         chosen = control or (alike and choose(record))
         if chosen and alike:
             shown.add(key)
@@ -137,16 +142,6 @@ def _chosen(record: RecordFile, words: Iterable[str]) -> bool:
         record.kind.value == word or record.path == word or record.path.startswith(f"{word}/")
         for word in words
     )
-
-
-def _kind(other: Equivocation) -> object:
-    return lenient(other.data).get("kind")
-
-
-def _choices(evidence: RunEvidence) -> str:
-    kinds = sorted({record.kind.value for record in evidence.records})
-    tops = sorted({record.path.partition("/")[0] for record in evidence.records})
-    return f"the run has the kinds {', '.join(kinds)} and the places {', '.join(tops)}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

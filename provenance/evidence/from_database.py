@@ -7,8 +7,9 @@ kept levels. :class:`LedgerView` reads once per snapshot what many runs have in 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from itertools import pairwise
 from uuid import UUID
 
@@ -30,8 +31,9 @@ from provenance.evidence.run_evidence import (
     lenient,
     receipt_name,
     seal_label,
+    uncollected,
 )
-from provenance.formats.merkle import KeptTree
+from provenance.formats.merkle import KeptTree, Subtree
 from provenance.formats.note import VerifierKey
 from provenance.formats.producers.statement import Statement
 from provenance.formats.record import Record
@@ -81,16 +83,7 @@ def find_run(store: LedgerStore, text: str) -> UUID:
 def from_store(
     store: LedgerStore, run: UUID, verifier_key: VerifierKey | None, where: str = "database"
 ) -> RunEvidence:
-    """A run's evidence, read in one snapshot.
-
-    Args:
-        verifier_key: The ledger's key, which the database does not hold; None if unknown.
-        where: How messages name the database.
-
-    Raises:
-        UnknownRunError: No such run.
-        StoreUnavailable
-    """
+    """A run's evidence, read in one snapshot; as :class:`LedgerView`."""
     with store.snapshot() as tx:
         return LedgerView(tx, verifier_key, where).evidence(run)
 
@@ -99,22 +92,24 @@ class LedgerView:
     """What the runs of a database have in common. Valid for one snapshot.
 
     Args:
-        verifier_key, where: As for :func:`from_store`.
+        verifier_key: The ledger's key, which the database does not hold; None if unknown.
+        where: How messages name the database.
     """
 
     def __init__(self, tx: LedgerTx, verifier_key: VerifierKey | None, where: str) -> None:
         self._tx = tx
         self._vkey = verifier_key.vkey if verifier_key else None
         self._source = Source("database", where)
-        self._tree = KeptTree(tx.ledger_size(), tx.subtrees)
+        self._tree = KeptTree(tx.ledger_size(), self._subtrees)
         self._claim = claim_of(tx, self._tree.size)
         self._networks = tx.anchored_networks()
-        self._anchors: dict[int, AnchorRow | None] = {}
-        self._facts: dict[int, AnchorFact] = {}
-        self._heads: dict[int, HeadNote | None] = {}
+        self._anchor, self._head = cache(tx.anchor), cache(tx.head)
+        self._fact = cache(partial(_anchor_fact, tx))
+        self._nodes: dict[Subtree, bytes] = {}
         cosigned = tx.cosigned_head()
         self._cosigned = None if cosigned is None else cosigned.size
 
+    @uncollected()
     def evidence(self, run: UUID) -> RunEvidence:
         """A run's evidence: records in their places, proofs from the ledger's tree.
 
@@ -139,7 +134,13 @@ class LedgerView:
             wanted.add(entries[-1].index + 1)
         if entries and self._cosigned is not None and self._cosigned > entries[-1].index:
             wanted.add(self._cosigned)
-        heads, problems = self._head_notes(sorted(wanted))
+        rows = {size: self._head(size) for size in sorted(wanted)}
+        heads = [HeadNote(size, head.note) for size, head in rows.items() if head]
+        problems = [
+            EvidenceProblem(f"heads/{size}.note", "the database has no such head")
+            for size, head in rows.items()
+            if head is None
+        ]
         sizes = [head.size for head in heads if head.size <= tree.size]
         if len(sizes) < len(heads):
             message = f"has {tree.size} entries, a head says {max(wanted)}"
@@ -200,29 +201,10 @@ class LedgerView:
                 chosen[best.id], upto = best, best.size
         return sorted(chosen.values(), key=lambda row: (row.network, row.size))
 
-    def _anchor(self, anchor_id: int) -> AnchorRow | None:
-        if anchor_id not in self._anchors:
-            self._anchors[anchor_id] = self._tx.anchor(anchor_id)
-        return self._anchors[anchor_id]
-
-    def _fact(self, row: AnchorRow) -> AnchorFact:
-        if row.id not in self._facts:
-            self._facts[row.id] = _anchor_fact(self._tx, row)
-        return self._facts[row.id]
-
-    def _head_notes(self, sizes: Iterable[int]) -> tuple[list[HeadNote], list[EvidenceProblem]]:
-        heads, problems = [], []
-        for size in sizes:
-            if size not in self._heads:
-                row = self._tx.head(size)
-                self._heads[size] = None if row is None else HeadNote(size, row.note)
-            note = self._heads[size]
-            if note is None:
-                missing = EvidenceProblem(f"heads/{size}.note", "the database has no such head")
-                problems.append(missing)
-            else:
-                heads.append(note)
-        return heads, problems
+    def _subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
+        new = [each for each in wanted if each not in self._nodes]
+        self._nodes |= zip(new, self._tx.subtrees(new) if new else (), strict=True)
+        return [self._nodes[each] for each in wanted]
 
 
 def _to_include(indexes: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
@@ -261,17 +243,8 @@ def _records(
 
 def _unplaced(row: StoredRecord) -> RecordFile:
     """A record without its path; ``ts`` is in the bytes alone."""
-    file = RecordFile(
-        path="",
-        kind=row.kind,
-        epoch=row.epoch,
-        rank=row.rank,
-        producer=row.producer,
-        seq=row.seq,
-        ts="",
-        digest=row.digest,
-        data=row.data,
-    )
+    own = (row.kind, row.epoch, row.rank, row.producer, row.seq)
+    file = RecordFile("", *own, "", row.digest, row.data)
     record = file.decoded
     ts = record.ts if isinstance(record, Record) else lenient(row.data).get("ts")
     return file.filed("", ts if isinstance(ts, str) else "")
@@ -291,9 +264,8 @@ def _age(row: RunRow) -> tuple[float, str]:
 
 def _anchor_fact(tx: LedgerTx, row: AnchorRow) -> AnchorFact:
     versions = tx.versions(row.id)
-    version = next((v for v in versions if v.id == row.version_id), None)
-    if version is None and versions:
-        version = versions[-1]
+    newest = versions[-1] if versions else None
+    version = next((v for v in versions if v.id == row.version_id), newest)
     return AnchorFact(
         network=row.network,
         size=row.size,

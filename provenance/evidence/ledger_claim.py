@@ -80,9 +80,7 @@ def read(fields: Fields, key: Key) -> LedgerClaim:
     complete = inner.integer("complete", 0, runs)
     unfinished = tuple(
         UnfinishedRun(
-            item.uuid("run"),
-            item.one_of("state", STATES),
-            item.items("entries", Fields.integer),
+            item.uuid("run"), item.one_of("state", STATES), item.items("entries", Fields.integer)
         )
         for item in inner.objects("unfinished", "run", "state", "entries")
     )

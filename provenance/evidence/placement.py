@@ -19,8 +19,7 @@ def newest_tree(evidence: RunEvidence) -> MLProvenanceMerkleTree | None:
     """The run tree at the newest seal; None without a seal, or where none can be built."""
     if not evidence.entries:
         return None
-    digested = [record.digested(evidence.run) for record in evidence.records]
-    walk = RunWalk(evidence.run, digested, evidence.entries)
+    walk = RunWalk(evidence.run, evidence.digested, evidence.entries)
     if walk.leaves is None or walk.seals[-1].root is None:
         return None
     return MLProvenanceMerkleTree(walk.leaves, walk.seals[-1].producers)
@@ -48,14 +47,12 @@ def place_records(
     too_late = {item.record.order for item in late}
     name = _Namer([item.record for item in records])
     placed = []
-    for item in records:
-        record = item.record
-        if record.order in paths:
-            placed.append(paths[record.order])
-        elif not record.kind.is_leaf:
-            placed.append(f"control/{name(record)}")
-        else:
-            placed.append(f"{'late' if record.order in too_late else 'unsealed'}/{name(record)}")
+    for record in (item.record for item in records):
+        path = paths.get(record.order)
+        if path is None:
+            folder = "late" if record.order in too_late else "unsealed"
+            path = f"{folder if record.kind.is_leaf else 'control'}/{name(record)}"
+        placed.append(path)
     return placed
 
 

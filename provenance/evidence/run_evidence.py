@@ -5,10 +5,13 @@ Values only: nothing here is believed. :mod:`provenance.verify.verifier` checks 
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -25,6 +28,7 @@ from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
 _INDEXED: Final = ("kind", "epoch", "rank", "producer", "seq", "ts")
+_indexed: Final = attrgetter(*_INDEXED)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,9 @@ class RecordFile:
 
     def differing_field(self, record: Record) -> str | None:
         """The first indexed field that a record states otherwise; None where they agree."""
-        return next((n for n in _INDEXED if getattr(record, n) != getattr(self, n)), None)
+        if _indexed(record) == _indexed(self):
+            return None
+        return next(n for n in _INDEXED if getattr(record, n) != getattr(self, n))
 
     def digested(self, run: UUID) -> DigestedRecord:
         """The record with its stored digest, as it is indexed.
@@ -89,28 +95,14 @@ class RecordFile:
         record = self.decoded
         if isinstance(record, FormatError):
             body = lenient(self.data).get("body")
-            record = Record(
-                run,
-                self.kind,
-                self.epoch,
-                self.rank,
-                self.producer,
-                self.seq,
-                self.ts,
-                bytes(32),
-                body if isinstance(body, dict) else {},
-            )
+            body = body if isinstance(body, dict) else {}
+            record = Record(run=run, salt=bytes(32), body=body, **self._own())
         elif self.differing_field(record) is not None:
-            record = replace(
-                record,
-                kind=self.kind,
-                epoch=self.epoch,
-                rank=self.rank,
-                producer=self.producer,
-                seq=self.seq,
-                ts=self.ts,
-            )
+            record = replace(record, **self._own())
         return DigestedRecord(record, self.digest)
+
+    def _own(self) -> dict[str, Any]:
+        return dict(zip(_INDEXED, _indexed(self), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +209,7 @@ class Source:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunEvidence:
     """All there is about one run.
 
@@ -252,6 +244,11 @@ class RunEvidence:
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     ledger: LedgerClaim = field(default_factory=LedgerClaim)
 
+    @cached_property
+    def digested(self) -> Sequence[DigestedRecord]:
+        """The records, each with the digest that stands for it."""
+        return [record.digested(self.run) for record in self.records]
+
     def file(self, name: str) -> str | None:
         """``name`` where the evidence lies in files."""
         return name if self.source.kind == "bundle" else None
@@ -276,6 +273,19 @@ class RunEvidence:
         receipts = [r for file in self.receipts if isinstance(r := file.decoded, Receipt)]
         chosen = [receipt for receipt in receipts if receipt.anchor.network == network]
         return sorted(chosen, key=lambda receipt: receipt.ledger.size)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's cyclic collector: records make no cycles, and looking for some among all
+    of a long run costs a quarter of reading or verifying it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def seal_label(entry: LedgerEntry) -> str:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -40,9 +41,6 @@ VERIFY_HASH: Final = "ef020f4a"
 HASH_STORED: Final = "0x29d4dc06d18afc28c7aeaf637e61675390403eeb1ce5e5d03632998f55ce876e"
 """keccak-256("HashStored(bytes32,address,uint64,string)"): the event's first topic."""
 _NOT_FOUND: Final = -5
-
-
-# --- ethereum ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,40 +137,35 @@ class EthereumReader:
     def _transactions(
         self, rpc: Rpc, found: Mapping[str, Mapping[str, Any]], senders: set[str], tip: int
     ) -> Iterable[ChainTransaction]:
-        finalized = self._finalized(rpc)
+        block = ("eth_getBlockByNumber", "finalized", False)
+        finalized = _object(rpc.call(*block))["number"] if self.settings.use_finalized else None
         mined = {txid: t for txid, t in found.items() if t.get("blockNumber") is not None}
         receipts = rpc.batch([("eth_getTransactionReceipt", txid) for txid in mined])
         held = dict(zip(mined, receipts, strict=True))
         for txid, each in found.items():
-            key = str(each["from"]).lower()
-            common: dict[str, Any] = {
-                "id": txid,
-                "ours": key in senders,
-                "key": key,
-                "nonce": _number(each["nonce"]),
-                "creates": each.get("to") is None,
-            }
-            receipt = held.get(txid)
-            if receipt is None:
-                yield ChainTransaction(place="pending", payload=None, **common)
-                continue
-            height = _number(each["blockNumber"])
-            depth = tip - height + 1
-            deep = depth >= self.settings.confirmations
-            worked = _number(receipt["status"]) == 1
-            yield ChainTransaction(
-                place="mined" if worked else "failed",
-                payload=self._payload(rpc, each, receipt) if worked else None,
-                height=height,
-                depth=depth,
-                final=deep if finalized is None else height <= finalized,
-                **common,
+            key, receipt = str(each["from"]).lower(), held.get(txid)
+            own = ChainTransaction(
+                txid,
+                "pending",
+                payload=None,
+                ours=key in senders,
+                key=key,
+                nonce=_number(each["nonce"]),
+                creates=each.get("to") is None,
             )
-
-    def _finalized(self, rpc: Rpc) -> int | None:
-        if not self.settings.use_finalized:
-            return None
-        return _number(_object(rpc.call("eth_getBlockByNumber", "finalized", False))["number"])
+            if receipt is not None:
+                height = _number(each["blockNumber"])
+                depth, worked = tip - height + 1, _number(receipt["status"]) == 1
+                deep = depth >= self.settings.confirmations
+                own = replace(
+                    own,
+                    place="mined" if worked else "failed",
+                    payload=self._payload(rpc, each, receipt) if worked else None,
+                    height=height,
+                    depth=depth,
+                    final=deep if finalized is None else height <= _number(finalized),
+                )
+            yield own
 
     def _payload(
         self, rpc: Rpc, each: Mapping[str, Any], receipt: Mapping[str, Any]
@@ -217,9 +210,6 @@ def _spending(rpc: Rpc, senders: set[str], low: int, tip: int) -> tuple[list[int
             ):
                 spans += [(start, first, middle, nonce), (middle, nonce, end, last)]
     return sorted(blocks), spent
-
-
-# --- bitcoin -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,9 +295,6 @@ class BitcoinReader:
         return {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()}
 
 
-# --- ipfs --------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class IPFSReader:
     """An IPFS daemon. Pins have no sender: only blocks of our own heads can be told apart."""
@@ -326,13 +313,12 @@ class IPFSReader:
             there = self._pins(rpc) & wanted.keys()
         else:
             there = {_cid(txid) for txid in question.ids}
-        transactions = []
-        for cid in sorted(there, key=str):
-            block = self._block(rpc, cid)
-            if block is not None:
-                transactions.append(
-                    ChainTransaction(wanted[cid], "mined", block, depth=1, final=True)
-                )
+        blocks = ((cid, self._block(rpc, cid)) for cid in sorted(there, key=str))
+        transactions = [
+            ChainTransaction(wanted[cid], "mined", block, depth=1, final=True)
+            for cid, block in blocks
+            if block is not None
+        ]
         return ChainView({}, transactions)
 
     def _pins(self, rpc: Rpc) -> set[Cid]:
@@ -343,10 +329,8 @@ class IPFSReader:
             raise NetworkUnavailable(f"ipfs: pin/ls: HTTP {status}, and no list of pins") from None
         found = set()
         for key in keys:
-            try:
+            with suppress(FormatError):  # a kind of CID that no anchor has
                 found.add(decode_cid(key))
-            except FormatError:
-                continue  # a kind of CID that no anchor has
         return found
 
     def _block(self, rpc: Rpc, cid: Cid) -> bytes | None:
@@ -358,9 +342,6 @@ class IPFSReader:
         if raw_cid(data) != cid:
             raise LyingNodeError(f"ipfs: asked for {cid}, got other bytes")
         return data
-
-
-# --- answers -----------------------------------------------------------------------------
 
 
 def _number(value: Any) -> int:

@@ -4,69 +4,7 @@ An independent checker. It shares no code with what writes or verifies: only the
 proofs (:mod:`provenance.formats`, :mod:`provenance.proofs`). Spool segments, streams, tables
 and chains are read anew here, and nothing anywhere is changed. It reads in the order in which
 facts travel (spool, streams, database, chains), so that what is on its way is met further on.
-
-======================  ==================================================================
-kind                    what it says, and of what
-======================  ==================================================================
-spool-truncated         a segment ends inside an event, and nobody writes it any more
-spool-damaged           bytes of a segment that hold no readable event
-stream-damaged          a stream entry that is no signed batch
-event-missing           an event in the spool is in neither database nor stream, nor parked
-event-differs           the spool or stream has another value for an event than the database
-seq-hole                numbers of a producer that are nowhere, below ones that are known, signed
-                        or announced, or a run.end that announces another number than its own
-gap                     a trainer states that it had to drop events
-equivocation            a producer signed a second value for an event
-equivocation-unsigned   a second value that the producer did not sign
-parked                  something that ingest refused
-row-unreadable          a row with values of the wrong type
-row-orphan              a row of a run, entry, head or anchor that is not there
-record-digest           a leaf that is not the SHA-256 of its record
-record-unreadable       stored bytes that are no record
-record-place            a record stored under another run, producer, number, kind, epoch, rank
-run-key                 the run's public key is not the one that its id commits to, or that its
-                        configuration record states
-run-identity            an identity that did not sign the run (the trusted root behind one by
-                        Sigstore is not asked here: ``provenance verify`` does)
-certificate             a producer whose key the run's key did not certify as it is stored
-statement               records that are not what their producer signed, or that nobody signed
-producer-counters       a producer's counters or chain are not those of its records
-kept-state              what the database keeps to make seals from (``marks``, ``due_checkpoints``,
-                        ``run_trees``, ends and marks of ``producers``, chains and times of
-                        ``records``) or to find heads (``heads.cosigned``), and that records,
-                        entries and notes do not give
-acknowledgement         one in Redis that the ledger's key did not sign, or of other records
-run-state               sealed without an after entry, or the other way round
-run-incomplete          a run that was sealed with events missing
-run-not-sealed          all that a seal needs is there, and it was not made
-entry-root              a ledger entry that is not the root of its run's records
-entry-seal              a ledger entry that no seal record asks for in this way
-entry-missing           an index of the ledger without an entry
-ledger-level            a kept hash of the ledger's levels that its entries do not give
-head-missing            a size of the ledger without a head
-head-root               a head that is not the root of the entries below it
-head-note               a signed note that states something else than the head
-head-signature          a head that the ledger's key did not sign
-head-frontier           a stored frontier that does not lead to its head
-head-inconsistent       a head that does not extend the one before it
-anchor-missing          an entry that is to be anchored and that no row covers
-anchor-root             an anchor of another root than the head at its size
-anchor-state            a state that the rest of the database or the network contradicts
-anchor-stalled          a row that nobody takes up
-lease-stuck             a lease that nobody will end
-version-differs         stored bytes of a transaction that are not for their anchor
-nonce-gap               a nonce that no row holds, below ones that rows hold
-network-paused          a network on which nothing is sent until somebody acts
-receipt-invalid         a receipt that does not verify, or is not for its entry and anchor
-receipt-missing         an entry under a final anchor, without a receipt
-chain-identity          the node serves another chain than the one heads were anchored on
-chain-damaged           a line of the local anchor file that does not hold
-chain-missing           an anchor that is confirmed or final, and in no block
-chain-shallow           an anchor that is final, and not as deep as that takes
-chain-root              a transaction that carries another root than its anchor
-chain-doubled           one head, more than one anchor of ours
-chain-orphan            an anchor of ours that no row knows
-======================  ==================================================================
+:class:`provenance.fsck.findings.FindingKind` lists what it says, and of what.
 
 What it does not say: whether an event ever was emitted whose segment, record and number are
 all gone; whether two runs are the same training; who holds a key. A root under our sender or
@@ -80,16 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from provenance.errors import (
-    LyingNodeError,
-    UnavailableError,
-    UsageError,
-)
+from provenance.errors import LyingNodeError, UnavailableError, UsageError
 from provenance.formats.note import VerifierKey
 from provenance.formats.producers.certificate import SIGSTORE
-from provenance.fsck import database
+from provenance.fsck import database, rows
 from provenance.fsck.findings import Finding, FindingKind, FsckReport, Notebook, event_name
 from provenance.fsck.ledger import check_ledger, check_levels
 from provenance.fsck.local_file import known_elsewhere
@@ -103,27 +38,6 @@ from provenance.fsck.onchain import (
 )
 from provenance.fsck.outbox import OutboxFacts, check_outbox
 from provenance.fsck.receipts import check_receipts
-from provenance.fsck.rows import (
-    Anchor,
-    DueRow,
-    Entry,
-    EquivocationRow,
-    HeadRow,
-    MarkRow,
-    NetworkRow,
-    NonceRow,
-    ParkedBytes,
-    ParkedRow,
-    ProducerRow,
-    ReceiptRow,
-    RecordRow,
-    Run,
-    StatementRow,
-    SubtreeRow,
-    TreeRow,
-    Version,
-)
-from provenance.fsck.runs.facts import RunFacts
 from provenance.fsck.runs.run import check_run
 from provenance.fsck.spool import SpoolRun, read_run, spool_runs
 from provenance.fsck.stream import StreamView, read_streams, refused_records
@@ -132,6 +46,15 @@ COUNTED = (
     "spool_segments", "spool_events", "stream_batches", "runs", "records", "entries", "heads",
     "anchors", "receipts", "networks", "transactions",
 )  # fmt: skip
+KEPT: Mapping[str, type[rows.Row]] = {
+    "producers": rows.ProducerRow,
+    "statements": rows.StatementRow,
+    "equivocations": rows.EquivocationRow,
+    "marks": rows.MarkRow,
+    "due": rows.DueRow,
+    "trees": rows.TreeRow,
+}
+RUNS_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,31 +91,42 @@ class Options:
     settle_s: float = 0.0
 
 
+EVERYTHING = Options()
+
+
 def fsck(
     deployment: Deployment,
     readers: Mapping[str, ChainReader] | None,
     now: float,
-    options: Options | None = None,
-    unavailable: Mapping[str, str] | None = None,
+    options: Options = EVERYTHING,
 ) -> FsckReport:
     """Look at everything.
 
     Args:
         readers: Networks to ask, by name; None asks nobody.
         now: Unix time.
-        unavailable: Networks that could not even be set up, with the reason.
 
     Returns:
         What was found; nothing about the evidence raises.
     """
-    options = options or Options()
     notes = Notebook(dict.fromkeys(COUNTED, 0))
     spool = _spool(deployment.spool_dir, notes)
     stream = _stream(deployment, notes)
     try:
         with database.snapshot(deployment.database_url) as tables:
-            facts = _facts(tables, deployment, now)
-            notes.add(check_levels(facts.entries, tables.all(SubtreeRow)))
+            facts = OutboxFacts(
+                entries=tables.all(rows.Entry),
+                heads={head.size: head for head in tables.all(rows.HeadRow)},
+                anchors=tables.all(rows.Anchor),
+                versions=tables.all(rows.Version),
+                nonces=tables.all(rows.NonceRow),
+                receipts=tables.all(rows.ReceiptRow),
+                networks=tables.all(rows.NetworkRow),
+                wanted=deployment.networks,
+                now=now,
+                patience_s=2 * deployment.lease_s,
+            )
+            notes.add(check_levels(facts.entries, tables.all(rows.SubtreeRow)))
             _check_runs(tables, facts, spool, stream, notes, now, options)
             notes.add(tables.findings)
             notes.add(tables.orphans())
@@ -201,15 +135,13 @@ def fsck(
         return notes.report()
     if deployment.key is None and facts.heads:
         notes.unchecked.append("signatures of heads: the ledger's key is not here")
-    notes.count("entries", len(facts.entries))
-    notes.count("heads", len(facts.heads))
-    notes.count("anchors", len(facts.anchors))
-    notes.count("receipts", len(facts.receipts))
+    for name in ("entries", "heads", "anchors", "receipts"):
+        notes.count(name, len(getattr(facts, name)))
     heads = [facts.heads[size] for size in sorted(facts.heads)]
     notes.add(check_ledger(facts.entries, heads, deployment.key))
     notes.add(check_outbox(facts))
     notes.add(check_receipts(facts, deployment.key))
-    _check_networks(deployment, facts, readers, unavailable or {}, options, notes)
+    _check_networks(deployment, facts, readers, options, notes)
     return notes.report()
 
 
@@ -241,21 +173,6 @@ def _stream(deployment: Deployment, notes: Notebook) -> StreamView:
     return view
 
 
-def _facts(tables: database.Tables, deployment: Deployment, now: float) -> OutboxFacts:
-    return OutboxFacts(
-        entries=tables.all(Entry),
-        heads={head.size: head for head in tables.all(HeadRow)},
-        anchors=tables.all(Anchor),
-        versions=tables.all(Version),
-        nonces=tables.all(NonceRow),
-        receipts=tables.all(ReceiptRow),
-        networks=tables.all(NetworkRow),
-        wanted=deployment.networks,
-        now=now,
-        patience_s=2 * deployment.lease_s,
-    )
-
-
 def _check_runs(
     tables: database.Tables,
     facts: OutboxFacts,
@@ -265,81 +182,74 @@ def _check_runs(
     now: float,
     options: Options,
 ) -> None:
-    rows = {row.run: row for row in tables.all(Run)}
+    stored = {row.run: row for row in tables.all(rows.Run)}
     settled = int((now - options.settle_s) * 1e9) if options.settle_s else None
-    entries: dict[UUID, list[Entry]] = {}
+    entries: dict[UUID, list[rows.Entry]] = {}
     for entry in facts.entries:
         entries.setdefault(entry.run, []).append(entry)
     waiting = 0
-    for run in sorted(rows.keys() | spool.keys() | entries.keys()):
-        own = spool.get(run) or SpoolRun(run)
-        records = tables.all(RecordRow, run)
-        parked = refused_records(tables.all(ParkedBytes, run)) if own.events else {}
+    runs = sorted(stored.keys() | spool.keys() | entries.keys())
+    for run, kept in _kept(tables, runs):
+        row, own, records = stored.get(run), spool.get(run), tables.all(rows.RecordRow, run)
+        own = own or SpoolRun(run)
+        parked = refused_records(tables.all(rows.ParkedBytes, run)) if own.events else {}
         if stream.unread:
-            waiting += len(
-                own.events.keys() - parked.keys() - {(r.producer, r.seq) for r in records}
-            )
+            here = parked.keys() | {(record.producer, record.seq) for record in records}
+            waiting += len(own.events.keys() - here)
         told = stream.acknowledged.get(run, {})
-        acked = {producer: item.count for producer, item in told.items()}
+        acked = [*own.acked.items(), *((producer, item.count) for producer, item in told.items())]
         notes.count("runs")
         notes.count("records", len(records))
-        identity = rows[run].identity if run in rows else None
-        if identity is not None and identity[:1] == bytes([SIGSTORE]):
+        if row and row.identity is not None and row.identity[:1] == bytes([SIGSTORE]):
             notes.count("sigstore_identities_without_their_root")
-        notes.add(
-            check_run(
-                RunFacts(
-                    run=run,
-                    row=rows.get(run),
-                    records=records,
-                    entries=entries.get(run, []),
-                    producers=tables.all(ProducerRow, run),
-                    statements=tables.all(StatementRow, run),
-                    equivocations=tables.all(EquivocationRow, run),
-                    marks=tables.all(MarkRow, run),
-                    due=tables.all(DueRow, run),
-                    trees=tables.all(TreeRow, run),
-                    spooled=own.events,
-                    streamed=stream.records.get(run, {}),
-                    parked=parked,
-                    acked=_highest(own.acked, acked),
-                    acknowledged=told,
-                    ignore_after_ns=0 if stream.unread else settled,
-                )
-            )
+        own_facts = rows.RunFacts(
+            run=run,
+            row=row,
+            records=records,
+            entries=entries.get(run, []),
+            spooled=own.events,
+            streamed=stream.records.get(run, {}),
+            parked=parked,
+            acked=dict(sorted(acked, key=lambda item: item[1])),  # the highest of each stands
+            acknowledged=told,
+            ignore_after_ns=0 if stream.unread else settled,
+            **kept,
         )
+        notes.add(check_run(own_facts))
     notes.add(_refused(tables))
     if waiting:
         where = "Redis, where they may be, was not read"
         notes.unchecked.append(f"{waiting} events of the spool wait, or are lost: {where}")
 
 
-def _highest(*counts: Mapping[bytes, int]) -> dict[bytes, int]:
-    result: dict[bytes, int] = {}
-    for producer, count in (item for each in counts for item in each.items()):
-        result[producer] = max(result.get(producer, 0), count)
-    return result
+def _kept(
+    tables: database.Tables, runs: Sequence[UUID]
+) -> Iterator[tuple[UUID, dict[str, list[Any]]]]:
+    """Each run with its rows beside the records, read for several runs at once."""
+    for at in range(0, len(runs), RUNS_AT_ONCE):
+        part = runs[at : at + RUNS_AT_ONCE]
+        found: dict[str, Mapping[UUID | None, list[Any]]] = {
+            name: tables.of_runs(kind, part) for name, kind in KEPT.items()
+        }
+        for run in part:
+            yield run, {name: own[run] for name, own in found.items()}
 
 
 def _refused(tables: database.Tables) -> Iterator[Finding]:
     """What ingest kept aside."""
-    for row in tables.all(EquivocationRow):
+    for row in tables.all(rows.EquivocationRow):
         name = event_name(row.run, row.producer, row.seq)
         problem = f"a second value, SHA-256 {row.digest.hex()}; the first that arrived stands"
-        yield Finding(FindingKind.EQUIVOCATION, name, problem)
-    for parked in tables.all(ParkedRow):
+        yield FindingKind.EQUIVOCATION(name, problem)
+    for parked in tables.all(rows.ParkedRow):
         of = f"run {parked.run}: " if parked.run else ""
-        yield Finding(FindingKind.PARKED, parked.id[:16], f"{of}{parked.reason}")
-
-
-# --- networks ----------------------------------------------------------------------------
+        yield FindingKind.PARKED(parked.id[:16], f"{of}{parked.reason}")
 
 
 def _check_networks(
     deployment: Deployment,
     facts: OutboxFacts,
     readers: Mapping[str, ChainReader] | None,
-    unavailable: Mapping[str, str],
     options: Options,
     notes: Notebook,
 ) -> None:
@@ -352,8 +262,7 @@ def _check_networks(
             since = options.since.get(network)
             view = _read(reader, question_for(network, facts, since), notes)
         elif readers is not None:
-            why = unavailable.get(network, "it is not configured here")
-            notes.unchecked.append(f"{network}: {why}")
+            notes.unchecked.append(f"{network}: it is not configured here")
         if view is None:
             notes.add(check_nonces([row for row in facts.nonces if row.network == network], None))
             continue
@@ -379,11 +288,10 @@ def _still_unknown(
     deployment: Deployment, network: str, found: Sequence[Finding]
 ) -> Iterator[Finding]:
     """Without the orphans that a worker has stored since the database was read."""
-    orphans = any(finding.kind is FindingKind.CHAIN_ORPHAN for finding in found)
     known: set[str] = set()
-    if orphans:
+    if any(finding.kind is FindingKind.CHAIN_ORPHAN for finding in found):
         with database.snapshot(deployment.database_url) as tables:
-            known = {f"{v.network} {v.transaction_id}" for v in tables.all(Version)}
+            known = {f"{v.network} {v.transaction_id}" for v in tables.all(rows.Version)}
     for finding in found:
         if finding.kind is not FindingKind.CHAIN_ORPHAN or finding.subject not in known:
             yield finding

@@ -1,16 +1,16 @@
 """The database as the checker reads it: its own SELECTs, in one read-only snapshot.
 
-Nothing is created or migrated, and nothing of what writes the tables is used. msgspec holds
-each row against its class in :mod:`provenance.fsck.rows`; one whose values are of the wrong
-type is a finding, not a crash: SQLite keeps what it is given.
+Nothing is created or migrated, and nothing of what writes the tables is used. A row whose values
+are of the wrong type is a finding, not a crash: SQLite keeps what it is given.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -23,54 +23,15 @@ from provenance.errors import FormatError, MissingExtraError, StoreUnavailable
 from provenance.formats import json_text
 from provenance.formats.fields import Fields
 from provenance.fsck.findings import Finding, FindingKind
-from provenance.fsck.rows import (
-    Anchor,
-    DueRow,
-    Entry,
-    EquivocationRow,
-    HeadRow,
-    MarkRow,
-    NetworkRow,
-    NonceRow,
-    ParkedBytes,
-    ParkedRow,
-    ProducerRow,
-    ReceiptRow,
-    RecordRow,
-    Run,
-    StatementRow,
-    SubtreeRow,
-    TreeRow,
-    Version,
-)
+from provenance.fsck.rows import TABLES, Row
 
-NO_EPOCH: Final = -1
-TABLES: Final[dict[type, tuple[str, str]]] = {
-    Run: ("runs", "run"),
-    RecordRow: ("records", "producer, seq"),
-    ProducerRow: ("producers", "run, producer"),
-    StatementRow: ("statements", "run, producer, count"),
-    MarkRow: ("marks", "phase, epoch, producer"),
-    DueRow: ("due_checkpoints", "epoch"),
-    TreeRow: ("run_trees", "run"),
-    EquivocationRow: ("equivocations", "run, producer, seq"),
-    ParkedRow: ("parked", "id"),
-    ParkedBytes: ("parked", "id"),
-    Entry: ("ledger_entries", "entry"),
-    SubtreeRow: ("subtrees", "node"),
-    HeadRow: ("heads", "size"),
-    Anchor: ("anchors", "network, size"),
-    Version: ("anchor_versions", "id"),  # oldest first
-    NonceRow: ("nonces", "network, key, nonce"),
-    ReceiptRow: ("receipts", "entry, anchor_id"),
-    NetworkRow: ("networks", "network"),
-}
-"""The table of each kind of row, and the order it is read in."""
 _COLUMNS: Final = {"index": "entry"}
 _FLAGS: Final = ("anchor", "counts", "cosigned")
+_TOLD_OTHERWISE: Final = frozenset({"epoch", "coverage", "detail", "identity", *_FLAGS})
+"""Columns that have another form than their field."""
 _POSTGRES: Final = ("postgres", "postgresql", "postgresql+psycopg")
 _WAIT_S: Final = 30.0
-T = TypeVar("T")
+T = TypeVar("T", bound=Row)
 
 
 @contextmanager
@@ -158,40 +119,46 @@ class Tables:
     findings: list[Finding] = field(default_factory=list)
 
     def all(self, kind: type[T], run: UUID | None = None) -> list[T]:
-        """The rows of one kind, in the order of their key.
+        """The rows of one kind, in the order of their key; only those of ``run`` where given."""
+        return self.of_runs(kind, None if run is None else (run,))[run]
 
-        Args:
-            kind: A class of :mod:`provenance.fsck.rows`, whose fields are the columns.
-            run: Only those of one run.
-        """
+    def of_runs(self, kind: type[T], runs: Sequence[UUID] | None) -> dict[UUID | None, list[T]]:
+        """By run its rows of one kind, in the order of their key; all under None where no runs
+        are asked for."""
         table, order = TABLES[kind]
-        names = [item.name for item in fields(kind)]  # type: ignore[arg-type]  # a dataclass: the keys of TABLES are
-        columns = ", ".join(_COLUMNS.get(name, name) for name in names)
-        where = "" if run is None else " WHERE run = :run"
-        statement = f"SELECT {columns} FROM {table}{where} ORDER BY {order}"  # noqa: S608  constants of this module
-        values = {} if run is None else {"run": run.hex if self.sqlite else run}
-        rows: list[T] = []
-        for number, row in enumerate(self.connection.execute(text(statement), values), 1):
+        names = kind.__struct_fields__
+        own = {run.hex if self.sqlite else run: run for run in runs or ()}
+        values = {f"run{at}": value for at, value in enumerate(own)}
+        where = "" if runs is None else f" WHERE run IN (:{', :'.join(values)})"
+        columns = ["NULL" if runs is None else "run", *(_COLUMNS.get(n, n) for n in names)]
+        statement = f"SELECT {', '.join(columns)} FROM {table}{where} ORDER BY {order}"  # noqa: S608  constants of this module
+        told = _TOLD_OTHERWISE.intersection(names)
+        found: dict[UUID | None, list[T]] = {run: [] for run in runs or (None,)}
+        numbers: Counter[UUID | None] = Counter()
+        for stored, *row in self.connection.execute(text(statement), values):
+            run = own.get(stored)
+            numbers[run] += 1
             try:
-                item = {name: _value(name, each) for name, each in zip(names, row, strict=True)}
-                rows.append(msgspec.convert(item, kind, builtin_types=(bytes,)))
+                item = dict(zip(names, row, strict=True))
+                item |= {name: _value(name, item[name]) for name in told}
+                found[run].append(msgspec.convert(item, kind, builtin_types=(bytes,)))
             except (msgspec.ValidationError, FormatError, ValueError) as error:
-                subject = f"{table} row {number}" + (f" of {run}" if run else "")
-                self.findings.append(Finding(FindingKind.ROW_UNREADABLE, subject, str(error)))
-        return rows
+                subject = f"{table} row {numbers[run]}" + (f" of {run}" if run else "")
+                self.findings.append(FindingKind.ROW_UNREADABLE(subject, str(error)))
+        return found
 
     def orphans(self) -> Iterator[Finding]:
         """Rows that belong to a row that is not there. PostgreSQL keeps its own foreign keys."""
         if self.sqlite:  # keeps them of those alone who ask it to
             for table, row, parent, _ in self.connection.execute(text("PRAGMA foreign_key_check")):
                 problem = f"belongs to a row of {parent} that is not there"
-                yield Finding(FindingKind.ROW_ORPHAN, f"{table} rowid {row}", problem)
+                yield FindingKind.ROW_ORPHAN(f"{table} rowid {row}", problem)
 
 
 def _value(name: str, value: Any) -> Any:
     """A column's value in the form that its field has."""
-    if name == "epoch" and value == NO_EPOCH:
-        return None
+    if name == "epoch":
+        return None if value == -1 else value
     if name in _FLAGS and value in (0, 1):
         return bool(value)
     if name in ("coverage", "detail") or (name == "identity" and isinstance(value, str)):

@@ -4,69 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import StrEnum, auto
 from uuid import UUID
+
+from provenance.formats.fields import as_json
 
 
 class FindingKind(StrEnum):
-    """Every kind of finding; the table in :mod:`provenance.fsck.checker` says what each means."""
+    """Every kind of finding, with what it says and of what; ``kind(subject, detail)`` is one."""
 
-    SPOOL_TRUNCATED = "spool-truncated"
-    SPOOL_DAMAGED = "spool-damaged"
-    STREAM_DAMAGED = "stream-damaged"
-    EVENT_MISSING = "event-missing"
-    EVENT_DIFFERS = "event-differs"
-    SEQ_HOLE = "seq-hole"
-    GAP = "gap"
-    EQUIVOCATION = "equivocation"
-    EQUIVOCATION_UNSIGNED = "equivocation-unsigned"
-    PARKED = "parked"
+    @staticmethod
+    def _generate_next_value_(name: str, *_: object) -> str:
+        return name.lower().replace("_", "-")
 
-    ROW_UNREADABLE = "row-unreadable"
-    ROW_ORPHAN = "row-orphan"
-    RECORD_DIGEST = "record-digest"
-    RECORD_UNREADABLE = "record-unreadable"
-    RECORD_PLACE = "record-place"
-    RUN_KEY = "run-key"
-    RUN_IDENTITY = "run-identity"
-    CERTIFICATE = "certificate"
-    STATEMENT = "statement"
-    PRODUCER_COUNTERS = "producer-counters"
-    KEPT_STATE = "kept-state"
-    ACKNOWLEDGEMENT = "acknowledgement"
-    RUN_STATE = "run-state"
-    RUN_INCOMPLETE = "run-incomplete"
-    RUN_NOT_SEALED = "run-not-sealed"
+    def __call__(self, subject: str, detail: str) -> Finding:
+        """A finding of this kind."""
+        return Finding(self, subject, detail)
 
-    ENTRY_ROOT = "entry-root"
-    ENTRY_SEAL = "entry-seal"
-    ENTRY_MISSING = "entry-missing"
-    LEDGER_LEVEL = "ledger-level"
-    HEAD_MISSING = "head-missing"
-    HEAD_ROOT = "head-root"
-    HEAD_NOTE = "head-note"
-    HEAD_SIGNATURE = "head-signature"
-    HEAD_FRONTIER = "head-frontier"
-    HEAD_INCONSISTENT = "head-inconsistent"
+    SPOOL_TRUNCATED = auto()  # a segment ends inside an event, and nobody writes it any more
+    SPOOL_DAMAGED = auto()  # bytes of a segment that hold no readable event
+    STREAM_DAMAGED = auto()  # a stream entry that is no signed batch
+    EVENT_MISSING = auto()  # an event in the spool is in neither database nor stream, nor parked
+    EVENT_DIFFERS = auto()  # the spool or stream has another value for an event than the database
+    # numbers of a producer that are nowhere, below ones that are known, signed or announced, or a
+    # run.end that announces another number than its own
+    SEQ_HOLE = auto()
+    GAP = auto()  # a trainer states that it had to drop events
+    EQUIVOCATION = auto()  # a producer signed a second value for an event
+    EQUIVOCATION_UNSIGNED = auto()  # a second value that the producer did not sign
+    PARKED = auto()  # something that ingest refused
 
-    ANCHOR_MISSING = "anchor-missing"
-    ANCHOR_ROOT = "anchor-root"
-    ANCHOR_STATE = "anchor-state"
-    ANCHOR_STALLED = "anchor-stalled"
-    LEASE_STUCK = "lease-stuck"
-    VERSION_DIFFERS = "version-differs"
-    NONCE_GAP = "nonce-gap"
-    NETWORK_PAUSED = "network-paused"
-    RECEIPT_INVALID = "receipt-invalid"
-    RECEIPT_MISSING = "receipt-missing"
+    ROW_UNREADABLE = auto()  # a row with values of the wrong type
+    ROW_ORPHAN = auto()  # a row of a run, entry, head or anchor that is not there
+    RECORD_DIGEST = auto()  # a leaf that is not the SHA-256 of its record
+    RECORD_UNREADABLE = auto()  # stored bytes that are no record
+    RECORD_PLACE = auto()  # a record stored under another run, producer, number, kind, epoch, rank
+    # the run's public key is not the one that its id commits to, or that its configuration record
+    # states
+    RUN_KEY = auto()
+    # an identity that did not sign the run (the trusted root behind one by Sigstore is not asked
+    # here: provenance verify does)
+    RUN_IDENTITY = auto()
+    CERTIFICATE = auto()  # a producer whose key the run's key did not certify as it is stored
+    STATEMENT = auto()  # records that are not what their producer signed, or that nobody signed
+    PRODUCER_COUNTERS = auto()  # a producer's counters or chain are not those of its records
+    # what the database keeps to make seals from (marks, due_checkpoints, run_trees, ends and marks
+    # of producers, chains and times of records) or to find heads (heads.cosigned), and that
+    # records, entries and notes do not give
+    KEPT_STATE = auto()
+    ACKNOWLEDGEMENT = auto()  # one in Redis that the ledger's key did not sign, or of other records
+    RUN_STATE = auto()  # sealed without an after entry, or the other way round
+    RUN_INCOMPLETE = auto()  # a run that was sealed with events missing
+    RUN_NOT_SEALED = auto()  # all that a seal needs is there, and it was not made
 
-    CHAIN_IDENTITY = "chain-identity"
-    CHAIN_DAMAGED = "chain-damaged"
-    CHAIN_MISSING = "chain-missing"
-    CHAIN_SHALLOW = "chain-shallow"
-    CHAIN_ROOT = "chain-root"
-    CHAIN_DOUBLED = "chain-doubled"
-    CHAIN_ORPHAN = "chain-orphan"
+    ENTRY_ROOT = auto()  # a ledger entry that is not the root of its run's records
+    ENTRY_SEAL = auto()  # a ledger entry that no seal record asks for in this way
+    ENTRY_MISSING = auto()  # an index of the ledger without an entry
+    LEDGER_LEVEL = auto()  # a kept hash of the ledger's levels that its entries do not give
+    HEAD_MISSING = auto()  # a size of the ledger without a head
+    HEAD_ROOT = auto()  # a head that is not the root of the entries below it
+    HEAD_NOTE = auto()  # a signed note that states something else than the head
+    HEAD_SIGNATURE = auto()  # a head that the ledger's key did not sign
+    HEAD_FRONTIER = auto()  # a stored frontier that does not lead to its head
+    HEAD_INCONSISTENT = auto()  # a head that does not extend the one before it
+
+    ANCHOR_MISSING = auto()  # an entry that is to be anchored and that no row covers
+    ANCHOR_ROOT = auto()  # an anchor of another root than the head at its size
+    ANCHOR_STATE = auto()  # a state that the rest of the database or the network contradicts
+    ANCHOR_STALLED = auto()  # a row that nobody takes up
+    LEASE_STUCK = auto()  # a lease that nobody will end
+    VERSION_DIFFERS = auto()  # stored bytes of a transaction that are not for their anchor
+    NONCE_GAP = auto()  # a nonce that no row holds, below ones that rows hold
+    NETWORK_PAUSED = auto()  # a network on which nothing is sent until somebody acts
+    RECEIPT_INVALID = auto()  # a receipt that does not verify, or is not for its entry and anchor
+    RECEIPT_MISSING = auto()  # an entry under a final anchor, without a receipt
+
+    CHAIN_IDENTITY = auto()  # the node serves another chain than the one heads were anchored on
+    CHAIN_DAMAGED = auto()  # a line of the local anchor file that does not hold
+    CHAIN_MISSING = auto()  # an anchor that is confirmed or final, and in no block
+    CHAIN_SHALLOW = auto()  # an anchor that is final, and not as deep as that takes
+    CHAIN_ROOT = auto()  # a transaction that carries another root than its anchor
+    CHAIN_DOUBLED = auto()  # one head, more than one anchor of ours
+    CHAIN_ORPHAN = auto()  # an anchor of ours that no row knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +95,6 @@ class Finding:
     kind: FindingKind
     subject: str
     detail: str
-
-    def as_dict(self) -> dict[str, str]:
-        """Plain JSON values."""
-        return {"kind": self.kind.value, "subject": self.subject, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,42 +113,33 @@ class FsckReport:
     @property
     def exit_code(self) -> int:
         """0 clean, 1 with findings, 3 where something could not be checked and none was found."""
-        if self.findings:
-            return 1
-        return 3 if self.unchecked else 0
+        return 1 if self.findings else 3 if self.unchecked else 0
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values: ``checked``, ``findings``, ``unchecked``."""
-        return {
-            "checked": dict(self.checked),
-            "findings": [finding.as_dict() for finding in self.findings],
-            "unchecked": list(self.unchecked),
-        }
+        document: dict[str, object] = as_json(self)
+        return document
 
 
 @dataclass(slots=True)
 class Notebook:
-    """Where the checks write what they find."""
+    """Where the checks write what they find, in this order, the same finding once."""
 
-    checked: dict[str, int] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    checked: dict[str, int]
     unchecked: list[str] = field(default_factory=list)
+    findings: dict[Finding, None] = field(default_factory=dict)
 
     def count(self, what: str, number: int = 1) -> None:
         """Add to what was looked at."""
         self.checked[what] = self.checked.get(what, 0) + number
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Take what a check yields; the same finding twice is one."""
-        known = set(self.findings)
-        for finding in findings:
-            if finding not in known:
-                known.add(finding)
-                self.findings.append(finding)
+        """Take what a check yields."""
+        self.findings |= dict.fromkeys(findings)
 
     def report(self) -> FsckReport:
-        """What came out, in the order in which it was found."""
-        return FsckReport(dict(self.checked), tuple(self.findings), tuple(self.unchecked))
+        """What came out."""
+        return FsckReport(self.checked, tuple(self.findings), tuple(self.unchecked))
 
 
 def event_name(run: UUID, producer: bytes, seq: int, last: int | None = None) -> str:

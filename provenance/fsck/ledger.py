@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from provenance.errors import BadSignatureError, FormatError, InputError
-from provenance.formats.checkpoint import Head, open_head, parse_note
+from provenance.formats.checkpoint import open_head, parse_note
 from provenance.formats.cosignature import Cosignature
 from provenance.formats.merkle import Frontier, leaf_hash, node_hash
 from provenance.formats.note import VerifierKey
@@ -23,8 +23,16 @@ def check_ledger(
         heads: By size.
         key: The ledger's key; without it no signature is verified.
     """
-    leaves = {entry.index: entry.root for entry in entries}
-    yield from _missing(leaves, {head.size for head in heads})
+    leaves, sizes = {entry.index: entry.root for entry in entries}, {head.size for head in heads}
+    highest = max([*leaves, *(size - 1 for size in sizes)], default=-1)
+    for first, last in holes(leaves, 0, highest + 1):
+        name = f"entry {first}" if first == last else f"entries {first}-{last}"
+        problem = f"the ledger had {highest + 1} entries, and this is gone"
+        yield FindingKind.ENTRY_MISSING(name, problem)
+    for index in sorted(leaves):
+        if index + 1 not in sizes:
+            problem = f"entry {index} is in the ledger, and no head was signed for it"
+            yield FindingKind.HEAD_MISSING(f"head {index + 1}", problem)
     yield from _roots(leaves, heads)
     yield from _growth(leaves, heads)
     for head in heads:
@@ -42,10 +50,10 @@ def check_levels(entries: Sequence[Entry], rows: Sequence[SubtreeRow]) -> Iterat
         for number, given in enumerate(level):
             if (found := kept.pop((2 * number + 1 << height) - 1, None)) != given:
                 problem = f"the entries give {given.hex()}, kept is {found and found.hex()}"
-                yield Finding(FindingKind.LEDGER_LEVEL, f"subtree {height}/{number}", problem)
+                yield FindingKind.LEDGER_LEVEL(f"subtree {height}/{number}", problem)
     for node in kept if whole else ():
         problem = "the ledger has no entries for it"
-        yield Finding(FindingKind.LEDGER_LEVEL, f"node {node}", problem)
+        yield FindingKind.LEDGER_LEVEL(f"node {node}", problem)
 
 
 def same_head(note: str, heads: Mapping[int, HeadRow], key: VerifierKey | None) -> str | None:
@@ -66,23 +74,6 @@ def same_head(note: str, heads: Mapping[int, HeadRow], key: VerifierKey | None) 
     return None
 
 
-def _missing(leaves: Collection[int], sizes: set[int]) -> Iterator[Finding]:
-    highest = max([*leaves, *(size - 1 for size in sizes)], default=-1)
-    for first, last in holes(leaves, 0, highest + 1):
-        yield Finding(
-            FindingKind.ENTRY_MISSING,
-            f"entry {first}" if first == last else f"entries {first}-{last}",
-            f"the ledger had {highest + 1} entries, and this is gone",
-        )
-    for index in sorted(leaves):
-        if index + 1 not in sizes:
-            yield Finding(
-                FindingKind.HEAD_MISSING,
-                f"head {index + 1}",
-                f"entry {index} is in the ledger, and no head was signed for it",
-            )
-
-
 def _roots(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[Finding]:
     """A head's root is the RFC 6962 root of the entries below it."""
     whole = Frontier.empty()
@@ -91,13 +82,9 @@ def _roots(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[Fi
             whole = whole.append(leaves[whole.size])
         if whole.size < head.size:
             return  # an entry is missing, which is a finding of its own
-        root = whole.root()
-        if root != head.root:
-            yield Finding(
-                FindingKind.HEAD_ROOT,
-                f"head {head.size}",
-                f"the entries give {root.hex()}, the head has {head.root.hex()}",
-            )
+        if (root := whole.root()) != head.root:
+            problem = f"the entries give {root.hex()}, the head has {head.root.hex()}"
+            yield FindingKind.HEAD_ROOT(head.name, problem)
 
 
 def _growth(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[Finding]:
@@ -112,52 +99,36 @@ def _growth(leaves: Mapping[int, bytes], heads: Sequence[HeadRow]) -> Iterator[F
             whole = next(holes(leaves, before.size, head.size), None) is None
             between = [leaves[index] for index in range(before.size, head.size)] if whole else []
             if whole and before.extend(between).root() != head.root:
-                yield Finding(
-                    FindingKind.HEAD_INCONSISTENT,
-                    f"head {head.size}",
-                    f"does not extend the head at size {before.size}",
-                )
+                problem = f"does not extend the head at size {before.size}"
+                yield FindingKind.HEAD_INCONSISTENT(head.name, problem)
         try:
             before = Frontier.from_bytes(head.frontier)
+            size, root = before.size, before.root()
+            problem = f"the frontier is of size {size} and root {root.hex()}"
+            if (size, root) == (head.size, head.root):
+                continue
         except (FormatError, ValueError) as error:
-            yield Finding(FindingKind.HEAD_FRONTIER, f"head {head.size}", str(error))
-            before = None
-            continue
-        if (before.size, before.root()) != (head.size, head.root):
-            yield Finding(
-                FindingKind.HEAD_FRONTIER,
-                f"head {head.size}",
-                f"the frontier is of size {before.size} and root {before.root().hex()}",
-            )
-            before = None
+            problem = str(error)
+        yield FindingKind.HEAD_FRONTIER(head.name, problem)
+        before = None
 
 
 def _note(head: HeadRow, key: VerifierKey | None) -> Iterator[Finding]:
-    name = f"head {head.size}"
     try:
         read = parse_note(head.note)
         if key is not None:
             open_head(head.note, key)
     except BadSignatureError as error:
-        yield Finding(FindingKind.HEAD_SIGNATURE, name, str(error))
+        yield FindingKind.HEAD_SIGNATURE(head.name, str(error))
     except (FormatError, InputError) as error:
-        yield Finding(FindingKind.HEAD_NOTE, name, str(error))
+        yield FindingKind.HEAD_NOTE(head.name, str(error))
         return
     stated, cosigned = read.head, any(map(Cosignature.of, read.signatures))
     if head.cosigned != cosigned:
         problem = f"heads.cosigned is {head.cosigned}, the note gives {cosigned}"
-        yield Finding(FindingKind.KEPT_STATE, name, problem)
+        yield FindingKind.KEPT_STATE(head.name, problem)
     if (stated.size, stated.root) != (head.size, head.root):
-        yield Finding(
-            FindingKind.HEAD_NOTE,
-            name,
-            f"the signed note states size {stated.size} and root {stated.root.hex()}",
-        )
-    yield from _origin(name, stated, key)
-
-
-def _origin(name: str, stated: Head, key: VerifierKey | None) -> Iterator[Finding]:
+        problem = f"the signed note states size {stated.size} and root {stated.root.hex()}"
+        yield FindingKind.HEAD_NOTE(head.name, problem)
     if key is not None and stated.origin != key.name:
-        yield Finding(
-            FindingKind.HEAD_NOTE, name, f"is of ledger {stated.origin!r}, not {key.name!r}"
-        )
+        yield FindingKind.HEAD_NOTE(head.name, f"is of ledger {stated.origin!r}, not {key.name!r}")

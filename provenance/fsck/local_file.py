@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,10 @@ class LocalReader:
         previous = "0" * 64
         for seq, line in enumerate(lines):
             payload, problem = read_line(line, self.public_key)
-            if problem is None and not _follows(line, seq, previous):
-                problem = "does not follow the line before"
+            if problem is None:
+                raw = json_text.loads(line)
+                if (raw.get("seq"), raw.get("prev")) != (seq, previous):
+                    problem = "does not follow the line before"
             previous = hashlib.sha256(line).hexdigest()
             if problem is not None:
                 findings.append(self._damage(seq + 1, problem))
@@ -61,7 +64,7 @@ class LocalReader:
         )
 
     def _damage(self, number: int, problem: str) -> Finding:
-        return Finding(FindingKind.CHAIN_DAMAGED, f"local line {number}", f"the line {problem}")
+        return FindingKind.CHAIN_DAMAGED(f"local line {number}", f"the line {problem}")
 
 
 def read_line(line: bytes, public_key: bytes | None) -> tuple[bytes | None, str | None]:
@@ -85,11 +88,6 @@ def read_line(line: bytes, public_key: bytes | None) -> tuple[bytes | None, str 
     return payload, None
 
 
-def _follows(line: bytes, seq: int, previous: str) -> bool:
-    raw = json_text.loads(line)
-    return (raw.get("seq"), raw.get("prev")) == (seq, previous)
-
-
 def known_elsewhere(journal: Path) -> Sequence[str]:
     """Transactions that scripts made through the manager: the ids in its journal."""
     try:
@@ -98,8 +96,6 @@ def known_elsewhere(journal: Path) -> Sequence[str]:
         return ()
     found = []
     for line in lines:
-        try:
+        with suppress(ValueError, KeyError, TypeError):
             found.append(str(json_text.loads(line)["transaction_id"]))
-        except (ValueError, KeyError, TypeError):
-            continue
     return found

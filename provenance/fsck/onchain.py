@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.outbox import ON_CHAIN, PAYLOAD_TAG, OutboxFacts, unused_nonces
-from provenance.fsck.rows import Anchor, NonceRow, Version
+from provenance.fsck.rows import Anchor, NonceRow
 
 PINNED: Final = ("chain_id", "chain", "genesis", "public_key")
 """Fields of an identity that never change on one network."""
@@ -102,11 +102,7 @@ def question_for(network: str, facts: OutboxFacts, since: int | None) -> Questio
 
 
 def check_network(
-    network: str,
-    view: ChainView,
-    facts: OutboxFacts,
-    elsewhere: Collection[str],
-    since: int | None,
+    network: str, view: ChainView, facts: OutboxFacts, elsewhere: Collection[str], since: int | None
 ) -> Iterator[Finding]:
     """A network against the rows about it.
 
@@ -116,23 +112,38 @@ def check_network(
             sender's first.
     """
     for known in facts.networks:
-        if known.network == network:
-            wrong = list(_identity(network, known.identity, view.identity))
-            if wrong:
-                yield from wrong
-                return
+        stored = known.identity if known.network == network else {}
+        both = [name for name in PINNED if name in stored and name in view.identity]
+        wrong = [name for name in both if stored[name] != view.identity[name]]
+        for name in wrong:
+            was = f"and was {stored[name]} when heads were anchored"
+            yield FindingKind.CHAIN_IDENTITY(network, f"{name} is {view.identity[name]}, {was}")
+        if wrong:
+            return
     yield from view.findings
     versions = [version for version in facts.versions if version.network == network]
     for anchor in facts.anchors:
         if anchor.network == network:
-            own = [version for version in versions if version.anchor_id == anchor.id]
+            own = {version.transaction_id for version in versions if version.anchor_id == anchor.id}
             yield from _anchor(anchor, own, view)
     names = {head.root: f"{network} head {size}" for size, head in facts.heads.items()}
-    ids = {version.transaction_id for version in versions}
-    yield from _doubled(network, view, names, elsewhere)
-    yield from _orphans(network, view, names, ids, elsewhere, since)
-    own_nonces = [row for row in facts.nonces if row.network == network]
-    yield from check_nonces(own_nonces, view, elsewhere)
+    carriers: dict[bytes, list[ChainTransaction]] = {}
+    for transaction in view.transactions:
+        payload = transaction.payload or b""
+        is_anchor = len(payload) == 36 and payload.startswith(PAYLOAD_TAG)
+        if is_anchor and transaction.ours and transaction.place == "mined":
+            carriers.setdefault(payload, []).append(transaction)
+    for payload, own_carriers in carriers.items():
+        root, ids = payload[len(PAYLOAD_TAG) :], sorted(each.id for each in own_carriers)
+        if len(ids) > 1 and (root in names or not set(ids) <= set(elsewhere)):
+            subject = names.get(root, f"{network} root {root.hex()}")
+            problem = f"{len(ids)} times on the network: {', '.join(ids)}"
+            yield FindingKind.CHAIN_DOUBLED(subject, problem)
+    known_ids = {version.transaction_id for version in versions}
+    yield from _orphans(network, view, carriers, names, known_ids, elsewhere, since)
+    yield from check_nonces(
+        [row for row in facts.nonces if row.network == network], view, elsewhere
+    )
 
 
 def check_nonces(
@@ -151,23 +162,10 @@ def check_nonces(
                 continue
             what = by[0].id if by else "a transaction before those that were searched"
             problem = f"no row holds it, and it was spent by {what}: the key is used elsewhere"
-        yield Finding(FindingKind.NONCE_GAP, f"{network} {key} nonce {nonce}", problem)
+        yield FindingKind.NONCE_GAP(f"{network} {key} nonce {nonce}", problem)
 
 
-def _identity(
-    network: str, known: Mapping[str, Any], found: Mapping[str, Any]
-) -> Iterator[Finding]:
-    for name in PINNED:
-        if name in known and name in found and known[name] != found[name]:
-            yield Finding(
-                FindingKind.CHAIN_IDENTITY,
-                network,
-                f"{name} is {found[name]}, and was {known[name]} when heads were anchored",
-            )
-
-
-def _anchor(anchor: Anchor, versions: Sequence[Version], view: ChainView) -> Iterator[Finding]:
-    ids = {version.transaction_id for version in versions}
+def _anchor(anchor: Anchor, ids: Set[str], view: ChainView) -> Iterator[Finding]:
     found = [t for t in view.transactions if t.id in ids]
     mined = [t for t in found if t.place == "mined"]
     expected = PAYLOAD_TAG + anchor.root
@@ -176,40 +174,25 @@ def _anchor(anchor: Anchor, versions: Sequence[Version], view: ChainView) -> Ite
         if transaction.payload != expected:
             carried = transaction.payload.hex() if transaction.payload else "no anchor"
             problem = f"{transaction.id} carries {carried}, expected {expected.hex()}"
-            yield Finding(FindingKind.CHAIN_ROOT, anchor.name, problem)
+            yield FindingKind.CHAIN_ROOT(anchor.name, problem)
     if anchor.state in ("due", "replaced", "failed") and right:
         problem = f"is {anchor.state}, and {right[0].id} is on the network"
-        yield Finding(FindingKind.ANCHOR_STATE, anchor.name, problem)
+        yield FindingKind.ANCHOR_STATE(anchor.name, problem)
     if anchor.state not in ON_CHAIN:
         return
     if not mined and not ids & view.unsure:
         where = ", ".join(f"{t.id} {t.place}" for t in found) or f"none of {len(ids)} versions"
         problem = f"is {anchor.state}, and not in a block: {where}"
-        yield Finding(FindingKind.CHAIN_MISSING, anchor.name, problem)
+        yield FindingKind.CHAIN_MISSING(anchor.name, problem)
     if anchor.state == "final" and right and not any(t.final for t in right):
         problem = f"is final, and {right[0].id} is {right[0].depth} deep"
-        yield Finding(FindingKind.CHAIN_SHALLOW, anchor.name, problem)
-
-
-def _doubled(
-    network: str, view: ChainView, names: Mapping[bytes, str], elsewhere: Collection[str]
-) -> Iterator[Finding]:
-    """One head, more than one anchor of ours."""
-    carriers: dict[bytes, list[str]] = {}
-    for transaction in view.transactions:
-        if transaction.ours and transaction.place == "mined" and _is_anchor(transaction.payload):
-            carriers.setdefault(transaction.payload or b"", []).append(transaction.id)
-    for payload, ids in carriers.items():
-        root = payload[len(PAYLOAD_TAG) :]
-        if len(ids) > 1 and (root in names or not set(ids) <= set(elsewhere)):
-            subject = names.get(root, f"{network} root {root.hex()}")
-            problem = f"{len(ids)} times on the network: {', '.join(sorted(ids))}"
-            yield Finding(FindingKind.CHAIN_DOUBLED, subject, problem)
+        yield FindingKind.CHAIN_SHALLOW(anchor.name, problem)
 
 
 def _orphans(
     network: str,
     view: ChainView,
+    carriers: Mapping[bytes, Iterable[ChainTransaction]],
     names: Mapping[bytes, str],
     ids: Collection[str],
     elsewhere: Collection[str],
@@ -219,39 +202,24 @@ def _orphans(
     known = [t for t in view.transactions if t.id in ids]
     told = {t.payload for t in known}
     first = min((t.height for t in known if t.height is not None), default=0)
-    older: list[ChainTransaction] = []
-    for transaction in view.transactions:
-        payload = transaction.payload
-        if not transaction.ours or transaction.place != "mined" or payload is None:
+    older: list[str] = []
+    for payload, transaction in ((payload, t) for payload, own in carriers.items() for t in own):
+        if payload in told or transaction.id in elsewhere:
             continue
-        if transaction.id in ids or transaction.id in elsewhere or payload in told:
-            continue
-        if not _is_anchor(payload):
-            continue
-        name = names.get(payload[len(PAYLOAD_TAG) :])
-        height = transaction.height
-        recent = since is None or (height is not None and height >= since)
-        if name is None and not recent and not view.exclusive:
-            continue
-        if name is None and height is not None and height < first and not view.exclusive:
-            older.append(transaction)
-            continue
+        name, height = names.get(payload[len(PAYLOAD_TAG) :]), transaction.height
+        if name is None and not view.exclusive:
+            if since is not None and (height is None or height < since):
+                continue
+            if height is not None and height < first:
+                older.append(transaction.id)
+                continue
         what = f"anchors {name}" if name else f"carries {payload.hex()}, the root of no head"
-        yield Finding(
-            FindingKind.CHAIN_ORPHAN,
-            f"{network} {transaction.id}",
-            f"{what}; no row knows it",
-        )
+        yield FindingKind.CHAIN_ORPHAN(f"{network} {transaction.id}", f"{what}; no row knows it")
     if older:
         more = f" and {len(older) - 1} more" if len(older) > 1 else ""
-        yield Finding(
-            FindingKind.CHAIN_ORPHAN,
-            f"{network} {older[0].id}{more}",
+        yield FindingKind.CHAIN_ORPHAN(
+            f"{network} {older[0]}{more}",
             f"carry roots of no head, before block {first}, where this ledger's own anchors begin: "
             "it was begun anew, or its key served another ledger before. If the key did, search "
             f"from there: --since-block {network}={first}",
         )
-
-
-def _is_anchor(payload: bytes | None) -> bool:
-    return payload is not None and len(payload) == 36 and payload.startswith(PAYLOAD_TAG)

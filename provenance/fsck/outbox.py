@@ -8,15 +8,7 @@ from typing import Final
 
 from provenance.errors import FormatError
 from provenance.fsck.findings import Finding, FindingKind, holes
-from provenance.fsck.rows import (
-    Anchor,
-    Entry,
-    HeadRow,
-    NetworkRow,
-    NonceRow,
-    ReceiptRow,
-    Version,
-)
+from provenance.fsck.rows import Anchor, Entry, HeadRow, NetworkRow, NonceRow, ReceiptRow, Version
 from provenance.proofs.bitcoin import display, parse_transaction
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id
@@ -59,10 +51,18 @@ def check_outbox(facts: OutboxFacts) -> Iterator[Finding]:
         versions.setdefault(version.anchor_id, []).append(version)
     for anchor in facts.anchors:
         yield from _anchor(anchor, facts, versions.get(anchor.id, []))
-    yield from _uncovered(facts)
-    for network in facts.networks:
-        if network.paused is not None:
-            yield Finding(FindingKind.NETWORK_PAUSED, network.network, network.paused)
+    for network in facts.wanted:  # a later head covers an earlier one
+        rows = [anchor for anchor in facts.anchors if anchor.network == network]
+        upto = max((a.size for a in rows if a.state not in ("failed", "replaced")), default=0)
+        failed = {a.size: a.reason for a in rows if a.state == "failed"}
+        for entry in facts.entries:
+            if entry.anchor and entry.index >= upto:
+                why = failed.get(entry.index + 1)
+                problem = "no anchor row covers it" + (f"; its own failed: {why}" if why else "")
+                yield FindingKind.ANCHOR_MISSING(f"{network} entry {entry.index}", problem)
+    for row in facts.networks:
+        if row.paused is not None:
+            yield FindingKind.NETWORK_PAUSED(row.network, row.paused)
 
 
 def unused_nonces(nonces: Sequence[NonceRow]) -> Iterator[tuple[str, str, int]]:
@@ -79,25 +79,21 @@ def unused_nonces(nonces: Sequence[NonceRow]) -> Iterator[tuple[str, str, int]]:
                 yield network, key, nonce
 
 
-# --- anchors -----------------------------------------------------------------------------
-
-
 def _anchor(anchor: Anchor, facts: OutboxFacts, versions: Sequence[Version]) -> Iterator[Finding]:
     head = facts.heads.get(anchor.size)
     if head is None or head.root != anchor.root:
         has = "no head" if head is None else f"root {head.root.hex()}"
         problem = f"the anchor has root {anchor.root.hex()}, the ledger {has} at that size"
-        yield Finding(FindingKind.ANCHOR_ROOT, anchor.name, problem)
+        yield FindingKind.ANCHOR_ROOT(anchor.name, problem)
     if anchor.state not in STATES:
-        yield Finding(FindingKind.ANCHOR_STATE, anchor.name, f"unknown state {anchor.state!r}")
+        yield FindingKind.ANCHOR_STATE(anchor.name, f"unknown state {anchor.state!r}")
     elif anchor.state in WITH_BYTES and anchor.version_id not in {v.id for v in versions}:
         problem = f"is {anchor.state}, and no signed bytes of it are stored"
-        yield Finding(FindingKind.ANCHOR_STATE, anchor.name, problem)
+        yield FindingKind.ANCHOR_STATE(anchor.name, problem)
     for version in versions:
-        problem_text = _version_problem(anchor, version)
-        if problem_text is not None:
-            subject = f"{anchor.network} {version.transaction_id}"
-            yield Finding(FindingKind.VERSION_DIFFERS, subject, problem_text)
+        differs = _version_problem(anchor, version)
+        if differs is not None:
+            yield FindingKind.VERSION_DIFFERS(f"{anchor.network} {version.transaction_id}", differs)
     yield from _waiting(anchor, facts)
 
 
@@ -123,39 +119,21 @@ def _version_problem(anchor: Anchor, version: Version) -> str | None:
 
 def _waiting(anchor: Anchor, facts: OutboxFacts) -> Iterator[Finding]:
     """Leases that nobody will end, and rows that nobody takes up."""
-    late, far = facts.now - facts.patience_s, facts.now + AHEAD_S
-    if anchor.lease_owner is not None or anchor.lease_until is not None:
-        until = anchor.lease_until
+    now, late, far = facts.now, facts.now - facts.patience_s, facts.now + AHEAD_S
+    until, due, problem = anchor.lease_until, anchor.next_attempt_at, None
+    if anchor.lease_owner is not None or until is not None:
         if anchor.state not in ACTIVE:
-            problem: str | None = f"a lease on a row that is {anchor.state}"
+            problem = f"a lease on a row that is {anchor.state}"
         elif until is None or anchor.lease_owner is None:
             problem = "a lease without an owner or without an end"
         elif until < late:
-            problem = f"the lease ran out {facts.now - until:.0f} s ago and nobody took the row"
+            problem = f"the lease ran out {now - until:.0f} s ago and nobody took the row"
         elif until > far:
-            problem = f"the lease ends in {until - facts.now:.0f} s"
-        else:
-            problem = None
+            problem = f"the lease ends in {until - now:.0f} s"
         if problem is not None:
-            yield Finding(FindingKind.LEASE_STUCK, anchor.name, problem)
-    elif anchor.state in ACTIVE:
-        due = anchor.next_attempt_at
-        if due < late:
-            problem = f"{anchor.state}, due since {facts.now - due:.0f} s"
-            yield Finding(FindingKind.ANCHOR_STALLED, anchor.name, problem)
-        elif due > far:
-            problem = f"{anchor.state}, next attempt in {due - facts.now:.0f} s"
-            yield Finding(FindingKind.ANCHOR_STALLED, anchor.name, problem)
-
-
-def _uncovered(facts: OutboxFacts) -> Iterator[Finding]:
-    """A later head covers an earlier one; a row that failed or gave way covers nothing."""
-    for network in facts.wanted:
-        rows = [anchor for anchor in facts.anchors if anchor.network == network]
-        upto = max((a.size for a in rows if a.state not in ("failed", "replaced")), default=0)
-        failed = {a.size: a.reason for a in rows if a.state == "failed"}
-        for entry in facts.entries:
-            if entry.anchor and entry.index >= upto:
-                why = failed.get(entry.index + 1)
-                problem = "no anchor row covers it" + (f"; its own failed: {why}" if why else "")
-                yield Finding(FindingKind.ANCHOR_MISSING, f"{network} entry {entry.index}", problem)
+            yield FindingKind.LEASE_STUCK(anchor.name, problem)
+    elif anchor.state in ACTIVE and not late <= due <= far:
+        problem = (
+            f"due since {now - due:.0f} s" if due < late else f"next attempt in {due - now:.0f} s"
+        )
+        yield FindingKind.ANCHOR_STALLED(anchor.name, f"{anchor.state}, {problem}")

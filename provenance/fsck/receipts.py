@@ -50,19 +50,13 @@ def check_receipts(facts: OutboxFacts, key: VerifierKey | None) -> Iterator[Find
                 final.add((anchor.network, row.entry))
         if problem is not None:
             subject = f"{row.network} entry {row.entry}"
-            yield Finding(FindingKind.RECEIPT_INVALID, subject, problem)
-    covered: dict[str, int] = {}
-    for anchor in facts.anchors:
-        if anchor.state == "final":
-            covered[anchor.network] = max(covered.get(anchor.network, 0), anchor.size)
-    for network, size in covered.items():
+            yield FindingKind.RECEIPT_INVALID(subject, problem)
+    sizes = sorted((a.size, a.network) for a in facts.anchors if a.state == "final")
+    for network, size in {network: size for size, network in sizes}.items():  # the largest of each
         for index in sorted(entries):
             if index < size and (network, index) not in final:
-                yield Finding(
-                    FindingKind.RECEIPT_MISSING,
-                    f"{network} entry {index}",
-                    "a final anchor covers it, and no receipt says so",
-                )
+                problem = "a final anchor covers it, and no receipt says so"
+                yield FindingKind.RECEIPT_MISSING(f"{network} entry {index}", problem)
 
 
 def _receipt_problem(
@@ -97,9 +91,6 @@ def _receipt_problem(
     if version is not None and stated.transaction_id != version.transaction_id:
         return f"states transaction {stated.transaction_id}, the anchor {version.transaction_id}"
     return None
-
-
-# --- evidence ----------------------------------------------------------------------------
 
 
 def check_evidence(
@@ -166,10 +157,7 @@ def _ethereum(stated: AnchorProof, evidence: Fields, _: VerifierKey | None) -> N
     proven = ethereum.verify_anchor(header, root, contract, receipt, sent)
     block = proven.header
     _expect(
-        stated,
-        block_hash=f"0x{block.hash.hex()}",
-        height=block.number,
-        block_time=block.timestamp,
+        stated, block_hash=f"0x{block.hash.hex()}", height=block.number, block_time=block.timestamp
     )
 
 

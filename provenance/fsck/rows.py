@@ -1,17 +1,25 @@
-"""Rows of the database as the checker has them; times are Unix seconds, hashes bytes."""
+"""Rows of the database as the checker has them; times are Unix seconds, hashes bytes.
+
+msgspec holds each row against its class, whose fields are the columns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
+import msgspec
+
+from provenance.formats.event import Event, SegmentHeader
+from provenance.formats.producers.acknowledgement import Acknowledgement
 from provenance.formats.record import Phase
 
+Row: TypeAlias = msgspec.Struct
 
-@dataclass(frozen=True, slots=True)
-class Run:
+
+class Run(Row, frozen=True):
     """A row of ``runs``."""
 
     run: UUID
@@ -21,8 +29,7 @@ class Run:
     incomplete: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerRow:
+class ProducerRow(Row, frozen=True):
     """A row of ``producers``."""
 
     run: UUID
@@ -36,8 +43,7 @@ class ProducerRow:
     marked: int
 
 
-@dataclass(frozen=True, slots=True)
-class StatementRow:
+class StatementRow(Row, frozen=True):
     """A row of ``statements``."""
 
     run: UUID
@@ -46,8 +52,7 @@ class StatementRow:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RecordRow:
+class RecordRow(Row, frozen=True):
     """A row of ``records``."""
 
     run: UUID
@@ -62,8 +67,7 @@ class RecordRow:
     chain: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class MarkRow:
+class MarkRow(Row, frozen=True):
     """A row of ``marks``."""
 
     phase: Phase
@@ -76,15 +80,13 @@ class MarkRow:
     counts: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DueRow:
+class DueRow(Row, frozen=True):
     """A row of ``due_checkpoints``."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class TreeRow:
+class TreeRow(Row, frozen=True):
     """A row of ``run_trees``."""
 
     leader: bytes
@@ -97,8 +99,7 @@ class TreeRow:
     closed: int
 
 
-@dataclass(frozen=True, slots=True)
-class EquivocationRow:
+class EquivocationRow(Row, frozen=True):
     """A row of ``equivocations``."""
 
     run: UUID
@@ -108,8 +109,7 @@ class EquivocationRow:
     proof: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedRow:
+class ParkedRow(Row, frozen=True):
     """A row of ``parked``; ``run`` None where the payload names none."""
 
     id: str
@@ -117,15 +117,13 @@ class ParkedRow:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedBytes:
+class ParkedBytes(Row, frozen=True):
     """The payload of a row of ``parked``: a batch, a record, or anything."""
 
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Row, frozen=True):
     """A row of ``ledger_entries``."""
 
     index: int
@@ -137,16 +135,14 @@ class Entry:
     coverage: tuple[tuple[bytes, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SubtreeRow:
+class SubtreeRow(Row, frozen=True):
     """A row of ``subtrees``; ``node`` counts all nodes from left to right."""
 
     node: int
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HeadRow:
+class HeadRow(Row, frozen=True):
     """A row of ``heads``."""
 
     size: int
@@ -155,9 +151,13 @@ class HeadRow:
     frontier: bytes
     cosigned: bool
 
+    @property
+    def name(self) -> str:
+        """As findings name it."""
+        return f"head {self.size}"
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+
+class Anchor(Row, frozen=True):
     """A row of ``anchors``; times in Unix seconds."""
 
     id: int
@@ -177,8 +177,7 @@ class Anchor:
         return f"{self.network} head {self.size}"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Row, frozen=True):
     """A row of ``anchor_versions``."""
 
     id: int
@@ -192,8 +191,7 @@ class Version:
     detail: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class NonceRow:
+class NonceRow(Row, frozen=True):
     """A row of ``nonces``."""
 
     network: str
@@ -202,8 +200,7 @@ class NonceRow:
     anchor_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptRow:
+class ReceiptRow(Row, frozen=True):
     """A row of ``receipts``."""
 
     entry: int
@@ -212,10 +209,67 @@ class ReceiptRow:
     document: str
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkRow:
+class NetworkRow(Row, frozen=True):
     """A row of ``networks``."""
 
     network: str
     identity: Mapping[str, Any]
     paused: str | None
+
+
+TABLES: Final[Mapping[type[Row], tuple[str, str]]] = {
+    Run: ("runs", "run"),
+    RecordRow: ("records", "producer, seq"),
+    ProducerRow: ("producers", "run, producer"),
+    StatementRow: ("statements", "run, producer, count"),
+    MarkRow: ("marks", "phase, epoch, producer"),
+    DueRow: ("due_checkpoints", "epoch"),
+    TreeRow: ("run_trees", "run"),
+    EquivocationRow: ("equivocations", "run, producer, seq"),
+    ParkedRow: ("parked", "id"),
+    ParkedBytes: ("parked", "id"),
+    Entry: ("ledger_entries", "entry"),
+    SubtreeRow: ("subtrees", "node"),
+    HeadRow: ("heads", "size"),
+    Anchor: ("anchors", "network, size"),
+    Version: ("anchor_versions", "id"),  # oldest first
+    NonceRow: ("nonces", "network, key, nonce"),
+    ReceiptRow: ("receipts", "entry, anchor_id"),
+    NetworkRow: ("networks", "network"),
+}
+"""The table of each kind of row, and the order it is read in."""
+Key = tuple[bytes, int]
+"""Producer and seq."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """All that is known of one run.
+
+    Attributes:
+        row: None where the database has no such run.
+        entries: The run's ledger entries, by index.
+        spooled: Events in the spool.
+        streamed: Records in the streams: canonical bytes.
+        parked: Records that ingest refused.
+        acked: Per producer, the highest count that anybody was told the database has.
+        acknowledged: Per producer, what the ledger's key signed that the database has.
+        ignore_after_ns: Events with a later time may still be on their way.
+    """
+
+    run: UUID
+    row: Run | None
+    records: Sequence[RecordRow]
+    entries: Sequence[Entry]
+    producers: Sequence[ProducerRow]
+    statements: Sequence[StatementRow]
+    equivocations: Sequence[EquivocationRow]
+    marks: Sequence[MarkRow]
+    due: Sequence[DueRow]
+    trees: Sequence[TreeRow]
+    spooled: Mapping[Key, tuple[SegmentHeader, Event]]
+    streamed: Mapping[Key, bytes]
+    parked: Mapping[Key, Sequence[bytes]]
+    acked: Mapping[bytes, int]
+    acknowledged: Mapping[bytes, Acknowledgement]
+    ignore_after_ns: int | None

@@ -85,10 +85,7 @@ class Rpc:
         return self._result(method, answer)
 
     def batch(
-        self,
-        calls: Sequence[tuple[object, ...]],
-        path: str = "",
-        absent: Collection[int] = (),
+        self, calls: Sequence[tuple[object, ...]], path: str = "", absent: Collection[int] = ()
     ) -> list[Any]:
         """The results of many calls ``(method, *params)``, in order, 100 to a request.
 

@@ -15,6 +15,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -57,12 +58,10 @@ def spool_runs(spool_dir: Path) -> dict[UUID, Path]:
     if not spool_dir.exists():
         return found
     for entry in sorted(os.scandir(spool_dir), key=lambda entry: entry.name):
-        try:
+        with suppress(ValueError):
             run = UUID(entry.name)
-        except ValueError:
-            continue
-        if entry.is_dir() and str(run) == entry.name:
-            found[run] = Path(entry.path)
+            if entry.is_dir() and str(run) == entry.name:
+                found[run] = Path(entry.path)
     return found
 
 
@@ -95,18 +94,16 @@ def read_run(folder: Path, run: UUID) -> SpoolRun:
 
 def _read_segment(found: SpoolRun, name: str, producer: bytes, data: bytes, live: bool) -> None:
     subject = f"{found.run}/{name}"
-    header: SegmentHeader | None = None
-    position = 0
+    own, position = SegmentHeader(found.run, producer, 0, 1, 0), 0
     try:
-        header, position = SegmentHeader.decode(data)
+        own, position = SegmentHeader.decode(data)
     except FormatError as error:
         if live:
             return
         found.findings.append(_damage(subject, data, 0, None, error))
-    if header is not None and (header.run, header.producer) != (found.run, producer):
-        problem = f"its header names run {header.run} and producer {header.producer.hex()}"
-        found.findings.append(Finding(FindingKind.SPOOL_DAMAGED, subject, problem))
-    own = header or SegmentHeader(found.run, producer, 0, 1, 0)
+    if (own.run, own.producer) != (found.run, producer):
+        problem = f"its header names run {own.run} and producer {own.producer.hex()}"
+        found.findings.append(FindingKind.SPOOL_DAMAGED(subject, problem))
     for start, end, item in _frames(data, position):
         if isinstance(item, Event):
             found.events.setdefault((own.producer, item.seq), (own, item))
@@ -149,7 +146,7 @@ def _damage(subject: str, data: bytes, start: int, end: int | None, error: Forma
     cut_off = end is None and isinstance(error, TruncatedError)
     kind = FindingKind.SPOOL_TRUNCATED if cut_off else FindingKind.SPOOL_DAMAGED
     upto = len(data) if end is None else end
-    return Finding(kind, subject, f"bytes {start} to {upto} hold no event: {error}")
+    return kind(subject, f"bytes {start} to {upto} hold no event: {error}")
 
 
 def _is_live(path: Path) -> bool:

@@ -100,7 +100,7 @@ def _read_entry(subject: str, payload: bytes | None, view: StreamView) -> None:
     try:
         batch = open_batch(payload or b"")
     except (FormatError, BadSignatureError) as error:
-        view.findings.append(Finding(FindingKind.STREAM_DAMAGED, subject, str(error)))
+        view.findings.append(FindingKind.STREAM_DAMAGED(subject, str(error)))
         return
     certificate = batch.certificate
     records = view.records.setdefault(certificate.run, {})
@@ -121,7 +121,7 @@ def _read_acked(client: Any, name: bytes, key: bytes, view: StreamView) -> None:
             told[producer] = open_acknowledgement(data, run, producer, key)
         except (ValueError, FormatError, BadSignatureError) as error:
             problem = f"in Redis: {error}"
-            view.findings.append(Finding(FindingKind.ACKNOWLEDGEMENT, subject, problem))
+            view.findings.append(FindingKind.ACKNOWLEDGEMENT(subject, problem))
 
 
 def _place(url: str) -> str:

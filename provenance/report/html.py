@@ -21,8 +21,7 @@ from provenance.bundle.shell_proof import shell_commands
 from provenance.errors import InputError, MissingExtraError, ProofError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence, lenient
-from provenance.verify.metrics import number
-from provenance.verify.report import EpochMetrics, VerificationReport
+from provenance.verify.report import EpochMetrics, VerificationReport, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment

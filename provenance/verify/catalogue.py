@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -16,10 +16,6 @@ class Check:
     proves: str
     limits: str
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
 
 class Status(StrEnum):
     """What became of a check."""
@@ -32,20 +28,8 @@ class Status(StrEnum):
     """It was not asked for, or there is nothing to check."""
 
 
-(
-    RECORDS,
-    TREES,
-    PREFIX,
-    COMPLETE,
-    HEADS,
-    LEDGER,
-    RECEIPTS,
-    NETWORKS,
-    AGREE,
-    CONTENT,
-    PORTABLE,
-    LIMITS,
-) = range(1, 13)
+RECORDS, TREES, PREFIX, COMPLETE, HEADS, LEDGER = range(1, 7)
+RECEIPTS, NETWORKS, AGREE, CONTENT, PORTABLE, LIMITS = range(7, 13)
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check(

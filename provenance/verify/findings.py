@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.run_evidence import RecordFile, RunEvidence
 from provenance.verify.catalogue import CHECKS, Status
 from provenance.verify.identity import Standing
 from provenance.verify.report import CheckResult, Finding
@@ -35,17 +35,16 @@ class Findings:
     _skipped: dict[int, str] = field(default_factory=dict)
 
     def fail(
-        self,
-        check: int,
-        subject: str,
-        problem: str,
-        file: str | None = None,
-        path: str | None = None,
+        self, check: int, subject: str, problem: str, file: str = "", path: str | None = None
     ) -> None:
         """Something does not hold; ``file`` counts where the evidence lies in files."""
         where = self.evidence.file(file) if file else None
         self.problems.append(Finding(check, subject, problem, where, path))
         self._failed |= {(check, subject), (check, None)}
+
+    def fail_record(self, check: int, record: RecordFile, problem: str) -> None:
+        """A record does not hold."""
+        self.fail(check, record.path, problem, record.file, record.path)
 
     def notice(self, check: int, subject: str, problem: str, path: str | None = None) -> None:
         """Something a reader should see that fails nothing."""
@@ -69,18 +68,14 @@ class Findings:
 
     def results(self) -> tuple[CheckResult, ...]:
         """Each check's status: a failure before a gap before a skip."""
-        results = []
-        for check in CHECKS:
-            number = check.number
-            count = sum(finding.check == number for finding in self.problems)
-            if count:
-                many = "1 problem" if count == 1 else f"{count} problems"
-                status, detail = Status.FAILED, many
-            elif number in self._open:
-                status, detail = Status.UNCHECKED, "; ".join(self._open[number])
-            elif number in self._skipped:
-                status, detail = Status.SKIPPED, self._skipped[number]
-            else:
-                status, detail = Status.PASSED, self._details.get(number, "")
-            results.append(CheckResult(check, status, detail))
-        return tuple(results)
+        return tuple(CheckResult(check, *self._status(check.number)) for check in CHECKS)
+
+    def _status(self, check: int) -> tuple[Status, str]:
+        count = sum(finding.check == check for finding in self.problems)
+        if count:
+            return Status.FAILED, "1 problem" if count == 1 else f"{count} problems"
+        if check in self._open:
+            return Status.UNCHECKED, "; ".join(self._open[check])
+        if check in self._skipped:
+            return Status.SKIPPED, self._skipped[check]
+        return Status.PASSED, self._details.get(check, "")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.fields import as_json
-from provenance.formats.record import Json
+from provenance.formats.record import Json, Kind, Record
 from provenance.verify.catalogue import RECORDS, Check, Status
 from provenance.verify.identity import Standing
 from provenance.verify.trust import Chain
@@ -21,6 +22,7 @@ NetworkStatus = Literal[
     "verified", "failed", "pending", "unreachable", "not configured", "receipt", "stated"
 ]
 EXIT_CODES: Mapping[str, int] = {"verified": 0, "failed": 1, "consistent": 3, "anchored": 3}
+NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 CLAIMS = ("seals.sealed_at", "records.ts", "state", "incomplete")
 """What the deployment or the trainer states and nothing proves."""
 
@@ -43,10 +45,6 @@ class Finding:
     file: str | None = None
     path: str | None = None
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
@@ -55,10 +53,6 @@ class CheckResult:
     check: Check
     status: Status
     detail: str
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {**self.check.as_dict(), "status": self.status.value, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +70,8 @@ class Seal:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "seal": self.label,
-            "index": self.index,
-            "root": self.root.hex(),
-            "sealed_at": self.sealed_at,
-            "recomputed": self.recomputed,
-        }
+        values = as_json(self)
+        return {"seal": values.pop("label"), **values}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +110,18 @@ class NetworkCheck:
     time: float | None = None
     reason: str | None = None
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         chain = self.chain
-        values = asdict(self) | {
-            "root": self.root.hex() if self.root else None,
+        values: dict[str, Any] = as_json(self)
+        del values["seal"]
+        return values | {
             "chain": chain.label,
             "chain_id": chain.id if self.network == "ethereum" else None,
             "network": chain.id if self.network == "bitcoin" else None,
             "contract": chain.contract,
             "work": None if chain.work is None else round(chain.work, 2),
         }
-        del values["seal"]
-        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +135,41 @@ class EpochMetrics:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "path": self.path,
-            "epoch": self.epoch,
-            "rank": self.rank,
-            "metrics": dict(self.values),
-        }
+        own = {"path": self.path, "epoch": self.epoch, "rank": self.rank}
+        return {**own, "metrics": dict(self.values)}
+
+
+def metrics_of(records: Mapping[str, Record]) -> tuple[EpochMetrics, ...]:
+    """Metrics records by epoch and rank; late ones are left out.
+
+    Args:
+        records: By path.
+    """
+    rows = []
+    for path, record in records.items():
+        if record.kind is not Kind.METRICS or record.epoch is None or path.startswith("late/"):
+            continue
+        stated = record.body.get("metrics")
+        values = dict(_flat("", stated)) if isinstance(stated, dict) else {}
+        rows.append(EpochMetrics(path, record.epoch, record.rank, values))
+    return tuple(sorted(rows, key=lambda row: (row.epoch, row.rank, row.path)))
+
+
+def number(value: Json) -> float | None:
+    """A recorded metric as a number; NaN and the infinities are written as strings."""
+    if isinstance(value, str):
+        return NON_FINITE.get(value)
+    if isinstance(value, int | float):
+        return float(value)
+    return None
+
+
+def _flat(prefix: str, value: dict[str, Json]) -> list[tuple[str, Json]]:
+    items: list[tuple[str, Json]] = []
+    for key, inner in value.items():
+        name = f"{prefix}.{key}" if prefix else key
+        items += _flat(name, inner) if isinstance(inner, dict) else [(name, inner)]
+    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +191,6 @@ class Verdict:
     key_pinned_by: str | None
     rests_on: tuple[str, ...]
     missing: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     def lines(self) -> list[str]:
         """What it rests on and what is missing, to stand right below the outcome."""
@@ -250,35 +263,48 @@ class VerificationReport:
             for label, seal in seals.items()
         ]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values: hashes as hex, times in Unix seconds."""
-        evidence = self.evidence
+    def summary(self) -> dict[str, Any]:
+        """What a run among many shows: all but tree, metrics and records, as JSON values."""
         return {
-            "v": 1,
             "run_id": str(self.run),
             "outcome": self.outcome,
             "exit_code": self.exit_code,
-            "verdict": self.verdict.as_dict(),
-            "checked_at": self.checked_at,
-            "online": self.online,
-            "source": {"kind": evidence.source.kind, "where": evidence.source.where},
-            "public_key": evidence.public_key.hex(),
-            "identity": self.standing and self.standing.as_json(),
-            "state": evidence.state,
-            "incomplete": evidence.incomplete,
-            "ledger_key": evidence.vkey,
-            "ledger_claims": as_json(evidence.ledger),
-            "claims": list(CLAIMS),
+            "findings": as_json(self.findings),
+            "verdict": as_json(self.verdict),
+            "state": self.evidence.state,
             "roots": self.roots,
-            "seals": [seal.as_dict() for seal in self.seals],
-            "checks": [result.as_dict() for result in self.checks],
-            "findings": [finding.as_dict() for finding in self.findings],
-            "notices": [notice.as_dict() for notice in self.notices],
+            "checks": [
+                {"number": r.check.number, "status": r.status.value, "detail": r.detail}
+                for r in self.checks
+            ],
+            "notices": as_json(self.notices),
             "networks": {
                 name: {label: seal.as_dict() for label, seal in seals.items()}
                 for name, seals in self.networks.items()
             },
             "not_checked": list(self.not_checked),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values: hashes as hex, times in Unix seconds."""
+        evidence = self.evidence
+        return {
+            "v": 1,
+            **self.summary(),
+            "checked_at": self.checked_at,
+            "online": self.online,
+            "source": as_json(evidence.source),
+            "public_key": evidence.public_key.hex(),
+            "identity": self.standing and self.standing.as_json(),
+            "incomplete": evidence.incomplete,
+            "ledger_key": evidence.vkey,
+            "ledger_claims": as_json(evidence.ledger),
+            "claims": list(CLAIMS),
+            "seals": [seal.as_dict() for seal in self.seals],
+            "checks": [
+                {**as_json(r.check), "status": r.status.value, "detail": r.detail}
+                for r in self.checks
+            ],
             "metrics": [row.as_dict() for row in self.metrics],
             "records": [
                 {
@@ -325,29 +351,14 @@ class RunResult:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: the keys that a single report has, but for the large ones."""
-        document: dict[str, object] = {
+        if self.report is not None:
+            return self.report.summary()
+        return {
             "run_id": str(self.run),
             "outcome": self.outcome,
             "exit_code": self.exit_code,
-            "findings": [finding.as_dict() for finding in self.findings],
-        }
-        if self.report is None:
-            return document | {"not_checked": [] if self.findings else [self.problem]}
-        report = self.report
-        return document | {
-            "verdict": report.verdict.as_dict(),
-            "state": report.evidence.state,
-            "roots": report.roots,
-            "checks": [
-                {"number": r.check.number, "status": r.status.value, "detail": r.detail}
-                for r in report.checks
-            ],
-            "notices": [notice.as_dict() for notice in report.notices],
-            "networks": {
-                name: {label: seal.as_dict() for label, seal in seals.items()}
-                for name, seals in report.networks.items()
-            },
-            "not_checked": list(report.not_checked),
+            "findings": as_json(self.findings),
+            "not_checked": [] if self.findings else [self.problem],
         }
 
 

@@ -214,25 +214,15 @@ class Trust:
 def of_settings(settings: Settings) -> Trust:
     """What the ``trust`` section pins."""
     section, where = settings.trust, settings.source or "the configuration"
+    by = f"trust.chains in {where}"
     return Trust(
         ledger_keys=tuple(
             PinnedKey(VerifierKey.from_vkey(text), f"trust.ledger_keys in {where}")
             for text in section.ledger_keys
         ),
         chains=(
-            *(
-                PinnedChain(
-                    "ethereum",
-                    each.chain_id,
-                    f"trust.chains in {where}",
-                    each.contract and each.contract.lower(),
-                )
-                for each in section.chains.ethereum
-            ),
-            *(
-                PinnedChain("bitcoin", name, f"trust.chains in {where}")
-                for name in section.chains.bitcoin
-            ),
+            *(_pinned_ethereum(c.chain_id, by, c.contract) for c in section.chains.ethereum),
+            *(PinnedChain("bitcoin", name, by) for name in section.chains.bitcoin),
         ),
         witnesses=_witnesses(section.witnesses.keys),
         quorum=section.witnesses.quorum,
@@ -245,15 +235,16 @@ def of_own_deployment(settings: Settings, key: VerifierKey | None) -> Trust:
     """What a deployment's own evidence rests on: its key, and the chains that it is set up for."""
     chain, by = settings.blockchain, f"blockchain in {settings.source or 'the configuration'}"
     pins = []
-    if chain.ethereum is not None:
-        contract = chain.ethereum.contract_address
-        pins.append(
-            PinnedChain("ethereum", chain.ethereum.chain_id, by, contract and contract.lower())
-        )
+    if (ours := chain.ethereum) is not None:
+        pins.append(_pinned_ethereum(ours.chain_id, by, ours.contract_address))
     if chain.bitcoin is not None:
         pins.append(PinnedChain("bitcoin", chain.bitcoin.network, by))
     keys = () if key is None else (PinnedKey(key, "this deployment's ledger.key"),)
     return Trust(ledger_keys=keys, chains=tuple(pins), own=True)
+
+
+def _pinned_ethereum(id: int | None, by: str, contract: str | None) -> PinnedChain:
+    return PinnedChain("ethereum", id, by, contract.lower() if contract else None)
 
 
 def of_options(
@@ -267,8 +258,7 @@ def of_options(
     """What the options of ``provenance verify`` pin.
 
     Args:
-        keys: Verifier keys. chains: ``ethereum:31337[:0xcontract]``, ``bitcoin:regtest``.
-        witnesses: Witness keys. quorum: How many of them.
+        chains: ``ethereum:31337[:0xcontract]``, ``bitcoin:regtest``.
         block_hashes: ``0x`` and 64 hex digits. require: :data:`WORDS`, some with commas.
 
     Raises:
@@ -310,7 +300,7 @@ def _chain(text: str) -> PinnedChain:
         return PinnedChain(network, id, "--trust-chain")
     digits = id.isascii() and id.isdigit() and len(id) < 20
     if network == "ethereum" and digits and (not contract or _ADDRESS.fullmatch(contract.lower())):
-        return PinnedChain(network, int(id), "--trust-chain", contract.lower() or None)
+        return _pinned_ethereum(int(id), "--trust-chain", contract)
     raise InputError(
         f"--trust-chain: found {text[:80]!r}, expected ethereum:CHAIN_ID[:0xCONTRACT] or "
         f"bitcoin:NETWORK with a network of {', '.join(CHAINS)}"

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from provenance.formats.note import VerifierKey
@@ -35,8 +35,9 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
         networks: By network and seal label.
     """
     by = trust.key_pinned_by(key)
-    missing = _missing(findings, trust, key, networks)
-    anchored = any(_counts(check) for seals in networks.values() for check in seals.values())
+    missing = tuple(_missing(findings, trust, key, networks))
+    checks = [check for seals in networks.values() for check in seals.values()]
+    anchored = any(check.status == "verified" and check.network in PUBLIC for check in checks)
     outcome: Outcome = "consistent"
     if findings.problems:
         outcome = "failed"
@@ -44,6 +45,8 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
         outcome = "verified"
     elif by is not None and anchored and not findings.without_receipt:
         outcome = "anchored"
+    standing = findings.standing
+    nobody = "no trainer's identity: nobody stands behind the run"
     return Verdict(
         outcome=outcome,
         policy=trust.policy,
@@ -52,45 +55,37 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
         key=key.label if key else None,
         key_pinned_by=by,
         rests_on=(
-            _key_line(key, by),
+            f"ledger key {key.label}, {_pinned(by)}"
+            if key
+            else "no ledger's key: none is known here",
             *_chain_lines(networks, findings.asked),
             *_witness_lines(findings, trust),
-            findings.standing.line
-            if findings.standing
-            else "no trainer's identity: nobody stands behind the run",
+            standing.line if standing else nobody,
         ),
-        missing=tuple(missing),
+        missing=missing,
     )
-
-
-def _counts(check: NetworkCheck | None) -> bool:
-    return check is not None and check.status == "verified" and check.network in PUBLIC
 
 
 def _missing(
     findings: Findings, trust: Trust, key: VerifierKey | None, networks: Networks
-) -> list[str]:
+) -> Iterator[str]:
     """What stands between the evidence and ``verified``, a line each."""
-    own, lines = trust.own_policy, []
+    own = trust.own_policy
     for result in findings.results():
         number = result.check.number
         if result.status is Status.UNCHECKED and (own or number != NETWORKS):
-            lines.append(f"({number}) {CHECKS[number - 1].title}: {result.detail}")
+            yield f"({number}) {CHECKS[number - 1].title}: {result.detail}"
     if any(item.withheld and item.kind is Kind.CONFIG for item in findings.evidence.records):
-        lines.append(
-            "the configuration is withheld: the run's key and number of ranks are not seen"
-        )
+        yield "the configuration is withheld: the run's key and number of ranks are not seen"
     if findings.without_receipt and not own:
-        lines.append(f"no receipt of {', '.join(findings.without_receipt)}")
+        yield f"no receipt of {', '.join(findings.without_receipt)}"
     for word in trust.policy:
         line = _unmet(word, findings, trust, key, networks)
         if line is not None:
-            lines.append(line)
-    if own:
-        rows = [check for seals in networks.values() for check in seals.values()]
-        if any(check.status in ("receipt", "stated") for check in rows):
-            lines.append("the networks of the configuration: not all of them showed the anchors")
-    return lines
+            yield line
+    rows = (check for seals in networks.values() for check in seals.values())
+    if own and any(check.status in ("receipt", "stated") for check in rows):
+        yield "the networks of the configuration: not all of them showed the anchors"
 
 
 def _unmet(
@@ -114,26 +109,17 @@ def _unmet(
             return standing.line
         return "no pinned trainer signed the run"
     names = PUBLIC if word == "anchor" else (word,)
-    seals = findings.asked
-    bare = [seal for seal in seals if not any(_shown(networks, n, seal) for n in names)]
+    shown = {
+        seal
+        for name in names
+        for seal, check in networks.get(name, {}).items()
+        if check.status == "verified"
+    }
+    bare = [seal for seal in findings.asked if seal not in shown]
     where = "a pinned chain" if word == "anchor" else word
-    if seals and not bare:
+    if findings.asked and not bare:
         return None
     return f"{', '.join(bare) or 'no seal'}: no anchor that {where} was seen to have"
-
-
-def _shown(networks: Networks, name: str, seal: str) -> bool:
-    check = networks.get(name, {}).get(seal)
-    return check is not None and check.status == "verified"
-
-
-# --- what it rests on ------------------------------------------------------------------------
-
-
-def _key_line(key: VerifierKey | None, by: str | None) -> str:
-    if key is None:
-        return "no ledger's key: none is known here"
-    return f"ledger key {key.label}, {_pinned(by)}"
 
 
 def _pinned(by: str | None) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from provenance.evidence import disclosure
-from provenance.evidence.run_evidence import RunEvidence, seal_label
+from provenance.evidence.run_evidence import RunEvidence, seal_label, uncollected
 from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
@@ -48,14 +48,12 @@ from provenance.verify.checks.content import check_content
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.receipts import check_receipts
-from provenance.verify.checks.records import check_records
-from provenance.verify.checks.statements import check_statements
+from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
-from provenance.verify.metrics import metrics_of
 from provenance.verify.nodes import Nodes
-from provenance.verify.report import NetworkCheck, Seal, VerificationReport
+from provenance.verify.report import NetworkCheck, Seal, VerificationReport, metrics_of
 from provenance.verify.trust import PinnedKey, Trust
 from provenance.verify.verdict import judge
 
@@ -101,14 +99,15 @@ def verify(
     findings = Findings(evidence)
     if nodes is None and networks is not None:
         nodes = Nodes(networks, unavailable)
-    digested = [record.digested(evidence.run) for record in evidence.records]
+    digested = evidence.digested
     signed = {p.producer: {each.count for each in p.statements} for p in evidence.producers}
-    walk = RunWalk(evidence.run, digested, evidence.entries, signed)
-    records = check_records(evidence, findings)  # (1)
-    check_statements(evidence, walk, trust, findings)
-    recomputed = check_trees(evidence, digested, walk, findings)  # (2)
-    check_prefixes(evidence, walk, findings)  # (3)
-    check_completeness(evidence, digested, findings)  # (4)
+    with uncollected():
+        walk = RunWalk(evidence.run, digested, evidence.entries, signed)
+        records = check_records(evidence, findings)  # (1)
+        check_statements(evidence, walk, trust, findings)
+        recomputed = check_trees(evidence, digested, walk, findings)  # (2)
+        check_prefixes(evidence, walk, findings)  # (3)
+        check_completeness(evidence, digested, findings)  # (4)
     if verifier_key is not None and trust.key_pinned_by(verifier_key) is None:
         trust = trust.also(Trust(ledger_keys=(PinnedKey(verifier_key, "the caller"),)))
     key = ledger_key(evidence, verifier_key, trust, findings)
@@ -135,13 +134,7 @@ def verify(
         findings=tuple(findings.problems),
         notices=tuple(findings.notices),
         seals=tuple(
-            Seal(
-                seal_label(entry),
-                entry.index,
-                entry.root,
-                entry.created_at,
-                entry.root == root,
-            )
+            Seal(seal_label(entry), entry.index, entry.root, entry.created_at, entry.root == root)
             for entry, root in zip(evidence.entries, recomputed, strict=True)
         ),
         networks=anchors,

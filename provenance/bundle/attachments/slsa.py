@@ -6,7 +6,7 @@ content under ``root``: no digest of a file, so it has a name of its own. in-tot
 gitCommit, ...) stand where they are meant. What is withheld or damaged is left out.
 
 The verifier takes each claim by itself and compares it with the records, entries and receipts
-(:mod:`provenance.verify.checks.attachments.slsa`): a statement may say less than these, never
+(:mod:`provenance.verify.checks.attachments`): a statement may say less than these, never
 anything else.
 """
 

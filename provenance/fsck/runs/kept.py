@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, replace
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
@@ -22,8 +23,7 @@ from provenance.formats.run_tree.selection import (
 )
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.fsck.findings import Finding, FindingKind
-from provenance.fsck.rows import DueRow, MarkRow, ProducerRow, TreeRow
-from provenance.fsck.runs.facts import RunFacts
+from provenance.fsck.rows import DueRow, MarkRow, ProducerRow, RunFacts, TreeRow
 
 
 def check_kept(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> Iterator[Finding]:
@@ -34,11 +34,11 @@ def check_kept(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> I
     """
     if facts.row is None:
         return
-    counting = [
+    counting = {
         mark
         for mark in seal_marks(records)
         if mark.phase is Phase.CHECKPOINT and mark.seq < walk.without_hole.get(mark.producer, 0)
-    ]
+    }
     tree = _tree(facts, records, walk)
     yield from _differing(facts, "producers", facts.producers, _producers(facts, records, counting))
     yield from _differing(facts, "marks", facts.marks, _marks(records, counting))
@@ -61,13 +61,12 @@ def _producers(
     return [replace(row, ended=ended.get(own), marked=marked.get(own, -1)) for row, own in rows]
 
 
-def _marks(records: Iterable[Record], counting: Iterable[SealMark]) -> list[MarkRow]:
+def _marks(records: Iterable[Record], counting: Collection[SealMark]) -> list[MarkRow]:
     """Of two of one producer for one seal the lower ``seq`` stands."""
-    counts = {(mark.producer, mark.seq) for mark in counting}
     first: dict[tuple[Phase, int | None, bytes], MarkRow] = {}
     for mark in sorted(written_marks(records), key=lambda mark: mark.seq):
-        key, own = (mark.phase, mark.epoch, mark.producer), (mark.producer, mark.seq)
-        row = MarkRow(*key, mark.seq, mark.rank, mark.anchor, mark.order[0], own in counts)
+        key = (mark.phase, mark.epoch, mark.producer)
+        row = MarkRow(*key, mark.seq, mark.rank, mark.anchor, mark.order[0], mark in counting)
         first.setdefault(key, row)
     return list(first.values())
 
@@ -116,7 +115,7 @@ def _differing(
                 if value != getattr(right, name)
             )
         if problem:
-            yield Finding(FindingKind.KEPT_STATE, f"{facts.run}/{table}{key}", problem)
+            yield FindingKind.KEPT_STATE(f"{facts.run}/{table}{key}", problem)
 
 
 def _key(row: object) -> str:

@@ -25,9 +25,7 @@ def check_content(
         return
     withheld = {r.path.rpartition("/")[0] for r in findings.evidence.records if r.withheld}
     for slot, value in content.items():
-        stated = {
-            path: record for path, record in records.items() if path.rpartition("/")[0] == slot
-        }
+        stated = {path: r for path, r in records.items() if path.rpartition("/")[0] == slot}
         if not stated and slot not in withheld:
             findings.fail(CONTENT, slot, "the run has no such record")
             continue
@@ -44,19 +42,12 @@ def check_content(
         if slot in withheld:
             findings.unchecked(CONTENT, f"{slot}: the record is withheld")
         else:
-            path = next(iter(stated))
-            findings.fail(
-                CONTENT,
-                slot,
-                f"what is at hand has {roots[path]}, the record states "
-                f"{stated[path].body.get('root')}",
-                path=path,
-            )
+            path, root = next(iter(roots.items()))
+            states = f"the record states {stated[path].body.get('root')}"
+            findings.fail(CONTENT, slot, f"what is at hand has {root}, {states}", path=path)
     findings.count(CONTENT, f"{len(content)} slots")
 
 
 def _root(slot: str, value: object, record: Record) -> str:
-    factory = HashFactory(str(record.body.get("algorithm")))
-    if slot.startswith("data/"):
-        return str(dataset_digest(value, factory))
-    return str(state_digest(value, factory))
+    digest = dataset_digest if slot.startswith("data/") else state_digest
+    return str(digest(value, HashFactory(str(record.body.get("algorithm")))))

@@ -87,7 +87,9 @@ def check_ethereum(anchor: AnchorProof, evidence: Mapping[str, Json]) -> str | N
     _check_transaction(anchor, fields, raw, contract)
     index = receipt.index if receipt else sent.index if sent else 0
     _same(stated, "index", index)
-    _check_block(anchor, block, proven)
+    of_block = proven.header
+    check_block(anchor, _shown(of_block.hash), of_block.timestamp, of_block.number)
+    _check_header(block, of_block)
     _check_receipt(fields, proven)
     return None
 
@@ -107,39 +109,33 @@ def _check_transaction(
 
 def _check_stated(anchor: AnchorProof, evidence: Fields, block: Fields) -> None:
     """What the evidence says of the block, where nothing proves it: all the same thing."""
-    digest, number = block.raw.get("hash"), block.raw.get("number")
     if block.raw.get("header_rlp") is not None:
         _check_header(block, parse_header(_bytes(block, "header_rlp", MAX_HEADER_BYTES)))
+    check_block(anchor, block.raw.get("hash"), block.integer("timestamp"), block.raw.get("number"))
+    _same(evidence.object("receipt"), "status", 1)
+
+
+def check_block(anchor: AnchorProof, digest: object, timestamp: int, number: object) -> None:
+    """Hold a receipt's block against the one in its evidence, whose time is its own, whatever a
+    contract says of an earlier store.
+
+    Raises:
+        ProofError: Names what differs.
+    """
     if anchor.block_hash is None or anchor.block_hash != digest:
         raise ProofError(f"the block in it is {digest}, not {anchor.block_hash}")
     if not isinstance(number, int) or anchor.height != number:
         raise ProofError(f"the block in it is number {number}, not {anchor.height}")
-    _check_time(anchor, block.integer("timestamp"))
-    _same(evidence.object("receipt"), "status", 1)
-
-
-def _check_block(anchor: AnchorProof, block: Fields, proven: Proven) -> None:
-    header = proven.header
-    if anchor.block_hash != _shown(header.hash):
-        raise ProofError(f"the block in it is {_shown(header.hash)}, not {anchor.block_hash}")
-    _check_header(block, header)
-    if anchor.height != header.number:
-        raise ProofError(f"the block in it is number {header.number}, not {anchor.height}")
-    _check_time(anchor, header.timestamp)
+    if anchor.block_time != timestamp:
+        raise ProofError(
+            f"the block in it is of time {timestamp}, the receipt says {anchor.block_time}"
+        )
 
 
 def _check_header(block: Fields, header: Header) -> None:
     _same(block, "hash", _shown(header.hash))
     _same(block, "number", header.number)
     _same(block, "timestamp", header.timestamp)
-
-
-def _check_time(anchor: AnchorProof, timestamp: int) -> None:
-    """The time is the block's own, whatever a contract says of an earlier store."""
-    if anchor.block_time != timestamp:
-        raise ProofError(
-            f"the block in it is of time {timestamp}, the receipt says {anchor.block_time}"
-        )
 
 
 def _check_receipt(evidence: Fields, proven: Proven) -> None:

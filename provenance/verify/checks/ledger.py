@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError
+from provenance.errors import BadSignatureError, FormatError, InputError, IntegrityError, ProofError
 from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.formats.checkpoint import Head, open_head, parse_note
 from provenance.formats.cosignature import Cosignature, WitnessKey
@@ -27,12 +27,8 @@ def ledger_key(
         except (FormatError, InputError) as error:
             findings.fail(HEADS, "ledger.vkey", str(error), "ledger.vkey")
     if given is not None and own is not None and given != own:
-        findings.fail(
-            HEADS,
-            "ledger.vkey",
-            f"the evidence comes with key {own.label}, expected {given.label}",
-            "ledger.vkey",
-        )
+        problem = f"the evidence comes with key {own.label}, expected {given.label}"
+        findings.fail(HEADS, "ledger.vkey", problem, "ledger.vkey")
     if given is None and own is None:
         signed = evidence.signed_heads().values()
         makers = {(line.name, line.key_id) for head in signed for line in head.signatures}
@@ -53,17 +49,13 @@ def check_heads(
         file = f"heads/{item.size}.note"
         try:
             head = open_head(item.note, key) if key else parse_note(item.note).head
-        except (FormatError, InputError, BadSignatureError) as error:
-            findings.fail(HEADS, f"head {item.size}", str(error), file)
-            continue
-        if head.size != item.size:
-            findings.fail(HEADS, f"head {item.size}", f"states size {head.size}", file)
-        elif key is not None and head.origin != key.name:
-            findings.fail(
-                HEADS, f"head {item.size}", f"is of ledger {head.origin!r}, not {key.name!r}", file
-            )
-        else:
+            if head.size != item.size:
+                raise ProofError(f"states size {head.size}")
+            if key is not None and head.origin != key.name:
+                raise ProofError(f"is of ledger {head.origin!r}, not {key.name!r}")
             heads[item.size] = head
+        except (FormatError, InputError, IntegrityError) as error:
+            findings.fail(HEADS, f"head {item.size}", str(error), file)
     if not evidence.heads:
         findings.skip(HEADS, "no head")
     elif key is None:
@@ -79,16 +71,10 @@ def _cosigners(
     witnesses: Sequence[WitnessKey],
     findings: Findings,
 ) -> str:
-    """Say which witnesses cosigned the heads, and whether that was verified.
+    """Who cosigned the heads of the ``valid`` sizes, as a detail for check 5, and whether that was
+    verified: a line in the name of a known witness must be its cosignature.
 
     A line that no known witness made fails nothing, whatever it holds.
-
-    Args:
-        valid: Sizes of the heads that hold.
-        witnesses: Known keys; a line in the name of one must be its cosignature.
-
-    Returns:
-        The witnesses as a detail for check 5; empty where there are none.
     """
     names: set[str] = set()
     keys = {(key.name, key.key_id): key for key in witnesses}

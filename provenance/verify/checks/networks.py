@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -71,9 +71,17 @@ def check_networks(
             findings.fail(NETWORKS, f"{answer.seal} on {name}", answer.reason or "", file.file)
     for anchor, entry in _without_receipt(evidence, answers):
         answers.setdefault(anchor.network, {})[seal_label(entry)] = _pending(anchor, entry)
-    findings.asked = _asked(evidence)
+    decoded = [r for item in evidence.records if isinstance(r := item.decoded, Record)]
+    marked = {(mark.phase, mark.epoch) for mark in written_marks(decoded) if mark.anchor}
+    for entry in evidence.entries:
+        if entry.anchor or (entry.phase, entry.epoch) in marked:
+            findings.asked.append(seal_label(entry))
     findings.without_receipt = [label for label in findings.asked if label not in held]
-    _dropped(evidence, answers, findings)
+    for name in sorted(named_networks(decoded).intersection(NAMES)):
+        bare = [label for label in findings.asked if label not in answers.get(name, {})]
+        if bare:
+            problem = "the run names it, and its deployment has no such network"
+            findings.notice(NETWORKS, name, f"{problem}: no anchor of {', '.join(bare)}")
     _check_agreement(asked.roots, findings)  # (9)
     _summarise(answers, nodes, findings)
     order = {seal_label(entry): entry.index for entry in evidence.entries}
@@ -84,9 +92,7 @@ def check_networks(
 
 
 def _summarise(
-    answers: Mapping[str, Mapping[str, NetworkCheck]],
-    nodes: Nodes | None,
-    findings: Findings,
+    answers: Mapping[str, Mapping[str, NetworkCheck]], nodes: Nodes | None, findings: Findings
 ) -> None:
     checks = [check for seals in answers.values() for check in seals.values()]
     for check in checks:
@@ -141,7 +147,8 @@ class _Networks:
                 return replace(base, status="unreachable", reason=str(error))
             base = _pinned(base, "by headers", depth=depth, height=height)
         if anchor.network == "ethereum":
-            if has_proof(checked.receipt.evidence) and self._knows(anchor.block_hash):
+            known = (anchor.block_hash or "").lower() in self.trust.block_hashes
+            if known and has_proof(checked.receipt.evidence):
                 base = _pinned(base, "by a block hash")
             else:
                 base = replace(base, status="stated", reason=UNSHOWN)
@@ -165,9 +172,6 @@ class _Networks:
         if wrong is not None:
             return replace(base, status="failed", reason=wrong)
         return self._compare(base, network, seen, anchor)
-
-    def _knows(self, block_hash: str | None) -> bool:
-        return block_hash is not None and block_hash.lower() in self.trust.block_hashes
 
     def _compare(
         self, base: NetworkCheck, network: Network, seen: Observation, anchor: AnchorProof
@@ -239,9 +243,7 @@ def _check_agreement(roots: Mapping[int, Mapping[str, bytes]], findings: Finding
     compared = 0
     for size, by_network in sorted(roots.items()):
         if len(set(by_network.values())) > 1:
-            roots_of = ", ".join(
-                f"{name} {root.hex()}" for name, root in sorted(by_network.items())
-            )
+            roots_of = ", ".join(f"{n} {root.hex()}" for n, root in sorted(by_network.items()))
             findings.fail(AGREE, f"head {size}", f"networks carry different roots: {roots_of}")
         compared += len(by_network) > 1
     if not compared:
@@ -266,33 +268,6 @@ def _without_receipt(
             found = next((row[at] for row, at in starts if at < len(row)), None)
             if found is not None:
                 yield found, entry
-
-
-def _dropped(
-    evidence: RunEvidence, answers: Mapping[str, Mapping[str, NetworkCheck]], findings: Findings
-) -> None:
-    """Networks that the trainer named, and its deployment did not have."""
-    for name in sorted(named_networks(_decoded(evidence)).intersection(NAMES)):
-        bare = [label for label in findings.asked if label not in answers.get(name, {})]
-        if bare:
-            problem = "the run names it, and its deployment has no such network"
-            findings.notice(NETWORKS, name, f"{problem}: no anchor of {', '.join(bare)}")
-
-
-def _decoded(evidence: RunEvidence) -> Iterator[Record]:
-    records = (item.decoded for item in evidence.records)
-    return (record for record in records if isinstance(record, Record))
-
-
-def _asked(evidence: RunEvidence) -> list[str]:
-    """The seals that asked for an anchor: their entry says so, or the trainer's run.seal."""
-    marks = written_marks(_decoded(evidence))
-    asked = {(mark.phase, mark.epoch) for mark in marks if mark.anchor}
-    return [
-        seal_label(entry)
-        for entry in evidence.entries
-        if entry.anchor or (entry.phase, entry.epoch) in asked
-    ]
 
 
 def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:

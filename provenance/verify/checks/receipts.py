@@ -49,7 +49,7 @@ from provenance.proofs.ethereum import sender_of
 from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id, read_line
 from provenance.verify.catalogue import RECEIPTS
-from provenance.verify.checks.ethereum_receipt import check_ethereum
+from provenance.verify.checks.ethereum_receipt import check_block, check_ethereum
 from provenance.verify.findings import Findings
 from provenance.verify.trust import Chain
 
@@ -99,10 +99,7 @@ def _sender_of(raw: str) -> str:
 
 
 def check_receipts(
-    evidence: RunEvidence,
-    key: VerifierKey | None,
-    heads: Mapping[int, Head],
-    findings: Findings,
+    evidence: RunEvidence, key: VerifierKey | None, heads: Mapping[int, Head], findings: Findings
 ) -> list[CheckedReceipt]:
     """The receipts that hold; a finding for each that does not."""
     entries = {entry.index: entry for entry in evidence.entries}
@@ -121,20 +118,16 @@ def check_receipts(
                 opened[note] = open_head(note, key) if key else parse_note(note).head
             _check_head(opened[note], heads)
             _check_sealed(receipt, entry)
-            network = receipt.anchor.network
-            remark = None
-            if is_known(network):
+            network, remark = receipt.anchor.network, None
+            if network in _RULES:
                 _check_name(file.name, receipt, entry)
                 same = receipt.anchor, json.dumps(receipt.evidence, sort_keys=True)
                 if same not in proven:
                     proven[same] = check_evidence(receipt.anchor, receipt.evidence, key)
                 remark = proven[same]
             else:
-                findings.unchecked(
-                    RECEIPTS,
-                    f"receipt {file.name}: this release knows no evidence of network "
-                    f"{network[:40]!r}",
-                )
+                problem = f"this release knows no evidence of network {network[:40]!r}"
+                findings.unchecked(RECEIPTS, f"receipt {file.name}: {problem}")
         except (FormatError, InputError, IntegrityError) as error:
             findings.fail(RECEIPTS, f"receipt {file.name}", str(error), file.file)
             continue
@@ -165,14 +158,11 @@ def _check_head(head: Head, heads: Mapping[int, Head]) -> None:
 def _check_sealed(receipt: Receipt, entry: LedgerEntry) -> None:
     """What is in a block was sealed before it, up to the clocks."""
     anchor = receipt.anchor
-    if anchor.network not in (BITCOIN, "ethereum") or anchor.block_time is None:
-        return
-    late = entry.created_at - anchor.block_time
-    if late > CLOCK_SLACK_S:
-        raise ProofError(
-            f"{seal_label(entry)} is said to be sealed {late / 3600:.1f} hours after the block "
-            "that holds it"
-        )
+    chained = anchor.network in (BITCOIN, "ethereum") and anchor.block_time is not None
+    late = entry.created_at - (anchor.block_time or 0.0)
+    if chained and late > CLOCK_SLACK_S:
+        problem = f"is said to be sealed {late / 3600:.1f} hours after the block that holds it"
+        raise ProofError(f"{seal_label(entry)} {problem}")
 
 
 def _check_name(name: str, receipt: Receipt, entry: LedgerEntry) -> None:
@@ -202,7 +192,7 @@ def _entry_of(
 def check_evidence(
     anchor: AnchorProof, evidence: Mapping[str, Json], key: VerifierKey | None = None
 ) -> str | None:
-    """Check the evidence of a receipt of a network that :func:`is_known`.
+    """Check the evidence of a receipt of a network that this release has rules for.
 
     Args:
         key: The ledger's, which signs local lines; None takes the evidence's own.
@@ -221,17 +211,6 @@ def check_evidence(
     return _RULES[anchor.network](anchor, evidence, key)
 
 
-def is_known(network: str) -> bool:
-    """Whether this release has rules for the evidence of a network."""
-    return network in _RULES
-
-
-def _check_ethereum(
-    anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None
-) -> str | None:
-    return check_ethereum(anchor, evidence)
-
-
 def _check_bitcoin(
     anchor: AnchorProof, evidence: Mapping[str, Json], _: VerifierKey | None
 ) -> None:
@@ -245,14 +224,9 @@ def _check_bitcoin(
     proof = evidence_bytes(fields, "merkle_block")
     header = verify_anchor(transaction, proof, raw, anchor.payload, chain)
     name = display(header.hash)
-    if name != anchor.block_hash:
-        raise ProofError(f"the block in it is {name}, not {anchor.block_hash}")
-    if anchor.block_time != header.time:
-        raise ProofError(
-            f"the block in it is of time {header.time}, the receipt says {anchor.block_time}"
-        )
     if anchor.height is None or anchor.height < 0:
         raise ProofError(f"states height {anchor.height}, expected 0 or more")
+    check_block(anchor, name, header.time, anchor.height)
     _agree(evidence, transaction_id=txid, block_hash=name, height=anchor.height)
     above = Fields({"headers": [], **evidence}, "evidence").items("headers", evidence_bytes)
     for at, raw in enumerate(above):
@@ -297,7 +271,7 @@ def _check_local(
 _Rule = Callable[[AnchorProof, Mapping[str, Json], VerifierKey | None], str | None]
 _RULES: Final[Mapping[str, _Rule]] = {
     BITCOIN: _check_bitcoin,
-    "ethereum": _check_ethereum,
+    "ethereum": lambda anchor, evidence, _: check_ethereum(anchor, evidence),
     "ipfs": _check_ipfs,
     "local": _check_local,
 }

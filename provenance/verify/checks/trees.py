@@ -6,7 +6,7 @@ one finding, and not one at every node above it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from provenance.evidence.placement import place_records
@@ -18,10 +18,7 @@ from provenance.verify.findings import Findings
 
 
 def check_trees(
-    evidence: RunEvidence,
-    digested: Sequence[DigestedRecord],
-    walk: RunWalk,
-    findings: Findings,
+    evidence: RunEvidence, digested: Sequence[DigestedRecord], walk: RunWalk, findings: Findings
 ) -> list[bytes | None]:
     """Hold each seal against what the records' digests give.
 
@@ -39,34 +36,26 @@ def check_trees(
     ):
         if item.path != path and evidence.entries:
             problem = f"belongs at {path} by its content"
-            findings.fail(TREES, item.path, problem, item.file, item.path)
+            findings.fail_record(TREES, item, problem)
     for entry, seal in zip(evidence.entries, walk.seals, strict=True):
-        differs = _difference(dict(entry.coverage), seal.coverage)
-        if differs is not None:
-            findings.fail(TREES, seal_label(entry), differs, "run.json")
+        stated, wanted = dict(entry.coverage), seal.coverage
+        differing = [p for p in stated.keys() | wanted.keys() if stated.get(p) != wanted.get(p)]
+        if differing:
+            first = min(differing)
+            problem = (
+                f"states to cover {stated.get(first, 0)} events of producer {first.hex()}, "
+                f"the records give {wanted.get(first, 0)}"
+            )
+            findings.fail(TREES, seal_label(entry), problem, "run.json")
         elif seal.uncovered:
-            findings.notice(
-                TREES, seal_label(entry), f"does not cover {seal.uncovered} events before its mark"
-            )
+            problem = f"does not cover {seal.uncovered} events before its mark"
+            findings.notice(TREES, seal_label(entry), problem)
         if seal.root is not None and seal.root != entry.root:
-            findings.fail(
-                TREES,
-                seal_label(entry),
-                f"the records give run root {seal.root.hex()}, the ledger has {entry.root.hex()}",
-            )
+            own = seal.root.hex()
+            problem = f"the records give run root {own}, the ledger has {entry.root.hex()}"
+            findings.fail(TREES, seal_label(entry), problem)
     findings.count(TREES, f"{len(walk.seals)} run roots")
     return [seal.root for seal in walk.seals]
-
-
-def _difference(stated: Mapping[bytes, int], wanted: Mapping[bytes, int]) -> str | None:
-    """How a coverage differs from its one form; None where it does not."""
-    for producer in sorted(stated.keys() | wanted.keys()):
-        if stated.get(producer) != wanted.get(producer):
-            return (
-                f"states to cover {stated.get(producer, 0)} events of producer {producer.hex()}, "
-                f"the records give {wanted.get(producer, 0)}"
-            )
-    return None
 
 
 def check_prefixes(evidence: RunEvidence, walk: RunWalk, findings: Findings) -> None:

@@ -21,7 +21,7 @@ from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.evidence.disclosure import withhold
 from provenance.proofs.bitcoin import HEADER_BYTES
-from provenance.verify.headers.file import GivenHeaders
+from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
 from tests.support.paths import STRANGER
 from tests.support.stranger import load

@@ -40,6 +40,7 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.evidence.from_database import from_store
+from provenance.formats.fields import as_json
 from provenance.ports.network import Network
 from provenance.ports.values import AnchorState, Identity, Observation, Place
 from provenance.settings import Settings, load
@@ -269,7 +270,7 @@ def alone(store: SqlStore, result: RunResult, networks: Mapping[str, Network] | 
         evidence = from_store(store, result.run, SIGNER.verifier)
     except (ProvenanceError, ValueError, TypeError, LookupError, AttributeError) as error:
         assert result.problem == (str(error) or type(error).__name__)
-        return [finding.as_dict() for finding in result.findings]
+        return as_json(result.findings)
     report = verify(evidence, networks, verifier_key=SIGNER.verifier, trust=OWN, now=NOW)
     assert result.outcome == report.outcome
     return report.as_dict()["findings"]

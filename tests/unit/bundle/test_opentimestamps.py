@@ -40,7 +40,7 @@ from provenance.formats.receipt import Receipt
 from provenance.ports.values import AnchorState
 from provenance.proofs.bitcoin import parse_header
 from provenance.verify.catalogue import PORTABLE, Status
-from provenance.verify.checks.attachments.opentimestamps import check
+from provenance.verify.checks.attachments import check_opentimestamps as check
 from provenance.verify.findings import Findings
 from provenance.verify.report import Finding
 from provenance.verify.verifier import verify

@@ -26,7 +26,7 @@ from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind, canonical_json
-from provenance.verify.checks.attachments.slsa import check
+from provenance.verify.checks.attachments import check_slsa as check
 from provenance.verify.findings import Findings
 from provenance.verify.verifier import verify
 from tests.support.model_world import COMMIT, deployment, real_story, weights

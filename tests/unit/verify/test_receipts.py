@@ -16,8 +16,7 @@ from provenance.formats.receipt import Receipt
 from provenance.proofs.bitcoin import CHAINS, double_sha256
 from provenance.verify.catalogue import HEADER_SOURCE, RECEIPTS, Status
 from provenance.verify.checks.receipts import check_evidence
-from provenance.verify.headers import AllSources
-from provenance.verify.headers.file import GivenHeaders
+from provenance.verify.headers import AllSources, GivenHeaders
 from provenance.verify.report import VerificationReport
 from tests.support.nodes import bitcoin_evidence
 from tests.support.verify_world import ORIGIN, SIGNER, World, finished

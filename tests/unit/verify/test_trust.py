@@ -18,7 +18,7 @@ from provenance.formats.note import SIGNATURE_MARK, SignerKey, encode_base64
 from provenance.ports.values import Observation, anchor_payload
 from provenance.settings import load
 from provenance.testing.memory_chain import MemoryNetwork
-from provenance.verify.headers.file import GivenHeaders
+from provenance.verify.headers import GivenHeaders
 from provenance.verify.trust import (
     KNOWN,
     Chain,

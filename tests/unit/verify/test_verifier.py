@@ -26,6 +26,7 @@ from provenance.evidence.run_evidence import HeadNote, RunEvidence
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.fields import as_json
 from provenance.formats.note import SignerKey
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Kind, Phase, record_digest
@@ -35,8 +36,7 @@ from provenance.proofs.ipfs.cid import raw_cid
 from provenance.verify import verifier
 from provenance.verify.catalogue import CHECKS, Status
 from provenance.verify.checks.receipts import check_evidence
-from provenance.verify.metrics import number
-from provenance.verify.report import VerificationReport
+from provenance.verify.report import VerificationReport, number
 from provenance.verify.trust import Trust
 from tests.support.verify_world import (
     ORIGIN,
@@ -112,8 +112,8 @@ def test_the_docstring_lists_the_checks_as_they_are() -> None:
     assert [check.number for check in CHECKS] == list(range(1, 13))
     for check in CHECKS:
         assert f"{check.number}. {check.title}\n" in (verifier.__doc__ or "")
-        assert check.as_dict()["proves"]
-        assert check.as_dict()["limits"]
+        assert check.proves
+        assert check.limits
     source = open(verifier.__file__).read()
     assert all(f"({n})" in source for n in range(1, 12))
 
@@ -181,7 +181,7 @@ def test_a_flipped_metric_is_one_finding_that_names_the_record(world: World) -> 
     report = world.verify(with_record(world.evidence(), PATH, flip_metric))
     (finding,) = report.findings
     assert (finding.check, finding.subject, finding.path) == (1, PATH, PATH)
-    assert report.as_dict()["findings"] == [finding.as_dict()]
+    assert report.as_dict()["findings"] == as_json([finding])
     assert report.exit_code == 1
     assert PATH not in {row.path for row in report.metrics}
 

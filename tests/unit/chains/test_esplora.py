@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from provenance import cli
+from provenance.app.verify import header_source
 from provenance.bundle.writer import write_bundle
+from provenance.chains.esplora import Explorer, Explorers
 from provenance.errors import (
     FormatError,
     InputError,
@@ -27,9 +29,7 @@ from provenance.errors import (
 from provenance.formats.receipt import Receipt
 from provenance.proofs.bitcoin import display, double_sha256
 from provenance.verify.catalogue import NETWORKS
-from provenance.verify.headers import AllSources, header_source
-from provenance.verify.headers.esplora import Explorer, Explorers
-from provenance.verify.headers.file import GivenHeaders
+from provenance.verify.headers import AllSources, GivenHeaders
 from tests.support.nodes.bitcoin_evidence import mined, with_bitcoin
 from tests.support.verify_world import SIGNER, finished
 

@@ -1,6 +1,14 @@
-"""Bitcoin's block headers from files that an auditor brings.
+"""Where Bitcoin's block headers come from, to check proofs against without an own node.
 
-The file is text: one raw 80-byte header per line, in hex, as ``bitcoin-cli getblockheader
+A :class:`HeaderSource` answers one question: how deep a block lies. A node of one's own is
+asked through the configured ``bitcoin`` network (check 8). Beside it there are files that an
+auditor brings (:class:`GivenHeaders`) and k of n HTTP explorers
+(:mod:`provenance.chains.esplora`); :class:`AllSources` takes several.
+
+Where the headers come from is what gives them weight: a node of the auditor's own, several
+explorers that agree. The one a proof leads to must also carry its proof of work.
+
+A file is text: one raw 80-byte header per line, in hex, as ``bitcoin-cli getblockheader
 HASH false`` prints it; blank lines and lines that begin with ``#`` are skipped. The order
 does not matter, and neither do holes: a header's depth is counted through those that build
 on it.
@@ -11,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.proofs.bitcoin import (
@@ -37,6 +45,29 @@ def chain_rules(chain: str) -> ChainRules:
     if chain not in CHAINS:
         raise FormatError(f"Bitcoin chain {chain!r}, expected one of {', '.join(CHAINS)}")
     return CHAINS[chain]
+
+
+class HeaderSource(Protocol):
+    """Knows the headers of the best chain, as far as one trusts it."""
+
+    def depth(self, block: bytes, chain: str) -> int:
+        """How deep a block lies in the best chain, counting itself.
+
+        Args:
+            block: Hash, internal order. chain: A key of ``CHAINS``.
+
+        Raises:
+            ProofError: It is not in the best chain, or its work is too little for the chain.
+            FormatError: An unknown chain.
+            UnavailableError: The source could not be asked.
+        """
+
+    def height(self, block: bytes, chain: str) -> int | None:
+        """The height of a block that :meth:`depth` found; None where the source cannot tell.
+
+        Raises:
+            ProofError, FormatError, UnavailableError: As :meth:`depth`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +139,7 @@ class GivenHeaders:
         return raw
 
     def depth(self, block: bytes, chain: str) -> int:
-        """How deep a block lies in the headers given, counting itself.
-
-        Args:
-            block: Hash, internal order. chain: A key of ``CHAINS``.
-
-        Raises:
-            ProofError: It is not among them, or its work is too little for the chain.
-            FormatError: An unknown chain.
-        """
+        """As :meth:`HeaderSource.depth`, counted through the headers given."""
         rules = chain_rules(chain)
         header = self.headers.get(block)
         if header is None:
@@ -125,12 +148,7 @@ class GivenHeaders:
         return self.depths[block]
 
     def height(self, block: bytes, chain: str) -> int | None:
-        """How many of the headers given lie below a block, where they reach down to the chain's
-        first; None where they do not.
-
-        Raises:
-            FormatError: An unknown chain.
-        """
+        """As :meth:`HeaderSource.height`, where the headers given reach down to the first."""
         genesis = bytes.fromhex(chain_rules(chain).genesis)[::-1]
         height, at = 0, block
         while at != genesis:
@@ -139,3 +157,21 @@ class GivenHeaders:
                 return None
             height, at = height + 1, header.previous
         return height
+
+
+@dataclass(frozen=True, slots=True)
+class AllSources:
+    """Several sources, each of which must have the block; the smallest depth counts."""
+
+    sources: tuple[HeaderSource, ...]
+
+    def depth(self, block: bytes, chain: str) -> int:
+        """As :meth:`HeaderSource.depth`."""
+        return min(source.depth(block, chain) for source in self.sources)
+
+    def height(self, block: bytes, chain: str) -> int | None:
+        """As :meth:`HeaderSource.height`; ``ProofError`` where they differ."""
+        heights = {source.height(block, chain) for source in self.sources} - {None}
+        if len(heights) > 1:
+            raise ProofError(f"block {display(block)}: the sources differ about its height")
+        return heights.pop() if heights else None

@@ -19,18 +19,15 @@ Source: https://github.com/Blockstream/esplora/blob/master/API.md
 
 from __future__ import annotations
 
-import http.client
+import http
 import re
-import socket
-import ssl
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
+from provenance.chains.http import Endpoint
 from provenance.errors import (
     InputError,
     LyingNodeError,
@@ -42,10 +39,10 @@ from provenance.errors import (
 from provenance.formats import json_text
 from provenance.proofs.bitcoin import HEADER_BYTES, check_work, display, parse_header
 from provenance.settings import is_loopback
-from provenance.verify.headers.file import chain_rules
+from provenance.verify.headers import chain_rules
 
 TIMEOUT_S: Final = 15.0
-"""Of connecting, and again of the whole answer."""
+"""Of one whole answer."""
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_EXPLORERS: Final = 16
 _PLAIN: Final = re.compile(r"[!-~]+")
@@ -163,7 +160,7 @@ class Explorer:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         try:
             parts = urlsplit(url)
-            port = parts.port
+            _ = parts.port
         except ValueError as error:
             raise InputError("--headers: found no URL, expected https://...") from error
         if parts.username is not None or parts.password is not None or parts.query:
@@ -173,11 +170,8 @@ class Explorer:
             raise InputError(f"--headers: found {url[:80]!r}, expected https://...")
         if parts.scheme == "http" and not is_loopback(parts.geturl()):
             raise InputError(f"--headers: found plain HTTP to {host}, expected https or loopback")
-        self.where = f"{parts.scheme}://{parts.netloc}"
-        self._host, self._port = host, port
-        self._path = parts.path.rstrip("/")
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._timeout_s = timeout_s
+        self._endpoint = Endpoint(url, "--headers", timeout_s)
+        self.where = self._endpoint.where
 
     def look(self, block: bytes, limit: int) -> Sight:
         """The block, where it is in the explorer's best chain.
@@ -232,60 +226,12 @@ class Explorer:
 
     def _get(self, path: str) -> bytes | None:
         """The body of an answer; None where the explorer says that there is no such thing."""
-        try:
-            status, body = self._exchange(self._path + path)
-        except http.client.HTTPException as error:
-            raise NetworkUnavailable(f"{self.where}: broke off its answer") from error
-        except TimeoutError as error:
-            raise NetworkUnavailable(f"{self.where}: did not answer in time") from error
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise NetworkUnavailable(f"{self.where}: cannot be reached: {reason}") from error
-        if status in _ABSENT:
+        answer = self._endpoint.get(path, limit=MAX_ANSWER_BYTES)
+        if answer.status in _ABSENT:
             return None
-        if status != http.HTTPStatus.OK:
-            raise NetworkUnavailable(f"{self.where}: HTTP status {status}")
-        if len(body) > MAX_ANSWER_BYTES:
-            raise LyingNodeError(f"{self.where}: more than {MAX_ANSWER_BYTES} bytes")
-        return body
-
-    def _exchange(self, path: str) -> tuple[int, bytes]:
-        connection: http.client.HTTPConnection
-        if self._tls is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        else:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout_s, context=self._tls
-            )
-        late = threading.Event()
-        try:
-            connection.connect()
-            cut = threading.Timer(self._timeout_s, _cut, (connection.sock, late))
-            cut.daemon = True
-            cut.start()  # an answer that drips would reset a read's timeout with every byte
-            try:
-                connection.request("GET", path, headers={"Accept": "*/*", "Connection": "close"})
-                answer = connection.getresponse()
-                body = answer.read(MAX_ANSWER_BYTES + 1)
-            finally:
-                cut.cancel()
-            if answer.length and len(body) <= MAX_ANSWER_BYTES:
-                raise http.client.IncompleteRead(body, answer.length)
-        except (http.client.HTTPException, OSError) as error:
-            if late.is_set():
-                raise TimeoutError from error
-            raise
-        finally:
-            connection.close()
-        if late.is_set():
-            raise TimeoutError
-        return answer.status, body
-
-
-def _cut(link: socket.socket, late: threading.Event) -> None:
-    late.set()
-    with suppress(OSError):
-        link.shutdown(socket.SHUT_RDWR)
+        if answer.status != http.HTTPStatus.OK:
+            raise NetworkUnavailable(f"{self.where}: HTTP status {answer.status}")
+        return answer.body
 
 
 def _is_height(value: object) -> TypeGuard[int]:

@@ -9,7 +9,7 @@ import pytest
 
 from provenance.errors import FormatError, InputError, ProofError, TruncatedError
 from provenance.proofs.bitcoin import double_sha256
-from provenance.verify.headers.file import GivenHeaders
+from provenance.verify.headers import GivenHeaders
 
 REGTEST_BITS = 0x207FFFFF
 # Block 1 of the main chain, whose work holds everywhere.
@@ -104,7 +104,7 @@ def test_a_file_that_is_not_there_or_too_large(
 ) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         GivenHeaders.read(tmp_path / "none")
-    monkeypatch.setattr("provenance.verify.headers.file.MAX_FILE_BYTES", 3)
+    monkeypatch.setattr("provenance.verify.headers.MAX_FILE_BYTES", 3)
     (tmp_path / "large").write_text("0000")
     with pytest.raises(InputError, match="more than 3 bytes"):
         GivenHeaders.read(tmp_path / "large")
