@@ -26,7 +26,7 @@ from provenance.ports.transport import (
     EventTransport,
 )
 from provenance.stores.redis_streams import RedisStreams
-from provenance.testing.memory_transport import MemoryTransport
+from tests.support.memory_transport import MemoryTransport
 
 RUN = new_run_keys().run
 FIRST, SECOND = bytes(range(16)), bytes(range(16, 32))

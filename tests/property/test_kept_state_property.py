@@ -18,8 +18,8 @@ from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import seal_ready
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from tests.support.ledger_values import digested
+from tests.support.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, Producer, some_run
 
 NOW = 1_760_000_100.0

@@ -20,9 +20,9 @@ from provenance.ledger.seal import seal_ready
 from provenance.ports.store import LedgerTx
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.verifier import verify
 from tests.support.ledger_values import digested
+from tests.support.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, RUN, Producer
 
 NOW = 1_760_000_100.0

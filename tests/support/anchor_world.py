@@ -26,7 +26,7 @@ from provenance.ports.values import (
 )
 from provenance.settings import RetrySettings
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from tests.support.memory_chain import MemoryChain, MemoryNetwork
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 ORIGIN = "example.org/ledger"

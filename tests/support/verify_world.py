@@ -27,10 +27,10 @@ from provenance.ports.network import Network
 from provenance.ports.transport import Delivery
 from provenance.settings import RetrySettings
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_chain import MemoryNetwork
 from provenance.verify.report import VerificationReport
 from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 from provenance.verify.verifier import verify
+from tests.support.memory_chain import MemoryNetwork
 from tests.support.nodes.paper_node import paper_node
 from tests.support.runs import run_of
 

@@ -14,9 +14,9 @@ from provenance.ledger.ingest import ingest
 from provenance.ports.transport import Delivery
 from provenance.stores.sql import SqlStore
 from provenance.stores.sql.schema import metadata
-from provenance.testing.memory_transport import MemoryTransport
 from tests.faults.support.checker import named_roots
 from tests.faults.support.harness import rounds, scenario, seeded
+from tests.support.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, RUN, START_NS, Producer
 
 EPOCHS = 3

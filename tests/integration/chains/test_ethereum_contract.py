@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from provenance.chains.ethereum.contracts import compile as compiling
 from provenance.chains.ethereum.contracts import load_artifact
 from provenance.errors import IntegrityError, ServerMissingError
+from provenance_devnet import contract as compiling
 
 CI = os.environ.get("CI", "").lower() == "true"
 

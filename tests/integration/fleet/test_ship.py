@@ -30,7 +30,7 @@ from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Kind
 from provenance.ports.transport import EventTransport
 from provenance.settings import Settings
-from provenance.testing.memory_transport import MemoryTransport
+from tests.support.memory_transport import MemoryTransport
 
 WAIT_S = 60.0
 

@@ -39,7 +39,7 @@ from provenance.settings import (
     Settings,
 )
 from provenance.settings.key_files import read_or_create_seed
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from tests.support.memory_chain import MemoryChain, MemoryNetwork
 
 pytestmark = pytest.mark.slow
 

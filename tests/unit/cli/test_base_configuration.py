@@ -17,7 +17,7 @@ from provenance.bootstrap import sending
 from provenance.cli import up as up_command
 from provenance.cli.output import settings_of
 from provenance.stores import redis_streams
-from provenance.testing.memory_transport import MemoryTransport
+from tests.support.memory_transport import MemoryTransport
 
 NETWORKS = ("bitcoin", "ethereum", "ipfs")
 

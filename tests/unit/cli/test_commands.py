@@ -34,9 +34,9 @@ from provenance.errors import InputError, MissingExtraError
 from provenance.formats.producers.certificate import identity_statement, sign_identity
 from provenance.settings import Settings, load
 from provenance.stores import redis_streams
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify import identity as who
 from provenance_devnet import InstallResult, ServerState, programs
+from tests.support.memory_transport import MemoryTransport
 from tests.support.nodes.paper_node import paper_node
 from tests.support.nodes.rpc_stub import json_rpc_server
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore

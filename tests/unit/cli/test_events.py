@@ -24,7 +24,7 @@ def base(tmp_path: Path) -> Path:
     settings = load(None, tmp_path)
     store = sending.open_store(settings)
     assert store is not None
-    from provenance.testing.memory_transport import MemoryTransport
+    from tests.support.memory_transport import MemoryTransport
 
     producer = complete_run()
     ingest(MemoryTransport(), store, POLICY, producer.deliveries(), NOW)

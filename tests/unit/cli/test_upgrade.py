@@ -37,7 +37,7 @@ from provenance.formats.opentimestamps.file import (
 )
 from provenance.formats.receipt import Receipt
 from provenance.settings import Settings, load
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from tests.support.memory_chain import MemoryChain, MemoryNetwork
 from tests.support.nodes.bitcoin_evidence import Block
 from tests.support.verify_world import OTHER, RUN, World, config, ending, metrics, seal, story
 

@@ -44,10 +44,10 @@ from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery
 from provenance.settings import TrustedIdentity
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.identity import enrolment
 from provenance.verify.trust import Trust
 from tests.support.ledger_values import digested
+from tests.support.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, RUN, Producer, complete_run, some_run
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
 

@@ -18,9 +18,9 @@ from provenance.ledger.seal import seal_ready
 from provenance.ports.transport import Delivery
 from provenance.ports.values import LedgerEntry
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
+from tests.support.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, RUN, Producer
 
 NOW = 1_760_000_100.0

@@ -14,7 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from provenance.ledger.ingest import drain, seal_due
 from provenance.stores.sql import SqlStore
-from provenance.testing.memory_transport import MemoryTransport
+from tests.support.memory_transport import MemoryTransport
 from tests.support.runs import POLICY, RUN, Producer
 
 NOW = 1_760_000_100.0

@@ -30,8 +30,8 @@ from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
 from provenance.ports.values import AnchorState
 from provenance.settings import NETWORKS, load
-from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
-from provenance.testing.memory_transport import MemoryTransport
+from tests.support.memory_chain import MemoryChain, MemoryNetwork
+from tests.support.memory_transport import MemoryTransport
 from tests.support.paths import ROOT
 from tests.support.runs import RUN, Producer, complete_run, some_run
 from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying

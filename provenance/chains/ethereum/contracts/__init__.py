@@ -1,7 +1,7 @@
 """The ``MLProvenance`` contract: source, compiled artifact, and how to put it on a chain.
 
-``MLProvenance.json`` is what ``compile.py`` makes of ``MLProvenance.sol``; a test compiles
-it again and compares.
+``MLProvenance.json`` is what ``provenance_devnet.contract`` makes of ``MLProvenance.sol``; a test
+compiles it again and compares.
 """
 
 from __future__ import annotations
