@@ -1,7 +1,7 @@
 """Compile MLProvenance.sol into the artifact that lies beside it, or check that it still fits.
 
-For developers, in a checkout: ``python -m provenance_devnet.contract [--check]``. The compiler is the
-npm package ``solc``, pinned in ``deploy/devnet/solc/`` and installed into ``.devnet/opt/solc``
+For developers, in a checkout: ``python -m provenance_devnet.contract [--check]``. The compiler is
+the npm package ``solc``, pinned in ``deploy/devnet/solc/`` and installed into ``.devnet/opt/solc``
 where it is missing. Compiling is deterministic: the same source, compiler and settings give the
 same bytes on every machine.
 """
