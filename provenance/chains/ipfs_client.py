@@ -199,7 +199,7 @@ class _Transport(requests.adapters.BaseAdapter):
         body = b"".join(cast("Iterator[bytes]", request.body or ()))
         # The RPC's booleans are JSON's, not Python's.
         url = request.path_url.replace("=True", "=true").replace("=False", "=false")
-        answer = self._endpoint.post(
+        answer = self._endpoint.ask(
             url, body, headers, limit=self._limit, timeout_s=self._timeout_s
         )
         parts = urlsplit(url)

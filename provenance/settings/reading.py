@@ -20,7 +20,7 @@ from provenance.formats.record import normalise
 from provenance.settings.objects import JsonObject, read_json
 from provenance.settings.secrets import ethereum_key, secret
 from provenance.settings.trust import read_trust
-from provenance.settings.urls import check_url
+from provenance.settings.urls import node_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
@@ -161,7 +161,8 @@ def _blockchain(
 
 def _node(o: JsonObject, node: NodeSettings, wanted: bool) -> NodeSettings:
     """A network's section with its URL checked and, where ``wanted``, its secrets read."""
-    check_url(o, node.url)
+    key = next(name for name in ("url", "rpc_url", "api_url") if o.raw.get(name) is not None)
+    node_url(node.url, o.key(key), o.source)
     node = replace(node, url=node.url.rstrip("/"))
     if isinstance(node, EthereumSettings):
         if node.gas_price != "auto":

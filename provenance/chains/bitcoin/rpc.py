@@ -25,7 +25,7 @@ from provenance.chains.bitcoin.client import (
     httpx,
     run,
 )
-from provenance.chains.http import node_url, shown_url
+from provenance.chains.http import shown_url
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -34,7 +34,7 @@ from provenance.errors import (
     NetworkUnavailable,
     RejectedError,
 )
-from provenance.settings import BitcoinSettings
+from provenance.settings import BitcoinSettings, node_url
 
 Value: TypeAlias = "bool | int | Decimal | str | list[Value] | dict[str, Value] | None"
 

@@ -21,10 +21,10 @@ import urllib3
 
 from provenance.chains.ethereum.errors import clean, http_error, rpc_error
 from provenance.chains.ethereum.libs import HTTPProvider, RPCEndpoint, RPCResponse
-from provenance.chains.http import node_url, shown_url
+from provenance.chains.http import shown_url
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.formats import json_text
-from provenance.settings import is_loopback
+from provenance.settings import is_loopback, node_url
 
 Call = tuple[str, tuple[object, ...]]
 """Method and parameters of a JSON-RPC call."""
