@@ -1,10 +1,17 @@
-"""The ``MLProvenance`` contract's calls, events and answers as bytes (Solidity ABI)."""
+"""The ``MLProvenance`` contract: its code, and its calls, events and answers as bytes
+(Solidity ABI).
+
+``contracts/MLProvenance.json`` is what ``provenance_devnet.contract`` makes of
+``contracts/MLProvenance.sol``; a test compiles it again and compares.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from importlib.resources import files
+from typing import Any, cast
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
@@ -12,14 +19,19 @@ from eth_utils.abi import abi_to_signature, function_signature_to_4byte_selector
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum.contracts import MAX_METADATA_BYTES, load_artifact
 from provenance.chains.ethereum.responses import Log
 from provenance.errors import InputError, LyingNodeError
 
-ARTIFACT = load_artifact()
+MAX_METADATA_BYTES = 256
+ARTIFACT: dict[str, Any] = json.loads(
+    (files("provenance.chains.ethereum") / "contracts" / "MLProvenance.json").read_text("utf-8")
+)
+BYTECODE = bytes.fromhex(ARTIFACT["bytecode"][2:])
+DEPLOYED_BYTECODE = bytes.fromhex(ARTIFACT["deployedBytecode"][2:])
+"""What lies at the contract's address."""
 _SIGNATURES = {
-    item["name"]: abi_to_signature(cast("dict[str, object]", item))  # type: ignore[arg-type]  # eth-utils wants its own TypedDict
-    for item in ARTIFACT.abi
+    item["name"]: abi_to_signature(item)
+    for item in ARTIFACT["abi"]
     if item["type"] in ("function", "event")
 }
 _STORE = function_signature_to_4byte_selector(_SIGNATURES["storeHash"])

@@ -30,7 +30,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place
+from provenance.ports.values import Observation, Place, payload_root
 from provenance.settings import EthereumSettings
 
 GENESIS = {
@@ -82,7 +82,7 @@ class EthereumNode:
         Raises:
             WrongNetworkError: With both ids.
         """
-        chain_id = quantity(self.rpc.call("eth_chainId"), "eth_chainId")
+        chain_id = self._number("eth_chainId")
         for wanted in (self._chain_id, expected):
             if wanted is not None and chain_id != wanted:
                 raise WrongNetworkError(
@@ -115,11 +115,9 @@ class EthereumNode:
         """
         syncing = self.rpc.call("eth_syncing")
         if isinstance(syncing, dict):
-            at, end = (syncing.get(key, "?") for key in ("currentBlock", "highestBlock"))
-            raise NetworkUnavailable(
-                f"ethereum node {self.rpc.shown} is still syncing: "
-                f"block {clean(at)} of {clean(end)}"
-            )
+            at, end = (clean(syncing.get(key, "?")) for key in ("currentBlock", "highestBlock"))
+            problem = f"is still syncing: block {at} of {end}"
+            raise NetworkUnavailable(f"ethereum node {self.rpc.shown} {problem}")
         return clean(self.rpc.call("web3_clientVersion"))
 
     def block(self, number: str) -> Block:
@@ -136,18 +134,20 @@ class EthereumNode:
             raise LyingNodeError(f"ethereum node: block {block.number} was sent for {number}")
         return block
 
+    def _number(self, method: str, *params: object) -> int:
+        return quantity(self.rpc.call(method, *params), method)
+
     def height(self) -> int:
         """Number of the newest block."""
-        return quantity(self.rpc.call("eth_blockNumber"), "eth_blockNumber")
+        return self._number("eth_blockNumber")
 
     def nonce(self, address: str, tag: str) -> int:
         """Transactions of an address up to ``tag`` (``latest``, ``pending``)."""
-        answer = self.rpc.call("eth_getTransactionCount", address, tag)
-        return quantity(answer, "eth_getTransactionCount")
+        return self._number("eth_getTransactionCount", address, tag)
 
     def balance(self, address: str) -> int:
         """Balance in the newest block, wei."""
-        return quantity(self.rpc.call("eth_getBalance", address, "latest"), "eth_getBalance")
+        return self._number("eth_getBalance", address, "latest")
 
     def code(self, address: str, block: str = "latest") -> bytes:
         """The code at an address, empty for an ordinary account."""
@@ -162,7 +162,7 @@ class EthereumNode:
         for at in (block, "latest"):
             if address not in self._ours:
                 with suppress(NetworkError, NetworkUnavailable):
-                    self._ours[address] = self.code(address, at) == abi.ARTIFACT.deployed_bytecode
+                    self._ours[address] = self.code(address, at) == abi.DEPLOYED_BYTECODE
         return self._ours.get(address)
 
     def require_contract(self, address: str) -> None:
@@ -188,10 +188,9 @@ class EthereumNode:
         if self._settings.priority_fee_gwei is not None:
             return wei(self._settings.priority_fee_gwei)
         try:
-            answer = self.rpc.call("eth_maxPriorityFeePerGas")
+            return self._number("eth_maxPriorityFeePerGas")
         except MethodMissingError:
             return _FALLBACK_TIP
-        return quantity(answer, "eth_maxPriorityFeePerGas")
 
     def gas(self, sender: str, to: str | None, calldata: bytes) -> int:
         """Estimated gas against the newest block, a fifth added.
@@ -202,8 +201,7 @@ class EthereumNode:
         request = {"from": sender, "data": "0x" + calldata.hex()}
         if to is not None:
             request["to"] = to
-        answer = self.rpc.call("eth_estimateGas", request, "latest")
-        return -(-quantity(answer, "eth_estimateGas") * 6 // 5)
+        return -(-self._number("eth_estimateGas", request, "latest") * 6 // 5)
 
     def receipt(self, txid: str) -> Receipt | None:
         """The receipt, None while there is none."""
@@ -244,12 +242,12 @@ class EthereumNode:
         mined = self.locate(txid)
         if isinstance(mined, Place):
             return Observation(mined)
-        tx, block = mined.transaction, mined.block
-        root = self._root(mined) if mined.receipt.status == 1 else None
+        block, worked = mined.block, mined.receipt.status == 1
+        root = self._root(mined) if worked else None
         return Observation(
-            place=Place.MINED if mined.receipt.status == 1 else Place.FAILED,
+            place=Place.MINED if worked else Place.FAILED,
             root=root,
-            block_hash=tx.block_hash,
+            block_hash=block.hash,
             height=block.number,
             depth=mined.head - block.number + 1,
             final=self._is_final(mined),
@@ -300,10 +298,8 @@ class EthereumNode:
         Raises:
             LyingNodeError: Still contradictory.
         """
-        try:
+        with suppress(_Moved):
             return self._locate(txid)
-        except _Moved:
-            pass
         try:
             return self._locate(txid)
         except _Moved as error:
@@ -351,8 +347,8 @@ class EthereumNode:
         tx, when = mined.transaction, mined.block.timestamp
         if not tx.raw or tx.to is None:
             return None
-        if len(tx.input) == PAYLOAD_BYTES and tx.input.startswith(PAYLOAD_TAG):
-            return tx.input[len(PAYLOAD_TAG) :]
+        if (sent := payload_root(tx.input)) is not None:
+            return sent
         root = abi.stored_root(tx.input)
         if root is None:
             return None
