@@ -76,43 +76,30 @@ class EthereumNode:
         self._chain_id, self._genesis = self._settings.chain_id, None
 
     def chain_id(self, expected: int | None = None) -> int:
-        """The node's chain id, which must be ``expected``, the configured one and the one
-        it had before.
-
-        Raises:
-            WrongNetworkError: With both ids.
-        """
+        """The node's chain id; WrongNetworkError where it is not ``expected``, the configured
+        one or the one it had before."""
         chain_id = self._number("eth_chainId")
         for wanted in (self._chain_id, expected):
             if wanted is not None and chain_id != wanted:
-                raise WrongNetworkError(
-                    f"ethereum node {self.rpc.shown} serves chain id {chain_id}, expected {wanted}"
-                )
+                problem = f"serves chain id {chain_id}, expected {wanted}"
+                raise WrongNetworkError(f"ethereum node {self.rpc.shown} {problem}")
         self._chain_id = chain_id
         return chain_id
 
     def genesis(self) -> str:
-        """The hash of block 0, which must not change and must fit a public chain's id.
-
-        Raises:
-            WrongNetworkError: With both hashes.
-        """
+        """The hash of block 0; WrongNetworkError where it changed or does not fit a public
+        chain's id."""
         chain_id = self.chain_id()
         genesis = self.block("0x0").hash
         wanted = GENESIS.get(chain_id) or self._genesis or genesis
         if genesis != wanted:
-            raise WrongNetworkError(
-                f"ethereum: genesis of chain id {chain_id} is {genesis}, expected {wanted}"
-            )
+            problem = f"genesis of chain id {chain_id} is {genesis}, expected {wanted}"
+            raise WrongNetworkError(f"ethereum: {problem}")
         self._genesis = genesis
         return genesis
 
     def version(self) -> str:
-        """The client's name and version.
-
-        Raises:
-            NetworkUnavailable: The node is still syncing.
-        """
+        """The client's name and version; NetworkUnavailable while the node is syncing."""
         syncing = self.rpc.call("eth_syncing")
         if isinstance(syncing, dict):
             at, end = (clean(syncing.get(key, "?")) for key in ("currentBlock", "highestBlock"))
@@ -121,11 +108,7 @@ class EthereumNode:
         return clean(self.rpc.call("web3_clientVersion"))
 
     def block(self, number: str) -> Block:
-        """The canonical block of a ``0x`` number or tag.
-
-        Raises:
-            BlockMissingError: There is none.
-        """
+        """The canonical block of a ``0x`` number or tag; BlockMissingError without one."""
         answer = self.rpc.call("eth_getBlockByNumber", number, False)
         if answer is None:
             raise BlockMissingError(f"ethereum node {self.rpc.shown} has no block {number}")
@@ -166,11 +149,7 @@ class EthereumNode:
         return self._ours.get(address)
 
     def require_contract(self, address: str) -> None:
-        """Sending to an address without code succeeds and stores nothing.
-
-        Raises:
-            WrongNetworkError: No code at the address.
-        """
+        """WrongNetworkError where there is no code: sending there succeeds and stores nothing."""
         if not self.code(address):
             raise WrongNetworkError(
                 f"ethereum: no contract at {address} on chain id {self.chain_id()}; "
@@ -229,9 +208,8 @@ class EthereumNode:
                         f"{nonce} of {sender}; is the key used elsewhere?"
                     )
             if time.monotonic() > deadline:
-                raise NetworkUnavailable(
-                    f"ethereum: {txid} was sent and is in no block yet; look it up later"
-                )
+                problem = "was sent and is in no block yet; look it up later"
+                raise NetworkUnavailable(f"ethereum: {txid} {problem}")
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
@@ -356,19 +334,16 @@ class EthereumNode:
             event = abi.stored_event(log, tx.to, root)
             if event is not None:
                 if event != (tx.sender, when):
-                    raise LyingNodeError(
-                        f"ethereum node: HashStored of {tx.id} names another sender or time"
-                    )
+                    problem = f"HashStored of {tx.id} names another sender or time"
+                    raise LyingNodeError(f"ethereum node: {problem}")
                 return root
         answer = self.view("0x" + tx.to.hex(), abi.info_call(root))
         info = abi.read_info(answer) if answer else None
         if info is None or not info.exists:
             return None
         if info.block_number > mined.block.number or info.timestamp > when:
-            raise LyingNodeError(
-                f"ethereum node: {tx.id} stored nothing, and the contract says that the root "
-                "was stored later"
-            )
+            problem = "stored nothing, and the contract says that the root was stored later"
+            raise LyingNodeError(f"ethereum node: {tx.id} {problem}")
         return root
 
     def _our_code(self, mined: Mined) -> bool | None:
