@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import random
-import time
-
 from provenance.anchor.publish import publish as publish_due
 from provenance.app.health import anchor_queue
-from provenance.bootstrap.sending import retry_settings
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import confirming, resources
-from workers.app import app, settings
+from workers.app import app
 from workers.dispatch import ring
 from workers.telemetry import log
 
@@ -24,15 +20,7 @@ def hint(network: str) -> None:
 def publish(network: str) -> None:
     """Send what is due on one network."""
     try:
-        done = publish_due(
-            resources.store(),
-            resources.network(network),
-            time.time,
-            resources.lease_owner(),
-            settings().lease_s,
-            retry_settings(settings(), network),
-            random.random,
-        )
+        done = publish_due(resources.delivery(network))
     except UnavailableError as error:
         log.warning("anchoring.unavailable", network=network, problem=str(error))
         return

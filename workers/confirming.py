@@ -5,14 +5,10 @@ It runs on the network's own queue, so that a node that hangs holds up no other 
 
 from __future__ import annotations
 
-import random
-import time
-
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
-from provenance.anchor.finality import finished_runs
+from provenance.anchor.receipts import finished_runs
 from provenance.app.health import anchor_queue
-from provenance.bootstrap.sending import retry_settings
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import resources, verifying
 from workers.app import app, settings
@@ -30,14 +26,7 @@ def confirm(network: str) -> None:
     """Look at what is under way on one network; receipts follow."""
     try:
         done = confirm_sent(
-            resources.store(),
-            resources.network(network),
-            time.time,
-            resources.lease_owner(),
-            settings().lease_s,
-            retry_settings(settings(), network),
-            random.random,
-            poll_s=min(settings().sweep_interval_s, 5.0),
+            resources.delivery(network), poll_s=min(settings().sweep_interval_s, 5.0)
         )
         with resources.store().snapshot() as tx:
             final = done.having(Outcome.FINAL)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import socket
+import time
 from functools import cache
 
+from provenance.anchor.delivery import AnchorDelivery
 from provenance.bootstrap import sending
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.network import Network
@@ -47,3 +50,11 @@ def owner() -> str:
 def lease_owner() -> str:
     """Unique to one call, as leases want it."""
     return f"{owner()}:{secrets.token_hex(4)}"
+
+
+def delivery(name: str) -> AnchorDelivery:
+    """One pass over a network."""
+    lease_s, retry = settings().lease_s, sending.retry_settings(settings(), name)
+    return AnchorDelivery(
+        store(), network(name), time.time, lease_owner(), lease_s, retry, random.random
+    )

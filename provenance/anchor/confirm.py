@@ -23,14 +23,13 @@ A height that goes down is no error: a node may lag, and blocks may be replaced.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from provenance.anchor import pauses, receipts
-from provenance.anchor.backoff import delay
-from provenance.anchor.delivery import AnchorDelivery, Outcome
-from provenance.anchor.outbox import Trigger
+from provenance.anchor.delivery import AnchorDelivery, Outcome, Pass
+from provenance.anchor.outbox import Trigger, delay
 from provenance.anchor.pauses import Pause
 from provenance.errors import (
     FeeTooLowError,
@@ -39,10 +38,8 @@ from provenance.errors import (
     NonceUsedError,
     RejectedError,
 )
-from provenance.ports.network import Network
-from provenance.ports.store import LedgerStore
+from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorRow, AnchorState, Observation, Place, VersionRow
-from provenance.settings import RetrySettings
 
 LOOKED_AT: Final = (
     AnchorState.SIGNED,
@@ -52,19 +49,6 @@ LOOKED_AT: Final = (
 )
 _SLOWEST: Final = 6
 """A deep block is looked at this many times less often than a pending transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConfirmResult:
-    """What one pass did, by anchor id."""
-
-    network: str
-    outcomes: Mapping[int, Outcome]
-    paused: str | None
-
-    def having(self, outcome: Outcome) -> tuple[int, ...]:
-        """Ids of the anchors with this outcome."""
-        return tuple(id for id, outcome_of in self.outcomes.items() if outcome_of is outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +63,20 @@ class _Look:
 
 
 def confirm(
-    store: LedgerStore,
-    network: Network,
-    clock: Callable[[], float],
-    owner: str,
-    lease_s: float,
-    retry: RetrySettings,
-    rng: Callable[[], float],
-    *,
-    poll_s: float = 5.0,
-    fee_bump_after_s: float = 600.0,
-    limit: int = 16,
-) -> ConfirmResult:
+    delivery: AnchorDelivery, *, poll_s: float = 5.0, fee_bump_after_s: float = 600.0
+) -> Pass:
     """Look at what is under way on one network. Errors of the network are recorded.
 
     Args:
-        owner: Lease owner; MUST be unique to this call.
         poll_s: Seconds between looks at a pending transaction.
         fee_bump_after_s: Seconds without a block before the fee is raised.
 
     Raises:
         StoreUnavailable: The database cannot be reached; what was claimed waits for its lease.
     """
-    delivery = AnchorDelivery(store, network, clock, owner, lease_s, retry, rng)
-    with store.transaction() as tx:
-        rows = delivery.claim(tx, LOOKED_AT, limit)
-    one = _Confirmer(delivery, poll_s, fee_bump_after_s)
-    outcomes = delivery.each(rows, one.work)
-    with store.snapshot() as tx:
-        known = tx.network(network.name)
-    return ConfirmResult(network.name, outcomes, known.paused if known else None)
+    with delivery.store.transaction() as tx:
+        rows = delivery.claim(tx, LOOKED_AT)
+    return delivery.each(rows, _Confirmer(delivery, poll_s, fee_bump_after_s).work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +88,6 @@ class _Confirmer:
     def work(self, row: AnchorRow) -> Outcome:
         """One row, whatever its state."""
         delivery = self.delivery
-        pauses.check_identity(delivery.store, delivery.network, delivery.clock)
         versions = delivery.versions(row)
         look = self._observe(row, versions)
         if mined := look.at(Place.MINED):
@@ -180,10 +147,8 @@ class _Confirmer:
             "reason": None,
             "attempts": 0,
         }
-        with delivery.store.transaction() as tx:
-            mine = delivery.leased(tx, row)
-            if mine is None:
-                return Outcome.LOST
+
+        def write(tx: LedgerTx, mine: AnchorRow) -> Outcome:
             if fresh:
                 tx.mark_sent(version.id, delivery.clock())
                 mine = delivery.move(tx, mine, Trigger.MINE, None, **where)
@@ -192,12 +157,13 @@ class _Confirmer:
             if made is not None:
                 tx.delete_receipts(row.id)
                 tx.add_receipts(made)
-            held_up = (Pause.SHARED_KEY, Pause.BLOCKED)
-            pauses.lift(tx, row.network, *held_up, anchor_id=row.id)
+            pauses.lift(tx, row.network, Pause.SHARED_KEY, Pause.BLOCKED, anchor_id=row.id)
             pauses.lift(tx, row.network, Pause.BALANCE)
-        if seen.final:
-            return Outcome.FINAL
-        return Outcome.CONFIRMED if fresh else Outcome.WAITING
+            if seen.final:
+                return Outcome.FINAL
+            return Outcome.CONFIRMED if fresh else Outcome.WAITING
+
+        return delivery.write(row, write)
 
     def _block_moved(self, row: AnchorRow, version: VersionRow, seen: Observation) -> bool:
         if (row.version_id, row.height) != (version.id, seen.height):
@@ -250,12 +216,12 @@ class _Confirmer:
             return delivery.bump(row, versions, "no block took it in time")
         if versions[-1].sent_at is None:
             return delivery.deliver(row, versions, versions[-1], self.poll_s)
-        with delivery.store.transaction() as tx:
-            mine = delivery.leased(tx, row)
-            if mine is None:
-                return Outcome.LOST
+
+        def write(tx: LedgerTx, mine: AnchorRow) -> Outcome:
             delivery.move(tx, mine, Trigger.LOOK, self.poll_s, reason=None, attempts=0)
-        return Outcome.WAITING
+            return Outcome.WAITING
+
+        return delivery.write(row, write)
 
     def _conflicted(
         self, row: AnchorRow, conflicted: list[tuple[VersionRow, Observation]]

@@ -10,14 +10,13 @@ somebody else does the work, and ours is dropped. Bytes that are stored are neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from provenance.anchor import pauses
-from provenance.anchor.backoff import delay
-from provenance.anchor.outbox import ACTIVE, Trigger, advance
+from provenance.anchor.outbox import ACTIVE, IN_FLIGHT, Trigger, advance, delay
 from provenance.anchor.pauses import Pause
 from provenance.errors import (
     FeeTooLowError,
@@ -38,16 +37,21 @@ from provenance.ports.values import (
     AnchorRow,
     AnchorState,
     Place,
-    SignedVersion,
     VersionRow,
     anchor_payload,
 )
 from provenance.settings import RetrySettings
 
+ROWS: Final = 16
+"""How many one pass claims."""
 MAX_LOOK_S: Final = 300.0
 """No row is scheduled further ahead than this or the backoff's cap."""
 _PAUSED_ATTEMPT: Final = 5
 _KNOWN: Final = (Place.MINED, Place.PENDING, Place.FAILED)
+_PAUSES: Final[Mapping[type[ProvenanceError], Pause]] = {
+    WrongNetworkError: Pause.WRONG_NETWORK,
+    InsufficientFundsError: Pause.BALANCE,
+}
 
 
 class Outcome(StrEnum):
@@ -64,6 +68,20 @@ class Outcome(StrEnum):
     FAILED = "failed"
     LOST = "lost"
     """Somebody else has the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass over a network did, by anchor id."""
+
+    outcomes: Mapping[int, Outcome]
+    paused: str | None
+    """Why nothing new is signed, as remembered after the pass."""
+    replaced: tuple[int, ...] = ()
+
+    def having(self, outcome: Outcome) -> tuple[int, ...]:
+        """Ids of the anchors with this outcome."""
+        return tuple(id for id, outcome_of in self.outcomes.items() if outcome_of is outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +104,7 @@ class AnchorDelivery:
 
     # --- leases ---------------------------------------------------------------------------
 
-    def claim(self, tx: LedgerTx, states: Iterable[AnchorState], limit: int) -> list[AnchorRow]:
+    def claim(self, tx: LedgerTx, states: Iterable[AnchorState]) -> Sequence[AnchorRow]:
         """Lease due rows, after rows that a clock jump threw out of reach are called back."""
         now = self.clock()
         horizon = 2 * max(self.retry.cap_s, MAX_LOOK_S, self.lease_s)
@@ -96,14 +114,28 @@ class AnchorDelivery:
                 tx.save_anchor(row)
             elif row.next_attempt_at > now + horizon:
                 tx.save_anchor(replace(row, next_attempt_at=now))
-        return list(tx.claim(self.network.name, states, self.owner, now, self.lease_s, limit))
+        return tx.claim(self.network.name, states, self.owner, now, self.lease_s, ROWS)
 
-    def leased(self, tx: LedgerTx, row: AnchorRow) -> AnchorRow | None:
-        """The row as it is now, or None where it is not ours any more."""
+    def leased(
+        self, tx: LedgerTx, row: AnchorRow, states: Collection[AnchorState] = ()
+    ) -> AnchorRow | None:
+        """The row as it is now; None where it is not ours any more, or in none of ``states``
+        (the one it was in where none are given)."""
         now = tx.anchor(row.id)
-        if now is None or now.lease_owner != self.owner or now.state is not row.state:
+        if now is None or now.lease_owner != self.owner:
             return None
-        return now
+        return now if now.state in (states or (row.state,)) else None
+
+    def write(
+        self,
+        row: AnchorRow,
+        work: Callable[[LedgerTx, AnchorRow], Outcome],
+        states: Collection[AnchorState] = (),
+    ) -> Outcome:
+        """What ``work`` makes of the :meth:`leased` row in one transaction; LOST without it."""
+        with self.store.transaction() as tx:
+            mine = self.leased(tx, row, states)
+            return Outcome.LOST if mine is None else work(tx, mine)
 
     def move(
         self, tx: LedgerTx, row: AnchorRow, trigger: Trigger, wait_s: float | None, **changes: Any
@@ -145,15 +177,20 @@ class AnchorDelivery:
                     tx.save_anchor(replace(mine, lease_owner=None, lease_until=None))
 
     def each(
-        self, rows: Sequence[AnchorRow], work: Callable[[AnchorRow], Outcome]
-    ) -> dict[int, Outcome]:
-        """Work through claimed rows; stop where the network is down or the lease is over."""
+        self,
+        rows: Sequence[AnchorRow],
+        work: Callable[[AnchorRow], Outcome],
+        replaced: tuple[int, ...] = (),
+    ) -> Pass:
+        """Work through claimed rows, the network's identity checked before each; stop where
+        it is down or the lease is over."""
         outcomes: dict[int, Outcome] = {}
         for position, row in enumerate(rows):
             if row.lease_until is not None and self.clock() >= row.lease_until:
                 self.release(rows[position:])
                 break
             try:
+                pauses.check_identity(self.store, self.network, self.clock)
                 outcomes[row.id] = work(row)
             except NetworkUnavailable as error:
                 outcomes[row.id] = self.refuse(row, error)
@@ -163,7 +200,9 @@ class AnchorDelivery:
                 raise
             except ProvenanceError as error:
                 outcomes[row.id] = self.refuse(row, error)
-        return outcomes
+        with self.store.snapshot() as tx:
+            known = tx.network(self.network.name)
+        return Pass(outcomes, known.paused if known else None, replaced)
 
     # --- errors ---------------------------------------------------------------------------
 
@@ -173,59 +212,49 @@ class AnchorDelivery:
         Only a row without signed bytes fails by itself; bytes that exist may be mined, and
         the nonce they hold must be filled.
         """
-        paused = _pause_for(error)
-        with self.store.transaction() as tx:
-            mine = self._current(tx, row)
-            if mine is None:
-                return Outcome.LOST
+        paused = _PAUSES.get(type(error))
+        reason = str(error)
+
+        def work(tx: LedgerTx, mine: AnchorRow) -> Outcome:
             if paused is not None:
-                pauses.pause(tx, self.network.name, paused, str(error), self.clock())
-                return self._hold(tx, mine, str(error), count=False)
+                pauses.pause(tx, self.network.name, paused, reason, self.clock())
+                return self._hold(tx, mine, reason, count=False)
             if mine.state is AnchorState.DUE and self._hopeless(mine, error):
-                self.move(tx, mine, Trigger.FAIL, 0.0, reason=str(error))
+                self.move(tx, mine, Trigger.FAIL, 0.0, reason=reason)
                 return Outcome.FAILED
-            return self._hold(tx, mine, str(error))
+            return self._hold(tx, mine, reason)
+
+        return self.write(row, work, ACTIVE)
 
     def hold(self, row: AnchorRow, reason: str, wait_s: float | None = None) -> Outcome:
         """Keep the state, save the reason, come back after ``wait_s`` (None: the backoff)."""
-        with self.store.transaction() as tx:
-            mine = self.leased(tx, row)
-            if mine is None:
-                return Outcome.LOST
-            return self._hold(tx, mine, reason, count=wait_s is None, wait_s=wait_s)
+        count = wait_s is None
+        return self.write(row, lambda tx, mine: self._hold(tx, mine, reason, count, wait_s))
 
     def halt(self, row: AnchorRow, kind: Pause, detail: str) -> Outcome:
         """Pause the network because of this row, and hold the row with the same words."""
-        with self.store.transaction() as tx:
-            mine = self._current(tx, row)
-            if mine is None:
-                return Outcome.LOST
+
+        def work(tx: LedgerTx, mine: AnchorRow) -> Outcome:
             text = f"anchor {row.id}: {detail}"
             reason = pauses.pause(tx, self.network.name, kind, text, self.clock())
             return self._hold(tx, mine, reason, count=False)
 
+        return self.write(row, work, ACTIVE)
+
     def fail(self, row: AnchorRow, reason: str) -> Outcome:
         """Permanent."""
-        with self.store.transaction() as tx:
-            mine = self.leased(tx, row)
-            if mine is None:
-                return Outcome.LOST
+
+        def work(tx: LedgerTx, mine: AnchorRow) -> Outcome:
             self.move(tx, mine, Trigger.FAIL, 0.0, reason=reason)
             return Outcome.FAILED
 
-    def _current(self, tx: LedgerTx, row: AnchorRow) -> AnchorRow | None:
-        """As :meth:`leased`, for a row whose state this pass may itself have moved on."""
-        mine = tx.anchor(row.id)
-        if mine is None or mine.lease_owner != self.owner or mine.state not in ACTIVE:
-            return None
-        return mine
+        return self.write(row, work)
 
     def _hold(
         self,
         tx: LedgerTx,
         mine: AnchorRow,
         reason: str,
-        *,
         count: bool = True,
         wait_s: float | None = None,
     ) -> Outcome:
@@ -243,19 +272,6 @@ class AnchorDelivery:
         return final and not isinstance(error, LyingNodeError | NonceUsedError)
 
     # --- sending --------------------------------------------------------------------------
-
-    def store_version(
-        self,
-        tx: LedgerTx,
-        row: AnchorRow,
-        signed: SignedVersion,
-        trigger: Trigger,
-        reason: str | None = None,
-    ) -> tuple[AnchorRow, VersionRow]:
-        """Store bytes and move the row, in the caller's transaction; the lease stays."""
-        version = tx.add_version(row.id, signed, self.clock())
-        moved = self.move(tx, row, trigger, None, version_id=version.id, reason=reason)
-        return moved, version
 
     def deliver(
         self,
@@ -301,19 +317,12 @@ class AnchorDelivery:
             pauses.lift(tx, self.network.name, Pause.BALANCE)
             pauses.lift(tx, self.network.name, Pause.BLOCKED, anchor_id=row.id)
             now = tx.anchor(row.id)
-            if now is None or now.state not in _SENDABLE:
+            if now is None or now.state not in IN_FLIGHT:
                 return Outcome.LOST
-            mine = now.lease_owner == self.owner
+            wait = wait_s if now.lease_owner == self.owner else None
             again = now.attempts + 1 if row.state is AnchorState.SENT else 0
-            self.move(
-                tx,
-                now,
-                Trigger.SEND,
-                wait_s if mine else None,
-                version_id=version.id,
-                reason=None,
-                attempts=again,
-            )
+            sent = {"version_id": version.id, "reason": None, "attempts": again}
+            self.move(tx, now, Trigger.SEND, wait, **sent)
         return Outcome.SENT
 
     def bump(
@@ -335,7 +344,7 @@ class AnchorDelivery:
         except NetworkUnavailable:
             raise
         except NetworkError as error:
-            if _pause_for(error) is None and not error.retryable and blocking:
+            if type(error) not in _PAUSES and not error.retryable and blocking:
                 return self.halt(row, Pause.BLOCKED, str(error))
             return self.refuse(row, error)
         sent = self.record_sent(row, bumped)
@@ -357,7 +366,9 @@ class AnchorDelivery:
                 return None
             if signed is None:
                 signed = self.network.sign(draft, nonce)
-            return self.store_version(tx, mine, signed, Trigger.BUMP, why)[1]
+            bumped = tx.add_version(row.id, signed, self.clock())
+            self.move(tx, mine, Trigger.BUMP, None, version_id=bumped.id, reason=why)
+            return bumped
 
     def _spent(
         self, row: AnchorRow, versions: Sequence[VersionRow], error: NetworkError
@@ -386,14 +397,3 @@ def stranded_networks(tx: LedgerTx, now: float, lease_s: float) -> frozenset[str
         for row in tx.anchors(states=ACTIVE)
         if max(row.next_attempt_at, row.lease_until or 0.0) > horizon
     )
-
-
-_SENDABLE: Final = (AnchorState.SIGNED, AnchorState.SENT, AnchorState.REORGED)
-
-
-def _pause_for(error: ProvenanceError) -> Pause | None:
-    if isinstance(error, WrongNetworkError):
-        return Pause.WRONG_NETWORK
-    if isinstance(error, InsufficientFundsError):
-        return Pause.BALANCE
-    return None

@@ -35,11 +35,15 @@
 
 A ``retry`` is due again at ``next_attempt_at`` and counts ``attempts`` up; a move that is
 progress (sign, mine, finalise, reorg) sets ``attempts`` to 0.
+
+The wait is drawn with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture
+Blog, 2015), so that many workers that failed together do not come back together: it is uniform
+in ``[0, min(cap, base * 2**(attempt - 1)))``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -47,6 +51,7 @@ from typing import Any, Final
 
 from provenance.errors import IntegrityError
 from provenance.ports.values import AnchorRow, AnchorState
+from provenance.settings import RetrySettings
 
 
 class Trigger(StrEnum):
@@ -66,41 +71,27 @@ class Trigger(StrEnum):
 
 _S, _T = AnchorState, Trigger
 
-TRANSITIONS: Final[Mapping[tuple[AnchorState, Trigger], AnchorState]] = MappingProxyType(
-    {
-        (_S.DUE, _T.SIGN): _S.SIGNED,
-        (_S.DUE, _T.SUPERSEDE): _S.REPLACED,
-        (_S.DUE, _T.FAIL): _S.FAILED,
-        (_S.DUE, _T.RETRY): _S.DUE,
-        (_S.SIGNED, _T.SEND): _S.SENT,
-        (_S.SIGNED, _T.MINE): _S.CONFIRMED,
-        (_S.SIGNED, _T.BUMP): _S.SIGNED,
-        (_S.SIGNED, _T.FAIL): _S.FAILED,
-        (_S.SIGNED, _T.RETRY): _S.SIGNED,
-        (_S.SENT, _T.LOOK): _S.SENT,
-        (_S.SENT, _T.SEND): _S.SENT,
-        (_S.SENT, _T.MINE): _S.CONFIRMED,
-        (_S.SENT, _T.BUMP): _S.SENT,
-        (_S.SENT, _T.FAIL): _S.FAILED,
-        (_S.SENT, _T.RETRY): _S.SENT,
-        (_S.CONFIRMED, _T.LOOK): _S.CONFIRMED,
-        (_S.CONFIRMED, _T.FINALISE): _S.FINAL,
-        (_S.CONFIRMED, _T.REORG): _S.REORGED,
-        (_S.CONFIRMED, _T.RETRY): _S.CONFIRMED,
-        (_S.REORGED, _T.SEND): _S.SENT,
-        (_S.REORGED, _T.MINE): _S.CONFIRMED,
-        (_S.REORGED, _T.BUMP): _S.REORGED,
-        (_S.REORGED, _T.FAIL): _S.FAILED,
-        (_S.REORGED, _T.RETRY): _S.REORGED,
-    }
-)
-
 TERMINAL: Final = frozenset({_S.FINAL, _S.REPLACED, _S.FAILED})
 ACTIVE: Final = frozenset(_S) - TERMINAL
 IN_FLIGHT: Final = frozenset({_S.SIGNED, _S.SENT, _S.REORGED})
 """Bytes exist and no block has them: what ``max_in_flight`` counts."""
 ON_CHAIN: Final = frozenset({_S.CONFIRMED, _S.FINAL})
+TRANSITIONS: Final[Mapping[tuple[AnchorState, Trigger], AnchorState]] = MappingProxyType(
+    {
+        (_S.DUE, _T.SIGN): _S.SIGNED,
+        (_S.DUE, _T.SUPERSEDE): _S.REPLACED,
+        (_S.CONFIRMED, _T.FINALISE): _S.FINAL,
+        (_S.CONFIRMED, _T.REORG): _S.REORGED,
+    }
+    | {(state, _T.SEND): _S.SENT for state in IN_FLIGHT}
+    | {(state, _T.MINE): _S.CONFIRMED for state in IN_FLIGHT}
+    | {(state, _T.BUMP): state for state in IN_FLIGHT}
+    | {(state, _T.LOOK): state for state in (_S.SENT, _S.CONFIRMED)}
+    | {(state, _T.FAIL): _S.FAILED for state in (_S.DUE, *IN_FLIGHT)}
+    | {(state, _T.RETRY): state for state in ACTIVE}
+)
 _PROGRESS: Final = frozenset({_T.SIGN, _T.MINE, _T.FINALISE, _T.REORG})
+_MAX_EXPONENT: Final = 62
 _FIXED: Final = frozenset({"id", "network", "size", "root", "state", "created_at"})
 
 
@@ -124,3 +115,14 @@ def advance(row: AnchorRow, trigger: Trigger, **changes: Any) -> AnchorRow:
     elif trigger in _PROGRESS:
         changes.setdefault("attempts", 0)
     return replace(row, state=target, **changes)
+
+
+def delay(attempt: int, retry: RetrySettings, random: Callable[[], float]) -> float:
+    """Seconds to wait after failure number ``attempt`` (from 1); ``random`` is called once."""
+    return random() * ceiling(attempt, retry)
+
+
+def ceiling(attempt: int, retry: RetrySettings) -> float:
+    """The longest that :func:`delay` can be, in seconds."""
+    exponent = min(max(attempt, 1) - 1, _MAX_EXPONENT)
+    return min(retry.cap_s, retry.base_s * float(2**exponent))

@@ -23,11 +23,11 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
-from provenance.anchor.outbox import ACTIVE, Trigger, advance
+from provenance.anchor.outbox import ACTIVE, IN_FLIGHT, Trigger, advance
 from provenance.errors import WrongNetworkError
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import CHAIN_FIELDS, AnchorState, NetworkRow
+from provenance.ports.values import CHAIN_FIELDS, NetworkRow
 
 PINNED: Final = (*CHAIN_FIELDS, "network")
 REFRESH_S: Final = 60.0
@@ -95,16 +95,12 @@ def resume(store: LedgerStore, network: str, now: float) -> tuple[int, ...]:
         if known is None or known.paused is None:
             return ()
         for row in tx.anchors(network, ACTIVE):
-            spent = kind_of(row.reason) is Pause.SHARED_KEY and row.state in _GIVE_UP
-            if spent:
+            if kind_of(row.reason) is Pause.SHARED_KEY and row.state in IN_FLIGHT:
                 failed.append(row.id)
                 row = advance(row, Trigger.FAIL, reason=f"given up after {row.reason}")
             tx.save_anchor(replace(row, next_attempt_at=now, lease_owner=None, lease_until=None))
         tx.save_network(replace(known, paused=None))
     return tuple(failed)
-
-
-_GIVE_UP: Final = (AnchorState.SIGNED, AnchorState.SENT, AnchorState.REORGED)
 
 
 def check_identity(store: LedgerStore, network: Network, clock: Callable[[], float]) -> None:
@@ -130,14 +126,10 @@ def check_identity(store: LedgerStore, network: Network, clock: Callable[[], flo
             pause(tx, network.name, Pause.WRONG_NETWORK, str(error), clock())
         raise
     now = clock()
-    fresh = known is not None and abs(now - known.checked_at) < REFRESH_S
-    if (
-        known is not None
-        and fresh
-        and dict(known.identity) == fields
-        and kind_of(known.paused) is not Pause.WRONG_NETWORK
-    ):
-        return
+    if known is not None and dict(known.identity) == fields:
+        lifted = kind_of(known.paused) is Pause.WRONG_NETWORK
+        if not lifted and abs(now - known.checked_at) < REFRESH_S:
+            return
     with store.transaction() as tx:
         lift(tx, network.name, Pause.WRONG_NETWORK)
         known = tx.network(network.name)

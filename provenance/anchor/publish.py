@@ -17,95 +17,49 @@ lease has run out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from provenance.anchor import pauses
-from provenance.anchor.delivery import AnchorDelivery, Outcome
+from provenance.anchor.delivery import AnchorDelivery, Outcome, Pass
 from provenance.anchor.outbox import IN_FLIGHT, ON_CHAIN, Trigger, advance
-from provenance.ports.network import Network
-from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import (
-    AnchorRow,
-    AnchorState,
-    SignedVersion,
-    VersionRow,
-    anchor_payload,
-)
-from provenance.settings import RetrySettings
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorRow, AnchorState, SignedVersion, anchor_payload
 
 MAX_IN_FLIGHT: Final[Mapping[str, int]] = {"bitcoin": 1}
 """One on Bitcoin: a second anchor would spend the unconfirmed change of the first."""
 DEFAULT_IN_FLIGHT: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class PublishResult:
-    """What one pass did. ``outcomes`` and ``replaced`` are anchor ids."""
-
-    network: str
-    outcomes: Mapping[int, Outcome]
-    replaced: tuple[int, ...]
-    paused: str | None
-    """Why nothing new is signed, as remembered after the pass."""
-
-    def having(self, outcome: Outcome) -> tuple[int, ...]:
-        """Ids of the anchors with this outcome."""
-        return tuple(id for id, outcome_of in self.outcomes.items() if outcome_of is outcome)
-
-
-def publish(
-    store: LedgerStore,
-    network: Network,
-    clock: Callable[[], float],
-    owner: str,
-    lease_s: float,
-    retry: RetrySettings,
-    rng: Callable[[], float],
-    *,
-    max_in_flight: int | None = None,
-    limit: int = 16,
-) -> PublishResult:
+def publish(delivery: AnchorDelivery, *, max_in_flight: int | None = None) -> Pass:
     """Send what is due on one network. Errors of the network are recorded, not raised.
 
     Args:
-        clock: Unix time in seconds.
-        owner: Lease owner; MUST be unique to this call.
-        rng: Uniform in ``[0, 1)``.
         max_in_flight: Anchors that may be signed or sent and in no block; None for the
             network's own (1 on Bitcoin).
 
     Raises:
         StoreUnavailable: The database cannot be reached; what was claimed waits for its lease.
     """
-    if max_in_flight is None:
-        max_in_flight = MAX_IN_FLIGHT.get(network.name, DEFAULT_IN_FLIGHT)
-    delivery = AnchorDelivery(store, network, clock, owner, lease_s, retry, rng)
-    with store.transaction() as tx:
-        replaced = _supersede(tx, network.name, clock())
+    network = delivery.network.name
+    most = MAX_IN_FLIGHT.get(network, DEFAULT_IN_FLIGHT) if max_in_flight is None else max_in_flight
+    with delivery.store.transaction() as tx:
+        replaced = _supersede(tx, network, delivery.clock())
         states = {AnchorState.SIGNED}
-        known = tx.network(network.name)
+        known = tx.network(network)
         paused = pauses.kind_of(known.paused if known else None)
         stopped = paused is not None and paused.stops_signing
-        if not stopped and _in_flight(tx, network.name) < max_in_flight:
+        if not stopped and len(tx.anchors(network, IN_FLIGHT)) < most:
             states.add(AnchorState.DUE)
-        rows = delivery.claim(tx, states, limit)
+        rows = delivery.claim(tx, states)
 
     def work(row: AnchorRow) -> Outcome:
-        pauses.check_identity(store, network, clock)
         if row.state is AnchorState.SIGNED:
             return delivery.deliver(row, delivery.versions(row))
-        stored = _sign_and_store(delivery, row, max_in_flight)
-        if isinstance(stored, Outcome):
-            return stored
-        signed, version = stored
-        return delivery.deliver(signed, [version])
+        return _sign_store_and_send(delivery, row, most)
 
-    outcomes = delivery.each(rows, work)
-    with store.snapshot() as tx:
-        known = tx.network(network.name)
-    return PublishResult(network.name, outcomes, replaced, known.paused if known else None)
+    return delivery.each(rows, work, replaced)
 
 
 def _supersede(tx: LedgerTx, network: str, now: float) -> tuple[int, ...]:
@@ -126,13 +80,7 @@ def _supersede(tx: LedgerTx, network: str, now: float) -> tuple[int, ...]:
     return tuple(row.id for row in gone)
 
 
-def _in_flight(tx: LedgerTx, network: str) -> int:
-    return len(tx.anchors(network, IN_FLIGHT))
-
-
-def _sign_and_store(
-    delivery: AnchorDelivery, row: AnchorRow, max_in_flight: int
-) -> Outcome | tuple[AnchorRow, VersionRow]:
+def _sign_store_and_send(delivery: AnchorDelivery, row: AnchorRow, max_in_flight: int) -> Outcome:
     network = delivery.network
     draft = network.draft(anchor_payload(row.root))
     # Where there are no nonces, signing talks to the node, and no transaction may wait for it.
@@ -141,13 +89,16 @@ def _sign_and_store(
         mine = delivery.leased(tx, row)
         if mine is None:
             return Outcome.LOST
-        if _in_flight(tx, network.name) >= max_in_flight:
+        if len(tx.anchors(network.name, IN_FLIGHT)) >= max_in_flight:
             tx.save_anchor(replace(mine, lease_owner=None, lease_until=None))
             return Outcome.WAITING
         nonce = _nonce(tx, signed)
         if nonce != signed.nonce:
             signed = network.sign(draft, nonce)
-        return delivery.store_version(tx, mine, signed, Trigger.SIGN)
+        version = tx.add_version(row.id, signed, delivery.clock())
+        sign = {"version_id": version.id, "reason": None}
+        signed_row = delivery.move(tx, mine, Trigger.SIGN, None, **sign)
+    return delivery.deliver(signed_row, [version])
 
 
 def _nonce(tx: LedgerTx, signed: SignedVersion) -> int | None:

@@ -226,7 +226,7 @@ class Explorer:
 
     def _get(self, path: str) -> bytes | None:
         """The body of an answer; None where the explorer says that there is no such thing."""
-        answer = self._endpoint.get(path, limit=MAX_ANSWER_BYTES)
+        answer = self._endpoint.ask(path, limit=MAX_ANSWER_BYTES)
         if answer.status in _ABSENT:
             return None
         if answer.status != http.HTTPStatus.OK:

@@ -1,4 +1,4 @@
-"""One HTTP request under one deadline: what the Bitcoin and IPFS clients stand on.
+"""One HTTP request under one deadline: what the IPFS client stands on.
 
 The deadline covers connecting, the TLS handshake, sending, waiting and every byte of the
 answer together, so that a server that drips a byte a second cannot hold a worker. (A
@@ -17,10 +17,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
-from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
-from provenance.settings import is_loopback
+from provenance.errors import LyingNodeError, NetworkUnavailable
+from provenance.settings import node_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +31,8 @@ class Answer:
     body: bytes
 
 
-class _DeadlineReader(io.RawIOBase):
-    """Reads a socket, giving each read what is left of the time."""
-
-    def __init__(self, link: socket.socket, deadline: float) -> None:
-        self.link, self.deadline = link, deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        self.link.settimeout(_left(self.deadline))
-        return self.link.recv_into(cast(bytearray, buffer))
-
-
-class _DeadlineSocket:
-    """As much of a socket as http.client uses."""
+class _DeadlineSocket(io.RawIOBase):
+    """As much of a socket as http.client uses; each send and read has what is left of the time."""
 
     def __init__(self, link: socket.socket, deadline: float) -> None:
         self.link, self.deadline = link, deadline
@@ -56,7 +42,14 @@ class _DeadlineSocket:
         self.link.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self.link, self.deadline))
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        self.link.settimeout(_left(self.deadline))
+        return self.link.recv_into(cast(bytearray, buffer))
 
     def close(self) -> None:
         """http.client closes before the answer is read; whoever opened the link closes it."""
@@ -83,16 +76,16 @@ class Endpoint:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self.where = shown_url(parts)
 
-    def post(
+    def ask(
         self,
         path: str,
-        body: bytes,
-        headers: Mapping[str, str],
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         *,
         limit: int,
         timeout_s: float | None = None,
     ) -> Answer:
-        """POST ``body`` to the base URL followed by ``path``.
+        """GET the base URL followed by ``path``; POST where there is a ``body``.
 
         Args:
             limit: The largest body that is taken, in bytes.
@@ -102,57 +95,28 @@ class Endpoint:
             NetworkUnavailable: Refused, cut off, not HTTP, or past the deadline.
             LyingNodeError: A body beyond ``limit``.
         """
-        return self._ask("POST", path, body, headers, limit, timeout_s)
-
-    def get(self, path: str, *, limit: int) -> Answer:
-        """GET the base URL followed by ``path``; all else as :meth:`post`."""
-        return self._ask("GET", path, None, {}, limit, None)
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        limit: int,
-        timeout_s: float | None,
-    ) -> Answer:
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+        connection = http.client.HTTPConnection(self._host, self._port)
+        method, url = "GET" if body is None else "POST", (self._path + path) or "/"
         try:
             with self._connect(deadline) as link:
-                return self._exchange(link, deadline, method, path, body, headers, limit)
+                connection.sock = cast(socket.socket, _DeadlineSocket(link, deadline))
+                connection.request(method, url, body, {**(headers or {}), "Connection": "close"})
+                with connection.getresponse() as response:
+                    data = response.read(limit + 1)
+                    if len(data) > limit:
+                        raise LyingNodeError(f"{self.where} answered with more than {limit} bytes")
+                    if response.length:
+                        raise http.client.IncompleteRead(data, response.length)
+                    return Answer(response.status, data)
         except TimeoutError as error:
             raise NetworkUnavailable(f"{self.where} did not answer in time") from error
         except http.client.HTTPException as error:
-            raise NetworkUnavailable(
-                f"{self.where} broke off its answer or does not speak HTTP"
-            ) from error
+            problem = "broke off its answer or does not speak HTTP"
+            raise NetworkUnavailable(f"{self.where} {problem}") from error
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise NetworkUnavailable(f"{self.where} cannot be reached: {reason}") from error
-
-    def _exchange(
-        self,
-        link: socket.socket,
-        deadline: float,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        limit: int,
-    ) -> Answer:
-        connection = http.client.HTTPConnection(self._host, self._port)
-        connection.sock = cast(socket.socket, _DeadlineSocket(link, deadline))
-        connection.request(
-            method, (self._path + path) or "/", body, {**headers, "Connection": "close"}
-        )
-        with connection.getresponse() as response:
-            data = response.read(limit + 1)
-            if len(data) > limit:
-                raise LyingNodeError(f"{self.where} answered with more than {limit} bytes")
-            if response.length:
-                raise http.client.IncompleteRead(data, response.length)
-            return Answer(response.status, data)
 
     def _connect(self, deadline: float) -> socket.socket:
         failure: OSError = OSError("no address")
@@ -179,30 +143,6 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def node_url(url: str, key: str, *, credentials: bool = False) -> SplitResult:
-    """The parts of a node's URL: ``https://...``, or ``http://`` to a loopback address.
-
-    Args:
-        key: The configuration key the URL came from.
-        credentials: True takes a URL that carries a user or password.
-
-    Raises:
-        ConfigError: Not such a URL.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ConfigError(key, "found no URL, expected http:// or https://") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(key, "found no URL, expected http:// or https://")
-    if not credentials and "@" in parts.netloc:
-        raise ConfigError(key, "found a user or password in the URL, expected them apart")
-    if parts.scheme == "http" and not is_loopback(parts.geturl()):
-        raise ConfigError(key, f"found plain HTTP to {parts.hostname}, expected https or loopback")
-    return parts
 
 
 def shown_url(parts: SplitResult) -> str:

@@ -18,22 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from provenance.errors import (
-    FormatError,
-    InputError,
-    IntegrityError,
-    LyingNodeError,
-    RejectedError,
-)
+from provenance.errors import FormatError, InputError, IntegrityError, LyingNodeError, RejectedError
 from provenance.formats.record import Json
+from provenance.ports.network import Network, require_payload
 from provenance.ports.values import (
-    PAYLOAD_BYTES,
-    PAYLOAD_TAG,
     Draft,
     Identity,
     Observation,
     Place,
     SignedVersion,
+    payload_root,
 )
 from provenance.proofs.ipfs import unixfs
 from provenance.proofs.ipfs.cid import Cid, decode_cid, raw_cid
@@ -45,8 +39,8 @@ CHUNK_BYTES = 262_144
 """Of a file in a folder, asked for by name: both daemons' default."""
 
 
-class IPFSInterface:
-    """One IPFS daemon as a :class:`provenance.ports.network.Network`.
+class IPFSInterface(Network):
+    """One IPFS daemon, whose methods raise as :class:`provenance.chains.ipfs_client.Daemon`'s.
 
     Raises:
         ConfigError: As :class:`provenance.chains.ipfs_client.Daemon`.
@@ -55,7 +49,6 @@ class IPFSInterface:
 
     name = "ipfs"
     confirmations = 1
-    uses_nonce = False
 
     def __init__(self, settings: IPFSSettings) -> None:
         from provenance.chains.ipfs_client import CLIENT, Daemon
@@ -69,11 +62,7 @@ class IPFSInterface:
         return self._client_name
 
     def identity(self) -> Identity:
-        """The daemon's version and peer id.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
+        """The daemon's version and peer id."""
         version, about = self._daemon.version(), self._daemon.id()
         fields: dict[str, Json] = {
             "version": _field(version, "Version", "version"),
@@ -82,20 +71,9 @@ class IPFSInterface:
         }
         return Identity(self.name, fields, height=None, sender=None, balance=None)
 
-    def next_nonce(self) -> int:
-        """0: there are none."""
-        return 0
-
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
-        """The CID of the payload. Talks to nobody; a replacement is the same block.
-
-        Raises:
-            RejectedError: Not an anchor's payload, or not that of the version it replaces.
-        """
-        if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
-            raise RejectedError("ipfs: the payload is not the tag MLP1 and a 32-byte root")
-        if replaces is not None and replaces.payload != payload:
-            raise RejectedError("ipfs: a replacement must carry the payload of what it replaces")
+        """The CID of the payload. Talks to nobody; a replacement is the same block."""
+        require_payload(self.name, payload, replaces)
         return Draft(self.name, payload, {"cid": str(raw_cid(payload))})
 
     def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
@@ -107,7 +85,6 @@ class IPFSInterface:
 
         Raises:
             LyingNodeError: The daemon names another CID.
-            NetworkUnavailable
         """
         answer = self._daemon.add(version.raw, pin=self._pin)
         named = _decoded(_field(answer, "Hash", "add"))
@@ -117,11 +94,7 @@ class IPFSInterface:
             )
 
     def observe(self, version: SignedVersion) -> Observation:
-        """MINED where the block is pinned and reads back equal; UNKNOWN where it is not pinned.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
+        """MINED where the block is pinned and reads back equal; UNKNOWN where it is not pinned."""
         cid = raw_cid(version.payload)
         if self._pin and not self._pinned(cid):
             return Observation(Place.UNKNOWN)
@@ -145,11 +118,8 @@ class IPFSInterface:
 
     def evidence(self, version: SignedVersion, seen: Observation) -> dict[str, Json]:
         """The CID and the block: whoever hashes the block gets the CID."""
-        return {
-            "type": "ipfs",
-            "transaction_id": version.transaction_id,
-            "block": version.payload.hex(),
-        }
+        block = version.payload.hex()
+        return {"type": "ipfs", "transaction_id": version.transaction_id, "block": block}
 
     def add_folder(self, files: Mapping[str, bytes]) -> Cid:
         """Add and pin a folder; its CID, which is known to be of exactly these files.
@@ -160,7 +130,6 @@ class IPFSInterface:
         Raises:
             InputError: More than fits one folder that :meth:`read_folder` reads.
             LyingNodeError: The daemon names a CID of something else, or does not pin it.
-            NetworkUnavailable
         """
         size = sum(map(len, files.values()))
         if size > unixfs.MAX_BYTES:
@@ -206,17 +175,11 @@ class IPFSInterface:
         """One block; :mod:`unixfs` compares it with its CID."""
         return self._daemon.block(cid, unixfs.MAX_BLOCK_BYTES)
 
-    def close(self) -> None:
-        """Nothing is kept open."""
-
     def _read(self, cid: Cid) -> Observation:
         block = self._daemon.block(cid, MAX_BLOCK_BYTES)
         if raw_cid(block) != cid:
             raise LyingNodeError(f"ipfs: asked for {cid}, got other bytes")
-        root = None
-        if len(block) == PAYLOAD_BYTES and block.startswith(PAYLOAD_TAG):
-            root = block[len(PAYLOAD_TAG) :]
-        return Observation(Place.MINED, root, depth=1, final=True)
+        return Observation(Place.MINED, payload_root(block), depth=1, final=True)
 
     def _pinned(self, cid: Cid) -> bool:
         keys = self._daemon.pins(cid)
@@ -236,6 +199,5 @@ def _decoded(text: str) -> Cid:
     try:
         return decode_cid(text)
     except FormatError as error:
-        raise LyingNodeError(
-            f"ipfs: the daemon names a CID that does not decode: {error}"
-        ) from error
+        problem = "ipfs: the daemon names a CID that does not decode"
+        raise LyingNodeError(f"{problem}: {error}") from error

@@ -17,12 +17,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from provenance.chains.http import Endpoint
-from provenance.errors import (
-    ConfigError,
-    LyingNodeError,
-    MissingExtraError,
-    NetworkUnavailable,
-)
+from provenance.errors import ConfigError, LyingNodeError, MissingExtraError, NetworkUnavailable
 from provenance.formats import json_text
 from provenance.formats.record import Json
 from provenance.proofs.ipfs.cid import Cid
@@ -47,6 +42,7 @@ CLIENT = f"ipfshttpclient {ipfshttpclient.__version__}"
 
 _BASE = "api/v0"
 _HTTP_OK = 200
+_ADD = {"cid-version": 1, "raw-leaves": True, "hash": "sha2-256", "progress": False}
 
 
 class RefusedError(NetworkUnavailable):
@@ -77,15 +73,13 @@ class Daemon:
         try:
             ipfshttpclient.Client(self._address)
         except ipfshttpclient.exceptions.AddressError as error:
-            raise ConfigError(
-                "blockchain.ipfs.url", f"found host {host!r}, expected one a multiaddr can name"
-            ) from error
+            problem = f"found host {host!r}, expected one a multiaddr can name"
+            raise ConfigError("blockchain.ipfs.url", problem) from error
         try:
             requests.Request("POST", "http://localhost", self._headers).prepare()
         except requests.exceptions.InvalidHeader as error:
-            raise ConfigError(
-                "blockchain.ipfs.auth", "found a text that an HTTP header cannot carry"
-            ) from error
+            problem = "found a text that an HTTP header cannot carry"
+            raise ConfigError("blockchain.ipfs.auth", problem) from error
 
     def version(self) -> Mapping[str, Json]:
         """The answer of ``version``."""
@@ -100,11 +94,9 @@ class Daemon:
     def add(self, data: bytes, *, pin: bool) -> Mapping[str, Json]:
         """Add one raw block of at most a chunk; the daemon's answer, which names its CID."""
         # Client.add writes its own options over these, in the order they stand in here.
-        options = {"cid-version": 1, "raw-leaves": True, "hash": "sha2-256", "progress": False}
+        own: dict[str, Any] = {"cid_version": 1, "raw_leaves": True, "pin": pin}
         with self._client() as client:
-            added = client.add(
-                io.BytesIO(data), cid_version=1, raw_leaves=True, pin=pin, opts=options
-            )
+            added = client.add(io.BytesIO(data), **own, opts=_ADD)
             return cast("dict[str, Json]", added.as_json())
 
     def add_folder(self, files: Mapping[str, bytes], chunk_bytes: int) -> list[dict[str, Json]]:
@@ -114,20 +106,10 @@ class Daemon:
         stands behind the last slash; so the body is written here, by ipfshttpclient's writer.
         """
         size = sum(map(len, files.values()))
-        options = {
-            "cid-version": 1,
-            "raw-leaves": True,
-            "hash": "sha2-256",
-            "chunker": f"size-{chunk_bytes}",
-            "pin": True,
-            "wrap-with-directory": True,
-            "progress": False,
-        }
-        body = _Folder(files, chunk_bytes)
-        with self._client(
-            MAX_ANSWER_BYTES + 1024 * len(files),
-            FOLDER_ENTRY_S * len(files) + size / FOLDER_BYTES_PER_S,
-        ) as client:
+        own = {"chunker": f"size-{chunk_bytes}", "pin": True, "wrap-with-directory": True}
+        options, body = _ADD | own, _Folder(files, chunk_bytes)
+        more_s = FOLDER_ENTRY_S * len(files) + size / FOLDER_BYTES_PER_S
+        with self._client(MAX_ANSWER_BYTES + 1024 * len(files), more_s) as client:
             answer = client._client.request(
                 "/add", decoder="json", data=body.body(), headers=body.headers(), opts=options
             )
@@ -152,33 +134,23 @@ class Daemon:
 
     @contextmanager
     def _client(self, limit: int = MAX_ANSWER_BYTES, more_s: float = 0.0) -> Iterator[Any]:
-        """A client of this daemon for one call, which costs 0.1 ms.
-
-        Args:
-            limit: The largest answer that is taken, in bytes.
-            more_s: Time beyond the deadline of any call, in seconds.
-        """
+        """A client of this daemon for one call, which costs 0.1 ms; answers have at most
+        ``limit`` bytes, and ``more_s`` seconds beyond the deadline of any call."""
         # The backend is named: PY_IPFS_HTTP_CLIENT_PREFER_HTTPX would choose another.
         backend = ClientSync(self._address, _BASE)
-        backend._session = _session(_Transport(self._endpoint, limit, more_s), self._headers)
+        backend._session = session = requests.Session()
+        session.trust_env = False
+        session.headers.clear()
+        session.headers.update(self._headers)
+        session.adapters.clear()
+        session.mount("http", _Transport(self._endpoint, limit, more_s))
         client = ipfshttpclient.Client(self._address, _BASE)
         client._client = backend
         try:
             yield client
         except (ipfshttpclient.exceptions.Error, requests.RequestException) as error:
-            raise LyingNodeError(
-                f"ipfs: an answer that ipfshttpclient cannot read ({type(error).__name__})"
-            ) from error
-
-
-def _session(transport: _Transport, headers: Mapping[str, str]) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    session.headers.clear()
-    session.headers.update(headers)
-    session.adapters.clear()
-    session.mount("http", transport)
-    return session
+            problem = f"an answer that ipfshttpclient cannot read ({type(error).__name__})"
+            raise LyingNodeError(f"ipfs: {problem}") from error
 
 
 class _Transport(requests.adapters.BaseAdapter):
@@ -199,7 +171,7 @@ class _Transport(requests.adapters.BaseAdapter):
         body = b"".join(cast("Iterator[bytes]", request.body or ()))
         # The RPC's booleans are JSON's, not Python's.
         url = request.path_url.replace("=True", "=true").replace("=False", "=false")
-        answer = self._endpoint.post(
+        answer = self._endpoint.ask(
             url, body, headers, limit=self._limit, timeout_s=self._timeout_s
         )
         parts = urlsplit(url)

@@ -36,21 +36,16 @@ from provenance.errors import (
     RejectedError,
 )
 from provenance.formats.record import Json
+from provenance.ports.network import Network, require_payload
 from provenance.ports.values import (
-    PAYLOAD_BYTES,
-    PAYLOAD_TAG,
     Draft,
     Identity,
     Observation,
     Place,
     SignedVersion,
+    payload_root,
 )
-from provenance.proofs.local_file import (
-    LocalLine,
-    local_transaction_id,
-    read_lines,
-    write_line,
-)
+from provenance.proofs.local_file import LocalLine, local_transaction_id, read_lines, write_line
 from provenance.settings import LocalSettings
 
 LOCK_TIMEOUT_S = 30.0
@@ -82,8 +77,11 @@ class _Chain:
         self.seal.update(data)
 
 
-class LocalNetwork:
-    """The anchor file as a :class:`provenance.ports.network.Network`.
+class LocalNetwork(Network):
+    """The anchor file.
+
+    Methods that read it raise NetworkUnavailable where they cannot, LyingNodeError where it does
+    not verify.
 
     Args:
         settings: Where the file is; made at the first broadcast.
@@ -98,7 +96,6 @@ class LocalNetwork:
 
     name = "local"
     confirmations = 1
-    uses_nonce = False
 
     def __init__(
         self,
@@ -120,52 +117,26 @@ class LocalNetwork:
         self._thread_lock = threading.Lock()
 
     def identity(self) -> Identity:
-        """File name, public key and number of lines.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError: As every method that reads the file.
-        """
-        chain = self._read()
-        fields: dict[str, Json] = {
-            "file": self._path.name,
-            "public_key": self.public_key.hex(),
-        }
-        return Identity(
-            self.name, fields, len(chain.entries), sender=self.public_key.hex(), balance=None
-        )
-
-    def next_nonce(self) -> int:
-        """0: there are none."""
-        return 0
+        """File name, public key and number of lines."""
+        key, lines = self.public_key.hex(), len(self._read().entries)
+        fields: dict[str, Json] = {"file": self._path.name, "public_key": key}
+        return Identity(self.name, fields, lines, sender=key, balance=None)
 
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
-        """Nothing to prepare.
-
-        Raises:
-            RejectedError: Not an anchor's payload, or not that of the version it replaces.
-        """
-        if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
-            raise RejectedError("local: the payload is not the tag MLP1 and a 32-byte root")
-        if replaces is not None and replaces.payload != payload:
-            raise RejectedError("local: a replacement must carry the payload of what it replaces")
+        """Nothing to prepare, once the payload is checked."""
+        require_payload(self.name, payload, replaces)
         return Draft(self.name, payload, {})
 
     def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
         """The payload under its id; the line is signed when its place in the file is known."""
-        return SignedVersion(
-            self.name,
-            draft.payload,
-            local_transaction_id(draft.payload),
-            draft.payload,
-            key=self.public_key.hex(),
-        )
+        txid, key = local_transaction_id(draft.payload), self.public_key.hex()
+        return SignedVersion(self.name, draft.payload, txid, draft.payload, key)
 
     def broadcast(self, version: SignedVersion) -> None:
         """Append and sync; a payload that is there already is success.
 
         Raises:
             NetworkUnavailable: The file cannot be written, or another process holds it.
-            LyingNodeError: The file does not verify; nothing is appended.
             ConfigError: It was opened with a public key alone.
         """
         if self._key is None:
@@ -193,7 +164,6 @@ class LocalNetwork:
 
         Raises:
             RejectedError: Not an id of this network.
-            NetworkUnavailable, LyingNodeError
         """
         if not _ID.fullmatch(transaction_id):
             raise RejectedError(
@@ -206,7 +176,6 @@ class LocalNetwork:
 
         Raises:
             NetworkUnavailable: The file does not have the payload (any more).
-            LyingNodeError
         """
         entry = self._read().by_id.get(version.transaction_id)
         if entry is None:
@@ -218,19 +187,12 @@ class LocalNetwork:
             "public_key": self.public_key.hex(),
         }
 
-    def close(self) -> None:
-        """Nothing is kept open."""
-
     def _seen(self, transaction_id: str) -> Observation:
         entry = self._read().by_id.get(transaction_id)
         if entry is None:
             return Observation(Place.UNKNOWN)
-        root = None
-        if entry.payload.startswith(PAYLOAD_TAG):
-            root = entry.payload[len(PAYLOAD_TAG) :]
-        return Observation(
-            Place.MINED, root, entry.digest.hex(), entry.seq, 1, final=True, block_time=entry.ts
-        )
+        root, line = payload_root(entry.payload), entry.digest.hex()
+        return Observation(Place.MINED, root, line, entry.seq, 1, final=True, block_time=entry.ts)
 
     def _read(self) -> _Chain:
         if not self._path.exists():

@@ -11,10 +11,11 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from provenance.chains.transaction_log import VersionJournal
+from provenance import chains, files
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -23,8 +24,10 @@ from provenance.errors import (
     NonceUsedError,
     ProvenanceError,
     RejectedError,
+    StoreUnavailable,
 )
-from provenance.formats.record import Json, normalise
+from provenance.formats import json_text
+from provenance.formats.record import Json, canonical_json, normalise
 from provenance.ports.network import Network
 from provenance.ports.values import Observation, Place, SignedVersion, anchor_payload
 from provenance.settings import NETWORKS, BlockchainSettings, LocalSettings, Settings, load
@@ -32,6 +35,7 @@ from provenance.settings.key_files import read_or_create_seed
 
 FALLBACK = "local"
 POLL_S = 0.25
+JOURNAL_VERSION = 1
 T = TypeVar("T")
 _ROOT = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
 
@@ -54,17 +58,11 @@ def build_network(
         MissingExtraError: Its client library is not installed.
     """
     if name == "ethereum" and blockchain.ethereum is not None:
-        from provenance.chains.ethereum.interface import EthereumInterface
-
-        return EthereumInterface(blockchain.ethereum)
+        return chains.EthereumInterface(blockchain.ethereum)
     if name == "bitcoin" and blockchain.bitcoin is not None:
-        from provenance.chains.bitcoin.interface import BitcoinInterface
-
-        return BitcoinInterface(blockchain.bitcoin)
+        return chains.BitcoinInterface(blockchain.bitcoin)
     if name == "ipfs" and blockchain.ipfs is not None:
-        from provenance.chains.ipfs import IPFSInterface
-
-        return IPFSInterface(blockchain.ipfs)
+        return chains.IPFSInterface(blockchain.ipfs)
     if name == "local" and blockchain.local is not None:
         from provenance.chains.local import LocalNetwork
 
@@ -82,6 +80,68 @@ def build_networks(blockchain: BlockchainSettings, local_key: bytes | None) -> d
     """
     names = blockchain.networks if blockchain.enabled else ()
     return {name: build_network(blockchain, name, local_key) for name in names}
+
+
+class VersionJournal:
+    """An append-only file of signed versions, one JSON object a line; it holds no secret.
+
+    A script that dies after sending finds the version here when it is run again, and does not
+    anchor twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, version: SignedVersion, metadata: Json, now: float) -> None:
+        """Store a version; it is on the disk when this returns.
+
+        Raises:
+            StoreUnavailable: The file cannot be written.
+        """
+        exact = {
+            "payload": version.payload.hex(),
+            "raw": version.raw.hex(),
+            "fee": str(version.fee),
+        }
+        also = {"v": JOURNAL_VERSION, "metadata": metadata, "ts": now}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            files.append_line(self._path, canonical_json(asdict(version) | exact | also))
+        except OSError as error:
+            raise StoreUnavailable(f"cannot write {self._path}: {error.strerror}") from error
+
+    def versions(self, network: str, payload: bytes) -> list[SignedVersion]:
+        """What was stored for a payload on a network, oldest first; torn lines are skipped.
+
+        Raises:
+            StoreUnavailable: The file cannot be read.
+        """
+        try:
+            lines = files.read_lines(self._path)
+        except OSError as error:
+            raise StoreUnavailable(f"cannot read {self._path}: {error.strerror}") from error
+        found = []
+        for line in lines:
+            try:
+                stored = json_text.loads(line)
+                if (stored["network"], stored["payload"]) == (network, payload.hex()):
+                    found.append(_version(payload, stored))
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+
+def _version(payload: bytes, stored: dict[str, Any]) -> SignedVersion:
+    if not isinstance(stored["detail"], dict):
+        raise TypeError("detail")
+    as_stored = {name: stored[name] for name in ("network", "transaction_id", "key", "nonce")}
+    return SignedVersion(
+        payload=payload,
+        raw=bytes.fromhex(stored["raw"]),
+        fee=int(stored["fee"]),
+        detail=stored["detail"],
+        **as_stored,
+    )
 
 
 class BlockchainManager:
@@ -195,12 +255,13 @@ class BlockchainManager:
         seen = self._look(transaction_ids)
         info: dict[str, dict[str, Json]] = {}
         for name, transaction_id in transaction_ids.items():
-            facts: dict[str, Json] = {"network": name, "transaction_id": transaction_id}
+            info[name] = {"network": name, "transaction_id": transaction_id}
             if name in seen:
-                facts |= _facts(seen[name], self._named(name).confirmations)
+                info[name] |= _facts(seen[name]) | {
+                    "confirmations": self._named(name).confirmations
+                }
             else:
-                facts |= {"status": "unavailable", "error": str(self.last_errors[name])}
-            info[name] = facts
+                info[name] |= {"status": "unavailable", "error": str(self.last_errors[name])}
         return info
 
     def close(self) -> None:
@@ -309,14 +370,7 @@ def _root(value: str | bytes) -> bytes:
     return bytes.fromhex(match[1])
 
 
-def _facts(seen: Observation, confirmations: int) -> dict[str, Json]:
-    return {
-        "status": seen.place.value,
-        "root": None if seen.root is None else seen.root.hex(),
-        "block_hash": seen.block_hash,
-        "height": seen.height,
-        "depth": seen.depth,
-        "confirmations": confirmations,
-        "final": seen.final,
-        "block_time": seen.block_time,
-    }
+def _facts(seen: Observation) -> dict[str, Json]:
+    facts = asdict(seen)
+    del facts["place"], facts["our_code"]
+    return facts | {"status": seen.place.value, "root": seen.root and seen.root.hex()}

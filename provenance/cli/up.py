@@ -132,7 +132,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def deploy(arguments: argparse.Namespace) -> int:
     """Deploy the MLProvenance contract with the configured key; prints its address."""
-    from provenance.chains.ethereum.deploy import deploy as deploy_contract
+    from provenance.chains.ethereum.interface import deploy as deploy_contract
 
     settings = settings_of(arguments, secrets=("ethereum",))
     ethereum = settings.blockchain.ethereum

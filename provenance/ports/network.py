@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from provenance.errors import RejectedError
 from provenance.formats.record import Json
-from provenance.ports.values import Draft, Identity, Observation, SignedVersion
+from provenance.ports.values import Draft, Identity, Observation, SignedVersion, payload_root
 
 
 class Network(Protocol):
@@ -32,12 +33,14 @@ class Network(Protocol):
     @property
     def uses_nonce(self) -> bool:
         """Whether versions are numbered by the sender (Ethereum), so that ``sign`` is local."""
+        return False
 
     def identity(self) -> Identity:
         """Ask the node who it is. Raises WrongNetworkError where the configuration differs."""
 
     def next_nonce(self) -> int:
         """The sender's next nonce as the node sees it, pending included; 0 without nonces."""
+        return 0
 
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
         """Prepare an anchor of the 36-byte payload; with ``replaces``, a version with a
@@ -60,7 +63,20 @@ class Network(Protocol):
         """Find a transaction or CID by its id alone and read the root back: for verifiers."""
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Drop the connections, where any are kept."""
+        return
+
+
+def require_payload(network: str, payload: bytes, replaces: SignedVersion | None) -> None:
+    """What every draft asks first.
+
+    Raises:
+        RejectedError: Not an anchor's payload, or not that of the version it replaces.
+    """
+    if payload_root(payload) is None:
+        raise RejectedError(f"{network}: the payload is not the tag MLP1 and a 32-byte root")
+    if replaces is not None and replaces.payload != payload:
+        raise RejectedError(f"{network}: a replacement must carry the payload of what it replaces")
 
 
 @runtime_checkable

@@ -20,6 +20,13 @@ def anchor_payload(root: bytes) -> bytes:
     return PAYLOAD_TAG + root
 
 
+def payload_root(payload: bytes) -> bytes | None:
+    """The 32-byte root in an anchor's payload; None where it is none."""
+    if len(payload) == PAYLOAD_BYTES and payload.startswith(PAYLOAD_TAG):
+        return payload[len(PAYLOAD_TAG) :]
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """A run as the database knows it."""

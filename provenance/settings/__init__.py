@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provenance.settings.reading import load
-from provenance.settings.urls import broker_url, is_loopback
+from provenance.settings.urls import broker_url, is_loopback, node_url
 from provenance.settings.values import (
     NETWORKS,
     READERS,
@@ -37,4 +37,5 @@ __all__ = [
     "broker_url",
     "is_loopback",
     "load",
+    "node_url",
 ]

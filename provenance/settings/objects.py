@@ -44,14 +44,18 @@ class JsonObject:
         kept = {k: v for k, v in raw.items() if not k.startswith(("_comment", "$schema"))}
         self.raw: dict[str, Any] = kept
 
+    def key(self, name: str) -> str:
+        """The dotted path of a key of this object."""
+        return f"{self.path}.{name}" if self.path else name
+
     def fail(self, key: str, problem: str) -> ConfigError:
         """The error about a key of this object."""
-        return ConfigError(f"{self.path}.{key}" if self.path else key, problem, self.source)
+        return ConfigError(self.key(key), problem, self.source)
 
     def child(self, key: str) -> JsonObject:
         """The object under a key, taken out; an empty one where it is absent or null."""
         raw = self.raw.pop(key, None)
-        return JsonObject({} if raw is None else raw, f"{self.path}.{key}".strip("."), self.source)
+        return JsonObject({} if raw is None else raw, self.key(key), self.source)
 
     def read(self, cls: type[S], **also: object) -> S:
         """The object as a section; ``also`` sets fields that JSON does not.

@@ -9,18 +9,18 @@ slip of the pen: a misspelt ``blockchain`` would anchor nothing and say nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import fields, replace
 
-from provenance.errors import InputError
+from provenance.errors import FormatError, InputError
 from provenance.formats.record import normalise
 from provenance.settings.objects import JsonObject, read_json
 from provenance.settings.secrets import ethereum_key, secret
-from provenance.settings.trust import read_trust
-from provenance.settings.urls import check_url
+from provenance.settings.urls import node_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
@@ -35,6 +35,11 @@ from provenance.settings.values import (
     Section,
     Settings,
     StorageOptions,
+    TrustedChains,
+    TrustedContract,
+    TrustedIdentity,
+    TrustedWitnesses,
+    TrustSettings,
 )
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -47,6 +52,7 @@ SECTIONS: Mapping[str, type[Section]] = {
 """The objects inside ``blockchain``."""
 NOT_IN_JSON = frozenset({"base_dir", "training", "source"})
 """Fields of :class:`Settings` that :func:`load` sets itself."""
+_PUBLIC_KEY = re.compile("[0-9a-f]{64}")
 _SIMILAR = 0.88
 """Of 1: above the likeness of ``dataset_url`` and ``database_url``, below any one slip."""
 
@@ -89,7 +95,7 @@ def load(
         database_url=settings.database_url or f"sqlite:///{base.absolute() / 'ledger.db'}",
         ledger_key_file=settings.key_file,
         blockchain=_blockchain(chain, base, secrets),
-        trust=read_trust(trust),
+        trust=_trust(trust),
         identity=_identity(identity, settings),
         training=_training(training, own_names, whole),
         source=source,
@@ -161,7 +167,8 @@ def _blockchain(
 
 def _node(o: JsonObject, node: NodeSettings, wanted: bool) -> NodeSettings:
     """A network's section with its URL checked and, where ``wanted``, its secrets read."""
-    check_url(o, node.url)
+    key = next(name for name in ("url", "rpc_url", "api_url") if o.raw.get(name) is not None)
+    node_url(node.url, o.key(key), o.source)
     node = replace(node, url=node.url.rstrip("/"))
     if isinstance(node, EthereumSettings):
         if node.gas_price != "auto":
@@ -177,3 +184,71 @@ def _node(o: JsonObject, node: NodeSettings, wanted: bool) -> NodeSettings:
         return replace(node, network=network, password=password)
     auth = secret(o, node, "auth", "PROVENANCE_IPFS_AUTH", wanted)
     return replace(node, url=node.url.removesuffix("/api/v0"), auth=auth)
+
+
+def _trust(o: JsonObject) -> TrustSettings:
+    """The section with one spelling of everything: lists of keys, lower-case hex."""
+    chains, witnesses, trainers = map(o.child, ("chains", "witnesses", "trainers"))
+    listed = chains.raw.get("ethereum")
+    if isinstance(listed, list | tuple):
+        chains.raw["ethereum"] = [
+            JsonObject(each, f"{chains.path}.ethereum[{at}]", o.source).read(TrustedContract)
+            for at, each in enumerate(listed)
+        ]
+    read = o.read(TrustSettings)
+    keys = (read.ledger_keys,) if isinstance(read.ledger_keys, str) else read.ledger_keys
+    name = "ledger_key" if "ledger_key" in o.raw else "ledger_keys"
+    _each(o, name, keys, _ledger_key)
+    known = chains.read(TrustedChains)
+    required = bool(trainers.raw) if read.require_trainers is None else read.require_trainers
+    return replace(
+        read,
+        ledger_keys=keys,
+        trainers=_trainers(trainers),
+        require_trainers=required,
+        witnesses=_witnesses(witnesses),
+        chains=replace(known, bitcoin=tuple(BITCOIN_NAMES.get(n, n) for n in known.bitcoin)),
+    )
+
+
+def _trainers(o: JsonObject) -> dict[str, str | TrustedIdentity]:
+    trainers: dict[str, str | TrustedIdentity] = {}
+    for name, key in o.raw.items():
+        if not name.strip() or not name.isprintable():
+            raise o.fail(ascii(name), "found a name that does not print, expected one")
+        if isinstance(key, Mapping):
+            trainers[name] = JsonObject(key, f"{o.path}.{name}", o.source).read(TrustedIdentity)
+        elif isinstance(key, str) and _PUBLIC_KEY.fullmatch(key.lower()):
+            trainers[name] = key.lower()
+        else:
+            expected = "64 hex digits (Ed25519) or an object with identity and issuer (Sigstore)"
+            raise o.fail(name, f"found {str(key)[:40]!r}, expected {expected}")
+    return trainers
+
+
+def _witnesses(o: JsonObject) -> TrustedWitnesses:
+    read = o.read(TrustedWitnesses)
+    _each(o, "keys", read.keys, _witness_key)
+    if read.quorum is not None and read.quorum > len(set(read.keys)):
+        raise o.fail("quorum", f"found {read.quorum}, expected at most {len(set(read.keys))}")
+    return read
+
+
+def _each(o: JsonObject, name: str, texts: tuple[str, ...], parse: Callable[[str], object]) -> None:
+    for text in texts:
+        try:
+            parse(text)
+        except (FormatError, InputError) as error:
+            raise o.fail(name, str(error)) from error
+
+
+def _ledger_key(text: str) -> object:
+    from provenance.formats.note import VerifierKey  # a trainer without pins needs none of it
+
+    return VerifierKey.from_vkey(text)
+
+
+def _witness_key(text: str) -> object:
+    from provenance.formats.cosignature import WitnessKey
+
+    return WitnessKey.from_vkey(text)

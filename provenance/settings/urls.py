@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from provenance.settings.objects import JsonObject
+from provenance.errors import ConfigError
 
 
-def check_url(o: JsonObject, url: str) -> None:
-    """Refuse a node's URL that is none, that carries a password, or that is plain HTTP to
-    another machine.
+def node_url(
+    url: str, key: str, source: str | None = None, *, credentials: bool = False
+) -> SplitResult:
+    """The parts of a node's URL: ``https://...``, or ``http://`` to a loopback address.
+
+    Args:
+        key: The configuration key that the URL came from.
+        source: The file that it came from.
+        credentials: True takes a URL that carries a user or password.
 
     Raises:
-        ConfigError
+        ConfigError: Not such a URL.
     """
-    key = next(name for name in ("url", "rpc_url", "api_url") if o.raw.get(name) is not None)
     try:
         parts = urlsplit(url)
         _ = parts.port  # parsed at this access
     except ValueError as error:
-        raise o.fail(key, "found no URL, expected http:// or https://") from error
+        raise ConfigError(key, "found no URL, expected http:// or https://", source) from error
+    problem = None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise o.fail(key, "found no such URL, expected http:// or https://")
-    if parts.username or parts.password:
-        raise o.fail(key, "found a user or password in the URL, expected them apart")
-    if parts.scheme == "http" and not is_loopback(url):
-        raise o.fail(key, f"found plain HTTP to {parts.hostname}, expected https or loopback")
+        problem = "found no URL, expected http:// or https://"
+    elif not credentials and "@" in parts.netloc:
+        problem = "found a user or password in the URL, expected them apart"
+    elif parts.scheme == "http" and not is_loopback(url):
+        problem = f"found plain HTTP to {parts.hostname}, expected https or loopback"
+    if problem is not None:
+        raise ConfigError(key, problem, source)
+    return parts
 
 
 def is_loopback(url: str) -> bool:

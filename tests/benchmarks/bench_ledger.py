@@ -16,18 +16,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import insert
 
 from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.bootstrap import sending
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.merkle import Frontier, KeptTree, MerkleTree, node_number
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
+from provenance.ports.store import LedgerStore
 from provenance.settings import Settings, load
 from provenance.stores.sql import schema
 from provenance.stores.sql.store import SqlStore
@@ -113,7 +114,7 @@ class Ledger:
         self.store, self.policy = store, sending.seal_policy(settings)
         fill(store, settings, size)
         self.size, self.draw, self.epoch = size, random.Random(1), size
-        self.delivery = local_delivery(settings)
+        self.delivery = local_delivery(self.store, settings)
         # The first anchor owes receipts to all entries before it: it is said to have them.
         with store.transaction() as tx:
             head = tx.head()
@@ -150,14 +151,15 @@ class Ledger:
     def receipt(self) -> None:
         """A root appended, anchored and confirmed."""
         self.append(anchor=True)
-        publish(self.store, *self.delivery)
-        assert confirm(self.store, *self.delivery).outcomes
+        publish(self.delivery)
+        assert confirm(self.delivery).outcomes
 
 
-def local_delivery(settings: Settings) -> tuple[Any, ...]:
-    """Network, clock, owner, lease, backoff and chance."""
+def local_delivery(store: LedgerStore, settings: Settings) -> AnchorDelivery:
     network, retry = sending.open_networks(settings)["local"], sending.retry_settings
-    return (network, time.time, "bench", 60.0, retry(settings, "local"), random.random)
+    return AnchorDelivery(
+        store, network, time.time, "bench", 60.0, retry(settings, "local"), random.random
+    )
 
 
 def backlog(folder: Path, heads: int) -> float:
@@ -169,8 +171,8 @@ def backlog(folder: Path, heads: int) -> float:
         for at in range(heads):
             root = hashlib.sha256(b"%d" % at).digest()
             append_root(tx, RUN, Phase.CHECKPOINT, at, root, True, policy, 1.0)
-    delivery = local_delivery(settings)
-    taken = seconds(lambda: (publish(store, *delivery), confirm(store, *delivery)))
+    delivery = local_delivery(store, settings)
+    taken = seconds(lambda: (publish(delivery), confirm(delivery)))
     with store.snapshot() as tx:
         assert len(tx.receipts(RUN)) == heads
     store.close()

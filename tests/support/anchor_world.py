@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID
 
-from provenance.anchor.confirm import ConfirmResult, confirm
-from provenance.anchor.publish import PublishResult, publish
+from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery, Pass
+from provenance.anchor.publish import publish
 from provenance.formats.checkpoint import Head, sign_head
 from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
@@ -74,30 +75,16 @@ class World:
             tx.add_head(row)
             return tx.add_anchor(self.name, self.size, self.now) if due else None
 
-    def publish(self, node: MemoryNetwork | None = None) -> PublishResult:
-        return publish(
-            self.store,
-            node or self.node,
-            self.clock,
-            f"publisher-{next(self.owners)}",
-            LEASE_S,
-            self.retry,
-            self.rng,
-            max_in_flight=self.max_in_flight,
-        )
+    def publish(self, node: MemoryNetwork | None = None) -> Pass:
+        return publish(self.delivery(node), max_in_flight=self.max_in_flight)
 
-    def confirm(self, node: MemoryNetwork | None = None) -> ConfirmResult:
-        return confirm(
-            self.store,
-            node or self.node,
-            self.clock,
-            f"confirmer-{next(self.owners)}",
-            LEASE_S,
-            self.retry,
-            self.rng,
-            poll_s=POLL_S,
-            fee_bump_after_s=BUMP_S,
-        )
+    def confirm(self, node: MemoryNetwork | None = None) -> Pass:
+        return confirm(self.delivery(node), poll_s=POLL_S, fee_bump_after_s=BUMP_S)
+
+    def delivery(self, node: MemoryNetwork | None = None) -> AnchorDelivery:
+        owner = f"owner-{next(self.owners)}"
+        node = node or self.node
+        return AnchorDelivery(self.store, node, self.clock, owner, LEASE_S, self.retry, self.rng)
 
     def sent(self) -> AnchorRow:
         """A head that the network has accepted."""

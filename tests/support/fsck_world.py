@@ -16,6 +16,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.chains.local import LocalNetwork
 from provenance.formats.event import Event, SegmentHeader, frame
@@ -153,9 +154,9 @@ class World:
                     lambda: self.now, f"owner-{self.now}-{step}", 60.0, RetrySettings(),
                     lambda: 0.0,
                 )  # fmt: skip
-                publish(store, network, *rest)
+                publish(AnchorDelivery(store, network, *rest))
                 self.chain.mine(4, time=self.now)
-                confirm(store, network, *rest, poll_s=1.0)
+                confirm(AnchorDelivery(store, network, *rest), poll_s=1.0)
         store.close()
 
     def spool(self, producer: Producer, events: Sequence[Event] | None = None) -> Path:

@@ -12,6 +12,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.capture.keys import RunKeys
 from provenance.evidence.from_database import from_store
@@ -121,17 +122,18 @@ class World:
     def anchor(self, blocks: int = 4) -> None:
         """Publish what is due, mine, and confirm until it is final."""
         for network in self.networks.values():
-            publish(self.store, network, *self._delivery())
+            publish(self._delivery(network))
             for _ in range(blocks if isinstance(network, MemoryNetwork) else 0):
                 network.chain.mine(time=self.now)
             for _ in range(3):
                 self.now += 1000.0
-                confirm(self.store, network, *self._delivery(), poll_s=1.0, fee_bump_after_s=600.0)
+                confirm(self._delivery(network), poll_s=1.0, fee_bump_after_s=600.0)
 
-    def _delivery(self) -> tuple[Any, ...]:
-        """Clock, owner, lease, backoff and chance."""
-        owner = f"owner-{next(self.owners)}"
-        return (lambda: self.now, owner, 60.0, RetrySettings(), lambda: 0.0)
+    def _delivery(self, network: Network) -> AnchorDelivery:
+        owner, retry = f"owner-{next(self.owners)}", RetrySettings()
+        return AnchorDelivery(
+            self.store, network, lambda: self.now, owner, 60.0, retry, lambda: 0.0
+        )
 
     def evidence(self, run: UUID = RUN) -> RunEvidence:
         return from_store(self.store, run, self.signer.verifier)

@@ -25,6 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.bundle.writer import write_bundle
 from provenance.capture.keys import RunKeys
@@ -163,11 +164,9 @@ def evidence(anchors: Path) -> RunEvidence:
     def anchor() -> None:
         for network in networks:
             for work in (publish, confirm):
-                now = float(next(ticks))
-                work(
-                    store, network, partial(float, now + 60.0), f"owner-{next(owners)}", 60.0,
-                    RetrySettings(), lambda: 0.0,
-                )  # fmt: skip
+                now, owner = float(next(ticks)), f"owner-{next(owners)}"
+                clock, retry = partial(float, now + 60.0), RetrySettings()
+                work(AnchorDelivery(store, network, clock, owner, 60.0, retry, lambda: 0.0))
             for _ in range(60):
                 next(ticks)
 

@@ -64,8 +64,8 @@ def deployed_contract(root: Path, document: dict[str, Any]) -> str:
     Raises:
         NetworkUnavailable: The node does not answer.
     """
-    from provenance.chains.ethereum.contracts import load_artifact
-    from provenance.chains.ethereum.deploy import deploy
+    from provenance.chains.ethereum.contract import DEPLOYED_BYTECODE
+    from provenance.chains.ethereum.interface import deploy
     from provenance.chains.ethereum.node import EthereumNode
     from provenance.settings import load
 
@@ -76,7 +76,7 @@ def deployed_contract(root: Path, document: dict[str, Any]) -> str:
         address = str(json.loads(remembered.read_text(encoding="utf-8"))["address"])
         node = EthereumNode(ethereum)
         try:
-            if node.code(address) == load_artifact().deployed_bytecode:
+            if node.code(address) == DEPLOYED_BYTECODE:
                 return address
         finally:
             node.close()

@@ -324,7 +324,7 @@ def _url(url: str) -> Read:
     endpoint = Endpoint(url, "SOURCE", HTTP_TIMEOUT_S)
 
     def read(path: str, limit: int) -> bytes:
-        answer = endpoint.get(f"/{path}", limit=limit)
+        answer = endpoint.ask(f"/{path}", limit=limit)
         if answer.status != HTTP_OK:
             raise NetworkUnavailable(f"{endpoint.where}: {path}: HTTP {answer.status}")
         return answer.body

@@ -19,14 +19,7 @@ from decimal import Decimal
 
 from provenance.chains.bitcoin.client import CLIENT
 from provenance.chains.bitcoin.reader import ChainReader
-from provenance.chains.bitcoin.rpc import (
-    BitcoinRpc,
-    Code,
-    RpcError,
-    as_integer,
-    as_object,
-    as_text,
-)
+from provenance.chains.bitcoin.rpc import BitcoinRpc, Code, RpcError, as_integer, as_object, as_text
 from provenance.chains.bitcoin.wallet import Wallet
 from provenance.errors import (
     ConfigError,
@@ -38,15 +31,8 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.formats.record import Json
-from provenance.ports.values import (
-    PAYLOAD_BYTES,
-    PAYLOAD_TAG,
-    Draft,
-    Identity,
-    Observation,
-    Place,
-    SignedVersion,
-)
+from provenance.ports.network import Network, require_payload
+from provenance.ports.values import Draft, Identity, Observation, Place, SignedVersion
 from provenance.proofs.bitcoin import CHAINS, display, parse_transaction, verify_anchor
 from provenance.settings import BitcoinSettings
 
@@ -55,15 +41,18 @@ _BTC_PER_KVB = Decimal("0.00001")
 """One sat/vB."""
 
 
-class BitcoinInterface:
-    """One bitcoind and its wallet as a :class:`provenance.ports.network.Network`.
+class BitcoinInterface(Network):
+    """One bitcoind and its wallet.
+
+    Every method that asks the node raises NetworkUnavailable where it does not answer,
+    LyingNodeError where its answer does not hold.
 
     Raises:
         ConfigError: No URL, plain HTTP outside loopback, no login, or an unknown network.
     """
 
     name = "bitcoin"
-    uses_nonce = False
+    confirmations = 6
 
     def __init__(self, settings: BitcoinSettings) -> None:
         if settings.network not in CHAINS:
@@ -87,7 +76,7 @@ class BitcoinInterface:
 
         Raises:
             WrongNetworkError: Another chain than ``blockchain.bitcoin.network``.
-            NetworkUnavailable: Unreachable, still syncing, or its wallet is not there.
+            NetworkUnavailable: Also while it syncs, and where its wallet is not there.
         """
         info = self._rpc.read(as_object, "getblockchaininfo")
         genesis = self._rpc.read(as_text, "getblockhash", 0)
@@ -106,35 +95,24 @@ class BitcoinInterface:
         if info.get("initialblockdownload") is not False and chain != "regtest":
             raise NetworkUnavailable(f"bitcoin: the node is still syncing, at block {height}")
         network = self._rpc.read(as_object, "getnetworkinfo")
-        return Identity(
-            self.name,
-            {
-                "chain": chain,
-                "genesis": genesis,
-                "version": as_text(network.get("subversion"), "getnetworkinfo.subversion"),
-                "pruned": info.get("pruned") is True,
-                "transaction_index": self._reader.indexed(),
-            },
-            height,
-            self._settings.wallet,
-            self._wallet.balance(),
-        )
-
-    def next_nonce(self) -> int:
-        """0: inputs take the place of nonces."""
-        return 0
+        fields: dict[str, Json] = {
+            "chain": chain,
+            "genesis": genesis,
+            "version": as_text(network.get("subversion"), "getnetworkinfo.subversion"),
+            "pruned": info.get("pruned") is True,
+            "transaction_index": self._reader.indexed(),
+        }
+        wallet, balance = self._settings.wallet, self._wallet.balance()
+        return Identity(self.name, fields, height, wallet, balance)
 
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
         """Build and sign in the wallet; :meth:`broadcast` locks the inputs there.
 
         Raises:
-            InsufficientFundsError, FeeTooLowError, NetworkUnavailable, LyingNodeError
-            RejectedError: Not an anchor's payload, or not that of the version it replaces.
+            InsufficientFundsError, FeeTooLowError
+            RejectedError: As :func:`~provenance.ports.network.require_payload`.
         """
-        if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
-            raise RejectedError("bitcoin: the payload is not the tag MLP1 and a 32-byte root")
-        if replaces is not None and replaces.payload != payload:
-            raise RejectedError("bitcoin: a replacement must carry the payload of what it replaces")
+        require_payload(self.name, payload, replaces)
         tip = self._rpc.read(as_text, "getbestblockhash")
         funded = self._wallet.fund(payload) if replaces is None else self._wallet.bump(replaces)
         fields: dict[str, Json] = {
@@ -185,7 +163,6 @@ class BitcoinInterface:
         Raises:
             FeeTooLowError: Below what the mempool takes, or too little to replace with.
             RejectedError: Invalid, and it will stay so.
-            NetworkUnavailable, LyingNodeError
         """
         self._wallet.set_locks(version.detail.get("inputs"), locked=True)
         ceiling = (Decimal(version.fee) + 1) * _BTC_PER_KVB
@@ -203,16 +180,11 @@ class BitcoinInterface:
                     raise NetworkUnavailable(f"bitcoin: {error}; {place.value}") from error
             raise failure from error
         if echoed != version.transaction_id:
-            raise LyingNodeError(
-                f"bitcoin: sent {version.transaction_id}, the node took something else"
-            )
+            problem = f"sent {version.transaction_id}, the node took something else"
+            raise LyingNodeError(f"bitcoin: {problem}")
 
     def observe(self, version: SignedVersion) -> Observation:
-        """Where the version is. For CONFLICTED, ``depth`` is that of what was mined instead.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
+        """Where the version is. For CONFLICTED, ``depth`` is that of what was mined instead."""
         inputs = version.detail.get("inputs")
         found = self._reader.find(version.transaction_id)
         if found is None:
@@ -237,9 +209,8 @@ class BitcoinInterface:
             RejectedError: Not a transaction id.
         """
         if not _TXID.fullmatch(transaction_id):
-            raise RejectedError(
-                f"bitcoin: {transaction_id[:80]!r} is not a transaction id (64 hex digits)"
-            )
+            shown = repr(transaction_id[:80])
+            raise RejectedError(f"bitcoin: {shown} is not a transaction id (64 hex digits)")
         found = self._reader.find(transaction_id)
         if found is None and not self._reader.indexed():
             raise NetworkUnavailable(
@@ -256,13 +227,11 @@ class BitcoinInterface:
 
         Raises:
             NetworkUnavailable: Not in a block (any more).
-            LyingNodeError: The node's evidence does not verify.
         """
         found = self._reader.find(version.transaction_id)
         if seen.block_hash is None or found is None or found.block_hash != seen.block_hash:
-            raise NetworkUnavailable(
-                f"bitcoin: {version.transaction_id} is not in block {seen.block_hash}"
-            )
+            problem = f"{version.transaction_id} is not in block {seen.block_hash}"
+            raise NetworkUnavailable(f"bitcoin: {problem}")
         header, height, depth = self._reader.header(seen.block_hash)
         proof = self._reader.proof(version.transaction_id, seen.block_hash)
         try:
@@ -281,6 +250,3 @@ class BitcoinInterface:
             "height": height,
             "headers": [item.hex() for item in above],
         }
-
-    def close(self) -> None:
-        """Nothing is kept open."""

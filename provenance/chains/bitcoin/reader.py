@@ -20,7 +20,7 @@ from provenance.chains.bitcoin.rpc import (
     as_text,
 )
 from provenance.errors import FormatError, LyingNodeError, NetworkUnavailable, ProofError
-from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place, SignedVersion
+from provenance.ports.values import Observation, Place, SignedVersion, payload_root
 from provenance.proofs.bitcoin import (
     CHAINS,
     BlockHeader,
@@ -53,7 +53,11 @@ class NodeTransaction:
 
 
 class ChainReader:
-    """What one node tells about transactions and blocks, checked."""
+    """What one node tells about transactions and blocks, checked.
+
+    Every method raises NetworkUnavailable where the node does not answer, LyingNodeError where
+    what it answers does not hold.
+    """
 
     def __init__(self, rpc: BitcoinRpc, settings: BitcoinSettings) -> None:
         self._rpc = rpc
@@ -62,22 +66,13 @@ class ChainReader:
         self._rules = CHAINS[settings.network]
 
     def indexed(self) -> bool:
-        """Whether the node knows every transaction by id (``txindex=1``).
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
+        """Whether the node knows every transaction by id (``txindex=1``)."""
         indexes = self._rpc.read(as_object, "getindexinfo", "txindex")
         index = indexes.get("txindex")
         return isinstance(index, dict) and index.get("synced") is True
 
     def find(self, txid: str) -> NodeTransaction | None:
-        """A transaction from the mempool or the index, else from the wallet; None if absent.
-
-        Raises:
-            NetworkUnavailable
-            LyingNodeError: Its bytes hash to another id.
-        """
+        """A transaction from the mempool or the index, else from the wallet; None if absent."""
         try:
             answer = as_object(self._rpc.call("getrawtransaction", txid, 1), "getrawtransaction")
         except RpcError as error:
@@ -100,16 +95,12 @@ class ChainReader:
         return _read(txid, answer, forgotten=depth == 0, conflict=max(0, -depth))
 
     def place(self, found: NodeTransaction | None) -> Observation:
-        """Whether the transaction is in the mempool, in a block (proven), or in neither.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
+        """Whether the transaction is in the mempool, in a block (proven), or in neither."""
         if found is None:
             return Observation(Place.UNKNOWN)
         if found.conflict:
             return self.conflicted(found.conflict)
-        root = _root(found.transaction)
+        root = next(filter(None, map(payload_root, found.transaction.data)), None)
         if found.block_hash is None:
             return Observation(Place.UNKNOWN if found.forgotten else Place.PENDING, root)
         raw_header, height, depth = self.header(found.block_hash)
@@ -136,20 +127,11 @@ class ChainReader:
         return Observation(Place.CONFLICTED, depth=depth, final=depth >= self._confirmations)
 
     def proof(self, txid: str, block_hash: str) -> bytes:
-        """The ``merkleblock`` message (BIP 37) of one transaction, not checked.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
+        """The ``merkleblock`` message (BIP 37) of one transaction, not checked."""
         return self._rpc.read(as_bytes, "gettxoutproof", [txid], block_hash)
 
     def header(self, block_hash: str) -> tuple[bytes, int, int]:
-        """The 80 bytes, checked, with height and depth (-1 outside the best chain).
-
-        Raises:
-            NetworkUnavailable
-            LyingNodeError: Another block's header, or one without its work.
-        """
+        """The 80 bytes, checked, with height and depth (-1 outside the best chain)."""
         answer = self._rpc.read(as_object, "getblockheader", block_hash, True)
         raw = self._rpc.read(as_bytes, "getblockheader", block_hash, False)
         self._checked_header(raw, block_hash)
@@ -170,12 +152,8 @@ class ChainReader:
         return header
 
     def headers_above(self, raw: bytes, height: int, count: int) -> list[bytes]:
-        """The next ``count`` headers of 80 bytes, each on top of the one before.
-
-        Raises:
-            NetworkUnavailable: The chain changed meanwhile.
-            LyingNodeError: As :meth:`header`.
-        """
+        """The next ``count`` headers of 80 bytes, each on top of the one before;
+        NetworkUnavailable where the chain changed meanwhile."""
         above: list[bytes] = []
         below = parse_header(raw)
         for step in range(1, count + 1):
@@ -189,13 +167,8 @@ class ChainReader:
         return above
 
     def spender_depth(self, version: SignedVersion) -> int:
-        """Depth of a mined wallet transaction that spent one of the version's inputs, or 0.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
-        tip = version.detail.get("tip")
-        inputs = version.detail.get("inputs")
+        """Depth of a mined wallet transaction that spent one of the version's inputs, or 0."""
+        tip, inputs = version.detail.get("tip"), version.detail.get("inputs")
         if not isinstance(tip, str) or not isinstance(inputs, list):
             return 0
         listed = self._rpc.read(as_object, "listsinceblock", tip, wallet=True)
@@ -224,19 +197,8 @@ def _read(
 
 
 def parsed(raw: bytes) -> Transaction:
-    """A transaction of the node's.
-
-    Raises:
-        LyingNodeError: It is none.
-    """
+    """A transaction of the node's; LyingNodeError where it is none."""
     try:
         return parse_transaction(raw)
     except FormatError as error:
         raise LyingNodeError(f"bitcoin: the node's transaction does not parse: {error}") from error
-
-
-def _root(transaction: Transaction) -> bytes | None:
-    for data in transaction.data:
-        if len(data) == PAYLOAD_BYTES and data.startswith(PAYLOAD_TAG):
-            return data[len(PAYLOAD_TAG) :]
-    return None

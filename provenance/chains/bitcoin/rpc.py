@@ -25,7 +25,7 @@ from provenance.chains.bitcoin.client import (
     httpx,
     run,
 )
-from provenance.chains.http import node_url, shown_url
+from provenance.chains.http import shown_url
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -34,7 +34,7 @@ from provenance.errors import (
     NetworkUnavailable,
     RejectedError,
 )
-from provenance.settings import BitcoinSettings
+from provenance.settings import BitcoinSettings, node_url
 
 Value: TypeAlias = "bool | int | Decimal | str | list[Value] | dict[str, Value] | None"
 
@@ -99,7 +99,7 @@ class RpcError(Exception):
         self.method, self.code, self.message = method, code, message
         super().__init__(f"{method}: {message} ({code})")
 
-    def translated(self) -> NetworkUnavailable | RejectedError | InsufficientFundsError:
+    def translated(self) -> NetworkUnavailable | InsufficientFundsError:
         """What it means where the caller expected no error."""
         if self.code == Code.INSUFFICIENT_FUNDS or (
             self.code == Code.WALLET and "insufficient funds" in self.message.lower()
@@ -142,10 +142,8 @@ class BitcoinRpc:
         self._settings = settings
         self._ids = itertools.count(1)
         if settings.cookie_file is None and settings.user is None:
-            raise ConfigError(
-                "blockchain.bitcoin",
-                "found neither cookie_file nor rpc_user, expected one of them",
-            )
+            problem = "found neither cookie_file nor rpc_user, expected one of them"
+            raise ConfigError("blockchain.bitcoin", problem)
         wallet = settings.wallet
         self._wallet_path = "/" if wallet is None else f"/wallet/{quote(wallet, safe='')}"
 
@@ -172,11 +170,8 @@ class BitcoinRpc:
         return self._send(self._wallet_path, method, params)
 
     def ask(self, method: str, *params: Value, wallet: bool = False) -> Value:
-        """:meth:`call` where any error of bitcoind's is a failure.
-
-        Raises:
-            NetworkUnavailable, InsufficientFundsError, LyingNodeError
-        """
+        """:meth:`call` where any error of bitcoind's is NetworkUnavailable, or
+        InsufficientFundsError."""
         try:
             return self.call(method, *params, wallet=wallet)
         except RpcError as error:
@@ -185,11 +180,7 @@ class BitcoinRpc:
     def read(
         self, kind: Callable[[Value, str], T], method: str, *params: Value, wallet: bool = False
     ) -> T:
-        """:meth:`ask` for a result of one kind: :func:`as_object`, :func:`as_text` and so on.
-
-        Raises:
-            NetworkUnavailable, InsufficientFundsError, LyingNodeError
-        """
+        """:meth:`ask` for a result of one kind: :func:`as_object`, :func:`as_text` and so on."""
         return kind(self.ask(method, *params, wallet=wallet), method)
 
     def _send(self, path: str, method: str, params: Sequence[Value]) -> Value:
@@ -214,9 +205,8 @@ class BitcoinRpc:
         except (httpx.ConnectError, OSError, UnicodeError) as error:
             raise NetworkUnavailable(f"{self._node} cannot be reached: {error}") from error
         except httpx.HTTPError as error:
-            raise NetworkUnavailable(
-                f"{self._node} broke off its answer or does not speak HTTP"
-            ) from error
+            problem = "broke off its answer or does not speak HTTP"
+            raise NetworkUnavailable(f"{self._node} {problem}") from error
 
     async def _request(
         self, path: str, method: str, params: Sequence[Value], authorization: str
@@ -246,10 +236,8 @@ class BitcoinRpc:
             try:
                 secret = self._settings.cookie_file.read_bytes().strip()
             except OSError as error:
-                raise NetworkUnavailable(
-                    f"{self._node}: no cookie file at {self._settings.cookie_file}; "
-                    "is bitcoind running?"
-                ) from error
+                problem = f"no cookie file at {self._settings.cookie_file}; is bitcoind running?"
+                raise NetworkUnavailable(f"{self._node}: {problem}") from error
         else:
             secret = f"{self._settings.user}:{self._settings.password or ''}".encode()
         return "Basic " + base64.b64encode(secret).decode()
@@ -284,25 +272,20 @@ def _converted(value: Any, kind: type[T], convert: Callable[[T], Value]) -> Valu
     return cast(Value, value)
 
 
-def as_object(value: Value, what: str) -> dict[str, Value]:
-    """``value`` as a JSON object, or LyingNodeError."""
-    if not isinstance(value, dict):
-        raise LyingNodeError(f"bitcoin: {what}: expected an object")
-    return value
+def _of(kind: type[T], expected: str) -> Callable[[Value, str], T]:
+    """A reader of values of one kind, ``what`` of an answer; LyingNodeError where it is none."""
+
+    def read(value: Value, what: str) -> T:
+        if isinstance(value, kind):
+            return value
+        raise LyingNodeError(f"bitcoin: {what}: expected {expected}")
+
+    return read
 
 
-def as_text(value: Value, what: str) -> str:
-    """``value`` as a string, or LyingNodeError."""
-    if not isinstance(value, str):
-        raise LyingNodeError(f"bitcoin: {what}: expected a string")
-    return value
-
-
-def as_list(value: Value, what: str) -> list[Value]:
-    """``value`` as a JSON array, or LyingNodeError."""
-    if not isinstance(value, list):
-        raise LyingNodeError(f"bitcoin: {what}: expected an array")
-    return value
+as_object: Callable[[Value, str], dict[str, Value]] = _of(dict, "an object")
+as_text = _of(str, "a string")
+as_list: Callable[[Value, str], list[Value]] = _of(list, "an array")
 
 
 def as_integer(value: Value, what: str) -> int:

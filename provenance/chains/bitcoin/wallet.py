@@ -68,7 +68,11 @@ class Funded:
 
 
 class Wallet:
-    """Funds, bumps and locks with the wallet of ``blockchain.bitcoin.wallet``."""
+    """Funds, bumps and locks with the wallet of ``blockchain.bitcoin.wallet``.
+
+    Every method raises NetworkUnavailable where the node does not answer, LyingNodeError where
+    what it answers does not hold.
+    """
 
     def __init__(self, rpc: BitcoinRpc, settings: BitcoinSettings) -> None:
         self._rpc = rpc
@@ -76,11 +80,7 @@ class Wallet:
         self._cap = Decimal(str(settings.max_fee_rate))
 
     def balance(self) -> int | None:
-        """Spendable satoshi; None where no wallet is configured and none is loaded.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
-        """
+        """Spendable satoshi; None where no wallet is configured and none is loaded."""
         try:
             answer = as_object(self._rpc.call("getbalances", wallet=True), "getbalances")
         except NetworkUnavailable:
@@ -96,7 +96,7 @@ class Wallet:
         """A new transaction with the 36-byte payload; nothing is locked.
 
         Raises:
-            InsufficientFundsError, FeeTooLowError, NetworkUnavailable, LyingNodeError
+            InsufficientFundsError, FeeTooLowError
         """
         rate = self._fee_rate()
         try:
@@ -115,15 +115,13 @@ class Wallet:
             FeeTooLowError: The cap is reached.
             NetworkUnavailable: Also where the old version cannot be bumped any more: it was
                 mined or conflicts with a mined one, as ``observe`` will tell.
-            InsufficientFundsError, LyingNodeError
+            InsufficientFundsError
         """
         paid = Decimal(str(old.detail.get("feerate") or old.fee))
         floor = max(paid * BUMP_FACTOR, paid + BUMP_STEP)
         if floor > self._cap:
-            raise FeeTooLowError(
-                f"bitcoin: {paid} sat/vB does not get mined and the next step, {floor} sat/vB, "
-                f"is above blockchain.bitcoin.max_fee_rate ({self._cap})"
-            )
+            step = f"the next step, {floor} sat/vB, is"
+            raise self._above_the_cap(f"{paid} sat/vB does not get mined and {step}")
         rate = max(self._fee_rate(), floor).quantize(RATE_UNIT, ROUND_UP)
         kept = old.detail.get("inputs")
         options: Value = {"fee_rate": rate, "replaceable": True}
@@ -142,21 +140,16 @@ class Wallet:
         psbt = as_text(processed.get("psbt"), "walletprocesspsbt.psbt")
         signed = _complete(self._rpc.read(as_object, "finalizepsbt", psbt))
         funded = self._checked(signed, old.payload, fee)
-        if isinstance(kept, list | tuple) and not set(map(str, kept)) <= set(
-            map(str, funded.inputs)
-        ):
+        spent = kept if isinstance(kept, list | tuple) else ()
+        if not set(map(str, spent)) <= set(map(str, funded.inputs)):
             raise LyingNodeError("bitcoin: psbtbumpfee left out an input of the old version")
         return funded
 
     def set_locks(self, inputs: object, *, locked: bool) -> None:
         """Lock or unlock coins that are unspent: a node forgets locks when it restarts.
 
-        Args:
-            inputs: A list of ``txid:vout``, as the detail of a version names them; anything
-                else is no coin.
-
-        Raises:
-            NetworkUnavailable, LyingNodeError
+        ``inputs`` is a list of ``txid:vout``, as the detail of a version names them; anything
+        else is no coin.
         """
         for point in _outpoints(inputs):
             try:
@@ -164,6 +157,11 @@ class Wallet:
             except RpcError as error:
                 if error.code != Code.INVALID_PARAMETER:  # spent, or as it should be already
                     raise error.translated() from error
+
+    def _above_the_cap(self, what: str) -> FeeTooLowError:
+        return FeeTooLowError(
+            f"bitcoin: {what} above blockchain.bitcoin.max_fee_rate ({self._cap})"
+        )
 
     def _fee_rate(self) -> Decimal:
         """The node's estimate, at least what its mempool takes, at most the cap; sat/vB."""
@@ -173,10 +171,7 @@ class Wallet:
             as_feerate(pool.get("minrelaytxfee"), "minrelaytxfee"),
         )
         if floor > self._cap:
-            raise FeeTooLowError(
-                f"bitcoin: the node takes no less than {floor.normalize():f} sat/vB, "
-                f"above blockchain.bitcoin.max_fee_rate ({self._cap})"
-            )
+            raise self._above_the_cap(f"the node takes no less than {floor.normalize():f} sat/vB,")
         answer = self._rpc.read(as_object, "estimatesmartfee", CONFIRM_TARGET)
         if answer.get("feerate") is not None:
             estimate = as_feerate(answer["feerate"], "estimatesmartfee.feerate")
@@ -215,10 +210,7 @@ class Wallet:
             raise LyingNodeError("bitcoin: the node computes another transaction id")
         rate = Decimal(fee) / transaction.vsize
         if fee > self._cap * transaction.vsize + transaction.vsize:
-            raise FeeTooLowError(
-                f"bitcoin: the node asks for {rate:.3f} sat/vB, above "
-                f"blockchain.bitcoin.max_fee_rate ({self._cap})"
-            )
+            raise self._above_the_cap(f"the node asks for {rate:.3f} sat/vB,")
         return Funded(raw, transaction, fee, rate, change[0] if change else None)
 
     def _free_abandoned(self, locks: list[Value]) -> bool:

@@ -1,10 +1,17 @@
-"""The ``MLProvenance`` contract's calls, events and answers as bytes (Solidity ABI)."""
+"""The ``MLProvenance`` contract: its code, and its calls, events and answers as bytes
+(Solidity ABI).
+
+``contracts/MLProvenance.json`` is what ``provenance_devnet.contract`` makes of
+``contracts/MLProvenance.sol``; a test compiles it again and compares.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from importlib.resources import files
+from typing import Any, cast
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
@@ -12,21 +19,30 @@ from eth_utils.abi import abi_to_signature, function_signature_to_4byte_selector
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum.contracts import MAX_METADATA_BYTES, load_artifact
 from provenance.chains.ethereum.responses import Log
 from provenance.errors import InputError, LyingNodeError
 
-ARTIFACT = load_artifact()
-_SIGNATURES = {
-    item["name"]: abi_to_signature(cast("dict[str, object]", item))  # type: ignore[arg-type]  # eth-utils wants its own TypedDict
-    for item in ARTIFACT.abi
-    if item["type"] in ("function", "event")
-}
-_STORE = function_signature_to_4byte_selector(_SIGNATURES["storeHash"])
-_VERIFY = function_signature_to_4byte_selector(_SIGNATURES["verifyHash"])
-_INFO = function_signature_to_4byte_selector(_SIGNATURES["getHashInfo"])
-_INCLUSION = function_signature_to_4byte_selector(_SIGNATURES["verifyInclusion"])
-HASH_STORED = keccak(text=_SIGNATURES["HashStored"])
+MAX_METADATA_BYTES = 256
+ARTIFACT: dict[str, Any] = json.loads(
+    (files("provenance.chains.ethereum") / "contracts" / "MLProvenance.json").read_text("utf-8")
+)
+BYTECODE = bytes.fromhex(ARTIFACT["bytecode"][2:])
+DEPLOYED_BYTECODE = bytes.fromhex(ARTIFACT["deployedBytecode"][2:])
+"""What lies at the contract's address."""
+_ABI = {item["name"]: item for item in ARTIFACT["abi"] if item["type"] in ("function", "event")}
+HASH_STORED = keccak(text=abi_to_signature(_ABI["HashStored"]))
+
+
+def _selector(function: str) -> bytes:
+    return bytes(function_signature_to_4byte_selector(abi_to_signature(_ABI[function])))
+
+
+def _call(function: str, *arguments: object) -> bytes:
+    types = [argument["type"] for argument in _ABI[function]["inputs"]]
+    return _selector(function) + encode(types, arguments)
+
+
+_STORE = _selector("storeHash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +73,22 @@ def store_call(root: bytes, metadata: str) -> bytes:
     size = len(metadata.encode())
     if size > MAX_METADATA_BYTES:
         raise InputError(f"metadata of {size} bytes, the contract takes {MAX_METADATA_BYTES}")
-    return bytes(_STORE + encode(["bytes32", "string"], [root, metadata]))
+    return _call("storeHash", root, metadata)
 
 
 def stored_root(calldata: bytes) -> bytes | None:
     """The hash in calldata of ``storeHash``; None for any other call."""
-    if calldata[:4] != _STORE or len(calldata) < 36:
-        return None
-    return calldata[4:36]
+    return calldata[4:36] if calldata[:4] == _STORE and len(calldata) >= 36 else None
 
 
 def verify_call(root: bytes) -> bytes:
     """Calldata of ``verifyHash``."""
-    return bytes(_VERIFY + encode(["bytes32"], [root]))
+    return _call("verifyHash", root)
 
 
 def info_call(root: bytes) -> bytes:
     """Calldata of ``getHashInfo``."""
-    return bytes(_INFO + encode(["bytes32"], [root]))
+    return _call("getHashInfo", root)
 
 
 def inclusion_call(
@@ -91,8 +105,7 @@ def inclusion_call(
     for name, number in (("index", index), ("size", size)):
         if not 0 <= number < 2**256:
             raise InputError(f"{name} {number}, expected 0 to 2^256 - 1")
-    types = ["bytes32", "bytes32", "uint256", "uint256", "bytes32[]"]
-    return bytes(_INCLUSION + encode(types, [root, leaf, index, size, list(proof)]))
+    return _call("verifyInclusion", root, leaf, index, size, list(proof))
 
 
 def read_flag(answer: bytes, of: str = "verifyHash") -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import rlp
 
@@ -22,23 +22,17 @@ _DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 _LEGACY: Final = ("nonce", "gasPrice", "gas", "to", "value", "input", "v", "r", "s")
 _SIGNATURE: Final = ("yParity", "r", "s")
 _FEES: Final = ("chainId", "nonce", "maxPriorityFeePerGas", "maxFeePerGas", "gas", "to", "value")
+_CALL: Final = (*_FEES, "input", "accessList")
 _FIELDS: Final[Mapping[int, tuple[str, ...]]] = {
     0: _LEGACY,
     # EIP-2930
     1: ("chainId", *_LEGACY[:6], "accessList", *_SIGNATURE),
     # EIP-1559
-    2: (*_FEES, "input", "accessList", *_SIGNATURE),
+    2: (*_CALL, *_SIGNATURE),
     # EIP-4844, as in a block: without blobs
-    3: (
-        *_FEES,
-        "input",
-        "accessList",
-        "maxFeePerBlobGas",
-        "blobVersionedHashes",
-        *_SIGNATURE,
-    ),
+    3: (*_CALL, "maxFeePerBlobGas", "blobVersionedHashes", *_SIGNATURE),
     # EIP-7702
-    4: (*_FEES, "input", "accessList", "authorizationList", *_SIGNATURE),
+    4: (*_CALL, "authorizationList", *_SIGNATURE),
 }
 
 
@@ -50,7 +44,7 @@ def quantity(value: object, what: str) -> int:
     """A ``QUANTITY`` of the execution API: ``0x`` and hex digits."""
     if isinstance(value, str) and _QUANTITY.fullmatch(value):
         return int(value, 16)
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected a 0x number")
+    raise _unexpected(value, what, "a 0x number")
 
 
 def data(value: object, what: str, size: int = 0) -> bytes:
@@ -58,28 +52,60 @@ def data(value: object, what: str, size: int = 0) -> bytes:
     if isinstance(value, str) and _DATA.fullmatch(value) and size in (0, len(value) // 2 - 1):
         return bytes.fromhex(value[2:])
     expected = f"0x and {2 * size} hex digits" if size else "0x and hex digits"
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected {expected}")
-
-
-def mapping(value: object, what: str) -> Mapping[str, object]:
-    """A JSON object."""
-    if isinstance(value, dict):
-        return value
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected an object")
+    raise _unexpected(value, what, expected)
 
 
 def listing(value: object, what: str) -> list[object]:
     """A JSON array."""
     if isinstance(value, list):
         return value
-    raise LyingNodeError(f"ethereum node: {what} is {_short(value)}, expected an array")
+    raise _unexpected(value, what, "an array")
 
 
-def _short(value: object) -> str:
-    if value is None:
-        return "missing"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _unexpected(value: object, what: str, expected: str) -> LyingNodeError:
+    text = "missing" if value is None else repr(value)
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    return LyingNodeError(f"ethereum node: {what} is {shown}, expected {expected}")
+
+
+class Fields:
+    """A JSON object of an answer; ``what`` names it where a field is refused."""
+
+    def __init__(self, value: object, what: str) -> None:
+        if not isinstance(value, dict):
+            raise _unexpected(value, what, "an object")
+        self.raw: dict[str, Any] = value
+        self.what = what
+
+    def number(self, name: str) -> int:
+        """A field that is a :func:`quantity`."""
+        return quantity(self.raw.get(name), f"{self.what}.{name}")
+
+    def data(self, name: str, size: int = 0) -> bytes:
+        """A field that is :func:`data`."""
+        return data(self.raw.get(name), f"{self.what}.{name}", size)
+
+    def hash(self, name: str) -> str:
+        """A field of 32 bytes, as lower-case ``0x`` hex."""
+        return "0x" + self.data(name, 32).hex()
+
+    def address(self, name: str) -> bytes | None:
+        """A field of 20 bytes; None where it is absent or null."""
+        return None if self.raw.get(name) is None else self.data(name, 20)
+
+    def input(self) -> bytes:
+        """A transaction's calldata, by either of its names."""
+        return self.data("input" if "input" in self.raw else "data")
+
+    def items(self, name: str, size: int) -> list[bytes]:
+        """A field that is an array of :func:`data`, each of ``size`` bytes."""
+        what = f"{self.what}.{name}"
+        return [data(item, what, size) for item in listing(self.raw.get(name), what)]
+
+    def objects(self, name: str) -> list[Fields]:
+        """A field that is an array of objects."""
+        what = f"{self.what}.{name}"
+        return [Fields(item, what) for item in listing(self.raw.get(name), what)]
 
 
 def encode_transaction(fields: Mapping[str, object]) -> bytes:
@@ -88,44 +114,34 @@ def encode_transaction(fields: Mapping[str, object]) -> bytes:
     Raises:
         UnprovableError: An unknown type. LyingNodeError: Malformed.
     """
-    kind = _kind(fields, "transaction")
-    return _envelope(kind, [_field(fields, name) for name in _FIELDS[kind]])
+    transaction = Fields(fields, "transaction")
+    kind = _kind(transaction)
+    return _envelope(kind, [_field(transaction, name) for name in _FIELDS[kind]])
 
 
-def _field(fields: Mapping[str, object], name: str) -> object:
-    value = fields.get(name)
+def _field(transaction: Fields, name: str) -> object:
     if name == "to":
-        return b"" if value is None else data(value, "transaction.to", 20)
+        return transaction.address("to") or b""
     if name == "input":
-        return data(fields.get("input", fields.get("data")), "transaction.input")
+        return transaction.input()
     if name == "accessList":
-        return [
-            [
-                data(entry.get("address"), "accessList.address", 20),
-                [data(k, "storageKeys", 32) for k in listing(entry.get("storageKeys"), name)],
-            ]
-            for entry in (mapping(item, name) for item in listing(fields.get(name, []), name))
-        ]
+        entries = transaction.objects(name) if name in transaction.raw else ()
+        return [[entry.data("address", 20), entry.items("storageKeys", 32)] for entry in entries]
     if name == "blobVersionedHashes":
-        return [data(item, name, 32) for item in listing(value, name)]
+        return transaction.items(name, 32)
     if name == "authorizationList":
         return [
-            [
-                _number(entry, "chainId"),
-                data(entry.get("address"), "authorizationList.address", 20),
-                _number(entry, "nonce"),
-                *_signature(entry),
-            ]
-            for entry in (mapping(item, name) for item in listing(value, name))
+            [e.number("chainId"), e.data("address", 20), e.number("nonce"), *_signature(e)]
+            for e in transaction.objects(name)
         ]
     if name == "yParity":
-        return _signature(fields)[0]
-    return _number(fields, name)
+        return _signature(transaction)[0]
+    return transaction.number(name)
 
 
-def _signature(fields: Mapping[str, object]) -> list[int]:
-    parity = "yParity" if "yParity" in fields else "v"
-    return [_number(fields, parity), _number(fields, "r"), _number(fields, "s")]
+def _signature(fields: Fields) -> list[int]:
+    parity = "yParity" if "yParity" in fields.raw else "v"
+    return [fields.number(name) for name in (parity, "r", "s")]
 
 
 def encode_receipt(fields: Mapping[str, object]) -> bytes:
@@ -135,37 +151,24 @@ def encode_receipt(fields: Mapping[str, object]) -> bytes:
         UnprovableError: An unknown type, or a receipt from before EIP-658.
         LyingNodeError: Malformed.
     """
-    kind = _kind(fields, "receipt")
+    receipt = Fields(fields, "receipt")
+    kind = _kind(receipt)
     if "status" not in fields:
         raise UnprovableError("a receipt without status, from before EIP-658")
-    logs = []
-    for entry in listing(fields.get("logs"), "receipt.logs"):
-        log = mapping(entry, "receipt.logs")
-        topics = [data(t, "log.topics", 32) for t in listing(log.get("topics"), "log.topics")]
-        logs.append([data(log.get("address"), "log.address", 20), topics, _data(log, "data")])
-    body = [
-        _number(fields, "status"),
-        _number(fields, "cumulativeGasUsed"),
-        data(fields.get("logsBloom"), "receipt.logsBloom", 256),
-        logs,
+    logs = [
+        [log.data("address", 20), log.items("topics", 32), log.data("data")]
+        for log in receipt.objects("logs")
     ]
-    return _envelope(kind, body)
+    numbers = [receipt.number(name) for name in ("status", "cumulativeGasUsed")]
+    return _envelope(kind, [*numbers, receipt.data("logsBloom", 256), logs])
 
 
-def _kind(fields: Mapping[str, object], what: str) -> int:
-    kind = quantity(fields.get("type", "0x0"), f"{what}.type")
+def _kind(fields: Fields) -> int:
+    kind = fields.number("type") if "type" in fields.raw else 0
     if kind not in _FIELDS:
-        raise UnprovableError(f"a {what} of type {kind}, which is not known here")
+        raise UnprovableError(f"a {fields.what} of type {kind}, which is not known here")
     return kind
 
 
 def _envelope(kind: int, body: list[object]) -> bytes:
     return (bytes([kind]) if kind else b"") + bytes(rlp.encode(body))
-
-
-def _number(fields: Mapping[str, object], name: str) -> int:
-    return quantity(fields.get(name), name)
-
-
-def _data(fields: Mapping[str, object], name: str) -> bytes:
-    return data(fields.get(name), name)

@@ -23,8 +23,13 @@ class Fees:
 
 
 def gwei(amount: int) -> str:
-    """Wei as text in gwei, without an exponent or trailing zeros."""
-    text = f"{Decimal(amount).scaleb(-9):f}"
+    """Wei as text in gwei."""
+    return plain(amount, -9)
+
+
+def plain(amount: int, exponent: int) -> str:
+    """``amount * 10**exponent`` as text, without an exponent or trailing zeros."""
+    text = f"{Decimal(amount).scaleb(exponent):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

@@ -31,15 +31,15 @@ from provenance.errors import (
     WrongNetworkError,
 )
 from provenance.formats.record import Json
+from provenance.ports.network import Network
 from provenance.ports.values import (
-    PAYLOAD_BYTES,
-    PAYLOAD_TAG,
     Draft,
     Identity,
     Observation,
     Place,
     SignedVersion,
     anchor_payload,
+    payload_root,
 )
 from provenance.settings import EthereumSettings
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 _TXID = re.compile(r"0x[0-9a-f]{64}")
 
 
-class EthereumInterface:
-    """One Ethereum network, as ``ports.Network``, with direct calls for scripts.
+class EthereumInterface(Network):
+    """One Ethereum network, with direct calls for scripts.
 
     Without a private key it observes and looks up, and does not draft.
 
@@ -59,8 +59,9 @@ class EthereumInterface:
         MissingExtraError: web3.py is not installed.
     """
 
-    name: str = "ethereum"
-    uses_nonce: bool = True
+    name = "ethereum"
+    confirmations = 12
+    uses_nonce = True
 
     def __init__(self, settings: EthereumSettings) -> None:
         try:
@@ -77,7 +78,7 @@ class EthereumInterface:
         self._proofs = trie.proofs
         self._client = CLIENT
         self.settings = settings
-        self.confirmations: int = settings.confirmations
+        self.confirmations = settings.confirmations
         self._sender = Sender(settings)
         self._node = self._sender.node
         self.contract: str | None = self._sender.contract
@@ -120,18 +121,14 @@ class EthereumInterface:
         version, height = node.version(), node.height()
         if self.contract is not None:
             node.require_contract(self.contract)
-        return Identity(
-            network=self.name,
-            fields={
-                "chain_id": chain_id,
-                "genesis": genesis,
-                "version": version,
-                "contract": self.contract,
-            },
-            height=height,
-            sender=self.sender,
-            balance=None if self.sender is None else node.balance(self.sender),
-        )
+        fields: dict[str, Json] = {
+            "chain_id": chain_id,
+            "genesis": genesis,
+            "version": version,
+            "contract": self.contract,
+        }
+        balance = None if self.sender is None else node.balance(self.sender)
+        return Identity(self.name, fields, height, self.sender, balance)
 
     def next_nonce(self) -> int:
         """The sender's next nonce, its transactions in the node's pool included."""
@@ -147,22 +144,17 @@ class EthereumInterface:
             InsufficientFundsError: With the balance and the price.
             WrongNetworkError: Another chain, or no contract at the address.
         """
-        if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
+        root = payload_root(payload)
+        if root is None:
             raise InputError(f"anchor payload of {len(payload)} bytes, expected MLP1 and 32")
-        if self.contract is None:
-            return Draft(
-                self.name,
-                payload,
-                self._sender.prepare(self._sender.required_address(), payload, replaces),
-            )
-        call = self._abi.store_call(payload[len(PAYLOAD_TAG) :], "")
-        return Draft(self.name, payload, self._sender.prepare(self.contract, call, replaces))
+        to, call = self.contract or self._sender.required_address(), payload
+        if self.contract is not None:
+            call = self._abi.store_call(root, "")
+        return Draft(self.name, payload, self._sender.prepare(to, call, replaces))
 
     def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
-        """The signed transaction. Local and deterministic; talks to no node.
-
-        A replacement keeps the nonce of the version it replaces; ``nonce`` may then be None.
-        """
+        """The signed transaction, local and deterministic: a replacement keeps the nonce of the
+        version it replaces, and ``nonce`` may then be None."""
         return self._sender.sign(draft, nonce)
 
     def broadcast(self, version: SignedVersion) -> None:
@@ -236,23 +228,20 @@ class EthereumInterface:
             )
         document = self._evidence(mined.receipt, mined.block)
         contract = version.detail.get("contract")
-        proofs = self._proofs(
-            self._node,
-            mined,
-            contract if isinstance(contract, str) else None,
-            version.payload[len(PAYLOAD_TAG) :],
-        )
+        at, root = contract if isinstance(contract, str) else None, payload_root(version.payload)
+        assert root is not None
+        transaction: dict[str, Json] = {
+            "id": version.transaction_id,
+            "index": mined.receipt.index,
+            "raw": "0x" + version.raw.hex(),
+        }
         return {
             "type": self.name,
             "chain_id": version.detail["chain_id"],
             "contract": contract,
-            "transaction": {
-                "id": version.transaction_id,
-                "index": mined.receipt.index,
-                "raw": "0x" + version.raw.hex(),
-            },
+            "transaction": transaction,
             **document,
-            **proofs,
+            **self._proofs(self._node, mined, at, root),
         }
 
     # --- direct calls, for scripts ---------------------------------------------------
@@ -269,23 +258,20 @@ class EthereumInterface:
             NetworkUnavailable: In no block after ``deadline_s``; names the transaction.
         """
         call = self._abi.store_call(root, metadata)
-        if self.contract is None:
-            return self._sender.transact(
-                self._sender.required_address(), anchor_payload(root), deadline_s
-            ).id
-        return self._sender.transact(self.contract, call, deadline_s).id
+        to = self.contract
+        if to is None:
+            to, call = self._sender.required_address(), anchor_payload(root)
+        return self._sender.transact(to, call, deadline_s).id
 
     def verify_hash(self, root: bytes) -> bool:
         """Whether the contract holds the hash, in the newest block."""
-        return self._abi.read_flag(
-            self._node.view(self._sender.required_contract(), self._abi.verify_call(root))
-        )
+        call = self._abi.verify_call(root)
+        return self._abi.read_flag(self._node.view(self._sender.required_contract(), call))
 
     def get_hash_info(self, root: bytes) -> HashInfo:
         """Who stored the hash first, when, and with what metadata."""
-        return self._abi.read_info(
-            self._node.view(self._sender.required_contract(), self._abi.info_call(root))
-        )
+        call = self._abi.info_call(root)
+        return self._abi.read_info(self._node.view(self._sender.required_contract(), call))
 
     def verify_inclusion(
         self, root: bytes, leaf: bytes, index: int, size: int, proof: Sequence[bytes]
@@ -309,10 +295,8 @@ class EthereumInterface:
         except RejectedError:  # it never reverts, and one without the function always does
             answer = b""
         if not answer:
-            raise RejectedError(
-                f"ethereum: the contract at {address} has no verifyInclusion; it is of an earlier "
-                "release, or none of ours"
-            )
+            problem = "has no verifyInclusion; it is of an earlier release, or none of ours"
+            raise RejectedError(f"ethereum: the contract at {address} {problem}")
         return self._abi.read_flag(answer, "verifyInclusion")
 
     def deploy_contract(self, deadline_s: float = 180.0) -> tuple[str, str]:
@@ -322,3 +306,13 @@ class EthereumInterface:
             LyingNodeError: Other code than ours lies at the new address.
         """
         return self._sender.deploy(deadline_s)
+
+
+def deploy(settings: EthereumSettings, deadline_s: float = 180.0) -> tuple[str, str]:
+    """:meth:`EthereumInterface.deploy_contract` with the settings' key; their
+    ``contract_address`` is not looked at."""
+    network = EthereumInterface(settings)
+    try:
+        return network.deploy_contract(deadline_s)
+    finally:
+        network.close()

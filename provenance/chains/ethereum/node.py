@@ -30,7 +30,7 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG, Observation, Place
+from provenance.ports.values import Observation, Place, payload_root
 from provenance.settings import EthereumSettings
 
 GENESIS = {
@@ -76,58 +76,39 @@ class EthereumNode:
         self._chain_id, self._genesis = self._settings.chain_id, None
 
     def chain_id(self, expected: int | None = None) -> int:
-        """The node's chain id, which must be ``expected``, the configured one and the one
-        it had before.
-
-        Raises:
-            WrongNetworkError: With both ids.
-        """
-        chain_id = quantity(self.rpc.call("eth_chainId"), "eth_chainId")
+        """The node's chain id; WrongNetworkError where it is not ``expected``, the configured
+        one or the one it had before."""
+        chain_id = self._number("eth_chainId")
         for wanted in (self._chain_id, expected):
             if wanted is not None and chain_id != wanted:
-                raise WrongNetworkError(
-                    f"ethereum node {self.rpc.shown} serves chain id {chain_id}, expected {wanted}"
-                )
+                problem = f"serves chain id {chain_id}, expected {wanted}"
+                raise WrongNetworkError(f"ethereum node {self.rpc.shown} {problem}")
         self._chain_id = chain_id
         return chain_id
 
     def genesis(self) -> str:
-        """The hash of block 0, which must not change and must fit a public chain's id.
-
-        Raises:
-            WrongNetworkError: With both hashes.
-        """
+        """The hash of block 0; WrongNetworkError where it changed or does not fit a public
+        chain's id."""
         chain_id = self.chain_id()
         genesis = self.block("0x0").hash
         wanted = GENESIS.get(chain_id) or self._genesis or genesis
         if genesis != wanted:
-            raise WrongNetworkError(
-                f"ethereum: genesis of chain id {chain_id} is {genesis}, expected {wanted}"
-            )
+            problem = f"genesis of chain id {chain_id} is {genesis}, expected {wanted}"
+            raise WrongNetworkError(f"ethereum: {problem}")
         self._genesis = genesis
         return genesis
 
     def version(self) -> str:
-        """The client's name and version.
-
-        Raises:
-            NetworkUnavailable: The node is still syncing.
-        """
+        """The client's name and version; NetworkUnavailable while the node is syncing."""
         syncing = self.rpc.call("eth_syncing")
         if isinstance(syncing, dict):
-            at, end = (syncing.get(key, "?") for key in ("currentBlock", "highestBlock"))
-            raise NetworkUnavailable(
-                f"ethereum node {self.rpc.shown} is still syncing: "
-                f"block {clean(at)} of {clean(end)}"
-            )
+            at, end = (clean(syncing.get(key, "?")) for key in ("currentBlock", "highestBlock"))
+            problem = f"is still syncing: block {at} of {end}"
+            raise NetworkUnavailable(f"ethereum node {self.rpc.shown} {problem}")
         return clean(self.rpc.call("web3_clientVersion"))
 
     def block(self, number: str) -> Block:
-        """The canonical block of a ``0x`` number or tag.
-
-        Raises:
-            BlockMissingError: There is none.
-        """
+        """The canonical block of a ``0x`` number or tag; BlockMissingError without one."""
         answer = self.rpc.call("eth_getBlockByNumber", number, False)
         if answer is None:
             raise BlockMissingError(f"ethereum node {self.rpc.shown} has no block {number}")
@@ -136,18 +117,20 @@ class EthereumNode:
             raise LyingNodeError(f"ethereum node: block {block.number} was sent for {number}")
         return block
 
+    def _number(self, method: str, *params: object) -> int:
+        return quantity(self.rpc.call(method, *params), method)
+
     def height(self) -> int:
         """Number of the newest block."""
-        return quantity(self.rpc.call("eth_blockNumber"), "eth_blockNumber")
+        return self._number("eth_blockNumber")
 
     def nonce(self, address: str, tag: str) -> int:
         """Transactions of an address up to ``tag`` (``latest``, ``pending``)."""
-        answer = self.rpc.call("eth_getTransactionCount", address, tag)
-        return quantity(answer, "eth_getTransactionCount")
+        return self._number("eth_getTransactionCount", address, tag)
 
     def balance(self, address: str) -> int:
         """Balance in the newest block, wei."""
-        return quantity(self.rpc.call("eth_getBalance", address, "latest"), "eth_getBalance")
+        return self._number("eth_getBalance", address, "latest")
 
     def code(self, address: str, block: str = "latest") -> bytes:
         """The code at an address, empty for an ordinary account."""
@@ -162,15 +145,11 @@ class EthereumNode:
         for at in (block, "latest"):
             if address not in self._ours:
                 with suppress(NetworkError, NetworkUnavailable):
-                    self._ours[address] = self.code(address, at) == abi.ARTIFACT.deployed_bytecode
+                    self._ours[address] = self.code(address, at) == abi.DEPLOYED_BYTECODE
         return self._ours.get(address)
 
     def require_contract(self, address: str) -> None:
-        """Sending to an address without code succeeds and stores nothing.
-
-        Raises:
-            WrongNetworkError: No code at the address.
-        """
+        """WrongNetworkError where there is no code: sending there succeeds and stores nothing."""
         if not self.code(address):
             raise WrongNetworkError(
                 f"ethereum: no contract at {address} on chain id {self.chain_id()}; "
@@ -188,10 +167,9 @@ class EthereumNode:
         if self._settings.priority_fee_gwei is not None:
             return wei(self._settings.priority_fee_gwei)
         try:
-            answer = self.rpc.call("eth_maxPriorityFeePerGas")
+            return self._number("eth_maxPriorityFeePerGas")
         except MethodMissingError:
             return _FALLBACK_TIP
-        return quantity(answer, "eth_maxPriorityFeePerGas")
 
     def gas(self, sender: str, to: str | None, calldata: bytes) -> int:
         """Estimated gas against the newest block, a fifth added.
@@ -202,8 +180,7 @@ class EthereumNode:
         request = {"from": sender, "data": "0x" + calldata.hex()}
         if to is not None:
             request["to"] = to
-        answer = self.rpc.call("eth_estimateGas", request, "latest")
-        return -(-quantity(answer, "eth_estimateGas") * 6 // 5)
+        return -(-self._number("eth_estimateGas", request, "latest") * 6 // 5)
 
     def receipt(self, txid: str) -> Receipt | None:
         """The receipt, None while there is none."""
@@ -231,9 +208,8 @@ class EthereumNode:
                         f"{nonce} of {sender}; is the key used elsewhere?"
                     )
             if time.monotonic() > deadline:
-                raise NetworkUnavailable(
-                    f"ethereum: {txid} was sent and is in no block yet; look it up later"
-                )
+                problem = "was sent and is in no block yet; look it up later"
+                raise NetworkUnavailable(f"ethereum: {txid} {problem}")
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
@@ -244,12 +220,12 @@ class EthereumNode:
         mined = self.locate(txid)
         if isinstance(mined, Place):
             return Observation(mined)
-        tx, block = mined.transaction, mined.block
-        root = self._root(mined) if mined.receipt.status == 1 else None
+        block, worked = mined.block, mined.receipt.status == 1
+        root = self._root(mined) if worked else None
         return Observation(
-            place=Place.MINED if mined.receipt.status == 1 else Place.FAILED,
+            place=Place.MINED if worked else Place.FAILED,
             root=root,
-            block_hash=tx.block_hash,
+            block_hash=block.hash,
             height=block.number,
             depth=mined.head - block.number + 1,
             final=self._is_final(mined),
@@ -300,10 +276,8 @@ class EthereumNode:
         Raises:
             LyingNodeError: Still contradictory.
         """
-        try:
+        with suppress(_Moved):
             return self._locate(txid)
-        except _Moved:
-            pass
         try:
             return self._locate(txid)
         except _Moved as error:
@@ -351,8 +325,8 @@ class EthereumNode:
         tx, when = mined.transaction, mined.block.timestamp
         if not tx.raw or tx.to is None:
             return None
-        if len(tx.input) == PAYLOAD_BYTES and tx.input.startswith(PAYLOAD_TAG):
-            return tx.input[len(PAYLOAD_TAG) :]
+        if (sent := payload_root(tx.input)) is not None:
+            return sent
         root = abi.stored_root(tx.input)
         if root is None:
             return None
@@ -360,19 +334,16 @@ class EthereumNode:
             event = abi.stored_event(log, tx.to, root)
             if event is not None:
                 if event != (tx.sender, when):
-                    raise LyingNodeError(
-                        f"ethereum node: HashStored of {tx.id} names another sender or time"
-                    )
+                    problem = f"HashStored of {tx.id} names another sender or time"
+                    raise LyingNodeError(f"ethereum node: {problem}")
                 return root
         answer = self.view("0x" + tx.to.hex(), abi.info_call(root))
         info = abi.read_info(answer) if answer else None
         if info is None or not info.exists:
             return None
         if info.block_number > mined.block.number or info.timestamp > when:
-            raise LyingNodeError(
-                f"ethereum node: {tx.id} stored nothing, and the contract says that the root "
-                "was stored later"
-            )
+            problem = "stored nothing, and the contract says that the root was stored later"
+            raise LyingNodeError(f"ethereum node: {tx.id} {problem}")
         return root
 
     def _our_code(self, mined: Mined) -> bool | None:

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 import rlp
 from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
-from provenance.chains.ethereum.encoding import (
-    data,
-    encode_transaction,
-    listing,
-    mapping,
-    quantity,
-)
+from provenance.chains.ethereum.encoding import Fields, encode_transaction
 from provenance.chains.ethereum.libs import Account
 from provenance.errors import LyingNodeError
 from provenance.formats.record import Json
@@ -30,30 +25,15 @@ _TYPE_2 = 2
 _BAD_SIGNATURE = (BadSignature, ValidationError, ValueError, TypeError)
 # Yellow Paper section 4.3, then EIP-1559, 4895, 4844, 4844, 4788, 7685: each fork appends.
 _HEADER = (
-    ("parentHash", 32),
-    ("sha3Uncles", 32),
-    ("miner", 20),
-    ("stateRoot", 32),
-    ("transactionsRoot", 32),
-    ("receiptsRoot", 32),
-    ("logsBloom", 256),
-    ("difficulty", None),
-    ("number", None),
-    ("gasLimit", None),
-    ("gasUsed", None),
-    ("timestamp", None),
-    ("extraData", 0),
-    ("mixHash", 32),
-    ("nonce", 8),
-)
+    ("parentHash", 32), ("sha3Uncles", 32), ("miner", 20), ("stateRoot", 32),
+    ("transactionsRoot", 32), ("receiptsRoot", 32), ("logsBloom", 256), ("difficulty", None),
+    ("number", None), ("gasLimit", None), ("gasUsed", None), ("timestamp", None),
+    ("extraData", 0), ("mixHash", 32), ("nonce", 8),
+)  # fmt: skip
 _HEADER_FORKS = (
-    ("baseFeePerGas", None),
-    ("withdrawalsRoot", 32),
-    ("blobGasUsed", None),
-    ("excessBlobGas", None),
-    ("parentBeaconBlockRoot", 32),
-    ("requestsHash", 32),
-)
+    ("baseFeePerGas", None), ("withdrawalsRoot", 32), ("blobGasUsed", None),
+    ("excessBlobGas", None), ("parentBeaconBlockRoot", 32), ("requestsHash", 32),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,39 +58,27 @@ def read_transaction(answer: object, txid: str) -> Transaction:
     Raises:
         LyingNodeError: Malformed, another transaction, or fields that do not hash to its id.
     """
-    fields = mapping(answer, "transaction")
-    if _hash(fields.get("hash"), "transaction.hash") != txid:
+    tx = Fields(answer, "transaction")
+    if tx.hash("hash") != txid:
         raise LyingNodeError(f"ethereum node: another transaction was sent for {txid}")
-    sender = data(fields.get("from"), "transaction.from", 20)
-    to = None if fields.get("to") is None else data(fields.get("to"), "transaction.to", 20)
-    payload = data(fields.get("input", fields.get("data")), "transaction.input")
+    sender, to, payload = tx.data("from", 20), tx.address("to"), tx.input()
     raw, chain_id = b"", 0
-    if quantity(fields.get("type"), "transaction.type") == _TYPE_2:
-        chain_id = quantity(fields.get("chainId"), "transaction.chainId")
-        raw = encode_transaction(fields)
+    if tx.number("type") == _TYPE_2:
+        raw, chain_id = encode_transaction(tx.raw), tx.number("chainId")
         if "0x" + keccak(raw).hex() != txid:
             raise LyingNodeError(f"ethereum node: the fields of {txid} do not hash to it")
         try:
             signer = Account.recover_transaction(raw)
         except _BAD_SIGNATURE as error:
-            raise LyingNodeError(
-                f"ethereum node: {txid} carries no valid signature ({type(error).__name__})"
-            ) from None
+            problem = f"{txid} carries no valid signature ({type(error).__name__})"
+            raise LyingNodeError(f"ethereum node: {problem}") from None
         if bytes.fromhex(str(signer)[2:]) != sender:
-            raise LyingNodeError(f"ethereum node: {txid} was not signed by {fields.get('from')}")
-    if fields.get("blockHash") is None or fields.get("blockNumber") is None:
-        return Transaction(txid, chain_id, sender, to, payload, raw, None, None, None)
-    return Transaction(
-        txid,
-        chain_id,
-        sender,
-        to,
-        payload,
-        raw,
-        _hash(fields["blockHash"], "transaction.blockHash"),
-        quantity(fields["blockNumber"], "transaction.blockNumber"),
-        quantity(fields.get("transactionIndex"), "transaction.transactionIndex"),
-    )
+            raise LyingNodeError(f"ethereum node: {txid} was not signed by {tx.raw.get('from')}")
+    block_hash = number = index = None
+    if tx.raw.get("blockHash") is not None and tx.raw.get("blockNumber") is not None:
+        block_hash = tx.hash("blockHash")
+        number, index = tx.number("blockNumber"), tx.number("transactionIndex")
+    return Transaction(txid, chain_id, sender, to, payload, raw, block_hash, number, index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,41 +112,29 @@ def read_receipt(answer: object, txid: str) -> Receipt:
     Raises:
         LyingNodeError: Malformed, or of another transaction.
     """
-    fields = mapping(answer, "receipt")
-    if _hash(fields.get("transactionHash"), "receipt.transactionHash") != txid:
+    receipt = Fields(answer, "receipt")
+    if receipt.hash("transactionHash") != txid:
         raise LyingNodeError(f"ethereum node: another transaction's receipt was sent for {txid}")
-    block_hash = _hash(fields.get("blockHash"), "receipt.blockHash")
-    status = quantity(fields.get("status"), "receipt.status")
+    block_hash, status = receipt.hash("blockHash"), receipt.number("status")
     if status not in (0, 1):
         raise LyingNodeError(f"ethereum node: receipt.status is {status}, expected 0 or 1")
     logs = []
-    for entry in listing(fields.get("logs"), "receipt.logs"):
-        item = mapping(entry, "receipt.logs")
-        if (
-            _hash(item.get("transactionHash"), "log.transactionHash") != txid
-            or _hash(item.get("blockHash"), "log.blockHash") != block_hash
-            or item.get("removed")
-        ):
+    for log in receipt.objects("logs"):
+        at = (log.hash("transactionHash"), log.hash("blockHash"))
+        if at != (txid, block_hash) or log.raw.get("removed"):
             raise LyingNodeError(f"ethereum node: the receipt of {txid} holds a log of another")
-        topics = listing(item.get("topics"), "log.topics")
-        logs.append(
-            Log(
-                data(item.get("address"), "log.address", 20),
-                tuple(data(topic, "log.topics", 32) for topic in topics),
-                data(item.get("data"), "log.data"),
-            )
-        )
-    to, contract = fields.get("to"), fields.get("contractAddress")
+        topics = tuple(log.items("topics", 32))
+        logs.append(Log(log.data("address", 20), topics, log.data("data")))
     return Receipt(
         id=txid,
         block_hash=block_hash,
-        block_number=quantity(fields.get("blockNumber"), "receipt.blockNumber"),
-        index=quantity(fields.get("transactionIndex"), "receipt.transactionIndex"),
-        sender=data(fields.get("from"), "receipt.from", 20),
-        to=None if to is None else data(to, "receipt.to", 20),
+        block_number=receipt.number("blockNumber"),
+        index=receipt.number("transactionIndex"),
+        sender=receipt.data("from", 20),
+        to=receipt.address("to"),
         status=status,
-        gas_used=quantity(fields.get("gasUsed"), "receipt.gasUsed"),
-        contract=None if contract is None else data(contract, "receipt.contractAddress", 20),
+        gas_used=receipt.number("gasUsed"),
+        contract=receipt.address("contractAddress"),
         logs=tuple(logs),
     )
 
@@ -201,22 +157,16 @@ def read_block(answer: object, what: str) -> Block:
     Raises:
         LyingNodeError: Malformed.
     """
-    fields = mapping(answer, what)
-    base_fee = fields.get("baseFeePerGas")
+    block = Fields(answer, what)
+    named = [(name, block.raw.get(name)) for name, _ in _HEADER + _HEADER_FORKS]
+    unpriced = block.raw.get("baseFeePerGas") is None
     return Block(
-        hash=_hash(fields.get("hash"), f"{what}.hash"),
-        number=quantity(fields.get("number"), f"{what}.number"),
-        timestamp=quantity(fields.get("timestamp"), f"{what}.timestamp"),
-        base_fee=None if base_fee is None else quantity(base_fee, f"{what}.baseFeePerGas"),
-        transactions=tuple(
-            _hash(each, f"{what}.transactions")
-            for each in listing(fields.get("transactions"), f"{what}.transactions")
-        ),
-        header={
-            name: str(fields[name])
-            for name, _ in _HEADER + _HEADER_FORKS
-            if fields.get(name) is not None
-        },
+        hash=block.hash("hash"),
+        number=block.number("number"),
+        timestamp=block.number("timestamp"),
+        base_fee=None if unpriced else block.number("baseFeePerGas"),
+        transactions=tuple("0x" + txid.hex() for txid in block.items("transactions", 32)),
+        header={name: str(value) for name, value in named if value is not None},
     )
 
 
@@ -225,17 +175,14 @@ def header_rlp(block: Block) -> bytes | None:
 
     None where they do not hash to it: a chain whose header has fields of its own.
     """
-    parts: list[bytes | int] = []
-    for position, (name, size) in enumerate(_HEADER + _HEADER_FORKS):
-        value = block.header.get(name)
-        if value is None:
-            if position < len(_HEADER):
-                return None
-            break
-        try:
-            parts.append(quantity(value, name) if size is None else data(value, name, size))
-        except LyingNodeError:
-            return None
+    header = Fields(block.header, "header")
+    known = list(takewhile(lambda field: field[0] in block.header, _HEADER + _HEADER_FORKS))
+    if len(known) < len(_HEADER):
+        return None
+    try:
+        parts = [header.number(n) if size is None else header.data(n, size) for n, size in known]
+    except LyingNodeError:
+        return None
     encoded = bytes(rlp.encode(parts))
     return encoded if "0x" + keccak(encoded).hex() == block.hash else None
 
@@ -264,7 +211,3 @@ def evidence(receipt: Receipt, block: Block) -> dict[str, Json]:
         "receipt": {"status": receipt.status, "gas_used": receipt.gas_used, "logs": logs},
         "block": header_document,
     }
-
-
-def _hash(value: object, what: str) -> str:
-    return "0x" + data(value, what, 32).hex()

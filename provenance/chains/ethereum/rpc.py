@@ -21,10 +21,10 @@ import urllib3
 
 from provenance.chains.ethereum.errors import clean, http_error, rpc_error
 from provenance.chains.ethereum.libs import HTTPProvider, RPCEndpoint, RPCResponse
-from provenance.chains.http import node_url, shown_url
+from provenance.chains.http import shown_url
 from provenance.errors import LyingNodeError, NetworkUnavailable
 from provenance.formats import json_text
-from provenance.settings import is_loopback
+from provenance.settings import is_loopback, node_url
 
 Call = tuple[str, tuple[object, ...]]
 """Method and parameters of a JSON-RPC call."""
@@ -85,16 +85,15 @@ class _Provider(HTTPProvider):
         is_error = isinstance(answer, dict) and isinstance(answer.get("error"), dict)
         if not 200 <= status < 300 and (not is_error or status == 429):
             raise http_error(self.shown, status)
+        problem = None
         if not isinstance(answer, dict) or ("result" in answer) == (
             answer.get("error") is not None
         ):
-            raise LyingNodeError(
-                f"ethereum node {self.shown} answered {method} with JSON that is no JSON-RPC answer"
-            )
-        if answer.get("id") != sent and not (is_error and answer.get("id") is None):
-            raise LyingNodeError(
-                f"ethereum node {self.shown} answered {method} with the id of another request"
-            )
+            problem = "JSON that is no JSON-RPC answer"
+        elif answer.get("id") != sent and not (is_error and answer.get("id") is None):
+            problem = "the id of another request"
+        if problem is not None:
+            raise LyingNodeError(f"ethereum node {self.shown} answered {method} with {problem}")
         return cast(RPCResponse, answer)
 
     def make_batch(self, calls: Sequence[Call]) -> dict[Call, object]:
@@ -122,13 +121,17 @@ class _Provider(HTTPProvider):
         deadline = time.monotonic() + self._timeout_s
         try:
             with self._connection().post(
-                self._url,
-                data=request,
-                timeout=self._timeout_s,
-                allow_redirects=False,
-                stream=True,
+                self._url, request, timeout=self._timeout_s, allow_redirects=False, stream=True
             ) as response:
-                return response.status_code, self._read(response, deadline)
+                body = bytearray()
+                while chunk := response.raw.read1(_CHUNK, decode_content=True):
+                    body += chunk
+                    if len(body) > MAX_ANSWER_BYTES:
+                        problem = f"sent over {MAX_ANSWER_BYTES} bytes in one answer"
+                        raise LyingNodeError(f"ethereum node {self.shown} {problem}")
+                    if time.monotonic() > deadline:
+                        raise TimeoutError
+                return response.status_code, bytes(body)
         except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
             raise NetworkUnavailable(
                 f"ethereum node {self.shown} did not answer {method} within {self._timeout_s:g} s"
@@ -137,18 +140,6 @@ class _Provider(HTTPProvider):
             # The library's message holds the URL's path; only the system's reason goes on.
             reason = _reason(error)
         raise NetworkUnavailable(f"ethereum node {self.shown} cannot be reached: {reason}")
-
-    def _read(self, response: requests.Response, deadline: float) -> bytes:
-        body = bytearray()
-        while chunk := response.raw.read1(_CHUNK, decode_content=True):
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                raise LyingNodeError(
-                    f"ethereum node {self.shown} sent over {MAX_ANSWER_BYTES} bytes in one answer"
-                )
-            if time.monotonic() > deadline:
-                raise TimeoutError
-        return bytes(body)
 
     def _connection(self) -> requests.Session:
         # Sockets must not be shared across a fork.
@@ -175,14 +166,10 @@ def _reason(error: BaseException) -> str:
     for _ in range(8):
         if seen is None:
             break
-        if (
-            isinstance(seen, OSError)
-            and seen.strerror
-            and not isinstance(seen, requests.RequestException)
-        ):
-            return clean(seen.strerror).lower()
         if not isinstance(seen, requests.RequestException):
             name = type(seen).__name__
+            if isinstance(seen, OSError) and seen.strerror:
+                return clean(seen.strerror).lower()
         inner = [a for a in seen.args if isinstance(a, BaseException)]
         reason = getattr(seen, "reason", None)
         if isinstance(reason, BaseException):
@@ -217,19 +204,16 @@ class EthereumRPC:
         if error is None:
             return answer.get("result")
         fields = error if isinstance(error, dict) else {"message": error}
-        code = fields.get("code")
-        message = fields.get("message")
-        raise rpc_error(
-            method, code if isinstance(code, int) else None, "" if message is None else str(message)
-        )
+        code, message = fields.get("code"), fields.get("message")
+        code = code if isinstance(code, int) else None
+        raise rpc_error(method, code, "" if message is None else str(message))
 
     def batch(self, calls: Sequence[Call]) -> dict[Call, object]:
         """Results of several calls by one request, unvalidated; without those that failed. A
         node that takes no such request has none, and is not asked for one again.
 
         Raises:
-            NetworkUnavailable: Refused or timed out.
-            LyingNodeError: An answer too large.
+            NetworkUnavailable, LyingNodeError: Refused or timed out, or too large.
         """
         if not calls or not self._takes_batches:
             return {}

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from decimal import Decimal
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum.contract import ARTIFACT
+from provenance.chains.ethereum.contract import BYTECODE, DEPLOYED_BYTECODE
 from provenance.chains.ethereum.errors import AlreadyKnownError
-from provenance.chains.ethereum.fees import Fees, bump, offer, wei
+from provenance.chains.ethereum.fees import Fees, bump, offer, plain, wei
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.node import EthereumNode
 from provenance.chains.ethereum.responses import Receipt
@@ -62,9 +61,8 @@ class Sender:
         if settings.private_key is not None:
             key = settings.private_key.strip()
             if not _KEY.fullmatch(key) or not 0 < int(key, 16) < _CURVE_ORDER:
-                raise ConfigError(
-                    "blockchain.ethereum.private_key", "found no secp256k1 key of 64 hex digits"
-                )
+                problem = "found no secp256k1 key of 64 hex digits"
+                raise ConfigError("blockchain.ethereum.private_key", problem)
             self._account = Account.from_key(key)
         self.address: str | None = None if self._account is None else str(self._account.address)
         address = settings.contract_address
@@ -72,28 +70,17 @@ class Sender:
         self.node = EthereumNode(settings)
 
     def required_address(self) -> str:
-        """The account's address.
-
-        Raises:
-            ConfigError: No key is configured.
-        """
+        """The account's address; ConfigError where no key is configured."""
         if self.address is None:
-            raise ConfigError(
-                "blockchain.ethereum.private_key", "no key is configured, sending needs one"
-            )
+            problem = "no key is configured, sending needs one"
+            raise ConfigError("blockchain.ethereum.private_key", problem)
         return self.address
 
     def required_contract(self) -> str:
-        """The contract's address.
-
-        Raises:
-            ConfigError: No contract is configured.
-        """
+        """The contract's address; ConfigError where none is configured."""
         if self.contract is None:
-            raise ConfigError(
-                "blockchain.ethereum.contract_address",
-                "no contract is configured; deploy one: provenance contract deploy",
-            )
+            problem = "no contract is configured; deploy one: provenance contract deploy"
+            raise ConfigError("blockchain.ethereum.contract_address", problem)
         return self.contract
 
     def prepare(
@@ -106,14 +93,12 @@ class Sender:
             replaces: A version whose nonce is kept and whose fees are raised.
 
         Raises:
-            FeeTooLowError: The fee cap is reached; says so.
-            InsufficientFundsError: With the balance and the price.
+            FeeTooLowError, InsufficientFundsError
             WrongNetworkError: Another chain, or no contract at the address.
         """
         sender, node = self.required_address(), self.node
-        chain_id = node.chain_id(
-            None if replaces is None else _integer(replaces.detail, "chain_id")
-        )
+        before = None if replaces is None else _integer(replaces.detail, "chain_id")
+        chain_id = node.chain_id(before)
         to_contract = to is not None and to == self.contract
         if to is not None and to_contract:
             node.require_contract(to)
@@ -133,8 +118,8 @@ class Sender:
         price, balance = gas * fees.max_fee, node.balance(sender)
         if balance < price:
             raise InsufficientFundsError(
-                f"ethereum: {sender} holds {_ether(balance)} ETH and the transaction may cost "
-                f"{_ether(price)} ETH; it goes on when the account is funded"
+                f"ethereum: {sender} holds {plain(balance, -18)} ETH and the transaction may cost "
+                f"{plain(price, -18)} ETH; it goes on when the account is funded"
             )
         return {
             "chain_id": chain_id,
@@ -149,10 +134,7 @@ class Sender:
         }
 
     def sign(self, draft: Draft, nonce: int | None) -> SignedVersion:
-        """The signed transaction. Local and deterministic; talks to no node.
-
-        A replacement keeps the nonce of the version it replaces; ``nonce`` may then be None.
-        """
+        """As :meth:`~provenance.chains.ethereum.interface.EthereumInterface.sign`."""
         fields, kept = draft.fields, draft.fields.get("nonce")
         if isinstance(kept, int):
             if nonce not in (None, kept):
@@ -187,20 +169,11 @@ class Sender:
         )
 
     def require_chain(self, version: SignedVersion) -> None:
-        """Ask the node for its chain id, which must be the version's.
-
-        Raises:
-            WrongNetworkError: With both ids.
-        """
+        """Ask the node for its chain id, which must be the version's."""
         self.node.chain_id(_integer(version.detail, "chain_id"))
 
     def broadcast(self, version: SignedVersion) -> None:
-        """Send the stored bytes; that the node has them already is success.
-
-        Raises:
-            NonceUsedError: The nonce is spent, and the node does not know this transaction.
-            LyingNodeError: The node echoes another hash.
-        """
+        """As :meth:`~provenance.chains.ethereum.interface.EthereumInterface.broadcast`."""
         txid = version.transaction_id
         self.require_chain(version)
         try:
@@ -245,17 +218,12 @@ class Sender:
         return receipt
 
     def deploy(self, deadline_s: float) -> tuple[str, str]:
-        """Create an MLProvenance contract: ``(checksummed address, transaction id)``.
-
-        Raises:
-            LyingNodeError: Other code than ours lies at the new address.
-            RejectedError, NetworkUnavailable: As :meth:`transact`.
-        """
-        receipt = self.transact(None, ARTIFACT.bytecode, deadline_s)
+        """Create an MLProvenance contract: ``(checksummed address, transaction id)``."""
+        receipt = self.transact(None, BYTECODE, deadline_s)
         if receipt.contract is None:
             raise LyingNodeError(f"ethereum node: the receipt of {receipt.id} names no contract")
         address = str(to_checksum_address(receipt.contract))
-        if self.node.code(address) != ARTIFACT.deployed_bytecode:
+        if self.node.code(address) != DEPLOYED_BYTECODE:
             raise LyingNodeError(f"ethereum node: other code than ours lies at {address}")
         return address, receipt.id
 
@@ -266,10 +234,8 @@ def _checked(text: str) -> str:
         checked, digits = str(to_checksum_address(text)), text[2:]
         if text == checked or digits in (digits.lower(), digits.upper()):
             return checked
-    raise ConfigError(
-        "blockchain.ethereum.contract_address",
-        "expected 0x and 40 hex digits with a valid EIP-55 checksum",
-    )
+    expected = "expected 0x and 40 hex digits with a valid EIP-55 checksum"
+    raise ConfigError("blockchain.ethereum.contract_address", expected)
 
 
 def _integer(fields: Mapping[str, Json], name: str) -> int:
@@ -277,8 +243,3 @@ def _integer(fields: Mapping[str, Json], name: str) -> int:
     if not isinstance(value, int):
         raise InputError(f"ethereum version without {name}: {value!r}")
     return value
-
-
-def _ether(amount: int) -> str:
-    text = f"{Decimal(amount).scaleb(-18):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

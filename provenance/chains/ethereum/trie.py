@@ -21,13 +21,12 @@ from eth_utils.crypto import keccak
 from trie.hexary import HexaryTrie
 
 from provenance.chains.ethereum.encoding import (
+    Fields,
     UnprovableError,
     data,
     encode_receipt,
     encode_transaction,
     listing,
-    mapping,
-    quantity,
 )
 from provenance.chains.ethereum.errors import MethodMissingError
 from provenance.chains.ethereum.node import EthereumNode, Mined
@@ -139,15 +138,11 @@ def _receipt_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
     answers = _receipts(node, block)
     encoded = []
     for at, (answer, txid) in enumerate(zip(answers, block.transactions, strict=True)):
-        fields = mapping(answer, "receipt")
-        position = (
-            data(fields.get("transactionHash"), "receipt.transactionHash", 32).hex(),
-            data(fields.get("blockHash"), "receipt.blockHash", 32).hex(),
-            quantity(fields.get("transactionIndex"), "receipt.transactionIndex"),
-        )
-        if position != (txid[2:], block.hash[2:], at):
+        receipt = Fields(answer, "receipt")
+        place = (receipt.hash("transactionHash"), receipt.hash("blockHash"))
+        if (*place, receipt.number("transactionIndex")) != (txid, block.hash, at):
             raise LyingNodeError(f"ethereum node: another receipt was sent for {txid}")
-        encoded.append(encode_receipt(fields))
+        encoded.append(encode_receipt(receipt.raw))
     root, proof = prove(encoded, index)
     _require("receiptsRoot", root, block)
     return proof
@@ -187,13 +182,12 @@ def _single_receipts(node: EthereumNode, block: Block) -> list[object]:
 
 def _transaction_proof(node: EthereumNode, block: Block, index: int) -> TrieProof:
     answer = node.rpc.call("eth_getBlockByNumber", hex(block.number), True)
-    full = mapping(answer, f"block {block.number}")
-    entries = listing(full.get("transactions"), f"block {block.number}.transactions")
+    entries = Fields(answer, f"block {block.number}").objects("transactions")
     if len(entries) != len(block.transactions):
         raise LyingNodeError(f"ethereum node: block {block.number} has other transactions now")
     encoded = []
     for entry, txid in zip(entries, block.transactions, strict=True):
-        raw = encode_transaction(mapping(entry, "transaction"))
+        raw = encode_transaction(entry.raw)
         if "0x" + keccak(raw).hex() != txid:
             raise LyingNodeError(f"ethereum node: the fields of {txid} do not hash to it")
         encoded.append(raw)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.anchor.confirm import ConfirmResult, confirm
-from provenance.anchor.publish import PublishResult, publish
+from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery, Pass
+from provenance.anchor.publish import publish
 from provenance.bootstrap import sending
 from provenance.formats.receipt import Receipt
 from provenance.ledger.ingest import ingest
@@ -103,22 +104,19 @@ class Deployment:
 
     # --- passes -------------------------------------------------------------------------
 
-    def publish(self, name: str, network: Network | None = None) -> PublishResult:
+    def publish(self, name: str, network: Network | None = None) -> Pass:
         """One pass; all rows are due and no lease of the past stands."""
         self.skew += LEASE_S + 1
-        return publish(
-            self.store, network or self.networks[name], self.clock, secrets.token_hex(4),
-            LEASE_S, RETRY, lambda: 0.0,
-        )  # fmt: skip
+        return publish(self.delivery(network or self.networks[name]))
 
-    def confirm(
-        self, name: str, network: Network | None = None, *, bump_s: float = 1e9
-    ) -> ConfirmResult:
+    def delivery(self, network: Network) -> AnchorDelivery:
+        owner = secrets.token_hex(4)
+        return AnchorDelivery(self.store, network, self.clock, owner, LEASE_S, RETRY, lambda: 0.0)
+
+    def confirm(self, name: str, network: Network | None = None, *, bump_s: float = 1e9) -> Pass:
         self.skew += LEASE_S + 1
-        return confirm(
-            self.store, network or self.networks[name], self.clock, secrets.token_hex(4),
-            LEASE_S, RETRY, lambda: 0.0, poll_s=1.0, fee_bump_after_s=bump_s,
-        )  # fmt: skip
+        delivery = self.delivery(network or self.networks[name])
+        return confirm(delivery, poll_s=1.0, fee_bump_after_s=bump_s)
 
     # --- what the database says -----------------------------------------------------------
 

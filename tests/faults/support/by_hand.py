@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.app.ship import known_ledger_keys
 from provenance.bootstrap import sending
@@ -80,8 +81,9 @@ def anchor(settings: Settings, name: str = "local", lease_s: float = 60.0) -> No
     retry = sending.retry_settings(settings, name)
     owner = f"by hand {random.random()}"
     try:
-        publish(store, network, time.time, owner, lease_s, retry, random.random)
-        confirm(store, network, time.time, owner, lease_s, retry, random.random, poll_s=0.0)
+        delivery = AnchorDelivery(store, network, time.time, owner, lease_s, retry, random.random)
+        publish(delivery)
+        confirm(delivery, poll_s=0.0)
     finally:
         network.close()
         store.close()

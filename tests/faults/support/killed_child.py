@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance.anchor.confirm import confirm
+from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.bootstrap import sending
 from provenance.chains import ipfs, local  # noqa: F401  imported so that the child has it
@@ -109,12 +110,11 @@ def work(base: Path, job: dict[str, Any], report: int) -> None:
     while True:
         clock, owner = (lambda: time.time() + job["skew"]), secrets.token_hex(6)
         if "publish" in job["do"]:
-            publish(store, network, clock, owner, **common)
+            publish(AnchorDelivery(store, network, clock, owner, **common))
         if "confirm" in job["do"]:
             bump_s = job.get("bump_s", 1e9)
-            confirm(
-                store, network, clock, owner + "c", **common, poll_s=0.05, fee_bump_after_s=bump_s
-            )
+            delivery = AnchorDelivery(store, network, clock, owner + "c", **common)
+            confirm(delivery, poll_s=0.05, fee_bump_after_s=bump_s)
         if time.monotonic() >= stop:
             return
         time.sleep(rng.random() * 0.05)

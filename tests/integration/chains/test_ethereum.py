@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from eth_utils import keccak
 
-from provenance.chains.ethereum.contract import HashInfo, store_call
-from provenance.chains.ethereum.contracts import MAX_METADATA_BYTES, load_artifact
-from provenance.chains.ethereum.deploy import deploy
+from provenance.chains.ethereum.contract import (
+    DEPLOYED_BYTECODE,
+    MAX_METADATA_BYTES,
+    HashInfo,
+    store_call,
+)
 from provenance.chains.ethereum.fees import wei
-from provenance.chains.ethereum.interface import EthereumInterface
+from provenance.chains.ethereum.interface import EthereumInterface, deploy
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,
@@ -522,4 +525,4 @@ def test_gas(chain: Anvil, opened: Open, contract: str) -> None:
     assert all(gas <= ceiling for gas, ceiling in zip(figures.values(), ceilings, strict=True)), (
         figures
     )
-    assert len(load_artifact().deployed_bytecode) < 24_576
+    assert len(DEPLOYED_BYTECODE) < 24_576

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from provenance.chains.ethereum.contracts import compile as compiling
-from provenance.chains.ethereum.contracts import load_artifact
+from provenance.chains.ethereum.contract import ARTIFACT, BYTECODE, DEPLOYED_BYTECODE
 from provenance.errors import IntegrityError, ServerMissingError
+from provenance_devnet import contract as compiling
 
 CI = os.environ.get("CI", "").lower() == "true"
 
@@ -97,8 +97,7 @@ def test_a_node_that_does_not_run_is_told(solc: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_artifact_ships_with_the_package() -> None:
-    artifact = load_artifact()
-    assert artifact.evm_version == "paris"
-    assert artifact.deployed_bytecode in artifact.bytecode
+    assert ARTIFACT["settings"]["evmVersion"] == "paris"
+    assert DEPLOYED_BYTECODE in BYTECODE
     source = compiling.SOURCE.read_bytes()
-    assert artifact.source_sha256 == hashlib.sha256(source).hexdigest()
+    assert ARTIFACT["sourceSha256"] == hashlib.sha256(source).hexdigest()

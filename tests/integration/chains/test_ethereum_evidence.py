@@ -20,8 +20,7 @@ import structlog
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import write_bundle
 from provenance.chains.ethereum.contract import inclusion_call
-from provenance.chains.ethereum.deploy import deploy
-from provenance.chains.ethereum.interface import EthereumInterface
+from provenance.chains.ethereum.interface import EthereumInterface, deploy
 from provenance.errors import InputError, ProofError, ProvenanceError, RejectedError
 from provenance.formats import merkle
 from provenance.formats.receipt import AnchorProof, Receipt

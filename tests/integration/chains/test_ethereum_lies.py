@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from eth_abi import encode
 
-from provenance.chains.ethereum.deploy import deploy
 from provenance.chains.ethereum.fees import GWEI
-from provenance.chains.ethereum.interface import EthereumInterface
+from provenance.chains.ethereum.interface import EthereumInterface, deploy
 from provenance.errors import (
     LyingNodeError,
     NetworkUnavailable,

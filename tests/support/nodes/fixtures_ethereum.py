@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from provenance.chains.ethereum.deploy import deploy
+from provenance.chains.ethereum.interface import deploy
 from provenance.settings import EthereumSettings
 from tests.support.nodes.ethereum_chain import KEYS, Anvil, Liar, program, start
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provenance.anchor.backoff import ceiling, delay
+from provenance.anchor.outbox import ceiling, delay
 from provenance.settings import RetrySettings
 
 SETTINGS = st.builds(

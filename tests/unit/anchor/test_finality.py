@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID
 
-from provenance.anchor.finality import finished_runs
+from provenance.anchor.receipts import finished_runs
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
 from provenance.ports.values import AnchorState

@@ -21,9 +21,7 @@ def test_post_carries_path_body_and_headers() -> None:
         send(request, told.encode() + b" " + body, 500)
 
     with http_server(reply) as url:
-        answer = Endpoint(url + "/base/", KEY, 5).post(
-            "/call?a=1", b"hi", {"X-Test": "t"}, limit=99
-        )
+        answer = Endpoint(url + "/base/", KEY, 5).ask("/call?a=1", b"hi", {"X-Test": "t"}, limit=99)
     assert (answer.status, answer.body) == (500, b"/base/call?a=1 t close hi")
 
 
@@ -43,7 +41,7 @@ def test_post_carries_path_body_and_headers() -> None:
 )
 def test_the_deadline_covers_the_whole_answer(talk: Callable[[socket.socket], None]) -> None:
     with raw_server(talk) as url, pytest.raises(NetworkUnavailable, match="in time"):
-        Endpoint(url, KEY, 0.3).post("", b"", {}, limit=99999)
+        Endpoint(url, KEY, 0.3).ask("", b"", {}, limit=99999)
 
 
 @pytest.mark.parametrize(
@@ -61,29 +59,29 @@ def test_a_broken_answer_is_unavailable(answer: bytes) -> None:
         link.shutdown(socket.SHUT_RDWR)
 
     with raw_server(talk) as url, pytest.raises(NetworkUnavailable, match=r"broke off|reached"):
-        Endpoint(url, KEY, 5).post("", b"", {}, limit=99)
+        Endpoint(url, KEY, 5).ask("", b"", {}, limit=99)
 
 
 def test_refused_and_unresolvable_are_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(NetworkUnavailable, match="refused"):
-        Endpoint(f"http://127.0.0.1:{port}", KEY, 5).post("", b"", {}, limit=9)
+        Endpoint(f"http://127.0.0.1:{port}", KEY, 5).ask("", b"", {}, limit=9)
     with pytest.raises(NetworkUnavailable):
-        Endpoint("https://no-such-host.invalid", KEY, 5).post("", b"", {}, limit=9)
+        Endpoint("https://no-such-host.invalid", KEY, 5).ask("", b"", {}, limit=9)
 
 
 def test_plain_text_behind_https_is_unavailable() -> None:
     with http_server(lambda request, _: send(request, b"")) as url:
         with pytest.raises(NetworkUnavailable):
-            Endpoint(url.replace("http:", "https:"), KEY, 5).post("", b"", {}, limit=9)
+            Endpoint(url.replace("http:", "https:"), KEY, 5).ask("", b"", {}, limit=9)
 
 
 def test_an_oversized_answer_is_refused() -> None:
     with http_server(lambda request, _: send(request, b"x" * 11)) as url:
         with pytest.raises(LyingNodeError, match="more than 10 bytes"):
-            Endpoint(url, KEY, 5).post("", b"", {}, limit=10)
-        assert Endpoint(url, KEY, 5).post("", b"", {}, limit=11).body == b"x" * 11
+            Endpoint(url, KEY, 5).ask("", b"", {}, limit=10)
+        assert Endpoint(url, KEY, 5).ask("", b"", {}, limit=11).body == b"x" * 11
 
 
 @pytest.mark.parametrize(

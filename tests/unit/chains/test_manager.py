@@ -15,8 +15,12 @@ from msgspec import structs
 
 import provenance.chains
 from provenance.chains import manager as manager_module
-from provenance.chains.manager import BlockchainManager, build_network, build_networks
-from provenance.chains.transaction_log import VersionJournal
+from provenance.chains.manager import (
+    BlockchainManager,
+    VersionJournal,
+    build_network,
+    build_networks,
+)
 from provenance.errors import (
     ConfigError,
     FeeTooLowError,

@@ -27,7 +27,7 @@ from provenance.app.report import write_report
 from provenance.bootstrap import sending
 from provenance.capture.ship.keyless import FAILED_FILE
 from provenance.chains.bitcoin.rpc import Value
-from provenance.chains.ethereum import deploy
+from provenance.chains.ethereum import interface
 from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
 from provenance.errors import InputError, MissingExtraError
@@ -561,7 +561,7 @@ def test_a_contract_cannot_be_deployed_to_a_node_that_is_away(
 def test_deploy_prints_the_address(
     said: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(deploy, "deploy", lambda _: ("0xabc", "0xdef"))
+    monkeypatch.setattr(interface, "deploy", lambda _: ("0xabc", "0xdef"))
     file = config(ethereum={"url": REFUSED})
     code, document = said("contract", "deploy", "--config", file)
     assert (code, document) == (0, {"contract_address": "0xabc", "transaction_id": "0xdef"})

@@ -321,7 +321,7 @@ def test_calls_against_the_published_abi() -> None:
     )
     assert keccak(text="HashStored(bytes32,address,uint64,string)") == HASH_STORED
     assert store_call(ROOT, "hi")[4:] == encode(["bytes32", "string"], [ROOT, "hi"])
-    names = {each["name"] for each in ARTIFACT.abi}
+    names = {each["name"] for each in ARTIFACT["abi"]}
     assert names >= {"storeHash", "verifyHash", "verifyInclusion", "getHashInfo", "HashStored"}
 
 

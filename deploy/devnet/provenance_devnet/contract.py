@@ -1,9 +1,9 @@
 """Compile MLProvenance.sol into the artifact that lies beside it, or check that it still fits.
 
-For developers, in a checkout: ``python -m provenance.chains.ethereum.contracts.compile [--check]``.
-The compiler is the npm package ``solc``, pinned in ``deploy/devnet/solc/`` and installed
-into ``.devnet/opt/solc`` where it is missing. Compiling is deterministic: the same source,
-compiler and settings give the same bytes on every machine.
+For developers, in a checkout: ``python -m provenance_devnet.contract [--check]``. The compiler is
+the npm package ``solc``, pinned in ``deploy/devnet/solc/`` and installed into ``.devnet/opt/solc``
+where it is missing. Compiling is deterministic: the same source, compiler and settings give the
+same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import Any
 
 from provenance.errors import IntegrityError, ProvenanceError, ServerMissingError
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[3]
-SOURCE = HERE / "MLProvenance.sol"
-ARTIFACT = HERE / "MLProvenance.json"
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "provenance" / "chains" / "ethereum" / "contracts" / "MLProvenance.sol"
+ARTIFACT = SOURCE.with_suffix(".json")
 CONTRACT = "MLProvenance"
 # Paris: no PUSH0, so that chains which never took the Shanghai fork run it as well.
 SETTINGS: dict[str, Any] = {
