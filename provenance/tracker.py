@@ -87,10 +87,10 @@ class ProvenanceTracker:
         self._snapshots = Snapshotter(self._hash_state)
         self._frozen: FrozenDigests | None = None
         if self.settings.weight_digests.reuse_frozen:
-            from provenance.capture.frozen import FrozenDigests
+            from provenance.capture import frozen
 
             share = self.settings.weight_digests.recheck_share
-            self._frozen = FrozenDigests(share, self._factory)
+            self._frozen = frozen.FrozenDigests(share, self._factory)
         self._epochs = EpochOrder()
         options = self.settings.blockchain.storage_options
         self._checkpoint_every = options.checkpoint_every * options.store_epoch_checkpoints
@@ -373,9 +373,8 @@ class ProvenanceTracker:
         def done(fields: dict[str, Any]) -> None:
             self._emitter.emit(Kind.STATE, epoch, fields)
             if reading is not None and reading.keep():
-                changed = len(fields["reused"]["changed"])
                 problem = "frozen weights were written past autograd; from now on all are read"
-                log.warning(problem, tensors=changed, epoch=epoch, run=self.run_id)
+                log.warning(problem, epoch=epoch, run=self.run_id)
 
         self._snapshots.submit(
             model,

@@ -28,66 +28,49 @@ from provenance.fingerprint.tensors import TensorDigest, state_digest
 _RANDOM: Final = SystemRandom()
 
 
-class _Identity(NamedTuple):
-    """Which parameter's bytes were read, and after how many writes.
+class _Entry(NamedTuple):
+    """A digest, what was read for it, and the epoch whose record has it (None: before training).
 
-    The references are weak, to hold no memory of a parameter that was replaced, and no address
-    alone would do: the memory of one that is gone is soon another's.
+    The references are weak, to hold no memory of a parameter that was replaced; an address alone
+    would not do: the memory of one that is gone is soon another's.
     """
 
     parameter: weakref.ref[Any]
     storage: weakref.ref[Any]
     reading: tuple[object, ...]
-
-    @classmethod
-    def of(cls, parameter: Any) -> _Identity:
-        storage = parameter.untyped_storage()
-        return cls(weakref.ref(parameter), weakref.ref(storage), _reading(parameter))
+    digest: TensorDigest
+    epoch: int | None
 
     def holds(self, parameter: Any) -> bool:
-        return (
-            self.storage() is parameter.untyped_storage()
-            and self.reading == _reading(parameter)
-            and self.parameter() is parameter
-        )
+        same = self.storage() is parameter.untyped_storage() and self.parameter() is parameter
+        return same and self.reading == _reading(parameter)
 
 
 def _reading(parameter: Any) -> tuple[object, ...]:
     p = parameter
-    lies = (p.data_ptr(), p.shape, p.stride(), p.dtype, p.device)
-    return *lies, p.is_conj(), p.is_neg(), p._version
-
-
-class _Entry(NamedTuple):
-    """A digest, what it was taken from, and the epoch whose record has it (None: before all)."""
-
-    identity: _Identity
-    digest: TensorDigest
-    epoch: int | None
+    shape = (p.data_ptr(), p.shape, p.stride(), p.dtype, p.device)
+    return *shape, p.is_conj(), p.is_neg(), p._version
 
 
 class FrozenDigests:
     """What a run knows of its frozen parameters.
 
     Args:
-        share: Of those that could be reused, how many each epoch hashes again, 0 to 1; at least
-            one.
+        share: Of what could be reused, how much each epoch hashes again, 0 to 1; at least one.
         factory: The run's content hash.
     """
 
     def __init__(self, share: float, factory: HashFactory) -> None:
         self.share, self.factory = share, factory
         self.entries: dict[str, _Entry] = {}
-        self.suspect = False
-        """A hint was wrong: nothing is reused."""
-        self.ended = False
-        """A record says so."""
+        self.suspect = self.ended = False
+        """A hint was wrong: nothing is reused; and a record says so."""
 
     def reading(self, epoch: int | None, model: object) -> Reading | None:
-        """How the model is to be read now; None where that is whole: it is no torch module.
+        """How the model is read now; None for whole: it is no torch module, or reuse has ended.
 
         Args:
-            epoch: None reads all, for the weights before training.
+            epoch: None, for the weights before training, reads all.
             model: As ``track_epoch`` takes it.
         """
         torch = sys.modules.get("torch")
@@ -108,35 +91,33 @@ class FrozenDigests:
 
 
 class Reading:
-    """How one state is read: which digests are reused, which of them are hashed again.
+    """How one state is read: which digests are reused, and which of these are hashed again.
 
-    Args:
-        memory: The run's.
-        epoch: The state's; None: the weights before training.
-        frozen: The module's frozen parameters, by their names in its state.
+    ``frozen``: the module's frozen parameters, by their names in its state.
     """
 
     def __init__(self, memory: FrozenDigests, epoch: int | None, frozen: Mapping[str, Any]) -> None:
         self._memory, self._epoch = memory, epoch
-        self._identities = {name: _Identity.of(value) for name, value in frozen.items()}
+        self._places = {
+            name: (weakref.ref(value), weakref.ref(value.untyped_storage()), _reading(value))
+            for name, value in frozen.items()
+        }
         self._reusable = {
             name: entry
             for name, value in frozen.items()
             if epoch is not None
             and (entry := memory.entries.get(name)) is not None
-            and entry.identity.holds(value)
+            and entry.holds(value)
         }
-        count = min(len(self._reusable), max(1, math.ceil(memory.share * len(self._reusable))))
+        most = len(self._reusable)
+        count = min(most, max(1, math.ceil(memory.share * most)))
         drawn = _RANDOM.sample(list(self._reusable), count)
         self._drawn = {name: frozen[name].detach() for name in drawn}
         self._known: dict[str, TensorDigest] | None = None
         self._entries: dict[str, _Entry] = {}
 
     def settle(self) -> Mapping[str, TensorDigest]:
-        """Hash the drawn ones again, once.
-
-        Returns:
-            By name the digests that need no reading any more; none where a hint was wrong.
+        """Hash the drawn ones, once; what needs no reading any more, none for a wrong hint.
 
         Raises:
             Whatever reading a tensor raises.
@@ -151,11 +132,11 @@ class Reading:
         return self._known
 
     def fields(self, state: object) -> dict[str, Any]:
-        """The state's fields for its record, as ``StateDigest.as_fields()``, and what is reused.
+        """The fields of the state's record: ``StateDigest.as_fields()``, and what was reused.
 
         Args:
-            state: The module, or its tensors as they were at the call, by name; those that
-                :meth:`settle` names may be missing.
+            state: The module, or its tensors by name as they were at the call, but for those
+                that :meth:`settle` names.
 
         Raises:
             InputError: As ``state_digest``.
@@ -169,8 +150,8 @@ class Reading:
             if entry is not None and name in known and name not in self._drawn:
                 item["read"] = entry.epoch
                 self._entries[name] = entry
-            elif name in self._identities:
-                self._entries[name] = _Entry(self._identities[name], tensor, self._epoch)
+            elif name in self._places:
+                self._entries[name] = _Entry(*self._places[name], tensor, self._epoch)
                 if entry is not None and entry.digest.value != tensor.value:
                     changed.append(name)
         if self._reusable:
@@ -185,7 +166,6 @@ class Reading:
     def keep(self) -> bool:
         """Remember what was read, once its record is written; True where reuse ends with it."""
         memory = self._memory
-        ends = bool(self._reusable) and not self._known and not memory.ended
-        memory.ended |= ends
-        memory.entries = {} if memory.ended else self._entries
+        ends = bool(self._reusable) and not (self._known or memory.ended)
+        memory.entries, memory.ended = self._entries, memory.ended or ends
         return ends

@@ -2,88 +2,73 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import groupby
 
 from provenance.formats.record import Kind, Record
 from provenance.verify.catalogue import CONTENT
 from provenance.verify.findings import Findings
 
+_BEFORE = -1
+"""The epoch, here, of the weights before training."""
+
 
 def note_reused(records: Mapping[str, Record], findings: Findings) -> None:
-    """Say, once for each rank, which tensors were not read again, and where that went wrong.
+    """Say, once for each rank, which tensors were not read again, and what of that is not so.
 
     Args:
-        records: By path; of hostile content, too.
+        records: By path.
     """
-    states: dict[int, list[tuple[str, Record]]] = defaultdict(list)
-    for path, record in records.items():
-        if record.kind in (Kind.WEIGHTS, Kind.STATE):
-            states[record.rank].append((path, record))
-    for of_rank in states.values():
-        if any("reused" in record.body for _, record in of_rank):
-            _note(sorted(of_rank, key=lambda item: _number(item[1].epoch)), findings)
+    states = sorted(
+        (record.rank, _BEFORE if record.epoch is None else record.epoch, path)
+        for path, record in records.items()
+        if record.kind in (Kind.WEIGHTS, Kind.STATE)
+    )
+    for _, of_rank in groupby(states, lambda state: state[0]):
+        paths = [(epoch, path) for _, epoch, path in of_rank]
+        if any("reused" in records[path].body for _, path in paths):
+            _note([(epoch, path, records[path]) for epoch, path in paths], findings)
 
 
-def _note(states: list[tuple[str, Record]], findings: Findings) -> None:
-    """The states of one rank, in order of epochs."""
+def _note(states: list[tuple[int, str, Record]], findings: Findings) -> None:
     read = {
-        (record.epoch, name, digest)
-        for _, record in states
-        for name, digest, source in _tensors(record)
-        if source is record
+        tensor
+        for epoch, _, record in states
+        for marked, tensor in _tensors(epoch, record)
+        if not marked
     }
-    wrong: list[str] = []
-    newest, line, more = "", "", -1
-    for path, record in states:
-        tensors = list(_tensors(record))
-        reused = [tensor for tensor in tensors if tensor[2] is not record]
-        wrong += [
-            f"{name[:80]!r} of epoch {record.epoch}"
-            for name, digest, source in reused
-            if not _is_epoch(source) or (source, name, digest) not in read
-        ]
+    newest, line, count, wrong = "", "", 0, 0
+    for epoch, path, record in states:
+        tensors = list(_tensors(epoch, record))
+        reused = [tensor for marked, tensor in tensors if marked]
+        wrong += sum(tensor not in read for tensor in reused)
         if reused:
-            newest, more = path, more + 1
-            line = f"{len(reused)} of {len(tensors)} tensors of epoch {record.epoch}"
-            line += " were not read again: frozen, their digests are those of "
-            line += _said([source for *_, source in reused if _is_epoch(source)])
+            newest, count = path, count + 1
+            first, last = _said(min(reused)[0]), _said(max(reused)[0])
+            line = f"{len(reused)} of {len(tensors)} tensors of epoch {epoch} were not read again: "
+            line += f"frozen, their digests are those of {first}"
+            line += f" to {last}" if first != last else ""
         stated = record.body.get("reused")
         changed = stated.get("changed") if isinstance(stated, dict) else None
         if isinstance(changed, list):
-            first = f" (first {str(changed[0])[:80]!r})" if changed else ""
-            problem = f"{len(changed)} tensors hinted frozen{first} were written past autograd"
-            problem += ": what earlier epochs reused of them may be older than those epochs"
+            problem = f"{len(changed)} tensors hinted frozen had been written past autograd: what"
+            problem += " earlier epochs reused of them may be older than those epochs"
             findings.notice(CONTENT, path, problem, path)
     if newest:
-        line += f"; likewise in {more} earlier epochs" if more else ""
+        line += f"; likewise in {count - 1} earlier epochs" if count > 1 else ""
+        line += f"; BUT {wrong} such digests are in no record that they name" if wrong else ""
         findings.notice(CONTENT, newest, line, newest)
-    if wrong:
-        problem = f"{len(wrong)} reused digests are in no record that they name, first {wrong[0]}"
-        findings.notice(CONTENT, newest, problem, newest)
 
 
-def _tensors(record: Record) -> Iterator[tuple[str, str, object]]:
-    """Name, digest and the epoch that it is of; the record itself where that has read it."""
+def _tensors(epoch: int, record: Record) -> Iterator[tuple[bool, tuple[int, str, str]]]:
+    """Of each tensor whether it was not read; the epoch that has read it, name and digest."""
     items = record.body.get("tensors")
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict):
-            yield str(item.get("name")), str(item.get("digest")), item.get("read", record)
+            source = item.get("read", epoch)
+            source = source if type(source) is int else _BEFORE
+            yield "read" in item, (source, str(item.get("name")), str(item.get("digest")))
 
 
-def _is_epoch(source: object) -> bool:
-    return source is None or type(source) is int
-
-
-def _said(sources: list[Any]) -> str:
-    numbers = [source for source in sources if source is not None]
-    words = ["the weights before training"] if None in sources else []
-    if numbers:
-        first, last = min(numbers), max(numbers)
-        words.append(f"epoch {first}" if first == last else f"epochs {first} to {last}")
-    return " and ".join(words) or "no epoch"
-
-
-def _number(epoch: int | None) -> int:
-    return -1 if epoch is None else epoch
+def _said(epoch: int) -> str:
+    return "the weights before training" if epoch == _BEFORE else f"epoch {epoch}"
