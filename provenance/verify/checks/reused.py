@@ -56,7 +56,7 @@ def _note(states: list[tuple[int, str, Record]], findings: Findings) -> None:
             findings.notice(CONTENT, path, problem, path)
     if newest:
         line += f"; likewise in {count - 1} earlier epochs" if count > 1 else ""
-        line += f"; BUT {wrong} such digests are in no record that they name" if wrong else ""
+        line += f"; BUT {wrong} such digests are in no record here that they name" if wrong else ""
         findings.notice(CONTENT, newest, line, newest)
 
 

@@ -85,7 +85,7 @@ def test_a_digest_that_the_named_record_has_not_read_is_said(name: str, source: 
     weights = state(None, {"a": READ, "b": READ})
     one = state(1, {"a": READ, "b": None, "c": READ}, tensors=1)
     ((_, line),) = notes(weights, one, state(2, {"a": 1, name: source}, tensors=2))
-    assert line.endswith("; BUT 1 such digests are in no record that they name")
+    assert line.endswith("; BUT 1 such digests are in no record here that they name")
 
 
 def test_a_rank_is_compared_with_its_own_records() -> None:
