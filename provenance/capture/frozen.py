@@ -41,9 +41,9 @@ class _Entry(NamedTuple):
     digest: TensorDigest
     epoch: int | None
 
-    def holds(self, parameter: Any) -> bool:
-        same = self.storage() is parameter.untyped_storage() and self.parameter() is parameter
-        return same and self.reading == _reading(parameter)
+    def is_of(self, parameter: Any, storage: Any, reading: tuple[object, ...]) -> bool:
+        same = self.parameter() is parameter and self.storage() is storage
+        return same and self.reading == reading
 
 
 def _reading(parameter: Any) -> tuple[object, ...]:
@@ -98,17 +98,14 @@ class Reading:
 
     def __init__(self, memory: FrozenDigests, epoch: int | None, frozen: Mapping[str, Any]) -> None:
         self._memory, self._epoch = memory, epoch
-        self._places = {
-            name: (weakref.ref(value), weakref.ref(value.untyped_storage()), _reading(value))
-            for name, value in frozen.items()
-        }
-        self._reusable = {
-            name: entry
-            for name, value in frozen.items()
-            if epoch is not None
-            and (entry := memory.entries.get(name)) is not None
-            and entry.holds(value)
-        }
+        self._places: dict[str, tuple[Any, Any, tuple[object, ...]]] = {}
+        self._reusable: dict[str, _Entry] = {}
+        for name, value in frozen.items():
+            storage, reading = value.untyped_storage(), _reading(value)
+            self._places[name] = (weakref.ref(value), weakref.ref(storage), reading)
+            entry = None if epoch is None else memory.entries.get(name)
+            if entry is not None and entry.is_of(value, storage, reading):
+                self._reusable[name] = entry
         most = len(self._reusable)
         count = min(most, max(1, math.ceil(memory.share * most)))
         drawn = _RANDOM.sample(list(self._reusable), count)
