@@ -31,6 +31,7 @@ from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Phase, norma
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
+    from provenance.capture.frozen import FrozenDigests
     from provenance.settings import Settings
     from provenance.tickets import Ticket
 
@@ -84,6 +85,12 @@ class ProvenanceTracker:
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
         self._snapshots = Snapshotter(self._hash_state)
+        self._frozen: FrozenDigests | None = None
+        if self.settings.weight_digests.reuse_frozen:
+            from provenance.capture import frozen
+
+            share = self.settings.weight_digests.recheck_share
+            self._frozen = frozen.FrozenDigests(share, self._factory)
         self._epochs = EpochOrder()
         options = self.settings.blockchain.storage_options
         self._checkpoint_every = options.checkpoint_every * options.store_epoch_checkpoints
@@ -138,11 +145,14 @@ class ProvenanceTracker:
         from provenance.capture import environment
 
         self._must_come_before("track_model")
-        fields = self._hash_state(model)
+        reading = None if self._frozen is None else self._frozen.reading(None, model)
+        fields = self._hash_state(model) if reading is None else reading.fields(model)
         watch(self._snapshots)
         if self.rank == 0:
             self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
             self._emitter.emit(Kind.WEIGHTS, None, fields)
+            if reading is not None:
+                reading.keep()
 
     def track_epoch(
         self,
@@ -171,7 +181,10 @@ class ProvenanceTracker:
                 path, else ``copy``. ``stall-free`` is for a training that writes to its weights
                 by autograd and its optimizers alone: a write past them (``.data``, NumPy,
                 shared memory) before the next step is not noticed. Where no digest of one
-                state can be had, a gap says so.
+                state can be had, a gap says so. With ``weight_digests.reuse_frozen`` in the
+                configuration, a torch module's frozen parameters are read, and copied, once, then
+                a random share of them each epoch (:mod:`provenance.capture.frozen`); a path is
+                always read whole.
 
         Raises:
             InputError: ``epoch`` is not a whole number, a metric has no JSON form, or
@@ -355,11 +368,21 @@ class ProvenanceTracker:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
+        reading = None if self._frozen is None else self._frozen.reading(epoch, model)
+
+        def done(fields: dict[str, Any]) -> None:
+            self._emitter.emit(Kind.STATE, epoch, fields)
+            if reading is not None and reading.keep():
+                problem = "frozen weights were written past autograd; from now on all are read"
+                log.warning(problem, epoch=epoch, run=self.run_id)
+
         self._snapshots.submit(
             model,
-            lambda fields: self._emitter.emit(Kind.STATE, epoch, fields),
+            done,
             mode,
             lambda error: self._state_failed(epoch, error),
+            None if reading is None else reading.fields,
+            tuple if reading is None else reading.settle,
         )
 
     def _hash_state(self, state: object) -> dict[str, Any]:

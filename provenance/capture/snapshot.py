@@ -26,7 +26,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from provenance.capture.live_weights import LiveWeights, live_weights, watch
@@ -53,7 +53,7 @@ def check_mode(mode: str, model: object) -> None:
         raise InputError(f"weights: found {mode!r}, expected {expected}")
 
 
-def copy_of(model: object, arena: object = None) -> object:
+def copy_of(model: object, arena: object = None, skip: Collection[str] = ()) -> object:
     """A copy that later training steps do not change, for a content digest.
 
     Tensors go to host memory one by one; mappings, sequences and the ``state_dict()`` of a
@@ -61,13 +61,16 @@ def copy_of(model: object, arena: object = None) -> object:
 
     Args:
         arena: An earlier copy; its tensors of the same shape and type are written over.
+        skip: Names in a ``state_dict()`` that are left out.
 
     Raises:
         Whatever the model's own copy raises.
     """
     state = getattr(model, "state_dict", None)
     if callable(state) and not isinstance(model, type):
-        return _copy(state(), arena, 0)
+        whole = state()
+        some = {name: whole[name] for name in whole if name not in skip} if skip else whole
+        return _copy(some, arena, 0)
     return _copy(model, arena, 0)
 
 
@@ -102,6 +105,7 @@ def _key(array: Any) -> tuple[object, ...]:
 class _Job(NamedTuple, Generic[T]):
     """A snapshot to hash: of a live module, in the arena, or as it was given."""
 
+    hash_fn: Callable[[Any], T]
     state: object
     on_done: Callable[[T], object]
     on_error: Callable[[ProvenanceError], object] | None
@@ -151,6 +155,8 @@ class Snapshotter(Generic[T]):
         on_done: Callable[[T], object],
         mode: str | None = None,
         on_error: Callable[[ProvenanceError], object] | None = None,
+        hash_fn: Callable[[Any], T] | None = None,
+        skip: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """Take a snapshot now; ``on_done`` gets its hash, soon.
 
@@ -159,12 +165,15 @@ class Snapshotter(Generic[T]):
             mode: One of ``MODES``; None: ``file`` for a path, ``copy`` for the rest.
                 ``stall-free`` of what no known optimizer trains is ``copy``.
             on_error: Instead of the one for all.
+            hash_fn: The same.
+            skip: Asked before a copy for the names of tensors that ``hash_fn`` does not need.
         """
         if mode == "stall-free":
             watch(self)
         on_error = on_error or self._on_error
+        given = _Job(hash_fn or self._hash, model, on_done, on_error)
         try:
-            job = self._take(model, mode, on_done, on_error)
+            job = self._take(given, mode, skip)
         except ProvenanceError as error:
             self._failed(error, on_error)
             return
@@ -181,7 +190,7 @@ class Snapshotter(Generic[T]):
             self._give_back(live=True)
             job = None
         self.inline += 1
-        self._work(job or _Job(model, on_done, on_error))
+        self._work(job or given)
 
     def settle(self) -> None:
         """Wait until no live module is read any more: called before its optimizer's step."""
@@ -217,15 +226,12 @@ class Snapshotter(Generic[T]):
         return drained
 
     def _take(
-        self,
-        model: object,
-        mode: str | None,
-        on_done: Callable[[T], object],
-        on_error: Callable[[ProvenanceError], object] | None,
+        self, given: _Job[T], mode: str | None, skip: Callable[[], Collection[str]]
     ) -> _Job[T] | None:
         """A snapshot that may wait; None where the caller is to hash the model itself."""
+        model = given.state
         if isinstance(model, str | os.PathLike):
-            return _Job(WeightFile.at(model), on_done, on_error)
+            return given._replace(state=WeightFile.at(model))
         if mode == "sync" or self._closed:
             return None
         if mode == "stall-free" and self._trust_steps:
@@ -238,19 +244,19 @@ class Snapshotter(Generic[T]):
                 if live is None:
                     self._give_back(live=True)
             if live is not None:
-                return _Job(live.state, on_done, on_error, live=live)
+                return given._replace(state=live.state, live=live)
         with self._changed:
             if self._arena_used:
                 return None
             self._arena_used = True
         copied = False
         try:
-            self._arena = copy_of(model, self._arena)
+            self._arena = copy_of(model, self._arena, skip())
             copied = True
         finally:
             if not copied:
                 self._give_back(arena=True)
-        return _Job(self._arena, on_done, on_error, in_arena=True)
+        return given._replace(state=self._arena, in_arena=True)
 
     def _give_back(self, *, live: bool = False, arena: bool = False) -> None:
         with self._changed:
@@ -286,7 +292,7 @@ class Snapshotter(Generic[T]):
     def _work(self, job: _Job[T]) -> None:
         try:
             try:
-                result = self._hash(job.state)
+                result = job.hash_fn(job.state)
                 if job.live is not None:
                     self._check(job.live)
             finally:

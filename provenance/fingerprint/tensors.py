@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import pairwise
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from provenance.errors import InputError
@@ -157,7 +158,11 @@ def tensor_digest(name: str, value: object, factory: HashFactory | None = None) 
     return _digests([(name, value)], factory or HashFactory())[0]
 
 
-def state_digest(model: object, factory: HashFactory | None = None) -> StateDigest:
+def state_digest(
+    model: object,
+    factory: HashFactory | None = None,
+    known: Mapping[str, TensorDigest] = MappingProxyType({}),
+) -> StateDigest:
     """The digest of a model's state. Tensors are read, and moved to the CPU, one by one.
 
     Args:
@@ -170,6 +175,7 @@ def state_digest(model: object, factory: HashFactory | None = None) -> StateDige
             - one array, which then has the name ``""``
             - the path of a ``.safetensors`` or ``.npz`` file
         factory: Content hash; blake3 when left out.
+        known: Digests of tensors in memory by name, which are not read, and need not be there.
 
     Raises:
         InputError: no tensors, two tensors of one name, or something that is no tensor.
@@ -178,8 +184,11 @@ def state_digest(model: object, factory: HashFactory | None = None) -> StateDige
     used = factory or HashFactory()
     if isinstance(model, str | os.PathLike):
         return state_digest_file(model, used)
-    pairs = _sorted_values(model)
-    return _state(_digests(pairs, used), used, _tied(pairs))
+    pairs = _sorted_values(model, some=not known)
+    if not known:
+        return _state(_digests(pairs, used), used, _tied(pairs))
+    digests = _digests([pair for pair in pairs if pair[0] not in known], used)
+    return _state(sorted([*digests, *known.values()]), used, _tied(pairs))
 
 
 def state_tensors(model: object) -> Iterator[RawTensor]:
@@ -249,10 +258,10 @@ def _raw(name: str, value: object) -> RawTensor:
     return value if isinstance(value, RawTensor) else raw_tensor(name, value)
 
 
-def _sorted_values(model: object) -> list[tuple[str, object]]:
+def _sorted_values(model: object, some: bool = True) -> list[tuple[str, object]]:
     """Names and values by the UTF-8 bytes of the names, which sort as their code points do."""
     pairs = sorted(_named_values(model), key=itemgetter(0))
-    if not pairs:
+    if some and not pairs:
         raise InputError(f"model: {type_name(model)} has no tensors, expected at least one")
     for (name, _), (other, _) in pairwise(pairs):
         if name == other:

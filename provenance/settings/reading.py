@@ -40,6 +40,7 @@ from provenance.settings.values import (
     TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
+    WeightSettings,
 )
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -87,6 +88,7 @@ def load(
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
     training = {key: whole.raw.pop(key) for key in list(whole.raw) if key not in own_names}
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
+    weights = whole.child("weight_digests")
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = whole.read(Settings, base_dir=base)
@@ -94,6 +96,7 @@ def load(
         settings,
         database_url=settings.database_url or f"sqlite:///{base.absolute() / 'ledger.db'}",
         ledger_key_file=settings.key_file,
+        weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),
         trust=_trust(trust),
         identity=_identity(identity, settings),

@@ -230,6 +230,15 @@ class IdentitySettings(Section, frozen=True):
     """File of an OpenID Connect token; else ``SIGSTORE_ID_TOKEN`` or the platform's own."""
 
 
+class WeightSettings(Section, frozen=True):
+    """How the weights of epochs are hashed."""
+
+    reuse_frozen: bool = False
+    """A torch module's frozen parameters are not read again while nothing shows a write to them."""
+    recheck_share: Annotated[float, _bounds(0, 1, "a share")] = 0.05
+    """Share of them, drawn at random, that each epoch hashes all the same; at least one."""
+
+
 class Settings(Section, frozen=True):
     """Everything, resolved: relative paths are below ``base_dir``."""
 
@@ -257,6 +266,7 @@ class Settings(Section, frozen=True):
     """32-byte Ed25519 seed in hex, mode 0600, of the person or team that stands behind this
     trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""
     identity: IdentitySettings = IdentitySettings()
+    weight_digests: WeightSettings = WeightSettings()
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     training: Mapping[str, object] = field(default_factory=dict)

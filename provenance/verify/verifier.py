@@ -49,6 +49,7 @@ from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_ke
 from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
+from provenance.verify.checks.reused import note_reused
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
@@ -116,6 +117,7 @@ def verify(
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
     check_content(records, content, findings)  # (10)
+    note_reused(records, findings)
     check_attachments(evidence, findings)  # (11)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None

@@ -11,19 +11,23 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
 from provenance.tracker import ProvenanceTracker
+from tests.benchmarks.measure import Call, in_turns
 from tests.benchmarks.table import Row, missing, row
 
 BARS: dict[str, tuple[str | None, str | None]] = {
     "stall-free": ("value <= 0.5", "ratio <= 1.002"), "copy": (None, None),
 }  # fmt: skip
 """By mode: the bars of the stall in ms, and of the wall beside epochs without weights."""
+REUSE = {"weight_digests": {"reuse_frozen": True}}
 
 
 class Measured(NamedTuple):
@@ -35,24 +39,26 @@ class Measured(NamedTuple):
     memory: float
 
 
-def perceptron(million: int) -> Any:
-    """About so many parameters in ten layers."""
+def perceptron(million: int, layers: int) -> Any:
+    """About so many parameters in so many layers."""
     import torch
 
-    width = round((million * 1e5) ** 0.5)
-    layers = [
-        torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU()) for _ in range(10)
-    ]
-    return torch.nn.Sequential(*layers)
+    width = round((million * 1e6 / layers) ** 0.5)
+    return torch.nn.Sequential(
+        *[
+            torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU())
+            for _ in range(layers)
+        ]
+    )
 
 
 class Training:
     """A model and its optimizer."""
 
-    def __init__(self, million: int) -> None:
+    def __init__(self, million: int, layers: int = 10) -> None:
         import torch
 
-        self.model = perceptron(million)
+        self.model = perceptron(million, layers)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4)
         self.batch = torch.randn(32, self.model[0][0].in_features)
 
@@ -118,3 +124,34 @@ def rows(quick: bool) -> Iterator[Row]:
             peer = ("without weights", found.walls_without)
             yield row(f"epoch of {steps} steps, {label}", "ms", found.walls, peer, wall)
             yield row(f"memory gained, {label}", "MB", [found.memory], bar="value <= 64")
+        yield frozen_row(million, 3 * epochs)
+
+
+def frozen_row(million: int, epochs: int) -> Row:
+    """Time in ``track_epoch`` of a model of which the last of 20 layers is trained, with and
+    without the digests of the others from before."""
+    training = Training(million, layers=20)
+    training.model[:-1].requires_grad_(False)
+    with tempfile.TemporaryDirectory() as folder:
+        trackers = {
+            name: ProvenanceTracker(Path(folder, name), config)
+            for name, config in {"reused": REUSE, "read": None}.items()
+        }
+        numbers = {name: count() for name in trackers}
+
+        def track(name: str) -> None:
+            epoch = next(numbers[name])
+            trackers[name].track_epoch(epoch, {}, model=training.model, weights="copy")
+
+        def pace() -> None:
+            for tracker in trackers.values():
+                tracker._snapshots.drain()
+            training.step()
+
+        calls: dict[str, Call] = {name: partial(track, name) for name in trackers}
+        in_turns(calls, 2, pace=pace)
+        taken = in_turns(calls, epochs, pace=pace, scale=1e3)
+        for tracker in trackers.values():
+            tracker.close()
+    name = f"stall per epoch, copy, {million}M parameters, 95 % frozen, reused"
+    return row(name, "ms", taken["reused"], ("all read", taken["read"]), "ratio <= 0.25")

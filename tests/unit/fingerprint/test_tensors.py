@@ -199,6 +199,16 @@ def test_tied_weights_count_for_each_name() -> None:
     assert digest.nbytes == 32
 
 
+def test_a_known_digest_takes_the_place_of_a_tensor() -> None:
+    whole = state_digest({"a": np.ones(2), "b": np.zeros(3), "c": np.ones(1)})
+    known = {tensor.name: tensor for tensor in whole.tensors if tensor.name != "b"}
+    assert state_digest({"b": np.zeros(3)}, known=known) == whole
+    assert state_digest({"a": object(), "b": np.zeros(3)}, known=known) == whole  # not read
+    assert state_digest({}, known={tensor.name: tensor for tensor in whole.tensors}) == whole
+    with pytest.raises(InputError, match="no tensors"):
+        state_digest({}, known={})
+
+
 def test_tied_weights_are_named() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     untied = state_digest(model)

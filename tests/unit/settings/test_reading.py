@@ -22,6 +22,17 @@ def chain(**sections: Any) -> dict[str, Any]:
     return {"blockchain": sections}
 
 
+def reuse(**options: Any) -> dict[str, Any]:
+    return {"weight_digests": options}
+
+
+def test_frozen_weights_are_reused_where_it_is_asked_for() -> None:
+    default = load().weight_digests
+    assert (default.reuse_frozen, default.recheck_share) == (False, 0.05)
+    chosen = load(reuse(reuse_frozen=True, recheck_share=1)).weight_digests
+    assert (chosen.reuse_frozen, chosen.recheck_share) == (True, 1.0)
+
+
 def test_defaults_need_no_file(tmp_path: Path) -> None:
     settings = load(None, tmp_path)
     assert settings.blockchain.networks == ("local",)
@@ -65,6 +76,8 @@ def test_training_shape_keeps_the_hyperparameters() -> None:
         ("release", "your_model", "your_model"),
         ("original", "", ""),
         ("timeout", 30, 30),
+        ("weights", "imagenet", "imagenet"),
+        ("weight_decay", 0.1, 0.1),
         ("training", {"_comment": 1}, {"_comment": 1}),
         ("source", "x", "x"),
         ("base_dir", "x", "x"),
@@ -190,6 +203,11 @@ def trainers(pin: object) -> dict[str, object]:
         (trainers({"identity": "a", "issuer": "i", "x": 1}), "trust.trainers.ci.x", "unknown key"),
         ({"trust": {"sigstore_root": 1}}, "trust.sigstore_root", "expected the path of a file"),
         ({"identity": True}, "identity", "expected an object"),
+        ({"weight_digests": True}, "weight_digests", "expected an object"),
+        ({"weight_digest": {}}, "weight_digest", "did you mean 'weight_digests'?"),
+        (reuse(reuse_frozen="yes"), "weight_digests.reuse_frozen", "expected true or false"),
+        (reuse(recheck_share=1.5), "weight_digests.recheck_share", "expected a share from 0 to 1"),
+        (reuse(share=1), "weight_digests.share", "expected one of recheck_share, reuse_frozen"),
         ({"identity": {"sigstor": True}}, "identity.sigstor", "expected one of sigstore, token"),
         (
             {"identity": {"sigstore": True}, "identity_key_file": "k"},

@@ -33,6 +33,7 @@ def test_examples_are_valid(path: Path) -> None:
     "document",
     [
         {"hash_algorithm": "md5"},
+        {"weight_digests": {"recheck_share": 2}},
         {"blockchain": {"network": []}},
         {"blockchain": {"networks": ["dogecoin"]}},
         {"blockchain": {"ipfs": {}}},

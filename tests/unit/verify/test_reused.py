@@ -1,0 +1,122 @@
+"""Digests that a record took from an earlier one are said, and compared with that one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from provenance.formats.record import Kind
+from tests.support.verify_world import Fields, World, before, ending, metrics
+
+READ = "read in this epoch"
+"""A tensor without a mark."""
+
+
+def state(epoch: int | None, sources: Mapping[str, Any], **reused: Any) -> Fields:
+    """Weights of which each tensor has its name's digest, read in the epoch that is given."""
+    tensors = [
+        {"name": name, "digest": f"sha256:{name}"} | ({} if source is READ else {"read": source})
+        for name, source in sources.items()
+    ]
+    body = {"algorithm": "sha256", "root": "mth-sha256:00", "tensors": tensors}
+    kind = Kind.WEIGHTS if epoch is None else Kind.STATE
+    return (kind, epoch, body | ({"reused": reused} if reused else {}))
+
+
+def notes(*states: Fields, rank_1: tuple[Fields, ...] = ()) -> list[tuple[str, str]]:
+    """Path and line of each notice about a run with these records."""
+    stage = World(("bitcoin",))
+    if rank_1:
+        other = [*rank_1, (Kind.RUN_END, None, {"events": len(rank_1), "reason": "finished"})]
+        stage.ingest(stage.batch(other, rank=1, producer=b"q" * 16))
+    first = before(world_size=2 if rank_1 else 1)
+    epochs = dict.fromkeys(epoch for _, epoch, _ in states[1:] if epoch)
+    events = [*first[:3], states[0], *first[4:], *map(metrics, epochs), *states[1:]]
+    stage.ingest(stage.batch(ending(events)))
+    stage.anchor()
+    report = stage.verify()
+    assert report.outcome == "verified"
+    assert {(notice.check, notice.path == notice.subject) for notice in report.notices} <= {
+        (10, True)
+    }
+    return [(notice.subject, notice.problem) for notice in report.notices]
+
+
+WEIGHTS = state(None, {"a": READ, "b": READ, "c": READ})
+
+
+def test_a_run_that_reads_all_has_no_note() -> None:
+    assert notes(WEIGHTS, state(1, {"a": READ, "b": READ})) == []
+
+
+def test_the_newest_epoch_is_told_and_the_others_are_counted() -> None:
+    one = state(1, {"a": None, "b": READ, "c": READ}, tensors=1)
+    two = state(2, {"a": None, "b": 1, "c": READ}, tensors=2)
+    assert notes(WEIGHTS, one) == [
+        (
+            "training/epoch/1/state/0",
+            "1 of 3 tensors of epoch 1 were not read again: frozen, their digests are those of "
+            "the weights before training",
+        )
+    ]
+    assert notes(WEIGHTS, one, two) == [
+        (
+            "training/epoch/2/state/0",
+            "2 of 3 tensors of epoch 2 were not read again: frozen, their digests are those of "
+            "the weights before training to epoch 1; likewise in 1 earlier epochs",
+        )
+    ]
+
+
+def test_an_epoch_that_was_tracked_twice_may_reuse_itself() -> None:
+    one, again = state(1, {"a": READ}), state(1, {"a": 1}, tensors=1)
+    ((_, line),) = notes(WEIGHTS, one, again)
+    assert line.endswith("their digests are those of epoch 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("x", 1), ("b", 1), ("a", 7), ("c", "1"), ("c", [1]), ("c", True), ("c", None)],
+    ids=["no such tensor", "itself reused", "no such epoch", "text", "list", "bool", "before"],
+)
+def test_a_digest_that_the_named_record_has_not_read_is_said(name: str, source: object) -> None:
+    weights = state(None, {"a": READ, "b": READ})
+    one = state(1, {"a": READ, "b": None, "c": READ}, tensors=1)
+    ((_, line),) = notes(weights, one, state(2, {"a": 1, name: source}, tensors=2))
+    assert line.endswith("; BUT 1 such digests are in no record here that they name")
+
+
+def test_a_rank_is_compared_with_its_own_records() -> None:
+    one, two = state(1, {"a": READ}), state(2, {"a": READ})
+    reusing = state(2, {"a": 1}, tensors=1)
+    ((path, line),) = notes(WEIGHTS, two, rank_1=(one, reusing))
+    assert path == "training/epoch/2/state/1"
+    assert "BUT" not in line
+    ((_, line),) = notes(WEIGHTS, one, two, rank_1=(reusing,))
+    assert "BUT 1 such" in line
+
+
+def test_a_wrong_hint_is_said() -> None:
+    one = state(1, {"a": None, "b": READ}, tensors=1)
+    two = state(2, {"a": READ, "b": READ}, tensors=0, changed=["a"])
+    changed, reused = notes(WEIGHTS, one, two)
+    assert changed == (
+        "training/epoch/2/state/0",
+        "1 tensors hinted frozen had been written past autograd: what earlier epochs reused of "
+        "them may be older than those epochs",
+    )
+    assert reused[0] == "training/epoch/1/state/0"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"reused": 1, "tensors": 1},
+        {"reused": {"changed": 1}, "tensors": [1, {}, {"read": {}}]},
+        {"reused": [], "tensors": {"read": 1}},
+    ],
+)
+def test_a_body_of_another_form_breaks_nothing(body: dict[str, Any]) -> None:
+    assert len(notes(WEIGHTS, (Kind.STATE, 1, body))) <= 1
