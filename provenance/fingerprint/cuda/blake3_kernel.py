@@ -1,5 +1,5 @@
-"""BLAKE3 in Triton: the digests of many messages at once, one launch for all chunks and one for each
-level of their trees.
+"""BLAKE3 in Triton: many messages at once, in one launch for their chunks and one for each level of
+their trees.
 
 Written from the specification (https://c2sp.org/BLAKE3, sections 2 to 4), with its names: unkeyed
 hashing, 32 bytes. A message is ``header || elements``: the elements lie where the caller's address
@@ -227,7 +227,7 @@ def _chunks(table, firsts, headers, nodes, messages, bits, LANES: tl.constexpr):
             high = _element_word(elements, at + i + 1 - header_words, words, tail)
             word = (((high.to(tl.uint64) << 32) | low) >> shift).to(tl.uint32)
             begun = tl.load(header + at + i, mask=at + i < header_words, other=0)
-            m = m + (word | begun.to(tl.uint32, bitcast=True),)
+            m = m + (word | begun.to(tl.uint32, bitcast=True),)  # type: ignore[assignment]
             low = high
         flags = tl.where(block == last_block, end, zero) | tl.where(block == 0, _CHUNK_START, 0)
         block_len = tl.minimum(tl.maximum(length - 64 * block, 0), 64).to(tl.uint32)
@@ -248,12 +248,12 @@ def _parents(firsts, nodes, parents, level, messages, bits, LANES: tl.constexpr)
     first = tl.load(below + owner)
     count = tl.load(below + owner + 1) - first
     left = 2 * (node - tl.load(above + owner))
-    m = ()
+    m = ()  # grows at compile time
     for i in tl.static_range(16):
         there = real & (left + i // 8 < count)
         word = tl.load(nodes + (first + left) * 8 + i, mask=there, other=0)
-        m = m + (word.to(tl.uint32, bitcast=True),)
-    zero = m[0] ^ m[0]
+        m = m + (word.to(tl.uint32, bitcast=True),)  # type: ignore[assignment]
+    zero = (node ^ node).to(tl.uint32)
     flags = zero + tl.where(count == 2, _PARENT | _ROOT, _PARENT)
     parent = _compress(_iv(zero), m, zero, zero, zero + 64, flags.to(tl.uint32))
     _store(parents, node, _chosen(left + 1 < count, parent, m), real)
