@@ -41,7 +41,7 @@ def row_major(array: Array) -> Iterator[memoryview]:
     """
     if array.size == 0:
         return
-    swapped, pieces = is_swapped(array.dtype), cut(array)
+    swapped, pieces = is_swapped(array.dtype), cut(array, COPY_BYTES)
     if array.flags.c_contiguous and not swapped:
         yield whole(array)
         return
@@ -80,7 +80,7 @@ def is_swapped(dtype: Any) -> bool:
     return order == ">" or (order == "=" and sys.byteorder == "big")
 
 
-def cut(array: Array, most: int = COPY_BYTES) -> Iterator[Array]:
+def cut(array: Array, most: int) -> Iterator[Array]:
     """An array, or tensor, cut along its first axes, in order, into at most ``most`` bytes each."""
     if array.nbytes <= most:
         yield array

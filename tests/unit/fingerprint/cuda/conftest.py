@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -19,14 +18,14 @@ NAME = "provenance.fingerprint.cuda.blake3_kernel"
 
 
 @pytest.fixture(scope="session")
-def interpreted() -> Iterator[ModuleType]:
+def interpreted() -> ModuleType:
     pytest.importorskip("triton", reason="pip install 'ml-provenance[gpu]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         patch.delitem(sys.modules, NAME, raising=False)
         module = importlib.import_module(NAME)
-    sys.modules.pop(NAME)
-    yield module
+    sys.modules.pop(NAME, None)
+    return module
 
 
 @pytest.fixture
