@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -84,7 +85,7 @@ class ProvenanceTracker:
         self._factory = HashFactory(self.settings.hash_algorithm)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
         self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
-        self._snapshots = Snapshotter(self._hash_state)
+        self._snapshots = Snapshotter(self._hash_state, at_once=self._hashed_on_device)
         self._frozen: FrozenDigests | None = None
         if self.settings.weight_digests.reuse_frozen:
             from provenance.capture import frozen
@@ -393,6 +394,13 @@ class ProvenanceTracker:
         if isinstance(state, WeightFile):
             return state.digest(self.settings.hash_algorithm)
         return state_digest(state, self._factory).as_fields()
+
+    def _hashed_on_device(self, model: object) -> bool:
+        if "torch" not in sys.modules:
+            return False
+        from provenance.fingerprint.tensors import hashed_on_device
+
+        return hashed_on_device(model, self._factory)
 
     def _state_failed(self, epoch: int, error: ProvenanceError) -> None:
         log.warning("weights not recorded", problem=str(error), epoch=epoch, run=self.run_id)

@@ -14,6 +14,9 @@ file          notes which file it is; another process reads it
 One daemon thread hashes and calls back, one snapshot after the other. There is one arena: where
 it is in use, or too many snapshots wait, the caller hashes, so that memory stays bounded.
 
+Weights that a CUDA device hashes are hashed at the call in every mode: that takes less time than to
+copy them (:mod:`provenance.fingerprint.cuda.device`).
+
 Nothing is raised into training: what fails is counted and handed to ``on_error``.
 """
 
@@ -119,14 +122,16 @@ class Snapshotter(Generic[T]):
     Args:
         hash_fn: From a model, its copy or a :class:`WeightFile` to whatever the callback wants.
         on_error: Called with what could not be hashed or reported.
+        at_once: Tells of which models the caller hashes rather than copies.
     """
 
     def __init__(
         self,
         hash_fn: Callable[[Any], T],
         on_error: Callable[[ProvenanceError], object] | None = None,
+        at_once: Callable[[Any], bool] = lambda _: False,
     ) -> None:
-        self._hash, self._on_error = hash_fn, on_error
+        self._hash, self._on_error, self._at_once = hash_fn, on_error, at_once
         self._closed = False
         self._trust_steps = True
         self._arena: object = None
@@ -232,7 +237,7 @@ class Snapshotter(Generic[T]):
         model = given.state
         if isinstance(model, str | os.PathLike):
             return given._replace(state=WeightFile.at(model))
-        if mode == "sync" or self._closed:
+        if mode == "sync" or self._closed or self._at_once(model):
             return None
         if mode == "stall-free" and self._trust_steps:
             with self._changed:

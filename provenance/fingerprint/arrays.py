@@ -41,6 +41,8 @@ from provenance.fingerprint.row_major import is_swapped, row_major, whole
 FORMAT_VERSION: Final = 1
 SMALL_BYTES: Final = 16 << 10
 """A tensor of at most this many bytes is joined to its header and hashed in one call."""
+PINNED_BYTES: Final = 1 << 20
+"""From this many bytes on a tensor comes from a CUDA device by pinned buffers."""
 
 ITEM_BYTES: Final[dict[str, int]] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
@@ -170,6 +172,11 @@ def is_torch_tensor(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_resident(value: Any) -> bool:
+    """True for torch's own tensors in the memory of a CUDA device."""
+    return kind_of(value.__class__) == "tensor" and bool(value.is_cuda)
+
+
 def is_array(value: object) -> bool:
     """True for what `raw_tensor` takes, by its interface; not for tables and their columns."""
     if is_torch_tensor(value):
@@ -197,7 +204,7 @@ def type_name(value: object) -> str:
     return name if module == "builtins" else f"{module}.{name}"
 
 
-def raw_tensor(name: str, value: object) -> RawTensor:
+def raw_tensor(name: str, value: Any) -> RawTensor:
     """Any framework's array as a `RawTensor`; contiguous little-endian memory is not copied.
 
     Args:
@@ -209,6 +216,12 @@ def raw_tensor(name: str, value: object) -> RawTensor:
         InputError: no array, or one that is sparse, quantized, masked or of an element type
             without a name here; the message names the tensor and what was found.
     """
+    if is_resident(value) and value.nbytes >= PINNED_BYTES:
+        from provenance.fingerprint.cuda.host_copy import host_pieces
+
+        dense, dtype = dense_tensor(name, value)
+        shape = tuple(dense.shape)
+        return RawTensor(name, dtype, shape, dense.nbytes, None, lambda: host_pieces(dense))
     array, dtype = array_view(name, value)
     if array.flags.c_contiguous and _numpy_dtype(array.dtype)[1]:
         return RawTensor(name, dtype, array.shape, array.nbytes, array)
@@ -336,12 +349,15 @@ def _numpy_array(name: str, value: object) -> Array:
         ) from error
 
 
-def _torch_array(name: str, tensor: Any, kind: str) -> tuple[Array, str]:
-    """`array_view` of a torch tensor; bf16, fp8 and the rest go by an integer view."""
+def dense_tensor(name: str, tensor: Any, kind: str = "tensor") -> tuple[Any, str]:
+    """A torch tensor without gradient and lazy bits, where it lies, and its dtype name.
+
+    Errors: `raw_tensor`.
+    """
     torch = sys.modules["torch"]
     if tensor.layout is not torch.strided:
         raise InputError(f"tensor {name!r}: found layout {tensor.layout}, expected a dense tensor")
-    dtype, integer = _torch_dtype(tensor.dtype)
+    dtype, _ = _torch_dtype(tensor.dtype)
     if dtype is None or tensor.is_quantized:
         raise _bad_dtype(name, str(tensor.dtype))
     if tensor.is_meta:
@@ -353,8 +369,15 @@ def _torch_array(name: str, tensor: Any, kind: str) -> tuple[Array, str]:
     dense = tensor.detach()
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()
+    return dense, dtype
+
+
+def _torch_array(name: str, tensor: Any, kind: str) -> tuple[Array, str]:
+    """`array_view` of a torch tensor; bf16, fp8 and the rest go by an integer view."""
+    dense, dtype = dense_tensor(name, tensor, kind)
     if not dense.is_cpu:
         dense = dense.cpu()
+    _, integer = _torch_dtype(dense.dtype)
     if integer is not None:
         dense = dense.view(integer)
     load_numpy()

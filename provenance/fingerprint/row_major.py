@@ -41,7 +41,7 @@ def row_major(array: Array) -> Iterator[memoryview]:
     """
     if array.size == 0:
         return
-    swapped, pieces = is_swapped(array.dtype), _pieces(array)
+    swapped, pieces = is_swapped(array.dtype), cut(array, COPY_BYTES)
     if array.flags.c_contiguous and not swapped:
         yield whole(array)
         return
@@ -80,14 +80,14 @@ def is_swapped(dtype: Any) -> bool:
     return order == ">" or (order == "=" and sys.byteorder == "big")
 
 
-def _pieces(array: Array) -> Iterator[Array]:
-    """``array`` cut along its first axes, in order, into at most ``COPY_BYTES`` each."""
-    if array.nbytes <= COPY_BYTES:
+def cut(array: Array, most: int) -> Iterator[Array]:
+    """An array, or tensor, cut along its first axes, in order, into at most ``most`` bytes each."""
+    if array.nbytes <= most:
         yield array
         return
-    step = COPY_BYTES // (array.nbytes // len(array))
+    step = most // (array.nbytes // len(array))
     for start in range(0, len(array), max(1, step)):
-        yield from _pieces(array[start : start + step] if step else array[start])
+        yield from cut(array[start : start + step] if step else array[start], most)
 
 
 def _copy(target: Array, source: Array) -> None:

@@ -33,6 +33,7 @@ from provenance.fingerprint.arrays import (
     RawTensor,
     from_package,
     is_array,
+    is_resident,
     kind_of,
     load_numpy,
     raw_float,
@@ -42,6 +43,7 @@ from provenance.fingerprint.arrays import (
     tensor_header,
     type_name,
 )
+from provenance.fingerprint.cuda import device
 from provenance.fingerprint.hashers import THREADED_BYTES, Digest, HashFactory
 from provenance.fingerprint.weight_files import npz_tensors_file, safetensors_tensors_file
 from provenance.formats import merkle
@@ -191,6 +193,19 @@ def state_digest(
     return _state(sorted([*digests, *known.values()]), used, _tied(pairs))
 
 
+def hashed_on_device(model: object, factory: HashFactory) -> bool:
+    """True where all of a model's tensors lie on CUDA devices that hash them: sooner than they
+    could be copied.
+
+    Raises:
+        InputError: As `state_digest`.
+    """
+    return device.in_use() and all(
+        is_resident(value) and device.usable(value.device, factory)
+        for _, value in _sorted_values(model)
+    )
+
+
 def state_tensors(model: object) -> Iterator[RawTensor]:
     """The tensors of a model in memory, as :func:`state_digest` takes it, sorted by name.
 
@@ -233,13 +248,16 @@ def _state(
     return StateDigest(root, factory.algorithm, tuple(digests), tied)
 
 
-def _digests(tensors: Iterable[tuple[str, object]], factory: HashFactory) -> list[TensorDigest]:
+def _digests(tensors: Iterable[tuple[str, Any]], factory: HashFactory) -> list[TensorDigest]:
     """``H(header || elements)`` of each: a small one in one call, large ones by one hasher."""
     digests: list[TensorDigest] = []
     made = partial(tuple.__new__, TensorDigest)  # half the time of its own constructor
     algorithm, digest_of, threaded = factory.algorithm, factory.one_by_one(), None
+    resident = device.resident_digests(tensors, factory) if isinstance(tensors, list) else {}
     for name, tensor in tensors:
-        if (small := small_tensor(tensor)) is not None:
+        if resident and name in resident:
+            dtype, shape, nbytes, value = resident[name]
+        elif (small := small_tensor(tensor)) is not None:
             dtype, shape, nbytes, data = small
             value = digest_of(b"".join((tensor_header(name, dtype, shape), data)))
         else:
@@ -258,7 +276,7 @@ def _raw(name: str, value: object) -> RawTensor:
     return value if isinstance(value, RawTensor) else raw_tensor(name, value)
 
 
-def _sorted_values(model: object, some: bool = True) -> list[tuple[str, object]]:
+def _sorted_values(model: object, some: bool = True) -> list[tuple[str, Array]]:
     """Names and values by the UTF-8 bytes of the names, which sort as their code points do."""
     pairs = sorted(_named_values(model), key=itemgetter(0))
     if some and not pairs:

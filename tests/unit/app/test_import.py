@@ -15,7 +15,7 @@ NOT_IMPORTED = {
     "alembic", "asyncio", "celery", "cryptography", "email", "httpx", "importlib.metadata",
     "kombu", "msgspec", "multiprocessing", "numpy", "pandas", "pyarrow", "redis",
     "requests", "rich", "sklearn", "socket", "sqlalchemy", "structlog", "subprocess", "torch",
-    "web3", "zipfile",
+    "triton", "web3", "zipfile",
 }  # fmt: skip
 PROGRAM = """
 import sys

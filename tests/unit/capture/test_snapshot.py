@@ -99,6 +99,27 @@ def test_a_snapshot_is_hashed_beside_the_training_as_it_was_taken(gate: Gate) ->
     assert snapshots.inline == 0
 
 
+@pytest.mark.parametrize("mode", [None, "copy", "stall-free"])
+def test_weights_that_are_hashed_sooner_than_copied_are_hashed_at_the_call(
+    gate: Gate, mode: str | None
+) -> None:
+    done: list[float] = []
+    snapshots = Snapshotter(gate, at_once=lambda model: bool(model["w"].size > 2))
+    snapshots.submit({"w": np.ones(3)}, done.append, mode)
+    assert (done, snapshots.inline, gate.threads) == ([3.0], 1, ["MainThread"])
+    snapshots.submit({"w": np.ones(2)}, done.append, mode)
+    gate.open.set()
+    assert snapshots.drain(WAIT_S)
+    assert (done, gate.threads[1:]) == ([3.0, 2.0], ["provenance-snapshot"])
+
+
+def test_a_question_that_fails_leaves_the_caller_to_hash(gate: Gate) -> None:
+    done: list[float] = []
+    snapshots = Snapshotter(gate, at_once=lambda model: bool(model["absent"]))
+    snapshots.submit({"w": np.ones(3)}, done.append)
+    assert (done, snapshots.inline) == ([3.0], 1)
+
+
 def test_while_the_arena_is_in_use_the_caller_hashes(gate: Gate) -> None:
     done: list[float] = []
     snapshots = Snapshotter(gate)

@@ -1,0 +1,1 @@
+"""Content digests of tensors that lie on a CUDA device."""
