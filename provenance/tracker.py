@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from provenance.capture.emitter import Emitter
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.live_weights import watch
-from provenance.capture.snapshot import Snapshotter, check_mode
+from provenance.capture.snapshot import Snapshotter, check_mode, translated
 from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
@@ -130,18 +130,24 @@ class ProvenanceTracker:
 
         Args:
             model: A torch module, a state dict or mapping of arrays, a fitted scikit-learn
-                estimator, or a path to a safetensors or npz file.
+                estimator, or a path to a safetensors or npz file. Of one that ranks share
+                (``DTensor``) rank 0's shards alone: for all of them, ``track_epoch(0, ...)``
+                before the first step.
 
         Raises:
             InputError: No tensors in it; called after training has begun.
         """
         from provenance.capture import environment
+        from provenance.fingerprint.shards import held_state
 
         self._must_come_before("track_model")
-        fields = self._hash_state(model)
         watch(self._snapshots)
-        if self.rank == 0:
-            self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
+        if self.rank != 0:
+            return
+        held = held_state(model)
+        fields = None if held is None else held.placed(self._hash_state(held.state))
+        self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
+        if fields is not None:  # a rank outside of the model's mesh has none
             self._emitter.emit(Kind.WEIGHTS, None, fields)
 
     def track_epoch(
@@ -163,7 +169,9 @@ class ProvenanceTracker:
         Args:
             epoch: Number of the epoch, from 0 or 1.
             metrics: Names to numbers (or strings, lists, mappings of them).
-            model: As :meth:`track_model` takes it; None records no weights.
+            model: As :meth:`track_model` takes it; None records no weights. No collective is
+                called: of a model that ranks share each hashes what it has, and of copies whose
+                turn it is (setting ``weights.ranks``, :mod:`provenance.fingerprint.shards`).
             privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``.
             weights: How the model is read (:mod:`provenance.capture.snapshot`): ``copy`` first;
                 ``stall-free``, where it lies, while its optimizer's next step waits; ``sync``,
@@ -355,12 +363,22 @@ class ProvenanceTracker:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
-        self._snapshots.submit(
-            model,
-            lambda fields: self._emitter.emit(Kind.STATE, epoch, fields),
-            mode,
-            lambda error: self._state_failed(epoch, error),
-        )
+        from provenance.fingerprint.shards import held_state
+
+        ranks = self.settings.weights.ranks
+        try:
+            held = held_state(model, ranks, self.rank, self.world_size, epoch)
+        # A model's state_dict() may raise anything, and training goes on.
+        except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
+            self._state_failed(epoch, translated(error))
+            return
+        if held is not None:
+            self._snapshots.submit(
+                held.state,
+                lambda fields: self._emitter.emit(Kind.STATE, epoch, held.placed(fields)),
+                mode,
+                lambda error: self._state_failed(epoch, error),
+            )
 
     def _hash_state(self, state: object) -> dict[str, Any]:
         from provenance.fingerprint.tensors import state_digest

@@ -35,6 +35,7 @@ from provenance.settings.values import (
     Section,
     Settings,
     StorageOptions,
+    WeightSettings,
 )
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -81,6 +82,7 @@ def load(
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
     training = {key: whole.raw.pop(key) for key in list(whole.raw) if key not in own_names}
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
+    weights = whole.child("weights")
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = whole.read(Settings, base_dir=base)
@@ -91,6 +93,7 @@ def load(
         blockchain=_blockchain(chain, base, secrets),
         trust=read_trust(trust),
         identity=_identity(identity, settings),
+        weights=weights.read(WeightSettings),
         training=_training(training, own_names, whole),
         source=source,
     )

@@ -24,6 +24,7 @@ from provenance.settings.values import (
     TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
+    WeightSettings,
 )
 
 TRUST: tuple[type[Section], ...] = (
@@ -43,7 +44,7 @@ def settings_schema() -> dict[str, Any]:
         ref_template="#/$defs/{name}",
     )
     sections: list[type[Section]] = [
-        Settings, BlockchainSettings, IdentitySettings, *SECTIONS.values(), *TRUST,
+        Settings, BlockchainSettings, IdentitySettings, WeightSettings, *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

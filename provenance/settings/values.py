@@ -230,6 +230,13 @@ class IdentitySettings(Section, frozen=True):
     """File of an OpenID Connect token; else ``SIGSTORE_ID_TOKEN`` or the platform's own."""
 
 
+class WeightSettings(Section, frozen=True):
+    """How a model's weights are recorded."""
+
+    ranks: Literal["auto", "each", "first", "rotating"] = "auto"
+    """Which of several ranks with a copy hashes it (:mod:`provenance.fingerprint.shards`)."""
+
+
 class Settings(Section, frozen=True):
     """Everything, resolved: relative paths are below ``base_dir``."""
 
@@ -257,6 +264,7 @@ class Settings(Section, frozen=True):
     """32-byte Ed25519 seed in hex, mode 0600, of the person or team that stands behind this
     trainer's runs; or ``PROVENANCE_IDENTITY_KEY_FILE``."""
     identity: IdentitySettings = IdentitySettings()
+    weights: WeightSettings = WeightSettings()
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
     training: Mapping[str, object] = field(default_factory=dict)

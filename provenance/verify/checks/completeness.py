@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.ranks import NAMED
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     absent_ranks,
@@ -20,10 +21,9 @@ from provenance.formats.run_tree.selection import (
     misannounced,
 )
 from provenance.verify.catalogue import COMPLETE
+from provenance.verify.checks.epochs import check_epochs
 from provenance.verify.findings import Findings
 
-MAX_NAMED = 20
-"""Ranks that are named one by one."""
 UNANNOUNCED = "ended unannounced (no signed run.end)"
 
 
@@ -36,7 +36,9 @@ def check_completeness(
     """
     records = [item.record for item in digested]
     _notice_oddities(evidence, records, findings)
-    missing = _missing(records, _ranks(evidence, records))
+    ranks = _ranks(evidence, records)
+    missing = _missing(records, ranks)
+    check_epochs(evidence, ranks, findings)
     if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
         findings.unchecked(COMPLETE, "the run has no after seal yet")
     else:
@@ -103,7 +105,7 @@ def _missing(records: Sequence[Record], ranks: int) -> list[str]:
                 f"{str(announced)[:40]} events before it"
             )
     ended = {record.rank for record in ends if record.rank < ranks}
-    absent, more = absent_ranks(ranks, ended, MAX_NAMED)
+    absent, more = absent_ranks(ranks, ended, NAMED)
     lines += [f"rank {rank}: {UNANNOUNCED}" for rank in absent]
     if more:
         lines.append(f"{more} more ranks: {UNANNOUNCED}")
