@@ -200,7 +200,7 @@ def _claims(
                 for file in match.files.files
             ],
             "state": match.state,
-            "digest": weights.root,
+            "digest": str(match.weights),  # of ranks that share it, the record has their parts
             "algorithm": weights.algorithm,
             "epoch": weights.epoch,
             "rank": weights.rank,

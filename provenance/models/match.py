@@ -222,10 +222,11 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         if not any(problems.values())
         for item in group
     ]
+    in_group = {item.path for group in groups for item in group}
+    stated = [item for item in stated if item.path not in in_group]
     equal += [
         (item, key)
         for item in stated
-        if not any(piece.sharded for piece in item.pieces)
         for key, digest in digests.get(item.algorithm, {}).items()
         if str(digest) == item.root
     ]
@@ -301,7 +302,7 @@ def _shared(stated: Sequence[StatedWeights]) -> list[list[StatedWeights]]:
         stated: In order of time.
     """
     epochs: dict[int | None, dict[int, list[StatedWeights]]] = {}
-    for item in stated:
+    for item in (item for item in stated if item.pieces):
         epochs.setdefault(item.epoch, {}).setdefault(item.rank, []).append(item)
     groups = []
     for ranks in epochs.values():

@@ -99,10 +99,10 @@ def test_a_record_states_its_pieces() -> None:
         ({"shard": {"global_shape": [4, 6]}}, "offset: found nothing, expected a list"),
         (
             {"shard": {"global_shape": [4, 6], "offset": [3, 0]}},
-            "expected a shard of [2, 6] inside",
+            "a shard of [2, 6] inside",
         ),
-        ({"shard": {"global_shape": [4, 6], "offset": [0]}}, "expected a shard of [2, 6] inside"),
-        ({"shard": {"global_shape": [12], "offset": [0]}}, "expected a shard of [2, 6] inside"),
+        ({"shard": {"global_shape": [4, 6], "offset": [0]}}, "a shard of [2, 6] inside"),
+        ({"shard": {"global_shape": [12], "offset": [0]}}, "a shard of [2, 6] inside"),
         ({"shard": {"global_shape": [4, 6], "offset": [-1, 0]}}, "found -1"),
         ({"shard": {"global_shape": [4, 6], "offset": [True, 0]}}, "found true"),
         ({"shard": {"global_shape": [4, 6], "offset": [0, 0], "x": 1}}, "unknown key"),
