@@ -26,6 +26,7 @@ from provenance.verify.verifier import verify
 from tests.support.paths import ROOT
 from tests.support.verify_world import SIGNER
 
+pytestmark = pytest.mark.timeout(300)
 RANK = """
 import os, sys
 import torch, torch.distributed as dist
@@ -91,9 +92,8 @@ class Trained(NamedTuple):
 
 def train(how: str, ranks: str = "auto") -> Trained:
     """Both ranks to their end, then spool, shipper, ingest and seal in this process."""
-    own = {
-        n: v for n, v in os.environ.items() if not n.startswith(("PROVENANCE_", "RANK", "WORLD"))
-    }
+    others = ("PROVENANCE_", "RANK", "WORLD")
+    own = {name: v for name, v in os.environ.items() if not name.startswith(others)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", RANK, str(rank), how, ranks],
@@ -101,7 +101,11 @@ def train(how: str, ranks: str = "auto") -> Trained:
         )
         for rank in (0, 1)
     ]  # fmt: skip
-    said = [process.communicate(timeout=150)[1] for process in processes]
+    try:
+        said = [process.communicate(timeout=200)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     ended = [process.returncode for process in processes]
     assert ended == [0, -9 if how == "killed" else 0], said
     store, transport = SqlStore.open("sqlite:///ledger.db"), MemoryTransport()
@@ -136,9 +140,8 @@ def test_fsdp2_shards_are_recorded_by_each_rank_and_are_the_full_checkpoint(
     run = train("fsdp")
     assert run.report.findings == ()
     assert run.incomplete is None
-    assert run.weights() == [
-        (None, 0, Kind.WEIGHTS), *((epoch, rank, Kind.STATE) for epoch in (1, 2, 3) for rank in (0, 1)),
-    ]  # fmt: skip
+    each = [(epoch, rank, Kind.STATE) for epoch in (1, 2, 3) for rank in (0, 1)]
+    assert run.weights() == [(None, 0, Kind.WEIGHTS), *each]
     assert [notice.subject for notice in run.report.notices] == ["model/weights/0"]
     write_bundle(run.evidence, Path("bundle"))
     assert cli.main(["verify-model", "full.safetensors", "--bundle", "bundle"]) == 0
