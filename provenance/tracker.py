@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from provenance.capture.emitter import Emitter
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.live_weights import watch
-from provenance.capture.snapshot import Snapshotter, check_mode
+from provenance.capture.snapshot import Snapshotter, check_mode, translated
 from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
@@ -138,22 +138,30 @@ class ProvenanceTracker:
 
         Args:
             model: A torch module, a state dict or mapping of arrays, a fitted scikit-learn
-                estimator, or a path to a safetensors or npz file.
+                estimator, or a path to a safetensors or npz file. Of one that ranks share
+                (``DTensor``) rank 0's shards alone: for all of them, ``track_epoch(0, ...)``
+                before the first step.
 
         Raises:
             InputError: No tensors in it; called after training has begun.
         """
         from provenance.capture import environment
+        from provenance.fingerprint.shards import held_state
 
         self._must_come_before("track_model")
-        reading = None if self._frozen is None else self._frozen.reading(None, model)
-        fields = self._hash_state(model) if reading is None else reading.fields(model)
         watch(self._snapshots)
-        if self.rank == 0:
-            self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
+        if self.rank != 0:
+            return
+        held, reading, fields = held_state(model), None, None
+        if held is not None:
+            reading = None if self._frozen is None else self._frozen.reading(None, held.state)
+            of = self._hash_state if reading is None else reading.fields
+            fields = held.placed(of(held.state))
+        self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
+        if fields is not None:  # a rank outside of the model's mesh has none
             self._emitter.emit(Kind.WEIGHTS, None, fields)
-            if reading is not None:
-                reading.keep()
+        if reading is not None:
+            reading.keep()
 
     def track_epoch(
         self,
@@ -174,7 +182,9 @@ class ProvenanceTracker:
         Args:
             epoch: Number of the epoch, from 0 or 1.
             metrics: Names to numbers (or strings, lists, mappings of them).
-            model: As :meth:`track_model` takes it; None records no weights.
+            model: As :meth:`track_model` takes it; None records no weights. No collective is
+                called: of a model that ranks share each hashes what it has, and of copies whose
+                turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
             privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``.
             weights: How the model is read (:mod:`provenance.capture.snapshot`): ``copy`` first;
                 ``stall-free``, where it lies, while its optimizer's next step waits; ``sync``,
@@ -369,16 +379,27 @@ class ProvenanceTracker:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
-        reading = None if self._frozen is None else self._frozen.reading(epoch, model)
+        from provenance.fingerprint.shards import held_state
+
+        ranks = self.settings.weight_digests.ranks
+        try:
+            held = held_state(model, ranks, self.rank, self.world_size, epoch)
+        # A model's state_dict() may raise anything, and training goes on.
+        except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
+            self._state_failed(epoch, translated(error))
+            return
+        if held is None:
+            return
+        reading = None if self._frozen is None else self._frozen.reading(epoch, held.state)
 
         def done(fields: dict[str, Any]) -> None:
-            self._emitter.emit(Kind.STATE, epoch, fields)
+            self._emitter.emit(Kind.STATE, epoch, held.placed(fields))
             if reading is not None and reading.keep():
                 problem = "frozen weights were written past autograd; from now on all are read"
                 log.warning(problem, epoch=epoch, run=self.run_id)
 
         self._snapshots.submit(
-            model,
+            held.state,
             done,
             mode,
             lambda error: self._state_failed(epoch, error),

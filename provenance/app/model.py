@@ -184,7 +184,7 @@ def _claims(
         "weights": {
             "files": [file.relative_to(model).as_posix() for file in match.files.files],
             "state": match.state,
-            "digest": weights.root,
+            "digest": str(match.weights),  # of ranks that share it, the record has their parts
             "algorithm": weights.algorithm,
             "epoch": weights.epoch,
             "rank": weights.rank,

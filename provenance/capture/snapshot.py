@@ -306,7 +306,7 @@ class Snapshotter(Generic[T]):
             job.on_done(result)
         # Guards the training, like the emitter's: a model's code may raise anything.
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-            self._failed(_translated(error), job.on_error)
+            self._failed(translated(error), job.on_error)
 
     def _check(self, live: LiveWeights) -> None:
         with self._changed:
@@ -327,7 +327,8 @@ class Snapshotter(Generic[T]):
                 on_error(error)
 
 
-def _translated(error: Exception) -> ProvenanceError:
+def translated(error: Exception) -> ProvenanceError:
+    """What a model's own code raised, as an error of this project in one line."""
     if isinstance(error, ProvenanceError):
         return error
     return InputError(f"{type(error).__name__}: {error}".splitlines()[0][:500])

@@ -17,6 +17,7 @@ from provenance.cli.output import out, print_json, print_table, settings_of, whe
 from provenance.errors import BadSignatureError, FormatError, UnavailableError
 from provenance.evidence import from_database
 from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.ranks import silent_ranks
 from provenance.formats.run_tree.selection import named_networks
 from provenance.ledger.seal import waits_for
 from provenance.ports.store import LedgerTx
@@ -104,6 +105,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
                 **_who(row, of_settings(settings)),
                 "records": len(records),
                 "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
+                "silent": _silent(records),
                 "equivocations": len(tx.equivocations(run)),
                 "parked": len(tx.parked(run)),
                 "roots": [_root(entry) for entry in tx.entries(run)],
@@ -122,6 +124,12 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
 def _root(entry: LedgerEntry) -> dict[str, Any]:
     place = {"phase": entry.phase.value, "epoch": entry.epoch}
     return place | {"root": entry.root.hex(), "ledger_index": entry.index}
+
+
+def _silent(records: Iterable[StoredRecord]) -> list[str]:
+    """The ranks that an epoch has no metrics of, though others have."""
+    own = ((r.epoch or 0, r.rank) for r in records if r.kind is Kind.METRICS)
+    return [f"{epochs}: {line}" for epochs, line in silent_ranks(own)]
 
 
 def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
@@ -164,6 +172,8 @@ def _print_run(document: dict[str, Any]) -> None:
         out.print(f"incomplete: {document['incomplete']}")
     if document["waits_for"]:
         out.print(f"waits for: {'; '.join(document['waits_for'])}")
+    for line in document["silent"]:
+        out.print(line)
     for root in document["roots"]:
         where = root["phase"] if root["epoch"] is None else f"{root['phase']} {root['epoch']}"
         out.print(f"{where:<12} {root['root']}  ledger entry {root['ledger_index']}")

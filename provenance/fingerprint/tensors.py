@@ -207,11 +207,15 @@ def hashed_on_device(model: object, factory: HashFactory) -> bool:
 
 
 def state_tensors(model: object) -> Iterator[RawTensor]:
-    """The tensors of a model in memory, as :func:`state_digest` takes it, sorted by name.
+    """The tensors of a model as :func:`state_digest` takes it, sorted by name; those of a file as
+    they lie there, each to be read before the next is asked for.
 
     Raises:
-        InputError: As `state_digest`.
+        InputError, FormatError: As `state_digest`.
     """
+    if isinstance(model, str | os.PathLike):
+        yield from _file_tensors(os.fspath(model))
+        return
     for name, value in _sorted_values(model):
         yield _raw(name, value)
 
@@ -227,18 +231,20 @@ def state_digest_file(
         InputError: missing file, another kind of file, no tensors.
         FormatError: it does not decode; the message says where.
     """
-    where = os.fspath(path)
-    if where.endswith(".safetensors"):
-        tensors = safetensors_tensors_file(where)
-    elif where.endswith(".npz"):
-        tensors = npz_tensors_file(where)
-    else:
-        raise InputError(f"model file {where!r}: expected a name in .safetensors or .npz")
-    used = factory or HashFactory()
-    digests = sorted(_digests(((raw.name, raw) for raw in tensors), used))  # by name: they differ
+    where, used = os.fspath(path), factory or HashFactory()
+    tensors = ((raw.name, raw) for raw in _file_tensors(where))
+    digests = sorted(_digests(tensors, used))  # by name: they differ
     if not digests:
         raise InputError(f"model file {where!r}: no tensors, expected at least one")
     return _state(digests, used)
+
+
+def _file_tensors(where: str) -> Iterator[RawTensor]:
+    if where.endswith(".safetensors"):
+        return safetensors_tensors_file(where)
+    if where.endswith(".npz"):
+        return npz_tensors_file(where)
+    raise InputError(f"model file {where!r}: expected a name in .safetensors or .npz")
 
 
 def _state(
@@ -278,7 +284,7 @@ def _raw(name: str, value: object) -> RawTensor:
 
 def _sorted_values(model: object, some: bool = True) -> list[tuple[str, Array]]:
     """Names and values by the UTF-8 bytes of the names, which sort as their code points do."""
-    pairs = sorted(_named_values(model), key=itemgetter(0))
+    pairs = sorted(named_values(model), key=itemgetter(0))
     if some and not pairs:
         raise InputError(f"model: {type_name(model)} has no tensors, expected at least one")
     for (name, _), (other, _) in pairwise(pairs):
@@ -305,7 +311,8 @@ def _tied(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in names.values() if len(group) > 1)
 
 
-def _named_values(model: object) -> list[tuple[str, object]]:
+def named_values(model: object) -> list[tuple[str, object]]:
+    """The tensors of a model in memory, or what stands in their place, each with its name."""
     found: list[tuple[str, object]] = []
     if is_array(model):
         found.append(("", model))

@@ -38,6 +38,7 @@ from provenance.formats.merkle import Frontier
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.statement import statement_digest
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
+from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
     BEFORE_KINDS,
     SealMark,
@@ -48,9 +49,6 @@ from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.formats.run_tree.walk import GrowingTree, epoch_entry
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
-
-NAMED = 20
-"""How many ranks that are missing are named; the others are counted."""
 
 _log = structlog.get_logger("provenance.ledger")
 
@@ -134,24 +132,18 @@ def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
             lines.append(f"producer {each.producer.hex()[:8]} has a hole at {each.contiguous}")
     here = {each.rank for each in producers if each.rank < size}
     unended = sorted(here - {each.rank for each in producers if each.ended is not None})
-    if silent := _named(*absent_ranks(size, here, NAMED)):
+    if silent := named_ranks(*absent_ranks(size, here, NAMED)):
         lines.append(f"nothing came from {silent} of {size}")
     if unended:
-        lines.append(f"no run.end yet from {_named(unended[:NAMED], len(unended[NAMED:]))}")
+        lines.append(f"no run.end yet from {named_ranks(unended)}")
     elif not silent and not tx.marks(run, Phase.AFTER):
         lines.append("no run.seal of after: the training ended without it")
     if tree is not None and tx.next_due(run, tree.closed) is None:
         for epoch in tx.marked_epochs(run, tree.closed)[:1]:
             marked = {mark.rank for mark in tx.marks(run, Phase.CHECKPOINT, epoch)}
             absent = absent_ranks(size, marked, NAMED)
-            lines.append(f"marks of epoch {epoch} from {_named(*absent)}")
+            lines.append(f"marks of epoch {epoch} from {named_ranks(*absent)}")
     return lines
-
-
-def _named(ranks: Sequence[int], more: int) -> str:
-    """Ranks in words; empty where there are none."""
-    rest = f" and {more} more" if more else ""
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}{rest}" if ranks else ""
 
 
 def log_left_out(tx: LedgerTx, tree: TreeRow | None, mark: SealMark) -> None:

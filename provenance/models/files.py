@@ -29,7 +29,7 @@ from typing import Any, Final
 from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import RawTensor, is_array
 from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.tensors import MAX_DEPTH, StateDigest, state_digest
+from provenance.fingerprint.tensors import MAX_DEPTH, StateDigest, state_digest, state_tensors
 from provenance.fingerprint.weight_files import open_zip, safetensors_tensors_file
 from provenance.formats import json_text
 
@@ -62,6 +62,10 @@ class ModelFiles:
         """The digest of each state; ``InputError`` where something is no dense array of numbers,
         ``FormatError`` for a file that does not decode."""
         return {key: state_digest(state, factory) for key, state in self.states.items()}
+
+    def tensors(self, key: str) -> Iterator[RawTensor]:
+        """The tensors of a state, each to be read before the next; errors as `digests`."""
+        return state_tensors(self.states[key])
 
 
 def read_model(path: Path) -> ModelFiles:

@@ -5,24 +5,31 @@ compared with the records ``model/weights`` and ``training/epoch/N/state``. A re
 where a verification of the evidence found nothing wrong with it: its bytes have its digest, the
 digest stands in the tree of the newest run root, and that root stands in the ledger.
 
+Weights that ranks share are one state: where each shard that the ranks recorded is the same
+part of the weights at hand, and the shards cover them, all these records match.
+
 Where no record has these weights, the nearest one (most tensors equal) is compared tensor by
 tensor, by the UTF-8 bytes of their names.
+
+Over 400 lines: what a record states, what came out and the nearest are one comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from provenance.errors import FormatError
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
+from provenance.fingerprint.shards import state_problems
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.formats import merkle
 from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
+from provenance.formats.run_tree.ranks import Piece, pieces_of
 from provenance.models.files import ModelFiles
 from provenance.verify.catalogue import LEDGER, TREES
 from provenance.verify.report import Seal, VerificationReport
@@ -50,6 +57,7 @@ class StatedWeights:
         algorithm: Content hash of the tensors.
         tensors: None where the record states none, or others than its root is made of.
         problem: Why the record does not count; None where it does.
+        pieces: The tensors, where they are what the root is made of.
     """
 
     path: str
@@ -60,6 +68,7 @@ class StatedWeights:
     algorithm: str
     tensors: Tensors | None = field(default=None, repr=False)
     problem: str | None = None
+    pieces: tuple[Piece, ...] = field(default=(), repr=False)
 
     @property
     def when(self) -> str:
@@ -180,13 +189,29 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     """Look for the weights among those that a run recorded; no node need have been asked. Raises as
     `ModelFiles.digests`."""
     records = [r for r in report.evidence.records if r.kind in (Kind.WEIGHTS, Kind.STATE)]
+    in_time = sorted(records, key=lambda item: (item.place == "tree", item.ts, item.seq))
     stated = [
-        item for record in records if not record.withheld and (item := _stated(report, record))
+        item for record in in_time if not record.withheld and (item := _stated(report, record))
     ]
+    groups = _shared(stated)
     digests: dict[str, dict[str, StateDigest]] = {}
     for algorithm in {item.algorithm for item in stated} & DIGEST_SIZES.keys():
         digests[algorithm] = files.digests(HashFactory(algorithm))
+    pieces = [[piece for item in group for piece in item.pieces] for group in groups]
+    shared = [
+        (group, key, problems)
+        for key in (files.states if groups else ())
+        for group, problems in zip(groups, state_problems(pieces, files.tensors(key)), strict=True)
+    ]
     equal = [
+        (item, key)
+        for group, key, problems in shared
+        if not any(problems.values())
+        for item in group
+    ]
+    in_group = {item.path for group in groups for item in group}
+    stated = [item for item in stated if item.path not in in_group]
+    equal += [
         (item, key)
         for item in stated
         for key, digest in digests.get(item.algorithm, {}).items()
@@ -195,6 +220,10 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     matches = sorted((item for item, _ in equal if item.problem is None), key=_order)
     doubtful = sorted((item for item, _ in equal if item.problem is not None), key=_order)
     nearest, state = (None, "") if equal else _nearest(stated, digests)
+    for group, key, problems in [] if equal else shared:
+        near = _summed(group[0], problems)
+        if nearest is None or near.total - near.differing >= nearest.total - nearest.differing:
+            nearest, state = near, key
     chosen = nearest.stated if nearest else None
     if equal:
         chosen = (matches or doubtful)[-1]
@@ -232,9 +261,41 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
     except FormatError:
         return None
     tensors, problem = _tensors(body, root, algorithm), _problem(report, record)
+    try:
+        pieces = pieces_of(record.rank, body.raw, record.path) if tensors else []
+    except FormatError:
+        pieces = []
     return StatedWeights(
-        record.path, record.epoch, record.rank, record.digest, root, algorithm, tensors, problem
+        record.path,
+        record.epoch,
+        record.rank,
+        record.digest,
+        root,
+        algorithm,
+        tensors,
+        problem,
+        tuple(pieces),
     )
+
+
+def _shared(stated: Sequence[StatedWeights]) -> list[list[StatedWeights]]:
+    """The records that state one sharded state together, and count together or not at all: of
+    each rank its last one of an epoch, then those before them.
+
+    Args:
+        stated: In order of time.
+    """
+    epochs: dict[int | None, dict[int, list[StatedWeights]]] = {}
+    for item in (item for item in stated if item.pieces):
+        epochs.setdefault(item.epoch, {}).setdefault(item.rank, []).append(item)
+    groups = []
+    for ranks in epochs.values():
+        for back in range(1, 1 + max(map(len, ranks.values()))):
+            group = [records[-back] for records in ranks.values() if len(records) >= back]
+            problem = next((item.problem for item in group if item.problem), None)
+            if any(piece.sharded for item in group for piece in item.pieces):
+                groups.append([replace(item, problem=item.problem or problem) for item in group])
+    return groups
 
 
 def _problem(report: VerificationReport, record: RecordFile) -> str | None:
@@ -302,11 +363,15 @@ def _difference(item: StatedWeights, actual: Tensors) -> Difference:
         return Difference(item, None, why, 0, 0)
     names = sorted(item.tensors.keys() | actual.keys(), key=lambda name: name.encode(*_UTF8))
     problems = {name: _tensor(item.tensors.get(name), actual.get(name)) for name in names}
+    return _summed(item, problems)
+
+
+def _summed(item: StatedWeights, problems: Mapping[str, str | None]) -> Difference:
     differing = [(name, problem) for name, problem in problems.items() if problem is not None]
     if not differing:
-        return Difference(item, None, "the record lists its tensors out of order", 0, len(names))
+        return Difference(item, None, "the record lists its tensors out of order", 0, len(problems))
     tensor, problem = differing[0]
-    return Difference(item, tensor, problem, len(differing), len(names))
+    return Difference(item, tensor, problem, len(differing), len(problems))
 
 
 def _tensor(stated: Mapping[str, Any] | None, actual: Mapping[str, Any] | None) -> str | None:

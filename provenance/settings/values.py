@@ -237,6 +237,8 @@ class WeightSettings(Section, frozen=True):
     """A torch module's frozen parameters are not read again while nothing shows a write to them."""
     recheck_share: Annotated[float, _bounds(0, 1, "a share")] = 0.05
     """Share of them, drawn at random, that each epoch hashes all the same; at least one."""
+    ranks: Literal["auto", "each", "first", "rotating"] = "auto"
+    """Which of several ranks with a copy hashes it (:mod:`provenance.fingerprint.shards`)."""
 
 
 class Settings(Section, frozen=True):

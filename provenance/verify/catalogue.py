@@ -62,7 +62,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         COMPLETE,
         "nothing announced is missing",
         "Every producer's events are here from the first to the number its run.end announces, "
-        "and every rank has ended with a signed run.end.",
+        "and every rank has ended with a signed run.end. Where ranks share the weights of an "
+        "epoch, their shards cover each tensor, and copies are the same.",
         "That a producer announced all that it did. Equivocations, refused and late events are "
         "shown; the first value stands.",
     ),

@@ -41,6 +41,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from shards import check_tensor
 
 
 class Examples:
@@ -148,6 +149,12 @@ def contents(look: Examples) -> None:
     need(state_root(state["tensors"]) == state["root"], "the state's root")
     seven = tensor_digest("sha256", "b", "I64", [], (7).to_bytes(8, "little"))
     need(state["tensors"][0]["digest"] == seven, "a scalar's digest")
+    whole = data + bytes.fromhex("0000803e")  # 0.25
+    for shard in look.json("shards"):
+        first, own = shard["shard"]["offset"][0], shard["shape"]
+        part = whole[4 * first : 4 * (first + own[0])]
+        need(tensor_digest("sha256", "w", "F32", own, part) == shard["digest"], "a shard's digest")
+    need(check_tensor(dict(enumerate(look.json("shards")))) is None, "the shards are the tensor")
     block, array = look.hex("block-header"), look.json("dataset")
     shape = {"dtype": "U8", "name": "0", "nulls": 0, "rows": [0, 3], "shape": [3, 2], "v": 1}
     text = canonical(shape)

@@ -37,6 +37,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from shards import check_epochs
 from statement import check_statement
 
 Files = dict[str, bytes]
@@ -266,6 +267,8 @@ class Bundle:
         if any(entry["phase"] == "after" for entry in entries):
             told = signed.incomplete(records, self.bodies)
             self.problems += [f"run.json: {line}" for line in told]
+        for told, problem in check_epochs(records, self.bodies):
+            (self.problems if problem else self.unproven).append(f"run.json: {told}")
         if entries:
             stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
             need(stated == trees.places(), "a record lies at another path than its place")

@@ -32,6 +32,7 @@ from provenance.fingerprint.arrays import block_header, tensor_header
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.file_tree import FileLeaf
 from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.shards import HeldState
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 from provenance.formats import merkle
 from provenance.formats.checkpoint import Head, sign_head
@@ -281,6 +282,12 @@ def examples() -> dict[str, tuple[str, str]]:
     weights = np.array([1.5, -2.0], dtype="<f4")
     raw = tensor_digest("w", weights, HashFactory("sha256"))
     pair = state_digest({"w": weights, "b": np.array(7, dtype="<i8")}, HashFactory("sha256"))
+    parts = [
+        HeldState(part, {"w": ((3,), (at,))}).placed(
+            state_digest(part, HashFactory("sha256")).as_fields()
+        )
+        for at, part in ((0, {"w": weights}), (2, {"w": np.array([0.25], dtype="<f4")}))
+    ]
     table = np.arange(6, dtype="<u1").reshape(3, 2)
     array = dataset_digest(table, HashFactory("sha256"))
     items = dataset_digest(
@@ -339,6 +346,7 @@ def examples() -> dict[str, tuple[str, str]]:
         "tensor-digest": ("text", f"{raw.digest}\n"),
         "tensor-digest-blake3": ("text", f"{tensor_digest('w', weights).digest}\n"),
         "state": ("json", _json(pair.as_fields())),
+        "shards": ("json", _json([part["tensors"][0] for part in parts])),
         "block-header": ("hex", _hex(block_header("0", "U8", (3, 2), (0, 3), 0))),
         "dataset": ("json", _json(array.as_fields())),
         "sequence": ("json", _json(items.as_fields())),

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.ranks import NAMED
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     absent_ranks,
@@ -21,10 +22,9 @@ from provenance.formats.run_tree.selection import (
     misannounced,
 )
 from provenance.verify.catalogue import COMPLETE
+from provenance.verify.checks.epochs import check_epochs
 from provenance.verify.findings import Findings
 
-MAX_NAMED = 20
-"""Ranks that are named one by one."""
 UNANNOUNCED = "ended unannounced (no signed run.end)"
 
 
@@ -42,6 +42,7 @@ def check_completeness(
     # Where the configuration is withheld, the ranks that are here count.
     ranks = 1 + max(r.rank for r in records) if no_config else announced_ranks(records)
     missing = list(_missing(records, ranks))
+    check_epochs(evidence, ranks, findings)
     if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
         findings.unchecked(COMPLETE, "the run has no after seal yet")
     else:
@@ -88,7 +89,7 @@ def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
                 f"announces {str(record.body.get('events'))[:40]} events before it"
             )
     ended = {record.rank for record in ends if record.rank < ranks}
-    absent, more = absent_ranks(ranks, ended, MAX_NAMED)
+    absent, more = absent_ranks(ranks, ended, NAMED)
     yield from (f"rank {rank}: {UNANNOUNCED}" for rank in absent)
     if more:
         yield f"{more} more ranks: {UNANNOUNCED}"

@@ -24,6 +24,7 @@ from provenance.proofs.bitcoin import HEADER_BYTES
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
 from tests.support.paths import STRANGER
+from tests.support.shard_world import sharded
 from tests.support.stranger import load
 from tests.vectors.make_golden import GOLDEN, LEDGER, WITHHELD, evidence
 
@@ -286,6 +287,42 @@ def test_both_accept_a_new_golden_bundle(files: Files, stranger: ModuleType) -> 
     assert {check.status for check in report.networks["bitcoin"].values()} == {"stated"}
     bundle = stranger.Bundle(files, LEDGER.verifier.vkey)
     assert (bundle.problems, bundle.unproven) == ([], [])
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (0,), (1, 0)])
+def test_both_put_the_shards_of_two_ranks_together(
+    stranger: ModuleType, ranks: tuple[int, ...]
+) -> None:
+    bundle = stranger.Bundle(bundle_files(sharded(ranks=ranks).evidence()))
+    gone = ["run.json: 1 ranks ended unannounced"]
+    for epoch in (1, 2, 3):
+        for name in ("fc.bias", "fc.weight"):
+            gone.append(f"run.json: epoch {epoch}: tensor {name}: no rank has all of it")
+    assert sorted(bundle.problems) == (sorted(gone) if len(ranks) == 1 else [])
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"offset": [0]}, "ranks diverged"),
+        ({"offset": [1]}, "shards overlap"),
+        ({"offset": [3]}, "rank 1 has more than there is"),
+        ({"offset": [True]}, "rank 1 has no place"),
+        ({"global_shape": [5]}, "ranks have different tensors"),
+    ],
+)
+def test_both_refuse_shards_that_do_not_fit(
+    stranger: ModuleType, keys: dict[str, Any], told: str
+) -> None:
+    def change(rank: int, epoch: int, body: dict[str, Any]) -> dict[str, Any]:
+        if (rank, epoch) == (1, 2):
+            body["tensors"][0]["shard"] |= keys
+        return body
+
+    evidence = sharded(change).evidence()
+    assert [f.subject for f in verify(evidence, None, now=0.0).findings] == ["epoch 2"]
+    problems = stranger.Bundle(bundle_files(evidence)).problems
+    assert problems == [f"run.json: epoch 2: tensor fc.bias: {told}"]
 
 
 def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> None:
