@@ -320,8 +320,13 @@ class LedgerTx(Protocol):
 class LedgerStore(Protocol):
     """The system of record (SQL). Raises StoreUnavailable where it cannot be reached."""
 
-    def transaction(self) -> AbstractContextManager[LedgerTx]:
-        """A write transaction: serialised against every other writer."""
+    def transaction(self, run: UUID | None = None) -> AbstractContextManager[LedgerTx]:
+        """A write transaction.
+
+        With ``run`` it writes rows of that run, serialised against its other transactions. From
+        its first :meth:`LedgerTx.append_entry` or :meth:`LedgerTx.park` to its end, and without
+        ``run`` from its beginning, it is serialised against all that write to the ledger and the
+        outbox too: what can be done before is done before."""
 
     def snapshot(self) -> AbstractContextManager[LedgerTx]:
         """A read-only transaction that never waits for a writer."""

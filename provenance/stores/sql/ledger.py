@@ -58,6 +58,7 @@ class LedgerPart(Session):
                 raise InputError(f"coverage: {events} events of producer {producer.hex()[:40]}")
         if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
             raise InputError(f"epoch {epoch}, expected 0 to {MAX_SAFE_INTEGER}")
+        self._share()
         stored_epoch = NO_EPOCH if epoch is None else epoch
         existing = self._one(_entry, _ENTRIES.where(*_of_seal(run, phase, epoch)))
         if existing is not None:

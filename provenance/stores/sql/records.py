@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Final
+from operator import attrgetter
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, delete, func, select, true, update
 
 from provenance.errors import InputError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
@@ -36,6 +37,7 @@ BEYOND: Final = "beyond the quota"
 
 _RUNS: Final = values_in(RunRow, schema.runs)
 _RECORDS: Final = values_in(StoredRecord, schema.records)
+_VALUES: Final = attrgetter(*schema.records.c.keys()[:-1])
 _PRODUCERS: Final = values_in(ProducerRow, schema.producers)
 _STATEMENTS: Final = values_in(StatementRow, schema.statements)
 _EQUIVOCATIONS: Final = values_in(Equivocation, schema.equivocations)
@@ -83,23 +85,23 @@ class RecordsPart(Session):
         """By key; one answer per record, in order. Raises InputError for a seq out of range."""
         known = self._digests(records)
         outcome: list[Inserted] = []
-        new: list[dict[str, Any]] = []
+        new: list[StoredRecord] = []
         for record in records:
             key = (record.run, record.producer, record.seq)
             if key not in known:
                 known[key] = record.digest
                 outcome.append(Inserted.NEW)
-                new.append(fields_of(record) | {"stored_at": now})
+                new.append(record)
             elif known[key] == record.digest:
                 outcome.append(Inserted.DUPLICATE)
             else:
                 outcome.append(Inserted.CONFLICT)
         if new:
-            self._write(insert(schema.records), new)
+            self._add_new(schema.records, [(*_VALUES(record), now) for record in new])
             self._write(
                 update(schema.runs)
                 .where(
-                    schema.runs.c.run.in_({row["run"] for row in new}),
+                    schema.runs.c.run.in_({record.run for record in new}),
                     func.coalesce(schema.runs.c.last_ingest, now) <= now,
                 )
                 .values(last_ingest=now)
@@ -223,6 +225,7 @@ class RecordsPart(Session):
     def park(self, parked: Parked) -> None:
         """Once by id, within the quotas; beyond a run's one row counts what came of it, beyond the
         whole one row what came of any."""
+        self._share()
         table = schema.parked.c
         if self._read(select(table.id).where(table.id == parked.id)).first() is not None:
             return
