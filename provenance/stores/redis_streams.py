@@ -7,15 +7,15 @@ Keys, all below a prefix (``prov:``)::
                           signs; kept 30 days after the last change
     prov:generation       random id, written with the first append
 
-Life of a delivery: a script passes over the streams that another consumer is at
-(:data:`~provenance.ports.transport.HOLD_S`), and reads the generation and entries one by one, until
-they have enough bytes: whoever may write a stream must not be able to fill a worker's memory. An
-entry that no batch can be is cut there. An empty stream whose ids somebody used up, so that it
-takes no more entries, is deleted there. Emptied within a millisecond, a server hands out the same
-entry ids again, so an acknowledgement and what is published with it are written by a script that
-compares the generation: where another one stands by then, they are dropped, and the entry of that
-id is left to whoever reads it. Scripts and no MULTI: a server that is out of memory queues nothing,
-and deleting what is committed is what makes room.
+Life of a delivery: a script takes the first stream with entries that no other consumer is at
+(:data:`~provenance.ports.transport.HOLD_S`) and leaves the rest to other workers. It reads the
+generation and entries one by one, until they have enough bytes: whoever may write a stream must not
+be able to fill a worker's memory. An entry that no batch can be is cut there. An empty stream whose
+ids somebody used up, so that it takes no more entries, is deleted there. Emptied within a
+millisecond, a server hands out the same entry ids again, so an acknowledgement and what is published
+with it are written by a script that compares the generation: where another one stands by then, they
+are dropped, and the entry of that id is left to whoever reads it. Scripts and no MULTI: a server
+that is out of memory queues nothing, and deleting what is committed is what makes room.
 
 Redis is a conveyor here, not a record: it may lose everything at any time. What must hold
 is that it says so, so this client never retries by itself, gives every call ``timeout_s``,
@@ -76,7 +76,7 @@ local function take(at, oldest)
 TAKE
 end
 for at = 2, #KEYS do
-  if wanted() then
+  if #given == 0 then
     local pending = redis.pcall('XPENDING', KEYS[at], ARGV[1], '-', '+', 1)
     if not pending.err then take(at, pending[1])
     elseif string.find(tostring(pending.err), 'NOGROUP') then missing = 1
@@ -270,8 +270,8 @@ class RedisStreams:
         return self._streams[zlib.crc32(batch_run(payload)) % len(self._streams)]
 
     def _given(self, script: str, consumer: str, count: int, milliseconds: int) -> list[Delivery]:
-        """Run a script that gives out entries, with the groups in place (a server that was emptied
-        has lost them), and with another stream first each time, so that none starves."""
+        """Run a script that gives out entries of one stream, with the groups in place: a server that
+        was emptied has lost them. Another stream is first each time, so that none starves."""
         number = len(self._streams)
         self._turn = (self._turn + 1) % number
         shards = [(self._turn + step) % number for step in range(number)]

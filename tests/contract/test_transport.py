@@ -183,12 +183,13 @@ def test_what_no_batch_can_be_is_cut_and_its_size_told(bench: Bench) -> None:
     assert read_all(bench.transport) == payloads(8)
 
 
-def test_an_entry_without_a_batch_is_given_with_the_rest_and_goes(bench: Bench) -> None:
+def test_an_entry_without_a_batch_is_given_as_others_are_and_goes(bench: Bench) -> None:
     for _ in range(3):
         bench.append_foreign()
     bench.transport.append(payloads(1))
     bench.append_foreign()
     given = bench.transport.read("a", 9)
+    given += bench.transport.read("a", 9)  # of another shard
     assert sorted(d.payload for d in given) == [b""] * 4 + payloads(1)
     assert {d.size for d in given if not d.payload} == {0}
     bench.transport.ack(given[1:])
