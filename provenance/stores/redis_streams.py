@@ -12,10 +12,10 @@ Life of a delivery: a script takes the first stream with entries that no other c
 generation and entries one by one, until they have enough bytes: whoever may write a stream must not
 be able to fill a worker's memory. An entry that no batch can be is cut there. An empty stream whose
 ids somebody used up, so that it takes no more entries, is deleted there. Emptied within a
-millisecond, a server hands out the same entry ids again, so an acknowledgement and what is published
-with it are written by a script that compares the generation: where another one stands by then, they
-are dropped, and the entry of that id is left to whoever reads it. Scripts and no MULTI: a server
-that is out of memory queues nothing, and deleting what is committed is what makes room.
+millisecond, a server hands out the same entry ids again, so an acknowledgement and what is
+published with it are written by a script that compares the generation: where another one stands
+by then, they are dropped, and the entry of that id is left to whoever reads it. Scripts and no
+MULTI: a server that is out of memory queues nothing, and deleting what is committed makes room.
 
 Redis is a conveyor here, not a record: it may lose everything at any time. What must hold
 is that it says so, so this client never retries by itself, gives every call ``timeout_s``,
@@ -185,7 +185,6 @@ class RedisStreams:
         return f"RedisStreams({self._where})"
 
     def close(self) -> None:
-        """Drop the connections."""
         self._redis.close()
 
     # --- shipper's side ---------------------------------------------------------------
@@ -200,12 +199,10 @@ class RedisStreams:
             _execute(pipe)
 
     def generation(self) -> str | None:
-        """The id written with the first append; None on a server without one."""
         with self._translated():
             return _text(self._redis.get(self._generation))
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
-        """Per producer its acknowledgement, as it lies there."""
         with self._translated():
             values: Any = self._redis.hgetall(self._acked(run))
         return {
@@ -217,15 +214,12 @@ class RedisStreams:
     # --- worker's side ----------------------------------------------------------------
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
-        """Up to ``count`` entries not yet given to any consumer; does not block."""
         return self._given(_READ, consumer, count, self._hold_ms)
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
-        """Take over entries given out ``min_idle_s`` ago and never acknowledged."""
         return self._given(_CLAIM, consumer, count, int(min_idle_s * 1000))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge and delete committed entries; what was lost with its server is skipped."""
         entries: dict[str | None, dict[str, list[str]]] = {}
         for delivery in deliveries:
             shard, _, entry = delivery.id.partition("/")
@@ -240,7 +234,6 @@ class RedisStreams:
     def publish_acknowledged(
         self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None
     ) -> None:
-        """Put them there, over what was there."""
         with self._translated():
             for part in _parts(list(acknowledgements.items())):
                 pairs = [item for producer, data in part for item in (producer.hex(), data)]
@@ -249,7 +242,6 @@ class RedisStreams:
     # --- either -----------------------------------------------------------------------
 
     def backlog(self) -> int:
-        """Entries in the streams, read or not."""
         with self._translated():
             pipe = self._redis.pipeline(transaction=False)
             for stream in self._streams:
@@ -257,7 +249,6 @@ class RedisStreams:
             return sum(_execute(pipe))
 
     def ping(self) -> None:
-        """Raise where the server does not answer."""
         with self._translated():
             self._redis.ping()
 
@@ -270,8 +261,8 @@ class RedisStreams:
         return self._streams[zlib.crc32(batch_run(payload)) % len(self._streams)]
 
     def _given(self, script: str, consumer: str, count: int, milliseconds: int) -> list[Delivery]:
-        """Run a script that gives out entries of one stream, with the groups in place: a server that
-        was emptied has lost them. Another stream is first each time, so that none starves."""
+        """Run a script that gives out entries of one stream, another one first each time, so that
+        none starves. The groups are in place: a server that was emptied has lost them."""
         number = len(self._streams)
         self._turn = (self._turn + 1) % number
         shards = [(self._turn + step) % number for step in range(number)]
