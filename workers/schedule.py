@@ -48,7 +48,7 @@ def _seal_overdue(now: float) -> None:
         waiting = tx.awaiting_seal()
     for run in waiting:
         try:
-            with store.transaction() as tx:
+            with store.transaction(run) as tx:
                 made = seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
             made += seal_due(store, run, policy, now)
             if any(entry.phase is Phase.AFTER for entry in made):

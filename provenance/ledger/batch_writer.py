@@ -120,6 +120,10 @@ class BatchWriter:
         if rows and run.state == "open":
             self._advance(producer, batch, rows[-1].seq + 1, fresh)
 
+    def is_sealed(self, run: UUID) -> bool:
+        """Whether the run was sealed before."""
+        return self._runs[run].state == "sealed"
+
     def save(self) -> None:
         """Write what came of the producers: counters, statements, marks that count now."""
         for run, marks in self._marks.items():
@@ -237,18 +241,20 @@ class BatchWriter:
         """
         rows: list[StoredRecord] = []
         chain = producer.chain if batch.first_seq == producer.contiguous else None
-        for index, data in enumerate(batch.records):
-            row = self._row(batch, run, index, data)
+        for index, digest in enumerate(batch.digests):
+            chain = None if chain is None else chain_on(chain, [digest])
+            row = self._row(batch, run, index, chain)
             if row is None:
                 chain = None
-                continue
-            if chain is not None:
-                chain = chain_on(chain, [row.digest])
-            rows.append(row if chain is None else replace(row, chain=chain))
+            else:
+                rows.append(row)
         return rows
 
-    def _row(self, batch: Batch, run: RunRow, index: int, data: bytes) -> StoredRecord | None:
+    def _row(
+        self, batch: Batch, run: RunRow, index: int, chain: bytes | None
+    ) -> StoredRecord | None:
         """A record to insert; None where it was parked."""
+        data = batch.records[index]
         try:
             record = Record.decode(data)
         except FormatError as error:
@@ -277,6 +283,7 @@ class BatchWriter:
             ts=record.ts,
             digest=batch.digests[index],
             data=data,
+            chain=chain,
         )
 
     def _is_late(self, record: Record) -> bool:

@@ -27,8 +27,8 @@ from provenance.formats.producers.acknowledgement import (
 from provenance.formats.producers.batch import batch_run
 from provenance.formats.record import Phase
 from provenance.ledger.batch_writer import BatchWriter, IngestResult
-from provenance.ledger.seal import SealPolicy, note_due, seal_ready
-from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ledger.seal import SEALS_AT_ONCE, SealPolicy, note_due, seal_ready
+from provenance.ports.store import LedgerStore
 from provenance.ports.transport import Delivery, EventTransport
 from provenance.ports.values import LedgerEntry, ProducerRow
 
@@ -107,12 +107,13 @@ def _ingest_run(
     total: IngestResult,
 ) -> None:
     """Ingest entries of one run (or that are no batches), in transactions of bounded time."""
-    waiting = deque(deliveries)
+    waiting, name = deque(deliveries), batch_run(deliveries[0].payload)
+    claimed = UUID(bytes=name) if len(name) == 16 else None
     while waiting:
         taken: list[Delivery] = []
         done = IngestResult()
         until = time.monotonic() + TRANSACTION_S
-        with store.transaction() as tx:
+        with store.transaction(claimed) as tx:
             writer = BatchWriter(tx, now, done, policy.trainers)
             while waiting and (not taken or time.monotonic() < until):
                 taken.append(waiting.popleft())
@@ -121,14 +122,16 @@ def _ingest_run(
             for run, epochs in writer.touched.items():
                 note_due(tx, run, epochs)
                 done.entries.extend(seal_ready(tx, run, policy, now, until, bool(waiting)))
-            sealed = [run for run in writer.touched if _is_sealed(tx, run)]
+            sealed = [run for run in writer.touched if writer.is_sealed(run)]
+            sealed += [entry.run for entry in done.entries if entry.phase is Phase.AFTER]
         total.add(done)
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
-        for run in writer.touched:
-            made = seal_due(store, run, policy, now, bool(waiting))
-            total.entries.extend(made)
-            if any(entry.phase is Phase.AFTER for entry in made):
-                say_sealed(transport, run, policy)
+        if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
+            for run in writer.touched:
+                made = seal_due(store, run, policy, now, bool(waiting))
+                total.entries.extend(made)
+                if any(entry.phase is Phase.AFTER for entry in made):
+                    say_sealed(transport, run, policy)
 
 
 def seal_due(
@@ -149,7 +152,7 @@ def seal_due(
             tree = tx.tree(run)
             if tree is None or tx.next_due(run, tree.closed) is None:
                 return made
-        with store.transaction() as tx:
+        with store.transaction(run) as tx:
             made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S, more)
 
 
@@ -157,11 +160,6 @@ def say_sealed(transport: EventTransport, run: UUID, policy: SealPolicy) -> None
     """Tell the shippers of a run, on whatever host, that it takes no more."""
     said = {NOBODY: sign_sealed(run, policy.signer)}
     transport.publish_acknowledged(run, said, transport.generation())
-
-
-def _is_sealed(tx: LedgerTx, run: UUID) -> bool:
-    row = tx.run(run)
-    return row is not None and row.state == "sealed"
 
 
 def _acknowledge(

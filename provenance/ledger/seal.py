@@ -50,6 +50,9 @@ from provenance.formats.run_tree.walk import GrowingTree, epoch_entry
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
 
+SEALS_AT_ONCE = 16
+"""Of one transaction: while it appends them, all others that seal wait."""
+
 _log = structlog.get_logger("provenance.ledger")
 
 
@@ -93,28 +96,42 @@ def seal_ready(
     """Make every seal of the run that is asked for, not yet made, and ready.
 
     Args:
-        until: On the monotonic clock: no further checkpoint is begun after it. What is left is
-            due, and is made by the next call.
+        until: On the monotonic clock: no further checkpoint is begun after it, nor after
+            :data:`SEALS_AT_ONCE`. What is left is due, and is made by the next call.
         more: Entries of the run are in hand: its last seal would leave them out.
     """
-    row = tx.run(run)
+    roots = _new_roots(tx, run, policy.grace_s, now, until, more)
+    # Last of all: from the first to the commit all other runs wait for the ledger.
+    return [
+        append_root(tx, run, phase, epoch, root, anchor, policy, now, coverage)
+        for phase, epoch, root, anchor, coverage in roots
+    ]
+
+
+_Root = tuple[Phase, int | None, bytes, bool, Mapping[bytes, int]]
+"""Of a seal: phase, epoch, root, whether it is anchored, what it covers."""
+
+
+def _new_roots(
+    tx: LedgerTx, run: UUID, grace_s: float, now: float, until: float, more: bool
+) -> list[_Root]:
+    """As :func:`seal_ready`; the run's rows are written, the ledger's are not."""
+    row, made = tx.run(run), list[_Root]()
     if row is None or row.state == "sealed":
-        return []
-    overdue = now - (tx.last_ingest(run) or now) >= policy.grace_s
-    tree, made = tx.tree(run), list[LedgerEntry]()
+        return made
+    overdue = now - (tx.last_ingest(run) or now) >= grace_s
+    tree = tx.tree(run) or _seal_before(tx, run, overdue, made)
     if tree is None:
-        tree = _seal_before(tx, run, policy, now, overdue, made)
-        if tree is None:
-            return []
+        return made
     while (epoch := tx.next_due(run, tree.closed)) is not None:
-        if made and time.monotonic() > until:
+        if len(made) >= SEALS_AT_ONCE or (made and time.monotonic() > until):
             return made
-        tree = _seal_checkpoint(tx, tree, epoch, policy, now, made)
+        tree = _seal_checkpoint(tx, tree, epoch, made)
     marks = tx.marks(run, Phase.AFTER)
     if marks and not more and (overdue or tx.ended_ranks(run, tree.world_size) >= tree.world_size):
         missing = _missing_ends(tx.producers(run), tree.world_size)
         if overdue or not missing:
-            _seal_after(tx, tree, marks, policy, now, made)
+            _seal_after(tx, tree, marks, made)
             tx.seal_run(run, now, "; ".join(missing) or None)
     return made
 
@@ -193,9 +210,7 @@ def append_root(
     return entry
 
 
-def _seal_before(
-    tx: LedgerTx, run: UUID, policy: SealPolicy, now: float, overdue: bool, made: list[LedgerEntry]
-) -> TreeRow | None:
+def _seal_before(tx: LedgerTx, run: UUID, overdue: bool, made: list[_Root]) -> TreeRow | None:
     """None where the seal is not asked for, or waits for events."""
     mark = next(iter(tx.marks(run, Phase.BEFORE)), None)
     if mark is None:
@@ -219,19 +234,12 @@ def _seal_before(
     tx.save_tree(tree)
     upto = min(mark.seq + 1, here)
     coverage = {mark.producer: upto} if upto else {}
-    made.append(_append(tx, tree, kept, coverage, mark, policy, now))
+    made.append(_root(tx, tree, kept, coverage, mark))
     tx.add_due(run, tree.world_size)
     return tree
 
 
-def _seal_checkpoint(
-    tx: LedgerTx,
-    tree: TreeRow,
-    epoch: int,
-    policy: SealPolicy,
-    now: float,
-    made: list[LedgerEntry],
-) -> TreeRow:
+def _seal_checkpoint(tx: LedgerTx, tree: TreeRow, epoch: int, made: list[_Root]) -> TreeRow:
     marks = tx.marks(tree.run, Phase.CHECKPOINT, epoch)
     upto = {row.producer.hex(): row.contiguous for row in tx.producers(tree.run)}
     upto |= {mark.producer.hex(): mark.seq for mark in marks}
@@ -247,21 +255,14 @@ def _seal_checkpoint(
 
     kept = _kept(tree).extend(_epochs(covered()))
     _log_left_out(tree.run, tx.marked_epochs(tree.run, tree.closed, epoch), "a later one is")
-    made.append(_append(tx, tree, kept, coverage, marks[0], policy, now))
+    made.append(_root(tx, tree, kept, coverage, marks[0]))
     tree = replace(tree, training=kept.training.to_bytes(), closed=epoch)
     tx.save_tree(tree)
     tx.drop_due(tree.run, epoch)
     return tree
 
 
-def _seal_after(
-    tx: LedgerTx,
-    tree: TreeRow,
-    marks: Sequence[SealMark],
-    policy: SealPolicy,
-    now: float,
-    made: list[LedgerEntry],
-) -> None:
+def _seal_after(tx: LedgerTx, tree: TreeRow, marks: Sequence[SealMark], made: list[_Root]) -> None:
     run = tree.run
     enders = {tree.leader.hex(), *(mark.producer.hex() for mark in marks)}
     kept = _kept(tree).extend(_epochs(tx.leaves(run, EPOCH_KINDS, above=tree.closed)))
@@ -269,7 +270,7 @@ def _seal_after(
     kept = kept.add([leaf for leaf in results if leaf.order[1] in enders])
     coverage = {row.producer: row.contiguous for row in tx.producers(run) if row.contiguous}
     _log_left_out(run, tx.marked_epochs(run, tree.closed), "the run is sealed")
-    made.append(_append(tx, tree, kept, coverage, marks[0], policy, now))
+    made.append(_root(tx, tree, kept, coverage, marks[0]))
     tx.drop_due(run)
 
 
@@ -283,16 +284,10 @@ def _epochs(leaves: Iterable[RecordLeaf]) -> Iterable[bytes]:
         yield epoch_entry(own)
 
 
-def _append(
-    tx: LedgerTx,
-    tree: TreeRow,
-    kept: GrowingTree,
-    coverage: Mapping[bytes, int],
-    mark: SealMark,
-    policy: SealPolicy,
-    now: float,
-) -> LedgerEntry:
-    """The root over what is kept and what the seal covers enters the ledger."""
+def _root(
+    tx: LedgerTx, tree: TreeRow, kept: GrowingTree, coverage: Mapping[bytes, int], mark: SealMark
+) -> _Root:
+    """Over what is kept and what the seal covers."""
     run, signed = tree.run, list[bytes]()
     for producer, count in sorted(coverage.items()):
         chain = tx.chain_at(run, producer, count)
@@ -302,8 +297,7 @@ def _append(
             )
         signed.append(statement_digest(run, producer, count, chain))
     tx.keep_statements(run)
-    root = kept.root(signed)
-    return append_root(tx, run, mark.phase, mark.epoch, root, mark.anchor, policy, now, coverage)
+    return mark.phase, mark.epoch, kept.root(signed), mark.anchor, coverage
 
 
 def _world_size(tx: LedgerTx, run: UUID, mark: SealMark) -> int:

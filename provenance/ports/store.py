@@ -51,7 +51,7 @@ class LedgerTx(Protocol):
 
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> Sequence[Inserted]:
         """By key ``(run, producer, seq)``: one answer per record, in order; on CONFLICT the
-        stored value stays."""
+        stored value stays. Raises InputError for a ``seq`` out of range."""
 
     def last_ingest(self, run: UUID) -> float | None:
         """When the newest record of the run was inserted; None without records."""
@@ -120,8 +120,8 @@ class LedgerTx(Protocol):
         """By ``(run, producer, seq, digest)``; of all runs where None."""
 
     def park(self, parked: Parked) -> None:
-        """Idempotent by id. There is a quota for each run and for all: beyond it one row counts
-        what was refused."""
+        """Idempotent by id. There is a quota for each run and for all: beyond a run's one row
+        counts what came of it, beyond the whole one row what came of any."""
 
     def forget_parked(self, run: UUID | None = None, ids: Iterable[str] | None = None) -> int:
         """Delete those of a run, or of these ids, or all; how many."""
@@ -235,7 +235,8 @@ class LedgerTx(Protocol):
         Raises InputError where there is no such head."""
 
     def add_anchor(self, network: str, size: int, now: float) -> AnchorRow:
-        """A DUE row; the existing one is returned for a known ``(network, size)``."""
+        """A DUE row; the existing one is returned for a known ``(network, size)``. Raises
+        IntegrityError where the ledger has no head at ``size``."""
 
     def anchor(self, anchor_id: int) -> AnchorRow | None:
         """The anchor; None if unknown."""
@@ -277,17 +278,24 @@ class LedgerTx(Protocol):
         lease_s: float,
         limit: int,
     ) -> Sequence[AnchorRow]:
-        """Lease rows that are due (``next_attempt_at <= now``) and not leased by another."""
+        """Lease rows that are due (``next_attempt_at <= now``) and not leased by another, those
+        that have waited longest first; a lease of the same owner is renewed."""
 
     def due_networks(self, states: Iterable[AnchorState], now: float) -> frozenset[str]:
         """Networks with at least one row that :meth:`claim` would give."""
 
     def save_anchor(self, *rows: AnchorRow) -> None:
-        """Write all mutable columns of each row."""
+        """Write all mutable columns of each row. Raises IntegrityError where one is not there."""
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
-        ``(network, key, nonce)`` among different anchors."""
+        ``(network, key, nonce)`` among different anchors. The existing row is returned where the
+        same bytes were stored before.
+
+        Raises:
+            EquivocationError: The transaction id is known with other bytes or for another anchor,
+                or another anchor holds the nonce.
+            IntegrityError: There is no such anchor on that network."""
 
     def mark_sent(self, version_id: int, now: float) -> None:
         """A broadcast was accepted; the first time stands. IntegrityError if unknown."""
@@ -302,10 +310,10 @@ class LedgerTx(Protocol):
         """Insert or replace by ``(index, anchor_id)``."""
 
     def delete_receipts(self, anchor_id: int) -> None:
-        """A reorg took the confirmation away."""
+        """All of an anchor: a reorg took the confirmation away."""
 
     def receipts(self, run: UUID) -> Sequence[ReceiptRow]:
-        """Receipts of the run's ledger entries, by (index, network)."""
+        """Receipts of the run's ledger entries, by ``(index, network, anchor_id)``."""
 
     def receipt(self, anchor_id: int) -> tuple[int, str] | None:
         """How many receipts an anchor has, and the document of one; None if it has none."""
@@ -320,8 +328,13 @@ class LedgerTx(Protocol):
 class LedgerStore(Protocol):
     """The system of record (SQL). Raises StoreUnavailable where it cannot be reached."""
 
-    def transaction(self) -> AbstractContextManager[LedgerTx]:
-        """A write transaction: serialised against every other writer."""
+    def transaction(self, run: UUID | None = None) -> AbstractContextManager[LedgerTx]:
+        """A write transaction.
+
+        With ``run`` it writes rows of that run, serialised against its other transactions. From
+        its first :meth:`LedgerTx.append_entry` or :meth:`LedgerTx.park` to its end, and without
+        ``run`` from its beginning, it is serialised against all that write to the ledger and the
+        outbox too: what can be done before is done before."""
 
     def snapshot(self) -> AbstractContextManager[LedgerTx]:
         """A read-only transaction that never waits for a writer."""

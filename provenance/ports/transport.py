@@ -15,6 +15,9 @@ CLIPPED_BYTES = 1024
 """What is read of such an entry."""
 READ_BYTES = 2 * 1024 * 1024
 """A read ends with the entry that reaches it."""
+HOLD_S = 5.0
+"""For so long a consumer that was given entries of a run has the rest of them to itself: two at one
+run would wait for each other, and take its events out of order. It is no promise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class EventTransport(Protocol):
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
         """Up to ``count`` entries not yet given to any consumer, :data:`READ_BYTES` and one
-        entry of them at most; does not block."""
+        entry of them at most, of runs that no other consumer is at (:data:`HOLD_S`); does not
+        block."""
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Take over entries another consumer was given ``min_idle_s`` ago and never acked;

@@ -2,19 +2,20 @@
 
 Keys, all below a prefix (``prov:``)::
 
-    prov:events:<shard>   stream; one entry a batch, field ``b``
+    prov:events:<shard>   stream of the runs that fall there; one entry a batch, field ``b``
     prov:acked:<run id>   hash: per producer (32 hex) its acknowledgement, which the ledger's key
                           signs; kept 30 days after the last change
     prov:generation       random id, written with the first append
 
-Life of a delivery: a script reads the generation and entries one by one, until they have enough
-bytes: whoever may write a stream must not be able to fill a worker's memory. An entry that no
-batch can be is cut there. An empty stream whose ids somebody used up, so that it takes no more
-entries, is deleted there. Emptied within a millisecond, a server hands out the same entry ids
-again, so an acknowledgement and what is published with it are written by a script that compares
-the generation: where another one stands by then, they are dropped, and the entry of that id is
-left to whoever reads it. Scripts and no MULTI: a server that is out of memory queues nothing,
-and deleting what is committed is what makes room.
+Life of a delivery: a script takes the first stream with entries that no other consumer is at
+(:data:`~provenance.ports.transport.HOLD_S`) and leaves the rest to other workers. It reads the
+generation and entries one by one, until they have enough bytes: whoever may write a stream must not
+be able to fill a worker's memory. An entry that no batch can be is cut there. An empty stream whose
+ids somebody used up, so that it takes no more entries, is deleted there. Emptied within a
+millisecond, a server hands out the same entry ids again, so an acknowledgement and what is
+published with it are written by a script that compares the generation: where another one stands
+by then, they are dropped, and the entry of that id is left to whoever reads it. Scripts and no
+MULTI: a server that is out of memory queues nothing, and deleting what is committed makes room.
 
 Redis is a conveyor here, not a record: it may lose everything at any time. What must hold
 is that it says so, so this client never retries by itself, gives every call ``timeout_s``,
@@ -27,7 +28,7 @@ from __future__ import annotations
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -40,67 +41,89 @@ from redis.retry import Retry
 
 from provenance.errors import ConfigError, TransportUnavailable
 from provenance.formats.producers.batch import batch_run
-from provenance.ports.transport import CLIPPED_BYTES, MAX_ENTRY_BYTES, READ_BYTES, Delivery
+from provenance.ports.transport import (
+    CLIPPED_BYTES,
+    HOLD_S,
+    MAX_ENTRY_BYTES,
+    READ_BYTES,
+    Delivery,
+)
 
 ACKED_TTL_S = 30 * 86400
+SHARDS = 16
 T = TypeVar("T")
 _FIELD = "b"
 _PART = 1000
 _PRODUCER = re.compile(rb"[0-9a-f]{32}")
-# KEYS: generation, stream. ARGV: group, consumer, count, bytes, longest entry, cut; and for a claim
-# the idle milliseconds. Both answer {generation, {{id, payload, size, deliveries}, ...}}; an
-# entry without the field has no bytes.
-_CLIP = """
-local generation, given, total = redis.call('GET', KEYS[1]), {}, 0
-local function give(entry, deliveries)
+# KEYS: generation, streams. ARGV: group, consumer, count, bytes, longest entry, cut, milliseconds.
+# Answers {generation, {{which stream, id, payload, size, deliveries}, ...}, 1 where a stream has
+# no group}; an entry without the field has no bytes. TAKE: what is given of one stream.
+_GIVE = """
+local generation, given, total, missing = redis.call('GET', KEYS[1]), {}, 0, 0
+local function wanted() return #given < tonumber(ARGV[3]) and total < tonumber(ARGV[4]) end
+local function give(at, entry, deliveries)
   local payload = ''
   for at = 1, #entry[2], 2 do
     if entry[2][at] == 'b' then payload = entry[2][at + 1] end
   end
   local size = #payload
   if size > tonumber(ARGV[5]) then payload = string.sub(payload, 1, tonumber(ARGV[6])) end
-  given[#given + 1] = {entry[1], payload, size, deliveries}
+  given[#given + 1] = {at - 2, entry[1], payload, size, deliveries}
   total = total + size
 end
-"""
-_READ = (
-    _CLIP
-    + """
-while #given < tonumber(ARGV[3]) and total < tonumber(ARGV[4]) do
-  local answer = redis.call(
-    'XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 1, 'STREAMS', KEYS[2], '>')
-  if not answer or not answer[1] then break end
-  local entries = answer[2] or answer[1][2]  -- of one stream, nested (RESP2) or not
-  give(entries[1], 1)
+local function take(at, oldest)
+  local stream = KEYS[at]
+TAKE
 end
-if #given == 0 and redis.call('XLEN', KEYS[2]) == 0 then
-  local info = redis.call('XINFO', 'STREAM', KEYS[2])
-  for at = 1, #info, 2 do
-    if info[at] == 'last-generated-id' and info[at + 1] == LAST then redis.call('DEL', KEYS[2]) end
+for at = 2, #KEYS do
+  if #given == 0 then
+    local pending = redis.pcall('XPENDING', KEYS[at], ARGV[1], '-', '+', 1)
+    if not pending.err then take(at, pending[1])
+    elseif string.find(tostring(pending.err), 'NOGROUP') then missing = 1
+    else return pending end
   end
 end
-return {generation, given}
-""".replace("LAST", f"'{2**64 - 1}-{2**64 - 1}'")
+return {generation, given, missing}
+"""
+_READ = _GIVE.replace(
+    "TAKE",
+    """
+  if oldest and oldest[2] ~= ARGV[2] and oldest[3] < tonumber(ARGV[7]) then return end
+  local before = #given
+  while wanted() do
+    local answer = redis.call(
+      'XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 1, 'STREAMS', stream, '>')
+    if not answer or not answer[1] then break end
+    local entries = answer[2] or answer[1][2]  -- of one stream, nested (RESP2) or not
+    give(at, entries[1], 1)
+  end
+  if #given == before and redis.call('XLEN', stream) == 0 then
+    local info = redis.call('XINFO', 'STREAM', stream)
+    for at = 1, #info, 2 do
+      if info[at] == 'last-generated-id' and info[at + 1] == 'LAST' then
+        redis.call('DEL', stream)
+      end
+    end
+  end
+""".replace("LAST", f"{2**64 - 1}-{2**64 - 1}"),
 )
 # XAUTOCLAIM answers with two items or, from Redis 7 on, three; Redis 6.2 with false for an entry
 # that was deleted while it was given out.
-_CLAIM = (
-    _CLIP
-    + """
-local start = '0-0'
-while #given < tonumber(ARGV[3]) and total < tonumber(ARGV[4]) do
-  local answer = redis.call(
-    'XAUTOCLAIM', KEYS[2], ARGV[1], ARGV[2], ARGV[7], start, 'COUNT', 1)
-  local entry = answer[2][1]
-  if entry and entry[1] then
-    local pending = redis.call('XPENDING', KEYS[2], ARGV[1], entry[1], entry[1], 1)
-    give(entry, pending[1] and pending[1][4] or 1)
+_CLAIM = _GIVE.replace(
+    "TAKE",
+    """
+  local start = oldest and '0-0'
+  while start and wanted() do
+    local answer = redis.call(
+      'XAUTOCLAIM', stream, ARGV[1], ARGV[2], ARGV[7], start, 'COUNT', 1)
+    local entry = answer[2][1]
+    if entry and entry[1] then
+      local pending = redis.call('XPENDING', stream, ARGV[1], entry[1], entry[1], 1)
+      give(at, entry, pending[1] and pending[1][4] or 1)
+    end
+    start = answer[1] ~= '0-0' and answer[1]
   end
-  start = answer[1]
-  if start == '0-0' then break end
-end
-return {generation, given}
-"""
+""",
 )
 # KEYS: generation, stream. ARGV: the generation of the entries, the group, their ids.
 _ACK = """
@@ -129,7 +152,8 @@ class RedisStreams:
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and password.
-        shards: Streams to spread runs over; the same number for shippers and workers.
+        shards: Streams to spread runs over; the same number for shippers and workers. So many
+            hashing workers have work at once.
         timeout_s: Of every connect and every answer, in seconds.
 
     Raises:
@@ -139,10 +163,11 @@ class RedisStreams:
     def __init__(
         self,
         url: str,
-        shards: int = 1,
+        shards: int = SHARDS,
         group: str = "hashing",
         timeout_s: float = 2.0,
         key_prefix: str = "prov:",
+        hold_s: float = HOLD_S,
         client: redis.Redis | None = None,
     ) -> None:
         if shards < 1:
@@ -152,14 +177,14 @@ class RedisStreams:
         self._group, self._prefix = group, key_prefix
         self._generation = f"{key_prefix}generation"
         self._streams = [f"{key_prefix}events:{shard}" for shard in range(shards)]
-        self._grouped: set[str] = set()
+        self._hold_ms = int(hold_s * 1000)
+        self._grouped = False
         self._turn = 0
 
     def __repr__(self) -> str:
         return f"RedisStreams({self._where})"
 
     def close(self) -> None:
-        """Drop the connections."""
         self._redis.close()
 
     # --- shipper's side ---------------------------------------------------------------
@@ -174,12 +199,10 @@ class RedisStreams:
             _execute(pipe)
 
     def generation(self) -> str | None:
-        """The id written with the first append; None on a server without one."""
         with self._translated():
             return _text(self._redis.get(self._generation))
 
     def acknowledged(self, run: UUID) -> Mapping[bytes, bytes]:
-        """Per producer its acknowledgement, as it lies there."""
         with self._translated():
             values: Any = self._redis.hgetall(self._acked(run))
         return {
@@ -191,20 +214,12 @@ class RedisStreams:
     # --- worker's side ----------------------------------------------------------------
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
-        """Up to ``count`` entries not yet given to any consumer; does not block."""
-        return self._from_shards(
-            count, lambda shard, rest: self._give(_READ, shard, consumer, rest)
-        )
+        return self._given(_READ, consumer, count, self._hold_ms)
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
-        """Take over entries given out ``min_idle_s`` ago and never acknowledged."""
-        idle_ms = int(min_idle_s * 1000)
-        return self._from_shards(
-            count, lambda shard, rest: self._give(_CLAIM, shard, consumer, rest, idle_ms)
-        )
+        return self._given(_CLAIM, consumer, count, int(min_idle_s * 1000))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge and delete committed entries; what was lost with its server is skipped."""
         entries: dict[str | None, dict[str, list[str]]] = {}
         for delivery in deliveries:
             shard, _, entry = delivery.id.partition("/")
@@ -219,7 +234,6 @@ class RedisStreams:
     def publish_acknowledged(
         self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None
     ) -> None:
-        """Put them there, over what was there."""
         with self._translated():
             for part in _parts(list(acknowledgements.items())):
                 pairs = [item for producer, data in part for item in (producer.hex(), data)]
@@ -228,7 +242,6 @@ class RedisStreams:
     # --- either -----------------------------------------------------------------------
 
     def backlog(self) -> int:
-        """Entries in the streams, read or not."""
         with self._translated():
             pipe = self._redis.pipeline(transaction=False)
             for stream in self._streams:
@@ -236,7 +249,6 @@ class RedisStreams:
             return sum(_execute(pipe))
 
     def ping(self) -> None:
-        """Raise where the server does not answer."""
         with self._translated():
             self._redis.ping()
 
@@ -248,42 +260,31 @@ class RedisStreams:
     def _stream_of(self, payload: bytes) -> str:
         return self._streams[zlib.crc32(batch_run(payload)) % len(self._streams)]
 
-    def _from_shards(self, count: int, ask: Callable[[int, int], list[Delivery]]) -> list[Delivery]:
-        """Ask all shards, beginning with another one each time, so that none starves."""
-        number, deliveries = len(self._streams), list[Delivery]()
+    def _given(self, script: str, consumer: str, count: int, milliseconds: int) -> list[Delivery]:
+        """Run a script that gives out entries of one stream, another one first each time, so that
+        none starves. The groups are in place: a server that was emptied has lost them."""
+        number = len(self._streams)
         self._turn = (self._turn + 1) % number
-        with self._translated():
-            for step in range(number):
-                if len(deliveries) < count and sum(d.size for d in deliveries) < READ_BYTES:
-                    deliveries += ask((self._turn + step) % number, count - len(deliveries))
-        return deliveries
-
-    def _give(
-        self, script: str, shard: int, consumer: str, count: int, *more: int
-    ) -> list[Delivery]:
-        """Run a script that gives out entries, with the group in place; a server that was
-        emptied has lost it."""
-        stream = self._streams[shard]
-        if stream not in self._grouped:
-            self._create_group(stream)
-        bounds = (READ_BYTES, MAX_ENTRY_BYTES, CLIPPED_BYTES)
+        shards = [(self._turn + step) % number for step in range(number)]
+        words: list[str | int] = [self._generation, *(self._streams[shard] for shard in shards)]
+        words += [self._group, consumer, count, READ_BYTES, MAX_ENTRY_BYTES, CLIPPED_BYTES]
 
         def call() -> Any:
-            return self._redis.eval(
-                script, 2, self._generation, stream, self._group, consumer, count, *bounds, *more
-            )
+            return self._redis.eval(script, number + 1, *words, milliseconds)
 
-        try:
+        with self._translated():
+            if not self._grouped:
+                self._create_groups()
             answer = call()
-        except exceptions.ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            self._create_group(stream)
-            answer = call()
+            if answer[2]:
+                self._create_groups()
+                answer = answer if answer[1] else call()
         generation = _text(answer[0])
         return [
-            Delivery(f"{shard}/{bytes(entry).decode()}", bytes(payload), generation, size, given)
-            for entry, payload, size, given in answer[1]
+            Delivery(
+                f"{shards[at]}/{bytes(entry).decode()}", bytes(payload), generation, size, times
+            )
+            for at, entry, payload, size, times in answer[1]
         ]
 
     def _run(
@@ -292,13 +293,14 @@ class RedisStreams:
         """Run a script on a key, if the server has this generation."""
         self._redis.eval(script, 2, self._generation, key, generation or "", *arguments)
 
-    def _create_group(self, stream: str) -> None:
-        try:
-            self._redis.xgroup_create(stream, self._group, id="0", mkstream=True)
-        except exceptions.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
-        self._grouped.add(stream)
+    def _create_groups(self) -> None:
+        for stream in self._streams:
+            try:
+                self._redis.xgroup_create(stream, self._group, id="0", mkstream=True)
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+        self._grouped = True
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from provenance.errors import TransportUnavailable
-from provenance.ports.transport import CLIPPED_BYTES, MAX_ENTRY_BYTES, READ_BYTES, Delivery
+from provenance.ports.transport import (
+    CLIPPED_BYTES,
+    HOLD_S,
+    MAX_ENTRY_BYTES,
+    READ_BYTES,
+    Delivery,
+)
 
 
 @dataclass(slots=True)
@@ -30,12 +36,13 @@ class MemoryTransport:
 
     Args:
         clock: Seconds, for :meth:`claim_stale`.
+        hold_s: As :data:`HOLD_S`, here for all runs at once.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, hold_s: float = HOLD_S) -> None:
         self.unavailable = False
         """While True, every call raises TransportUnavailable."""
-        self._clock = clock
+        self._clock, self._hold_s = clock, hold_s
         self._lock = threading.Lock()
         self.lose_everything()
 
@@ -58,6 +65,10 @@ class MemoryTransport:
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
         """Entries not yet given to any consumer."""
+        given = [entry for entry in list(self._entries.values()) if entry.consumer is not None]
+        held_since = self._clock() - self._hold_s
+        if any(entry.consumer != consumer and entry.given_at > held_since for entry in given):
+            count = 0
         return self._give(consumer, count, lambda entry: entry.consumer is None)
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:

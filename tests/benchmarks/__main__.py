@@ -21,7 +21,9 @@ from pathlib import Path
 from tests.benchmarks.measure import ROOT
 from tests.benchmarks.table import Row, document, markdown, missing, rows_of, show, write_json
 
-NAMES = ("emit", "digest", "stall", "ingest", "ledger", "growth", "verify", "home", "idle")
+NAMES = (
+    "emit", "digest", "stall", "ingest", "workers", "ledger", "growth", "verify", "home", "idle",
+)  # fmt: skip
 Benchmark = Callable[[bool], Iterable[Row]]
 """Rows; True asks for sizes that take seconds."""
 

@@ -42,7 +42,7 @@ class Ours:
     def __init__(self, folder: Path, url: str, events: int) -> None:
         self.world: World = local_world(folder)[0]
         self.transport = RedisStreams(url, key_prefix=f"bench-{events}:")
-        self.stream = f"bench-{events}:events:0"
+        self.streams = f"bench-{events}:events:*"
         head = before()
         self.next = len(head) + events
         ingest_run(self.world, head + [event(n) for n in range(events)])
@@ -121,7 +121,8 @@ def rows(quick: bool) -> Iterator[Row]:
         peer = TaskPerEvent(folder, url)
         early, late = Ours(folder / "early", url, few), Ours(folder / "late", url, many)
         early.append()
-        size = redis.Redis.from_url(url).memory_usage(early.stream, samples=0)
+        with redis.Redis.from_url(url) as client:
+            used = [client.memory_usage(key, samples=0) for key in client.scan_iter(early.streams)]
         drain(early.transport, early.world.store, early.world.policy, "bench", early.world.now)
         taken = [(early.round(), late.round(), peer.round()) for _ in range(repeat)]
     first, last, tasks = ([one * 1e6 for one in part] for part in zip(*taken, strict=True))
@@ -129,4 +130,8 @@ def rows(quick: bool) -> Iterator[Row]:
     yield row(label, "events/s", next(rates), ("Celery, a task per event", next(rates)))
     peer_name = f"run of {few:,} events"
     yield row(f"{label}, run of {many:,} events", "us", last, (peer_name, first), "ratio <= 1.5")
-    yield row("Redis bytes per 4 KiB event in flight", "bytes", [int(str(size)) / ROUND])
+    yield row(
+        "Redis bytes per 4 KiB event in flight",
+        "bytes",
+        [max(int(str(size)) for size in used) / ROUND],
+    )

@@ -57,13 +57,13 @@ class LedgerPart(Session):
         now: float,
         coverage: Mapping[bytes, int] | None = None,
     ) -> LedgerEntry:
-        """Next index, or the existing entry of ``(run, phase, epoch)``."""
         stated = tuple(sorted((coverage or {}).items()))
         for producer, events in stated:
             if len(producer) != 16 or not 1 <= events <= MAX_SAFE_INTEGER:
                 raise InputError(f"coverage: {events} events of producer {producer.hex()[:40]}")
         if epoch is not None and not 0 <= epoch <= MAX_SAFE_INTEGER:
             raise InputError(f"epoch {epoch}, expected 0 to {MAX_SAFE_INTEGER}")
+        self._share()
         stored_epoch = NO_EPOCH if epoch is None else epoch
         existing = self._one(_entry, _ENTRIES.where(*_of_seal(run, phase, epoch)))
         if existing is not None:
@@ -82,7 +82,6 @@ class LedgerPart(Session):
         return entry
 
     def is_sealed(self, run: UUID, phase: Phase, epoch: int | None) -> bool:
-        """Whether there is an entry of ``(run, phase, epoch)``."""
         query = select(ledger_entries.c.index).where(*_of_seal(run, phase, epoch))
         return self._read(query).first() is not None
 
@@ -99,14 +98,12 @@ class LedgerPart(Session):
         return self.subtrees(siblings)
 
     def ledger_size(self) -> int:
-        """The highest index, plus 1."""
         highest: int | None = self._read(select(func.max(ledger_entries.c.index))).scalar()
         return 0 if highest is None else highest + 1
 
     def entries(
         self, run: UUID | None = None, first: int = 0, end: int | None = None
     ) -> Sequence[LedgerEntry]:
-        """By index."""
         query = _ENTRIES.order_by(ledger_entries.c.index)
         if run is not None:
             query = query.where(ledger_entries.c.run == run)
@@ -117,7 +114,6 @@ class LedgerPart(Session):
         return self._all(_entry, query)
 
     def subtrees(self, wanted: Sequence[Subtree]) -> Sequence[bytes]:
-        """In the order asked for."""
         known: dict[int, bytes] = {}
         leaves = [number for height, number in wanted if not height]
         for at in range(0, len(leaves), _AT_ONCE):
@@ -139,18 +135,15 @@ class LedgerPart(Session):
         return [known[node] for node in nodes]
 
     def entry_of_root(self, root: bytes) -> LedgerEntry | None:
-        """The newest with that root; None if absent. Looks through the ledger."""
         query = _ENTRIES.where(ledger_entries.c.root == root)
         return self._one(_entry, query.order_by(ledger_entries.c.index.desc()).limit(1))
 
     def run_counts(self) -> tuple[int, int]:
-        """All runs, and those that were sealed with all they announced."""
         every = self._read(select(func.count()).select_from(runs)).scalar_one()
         open_ones = self._read(select(func.count()).select_from(runs).where(_UNFINISHED))
         return every, every - open_ones.scalar_one()
 
     def unfinished(self, limit: int) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
-        """The newest runs that were not: id, state, and indexes of their entries."""
         newest = select(runs.c.run, runs.c.state).where(_UNFINISHED)
         newest = newest.order_by(runs.c.created_at.desc(), runs.c.run.desc()).limit(limit)
         states = {row.run: row.state for row in self._read(newest)}
@@ -164,7 +157,6 @@ class LedgerPart(Session):
         return [(run, states[run], tuple(indexes[run])) for run in ids]
 
     def seals(self) -> Mapping[UUID, Sequence[Phase]]:
-        """Of each run with an entry, the phases of its entries, by index."""
         phases: dict[UUID, list[Phase]] = {}
         query = select(ledger_entries.c.run, ledger_entries.c.phase)
         for run, phase in self._read(query.order_by(ledger_entries.c.index)):
@@ -172,7 +164,6 @@ class LedgerPart(Session):
         return phases
 
     def add_head(self, head: HeadRow) -> None:
-        """The first head at a size stands; EquivocationError for another root."""
         existing = self.head(head.size)
         if existing is None:
             row = fields_of(head) | {"cosigned": _is_cosigned(head.note)}
@@ -183,29 +174,24 @@ class LedgerPart(Session):
             )
 
     def head(self, size: int | None = None) -> HeadRow | None:
-        """The head at ``size``, the largest where None; None if absent."""
         query = _HEADS.order_by(heads.c.size.desc()).limit(1)
         if size is not None:
             query = query.where(heads.c.size == size)
         return self._one(HeadRow, query)
 
     def heads(self, first: int = 0, limit: int | None = None) -> Sequence[HeadRow]:
-        """By size, from ``first`` on."""
         query = _HEADS.where(heads.c.size >= first).order_by(heads.c.size)
         return self._all(HeadRow, query.limit(limit))
 
     def cosigned_head(self) -> HeadRow | None:
-        """The largest whose note has a cosignature; None if absent."""
         query = _HEADS.where(heads.c.cosigned).order_by(heads.c.size.desc())
         return self._one(HeadRow, query.limit(1))
 
     def head_of_root(self, root: bytes) -> HeadRow | None:
-        """The largest with that root; None if absent. Looks through the heads."""
         query = _HEADS.where(heads.c.root == root).order_by(heads.c.size.desc())
         return self._one(HeadRow, query.limit(1))
 
     def extend_head_note(self, size: int, lines: str) -> HeadRow:
-        """Append signature lines to a head's note. Raises InputError if absent."""
         head = self.head(size)
         if head is None:
             raise InputError(f"the ledger has no head at size {size}")
@@ -215,15 +201,12 @@ class LedgerPart(Session):
         return replace(head, note=note)
 
     def add_receipts(self, made: Sequence[ReceiptRow]) -> None:
-        """Insert or replace by ``(index, anchor_id)``."""
         self._replace(receipts, [fields_of(receipt) for receipt in made])
 
     def delete_receipts(self, anchor_id: int) -> None:
-        """All of an anchor."""
         self._write(delete(receipts).where(receipts.c.anchor_id == anchor_id))
 
     def receipts(self, run: UUID) -> Sequence[ReceiptRow]:
-        """Of the run's entries, by ``(index, network, anchor_id)``."""
         return self._all(
             ReceiptRow,
             _RECEIPTS.join(ledger_entries, ledger_entries.c.index == receipts.c.index)
@@ -232,7 +215,6 @@ class LedgerPart(Session):
         )
 
     def receipt(self, anchor_id: int) -> tuple[int, str] | None:
-        """How many an anchor has, and the document of one; None if it has none."""
         mine = receipts.c.anchor_id == anchor_id
         query = select(func.count().over(), receipts.c.document).where(mine).limit(1)
         row = self._read(query).one_or_none()

@@ -27,7 +27,6 @@ class OutboxPart(Session):
     """Rows move as ``provenance.anchor.outbox`` says; here they are only kept."""
 
     def add_anchor(self, network: str, size: int, now: float) -> AnchorRow:
-        """Raises IntegrityError where the ledger has no head at ``size``."""
         existing = self._one(
             AnchorRow, _ANCHORS.where(anchors.c.network == network, anchors.c.size == size)
         )
@@ -54,13 +53,11 @@ class OutboxPart(Session):
         return AnchorRow(*added.one())
 
     def anchor(self, anchor_id: int) -> AnchorRow | None:
-        """None if absent."""
         return self._one(AnchorRow, _ANCHORS.where(anchors.c.id == anchor_id))
 
     def anchors(
         self, network: str | None = None, states: Iterable[AnchorState] | None = None
     ) -> Sequence[AnchorRow]:
-        """By ``(network, size)``."""
         query = _ANCHORS.order_by(anchors.c.network, anchors.c.size)
         if network is not None:
             query = query.where(anchors.c.network == network)
@@ -69,7 +66,6 @@ class OutboxPart(Session):
         return self._all(AnchorRow, query)
 
     def anchored_networks(self) -> Sequence[str]:
-        """Each with at least one anchor, by name; one look each."""
         names: list[str] = []
         query = select(anchors.c.network).order_by(anchors.c.network).limit(1)
         while True:
@@ -86,7 +82,6 @@ class OutboxPart(Session):
         below: int | None = None,
         without: Collection[int] = (),
     ) -> int:
-        """The largest size in one of these states; 0 if absent."""
         found = [0]
         for state in states:
             query = select(func.max(anchors.c.size))
@@ -99,7 +94,6 @@ class OutboxPart(Session):
         return max(found)
 
     def covering(self, network: str, index: int) -> AnchorRow | None:
-        """The smallest that covers an entry; one that failed only where there is no other."""
         query = _ANCHORS.where(anchors.c.network == network, anchors.c.size > index)
         query = query.order_by(anchors.c.size).limit(1)
         gone = (AnchorState.REPLACED, AnchorState.FAILED)
@@ -108,7 +102,6 @@ class OutboxPart(Session):
         return live or self._one(AnchorRow, failed)
 
     def anchor_counts(self, network: str) -> Mapping[AnchorState, int]:
-        """How many are in each state that one is in."""
         query = select(anchors.c.state, func.count().label("number"))
         query = query.where(anchors.c.network == network).group_by(anchors.c.state)
         return {row.state: row.number for row in self._read(query)}
@@ -122,7 +115,6 @@ class OutboxPart(Session):
         lease_s: float,
         limit: int,
     ) -> Sequence[AnchorRow]:
-        """Those that have waited longest first; a lease of the same owner is renewed."""
         rows = self._all(
             AnchorRow,
             _ANCHORS.where(
@@ -140,14 +132,12 @@ class OutboxPart(Session):
         return [replace(row, **lease) for row in rows]
 
     def due_networks(self, states: Iterable[AnchorState], now: float) -> frozenset[str]:
-        """Networks with a row that is due and not leased."""
         rows = self._read(
             select(anchors.c.network).distinct().where(*_due(states, now), _free(now))
         )
         return frozenset(rows.scalars())
 
     def save_anchor(self, *rows: AnchorRow) -> None:
-        """Raises IntegrityError where there is no such row."""
         if not rows:
             return
         names = [field for field in fields_of(rows[0]) if field not in _FIXED]
@@ -161,13 +151,6 @@ class OutboxPart(Session):
             raise IntegrityError(f"no anchor {rows[0].id} to save")
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
-        """The existing row is returned where the same bytes were stored before.
-
-        Raises:
-            EquivocationError: The transaction id is known with other bytes or for another
-                anchor, or another anchor holds the nonce.
-            IntegrityError: There is no such anchor on that network.
-        """
         existing = self._one(
             _version,
             _VERSIONS.where(
@@ -204,7 +187,6 @@ class OutboxPart(Session):
             )
 
     def mark_sent(self, version_id: int, now: float) -> None:
-        """The first time stands. Raises IntegrityError where there is no such version."""
         marked = self._write(
             update(anchor_versions)
             .where(anchor_versions.c.id == version_id)
@@ -214,7 +196,6 @@ class OutboxPart(Session):
             raise IntegrityError(f"no version {version_id} to mark as sent")
 
     def versions(self, anchor_id: int) -> Sequence[VersionRow]:
-        """Of an anchor, oldest first."""
         return self._all(
             _version,
             _VERSIONS.where(anchor_versions.c.anchor_id == anchor_id).order_by(
@@ -223,18 +204,15 @@ class OutboxPart(Session):
         )
 
     def highest_nonce(self, network: str, key: str) -> int | None:
-        """Over all anchors of a key; None if it has none."""
         highest = select(func.max(nonces.c.nonce))
         highest = highest.where(nonces.c.network == network, nonces.c.key == key)
         nonce: int | None = self._read(highest).scalar()
         return nonce
 
     def network(self, network: str) -> NetworkRow | None:
-        """None if absent."""
         return self._one(NetworkRow, _NETWORKS.where(networks.c.network == network))
 
     def save_network(self, row: NetworkRow) -> None:
-        """Insert or replace."""
         self._replace(networks, [fields_of(row)])
 
 

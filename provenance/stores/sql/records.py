@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Final
+from operator import attrgetter
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, delete, func, select, true, update
 
 from provenance.errors import InputError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
@@ -36,6 +37,7 @@ BEYOND: Final = "beyond the quota"
 
 _RUNS: Final = values_in(RunRow, schema.runs)
 _RECORDS: Final = values_in(StoredRecord, schema.records)
+_VALUES: Final = attrgetter(*schema.records.c.keys()[:-1])
 _PRODUCERS: Final = values_in(ProducerRow, schema.producers)
 _STATEMENTS: Final = values_in(StatementRow, schema.statements)
 _EQUIVOCATIONS: Final = values_in(Equivocation, schema.equivocations)
@@ -46,17 +48,14 @@ class RecordsPart(Session):
     """What ingest writes; see :class:`provenance.ports.store.LedgerTx`."""
 
     def run(self, run: UUID) -> RunRow | None:
-        """None if absent."""
         return self._one(RunRow, _RUNS.where(schema.runs.c.run == run))
 
     def runs(self) -> Sequence[RunRow]:
-        """Oldest first."""
         return self._all(RunRow, _RUNS.order_by(schema.runs.c.created_at, schema.runs.c.run))
 
     def add_run(
         self, run: UUID, public_key: bytes, now: float, identity: bytes | None = None
     ) -> RunRow:
-        """Insert, or return the existing row (the first public key and identity stand)."""
         self._add_once(
             schema.runs, {"run": run, "public_key": public_key, "state": "open", "created_at": now}
         )
@@ -70,7 +69,6 @@ class RecordsPart(Session):
         return row
 
     def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None:
-        """The first seal stands. Raises UnknownRunError."""
         sealed = self._write(
             update(schema.runs)
             .where(schema.runs.c.run == run, schema.runs.c.state == "open")
@@ -80,26 +78,25 @@ class RecordsPart(Session):
             raise UnknownRunError(f"no run {run} in the database")
 
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> list[Inserted]:
-        """By key; one answer per record, in order. Raises InputError for a seq out of range."""
         known = self._digests(records)
         outcome: list[Inserted] = []
-        new: list[dict[str, Any]] = []
+        new: list[StoredRecord] = []
         for record in records:
             key = (record.run, record.producer, record.seq)
             if key not in known:
                 known[key] = record.digest
                 outcome.append(Inserted.NEW)
-                new.append(fields_of(record) | {"stored_at": now})
+                new.append(record)
             elif known[key] == record.digest:
                 outcome.append(Inserted.DUPLICATE)
             else:
                 outcome.append(Inserted.CONFLICT)
         if new:
-            self._write(insert(schema.records), new)
+            self._add_new(schema.records, [(*_VALUES(record), now) for record in new])
             self._write(
                 update(schema.runs)
                 .where(
-                    schema.runs.c.run.in_({row["run"] for row in new}),
+                    schema.runs.c.run.in_({record.run for record in new}),
                     func.coalesce(schema.runs.c.last_ingest, now) <= now,
                 )
                 .values(last_ingest=now)
@@ -107,7 +104,6 @@ class RecordsPart(Session):
         return outcome
 
     def last_ingest(self, run: UUID) -> float | None:
-        """Seconds since 1970; None without records."""
         return self._read(
             select(schema.runs.c.last_ingest).where(schema.runs.c.run == run)
         ).scalar_one_or_none()
@@ -133,7 +129,6 @@ class RecordsPart(Session):
         return stored
 
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
-        """By ``(producer, seq)``; of all kinds where None."""
         query = _RECORDS.where(schema.records.c.run == run)
         if kinds is None:
             return self._all(
@@ -144,7 +139,6 @@ class RecordsPart(Session):
         return sorted(stored, key=lambda record: (record.producer, record.seq))
 
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
-        """Whether anything stands at this place."""
         record = schema.records.c
         mine = (record.run == run, record.producer == producer, record.seq == seq)
         return self._read(select(record.seq).where(*mine)).first() is not None
@@ -152,7 +146,6 @@ class RecordsPart(Session):
     def digests_from(
         self, run: UUID, producer: bytes, seq: int
     ) -> Iterator[tuple[int, bytes, bytes | None]]:
-        """``(seq, digest, chain)`` of a producer's records from ``seq`` on, in order."""
         record = schema.records.c
         rows = self._stream(
             select(record.seq, record.digest, record.chain)
@@ -162,43 +155,35 @@ class RecordsPart(Session):
         return ((seq, digest, chain) for seq, digest, chain in rows)
 
     def producers(self, run: UUID) -> Sequence[ProducerRow]:
-        """By producer."""
         query = _PRODUCERS.where(schema.producers.c.run == run)
         return self._all(ProducerRow, query.order_by(schema.producers.c.producer))
 
     def producer(self, run: UUID, producer: bytes) -> ProducerRow | None:
-        """None if absent."""
         mine = (schema.producers.c.run == run, schema.producers.c.producer == producer)
         return self._one(ProducerRow, _PRODUCERS.where(*mine))
 
     def save_producer(self, row: ProducerRow) -> None:
-        """Insert or replace."""
         self._replace(schema.producers, [fields_of(row)])
 
     def add_statement(self, row: StatementRow) -> None:
-        """Once by ``(run, producer, count)``."""
         self._add_once(schema.statements, fields_of(row) | {"kept": False})
 
     def statements(self, run: UUID) -> Sequence[StatementRow]:
-        """By ``(producer, count)``."""
         table = schema.statements.c
         query = _STATEMENTS.where(table.run == run).order_by(table.producer, table.count)
         return self._all(StatementRow, query)
 
     def unkept_statements(self, run: UUID, producer: bytes) -> Sequence[StatementRow]:
-        """Those that no seal kept yet, by count."""
         table = schema.statements.c
         mine = (table.run == run, table.kept.is_(False), table.producer == producer)
         return self._all(StatementRow, _STATEMENTS.where(*mine).order_by(table.count))
 
     def keep_statements(self, run: UUID) -> None:
-        """Those that are here now are never dropped."""
         table = schema.statements
         mine = (table.c.run == run, table.c.kept.is_(False))
         self._write(update(table).where(*mine).values(kept=True))
 
     def drop_statements(self, run: UUID, producer: bytes, counts: Iterable[int]) -> None:
-        """But for those that are kept."""
         table = schema.statements.c
         self._write(
             delete(schema.statements).where(
@@ -210,19 +195,16 @@ class RecordsPart(Session):
         )
 
     def add_equivocation(self, equivocation: Equivocation) -> None:
-        """Once by ``(run, producer, seq, digest)``."""
         self._add_once(schema.equivocations, fields_of(equivocation))
 
     def equivocations(self, run: UUID | None = None) -> Sequence[Equivocation]:
-        """By ``(run, producer, seq, digest)``."""
         query = _EQUIVOCATIONS.order_by(*schema.equivocations.primary_key.columns)
         if run is not None:
             query = query.where(schema.equivocations.c.run == run)
         return self._all(Equivocation, query)
 
     def park(self, parked: Parked) -> None:
-        """Once by id, within the quotas; beyond a run's one row counts what came of it, beyond the
-        whole one row what came of any."""
+        self._share()
         table = schema.parked.c
         if self._read(select(table.id).where(table.id == parked.id)).first() is not None:
             return
@@ -258,7 +240,6 @@ class RecordsPart(Session):
         self._add_once(schema.parked, fields_of(row))
 
     def forget_parked(self, run: UUID | None = None, ids: Iterable[str] | None = None) -> int:
-        """Delete those of a run, or of these ids, or all; how many."""
         query = delete(schema.parked)
         if run is not None:
             query = query.where(schema.parked.c.run == run)
@@ -267,7 +248,6 @@ class RecordsPart(Session):
         return int(self._write(query).rowcount)
 
     def parked(self, run: UUID | None = None) -> Sequence[Parked]:
-        """Oldest first."""
         query = _PARKED.order_by(schema.parked.c.parked_at, schema.parked.c.id)
         if run is not None:
             query = query.where(schema.parked.c.run == run)

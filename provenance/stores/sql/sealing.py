@@ -33,7 +33,6 @@ class SealingPart(Session):
     """See :class:`provenance.ports.store.LedgerTx`."""
 
     def tree(self, run: UUID) -> TreeRow | None:
-        """None before the *before* seal."""
         tree = self._one(TreeRow, _TREES.where(run_trees.c.run == run))
         octets = () if tree is None else (tree.leader, tree.data, tree.model, tree.training)
         if not all(isinstance(value, bytes) for value in octets):  # SQLite takes any type
@@ -41,11 +40,9 @@ class SealingPart(Session):
         return tree
 
     def save_tree(self, row: TreeRow) -> None:
-        """Insert or replace."""
         self._replace(run_trees, [fields_of(row)])
 
     def add_marks(self, run: UUID, new: Iterable[SealMark]) -> None:
-        """Of two of one producer for one seal the lower ``seq`` stands."""
         rows = [
             {
                 "run": run,
@@ -72,21 +69,18 @@ class SealingPart(Session):
         )
 
     def marks(self, run: UUID, phase: Phase, epoch: int | None = None) -> Sequence[SealMark]:
-        """Of one seal, in ``(ts, producer, seq)`` order; of a checkpoint those that count."""
         wanted = [*_at(run, phase, epoch)]
         if phase is Phase.CHECKPOINT:
             wanted.append(marks.c.counts)
         return self._all(_mark, _MARKS.where(*wanted).order_by(*_IN_ORDER))
 
     def is_marked(self, run: UUID, epoch: int) -> bool:
-        """Whether anybody marked this checkpoint, counting or not."""
         query = select(marks.c.seq).where(*_at(run, Phase.CHECKPOINT, epoch)).limit(1)
         return self._read(query).first() is not None
 
     def checkpoint_marks(
         self, run: UUID, producer: bytes, first: int, end: int
     ) -> Sequence[SealMark]:
-        """A producer's from ``seq`` ``first`` to ``end`` (excluded), in order."""
         mine = _MARKS.where(
             marks.c.run == run,
             marks.c.producer == producer,
@@ -97,7 +91,6 @@ class SealingPart(Session):
         return self._all(_mark, mine.order_by(marks.c.seq))
 
     def count_marks(self, run: UUID, producer: bytes, epochs: Iterable[int]) -> None:
-        """The producer's marks of these checkpoints count."""
         wanted = (
             marks.c.run == run,
             marks.c.phase == Phase.CHECKPOINT,
@@ -108,7 +101,6 @@ class SealingPart(Session):
         self._write(counting, [{"marked": epoch} for epoch in epochs])
 
     def marked_epochs(self, run: UUID, above: int, below: int | None = None) -> Sequence[int]:
-        """The checkpoints between two epochs that anybody marked, in order."""
         query = select(marks.c.epoch).where(
             marks.c.run == run, marks.c.phase == Phase.CHECKPOINT, marks.c.epoch > above
         )
@@ -117,8 +109,6 @@ class SealingPart(Session):
         return list(self._read(query.distinct().order_by(marks.c.epoch)).scalars())
 
     def add_due(self, run: UUID, ranks: int, epochs: Iterable[int] | None = None) -> None:
-        """Of these checkpoints (all where None) those are due that each rank below ``ranks`` has
-        a counting mark of."""
         ready = (
             select(marks.c.run, marks.c.epoch)
             .where(
@@ -136,18 +126,15 @@ class SealingPart(Session):
         self._write(adding.on_conflict_do_nothing())
 
     def next_due(self, run: UUID, above: int) -> int | None:
-        """The lowest epoch above ``above`` whose checkpoint is due; None without one."""
         due = due_checkpoints.c
         query = select(func.min(due.epoch)).where(due.run == run, due.epoch > above)
         return self._read(query).scalar()
 
     def drop_due(self, run: UUID, upto: int | None = None) -> None:
-        """The checkpoints up to an epoch (all where None) are due no more."""
         query = delete(due_checkpoints).where(due_checkpoints.c.run == run)
         self._write(query if upto is None else query.where(due_checkpoints.c.epoch <= upto))
 
     def awaiting_seal(self) -> Sequence[UUID]:
-        """Open runs with a seal that is asked for and may be made, oldest first."""
         runs = schema.runs.c
         unmade = or_(
             marks.c.phase == Phase.AFTER,
@@ -179,8 +166,6 @@ class SealingPart(Session):
         producer: bytes | None = None,
         below_seq: int | None = None,
     ) -> Iterator[RecordLeaf]:
-        """Records as leaves, by epoch; within the epochs, of the producer and below the ``seq``
-        that are given."""
         record = schema.records.c
         query = select(
             record.kind, record.epoch, record.rank, record.ts, record.producer, record.seq,
@@ -198,13 +183,11 @@ class SealingPart(Session):
             yield RecordLeaf(kind.value, epoch, rank, (ts, producer.hex(), seq), digest)
 
     def chain_at(self, run: UUID, producer: bytes, count: int) -> bytes | None:
-        """The chain of a producer's first ``count`` records; None where they are not all here."""
         record = schema.records.c
         mine = (record.run == run, record.producer == producer, record.seq == count - 1)
         return self._read(select(record.chain).where(*mine)).scalar_one_or_none()
 
     def set_chains(self, run: UUID, producer: bytes, chains: Sequence[tuple[int, bytes]]) -> None:
-        """Write the chain up to each of these ``seq``."""
         record = schema.records.c
         mine = (record.run == run, record.producer == producer, record.seq == bindparam("at"))
         moving = update(schema.records).where(*mine).values(chain=bindparam("upto"))
@@ -212,7 +195,6 @@ class SealingPart(Session):
             self._write(moving, [{"at": seq, "upto": chain} for seq, chain in chains])
 
     def ended_ranks(self, run: UUID, size: int) -> int:
-        """How many of the ranks below ``size`` have a producer that ended."""
         producer = schema.producers.c
         query = select(func.count(producer.rank.distinct())).where(
             producer.run == run, producer.ended.is_not(None), producer.rank < size

@@ -1,10 +1,14 @@
 """The system of record on SQLite or PostgreSQL.
 
-Life of a write: :meth:`SqlStore.transaction` takes the one writer's lock (``BEGIN
-IMMEDIATE`` on SQLite, a transaction-level advisory lock on PostgreSQL), runs the block, and
-commits with the database's full durability (SQLite: WAL with ``synchronous=FULL``). An
-exception, or any database error inside the block even when it was caught, rolls all of it
-back. A snapshot sees one state of the database and waits for no writer.
+Life of a write: :meth:`SqlStore.transaction` takes its lock, runs the block, and commits with the
+database's full durability (SQLite: WAL with ``synchronous=FULL``). An exception, or any database
+error inside the block even when it was caught, rolls all of it back. A snapshot sees one state of
+the database and waits for no writer.
+
+The lock is the one writer's on SQLite (``BEGIN IMMEDIATE``). PostgreSQL has two kinds, advisory and
+until the commit: the ledger's, of every transaction that names no run, and one for each run. A
+run's transaction takes its own first, and the ledger's where it comes to what all runs share
+(:meth:`.session.Session._share`): in this order alone, so that no two wait for each other.
 
 A store MAY be used by many threads, and on both sides of a fork: the child opens its own
 connections and MUST NOT touch those of the parent. A block that was open across the fork
@@ -22,6 +26,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, exc, text
 
@@ -34,9 +39,9 @@ from provenance.stores.sql.outbox import OutboxPart
 from provenance.stores.sql.records import RecordsPart
 from provenance.stores.sql.revisions import bring_up_to_date, is_current, stale
 from provenance.stores.sql.sealing import SealingPart
+from provenance.stores.sql.session import LEDGER_LOCK
 
-WRITER_LOCK: Final = 0x4D4C5031
-"""Key of the PostgreSQL advisory lock that serialises writers: ``MLP1`` in ASCII."""
+_LOCK: Final = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(:key)")
 
 _stores: weakref.WeakSet[SqlStore] = weakref.WeakSet()
 _of_the_parent: list[object] = []
@@ -106,14 +111,15 @@ class SqlStore:
         return self._url.get_backend_name() == "sqlite"
 
     @contextmanager
-    def transaction(self) -> Iterator[LedgerTx]:
-        """A write transaction, serialised against every other writer.
+    def transaction(self, run: UUID | None = None) -> Iterator[LedgerTx]:
+        """A write transaction: of a run's rows, and of the ledger's at its end; or of those that
+        are no run's, where None.
 
         Raises:
             StoreUnavailable: No connection, or no turn within ``wait_s``.
             UsageError: This thread already has one open.
         """
-        with self._begun(write=True) as connection, self._committed(connection):
+        with self._begun(write=True, run=run) as connection, self._committed(connection):
             tx = SqlTx(connection, self.label, writable=True)
             try:
                 yield tx
@@ -156,7 +162,7 @@ class SqlStore:
                 self._engine.dispose()
 
     @contextmanager
-    def _begun(self, write: bool) -> Iterator[Connection]:
+    def _begun(self, write: bool, run: UUID | None = None) -> Iterator[Connection]:
         if write and self._read_only:
             raise UsageError(f"{self.label} was opened read-only")
         with self._turn(write):
@@ -167,7 +173,7 @@ class SqlStore:
                 connection = self._engine.connect()
             try:
                 with translated(self.label):
-                    self._begin(connection, write)
+                    self._begin(connection, write, run)
                 yield connection
             finally:
                 if os.getpid() != process:
@@ -177,13 +183,13 @@ class SqlStore:
                     with suppress(exc.SQLAlchemyError):
                         connection.close()
 
-    def _begin(self, connection: Connection, write: bool) -> None:
+    def _begin(self, connection: Connection, write: bool, run: UUID | None) -> None:
         if self._sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         elif write:
-            milliseconds = int(self._wait_s * 1000)
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+            # The variant's bits make a run's key negative: it is never the ledger's.
+            key = LEDGER_LOCK if run is None else int.from_bytes(run.bytes[8:], "big", signed=True)
+            connection.execute(_LOCK, {"wait": str(int(self._wait_s * 1000)), "key": key})
         else:
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 

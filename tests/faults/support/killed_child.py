@@ -82,8 +82,8 @@ class WatchedStore:
         return getattr(self.inner, name)
 
     @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        with self.inner.transaction() as tx:
+    def transaction(self, *run: Any) -> Iterator[Any]:
+        with self.inner.transaction(*run) as tx:
             watched = WatchedTx(tx, self.point)
             yield watched
         for name in watched.after:

@@ -154,8 +154,8 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
 
 @pytest.mark.parametrize("user", FORBIDDEN)
 def test_a_password_does_no_more_than_its_user_needs(server: Url, user: str) -> None:
-    RedisStreams(server("shipper")).append([complete_run().batch(0)])
-    RedisStreams(server("worker")).read("worker", 1)
+    RedisStreams(server("shipper"), shards=1).append([complete_run().batch(0)])
+    RedisStreams(server("worker"), shards=1).read("worker", 1)
     allowed = []
     for name, call in {**EVERYBODY, **FORBIDDEN[user]}.items():
         with redis.Redis.from_url(server(user)) as client:
@@ -202,8 +202,8 @@ def test_what_a_shipper_s_password_destroys_is_shipped_again(
     folder = tmp_path / "spool"
     count = spooled(folder)
     key = POLICY.signer.verifier.public_bytes
-    store, worker = SqlStore.open("sqlite://"), RedisStreams(server("worker"))
-    transport = RedisStreams(server("shipper"))
+    store, worker = SqlStore.open("sqlite://"), RedisStreams(server("worker"), shards=1)
+    transport = RedisStreams(server("shipper"), shards=1)
     with (
         redis.Redis.from_url(server("shipper")) as client,
         Shipper(folder, transport, stall_s=0.0, ledger_keys=lambda: [key]) as shipper,
@@ -229,10 +229,12 @@ def test_thousands_of_entries_without_a_batch_hold_nobody_up(server: Url, tmp_pa
     folder = tmp_path / "spool"
     count = spooled(folder)
     key = POLICY.signer.verifier.public_bytes
-    store, worker = SqlStore.open("sqlite://"), RedisStreams(server("worker"))
+    store, worker = SqlStore.open("sqlite://"), RedisStreams(server("worker"), shards=1)
     with (
         redis.Redis.from_url(server("shipper")) as client,
-        Shipper(folder, RedisStreams(server("shipper")), ledger_keys=lambda: [key]) as shipper,
+        Shipper(
+            folder, RedisStreams(server("shipper"), shards=1), ledger_keys=lambda: [key]
+        ) as shipper,
     ):
         pipe = client.pipeline(transaction=False)
         for _ in range(20_000):

@@ -1,4 +1,4 @@
-"""``postgres_url``: a fresh database on a real PostgreSQL, one server per test session."""
+"""A real PostgreSQL: :func:`running`; ``postgres_url`` is a fresh database on the session's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -69,14 +71,23 @@ def _answers(url: str) -> bool:
     return True
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """URL of a server of this session's own, without a database name."""
+class Server(NamedTuple):
+    """``url`` names no database; ``log`` is what the server writes."""
+
+    url: str
+    log: Path
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Server]:
+    """A server of one's own on a free port.
+
+    Args:
+        options: Settings, as ``fsync=off``.
+    """
     binaries = _binaries()
     if binaries is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(_MISSING)
-        pytest.skip(_MISSING)
+        raise FileNotFoundError(_MISSING)
     account = _account()
     password = secrets.token_urlsafe(16)
     # Not below pytest's own folder: the account of the server may not enter it.
@@ -93,11 +104,11 @@ def postgres_server() -> Iterator[str]:
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
         port = _free_port()
+        settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", *options]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
                 [binaries / "postgres", "-D", folder / "data", "-p", str(port),
-                 "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-                 "-c", "fsync=off"],
+                 *(word for setting in settings for word in ("-c", setting))],
                 stdout=log, stderr=log, cwd=folder, **account,  # type: ignore[call-overload]  # keyword arguments of several types
             )  # fmt: skip
         try:
@@ -108,7 +119,7 @@ def postgres_server() -> Iterator[str]:
                 assert server.poll() is None, said
                 assert time.monotonic() < deadline, said
                 time.sleep(0.05)
-            yield url
+            yield Server(url, folder / "log")
         finally:
             server.send_signal(2)  # SIGINT: fast shutdown, open connections are cut
             try:
@@ -116,6 +127,18 @@ def postgres_server() -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a server of this session's own, without a database name."""
+    try:
+        with running("fsync=off") as server:
+            yield server.url
+    except FileNotFoundError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture

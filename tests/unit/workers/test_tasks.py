@@ -238,9 +238,9 @@ class CountingStore:
     def snapshot(self) -> AbstractContextManager[LedgerTx]:
         return self.store.snapshot()
 
-    def transaction(self) -> AbstractContextManager[LedgerTx]:
+    def transaction(self, run: UUID | None = None) -> AbstractContextManager[LedgerTx]:
         self.writes += 1
-        return self.store.transaction()
+        return self.store.transaction(run)
 
 
 def test_a_run_in_training_costs_the_sweep_no_write_transaction(
