@@ -202,7 +202,7 @@ class EthereumNode:
                 if receipt is not None:
                     return receipt
                 spent = self.nonce(sender, "latest") > nonce
-                if spent and self.locate(txid) is Place.UNKNOWN:
+                if spent and self.rpc.call("eth_getTransactionByHash", txid) is None:
                     raise NonceUsedError(
                         f"ethereum: {txid} was replaced by another transaction with nonce "
                         f"{nonce} of {sender}; is the key used elsewhere?"
