@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import ITEM_BYTES, RawTensor, load_numpy
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
-from provenance.fingerprint.tensors import named_values, tensor_digest
+from provenance.fingerprint.named import named_values
+from provenance.fingerprint.tensors import tensor_digest
 from provenance.formats.run_tree.ranks import Piece, Region, by_name, shown, tensor_problem
 
 Place = tuple[tuple[int, ...], tuple[int, ...]]

@@ -29,7 +29,8 @@ from typing import Any, Final
 from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import RawTensor, is_array
 from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.tensors import MAX_DEPTH, StateDigest, state_digest, state_tensors
+from provenance.fingerprint.named import MAX_DEPTH
+from provenance.fingerprint.tensors import StateDigest, state_digest, state_tensors
 from provenance.fingerprint.weight_files import open_zip, safetensors_tensors_file
 from provenance.formats import json_text
 

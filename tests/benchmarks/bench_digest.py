@@ -77,6 +77,7 @@ def rows(quick: bool) -> Iterator[Row]:
     yield gigabytes(label, state, raw, repeat, "ratio >= 0.95")
     yield gigabytes(label, state, ("sha256", plain_sha256(state)), 3, "ratio >= 1")
     yield from saved(state, repeat)
+    yield on_device(state, repeat)
     del state, raw
 
     small = {f"layers.{at}.bias": array.copy() for at, array in enumerate(numbers(3000, 256))}
@@ -97,7 +98,9 @@ def rows(quick: bool) -> Iterator[Row]:
         yield gigabytes(label, {"w": array}, peer_call, repeat, "value >= 3")
 
 
-def gigabytes(label: str, state: State, peer: tuple[str, Call], repeat: int, bar: str) -> Row:
+def gigabytes(
+    label: str, state: State, peer: tuple[str, Call], repeat: int, bar: str | None
+) -> Row:
     """A row in GB/s, after one call of each to warm up."""
     nbytes = sum(array.nbytes for array in state.values())
     calls = {"ours": lambda: state_digest(state), "peer": peer[1]}
@@ -105,6 +108,23 @@ def gigabytes(label: str, state: State, peer: tuple[str, Call], repeat: int, bar
     taken = in_turns(calls, repeat)
     ours, theirs = ([nbytes / 1e9 / one for one in taken[name]] for name in calls)
     return row(label, "GB/s", ours, (peer[0], theirs), bar)
+
+
+def on_device(state: State, repeat: int) -> Row:
+    """The state on a CUDA device, beside a copy of it to the host and its digest there."""
+    label = "state digest on a CUDA device"
+    if not find_spec("torch"):
+        return missing(label, "pip install torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        return missing(label, "needs a CUDA device")
+    tensors = {name: torch.from_numpy(array).cuda() for name, array in state.items()}
+
+    def by_the_host() -> None:
+        state_digest({name: tensor.cpu() for name, tensor in tensors.items()})
+
+    return gigabytes(label, tensors, ("copied to the host first", by_the_host), repeat, None)
 
 
 def saved(state: State, repeat: int) -> Iterator[Row]:
