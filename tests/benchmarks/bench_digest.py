@@ -89,17 +89,21 @@ def rows(quick: bool) -> Iterator[Row]:
         }
         taken = in_turns(calls, 5 * repeat, scale=1e6 / len(small))
         peer = ("the hashes alone", taken["peer"])
-        yield row(f"state digest, {label}, each", "us", taken["ours"], peer, "value <= 3")
+        why = "the hashes alone take the peer's time; the rest is a name, a header and a view each"
+        yield row(f"state digest, {label}, each", "us", taken["ours"], peer, "value <= 3", why)
 
     wide = numbers(8192, 16384)
     peer_call = ("raw blake3, contiguous", raw_blake3([wide[:4096]]))
     for label, array in (("half of each row", wide[:, :8192]), ("transposed", wide[:4096].T)):
         label = f"state digest, 256 MiB non-contiguous, {label}"
-        yield gigabytes(label, {"w": array}, peer_call, repeat, "value >= 3")
+        why = (
+            "each byte is copied by one core while others hash: the memory of the machine bounds it"
+        )
+        yield gigabytes(label, {"w": array}, peer_call, repeat, "value >= 3", why)
 
 
 def gigabytes(
-    label: str, state: State, peer: tuple[str, Call], repeat: int, bar: str | None
+    label: str, state: State, peer: tuple[str, Call], repeat: int, bar: str | None, why: str = ""
 ) -> Row:
     """A row in GB/s, after one call of each to warm up."""
     nbytes = sum(array.nbytes for array in state.values())
@@ -107,7 +111,7 @@ def gigabytes(
     in_turns(calls, 1)
     taken = in_turns(calls, repeat)
     ours, theirs = ([nbytes / 1e9 / one for one in taken[name]] for name in calls)
-    return row(label, "GB/s", ours, (peer[0], theirs), bar)
+    return row(label, "GB/s", ours, (peer[0], theirs), bar, why)
 
 
 def on_device(state: State, repeat: int) -> Row:

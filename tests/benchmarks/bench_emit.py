@@ -45,6 +45,7 @@ PACES: dict[str, tuple[Call | None, int]] = {
     "hot": (None, 1), "300 us spin": (spin, 10), "1 ms sleep": (doze, 20),
 }  # fmt: skip
 """What happens between two calls, and by how much fewer of them there are."""
+HOT = "eight metrics are packed (0.5 us) beside one system call; paced, as training is, it is met"
 
 
 def tracking(folder: Path, config: dict[str, Any] | None = None, epochs: int = 1_000) -> Call:
@@ -98,7 +99,8 @@ def track_epoch(folder: Path, times: int) -> Iterator[Row]:
         for part, quantile in (("p50", 0.5), ("p99", 0.99)):
             peer = ("os.write of as many bytes", taken["os.write"])
             label = f"track_epoch, {pacing}, {part}"
-            yield row(label, "us", taken["track_epoch"], peer, "ratio <= 5", quantile=quantile)
+            bar, samples = "ratio <= 5", taken["track_epoch"]
+            yield row(label, "us", samples, peer, bar, HOT if pace is None else "", quantile)
     yield row("spool bytes per epoch of 8 metrics", "bytes", [size])
 
 
