@@ -78,13 +78,14 @@ def drained(server: str, redis_url: str, workers: int, parts: list[bytes]) -> tu
             process.start()
         start.wait()
         begun, waiting, seen = time.perf_counter(), 0, 0
-        while any(process.is_alive() for process in processes):
+        while transport.backlog():
             held_up, there = admin.execute(_WAITING).fetchone() or (0, 0)
             waiting, seen = waiting + held_up, seen + there
             time.sleep(SAMPLE_S)
         taken = time.perf_counter() - begun
+        for process in processes:
+            process.join()
         assert [process.exitcode for process in processes] == [0] * workers
-        assert transport.backlog() == 0
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     return taken, waiting / max(seen, 1)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -31,6 +32,7 @@ from tests.support.ledger_values import (
     with_anchor,
     with_heads,
 )
+from tests.support.runs import run_of
 
 # --- transactions ------------------------------------------------------------------------
 
@@ -121,6 +123,36 @@ def test_writers_in_many_threads_take_turns(store: LedgerStore) -> None:
     assert sum(map(int, map(str, in_threads(6, work)))) == 10
     with store.snapshot() as seen:
         assert [entry.index for entry in seen.entries()] == list(range(60))
+
+
+def test_on_postgresql_runs_wait_for_each_other_at_the_ledger_alone(postgres_url: str) -> None:
+    """Of one key too, whose ids end alike; one run's transactions take turns."""
+    store, impatient = SqlStore.open(postgres_url), SqlStore(postgres_url, wait_s=0.2)
+    first, second = run_of(1), run_of(2)
+
+    def append(at: int, run: UUID) -> None:
+        with impatient.transaction(run) as tx:
+            tx.add_run(run, KEY, 1.0)
+            tx.insert_records([record(seq, run=run) for seq in range(at, at + 3)], 1.0)
+            if at:
+                tx.append_entry(run, Phase.CHECKPOINT, at, KEY, False, 1.0)
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.transaction(first) as tx:
+            tx.add_run(first, KEY, 1.0)
+            tx.insert_records([record(0, run=first)], 1.0)
+            pool.submit(append, 0, second).result(60)
+            with pytest.raises(StoreUnavailable, match="lock timeout"):
+                pool.submit(append, 3, first).result(60)
+            tx.append_entry(first, Phase.BEFORE, None, KEY, False, 1.0)
+            with pytest.raises(StoreUnavailable, match="lock timeout"):
+                pool.submit(append, 3, second).result(60)
+        pool.submit(append, 3, second).result(60)
+    with store.snapshot() as seen:
+        assert [(e.index, e.run) for e in seen.entries()] == [(0, first), (1, second)]
+        assert len(seen.records(second)) == 6
+    store.close()
+    impatient.close()
 
 
 def test_two_claims_never_share_a_row(store: LedgerStore) -> None:

@@ -20,6 +20,7 @@ snapshots take turns, and a forked child cannot use it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import weakref
@@ -187,8 +188,7 @@ class SqlStore:
         if self._sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
         elif write:
-            # The variant's bits make a run's key negative: it is never the ledger's.
-            key = LEDGER_LOCK if run is None else int.from_bytes(run.bytes[8:], "big", signed=True)
+            key = LEDGER_LOCK if run is None else _run_lock(run)
             connection.execute(_LOCK, {"wait": str(int(self._wait_s * 1000)), "key": key})
         else:
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -233,6 +233,12 @@ class SqlStore:
         )
         self._mine = threading.local()
         self._one_connection = threading.Lock()
+
+
+def _run_lock(run: UUID) -> int:
+    """Key of a run's advisory lock: of its whole id, whose end runs of one key share, and negative,
+    so never the ledger's. Two runs that have the same take turns."""
+    return -1 - (int.from_bytes(hashlib.sha256(run.bytes).digest()[:8], "big") >> 1)
 
 
 def migrate(url: str) -> None:
