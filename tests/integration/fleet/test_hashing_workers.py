@@ -76,7 +76,8 @@ def bring_home(world: World, producers: list[Producer]) -> None:
             """The worker with entries in its hands."""
             pids = {pid: name for name in NAMES for pid in world.pids(name)}
             for stream in client.scan_iter("prov:events:*"):
-                for consumer in client.xinfo_consumers(stream, "hashing"):
+                grouped = client.xinfo_groups(stream)
+                for consumer in client.xinfo_consumers(stream, "hashing") if grouped else ():
                     pid = int(consumer["name"].rpartition(b":")[2])
                     if consumer["pending"] and pid in pids:
                         return pids[pid]
