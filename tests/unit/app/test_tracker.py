@@ -1,4 +1,7 @@
-"""The trainer's API: what it writes, what it refuses, and that it waits for nothing."""
+"""The trainer's API: what it writes, what it refuses, and that it waits for nothing.
+
+Over 400 lines: case by case, one class.
+"""
 
 from __future__ import annotations
 
