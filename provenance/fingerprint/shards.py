@@ -63,9 +63,9 @@ def held_state(
             module whose state only all ranks together can read (FSDP1).
         Whatever the model's ``state_dict()`` raises.
     """
-    gathering = _class("torch.distributed.fsdp", "FullyShardedDataParallel")
-    is_module = isinstance(model, _class("torch.nn", "Module"))
-    if is_module and any(isinstance(part, gathering) for part in model.modules()):
+    fsdp = _class("torch.distributed.fsdp", "FullyShardedDataParallel")
+    is_module = isinstance(model, _class("torch.nn", "Module")) and fsdp
+    if is_module and any(isinstance(part, fsdp) for part in model.modules()):
         raise InputError(
             "model: found FullyShardedDataParallel (FSDP1), whose state_dict() waits for all "
             "ranks; expected fully_shard (FSDP2), or a state dict that you gathered"
@@ -76,7 +76,8 @@ def held_state(
     pairs, kind = list[tuple[str, Any]](), _class("torch.distributed.tensor", "DTensor")
     # Without a process group there is no DTensor.
     if kind and sys.modules["torch.distributed"].is_initialized():
-        pairs = [] if isinstance(model, str | os.PathLike) else named_values(model)
+        is_path = isinstance(model, str | os.PathLike)
+        pairs = [] if is_path else _module_values(model) if is_module else named_values(model)
     if not any(isinstance(value, kind) for _, value in pairs):
         return HeldState(model, {}) if own_turn else None
     state: dict[str, object] = {}
@@ -89,6 +90,32 @@ def held_state(
             with sys.modules["torch"].no_grad():
                 state[name], places[name] = value.to_local(), place
     return HeldState(state, places) if state else None
+
+
+def _module_values(model: Any) -> list[tuple[str, Any]]:
+    """`named_values` of a module that leaves gathered parameters as they are.
+
+    A forward pass without a backward one leaves parameters of FSDP2 gathered, and ``state_dict()``
+    frees them: on this rank alone, so that the next collective would not be that of the others.
+    Here its hook takes them for freed, and their shards, which FSDP2 keeps beside, stand for them.
+    """
+    kind = _class("torch.distributed.fsdp", "FSDPModule")
+    states = [vars(part._get_fsdp_state()) for part in model.modules() if isinstance(part, kind)]
+    alone = "_fsdp_param_group"  # of older releases
+    groups = [g for own in states for g in own.get("_fsdp_param_groups", [own.get(alone)]) if g]
+    gathered = [(group, group._sharded_state) for group in groups if not group.is_sharded]
+    shards: dict[int, Any] = {}
+    try:
+        for group, state in gathered:
+            for param in group.fsdp_params:
+                info = param._module_info
+                shards[id(getattr(info.module, info.param_name))] = param.sharded_param
+            group._sharded_state = type(state).SHARDED
+        pairs = named_values(model.state_dict(keep_vars=True) if gathered else model)
+    finally:
+        for group, state in gathered:
+            group._sharded_state = state
+    return [(name, shards.get(id(value), value)) for name, value in pairs]
 
 
 def _class(module: str, name: str) -> Any:

@@ -1,4 +1,7 @@
-"""The trainer's API: what it writes, what it refuses, and that it waits for nothing."""
+"""The trainer's API: what it writes, what it refuses, and that it waits for nothing.
+
+Over 400 lines: case by case, one class.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -250,6 +254,43 @@ def test_each_epochs_weights_are_those_of_its_call(tmp_path: Path, mode: str | N
     tracker.close()
     found = {e.epoch: e.fields["root"] for e in events(tmp_path) if "root" in e.fields}
     assert found == expected
+
+
+def test_a_model_whose_state_raises_leaves_a_gap_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(dict[str, Any]):
+        def state_dict(self) -> None:
+            raise RuntimeError("no state now")
+
+    group = SimpleNamespace(is_initialized=lambda: True, is_available=lambda: False)
+    monkeypatch.setitem(sys.modules, "torch.distributed", group)
+    monkeypatch.setitem(sys.modules, "torch.distributed.tensor", SimpleNamespace(DTensor=Broken))
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {"loss": 1}, model=Broken())
+    tracker.track_epoch(2, {"loss": 1}, model=MODEL)
+    tracker.close()
+    (gap,) = [event for event in events(tmp_path) if event.kind is Kind.GAP]
+    assert (gap.epoch, gap.fields["reason"]) == (
+        1, "weights not recorded: RuntimeError: no state now",
+    )  # fmt: skip
+    assert [event.epoch for event in events(tmp_path) if event.kind is Kind.STATE] == [2]
+
+
+def test_ranks_take_turns_with_a_state_that_all_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVENANCE_RANK", "0")
+    monkeypatch.setenv("PROVENANCE_WORLD_SIZE", "1")
+    with pytest.raises(ConfigError, match=r"weights\.ranks: found \"some\", expected one of auto"):
+        ProvenanceTracker(tmp_path, {"weights": {"ranks": "some"}})
+    tracker = ProvenanceTracker(tmp_path, {"weights": {"ranks": "rotating"}})
+    tracker.world_size = 2
+    for epoch in range(4):
+        tracker.track_epoch(epoch, {"loss": 1}, model=MODEL)
+    tracker.close()
+    assert {event.epoch for event in events(tmp_path) if event.kind is Kind.STATE} == {0, 2}
+    assert len([event for event in events(tmp_path) if event.kind is Kind.METRICS]) == 4
 
 
 def test_ranks_share_a_run_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
@@ -21,7 +21,7 @@ from provenance.errors import InputError
 from provenance.fingerprint.arrays import raw_tensor
 from provenance.fingerprint.shards import HeldState, held_state, state_problems
 from provenance.fingerprint.tensors import state_digest, state_tensors, tensor_digest
-from provenance.formats.run_tree.ranks import Piece, pieces_of, tensor_problem
+from provenance.formats.run_tree.ranks import Piece, by_name, pieces_of, tensor_problem
 
 SIZE = 4
 FULL = torch.arange(35, dtype=torch.float32).reshape(7, 5)
@@ -36,6 +36,11 @@ def rank_of(rank: int, size: int = SIZE) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def own_mesh() -> DeviceMesh:
+    """A mesh that is not equal to another rank's: torch keeps what it made for an equal one."""
+    return init_device_mesh("cpu", (SIZE,), mesh_dim_names=(f"of rank {dist.get_rank()}",))
 
 
 def stated(rank: int, held: HeldState | None) -> list[Piece]:
@@ -103,10 +108,11 @@ def test_a_module_that_fsdp2_shards_keeps_its_names_and_each_rank_its_buffers() 
     def make() -> torch.nn.Module:
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.BatchNorm1d(7))
-        return fully_shard(model)
+        return fully_shard(model, mesh=own_mesh())
 
     names = set(torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.BatchNorm1d(7)).state_dict())
     pieces = on_each_rank(make)
+    assert all(tensor_problem(own) is None for own in by_name(pieces).values())
     for rank in range(SIZE):
         assert {piece.name for piece in pieces if piece.rank == rank} == names
     assert {p.name for p in pieces if not p.sharded} == {
@@ -114,6 +120,21 @@ def test_a_module_that_fsdp2_shards_keeps_its_names_and_each_rank_its_buffers() 
     }  # fmt: skip
     alone = [p.rank for p in on_each_rank(make, "rotating", 6) if p.name == "1.running_mean"]
     assert alone == [2]
+
+
+def test_parameters_that_a_forward_pass_gathered_stay_gathered() -> None:
+    """Freed on one rank alone, the next forward pass would wait for those that are not freed."""
+    with rank_of(1):
+        model: Any = fully_shard(torch.nn.Linear(5, 7), mesh=own_mesh())
+        shards = stated(1, held_state(model))
+        with torch.no_grad():
+            model(torch.zeros(2, 5))
+        assert not isinstance(model.weight, DTensor)
+        assert stated(1, held_state(model)) == shards
+        assert not isinstance(model.weight, DTensor)
+        assert {piece.region for piece in shards} == {((2, 4), (0, 5)), ((2, 4),)}
+        model.state_dict()
+        assert isinstance(model.weight, DTensor), "what a state_dict() would have done"
 
 
 @pytest.mark.parametrize(
