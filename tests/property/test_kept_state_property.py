@@ -22,7 +22,7 @@ from tests.support.ledger_values import checkpoints_upto, digested, run_leaves, 
 from tests.support.runs import POLICY, Producer, some_run
 
 NOW = 1_760_000_100.0
-PER_BLOCK = 100
+PER_BLOCK = 50
 ALONE = replace(POLICY, networks=())
 
 
@@ -62,7 +62,7 @@ def history(rng: random.Random, run: UUID) -> list[Producer]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(20))
+@pytest.mark.parametrize("block", range(40))
 def test_what_is_sealed_is_what_all_records_give(
     store: SqlStore, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

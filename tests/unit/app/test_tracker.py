@@ -282,9 +282,11 @@ def test_ranks_take_turns_with_a_state_that_all_have(
 ) -> None:
     monkeypatch.setenv("PROVENANCE_RANK", "0")
     monkeypatch.setenv("PROVENANCE_WORLD_SIZE", "1")
-    with pytest.raises(ConfigError, match=r"weights\.ranks: found \"some\", expected one of auto"):
-        ProvenanceTracker(tmp_path, {"weights": {"ranks": "some"}})
-    tracker = ProvenanceTracker(tmp_path, {"weights": {"ranks": "rotating"}})
+    with pytest.raises(
+        ConfigError, match=r"weight_digests\.ranks: found \"some\", expected one of auto"
+    ):
+        ProvenanceTracker(tmp_path, {"weight_digests": {"ranks": "some"}})
+    tracker = ProvenanceTracker(tmp_path, {"weight_digests": {"ranks": "rotating"}})
     tracker.world_size = 2
     for epoch in range(4):
         tracker.track_epoch(epoch, {"loss": 1}, model=MODEL)

@@ -207,7 +207,11 @@ def trainers(pin: object) -> dict[str, object]:
         ({"weight_digest": {}}, "weight_digest", "did you mean 'weight_digests'?"),
         (reuse(reuse_frozen="yes"), "weight_digests.reuse_frozen", "expected true or false"),
         (reuse(recheck_share=1.5), "weight_digests.recheck_share", "expected a share from 0 to 1"),
-        (reuse(share=1), "weight_digests.share", "expected one of recheck_share, reuse_frozen"),
+        (
+            reuse(share=1),
+            "weight_digests.share",
+            "expected one of ranks, recheck_share, reuse_frozen",
+        ),
         ({"identity": {"sigstor": True}}, "identity.sigstor", "expected one of sigstore, token"),
         (
             {"identity": {"sigstore": True}, "identity_key_file": "k"},
