@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -178,6 +179,7 @@ def mlflow(folder: Path, ending: contextlib.ExitStack) -> Call | None:
         return None
     import mlflow as client
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     client.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     client.start_run()
     ending.callback(client.end_run)
