@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,7 @@ from provenance.tracker import ProvenanceTracker
 torch = pytest.importorskip("torch")
 MODES = ("copy", "sync", "stall-free")
 WAIT_S = 30.0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """torch's threads wait for each other longer than these tiny models take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tracker(base: Path, share: float = 0.05) -> ProvenanceTracker:

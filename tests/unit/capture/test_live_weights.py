@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,15 +17,7 @@ from provenance.fingerprint.tensors import StateDigest, state_digest
 
 torch = pytest.importorskip("torch")
 WAIT_S = 30.0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """torch's threads wait for each other longer than these tiny models take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Net(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # with torch or not
