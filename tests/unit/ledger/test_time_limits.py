@@ -30,7 +30,8 @@ def limited(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGUSR1, cut)
     ticks = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGUSR1))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # And again: what is raised in a weak reference's callback is lost there.
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
         yield
     finally:
