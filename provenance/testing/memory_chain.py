@@ -37,6 +37,7 @@ from provenance.ports.values import (
     Observation,
     Place,
     SignedVersion,
+    payload_root,
 )
 
 P = ParamSpec("P")
@@ -299,7 +300,7 @@ class MemoryNetwork:
     @_may_fail
     def draft(self, payload: bytes, replaces: SignedVersion | None = None) -> Draft:
         """Fee level, or 15 % above the version it replaces; a fresh coin without nonces."""
-        if len(payload) != PAYLOAD_BYTES or not payload.startswith(PAYLOAD_TAG):
+        if payload_root(payload) is None:
             raise RejectedError(f"{self.name}: payload is not {PAYLOAD_BYTES} bytes of MLP1")
         fee = self.chain.fee
         if replaces is not None:

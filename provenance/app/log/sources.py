@@ -24,7 +24,7 @@ from provenance.formats.tlog.fork import ForkProof
 from provenance.formats.tlog.pieces import KnownPieces, Pieces
 from provenance.formats.tlog.tiles import CHECKPOINT, TILE_HEIGHT, TILE_WIDTH, Tile
 from provenance.ports.store import LedgerStore
-from provenance.ports.values import PAYLOAD_BYTES, PAYLOAD_TAG
+from provenance.ports.values import payload_root
 from provenance.settings import NETWORKS, Settings, load
 
 if TYPE_CHECKING:
@@ -381,9 +381,7 @@ def _anchors(network: str, transactions: Iterable[ChainTransaction]) -> tuple[Se
     mined = [t for t in transactions if t.place == "mined"]
     mined.sort(key=lambda t: (t.height or 0, t.nonce or 0))
     return tuple(
-        SeenAnchor(network, t.id, t.key, t.height or 0, t.payload[len(PAYLOAD_TAG) :])
+        SeenAnchor(network, t.id, t.key, t.height or 0, root)
         for t in mined
-        if t.payload is not None
-        and len(t.payload) == PAYLOAD_BYTES
-        and t.payload.startswith(PAYLOAD_TAG)
+        if t.payload is not None and (root := payload_root(t.payload)) is not None
     )

@@ -8,6 +8,7 @@ dataclass and in the table, and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -56,6 +57,20 @@ def _statement(table: Table, dialect: Dialect) -> str:
     return str(insert(table).compile(dialect=dialect))
 
 
+def _copy(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    cursor: Any = connection.connection.cursor()
+    types = [column.type.compile(connection.dialect).lower() for column in table.c]
+    copy = f"COPY {table.name} ({', '.join(table.c.keys())}) FROM STDIN (FORMAT BINARY)"
+    driver_error = connection.dialect.loaded_dbapi.Error
+    try:
+        with cursor.copy(copy) as to:
+            to.set_types(types)
+            for row in rows:
+                to.write_row(row)
+    except driver_error as error:
+        raise exc.DBAPIError.instance(None, None, error, driver_error) from error
+
+
 class Session:
     """Base of the parts of a transaction. Any database error dooms the whole transaction.
 
@@ -77,11 +92,19 @@ class Session:
     def _read(
         self, statement: Executable, values: Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[*tuple[Any, ...]]:
+        with self._asked() as connection:
+            return connection.execute(statement, values)
+
+    @contextmanager
+    def _asked(self, *, writes: bool = False) -> Iterator[Connection]:
+        """The connection; what it raises is translated, and dooms the transaction."""
+        if writes and not self._writable:
+            raise UsageError("a snapshot is read-only; write inside transaction()")
         if self._connection is None:
             raise UsageError("a transaction was used after its end")
         try:
             with translated(self._label):
-                return self._connection.execute(statement, values)
+                yield self._connection
         except ProvenanceError as error:
             self.failed = error
             raise
@@ -106,9 +129,8 @@ class Session:
     def _write(
         self, statement: Executable, values: Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[*tuple[Any, ...]]:
-        if not self._writable:
-            raise UsageError("a snapshot is read-only; write inside transaction()")
-        return self._read(statement, values)
+        with self._asked(writes=True) as connection:
+            return connection.execute(statement, values)
 
     @property
     def _postgresql(self) -> bool:
@@ -129,34 +151,12 @@ class Session:
 
         A row costs half of what an INSERT through SQLAlchemy costs in the driver, and on PostgreSQL
         COPY half of what an INSERT costs the server."""
-        if not self._writable or self._connection is None:
-            raise UsageError("a snapshot is read-only; write inside transaction()")
-        dialect = self._connection.dialect
-        try:
-            with translated(self._label):
-                if self._postgresql:
-                    self._copy(table, rows, dialect.loaded_dbapi.Error)
-                else:
-                    values = [tuple(v.hex if isinstance(v, UUID) else v for v in r) for r in rows]
-                    self._connection.exec_driver_sql(_statement(table, dialect), values)
-        except ProvenanceError as error:
-            self.failed = error
-            raise
-
-    def _copy(
-        self, table: Table, rows: Sequence[Sequence[Any]], driver_error: type[Exception]
-    ) -> None:
-        assert self._connection is not None
-        cursor: Any = self._connection.connection.cursor()
-        types = [column.type.compile(self._connection.dialect).lower() for column in table.c]
-        copy = f"COPY {table.name} ({', '.join(table.c.keys())}) FROM STDIN (FORMAT BINARY)"
-        try:
-            with cursor.copy(copy) as to:
-                to.set_types(types)
-                for row in rows:
-                    to.write_row(row)
-        except driver_error as error:
-            raise exc.DBAPIError.instance(None, None, error, driver_error) from error
+        with self._asked(writes=True) as connection:
+            if self._postgresql:
+                _copy(connection, table, rows)
+                return
+            values = [tuple(v.hex if isinstance(v, UUID) else v for v in r) for r in rows]
+            connection.exec_driver_sql(_statement(table, connection.dialect), values)
 
     def _replace(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert, or write all columns into the row that has the same key; all rows have the
