@@ -127,10 +127,10 @@ class FolderSource:
                 if entry.is_symlink():
                     raise IntegrityError(f"{name}: is a link; a bundle has none")
                 check_name(name)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                elif entry.is_file(follow_symlinks=False):
+                if entry.is_file(follow_symlinks=False):
                     files.add(name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
                 else:
                     raise IntegrityError(f"{name}: is neither a file nor a folder")
                 if len(files) + len(folders) > MAX_FILES:

@@ -64,6 +64,7 @@ NOBODY = Trust()
 """No pins: only what every release knows by itself."""
 
 
+@uncollected()
 def verify(
     evidence: RunEvidence,
     networks: Mapping[str, Network] | None,
@@ -102,13 +103,12 @@ def verify(
         nodes = Nodes(networks, unavailable)
     digested = evidence.digested
     signed = {p.producer: {each.count for each in p.statements} for p in evidence.producers}
-    with uncollected():
-        walk = RunWalk(evidence.run, digested, evidence.entries, signed)
-        records = check_records(evidence, findings)  # (1)
-        check_statements(evidence, walk, trust, findings)
-        recomputed = check_trees(evidence, digested, walk, findings)  # (2)
-        check_prefixes(evidence, walk, findings)  # (3)
-        check_completeness(evidence, digested, findings)  # (4)
+    walk = RunWalk(evidence.run, digested, evidence.entries, signed)
+    records = check_records(evidence, findings)  # (1)
+    check_statements(evidence, walk, trust, findings)
+    recomputed = check_trees(evidence, digested, walk, findings)  # (2)
+    check_prefixes(evidence, walk, findings)  # (3)
+    check_completeness(evidence, digested, findings)  # (4)
     if verifier_key is not None and trust.key_pinned_by(verifier_key) is None:
         trust = trust.also(Trust(ledger_keys=(PinnedKey(verifier_key, "the caller"),)))
     key = ledger_key(evidence, verifier_key, trust, findings)

@@ -100,9 +100,9 @@ def run_subject(entry: LedgerEntry) -> Subject:
 
 def last_states(evidence: RunEvidence) -> list[RecordFile]:
     """The state records of the last epoch that has any."""
-    states = list(_tree(evidence, Kind.STATE))
+    states = [r for r in evidence.records if r.place == "tree" and r.kind is Kind.STATE]
     last = max((record.epoch or 0 for record in states), default=None)
-    return [record for record in states if record.epoch == last]
+    return sorted((r for r in states if r.epoch == last), key=lambda r: (r.rank, r.path))
 
 
 def weight_subjects(evidence: RunEvidence) -> dict[str, Subject]:
