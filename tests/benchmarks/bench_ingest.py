@@ -29,6 +29,7 @@ from tests.support.verify_world import Fields, World, before
 
 EVENT_BYTES, BATCH, ROUND = 4096, 100, 500
 """Bytes of an event, events in a batch, events in a round."""
+EACH = "each record is decoded, its form checked, hashed and indexed: 0.1 ms, and 40x leaves 0.04"
 
 
 def event(epoch: int) -> Fields:
@@ -127,7 +128,9 @@ def rows(quick: bool) -> Iterator[Row]:
         taken = [(early.round(), late.round(), peer.round()) for _ in range(repeat)]
     first, last, tasks = ([one * 1e6 for one in part] for part in zip(*taken, strict=True))
     rates = ([1e6 / one for one in part] for part in (first, tasks))
-    yield row(label, "events/s", next(rates), ("Celery, a task per event", next(rates)))
+    ours = next(rates)
+    beside = ("Celery, a task per event", next(rates))
+    yield row(label, "events/s", ours, beside, "ratio >= 40", EACH)
     peer_name = f"run of {few:,} events"
     yield row(f"{label}, run of {many:,} events", "us", last, (peer_name, first), "ratio <= 1.5")
     yield row(
