@@ -64,6 +64,13 @@ class Segment:
         except FileNotFoundError:
             return 0
 
+    def written_at(self) -> int:
+        """When the last event was written, in nanoseconds; 0 where the file is gone."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def is_live(self) -> bool:
         """True while the producer's process holds it, so that it may still grow.
 

@@ -261,6 +261,9 @@ class SpoolWriter:
         with contextlib.suppress(OSError):
             if trim:  # gives back what is pre-allocated behind the end
                 os.ftruncate(fd, os.fstat(fd).st_size)
+                # The kernel's own time of a write is some milliseconds coarse, and the shipper
+                # tells by it who of a parent and its children wrote last.
+                os.utime(fd, ns=(time.time_ns(), time.time_ns()))
         with contextlib.suppress(OSError):
             os.close(fd)
 

@@ -172,6 +172,8 @@ class Shipment:
     # --- what is to be done -----------------------------------------------------------
 
     def _new(self, spool: RunSpool) -> list[tuple[Segment, ...]]:
+        """Producers with new events, that which wrote last at the end: a child that was killed
+        says no end, and the run is sealed when its parent's end arrives."""
         new = []
         for producer, group in spool.producers.items():
             cursor, newest = self.cursors.producers.get(producer), group[-1]
@@ -181,7 +183,7 @@ class Shipment:
                 or (cursor.segment == newest.index and newest.size() > cursor.offset)
             ):
                 new.append(group)
-        return new
+        return sorted(new, key=lambda group: group[-1].written_at()) if len(new) > 1 else new
 
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         """What has been committed, and does the transport still have the rest?"""

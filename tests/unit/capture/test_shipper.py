@@ -358,6 +358,20 @@ def test_ranks_and_runs_are_shipped_side_by_side(world: World, tmp_path: Path) -
 # --- order of steps ----------------------------------------------------------------------
 
 
+def test_the_producer_that_wrote_last_is_shipped_last(world: World) -> None:
+    """A killed child announces no end: what it wrote comes before the end of its parent."""
+    emitters = [world.emitter() for _ in range(8)]
+    parent = min(emitters, key=lambda emitter: emitter.producer)
+    for emitter in emitters:
+        emit(emitter, 1)
+    parent.close("finished")
+    with world.shipper() as shipper:
+        shipper.run_once()
+    order = [open_batch(d.payload).certificate.producer for d in world.transport.read("me", 100)]
+    assert order[-1] == parent.producer
+    assert len(order) == len(emitters)
+
+
 def test_files_are_synced_before_and_the_cursor_saved_after_the_append(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
