@@ -7,40 +7,36 @@ value; names and values of metrics are whatever a trainer wrote.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final
 
 from provenance import files
 from provenance.bundle.shell_proof import shell_commands
-from provenance.errors import InputError, MissingExtraError, ProofError
+from provenance.errors import InputError, ProofError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence, lenient
-from provenance.verify.report import EpochMetrics, VerificationReport, number
+from provenance.formats.record import Kind, Record
+from provenance.report.plot import Point, by_subject, line_plot
+from provenance.report.summary import summary_of
+from provenance.report.template import fill
+from provenance.report.tree_picture import tree_picture
+from provenance.verify.report import VerificationReport, number
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-WIDTH: Final = 440
-HEIGHT: Final = 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, WIDTH - 14, 14, HEIGHT - 42
-_MAX_DOTS: Final = 80
 MAX_PLOTS: Final = 24
 MAX_ROWS: Final = 400
 MAX_COLUMNS: Final = 12
 MAX_SHOWN_CHARS: Final = 6000
+MAX_LISTED: Final = 60
+"""Nodes below one node of the tree, and records outside of it: the first and the last of them."""
 _OUTSIDE_TREE: Final = {
     "late": "Late: came after their seal and are under no root",
     "unsealed": "Not sealed yet: under no root so far",
     "control": "Control records: what the trainer announced; no leaves, under its signature",
 }
-Point = tuple[float, float | None]
-"""``(x, y)``; a ``y`` that is None, NaN or infinite is a gap."""
 
 
 def write_report(report: VerificationReport, folder: Path, mode: int = files.PUBLIC) -> Path:
@@ -62,22 +58,26 @@ def render(report: VerificationReport) -> str:
     """The HTML page."""
     records = report.evidence.records
     names = list(dict.fromkeys(name for row in report.metrics for name in row.values))
-    numeric = [
-        n for n in names if any(number(row.values.get(n)) is not None for row in report.metrics)
-    ]
+    plots = _plots(report)
     commands, no_commands = _commands(report.evidence)
+    bad_paths = _bad_paths(report)
+    tree = report.tree
     return fill(
         "page.html.j2",
         report=report,
         evidence=report.evidence,
         records={record.path: record for record in records},
-        bad_paths=_bad_paths(report),
+        summary=summary_of(report.evidence),
+        bad_paths=bad_paths,
+        tree=tree,
+        picture=None if tree is None else tree_picture(tree, bad_paths),
+        listed=lambda nodes: _listed(nodes, bad_paths),
         outside_tree=[
             (title, [record for record in records if record.place == place])
             for place, title in _OUTSIDE_TREE.items()
         ],
-        plots=[(name, _plot(name, report.metrics)) for name in numeric[:MAX_PLOTS]],
-        plots_left_out=len(numeric[MAX_PLOTS:]),
+        plots=[(name, line_plot(*plot)) for name, plot in plots[:MAX_PLOTS]],
+        plots_left_out=len(plots[MAX_PLOTS:]),
         columns=names[:MAX_COLUMNS],
         max_rows=MAX_ROWS,
         commands=commands,
@@ -98,18 +98,53 @@ def _bad_paths(report: VerificationReport) -> set[str]:
     return paths
 
 
-def _plot(name: str, rows: Sequence[EpochMetrics]) -> str:
-    """One metric by epoch, with a line for each rank."""
-    ranks = sorted({row.rank for row in rows})
-    series: dict[str, list[Point]] = {}
-    for rank in ranks:
-        label = f"{name} rank {rank}" if len(ranks) > 1 else name
-        series[label] = [
-            (float(row.epoch), number(row.values[name]))
-            for row in rows
-            if row.rank == rank and name in row.values
-        ]
-    return line_plot(series, name)
+_Plot = tuple[Mapping[str, Sequence[Point]], str, str]
+"""Series, and what stands at the two axes."""
+
+
+def _plots(report: VerificationReport) -> list[tuple[str, _Plot]]:
+    """The privacy budget, then each metric by epoch, then by step; a line for each rank, and train
+    and validation of one metric in one plot."""
+    ranks = len({row.rank for row in report.metrics}) > 1
+    epochs: dict[str, dict[str, list[Point]]] = {}
+    for row in report.metrics:
+        for name, value in row.values.items():
+            label = f"{name} rank {row.rank}" if ranks else name
+            own = epochs.setdefault(name, {})
+            own.setdefault(label, []).append((float(row.epoch), number(value)))
+    privacy: dict[str, list[Point]] = {}
+    for item in report.evidence.records:
+        record = item.decoded
+        if item.kind is Kind.PRIVACY and item.place != "late" and isinstance(record, Record):
+            stated = record.body.get("privacy")
+            epsilon = stated.get("epsilon") if isinstance(stated, dict) else None
+            privacy.setdefault("epsilon", []).append((float(record.epoch or 0), number(epsilon)))
+    plots: list[tuple[str, _Plot]] = []
+    if privacy:
+        plots.append(("epsilon", ({"epsilon": sorted(privacy["epsilon"])}, "epsilon", "epoch")))
+    for lines, axis in ((epochs, "epoch"),):
+        for subject, names in by_subject(lines).items():
+            series = {label: points for name in names for label, points in lines[name].items()}
+            if any(y is not None for points in series.values() for _, y in points):
+                plots.append((subject if len(names) > 1 else names[0], (series, subject, axis)))
+    return plots
+
+
+def _listed(nodes: Sequence[Any], bad_paths: set[str]) -> list[Any]:
+    """At most `MAX_LISTED` of them, and those with findings; in place of others their number."""
+    if len(nodes) <= MAX_LISTED:
+        return list(nodes)
+    half = MAX_LISTED // 2
+    shown: list[Any] = []
+    left_out = 0
+    for at, node in enumerate(nodes):
+        path = node["path"] if isinstance(node, Mapping) else node.path
+        if at < half or at >= len(nodes) - half or path in bad_paths:
+            shown += [left_out, node] if left_out else [node]
+            left_out = 0
+        else:
+            left_out += 1
+    return shown
 
 
 def _commands(evidence: RunEvidence) -> tuple[str | None, str | None]:
@@ -156,108 +191,3 @@ def _version() -> str:
         return metadata.version("ml-provenance")
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-def line_plot(series: Mapping[str, Sequence[Point]], y_label: str, x_label: str = "epoch") -> str:
-    """An SVG of lines over one pair of axes, each with its points in the order of x; a gap is
-    marked with a cross at the bottom."""
-    xs = [x for points in series.values() for x, _ in points]
-    ys = [y for points in series.values() for _, y in points if y is not None and math.isfinite(y)]
-    x_axis = _Axis(xs, _LEFT, _RIGHT, whole=True)
-    y_axis = _Axis(ys, _BOTTOM, _TOP)
-    return fill(
-        "plot.svg.j2",
-        x_label=x_label,
-        y_label=y_label,
-        width=WIDTH,
-        height=HEIGHT,
-        left=_LEFT,
-        right=_RIGHT,
-        top=_TOP,
-        bottom=_BOTTOM,
-        x_ticks=x_axis.ticks(),
-        y_ticks=y_axis.ticks(),
-        lines=[_line(name, points, x_axis, y_axis) for name, points in series.items()],
-    )
-
-
-class _Axis:
-    """Maps values to pixels; survives an empty, a single and the widest range."""
-
-    def __init__(self, values: Sequence[float], start: float, end: float, whole: bool = False):
-        low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        if low == high:
-            margin = 1.0 if whole or low == 0 else abs(low) * 0.1
-            low, high = low - margin, high + margin
-            if not (math.isfinite(low) and math.isfinite(high)):
-                low, high = min(values) / 2, max(values) / 2
-        self.low, self.high, self.start, self.end, self.whole = low, high, start, end, whole
-
-    def pixel(self, value: float) -> float:
-        """The pixel of a value. Halved first: the span of two doubles may be no double."""
-        span = self.high / 2 - self.low / 2
-        share = (value / 2 - self.low / 2) / span if span else 0.5
-        return self.start + (self.end - self.start) * share
-
-    def ticks(self) -> list[tuple[float, float]]:
-        """Round values, four to eight of them, and their pixels."""
-        return [(value, self.pixel(value)) for value in self._round_values()]
-
-    def _round_values(self) -> list[float]:
-        span = self.high - self.low
-        if not math.isfinite(span) or span <= abs(self.high) * 1e-12:
-            return [self.low, self.high]
-        raw = span / 5
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw), raw)
-        step = max(1.0, float(round(step))) if self.whole else step
-        if not step:
-            return [self.low, self.high]
-        first = math.ceil(self.low / step)
-        ticks = [(first + i) * step for i in range(9)]
-        return [tick for tick in ticks if tick <= self.high * (1 + 1e-12)] or [self.low]
-
-
-class _Line(NamedTuple):
-    """One line in pixels: its SVG path, dots ``(x, y, text)`` and gaps ``(x, text)``."""
-
-    path: str
-    dots: list[tuple[float, float, str]]
-    gaps: list[tuple[float, str]]
-
-
-def _line(name: str, points: Sequence[Point], x_axis: _Axis, y_axis: _Axis) -> _Line:
-    path, drawing = "", False
-    dots, gaps = [], []
-    for x, y in points:
-        left, label = x_axis.pixel(x), f"{name} epoch {x:g}"
-        if y is None or not math.isfinite(y):
-            drawing = False
-            shown = "not a number" if y is None or math.isnan(y) else str(y)
-            gaps.append((left, f"{label}: {shown}"))
-            continue
-        top = y_axis.pixel(y)
-        path += f"{'L' if drawing else 'M'}{left:.1f} {top:.1f}"
-        dots.append((left, top, f"{label}: {y:.6g}"))
-        drawing = True
-    return _Line(path, dots if len(dots) <= _MAX_DOTS else [], gaps)
-
-
-@cache
-def _environment() -> Environment:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "workers") from error
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def fill(name: str, **values: object) -> str:
-    """A template with its values, each escaped; one that is not there is an error."""
-    return _environment().get_template(name).render(values)

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from provenance.errors import InputError, MissingExtraError
 from provenance.formats.record import Kind
 from provenance.report import html as report_module
-from provenance.report.html import MAX_SHOWN_CHARS, line_plot, render, write_report
+from provenance.report import template
+from provenance.report.html import MAX_SHOWN_CHARS, render, write_report
+from provenance.report.plot import line_plot
 from tests.support.verify_world import (
     RUN,
     World,
@@ -94,7 +96,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_without_jinja2_the_missing_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report_module._environment.cache_clear()
+    template._environment.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"ml-provenance\[workers\]"):
         write_report(finished().verify(), tmp_path)

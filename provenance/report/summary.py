@@ -1,0 +1,207 @@
+"""What a reader wants to know of a run first: its name, how it ended, on what, with what.
+
+All of it is the trainer's word, as its records state it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.record import Json, Kind, Record
+
+MAX_LINES: Final = 400
+"""Of a table; the rest is in the records."""
+MAX_CHARS: Final = 300
+_UNITS: Final = ("bytes", "kB", "MB", "GB", "TB")
+
+Lines = list[tuple[str, str]]
+"""Names and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run for people.
+
+    Attributes:
+        name, group, notes, parent: As given; None where nobody did.
+        state: ``running``, ``finished`` or how else it ended, with the reason.
+        seconds: From the first record to the last.
+        results, config, data, model, code, machine: Tables.
+    """
+
+    name: str | None
+    group: str | None
+    notes: str | None
+    parent: str | None
+    tags: list[str]
+    state: str
+    begun: str | None
+    seconds: float | None
+    results: Lines
+    config: Lines
+    data: Lines
+    model: Lines
+    code: Lines
+    machine: Lines
+
+    @property
+    def duration(self) -> str:
+        """Such as ``2 h 3 min``."""
+        return "-" if self.seconds is None else spoken(self.seconds)
+
+
+def summary_of(evidence: RunEvidence) -> Summary:
+    """What the records state that can be read, late ones left out."""
+    records = [
+        item.decoded
+        for item in evidence.records
+        if item.place != "late" and isinstance(item.decoded, Record)
+    ]
+    first = {record.kind: record for record in reversed(records)}
+    config = _body(first, Kind.CONFIG)
+    times = sorted(record.ts for record in records)
+    last = next((r for r in reversed(records) if r.kind is Kind.RESULTS), None)
+    results = {} if last is None else last.body.get("results")
+    return Summary(
+        name=_text(config.get("name")),
+        group=_text(config.get("group")),
+        notes=_text(config.get("notes")),
+        parent=_parent(config.get("parent")),
+        tags=sorted({tag for record in records for tag in _tags(record)}),
+        state=_state(evidence, records),
+        begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
+        seconds=_between(times[0], times[-1]) if times else None,
+        results=lines(results or _last_metrics(records)),
+        config=lines(config.get("training")),
+        data=[line for kind in (Kind.DATA_TRAIN, Kind.DATA_TEST) for line in _data(first, kind)],
+        model=list(_model(first)),
+        code=lines(config.get("code")),
+        machine=lines(config.get("environment")),
+    )
+
+
+def lines(value: Json, prefix: str = "") -> Lines:
+    """A JSON value as names, joined by dots, and texts; at most `MAX_LINES`."""
+    return [pair for _, pair in zip(range(MAX_LINES), _flat(value, prefix), strict=False)]
+
+
+def size_of(nbytes: float) -> str:
+    """Such as ``12.3 MB``."""
+    power = 0
+    while nbytes >= 1000 and power < len(_UNITS) - 1:
+        nbytes, power = nbytes / 1000, power + 1
+    return f"{nbytes:.3g} {_UNITS[power]}"
+
+
+def spoken(seconds: float) -> str:
+    """A duration in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join([f"{number} {unit}" for number, unit in parts if number][:2])
+
+
+def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else key)
+    elif value not in ({}, None) or name:
+        yield name, shown(value)
+
+
+def shown(value: Json) -> str:
+    """A JSON value as a short text."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return _cut(", ".join(shown(item) for item in value[:50]) + (", ..." * (len(value) > 50)))
+    words = {None: "none", True: "yes", False: "no"}
+    return words[value] if value is None or isinstance(value, bool) else _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}... ({len(text)} characters)"
+
+
+def _text(value: Json) -> str | None:
+    return _cut(value) if isinstance(value, str) and value else None
+
+
+def _body(first: Mapping[Kind, Record], kind: Kind) -> dict[str, Any]:
+    return first[kind].body if kind in first else {}
+
+
+def _parent(value: Json) -> str | None:
+    return _text(value.get("run")) if isinstance(value, dict) else _text(value)
+
+
+def _tags(record: Record) -> list[str]:
+    tags = record.body.get("tags") if record.kind is not Kind.METRICS else None
+    return [_cut(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+
+def _between(first: str, last: str) -> float:
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+
+
+def _last_metrics(records: Iterable[Record]) -> Json:
+    of_epochs = [r for r in records if r.kind is Kind.METRICS and r.epoch is not None]
+    last = max(of_epochs, key=lambda r: (r.epoch or 0, -r.rank), default=None)
+    return None if last is None else {f"epoch {last.epoch}": last.body.get("metrics")}
+
+
+def _state(evidence: RunEvidence, records: Iterable[Record]) -> str:
+    ends = {record.rank: record.body for record in records if record.kind is Kind.RUN_END}
+    if evidence.state != "sealed" or not ends:
+        return "running" if evidence.state != "sealed" else "sealed"
+    body = ends[min(ends)]
+    word, reason = (_text(body.get(key)) for key in ("state", "reason"))
+    word = word or "ended"
+    return word if reason in (None, word) else f"{word}: {reason}"
+
+
+def _data(first: Mapping[Kind, Record], kind: Kind) -> Lines:
+    body = _body(first, kind)
+    if not body:
+        return []
+    parts = body.get("parts")
+    columns = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
+    text = f"{body.get('kind')}, {_number(body.get('count'))} rows, {_bytes(body.get('bytes'))}"
+    made = [(f"{kind.value}", text), ("", shown(body.get("root")))]
+    for part in columns[:12]:
+        made.append(("", f"{part.get('name')}: {part.get('dtype')} {shown(part.get('shape'))}"))
+    more = body.get("parts_total")
+    if isinstance(more, int) and more > 12:
+        made.append(("", f"... {_number(more)} parts in all"))
+    return made
+
+
+def _model(first: Mapping[Kind, Record]) -> Iterator[tuple[str, str]]:
+    made, weights = _body(first, Kind.ARCHITECTURE), _body(first, Kind.WEIGHTS)
+    for key in ("class", "framework"):
+        if made.get(key):
+            yield key, shown(made[key])
+    for key in ("parameter_count", "buffer_count", "tensor_count"):
+        if key in weights:
+            yield key.replace("_count", "s"), _number(weights[key])
+    if weights:
+        yield "size", _bytes(weights.get("bytes"))
+        yield "initial weights", shown(weights.get("root"))
+        covers = weights.get("covers")
+        if isinstance(covers, dict):
+            yield "covered by the digest", shown(covers.get("of"))
+
+
+def _number(value: Json) -> str:
+    return f"{value:,}" if isinstance(value, int) else shown(value)
+
+
+def _bytes(value: Json) -> str:
+    return size_of(value) if isinstance(value, int | float) else shown(value)
