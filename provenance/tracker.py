@@ -276,8 +276,10 @@ class ProvenanceTracker:
             return
         if not self._sealed_before:
             self._begin({}, anchor=False)
-        fields = _mapping("metrics", metrics)
-        self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
+        if not self._emitter.emit_step(number, metrics):
+            fields = _mapping("metrics", metrics)
+            if not self._emitter.emit_step(number, fields, True):
+                self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
 
     def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
         """Record that the run made or took a file: its name, digest and size, not the file.
