@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +19,10 @@ from provenance import files
 from provenance.bundle.shell_proof import shell_commands
 from provenance.errors import InputError, ProofError
 from provenance.evidence.placement import newest_tree
-from provenance.evidence.run_evidence import RunEvidence, lenient
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
 from provenance.formats.record import Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
-from provenance.report.summary import summary_of
+from provenance.report.summary import step_series, summary_of
 from provenance.report.template import fill
 from provenance.report.tree_picture import tree_picture
 from provenance.verify.report import VerificationReport, number
@@ -122,12 +123,28 @@ def _plots(report: VerificationReport) -> list[tuple[str, _Plot]]:
     plots: list[tuple[str, _Plot]] = []
     if privacy:
         plots.append(("epsilon", ({"epsilon": sorted(privacy["epsilon"])}, "epsilon", "epoch")))
-    for lines, axis in ((epochs, "epoch"),):
+    for lines, axis in ((epochs, "epoch"), (_steps(report.evidence.records), "step")):
         for subject, names in by_subject(lines).items():
             series = {label: points for name in names for label, points in lines[name].items()}
             if any(y is not None for points in series.values() for _, y in points):
                 plots.append((subject if len(names) > 1 else names[0], (series, subject, axis)))
     return plots
+
+
+def _steps(records: Sequence[RecordFile]) -> dict[str, dict[str, list[Point]]]:
+    """By metric and line, a rank's; steps in the order of their numbers."""
+    own = [r for r in records if r.kind is Kind.STEPS and isinstance(r.decoded, Record)]
+    ranks = len({record.rank for record in own}) > 1
+    found: dict[str, dict[str, list[Point]]] = {}
+    for record in own:
+        for steps, name, values in step_series(record.decoded):
+            label = f"{name} rank {record.rank}" if ranks else name
+            line = found.setdefault(name, {}).setdefault(label, [])
+            line += zip(steps, map(number, values), strict=False)
+    return {
+        name: {label: sorted(line, key=itemgetter(0)) for label, line in lines.items()}
+        for name, lines in found.items()
+    }
 
 
 def _listed(nodes: Sequence[Any], bad_paths: set[str]) -> list[Any]:

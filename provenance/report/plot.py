@@ -29,11 +29,11 @@ def by_subject(names: Iterable[str]) -> dict[str, list[str]]:
     return subjects
 
 
-def thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """At most `MAX_POINTS`, gaps among them, with each stretch's least and greatest value."""
-    if len(points) <= MAX_POINTS:
+def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> Sequence[Point]:
+    """At most ``most``, gaps among them, with each stretch's least and greatest value."""
+    if len(points) <= most:
         return points
-    width = -(-len(points) // (MAX_POINTS // 3))
+    width = -(-len(points) // (most // 3))
     kept: list[Point] = []
     for at in range(0, len(points), width):
         part = points[at : at + width]

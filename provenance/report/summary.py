@@ -84,6 +84,20 @@ def summary_of(evidence: RunEvidence) -> Summary:
     )
 
 
+def step_series(record: object) -> Iterator[tuple[list[float], str, list[Json]]]:
+    """Numbers, name and values of each metric in a ``steps`` record, as far as it is one."""
+    series = record.body.get("series") if isinstance(record, Record) else None
+    for part in series if isinstance(series, list) else ():
+        of_part = part if isinstance(part, dict) else {}
+        steps, metrics = of_part.get("step"), of_part.get("metrics")
+        if not isinstance(steps, list) or not isinstance(metrics, dict):
+            continue
+        numbers = [float(step) for step in steps if type(step) is int]
+        for name, values in metrics.items():
+            if isinstance(values, list) and len(numbers) == len(steps):
+                yield numbers, name, values
+
+
 def lines(value: Json, prefix: str = "") -> Lines:
     """A JSON value as names, joined by dots, and texts; at most `MAX_LINES`."""
     return [pair for _, pair in zip(range(MAX_LINES), _flat(value, prefix), strict=False)]
