@@ -66,6 +66,13 @@ devnet url  devnet:url  print the URL of one, to pass on
   --root ROOT  folder that holds .devnet/ (.)
 status  status:status  runs, or one run, and the backlog
   run_id RUN?  run id, its first 8, or latest
+  --name TEXT  runs whose name or id has this in it
+  --state STATE  such as running, finished, failed, interrupted or lost
+  --group GROUP  runs of this group
+  --tag TAG  runs with this tag
+  --sort KEY  created, seen, name, state or group (created)
+  --page PAGE  of the list (1)
+  --limit RUNS  on a page (50)
 verify  verify:verify  check a run or a bundle again
   subject RUN|PATH|CID?  run id, latest, bundle folder or .zip, or ipfs:CID
   --all  every run of the database
@@ -251,6 +258,9 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
     "--flower-port": {"type": _port},
+    "--page": {"type": _positive, "default": 1},
+    "--limit": {"type": _positive, "default": 50},
+    "--sort": {"default": "created", "choices": ("created", "seen", "name", "state", "group")},
     "--quorum": {"type": _positive},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": float, "default": 0.0},

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
+from provenance.app.run_list import Wanted, list_runs
 from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
@@ -22,19 +23,25 @@ from provenance.formats.run_tree.selection import named_networks
 from provenance.ledger.seal import waits_for
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState, LedgerEntry, RunRow, StoredRecord
+from provenance.report.summary import spoken
 from provenance.settings import NETWORKS, Settings
 from provenance.tickets import read_ticket
 from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust, of_settings
 
-SHOWN: Final = 200
-"""Runs in the table, the newest: what a terminal's reader may look through."""
+_COLUMNS: Final = (
+    "run", "name", "state", "epoch", "numbers", "began", "last seen", "took", "seals", "identity",
+    "incomplete",
+)  # fmt: skip
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Runs with their seals, networks with their anchors, and the backlog."""
     settings = settings_of(arguments, secrets=False)
-    document = _run(settings, arguments.run_id) if arguments.run_id else _overview(settings)
+    keys = ("state", "name", "group", "tag", "sort", "page")
+    wanted = Wanted(**{key: getattr(arguments, key) for key in keys}, size=arguments.limit)
+    run = arguments.run_id
+    document = _run(settings, run) if run else _overview(settings, wanted)
     if arguments.json:
         print_json(document)
     else:
@@ -42,12 +49,15 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _overview(settings: Settings) -> dict[str, Any]:
+def _overview(settings: Settings, wanted: Wanted) -> dict[str, Any]:
     document: dict[str, Any] = {
         "base_dir": str(settings.base_dir),
         "spool_bytes": pending_bytes(settings.base_dir / "spool"),
         "stream_entries": None,
         "runs": [],
+        "runs_total": 0,
+        "page": wanted.page,
+        "limit": wanted.size,
         "networks": {},
         "unsigned": unsigned_runs(settings.base_dir / "spool"),
         "parked": 0,
@@ -62,13 +72,12 @@ def _overview(settings: Settings) -> dict[str, Any]:
     trust = of_settings(settings)
     with closing(store), store.snapshot() as tx:
         seals = tx.seals()
-        for row in tx.runs():
-            run: dict[str, Any] = {
-                "run_id": str(row.run),
-                "state": row.state,
-                "incomplete": row.incomplete,
-            }
-            run |= {"incomplete": row.incomplete, "created": when(row.created_at)}
+        listed, document["runs_total"] = list_runs(tx, wanted)
+        for item in listed:
+            row = item.row
+            run: dict[str, Any] = {"run_id": str(row.run), "state": item.state}
+            run |= {**item.as_dict(), "begun": when(item.begun), "seen": when(item.seen)}
+            run |= {"seconds": item.seen - item.begun, "incomplete": row.incomplete}
             run |= {**_who(row, trust), "seals": [p.value for p in seals.get(row.run, ())]}
             document["runs"].append(run)
         document["networks"] = {n: _network(tx, n) for n in settings.blockchain.networks}
@@ -148,13 +157,18 @@ def _print_overview(document: dict[str, Any]) -> None:
         out.print(f"run {run} goes on without an identity: {reason}")
     out.print(f"parked {document['parked']}, equivocations {document['equivocations']}")
     out.print()
-    if (older := len(document["runs"]) - SHOWN) > 0:
-        out.print(f"{older} older runs; --json has all")
     rows: list[tuple[Any, ...]] = []
-    for r in document["runs"][-SHOWN:]:
-        who, seals = r["trainer"] or (r["identity"] and _shown(r["identity"])[:40]), r["seals"]
-        rows.append((r["run_id"], r["state"], r["created"], who, " ".join(seals), r["incomplete"]))
-    print_table(("run", "state", "created", "identity", "seals", "incomplete"), rows)
+    for r in document["runs"]:
+        who = r["trainer"] or (r["identity"] and _shown(r["identity"])[:40])
+        numbers = " ".join(f"{name}={value}" for name, value in r["numbers"].items())
+        took, times = spoken(r["seconds"]), (r["begun"], r["seen"])
+        rows.append(
+            (r["run_id"], r["name"], r["state"], r["epoch"], numbers or None, *times, took,
+             " ".join(r["seals"]), who, r["incomplete"])
+        )  # fmt: skip
+    print_table(_COLUMNS, rows)
+    if (pages := -(-document["runs_total"] // max(1, document["limit"]))) > 1:
+        out.print(f"page {document['page']} of {pages}, {document['runs_total']} runs")
     out.print()
     rows = []
     for name, n in document["networks"].items():

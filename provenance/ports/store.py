@@ -59,6 +59,9 @@ class LedgerTx(Protocol):
     def records(self, run: UUID, kinds: Iterable[Kind] | None = None) -> Sequence[StoredRecord]:
         """In ``(producer, seq)`` order."""
 
+    def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
+        """The one of the highest epoch; None without one."""
+
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
         """Whether anything stands at this place."""
 

@@ -72,7 +72,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
         notes=_text(config.get("notes")),
         parent=_parent(config.get("parent")),
         tags=sorted({tag for record in records for tag in _tags(record)}),
-        state=_state(evidence, records),
+        state=how_it_ended(evidence.state, records),
         begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
         seconds=_between(times[0], times[-1]) if times else None,
         results=lines(results or _last_metrics(records)),
@@ -171,13 +171,14 @@ def _last_metrics(records: Iterable[Record]) -> Json:
     return None if last is None else {f"epoch {last.epoch}": last.body.get("metrics")}
 
 
-def _state(evidence: RunEvidence, records: Iterable[Record]) -> str:
+def how_it_ended(state: str, records: Iterable[Record]) -> str:
+    """``running``, or how rank 0's newest process says that the run ended, with the reason."""
     ends = {record.rank: record.body for record in records if record.kind is Kind.RUN_END}
-    if evidence.state != "sealed" or not ends:
-        return "running" if evidence.state != "sealed" else "sealed"
-    body = ends[min(ends)]
+    if state != "sealed":
+        return "running"
+    body = ends[min(ends)] if ends else {}
     word, reason = (_text(body.get(key)) for key in ("state", "reason"))
-    word = word or "ended"
+    word = word or ("ended" if ends else "sealed")
     return word if reason in (None, word) else f"{word}: {reason}"
 
 

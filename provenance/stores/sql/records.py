@@ -138,6 +138,12 @@ class RecordsPart(Session):
         stored = self._all(StoredRecord, query.where(schema.records.c.kind.in_(list(kinds))))
         return sorted(stored, key=lambda record: (record.producer, record.seq))
 
+    def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
+        record = schema.records.c
+        query = _RECORDS.where(record.run == run, record.kind == kind)
+        newest = self._all(StoredRecord, query.order_by(record.epoch.desc()).limit(1))
+        return newest[0] if newest else None
+
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
         record = schema.records.c
         mine = (record.run == run, record.producer == producer, record.seq == seq)

@@ -1,0 +1,130 @@
+"""The runs of a database for people: with name, state, newest numbers and times.
+
+What the trainer states is read from a few records of each run that is shown, never from all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from provenance.errors import FormatError
+from provenance.formats.record import Json, Kind, Record
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import RunRow, StoredRecord
+from provenance.report.summary import how_it_ended, lines
+
+SORTS: Final = ("created", "name", "state", "group", "seen")
+_TOLD_BY: Final = (Kind.CONFIG, Kind.NOTE, Kind.RESULTS, Kind.RUN_END)
+_NUMBERS: Final = 3
+"""Of the results, or of the newest metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """A run in the list.
+
+    Attributes:
+        state: ``running``, ``finished``, or how else it ended.
+        begun, seen: Unix seconds of its first and its newest record that is read, as stated.
+        epoch: The newest that has metrics.
+        numbers: Of the results, or of the newest metrics.
+    """
+
+    row: RunRow
+    state: str
+    name: str | None
+    group: str | None
+    tags: tuple[str, ...]
+    begun: float
+    seen: float
+    epoch: int | None
+    numbers: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        names = ("name", "group", "begun", "seen", "epoch", "numbers")
+        return {"tags": list(self.tags), **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs, in which order; a text that is None takes all."""
+
+    state: str | None = None
+    name: str | None = None
+    group: str | None = None
+    tag: str | None = None
+    sort: str = "created"
+    page: int = 1
+    size: int = 50
+
+
+def list_runs(tx: LedgerTx, wanted: Wanted) -> tuple[list[ListedRun], int]:
+    """A page of runs, the newest first (by name, state or group: in the order of the alphabet),
+    and how many there are on all pages."""
+    rows: Sequence[RunRow] = tx.runs()[::-1]
+    first = (wanted.page - 1) * wanted.size
+    plain = wanted.sort == "created" and not (
+        wanted.state or wanted.name or wanted.group or wanted.tag
+    )
+    if plain:
+        return [_listed(tx, row) for row in rows[first : first + wanted.size]], len(rows)
+    runs = [run for run in (_listed(tx, row) for row in rows) if _fits(run, wanted)]
+    if wanted.sort == "seen":
+        runs.sort(key=lambda run: -run.seen)
+    elif wanted.sort != "created":
+        runs.sort(key=lambda run: str(getattr(run, wanted.sort) or "\U0010ffff").lower())
+    return runs[first : first + wanted.size], len(runs)
+
+
+def _fits(run: ListedRun, wanted: Wanted) -> bool:
+    text = (wanted.name or "").lower()
+    return (
+        (wanted.state is None or run.state.partition(":")[0] == wanted.state)
+        and (wanted.group is None or run.group == wanted.group)
+        and (wanted.tag is None or wanted.tag in run.tags)
+        and (text in (run.name or "").lower() or text in str(run.row.run))
+    )
+
+
+def _listed(tx: LedgerTx, row: RunRow) -> ListedRun:
+    told = list(_decoded(tx.records(row.run, _TOLD_BY)))
+    newest = next(_decoded(filter(None, [tx.newest_record(row.run, Kind.METRICS)])), None)
+    config = next((record.body for record in told if record.kind is Kind.CONFIG), {})
+    results = next((record.body for record in told if record.kind is Kind.RESULTS), {})
+    numbers = results.get("results") or (newest.body.get("metrics") if newest else None)
+    times = [_seconds(record) for record in (*told, *filter(None, [newest]))] or [row.created_at]
+    return ListedRun(
+        row=row,
+        state=how_it_ended(row.state, told),
+        name=_text(config.get("name")),
+        group=_text(config.get("group")),
+        tags=tuple(sorted({tag for record in told for tag in _tags(record)})),
+        begun=min(times),
+        seen=max(times),
+        epoch=newest.epoch if newest else None,
+        numbers=dict(lines(numbers)[:_NUMBERS]) if isinstance(numbers, dict) else {},
+    )
+
+
+def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
+    for row in records:
+        with suppress(FormatError):  # `provenance verify` names it
+            yield Record.decode(row.data)
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _tags(record: Record) -> list[str]:
+    tags = record.body.get("tags")
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+
+def _seconds(record: Record) -> float:
+    return datetime.fromisoformat(record.ts).timestamp()

@@ -1,0 +1,131 @@
+"""The list of runs: names, states and numbers as stated, in the order that is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provenance import cli
+from provenance.app.run_list import Wanted, list_runs
+from provenance.formats.record import Kind
+from tests.support.runs import run_of
+from tests.support.verify_world import KEY, Fields, World, metrics, seal
+
+FIRST = 0x01890A5DAC96
+
+
+def begun(name: str | None, **labels: Any) -> list[Fields]:
+    public_key = KEY.public_key().public_bytes_raw().hex()
+    config = {"public_key": public_key, "hash_algorithm": "blake3", "world_size": 1}
+    return [(Kind.CONFIG, None, {**config, "name": name, **labels}), seal("before")]
+
+
+def ended(events: list[Fields], state: str, reason: str) -> list[Fields]:
+    done = [*events, seal("after")]
+    return [*done, (Kind.RUN_END, None, {"events": len(done), "state": state, "reason": reason})]
+
+
+@pytest.fixture
+def world() -> World:
+    """Three runs: finished, failed, running."""
+    stage = World(names=())
+    results: Fields = (Kind.RESULTS, None, {"results": {"accuracy": 0.875}})
+    stories = [
+        ended([*begun("beta", group="g", tags=["x"]), metrics(1), results], "finished", "finished"),
+        ended(
+            [*begun("Alpha", tags=["x", "y"]), metrics(1), metrics(7, loss=0.5)],
+            "failed",
+            "OSError",
+        ),
+        [*begun(None), metrics(2, loss=0.25)],
+    ]
+    for at, events in enumerate(stories):
+        stage.ingest(stage.batch(events, run=run_of(FIRST + at, KEY)))
+        stage.now += 1
+    return stage
+
+
+def names(stage: World, **wanted: Any) -> list[str | None]:
+    with stage.store.snapshot() as tx:
+        return [run.name for run in list_runs(tx, Wanted(**wanted))[0]]
+
+
+def test_each_run_says_how_it_stands(world: World) -> None:
+    with world.store.snapshot() as tx:
+        runs, total = list_runs(tx, Wanted())
+    assert total == 3
+    assert [run.state for run in runs] == ["running", "failed: OSError", "finished"]
+    assert [run.epoch for run in runs] == [2, 7, 1]
+    assert [run.numbers for run in runs] == [
+        {"loss": "0.25"},
+        {"loss": "0.5"},
+        {"accuracy": "0.875"},
+    ]
+    assert [(run.group, run.tags) for run in runs] == [
+        (None, ()),
+        (None, ("x", "y")),
+        ("g", ("x",)),
+    ]
+    assert [run.seen - run.begun for run in runs] == [2.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"sort": "name"}, ["Alpha", "beta", None]),
+        ({"sort": "state"}, ["Alpha", "beta", None]),
+        ({"state": "failed"}, ["Alpha"]),
+        ({"state": "running"}, [None]),
+        ({"name": "ALPH"}, ["Alpha"]),
+        ({"tag": "x"}, ["Alpha", "beta"]),
+        ({"group": "g"}, ["beta"]),
+        ({"size": 2}, [None, "Alpha"]),
+        ({"size": 2, "page": 2}, ["beta"]),
+        ({"size": 2, "page": 3}, []),
+        ({"name": "nobody"}, []),
+    ],
+)
+def test_which_runs_in_which_order(world: World, wanted: dict[str, Any], found: list[str]) -> None:
+    assert names(world, **wanted) == found
+
+
+def test_a_run_that_came_first_and_was_seen_last_is_first_by_seen(world: World) -> None:
+    first = run_of(FIRST, KEY)
+    world.ingest(world.batch([metrics(9)], run=first, producer=b"q" * 16, first=500))
+    with world.store.snapshot() as tx:
+        assert tx.newest_record(first, Kind.METRICS) is not None
+    late = run_of(FIRST + 9, KEY)
+    world.ingest(world.batch(begun("old"), run=late))
+    assert names(world, sort="seen")[-1] == "old"
+
+
+def test_values_that_are_none_of_a_trainers_business_are_left_out() -> None:
+    stage = World(names=())
+    odd = begun(None)
+    odd[0][2].update(name=7, tags={"a": 1}, group=[])
+    stage.ingest(stage.batch([*odd, (Kind.RESULTS, None, {"results": "none"})]))
+    with stage.store.snapshot() as tx:
+        (run,) = list_runs(tx, Wanted())[0]
+    assert (run.name, run.group, run.tags, run.numbers) == (None, None, (), {})
+
+
+def test_the_command_pages_and_filters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.benchmarks.worlds import database
+
+    monkeypatch.chdir(tmp_path)
+    database(tmp_path, 3, 1)
+    assert cli.main(["status", "--limit", "2", "--page", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "page 2 of 2, 3 runs" in shown
+    assert cli.main(["status", "--state", "failed", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["runs"], document["runs_total"]) == ([], 0)
+    with pytest.raises(SystemExit) as refused:
+        cli.main(["status", "--sort", "colour"])
+    assert refused.value.code == 2
+    assert "colour" in capsys.readouterr().err
