@@ -60,7 +60,9 @@ class ProvenanceTracker:
 
     Args:
         base_dir: Where the spool lies (and, by default, the database and the reports).
-        config: A mapping, a JSON file, or None for the defaults.
+        config: Settings, hyperparameters or both (:func:`provenance.settings.load`): a mapping,
+            the path of a JSON or YAML file, a Namespace, dataclass or OmegaConf object, or None
+            for the defaults.
         name, group, notes: What people call the run, what it is one of, and a text about it.
         tags: Short texts to find it by.
         parent: The run that this one goes on from: its id or its tracker.
@@ -73,7 +75,7 @@ class ProvenanceTracker:
     def __init__(
         self,
         base_dir: str | Path = "artifacts",
-        config: Mapping[str, object] | str | Path | None = None,
+        config: object = None,
         *,
         name: str | None = None,
         tags: Iterable[str] = (),

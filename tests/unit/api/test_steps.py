@@ -192,7 +192,5 @@ def test_steps_artifacts_and_notes_are_verified_by_both_readers(tmp_path: Path) 
     assert here == run.tracker._emitter.producer
     bodies: list[Any] = list(by_digest.values())
     series = [each for body in bodies for each in body.get("series", ())]
-    assert {
-        "step": [5000],
-        "metrics": {"image": [[1, 2]], "name": ["x"], "scalar": [2.0]},
-    } in series
+    mixed = {"image": [[1, 2]], "name": ["x"], "scalar": [2.0]}
+    assert {"step": [5000], "metrics": mixed} in series
