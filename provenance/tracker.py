@@ -343,10 +343,14 @@ class ProvenanceTracker:
 
         Waits for the background hash of the last weights, never for a network.
 
+        Args:
+            training_results: Names to values; one that metrics do not have, such as a path, is
+                recorded as a hyperparameter is.
+
         Raises:
-            InputError: The run is finished already, or a value has no JSON form.
+            InputError: The run is finished already, or ``training_results`` is no mapping.
         """
-        results = _mapping("training_results", training_results or {})
+        results = _results(training_results or {})
         if self._ended:
             raise InputError(f"run {self.run}: finished already, expected one call per run")
         if not self._sealed_before:
@@ -356,7 +360,7 @@ class ProvenanceTracker:
         wanted = chain.enabled and chain.storage_options.store_after_training
         if self.rank == 0:
             counts: dict[str, Json] = {"epochs": self._epochs.count}
-            self._emitter.emit(Kind.RESULTS, None, {"results": results, **counts})
+            self._emitter.emit(Kind.RESULTS, None, {**results, **counts})
             self._seal(Phase.AFTER, None, anchor=wanted)
         self.close("finished")
         return self._tickets(Phase.AFTER, wanted)
@@ -571,6 +575,17 @@ def _texts(what: str, values: Iterable[object]) -> list[Json]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(f"{what}: found {values!r}, expected a list of texts")
     return [_text(what, value) for value in values]
+
+
+def _results(value: object) -> dict[str, Json]:
+    try:
+        return {"results": _mapping("training_results", value)}
+    except InputError:  # a training that is over is not to fail for a path in its results
+        from provenance.settings.hyperparameters import hyperparameters
+
+        read = hyperparameters(value, "training_results")
+        notes: dict[str, Json] = {**read.notes}
+        return {"results": read.values, "notes": notes}
 
 
 def _mapping(name: str, value: object) -> dict[str, Json]:
