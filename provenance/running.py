@@ -34,7 +34,7 @@ def run(
     notes: str | None = None,
     parent: str | UUID | ProvenanceTracker | Run | None = None,
     base_dir: str | Path = "artifacts",
-    settings: Mapping[str, object] | str | Path | None = None,
+    settings: object = None,
 ) -> Run:
     """Begin to record a training.
 
