@@ -123,15 +123,9 @@ class ProvenanceTracker:
             InputError: Empty, or of a type without canonical bytes; called after
                 training has begun.
         """
-        from provenance.fingerprint.datasets import dataset_digest
-
-        self._must_come_before("track_data")
-        for kind, data in ((Kind.DATA_TRAIN, train_data), (Kind.DATA_TEST, test_data)):
-            if data is None and kind is Kind.DATA_TEST:
-                continue
-            if self.rank == 0:
-                fields = dataset_digest(data, self._factory).as_fields()
-                self._emitter.emit(kind, None, fields)
+        self._track_data(Kind.DATA_TRAIN, train_data)
+        if test_data is not None:
+            self._track_data(Kind.DATA_TEST, test_data)
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights.
@@ -377,6 +371,13 @@ class ProvenanceTracker:
     def _must_come_before(self, call: str) -> None:
         if self._sealed_before or self._ended:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
+
+    def _track_data(self, kind: Kind, data: object) -> None:
+        from provenance.fingerprint.datasets import dataset_digest
+
+        self._must_come_before("track_data")
+        if self.rank == 0:
+            self._emitter.emit(kind, None, dataset_digest(data, self._factory).as_fields())
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
         from provenance.fingerprint.shards import held_state
