@@ -11,8 +11,9 @@ from provenance.errors import InputError
 from provenance.formats.record import Kind
 from provenance.proofs.renyi import RenyiAccountant
 from provenance.tracker import ProvenanceTracker
+from tests.support.examples import run_example
 from tests.support.frameworks import framework
-from tests.support.spooled import bodies, spooled
+from tests.support.spooled import bodies, kinds, spooled
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -68,3 +69,11 @@ def test_an_engine_without_its_delta_is_refused_before_anything_is_recorded(
     with pytest.raises(InputError, match="privacy: found PrivacyEngine"):
         tracker.track_epoch(1, {"loss": 1}, privacy=private("rdp")[0])
     assert spooled(tmp_path) == []
+
+
+def test_the_example_records_a_whole_run(tmp_path: Path) -> None:
+    framework("opacus")
+    run_example("opacus_privacy", tmp_path)
+    counted = kinds(spooled(tmp_path))
+    assert counted.count("metrics") == 2
+    assert counted.count("data.train") == counted.count("results") == 1
