@@ -154,15 +154,9 @@ class ProvenanceTracker:
             InputError: Empty, or of a type without canonical bytes; called after
                 training has begun.
         """
-        from provenance.fingerprint.datasets import dataset_digest
-
-        self._must_come_before("track_data")
-        for kind, data in ((Kind.DATA_TRAIN, train_data), (Kind.DATA_TEST, test_data)):
-            if data is None and kind is Kind.DATA_TEST:
-                continue
-            if self.rank == 0:
-                fields = dataset_digest(data, self._factory).as_fields()
-                self._emitter.emit(kind, None, fields)
+        self._track_data(Kind.DATA_TRAIN, train_data)
+        if test_data is not None:
+            self._track_data(Kind.DATA_TEST, test_data)
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights.
@@ -199,7 +193,7 @@ class ProvenanceTracker:
         epoch: int,
         metrics: Mapping[str, object] | None,
         model: object = None,
-        privacy: Mapping[str, object] | None = None,
+        privacy: Mapping[str, object] | tuple[Any, float] | None = None,
         *,
         weights: str | None = None,
     ) -> None:
@@ -216,7 +210,8 @@ class ProvenanceTracker:
             model: As :meth:`track_model` takes it; None records no weights. No collective is
                 called: of a model that ranks share each hashes what it has, and of copies whose
                 turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
-            privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``.
+            privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``, or Opacus' engine or
+                accountant with the delta, ``(engine, 1e-5)`` (:mod:`provenance.capture.privacy`).
             weights: How the model is read (:mod:`provenance.capture.snapshot`): ``copy`` first;
                 ``stall-free``, where it lies, while its optimizer's next step waits; ``sync``,
                 before this returns; ``file``, a path, by another process. None: ``file`` for a
@@ -233,7 +228,11 @@ class ProvenanceTracker:
                 ``weights`` is no such mode for this model.
         """
         number = whole_number("epoch", epoch)
-        budget = None if privacy is None else _mapping("privacy", privacy)
+        budget = None
+        if privacy is not None:
+            from provenance.capture.privacy import privacy_fields
+
+            budget = privacy_fields(privacy)
         if weights is not None:
             check_mode(weights, model)
         if (
@@ -472,6 +471,13 @@ class ProvenanceTracker:
     def _must_come_before(self, call: str) -> None:
         if self._sealed_before or self._ended:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
+
+    def _track_data(self, kind: Kind, data: object) -> None:
+        from provenance.fingerprint.datasets import dataset_digest
+
+        self._must_come_before("track_data")
+        if self.rank == 0:
+            self._emitter.emit(kind, None, dataset_digest(data, self._factory).as_fields())
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
         from provenance.fingerprint.shards import held_state

@@ -1,0 +1,278 @@
+"""Recorder: what every integration does with a tracker, and what it never does to a training.
+
+An integration tells it when a training begins, when an epoch is over and how it ended. The
+tracker is made at the beginning, when the processes of a training know of one another.
+
+What is wrong with the arguments is raised where the recorder is made. From then on nothing is
+raised: what cannot be recorded is a warning line, and data or a model without a digest is named
+in the config record, as ``not_recorded``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import random
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+from provenance.capture.privacy import privacy_fields
+from provenance.capture.snapshot import check_mode
+from provenance.errors import InputError
+from provenance.formats.record import Json, Kind, normalise
+from provenance.log import get_logger
+from provenance.tracker import ProvenanceTracker
+
+log = get_logger("provenance")
+STATES: Final = ("finished", "failed", "interrupted", "pruned", "closed")
+NOT_RECORDED: Final = "not_recorded"
+"""Of the config record's ``training``: what has no digest, each with the reason."""
+
+
+class Recorder:
+    """Records the trainings of one integration object, one run each; that of a tracker which was
+    given, and has sealed what it knew before training, from its epochs on.
+
+    Args:
+        tracker: One that the caller made; None: one is made as each training begins.
+        train, test: What stands for the data, instead of what the framework shows; False: none.
+        privacy: As ``track_epoch`` takes it, for each epoch.
+        weights: How weights are read each epoch, as ``track_epoch`` takes it; None: they are
+            recorded before training alone.
+        every_n_epochs: Weights of every n-th epoch and of the last; metrics of each.
+        tracker_arguments: As :class:`provenance.ProvenanceTracker` takes them.
+
+    Raises:
+        ConfigError: In ``config``; names the key.
+        InputError: ``weights`` is no mode for a model in memory, ``every_n_epochs`` below 1.
+        TypeError: An argument that the tracker does not know, or one beside a tracker.
+    """
+
+    def __init__(
+        self,
+        tracker: ProvenanceTracker | None = None,
+        *,
+        train: object = None,
+        test: object = None,
+        privacy: Any = None,
+        weights: str | None = "copy",
+        every_n_epochs: int = 1,
+        **tracker_arguments: Any,
+    ) -> None:
+        if tracker is None:
+            from provenance.settings import load
+
+            bound = inspect.signature(ProvenanceTracker).bind(**tracker_arguments).arguments
+            load(bound.get("config"), bound.get("base_dir", "artifacts"), secrets=False)
+        elif tracker_arguments:
+            raise TypeError(f"{', '.join(tracker_arguments)}: a tracker is given, and has its own")
+        if weights is not None:
+            check_mode(weights, None)
+        if every_n_epochs < 1:
+            raise InputError(f"every_n_epochs: found {every_n_epochs}, expected 1 or more")
+        self.tracker = tracker
+        self.problems: list[str] = []
+        """What could not be recorded of the newest run, a line each."""
+        self._given = tracker
+        self._arguments = tracker_arguments
+        self._data = (train, test)
+        self._privacy = privacy
+        self._weights = weights
+        self._every = every_n_epochs
+        self._epochs = 0
+        self._error: BaseException | None = None
+        self._state = "new"  # open, ended; off: there is no tracker
+
+    @property
+    def run_id(self) -> str | None:
+        """Of the run that is recorded or was last; None before the first."""
+        return None if self.tracker is None else self.tracker.run_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a run has begun and not ended."""
+        return self._state == "open"
+
+    def begin(
+        self,
+        model: object = None,
+        train: object = None,
+        test: object = None,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record data, model and hyperparameters, once a run; says the run's id in one line.
+
+        What an integration knows to be missing it names in ``config`` under ``not_recorded``.
+
+        Reading the data leaves the states of Python's, NumPy's and torch's random generators as
+        they were. After :meth:`end` it begins the next run, which names the one before.
+        """
+        if self._state in ("open", "off") or (self._state == "ended" and self._given is not None):
+            return
+        earlier = self.run_id if self._state == "ended" else None
+        self._state, self.problems, self._epochs = "off", [], 0
+        with self._guarded("run not recorded"):
+            self.tracker = self._given or ProvenanceTracker(**self._arguments)
+            self._state = "open"
+        tracker = self.tracker
+        if self._state == "off" or tracker is None or tracker._sealed_before:
+            return
+        training = plain(config or {})
+        named = training.pop(NOT_RECORDED, None)
+        lost: dict[str, Json] = dict(named) if isinstance(named, dict) else {}
+        train, test = (own or shown for own, shown in zip(self._data, (train, test), strict=True))
+        with _same_random_numbers():
+            for name, part, track in (
+                ("data.train", train, partial(tracker._track_data, Kind.DATA_TRAIN)),
+                ("data.test", test, partial(tracker._track_data, Kind.DATA_TEST)),
+                ("model", model, tracker.track_model),
+            ):
+                before = len(self.problems)
+                if part is not None:
+                    lost.pop(name, None)
+                    with self._guarded(f"{name} not recorded"):
+                        track(part)
+                elif self._given is None and name != "data.test":
+                    lost.setdefault(name, "none was given")
+                if len(self.problems) > before:
+                    lost[name] = self.problems[-1]
+        if earlier is not None:
+            training.setdefault("run_before", earlier)
+        if lost:
+            training[NOT_RECORDED] = lost
+        with self._guarded("config not recorded"):
+            tracker.store_merkle_on_blockchain_before_training(training)
+        self._error = getattr(sys, "last_value", None)
+        atexit.register(_end_at_exit, weakref.ref(self))
+        if tracker.rank == 0:
+            log.info("recording", run=tracker.run_id, folder=str(tracker.settings.base_dir))
+
+    def epoch(
+        self,
+        n: int,
+        metrics: Mapping[str, object] | None,
+        model: object = None,
+        privacy: Any = None,
+        *,
+        last: bool = False,
+    ) -> None:
+        """Record an epoch; ``last``: its weights in any case."""
+        if self._state == "new":
+            self.begin(model)
+        if self._state != "open" or self.tracker is None:
+            return
+        self._epochs += 1
+        budget = None
+        with self._guarded("privacy budget not recorded"):
+            budget = privacy_fields(self._privacy if privacy is None else privacy)
+        wanted = self._weights is not None and (last or self._epochs % self._every == 0)
+        with self._guarded("epoch not recorded"):
+            self.tracker.track_epoch(
+                n,
+                plain(metrics or {}),
+                model=model if wanted else None,
+                privacy=budget,
+                weights=self._weights if wanted and model is not None else None,
+            )
+
+    def step(self, n: int, metrics: Mapping[str, object]) -> None:
+        """Record the metrics of a step of an open run."""
+        track: Any = getattr(self.tracker, "track_step", None)
+        if self._state == "open" and metrics and track is not None:
+            with self._guarded("step not recorded"):
+                track(n, plain(metrics))
+
+    def end(
+        self,
+        results: Mapping[str, object] | None = None,
+        state: str = "finished",
+        reason: str | None = None,
+    ) -> None:
+        """End the run, once: as finished with its results, or as what ``STATES`` names."""
+        if self._state != "open" or self.tracker is None:
+            return
+        self._state = "ended"
+        with self._guarded("end not recorded"):
+            if state == "finished":
+                self.tracker.store_merkle_on_blockchain_after_training(plain(results or {}))
+            else:
+                close: Any = self.tracker.close
+                named = "state" in inspect.signature(close).parameters
+                close(reason or state, **({"state": state} if named else {}))
+
+    def failed(self, error: BaseException) -> None:
+        """End the run as an exception ended the training: Ctrl-C and SIGTERM interrupt it."""
+        kind = type(error).__name__
+        stopped = isinstance(error, KeyboardInterrupt) or kind == "SIGTERMException"
+        self.end(None, "interrupted" if stopped else "failed", f"exception: {kind}")
+
+    def abandoned(self) -> None:
+        """End an open run, since the next training begins and nothing said how this one ended."""
+        self.end(None, "interrupted", "another training began")
+
+    def note(self, problem: str) -> None:
+        """Say in one warning line what is not recorded."""
+        self.problems.append(problem)
+        log.warning(problem, run=self.run_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled or copied, for another process or another training: without this one's run."""
+        return {**self.__dict__, "tracker": None, "_given": None, "_state": "new", "_error": None}
+
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        # An integration's one guard: whatever a model, a dataset or a disk raises here.
+        except Exception as error:  # noqa: BLE001  it must not end the training
+            line = " ".join(f"{error}".split()) or type(error).__name__
+            self.problems.append(line)
+            log.warning(what, problem=line, run=self.run_id)
+
+
+def plain(values: Mapping[str, object]) -> dict[str, Json]:
+    """A mapping as JSON: what has no such form is its text, or its type where the text is no more
+    than an address."""
+    return {str(name): _plain(value, 0) for name, value in values.items()}
+
+
+def _plain(value: object, depth: int) -> Json:
+    if isinstance(value, Mapping) and depth < 16:
+        return {str(name): _plain(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list | tuple) and depth < 16:
+        return [_plain(inner, depth + 1) for inner in value]
+    try:
+        return normalise(value)
+    except InputError:
+        text = str(value)
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return kind if " at 0x" in text else text[:1000]
+
+
+def _end_at_exit(reference: weakref.ref[Recorder]) -> None:
+    """Not every framework tells its callbacks of an exception: one that ended the program is the
+    interpreter's last (``sys.last_value``)."""
+    recorder, error = reference(), getattr(sys, "last_value", None)
+    if recorder is not None and error is not None and error is not recorder._error:
+        recorder.failed(error)
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Datasets that draw random numbers as they are read change nothing in the training."""
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    python = random.getstate()
+    of_numpy = None if numpy is None else numpy.random.get_state()
+    of_torch = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy is not None and of_numpy is not None:
+            numpy.random.set_state(of_numpy)
+        if torch is not None and of_torch is not None:
+            torch.set_rng_state(of_torch)

@@ -1,0 +1,214 @@
+"""The recorder: what an integration records, and that no training ends because of it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from provenance.errors import ConfigError, InputError
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
+from provenance.integrations.recorder import Recorder, plain
+from provenance.tracker import ProvenanceTracker
+from tests.support.spooled import bodies, kinds, spooled
+
+X = np.arange(12.0).reshape(4, 3)
+MODEL = {"w": np.ones((3, 2), np.float32)}
+
+
+def states(events: list[Event]) -> list[int]:
+    """Hashed in the background, so in any order."""
+    return sorted(event.epoch or 0 for event in events if event.kind is Kind.STATE)
+
+
+def test_a_training_is_recorded_from_its_data_to_its_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(base_dir=tmp_path)
+    recorder.begin(MODEL, X, X[:1], {"lr": 0.1})
+    recorder.begin(MODEL, X, X[:1], {"lr": 0.2})
+    recorder.epoch(0, {"loss": 1.0}, MODEL)
+    recorder.end({"loss": 1.0})
+    recorder.end({}, "failed")
+    recorder.epoch(1, {"loss": 2.0}, MODEL)
+    events = spooled(tmp_path)
+    assert sorted(kinds(events)[:4]) == [
+        "data.test", "data.train", "model.architecture", "model.weights",
+    ]  # fmt: skip
+    assert sorted(kinds(events)[4:]) == [
+        "config", "metrics", "results", "run.end", "run.seal", "run.seal", "state",
+    ]  # fmt: skip
+    assert bodies(events, Kind.CONFIG)[0]["training"] == {"lr": 0.1}
+    assert bodies(events, Kind.RUN_END)[0]["reason"] == "finished"
+    assert capsys.readouterr().out.count(recorder.run_id or "none") == 1
+
+
+def test_weights_of_every_nth_epoch_and_of_the_last(tmp_path: Path) -> None:
+    recorder = Recorder(base_dir=tmp_path, every_n_epochs=2)
+    for epoch in range(5):
+        recorder.epoch(epoch, {"loss": 1}, MODEL, last=epoch == 4)
+    recorder.end()
+    events = spooled(tmp_path)
+    assert states(events) == [1, 3, 4]
+    assert kinds(events).count("metrics") == 5
+
+
+def test_no_weights_where_none_are_asked_for(tmp_path: Path) -> None:
+    recorder = Recorder(base_dir=tmp_path, weights=None)
+    recorder.epoch(0, {"loss": 1}, MODEL, last=True)
+    recorder.end()
+    assert states(spooled(tmp_path)) == []
+
+
+def test_what_has_no_digest_is_named_in_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(base_dir=tmp_path)
+    recorder.begin(object(), iter([1]), X, {"lr": 0.1})
+    recorder.epoch(0, {"loss": 1})
+    recorder.end()
+    events = spooled(tmp_path)
+    lost = bodies(events, Kind.CONFIG)[0]["training"]["not_recorded"]
+    assert lost.keys() == {"data.train", "model"}
+    assert "list_iterator" in lost["data.train"]
+    assert kinds(events)[:2] == ["data.test", "config"]
+    assert "run.end" in kinds(events)
+    assert "data.train not recorded" in capsys.readouterr().out
+
+
+class Broken:
+    def state_dict(self) -> dict[str, Any]:
+        raise RuntimeError("boom")
+
+    def __len__(self) -> int:
+        raise ZeroDivisionError
+
+    def __getitem__(self, index: int) -> int:
+        raise ZeroDivisionError
+
+
+def test_no_fault_of_a_model_a_dataset_or_a_value_reaches_the_training(tmp_path: Path) -> None:
+    recorder = Recorder(base_dir=tmp_path)
+    recorder.begin(Broken(), Broken(), None, {"x": Broken()})
+    recorder.epoch(0, {"loss": object()}, Broken())
+    recorder.epoch(-1, {"loss": 1})
+    recorder.epoch(1, {"loss": 1}, privacy=object())
+    recorder.end({"x": Broken()})
+    assert kinds(spooled(tmp_path))[-1] == "run.end"
+    assert any("-1" in problem for problem in recorder.problems)
+
+
+def test_a_tracker_that_cannot_be_made_switches_recording_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROVENANCE_RANK", "1")
+    monkeypatch.setenv("PROVENANCE_WORLD_SIZE", "2")
+    recorder = Recorder(base_dir=tmp_path)
+    recorder.begin(MODEL)
+    recorder.epoch(0, {"loss": 1}, MODEL)
+    recorder.end()
+    assert capsys.readouterr().out.count("run not recorded") == 1
+    assert spooled(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        ({"config": "no-such-file.json"}, ConfigError, "no-such-file"),
+        ({"weights": "fast"}, InputError, "fast"),
+        ({"every_n_epochs": 0}, InputError, "every_n_epochs"),
+        ({"folder": "x"}, TypeError, "folder"),
+    ],
+)
+def test_a_mistake_is_raised_where_it_is_made(
+    arguments: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        Recorder(**arguments)
+
+
+def test_a_second_training_is_a_second_run_that_names_the_first(tmp_path: Path) -> None:
+    recorder, runs = Recorder(base_dir=tmp_path), []
+    for _ in range(2):
+        recorder.begin(MODEL, X)
+        runs.append(recorder.run_id)
+        recorder.end()
+    assert len(set(runs)) == 2
+    configs = bodies(spooled(tmp_path), Kind.CONFIG)
+    assert runs[0] in [config["training"].get("run_before") for config in configs]
+
+
+def test_a_tracker_of_the_callers_is_used_from_where_it_stands(tmp_path: Path) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_data(X)
+    tracker.store_merkle_on_blockchain_before_training({"mine": 1})
+    recorder = Recorder(tracker)
+    recorder.begin(MODEL, X, None, {"lr": 1})
+    recorder.epoch(0, {"loss": 1})
+    recorder.end()
+    recorder.begin(MODEL)
+    events = spooled(tmp_path)
+    assert recorder.problems == []
+    assert bodies(events, Kind.CONFIG)[0]["training"] == {"mine": 1}
+    assert kinds(events).count("data.train") == 1
+    with pytest.raises(TypeError, match="base_dir"):
+        Recorder(tracker, base_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ValueError("x"), "exception: ValueError"), (KeyboardInterrupt(), "exception: Keyboard")],
+)
+def test_an_exception_of_the_training_is_the_runs_end(
+    tmp_path: Path, error: BaseException, reason: str
+) -> None:
+    recorder = Recorder(base_dir=tmp_path)
+    recorder.begin(MODEL)
+    recorder.failed(error)
+    events = spooled(tmp_path)
+    assert bodies(events, Kind.RUN_END)[0]["reason"].startswith(reason)
+    assert "results" not in kinds(events)
+
+
+class Augmented(list[float]):
+    def __getitem__(self, index: Any) -> Any:
+        return float(np.random.rand()) + random.random()
+
+
+def test_reading_the_data_changes_no_random_number_of_the_training(tmp_path: Path) -> None:
+    def drawn() -> tuple[float, float]:
+        return float(np.random.rand()), random.random()
+
+    for seed in (np.random.seed, random.seed):
+        seed(3)
+    expected = drawn()
+    for seed in (np.random.seed, random.seed):
+        seed(3)
+    Recorder(base_dir=tmp_path).begin(None, Augmented([0.0] * 3))
+    assert drawn() == expected
+
+
+def test_a_copy_records_a_run_of_its_own(tmp_path: Path) -> None:
+    recorder = Recorder(base_dir=tmp_path)
+    recorder.begin(MODEL)
+    for other in (copy.deepcopy(recorder), pickle.loads(pickle.dumps(recorder))):
+        assert other.run_id is None
+        other.begin(MODEL)
+        assert other.run_id not in (None, recorder.run_id)
+
+
+def test_values_without_a_json_form_are_texts() -> None:
+    assert plain(
+        {"1": Path("a"), "t": (float, b"x"), "o": object(), "n": {"k": np.float32(1.5)}}
+    ) == {
+        "1": "a",
+        "t": ["<class 'float'>", "b'x'"],
+        "o": "builtins.object",
+        "n": {"k": 1.5},
+    }
