@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from provenance.chains.manager import BlockchainManager
     from provenance.fingerprint.hashers import Digest, HashFactory
     from provenance.formats.run_tree.tree import MerkleNode, MLProvenanceMerkleTree
+    from provenance.running import run
     from provenance.tracker import ProvenanceTracker
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "ProvenanceTracker": "provenance.tracker",
+    "run": "provenance.running",
     "BlockchainManager": "provenance.chains.manager",
     "EthereumInterface": "provenance.chains.ethereum.interface",
     "BitcoinInterface": "provenance.chains.bitcoin.interface",
@@ -55,6 +57,7 @@ __all__ = [
     "MerkleNode",
     "ProvenanceTracker",
     "__version__",
+    "run",
 ]
 
 

@@ -16,10 +16,11 @@ import atexit
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from provenance.capture.emitter import Emitter
 from provenance.capture.epoch_order import EpochOrder
@@ -60,20 +61,38 @@ class ProvenanceTracker:
     Args:
         base_dir: Where the spool lies (and, by default, the database and the reports).
         config: A mapping, a JSON file, or None for the defaults.
+        name, group, notes: What people call the run, what it is one of, and a text about it.
+        tags: Short texts to find it by.
+        parent: The run that this one goes on from: its id or its tracker.
 
     Raises:
         ConfigError: Names the key, what was found and what is expected.
+        InputError: A name, tag, group, note or parent that is no text.
     """
 
     def __init__(
         self,
         base_dir: str | Path = "artifacts",
         config: Mapping[str, object] | str | Path | None = None,
+        *,
+        name: str | None = None,
+        tags: Iterable[str] = (),
+        group: str | None = None,
+        notes: str | None = None,
+        parent: str | UUID | ProvenanceTracker | None = None,
     ) -> None:
         from provenance.capture.keys import keep_run_keys, signed_by_identity
         from provenance.capture.membership import join_run
         from provenance.settings import load
 
+        self._labels: dict[str, Json] = {
+            "name": _text("name", name),
+            "tags": _texts("tags", tags),
+            "group": _text("group", group),
+            "notes": _text("notes", notes),
+        }
+        own = isinstance(parent, ProvenanceTracker | UUID)
+        self._parent = _text("parent", str(getattr(parent, "run_id", parent)) if own else parent)
         self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
         keys, self.rank, self.world_size = join_run(self.spool_dir)
@@ -105,6 +124,16 @@ class ProvenanceTracker:
     def run_id(self) -> str:
         """The run's UUIDv8, which commits to its key."""
         return str(self.run)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the config record and the before mark are written."""
+        return self._sealed_before
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run takes no more from this process."""
+        return self._ended
 
     @property
     def spool_dir(self) -> Path:
@@ -195,7 +224,7 @@ class ProvenanceTracker:
             InputError: ``epoch`` is not a whole number, a metric has no JSON form, or
                 ``weights`` is no such mode for this model.
         """
-        number = _epoch_number(epoch)
+        number = whole_number("epoch", epoch)
         budget = None if privacy is None else _mapping("privacy", privacy)
         if weights is not None:
             check_mode(weights, model)
@@ -223,24 +252,80 @@ class ProvenanceTracker:
             self._snapshots.drain()
             self._seal(Phase.CHECKPOINT, number, anchor=self.settings.blockchain.enabled)
 
+    def track_step(self, step: int, metrics: Mapping[str, object]) -> None:
+        """Record the metrics of a step, which belongs to no epoch: many go into one record.
+
+        As durable as an epoch's: one write to the kernel before this returns.
+
+        Args:
+            step: Number of the step, from 0.
+            metrics: As :meth:`track_epoch` takes them.
+
+        Raises:
+            InputError: ``step`` is not a whole number, or a metric has no JSON form.
+        """
+        number = whole_number("step", step)
+        if self._ended:
+            log.warning("track_step: the run is finished, not recorded", step=number)
+            return
+        if not self._sealed_before:
+            self._begin({}, anchor=False)
+        if not self._emitter.emit_step(number, metrics):
+            fields = _mapping("metrics", metrics)
+            if not self._emitter.emit_step(number, fields, True):
+                self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
+
+    def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
+        """Record that the run made or took a file: its name, digest and size, not the file.
+
+        Args:
+            what: The path of a file or folder, read before this returns, or bytes.
+            name: What it is called; the last part of the path where None.
+
+        Raises:
+            InputError: It cannot be read, or bytes have no name.
+        """
+        from provenance.fingerprint.artifacts import artifact_fields
+
+        fields = artifact_fields(what, _text("name", name), self._factory)
+        self._state("artifact", Kind.ARTIFACT, fields)
+
+    def note(self, text: str | None = None, *, tags: Iterable[str] = ()) -> None:
+        """Record a text or tags that are added after the start.
+
+        Raises:
+            InputError: Neither is there, or not a text.
+        """
+        fields: dict[str, Json] = {"text": _text("text", text), "tags": _texts("tags", tags)}
+        if not any(fields.values()):
+            raise InputError("note: found neither a text nor a tag, expected one")
+        self._state("note", Kind.NOTE, fields)
+
+    def _state(self, call: str, kind: Kind, fields: dict[str, Json]) -> None:
+        if self._ended:
+            log.warning(f"{call}: the run is finished, not recorded", run=self.run_id)
+            return
+        self._emitter.emit(kind, None, fields)
+
     def store_merkle_on_blockchain_before_training(
-        self, training_config: Mapping[str, object] | None = None
+        self, training_config: object = None
     ) -> dict[str, Ticket]:
         """Seal what is known before training and have its root anchored.
 
         Returns at once with a ticket per configured network; the workers do the rest.
 
         Args:
-            training_config: Hyperparameters; recorded in the config record.
+            training_config: Hyperparameters, recorded in the config record: a mapping, Namespace,
+                dataclass, pydantic, attrs or OmegaConf object with values of any type
+                (:mod:`provenance.settings.hyperparameters`).
 
         Raises:
-            InputError: Training has begun, or a value has no JSON form.
+            InputError: Training has begun, or it is no such thing.
         """
         self._must_come_before("store_merkle_on_blockchain_before_training")
-        config = _mapping("training_config", training_config or {})
         chain = self.settings.blockchain
         wanted = chain.enabled and chain.storage_options.store_before_training
-        self._begin(config, anchor=wanted)
+        self._begin(training_config, anchor=wanted)
         return self._tickets(Phase.BEFORE, wanted)
 
     def store_merkle_on_blockchain_after_training(
@@ -331,13 +416,15 @@ class ProvenanceTracker:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close("closed" if kind is None else f"exception: {kind.__name__}")
 
-    def _begin(self, training: Json, anchor: bool) -> None:
+    def _begin(self, training: object, anchor: bool) -> None:
         """Config record and before mark, once."""
         from provenance.capture import environment
+        from provenance.settings.hyperparameters import hyperparameters
 
+        given = hyperparameters({} if training is None else training, "training_config")
         if self.rank == 0:
-            assert isinstance(training, dict)
-            configured = {**self.settings.training, **training}
+            configured = {**self.settings.training, **given.values}
+            parent = self._parent or configured.get("parent_model")
             self._emitter.emit(
                 Kind.CONFIG,
                 None,
@@ -347,8 +434,10 @@ class ProvenanceTracker:
                     "world_size": self.world_size,
                     "code": environment.code_commit(),
                     "environment": environment.environment(),
-                    "parent": configured.get("parent_model"),
+                    "parent": parent,
                     "training": configured,
+                    "config_notes": {**self.settings.training_notes, **given.notes},
+                    **self._labels,
                 },
             )
             self._seal(Phase.BEFORE, None, anchor)
@@ -453,13 +542,34 @@ def _close_at_exit(reference: weakref.ref[ProvenanceTracker]) -> None:
         tracker.close("exit")
 
 
-def _epoch_number(epoch: object) -> int:
-    if type(epoch) is int and 0 <= epoch <= MAX_SAFE_INTEGER:
-        return epoch
-    index = getattr(epoch, "__index__", None)
-    if isinstance(epoch, bool) or index is None or not 0 <= int(index()) <= MAX_SAFE_INTEGER:
-        raise InputError(f"epoch: found {epoch!r}, expected a whole number from 0")
-    return int(index())
+def whole_number(what: str, number: object) -> int:
+    """An epoch or step as an int: of an int, a float without a fraction, or a scalar of NumPy,
+    torch or JAX; ``InputError`` of anything else."""
+    if type(number) is int and 0 <= number <= MAX_SAFE_INTEGER:
+        return number
+    try:
+        plain = normalise(number, what)
+    except InputError:
+        plain = None
+    if isinstance(plain, float) and plain.is_integer():
+        plain = int(plain)
+    if type(plain) is int and 0 <= plain <= MAX_SAFE_INTEGER:
+        return plain
+    shown = repr(plain)[:40] if plain is not None else f"a {type(number).__name__}"
+    more = "; between two epochs, record a step" if isinstance(plain, float) else ""
+    raise InputError(f"{what}: found {shown}, expected a whole number from 0{more}")
+
+
+def _text(what: str, value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise InputError(f"{what}: found a {type(value).__name__}, expected a text")
+
+
+def _texts(what: str, values: Iterable[object]) -> list[Json]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{what}: found {values!r}, expected a list of texts")
+    return [_text(what, value) for value in values]
 
 
 def _mapping(name: str, value: object) -> dict[str, Json]:

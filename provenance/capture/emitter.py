@@ -68,6 +68,7 @@ class Emitter:
         self._producer = _Producer(run_dir, run, rank, world_size, segment_bytes)
         self._producer.writer()
         self.emit_numbers = self._producer.emit_numbers  # one call less in the hot path
+        self.emit_step = self._producer.emit_step
         _LIVE.add(self._producer)
         # At collection or exit of the interpreter; holds the producer, never the emitter.
         self._finalizer = weakref.finalize(self, _Producer.close, self._producer, "exit")
@@ -221,6 +222,36 @@ class _Producer:
                 finally:
                     self._busy = False
         except Exception as error:  # noqa: BLE001  as in emit; a value's own __radd__ may raise anything
+            if stated:
+                self._note(error)
+        return stated
+
+    def emit_step(self, step: int, metrics: object, plain: bool = False) -> bool:
+        """State the metrics of a step where that takes no more than packing and a write.
+
+        False: nothing was stated, as by :meth:`emit_numbers`; with ``plain`` the metrics are a
+        mapping as :func:`normalise` gives it, and more than numbers.
+        """
+        stated = False
+        try:
+            if type(metrics) is not dict:
+                return False
+            if not plain:
+                "".join(metrics)
+                sum(metrics.values())
+            with self._lock:
+                writer = self._writer
+                if self._busy or self._closed or writer is None:
+                    return False
+                self._busy = True
+                try:
+                    writer.append_step(time.time_ns(), step, metrics)
+                    stated = True
+                    if self._deferred:
+                        self._append_deferred()
+                finally:
+                    self._busy = False
+        except Exception as error:  # noqa: BLE001  as in emit_numbers
             if stated:
                 self._note(error)
         return stated

@@ -25,7 +25,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -38,14 +38,34 @@ from provenance.formats.event import Event, SegmentHeader, frame, read_frame
 from provenance.formats.record import CONTROL_KINDS, Kind
 
 SEGMENT_BYTES = 8 * 1024 * 1024
+STEPS_AT_ONCE = 1000
+STEPS_BYTES = 512 * 1024
+STEPS_NS = 30 * 10**9
+"""Frames of steps, their bytes and their time in one event, at most."""
 RESERVE_BYTES = 16 * 1024
 RING_EVENTS = 4096
 RING_BYTES = 8 * 1024 * 1024
 LATE_EVENTS = 64
 RETRY_S = 0.1
+_STEPS = Kind.STEPS.value
 _FALLOC_FL_KEEP_SIZE = 1
 _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(slots=True)
+class _OpenSteps:
+    """The event of steps that was begun last."""
+
+    seq: int
+    count: int
+    size: int
+    since_ns: int
+
+    def has_room(self, ts_ns: int) -> bool:
+        """Whether a step of this moment may join it."""
+        full = self.count >= STEPS_AT_ONCE or self.size >= STEPS_BYTES
+        return not full and 0 <= ts_ns - self.since_ns < STEPS_NS
 
 
 class SpoolWriter:
@@ -92,6 +112,7 @@ class SpoolWriter:
         self._reason = ""
         self._retry_at = 0.0
         self._finished = False
+        self._steps = _OpenSteps(-1, 0, 0, 0)
         self._pack = msgpack.Packer(strict_types=True).pack
         self._rotate()
 
@@ -117,6 +138,31 @@ class SpoolWriter:
             return True
         self._hold(payload, kind)
         return False
+
+    def append_step(self, ts_ns: int, step: int, metrics: dict[str, Any]) -> bool:
+        """Write one step: a frame of the event before it where that is of steps, too, and has
+        room for it; else of a new one. As :meth:`append`."""
+        open_, at = self._steps, 0
+        blocked = (self._in_doubt or self._ring or self._dropped) and self._is_blocked()
+        if open_.seq == self.next_seq - 1 and open_.has_room(ts_ns) and not blocked:
+            at = open_.count
+        fields = {"at": at, "step": step, "metrics": metrics}
+        if at:
+            data = frame(self._pack([open_.seq, _STEPS, None, self.rank, ts_ns, fields]))
+            fits = self._fd >= 0 and self._offset + len(data) <= self._room
+            small = len(data) < STEPS_BYTES
+            if fits and small and self._write(data, retry=False, more=True):
+                open_.count += 1
+                open_.size += len(data)
+                return True
+            fields["at"] = 0
+        seq, before = self.next_seq, self._offset
+        if not self.append(Kind.STEPS, None, ts_ns, fields):
+            return False
+        if seq == self.next_seq - 1:
+            size = self._offset - (before if before < self._offset else self._start)
+            self._steps = _OpenSteps(seq, 1, size, ts_ns)
+        return True
 
     def flush(self) -> bool:
         """Write what is held and sync. True where all of it is on the disk."""
@@ -162,8 +208,9 @@ class SpoolWriter:
 
     # --- one write --------------------------------------------------------------------
 
-    def _write(self, data: bytes, *, retry: bool = True) -> bool:
-        """One frame: True where the kernel has it, False where there is no room for it.
+    def _write(self, data: bytes, *, retry: bool = True, more: bool = False) -> bool:
+        """One frame: True where the kernel has it, False where there is no room for it; ``more``
+        of the event that was written last, or a new one.
 
         write(2), once; a short one is followed by another, which completes it or says why
         not. The order of statements lets :meth:`_reconcile` mend an interruption anywhere.
@@ -185,7 +232,8 @@ class SpoolWriter:
             # Not the disk is full but this file (a limit on its size, a bad sector): the next.
             return retry and self._fd < 0 and self._write(data, retry=False)
         self._offset += written
-        self.next_seq += 1
+        if not more:
+            self.next_seq += 1
         self._in_doubt = False
         return True
 
@@ -214,12 +262,12 @@ class SpoolWriter:
             done = 0
             while done < len(tail):
                 try:
-                    _, done = read_frame(tail, done)
+                    payload, done = read_frame(tail, done)
                 except FormatError:
                     os.ftruncate(self._fd, self._offset + done)
                     _preallocate(self._fd, self._room + RESERVE_BYTES)  # the cut gave it back
                     break
-                self.next_seq += 1
+                self.next_seq = Event.decode(payload).seq + 1  # of a step perhaps as it was
             self._offset += done
         except OSError as error:
             self._failed(error)

@@ -6,13 +6,17 @@ docs/FORMAT.md, section 2.1::
     frame   = length (u32) || CRC-32 (u32, RFC 1952) || payload             both little-endian
     header  = msgpack [run (16 bytes), producer (16 bytes), rank, world_size, first_seq]
     event   = msgpack [seq, kind, epoch, rank, ts_ns, fields]
+
+Steps are the one kind of which several frames with the same ``seq`` are one event
+(:func:`joined_steps`).
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -124,6 +128,41 @@ def read_frame(data: bytes | memoryview, offset: int) -> tuple[bytes, int]:
     if not length or zlib.crc32(payload) != crc:
         raise ChecksumError(f"frame at byte {offset} does not fit its checksum")
     return payload, end
+
+
+def joined_steps(frames: Sequence[Event]) -> Event:
+    """The one event of the frames of steps that share a ``seq``, in order.
+
+    A frame's fields are ``{"at": its place from 0, "step": int, "metrics": {name: value}}``. Steps
+    with the same names make a series, by column, in the order in which the names first came::
+
+        {"series": [{"metrics": {name: [value, ...]}, "step": [int, ...]}], "steps": int,
+         "until": ts of the last}
+
+    and, of frames that are not here, ``"missing"``: how many, so far as the last one here tells.
+    """
+    first, last = frames[0], frames[-1]
+    series: dict[tuple[str, ...], tuple[list[Any], list[list[Any]]]] = {}
+    for frame in frames:
+        metrics = frame.fields.get("metrics")
+        metrics = metrics if isinstance(metrics, dict) else {}
+        steps, columns = series.setdefault((*metrics,), ([], [[] for _ in metrics]))
+        steps.append(frame.fields.get("step"))
+        for column, value in zip(columns, metrics.values(), strict=True):
+            column.append(value)
+    fields: dict[str, Any] = {
+        "series": [
+            {"metrics": dict(zip(names, columns, strict=True)), "step": steps}
+            for names, (steps, columns) in series.items()
+        ],
+        "steps": len(frames),
+        "until": timestamp(max(0, min(last.ts_ns, 2**63 - 1))),
+    }
+    at = last.fields.get("at", 0)
+    missing = at + 1 - len(frames) if isinstance(at, int) else 0
+    if missing > 0:
+        fields["missing"] = missing
+    return replace(first, fields=fields)
 
 
 def record_of(event: Event, header: SegmentHeader, salt_key: bytes) -> Record:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
 from uuid import UUID
 
 from provenance.errors import FormatError, InputError, TooLargeError
@@ -38,7 +38,7 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 class Kind(StrEnum):
-    """What a record states. The first nine are leaves of the run tree."""
+    """What a record states. All but the control records are leaves of the run tree."""
 
     DATA_TRAIN = "data.train"
     DATA_TEST = "data.test"
@@ -49,6 +49,12 @@ class Kind(StrEnum):
     METRICS = "metrics"
     PRIVACY = "privacy"
     RESULTS = "results"
+    STEPS = "steps"
+    """Metrics of many steps, which belong to no epoch."""
+    ARTIFACT = "artifact"
+    """A file that the run made or took, by its digest."""
+    NOTE = "note"
+    """What a person added after the start: a text, tags."""
     SEAL = "run.seal"
     """Control: compute the run root now; body ``{"phase", "epoch", "anchor"}``."""
     RUN_END = "run.end"
@@ -83,7 +89,8 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
     """Map Python values to JSON that RFC 8785 can serialise; it has no NaN and no large integers.
 
     A non-finite number becomes ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, an integer beyond
-    2**53 a decimal string, what has an ``item()`` (NumPy and torch scalars) a Python number.
+    2**53 a decimal string, a member of an enum its value, what has a ``tolist()`` or ``item()``
+    (arrays and scalars of NumPy, torch and JAX) lists and numbers; a masked value is null.
 
     Raises:
         InputError: A value without a JSON form, or nesting deeper than 32; names its path.
@@ -92,6 +99,8 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
         raise InputError(f"{where}: nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, Enum):  # before text and numbers, whose subclass it may be
+        return normalise(value.value, where, depth + 1)
     if isinstance(value, str):
         return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, int):
@@ -116,7 +125,7 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
         return [normalise(v, f"{where}[{i}]", depth + 1) for i, v in enumerate(value)]
     if isinstance(value, set | frozenset):
         return sorted((normalise(v, where, depth + 1) for v in value), key=repr)
-    for method in ("item", "tolist"):
+    for method in ("tolist", "item"):
         convert = getattr(value, method, None)
         if callable(convert):
             try:

@@ -23,7 +23,8 @@ from uuid import UUID
 
 from provenance.errors import FormatError, TruncatedError
 from provenance.formats import json_text
-from provenance.formats.event import Event, SegmentHeader, read_frame
+from provenance.formats.event import Event, SegmentHeader, joined_steps, read_frame
+from provenance.formats.record import Kind
 from provenance.fsck.findings import Finding, FindingKind
 
 _SEGMENT: Final = re.compile(r"r\d{1,9}-([0-9a-f]{32})-\d{8}\.seg")
@@ -104,11 +105,20 @@ def _read_segment(found: SpoolRun, name: str, producer: bytes, data: bytes, live
     if (own.run, own.producer) != (found.run, producer):
         problem = f"its header names run {own.run} and producer {own.producer.hex()}"
         found.findings.append(FindingKind.SPOOL_DAMAGED(subject, problem))
+    steps: dict[int, list[Event]] = {}
+    newest: Event | None = None
     for start, end, item in _frames(data, position):
-        if isinstance(item, Event):
+        newest = item if isinstance(item, Event) else newest
+        if isinstance(item, Event) and item.kind is Kind.STEPS:
+            steps.setdefault(item.seq, []).append(item)
+        elif isinstance(item, Event):
             found.events.setdefault((own.producer, item.seq), (own, item))
         elif end is not None or not live:
             found.findings.append(_damage(subject, data, start, end, item))
+    if live and newest is not None:
+        steps.pop(newest.seq, None)  # more may join them
+    for seq, frames in steps.items():
+        found.events.setdefault((own.producer, seq), (own, joined_steps(frames)))
 
 
 def _frames(data: bytes, position: int) -> Iterator[tuple[int, int | None, Event | FormatError]]:

@@ -41,12 +41,13 @@ from provenance.formats.record import EPOCH_KINDS, Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
     BEFORE_KINDS,
+    FREE_KINDS,
     SealMark,
     absent_ranks,
     announced_ranks,
 )
 from provenance.formats.run_tree.tree import RecordLeaf
-from provenance.formats.run_tree.walk import GrowingTree, epoch_entry
+from provenance.formats.run_tree.walk import GrowingTree, epoch_entry, last_entries
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
 
@@ -266,8 +267,9 @@ def _seal_after(tx: LedgerTx, tree: TreeRow, marks: Sequence[SealMark], made: li
     run = tree.run
     enders = {tree.leader.hex(), *(mark.producer.hex() for mark in marks)}
     kept = _kept(tree).extend(_epochs(tx.leaves(run, EPOCH_KINDS, above=tree.closed)))
-    results = tx.leaves(run, (Kind.RESULTS,))
-    kept = kept.add([leaf for leaf in results if leaf.order[1] in enders])
+    last = tx.leaves(run, (Kind.RESULTS, *FREE_KINDS))
+    counting = (leaf for leaf in last if leaf.kind != Kind.RESULTS or leaf.order[1] in enders)
+    kept = kept.extend(last_entries(counting))
     coverage = {row.producer: row.contiguous for row in tx.producers(run) if row.contiguous}
     _log_left_out(run, tx.marked_epochs(run, tree.closed), "the run is sealed")
     made.append(_root(tx, tree, kept, coverage, marks[0]))

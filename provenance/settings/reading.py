@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import fields, replace
 
 from provenance.errors import FormatError, InputError
-from provenance.formats.record import normalise
+from provenance.settings.hyperparameters import Hyperparameters, hyperparameters
 from provenance.settings.objects import JsonObject, read_json
 from provenance.settings.secrets import ethereum_key, secret
 from provenance.settings.urls import node_url
@@ -51,7 +51,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "storage_options": StorageOptions,
 }
 """The objects inside ``blockchain``."""
-NOT_IN_JSON = frozenset({"base_dir", "training", "source"})
+NOT_IN_JSON = frozenset({"base_dir", "training", "training_notes", "source"})
 """Fields of :class:`Settings` that :func:`load` sets itself."""
 _PUBLIC_KEY = re.compile("[0-9a-f]{64}")
 _SIMILAR = 0.88
@@ -92,6 +92,7 @@ def load(
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = whole.read(Settings, base_dir=base)
+    recorded = _training(training, own_names, whole)
     return replace(
         settings,
         database_url=settings.database_url or f"sqlite:///{base.absolute() / 'ledger.db'}",
@@ -100,12 +101,13 @@ def load(
         blockchain=_blockchain(chain, base, secrets),
         trust=_trust(trust),
         identity=_identity(identity, settings),
-        training=_training(training, own_names, whole),
+        training=recorded.values,
+        training_notes=recorded.notes,
         source=source,
     )
 
 
-def _training(raw: dict[str, Any], own: Collection[str], whole: JsonObject) -> dict[str, Any]:
+def _training(raw: dict[str, Any], own: Collection[str], whole: JsonObject) -> Hyperparameters:
     """The trainer's part as a record can carry it."""
     for key, value in raw.items():
         similar = _own_key_like(key, own)
@@ -113,11 +115,7 @@ def _training(raw: dict[str, Any], own: Collection[str], whole: JsonObject) -> d
             raise whole.fail(key, f"unknown key, did you mean {similar!r}?")
         if key in NETWORKS and isinstance(value, Mapping) and {"url", "rpc_url"} & value.keys():
             raise whole.fail(key, f"found at the top, expected it inside 'blockchain.{key}'")
-    try:
-        return {key: normalise(value, key) for key, value in raw.items()}
-    except InputError as error:
-        key, _, problem = str(error).partition(": ")
-        raise whole.fail(key, problem) from error
+    return hyperparameters(raw)
 
 
 def _identity(o: JsonObject, settings: Settings) -> IdentitySettings:

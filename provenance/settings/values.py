@@ -273,6 +273,8 @@ class Settings(Section, frozen=True):
     trust: TrustSettings = TrustSettings()
     training: Mapping[str, object] = field(default_factory=dict)
     """The trainer's part of the configuration: every key that is not one of these."""
+    training_notes: Mapping[str, str] = field(default_factory=dict)
+    """How those of its values were recorded that have no plain form, by their paths."""
     sweep_interval_s: Annotated[float, _bounds(0.2, 3600, "seconds")] = field(
         default=5.0, name="sweep_interval"
     )

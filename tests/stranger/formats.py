@@ -18,7 +18,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 BEFORE = {"data.train", "data.test", "model.architecture", "model.weights", "config"}
-LEAVES = BEFORE | {"state", "metrics", "privacy", "results"}
+LAST = ("results", "steps", "artifact", "note")
+ANYWHERE = tuple(f"training/{name}" for name in ("epoch/", *LAST))
+LEAVES = BEFORE | {"state", "metrics", "privacy"} | set(LAST)
 CONTROL = {"run.seal", "run.end", "gap"}
 
 
@@ -203,15 +205,16 @@ class Trees:
         enders = {m[2] for m in marks if m[0] == "after"} | ({leader[2]} if leader else set())
         self.slots: dict[str, list[str]] = {}
         self.waiting: dict[int, list[dict[str, Any]]] = {}
-        self.results: list[str] = []
+        self.closing: dict[str, list[str]] = {kind: [] for kind in LAST}
         for record in sorted(records, key=sort_key):
             kind, producer = record["kind"], record["producer"]
             if kind in BEFORE:  # rule 2
                 if leader is not None and producer == leader[2] and record["seq"] < leader[3]:
                     slot = "/".join(kind.split(".")) if "." in kind else f"training/{kind}"
                     self.slots.setdefault(slot, []).append(record["digest"])
-            elif kind == "results":  # rule 5
-                self.results += [record["digest"]] if producer in enders else []
+            elif kind in LAST:  # rules 5 and 6
+                if kind != "results" or producer in enders:
+                    self.closing[kind].append(record["digest"])
             elif kind in LEAVES:
                 self.waiting.setdefault(record["epoch"], []).append(record)
         self.ahead = sorted(self.waiting, reverse=True)
@@ -241,8 +244,9 @@ class Trees:
             if any(f"training/epoch/{number}/{kind}" in self.slots for kind in kinds):
                 self._append(self._pair(f"training/epoch/{number}", kinds))
         if phase == "after":
-            self.slots["training/results"] = self.results
-            self._append(*self._entries("training/results"))
+            for kind, digests in self.closing.items():
+                self.slots[f"training/{kind}"] = digests
+                self._append(*self._entries(f"training/{kind}"))
         return coverage
 
     def root(self, producers: bytes) -> bytes:
@@ -255,7 +259,7 @@ class Trees:
         """Each leaf's digest by path."""
         found: dict[str, str] = {}
         for slot, digests in self.slots.items():
-            single = slot in ("training/config", "training/results")
+            single = slot in ("training/config", *(f"training/{kind}" for kind in LAST))
             for at, digest in enumerate(digests):
                 found[slot if single and not at else f"{slot}/{at}"] = digest
         return found
@@ -294,7 +298,7 @@ def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) ->
         if fixed:
             place = (fixed.index(parts[-1]), len(fixed))
             need((level["index"], level["size"]) == place, "is at another place of its parent")
-        elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
+        elif not child.startswith(ANYWHERE) or parent != "training":
             wanted = int(parts[-1]) if parts[-1].isdecimal() else 0
             need(level["index"] == wanted, "is at another place of its parent")
         hashes = hashes_of(level["proof"])

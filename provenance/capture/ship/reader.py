@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from provenance import files
 from provenance.capture.ship.cursor import Cursor
 from provenance.capture.spool import Corruption, Segment, read_segment
 from provenance.errors import FormatError
-from provenance.formats.event import Event
+from provenance.formats.event import Event, joined_steps
 from provenance.formats.producers.statement import chain_start
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 
@@ -54,7 +54,8 @@ class ProducerReader:
                 self._began = True
                 with suppress(FormatError):  # the reader reports damage and finds the first event
                     self._offset = segment.header()[1]
-            for offset, item in read_segment(segment.path, self._offset, final=final):
+            frames = read_segment(segment.path, self._offset, final=final)
+            for offset, item in whole_events(frames, final=final):
                 if isinstance(item, Event) and item.seq <= MAX_SAFE_INTEGER:
                     if item.seq - self._next > MAX_HOLE:
                         self.blocked = f"events {self._next} to {item.seq - 1} are missing"
@@ -95,6 +96,43 @@ class ProducerReader:
         cursor.segment, cursor.offset, cursor.next, cursor.ended = here
         cursor.chain = chain
         return moved
+
+
+def whole_events(
+    frames: Iterable[tuple[int, Event | Corruption]], *, final: bool
+) -> Iterator[tuple[int, Event | Corruption]]:
+    """Frames as :func:`read_segment` gives them, those of steps joined to events.
+
+    The newest event of steps is yielded once another follows, or the segment is ``final``: until
+    then more steps may join it, and what was shipped must not change. Damage in the midst of one
+    comes behind it.
+    """
+    steps: list[Event] = []
+    end, damage = 0, list[tuple[int, Corruption]]()
+    for offset, item in frames:
+        if isinstance(item, Corruption) and steps:
+            damage.append((offset, item))
+            continue
+        step = item if isinstance(item, Event) and item.kind is Kind.STEPS else None
+        if steps and (step is None or step.seq != steps[0].seq):
+            yield from _closed(steps, end, damage)
+            steps, damage = [], []
+        if step is not None:
+            steps.append(step)
+            end = offset
+        else:
+            yield offset, item
+    if final:
+        yield from _closed(steps, end, damage)
+
+
+def _closed(
+    steps: Sequence[Event], end: int, damage: Sequence[tuple[int, Corruption]]
+) -> Iterator[tuple[int, Event | Corruption]]:
+    if steps:
+        yield end, joined_steps(steps)
+    for offset, item in damage:
+        yield max(offset, end), item
 
 
 def first_cursor(first: Segment) -> Cursor:

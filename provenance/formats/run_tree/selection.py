@@ -1,6 +1,6 @@
 """Which records of a run are leaves of its tree when it is sealed.
 
-docs/FORMAT.md, section 5.1, whose rules 1 to 5 are named here. The answer depends on the records
+docs/FORMAT.md, section 5.1, whose rules 1 to 6 are named here. The answer depends on the records
 and on what the run's checkpoints state that they cover, never on arrival, so that a replay, a
 verifier and an auditor all build the same tree.
 
@@ -23,6 +23,8 @@ from provenance.formats.run_tree.tree import RecordLeaf
 BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}
 )
+FREE_KINDS = frozenset({Kind.STEPS, Kind.ARTIFACT, Kind.NOTE})
+"""Kinds that belong to no epoch and count at ``after``, whoever wrote them."""
 MAX_RANKS = 1_000_000
 
 
@@ -144,7 +146,7 @@ def fixed_leaves(
     records: Collection[DigestedRecord],
 ) -> tuple[list[RecordLeaf], list[DigestedRecord]]:
     """The leaves of a whole run that are no epoch's, and the records of their kinds that are late
-    (rules 2 and 5)."""
+    (rules 2, 5 and 6)."""
     marks = seal_marks(item.record for item in records)
     leader = before_mark(marks)
     enders = {mark.producer for mark in marks if mark.phase is Phase.AFTER}
@@ -157,6 +159,8 @@ def fixed_leaves(
             counts = leads and leader is not None and record.seq < leader.seq
         elif record.kind is Kind.RESULTS:
             counts = leads or record.producer in enders
+        elif record.kind in FREE_KINDS:
+            counts = True
         else:
             continue
         if counts:

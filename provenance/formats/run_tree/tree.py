@@ -5,7 +5,8 @@ docs/FORMAT.md, sections 5 and 5.3. ::
     run root = MTH([data, model, training, producers])
       data      = MTH([train, test])                each the MTH of its records
       model     = MTH([architecture, weights])      each the MTH of its records
-      training  = MTH([config..., epoch 1, epoch 2, ..., results...])
+      training  = MTH([config..., epoch 1, epoch 2, ...,
+                       results..., steps..., artifact..., note...])
         epoch   = MTH([state, metrics, privacy])    each the MTH of its records
       producers = MTH([producer, producer, ...])    by their 16 bytes
 
@@ -16,8 +17,8 @@ first), then by ``order`` (ts, producer, seq), then by digest; epochs by number.
 
 Paths: ``""`` is the root, then ``data/train/0``, ``model/weights/0``, ``training/config``,
 ``training/epoch/3/metrics/0``, ``training/results``, ``producers/0``. The last number is a
-position in the slot. A second config or results record is ``training/config/1``,
-``training/results/1``.
+position in the slot. What stands in ``training`` itself has one from its second record on:
+``training/config/1``, ``training/results/1``, ``training/steps/1``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Literal, NoReturn
 
 from provenance.errors import InputError, ProofError
@@ -35,7 +37,10 @@ PROOF_VERSION: Final = 1
 ROOT_CHILDREN: Final = ("data", "model", "training", "producers")
 SLOTS: Final = {"data": ("train", "test"), "model": ("architecture", "weights")}
 EPOCH_CHILDREN: Final = ("state", "metrics", "privacy")
-SINGLE_KINDS: Final = ("config", "results")
+LAST_KINDS: Final = ("results", "steps", "artifact", "note")
+"""Those whose records close ``training``, slot by slot."""
+SINGLE_KINDS: Final = ("config", *LAST_KINDS)
+"""Those whose records stand in ``training`` itself."""
 KINDS: Final = frozenset(
     [*(f"{top}.{slot}" for top in SLOTS for slot in SLOTS[top]), *EPOCH_CHILDREN, *SINGLE_KINDS]
 )
@@ -45,10 +50,13 @@ _NUMBER: Final = "(?:0|[1-9][0-9]{0,15})"
 _PATH: Final = re.compile(
     rf"|data(?:/(?:train|test)(?:/{_NUMBER})?)?"
     rf"|model(?:/(?:architecture|weights)(?:/{_NUMBER})?)?"
-    r"|training(?:/(?:config|results)(?:/[1-9][0-9]{0,15})?)?"
+    rf"|training(?:/(?:{'|'.join(SINGLE_KINDS)})(?:/[1-9][0-9]{{0,15}})?)?"
     rf"|training/epoch/{_NUMBER}(?:/(?:state|metrics|privacy)(?:/{_NUMBER})?)?"
     rf"|producers(?:/{_NUMBER})?"
 )
+
+_ANYWHERE: Final = tuple(f"training/{name}" for name in ("epoch/", *LAST_KINDS))
+"""How paths begin whose place in ``training`` depends on what else the run recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +210,12 @@ class MLProvenanceMerkleTree:
             path = f"training/epoch/{epoch}"
             kinds = [slot(f"{path}/{kind}", kind, epoch) for kind in EPOCH_CHILDREN]
             epochs.append(_node(path, kinds))
-        config, results = (_single(kind, slots.get((kind, None), [])) for kind in SINGLE_KINDS)
+        config, *last = (_single(kind, slots.get((kind, None), [])) for kind in SINGLE_KINDS)
         signed = [
             MerkleNode(f"producers/{at}", f"producer {at}", "producer", digest)
             for at, digest in enumerate(producers)
         ]
-        training = _node("training", [*config, *epochs, *results])
+        training = _node("training", [*config, *epochs, *chain.from_iterable(last)])
         self.root_node: Final = _node("", [*tops, training, _node("producers", signed)])
         self.root: Final[bytes] = self.root_node.value
         self._nodes: Final = {node.path: node for node in self.root_node.walk()}
@@ -298,7 +306,7 @@ def _check_place(child: str, level: Level) -> None:
         if stated != wanted:
             (at, size), (index, of) = wanted, stated
             raise ProofError(f"{child}: is entry {at} of {size}, the proof says {index} of {of}")
-    elif not child.startswith(("training/epoch/", "training/results")) or parent != "training":
+    elif not child.startswith(_ANYWHERE) or parent != "training":
         entry = int(label) if label.isdecimal() else 0  # training/config is the first entry
         if level.index != entry:
             raise ProofError(f"{child}: is entry {entry}, the proof says {level.index}")

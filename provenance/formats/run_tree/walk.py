@@ -30,7 +30,7 @@ from provenance.formats.run_tree.selection import (
     leaf_of,
     seal_marks,
 )
-from provenance.formats.run_tree.tree import EPOCH_CHILDREN, SLOTS, RecordLeaf
+from provenance.formats.run_tree.tree import EPOCH_CHILDREN, LAST_KINDS, SLOTS, RecordLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class GrowingTree:
 
     @classmethod
     def start(cls, leaves: Iterable[RecordLeaf]) -> GrowingTree:
-        """The tree at the *before* seal; leaves of epochs and results have no place in it."""
+        """The tree at the *before* seal; leaves of epochs and last ones have no place in it."""
         by_kind = _by_kind(leaves)
         data, model = (
             merkle.root([merkle.root(_sorted(by_kind.get(f"{top}.{name}", ()))) for name in names])
@@ -53,7 +53,7 @@ class GrowingTree:
         return cls(data, model, Frontier.empty()).add(by_kind.get("config", ()))
 
     def add(self, leaves: Iterable[RecordLeaf]) -> GrowingTree:
-        """After records that stand directly under ``training``: config or results."""
+        """After config records, which stand directly under ``training``."""
         return self.extend(_sorted(leaves))
 
     def extend(self, entries: Iterable[bytes]) -> GrowingTree:
@@ -70,6 +70,12 @@ def epoch_entry(leaves: Iterable[RecordLeaf]) -> bytes:
     """What one epoch's records, in any order, enter ``training`` as; 32 bytes."""
     by_kind = _by_kind(leaves)
     return merkle.root([merkle.root(_sorted(by_kind.get(kind, ()))) for kind in EPOCH_CHILDREN])
+
+
+def last_entries(leaves: Iterable[RecordLeaf]) -> list[bytes]:
+    """What closes ``training`` at *after*: results, steps, artifacts and notes, in any order."""
+    by_kind = _by_kind(leaves)
+    return [digest for kind in LAST_KINDS for digest in _sorted(by_kind.get(kind, ()))]
 
 
 def _by_kind(leaves: Iterable[RecordLeaf]) -> dict[str, list[RecordLeaf]]:
@@ -147,10 +153,8 @@ class RunWalk:
             else:
                 self._cannot_place(item)
         fixed, self.late = fixed_leaves(others)
-        self._results = sorted(
-            (leaf for leaf in fixed if leaf.kind == "results"), key=lambda leaf: leaf.sort_key
-        )
-        self._first = [leaf for leaf in fixed if leaf.kind != "results"]
+        self._last = [leaf for leaf in fixed if leaf.kind in LAST_KINDS]
+        self._first = [leaf for leaf in fixed if leaf.kind not in LAST_KINDS]
         leader = before_mark(seal_marks(item.record for item in others))
         self._upto_mark = {} if leader is None else {leader.producer: leader.seq + 1}
         wanted = {producer: set(own) for producer, own in (counts or {}).items()}
@@ -230,7 +234,7 @@ class RunWalk:
         if phase in self._unplaced:
             return None
         leaves = list(chain(self._first, *self._in_tree[: self._size - self._config]))
-        return leaves + self._results if phase is Phase.AFTER else leaves
+        return leaves + self._last if phase is Phase.AFTER else leaves
 
     def _decide(self, upto: int, covered: Mapping[bytes, int]) -> dict[bytes, int]:
         """Take the epochs that a checkpoint decides about; what it has to state (rule 4)."""
@@ -256,7 +260,7 @@ class RunWalk:
         if not self._ended:
             for epoch in reversed(self._ahead):
                 self._grow([leaf_of(item) for item in self._waiting[epoch]])
-            self._tree.extend(leaf.digest for leaf in self._results)
+            self._tree.extend(last_entries(self._last))
         self._ended = True
 
     def _grow(self, leaves: list[RecordLeaf]) -> None:

@@ -89,9 +89,10 @@ def test_any_hyperparameter_is_the_trainers(key: str, value: object, recorded: o
     assert settings.source is None
 
 
-def test_a_hyperparameter_without_a_json_form_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^lr\.b\[1\]: found a value of type object, expected"):
-        load({"lr": {"b": [1, object()]}})
+def test_a_hyperparameter_without_a_plain_form_is_recorded_by_its_type_and_noted() -> None:
+    settings = load({"lr": {"b": [1, object()]}})
+    assert settings.training == {"lr": {"b": [1, "builtins.object"]}}
+    assert settings.training_notes == {"lr.b[1]": "recorded by its type alone"}
 
 
 @pytest.mark.parametrize("name", ["blockchain_config.json", "training_config.json"])

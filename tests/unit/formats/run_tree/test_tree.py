@@ -181,7 +181,7 @@ def test_the_epoch_of_another_kind_has_no_meaning() -> None:
 @pytest.mark.parametrize(
     ("kind", "epoch", "digest", "message"),
     [
-        ("run.seal", None, bytes(32), "'run.seal' is no leaf; leaves are config, data.test"),
+        ("run.seal", None, bytes(32), "'run.seal' is no leaf; leaves are artifact, config"),
         ("metrics", None, bytes(32), "a metrics record needs an epoch of 0 or more, got None"),
         ("state", -1, bytes(32), "got -1"),
         ("config", None, bytes(31), "32 bytes, got 31"),

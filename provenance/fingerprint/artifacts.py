@@ -1,0 +1,48 @@
+"""Content digests of artifacts: a file, a folder or bytes that a run made or took.
+
+A file's digest is its content digest, as in the leaf of a dataset's file (file_tree.py), a folder's
+the root of a dataset of its files (docs/FORMAT.md, section 3.4).
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from pathlib import Path
+from typing import Any
+
+from provenance.errors import InputError
+from provenance.fingerprint.datasets import dataset_folder
+from provenance.fingerprint.file_tree import file_leaf
+from provenance.fingerprint.hashers import HashFactory
+
+
+def artifact_fields(what: object, name: str | None, factory: HashFactory) -> dict[str, Any]:
+    """An artifact as a record states it: name, digest, bytes, media type where its name tells.
+
+    Args:
+        what: The path of a file or folder, or bytes.
+        name: What it is called; the last part of its path where None.
+
+    Raises:
+        InputError: Neither, not readable, an empty folder, or bytes without a name.
+    """
+    if isinstance(what, bytes | bytearray | memoryview):
+        if not name:
+            raise InputError("artifact: found bytes without a name, expected a name for them")
+        data = memoryview(what).cast("B") if not isinstance(what, bytes) else what
+        fields: dict[str, Any] = {"digest": str(factory.digest(data)), "bytes": len(data)}
+    elif isinstance(what, str | os.PathLike):
+        path = Path(os.fsdecode(what))
+        name = name or Path(os.path.abspath(path)).name
+        if path.is_dir():
+            folder = dataset_folder(path, factory)
+            fields = {"digest": str(folder), "bytes": folder.nbytes, "files": len(folder.parts)}
+            return {"name": name, **fields}
+        leaf = file_leaf(path, path.name, factory)
+        fields = {"digest": str(leaf.digest), "bytes": leaf.size}
+    else:
+        found = f"artifact: found {type(what).__name__}"
+        raise InputError(f"{found}, expected the path of a file or folder, or bytes")
+    media = mimetypes.guess_type(name)[0]
+    return {"name": name, **fields} | ({} if media is None else {"media": media})

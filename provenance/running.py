@@ -1,0 +1,159 @@
+"""``provenance.run``: a training in three lines, over :class:`.tracker.ProvenanceTracker`.
+
+Usage::
+
+    with provenance.run("baseline", config=args, tags=["mnist"]) as run:
+        run.data(train, test)
+        run.model(model)
+        for step, batch in enumerate(loader):
+            run.log({"loss": loss}, step=step)
+        run.log({"accuracy": accuracy}, epoch=1, model=model)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from provenance.tracker import ProvenanceTracker, whole_number
+
+if TYPE_CHECKING:
+    from provenance.tickets import Ticket
+
+
+def run(
+    name: str | None = None,
+    *,
+    config: object = None,
+    tags: Iterable[str] = (),
+    group: str | None = None,
+    notes: str | None = None,
+    parent: str | UUID | ProvenanceTracker | Run | None = None,
+    base_dir: str | Path = "artifacts",
+    settings: Mapping[str, object] | str | Path | None = None,
+) -> Run:
+    """Begin to record a training.
+
+    Args:
+        config: Hyperparameters: a mapping, Namespace, dataclass, pydantic, attrs or OmegaConf
+            object with values of any type (:mod:`provenance.settings.hyperparameters`).
+        base_dir, name, tags, group, notes, parent: As :class:`ProvenanceTracker` takes them.
+        settings: What it takes as ``config``.
+
+    Raises:
+        ConfigError, InputError: As :class:`ProvenanceTracker`; ``config`` is no such thing.
+    """
+    if isinstance(parent, Run):
+        parent = parent.tracker
+    labels: dict[str, Any] = {"name": name, "tags": tags, "group": group, "notes": notes}
+    return Run(ProvenanceTracker(base_dir, settings, parent=parent, **labels), config)
+
+
+class Run:
+    """A run that is recorded; made by :func:`run`.
+
+    As a context manager it ends the run: as finished, or as failed where an exception leaves it,
+    which goes on as it came. Outside of a ``with`` block :meth:`finish` ends it.
+
+    Attributes:
+        tracker: What records it.
+    """
+
+    def __init__(self, tracker: ProvenanceTracker, config: object = None) -> None:
+        from provenance.settings.hyperparameters import hyperparameters
+
+        self.tracker = tracker
+        self._config: object = {} if config is None else config
+        hyperparameters(self._config, "config")  # a mistake is told here, not at the first log
+        self._next_step = 0
+        self._next_epoch = 1
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.tracker.run_id
+
+    def data(self, train: object, test: object = None) -> None:
+        """As :meth:`ProvenanceTracker.track_data`."""
+        self.tracker.track_data(train, test)
+
+    def model(self, model: object) -> None:
+        """As :meth:`ProvenanceTracker.track_model`."""
+        self.tracker.track_model(model)
+
+    def log(
+        self,
+        metrics: Mapping[str, object],
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        model: object = None,
+        privacy: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record metrics: of a step where one is given, or nothing else; of an epoch where
+        that, a model or a privacy budget is given; of both where both are.
+
+        Args:
+            step: Number of the step; the one after the highest so far where nothing is given.
+            epoch: Number of the epoch; the one after the highest so far where only a model or
+                a privacy budget is given.
+            model, privacy: As :meth:`ProvenanceTracker.track_epoch` takes them.
+
+        Raises:
+            InputError: As :meth:`ProvenanceTracker.track_epoch` and :meth:`track_step` do.
+        """
+        self._begin()
+        of_epoch = epoch is not None or model is not None or privacy is not None
+        if of_epoch:
+            number = self._next_epoch if epoch is None else whole_number("epoch", epoch)
+            self.tracker.track_epoch(number, metrics, model, privacy)
+            self._next_epoch = max(self._next_epoch, number + 1)
+        if step is not None or not of_epoch:
+            number = self._next_step if step is None else whole_number("step", step)
+            self.tracker.track_step(number, metrics)
+            self._next_step = max(self._next_step, number + 1)
+
+    def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
+        """As :meth:`ProvenanceTracker.artifact`."""
+        self.tracker.artifact(what, name)
+
+    def note(self, text: str | None = None, *, tags: Iterable[str] = ()) -> None:
+        """As :meth:`ProvenanceTracker.note`."""
+        self.tracker.note(text, tags=tags)
+
+    def finish(self, results: Mapping[str, object] | None = None) -> dict[str, Ticket]:
+        """Record the results and seal the run for good; a ticket for each network.
+
+        Raises:
+            InputError: The run is finished already, or a result has no JSON form.
+        """
+        self._begin()
+        return self.tracker.store_merkle_on_blockchain_after_training(results)
+
+    def _begin(self) -> None:
+        if not self.tracker.begun:
+            self.tracker.store_merkle_on_blockchain_before_training(self._config)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.tracker.ended:
+            return
+        if kind is None:
+            self.finish()
+            return
+        self._begin()  # what was to be tried belongs to the story of a failure
+        self.tracker.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"<provenance.run {self.id}>"

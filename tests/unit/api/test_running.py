@@ -1,0 +1,130 @@
+"""``provenance.run``: what its calls record, and how a run ends."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import provenance
+from provenance.capture.spool import read_segment, scan
+from provenance.errors import InputError
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
+
+MODEL = {"w": np.ones((3, 2), np.float32)}
+
+
+def events(base: Path) -> list[Event]:
+    found: list[Event] = []
+    for run in scan(base / "spool"):
+        for segment in run.segments:
+            found += [item for _, item in read_segment(segment.path) if isinstance(item, Event)]
+    return found
+
+
+def bodies(base: Path, kind: Kind) -> list[dict[str, Any]]:
+    return [event.fields for event in events(base) if event.kind is kind]
+
+
+def test_a_run_is_named_and_its_config_is_recorded_before_the_first_metrics(tmp_path: Path) -> None:
+    with provenance.run(
+        "baseline", config=argparse.Namespace(lr=0.1), tags=["a", "b"], group="sweep",
+        notes="first try", base_dir=tmp_path,
+    ) as run:  # fmt: skip
+        run.data(np.ones((4, 2)))
+        run.model(MODEL)
+        run.log({"loss": 1.0}, epoch=1, model=MODEL, privacy={"epsilon": 1.0})
+    (config,) = bodies(tmp_path, Kind.CONFIG)
+    assert config["training"] == {"lr": 0.1}
+    assert (config["name"], config["group"], config["notes"]) == (
+        "baseline", "sweep", "first try",
+    )  # fmt: skip
+    assert config["tags"] == ["a", "b"]
+    assert config["config_notes"] == {}
+    kinds = [event.kind.value for event in events(tmp_path)]
+    assert kinds[:5] == [
+        "data.train", "model.architecture", "model.weights", "config", "run.seal",
+    ]  # fmt: skip
+    assert sorted(kinds[5:8]) == ["metrics", "privacy", "state"]
+    assert kinds[8:] == ["results", "run.seal", "run.end"]
+    assert repr(run) == f"<provenance.run {run.id}>"
+
+
+def test_an_exception_goes_on_and_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    error = RuntimeError("mine")
+    with pytest.raises(RuntimeError) as raised, provenance.run(base_dir=tmp_path, config={"lr": 1}):
+        raise error
+    assert raised.value is error
+    assert bodies(tmp_path, Kind.CONFIG)[0]["training"] == {"lr": 1}
+    assert bodies(tmp_path, Kind.RESULTS) == []
+    (end,) = bodies(tmp_path, Kind.RUN_END)
+    assert end["reason"] == "exception: RuntimeError"
+
+
+def test_finish_records_results_and_leaving_the_block_then_does_nothing(tmp_path: Path) -> None:
+    with provenance.run(base_dir=tmp_path) as run:
+        run.finish({"accuracy": 0.9})
+    assert bodies(tmp_path, Kind.RESULTS) == [{"results": {"accuracy": 0.9}, "epochs": 0}]
+    assert len(bodies(tmp_path, Kind.RUN_END)) == 1
+
+
+def test_a_child_names_its_parent(tmp_path: Path) -> None:
+    parent = provenance.run(base_dir=tmp_path / "a")
+    provenance.run(base_dir=tmp_path / "b", parent=parent).finish()
+    provenance.run(base_dir=tmp_path / "c", parent=parent.tracker).finish()
+    provenance.run(base_dir=tmp_path / "d", parent=parent.id).finish()
+    for name in "bcd":
+        assert bodies(tmp_path / name, Kind.CONFIG)[0]["parent"] == parent.id
+
+
+def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> None:
+    file, folder = tmp_path / "plot.png", tmp_path / "folder"
+    file.write_bytes(b"png")
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"12345")
+    settings = {"hash_algorithm": "sha256"}
+    with provenance.run(base_dir=tmp_path, settings=settings) as run:
+        run.log({"loss": 1}, epoch=0)
+        run.artifact(file)
+        run.artifact(folder, "checkpoint")
+        run.artifact(b"abc", "bytes.bin")
+        run.note("looks odd", tags=["odd"])
+    png, checkpoint, held = bodies(tmp_path, Kind.ARTIFACT)
+    digest = f"sha256:{hashlib.sha256(b'png').hexdigest()}"
+    assert png == {"name": "plot.png", "digest": digest, "bytes": 3, "media": "image/png"}
+    assert (checkpoint["name"], checkpoint["bytes"], checkpoint["files"]) == ("checkpoint", 5, 1)
+    assert held["digest"] == f"sha256:{hashlib.sha256(b'abc').hexdigest()}"
+    assert bodies(tmp_path, Kind.NOTE) == [{"text": "looks odd", "tags": ["odd"]}]
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    run = provenance.run(base_dir=tmp_path)
+    with pytest.raises(InputError, match="artifact: found bytes without a name"):
+        run.artifact(b"x")
+    with pytest.raises(InputError, match="cannot read"):
+        run.artifact(tmp_path / "absent")
+    with pytest.raises(InputError, match="note: found neither a text nor a tag"):
+        run.note()
+    with pytest.raises(InputError, match="config: found a int, expected a mapping"):
+        provenance.run(base_dir=tmp_path, config=3)
+    with pytest.raises(InputError, match="tags: found 'ab', expected a list of texts"):
+        provenance.run(base_dir=tmp_path, tags="ab")
+    with pytest.raises(InputError, match="epoch: found 0.5, .* between two epochs, record a step"):
+        run.log({"loss": 1}, epoch=0.5)  # type: ignore[arg-type]  # Transformers' own
+
+
+def test_epochs_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:
+    run = provenance.run(base_dir=tmp_path)
+    for epoch in (1.0, np.int64(2), np.float32(3), np.array(4)):
+        run.log({"loss": 1}, epoch=epoch)  # type: ignore[arg-type]  # wider on purpose
+    run.log({"loss": 1}, model=MODEL)
+    run.finish()
+    epochs = [event.epoch for event in events(tmp_path) if event.kind is Kind.METRICS]
+    assert epochs == [1, 2, 3, 4, 5]
+    assert json.dumps(epochs) == "[1, 2, 3, 4, 5]"
