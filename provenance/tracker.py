@@ -191,7 +191,7 @@ class ProvenanceTracker:
         epoch: int,
         metrics: Mapping[str, object] | None,
         model: object = None,
-        privacy: Mapping[str, object] | None = None,
+        privacy: Mapping[str, object] | tuple[Any, float] | None = None,
         *,
         weights: str | None = None,
     ) -> None:
@@ -208,7 +208,8 @@ class ProvenanceTracker:
             model: As :meth:`track_model` takes it; None records no weights. No collective is
                 called: of a model that ranks share each hashes what it has, and of copies whose
                 turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
-            privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``.
+            privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``, or Opacus' engine or
+                accountant with the delta, ``(engine, 1e-5)`` (:mod:`provenance.capture.privacy`).
             weights: How the model is read (:mod:`provenance.capture.snapshot`): ``copy`` first;
                 ``stall-free``, where it lies, while its optimizer's next step waits; ``sync``,
                 before this returns; ``file``, a path, by another process. None: ``file`` for a
@@ -225,7 +226,11 @@ class ProvenanceTracker:
                 ``weights`` is no such mode for this model.
         """
         number = whole_number("epoch", epoch)
-        budget = None if privacy is None else _mapping("privacy", privacy)
+        budget = None
+        if privacy is not None:
+            from provenance.capture.privacy import privacy_fields
+
+            budget = privacy_fields(privacy)
         if weights is not None:
             check_mode(weights, model)
         if (

@@ -10,14 +10,17 @@ in the config record, as ``not_recorded``.
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import random
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
+from provenance.capture.privacy import privacy_fields
 from provenance.capture.snapshot import check_mode
 from provenance.errors import InputError
 from provenance.formats.record import Json, Kind, normalise
@@ -36,6 +39,8 @@ class Recorder:
 
     Args:
         tracker: One that the caller made; None: one is made as each training begins.
+        train, test: What stands for the data, instead of what the framework shows; False: none.
+        privacy: As ``track_epoch`` takes it, for each epoch.
         weights: How weights are read each epoch, as ``track_epoch`` takes it; None: they are
             recorded before training alone.
         every_n_epochs: Weights of every n-th epoch and of the last; metrics of each.
@@ -51,6 +56,9 @@ class Recorder:
         self,
         tracker: ProvenanceTracker | None = None,
         *,
+        train: object = None,
+        test: object = None,
+        privacy: Any = None,
         weights: str | None = "copy",
         every_n_epochs: int = 1,
         **tracker_arguments: Any,
@@ -71,9 +79,12 @@ class Recorder:
         """What could not be recorded of the newest run, a line each."""
         self._given = tracker
         self._arguments = tracker_arguments
+        self._data = (train, test)
+        self._privacy = privacy
         self._weights = weights
         self._every = every_n_epochs
         self._epochs = 0
+        self._error: BaseException | None = None
         self._state = "new"  # open, ended; off: there is no tracker
 
     @property
@@ -95,6 +106,8 @@ class Recorder:
     ) -> None:
         """Record data, model and hyperparameters, once a run; says the run's id in one line.
 
+        What an integration knows to be missing it names in ``config`` under ``not_recorded``.
+
         Reading the data leaves the states of Python's, NumPy's and torch's random generators as
         they were. After :meth:`end` it begins the next run, which names the one before.
         """
@@ -108,27 +121,33 @@ class Recorder:
         tracker = self.tracker
         if self._state == "off" or tracker is None or tracker._sealed_before:
             return
-        lost: dict[str, str] = {}
+        training = plain(config or {})
+        named = training.pop(NOT_RECORDED, None)
+        lost: dict[str, Json] = dict(named) if isinstance(named, dict) else {}
+        train, test = (own or shown for own, shown in zip(self._data, (train, test), strict=True))
         with _same_random_numbers():
             for name, part, track in (
                 ("data.train", train, partial(tracker._track_data, Kind.DATA_TRAIN)),
                 ("data.test", test, partial(tracker._track_data, Kind.DATA_TEST)),
                 ("model", model, tracker.track_model),
             ):
-                if part is None:
-                    continue
                 before = len(self.problems)
-                with self._guarded(f"{name} not recorded"):
-                    track(part)
+                if part is not None:
+                    lost.pop(name, None)
+                    with self._guarded(f"{name} not recorded"):
+                        track(part)
+                elif self._given is None and name != "data.test":
+                    lost.setdefault(name, "none was given")
                 if len(self.problems) > before:
                     lost[name] = self.problems[-1]
-        training = plain(config or {})
         if earlier is not None:
             training.setdefault("run_before", earlier)
         if lost:
-            training[NOT_RECORDED] = {**lost}
+            training[NOT_RECORDED] = lost
         with self._guarded("config not recorded"):
             tracker.store_merkle_on_blockchain_before_training(training)
+        self._error = getattr(sys, "last_value", None)
+        atexit.register(_end_at_exit, weakref.ref(self))
         if tracker.rank == 0:
             log.info("recording", run=tracker.run_id, folder=str(tracker.settings.base_dir))
 
@@ -147,15 +166,32 @@ class Recorder:
         if self._state != "open" or self.tracker is None:
             return
         self._epochs += 1
+        budget = None
+        with self._guarded("privacy budget not recorded"):
+            budget = privacy_fields(self._privacy if privacy is None else privacy)
         wanted = self._weights is not None and (last or self._epochs % self._every == 0)
         with self._guarded("epoch not recorded"):
             self.tracker.track_epoch(
                 n,
                 plain(metrics or {}),
                 model=model if wanted else None,
-                privacy=privacy,
+                privacy=budget,
                 weights=self._weights if wanted and model is not None else None,
             )
+
+    def weights(self, n: int, model: object) -> None:
+        """Record weights of an epoch whose metrics are recorded already, of whichever epoch's turn
+        it is: a booster's, once its training is over."""
+        if self._state == "open" and self._weights is not None and self.tracker is not None:
+            with self._guarded("weights not recorded"):
+                self.tracker._track_weights(n, model, self._weights)
+
+    def step(self, n: int, metrics: Mapping[str, object]) -> None:
+        """Record the metrics of a step of an open run."""
+        track: Any = getattr(self.tracker, "track_step", None)
+        if self._state == "open" and metrics and track is not None:
+            with self._guarded("step not recorded"):
+                track(n, plain(metrics))
 
     def end(
         self,
@@ -181,6 +217,10 @@ class Recorder:
         stopped = isinstance(error, KeyboardInterrupt) or kind == "SIGTERMException"
         self.end(None, "interrupted" if stopped else "failed", f"exception: {kind}")
 
+    def abandoned(self) -> None:
+        """End an open run, since the next training begins and nothing said how this one ended."""
+        self.end(None, "interrupted", "another training began")
+
     def note(self, problem: str) -> None:
         """Say in one warning line what is not recorded."""
         self.problems.append(problem)
@@ -188,7 +228,7 @@ class Recorder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled or copied, for another process or another training: without this one's run."""
-        return {**self.__dict__, "tracker": None, "_given": None, "_state": "new"}
+        return {**self.__dict__, "tracker": None, "_given": None, "_state": "new", "_error": None}
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
@@ -218,6 +258,14 @@ def _plain(value: object, depth: int) -> Json:
         text = str(value)
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         return kind if " at 0x" in text else text[:1000]
+
+
+def _end_at_exit(reference: weakref.ref[Recorder]) -> None:
+    """Not every framework tells its callbacks of an exception: one that ended the program is the
+    interpreter's last (``sys.last_value``)."""
+    recorder, error = reference(), getattr(sys, "last_value", None)
+    if recorder is not None and error is not None and error is not recorder._error:
+        recorder.failed(error)
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+"""Keras 3, any backend: ``model.fit(x, y, callbacks=[ProvenanceCallback(train=(x, y))])``.
+
+Of each ``fit`` a run: the model's weights by their paths, which are the same with every backend,
+how it was compiled, and each epoch's logs under Keras' number (from 0). Keras shows a callback no
+data, so it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from provenance.integrations.recorder import Recorder
+from provenance.tracker import ProvenanceTracker
+
+
+class ProvenanceCallback(keras.callbacks.Callback):
+    """Records each ``fit``.
+
+    Args:
+        tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them;
+            ``train`` and ``test`` are the data that ``fit`` is given.
+    """
+
+    def __init__(self, tracker: ProvenanceTracker | None = None, **options: Any) -> None:
+        super().__init__()
+        self.recorder = Recorder(tracker, **options)
+        self._logs: dict[str, Any] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin the run: the model is built."""
+        if self.recorder.is_open:
+            self.recorder.abandoned()
+        self._logs = {}
+        self.recorder.begin(weights_of(self.model), config=_compiled(self.model, self.params))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Nothing: reading a batch's metrics would stop the device."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Record the epoch, with its validation."""
+        self._logs = dict(logs or {})
+        last = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
+        self.recorder.epoch(epoch, self._logs, weights_of(self.model), last=last)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Finish the run with the last epoch's metrics."""
+        self.recorder.end(self._logs)
+
+
+def weights_of(model: Any) -> dict[str, Any]:
+    """A Keras model's weights by path, as NumPy arrays; of paths that are the same, the later ones
+    with their number."""
+    named: dict[str, Any] = {}
+    for variable in model.weights:
+        path, count = variable.path, 1
+        while path in named:
+            path, count = f"{variable.path}#{count}", count + 1
+        named[path] = keras.ops.convert_to_numpy(variable.value)
+    return named
+
+
+def _compiled(model: Any, params: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "model": f"{type(model).__module__}.{type(model).__qualname__}",
+        "parameters": model.count_params(),
+        "backend": keras.backend.backend(),
+        "compile": model.get_compile_config(),
+        "fit": {k: v for k, v in (params or {}).items() if k != "verbose"},
+    }

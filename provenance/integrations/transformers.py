@@ -1,0 +1,155 @@
+"""Hugging Face: ``TrainingArguments(report_to="provenance")`` once this module is imported.
+
+transformers 5 has no entry points for integrations: importing this adds ``provenance`` to the
+names that ``report_to`` knows. ``Trainer(callbacks=[ProvenanceCallback()])`` does the same, and
+takes options.
+
+Of each ``train`` a run: the training dataset as the Trainer feeds it, the model, the
+TrainingArguments, each epoch's metrics (numbered from 1) with those of the evaluation after it,
+and the metrics of steps as they are logged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers.integrations import integration_utils
+from transformers.trainer_callback import (
+    ExportableState,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+from transformers.training_args import TrainingArguments
+
+from provenance.integrations.recorder import NOT_RECORDED, Recorder
+from provenance.tracker import ProvenanceTracker
+
+_NO_TEST = "a callback is not shown evaluation data before training: ProvenanceCallback(test=...)"
+
+
+class ProvenanceCallback(TrainerCallback, ExportableState):
+    """Records each ``train``.
+
+    A checkpoint carries the run's id; ``train(resume_from_checkpoint=...)`` names that run as
+    ``parent_model``.
+
+    Args:
+        tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them.
+    """
+
+    def __init__(self, tracker: ProvenanceTracker | None = None, **options: Any) -> None:
+        self.recorder = Recorder(tracker, **options)
+        self._logs: dict[str, Any] = {}
+        self._epoch: tuple[int, str, bool] | None = None
+        """The epoch that waits for its metrics, what brings them, and whether it is the last."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **shown: Any,
+    ) -> None:
+        """Begin the run: a checkpoint, where there is one, is loaded."""
+        recorder = self.recorder
+        if recorder.is_open:
+            recorder.abandoned()
+        model = shown.get("model")
+        config: dict[str, Any] = {
+            **args.to_dict(),  # tokens are hidden in it
+            "model_config": getattr(getattr(model, "config", None), "to_dict", dict)(),
+            "trial": state.trial_params,
+        }
+        stored: Any = (state.stateful_callbacks or {}).get(type(self).__name__)
+        if state.global_step and isinstance(stored, dict):
+            config["parent_model"] = stored.get("attributes", {}).get("run_id")
+        if str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no":
+            config[NOT_RECORDED] = {"data.test": _NO_TEST}
+        data = getattr(shown.get("train_dataloader"), "dataset", None)
+        self._logs, self._epoch = {}, None
+        recorder.begin(model, data, None, {k: v for k, v in config.items() if v is not None})
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **shown: Any,
+    ) -> None:
+        """Record the epoch, or wait for what the Trainer logs or evaluates at its end."""
+        number = math.ceil(round(state.epoch or 0.0, 6))
+        last = state.global_step >= state.max_steps or control.should_training_stop
+        event = "evaluate" if control.should_evaluate else "log" if control.should_log else ""
+        self._epoch = (number, event, last)
+        self._record(shown.get("model"), "")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **shown: Any,
+    ) -> None:
+        """Record a step's metrics, and keep them for its epoch."""
+        values = {name: value for name, value in (logs or {}).items() if name != "epoch"}
+        self._logs |= values
+        self.recorder.step(state.global_step, values)
+        self._record(shown.get("model"), "log")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **shown: Any,
+    ) -> None:
+        """Record the epoch that waits for it."""
+        self._record(shown.get("model"), "evaluate")
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **shown: Any,
+    ) -> None:
+        """Record an epoch whose metrics never came."""
+        self._record(shown.get("model"), None)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **shown: Any,
+    ) -> None:
+        """Finish the run with the metrics of the whole training."""
+        self._record(None, None)  # the best model may be loaded by now
+        results = dict(state.log_history[-1]) if state.log_history else {}
+        if state.best_metric is not None:
+            results |= {"best_metric": state.best_metric, "best_step": state.best_global_step}
+        self.recorder.end(results)
+
+    def _record(self, model: Any, event: str | None) -> None:
+        if self._epoch is None or event not in (None, self._epoch[1]):
+            return
+        number, _, last = self._epoch
+        self._epoch = None
+        self.recorder.epoch(number, self._logs, model, last=last)
+        self._logs = {}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint carries."""
+        return {"args": {}, "attributes": {"run_id": self.recorder.run_id}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ProvenanceCallback:
+        """As the Trainer restores it where callbacks are restored from the checkpoint."""
+        return cls()
+
+
+integration_utils.INTEGRATION_TO_CALLBACK["provenance"] = ProvenanceCallback

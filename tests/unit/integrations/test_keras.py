@@ -1,0 +1,73 @@
+"""Keras 3 in processes of their own: a backend is chosen once a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provenance.formats.record import Kind
+from tests.support.frameworks import installed
+from tests.support.paths import ROOT
+from tests.support.spooled import bodies, kinds, spooled
+
+PROGRAM = """
+import sys
+import keras, numpy as np
+from provenance.fingerprint.tensors import state_digest
+from provenance.integrations.keras import ProvenanceCallback, weights_of
+if keras.backend.backend() == "torch":
+    import torch; torch.set_num_threads(1)
+x = np.random.default_rng(0).random((64, 8)).astype("float32")
+y = (x.sum(1) > 4).astype(int)
+layers = keras.layers
+model = keras.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.Dense(2)])
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile("adam", loss, metrics=["accuracy"])
+callback = ProvenanceCallback(base_dir=sys.argv[1], train=(x, y))
+class Fails(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise FloatingPointError("NaN")
+options = dict(batch_size=16, verbose=0, validation_split=0.25)
+model.fit(x, y, epochs=2, callbacks=[callback], **options)
+print(str(state_digest(weights_of(model)).as_fields()["root"]))
+print(";".join(weights_of(model)))
+model.evaluate(x, y, verbose=0, callbacks=[callback])
+model.predict(x, verbose=0, callbacks=[callback])
+model.fit(x, y, epochs=1, callbacks=[callback, Fails()], **options)
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_each_fit_is_a_run_with_one_name_for_a_weight_in_every_backend(
+    tmp_path: Path, backend: str
+) -> None:
+    installed("keras")
+    installed(backend, "flax" if backend == "jax" else "torch")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT),
+             "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert "FloatingPointError" in done.stderr, done.stderr
+    root, names = [line for line in done.stdout.splitlines() if "[" not in line]
+    assert names.split(";")[:2] == ["sequential/dense/kernel", "sequential/dense/bias"]
+    assert names.count(";") == 7
+    events = spooled(tmp_path)
+    metrics = [event for event in events if event.kind is Kind.METRICS]
+    assert [event.epoch for event in metrics] == [0, 1, 0]
+    assert {"loss", "accuracy", "val_loss"} <= metrics[0].fields["metrics"].keys()
+    weights = [event.fields["root"] for event in events if event.kind is Kind.STATE]
+    assert weights[1] == root
+    assert len({*weights}) == 3
+    config, second = bodies(events, Kind.CONFIG)
+    assert config["training"]["backend"] == backend
+    assert config["training"]["fit"]["epochs"] == 2
+    assert "not_recorded" not in config["training"]
+    assert second["training"]["run_before"]
+    ends = [event.fields["reason"] for event in events if event.kind is Kind.RUN_END]
+    assert ends == ["finished", "exception: FloatingPointError"]
+    assert kinds(events).count("results") == 1
