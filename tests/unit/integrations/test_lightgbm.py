@@ -20,7 +20,6 @@ X = np.random.default_rng(0).normal(size=(80, 3))
 Y = (X[:, 0] > 0).astype(int)
 NOISE = np.random.default_rng(1).normal(size=(80, 3))
 PARAMETERS = {"objective": "binary", "verbosity": -1, "num_threads": 1, "learning_rate": 0.25}
-UNTIL_BOOSTERS_HAVE_DIGESTS = pytest.mark.xfail(strict=False, reason="boosters have no digest")
 
 
 class World:
@@ -71,7 +70,6 @@ def test_early_stopping_ends_the_run(world: World) -> None:
     assert bodies(events, Kind.RUN_END)[0]["reason"] == "finished"
 
 
-@UNTIL_BOOSTERS_HAVE_DIGESTS
 def test_the_booster_is_recorded_as_it_is_returned(world: World) -> None:
     booster = world.fit(world.callback(), 20, world.lightgbm.early_stopping(2, verbose=False))
     states = bodies(spooled(world.base), Kind.STATE)

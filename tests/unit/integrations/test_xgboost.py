@@ -19,7 +19,6 @@ from tests.support.spooled import bodies, kinds, spooled
 X = np.random.default_rng(0).normal(size=(60, 3))
 Y = (X[:, 0] > 0).astype(int)
 PARAMETERS = {"objective": "binary:logistic", "max_depth": 2, "eta": 0.25, "nthread": 1}
-UNTIL_BOOSTERS_HAVE_DIGESTS = pytest.mark.xfail(strict=False, reason="boosters have no digest")
 
 
 class World:
@@ -63,7 +62,6 @@ def test_a_training_is_recorded_by_iterations(world: World) -> None:
     assert results["results"] == {"train-logloss": losses[-1], "iterations": 3}
 
 
-@UNTIL_BOOSTERS_HAVE_DIGESTS
 def test_the_booster_is_recorded_as_it_is_returned(world: World) -> None:
     booster = world.fit(world.callback(), early_stopping_rounds=1)
     events = spooled(world.base)
@@ -72,7 +70,6 @@ def test_the_booster_is_recorded_as_it_is_returned(world: World) -> None:
     assert "not_recorded" not in bodies(events, Kind.CONFIG)[0]["training"]
 
 
-@UNTIL_BOOSTERS_HAVE_DIGESTS
 def test_every_nth_iterations_booster_where_it_is_asked_for(world: World) -> None:
     world.fit(world.callback(every_n_epochs=2), rounds=5)
     states = [event.epoch for event in spooled(world.base) if event.kind is Kind.STATE]
