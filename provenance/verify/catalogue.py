@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 RECORDS, TREES, PREFIX, COMPLETE, HEADS, LEDGER = range(1, 7)
-RECEIPTS, NETWORKS, AGREE, CONTENT, PORTABLE, LIMITS = range(7, 13)
+RECEIPTS, NETWORKS, AGREE, CONTENT, PORTABLE, PRIVACY, LIMITS = range(7, 14)
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check(
@@ -120,6 +120,15 @@ CHECKS: Final[tuple[Check, ...]] = (
         "Each OpenTimestamps proof, tlog-proof and in-toto statement that the bundle brings "
         "says what the rest of the evidence says.",
         "That those tools, run by you, agree: run them.",
+    ),
+    Check(
+        PRIVACY,
+        "privacy budgets add up",
+        "Epsilon and delta of each epoch can be, and no budget shrinks from one epoch to the next "
+        "of its rank. Where an epoch states the steps of a Rényi accountant (Opacus' rdp), they "
+        "give its epsilon.",
+        "That the training added the noise it states, sampled as it states, or clipped: the steps "
+        "are the trainer's word. Of other accountants (prv, gdp) epsilon is not recomputed.",
     ),
     Check(
         LIMITS,

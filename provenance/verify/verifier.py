@@ -14,7 +14,8 @@ The same list is printed in the report and by ``provenance verify --explain``
 9. networks agree
 10. content matches the recorded digests
 11. files for other tools hold
-12. what was not checked is said
+12. privacy budgets add up
+13. what was not checked is said
 
 A check that fails does not stop the others.
 """
@@ -44,9 +45,10 @@ from provenance.verify.catalogue import (
 )
 from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.completeness import check_completeness
-from provenance.verify.checks.content import check_content
+from provenance.verify.checks.content import check_content, note_not_recorded
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.checks.networks import check_networks
+from provenance.verify.checks.privacy import check_privacy
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import note_reused
@@ -118,10 +120,12 @@ def verify(
     anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
     check_content(records, content, findings)  # (10)
     note_reused(records, findings)
+    note_not_recorded(records, findings)
     check_attachments(evidence, findings)  # (11)
+    check_privacy(records, findings)  # (12)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    not_checked = _limits(evidence, online, pinned, content, anchors, findings)  # (12)
+    not_checked = _limits(evidence, online, pinned, content, anchors, findings)  # (13)
     if findings.standing is None:
         not_checked.append(NOBODY_KNOWN)
     elif findings.standing.unchecked is not None:

@@ -8,10 +8,19 @@ from provenance.errors import FormatError, ProvenanceError
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
-from provenance.formats.record import Record
+from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.ranks import is_sharded
 from provenance.verify.catalogue import CONTENT
 from provenance.verify.findings import Findings
+
+
+def note_not_recorded(records: Mapping[str, Record], findings: Findings) -> None:
+    """Say what an integration could not digest before training, as the configuration names it."""
+    for path, record in records.items():
+        training = record.body.get("training") if record.kind is Kind.CONFIG else None
+        named = training.get("not_recorded") if isinstance(training, dict) else None
+        for name, reason in named.items() if isinstance(named, dict) else ():
+            findings.notice(CONTENT, path, f"{name} has no digest: {reason}", path)
 
 
 def check_content(

@@ -8,6 +8,7 @@ import pytest
 
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
+from tests.support.examples import run_example
 from tests.support.frameworks import framework
 from tests.support.spooled import bodies, kinds, spooled
 
@@ -51,3 +52,11 @@ def test_what_is_logged_with_an_epoch_is_an_epoch(tmp_path: Path) -> None:
     ]
     assert kinds(events).count("state") == 2
     assert bodies(events, Kind.RESULTS)[0]["results"]["epoch_loss"] > 0
+
+
+def test_the_example_records_a_whole_run(tmp_path: Path) -> None:
+    framework("accelerate")
+    run_example("accelerate_loop", tmp_path)
+    counted = kinds(spooled(tmp_path))
+    assert counted.count("metrics") == 3
+    assert counted.count("data.train") == counted.count("results") == 1

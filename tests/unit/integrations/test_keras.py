@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 from tests.support.spooled import bodies, kinds, spooled
 
 PROGRAM = """
-import sys
+import runpy, sys
 import keras, numpy as np
 from provenance.fingerprint.tensors import state_digest
 from provenance.integrations.keras import ProvenanceCallback, weights_of
@@ -37,6 +37,8 @@ print(str(state_digest(weights_of(model)).as_fields()["root"]))
 print(";".join(weights_of(model)))
 model.evaluate(x, y, verbose=0, callbacks=[callback])
 model.predict(x, verbose=0, callbacks=[callback])
+if keras.backend.backend() == "jax":
+    runpy.run_path("examples/keras_callback.py")["main"](sys.argv[1] + "/example")
 model.fit(x, y, epochs=1, callbacks=[callback, Fails()], **options)
 """
 
@@ -71,3 +73,7 @@ def test_each_fit_is_a_run_with_one_name_for_a_weight_in_every_backend(
     ends = [event.fields["reason"] for event in events if event.kind is Kind.RUN_END]
     assert ends == ["finished", "exception: FloatingPointError"]
     assert kinds(events).count("results") == 1
+    if backend == "jax":
+        example = kinds(spooled(tmp_path / "example"))
+        assert example.count("metrics") == example.count("state") == 3
+        assert example.count("data.train") == example.count("results") == 1

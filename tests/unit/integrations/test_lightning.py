@@ -12,6 +12,7 @@ import pytest
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
+from tests.support.examples import run_example
 from tests.support.frameworks import framework
 from tests.support.spooled import bodies, kinds, spooled
 
@@ -193,3 +194,12 @@ def test_data_without_a_digest_is_named_and_training_goes_on(world: World) -> No
     assert "data.train" in lost
     assert kinds(events).count("metrics") == 2
     assert kinds(events).count("state") == 0
+
+
+def test_the_example_records_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    framework("lightning")
+    monkeypatch.chdir(tmp_path)  # where its checkpoints go
+    run_example("lightning_logger", tmp_path)
+    counted = kinds(spooled(tmp_path))
+    assert counted.count("metrics") == 3
+    assert counted.count("data.train") == counted.count("results") == 1

@@ -10,6 +10,7 @@ import pytest
 
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
+from tests.support.examples import run_example
 from tests.support.frameworks import framework
 from tests.support.spooled import bodies, kinds, spooled
 
@@ -160,3 +161,11 @@ def test_a_training_that_raised_is_no_finished_run(world: World) -> None:
     ends = [event.fields["reason"] for event in events if event.kind is Kind.RUN_END]
     assert ends == ["another training began", "finished"]
     assert callback.recorder.run_id != first
+
+
+def test_the_example_records_a_whole_run(tmp_path: Path) -> None:
+    framework("transformers")
+    run_example("transformers_trainer", tmp_path)
+    counted = kinds(spooled(tmp_path))
+    assert counted.count("metrics") == 2
+    assert counted.count("data.train") == counted.count("results") == 1

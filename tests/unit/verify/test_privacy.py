@@ -1,0 +1,135 @@
+"""Privacy budgets: what cannot be, what shrinks, and what its steps do not give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provenance.formats.record import Kind
+from provenance.proofs.renyi import RenyiAccountant
+from provenance.verify.catalogue import PRIVACY, Status
+from provenance.verify.report import VerificationReport
+from tests.support.verify_world import Fields, World, before, ending, metrics
+
+DELTA = 1e-5
+
+
+def steps(count: int, noise: float = 1.1, rate: float = 0.125) -> list[dict[str, Any]]:
+    return [{"noise_multiplier": noise, "sample_rate": rate, "steps": count}]
+
+
+def rdp(count: int, **fields: Any) -> dict[str, Any]:
+    """What an accountant states after so many steps."""
+    epsilon = RenyiAccountant().epsilon([(1.1, 0.125, count)], DELTA)
+    stated = {"accountant": "rdp", "epsilon": epsilon, "delta": DELTA, "history": steps(count)}
+    return {**stated, **fields}
+
+
+def verified(*budgets: object, results: dict[str, Any] | None = None) -> VerificationReport:
+    """Of a run that states these, one an epoch."""
+    stage = World(("bitcoin",))
+    events: list[Fields] = [*before()]
+    for epoch, budget in enumerate(budgets, 1):
+        events += [metrics(epoch), (Kind.PRIVACY, epoch, {"privacy": budget})]
+    ended = ending(events)
+    if results is not None:
+        ended[len(events)] = (Kind.RESULTS, None, {"results": results})
+    stage.ingest(stage.batch(ended))
+    stage.anchor()
+    return stage.verify()
+
+
+def problems(*budgets: object) -> list[str]:
+    report = verified(*budgets)
+    assert {finding.check for finding in report.findings} <= {PRIVACY}
+    assert (report.outcome == "failed") is bool(report.findings)
+    return [finding.problem for finding in report.findings]
+
+
+def hand(epsilon: object, delta: object = DELTA, **fields: object) -> dict[str, object]:
+    return {"epsilon": epsilon, "delta": delta, **fields}
+
+
+def test_a_run_without_budgets_skips_the_check() -> None:
+    report = verified()
+    assert report.checks[PRIVACY - 1].status is Status.SKIPPED
+    assert report.notices == ()
+
+
+def test_an_accountants_budgets_are_recomputed() -> None:
+    report = verified(rdp(8), rdp(16), rdp(24))
+    assert report.findings == report.notices == ()
+    check = report.checks[PRIVACY - 1]
+    assert check.status is Status.PASSED
+    assert check.detail == "3 budgets, 3 recomputed from their steps"
+
+
+def test_budgets_by_hand_are_held_to_what_is_possible_and_the_notice_says_no_more() -> None:
+    report = verified(hand(0.5), hand(0.5), hand("Infinity"), hand("Infinity", 0))
+    assert report.findings == ()
+    (notice,) = report.notices
+    assert notice.path == "training/epoch/4/privacy/0"
+    assert "stated without the steps" in notice.problem
+
+
+@pytest.mark.parametrize("name", ["prv", "gdp"])
+def test_another_accountants_epsilon_is_not_recomputed(name: str) -> None:
+    report = verified(rdp(8, accountant=name, epsilon=0.7), rdp(16, accountant=name, epsilon=0.69))
+    assert report.findings == ()
+    (notice,) = report.notices
+    assert notice.problem == f"epsilon was not recomputed: the accountant {name!r} is another"
+
+
+@pytest.mark.parametrize(
+    ("budgets", "problem"),
+    [
+        ((hand(-3),), "states epsilon -3, expected 0 or more"),
+        ((hand("NaN"),), "states epsilon 'NaN', expected 0 or more"),
+        ((hand(True),), "states epsilon True"),
+        ((hand(1, 7),), "states delta 7, expected a number from 0 to below 1"),
+        ((hand(1, 1.0),), "states delta 1"),
+        ((rdp(8, delta=0),), "states delta 0"),
+        ((hand(2.0), hand(0.1)), "states epsilon 0.1, epoch 1 2: what is spent stays spent"),
+        ((rdp(8), hand(3.0), hand(2.9)), "states epsilon 2.9, epoch 2 3"),
+        ((hand(2.0), hand(1.0, 1e-6)), "states epsilon 1"),
+        ((rdp(16), rdp(8)), "states 8 steps, epoch 1 16"),
+        ((rdp(8, epsilon=0.5),), "states epsilon 0.5, its steps give 3."),
+        ((rdp(8), rdp(9, history=steps(9, noise=3.0))), "other steps for what epoch 1 states"),
+        ((rdp(8, history=steps(8, rate=1.5)),), "states a history that is none"),
+        ((rdp(8, history=[{}]),), "states a history that is none"),
+        ((rdp(8, history=steps(0)),), "states a history that is none"),
+    ],
+)
+def test_what_cannot_be_is_a_finding(budgets: tuple[object, ...], problem: str) -> None:
+    assert any(problem in found for found in problems(*budgets))
+
+
+def test_a_higher_delta_buys_a_lower_epsilon() -> None:
+    assert problems(hand(2.0), hand(1.0, 1e-3)) == []
+
+
+def test_results_that_state_another_epsilon_are_noticed() -> None:
+    said = [n.problem for n in verified(rdp(8), results={"epsilon": 99}).notices]
+    assert len(said) == 1
+    assert said[0].startswith("the results state epsilon 99, the last epoch 3.")
+
+
+def test_a_history_that_takes_too_long_is_left_and_said() -> None:
+    many = [s for i in range(200) for s in steps(1, noise=0.3 + i / 1e6, rate=0.5)]
+    (notice,) = verified(rdp(8, history=many)).notices
+    assert notice.problem.endswith("the steps take too long to account for")
+
+
+def test_no_budget_at_all_is_no_crash() -> None:
+    assert problems("text") == problems({"accountant": "rdp", "history": []}) == []
+
+
+def test_what_an_integration_could_not_digest_is_a_notice() -> None:
+    stage = World(("bitcoin",))
+    first = before()
+    kind, epoch, fields = first[4]
+    first[4] = (kind, epoch, {**fields, "training": {"not_recorded": {"data.test": "a stream"}}})
+    stage.ingest(stage.batch(ending(first)))
+    stage.anchor()
+    assert [n.problem for n in stage.verify().notices] == ["data.test has no digest: a stream"]
