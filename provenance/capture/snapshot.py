@@ -23,7 +23,6 @@ Nothing is raised into training: what fails is counted and handed to ``on_error`
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import sys
 import threading
@@ -35,6 +34,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from provenance.capture.live_weights import LiveWeights, live_weights, watch
 from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
+from provenance.fingerprint.boosters import copy_of_model
 
 T = TypeVar("T")
 MODES: Final = ("stall-free", "copy", "sync", "file")
@@ -98,7 +98,7 @@ def _copy(value: object, arena: object, depth: int) -> object:
         return arena
     if hasattr(value, "__array__") and callable(getattr(value, "copy", None)):
         return value.copy()  # type: ignore[attr-defined]  # known by its methods
-    return copy.deepcopy(value)
+    return copy_of_model(value)
 
 
 def _key(array: Any) -> tuple[object, ...]:

@@ -38,6 +38,7 @@ from provenance.fingerprint.arrays import (
     tensor_header,
     type_name,
 )
+from provenance.fingerprint.boosters import SUFFIXES, booster_file
 from provenance.fingerprint.cuda import device
 from provenance.fingerprint.hashers import THREADED_BYTES, Digest, HashFactory
 from provenance.fingerprint.named import named_values
@@ -229,7 +230,10 @@ def _file_tensors(where: str) -> Iterator[RawTensor]:
         return safetensors_tensors_file(where)
     if where.endswith(".npz"):
         return npz_tensors_file(where)
-    raise InputError(f"model file {where!r}: expected a name in .safetensors or .npz")
+    if where.endswith(tuple(SUFFIXES)):
+        return iter(booster_file(where))
+    expected = ", ".join((".safetensors", ".npz", *SUFFIXES))
+    raise InputError(f"model file {where!r}: expected a name in {expected}")
 
 
 def _state(

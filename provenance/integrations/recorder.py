@@ -14,12 +14,14 @@ import atexit
 import inspect
 import random
 import sys
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
+from provenance.capture import environment
 from provenance.capture.privacy import privacy_fields
 from provenance.capture.snapshot import check_mode
 from provenance.errors import InputError
@@ -103,10 +105,12 @@ class Recorder:
         train: object = None,
         test: object = None,
         config: Mapping[str, object] | None = None,
+        structure: object = None,
     ) -> None:
         """Record data, model and hyperparameters, once a run; says the run's id in one line.
 
         What an integration knows to be missing it names in ``config`` under ``not_recorded``.
+        ``structure`` is a model that has no weights before it is trained.
 
         Reading the data leaves the states of Python's, NumPy's and torch's random generators as
         they were. After :meth:`end` it begins the next run, which names the one before.
@@ -115,7 +119,7 @@ class Recorder:
             return
         earlier = self.run_id if self._state == "ended" else None
         self._state, self.problems, self._epochs = "off", [], 0
-        with self._guarded("run not recorded"):
+        with self.guarded("run not recorded"):
             self.tracker = self._given or ProvenanceTracker(**self._arguments)
             self._state = "open"
         tracker = self.tracker
@@ -124,19 +128,24 @@ class Recorder:
         training = plain(config or {})
         named = training.pop(NOT_RECORDED, None)
         lost: dict[str, Json] = dict(named) if isinstance(named, dict) else {}
-        train, test = (own or shown for own, shown in zip(self._data, (train, test), strict=True))
-        with _same_random_numbers():
+        train, test = (
+            shown if own is None else None if own is False else own
+            for own, shown in zip(self._data, (train, test), strict=True)
+        )
+        expected = ("data.train", "model") if structure is None else ("data.train",)
+        with same_random_numbers():
             for name, part, track in (
                 ("data.train", train, partial(tracker._track_data, Kind.DATA_TRAIN)),
                 ("data.test", test, partial(tracker._track_data, Kind.DATA_TEST)),
                 ("model", model, tracker.track_model),
+                ("architecture", structure, partial(_track_architecture, tracker)),
             ):
                 before = len(self.problems)
                 if part is not None:
                     lost.pop(name, None)
-                    with self._guarded(f"{name} not recorded"):
+                    with self.guarded(f"{name} not recorded"):
                         track(part)
-                elif self._given is None and name != "data.test":
+                elif self._given is None and name in expected:
                     lost.setdefault(name, "none was given")
                 if len(self.problems) > before:
                     lost[name] = self.problems[-1]
@@ -144,7 +153,7 @@ class Recorder:
             training.setdefault("run_before", earlier)
         if lost:
             training[NOT_RECORDED] = lost
-        with self._guarded("config not recorded"):
+        with self.guarded("config not recorded"):
             tracker.store_merkle_on_blockchain_before_training(training)
         self._error = getattr(sys, "last_value", None)
         atexit.register(_end_at_exit, weakref.ref(self))
@@ -167,10 +176,10 @@ class Recorder:
             return
         self._epochs += 1
         budget = None
-        with self._guarded("privacy budget not recorded"):
+        with self.guarded("privacy budget not recorded"):
             budget = privacy_fields(self._privacy if privacy is None else privacy)
         wanted = self._weights is not None and (last or self._epochs % self._every == 0)
-        with self._guarded("epoch not recorded"):
+        with self.guarded("epoch not recorded"):
             self.tracker.track_epoch(
                 n,
                 plain(metrics or {}),
@@ -179,11 +188,18 @@ class Recorder:
                 weights=self._weights if wanted and model is not None else None,
             )
 
+    def weights(self, n: int, model: object) -> None:
+        """Record the last weights, of an epoch whose metrics are recorded: they are hashed now,
+        since the training is over."""
+        if self._state == "open" and self._weights is not None and self.tracker is not None:
+            with self.guarded("weights not recorded"):
+                self.tracker._track_weights(n, model, "sync")
+
     def step(self, n: int, metrics: Mapping[str, object]) -> None:
         """Record the metrics of a step of an open run."""
         track: Any = getattr(self.tracker, "track_step", None)
         if self._state == "open" and metrics and track is not None:
-            with self._guarded("step not recorded"):
+            with self.guarded("step not recorded"):
                 track(n, plain(metrics))
 
     def end(
@@ -196,7 +212,7 @@ class Recorder:
         if self._state != "open" or self.tracker is None:
             return
         self._state = "ended"
-        with self._guarded("end not recorded"):
+        with self.guarded("end not recorded"):
             if state == "finished":
                 self.tracker.store_merkle_on_blockchain_after_training(plain(results or {}))
             else:
@@ -224,14 +240,41 @@ class Recorder:
         return {**self.__dict__, "tracker": None, "_given": None, "_state": "new", "_error": None}
 
     @contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
+    def guarded(self, what: str) -> Iterator[None]:
+        """What is raised here becomes one warning line, ``what``, and one of ``problems``."""
         try:
             yield
         # An integration's one guard: whatever a model, a dataset or a disk raises here.
         except Exception as error:  # noqa: BLE001  it must not end the training
-            line = " ".join(f"{error}".split()) or type(error).__name__
+            line = " ".join(f"{error}".split())[:500] or type(error).__name__
             self.problems.append(line)
             log.warning(what, problem=line, run=self.run_id)
+
+
+def _track_architecture(tracker: ProvenanceTracker, model: object) -> None:
+    if tracker.rank == 0:
+        tracker._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
+
+
+_TRAINING: Final[set[threading.Thread]] = set()
+
+
+@contextmanager
+def outermost() -> Iterator[bool]:
+    """Whether no other training is under way in this thread, or in that which made the pool of
+    threads it is of: a search and its candidates are one training."""
+    thread: Any = threading.current_thread()
+    around = thread
+    while around is not None and around not in _TRAINING:
+        around = getattr(around, "_parent", None)  # of multiprocessing.dummy, as joblib uses it
+    if around is not None:
+        yield False
+        return
+    _TRAINING.add(thread)
+    try:
+        yield True
+    finally:
+        _TRAINING.discard(thread)
 
 
 def plain(values: Mapping[str, object]) -> dict[str, Json]:
@@ -262,7 +305,7 @@ def _end_at_exit(reference: weakref.ref[Recorder]) -> None:
 
 
 @contextmanager
-def _same_random_numbers() -> Iterator[None]:
+def same_random_numbers() -> Iterator[None]:
     """Datasets that draw random numbers as they are read change nothing in the training."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     python = random.getstate()

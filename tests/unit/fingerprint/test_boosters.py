@@ -1,0 +1,190 @@
+"""What the digest of a gradient booster covers: its library's serialisation, alone or in others."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import StackingRegressor, VotingClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from provenance.capture.snapshot import copy_of
+from provenance.errors import InputError
+from provenance.fingerprint.boosters import booster_values
+from provenance.fingerprint.estimators import estimator_values
+from provenance.fingerprint.tensors import state_digest
+from tests.support.frameworks import framework
+
+LIBRARIES = ("xgboost", "lightgbm", "catboost")
+Array = Any
+
+
+def data(seed: int) -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    x = rng.random((60, 3))
+    return x, (x[:, 0] + rng.normal(0, 0.2, 60) > 0.5).astype(int)
+
+
+def classifier(library: str, **options: Any) -> Any:
+    return _model(library, "Classifier", options)
+
+
+def regressor(library: str, **options: Any) -> Any:
+    return _model(library, "Regressor", options)
+
+
+def _model(library: str, kind: str, options: dict[str, Any]) -> Any:
+    module = framework(library)
+    if library == "xgboost":
+        return getattr(module, f"XGB{kind}")(**{"n_estimators": 3, "n_jobs": 1} | options)
+    if library == "lightgbm":
+        own = {"n_estimators": 3, "n_jobs": 1, "verbose": -1, "min_child_samples": 2}
+        return getattr(module, f"LGBM{kind}")(**own | options)
+    own = {"iterations": 3, "thread_count": 1, "verbose": 0, "allow_writing_files": False}
+    return getattr(module, f"CatBoost{kind}")(**own | options)
+
+
+def booster(library: str, seed: int = 0) -> Any:
+    """As the library's own interface makes it."""
+    module = framework(library)
+    x, y = data(seed)
+    if library == "xgboost":
+        return module.train({"nthread": 1}, module.DMatrix(x, y), 3)
+    if library == "lightgbm":
+        options = {"verbose": -1, "num_threads": 1, "min_data_in_leaf": 2}
+        return module.train(options, module.Dataset(x, y), 3)
+    options = {"iterations": 3, "thread_count": 1, "verbose": 0, "allow_writing_files": False}
+    return module.CatBoost(options).fit(x, y)
+
+
+FORMS: dict[str, Any] = {
+    "booster": lambda library, seed: booster(library, seed),
+    "classifier": lambda library, seed: classifier(library).fit(*data(seed)),
+    "regressor": lambda library, seed: regressor(library).fit(*data(seed)),
+    "pipeline": lambda library, seed: make_pipeline(StandardScaler(), classifier(library)).fit(
+        *data(seed)
+    ),
+    "voting": lambda library, seed: VotingClassifier(
+        [("a", classifier(library)), ("b", LogisticRegression())]
+    ).fit(*data(seed)),
+    "stacking": lambda library, seed: StackingRegressor(
+        [("a", regressor(library)), ("b", Ridge())], cv=2
+    ).fit(*data(seed)),
+    "calibrated": lambda library, seed: CalibratedClassifierCV(classifier(library), cv=2).fit(
+        *data(seed)
+    ),
+    "several outputs": lambda library, seed: MultiOutputRegressor(regressor(library)).fit(
+        data(seed)[0], np.c_[data(seed)[1], 1 - data(seed)[1]]
+    ),
+    "other target": lambda library, seed: TransformedTargetRegressor(
+        regressor(library), func=np.log1p, inverse_func=np.expm1
+    ).fit(*data(seed)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_one_digest_a_model(library: str, form: str) -> None:
+    make = FORMS[form]
+    model, again, other = make(library, 0), make(library, 0), make(library, 1)
+    digest = state_digest(model)
+    assert state_digest(again) == digest
+    assert state_digest(other).root != digest.root
+    assert state_digest(pickle.loads(pickle.dumps(model))) == digest
+    assert state_digest(copy.deepcopy(model)) == digest
+    assert state_digest(copy_of(model)) == digest
+
+
+@pytest.mark.parametrize(
+    ("library", "more"),
+    [
+        ("xgboost", {"n_jobs": 2, "verbosity": 0}),
+        ("xgboost", {"random_state": 3}),
+        ("lightgbm", {"n_jobs": 2, "verbose": -2}),
+        ("lightgbm", {"random_state": 3}),
+        ("catboost", {"thread_count": 2, "logging_level": "Silent", "verbose": None}),
+    ],
+)
+def test_how_the_training_ran_does_not_count(library: str, more: dict[str, Any]) -> None:
+    model, other = classifier(library).fit(*data(0)), classifier(library, **more).fit(*data(0))
+    assert np.array_equal(model.predict_proba(data(1)[0]), other.predict_proba(data(1)[0]))
+    assert state_digest(model).root == state_digest(other).root
+
+
+def test_covers_says_of_what() -> None:
+    for library, of in zip(LIBRARIES, ("save_raw", "model_to_string", "cbm"), strict=True):
+        assert booster_values(booster(library))[1] == {"adapter": library, "of": [of]}
+    fitted = ["fitted attributes", "hyperparameters"]
+    boosted = classifier("xgboost").fit(*data(0))
+    expected = {"adapter": "xgboost", "of": [*fitted, "xgboost save_raw"]}
+    assert estimator_values(boosted)[1] == expected
+    pipeline = make_pipeline(classifier("catboost")).fit(*data(0))
+    expected = {"adapter": "sklearn", "of": [*fitted, "catboost cbm"]}
+    assert estimator_values(pipeline)[1] == expected
+
+
+def test_the_best_iteration_of_lightgbm_counts_and_is_copied(tmp_path: Path) -> None:
+    model, x = classifier("lightgbm").fit(*data(0)), data(1)[0]
+    bare, whole = model.booster_, model.predict_proba(x)
+    for one in (model, bare, make_pipeline(model)):
+        bare.best_iteration = -1
+        before = state_digest(one)
+        bare.best_iteration = 3  # of three: early stopping that came for the last time
+        assert np.array_equal(model.predict_proba(x), whole)
+        assert state_digest(one) == before
+        bare.best_iteration = 2
+        assert not np.array_equal(model.predict_proba(x), whole)
+        assert state_digest(one).root != before.root
+        assert state_digest(copy_of(one)) == state_digest(one)
+    assert booster_values(bare)[1]["of"] == ["model_to_string", "best_iteration"]
+
+
+FILES = [
+    ("xgboost", "m.json"), ("xgboost", "m.ubj"), ("lightgbm", "m.txt"), ("catboost", "m.cbm"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("library", "name"), FILES)
+def test_a_file_has_the_digest_of_its_booster(library: str, name: str, tmp_path: Path) -> None:
+    model, path = booster(library), tmp_path / name
+    model.save_model(str(path))
+    assert state_digest(path) == state_digest(model)
+
+
+def test_a_file_of_xgboosts_classifier_is_its_booster(tmp_path: Path) -> None:
+    model = classifier("xgboost").fit(*data(0))
+    model.save_model(tmp_path / "m.json")
+    assert state_digest(tmp_path / "m.json") == state_digest(model.get_booster())
+
+
+@pytest.mark.parametrize(("library", "name"), FILES)
+def test_another_file_is_refused(library: str, name: str, tmp_path: Path) -> None:
+    framework(library)
+    path = tmp_path / name
+    with pytest.raises(InputError, match=rf"model file '.*{name}': found no file"):
+        state_digest(path)
+    path.write_text("{}")
+    with pytest.raises(InputError, match=rf"{name}': {library} cannot read it: .") as got:
+        state_digest(path)
+    assert "\n" not in str(got.value)
+
+
+def test_what_is_not_trained_is_refused() -> None:
+    with pytest.raises(InputError, match=r"xgboost\.core\.Booster 'model'"):
+        state_digest(framework("xgboost").Booster())
+    with pytest.raises(InputError, match=r"catboost.*'model' is not trained"):
+        state_digest(classifier("catboost"))
+    for library in ("xgboost", "lightgbm"):
+        with pytest.raises(InputError, match="is not fitted"):
+            state_digest(classifier(library))
+    with pytest.raises(InputError, match="found object, expected a booster"):
+        booster_values(object())
