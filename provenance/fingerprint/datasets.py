@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +40,14 @@ from provenance.fingerprint.arrays import (
     load_numpy,
     type_name,
 )
+from provenance.fingerprint.data.parts import DatasetDigest as DatasetDigest
+from provenance.fingerprint.data.parts import (
+    DatasetPart,
+    dataset_of,
+    files_dataset,
+    rows_dataset,
+    tree_part,
+)
 from provenance.fingerprint.data.progress import Progress
 from provenance.fingerprint.data.remote import is_url, url_files
 from provenance.fingerprint.data.sources import class_names, is_hf, is_hf_stream, resolved
@@ -47,7 +55,6 @@ from provenance.fingerprint.elements import element_hasher
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
-from provenance.formats import merkle
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
@@ -59,95 +66,11 @@ BLOCK_BYTES: Final = 4 << 20
 BLOCK_ROWS: Final = 4096
 """Rows of a block whose rows have no fixed size, or none."""
 
-MAX_LISTED_PARTS: Final = 4096
-"""Parts that a record lists; the root commits to all of them."""
-
 _EXPECTED: Final = (
     "expected an array, a tuple or mapping of arrays, a table, a sequence or map-style dataset,"
     " a path or URL, a list of paths, or a Digest"
 )
 _NAME_OF_HUB: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetPart:
-    """One array, column, sequence or file of a dataset.
-
-    Args:
-        name: Array or column name, or POSIX path.
-        dtype: Element type; ``SEQUENCE``, ``FILE`` or ``DIGEST`` where it is no array.
-        shape: Rows (or elements) first; a file has none.
-        nbytes: Bytes that were hashed, headers left out.
-        digest: ``mth-sha256:<hex>`` of the blocks or elements; a file's content digest.
-        leaf: Leaf data of this part in the dataset's tree.
-        leaves: Leaf data of the part's own tree (blocks or elements); a file has none.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    digest: str
-    leaf: bytes = field(repr=False)
-    leaves: tuple[bytes, ...] = field(repr=False)
-
-    def as_fields(self) -> dict[str, Any]:
-        """The part as plain JSON values."""
-        named = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
-        return named | {"bytes": self.nbytes, "digest": self.digest}
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetDigest:
-    """The digest of a dataset.
-
-    Args:
-        kind: ``arrays``, ``table``, ``folder``, ``files``, ``torch``, ``sequence``, or
-            ``digest`` for one that was handed in ready-made; ``stream`` for items that came
-            one by one.
-        root: Merkle Tree Hash over the parts' leaves; 32 bytes.
-        algorithm: Content hash of blocks, elements and files.
-        count: Rows (of the first part), elements or files; 1 for a ready-made digest.
-        parts: The parts in the order of the tree.
-        left_out: Entries of a scikit-learn Bunch that are no data, such as its description.
-        varies: Items that were read twice differed, as with random augmentation.
-    """
-
-    kind: str
-    root: bytes
-    algorithm: str
-    count: int
-    parts: tuple[DatasetPart, ...]
-    left_out: tuple[str, ...] = ()
-    varies: bool = False
-
-    def __str__(self) -> str:
-        return f"{ROOT_ALGORITHM}:{self.root.hex()}"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that were hashed, headers left out; 0 for a ready-made digest."""
-        return sum(part.nbytes for part in self.parts)
-
-    def as_fields(self) -> dict[str, Any]:
-        """The dataset as plain JSON values (str, int, list), for a record.
-
-        Lists the first ``MAX_LISTED_PARTS`` parts; ``parts_total`` counts all. ``left_out`` and
-        ``varies`` are there where there is something to say.
-        """
-        notes: dict[str, Any] = {"left_out": list(self.left_out)} if self.left_out else {}
-        if self.varies:
-            notes["varies"] = True
-        return {
-            **notes,
-            "kind": self.kind,
-            "algorithm": self.algorithm,
-            "root": str(self),
-            "count": self.count,
-            "bytes": self.nbytes,
-            "parts_total": len(self.parts),
-            "parts": [part.as_fields() for part in self.parts[:MAX_LISTED_PARTS]],
-        }
 
 
 def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetDigest:
@@ -179,7 +102,7 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
     if isinstance(data, Digest):
         leaf = canonical({"digest": str(data)})
         part = DatasetPart("", "DIGEST", (), 0, str(data), leaf, ())
-        return _dataset("digest", data.algorithm, 1, [part])
+        return dataset_of("digest", data.algorithm, 1, [part])
     with Progress() as progress:
         return _Reading(used, progress).dataset(data)
 
@@ -189,7 +112,7 @@ def dataset_folder(
 ) -> DatasetDigest:
     """The digest of all files below a folder; ``InputError`` as in file_tree.py, or when empty."""
     named = folder_files(path)
-    return _files_dataset("folder", str(path), _leaves(named, factory, progress), factory)
+    return files_dataset("folder", str(path), _leaves(named, factory, progress), factory)
 
 
 def dataset_files(
@@ -204,17 +127,15 @@ def dataset_files(
     base = os.path.commonpath([path.parent for path in absolute])
     named = [(path.relative_to(base).as_posix(), path) for path in absolute]
     where = ", ".join(map(str, paths[:3]))
-    return _files_dataset("files", where, _leaves(named, factory, progress), factory)
+    return files_dataset("files", where, _leaves(named, factory, progress), factory)
 
 
-def stream_digest(
-    root: bytes, count: int, nbytes: int, factory: HashFactory, varies: bool = False
-) -> DatasetDigest:
+def stream_digest(root: bytes, count: int, nbytes: int, factory: HashFactory) -> DatasetDigest:
     """The digest of items that came one by one, from the Merkle Tree Hash of their digests: the
     same root as the list of them. ``InputError`` where none came."""
     part = DatasetPart("items", "SEQUENCE", (count,), nbytes, f"{ROOT_ALGORITHM}:{root.hex()}",
                        root, ())  # fmt: skip
-    return replace(_rows_dataset("stream", [part], factory), varies=varies)
+    return rows_dataset("stream", [part], factory)
 
 
 def is_table(value: object) -> bool:
@@ -240,18 +161,19 @@ class _Reading:
     def dataset(self, data: Any) -> DatasetDigest:
         if isinstance(data, str | os.PathLike):
             return self._path(data)
-        data, left_out = resolved(data)
-        if isinstance(data, list | tuple) and data:
-            if all(isinstance(item, os.PathLike) for item in data):
-                return dataset_files([Path(item) for item in data], self.factory, self.progress)
+        data, left_out = (data, ()) if is_hf_stream(data) else resolved(data)
+        if isinstance(data, list | tuple) and data and isinstance(data[0], os.PathLike):
+            paths = [Path(item) for item in data if isinstance(item, os.PathLike)]
+            if len(paths) == len(data):
+                return dataset_files(paths, self.factory, self.progress)
         kind, parts = self._contents(data)
-        digest = _rows_dataset(kind, list(parts), self.factory)
+        digest = rows_dataset(kind, list(parts), self.factory)
         return replace(digest, left_out=left_out, varies=self.varies)
 
     def _path(self, data: str | os.PathLike[str]) -> DatasetDigest:
         if isinstance(data, str) and is_url(data):
             kind, leaves = url_files(data, self.factory, self.progress)
-            return _files_dataset(kind, "at the URL", leaves, self.factory)
+            return files_dataset(kind, "at the URL", leaves, self.factory)
         path = Path(data)
         if isinstance(data, str) and not os.path.lexists(path):
             raise InputError(f"cannot read {data!r}: No such file or directory{_hint(data)}")
@@ -288,6 +210,9 @@ class _Reading:
 
     def _part(self, name: str, value: Any) -> Iterator[DatasetPart]:
         """The parts of an entry of a tuple or mapping."""
+        if is_hf_stream(value):
+            yield self._stream_part(name, value.with_format(None))
+            return
         value, _ = resolved(value)
         rows = self._tensor_rows(f"{name}.", value)
         if rows is not None:
@@ -371,7 +296,7 @@ class _Reading:
                 hasher.update(chunk)
             leaves.append(hasher.digest())
             self.progress.add(stop - start)
-        return _tree_part(name, dtype, shape, total, leaves)
+        return tree_part(name, dtype, shape, total, leaves)
 
     def _sequence_part(self, name: str, items: Any) -> DatasetPart:
         count, plain = len(items), isinstance(items, list | tuple)
@@ -388,7 +313,7 @@ class _Reading:
                 if digest(items[index], index)[0] != leaves[index]:
                     self._varying(type_name(items), index)
                     break
-        return _tree_part(name, "SEQUENCE", (count,), total, leaves)
+        return tree_part(name, "SEQUENCE", (count,), total, leaves)
 
     def _stream_part(self, name: str, items: Iterable[Any]) -> DatasetPart:
         digest, leaves, total = element_hasher(self.factory), [], 0
@@ -401,7 +326,7 @@ class _Reading:
         for index, item in zip(range(min(1, len(leaves))), items, strict=False):
             if digest(item, index)[0] != leaves[index]:
                 self._varying(type_name(items), index)
-        return _tree_part(name, "SEQUENCE", (len(leaves),), total, leaves)
+        return tree_part(name, "SEQUENCE", (len(leaves),), total, leaves)
 
     def _varying(self, kind: str, index: int) -> None:
         self.varies = True
@@ -464,37 +389,3 @@ def _leaves(
         if progress is not None:
             progress.add(1)
     return leaves
-
-
-def _dataset(kind: str, algorithm: str, count: int, parts: Sequence[DatasetPart]) -> DatasetDigest:
-    root = merkle.root([part.leaf for part in parts])
-    return DatasetDigest(kind, root, algorithm, count, tuple(parts))
-
-
-def _files_dataset(
-    kind: str, where: str, files: list[FileLeaf], factory: HashFactory
-) -> DatasetDigest:
-    if not any(file.size for file in files):
-        raise InputError(f"data {where!r}: empty, expected at least one file with content")
-    parts = [
-        DatasetPart(file.path, "FILE", (), file.size, str(file.digest), file.data(), ())
-        for file in files
-    ]
-    return _dataset(kind, factory.algorithm, len(parts), parts)
-
-
-def _rows_dataset(kind: str, parts: list[DatasetPart], factory: HashFactory) -> DatasetDigest:
-    if not parts:
-        raise InputError("data: empty, expected at least one row")
-    for part in parts:
-        if part.shape[0] == 0:
-            raise InputError(f"data part {part.name!r}: empty, expected at least one row")
-    return _dataset(kind, factory.algorithm, parts[0].shape[0], parts)
-
-
-def _tree_part(
-    name: str, dtype: str, shape: tuple[int, ...], nbytes: int, leaves: list[bytes]
-) -> DatasetPart:
-    root = merkle.root(leaves)
-    digest = f"{ROOT_ALGORITHM}:{root.hex()}"
-    return DatasetPart(name, dtype, shape, nbytes, digest, root, tuple(leaves))

@@ -192,7 +192,9 @@ def _write_rare(value: Any, path: Path, out: list[Chunk]) -> int:
             palette = value.palette
             colours = None if palette is None else [palette.mode, bytes(value.getpalette(None))]
             pixels = _pixels(value)
-            return _write_dict({"mode": value.mode, "palette": colours, "pixels": pixels}, path, out)
+            return _write_dict(
+                {"mode": value.mode, "palette": colours, "pixels": pixels}, path, out
+            )
         return _raw(raw_tensor(name, _pixels(value)), out)
     if not is_array(value):
         raise InputError(

@@ -163,7 +163,8 @@ def _period_column(name: str, series: Any) -> Column:
         part = series.iloc[start:stop]
         return Cells(~part.isna().to_numpy(dtype=bool), part.array.asi8)
 
-    return Column(name, f"PERIOD[{series.dtype.freq.freqstr}]", len(series), 8, read)
+    freq = str(series.dtype).removeprefix("period")  # the name that Arrow's conversion writes
+    return Column(name, f"PERIOD{freq}", len(series), 8, read)
 
 
 def _interval_column(name: str, series: Any) -> Column:
@@ -235,7 +236,7 @@ def _encoded_column(name: str, series: Any, dtype: str) -> Column:
         part = series.iloc[start:stop]
         valid = part.notna().to_numpy(dtype=bool)
         empty = b"" if stored is None else 0
-        items = [
+        items: list[Any] = [
             encode(item, f"column {name!r}, row {row}") if there else empty
             for row, (item, there) in enumerate(zip(part, valid, strict=True), start)
         ]

@@ -1,1 +1,1 @@
-"""Kinds of datasets: Arrow and pandas columns, torch and booster datasets, sparse matrices, URLs."""
+"""Kinds of datasets: Arrow columns, torch and booster datasets, sparse matrices, URLs."""

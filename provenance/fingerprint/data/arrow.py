@@ -275,5 +275,3 @@ def bad_type(name: str, found: str) -> InputError:
         f"table column {name!r}: found {found}, expected numbers, booleans, texts, bytes, dates,"
         " times, durations, decimals, or lists and structs of them"
     )
-
-

@@ -50,12 +50,12 @@ def url_files(url: str, factory: HashFactory, progress: Progress) -> tuple[str, 
     # Each store's client raises errors of its own (botocore's are no OSError), with secrets in it.
     except Exception as error:  # noqa: BLE001  translated at the edge, whatever it is
         reason = f"{type(error).__name__}: {error}".replace(url, shown)
-        raise InputError(f"cannot read {shown!r} through fsspec: {_without_secrets(reason)}") from None
+        raise InputError(
+            f"cannot read {shown!r} through fsspec: {_without_secrets(reason)}"
+        ) from None
 
 
-def _folder(
-    system: Any, path: str, factory: HashFactory, progress: Progress
-) -> Iterator[FileLeaf]:
+def _folder(system: Any, path: str, factory: HashFactory, progress: Progress) -> Iterator[FileLeaf]:
     root = path.rstrip("/") + "/"
     for place in system.find(path):
         name = place if place.startswith(root) else place.lstrip("/")
@@ -63,9 +63,7 @@ def _folder(
         yield _leaf(system, place, name, factory, progress)
 
 
-def _leaf(
-    system: Any, path: str, name: str, factory: HashFactory, progress: Progress
-) -> FileLeaf:
+def _leaf(system: Any, path: str, name: str, factory: HashFactory, progress: Progress) -> FileLeaf:
     before = system.info(path)
     hasher, size = factory.new(int(before.get("size") or 0)), 0
     progress.part(name, int(before.get("size") or 0))

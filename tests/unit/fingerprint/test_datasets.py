@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from provenance.errors import InputError
 from provenance.fingerprint import datasets
 from provenance.fingerprint.data import arrow
+from provenance.fingerprint.data import parts as parts_module
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.formats import merkle
@@ -626,7 +627,7 @@ def test_single_files_and_lists_of_files(folder: Path) -> None:
 def test_a_record_lists_at_most_so_many_parts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "MAX_LISTED_PARTS", 2)
+    monkeypatch.setattr(parts_module, "MAX_LISTED_PARTS", 2)
     fields = dataset_digest(folder).as_fields()
     assert [part["name"] for part in fields["parts"]] == ["b.txt", "sub.txt"]
     assert (fields["parts_total"], fields["count"], fields["bytes"]) == (4, 4, 4)

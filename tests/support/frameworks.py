@@ -1,0 +1,21 @@
+"""Frameworks that tests train with: one that is not installed skips, and fails in CI."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from tests.conftest import missing
+
+
+def installed(module: str, extra: str | None = None) -> None:
+    """Without importing it; ``extra`` is that of this project which brings it."""
+    if find_spec(module) is None:
+        missing(f"{module}: pip install 'ml-provenance[{extra or module}]'")
+
+
+def framework(module: str, extra: str | None = None) -> Any:
+    """The module, imported."""
+    installed(module, extra)
+    return import_module(module)

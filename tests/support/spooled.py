@@ -1,0 +1,29 @@
+"""What a trainer has written: the events of the spool below a base directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from provenance.capture.spool import read_segment, scan
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
+
+
+def spooled(base: Path) -> list[Event]:
+    """Of all runs, each run's in order of writing."""
+    return [
+        item
+        for run in scan(base / "spool")
+        for segment in run.segments
+        for _, item in read_segment(segment.path)
+        if isinstance(item, Event)
+    ]
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event.kind.value for event in events]
+
+
+def bodies(events: list[Event], kind: Kind) -> list[dict[str, Any]]:
+    return [dict(event.fields) for event in events if event.kind is kind]
