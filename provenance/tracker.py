@@ -33,7 +33,9 @@ from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Phase, norma
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
+    from provenance.capture.data_stream import DataStream
     from provenance.capture.frozen import FrozenDigests
+    from provenance.fingerprint.datasets import DatasetDigest
     from provenance.settings import Settings
     from provenance.tickets import Ticket
 
@@ -146,9 +148,9 @@ class ProvenanceTracker:
         """Record the content digests of the training and test data.
 
         Args:
-            train_data, test_data: Arrays, tensors, (x, y) tuples, data frames, Arrow tables,
-                torch datasets, sequences, or a path to a file or folder. ``test_data`` may
-                be None.
+            train_data, test_data: Arrays, tensors, (x, y) tuples, tables of pandas, Arrow,
+                polars or Hugging Face, torch datasets, sequences, or the path or URL of a file or
+                folder (docs/coverage/data.md). ``test_data`` may be None.
 
         Raises:
             InputError: Empty, or of a type without canonical bytes; called after
@@ -157,6 +159,36 @@ class ProvenanceTracker:
         self._track_data(Kind.DATA_TRAIN, train_data)
         if test_data is not None:
             self._track_data(Kind.DATA_TEST, test_data)
+
+    def data_stream(self, split: str = "train") -> DataStream:
+        """Record the digest of data that comes item by item.
+
+        ``with tracker.data_stream("train") as add: add(item)`` (see
+        :mod:`provenance.capture.data_stream`), or, around a first epoch,
+        ``for batch in tracker.data_stream("train").watch(loader)``. One that ends after training
+        began is recorded late: kept and shown, under no root.
+
+        Args:
+            split: ``train`` or ``test``.
+
+        Raises:
+            InputError: Another split; called after training has begun; at the end, no items.
+        """
+        from provenance.capture.data_stream import DataStream
+
+        self._must_come_before("data_stream")
+        kind = {"train": Kind.DATA_TRAIN, "test": Kind.DATA_TEST}.get(split)
+        if kind is None:
+            raise InputError(f"data_stream: found {split!r}, expected 'train' or 'test'")
+
+        def record(digest: DatasetDigest) -> None:
+            if self._ended or self._sealed_before:
+                problem = "not recorded" if self._ended else "recorded late, under no root"
+                log.warning(f"data_stream: ended after training began, {problem}", run=self.run_id)
+            if not self._ended:
+                self._emitter.emit(kind, None, digest.as_fields())
+
+        return DataStream(record if self.rank == 0 else None, self._factory)
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights.

@@ -1,16 +1,16 @@
 """Content digests of datasets: arrays, tables, folders, files, sequences.
 
 WARNING: FROZEN FORMAT. These digests are written into records that an auditor recomputes
-in ten years. Add a version; never change what an existing one means. No clock and no
-randomness; only `dataset_folder`, `dataset_files` and `dataset_digest` of a path do I/O: they
-read what they are given.
+in ten years. Add a version; never change what an existing one means. No randomness; the clock
+only shows progress. Only paths, URLs and datasets that lie in files do I/O: what they are given
+is read.
 
 ::
 
     dataset root = MTH(leaf of each part, in order)             MTH: RFC 6962, SHA-256
-    array        leaf = MTH(H(block header || elements) for each block of rows)
-    table        one part for each column, leaf = MTH(its blocks)           see tables.py
-    sequence     one part, leaf = MTH(H(element) for each element)          see elements.py
+    array        leaf = MTH(H(block header || elements) for each block of rows)  see data/blocks.py
+    table        one part for each column, leaf = MTH(its blocks)                see tables.py
+    sequence     one part, leaf = MTH(H(element) for each element)               see elements.py
     file         leaf = RFC 8785 JSON {"digest": "blake3:...", "path": "a/b.png", "size": 123}
     ready digest leaf = RFC 8785 JSON {"digest": "blake3:..."}
 
@@ -18,179 +18,106 @@ A block has as many rows as fit into 4 MiB, at least one; 4096 rows where a row 
 or none. The order of rows, elements and columns counts; the entries of a mapping are sorted by
 the UTF-8 bytes of their names, and so are the files of a folder by their paths. One block,
 element or file can be proven alone. Parts of a tuple are named by their index, a table's columns
-in it ``0.column``.
+in it ``0.column``, and so are the entries of a mapping in a mapping and a structured array's
+fields.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
-    ITEM_BYTES,
-    array_view,
     block_header,
     canonical,
     from_package,
     is_array,
+    load_numpy,
     type_name,
 )
-from provenance.fingerprint.elements import element_digest
+from provenance.fingerprint.data.parts import DatasetDigest as DatasetDigest
+from provenance.fingerprint.data.parts import (
+    DatasetPart,
+    dataset_of,
+    files_dataset,
+    rows_dataset,
+    tree_part,
+)
+from provenance.fingerprint.data.progress import Progress
+from provenance.fingerprint.data.remote import is_url, url_files
+from provenance.fingerprint.data.sources import class_names, is_hf, is_hf_stream, resolved
+from provenance.fingerprint.elements import element_hasher
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
-from provenance.fingerprint.row_major import row_major
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
-from provenance.formats import merkle
+from provenance.log import get_logger
+
+if TYPE_CHECKING:
+    from provenance.fingerprint.data.blocks import Blocks
+
+log = get_logger("provenance")
 
 BLOCK_BYTES: Final = 4 << 20
 BLOCK_ROWS: Final = 4096
 """Rows of a block whose rows have no fixed size, or none."""
 
-MAX_LISTED_PARTS: Final = 4096
-"""Parts that a record lists; the root commits to all of them."""
-
 _EXPECTED: Final = (
     "expected an array, a tuple or mapping of arrays, a table, a sequence or map-style dataset,"
-    " a path, a list of paths, or a Digest"
+    " a path or URL, a list of paths, or a Digest"
 )
-
-Read = Callable[[int, int], tuple[int, Iterable[bytes | memoryview]]]
-"""``read(start, stop)``: missing values among those rows, and their canonical bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetPart:
-    """One array, column, sequence or file of a dataset.
-
-    Args:
-        name: Array or column name, or POSIX path.
-        dtype: Element type; ``SEQUENCE``, ``FILE`` or ``DIGEST`` where it is no array.
-        shape: Rows (or elements) first; a file has none.
-        nbytes: Bytes that were hashed, headers left out.
-        digest: ``mth-sha256:<hex>`` of the blocks or elements; a file's content digest.
-        leaf: Leaf data of this part in the dataset's tree.
-        leaves: Leaf data of the part's own tree (blocks or elements); a file has none.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    digest: str
-    leaf: bytes = field(repr=False)
-    leaves: tuple[bytes, ...] = field(repr=False)
-
-    def as_fields(self) -> dict[str, Any]:
-        """The part as plain JSON values."""
-        named = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
-        return named | {"bytes": self.nbytes, "digest": self.digest}
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetDigest:
-    """The digest of a dataset.
-
-    Args:
-        kind: ``arrays``, ``table``, ``folder``, ``files``, ``torch``, ``sequence``, or
-            ``digest`` for one that was handed in ready-made.
-        root: Merkle Tree Hash over the parts' leaves; 32 bytes.
-        algorithm: Content hash of blocks, elements and files.
-        count: Rows (of the first part), elements or files; 1 for a ready-made digest.
-        parts: The parts in the order of the tree.
-    """
-
-    kind: str
-    root: bytes
-    algorithm: str
-    count: int
-    parts: tuple[DatasetPart, ...]
-
-    def __str__(self) -> str:
-        return f"{ROOT_ALGORITHM}:{self.root.hex()}"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that were hashed, headers left out; 0 for a ready-made digest."""
-        return sum(part.nbytes for part in self.parts)
-
-    def as_fields(self) -> dict[str, Any]:
-        """The dataset as plain JSON values (str, int, list), for a record.
-
-        Lists the first ``MAX_LISTED_PARTS`` parts; ``parts_total`` counts all.
-        """
-        return {
-            "kind": self.kind,
-            "algorithm": self.algorithm,
-            "root": str(self),
-            "count": self.count,
-            "bytes": self.nbytes,
-            "parts_total": len(self.parts),
-            "parts": [part.as_fields() for part in self.parts[:MAX_LISTED_PARTS]],
-        }
+_NAME_OF_HUB: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetDigest:
-    """The digest of a dataset.
+    """The digest of a dataset (docs/coverage/data.md lists what it covers).
 
     Args:
         data: One of
 
-            - an array of any framework, rows first; a tuple or mapping of arrays, tables and
-              lists, such as ``(x, y)``
-            - a pandas DataFrame or Series, an Arrow Table or RecordBatch
+            - an array of any framework, rows first, masked, structured or of times too; a scipy
+              or torch sparse matrix; a tuple or mapping of arrays, tables and lists, such as
+              ``(x, y)``
+            - a table of pandas, Arrow, polars or Hugging Face, an Arrow Dataset, a DatasetDict
             - a torch ``Dataset`` with a length (it is read once, element by element; give it
               without random transforms) or the ``DataLoader`` of one
-            - a list, tuple or other sequence of elements, see elements.py
-            - the path of a file or folder as ``str`` or ``Path``; a list of ``Path``
+            - a list, tuple or other sequence of elements, see elements.py; an IterableDataset of
+              Hugging Face, whose items are read once
+            - an xgboost DMatrix, a lightgbm Dataset that still has its raw data
+            - the path of a file or folder as ``str`` or ``Path``, or its URL (by fsspec); a list
+              of ``Path``
             - a `Digest` that was made elsewhere
         factory: Content hash; blake3 when left out.
 
     Raises:
         InputError: empty, a missing path, or something without canonical bytes; the message
-            names the part or the element.
+            names the part, the column or the element, and what to pass instead.
+        MissingExtraError: a package that reading it takes is not installed.
     """
     used = factory or HashFactory()
     if isinstance(data, Digest):
         leaf = canonical({"digest": str(data)})
         part = DatasetPart("", "DIGEST", (), 0, str(data), leaf, ())
-        return _dataset("digest", data.algorithm, 1, [part])
-    if isinstance(data, str | os.PathLike):
-        path = Path(data)
-        return dataset_folder(path, used) if path.is_dir() else dataset_files([path], used)
-    if from_package(data, "torch.utils.data") and "DataLoader" in _class_names(data):
-        data = data.dataset  # type: ignore[attr-defined]  # a DataLoader, by its class
-    tensors = getattr(data, "tensors", None)
-    if tensors is not None and type(data).__name__ == "TensorDataset":
-        return _parts_dataset("torch", enumerate(tensors), used)
-    if is_table(data):
-        return _rows_dataset("table", list(_table_parts("", data, used)), used)
-    if is_array(data):
-        return _parts_dataset("arrays", [(0, data)], used)
-    if isinstance(data, Mapping):
-        entries = sorted(data.items(), key=lambda item: str(item[0]).encode(errors="replace"))
-        return _parts_dataset("arrays", entries, used)
-    if isinstance(data, tuple) and any(is_array(item) or is_table(item) for item in data):
-        return _parts_dataset("arrays", enumerate(data), used)
-    if isinstance(data, list | tuple) and data and all(isinstance(i, os.PathLike) for i in data):
-        return dataset_files([Path(item) for item in data], used)
-    if isinstance(data, bytes | bytearray) or not _is_sequence(data):
-        raise InputError(f"data: found {type_name(data)}, {_EXPECTED}")
-    kind = "torch" if from_package(data, "torch.utils.data") else "sequence"
-    return _rows_dataset(kind, [_sequence_part("items", data, used)], used)
+        return dataset_of("digest", data.algorithm, 1, [part])
+    with Progress() as progress:
+        return _Reading(used, progress).dataset(data)
 
 
-def dataset_folder(path: Path, factory: HashFactory) -> DatasetDigest:
+def dataset_folder(
+    path: Path, factory: HashFactory, progress: Progress | None = None
+) -> DatasetDigest:
     """The digest of all files below a folder; ``InputError`` as in file_tree.py, or when empty."""
-    leaves = [file_leaf(place, name, factory) for name, place in folder_files(path)]
-    return _files_dataset("folder", str(path), leaves, factory)
+    named = folder_files(path)
+    return files_dataset("folder", str(path), _leaves(named, factory, progress), factory)
 
 
-def dataset_files(paths: Sequence[Path], factory: HashFactory) -> DatasetDigest:
+def dataset_files(
+    paths: Sequence[Path], factory: HashFactory, progress: Progress | None = None
+) -> DatasetDigest:
     """The digest of single files in the order given, named from their common folder on.
 
     Raises:
@@ -198,119 +125,267 @@ def dataset_files(paths: Sequence[Path], factory: HashFactory) -> DatasetDigest:
     """
     absolute = [Path(os.path.abspath(path)) for path in paths]
     base = os.path.commonpath([path.parent for path in absolute])
-    leaves = [file_leaf(path, path.relative_to(base).as_posix(), factory) for path in absolute]
-    return _files_dataset("files", ", ".join(map(str, paths[:3])), leaves, factory)
+    named = [(path.relative_to(base).as_posix(), path) for path in absolute]
+    where = ", ".join(map(str, paths[:3]))
+    return files_dataset("files", where, _leaves(named, factory, progress), factory)
+
+
+def stream_digest(root: bytes, count: int, nbytes: int, factory: HashFactory) -> DatasetDigest:
+    """The digest of items that came one by one, from the Merkle Tree Hash of their digests: the
+    same root as the list of them. ``InputError`` where none came."""
+    part = DatasetPart("items", "SEQUENCE", (count,), nbytes, f"{ROOT_ALGORITHM}:{root.hex()}",
+                       root, ())  # fmt: skip
+    return rows_dataset("stream", [part], factory)
 
 
 def is_table(value: object) -> bool:
-    """True for a pandas DataFrame or Series and an Arrow Table or RecordBatch."""
-    names = _class_names(value)
+    """True for a table of pandas, Arrow, polars or Hugging Face, a column of pandas or polars,
+    and an Arrow Dataset."""
+    names = class_names(value)
     if from_package(value, "pandas"):
         return not names.isdisjoint({"DataFrame", "Series"})
-    return from_package(value, "pyarrow") and not names.isdisjoint({"Table", "RecordBatch"})
+    if from_package(value, "polars"):
+        return not names.isdisjoint({"DataFrame", "LazyFrame", "Series"})
+    arrow = from_package(value, "pyarrow")
+    return (arrow and not names.isdisjoint({"Table", "RecordBatch", "Dataset"})) or is_hf(value)
+
+
+class _Reading:
+    """One dataset while it is read."""
+
+    def __init__(self, factory: HashFactory, progress: Progress) -> None:
+        self.factory = factory
+        self.progress = progress
+        self.varies = False
+
+    def dataset(self, data: Any) -> DatasetDigest:
+        if isinstance(data, str | os.PathLike):
+            return self._path(data)
+        data, left_out = (data, ()) if is_hf_stream(data) else resolved(data)
+        if isinstance(data, list | tuple) and data and isinstance(data[0], os.PathLike):
+            paths = [Path(item) for item in data if isinstance(item, os.PathLike)]
+            if len(paths) == len(data):
+                return dataset_files(paths, self.factory, self.progress)
+        kind, parts = self._contents(data)
+        digest = rows_dataset(kind, list(parts), self.factory)
+        return replace(digest, left_out=left_out, varies=self.varies)
+
+    def _path(self, data: str | os.PathLike[str]) -> DatasetDigest:
+        if isinstance(data, str) and is_url(data):
+            kind, leaves = url_files(data, self.factory, self.progress)
+            return files_dataset(kind, "at the URL", leaves, self.factory)
+        path = Path(data)
+        if isinstance(data, str) and not os.path.lexists(path):
+            raise InputError(f"cannot read {data!r}: No such file or directory{_hint(data)}")
+        if path.is_dir():
+            return dataset_folder(path, self.factory, self.progress)
+        return dataset_files([path], self.factory, self.progress)
+
+    def _contents(self, data: Any) -> tuple[str, Iterable[DatasetPart]]:
+        """Kind and parts of a dataset in memory."""
+        from_torch = from_package(data, "torch.utils.data")
+        rows = self._tensor_rows("", data) if from_torch else None
+        if rows is not None:
+            return "torch", rows
+        if is_hf_stream(data):
+            return "stream", [self._stream_part("items", data.with_format(None))]
+        if is_table(data):
+            return "table", self._columns("", data)
+        if _has_blocks(data) or _is_column(data):
+            return "arrays", self._part("0", data)
+        if isinstance(data, Mapping):
+            return "arrays", self._entries("", _sorted(data))
+        if isinstance(data, tuple) and any(_has_blocks(i) or is_table(i) or _is_column(i)
+                                           for i in data):  # fmt: skip
+            return "arrays", self._entries("", enumerate(data))
+        if isinstance(data, bytes | bytearray) or not _is_sequence(data):
+            raise InputError(f"data: found {type_name(data)}, {_EXPECTED}")
+        return "torch" if from_torch else "sequence", [self._sequence_part("items", data)]
+
+    def _entries(
+        self, prefix: str, entries: Iterable[tuple[object, object]]
+    ) -> Iterator[DatasetPart]:
+        for key, value in entries:
+            yield from self._part(f"{prefix}{key}", value)
+
+    def _part(self, name: str, value: Any) -> Iterator[DatasetPart]:
+        """The parts of an entry of a tuple or mapping."""
+        if is_hf_stream(value):
+            yield self._stream_part(name, value.with_format(None))
+            return
+        value, _ = resolved(value)
+        rows = self._tensor_rows(f"{name}.", value)
+        if rows is not None:
+            yield from rows
+        elif is_table(value):
+            yield from self._columns(f"{name}.", value)
+        elif _is_column(value):
+            yield from self._column(name, value)
+        elif _has_blocks(value):
+            yield from self._array(name, value)
+        elif isinstance(value, Mapping):
+            yield from self._entries(f"{name}.", _sorted(value))
+        elif isinstance(value, list | tuple) or (_is_sequence(value) and not _is_text(value)):
+            yield self._sequence_part(name, value)
+        elif isinstance(value, os.PathLike):
+            raise InputError(f"data part {name!r}: found a path, expected what is read from it")
+        else:
+            from provenance.fingerprint.data.blocks import unknown_part
+
+            raise unknown_part(name, value)
+
+    def _array(self, name: str, value: Any) -> Iterator[DatasetPart]:
+        load_numpy()
+        from provenance.fingerprint.data.blocks import array_blocks, is_sparse, sparse_blocks
+
+        if is_sparse(value):
+            yield self._blocks(sparse_blocks(name, value))
+            return
+        dtype = getattr(value, "dtype", None)
+        kind = getattr(dtype, "kind", "")
+        fields = getattr(dtype, "names", None)
+        if fields:
+            for each in fields:
+                yield from self._array(f"{name}.{each}", value[each])
+        elif kind in ("U", "S", "O", "T") and value.ndim:
+            yield self._sequence_part(name, value.tolist())
+        else:
+            yield self._blocks(array_blocks(name, value))
+
+    def _tensor_rows(self, prefix: str, data: Any) -> Iterator[DatasetPart] | None:
+        if not from_package(data, "torch.utils.data"):
+            return None
+        from provenance.fingerprint.data.blocks import tensor_blocks, tensor_rows
+
+        tensors = tensor_rows(data)
+        if tensors is None:
+            return None
+        return (self._blocks(tensor_blocks(f"{prefix}{at}", pieces))
+                for at, pieces in enumerate(tensors))  # fmt: skip
+
+    def _columns(self, prefix: str, table: Any) -> Iterator[DatasetPart]:
+        from provenance.fingerprint.data.blocks import Blocks
+        from provenance.fingerprint.tables import table_columns  # needs NumPy, as a table does
+
+        for column in table_columns(table):
+            name, shape = prefix + column.name, (column.rows,)
+            yield self._blocks(Blocks(name, column.dtype, shape, column.item_bytes, column.block))
+
+    def _column(self, name: str, value: Any) -> Iterator[DatasetPart]:
+        """An Array of Arrow, or an array or Index of pandas: a column of this name."""
+        from provenance.fingerprint.data.blocks import Blocks
+        from provenance.fingerprint.tables import array_column
+
+        column = array_column(name, value)
+        shape = (column.rows,)
+        yield self._blocks(Blocks(name, column.dtype, shape, column.item_bytes, column.block))
+
+    def _blocks(self, source: Blocks) -> DatasetPart:
+        """Hash rows block by block."""
+        name, dtype, shape, row_bytes, read = source
+        step = max(1, BLOCK_BYTES // row_bytes) if row_bytes else BLOCK_ROWS
+        leaves, total = [], 0
+        self.progress.part(name, shape[0])
+        for start in range(0, shape[0], step):
+            stop = min(start + step, shape[0])
+            nulls, chunks = read(start, stop)
+            hasher = self.factory.new((stop - start) * row_bytes)
+            hasher.update(block_header(name, dtype, shape, (start, stop), nulls))
+            for chunk in chunks:
+                total += len(chunk)
+                hasher.update(chunk)
+            leaves.append(hasher.digest())
+            self.progress.add(stop - start)
+        return tree_part(name, dtype, shape, total, leaves)
+
+    def _sequence_part(self, name: str, items: Any) -> DatasetPart:
+        count, plain = len(items), isinstance(items, list | tuple)
+        digest, add = element_hasher(self.factory), self.progress.add
+        leaves, total = [], 0
+        self.progress.part(name, count)
+        for index in range(count):
+            leaf, nbytes = digest(items[index], index)
+            leaves.append(leaf)
+            total += nbytes
+            add(1)
+        if not plain:
+            for index in sorted({0, count // 2, count - 1} if count else ()):
+                if digest(items[index], index)[0] != leaves[index]:
+                    self._varying(type_name(items), index)
+                    break
+        return tree_part(name, "SEQUENCE", (count,), total, leaves)
+
+    def _stream_part(self, name: str, items: Iterable[Any]) -> DatasetPart:
+        digest, leaves, total = element_hasher(self.factory), [], 0
+        self.progress.part(name)
+        for index, item in enumerate(items):
+            leaf, nbytes = digest(item, index)
+            leaves.append(leaf)
+            total += nbytes
+            self.progress.add(1)
+        for index, item in zip(range(min(1, len(leaves))), items, strict=False):
+            if digest(item, index)[0] != leaves[index]:
+                self._varying(type_name(items), index)
+        return tree_part(name, "SEQUENCE", (len(leaves),), total, leaves)
+
+    def _varying(self, kind: str, index: int) -> None:
+        self.varies = True
+        log.warning(
+            "the data differs when it is read again, as with random augmentation: its digest is"
+            " of one reading, and nobody can recompute it; give it without random transforms",
+            data=kind,
+            item=index,
+        )
+
+
+def _sorted(data: Mapping[Any, Any]) -> list[tuple[object, object]]:
+    return sorted(data.items(), key=lambda item: str(item[0]).encode(errors="replace"))
+
+
+def _has_blocks(value: object) -> bool:
+    """True for an array, sparse or not."""
+    if is_array(value) or type(value).__name__ == "Stored":
+        return True
+    return from_package(value, "scipy.sparse") and hasattr(value, "tocsr")
+
+
+def _is_column(value: object) -> bool:
+    """True for an Array or ChunkedArray of Arrow, an array or Index of pandas, a Column of
+    Hugging Face."""
+    names = class_names(value)
+    if from_package(value, "pandas"):
+        return not names.isdisjoint({"ExtensionArray", "Index"})
+    if from_package(value, "pyarrow"):
+        return not names.isdisjoint({"Array", "ChunkedArray"})
+    return type(value).__name__ == "Column" and is_hf(getattr(value, "source", None))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str | bytes | bytearray)
 
 
 def _is_sequence(value: object) -> bool:
-    streamed = "IterableDataset" in _class_names(value)
-    return not streamed and hasattr(value, "__len__") and hasattr(value, "__getitem__")
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__")
 
 
-def _class_names(value: object) -> set[str]:
-    return {base.__name__ for base in type(value).__mro__}
+def _hint(name: str) -> str:
+    """What to do about a text that is no path."""
+    if any(char in name for char in "*?{["):
+        return "; a pattern is no path: pass a list of Path"
+    if _NAME_OF_HUB.fullmatch(name) and not Path(name).suffix:
+        return f"; if it names data of a hub, load it and pass that: load_dataset({name!r})"
+    return ""
 
 
-def _dataset(kind: str, algorithm: str, count: int, parts: Sequence[DatasetPart]) -> DatasetDigest:
-    root = merkle.root([part.leaf for part in parts])
-    return DatasetDigest(kind, root, algorithm, count, tuple(parts))
-
-
-def _files_dataset(
-    kind: str, where: str, files: list[FileLeaf], factory: HashFactory
-) -> DatasetDigest:
-    if not any(file.size for file in files):
-        raise InputError(f"data {where!r}: empty, expected at least one file with content")
-    parts = [
-        DatasetPart(file.path, "FILE", (), file.size, str(file.digest), file.data(), ())
-        for file in files
-    ]
-    return _dataset(kind, factory.algorithm, len(parts), parts)
-
-
-def _parts_dataset(
-    kind: str, entries: Iterable[tuple[object, object]], factory: HashFactory
-) -> DatasetDigest:
-    parts: list[DatasetPart] = []
-    for key, value in entries:
-        name = str(key)
-        if is_table(value):
-            parts += _table_parts(f"{name}.", value, factory)
-        elif is_array(value):
-            parts.append(_array_part(name, value, factory))
-        elif isinstance(value, list | tuple):
-            parts.append(_sequence_part(name, value, factory))
-        else:
-            raise InputError(
-                f"data part {name!r}: found {type_name(value)}, expected an array, table or list"
-            )
-    return _rows_dataset(kind, parts, factory)
-
-
-def _rows_dataset(kind: str, parts: list[DatasetPart], factory: HashFactory) -> DatasetDigest:
-    if not parts:
-        raise InputError("data: empty, expected at least one row")
-    for part in parts:
-        if part.shape[0] == 0:
-            raise InputError(f"data part {part.name!r}: empty, expected at least one row")
-    return _dataset(kind, factory.algorithm, parts[0].shape[0], parts)
-
-
-def _array_part(name: str, value: object, factory: HashFactory) -> DatasetPart:
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("U", "S", "O") and value.ndim:  # type: ignore[attr-defined]  # an array, by its dtype
-        return _sequence_part(name, value.tolist(), factory)  # type: ignore[attr-defined]  # the same
-    array, dtype = array_view(name, value)
-    if array.ndim == 0:
-        raise InputError(f"data part {name!r}: found a scalar, expected an array with rows")
-    shape = tuple(int(size) for size in array.shape)
-    row_bytes = ITEM_BYTES[dtype] * math.prod(shape[1:])
-    return _blocks(name, dtype, shape, row_bytes, lambda a, b: (0, row_major(array[a:b])), factory)
-
-
-def _table_parts(prefix: str, table: object, factory: HashFactory) -> Iterator[DatasetPart]:
-    from provenance.fingerprint.tables import table_columns  # needs NumPy, which a table brings
-
-    for column in table_columns(table):
-        name, shape = prefix + column.name, (column.rows,)
-        yield _blocks(name, column.dtype, shape, column.item_bytes, column.block, factory)
-
-
-def _blocks(
-    name: str, dtype: str, shape: tuple[int, ...], row_bytes: int, read: Read, factory: HashFactory
-) -> DatasetPart:
-    """Hash rows block by block."""
-    step = max(1, BLOCK_BYTES // row_bytes) if row_bytes else BLOCK_ROWS
-    leaves, total = [], 0
-    for start in range(0, shape[0], step):
-        stop = min(start + step, shape[0])
-        nulls, chunks = read(start, stop)
-        hasher = factory.new((stop - start) * row_bytes)
-        hasher.update(block_header(name, dtype, shape, (start, stop), nulls))
-        for chunk in chunks:
-            total += len(chunk)
-            hasher.update(chunk)
-        leaves.append(hasher.digest())
-    return _tree_part(name, dtype, shape, total, leaves)
-
-
-def _sequence_part(name: str, items: Any, factory: HashFactory) -> DatasetPart:
-    count = len(items)
-    hashed = [element_digest(items[index], index, factory) for index in range(count)]
-    total = sum(nbytes for _, nbytes in hashed)
-    return _tree_part(name, "SEQUENCE", (count,), total, [leaf for leaf, _ in hashed])
-
-
-def _tree_part(
-    name: str, dtype: str, shape: tuple[int, ...], nbytes: int, leaves: list[bytes]
-) -> DatasetPart:
-    root = merkle.root(leaves)
-    digest = f"{ROOT_ALGORITHM}:{root.hex()}"
-    return DatasetPart(name, dtype, shape, nbytes, digest, root, tuple(leaves))
+def _leaves(
+    named: Iterable[tuple[str, Path]], factory: HashFactory, progress: Progress | None
+) -> list[FileLeaf]:
+    named = list(named)
+    if progress is not None:
+        progress.part("files", len(named))
+    leaves = []
+    for name, place in named:
+        leaves.append(file_leaf(place, name, factory))
+        if progress is not None:
+            progress.add(1)
+    return leaves

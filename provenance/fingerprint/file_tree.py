@@ -49,7 +49,7 @@ def file_leaf(path: Path, name: str, factory: HashFactory) -> FileLeaf:
         raise InputError(f"data file {str(path)!r}: not a regular file")
     digest = factory.digest_file(path)
     after = _status(path)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if _version(before) != _version(after):
         raise InputError(f"data file {str(path)!r}: changed while it was read")
     return FileLeaf(name, before.st_size, digest)
 
@@ -85,6 +85,10 @@ def _walk(folder: Path, prefix: str, root: Path) -> Iterator[tuple[str, Path]]:
             yield from _walk(path, name + "/", root)
         else:
             yield name, path
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _status(path: Path) -> os.stat_result:

@@ -43,6 +43,8 @@ DIGEST_SIZES: Final[dict[str, int]] = {
 THREADED_BYTES: Final = 1 << 20
 """From this many bytes on blake3 uses several threads."""
 _MAX_THREADS: Final = 16
+PIECE_BYTES: Final = 8 << 20
+"""A file is read in pieces of at most so many bytes."""
 
 Buffer = bytes | bytearray | memoryview
 """What a hasher takes: contiguous bytes."""
@@ -192,21 +194,30 @@ class HashFactory:
         return self.wrap(hasher.digest())
 
     def digest_file(self, path: str | os.PathLike[str]) -> Digest:
-        """The digest of a file's bytes: blake3 by memory mapping, the others as a stream.
+        """The digest of a file's bytes, read piece by piece.
+
+        Never by memory mapping: where another process truncates the file, or a network disk
+        fails, touching the map ends this process by SIGBUS.
 
         Raises:
-            InputError: the file is missing or cannot be read.
+            InputError: the file is missing, cannot be read, or changed its size meanwhile.
         """
         where = Path(path)
         try:
-            with where.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if self._algorithm == "blake3":
-                    mapped = blake3(max_threads=_threads(size)).update_mmap(where)
-                    return self.wrap(mapped.digest())
-                return self.wrap(hashlib.file_digest(file, self._hasher_of).digest())
+            with where.open("rb", buffering=0) as file:
+                size, total = os.fstat(file.fileno()).st_size, 0
+                hasher = self.new(size)
+                view = memoryview(bytearray(min(size + 1, PIECE_BYTES)))
+                while count := file.readinto(view):
+                    hasher.update(view[:count])
+                    total += count
         except OSError as error:
             raise InputError(f"cannot read {str(where)!r}: {error.strerror or error}") from error
+        if total != size:
+            raise InputError(
+                f"data file {str(where)!r}: changed while it was read: {total} of {size} bytes"
+            )
+        return self.wrap(hasher.digest())
 
 
 def _threads(size: int) -> int:

@@ -19,6 +19,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import sparse
 
 from provenance.errors import InputError
 from provenance.fingerprint import row_major
@@ -26,6 +27,7 @@ from provenance.fingerprint.arrays import tensor_header
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.tensors import state_digest, tensor_digest
+from tests.support.frameworks import framework
 
 SHA = HashFactory("sha256")
 
@@ -235,6 +237,77 @@ def test_pandas_is_arrow(column: pa.Array, cut: int) -> None:
     kind: Any = PANDAS.get(column.type, "float64" if pa.types.is_floating(column.type) else object)
     frame = pd.DataFrame({"c": pd.array(column.to_pylist(), dtype=kind)})
     assert dataset_digest(frame) == expected
+
+
+nested_types = st.recursive(
+    st.sampled_from([pa.int16(), pa.string(), pa.bool_(), pa.decimal128(9, 2), pa.date32()]),
+    lambda inner: st.one_of(
+        inner.map(pa.list_),
+        st.lists(inner, min_size=1, max_size=2).map(
+            lambda kinds: pa.struct([(f"f{at}", kind) for at, kind in enumerate(kinds)])
+        ),
+    ),
+    max_leaves=3,
+)
+
+
+def cells_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
+    """Values of an Arrow type, missing ones too."""
+    if pa.types.is_list(kind):
+        return st.none() | st.lists(cells_of(kind.value_type), max_size=3)
+    if pa.types.is_struct(kind):
+        return st.none() | st.fixed_dictionaries(
+            {kind.field(at).name: cells_of(kind.field(at).type) for at in range(kind.num_fields)}
+        )
+    if pa.types.is_decimal(kind):
+        return st.none() | st.decimals(-999, 999, places=2)
+    return (
+        st.none()
+        | {
+            pa.int16(): st.integers(-(2**15), 2**15 - 1),
+            pa.string(): st.text(st.characters(codec="utf-8"), max_size=3),
+            pa.bool_(): st.booleans(),
+            pa.date32(): st.dates(),
+        }[kind]
+    )
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_nested_columns_have_one_digest_in_every_layout(data: st.DataObject) -> None:
+    kind = data.draw(nested_types)
+    rows = data.draw(st.lists(cells_of(kind), min_size=1, max_size=5))
+    column = pa.array(rows, kind)
+    expected = dataset_digest(pa.table({"c": column}))
+    cut = data.draw(st.integers(0, len(rows)))
+    padded = pa.array([rows[-1], *rows, rows[0]], kind).slice(1, len(rows))
+    for same in (padded, pa.chunked_array([padded.slice(0, cut), column.slice(cut)])):
+        assert dataset_digest(pa.table({"c": same})) == expected
+    frame = framework("polars", "integrations").from_arrow(pa.table({"c": column}))
+    assert dataset_digest(frame).root == expected.root
+    at = data.draw(st.integers(0, len(rows) - 1))
+    other = data.draw(cells_of(kind))
+    changed = dataset_digest(pa.table({"c": pa.array([*rows[:at], other, *rows[at + 1 :]], kind)}))
+    assert (changed.root == expected.root) == (
+        pa.array([other], kind) == pa.array([rows[at]], kind)
+    )
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_a_sparse_matrix_has_one_digest_in_every_format(data: st.DataObject) -> None:
+    rows, columns = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
+    place = st.tuples(st.integers(0, rows - 1), st.integers(0, columns - 1), st.integers(-3, 3))
+    drawn = data.draw(st.lists(place, max_size=8))
+    across, down, values = [[entry[at] for entry in drawn] for at in range(3)]
+    matrix = sparse.coo_matrix((np.array(values, "i8"), (across, down)), (rows, columns))
+    dense = matrix.toarray()
+    expected = dataset_digest(matrix)
+    for form in ("csr", "csc", "lil", "dok"):
+        assert dataset_digest(matrix.asformat(form)) == expected
+    assert dataset_digest(sparse.csc_array(dense)) == expected
+    dense[across[0] if drawn else 0, 0] += 1
+    assert dataset_digest(sparse.csr_matrix(dense)).root != expected.root
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=3)

@@ -23,7 +23,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from provenance.errors import InputError
-from provenance.fingerprint import datasets, tables
+from provenance.fingerprint import datasets
+from provenance.fingerprint.data import arrow
+from provenance.fingerprint.data import parts as parts_module
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.formats import merkle
@@ -161,7 +163,6 @@ def test_a_table_beside_an_array() -> None:
         (pa.table({"a": pa.array([], pa.int8())}), "'a': empty"),
         ((np.zeros(2), 3), "data part '1': found int"),
         ({"x": np.zeros(2), "y": object()}, "data part 'y': found object"),
-        (np.array([1], dtype="M8[s]"), "tensor '0': found dtype datetime64"),
         (np.array([object()]), "item 0: at .*: found object"),
         (3, "found int, expected an array"),
         (None, "found NoneType"),
@@ -266,7 +267,7 @@ def test_torch_datasets_loaders_and_subsets() -> None:
         ({1: 2}, "data item 1: at .*found the key 1"),
         (2**63, "found 9223372036854775808, expected an integer of 64 bits"),
         ("\ud800", "data item 1: .*not Unicode"),
-        (np.array([object()]), r"data item 1: tensor '\[\]': found dtype object"),
+        (np.array([object()]), r"data item 1: at \[0\]: found object"),
         (lambda: 0, "data item 1: at .*found function"),
     ],
 )
@@ -372,7 +373,8 @@ def test_arrow_variants_of_text_and_bytes_agree() -> None:
     sliced = pa.table({"c": pa.array([1.5, 2.5, None, 4.5]).slice(1, 3)})
     assert dataset_digest(sliced) == dataset_digest(pa.table({"c": [2.5, None, 4.5]}))
     offset = pa.array([7, 8, None, 10], pa.int16()).slice(1)
-    valid, values = tables._arrow_numbers(offset, np.dtype(np.int16))
+    valid, values = arrow._numbers(offset, np.dtype(np.int16))
+    assert isinstance(values, np.ndarray)
     assert (valid.tolist(), values[0], values[2]) == ([True, False, True], 8, 10)
     bits = pa.table({"c": pa.array([True, False, None, True] * 5).slice(3, 9)})
     plain = pd.DataFrame({"c": pd.array(([True, False, None, True] * 5)[3:12], dtype="boolean")})
@@ -455,19 +457,14 @@ def test_tables_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        (pd.DataFrame({"c": [1, "a"]}), "table column 'c': found int in row 0"),
-        (pd.DataFrame({"c": ["a", 1]}, dtype=object), "'c': found int in row 1 after str"),
-        (pd.DataFrame({"c": [None, {}]}), "'c': found dict in row 1"),
-        (pd.DataFrame({"c": [dt.datetime.now(), None]}, dtype=object), "in row 0, expected"),
-        (pd.DataFrame({"c": pd.Series([dt.date(2020, 1, 1), dt.datetime.now()], dtype=object)}),
-         "found datetime.datetime in row 1 after date"),
+        (pd.DataFrame({"c": [1, object()]}), r"column 'c', row 1: at \[\]: found object"),
+        (pd.DataFrame({"c": [2**64, 1]}, dtype=object), "'c': found an integer of more than 64"),
+        (pd.DataFrame({"c": [[1, {"k": object()}]]}), r"'c', row 0: at \[1,.k.\]: found object"),
+        (pd.DataFrame({"c": [dt.time(1, tzinfo=dt.UTC)]}), "column 'c', row 0: .*with a zone"),
+        (pd.DataFrame([[1]], columns=[object()]), "column's name is object, whose text is its"),
         (pd.DataFrame({"c": pd.Series(["\ud800"], dtype=object)}), "column 'c', row 0.*Unicode"),
-        (pd.DataFrame({"c": np.array([1j])}), "'c': found complex"),
-        (pd.DataFrame({"c": pd.period_range("2020", periods=2, freq="D")}), "Period"),
-        (pa.table({"c": [[1], [2]]}), "'c': found the Arrow type list"),
-        (pa.table({"c": [dt.time(1)]}), "'c': found the Arrow type time64"),
-        (pa.table([pa.array([1]), pa.array([2])], names=["c", "c"]), "two columns .* 'c'"),
-        (pd.DataFrame([[1, 2]], columns=[1, "1"]), "two columns have the name '1'"),
+        (pa.table({"c": [[pa.scalar((1, 2, 3), pa.month_day_nano_interval())]]}),
+         "'c': found the Arrow type month_day_nano_interval"),
     ],
 )  # fmt: skip
 def test_columns_without_canonical_bytes_are_named(table: Any, problem: str) -> None:
@@ -630,7 +627,7 @@ def test_single_files_and_lists_of_files(folder: Path) -> None:
 def test_a_record_lists_at_most_so_many_parts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "MAX_LISTED_PARTS", 2)
+    monkeypatch.setattr(parts_module, "MAX_LISTED_PARTS", 2)
     fields = dataset_digest(folder).as_fields()
     assert [part["name"] for part in fields["parts"]] == ["b.txt", "sub.txt"]
     assert (fields["parts_total"], fields["count"], fields["bytes"]) == (4, 4, 4)

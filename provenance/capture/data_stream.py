@@ -1,0 +1,112 @@
+"""Data that comes item by item: a generator, an IterableDataset, a queue.
+
+The digest grows with each item, 32 bytes for each level of its tree, and is that of the list of
+the items (:mod:`provenance.fingerprint.datasets`): same items in the same order, same root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Final, TypeVar
+
+from provenance.errors import InputError
+from provenance.fingerprint.datasets import DatasetDigest, stream_digest
+from provenance.fingerprint.elements import element_hasher
+from provenance.fingerprint.hashers import HashFactory
+from provenance.formats.merkle import Frontier
+from provenance.log import get_logger
+
+log = get_logger("provenance")
+Item = TypeVar("Item")
+
+_BATCH: Final = 1024
+
+
+class DataStream:
+    """Takes items, and records their digest at the end; for one thread.
+
+    Usage::
+
+        with tracker.data_stream("train") as add:
+            for item in source:
+                add(item)
+
+    What stays of an item is its digest: it may be changed or reused afterwards. Where the block
+    ends by an exception nothing is recorded.
+
+    Args:
+        record: Is given the digest, once. None records nothing, as on ranks other than 0.
+        factory: Content hash.
+    """
+
+    def __init__(
+        self, record: Callable[[DatasetDigest], None] | None, factory: HashFactory
+    ) -> None:
+        self._record = record
+        self._factory = factory
+        self._digest = element_hasher(factory)
+        self._tree = Frontier.empty()
+        self._waiting: list[bytes] = []
+        self._nbytes = 0
+        self._entered = self._ended = False
+
+    def __enter__(self) -> DataStream:
+        self._entered = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._end()
+
+    def __call__(self, item: object) -> None:
+        """Add an item.
+
+        Raises:
+            InputError: It has no canonical bytes, or the stream has ended.
+        """
+        if self._ended:
+            raise InputError("data_stream: an item after its end, expected it within the block")
+        if self._record is None:
+            return
+        leaf, nbytes = self._digest(item, self._tree.size + len(self._waiting))
+        self._nbytes += nbytes
+        self._waiting.append(leaf)
+        if len(self._waiting) == _BATCH:
+            self._grow()
+
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items, each of them added first.
+
+        Outside of a ``with`` block the digest is recorded once ``items`` are exhausted; where the
+        loop ends before that, a line of the log says that nothing was.
+        """
+        exhausted = False
+        try:
+            for item in items:
+                self(item)
+                yield item
+            exhausted = True
+        finally:
+            if not exhausted and not self._entered:
+                log.warning("data_stream: its loop ended before its items, not recorded")
+        if not self._entered:
+            self._end()
+
+    def _grow(self) -> None:
+        self._tree = self._tree.extend(self._waiting)
+        self._waiting.clear()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._record is not None:
+            self._grow()
+            size = self._tree.size
+            self._record(stream_digest(self._tree.root(), size, self._nbytes, self._factory))

@@ -1,0 +1,1 @@
+"""Kinds of datasets: Arrow columns, torch and booster datasets, sparse matrices, URLs."""
