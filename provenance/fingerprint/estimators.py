@@ -73,7 +73,6 @@ _APART_OF: Final = {
     "sklearn.neural_network": frozenset({"_optimizer"}),  # moments of the gradients
     "sklearn.feature_extraction": frozenset({"_stop_words_id"}),  # an address
     "sklearn.preprocessing._label": frozenset({"_cached_dict"}),  # made when it is first used
-    "sklearn.model_selection._search": frozenset({"refit_time_"}),
     "lightgbm": frozenset({"random_state"}),
     "xgboost": frozenset({"callbacks", "random_state"}),
 } | dict.fromkeys(
@@ -93,6 +92,7 @@ _APART_OF: Final = {
 """More that do not count, by the package of the class."""
 _OPTIONS: Final = frozenset({"_other_params", "kwargs"})
 """Attributes of XGBoost's and LightGBM's estimators that hold further hyperparameters."""
+_SEARCH: Final = "sklearn.model_selection._search"
 _TIMES: Final = frozenset(
     f"{of}_{what}_time" for of in ("mean", "std") for what in ("fit", "score")
 )
@@ -425,7 +425,8 @@ def _left_out(kind: Any) -> tuple[frozenset[str], bool]:
     for package, more in _APART_OF.items():
         if module == package or module.startswith(package + "."):
             names |= more
-    return names, module.startswith("sklearn.model_selection.")
+    search = any(base.__module__.startswith(_SEARCH) for base in kind.__mro__)
+    return names | {"refit_time_"} if search else names, search
 
 
 def _without_counts(value: Any, state: Any) -> Any:
