@@ -95,7 +95,8 @@ def _places(pairs: list[tuple[str, Any]]) -> list[object] | None:
     tensors = {kind for kind in {value.__class__ for _, value in pairs} if _in_memory(kind)}
     try:
         own = [value for _, value in pairs if value.__class__ in tensors]
-        if not {value.dtype for value in own}.isdisjoint(_quantised_dtypes()):
+        odd = {value.dtype for value in own} & _quantised_dtypes()
+        if odd or True in {value.is_nested for value in own}:
             return None
         return [value.data_ptr() if value.__class__ in tensors else id(value) for _, value in pairs]
     except (RuntimeError, ValueError):  # sparse, lazy
@@ -150,8 +151,6 @@ def _tied(pairs: list[tuple[str, Any]], places: list[object]) -> list[list[str]]
     for place, (name, value) in zip(places, pairs, strict=True):
         read: tuple[object, ...] = ()
         if kind_of(value.__class__) == "tensor":
-            if value.is_nested:
-                continue
             read = (value.device, value.dtype, value.shape, value.stride(), value.nbytes or name)
             read = (*read, name) if value.is_meta else read
         names.setdefault((place, *read), []).append(name)

@@ -108,6 +108,18 @@ def _adapted(model: Any) -> Named | None:
         from provenance.fingerprint.networks.torch_module import program_values
 
         return program_values(model)
+    if kind == "keras":
+        from provenance.fingerprint.networks.keras_model import keras_values
+
+        return keras_values(model)
+    if kind == "nnx":
+        from provenance.fingerprint.networks.flax_model import nnx_values
+
+        return nnx_values(model)
+    if kind == "flax.struct":
+        from provenance.fingerprint.networks.flax_model import struct_values
+
+        return struct_values(model)
     if kind == "state_dict":
         whole = tree_values(model.state_dict())
         return whole._replace(covers={"adapter": type_name(model), "of": ["state_dict()"]})
@@ -119,8 +131,11 @@ def _adapted(model: Any) -> Named | None:
 
 
 _ADAPTERS: Final = (
+    ("keras.src.layers.layer.Layer", "keras"),  # on torch a module too
     ("torch.nn.modules.module.Module", "torch"),
     ("torch.export.exported_program.ExportedProgram", "torch.export"),
+    ("flax.nnx.module.Module", "nnx"),
+    ("flax.nnx.statelib.State", "nnx"),
 )
 """Adapter by the class that a model inherits from; the first one counts."""
 
@@ -132,6 +147,8 @@ def adapter_of(kind: Any) -> str:
     for base, adapter in _ADAPTERS:
         if base in bases:
             return adapter
+    if getattr(kind, "_flax_dataclass", False):
+        return "flax.struct"
     return "state_dict" if callable(getattr(kind, "state_dict", None)) else ""
 
 

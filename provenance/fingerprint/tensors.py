@@ -177,7 +177,7 @@ def state_digest(
             - an estimator in the manner of scikit-learn: its fitted arrays by attribute, such
               as ``coefs_.0``
             - one array, which then has the name ``""``
-            - the path of a ``.safetensors`` or ``.npz`` file
+            - the path of a file or folder (`model_files`)
         factory: Content hash; blake3 when left out.
         known: Digests of tensors in memory by name, which are not read, and need not be there.
 
@@ -227,15 +227,20 @@ def state_tensors(model: object) -> Iterator[RawTensor]:
 def state_digest_file(
     path: str | os.PathLike[str], factory: HashFactory | None = None
 ) -> StateDigest:
-    """The digest of the tensors in a ``.safetensors`` or ``.npz`` file, without torch.
+    """The digest of the weights in a file, or at the top of a folder (`model_files`); those of a
+    ``.safetensors`` or ``.npz`` file need no framework.
 
     A safetensors file is mapped into memory, not read into it.
 
     Raises:
-        InputError: missing file, another kind of file, no tensors.
+        InputError: missing file, another kind of file, no tensors, or several states.
         FormatError: it does not decode; the message says where.
     """
     where, used = os.fspath(path), factory or HashFactory()
+    if not where.endswith((".safetensors", ".npz")):
+        from provenance.fingerprint.model_files import the_state
+
+        return state_digest(the_state(where), used)
     tensors = ((raw.name, raw) for raw in _file_tensors(where))
     digests = sorted(_digests(tensors, used))  # by name: they differ
     if not digests:
@@ -250,7 +255,9 @@ def _file_tensors(where: str) -> Iterator[RawTensor]:
         return safetensors_tensors_file(where)
     if where.endswith(".npz"):
         return npz_tensors_file(where)
-    raise InputError(f"model file {where!r}: expected a name in .safetensors or .npz")
+    from provenance.fingerprint.model_files import the_state
+
+    return state_tensors(the_state(where))
 
 
 def _state(digests: list[TensorDigest], factory: HashFactory, state: ModelState) -> StateDigest:

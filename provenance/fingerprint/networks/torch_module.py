@@ -77,8 +77,7 @@ def module_values(model: Any) -> Named:
     odd = {kind for kind in classes if kind_of(kind) == "other"}
     parameters = {kind for kind in classes - odd if _is_parameter(kind)}
     if odd or not own:
-        named = tree_values(_opened(state), plain=True)
-        values = named.values
+        values = state_values(state).values
     else:
         values = list(state.items())
     if own:
@@ -97,6 +96,11 @@ def module_values(model: Any) -> Named:
     if survey.unwrapped:
         covers["unwrapped"] = list(survey.unwrapped)
     return Named(values, covers, buffers=buffers, ties=True)
+
+
+def state_values(state: Mapping[str, Any]) -> Named:
+    """A module's state whose values are not tensors alone."""
+    return tree_values(_opened(state), plain=True)
 
 
 def program_values(program: Any) -> Named:

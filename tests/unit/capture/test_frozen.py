@@ -161,7 +161,8 @@ def test_tied_weights_are_told_as_without_reuse(tmp_path: Path) -> None:
     found = states(tmp_path)
     assert found[1]["reused"]["tensors"] == 2
     for fields in found:
-        aliases = {t["name"]: t["aliases"] for t in fields["tensors"] if "aliases" in t}
+        tensors: Any = fields["tensors"]
+        aliases = {t["name"]: t["aliases"] for t in tensors if "aliases" in t}
         assert aliases == {"0.weight": ["1.weight"]}
 
 
