@@ -380,11 +380,15 @@ class ProvenanceTracker:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
+        from provenance.fingerprint.model_state import trained_state
         from provenance.fingerprint.shards import held_state
 
         ranks = self.settings.weight_digests.ranks
         try:
             held = held_state(model, ranks, self.rank, self.world_size, epoch)
+            only = self.settings.weight_digests.trainable_only
+            if held is not None and only and not isinstance(model, str | os.PathLike):
+                held = held._replace(state=trained_state(held.state))
         # A model's state_dict() may raise anything, and training goes on.
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
             self._state_failed(epoch, translated(error))

@@ -51,6 +51,31 @@ class ModelState(dict[str, Any]):
         return ModelState(values, self.aliases, self.covers, self.buffers, self.sizes)
 
 
+def trained_state(model: object) -> ModelState:
+    """What training changes of a module: the parameters that take a gradient, and the buffers. Of
+    any other model all.
+
+    Raises:
+        InputError: As `state_digest`; nothing takes a gradient.
+    """
+    state = model_state(model)
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return state
+    found = state.holding(
+        {
+            name: value
+            for name, value in state.items()
+            if name in state.buffers or getattr(value, "requires_grad", True)
+        }
+    )
+    if all(name in state.buffers for name in found):
+        raise InputError(f"model: no parameter of {type_name(model)} takes a gradient")
+    found.covers = {**state.covers, "only": "trainable parameters and buffers"}
+    found.aliases = {name: others for name, others in state.aliases.items() if name in found}
+    return found
+
+
 def model_state(model: object) -> ModelState:
     """The tensors of a model in memory, none of which is read.
 

@@ -62,6 +62,8 @@ class StatedWeights:
         tensors: None where the record states none, or others than its root is made of.
         problem: Why the record does not count; None where it does.
         pieces: The tensors, where they are what the root is made of.
+        covers: What of the model they are.
+        part: Where the tensors are a part of the record's, or of two records', which; else empty.
     """
 
     path: str
@@ -73,11 +75,14 @@ class StatedWeights:
     tensors: Tensors | None = field(default=None, repr=False)
     problem: str | None = None
     pieces: tuple[Piece, ...] = field(default=(), repr=False)
+    covers: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    part: str = ""
 
     @property
     def when(self) -> str:
-        """``epoch 3``, or ``before training``."""
-        return "before training" if self.epoch is None else f"epoch {self.epoch}"
+        """``epoch 3``, or ``before training``; and which part of the record."""
+        when = "before training" if self.epoch is None else f"epoch {self.epoch}"
+        return f"{when} ({self.part})" if self.part else when
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -88,6 +93,7 @@ class StatedWeights:
             "rank": self.rank,
             "weights": self.root,
             "algorithm": self.algorithm,
+            "part": self.part,
             "problem": self.problem,
         }
 
@@ -215,7 +221,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         for item in group
     ]
     in_group = {item.path for group in groups for item in group}
-    stated = [item for item in stated if item.path not in in_group]
+    stated = _with_parts([item for item in stated if item.path not in in_group])
     equal += [
         (item, key)
         for item in stated
@@ -310,7 +316,37 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
         tensors,
         problem,
         tuple(pieces),
+        covers if isinstance(covers := body.raw.get("covers"), dict) else {},
     )
+
+
+def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
+    """The records, and what may be saved of each alone: an adapter, the base model without it; and
+    the whole model where an epoch states its trainable part, by the record before training."""
+    found = list(stated)
+    whole = next((item for item in reversed(stated) if item.epoch is None), None)
+    for item in stated:
+        parts = item.covers.get("parts")
+        if item.tensors is None:
+            continue
+        for name, names in parts.items() if isinstance(parts, dict) else ():
+            own = [key for key in names if isinstance(key, str)] if isinstance(names, list) else []
+            found.append(_part(item, name, [key for key in item.tensors if key in own]))
+            found.append(_part(item, "base model", [k for k in item.tensors if k not in own]))
+        if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
+            continue
+        if "only" in item.covers:
+            tensors = {**whole.tensors, **item.tensors}
+            both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
+            found.append(_part(both, "the rest as before training", sorted(tensors)))
+    return [item for item in found if item.tensors != {}]
+
+
+def _part(item: StatedWeights, part: str, names: Sequence[str]) -> StatedWeights:
+    tensors = {name: (item.tensors or {})[name] for name in names}
+    values = [Digest.parse(str(tensor["digest"])).value for tensor in tensors.values()]
+    root = f"{ROOT_ALGORITHM}:{merkle.root(values).hex()}"
+    return replace(item, part=part, tensors=tensors, root=root)
 
 
 def _shared(stated: Sequence[StatedWeights]) -> list[list[StatedWeights]]:

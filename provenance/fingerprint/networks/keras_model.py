@@ -2,20 +2,27 @@
 
 WARNING: FROZEN FORMAT (docs/FORMAT.md, section 3.3). Keras is never imported here.
 
-``model.variables`` are weights and the states of seed generators; the optimizer's and the metrics'
-are left out. A variable's alias is its path in ``.keras`` and ``.weights.h5`` files, which, unlike
-the names of layers, is the same for each instance of a model.
+``model.weights`` counts, trainable or not, as Keras saves it; the optimizer's variables, the
+metrics' and the states of seed generators are left out. A variable's alias is its path in
+``.keras`` and ``.weights.h5`` files, which, unlike the names of layers, is the same for each instance
+of a model.
 """
 
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import Any
 
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import type_name
 from provenance.fingerprint.named import Named
 from provenance.formats.record import Json
+
+_SAVED: weakref.WeakKeyDictionary[Any, tuple[list[int], dict[int, str]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""By model, the variables for which its saved paths were asked, and these."""
 
 
 def keras_values(model: Any) -> Named:
@@ -24,11 +31,9 @@ def keras_values(model: Any) -> Named:
     Raises:
         InputError: It has none yet: it is not built.
     """
-    variables = list(model.variables)
+    variables = list(model.weights)
     if not variables:
         raise InputError(f"model: {type_name(model)} has no tensors: build it, or call it once")
-    trainable = {id(variable) for variable in getattr(model, "trainable_variables", ())}
-    weights = {id(variable) for variable in getattr(model, "weights", ())}
     paths: dict[str, int] = {}
     values: list[tuple[str, Any]] = []
     names: dict[int, str] = {}
@@ -39,14 +44,18 @@ def keras_values(model: Any) -> Named:
             name = f"{name}#{count}"
         values.append((name, _array(variable)))
         names[id(variable)] = name
-    aliases = {names[own]: (alias,) for own, alias in _saved_paths(model).items() if own in names}
-    buffers = frozenset(name for own, name in names.items() if own not in weights | trainable)
+    known, saved = _SAVED.get(model, ([], {}))
+    if known != list(names):
+        saved = _saved_paths(model)
+        _SAVED[model] = list(names), saved
+    aliases = {names[own]: (alias,) for own, alias in saved.items() if own in names}
+    seeds = [v.path for v in model.variables if id(v) not in names]
     covers: dict[str, Json] = {
         "adapter": "keras",
-        "of": ["trainable variables", "non-trainable variables", "seeds"],
-        "not": {"optimizer": [], "metrics": []},
+        "of": ["trainable variables", "non-trainable variables"],
+        "not": {"optimizer": [], "metrics": [], "seeds": list(seeds)},
     }
-    return Named(values, covers, aliases, buffers)
+    return Named(values, covers, aliases)
 
 
 def _array(variable: Any) -> Any:

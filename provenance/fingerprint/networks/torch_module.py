@@ -76,10 +76,8 @@ def module_values(model: Any) -> Named:
     classes = {value.__class__ for value in state.values()}
     odd = {kind for kind in classes if kind_of(kind) == "other"}
     parameters = {kind for kind in classes - odd if _is_parameter(kind)}
-    if odd or not own:
-        values = state_values(state).values
-    else:
-        values = list(state.items())
+    plain = own and not odd
+    values = list(state.items()) if plain else state_values(state).values
     if own:
         buffers = frozenset([name for name, value in values if value.__class__ not in parameters])
     else:
@@ -95,7 +93,11 @@ def module_values(model: Any) -> Named:
         covers["not"] = missing
     if survey.unwrapped:
         covers["unwrapped"] = list(survey.unwrapped)
-    return Named(values, covers, buffers=buffers, ties=True)
+    aliases: dict[str, tuple[str, ...]] = {}
+    if _is_peft(model.__class__):
+        aliases, adapter = _peft_names(model, dict(values))
+        covers["parts"] = adapter
+    return Named(values, covers, aliases, buffers, ties=True)
 
 
 def state_values(state: Mapping[str, Any]) -> Named:
@@ -118,6 +120,32 @@ def program_values(program: Any) -> Named:
         "not": {"graph": []},
     }
     return Named(values, covers, buffers=buffers, ties=True)
+
+
+@lru_cache(maxsize=256)
+def _is_peft(kind: Any) -> bool:
+    names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+    return "peft.peft_model.PeftModel" in names
+
+
+def _peft_names(
+    model: Any, state: dict[str, Any]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Json]]:
+    """Names that ``save_pretrained`` gives the active adapter's tensors, and the base model those
+    of its own; and which tensors are the adapter's."""
+    adapter = model.active_adapter
+    if not isinstance(adapter, str):
+        return {}, {}
+    of_saved = sys.modules["peft"].get_peft_model_state_dict(model, state, adapter)
+    saved = {id(value): name for name, value in of_saved.items()}
+    own = {name: saved[id(value)] for name, value in state.items() if id(value) in saved}
+    aliases = {name: (alias,) for name, alias in own.items() if alias != name}
+    adapters = [f".{key}." for key in model.peft_config]
+    for name in state.keys() - own.keys():
+        base = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if base != name and not any(key in name for key in adapters):
+            aliases[name] = (base,)
+    return aliases, {f"adapter {adapter}": sorted(own)}
 
 
 class _Survey:
