@@ -194,15 +194,16 @@ class ProvenanceTracker:
         """Record the model's architecture and the digests of its initial weights.
 
         Args:
-            model: A torch module, a state dict or mapping of arrays, a fitted scikit-learn
-                estimator, or a path to a safetensors or npz file. Of one that ranks share
+            model: A torch, Keras or Flax model, a state dict or mapping of arrays or models, a
+                fitted scikit-learn estimator, or a path to a file or folder with weights
+                (docs/coverage/networks.md). Of one that ranks share
                 (``DTensor``) rank 0's shards alone: for all of them, ``track_epoch(0, ...)``
                 before the first step.
 
         Raises:
             InputError: No tensors in it; called after training has begun.
         """
-        from provenance.capture import environment
+        from provenance.capture.architecture import architecture
         from provenance.fingerprint.shards import held_state
 
         self._must_come_before("track_model")
@@ -214,7 +215,7 @@ class ProvenanceTracker:
             reading = None if self._frozen is None else self._frozen.reading(None, held.state)
             of = self._hash_state if reading is None else reading.fields
             fields = held.placed(of(held.state))
-        self._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
+        self._emitter.emit(Kind.ARCHITECTURE, None, architecture(model))
         if fields is not None:  # a rank outside of the model's mesh has none
             self._emitter.emit(Kind.WEIGHTS, None, fields)
         if reading is not None:
@@ -512,11 +513,15 @@ class ProvenanceTracker:
             self._emitter.emit(kind, None, dataset_digest(data, self._factory).as_fields())
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
+        from provenance.fingerprint.model_state import trained_state
         from provenance.fingerprint.shards import held_state
 
         ranks = self.settings.weight_digests.ranks
         try:
             held = held_state(model, ranks, self.rank, self.world_size, epoch)
+            only = self.settings.weight_digests.trainable_only
+            if held is not None and only and not isinstance(model, str | os.PathLike):
+                held = held._replace(state=trained_state(held.state))
         # A model's state_dict() may raise anything, and training goes on.
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
             self._state_failed(epoch, translated(error))

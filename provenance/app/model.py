@@ -19,12 +19,12 @@ from provenance.app.verify import verify_run
 from provenance.bundle.attachments.slsa import statement_of
 from provenance.errors import InputError, IntegrityError, UnavailableError
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.fingerprint.model_files import read_model
 from provenance.formats import json_text
 from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
 from provenance.formats.fields import as_json
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json
-from provenance.models.files import read_model
 from provenance.models.key import read_signing_key
 from provenance.models.match import ModelMatch, StatedWeights, match_model
 from provenance.models.signature import ignored_paths, list_model

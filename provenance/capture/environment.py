@@ -1,22 +1,18 @@
-"""Facts about the model, the code and the machine that go into records."""
+"""Facts about the code and the machine that go into records."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from provenance.errors import InputError
-from provenance.formats.record import Json, normalise
+from provenance.formats.record import Json
 
 _PACKAGES = (
     "ml-provenance", "numpy", "torch", "scikit-learn", "jax", "tensorflow", "keras",
     "transformers", "lightning", "pandas", "pyarrow", "safetensors",
 )  # fmt: skip
-_MAX_TEXT = 16_384
 
 
 def environment() -> dict[str, Json]:
@@ -56,45 +52,3 @@ def _git(arguments: list[str], directory: Path | None) -> str | None:
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def architecture(model: object) -> dict[str, Json]:
-    """Framework, class and structure of a model, without its weights."""
-    kind = type(model)
-    package = kind.__module__.split(".")[0]
-    fields: dict[str, Json] = {
-        "framework": package if package in sys.modules else "python",
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "structure": _structure(model),
-    }
-    parameters = _hyperparameters(model)
-    if parameters is not None:
-        fields["parameters"] = parameters
-    return fields
-
-
-def _structure(model: object) -> str:
-    """What the framework prints of the model; a plain mapping is its names alone."""
-    if isinstance(model, dict):
-        return ", ".join(sorted(str(name) for name in model))[:_MAX_TEXT]
-    if type(model).__repr__ is object.__repr__:
-        return type(model).__qualname__
-    return repr(model)[:_MAX_TEXT]
-
-
-def _hyperparameters(model: Any) -> Json:
-    """scikit-learn's ``get_params`` where a model has it."""
-    get = getattr(model, "get_params", None)
-    if not callable(get):
-        return None
-    try:
-        parameters: dict[str, object] = get(deep=False)
-    except TypeError:
-        return None
-    result: dict[str, Json] = {}
-    for name, value in sorted(parameters.items()):
-        try:
-            result[name] = normalise(value)
-        except InputError:
-            result[name] = type(value).__qualname__
-    return result

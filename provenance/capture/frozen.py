@@ -23,6 +23,7 @@ from random import SystemRandom
 from typing import Any, Final, NamedTuple
 
 from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.model_state import model_state
 from provenance.fingerprint.tensors import TensorDigest, state_digest
 
 _RANDOM: Final = SystemRandom()
@@ -80,7 +81,7 @@ class FrozenDigests:
         try:
             frozen = {
                 name: value
-                for name, value in model.state_dict(keep_vars=True).items()
+                for name, value in model_state(model).items()
                 if type(value) is torch.nn.Parameter
                 and not (value.requires_grad or value.is_inference() or value.is_meta)
                 and value.layout is torch.strided

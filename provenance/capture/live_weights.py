@@ -21,6 +21,9 @@ import sys
 import weakref
 from typing import Any
 
+from provenance.fingerprint.arrays import RawTensor
+from provenance.fingerprint.model_state import ModelState, model_state
+
 _OPTIMIZERS: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """By id, those that were seen to step, by the hook that holds their steps up."""
 _WAITERS: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -31,11 +34,11 @@ class LiveWeights:
     """A module's state: its parameters as they lie, and a copy of the rest.
 
     Args:
-        state: Tensors by name, as ``state_dict()`` has them.
+        state: Tensors by name, as ``model_state`` has them.
         versions: Each parameter with its count of in-place writes.
     """
 
-    def __init__(self, state: dict[str, Any], versions: list[tuple[Any, int]]) -> None:
+    def __init__(self, state: ModelState, versions: list[tuple[Any, int]]) -> None:
         self.state = state
         self._versions = versions
         self.moved: bool | None = None
@@ -84,7 +87,11 @@ def live_weights(model: object) -> LiveWeights | None:
     state: dict[str, Any] = {}
     versions: list[tuple[Any, int]] = []
     trained = 0
-    for name, value in model.state_dict(keep_vars=True).items():
+    whole = model_state(model)
+    for name, value in whole.items():
+        if isinstance(value, RawTensor):
+            state[name] = value
+            continue
         if type(value) is not parameter_type:
             if not isinstance(value, torch.Tensor) or isinstance(value, parameter_type):
                 return None
@@ -101,4 +108,4 @@ def live_weights(model: object) -> LiveWeights | None:
         versions.append((tensor, tensor._version))
     if not trained or versions[0][0].is_shared():
         return None
-    return LiveWeights(state, versions)
+    return LiveWeights(whole.holding(state), versions)

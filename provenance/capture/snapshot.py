@@ -28,17 +28,18 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from provenance.capture.live_weights import LiveWeights, live_weights, watch
 from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
+from provenance.fingerprint.arrays import RawTensor
 from provenance.fingerprint.boosters import copy_of_model
+from provenance.fingerprint.model_state import ModelState, model_state
 
 T = TypeVar("T")
 MODES: Final = ("stall-free", "copy", "sync", "file")
-_MAX_DEPTH = 32
 _MAX_WAITING = 8
 _CHANGED = "they changed outside an optimizer's step while they were hashed; copied from now on"
 _LIVE: weakref.WeakSet[Snapshotter[Any]] = weakref.WeakSet()
@@ -56,36 +57,30 @@ def check_mode(mode: str, model: object) -> None:
         raise InputError(f"weights: found {mode!r}, expected {expected}")
 
 
-def copy_of(model: object, arena: object = None, skip: Collection[str] = ()) -> object:
-    """A copy that later training steps do not change, for a content digest.
+def copy_of(model: object, arena: object = None, skip: Collection[str] = ()) -> ModelState:
+    """A copy of a model's tensors that later training steps do not change, for a content digest.
 
-    Tensors go to host memory one by one; mappings, sequences and the ``state_dict()`` of a
-    module are copied element by element, an estimator whole.
+    Tensors go to host memory one by one.
 
     Args:
         arena: An earlier copy; its tensors of the same shape and type are written over.
-        skip: Names in a ``state_dict()`` that are left out.
+        skip: Names that are left out.
 
     Raises:
+        InputError: As ``model_state``.
         Whatever the model's own copy raises.
     """
-    state = getattr(model, "state_dict", None)
-    if callable(state) and not isinstance(model, type):
-        whole = state()
-        some = {name: whole[name] for name in whole if name not in skip} if skip else whole
-        return _copy(some, arena, 0)
-    return _copy(model, arena, 0)
+    state = model_state(model)
+    spare = arena if isinstance(arena, ModelState) else {}
+    copies = {
+        name: _copy(value, spare.get(name)) for name, value in state.items() if name not in skip
+    }
+    return state.holding(copies)
 
 
-def _copy(value: object, arena: object, depth: int) -> object:
-    if depth > _MAX_DEPTH or value is None or isinstance(value, str | bytes | int | float):
+def _copy(value: Any, arena: object) -> object:
+    if isinstance(value, RawTensor):
         return value
-    if isinstance(value, Mapping):
-        used = arena if isinstance(arena, dict) else {}
-        return {key: _copy(item, used.get(key), depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        spare = dict(enumerate(arena)) if isinstance(arena, list) else {}
-        return [_copy(item, spare.get(i), depth + 1) for i, item in enumerate(value)]
     torch: Any = sys.modules.get("torch")
     numpy: Any = sys.modules.get("numpy")
     if torch is not None and isinstance(value, torch.Tensor):
@@ -97,7 +92,7 @@ def _copy(value: object, arena: object, depth: int) -> object:
         numpy.copyto(arena, value)
         return arena
     if hasattr(value, "__array__") and callable(getattr(value, "copy", None)):
-        return value.copy()  # type: ignore[attr-defined]  # known by its methods
+        return value.copy()
     return copy_of_model(value)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from provenance.app import model as use_case
 from provenance.app.verify import verify_path
 from provenance.cli.output import answer, err, print_json, print_text, settings_of
-from provenance.models.files import read_model
+from provenance.fingerprint.model_files import read_model
 from provenance.models.key import PASSPHRASE
 from provenance.models.match import NOT_CHECKED, ModelMatch, match_model
 
@@ -37,6 +37,7 @@ def _lines(match: ModelMatch) -> Iterator[str]:
         yield f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}"
         size = f"{len(match.weights.tensors)} tensors, {match.weights.parameter_count} parameters"
         yield f"  weights    {match.weights} ({match.weights.algorithm}, {size})"
+    yield from (f"  names      {note}" for note in match.names)
     for item in match.matches:
         yield f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}"
     if match.seal is not None:

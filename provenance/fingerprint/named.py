@@ -1,67 +1,227 @@
-"""The arrays of a model in memory, by dotted name.
+"""The arrays of a model in memory, by dotted name, and what of the model they cover.
 
 WARNING: FROZEN FORMAT, as in tensors.py: names are part of the digests. No I/O, no clock, no
 randomness.
+
+An adapter knows one framework's models. It is chosen by the classes that a model inherits from,
+once for each model. What has no adapter is refused by name; what an adapter leaves out it says
+in ``covers``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from provenance.errors import InputError
-from provenance.fingerprint.arrays import RawTensor, is_array, type_name
+from provenance.fingerprint.arrays import (
+    RawTensor,
+    is_array,
+    kind_of,
+    raw_bytes,
+    raw_float,
+    raw_text,
+    type_name,
+    var_chunks,
+)
 from provenance.fingerprint.boosters import booster_values, library_of
 from provenance.fingerprint.estimators import estimator_values
+from provenance.formats.record import Json
 
 MAX_DEPTH: Final = 32
 """Levels of nested dicts, lists and estimators that are searched for tensors."""
 
 
-def named_values(model: Any) -> list[tuple[str, object]]:
-    """The tensors of a model in memory, or what stands in their place, each with its name."""
-    found: list[tuple[str, object]] = []
-    if is_array(model):
-        found.append(("", model))
-    elif callable(getattr(model, "state_dict", None)):
-        _tree(found, model.state_dict(), "", 0)
-    elif isinstance(model, Mapping | list | tuple):
-        _tree(found, model, "", 0)
-    elif library_of(model.__class__):
-        found += booster_values(model)[0]
-    elif callable(getattr(model, "fit", None)) and callable(getattr(model, "get_params", None)):
-        found += estimator_values(model)[0]
-    else:
-        raise InputError(
-            f"model: found {type_name(model)}, expected a mapping of names to arrays, a module with"
-            " state_dict(), a fitted estimator, a booster, or the path of a file of weights"
+class Named(NamedTuple):
+    """A model's arrays by name, and what of the model they cover.
+
+    Args:
+        values: Each array, or what stands in its place, with its name; a tied one under each of
+            its names.
+        covers: ``adapter``, ``of`` (what of the model is in the values), and what else the
+            adapter has to say: ``not`` (what of it is not in them), ``unwrapped``.
+        aliases: Other names of arrays, by the name in ``values``: those that files have for them.
+        buffers: Names of what the framework does not count as parameters.
+        ties: Whether an array with several names counts once.
+    """
+
+    values: list[tuple[str, Any]]
+    covers: dict[str, Json]
+    aliases: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    buffers: frozenset[str] = frozenset()
+    ties: bool = False
+
+    def below(self, path: str) -> Named:
+        """The same with names below ``path``."""
+        if not path:
+            return self
+        return Named(
+            [(_joined(path, name), value) for name, value in self.values],
+            self.covers,
+            {
+                _joined(path, name): tuple(_joined(path, other) for other in others)
+                for name, others in self.aliases.items()
+            },
+            frozenset(_joined(path, name) for name in self.buffers),
+            self.ties,
         )
-    return found
 
 
-def _tree(found: list[tuple[str, object]], value: object, path: str, depth: int) -> None:
+def named_values(model: object) -> Named:
+    """The arrays of a model in memory, and what of it they cover.
+
+    Raises:
+        InputError: No adapter knows it, or a part of it.
+    """
+    if is_array(model):
+        return Named([("", model)], {"adapter": type_name(model), "of": ["elements"]})
+    if (found := _adapted(model)) is not None:
+        return found
+    if isinstance(model, Mapping | list | tuple):
+        return tree_values(model)
+    raise InputError(
+        f"model: found {type_name(model)}, expected a mapping of names to arrays, a module with"
+        " state_dict(), a fitted estimator, a booster, or the path of a file of weights"
+    )
+
+
+def _adapted(model: Any) -> Named | None:
+    """By the adapter for its class; None where there is none."""
+    kind = adapter_of(model.__class__)
+    if kind == "torch":
+        from provenance.fingerprint.networks.torch_module import module_values
+
+        return module_values(model)
+    if kind == "torch.export":
+        from provenance.fingerprint.networks.torch_module import program_values
+
+        return program_values(model)
+    if kind == "keras":
+        from provenance.fingerprint.networks.keras_model import keras_values
+
+        return keras_values(model)
+    if kind == "nnx":
+        from provenance.fingerprint.networks.flax_model import nnx_values
+
+        return nnx_values(model)
+    if kind == "flax.struct":
+        from provenance.fingerprint.networks.flax_model import struct_values
+
+        return struct_values(model)
+    if kind == "state_dict":
+        whole = tree_values(model.state_dict())
+        return whole._replace(covers={"adapter": type_name(model), "of": ["state_dict()"]})
+    if library_of(model.__class__):
+        return Named(*booster_values(model))
+    if callable(getattr(model, "fit", None)) and callable(getattr(model, "get_params", None)):
+        return Named(*estimator_values(model))
+    return None
+
+
+_ADAPTERS: Final = (
+    ("keras.src.layers.layer.Layer", "keras"),  # on torch a module too
+    ("torch.nn.modules.module.Module", "torch"),
+    ("torch.export.exported_program.ExportedProgram", "torch.export"),
+    ("flax.nnx.module.Module", "nnx"),
+    ("flax.nnx.statelib.State", "nnx"),
+)
+"""Adapter by the class that a model inherits from; the first one counts."""
+
+
+@lru_cache(maxsize=256)
+def adapter_of(kind: Any) -> str:
+    """Which adapter knows a class; empty: none does by the class alone."""
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
+    for base, adapter in _ADAPTERS:
+        if base in bases:
+            return adapter
+    if getattr(kind, "_flax_dataclass", False):
+        return "flax.struct"
+    return "state_dict" if callable(getattr(kind, "state_dict", None)) else ""
+
+
+def tree_values(tree: object, plain: bool = False) -> Named:
+    """What is in nested mappings and sequences by dotted path, models among it.
+
+    Args:
+        plain: Whether texts, numbers, truth values and None count, each as a tensor; else they
+            are refused later, as all is that is no array.
+    """
+    found, models = Named([], {}), dict[str, Named]()
+    _tree(found, models, tree, "", 0, plain)
+    inner = [model.below(path) for path, model in models.items()]
+    kind = "mapping" if isinstance(tree, Mapping) else "sequence"
+    covers: dict[str, Json] = {"adapter": kind, "of": ["arrays"]}
+    if models:
+        covers["models"] = {path: model.covers for path, model in models.items()}
+    return Named(
+        found.values + [pair for model in inner for pair in model.values],
+        covers,
+        {name: others for model in inner for name, others in model.aliases.items()},
+        frozenset(
+            [name for name, value in found.values if value.__class__ is RawTensor]
+            + [name for model in inner for name in model.buffers]
+        ),
+        ties=True,
+    )
+
+
+def _tree(
+    found: Named, models: dict[str, Named], value: Any, path: str, depth: int, plain: bool
+) -> None:
     """Add what is in nested mappings and sequences; what is no array is refused later."""
     if depth > MAX_DEPTH:
         raise InputError(f"model: {path!r} is nested deeper than {MAX_DEPTH} levels")
+    items: Iterable[tuple[Any, Any]]
     if isinstance(value, Mapping):
-        items: Iterable[tuple[object, object]] = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        found.append((path, value))
-        return
-    item: Any
+        items = value.items()
+    else:  # of a named tuple, such as a state of optax, by its fields
+        fields = getattr(value, "_fields", None)
+        items = zip(fields, value, strict=True) if fields else enumerate(value)
     for key, item in items:
         if key.__class__ is not str and not isinstance(key, str | int):
             raise InputError(f"model: {path!r} has a key {key!r}, expected a name")
         name = f"{path}.{key}" if path else str(key)
-        if _is_nested(item.__class__):
-            _tree(found, item, name, depth + 1)
+        kind = _kind_of(item.__class__)
+        if kind == "array":
+            found.values.append((name, item))
+        elif kind == "nested":
+            _tree(found, models, item, name, depth + 1, plain)
+        elif kind == "plain" and plain:
+            found.values.append((name, _plain(name, item)))
+        elif not is_array(item) and (model := _adapted(item)) is not None:
+            models[name] = model
         else:
-            found.append((name, item))
+            found.values.append((name, item))
 
 
 @lru_cache(maxsize=256)
-def _is_nested(kind: Any) -> bool:
-    return issubclass(kind, Mapping | list | tuple) and kind is not RawTensor
+def _kind_of(kind: Any) -> str:
+    """What a class in a tree is: ``array``, ``nested``, ``plain``; empty: to be looked at."""
+    if kind is RawTensor or kind_of(kind) != "other":
+        return "array"
+    if issubclass(kind, Mapping | list | tuple):
+        return "nested"
+    return "plain" if issubclass(kind, str | bytes | int | float | type(None)) else ""
+
+
+def _plain(name: str, value: Any) -> RawTensor:
+    """A plain value as a tensor: BOOL, I64, F64, UTF8 or BYTES with shape ``[]``; None as no
+    text, UTF8 with shape ``[0]``."""
+    if isinstance(value, bool):
+        return raw_bytes(name, "BOOL", (), [bytes([value])])
+    if isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 63:
+            raise InputError(f"tensor {name!r}: found an integer that 64 bits do not hold")
+        return raw_bytes(name, "I64", (), [value.to_bytes(8, "little", signed=True)])
+    if isinstance(value, float):
+        return raw_float(name, value)
+    if isinstance(value, bytes):
+        return raw_bytes(name, "BYTES", (), var_chunks([value]))
+    return raw_text(name, [] if value is None else [value], () if value is not None else (0,))
+
+
+def _joined(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import ITEM_BYTES, RawTensor, load_numpy
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
-from provenance.fingerprint.named import named_values
+from provenance.fingerprint.model_state import model_state
+from provenance.fingerprint.named import Named, named_values
 from provenance.fingerprint.tensors import tensor_digest
 from provenance.formats.run_tree.ranks import Piece, Region, by_name, shown, tensor_problem
 
@@ -73,26 +74,27 @@ def held_state(
     is_copy = isinstance(model, _class("torch.nn.parallel", "DistributedDataParallel"))
     alone = ranks == "auto" and not is_copy
     own_turn = alone or _turn(ranks, epoch, world_size) in (None, rank)
-    pairs, kind = list[tuple[str, Any]](), _class("torch.distributed.tensor", "DTensor")
+    named, kind = Named([], {}), _class("torch.distributed.tensor", "DTensor")
     # Without a process group there is no DTensor.
     if kind and sys.modules["torch.distributed"].is_initialized():
         is_path = isinstance(model, str | os.PathLike)
-        pairs = [] if is_path else _module_values(model) if is_module else named_values(model)
-    if not any(isinstance(value, kind) for _, value in pairs):
+        named = named if is_path else _module_values(model) if is_module else named_values(model)
+    if not any(isinstance(value, kind) for _, value in named.values):
         return HeldState(model, {}) if own_turn else None
     state: dict[str, object] = {}
     places: dict[str, Place] = {}
-    for name, value in pairs:
+    whole = model_state(named)
+    for name, value in whole.items():
         if not isinstance(value, kind):
             if own_turn:
                 state[name] = value
         elif (place := _place(name, value, ranks, epoch)) is not None:
             with sys.modules["torch"].no_grad():
                 state[name], places[name] = value.to_local(), place
-    return HeldState(state, places) if state else None
+    return HeldState(whole.holding(state), places) if state else None
 
 
-def _module_values(model: Any) -> list[tuple[str, Any]]:
+def _module_values(model: Any) -> Named:
     """`named_values` of a module that leaves gathered parameters as they are.
 
     A forward pass without a backward one leaves parameters of FSDP2 gathered, and ``state_dict()``
@@ -111,11 +113,14 @@ def _module_values(model: Any) -> list[tuple[str, Any]]:
                 info = param._module_info
                 shards[id(getattr(info.module, info.param_name))] = param.sharded_param
             group._sharded_state = type(state).SHARDED
-        pairs = named_values(model.state_dict(keep_vars=True) if gathered else model)
+        named = named_values(model)
     finally:
         for group, state in gathered:
             group._sharded_state = state
-    return [(name, shards.get(id(value), value)) for name, value in pairs]
+    if not shards:
+        return named
+    values = [(name, shards.get(id(value), value)) for name, value in named.values]
+    return named._replace(values=values)
 
 
 def _class(module: str, name: str) -> Any:

@@ -12,7 +12,8 @@ randomness; only `state_digest_file` does I/O: it reads the file that it is give
 H is the content hash (`HashFactory`), MTH the Merkle Tree Hash of RFC 6962 (SHA-256), whose
 leaf data are the tensor digests' bytes: so one tensor of a state can be proven alone. A torch
 ``state_dict``, the safetensors file saved from it and the same arrays in NumPy have the same
-digest. Tied weights count once for each name that they have.
+digest. An array that has several names (tied weights) counts once, by the first of them in the
+order of their bytes; the others are its aliases.
 """
 
 from __future__ import annotations
@@ -22,28 +23,24 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
-    Array,
     RawTensor,
     is_resident,
-    kind_of,
     raw_tensor,
     small_tensor,
     tensor_header,
-    type_name,
 )
 from provenance.fingerprint.boosters import SUFFIXES, booster_file
 from provenance.fingerprint.cuda import device
 from provenance.fingerprint.hashers import THREADED_BYTES, Digest, HashFactory
-from provenance.fingerprint.named import named_values
+from provenance.fingerprint.model_state import NOTHING, ModelState, model_state
 from provenance.fingerprint.weight_files import npz_tensors_file, safetensors_tensors_file
 from provenance.formats import merkle
+from provenance.formats.record import Json
 
 ROOT_ALGORITHM: Final = "mth-sha256"
 """How a root is written: ``mth-sha256:<hex>``, 32 bytes."""
@@ -91,22 +88,37 @@ class StateDigest:
         root: Merkle Tree Hash over the tensor digests; 32 bytes.
         algorithm: Content hash of the tensor digests.
         tensors: The tensors, sorted by the UTF-8 bytes of their names.
-        tied: The names of each tensor in memory that has several. It is no part of the digest:
-            a file of the same state has none.
+        aliases: Other names that a tensor has, by its name: tied weights, and the names that
+            files have for it. As all that follows it is no part of the digest.
+        covers: What of the model the tensors are (`Named`).
+        buffers: Tensors that the framework does not count as parameters.
+        sizes: Elements of parameters that are several tensors here, by the name of the first.
     """
 
     root: bytes
     algorithm: str
     tensors: tuple[TensorDigest, ...]
-    tied: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    covers: Mapping[str, Json] = field(default_factory=dict, compare=False)
+    buffers: frozenset[str] = field(default=frozenset(), compare=False)
+    sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         return f"{ROOT_ALGORITHM}:{self.root.hex()}"
 
     @property
     def parameter_count(self) -> int:
-        """Elements of all tensors together."""
-        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+        """Elements of all parameters together, as the framework counts them; of what has none,
+        such as a file, of all tensors."""
+        return sum(self._elements(t) for t in self.tensors if t.name not in self.buffers)
+
+    @property
+    def buffer_count(self) -> int:
+        """Elements of the tensors that are no parameters."""
+        return sum(self._elements(t) for t in self.tensors if t.name in self.buffers)
+
+    def _elements(self, tensor: TensorDigest) -> int:
+        return self.sizes.get(tensor.name, math.prod(tensor.shape))
 
     @property
     def nbytes(self) -> int:
@@ -119,15 +131,20 @@ class StateDigest:
 
     def as_fields(self) -> dict[str, Any]:
         """The state as plain JSON values (str, int, list), for a record."""
-        tied = {"tied": [list(names) for names in self.tied]} if self.tied else {}
+        tensors = [tensor.as_fields() for tensor in self.tensors]
+        if self.aliases:
+            for item in tensors:
+                if others := self.aliases.get(item["name"]):
+                    item["aliases"] = list(others)
         return {
-            **tied,
+            "covers": dict(self.covers),
             "algorithm": self.algorithm,
             "root": str(self),
             "tensor_count": len(self.tensors),
             "parameter_count": self.parameter_count,
+            "buffer_count": self.buffer_count,
             "bytes": self.nbytes,
-            "tensors": [tensor.as_fields() for tensor in self.tensors],
+            "tensors": tensors,
         }
 
 
@@ -161,7 +178,7 @@ def state_digest(
             - an estimator in the manner of scikit-learn: its fitted arrays by attribute, such
               as ``coefs_.0``
             - one array, which then has the name ``""``
-            - the path of a ``.safetensors`` or ``.npz`` file
+            - the path of a file or folder (`model_files`)
         factory: Content hash; blake3 when left out.
         known: Digests of tensors in memory by name, which are not read, and need not be there.
 
@@ -172,11 +189,13 @@ def state_digest(
     used = factory or HashFactory()
     if isinstance(model, str | os.PathLike):
         return state_digest_file(model, used)
-    pairs = _sorted_values(model, some=not known)
+    if known and isinstance(model, Mapping) and not model:
+        model = ModelState({})
+    state = model_state(model)
     if not known:
-        return _state(_digests(pairs, used), used, _tied(pairs))
-    digests = _digests([pair for pair in pairs if pair[0] not in known], used)
-    return _state(sorted([*digests, *known.values()]), used, _tied(pairs))
+        return _state(_digests(list(state.items()), used), used, state)
+    digests = _digests([pair for pair in state.items() if pair[0] not in known], used)
+    return _state(sorted([*digests, *known.values()]), used, state)
 
 
 def hashed_on_device(model: object, factory: HashFactory) -> bool:
@@ -188,7 +207,7 @@ def hashed_on_device(model: object, factory: HashFactory) -> bool:
     """
     return device.in_use() and all(
         is_resident(value) and device.usable(value.device, factory)
-        for _, value in _sorted_values(model)
+        for value in model_state(model).values()
     )
 
 
@@ -202,27 +221,34 @@ def state_tensors(model: object) -> Iterator[RawTensor]:
     if isinstance(model, str | os.PathLike):
         yield from _file_tensors(os.fspath(model))
         return
-    for name, value in _sorted_values(model):
+    for name, value in model_state(model).items():
         yield _raw(name, value)
 
 
 def state_digest_file(
     path: str | os.PathLike[str], factory: HashFactory | None = None
 ) -> StateDigest:
-    """The digest of the tensors in a ``.safetensors`` or ``.npz`` file, without torch.
+    """The digest of the weights in a file, or at the top of a folder (`model_files`); those of a
+    ``.safetensors`` or ``.npz`` file need no framework.
 
     A safetensors file is mapped into memory, not read into it.
 
     Raises:
-        InputError: missing file, another kind of file, no tensors.
+        InputError: missing file, another kind of file, no tensors, or several states.
         FormatError: it does not decode; the message says where.
     """
     where, used = os.fspath(path), factory or HashFactory()
+    if not where.endswith((".safetensors", ".npz")):
+        from provenance.fingerprint.model_files import the_state
+
+        return state_digest(the_state(where), used)
     tensors = ((raw.name, raw) for raw in _file_tensors(where))
     digests = sorted(_digests(tensors, used))  # by name: they differ
     if not digests:
         raise InputError(f"model file {where!r}: no tensors, expected at least one")
-    return _state(digests, used)
+    kind = os.path.splitext(where)[1].lstrip(".")
+    covers: dict[str, Json] = {"adapter": f"{kind} file", "of": ["tensors"]}
+    return _state(digests, used, ModelState(NOTHING, covers=covers))
 
 
 def _file_tensors(where: str) -> Iterator[RawTensor]:
@@ -232,15 +258,15 @@ def _file_tensors(where: str) -> Iterator[RawTensor]:
         return npz_tensors_file(where)
     if where.endswith(tuple(SUFFIXES)):
         return iter(booster_file(where))
-    expected = ", ".join((".safetensors", ".npz", *SUFFIXES))
-    raise InputError(f"model file {where!r}: expected a name in {expected}")
+    from provenance.fingerprint.model_files import the_state
+
+    return state_tensors(the_state(where))
 
 
-def _state(
-    digests: list[TensorDigest], factory: HashFactory, tied: tuple[tuple[str, ...], ...] = ()
-) -> StateDigest:
+def _state(digests: list[TensorDigest], factory: HashFactory, state: ModelState) -> StateDigest:
     root = merkle.root([tensor.value for tensor in digests])
-    return StateDigest(root, factory.algorithm, tuple(digests), tied)
+    about = (state.aliases, state.covers, state.buffers, state.sizes)
+    return StateDigest(root, factory.algorithm, tuple(digests), *about)
 
 
 def _digests(tensors: Iterable[tuple[str, Any]], factory: HashFactory) -> list[TensorDigest]:
@@ -269,32 +295,3 @@ def _digests(tensors: Iterable[tuple[str, Any]], factory: HashFactory) -> list[T
 
 def _raw(name: str, value: object) -> RawTensor:
     return value if isinstance(value, RawTensor) else raw_tensor(name, value)
-
-
-def _sorted_values(model: object, some: bool = True) -> list[tuple[str, Array]]:
-    """Names and values by the UTF-8 bytes of the names, which sort as their code points do."""
-    pairs = sorted(named_values(model), key=itemgetter(0))
-    if some and not pairs:
-        raise InputError(f"model: {type_name(model)} has no tensors, expected at least one")
-    for (name, _), (other, _) in pairwise(pairs):
-        if name == other:
-            raise InputError(f"model: two tensors have the name {name!r}")
-    return pairs
-
-
-def _tied(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, ...], ...]:
-    """The names of each tensor that has several: one array, or one memory of torch's that is
-    read in one way."""
-    places = [
-        value.data_ptr() if kind_of(value.__class__) == "tensor" else id(value)
-        for _, value in pairs
-    ]
-    if len(set(places)) == len(places):
-        return ()
-    names: dict[object, list[str]] = {}
-    for place, (name, value) in zip(places, pairs, strict=True):
-        read: tuple[object, ...] = ()
-        if kind_of(value.__class__) == "tensor":
-            read = (value.device, value.dtype, value.shape, value.stride(), value.nbytes or name)
-        names.setdefault((place, *read), []).append(name)
-    return tuple(tuple(group) for group in names.values() if len(group) > 1)

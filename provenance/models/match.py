@@ -8,6 +8,8 @@ digest stands in the tree of the newest run root, and that root stands in the le
 Weights that ranks share are one state: where each shard that the ranks recorded is the same
 part of the weights at hand, and the shards cover them, all these records match.
 
+Tensors are compared by the record's names for them (:mod:`provenance.models.names`).
+
 Where no record has these weights, the nearest one (most tensors equal) is compared tensor by
 tensor, by the UTF-8 bytes of their names.
 
@@ -16,21 +18,23 @@ Over 400 lines: what a record states, what came out and the nearest are one comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from provenance.errors import FormatError
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
+from provenance.fingerprint.model_files import ModelFiles
 from provenance.fingerprint.shards import state_problems
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.formats import merkle
 from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
 from provenance.formats.run_tree.ranks import Piece, pieces_of
-from provenance.models.files import ModelFiles
+from provenance.models.names import Naming, digest_as, naming
 from provenance.verify.catalogue import LEDGER, TREES
 from provenance.verify.report import Seal, VerificationReport
 
@@ -58,6 +62,8 @@ class StatedWeights:
         tensors: None where the record states none, or others than its root is made of.
         problem: Why the record does not count; None where it does.
         pieces: The tensors, where they are what the root is made of.
+        covers: What of the model they are.
+        part: Where the tensors are a part of the record's, or of two records', which; else empty.
     """
 
     path: str
@@ -69,11 +75,14 @@ class StatedWeights:
     tensors: Tensors | None = field(default=None, repr=False)
     problem: str | None = None
     pieces: tuple[Piece, ...] = field(default=(), repr=False)
+    covers: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    part: str = ""
 
     @property
     def when(self) -> str:
-        """``epoch 3``, or ``before training``."""
-        return "before training" if self.epoch is None else f"epoch {self.epoch}"
+        """``epoch 3``, or ``before training``; and which part of the record."""
+        when = "before training" if self.epoch is None else f"epoch {self.epoch}"
+        return f"{when} ({self.part})" if self.part else when
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -84,6 +93,7 @@ class StatedWeights:
             "rank": self.rank,
             "weights": self.root,
             "algorithm": self.algorithm,
+            "part": self.part,
             "problem": self.problem,
         }
 
@@ -125,6 +135,7 @@ class ModelMatch:
         withheld: Paths of records whose weights are not disclosed.
         damaged: Records of weights with something wrong, as ``path: problem``.
         others: Findings of the verification that are not about a matching record.
+        names: What was done to names that differ from the record's, in words.
     """
 
     run: UUID
@@ -139,6 +150,7 @@ class ModelMatch:
     withheld: tuple[str, ...]
     damaged: tuple[str, ...]
     others: int
+    names: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> MatchOutcome:
@@ -178,6 +190,7 @@ class ModelMatch:
             "withheld": list(self.withheld),
             "damaged": list(self.damaged),
             "other_findings": self.others,
+            "names": list(self.names),
             "not_checked": NOT_CHECKED,
         }
 
@@ -194,9 +207,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         item for record in in_time if not record.withheld and (item := _stated(report, record))
     ]
     groups = _shared(stated)
-    digests: dict[str, dict[str, StateDigest]] = {}
-    for algorithm in {item.algorithm for item in stated} & DIGEST_SIZES.keys():
-        digests[algorithm] = files.digests(HashFactory(algorithm))
+    states = _States(files, {item.algorithm for item in stated} & DIGEST_SIZES.keys())
     pieces = [[piece for item in group for piece in item.pieces] for group in groups]
     shared = [
         (group, key, problems)
@@ -210,16 +221,16 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         for item in group
     ]
     in_group = {item.path for group in groups for item in group}
-    stated = [item for item in stated if item.path not in in_group]
+    stated = _with_parts([item for item in stated if item.path not in in_group])
     equal += [
         (item, key)
         for item in stated
-        for key, digest in digests.get(item.algorithm, {}).items()
-        if str(digest) == item.root
+        for key in states.keys(item)
+        if str(states.digest(item, key)) == item.root
     ]
     matches = sorted((item for item, _ in equal if item.problem is None), key=_order)
     doubtful = sorted((item for item, _ in equal if item.problem is not None), key=_order)
-    nearest, state = (None, "") if equal else _nearest(stated, digests)
+    nearest, state = (None, "") if equal else _nearest(stated, states)
     for group, key, problems in [] if equal else shared:
         near = _summed(group[0], problems)
         if nearest is None or near.total - near.differing >= nearest.total - nearest.differing:
@@ -235,7 +246,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         origin=vkey.partition("+")[0] if vkey else None,
         files=files,
         state=state,
-        weights=digests[chosen.algorithm][state] if chosen else None,
+        weights=states.digest(chosen, state) if chosen else None,
         matches=tuple(matches),
         doubtful=tuple(doubtful),
         nearest=nearest,
@@ -246,7 +257,37 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
             if record.place == "tree" and (problem := _problem(report, record)) is not None
         ),
         others=sum(finding.subject not in paths for finding in report.findings),
+        names=states.naming(chosen, state).notes if chosen else (),
     )
+
+
+class _States:
+    """The states of the files, by the names of the record that each is compared with."""
+
+    def __init__(self, files: ModelFiles, algorithms: Iterable[str]) -> None:
+        self._files = files
+        self._own = {algorithm: files.digests(HashFactory(algorithm)) for algorithm in algorithms}
+        self._renamed: dict[object, StateDigest] = {}
+
+    def keys(self, item: StatedWeights) -> Iterable[str]:
+        return self._own.get(item.algorithm, {})
+
+    def naming(self, item: StatedWeights, key: str) -> Naming:
+        names = [tensor.name for tensor in self._own[item.algorithm][key].tensors]
+        if item.tensors is None or item.tensors.keys() == set(names):
+            return Naming({name: name for name in names}, ())
+        return naming(item.tensors, names)
+
+    def digest(self, item: StatedWeights, key: str) -> StateDigest:
+        own, named = self._own[item.algorithm][key], self.naming(item, key)
+        if named.is_plain:
+            return own
+        asked = (item.algorithm, key, tuple(named.names.items()))
+        if asked not in self._renamed:
+            factory = HashFactory(item.algorithm)
+            tensors = partial(self._files.tensors, key)
+            self._renamed[asked] = digest_as(named, own, tensors, factory)
+        return self._renamed[asked]
 
 
 def _order(item: StatedWeights) -> tuple[int, int, str]:
@@ -275,7 +316,37 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
         tensors,
         problem,
         tuple(pieces),
+        covers if isinstance(covers := body.raw.get("covers"), dict) else {},
     )
+
+
+def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
+    """The records, and what may be saved of each alone: an adapter, the base model without it; and
+    the whole model where an epoch states its trainable part, by the record before training."""
+    found = list(stated)
+    whole = next((item for item in reversed(stated) if item.epoch is None), None)
+    for item in stated:
+        parts = item.covers.get("parts")
+        if item.tensors is None:
+            continue
+        for name, names in parts.items() if isinstance(parts, dict) else ():
+            own = [key for key in names if isinstance(key, str)] if isinstance(names, list) else []
+            found.append(_part(item, name, [key for key in item.tensors if key in own]))
+            found.append(_part(item, "base model", [k for k in item.tensors if k not in own]))
+        if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
+            continue
+        if "only" in item.covers:
+            tensors = {**whole.tensors, **item.tensors}
+            both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
+            found.append(_part(both, "the rest as before training", sorted(tensors)))
+    return [item for item in found if item.tensors != {}]
+
+
+def _part(item: StatedWeights, part: str, names: Sequence[str]) -> StatedWeights:
+    tensors = {name: (item.tensors or {})[name] for name in names}
+    values = [Digest.parse(str(tensor["digest"])).value for tensor in tensors.values()]
+    root = f"{ROOT_ALGORITHM}:{merkle.root(values).hex()}"
+    return replace(item, part=part, tensors=tensors, root=root)
 
 
 def _shared(stated: Sequence[StatedWeights]) -> list[list[StatedWeights]]:
@@ -329,14 +400,12 @@ def _tensors(body: Fields, root: str, algorithm: str) -> Tensors | None:
     return tensors if f"{ROOT_ALGORITHM}:{computed}" == root else None
 
 
-def _nearest(
-    stated: Sequence[StatedWeights], digests: Mapping[str, Mapping[str, StateDigest]]
-) -> tuple[Difference | None, str]:
+def _nearest(stated: Sequence[StatedWeights], states: _States) -> tuple[Difference | None, str]:
     """The record that most tensors are equal with, and the state of the file that has them."""
     best: tuple[tuple[int, ...], StatedWeights, str, Tensors] | None = None
     for item in stated:
-        for key, digest in digests.get(item.algorithm, {}).items():
-            tensors = {tensor.name: tensor.as_fields() for tensor in digest.tensors}
+        for key in states.keys(item):
+            tensors = {t.name: t.as_fields() for t in states.digest(item, key).tensors}
             epoch, rank, _ = _order(item)
             sound = int(item.problem is None)
             likeness = (*_likeness(item.tensors or {}, tensors), sound, epoch, -rank)

@@ -239,6 +239,8 @@ class WeightSettings(Section, frozen=True):
     """Share of them, drawn at random, that each epoch hashes all the same; at least one."""
     ranks: Literal["auto", "each", "first", "rotating"] = "auto"
     """Which of several ranks with a copy hashes it (:mod:`provenance.fingerprint.shards`)."""
+    trainable_only: bool = False
+    """Epochs record a torch module's trainable parameters and buffers alone."""
 
 
 class Settings(Section, frozen=True):

@@ -23,8 +23,8 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.model_files import INDEX, read_model
 from provenance.fingerprint.tensors import state_digest_file
-from provenance.models.files import INDEX, read_model
 from tests.support.verify_world import finished
 
 SEED = int(os.environ.get("PROVENANCE_MUTATION_SEED", "0")) or random.SystemRandom().getrandbits(32)

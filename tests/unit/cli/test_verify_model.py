@@ -34,12 +34,13 @@ from provenance.app.verify import verify_run
 from provenance.bundle.writer import write_bundle
 from provenance.errors import FormatError, InputError, MissingExtraError, ProvenanceError
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.fingerprint import model_files as files
 from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.model_files import read_model, weights_files
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.dsse import Statement, key_hint, pae
 from provenance.formats.record import Kind
-from provenance.models import files, signature
-from provenance.models.files import read_model, weights_files
+from provenance.models import signature
 from provenance.models.key import CURVES, PASSPHRASE, read_signing_key
 from provenance.models.match import ModelMatch, match_model
 from provenance.settings import Settings

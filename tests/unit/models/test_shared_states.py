@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from provenance import cli
 from provenance.bundle.writer import write_bundle
 from provenance.evidence.disclosure import withhold
-from provenance.models.files import read_model
+from provenance.fingerprint.model_files import read_model
 from provenance.models.match import ModelMatch, match_model
 from provenance.verify.verifier import verify
 from tests.support.model_world import weights

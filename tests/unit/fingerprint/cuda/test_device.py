@@ -80,7 +80,7 @@ def test_a_state_on_a_device_has_the_digest_of_host_memory(
     counts = digests_asked(request.getfixturevalue("kernel"), monkeypatch)
     with capture_logs() as lines:
         found = state_digest(state())
-    assert (found, found.tied) == (expected, expected.tied)
+    assert (found, found.aliases) == (expected, expected.aliases)
     assert (lines, counts) == ([], [4, len(state())]), "a trial, then all in one launch"
 
 

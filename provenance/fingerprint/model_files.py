@@ -2,11 +2,13 @@
 
 ``.safetensors`` and ``.npz`` are read by :mod:`provenance.fingerprint.weight_files`; ``.pt``,
 ``.pth``, ``.bin`` and ``.ckpt`` by ``torch.load(weights_only=True)``, which makes tensors and
-plain values alone. In a folder count the files at its top:
+plain values alone; ``.keras`` and ``.h5`` by h5py. In a folder count the files at its top:
 
-1. the safetensors files, which together are one state (``model.safetensors.index.json``, where
-   there is one, says which of them);
-2. else the one other file that holds weights, by its name: what trainers put beside it
+1. those that an index names (``model.safetensors.index.json``, else
+   ``pytorch_model.bin.index.json``): together they are one state. The index itself may be given,
+   too;
+2. else the safetensors files, which together are one state;
+3. else the one other file that holds weights, by its name: what trainers put beside it
    (``optimizer.pt``, ``rng_state.pth``, ...) is left out.
 
 A torch file often holds more than the state: a mapping in it, such as ``state_dict`` or
@@ -29,19 +31,26 @@ from typing import Any, Final
 from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import RawTensor, is_array
 from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.named import MAX_DEPTH
+from provenance.fingerprint.named import MAX_DEPTH, Named, named_values
+from provenance.fingerprint.networks import keras_files
+from provenance.fingerprint.networks.torch_module import state_values
 from provenance.fingerprint.tensors import StateDigest, state_digest, state_tensors
 from provenance.fingerprint.weight_files import open_zip, safetensors_tensors_file
 from provenance.formats import json_text
+from provenance.formats.record import Json
 
 SAFETENSORS: Final = ".safetensors"
 TORCH: Final = (".pt", ".pth", ".bin", ".ckpt")
-SUFFIXES: Final = (SAFETENSORS, *TORCH, ".npz")
+KERAS: Final = keras_files.SUFFIXES
+SUFFIXES: Final = (SAFETENSORS, *TORCH, ".npz", *KERAS)
 INDEX: Final = "model.safetensors.index.json"
+INDEXES: Final = (INDEX, "pytorch_model.bin.index.json")
+_INDEX_SUFFIX: Final = ".index.json"
 MAX_INDEX_BYTES: Final = 64 * 1024**2
 
 _INDEX_LIMITS: Final = json_text.Limits(1000, 1_000_000)
 _MAX_VALUES: Final = 1_000_000
+_SPECIAL: Final = ("_extra_state", "_packed_params._packed_params", "_packed_params.dtype")
 _BESIDE: Final = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*")
 _SAFE_TORCH: Final = (2, 6)
 # What torch and its unpickler raise for bytes that are no checkpoint of tensors.
@@ -79,12 +88,57 @@ def read_model(path: Path) -> ModelFiles:
         return ModelFiles(files, {"": _merged(files)})
     if kind == ".npz":
         return ModelFiles(files, {"": str(files[0])})
+    if kind in KERAS:
+        return ModelFiles(files, {"": keras_files.keras_values_file(str(files[0]))})
+    if len(files) > 1 or not path.is_file():
+        states = [_states(file, _torch_load(file)) for file in files]
+        if len(files) > 1:
+            return ModelFiles(files, {"": _together(files, states)})
+        return ModelFiles(files, states[0])
     return ModelFiles(files, _states(files[0], _torch_load(files[0])))
+
+
+def the_state(path: str) -> Named:
+    """The one state in a file or folder, and which one it is.
+
+    Raises:
+        InputError: There are several; as `read_model`.
+    """
+    model = read_model(Path(path))
+    key = "" if "" in model.states else next(iter(model.states))
+    if key and len(model.states) > 1:
+        keys = ", ".join(map(repr, list(model.states)[:5]))
+        raise InputError(f"{path}: several states: {keys}; expected one, or load and give one")
+    state = model.states[key]
+    named = state if isinstance(state, Named) else named_values(state)
+    kind = model.files[0].suffix.lstrip(".")
+    covers: dict[str, Json] = {"adapter": f"{kind} file", "of": ["tensors"], **_except(named)}
+    if key:
+        covers["state"] = key
+    if len(model.files) > 1:
+        covers["files"] = [file.name for file in model.files]
+    return named._replace(covers=covers)
+
+
+def _except(named: Named) -> dict[str, Json]:
+    return {key: value for key, value in named.covers.items() if key in ("not", "state")}
+
+
+def _together(files: tuple[Path, ...], states: list[dict[str, object]]) -> Named:
+    """The states of torch's shards as one."""
+    values: list[tuple[str, Any]] = []
+    for file, state in zip(files, states, strict=True):
+        if "" not in state:
+            raise InputError(f"{file}: holds more than tensors, expected a shard of a state_dict")
+        values += named_values(state[""]).values
+    return Named(values, {"adapter": "bin file", "of": ["tensors"]}, ties=True)
 
 
 def weights_files(path: Path) -> tuple[Path, ...]:
     """The files that hold the weights, by the rules above; errors as `read_model`."""
     if path.is_file():
+        if path.name.endswith(_INDEX_SUFFIX):
+            return _indexed(path, {entry.name for entry in path.parent.iterdir()})
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path}: expected a name in {', '.join(SUFFIXES)}, or a folder")
         return (path,)
@@ -94,8 +148,9 @@ def weights_files(path: Path) -> tuple[Path, ...]:
         names = {entry.name for entry in path.iterdir() if entry.is_file()}
     except OSError as error:
         raise InputError(f"{path}: cannot be listed: {error.strerror or error}") from error
-    if INDEX in names:
-        return _indexed(path, names)
+    for index in INDEXES:
+        if index in names:
+            return _indexed(path / index, names)
     shards = [path / name for name in sorted(names) if name.endswith(SAFETENSORS)]
     if shards:
         return tuple(shards)
@@ -109,9 +164,10 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     return (path / others[0],)
 
 
-def _indexed(folder: Path, there: Collection[str]) -> tuple[Path, ...]:
+def _indexed(where: Path, there: Collection[str]) -> tuple[Path, ...]:
     """The shards that the index names: all of them must be there."""
-    where = folder / INDEX
+    folder = where.parent
+    kind = SAFETENSORS if where.name.endswith(f"{SAFETENSORS}{_INDEX_SUFFIX}") else ".bin"
     try:
         with where.open("rb") as file:
             data = file.read(min(MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size) + 1)
@@ -127,8 +183,8 @@ def _indexed(folder: Path, there: Collection[str]) -> tuple[Path, ...]:
     if not isinstance(shards, dict) or not shards:
         raise FormatError(f"{where}: no weight_map of tensors to files")
     for name in shards.values():
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(SAFETENSORS):
-            raise FormatError(f"{where}: names {repr(name)[:80]}, expected a safetensors file")
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(kind):
+            raise FormatError(f"{where}: names {repr(name)[:80]}, expected a {kind[1:]} file")
         if name not in there:
             raise InputError(f"{where}: names {repr(name)[:80]}, which is missing")
     return tuple(folder / name for name in sorted(set(shards.values())))
@@ -179,14 +235,32 @@ def _torch_load(path: Path) -> object:
 
 def _states(path: Path, loaded: object) -> dict[str, object]:
     budget = iter(range(_MAX_VALUES))
-    states: dict[str, object] = {"": loaded} if _tensors_alone(loaded, budget) else {}
+    states: dict[str, object] = {}
+    if (whole := _state(loaded, budget)) is not None:
+        states[""] = whole
     if isinstance(loaded, Mapping):
+        left = [str(key) for key in loaded]
         for key, value in loaded.items():
-            if isinstance(value, Mapping) and _tensors_alone(value, budget):
-                states[str(key)] = value
+            if isinstance(value, Mapping) and (state := _state(value, budget)) is not None:
+                others: list[Json] = [name for name in left if name != str(key)]
+                about: dict[str, Json] = {"not": {"beside it": others}} if others else {}
+                states[str(key)] = state._replace(covers={**state.covers, **about})
     if not states:
         raise InputError(f"{path}: no mapping of names to tensors in it, expected a state_dict")
     return states
+
+
+def _state(value: Any, budget: Iterator[int]) -> Named | None:
+    """A state dict; None for what is none. Beside tensors it may hold what torch puts into one:
+    packed parameters of quantised layers, and extra state."""
+    special = False
+    if isinstance(value, Mapping):
+        odd = [key for key in value if str(key).endswith(_SPECIAL)]
+        special = bool(odd) and len(odd) < len(value)
+        rest: Any = {key: item for key, item in value.items() if key not in odd}
+    if not _tensors_alone(rest if special else value, budget):
+        return None
+    return state_values(value) if special else named_values(value)
 
 
 def _tensors_alone(value: Any, budget: Iterator[int], depth: int = 0) -> bool:

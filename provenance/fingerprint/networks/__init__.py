@@ -1,0 +1,1 @@
+"""Adapters of neural networks: the arrays of one framework's models by name."""

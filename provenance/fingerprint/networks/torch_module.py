@@ -1,0 +1,351 @@
+"""A PyTorch module's state by name: without its wrappers, quantised and sparse tensors by parts.
+
+WARNING: FROZEN FORMAT (docs/FORMAT.md, section 3.3). torch is never imported here.
+
+A module's state is its ``state_dict()``: parameters, persistent buffers and extra state. What
+else it has of tensors (non-persistent buffers, plain attributes) is named in ``covers.not``. A
+wrapper is known by its class, at the top and within: its attribute's name is no part of names.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from provenance.errors import InputError
+from provenance.fingerprint.arrays import from_package, kind_of, type_name
+from provenance.fingerprint.named import Named, tree_values
+from provenance.formats.record import Json
+
+_WRAPPERS: Final = {
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": (
+        "_checkpoint_wrapped_module"
+    ),
+    "opacus.grad_sample.gsm_base.AbstractGradSampleModule": "_module",
+    "opacus.distributed.DifferentiallyPrivateDistributedDataParallel": "module",
+    "lightning.fabric.wrappers._FabricModule": "_original_module",
+    "lightning_fabric.wrappers._FabricModule": "_original_module",
+    "deepspeed.runtime.engine.DeepSpeedEngine": "module",
+}
+"""Attribute with the wrapped module, by the wrapper's class."""
+_SIMPLE: Final = frozenset({int, bool, float, str, type(None), tuple, type})
+_PACKED: Final = "_packed_params._packed_params"
+
+
+@lru_cache(maxsize=256)
+def wrapped_attribute(kind: Any) -> str | None:
+    """The attribute in which a wrapper's class holds the module; None for any other class."""
+    names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+    return next((_WRAPPERS[name] for name in names if name in _WRAPPERS), None)
+
+
+def unwrapped(model: Any) -> Any:
+    """A module without the wrappers around it; what is no wrapper as it is."""
+    while (attribute := wrapped_attribute(model.__class__)) is not None:
+        model = getattr(model, attribute)
+    return model
+
+
+def module_values(model: Any) -> Named:
+    """A module's tensors by name, the parameters themselves among them.
+
+    Raises:
+        InputError: A value in its state that is neither a tensor nor plain.
+        Whatever the module's ``state_dict()`` raises.
+    """
+    survey = _Survey()
+    while (attribute := wrapped_attribute(model.__class__)) is not None:
+        survey.unwrapped[type(model).__name__] = None
+        survey.left += [*model._parameters, *model._buffers]
+        model = getattr(model, attribute)
+    survey.walk(model, "")
+    own = type(model).state_dict is sys.modules["torch"].nn.Module.state_dict
+    state: Mapping[str, Any] = model.state_dict(keep_vars=True) if own else model.state_dict()
+    if not isinstance(state, Mapping):
+        raise InputError(
+            f"model: {type_name(model)}.state_dict() gives {type_name(state)}, expected a mapping"
+        )
+    if survey.wrappers:
+        state = survey.renamed(state)
+    classes = {value.__class__ for value in state.values()}
+    odd = {kind for kind in classes if kind_of(kind) == "other"}
+    parameters = {kind for kind in classes - odd if _is_parameter(kind)}
+    plain = own and not odd
+    values = list(state.items()) if plain else state_values(state).values
+    if own:
+        buffers = frozenset([name for name, value in values if value.__class__ not in parameters])
+    else:
+        counted = {
+            survey.new_name(name) for name, _ in model.named_parameters(remove_duplicate=False)
+        }
+        buffers = frozenset([name for name, _ in values if name not in counted])
+    covers: dict[str, Json] = {
+        "adapter": "torch.nn.Module",
+        "of": ["parameters", "persistent buffers", "extra state"],
+    }
+    if missing := survey.missing(state):
+        covers["not"] = missing
+    if survey.unwrapped:
+        covers["unwrapped"] = list(survey.unwrapped)
+    aliases: dict[str, tuple[str, ...]] = {}
+    if _is_peft(model.__class__):
+        aliases, adapter = _peft_names(model, dict(values))
+        covers["parts"] = adapter
+    return Named(values, covers, aliases, buffers, ties=True)
+
+
+def state_values(state: Mapping[str, Any]) -> Named:
+    """A module's state whose values are not tensors alone."""
+    return tree_values(_opened(state), plain=True)
+
+
+def program_values(program: Any) -> Named:
+    """The state and the constants of a ``torch.export.ExportedProgram``.
+
+    Raises:
+        InputError: A constant that is no tensor.
+    """
+    values = [*program.state_dict.items(), *program.constants.items()]
+    counted = set(program.graph_signature.parameters)
+    buffers = frozenset(name for name, _ in values if name not in counted)
+    covers: dict[str, Json] = {
+        "adapter": "torch.export.ExportedProgram",
+        "of": ["parameters", "buffers", "constants"],
+        "not": {"graph": []},
+    }
+    return Named(values, covers, buffers=buffers, ties=True)
+
+
+@lru_cache(maxsize=256)
+def _is_peft(kind: Any) -> bool:
+    names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+    return "peft.peft_model.PeftModel" in names
+
+
+def _peft_names(
+    model: Any, state: dict[str, Any]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Json]]:
+    """Names that ``save_pretrained`` gives the active adapter's tensors, and the base model those
+    of its own; and which tensors are the adapter's."""
+    adapter = model.active_adapter
+    if not isinstance(adapter, str):
+        return {}, {}
+    of_saved = sys.modules["peft"].get_peft_model_state_dict(model, state, adapter)
+    saved = {id(value): name for name, value in of_saved.items()}
+    own = {name: saved[id(value)] for name, value in state.items() if id(value) in saved}
+    aliases = {name: (alias,) for name, alias in own.items() if alias != name}
+    adapters = [f".{key}." for key in model.peft_config]
+    for name in state.keys() - own.keys():
+        base = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if base != name and not any(key in name for key in adapters):
+            aliases[name] = (base,)
+    return aliases, {f"adapter {adapter}": sorted(own)}
+
+
+class _Survey:
+    """What a walk through a module finds beside its state."""
+
+    def __init__(self) -> None:
+        self.unwrapped: dict[str, None] = {}
+        self.wrappers: list[tuple[str, str]] = []
+        """How names within a wrapper begin, and how they do without it."""
+        self.own: set[str] = set()
+        """Names of what is a wrapper's own."""
+        self.left: list[str] = []
+        self.buffers: list[str] = []
+        self.attributes: list[tuple[str, Any]] = []
+        self._seen: set[int] = set()
+
+    def walk(self, module: Any, path: str) -> None:
+        self._seen.add(id(module))
+        attributes = vars(module)
+        for key in attributes.keys() - _standard():
+            value = attributes[key]
+            if value.__class__ not in _SIMPLE and _has_tensors(value):
+                self.attributes.append((path + key, value))
+        if hidden := attributes.get("_non_persistent_buffers_set"):
+            present = module._buffers
+            self.buffers += [path + key for key in sorted(hidden) if present.get(key) is not None]
+        attribute = wrapped_attribute(module.__class__)
+        if attribute is not None:
+            self.unwrapped[type(module).__name__] = None
+            self.wrappers.append((f"{path}{attribute}.", path))
+            self.own |= {path + key for key in (*module._parameters, *module._buffers)}
+        for key, child in module._modules.items():
+            if child is not None and id(child) not in self._seen:
+                self.walk(child, f"{path}{key}.")
+
+    def new_name(self, name: str) -> str | None:
+        """A name without the attributes of wrappers; None for what is a wrapper's own."""
+        if name in self.own:
+            return None
+        for inner, outer in reversed(self.wrappers):  # those within come later
+            if name.startswith(inner):
+                name = outer + name[len(inner) :]
+        return name
+
+    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state by names without wrappers, without what is the wrappers' own.
+
+        Raises:
+            InputError: Two tensors that have one name then.
+        """
+        found: dict[str, Any] = {}
+        for old, value in state.items():
+            name = self.new_name(old)
+            if name is None:
+                self.left.append(old)
+            elif name in found:
+                raise InputError(f"model: two tensors have the name {name!r} without wrappers")
+            else:
+                found[name] = value
+        return found
+
+    def missing(self, state: Mapping[str, Any]) -> dict[str, Json]:
+        """What of the module's tensors is not in its state, by kind."""
+        ids = {id(value) for value in state.values()} if self.attributes else set()
+        attributes = [
+            name
+            for name, value in self.attributes
+            if not all(id(item) in ids for item in _tensors(value))
+        ]
+        kinds = {
+            "non-persistent buffers": self.buffers,
+            "attributes": sorted(attributes),
+            "of the wrapper": self.left,
+        }
+        return {kind: list(names) for kind, names in kinds.items() if names}
+
+
+@lru_cache(maxsize=1)
+def _standard() -> frozenset[str]:
+    """Attributes that every module has."""
+    return frozenset(vars(sys.modules["torch"].nn.Module()))
+
+
+def _is_parameter(kind: Any) -> bool:
+    return issubclass(kind, sys.modules["torch"].nn.Parameter)
+
+
+def _tensors(value: Any) -> Iterable[Any]:
+    """A tensor itself, or the tensors and modules at the top of a container."""
+    torch = sys.modules["torch"]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | set):
+        value = (value,)
+    return [item for item in value if isinstance(item, torch.Tensor | torch.nn.Module)]
+
+
+def _has_tensors(value: Any) -> bool:
+    return bool(_tensors(value))
+
+
+def _opened(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's state with what torch packs as plain tensors: the packed parameters of a
+    quantised layer are its ``weight`` and ``bias``."""
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        item = _plain_of(value)
+        if name.endswith(_PACKED) and isinstance(value, tuple) and len(value) == 2:
+            path = name.removesuffix(_PACKED)
+            item = dict(zip((f"{path}weight", f"{path}bias"), item, strict=True))
+            if found.keys() & item.keys():
+                raise InputError(f"model: two tensors have a name in {sorted(item)}")
+            found |= item
+        else:
+            found[name] = item
+    return found
+
+
+def _plain_of(value: Any) -> Any:
+    """Without objects of torch that only hold tensors and plain values."""
+    torch = sys.modules["torch"]
+    if isinstance(value, torch.ScriptObject):
+        try:
+            return _plain_of(value.__getstate__())
+        except RuntimeError as error:
+            raise InputError(f"model: found a {value._type()}, which does not open") from error
+    if isinstance(value, torch.dtype | torch.device | torch.layout):
+        return str(value)
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return [_plain_of(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain_of(item) for key, item in value.items()}
+    return value
+
+
+# --- tensors that are more than one array ----------------------------------------------------
+
+
+def tensor_parts(name: str, tensor: Any) -> list[tuple[str, Any]]:
+    """A quantised or sparse tensor as dense ones; any other as it is.
+
+    ===================  =========================================================================
+    per tensor           ``int_repr``, ``scale``, ``zero_point``
+    per channel          ``int_repr``, ``scales``, ``zero_points``, ``axis``
+    sparse COO           ``indices``, ``values`` (coalesced), ``size``
+    sparse CSR, BSR      ``crow_indices``, ``col_indices``, ``values``, ``size``
+    sparse CSC, BSC      ``ccol_indices``, ``row_indices``, ``values``, ``size``
+    ===================  =========================================================================
+
+    Raises:
+        InputError: A nested tensor, one without data (lazy), or one of a kind not above.
+    """
+    torch = sys.modules["torch"]
+    if from_package(tensor, "torch.nn.parameter") and hasattr(tensor, "materialize"):
+        raise InputError(
+            f"tensor {name!r}: found {type_name(tensor)} (a lazy module's), expected data: call "
+            "the model once first"
+        )
+    if tensor.is_nested:
+        raise InputError(f"tensor {name!r}: found a nested tensor, expected one of a single shape")
+    with torch.no_grad():
+        if tensor.is_quantized:
+            parts = _quantised(name, tensor)
+        elif tensor.layout is torch.strided:
+            return [(name, tensor)]
+        else:
+            parts = _sparse(name, tensor)
+    return [(f"{name}.{key}", part) for key, part in parts.items()]
+
+
+def _quantised(name: str, tensor: Any) -> dict[str, Any]:
+    torch = sys.modules["torch"]
+    if tensor.dtype not in (torch.qint8, torch.quint8, torch.qint32):
+        raise InputError(f"tensor {name!r}: found dtype {tensor.dtype}, expected 8 or 32 bits")
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scale = torch.tensor(tensor.q_scale(), dtype=torch.float64)
+        zero = torch.tensor(tensor.q_zero_point(), dtype=torch.int64)
+        return {"int_repr": tensor.int_repr(), "scale": scale, "zero_point": zero}
+    return {
+        "int_repr": tensor.int_repr(),
+        "scales": tensor.q_per_channel_scales(),
+        "zero_points": tensor.q_per_channel_zero_points(),
+        "axis": torch.tensor(tensor.q_per_channel_axis(), dtype=torch.int64),
+    }
+
+
+def _sparse(name: str, tensor: Any) -> dict[str, Any]:
+    torch = sys.modules["torch"]
+    size = torch.tensor(tensor.shape, dtype=torch.int64)
+    layout = str(tensor.layout).removeprefix("torch.")
+    if layout == "sparse_coo":
+        whole = tensor.detach().coalesce()
+        return {"indices": whole.indices(), "values": whole.values(), "size": size}
+    keys = {
+        "sparse_csr": ("crow_indices", "col_indices"),
+        "sparse_bsr": ("crow_indices", "col_indices"),
+        "sparse_csc": ("ccol_indices", "row_indices"),
+        "sparse_bsc": ("ccol_indices", "row_indices"),
+    }.get(layout)
+    if keys is None:
+        raise InputError(f"tensor {name!r}: found layout {tensor.layout}, expected dense or sparse")
+    parts = {key: getattr(tensor, key)() for key in keys}
+    return {**parts, "values": tensor.detach().values(), "size": size}

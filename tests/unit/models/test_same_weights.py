@@ -1,0 +1,374 @@
+"""One set of weights has one digest, and is found, however it was wrapped, tied and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+
+from provenance.errors import InputError
+from provenance.fingerprint.model_files import read_model
+from provenance.fingerprint.model_state import trained_state
+from provenance.fingerprint.tensors import state_digest
+from provenance.formats.record import Kind
+from provenance.models.match import ModelMatch, match_model
+from provenance.verify.verifier import verify
+from tests.support.model_world import real_story
+from tests.support.verify_world import SIGNER, World
+
+
+def match(path: Path, model: object, before: object = None) -> ModelMatch:
+    """A file against a run that recorded the model's weights as those of epoch 3."""
+    events = []
+    for kind, epoch, body in real_story(states=(3,)):
+        if kind is Kind.STATE:
+            body = state_digest(model).as_fields()
+        elif kind is Kind.WEIGHTS and before is not None:
+            body = state_digest(before).as_fields()
+        events.append((kind, epoch, body))
+    stage = World(names=("local",))
+    stage.ingest(stage.batch(events))
+    stage.anchor()
+    report = verify(stage.evidence(), None, verifier_key=SIGNER.verifier, now=0.0)
+    return match_model(report, read_model(path))
+
+
+class Tied(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # with torch or not
+    """An embedding that is the head, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(7, 4)
+        self.head = torch.nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+        self.norm = torch.nn.BatchNorm1d(4)
+        self.register_buffer("mask", torch.ones(3), persistent=False)
+        self.table = torch.ones(2)
+        self.hidden = [torch.nn.Linear(1, 1)]
+
+
+def average(model: Any) -> Any:
+    return torch.optim.swa_utils.AveragedModel(model)
+
+
+def private(model: Any) -> Any:
+    """As Opacus wraps, without its hooks."""
+    kind = type(
+        "GradSampleModule",
+        (torch.nn.Module,),
+        {"__module__": "opacus.grad_sample.gsm_base", "__qualname__": "AbstractGradSampleModule"},
+    )
+    wrapper = kind()
+    wrapper._module = model
+    return wrapper
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "OptimizedModule": torch.compile,
+    "DataParallel": torch.nn.DataParallel,
+    "AveragedModel": average,
+    "GradSampleModule": private,
+}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_wrapping_and_tying_leave_the_root(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+
+    def wrapped(model: Any) -> Any:
+        names = chance.choice(list(WRAPPERS), size=chance.integers(0, 4))
+        for name in names:
+            model = WRAPPERS[name](model)
+        return model
+
+    layers = [torch.nn.Linear(2, 2) for _ in range(4)]
+    plain = torch.nn.Sequential(*layers)
+    for at in range(1, 4):
+        if chance.random() < 0.5:
+            layers[at].weight = layers[0].weight
+    expected = state_digest(plain)
+    digest = state_digest(wrapped(torch.nn.Sequential(*[wrapped(layer) for layer in layers])))
+    # An averaged model is a copy of its own: what was tied to a copy's original is not any more.
+    if "AveragedModel" not in digest.covers.get("unwrapped", ()):
+        assert digest == expected
+        assert digest.aliases == expected.aliases
+        assert digest.parameter_count == sum(p.numel() for p in plain.parameters())
+    names = {t.name for t in digest.tensors}.union(*digest.aliases.values())
+    assert names == set(plain.state_dict())
+
+
+def test_what_is_covered_and_what_is_not_is_said() -> None:
+    digest = state_digest(average(Tied()))
+    assert digest.covers == {
+        "adapter": "torch.nn.Module",
+        "of": ["parameters", "persistent buffers", "extra state"],
+        "not": {
+            "non-persistent buffers": ["mask"],
+            "attributes": ["hidden", "table"],
+            "of the wrapper": ["n_averaged"],
+        },
+        "unwrapped": ["AveragedModel"],
+    }
+    assert digest.parameter_count == sum(p.numel() for p in Tied().parameters()) == 36
+    assert digest.buffer_count == sum(b.numel() for b in Tied().norm.buffers()) == 9
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapped_model_is_found_however_it_was_saved(tmp_path: Path, wrapper: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    outer = WRAPPERS[wrapper](model)
+    file = tmp_path / "m.safetensors"
+    save_file(model.state_dict(), file)
+    found = match(file, outer)
+    assert ([item.epoch for item in found.matches], found.names) == ([3], ())
+    state = {name: value for name, value in outer.state_dict().items() if name != "n_averaged"}
+    torch.save(state, tmp_path / "m.pt")
+    found = match(tmp_path / "m.pt", model)
+    assert [item.epoch for item in found.matches] == [3]
+    assert len(found.names) == 1
+    assert "prefix" in found.names[0]
+    assert match(file, state).outcome == "match"  # the record has the prefix
+    model[0].weight.data[0, 0] += 1
+    torch.save(outer.state_dict(), tmp_path / "m.pt")
+    assert match(tmp_path / "m.pt", model).outcome == (
+        "no match" if wrapper == "AveragedModel" else "match"
+    )
+
+
+def test_tied_weights_are_found_by_any_of_their_names(tmp_path: Path) -> None:
+    model, file = Tied(), tmp_path / "m.safetensors"
+    save_model(model, str(file))  # keeps one of the names
+    assert match(file, model).outcome == "match"
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    save_file(state, file)
+    found = match(file, model)
+    assert found.outcome == "match"
+    assert found.names == (
+        "the file has other names that the record states: 'head.weight' for 'embed.weight'",
+    )
+    torch.save(model.state_dict(), tmp_path / "m.pt")
+    assert state_digest(tmp_path / "m.pt") == state_digest(model)
+    assert match(tmp_path / "m.pt", model).outcome == "match"
+    del state["embed.weight"]
+    save_file(state, file)
+    assert match(file, model).outcome == "match"
+    save_file(state | {"embed.weight": state["head.weight"] + 1}, file)  # two, not one
+    found = match(file, model)
+    assert found.outcome == "no match"
+    assert found.nearest is not None
+    save_file({name: value for name, value in state.items() if name != "head.weight"}, file)
+    assert match(file, model).outcome == "no match"
+
+
+def test_a_trainable_part_is_found_alone_and_whole(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        model[1].weight += 1
+    part = trained_state(model)
+    assert sorted(part) == ["1.bias", "1.weight"]
+    assert part.covers["only"] == "trainable parameters and buffers"
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    found = match(tmp_path / "m.safetensors", part, before)
+    assert [item.when for item in found.matches] == ["epoch 3 (the rest as before training)"]
+    save_file(model[1].state_dict(prefix="1."), tmp_path / "part.safetensors")
+    found = match(tmp_path / "part.safetensors", part, before)
+    assert [item.when for item in found.matches] == ["epoch 3"]
+    with pytest.raises(InputError, match="no parameter of .*Linear takes a gradient"):
+        trained_state(torch.nn.Linear(1, 1).requires_grad_(False))
+
+
+def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    plain = {name: value.clone() for name, value in base.state_dict().items()}
+    model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["0"], r=2))
+    model.save_pretrained(tmp_path)
+    assert match(tmp_path / "adapter_model.safetensors", model).matches[0].when == (
+        "epoch 3 (adapter default)"
+    )
+    found = match(tmp_path / "adapter_model.safetensors", trained_state(model))
+    assert found.outcome == "match"
+    save_file(plain, tmp_path / "base.safetensors")
+    assert match(tmp_path / "base.safetensors", model).matches[0].when == "epoch 3 (base model)"
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            value.data += 1
+    merged = model.merge_and_unload()
+    save_file(merged.state_dict(), tmp_path / "merged.safetensors")
+    found = match(tmp_path / "merged.safetensors", plain)
+    assert found.outcome == "no match"
+    assert found.nearest is not None
+
+
+# --- tensors of several arrays -----------------------------------------------------------------
+
+
+def test_quantised_layers_are_their_weights(tmp_path: Path) -> None:
+    kind = {torch.nn.Linear}
+    model = torch.nn.Sequential(torch.nn.Linear(4, 2))
+    packed = torch.ao.quantization.quantize_dynamic(model, kind, dtype=torch.qint8)
+    digest = state_digest(packed)
+    names = {tensor.name for tensor in digest.tensors}
+    assert {"0.weight.int_repr", "0.weight.scale", "0.weight.zero_point", "0.bias"} <= names
+    torch.save(packed.state_dict(), tmp_path / "q.pt")
+    assert state_digest(tmp_path / "q.pt") == digest
+    assert match(tmp_path / "q.pt", packed).outcome == "match"
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantized tensor creation|CSR):UserWarning")
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (
+            lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+            ["int_repr", "scale", "zero_point"],
+        ),
+        (
+            lambda x: torch.quantize_per_channel(
+                x, torch.ones(3) * 0.1, torch.zeros(3), 0, torch.qint8
+            ),
+            ["axis", "int_repr", "scales", "zero_points"],
+        ),
+        (lambda x: x.to_sparse(), ["indices", "size", "values"]),
+        (lambda x: x.to_sparse_csr(), ["col_indices", "crow_indices", "size", "values"]),
+    ],
+)
+def test_parts_of_a_tensor(make: Callable[[Any], Any], parts: list[str]) -> None:
+    dense = torch.eye(3)
+    digest = state_digest({"w": make(dense)})
+    assert [tensor.name for tensor in digest.tensors] == [f"w.{part}" for part in parts]
+    assert (digest.parameter_count, digest.buffer_count) == (9, 0)
+    assert state_digest({"w": make(dense)}) == digest
+    assert state_digest({"w": make(dense * 2)}) != digest
+
+
+class Extra(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # with torch or not
+    """A module with extra state."""
+
+    def __init__(self, extra: object) -> None:
+        super().__init__()
+        self.layer, self.extra = torch.nn.Linear(1, 1, bias=False), extra
+
+    def get_extra_state(self) -> Any:
+        """It."""
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes it."""
+
+
+def test_extra_state_counts_or_is_refused() -> None:
+    torch.manual_seed(0)
+    states = [None, torch.ones(2), 1, 1.0, True, "1", b"1", {"a": [1, None]}, {"a": [2, None]}]
+    roots = []
+    for state in states:
+        torch.manual_seed(0)
+        roots.append(state_digest(Extra(state)).root)
+    assert len(set(roots)) == len(roots)
+    assert state_digest(Extra({"a": 1})).parameter_count == 1
+    with pytest.raises(InputError, match="'_extra_state.a': found object"):
+        state_digest(Extra({"a": object()}))
+
+
+def test_models_by_name() -> None:
+    first, second = torch.nn.Linear(1, 1), torch.nn.DataParallel(torch.nn.Linear(2, 2))
+    digest = state_digest({"G": first, "D": second})
+    assert [tensor.name for tensor in digest.tensors] == [
+        "D.bias", "D.weight", "G.bias", "G.weight",
+    ]  # fmt: skip
+    assert digest == state_digest(torch.nn.ModuleDict({"G": first, "D": second.module}))
+    assert digest.covers["models"]["D"]["unwrapped"] == ["DataParallel"]
+    assert [t.name for t in state_digest([first]).tensors] == ["0.bias", "0.weight"]
+
+
+def test_an_exported_or_scripted_module_is_the_module() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).eval()
+    program = torch.export.export(model, (torch.ones(3, 2),))
+    assert state_digest(program) == state_digest(model) == state_digest(torch.jit.script(model))
+    assert state_digest(program).parameter_count == state_digest(model).parameter_count
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_says_what_was_taken(tmp_path: Path) -> None:
+    model, file = torch.nn.Linear(2, 1), tmp_path / "m.ckpt"
+    torch.save({"epoch": 3, "state_dict": model.state_dict(), "lr": 0.1}, file)
+    digest = state_digest(file)
+    assert digest == state_digest(model)
+    assert digest.covers == {
+        "adapter": "ckpt file",
+        "of": ["tensors"],
+        "not": {"beside it": ["epoch", "lr"]},
+        "state": "state_dict",
+    }
+    torch.save({"G": model.state_dict(), "epoch": 1, "D": model.state_dict()}, file)
+    with pytest.raises(InputError, match="several states: 'G', 'D'; expected one"):
+        state_digest(file)
+
+
+def test_shards_by_their_index(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    state = model.state_dict()
+    places = {name: f"pytorch_model-{name[0]}.bin" for name in state}
+    for place in set(places.values()):
+        torch.save({n: v for n, v in state.items() if places[n] == place}, tmp_path / place)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(str({"weight_map": places}).replace("'", '"'))
+    assert state_digest(tmp_path) == state_digest(index) == state_digest(model)
+    assert state_digest(tmp_path).covers["files"] == sorted(set(places.values()))
+    assert match(tmp_path, model).outcome == "match"
+    (tmp_path / "pytorch_model-1.bin").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        state_digest(tmp_path)
+
+
+def test_keras_files_are_found_by_the_paths_of_variables(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    pytest.importorskip("h5py")
+    layers = [keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    model = keras.Sequential([keras.layers.Input((2,)), *layers, keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    digest = state_digest(model)
+    assert {t.name for t in digest.tensors} == {v.path for v in model.weights}
+    assert digest.parameter_count == model.count_params()
+    assert digest.covers["adapter"] == "keras"
+    assert digest.covers["not"]["seeds"]
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+    assert state_digest(tmp_path / "m.keras") == state_digest(tmp_path / "m.weights.h5")
+    for file in ("m.keras", "m.weights.h5"):
+        assert match(tmp_path / file, model).outcome == "match"
+    assert len(state_digest(model.get_weights()).tensors) == len(model.weights)
+    model.layers[0].bias.assign(np.ones(3))
+    assert match(tmp_path / "m.keras", model).outcome == "no match"
+    (tmp_path / "bad.keras").write_bytes(b"PK")
+    with pytest.raises(Exception, match="keras file"):
+        state_digest(tmp_path / "bad.keras")
+
+
+def test_flax_models_by_path() -> None:
+    jax, nnx = pytest.importorskip("jax"), pytest.importorskip("flax.nnx")
+    optax = pytest.importorskip("optax")
+    train_state = pytest.importorskip("flax.training.train_state")
+    model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1)))
+    digest = state_digest(model)
+    assert digest == state_digest(nnx.state(model))
+    assert {"layers.0.kernel", "layers.0.bias"} <= {t.name for t in digest.tensors}
+    assert digest.parameter_count == 9
+    params = {"w": jax.numpy.ones((2, 2), jax.numpy.bfloat16)}
+    state = train_state.TrainState.create(
+        apply_fn=None, params=params, tx=optax.adam(optax.linear_schedule(1.0, 0.0, 3))
+    )
+    found = state_digest(state)
+    assert {"params.w", "opt_state.0.mu.w", "step"} <= {t.name for t in found.tensors}
+    assert found.parameter_count == 4
+    assert found.covers["not"] == {"fields": ["apply_fn", "tx"]}
+    with pytest.raises(InputError, match="'w': found dtype int4"):
+        state_digest({"w": jax.numpy.ones(2, jax.numpy.int4)})
