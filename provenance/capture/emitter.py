@@ -115,9 +115,11 @@ class Emitter:
         """Write what waits in memory and sync; True where everything is on the disk."""
         return self._producer.flush()
 
-    def close(self, reason: str = "completed") -> bool:
-        """End the producer with ``run.end``, once; True where that is with the kernel."""
-        return self._producer.close(reason)
+    def close(self, reason: str = "completed", state: str = "finished") -> bool:
+        """End the producer with ``run.end``, once; True where that is with the kernel.
+
+        ``state``: one of :data:`provenance.capture.ending.STATES`."""
+        return self._producer.close(reason, state)
 
 
 class _Producer:
@@ -231,7 +233,7 @@ class _Producer:
                 return self._writer is None
             return self._writer.flush()
 
-    def close(self, reason: str) -> bool:
+    def close(self, reason: str, state: str = "closed") -> bool:
         """``run.end``; inside an interrupted emit (signal handler) it is left to the exit."""
         with self._lock:
             if self._busy:
@@ -239,7 +241,7 @@ class _Producer:
             self._closed = True
             if self._writer is None:
                 return True
-            return self._writer.finish(time.time_ns(), str(reason))
+            return self._writer.finish(time.time_ns(), str(reason), state)
 
     def _append(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
         if self._closed:

@@ -24,6 +24,7 @@ BEFORE_KINDS = frozenset(
     {Kind.DATA_TRAIN, Kind.DATA_TEST, Kind.ARCHITECTURE, Kind.WEIGHTS, Kind.CONFIG}
 )
 MAX_RANKS = 1_000_000
+MAX_STATE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,17 @@ def announced_events(end: Record) -> int:
     """How many events a ``run.end`` announces before itself; 0 where it states no number."""
     events = end.body.get("events")
     return min(events, MAX_SAFE_INTEGER) if isinstance(events, int) else 0
+
+
+def end_state(end: Record) -> str:
+    """How a ``run.end`` says that its process ended; ``finished`` where it says nothing."""
+    state = end.body.get("state")
+    return state[:MAX_STATE] if isinstance(state, str) and state else "finished"
+
+
+def goes_on(state: str | None) -> bool:
+    """Whether the rank of a process that ended so may come again, as after a crash."""
+    return state in ("failed", "interrupted")
 
 
 def misannounced(end: Record) -> bool:
