@@ -403,10 +403,8 @@ class ProvenanceTracker:
         ending.forget(self)
         if os.getpid() == self._pid:  # a forked child has no run of its own to seal
             if not self._snapshots.close(within_s):
-                lost: dict[str, Json] = {
-                    "dropped": 1,
-                    "reason": "weights not hashed before the end",
-                }
+                reason = "weights not hashed before the end"
+                lost: dict[str, Json] = {"dropped": 1, "reason": reason, "what": "weights"}
                 self._emitter.emit(Kind.GAP, None, lost)
             self._seal_end(how.state)
         self._emitter.close(how.reason, how.state)
@@ -544,7 +542,8 @@ class ProvenanceTracker:
     def _state_failed(self, epoch: int, error: ProvenanceError) -> None:
         log.warning("weights not recorded", problem=str(error), epoch=epoch, run=self.run_id)
         reason = f"weights not recorded: {error}"
-        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason})
+        self._emitter.failed(error)
+        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": "weights"})
 
     def _start_shipper(self) -> None:
         settings, url = self.settings, self.settings.redis_url

@@ -111,6 +111,10 @@ class Emitter:
         """State something. True: it is with the kernel and survives this process."""
         return self._producer.emit(kind, epoch, fields)
 
+    def failed(self, error: Exception) -> None:
+        """Count what could not be recorded, beside the gap that says so."""
+        self._producer.note(error)
+
     def flush(self) -> bool:
         """Write what waits in memory and sync; True where everything is on the disk."""
         return self._producer.flush()
@@ -191,7 +195,7 @@ class _Producer:
                 return written
         # The one guard of this kind: whatever fails here must not end a training.
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-            self._note(error)
+            self.note(error)
             return False
 
     def emit_numbers(
@@ -224,7 +228,7 @@ class _Producer:
                     self._busy = False
         except Exception as error:  # noqa: BLE001  as in emit; a value's own __radd__ may raise anything
             if stated:
-                self._note(error)
+                self.note(error)
         return stated
 
     def flush(self) -> bool:
@@ -262,7 +266,7 @@ class _Producer:
                 raise InputError(f"{kind.value}: found {type(fields).__name__}, expected a mapping")
             return writer.append(kind, epoch, now, plain)
         except (ProvenanceError, TypeError, ValueError, OverflowError) as error:
-            self._note(error)
+            self.note(error)
             lost = {"dropped": 1, "reason": f"{kind} not recorded: {self.last_error}"}
             known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
             writer.append(Kind.GAP, epoch if known else None, now, lost)
@@ -279,7 +283,7 @@ class _Producer:
             self._refused += 1
         return False
 
-    def _note(self, error: Exception) -> None:
+    def note(self, error: Exception) -> None:
         self.errors += 1
         self.last_error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
 

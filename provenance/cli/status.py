@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict
+from math import inf
 from typing import Any, Final
+from uuid import UUID
 
 from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
@@ -16,6 +19,7 @@ from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of, when
 from provenance.errors import BadSignatureError, FormatError, UnavailableError
 from provenance.evidence import from_database
+from provenance.evidence.story import RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import silent_ranks
 from provenance.formats.run_tree.selection import named_networks
@@ -27,6 +31,8 @@ from provenance.tickets import read_ticket
 from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust, of_settings
 
+_TELLING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
+"""Kinds of records that tell how a run ended."""
 SHOWN: Final = 200
 """Runs in the table, the newest: what a terminal's reader may look through."""
 
@@ -67,6 +73,7 @@ def _overview(settings: Settings) -> dict[str, Any]:
                 "run_id": str(row.run),
                 "state": row.state,
                 "incomplete": row.incomplete,
+                "ending": _ending(tx, row.run, tx.records(row.run, _TELLING), settings)._asdict(),
             }
             run |= {"incomplete": row.incomplete, "created": when(row.created_at)}
             run |= {**_who(row, trust), "seals": [p.value for p in seals.get(row.run, ())]}
@@ -98,6 +105,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             document: dict[str, Any] = {
                 "run_id": str(run),
                 "state": row.state,
+                "ending": _ending(tx, run, records, settings)._asdict(),
                 "incomplete": row.incomplete,
                 "waits_for": waits_for(tx, run),
                 "created": when(row.created_at),
@@ -121,6 +129,17 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
     return document
 
 
+def _ending(
+    tx: LedgerTx, run: UUID, records: Iterable[StoredRecord], settings: Settings
+) -> RunState:
+    """How the run ended; one that the database heard of a moment ago is not lost, whatever its
+    trainer's clock says."""
+    told = list(_decoded(records, (*_TELLING, Kind.METRICS)))
+    heard, now = tx.last_ingest(run), time.time()
+    quiet = heard is not None and now - heard >= settings.lost_after_s
+    return state_of(told, tx.entries(run), now, settings.lost_after_s if quiet else inf)
+
+
 def _root(entry: LedgerEntry) -> dict[str, Any]:
     place = {"phase": entry.phase.value, "epoch": entry.epoch}
     return place | {"root": entry.root.hex(), "ledger_index": entry.index}
@@ -132,10 +151,12 @@ def _silent(records: Iterable[StoredRecord]) -> list[str]:
     return [f"{epochs}: {line}" for epochs, line in silent_ranks(own)]
 
 
-def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
-    """The ``run.seal`` records that can be read; for the others there is ``provenance verify``."""
+def _decoded(
+    records: Iterable[StoredRecord], kinds: Collection[Kind] = (Kind.SEAL,)
+) -> Iterator[Record]:
+    """Records of these kinds that can be read; for the others there is ``provenance verify``."""
     for row in records:
-        if row.kind is Kind.SEAL:
+        if row.kind in kinds:
             with suppress(FormatError):
                 yield Record.decode(row.data)
 
@@ -153,7 +174,8 @@ def _print_overview(document: dict[str, Any]) -> None:
     rows: list[tuple[Any, ...]] = []
     for r in document["runs"][-SHOWN:]:
         who, seals = r["trainer"] or (r["identity"] and _shown(r["identity"])[:40]), r["seals"]
-        rows.append((r["run_id"], r["state"], r["created"], who, " ".join(seals), r["incomplete"]))
+        state = RunState(**r["ending"]).line
+        rows.append((r["run_id"], state, r["created"], who, " ".join(seals), r["incomplete"]))
     print_table(("run", "state", "created", "identity", "seals", "incomplete"), rows)
     out.print()
     rows = []
@@ -164,7 +186,9 @@ def _print_overview(document: dict[str, Any]) -> None:
 
 
 def _print_run(document: dict[str, Any]) -> None:
-    out.print(f"run {document['run_id']}: {document['state']}, {document['records']} records")
+    state = RunState(**document["ending"]).line
+    sealed = "" if document["state"] == "open" else f", {document['state']}"
+    out.print(f"run {document['run_id']}: {state}{sealed}, {document['records']} records")
     who = f" ({document['trainer']})" if document["trainer"] else ""
     by = document["identity"]
     out.print(f"identity: {_shown(by) if by else 'nobody signed this run'}{who}")

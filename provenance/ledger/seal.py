@@ -156,7 +156,7 @@ def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
     lines = [] if tree or tx.marks(run, Phase.BEFORE) else ["no run.seal of before yet"]
     for each in producers:
         if each.contiguous < each.highest:
-            lines.append(f"producer {each.producer.hex()[:8]} has a hole at {each.contiguous}")
+            lines.append(f"rank {each.rank} has a hole at event {each.contiguous}")
     here = {each.rank for each in producers if each.rank < size}
     unended = sorted(here - {each.rank for each in producers if each.ended is not None})
     if silent := named_ranks(*absent_ranks(size, here, NAMED)):
@@ -341,8 +341,7 @@ def _missing_ends(producers: Sequence[ProducerRow], size: int) -> list[str]:
     missing = []
     for row in producers:
         if row.contiguous < max(row.highest, row.ended or 0):
-            name = row.producer.hex()[:8]
-            missing.append(f"producer {name}: events from seq {row.contiguous} are missing")
+            missing.append(f"rank {row.rank}: events from {row.contiguous} on are missing")
     present = {row.rank for row in producers if row.ended is not None and row.rank < size}
     absent, more = absent_ranks(size, present, NAMED)
     missing += [f"rank {rank}: no run.end" for rank in absent]

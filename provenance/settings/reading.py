@@ -20,7 +20,7 @@ from provenance.errors import FormatError, InputError
 from provenance.formats.record import normalise
 from provenance.settings.objects import JsonObject, read_json
 from provenance.settings.secrets import ethereum_key, secret
-from provenance.settings.urls import node_url
+from provenance.settings.urls import node_url, sqlite_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
@@ -94,7 +94,7 @@ def load(
     settings = whole.read(Settings, base_dir=base)
     return replace(
         settings,
-        database_url=settings.database_url or f"sqlite:///{base.absolute() / 'ledger.db'}",
+        database_url=settings.database_url or sqlite_url(base.absolute() / "ledger.db"),
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),
