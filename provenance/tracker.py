@@ -12,17 +12,17 @@ Over 400 lines: the API is one class, and each call says what it records and ref
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from provenance.capture import ending
 from provenance.capture.emitter import Emitter
+from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.live_weights import watch
 from provenance.capture.snapshot import Snapshotter, check_mode, translated
@@ -67,11 +67,13 @@ class ProvenanceTracker:
             for the defaults.
         name, group, notes: What people call the run, what it is one of, and a text about it.
         tags: Short texts to find it by.
-        parent: The run that this one goes on from: its id or its tracker.
+        parent: The run that this one continues: its id or its tracker.
+
+    How a run ends, and how it goes on: docs/lifecycle.md.
 
     Raises:
         ConfigError: Names the key, what was found and what is expected.
-        InputError: A name, tag, group, note or parent that is no text.
+        InputError: A name, tag, group, note that is no text, or a parent that is no run.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class ProvenanceTracker:
         group: str | None = None,
         notes: str | None = None,
         parent: str | UUID | ProvenanceTracker | None = None,
+        _told: Mapping[str, str] | None = None,
     ) -> None:
         from provenance.capture.keys import keep_run_keys, signed_by_identity
         from provenance.capture.membership import join_run
+        from provenance.capture.resume import parent_id
         from provenance.settings import load
 
         self._labels: dict[str, Json] = {
@@ -95,11 +99,11 @@ class ProvenanceTracker:
             "group": _text("group", group),
             "notes": _text("notes", notes),
         }
-        own = isinstance(parent, ProvenanceTracker | UUID)
-        self._parent = _text("parent", str(getattr(parent, "run_id", parent)) if own else parent)
-        self._config = config
-        self.settings: Settings = load(config, base_dir, secrets=False)
-        keys, self.rank, self.world_size = join_run(self.spool_dir)
+        # What is relative is so to the folder of now: the training may change it.
+        self._config = Path(config).absolute() if isinstance(config, str | Path) else config
+        self.settings: Settings = load(self._config, Path(base_dir).absolute(), secrets=False)
+        self._parent = None if parent is None else parent_id(parent)
+        keys, self.rank, self.world_size = join_run(self.spool_dir, _told)
         self.run = keys.run
         if self.settings.identity_key_file is not None:
             keys = signed_by_identity(keys, self.settings.identity_key_file)
@@ -118,11 +122,44 @@ class ProvenanceTracker:
         self._epochs = EpochOrder()
         options = self.settings.blockchain.storage_options
         self._checkpoint_every = options.checkpoint_every * options.store_epoch_checkpoints
+        self._stated: dict[Kind, object] = {}
+        self._began_with: object = None
         self._sealed_before = False
-        self._ended = False
-        # Registered after the emitter's own, so it runs before it: weights come home first.
-        atexit.register(_close_at_exit, weakref.ref(self))
+        self._ended: Ending | None = None
+        self._marked = -1
+        self._pid = os.getpid()
+        # Behind the emitter's own at exit, so before it there: weights come home first.
+        ending.watch(self, signals=self.settings.signal_handlers)
         self._start_shipper()
+        if self.rank == 0 and self.settings.announce_run:
+            sys.stderr.write(f"provenance: run {self.run} in {self.settings.base_dir}\n")
+
+    @classmethod
+    def resume(
+        cls,
+        run: str | Path,
+        base_dir: str | Path = "artifacts",
+        config: Mapping[str, object] | str | Path | None = None,
+    ) -> ProvenanceTracker:
+        """Go on with a run that stopped before it was finished.
+
+        Args:
+            run: Its id, where ``base_dir`` or ``PROVENANCE_RUN_KEY_FILE`` has its key; or the path
+                of its folder, ``<base_dir>/spool/<id>``.
+            base_dir, config: As for a new run.
+
+        Raises:
+            ConfigError: Nothing here has the run's key, or as for a new run.
+        """
+        from provenance.capture.resume import told_to_resume
+
+        base, told = told_to_resume(run, Path(base_dir).absolute())
+        return cls(base, config, _told=told)
+
+    def __repr__(self) -> str:
+        state = self._ended.state if self._ended else "open"
+        where = f"rank={self.rank}/{self.world_size}"
+        return f"<{type(self).__name__} run={self.run} {where} state={state}>"
 
     @property
     def run_id(self) -> str:
@@ -137,7 +174,7 @@ class ProvenanceTracker:
     @property
     def ended(self) -> bool:
         """Whether the run takes no more from this process."""
-        return self._ended
+        return self._ended is not None
 
     @property
     def spool_dir(self) -> Path:
@@ -145,7 +182,7 @@ class ProvenanceTracker:
         return self.settings.base_dir / "spool"
 
     def track_data(self, train_data: object, test_data: object = None) -> None:
-        """Record the content digests of the training and test data.
+        """Record the content digests of the training and test data; the same again, once.
 
         Args:
             train_data, test_data: Arrays, tensors, (x, y) tuples, tables of pandas, Arrow,
@@ -153,7 +190,7 @@ class ProvenanceTracker:
                 folder (docs/coverage/data.md). ``test_data`` may be None.
 
         Raises:
-            InputError: Empty, or of a type without canonical bytes; called after
+            InputError: Empty, or of a type without canonical bytes; other data than before, once
                 training has begun.
         """
         self._track_data(Kind.DATA_TRAIN, train_data)
@@ -191,7 +228,8 @@ class ProvenanceTracker:
         return DataStream(record if self.rank == 0 else None, self._factory)
 
     def track_model(self, model: object) -> None:
-        """Record the model's architecture and the digests of its initial weights.
+        """Record the model's architecture and the digests of its initial weights; the same
+        again, once.
 
         Args:
             model: A torch, Keras or Flax model, a state dict or mapping of arrays or models, a
@@ -201,12 +239,11 @@ class ProvenanceTracker:
                 before the first step.
 
         Raises:
-            InputError: No tensors in it; called after training has begun.
+            InputError: No tensors in it; another model than before, once training has begun.
         """
         from provenance.capture.architecture import architecture
         from provenance.fingerprint.shards import held_state
 
-        self._must_come_before("track_model")
         watch(self._snapshots)
         if self.rank != 0:
             return
@@ -215,9 +252,10 @@ class ProvenanceTracker:
             reading = None if self._frozen is None else self._frozen.reading(None, held.state)
             of = self._hash_state if reading is None else reading.fields
             fields = held.placed(of(held.state))
-        self._emitter.emit(Kind.ARCHITECTURE, None, architecture(model))
+        stated: dict[Kind, object] = {Kind.ARCHITECTURE: architecture(model)}
         if fields is not None:  # a rank outside of the model's mesh has none
-            self._emitter.emit(Kind.WEIGHTS, None, fields)
+            stated[Kind.WEIGHTS] = fields
+        self._state_before("track_model", stated)
         if reading is not None:
             reading.keep()
 
@@ -291,6 +329,7 @@ class ProvenanceTracker:
         if self._checkpoint_every and self._epochs.count % self._checkpoint_every == 0:
             self._snapshots.drain()
             self._seal(Phase.CHECKPOINT, number, anchor=self.settings.blockchain.enabled)
+            self._marked = max(number, self._marked)
 
     def track_step(self, step: int, metrics: Mapping[str, object]) -> None:
         """Record the metrics of a step, which belongs to no epoch: many go into one record.
@@ -350,7 +389,7 @@ class ProvenanceTracker:
     def store_merkle_on_blockchain_before_training(
         self, training_config: object = None
     ) -> dict[str, Ticket]:
-        """Seal what is known before training and have its root anchored.
+        """Seal what is known before training and have its root anchored; the same again, once.
 
         Returns at once with a ticket per configured network; the workers do the rest.
 
@@ -360,12 +399,18 @@ class ProvenanceTracker:
                 (:mod:`provenance.settings.hyperparameters`).
 
         Raises:
-            InputError: Training has begun, or it is no such thing.
+            InputError: Training has begun, it was sealed with another configuration, or it is no
+                such thing.
         """
-        self._must_come_before("store_merkle_on_blockchain_before_training")
+        from provenance.settings.hyperparameters import hyperparameters
+
+        given = hyperparameters(training_config or {}, "training_config").values
         chain = self.settings.blockchain
         wanted = chain.enabled and chain.storage_options.store_before_training
-        self._begin(training_config, anchor=wanted)
+        if self._ended or self._began_with != given:
+            self._must_come_before("store_merkle_on_blockchain_before_training")
+            self._begin(training_config, anchor=wanted)
+            self._began_with = given
         return self._tickets(Phase.BEFORE, wanted)
 
     def store_merkle_on_blockchain_after_training(
@@ -384,7 +429,9 @@ class ProvenanceTracker:
         """
         results = _results(training_results or {})
         if self._ended:
-            raise InputError(f"run {self.run}: finished already, expected one call per run")
+            raise InputError(
+                f"run {self.run}: {self._ended.state} already, expected one call per run"
+            )
         if not self._sealed_before:
             self._begin({}, anchor=False)
         self._snapshots.drain()
@@ -393,8 +440,7 @@ class ProvenanceTracker:
         if self.rank == 0:
             counts: dict[str, Json] = {"epochs": self._epochs.count}
             self._emitter.emit(Kind.RESULTS, None, {**results, **counts})
-            self._seal(Phase.AFTER, None, anchor=wanted)
-        self.close("finished")
+        self.close("finished", "finished")
         return self._tickets(Phase.AFTER, wanted)
 
     def verify_blockchain_provenance(self) -> dict[str, Any]:
@@ -442,23 +488,69 @@ class ProvenanceTracker:
         return {
             "run_id": self.run_id,
             "enabled": chain.enabled,
-            "finished": self._ended,
-            "events": self._emitter.counts(),
+            "finished": self._ended is not None,
+            "state": self._ended.state if self._ended else "open",
+            "events": {**self._emitter.counts(), "last_error": self._emitter.last_error},
             "networks": networks,
         }
 
-    def close(self, reason: str = "closed") -> None:
-        """End this producer. Called by ``store_..._after_training`` and at exit."""
-        if not self._ended:
-            self._ended = True
-            self._snapshots.drain()
-            self._emitter.close(reason)
+    @property
+    def written(self) -> int:
+        """Events that are with the kernel."""
+        return self._emitter.counts()["written"]
+
+    def close(self, reason: str = "closed", state: str = "closed") -> None:
+        """End this process's part in the run, once; called at exit where nobody does before.
+
+        Args:
+            reason: A few words; no secret, and nothing of the data.
+            state: ``finished`` and ``pruned`` seal the run for good. ``failed``, ``interrupted``
+                and ``closed`` seal what it has, and it may go on under its id.
+
+        Raises:
+            InputError: No such state.
+        """
+        if state not in ending.STATES:
+            expected = f"expected one of {', '.join(ending.STATES)}"
+            raise InputError(f"state: found {str(state)[:40]!r}, {expected}")
+        self.end(Ending(state, reason))
+
+    def end(self, how: Ending, within_s: float | None = None) -> None:
+        """As :meth:`close`; weights that are not hashed after ``within_s`` become a gap."""
+        if self._ended:
+            return
+        self._ended = how
+        ending.forget(self)
+        if os.getpid() == self._pid:  # a forked child has no run of its own to seal
+            if not self._snapshots.close(within_s):
+                reason = "weights not hashed before the end"
+                lost: dict[str, Json] = {"dropped": 1, "reason": reason, "what": "weights"}
+                self._emitter.emit(Kind.GAP, None, lost)
+            self._seal_end(how.state)
+        self._emitter.close(how.reason, how.state)
+
+    def _seal_end(self, state: str) -> None:
+        """Ask for the last seal of this process: of the run, or of what it has."""
+        chain = self.settings.blockchain
+        wanted = chain.enabled and chain.storage_options.store_after_training
+        if not self._sealed_before and self.written:
+            self._begin({}, anchor=wanted)
+        newest = self._epochs.newest
+        if not self._sealed_before:
+            return
+        if state not in ending.GOES_ON and self.rank == 0:
+            self._seal(Phase.AFTER, None, wanted)
+        elif state in ending.GOES_ON and newest > self._marked:
+            self._seal(Phase.CHECKPOINT, newest, wanted)
 
     def __enter__(self) -> ProvenanceTracker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close("closed" if kind is None else f"exception: {kind.__name__}")
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, *_: object
+    ) -> None:
+        how = ending.ending_of(kind, value) if kind else Ending("finished", "finished")
+        self.close(how.reason, how.state)
 
     def _begin(self, training: object, anchor: bool) -> None:
         """Config record and before mark, once."""
@@ -468,7 +560,8 @@ class ProvenanceTracker:
         given = hyperparameters({} if training is None else training, "training_config")
         if self.rank == 0:
             configured = {**self.settings.training, **given.values}
-            parent = self._parent or configured.get("parent_model")
+            own = self._parent and {"run": self._parent, "epoch": None}
+            parent = own or configured.get("parent_model")
             self._emitter.emit(
                 Kind.CONFIG,
                 None,
@@ -502,15 +595,33 @@ class ProvenanceTracker:
         return {name: Ticket(self.settings, self.run, phase, name, own) for name in names}
 
     def _must_come_before(self, call: str) -> None:
-        if self._sealed_before or self._ended:
+        if self._ended:
+            raise InputError(
+                f"{call}: run {self.run} is {self._ended.state}, expected a new tracker"
+            )
+        if self._epochs.count:
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
+        if self._sealed_before:
+            sealed = "what came before training is sealed already, with other content"
+            raise InputError(f"{call}: {sealed}, expected a new tracker")
+
+    def _state_before(self, call: str, stated: Mapping[Kind, object]) -> None:
+        """Emit what belongs before training, but for what was stated with the same content."""
+        new = {kind: own for kind, own in stated.items() if self._stated.get(kind) != own}
+        if new:
+            self._must_come_before(call)
+        for kind, fields in new.items():
+            assert isinstance(fields, dict)
+            self._emitter.emit(kind, None, fields)
+            self._stated[kind] = fields
 
     def _track_data(self, kind: Kind, data: object) -> None:
         from provenance.fingerprint.datasets import dataset_digest
 
-        self._must_come_before("track_data")
         if self.rank == 0:
-            self._emitter.emit(kind, None, dataset_digest(data, self._factory).as_fields())
+            self._state_before(
+                "track_data", {kind: dataset_digest(data, self._factory).as_fields()}
+            )
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
         from provenance.fingerprint.model_state import trained_state
@@ -564,7 +675,8 @@ class ProvenanceTracker:
     def _state_failed(self, epoch: int, error: ProvenanceError) -> None:
         log.warning("weights not recorded", problem=str(error), epoch=epoch, run=self.run_id)
         reason = f"weights not recorded: {error}"
-        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason})
+        self._emitter.failed(error)
+        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": "weights"})
 
     def _start_shipper(self) -> None:
         settings, url = self.settings, self.settings.redis_url
@@ -582,12 +694,6 @@ class ProvenanceTracker:
         from provenance.settings import READERS, load
 
         return load(self._config, self.settings.base_dir, secrets=READERS)
-
-
-def _close_at_exit(reference: weakref.ref[ProvenanceTracker]) -> None:
-    tracker = reference()
-    if tracker is not None:
-        tracker.close("exit")
 
 
 def whole_number(what: str, number: object) -> int:

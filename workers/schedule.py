@@ -45,7 +45,7 @@ def _seal_overdue(now: float) -> None:
     """A damaged record holds up its own run alone."""
     store, policy = resources.store(), resources.policy()
     with store.snapshot() as tx:
-        waiting = tx.awaiting_seal()
+        waiting = tx.awaiting_seal(now - policy.lost_after_s)
     for run in waiting:
         try:
             with store.transaction(run) as tx:

@@ -5,20 +5,22 @@ What the trainer states is read from a few records of each run that is shown, ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import Any, Final
+from uuid import UUID
 
 from provenance.errors import FormatError
+from provenance.evidence.story import LOST_AFTER_S, RunState, state_of
 from provenance.formats.record import Json, Kind, Record
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import RunRow, StoredRecord
-from provenance.report.summary import how_it_ended, lines
+from provenance.report.summary import lines
 
-SORTS: Final = ("created", "name", "state", "group", "seen")
-_TOLD_BY: Final = (Kind.CONFIG, Kind.NOTE, Kind.RESULTS, Kind.RUN_END)
+_TOLD_BY: Final = (Kind.CONFIG, Kind.NOTE, Kind.RESULTS, Kind.SEAL, Kind.RUN_END)
 _NUMBERS: Final = 3
 """Of the results, or of the newest metrics."""
 
@@ -28,14 +30,14 @@ class ListedRun:
     """A run in the list.
 
     Attributes:
-        state: ``running``, ``finished``, or how else it ended.
+        ending: How it ended, where it did.
         begun, seen: Unix seconds of its first and its newest record that is read, as stated.
         epoch: The newest that has metrics.
         numbers: Of the results, or of the newest metrics.
     """
 
     row: RunRow
-    state: str
+    ending: RunState
     name: str | None
     group: str | None
     tags: tuple[str, ...]
@@ -52,8 +54,11 @@ class ListedRun:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which runs, in which order; a text that is None takes all."""
+    """Which runs, in which order; a text that is None takes all. Those without a sign of life for
+    ``lost_after_s`` before ``now`` (Unix seconds) are lost."""
 
+    now: float
+    lost_after_s: float = LOST_AFTER_S
     state: str | None = None
     name: str | None = None
     group: str | None = None
@@ -72,26 +77,42 @@ def list_runs(tx: LedgerTx, wanted: Wanted) -> tuple[list[ListedRun], int]:
         wanted.state or wanted.name or wanted.group or wanted.tag
     )
     if plain:
-        return [_listed(tx, row) for row in rows[first : first + wanted.size]], len(rows)
-    runs = [run for run in (_listed(tx, row) for row in rows) if _fits(run, wanted)]
+        return [_listed(tx, row, wanted) for row in rows[first : first + wanted.size]], len(rows)
+    runs = [run for run in (_listed(tx, row, wanted) for row in rows) if _fits(run, wanted)]
     if wanted.sort == "seen":
         runs.sort(key=lambda run: -run.seen)
     elif wanted.sort != "created":
-        runs.sort(key=lambda run: str(getattr(run, wanted.sort) or "\U0010ffff").lower())
+        runs.sort(key=lambda run: _key(run, wanted.sort))
     return runs[first : first + wanted.size], len(runs)
+
+
+def _key(run: ListedRun, sort: str) -> tuple[bool, str]:
+    """Those without come last."""
+    value = run.ending.line if sort == "state" else getattr(run, sort)
+    return not value, str(value).lower()
+
+
+def ending_of(
+    tx: LedgerTx, run: UUID, told: Collection[Record], now: float, lost_after_s: float
+) -> RunState:
+    """How a run ended; one that the database heard of a moment ago is not lost, whatever its
+    trainer's clock says."""
+    heard = tx.last_ingest(run)
+    quiet = heard is not None and now - heard >= lost_after_s
+    return state_of(told, tx.entries(run), now, lost_after_s if quiet else inf)
 
 
 def _fits(run: ListedRun, wanted: Wanted) -> bool:
     text = (wanted.name or "").lower()
     return (
-        (wanted.state is None or run.state.partition(":")[0] == wanted.state)
+        (wanted.state is None or run.ending.state == wanted.state)
         and (wanted.group is None or run.group == wanted.group)
         and (wanted.tag is None or wanted.tag in run.tags)
         and (text in (run.name or "").lower() or text in str(run.row.run))
     )
 
 
-def _listed(tx: LedgerTx, row: RunRow) -> ListedRun:
+def _listed(tx: LedgerTx, row: RunRow, wanted: Wanted) -> ListedRun:
     told = list(_decoded(tx.records(row.run, _TOLD_BY)))
     newest = next(_decoded(filter(None, [tx.newest_record(row.run, Kind.METRICS)])), None)
     config = next((record.body for record in told if record.kind is Kind.CONFIG), {})
@@ -100,7 +121,9 @@ def _listed(tx: LedgerTx, row: RunRow) -> ListedRun:
     times = [_seconds(record) for record in (*told, *filter(None, [newest]))] or [row.created_at]
     return ListedRun(
         row=row,
-        state=how_it_ended(row.state, told),
+        ending=ending_of(
+            tx, row.run, [*told, *filter(None, [newest])], wanted.now, wanted.lost_after_s
+        ),
         name=_text(config.get("name")),
         group=_text(config.get("group")),
         tags=tuple(sorted({tag for record in told for tag in _tags(record)})),

@@ -104,11 +104,16 @@ def embedded_redis(settings: Settings) -> tuple[Service, str]:
     folder = settings.base_dir / "run"
     files.make_folders(folder, files.PRIVATE)
     config = (
-        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder.absolute()}\n"
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {_quoted(folder.absolute())}\n"
         'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
     )
     service = Service("redis", (str(program), "-"), stdin=config.encode())
     return service, f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def _quoted(path: Path) -> str:
+    """A path as an argument in Redis's configuration (https://redis.io/docs, "quoting")."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @dataclass(slots=True)

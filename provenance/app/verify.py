@@ -134,6 +134,7 @@ def _verify(
         headers=header_source(options.get("headers", ()), options.get("quorum")),
         trust=pins.also(options.get("trust", NOBODY)),
         now=time.time(),
+        lost_after_s=settings.lost_after_s,
     )
     networks = options.get("networks")
     if options.get("offline"):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
 from provenance.errors import ConfigError, MissingExtraError, UnknownRunError, UsageError
 from provenance.settings import Settings
+from provenance.settings.urls import sqlite_path as sqlite_path
 
 if TYPE_CHECKING:
     from provenance.formats.note import VerifierKey
@@ -63,14 +62,6 @@ def opened_store(settings: Settings, about: str) -> Iterator[LedgerStore]:
         yield store
     finally:
         store.close()
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file behind a SQLite URL; None for any other database."""
-    if urlsplit(url).scheme.split("+")[0] != "sqlite":
-        return None
-    name = url.split("///", 1)[-1].split("?", 1)[0]
-    return Path(name) if name and name != ":memory:" else None
 
 
 def stream_backlog(settings: Settings) -> int:

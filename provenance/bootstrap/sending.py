@@ -70,6 +70,7 @@ def seal_policy(settings: Settings) -> SealPolicy:
         networks=chain.networks if chain.enabled else (),
         signer=ledger_signer(settings),
         grace_s=settings.seal_grace_s,
+        lost_after_s=settings.lost_after_s,
         trainers=enrolment(of_settings(settings)) if trust.require_trainers else None,
     )
 

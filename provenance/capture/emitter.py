@@ -112,13 +112,19 @@ class Emitter:
         """State something. True: it is with the kernel and survives this process."""
         return self._producer.emit(kind, epoch, fields)
 
+    def failed(self, error: Exception) -> None:
+        """Count what could not be recorded, beside the gap that says so."""
+        self._producer.note(error)
+
     def flush(self) -> bool:
         """Write what waits in memory and sync; True where everything is on the disk."""
         return self._producer.flush()
 
-    def close(self, reason: str = "completed") -> bool:
-        """End the producer with ``run.end``, once; True where that is with the kernel."""
-        return self._producer.close(reason)
+    def close(self, reason: str = "completed", state: str = "finished") -> bool:
+        """End the producer with ``run.end``, once; True where that is with the kernel.
+
+        ``state``: one of :data:`provenance.capture.ending.STATES`."""
+        return self._producer.close(reason, state)
 
 
 class _Producer:
@@ -190,7 +196,7 @@ class _Producer:
                 return written
         # The one guard of this kind: whatever fails here must not end a training.
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-            self._note(error)
+            self.note(error)
             return False
 
     def emit_numbers(
@@ -223,7 +229,7 @@ class _Producer:
                     self._busy = False
         except Exception as error:  # noqa: BLE001  as in emit; a value's own __radd__ may raise anything
             if stated:
-                self._note(error)
+                self.note(error)
         return stated
 
     def emit_step(self, step: int, metrics: object, plain: bool = False) -> bool:
@@ -253,7 +259,7 @@ class _Producer:
                     self._busy = False
         except Exception as error:  # noqa: BLE001  as in emit_numbers
             if stated:
-                self._note(error)
+                self.note(error)
         return stated
 
     def flush(self) -> bool:
@@ -262,7 +268,7 @@ class _Producer:
                 return self._writer is None
             return self._writer.flush()
 
-    def close(self, reason: str) -> bool:
+    def close(self, reason: str, state: str = "closed") -> bool:
         """``run.end``; inside an interrupted emit (signal handler) it is left to the exit."""
         with self._lock:
             if self._busy:
@@ -270,7 +276,7 @@ class _Producer:
             self._closed = True
             if self._writer is None:
                 return True
-            return self._writer.finish(time.time_ns(), str(reason))
+            return self._writer.finish(time.time_ns(), str(reason), state)
 
     def _append(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
         if self._closed:
@@ -291,7 +297,7 @@ class _Producer:
                 raise InputError(f"{kind.value}: found {type(fields).__name__}, expected a mapping")
             return writer.append(kind, epoch, now, plain)
         except (ProvenanceError, TypeError, ValueError, OverflowError) as error:
-            self._note(error)
+            self.note(error)
             lost = {"dropped": 1, "reason": f"{kind} not recorded: {self.last_error}"}
             known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
             writer.append(Kind.GAP, epoch if known else None, now, lost)
@@ -308,7 +314,7 @@ class _Producer:
             self._refused += 1
         return False
 
-    def _note(self, error: Exception) -> None:
+    def note(self, error: Exception) -> None:
         self.errors += 1
         self.last_error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
 

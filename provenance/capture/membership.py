@@ -69,16 +69,16 @@ class Membership(NamedTuple):
     world_size: int
 
 
-def join_run(spool_dir: Path) -> Membership:
+def join_run(spool_dir: Path, told: Mapping[str, str] | None = None) -> Membership:
     """This process's part in the run that it is told of, or in a new one; the key of a run of
-    this host lies in the spool.
+    this host lies in the spool. ``told``: instead of the environment.
 
     Raises:
         ConfigError: A variable that does not parse, an id of another seed, or a rank that
             nobody gave the run's seed: one line says how to hand it over.
     """
     global _trackers
-    group, env = _process_group(), os.environ
+    group, env = _process_group(), os.environ if told is None else told
     own = _own_ranks(env)
     run = _told_id(env)
     is_told = run is not None or bool(env.get(RUN_SEED) or env.get(RUN_KEY_FILE))

@@ -175,7 +175,7 @@ class SpoolWriter:
             return False
         return clear
 
-    def finish(self, ts_ns: int, reason: str) -> bool:
+    def finish(self, ts_ns: int, reason: str, state: str = "finished") -> bool:
         """End the producer: ``run.end`` with the number of events before it, once.
 
         With a disk that is still full, held control events, the gap and the end go into
@@ -191,7 +191,7 @@ class SpoolWriter:
             self._ring = control
             self._room += RESERVE_BYTES
             self._recover()
-        fields = {"events": self.next_seq, "reason": reason}
+        fields = {"events": self.next_seq, "reason": reason, "state": state}
         payload = Event(self.next_seq, Kind.RUN_END, None, self.rank, ts_ns, fields).encode()
         self._room += RESERVE_BYTES
         written = not (self._ring or self._dropped) and self._write(frame(payload))

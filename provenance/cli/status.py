@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any, Final
 
 from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
-from provenance.app.run_list import Wanted, list_runs
+from provenance.app.run_list import Wanted, ending_of, list_runs
 from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of, when
 from provenance.errors import BadSignatureError, FormatError, UnavailableError
 from provenance.evidence import from_database
+from provenance.evidence.story import RunState
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import silent_ranks
 from provenance.formats.run_tree.selection import named_networks
@@ -29,6 +31,8 @@ from provenance.tickets import read_ticket
 from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust, of_settings
 
+_TELLING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
+"""Kinds of records that tell how a run ended."""
 _COLUMNS: Final = (
     "run", "name", "state", "epoch", "numbers", "began", "last seen", "took", "seals", "identity",
     "incomplete",
@@ -39,7 +43,12 @@ def status(arguments: argparse.Namespace) -> int:
     """Runs with their seals, networks with their anchors, and the backlog."""
     settings = settings_of(arguments, secrets=False)
     keys = ("state", "name", "group", "tag", "sort", "page")
-    wanted = Wanted(**{key: getattr(arguments, key) for key in keys}, size=arguments.limit)
+    wanted = Wanted(
+        now=time.time(),
+        lost_after_s=settings.lost_after_s,
+        size=arguments.limit,
+        **{key: getattr(arguments, key) for key in keys},
+    )
     run = arguments.run_id
     document = _run(settings, run) if run else _overview(settings, wanted)
     if arguments.json:
@@ -75,7 +84,8 @@ def _overview(settings: Settings, wanted: Wanted) -> dict[str, Any]:
         listed, document["runs_total"] = list_runs(tx, wanted)
         for item in listed:
             row = item.row
-            run: dict[str, Any] = {"run_id": str(row.run), "state": item.state}
+            run: dict[str, Any] = {"run_id": str(row.run), "state": row.state}
+            run["ending"] = item.ending._asdict()
             run |= {**item.as_dict(), "begun": when(item.begun), "seen": when(item.seen)}
             run |= {"seconds": item.seen - item.begun, "incomplete": row.incomplete}
             run |= {**_who(row, trust), "seals": [p.value for p in seals.get(row.run, ())]}
@@ -104,9 +114,12 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             row = tx.run(run)
             assert row is not None
             records = tx.records(run)
+            told = list(_decoded(records, (*_TELLING, Kind.METRICS)))
+            ending = ending_of(tx, run, told, time.time(), settings.lost_after_s)
             document: dict[str, Any] = {
                 "run_id": str(run),
                 "state": row.state,
+                "ending": ending._asdict(),
                 "incomplete": row.incomplete,
                 "waits_for": waits_for(tx, run),
                 "created": when(row.created_at),
@@ -141,10 +154,12 @@ def _silent(records: Iterable[StoredRecord]) -> list[str]:
     return [f"{epochs}: {line}" for epochs, line in silent_ranks(own)]
 
 
-def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
-    """The ``run.seal`` records that can be read; for the others there is ``provenance verify``."""
+def _decoded(
+    records: Iterable[StoredRecord], kinds: Collection[Kind] = (Kind.SEAL,)
+) -> Iterator[Record]:
+    """Records of these kinds that can be read; for the others there is ``provenance verify``."""
     for row in records:
-        if row.kind is Kind.SEAL:
+        if row.kind in kinds:
             with suppress(FormatError):
                 yield Record.decode(row.data)
 
@@ -162,10 +177,9 @@ def _print_overview(document: dict[str, Any]) -> None:
         who = r["trainer"] or (r["identity"] and _shown(r["identity"])[:40])
         numbers = " ".join(f"{name}={value}" for name, value in r["numbers"].items())
         took, times = spoken(r["seconds"]), (r["begun"], r["seen"])
-        rows.append(
-            (r["run_id"], r["name"], r["state"], r["epoch"], numbers or None, *times, took,
-             " ".join(r["seals"]), who, r["incomplete"])
-        )  # fmt: skip
+        state, seals = RunState(**r["ending"]).line, " ".join(r["seals"])
+        stands = (r["run_id"], r["name"], state, r["epoch"], numbers or None)
+        rows.append((*stands, *times, took, seals, who, r["incomplete"]))
     print_table(_COLUMNS, rows)
     if (pages := -(-document["runs_total"] // max(1, document["limit"]))) > 1:
         out.print(f"page {document['page']} of {pages}, {document['runs_total']} runs")
@@ -178,7 +192,9 @@ def _print_overview(document: dict[str, Any]) -> None:
 
 
 def _print_run(document: dict[str, Any]) -> None:
-    out.print(f"run {document['run_id']}: {document['state']}, {document['records']} records")
+    state = RunState(**document["ending"]).line
+    sealed = "" if document["state"] == "open" else f", {document['state']}"
+    out.print(f"run {document['run_id']}: {state}{sealed}, {document['records']} records")
     who = f" ({document['trainer']})" if document["trainer"] else ""
     by = document["identity"]
     out.print(f"identity: {_shown(by) if by else 'nobody signed this run'}{who}")

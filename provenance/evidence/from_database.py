@@ -7,13 +7,14 @@ kept levels. :class:`LedgerView` reads once per snapshot what many runs have in 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from uuid import UUID
 
-from provenance.errors import UnknownRunError
+from provenance.errors import FormatError, UnknownRunError
 from provenance.evidence.ledger_claim import claim_of
 from provenance.evidence.placement import newest_leaves, place_records
 from provenance.evidence.run_evidence import (
@@ -33,10 +34,11 @@ from provenance.evidence.run_evidence import (
     seal_label,
     uncollected,
 )
+from provenance.evidence.story import parent_of
 from provenance.formats.merkle import KeptTree, Subtree
 from provenance.formats.note import VerifierKey
 from provenance.formats.producers.statement import Statement
-from provenance.formats.record import Record
+from provenance.formats.record import Kind, Record
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
     AnchorRow,
@@ -147,6 +149,7 @@ class LedgerView:
             problems.append(EvidenceProblem("ledger", message))
         places = _to_include([entry.index for entry in entries], sizes)
         steps = list(pairwise(sizes))
+        records = _records(row.run, tx.records(run), entries)
         return RunEvidence(
             run=row.run,
             public_key=row.public_key,
@@ -156,7 +159,7 @@ class LedgerView:
             created_at=row.created_at,
             sealed_at=row.sealed_at,
             producers=_producers(tx, run),
-            records=_records(row.run, tx.records(run), entries),
+            records=records,
             entries=entries,
             inclusions=tuple(
                 Inclusion(*place, proof)
@@ -179,6 +182,7 @@ class LedgerView:
             problems=tuple(problems),
             source=self._source,
             ledger=self._claim,
+            parent=parent_weights(tx, records),
         )
 
     def _covering(
@@ -239,6 +243,23 @@ def _records(
     paths = place_records(digested, *newest_leaves(digested, entries))
     placed = [file.filed(path, file.ts) for file, path in zip(files, paths, strict=True)]
     return tuple(sorted(placed, key=lambda file: (file.place != "tree", file.path)))
+
+
+def parent_weights(tx: LedgerTx, files: Iterable[RecordFile]) -> list[Record] | None:
+    """The weights of the run that these records say they continue, as far as they decode."""
+    configs = (file.decoded for file in files if file.kind is Kind.CONFIG)
+    name = parent_of(record for record in configs if isinstance(record, Record))
+    try:
+        parent = None if name is None else UUID(name)
+    except ValueError:
+        return None
+    if parent is None or tx.run(parent) is None:
+        return None
+    decoded = []
+    for row in tx.records(parent, (Kind.WEIGHTS, Kind.STATE)):
+        with suppress(FormatError):
+            decoded.append(Record.decode(row.data))
+    return decoded
 
 
 def _unplaced(row: StoredRecord) -> RecordFile:

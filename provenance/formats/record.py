@@ -58,7 +58,8 @@ class Kind(StrEnum):
     SEAL = "run.seal"
     """Control: compute the run root now; body ``{"phase", "epoch", "anchor"}``."""
     RUN_END = "run.end"
-    """Control: this producer is done; body ``{"events", "reason"}``: its events before this one."""
+    """Control: this producer is done; body ``{"events", "reason", "state"}``: its events before
+    this one, and how its process ended."""
     GAP = "gap"
     """Control: events were dropped; body ``{"dropped", "reason"}``."""
 

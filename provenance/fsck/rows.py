@@ -40,6 +40,7 @@ class ProducerRow(Row, frozen=True):
     chain: bytes
     highest: int
     ended: int | None
+    end_state: str | None
     marked: int
 
 

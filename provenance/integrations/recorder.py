@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-from provenance.capture import environment
+from provenance.capture.architecture import architecture
 from provenance.capture.privacy import privacy_fields
 from provenance.capture.snapshot import check_mode
 from provenance.errors import InputError
@@ -253,7 +253,7 @@ class Recorder:
 
 def _track_architecture(tracker: ProvenanceTracker, model: object) -> None:
     if tracker.rank == 0:
-        tracker._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))
+        tracker._emitter.emit(Kind.ARCHITECTURE, None, architecture(model))
 
 
 _TRAINING: Final[set[threading.Thread]] = set()

@@ -28,6 +28,7 @@ from provenance.formats.run_tree.selection import (
     BEFORE_KINDS,
     SealMark,
     announced_events,
+    end_state,
     written_marks,
 )
 from provenance.ledger.seal import Enrolment, log_left_out
@@ -336,7 +337,8 @@ class BatchWriter:
         if record.kind is Kind.RUN_END:
             row = self.producers[key]
             ended = max(row.ended or 0, announced_events(record))
-            self.producers[key] = replace(row, ended=ended)
+            state = end_state(record) if row.end_state is None else row.end_state
+            self.producers[key] = replace(row, ended=ended, end_state=state)
         for mark in written_marks([record]):
             if (record.run, mark.epoch) not in self._marked:
                 log_left_out(self.tx, self._tree(record.run), mark)

@@ -9,7 +9,12 @@ A *before* seal needs the leader's events up to its mark. A *checkpoint* needs e
 mark and the events up to it. An *after* seal needs the events of every producer up to its
 ``run.end``, from every rank. Where something stays missing for ``grace_s`` since the run's
 last new record, *before* and *after* are made without it and the run is marked incomplete
-with what is missing; a checkpoint is left out.
+with what is missing; a checkpoint is left out. A rank that failed or was interrupted may come
+again: *after* waits for it as for one without an end.
+
+A run that stops before it is finished has no *after* seal. Each rank marks a checkpoint of its
+newest epoch (:mod:`provenance.capture.ending`). Where that cannot be made, or a rank marked none,
+a checkpoint is made of all that is here once the run gave no sign of life for ``lost_after_s``.
 
 Checkpoints go forward. Those that are ready at once are made by epoch; one whose epoch is at or
 below that of one already made is never made, and the log says so once. So of the marks of epochs
@@ -69,12 +74,14 @@ class SealPolicy:
         networks: Where heads are anchored, in order.
         signer: Signs heads; its name is the ledger's origin.
         grace_s: Seconds without a new record before a seal is made with holes.
+        lost_after_s: Seconds without a new record after which a run is lost.
         trainers: Who may stand behind a run; None takes runs of anybody.
     """
 
     networks: tuple[str, ...]
     signer: SignerKey
     grace_s: float = 60.0
+    lost_after_s: float = 21600.0
     trainers: Enrolment | None = None
 
 
@@ -101,7 +108,7 @@ def seal_ready(
             :data:`SEALS_AT_ONCE`. What is left is due, and is made by the next call.
         more: Entries of the run are in hand: its last seal would leave them out.
     """
-    roots = _new_roots(tx, run, policy.grace_s, now, until, more)
+    roots = _new_roots(tx, run, policy, now, until, more)
     # Last of all: from the first to the commit all other runs wait for the ledger.
     return [
         append_root(tx, run, phase, epoch, root, anchor, policy, now, coverage)
@@ -114,13 +121,14 @@ _Root = tuple[Phase, int | None, bytes, bool, Mapping[bytes, int]]
 
 
 def _new_roots(
-    tx: LedgerTx, run: UUID, grace_s: float, now: float, until: float, more: bool
+    tx: LedgerTx, run: UUID, policy: SealPolicy, now: float, until: float, more: bool
 ) -> list[_Root]:
     """As :func:`seal_ready`; the run's rows are written, the ledger's are not."""
     row, made = tx.run(run), list[_Root]()
     if row is None or row.state == "sealed":
         return made
-    overdue = now - (tx.last_ingest(run) or now) >= grace_s
+    idle_s = now - (tx.last_ingest(run) or now)
+    overdue = idle_s >= policy.grace_s
     tree = tx.tree(run) or _seal_before(tx, run, overdue, made)
     if tree is None:
         return made
@@ -134,6 +142,8 @@ def _new_roots(
         if overdue or not missing:
             _seal_after(tx, tree, marks, made)
             tx.seal_run(run, now, "; ".join(missing) or None)
+    elif not marks and not more and idle_s >= policy.lost_after_s:
+        _seal_lost(tx, tree, made)
     return made
 
 
@@ -147,7 +157,7 @@ def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
     lines = [] if tree or tx.marks(run, Phase.BEFORE) else ["no run.seal of before yet"]
     for each in producers:
         if each.contiguous < each.highest:
-            lines.append(f"producer {each.producer.hex()[:8]} has a hole at {each.contiguous}")
+            lines.append(f"rank {each.rank} has a hole at event {each.contiguous}")
     here = {each.rank for each in producers if each.rank < size}
     unended = sorted(here - {each.rank for each in producers if each.ended is not None})
     if silent := named_ranks(*absent_ranks(size, here, NAMED)):
@@ -240,6 +250,18 @@ def _seal_before(tx: LedgerTx, run: UUID, overdue: bool, made: list[_Root]) -> T
     return tree
 
 
+def _seal_lost(tx: LedgerTx, tree: TreeRow, made: list[_Root]) -> None:
+    """A checkpoint of the newest epoch, which no rank needs to have marked: a run that comes back
+    goes on behind it."""
+    newest = max((leaf.epoch or 0 for leaf in _unsealed(tx, tree)), default=None)
+    if newest is not None:
+        _seal_checkpoint(tx, tree, newest, made)
+
+
+def _unsealed(tx: LedgerTx, tree: TreeRow, upto: int | None = None) -> Iterable[RecordLeaf]:
+    return tx.leaves(tree.run, EPOCH_KINDS, above=tree.closed, upto=upto)
+
+
 def _seal_checkpoint(tx: LedgerTx, tree: TreeRow, epoch: int, made: list[_Root]) -> TreeRow:
     marks = tx.marks(tree.run, Phase.CHECKPOINT, epoch)
     upto = {row.producer.hex(): row.contiguous for row in tx.producers(tree.run)}
@@ -247,7 +269,7 @@ def _seal_checkpoint(tx: LedgerTx, tree: TreeRow, epoch: int, made: list[_Root])
     coverage: dict[bytes, int] = {}
 
     def covered() -> Iterable[RecordLeaf]:
-        for leaf in tx.leaves(tree.run, EPOCH_KINDS, above=tree.closed, upto=epoch):
+        for leaf in _unsealed(tx, tree, epoch):
             _, name, seq = leaf.order
             if seq < upto.get(name, 0):
                 producer = bytes.fromhex(name)
@@ -256,11 +278,18 @@ def _seal_checkpoint(tx: LedgerTx, tree: TreeRow, epoch: int, made: list[_Root])
 
     kept = _kept(tree).extend(_epochs(covered()))
     _log_left_out(tree.run, tx.marked_epochs(tree.run, tree.closed, epoch), "a later one is")
-    made.append(_root(tx, tree, kept, coverage, marks[0]))
+    mark = next(iter(marks), None) or _unmarked(tx, tree, epoch)
+    made.append(_root(tx, tree, kept, coverage, mark))
     tree = replace(tree, training=kept.training.to_bytes(), closed=epoch)
     tx.save_tree(tree)
     tx.drop_due(tree.run, epoch)
     return tree
+
+
+def _unmarked(tx: LedgerTx, tree: TreeRow, epoch: int) -> SealMark:
+    """What stands for the mark of a checkpoint that nobody asked for: anchored as *before* is."""
+    first = tx.marks(tree.run, Phase.BEFORE)[0]
+    return replace(first, phase=Phase.CHECKPOINT, epoch=epoch)
 
 
 def _seal_after(tx: LedgerTx, tree: TreeRow, marks: Sequence[SealMark], made: list[_Root]) -> None:
@@ -314,8 +343,7 @@ def _missing_ends(producers: Sequence[ProducerRow], size: int) -> list[str]:
     missing = []
     for row in producers:
         if row.contiguous < max(row.highest, row.ended or 0):
-            name = row.producer.hex()[:8]
-            missing.append(f"producer {name}: events from seq {row.contiguous} are missing")
+            missing.append(f"rank {row.rank}: events from {row.contiguous} on are missing")
     present = {row.rank for row in producers if row.ended is not None and row.rank < size}
     absent, more = absent_ranks(size, present, NAMED)
     missing += [f"rank {rank}: no run.end" for rank in absent]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Protocol
 from uuid import UUID
 
@@ -102,7 +103,8 @@ class LedgerTx(Protocol):
         """Insert; idempotent by ``(run, producer, count)``, the first signature stands."""
 
     def ended_ranks(self, run: UUID, size: int) -> int:
-        """How many of the ranks below ``size`` have a producer that ended."""
+        """How many of the ranks below ``size`` have a producer that ended, and not so that the
+        rank may come again."""
 
     def statements(self, run: UUID) -> Sequence[StatementRow]:
         """By ``(producer, count)``."""
@@ -168,8 +170,9 @@ class LedgerTx(Protocol):
     def drop_due(self, run: UUID, upto: int | None = None) -> None:
         """The checkpoints up to an epoch (all where None) are due no more."""
 
-    def awaiting_seal(self) -> Sequence[UUID]:
-        """Open runs with a seal that is asked for and may be made, oldest first."""
+    def awaiting_seal(self, idle_since: float = -inf) -> Sequence[UUID]:
+        """Open runs with a seal that is asked for and may be made, and those that nothing came of
+        since then and that have epochs under no seal; oldest first."""
 
     def append_entry(
         self,

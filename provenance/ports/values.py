@@ -53,6 +53,7 @@ class ProducerRow:
         chain: Their chain, 32 bytes (:mod:`provenance.formats.producers.statement`).
         highest: Its highest ``seq`` here, plus 1.
         ended: How many events its ``run.end`` announces before itself; None without one.
+        end_state: The state that its ``run.end`` states; None without one.
         marked: The highest epoch of its checkpoint marks among ``contiguous``; -1 without one.
     """
 
@@ -64,6 +65,7 @@ class ProducerRow:
     chain: bytes
     highest: int
     ended: int | None = None
+    end_state: str | None = None
     marked: int = -1
 
 

@@ -28,7 +28,6 @@ class Summary:
 
     Attributes:
         name, group, notes, parent: As given; None where nobody did.
-        state: ``running``, ``finished`` or how else it ended, with the reason.
         seconds: From the first record to the last.
         results, config, data, model, code, machine: Tables.
     """
@@ -38,7 +37,6 @@ class Summary:
     notes: str | None
     parent: str | None
     tags: list[str]
-    state: str
     begun: str | None
     seconds: float | None
     results: Lines
@@ -72,7 +70,6 @@ def summary_of(evidence: RunEvidence) -> Summary:
         notes=_text(config.get("notes")),
         parent=_parent(config.get("parent")),
         tags=sorted({tag for record in records for tag in _tags(record)}),
-        state=how_it_ended(evidence.state, records),
         begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
         seconds=_between(times[0], times[-1]) if times else None,
         results=lines(results or _last_metrics(records)),
@@ -169,17 +166,6 @@ def _last_metrics(records: Iterable[Record]) -> Json:
     of_epochs = [r for r in records if r.kind is Kind.METRICS and r.epoch is not None]
     last = max(of_epochs, key=lambda r: (r.epoch or 0, -r.rank), default=None)
     return None if last is None else {f"epoch {last.epoch}": last.body.get("metrics")}
-
-
-def how_it_ended(state: str, records: Iterable[Record]) -> str:
-    """``running``, or how rank 0's newest process says that the run ended, with the reason."""
-    ends = {record.rank: record.body for record in records if record.kind is Kind.RUN_END}
-    if state != "sealed":
-        return "running"
-    body = ends[min(ends)] if ends else {}
-    word, reason = (_text(body.get(key)) for key in ("state", "reason"))
-    word = word or ("ended" if ends else "sealed")
-    return word if reason in (None, word) else f"{word}: {reason}"
 
 
 def _data(first: Mapping[Kind, Record], kind: Kind) -> Lines:

@@ -21,7 +21,7 @@ from provenance.errors import ConfigError, FormatError, InputError
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
 from provenance.settings.objects import JsonObject, is_comment, read_file
 from provenance.settings.secrets import ethereum_key, secret
-from provenance.settings.urls import node_url
+from provenance.settings.urls import node_url, sqlite_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
@@ -98,7 +98,7 @@ def load(
     recorded = _training(training, own_names, whole)
     return replace(
         settings,
-        database_url=settings.database_url or f"sqlite:///{base.absolute() / 'ledger.db'}",
+        database_url=settings.database_url or sqlite_url(base.absolute() / "ledger.db"),
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),

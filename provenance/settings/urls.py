@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import SplitResult, urlsplit
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from provenance.errors import ConfigError
 
@@ -49,8 +50,40 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite file, whatever characters its path has."""
+    text = str(path)
+    for character, code in (("%", "%25"), ("?", "%3F"), ("#", "%23")):
+        text = text.replace(character, code)
+    return f"sqlite:///{text}"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file behind an SQLite URL; None for any other database."""
+    if urlsplit(url).scheme.split("+")[0] != "sqlite":
+        return None
+    name = unquote(url.split("///", 1)[-1].split("?", 1)[0]) if "///" in url else ""
+    return Path(name) if name and name != ":memory:" else None
+
+
 def broker_url(url: str | None) -> str | None:
-    """The Redis URL for Celery, which checks no certificate where the URL does not ask for it."""
-    if url is None or urlsplit(url).scheme != "rediss" or "ssl_cert_reqs=" in urlsplit(url).query:
+    """The Redis URL as Celery's transport (kombu) spells it: the number of the database is a
+    path, or ``virtual_host`` of a socket; no certificate is checked where the URL does not ask."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    number = query.pop("db", None)
+    if parts.scheme == "unix":
+        who = parts.netloc.rpartition("@")[0] or query.pop("username", "")
+        if "password" in query:
+            who = f"{who}:{query.pop('password')}"
+        query |= {"virtual_host": number} if number else {}
+        netloc = f"{who}@" if who else ""
+        return f"redis+socket://{netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
+    if number is not None:
+        parts = parts._replace(path=f"/{number}", query=urlencode(query))
+        url = urlunsplit(parts)
+    if parts.scheme != "rediss" or "ssl_cert_reqs=" in parts.query:
         return url
-    return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs=required"
+    return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"

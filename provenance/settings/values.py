@@ -284,6 +284,14 @@ class Settings(Section, frozen=True):
     seal_grace_s: Annotated[float, _bounds(0, 86400, "seconds")] = field(
         default=60.0, name="seal_grace"
     )
+    lost_after_s: Annotated[float, _bounds(1, 3.2e7, "seconds")] = field(
+        default=21600.0, name="lost_after"
+    )
+    """A run that gave no sign of life for so long is lost: what is here of it is sealed."""
+    signal_handlers: bool = True
+    """A tracker ends its run at SIGTERM, SIGINT and SIGHUP where their handlers are the default."""
+    announce_run: bool = True
+    """The first rank prints the run's id, a line on stderr."""
     source: str | None = None
     """The file all this was read from."""
 

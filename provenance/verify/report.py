@@ -10,6 +10,7 @@ from uuid import UUID
 
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.story import OPEN, Lineage, RunState
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
 from provenance.verify.catalogue import RECORDS, Check, Status
@@ -219,6 +220,10 @@ class VerificationReport:
     evidence: RunEvidence = field(repr=False)
     standing: Standing | None = None
     """Who stands behind the run; None where nobody does."""
+    state: RunState = OPEN
+    """How the run ended, where it did."""
+    lineage: Lineage | None = None
+    """The run that it continues; None where it names none."""
 
     @property
     def tree(self) -> Mapping[str, object] | None:
@@ -272,6 +277,8 @@ class VerificationReport:
             "findings": as_json(self.findings),
             "verdict": as_json(self.verdict),
             "state": self.evidence.state,
+            "ending": self.state._asdict(),
+            "parent": self.lineage and self.lineage._asdict(),
             "roots": self.roots,
             "checks": [
                 {"number": r.check.number, "status": r.status.value, "detail": r.detail}

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 
 from provenance.evidence import disclosure
 from provenance.evidence.run_evidence import RunEvidence, seal_label, uncollected
+from provenance.evidence.story import LOST_AFTER_S, RunState
 from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
@@ -52,6 +53,7 @@ from provenance.verify.checks.privacy import check_privacy
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import note_reused
+from provenance.verify.checks.story import note_late_before, note_lineage, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
@@ -78,6 +80,7 @@ def verify(
     nodes: Nodes | None = None,
     trust: Trust = NOBODY,
     now: float,
+    lost_after_s: float = LOST_AFTER_S,
 ) -> VerificationReport:
     """Check all there is about a run.
 
@@ -93,6 +96,7 @@ def verify(
         nodes: What was asked for other runs, instead of ``networks`` and ``unavailable``.
         trust: What the reader pins; the verdict rests on nothing else.
         now: Unix time of the report.
+        lost_after_s: A run that gave no sign of life for so long is lost.
 
     Returns:
         The report; nothing about the evidence raises.
@@ -110,7 +114,8 @@ def verify(
     check_statements(evidence, walk, trust, findings)
     recomputed = check_trees(evidence, digested, walk, findings)  # (2)
     check_prefixes(evidence, walk, findings)  # (3)
-    check_completeness(evidence, digested, findings)  # (4)
+    state = run_state(evidence, now, lost_after_s)
+    check_completeness(evidence, digested, state, findings)  # (4)
     if verifier_key is not None and trust.key_pinned_by(verifier_key) is None:
         trust = trust.also(Trust(ledger_keys=(PinnedKey(verifier_key, "the caller"),)))
     key = ledger_key(evidence, verifier_key, trust, findings)
@@ -121,11 +126,13 @@ def verify(
     check_content(records, content, findings)  # (10)
     note_reused(records, findings)
     note_not_recorded(records, findings)
+    parent = note_lineage(evidence, findings)
+    note_late_before(evidence, anchors, findings)
     check_attachments(evidence, findings)  # (11)
     check_privacy(records, findings)  # (12)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
-    not_checked = _limits(evidence, online, pinned, content, anchors, findings)  # (13)
+    not_checked = _limits(evidence, state, online, pinned, content, anchors, findings)  # (13)
     if findings.standing is None:
         not_checked.append(NOBODY_KNOWN)
     elif findings.standing.unchecked is not None:
@@ -133,6 +140,8 @@ def verify(
     return VerificationReport(
         run=evidence.run,
         standing=findings.standing,
+        state=state,
+        lineage=parent,
         verdict=judge(findings, trust, key, anchors),
         checked_at=now,
         online=online,
@@ -152,6 +161,7 @@ def verify(
 
 def _limits(
     evidence: RunEvidence,
+    state: RunState,
     online: bool,
     pinned: bool,
     content: Mapping[str, object] | None,
@@ -178,7 +188,9 @@ def _limits(
         if result.status is Status.UNCHECKED and result.check.number not in (CONTENT, LIMITS)
     ]
     if evidence.state != "sealed" and not findings.failed(COMPLETE):
-        lines.append("The rest of the run: it is still open.")
+        is_open = state.state == "running"
+        stopped = f"What else the run had to do: it stopped, {state.line}, and may go on."
+        lines.append("The rest of the run: it is still open." if is_open else stopped)
     lines += ANCHOR_LIMITS
     lines += [NETWORK_LIMITS[name] for name in networks if name in NETWORK_LIMITS]
     findings.count(LIMITS, f"{len(lines)} lines")

@@ -26,6 +26,7 @@ from provenance.formats.tlog.tiles import CHECKPOINT, TILE_HEIGHT, TILE_WIDTH, T
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import payload_root
 from provenance.settings import NETWORKS, Settings, load
+from provenance.settings.urls import sqlite_url
 
 if TYPE_CHECKING:
     from provenance.fsck.onchain import ChainReader, ChainTransaction
@@ -119,7 +120,7 @@ def see(text: str, settings: Settings) -> Seen:
         if not (path / DATABASE).is_file():
             raise InputError(f"{text}: no {MANIFEST}, {CHECKPOINT} or {DATABASE} is in this folder")
         own = load(None, path, secrets=False)
-        return _database(text, replace(own, database_url=f"sqlite:///{path / DATABASE}"))
+        return _database(text, replace(own, database_url=sqlite_url(path / DATABASE)))
     return _file(text, path, settings)
 
 

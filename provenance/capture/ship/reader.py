@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from provenance import files
+from provenance.capture.ending import GOES_ON
 from provenance.capture.ship.cursor import Cursor
 from provenance.capture.spool import Corruption, Segment, read_segment
 from provenance.errors import FormatError
@@ -67,7 +68,7 @@ class ProducerReader:
                 elif item.seq > MAX_SAFE_INTEGER:
                     yield segment, Corruption(offset, offset, f"sequence number {item.seq}")
                 else:  # an end that was shipped before a cursor file was lost is one too
-                    self._ended = self._ended or item.kind is Kind.RUN_END
+                    self._ended = self._ended or _is_final(item)
                     if item.seq >= self._next:
                         self._next = item.seq + 1
                         yield segment, item
@@ -133,6 +134,12 @@ def _closed(
         yield end, joined_steps(steps)
     for offset, item in damage:
         yield max(offset, end), item
+
+
+def _is_final(event: Event) -> bool:
+    """Whether it ends the rank's part: a run that may go on keeps its key."""
+    state = event.fields.get("state", "finished")
+    return event.kind is Kind.RUN_END and state not in GOES_ON
 
 
 def first_cursor(first: Segment) -> Cursor:

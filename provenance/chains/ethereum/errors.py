@@ -73,11 +73,15 @@ _WORDINGS: tuple[tuple[type[ProvenanceError], str], ...] = (
         r"pool is full|account limit exceeded|nonce ?(too high|gap|toofarinfuture)|gapped"
         r"|in-flight transaction limit|future transaction tries to replace pending"
         r"|rate limit|too many requests|request limit|header not found|missing trie node"
-        r"|indexing is in progress|syncing|timed? ?out",
+        r"|indexing is in progress|syncing|timed? ?out"
+        # The account's, not the transaction's: a key that ran out, a plan that is used up.
+        r"|authenticat|unauthori[sz]ed|api ?key|access denied|forbidden|quota|project id"
+        r"|payment required|capacity|(daily|monthly|plan) limit",
     ),
     (
         MethodMissingError,
-        r"method \S+ (does not exist|not found|is not supported)|method not (found|supported)"
+        r"method \S+ (does not exist|(is )?not found|(is )?not supported)"
+        r"|method (is )?not (found|supported)|unsupported method"
         r"|the method .* (does not exist|is not available)",
     ),
     (

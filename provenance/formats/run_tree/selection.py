@@ -26,6 +26,7 @@ BEFORE_KINDS = frozenset(
 FREE_KINDS = frozenset({Kind.STEPS, Kind.ARTIFACT, Kind.NOTE})
 """Kinds that belong to no epoch and count at ``after``, whoever wrote them."""
 MAX_RANKS = 1_000_000
+MAX_STATE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,17 @@ def announced_events(end: Record) -> int:
     """How many events a ``run.end`` announces before itself; 0 where it states no number."""
     events = end.body.get("events")
     return min(events, MAX_SAFE_INTEGER) if isinstance(events, int) else 0
+
+
+def end_state(end: Record) -> str:
+    """How a ``run.end`` says that its process ended; ``finished`` where it says nothing."""
+    state = end.body.get("state")
+    return state[:MAX_STATE] if isinstance(state, str) and state else "finished"
+
+
+def goes_on(state: str | None) -> bool:
+    """Whether the rank of a process that ended so may come again, as after a crash."""
+    return state in ("failed", "interrupted")
 
 
 def misannounced(end: Record) -> bool:

@@ -18,6 +18,7 @@ from provenance.formats.run_tree.selection import (
     announced_events,
     announced_ranks,
     before_mark,
+    end_state,
     seal_marks,
     written_marks,
 )
@@ -50,15 +51,20 @@ def _producers(
     facts: RunFacts, records: Iterable[Record], counting: Iterable[SealMark]
 ) -> list[ProducerRow]:
     ended: dict[bytes, int] = {}
-    for record in records:
+    states: dict[bytes, str] = {}
+    for record in sorted(records, key=lambda record: record.seq):
         if record.kind is Kind.RUN_END:
             events = announced_events(record)
             ended[record.producer] = max(ended.get(record.producer, 0), events)
+            states.setdefault(record.producer, end_state(record))
     marked: dict[bytes, int] = {}
     for mark in counting:
         marked[mark.producer] = max(marked.get(mark.producer, -1), mark.epoch or 0)
     rows = ((row, row.producer) for row in facts.producers)
-    return [replace(row, ended=ended.get(own), marked=marked.get(own, -1)) for row, own in rows]
+    return [
+        replace(row, ended=ended.get(own), end_state=states.get(own), marked=marked.get(own, -1))
+        for row, own in rows
+    ]
 
 
 def _marks(records: Iterable[Record], counting: Collection[SealMark]) -> list[MarkRow]:

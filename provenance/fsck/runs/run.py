@@ -15,6 +15,8 @@ from provenance.formats.run_tree.selection import (
     announced_events,
     announced_ranks,
     before_mark,
+    end_state,
+    goes_on,
     misannounced,
     seal_marks,
 )
@@ -177,7 +179,9 @@ def _seals(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> Itera
         asked.setdefault((mark.phase, mark.epoch), []).append(mark)
     made = {(entry.phase, entry.epoch): entry for entry in facts.entries}
     for seal, entry in made.items():
-        flags = {mark.anchor for mark in asked.get(seal, ())}
+        # A checkpoint that nobody marked is of a lost run, anchored as it was before training.
+        lost = () if seal[0] is not Phase.CHECKPOINT else asked.get((Phase.BEFORE, None), ())
+        flags = {mark.anchor for mark in asked.get(seal, lost)}
         if entry.anchor not in flags:
             problem = "to be anchored or not otherwise than asked for" if flags else "not asked for"
             yield FindingKind.ENTRY_SEAL(f"entry {entry.index}", f"{_label(*seal)}: {problem}")
@@ -199,7 +203,7 @@ def _is_ready(
         needed, here = [(m.producer, m.seq) for m in marks], {mark.rank for mark in marks}
     else:
         ends = [record for record in records if record.kind is Kind.RUN_END]
-        here = {end.rank for end in ends}
+        here = {end.rank for end in ends if not goes_on(end_state(end))}
         needed = [(record.producer, record.seq + 1) for record in records]
         needed += [(end.producer, announced_events(end)) for end in ends]
     whole = all(walk.without_hole.get(producer, 0) >= count for producer, count in needed)

@@ -25,6 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from provenance import files
 from provenance.errors import ConfigError, MissingExtraError, StoreUnavailable
+from provenance.settings.urls import sqlite_path
 from provenance.stores.sql.errors import KEY
 
 _EXPECTED: Final = "expected sqlite:///<path> or postgresql://<user>@<host>/<database>"
@@ -58,7 +59,8 @@ def parse_url(url: str) -> URL:
         raise ConfigError(KEY, f"found {parsed.drivername}://, {_EXPECTED}")
     if parsed.host or parsed.query or (parsed.database or "").startswith("file:"):
         raise ConfigError(KEY, f"found an SQLite URL with more than a path, {_EXPECTED}")
-    return parsed.set(drivername="sqlite")
+    path = sqlite_path(url)
+    return parsed.set(drivername="sqlite", database=parsed.database if path is None else str(path))
 
 
 def url_label(url: URL) -> str:

@@ -169,6 +169,7 @@ producers = Table(
     Column("chain", LargeBinary, nullable=False),
     Column("highest", BigInteger, nullable=False),
     Column("ended", BigInteger),
+    Column("end_state", FreeText),
     Column("marked", BigInteger, nullable=False),
     _size("producer", 16),
     _size("chain", 32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select, update
 
 from provenance.errors import IntegrityError
-from provenance.formats.record import Kind, Phase
+from provenance.formats.record import EPOCH_KINDS, Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.values import TreeRow
@@ -134,8 +135,19 @@ class SealingPart(Session):
         query = delete(due_checkpoints).where(due_checkpoints.c.run == run)
         self._write(query if upto is None else query.where(due_checkpoints.c.epoch <= upto))
 
-    def awaiting_seal(self) -> Sequence[UUID]:
-        runs = schema.runs.c
+    def awaiting_seal(self, idle_since: float = -math.inf) -> Sequence[UUID]:
+        runs, record = schema.runs.c, schema.records.c
+        lost = and_(
+            runs.last_ingest <= idle_since,
+            select(record.seq)
+            .where(
+                record.run == runs.run,
+                record.epoch > run_trees.c.closed,
+                run_trees.c.run == runs.run,
+                record.kind.in_(list(EPOCH_KINDS)),
+            )
+            .exists(),
+        )
         unmade = or_(
             marks.c.phase == Phase.AFTER,
             and_(
@@ -150,6 +162,7 @@ class SealingPart(Session):
                 or_(
                     select(marks.c.run).where(marks.c.run == runs.run, unmade).exists(),
                     select(due_checkpoints.c.run).where(due_checkpoints.c.run == runs.run).exists(),
+                    *([lost] if math.isfinite(idle_since) else []),
                 ),
             )
             .order_by(runs.created_at)
@@ -197,7 +210,10 @@ class SealingPart(Session):
     def ended_ranks(self, run: UUID, size: int) -> int:
         producer = schema.producers.c
         query = select(func.count(producer.rank.distinct())).where(
-            producer.run == run, producer.ended.is_not(None), producer.rank < size
+            producer.run == run,
+            producer.ended.is_not(None),
+            producer.end_state.not_in(("failed", "interrupted")),
+            producer.rank < size,
         )
         return int(self._read(query).scalar_one())
 

@@ -9,10 +9,11 @@ the database says (that a run was sealed incomplete) is believed only where it i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.story import Restart, RunState, restarts
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED
 from provenance.formats.run_tree.selection import (
@@ -23,39 +24,41 @@ from provenance.formats.run_tree.selection import (
 )
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.checks.epochs import check_epochs
+from provenance.verify.checks.story import check_gaps, note_restarts
 from provenance.verify.findings import Findings
 
 UNANNOUNCED = "ended unannounced (no signed run.end)"
 
 
 def check_completeness(
-    evidence: RunEvidence, digested: Collection[DigestedRecord], findings: Findings
+    evidence: RunEvidence, digested: Collection[DigestedRecord], state: RunState, findings: Findings
 ) -> None:
     """Report holes, ranks that did not end, gaps, equivocations, refused and late records.
 
-    A withheld record that stands under no root could be a gap: then the question stays open.
+    A run that stopped without an after seal is held to what it announced up to there. A withheld
+    record that stands under no root could be a gap: then the question stays open.
     """
     records = [item.record for item in digested]
-    _notice_oddities(evidence, records, findings)
+    again = restarts(records)
+    note_restarts(again, findings)
+    _notice_oddities(evidence, records, again, findings)
     withheld = [item for item in evidence.records if item.withheld]
     no_config = any(item.kind is Kind.CONFIG for item in withheld)
     # Where the configuration is withheld, the ranks that are here count.
     ranks = 1 + max(r.rank for r in records) if no_config else announced_ranks(records)
     missing = list(_missing(records, ranks))
     check_epochs(evidence, ranks, findings)
-    if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
-        findings.unchecked(COMPLETE, "the run has no after seal yet")
+    sealed = any(entry.phase is Phase.AFTER for entry in evidence.entries)
+    if not sealed and state.state in ("running", "lost"):
+        lost = f"the run is {state.line}: no end, and no after seal"
+        still = "the run has no after seal yet"
+        findings.unchecked(COMPLETE, lost if state.state == "lost" else still)
     else:
         for line in missing:
             findings.fail(COMPLETE, "run", line)
         if evidence.incomplete and not missing:
             findings.fail(COMPLETE, "run", f"was sealed incomplete: {evidence.incomplete}")
-        for record in records:
-            if record.kind is Kind.GAP:
-                name = f"{record.producer.hex()[:8]}-{record.seq}"
-                dropped, reason = record.body.get("dropped"), record.body.get("reason")
-                problem = f"{dropped} events were dropped: {reason}"
-                findings.fail(COMPLETE, f"control/{name}", problem)
+        check_gaps(records, findings)
         if no_config:
             seen = "how many ranks there were is not seen"
             findings.unchecked(COMPLETE, f"the configuration is withheld: {seen}")
@@ -69,6 +72,7 @@ def check_completeness(
 
 
 def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
+    name = _names(records)
     seqs_of: dict[bytes, set[int]] = {}
     for record in records:
         seqs_of.setdefault(record.producer, set()).add(record.seq)
@@ -81,11 +85,11 @@ def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
             if high - low > 1:
                 first, last = low + 1, high - 1
                 events = f"event {first} is" if first == last else f"events {first} to {last} are"
-                yield f"producer {producer.hex()[:8]}: {events} missing"
+                yield f"{name[producer]}: {events} missing"
     for record in ends:
         if misannounced(record):
             yield (
-                f"producer {record.producer.hex()[:8]}: run.end is event {record.seq} and "
+                f"{name[record.producer]}: run.end is event {record.seq} and "
                 f"announces {str(record.body.get('events'))[:40]} events before it"
             )
     ended = {record.rank for record in ends if record.rank < ranks}
@@ -95,22 +99,43 @@ def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
         yield f"{more} more ranks: {UNANNOUNCED}"
 
 
-def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], findings: Findings) -> None:
+def _names(records: Iterable[Record]) -> dict[bytes, str]:
+    """Each producer by its rank where that is one of its own, else with its number, too."""
+    of_rank: dict[int, dict[bytes, None]] = {}
+    for record in sorted(records, key=lambda record: record.order):
+        of_rank.setdefault(record.rank, {})[record.producer] = None
+    return {
+        producer: f"rank {rank}" if len(own) == 1 else f"rank {rank}, process {number}"
+        for rank, own in of_rank.items()
+        for number, producer in enumerate(own, 1)
+    }
+
+
+def _notice_oddities(
+    evidence: RunEvidence,
+    records: Sequence[Record],
+    again: Sequence[Restart],
+    findings: Findings,
+) -> None:
+    name = _names(records)
+    told = {(restart.producer, seq) for restart in again for seq in restart.repeats}
+    told_ends = set().union(*(restart.before for restart in again))
     for other in evidence.equivocations:
-        name = f"equivocation {other.producer.hex()[:8]}-{other.seq}"
+        where = f"equivocation {other.producer.hex()[:8]}-{other.seq}"
         second = f"the producer signed a second value for event {other.seq}"
         stands = f"SHA-256 {other.digest.hex()}; the first that arrived stands"
-        findings.notice(COMPLETE, name, f"{second}, {stands}")
+        findings.notice(COMPLETE, where, f"{second}, {stands}")
     ended = {(r.producer, r.rank) for r in records if r.kind is Kind.RUN_END}
     ranks = {rank for _, rank in ended}
     for producer, rank in sorted({(r.producer, r.rank) for r in records} - ended):
-        if rank in ranks:  # another process of the rank has ended: a restart, a forked child
-            name = f"producer {producer.hex()[:8]}"
-            findings.notice(COMPLETE, name, f"{UNANNOUNCED}, rank {rank}")
+        if rank in ranks and producer not in told_ends:  # another one of the rank has: a fork
+            findings.notice(COMPLETE, name[producer], UNANNOUNCED)
     for parked in evidence.parked:
         findings.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
     times: Counter[tuple[int | None, int]] = Counter()
     for item in evidence.records:
+        if (item.producer, item.seq) in told:
+            continue
         if item.place == "late":
             problem = f"{item.kind.value} record that came after its seal, under no root"
             findings.notice(COMPLETE, item.path, problem, item.path)

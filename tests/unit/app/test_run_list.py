@@ -12,7 +12,7 @@ from provenance import cli
 from provenance.app.run_list import Wanted, list_runs
 from provenance.formats.record import Kind
 from tests.support.runs import run_of
-from tests.support.verify_world import KEY, Fields, World, metrics, seal
+from tests.support.verify_world import KEY, NOW, Fields, World, metrics, seal
 
 FIRST = 0x01890A5DAC96
 
@@ -50,14 +50,14 @@ def world() -> World:
 
 def names(stage: World, **wanted: Any) -> list[str | None]:
     with stage.store.snapshot() as tx:
-        return [run.name for run in list_runs(tx, Wanted(**wanted))[0]]
+        return [run.name for run in list_runs(tx, Wanted(NOW, **wanted))[0]]
 
 
 def test_each_run_says_how_it_stands(world: World) -> None:
     with world.store.snapshot() as tx:
-        runs, total = list_runs(tx, Wanted())
+        runs, total = list_runs(tx, Wanted(NOW))
     assert total == 3
-    assert [run.state for run in runs] == ["running", "failed: OSError", "finished"]
+    assert [run.ending.line for run in runs] == ["running", "failed (OSError)", "finished"]
     assert [run.epoch for run in runs] == [2, 7, 1]
     assert [run.numbers for run in runs] == [
         {"loss": "0.25"},
@@ -108,7 +108,7 @@ def test_values_that_are_none_of_a_trainers_business_are_left_out() -> None:
     odd[0][2].update(name=7, tags={"a": 1}, group=[])
     stage.ingest(stage.batch([*odd, (Kind.RESULTS, None, {"results": "none"})]))
     with stage.store.snapshot() as tx:
-        (run,) = list_runs(tx, Wanted())[0]
+        (run,) = list_runs(tx, Wanted(NOW))[0]
     assert (run.name, run.group, run.tags, run.numbers) == (None, None, (), {})
 
 

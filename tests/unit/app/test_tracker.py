@@ -363,7 +363,11 @@ def test_an_exception_in_training_is_the_runs_end(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), ProvenanceTracker(tmp_path) as tracker:
         tracker.track_epoch(1, {})
         raise ZeroDivisionError
-    assert events(tmp_path)[-1].fields["reason"] == "exception: ZeroDivisionError"
+    assert events(tmp_path)[-1].fields == {
+        "events": 4,
+        "reason": "ZeroDivisionError",
+        "state": "failed",
+    }
 
 
 SCRIPT = """

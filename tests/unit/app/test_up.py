@@ -305,6 +305,24 @@ def test_the_embedded_redis_wants_its_password(settings: Settings, told: Told) -
         running.stop()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["my project", "it's", 'a"b', "a\\nb"])
+def test_the_embedded_redis_starts_in_any_folder(name: str, tmp_path: Path, told: Told) -> None:
+    if processes.redis_server(Path(".devnet")) is None:
+        pytest.skip("no redis-server: run `make devnet`")
+    settings = load(None, tmp_path / name)
+    service, url = up.embedded_redis(settings)
+    running = Fleet(settings, None, url, told)
+    try:
+        running.start([service])
+        up.wait_until(sending.open_transport(replace(settings, redis_url=url)).ping)
+        known = redis.Redis.from_url(url)
+        assert known.config_get("dir")["dir"] == str(settings.base_dir / "run")
+        known.close()
+    finally:
+        running.stop()
+
+
 def test_two_embedded_redis_have_two_passwords(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

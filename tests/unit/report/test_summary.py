@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,27 +64,6 @@ def test_without_results_the_last_epoch_stands_for_them() -> None:
     stage.ingest(stage.batch([config(), seal("before"), *epochs]))
     told = summary_of(stage.evidence())
     assert told.results == [("epoch 2.loss", "0.25")]
-
-
-@pytest.mark.parametrize(
-    ("end", "shown"),
-    [
-        ({"state": "finished", "reason": "finished"}, "finished"),
-        ({"state": "failed", "reason": "RuntimeError"}, "failed: RuntimeError"),
-        ({"reason": "exit"}, "ended: exit"),
-    ],
-)
-def test_how_it_ended(end: dict[str, Any], shown: str) -> None:
-    stage = World(names=())
-    events: list[Event] = [config(), seal("before"), metrics(1), seal("after")]
-    stage.ingest(stage.batch([*events, (Kind.RUN_END, None, {"events": 4, **end})]))
-    assert summary_of(stage.evidence()).state == shown
-
-
-def test_a_run_that_has_not_ended_is_running() -> None:
-    stage = World(names=())
-    stage.ingest(stage.batch([config(), seal("before")]))
-    assert summary_of(stage.evidence()).state == "running"
 
 
 ODD = st.recursive(

@@ -453,6 +453,41 @@ def test_celery_is_told_to_check_the_certificate(url: str | None, expected: str 
 
 
 @pytest.mark.parametrize(
+    ("url", "host", "database"),
+    [
+        ("redis://localhost:6379/1", "localhost", "1"),
+        ("redis://:pw@localhost?db=3", "localhost", "3"),
+        ("unix:///run/redis/redis.sock", "socket:///run/redis/redis.sock", "0"),
+        ("unix://:pw@/run/redis.sock?db=2", "socket://:pw@/run/redis.sock", "2"),
+    ],
+)
+def test_celery_reaches_every_redis_that_a_url_may_name(url: str, host: str, database: str) -> None:
+    kombu = pytest.importorskip("kombu")
+    settings = load({"redis_url": url})
+    connection = kombu.Connection(broker_url(settings.redis_url))
+    assert connection.transport.driver_name == "redis"
+    assert connection.hostname.split("?")[0] == host
+    told = connection.virtual_host or connection.hostname.rpartition("virtual_host=")[2]
+    assert (told.strip("/") or "0") == database
+    parameters = connection.default_channel._connparams() if "socket" in host else {"db": database}
+    assert str(parameters["db"]) == database
+
+
+@pytest.mark.parametrize("name", ["feature%2Fx", "a%41b", "what?", "run?x=1", "sp ace#1", "a@b"])
+def test_the_database_lies_in_its_folder_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+    from provenance.bootstrap import reading, sending
+
+    settings = load(None, tmp_path / name)
+    sending.open_store(settings).close()
+    found = {path for path in tmp_path.rglob("ledger.db*") if path.suffix == ".db"}
+    assert found == {tmp_path / name / "ledger.db"}
+    assert reading.sqlite_path(settings.database_url) == tmp_path / name / "ledger.db"
+    store = reading.open_store(settings)
+    assert store is not None
+    store.close()
+
+
+@pytest.mark.parametrize(
     ("section", "secret"),
     [
         ({"url": "admin:hunter2@127.0.0.1:8332"}, "hunter2"),

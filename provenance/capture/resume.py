@@ -1,0 +1,61 @@
+"""Which run a process goes on with, and which one it continues: ids, folders, trackers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import UUID
+
+from provenance.capture.keys import KEY_FILE
+from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED
+from provenance.errors import ConfigError, InputError
+
+
+def told_to_resume(run: str | Path, base_dir: Path) -> tuple[Path, Mapping[str, str]]:
+    """The base directory of a run that is gone on with, and the environment that names it.
+
+    Args:
+        run: Its id, or the path of its folder, ``<base_dir>/spool/<id>``.
+
+    Raises:
+        ConfigError: No id, or nothing here has the run's key.
+    """
+    folder = Path(run).absolute()
+    if folder.is_dir() and (os.sep in str(run) or isinstance(run, Path)):
+        base_dir, name = folder.parent.parent, folder.name
+    else:
+        name = str(run)
+    try:
+        known = UUID(name)
+    except ValueError as error:
+        expected = "a run id or the folder of a run"
+        raise ConfigError("run", f"found {str(run)[:200]!r}, expected {expected}") from error
+    told = {**os.environ, RUN_ID: str(known)}
+    path = base_dir / "spool" / str(known) / KEY_FILE
+    if path.exists():
+        told = {name: value for name, value in told.items() if name not in (RUN_SEED, RUN_KEY_FILE)}
+    elif not (told.get(RUN_SEED) or told.get(RUN_KEY_FILE)):
+        raise ConfigError(
+            "run",
+            f"{path} is not there, and neither {RUN_SEED} nor {RUN_KEY_FILE} is set. A run's key "
+            f'is deleted once it is finished: a new run continues it with parent="{known}"',
+        )
+    return base_dir, told
+
+
+def parent_id(parent: object) -> str:
+    """The id of a run that another one continues.
+
+    Args:
+        parent: An id, or what has a ``run_id``, such as a tracker.
+
+    Raises:
+        InputError: Something else.
+    """
+    text = getattr(parent, "run_id", parent)
+    try:
+        return str(UUID(text if isinstance(text, str) else str(text)))
+    except ValueError as error:
+        expected = "a run id or a tracker"
+        raise InputError(f"parent: found {str(text)[:80]!r}, expected {expected}") from error

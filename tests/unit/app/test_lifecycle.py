@@ -1,0 +1,498 @@
+"""How a run ends, is started again and continued: real processes, and what the ledger makes of it.
+
+The processes of one table run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+
+from provenance.app.verify import verify_run
+from provenance.bootstrap import sending
+from provenance.capture import ending
+from provenance.capture.keys import new_run_keys
+from provenance.capture.ship.loop import Shipper
+from provenance.capture.spool import read_segment, scan
+from provenance.errors import ConfigError, InputError
+from provenance.formats.event import Event
+from provenance.formats.record import Kind
+from provenance.ledger.ingest import drain, seal_due
+from provenance.ledger.seal import seal_ready
+from provenance.settings import load
+from provenance.testing.memory_transport import MemoryTransport
+from provenance.tracker import ProvenanceTracker
+from provenance.verify.report import VerificationReport
+
+pytestmark = pytest.mark.slow
+DATA = np.arange(6.0)
+MODEL = {"w": np.zeros(3, np.float32)}
+
+
+def events(base: Path) -> list[Event]:
+    return [
+        item
+        for run in scan(base / "spool")
+        for segment in run.segments
+        for _, item in read_segment(segment.path)
+        if isinstance(item, Event)
+    ]
+
+
+class Home:
+    """A deployment's workers in this process, with a stream that is not there between calls."""
+
+    def __init__(self, base: Path, **config: Any) -> None:
+        self.base, self.settings = base, load(config, base)
+        self.store = sending.open_store(self.settings)
+        self.policy = sending.seal_policy(self.settings)
+        self.transport = MemoryTransport()
+
+    def bring(self, later: float = 0.0) -> None:
+        """Ship all, ingest it, and sweep ``later`` seconds from now."""
+        known = [self.policy.signer.verifier.public_bytes]
+        for _ in range(2):
+            with Shipper(self.base / "spool", self.transport, ledger_keys=lambda: known) as shipper:
+                shipper.run_once()
+            drain(self.transport, self.store, self.policy, uuid4().hex, time.time())
+        now = time.time() + later
+        with self.store.snapshot() as tx:
+            waiting = tx.awaiting_seal(now - self.policy.lost_after_s)
+        for run in waiting:
+            with self.store.transaction(run) as tx:
+                seal_ready(tx, run, self.policy, now)
+            seal_due(self.store, run, self.policy, now)
+
+    def verify(self, run: str = "latest") -> VerificationReport:
+        return verify_run(self.settings, run, offline=True)
+
+    def seals(self, run: str) -> list[tuple[str, int | None]]:
+        with self.store.snapshot() as tx:
+            return [(entry.phase.value, entry.epoch) for entry in tx.entries(UUID(run))]
+
+    def close(self) -> None:
+        self.store.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    yield made
+    made.close()
+
+
+def notes(report: VerificationReport) -> list[str]:
+    return [f"{notice.subject}: {notice.problem}" for notice in report.notices]
+
+
+PRELUDE = """
+import os, signal, sys, threading, time
+import numpy as np
+from provenance import ProvenanceTracker
+def begun(base=sys.argv[1], **more):
+    tracker = ProvenanceTracker(base, **more)
+    tracker.track_data(np.arange(6.0))
+    tracker.track_model({"w": np.zeros(3, np.float32)})
+    tracker.store_merkle_on_blockchain_before_training({"epochs": 4})
+    tracker.track_epoch(1, {"loss": 1.0}, model={"w": np.ones(3, np.float32)})
+    return tracker
+def wait():
+    print("ready", flush=True)
+    for _ in range(600):
+        time.sleep(0.05)
+"""
+TAKEN = """
+def mine(number, frame):
+    print("mine", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, mine)
+tracker = begun()
+wait()
+"""
+CHAINED = """
+tracker = begun()
+before = signal.getsignal(signal.SIGTERM)
+def composed(number, frame):
+    before(number, frame)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, composed)
+wait()
+"""
+ENDS = {
+    # name: (script, signal, exit status, state, reason)
+    "an exception": (
+        "t = begun()\nraise RuntimeError('secret')", None, 1, "failed",
+        "RuntimeError",
+    ),
+    "sys.exit": ("t = begun(); sys.exit(3)", None, 3, "failed", "SystemExit: 3"),
+    "sys.exit with a text": ("t = begun(); sys.exit('secret')", None, 1, "failed", "SystemExit: 1"),
+    "sys.exit(0)": ("t = begun(); sys.exit(0)", None, 0, "closed", "exit"),
+    "the end of the script": ("t = begun()", None, 0, "closed", "exit"),
+    "a sys.exit that is caught": (
+        "t = begun()\ntry: sys.exit(3)\nexcept SystemExit: t.track_epoch(2, {})",
+        None, 0, "closed", "exit",
+    ),
+    "with, clean": ("with begun() as t: pass", None, 0, "finished", "finished"),
+    "with, an exception": ("with begun() as t: 1 / 0", None, 1, "failed", "ZeroDivisionError"),
+    "with, sys.exit": ("with begun() as t: sys.exit(4)", None, 4, "failed", "SystemExit: 4"),
+    "with, a key": (
+        "with begun() as t: raise KeyboardInterrupt", None, -2, "interrupted", "SIGINT",
+    ),
+    "pruned": ("begun().close('pruned', 'pruned')", None, 0, "pruned", "pruned"),
+    "SIGTERM": ("t = begun(); wait()", signal.SIGTERM, -15, "interrupted", "SIGTERM"),
+    "SIGINT": ("t = begun(); wait()", signal.SIGINT, -2, "interrupted", "SIGINT"),
+    "SIGHUP": ("t = begun(); wait()", signal.SIGHUP, -1, "interrupted", "SIGHUP"),
+    "SIGTERM that the training takes": (TAKEN, signal.SIGTERM, 0, "closed", "exit"),
+    "SIGTERM that a later handler passes on": (
+        CHAINED, signal.SIGTERM, 0, "interrupted", "SIGTERM",
+    ),
+    "SIGTERM, switched off": (
+        "t = begun(config={'signal_handlers': False}); wait()", signal.SIGTERM, -15, None, None,
+    ),
+    "SIGKILL": ("t = begun(); wait()", signal.SIGKILL, -9, None, None),
+}  # fmt: skip
+
+
+def start(script: str, base: Path, **environment: str) -> subprocess.Popen[str]:
+    code = PRELUDE + textwrap.dedent(script)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(base)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, str]]:
+    """Each way to end: base directory, exit status, stderr."""
+    top = tmp_path_factory.mktemp("ends")
+    running = {}
+    for number, (name, row) in enumerate(ENDS.items()):
+        running[name] = start(row[0], top / str(number))
+    found = {}
+    for number, (name, process) in enumerate(running.items()):
+        if (sent := ENDS[name][1]) is not None:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(sent)
+        _, said = process.communicate(timeout=120)
+        found[name] = (top / str(number), process.returncode, said)
+    return found
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_run_says_how_it_ended_and_what_it_has_is_sealed(
+    name: str, ended: dict[str, tuple[Path, int, str]]
+) -> None:
+    base, status, said = ended[name]
+    _, _, expected, state, reason = ENDS[name]
+    assert status == expected, said
+    run = scan(base / "spool")[0].run
+    ends = [event.fields for event in events(base) if event.kind is Kind.RUN_END]
+    home = Home(base)
+    try:
+        home.bring()
+        report = home.verify()
+        if state is None:
+            assert not ends
+            assert home.seals(str(run)) == [("before", None)]
+            assert report.state.state == "running"
+            home.bring(later=6 * 3600)
+            assert home.seals(str(run)) == [("before", None), ("checkpoint", 1)]
+            assert home.verify().state.state == "lost"
+            return
+        assert [(end["state"], end["reason"]) for end in ends] == [(state, reason)]
+        assert report.state.state == state
+        last = (
+            ("after", None)
+            if state in ("finished", "pruned")
+            else ("checkpoint", 1 + said.count("!"))
+        )
+        if name == "a sys.exit that is caught":
+            last = ("checkpoint", 2)
+        assert home.seals(str(run)) == [("before", None), last]
+        assert report.findings == ()
+        assert (
+            next(check.status.value for check in report.checks if check.check.number == 4)
+            == "passed"
+        )
+        assert "secret" not in str(report.as_dict())
+        assert report.as_dict()["ending"]["state"] == state
+    finally:
+        home.close()
+
+
+TRAINER = """
+import os, signal, sys
+import numpy as np
+from provenance import ProvenanceTracker
+first, last, again, how = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+tracker = ProvenanceTracker(sys.argv[1])
+weights = {"w": np.full(3, first - 1, np.float32)}
+if again != "epochs":
+    tracker.track_data(np.arange(6.0) + (again == "other data"))
+    tracker.track_model(weights if again == "restored" else {"w": np.zeros(3, np.float32)})
+    rate = 0.1 if again != "other rate" else 0.2
+    tracker.store_merkle_on_blockchain_before_training({"epochs": 4, "rate": rate})
+for epoch in range(first, last + 1):
+    weights["w"] += 1
+    tracker.track_epoch(epoch, {"loss": 1 / epoch}, model=weights)
+tracker._snapshots.drain()
+if how != "end":
+    os.kill(os.getpid(), getattr(signal, how))
+    signal.pause()
+tracker.store_merkle_on_blockchain_after_training({})
+"""
+
+
+def train(base: Path, keys: Any, *arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+    own = {"PROVENANCE_RUN_ID": str(keys.run), "PROVENANCE_RUN_SEED": keys.seed.hex()}
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAINER, str(base), *map(str, arguments)],
+        env={**os.environ, **own, **environment},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+AGAIN = {
+    # what the second process states: (how the first died, its line in the verification)
+    "all": ("SIGKILL", "states the same again; the process before it ended unannounced"),
+    "epochs": ("SIGKILL", "states the same again; the process before it ended unannounced"),
+    "restored": (
+        "SIGTERM",
+        "states as initial weights those of epoch 2",
+    ),
+    "other data": ("SIGTERM", "states another training data"),
+    "other rate": ("SIGTERM", "states another configuration (rate)"),
+}
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["workers down", "workers up"])
+@pytest.mark.parametrize("again", AGAIN)
+def test_an_honest_restart_is_one_run_whenever_the_workers_come(
+    tmp_path: Path, again: str, sealed: bool
+) -> None:
+    keys, home = new_run_keys(), Home(tmp_path)
+    died, line = AGAIN[again]
+    train(tmp_path, keys, 1, 4, "all", died).wait(60)
+    if sealed:
+        home.bring()
+    assert train(tmp_path, keys, 3, 6, again, "end").wait(60) == 0
+    home.bring()
+    report = home.verify()
+    home.close()
+    assert report.findings == ()
+    assert (report.state.state, report.evidence.state) == ("finished", "sealed")
+    told = f"was started again at epoch 3; epochs 3 and 4 were tracked twice; {line}"
+    nothing = "so it proves nothing about the time before training"
+    late = f"before: was sealed together with after, after training: {nothing}"
+    found = notes(report)
+    assert found[0] == f"rank 0, process 2: {told}"
+    assert found[1:] == [
+        *(note for note in found if again.startswith("other") and note.startswith("late/")),
+        *([] if sealed else [late]),
+    ]
+    assert len(found) == 1 + again.startswith("other") + (not sealed)
+    assert not report.evidence.parked
+    assert {row.epoch for row in report.metrics} == {1, 2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["workers down", "workers up"])
+def test_two_ranks_that_a_launcher_starts_again_are_one_run(tmp_path: Path, sealed: bool) -> None:
+    """One dies, the launcher ends the other by SIGTERM, and starts both."""
+    keys, home = new_run_keys(), Home(tmp_path)
+    ranks = [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
+    first = [
+        train(tmp_path, keys, 1, 2, "all", how, **own)
+        for how, own in zip(("SIGTERM", "SIGKILL"), ranks, strict=True)
+    ]
+    assert [process.wait(60) for process in first] == [-15, -9]
+    if sealed:
+        home.bring()
+    leader = train(tmp_path, keys, 2, 3, "all", "end", **ranks[0])
+    assert leader.wait(60) == 0
+    home.bring()
+    assert home.verify().state == ("running", None, 1), "rank 1 may come again"
+    assert train(tmp_path, keys, 2, 3, "all", "end", **ranks[1]).wait(60) == 0
+    home.bring()
+    report = home.verify()
+    home.close()
+    assert report.findings == ()
+    assert (report.state.state, report.evidence.state) == ("finished", "sealed")
+    assert [notice.subject for notice in report.notices][:2] == [
+        "rank 0, process 2",
+        "rank 1, process 2",
+    ]
+
+
+def test_a_run_goes_on_by_resume_and_refuses_what_it_has_no_key_of(
+    tmp_path: Path, home: Home
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {"loss": 1})
+    tracker.close()
+    home.bring()
+    again = ProvenanceTracker.resume(tracker.run_id, tmp_path)
+    again.track_epoch(2, {"loss": 1})
+    again.close()
+    home.bring()
+    third = ProvenanceTracker.resume(tmp_path / "spool" / tracker.run_id)
+    third.track_epoch(3, {"loss": 1})
+    third.store_merkle_on_blockchain_after_training({})
+    assert tracker.run_id == again.run_id == third.run_id
+    home.bring()
+    report = home.verify()
+    assert report.findings == ()
+    assert [row.epoch for row in report.metrics] == [1, 2, 3]
+    assert report.state.state == "finished"
+    with pytest.raises(ConfigError, match=f'continues it with parent="{tracker.run_id}"'):
+        ProvenanceTracker.resume(tracker.run_id, tmp_path)
+    with pytest.raises(ConfigError, match="expected a run id or the folder of a run"):
+        ProvenanceTracker.resume("runs/last", tmp_path)
+
+
+def test_a_run_says_which_run_it_continues_and_whether_that_fits(
+    tmp_path: Path, home: Home
+) -> None:
+    def run(parent: object, start: int, last: int) -> ProvenanceTracker:
+        tracker = ProvenanceTracker(tmp_path, parent=parent)
+        tracker.track_model({"w": np.full(3, start, np.float32)})
+        for epoch in range(1, last + 1):
+            tracker.track_epoch(epoch, {}, model={"w": np.full(3, start + epoch, np.float32)})
+        tracker.store_merkle_on_blockchain_after_training({})
+        return tracker
+
+    parent = run(None, 0, 5)
+    (config,) = (event.fields for event in events(tmp_path) if event.kind is Kind.CONFIG)
+    assert config["parent"] is None
+    child, other = run(parent, 5, 1), run(parent.run_id, 77, 1)
+    unknown = str(new_run_keys().run)
+    orphan = run(unknown, 5, 1)
+    home.bring()
+    for tracker, line, epoch in (
+        (child, f"continues run {parent.run_id} from epoch 5: initial weights match", 5),
+        (
+            other,
+            f"says that it continues run {parent.run_id}; its initial weights are of no epoch of "
+            "that run",
+            None,
+        ),
+        (orphan, f"continues run {unknown}, which is not known here", None),
+    ):
+        report = home.verify(tracker.run_id)
+        assert report.findings == ()
+        assert f"parent: {line}" in notes(report)
+        assert report.as_dict()["parent"]["epoch"] == epoch
+    assert home.verify(parent.run_id).lineage is None
+    for wrong in ("last", 7, object()):
+        with pytest.raises(InputError, match="parent: found .*, expected a run id or a tracker"):
+            ProvenanceTracker(tmp_path, parent=wrong)
+
+
+def test_before_and_after_sealed_together_prove_nothing_about_before(
+    tmp_path: Path, home: Home
+) -> None:
+    def run(between: bool) -> VerificationReport:
+        tracker = ProvenanceTracker(tmp_path)
+        tracker.store_merkle_on_blockchain_before_training({})
+        if between:
+            home.bring()
+        tracker.track_epoch(1, {})
+        tracker.store_merkle_on_blockchain_after_training({})
+        home.bring()
+        return home.verify(tracker.run_id)
+
+    nothing = "so it proves nothing about the time before training"
+    assert notes(run(between=False)) == [
+        f"before: was sealed together with after, after training: {nothing}"
+    ]
+    assert notes(run(between=True)) == []
+
+
+def test_cells_that_are_run_again_record_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    for _ in range(2):
+        tracker.track_data(DATA)
+        tracker.track_model(MODEL)
+        tracker.store_merkle_on_blockchain_before_training({"epochs": 1})
+    with pytest.raises(InputError, match="sealed already, with other content"):
+        tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
+    with pytest.raises(InputError, match="sealed already, with other content"):
+        tracker.track_data(DATA + 1)
+    tracker.track_epoch(1, {})
+    tracker.track_data(DATA)
+    with pytest.raises(InputError, match="called after training began"):
+        tracker.track_data(DATA + 1)
+    tracker.store_merkle_on_blockchain_after_training({})
+    with pytest.raises(InputError, match="finished already, expected one call per run"):
+        tracker.store_merkle_on_blockchain_after_training({})
+    assert [event.kind.value for event in events(tmp_path)] == [
+        "data.train", "model.architecture", "model.weights", "config", "run.seal", "metrics",
+        "results", "run.seal", "run.end",
+    ]  # fmt: skip
+    said = capsys.readouterr().err
+    assert said == f"provenance: run {tracker.run_id} in {tmp_path}\n"
+    assert repr(tracker) == (f"<ProvenanceTracker run={tracker.run_id} rank=0/1 state=finished>")
+    ProvenanceTracker(tmp_path, {"announce_run": False})
+    assert capsys.readouterr().err == ""
+
+
+def test_no_thread_and_no_handler_stays_behind_a_closed_tracker(tmp_path: Path) -> None:
+    ending._open.clear()  # those of other tests
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threads = threading.active_count()
+    for _ in range(5):
+        tracker = ProvenanceTracker(tmp_path)
+        tracker.track_epoch(1, {}, model=MODEL)
+        tracker.store_merkle_on_blockchain_after_training({})
+        tracker._snapshots._thread.join(10)  # type: ignore[union-attr]  # it hashed
+    assert threading.active_count() == threads
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_relative_folder_is_that_of_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = ProvenanceTracker("artifacts")
+    tracker.track_epoch(0, {"loss": 1.0})
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path / "outputs")
+    metrics = {f"class {i}": float(i) for i in range(400)}
+    for epoch in range(1, 1400):
+        tracker.track_epoch(epoch, metrics)
+    tracker.store_merkle_on_blockchain_after_training({})
+    found = [event.kind for event in events(tmp_path / "artifacts")]
+    assert (found.count(Kind.METRICS), found[-1]) == (1400, Kind.RUN_END)
+    assert not list((tmp_path / "outputs").iterdir())
+
+
+def test_weights_that_cannot_be_hashed_are_said_in_the_verdict(tmp_path: Path, home: Home) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {"loss": 1}, model={"w": "no tensor"})
+    tracker.store_merkle_on_blockchain_after_training({})
+    counts = tracker.get_blockchain_status()["events"]
+    assert counts["errors"] == 1
+    assert "tensor 'w'" in counts["last_error"]
+    home.bring()
+    report = home.verify()
+    assert (report.findings, report.outcome) == ((), "consistent")
+    assert report.verdict.missing[0] == (
+        "(4) nothing announced is missing: weights were not recorded: epoch 1"
+    )
