@@ -25,6 +25,7 @@ import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -207,7 +208,7 @@ def _merged(files: tuple[Path, ...]) -> dict[str, RawTensor]:
 
 def _torch_load(path: Path) -> object:
     try:
-        import torch
+        torch = import_module("torch")  # whoever has such a file
     except ImportError as error:
         raise MissingExtraError("torch", "torch") from error
     version = tuple(int(part) for part in re.findall(r"\d+", str(torch.__version__))[:2])

@@ -4,8 +4,8 @@ WARNING: FROZEN FORMAT (docs/FORMAT.md, section 3.3). Keras is never imported he
 
 ``model.weights`` counts, trainable or not, as Keras saves it; the optimizer's variables, the
 metrics' and the states of seed generators are left out. A variable's alias is its path in
-``.keras`` and ``.weights.h5`` files, which, unlike the names of layers, is the same for each instance
-of a model.
+``.keras`` and ``.weights.h5`` files, which, unlike the names of layers, is the same for each
+instance of a model.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _saved_paths(model: Any) -> dict[int, str]:
         return {}
     found: dict[int, str] = {}
 
-    class Paths(store):  # type: ignore[misc]  # of Keras
+    class Paths(store):  # type: ignore[misc, valid-type]  # of Keras
         """Takes each variable that Keras would write, and writes none."""
 
         def __init__(self) -> None:
