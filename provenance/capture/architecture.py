@@ -158,7 +158,7 @@ def _hyperparameters(model: Any) -> Json:
         return None
     result: dict[str, Json] = {}
     for name, value in sorted(parameters.items()):
-        if is_array(value) and getattr(value, "ndim", 0):
+        if is_array(value) and len(getattr(value, "shape", ())):
             result[name] = _kind(value)
             continue
         try:

@@ -25,6 +25,7 @@ import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,13 +125,13 @@ def _except(named: Named) -> dict[str, Json]:
     return {key: value for key, value in named.covers.items() if key in ("not", "state")}
 
 
-def _together(files: tuple[Path, ...], states: list[dict[str, object]]) -> Named:
+def _together(files: tuple[Path, ...], states: list[dict[str, Named]]) -> Named:
     """The states of torch's shards as one."""
     values: list[tuple[str, Any]] = []
     for file, state in zip(files, states, strict=True):
         if "" not in state:
             raise InputError(f"{file}: holds more than tensors, expected a shard of a state_dict")
-        values += named_values(state[""]).values
+        values += state[""].values
     return Named(values, {"adapter": "bin file", "of": ["tensors"]}, ties=True)
 
 
@@ -207,7 +208,7 @@ def _merged(files: tuple[Path, ...]) -> dict[str, RawTensor]:
 
 def _torch_load(path: Path) -> object:
     try:
-        import torch
+        torch = import_module("torch")  # whoever has such a file
     except ImportError as error:
         raise MissingExtraError("torch", "torch") from error
     version = tuple(int(part) for part in re.findall(r"\d+", str(torch.__version__))[:2])
@@ -233,9 +234,9 @@ def _torch_load(path: Path) -> object:
     return loaded
 
 
-def _states(path: Path, loaded: object) -> dict[str, object]:
+def _states(path: Path, loaded: object) -> dict[str, Named]:
     budget = iter(range(_MAX_VALUES))
-    states: dict[str, object] = {}
+    states: dict[str, Named] = {}
     if (whole := _state(loaded, budget)) is not None:
         states[""] = whole
     if isinstance(loaded, Mapping):

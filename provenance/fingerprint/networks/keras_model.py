@@ -72,7 +72,7 @@ def _saved_paths(model: Any) -> dict[int, str]:
         return {}
     found: dict[int, str] = {}
 
-    class Paths(store):  # type: ignore[misc]  # of Keras
+    class Paths(store):  # type: ignore[misc, valid-type]  # of Keras
         """Takes each variable that Keras would write, and writes none."""
 
         def __init__(self) -> None:

@@ -137,15 +137,18 @@ def _peft_names(
     if not isinstance(adapter, str):
         return {}, {}
     of_saved = sys.modules["peft"].get_peft_model_state_dict(model, state, adapter)
-    saved = {id(value): name for name, value in of_saved.items()}
+    saved: dict[int, str] = {id(value): name for name, value in of_saved.items()}
     own = {name: saved[id(value)] for name, value in state.items() if id(value) in saved}
-    aliases = {name: (alias,) for name, alias in own.items() if alias != name}
+    aliases: dict[str, tuple[str, ...]] = {
+        name: (alias,) for name, alias in own.items() if alias != name
+    }
     adapters = [f".{key}." for key in model.peft_config]
     for name in state.keys() - own.keys():
         base = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if base != name and not any(key in name for key in adapters):
             aliases[name] = (base,)
-    return aliases, {f"adapter {adapter}": sorted(own)}
+    listed: list[Json] = sorted(own)
+    return aliases, {f"adapter {adapter}": listed}
 
 
 class _Survey:

@@ -160,8 +160,8 @@ def test_tied_weights_are_told_as_without_reuse(tmp_path: Path) -> None:
     run.close()
     found = states(tmp_path)
     assert found[1]["reused"]["tensors"] == 2
-    for fields in found:
-        tensors: Any = fields["tensors"]
+    for fields in found.values():
+        tensors = fields["tensors"]
         aliases = {t["name"]: t["aliases"] for t in tensors if "aliases" in t}
         assert aliases == {"0.weight": ["1.weight"]}
 
