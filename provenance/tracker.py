@@ -76,7 +76,8 @@ class ProvenanceTracker:
 
         self._config = config
         self.settings: Settings = load(config, base_dir, secrets=False)
-        keys, self.rank, self.world_size = join_run(self.spool_dir)
+        self._part = join_run(self.spool_dir)
+        keys, self.rank, self.world_size = self._part[:3]
         self.run = keys.run
         if self.settings.identity_key_file is not None:
             keys = signed_by_identity(keys, self.settings.identity_key_file)
@@ -259,8 +260,8 @@ class ProvenanceTracker:
         Raises:
             InputError: The run is finished already, or a value has no JSON form.
         """
-        results = _mapping("training_results", training_results or {})
-        if self._ended:
+        results = _mapping("training_results", training_results or {}) if self.rank == 0 else {}
+        if self._ended and self.rank == 0:
             raise InputError(f"run {self.run}: finished already, expected one call per run")
         if not self._sealed_before:
             self._begin({}, anchor=False)
@@ -268,7 +269,7 @@ class ProvenanceTracker:
         chain = self.settings.blockchain
         wanted = chain.enabled and chain.storage_options.store_after_training
         if self.rank == 0:
-            counts: dict[str, Json] = {"epochs": self._epochs.count}
+            counts = {"epochs": self._epochs.count, **self._beside()}
             self._emitter.emit(Kind.RESULTS, None, {"results": results, **counts})
             self._seal(Phase.AFTER, None, anchor=wanted)
         self.close("finished")
@@ -344,6 +345,7 @@ class ProvenanceTracker:
         if self.rank == 0:
             assert isinstance(training, dict)
             configured = {**self.settings.training, **training}
+            restarted = self._part.parent and str(self._part.parent)
             self._emitter.emit(
                 Kind.CONFIG,
                 None,
@@ -351,14 +353,23 @@ class ProvenanceTracker:
                     "public_key": self._keys.public_key.hex(),
                     "hash_algorithm": self.settings.hash_algorithm,
                     "world_size": self.world_size,
+                    **self._beside(),
                     "code": environment.code_commit(),
                     "environment": environment.environment(),
-                    "parent": configured.get("parent_model"),
+                    "parent": configured.get("parent_model") or restarted,
                     "training": configured,
                 },
             )
             self._seal(Phase.BEFORE, None, anchor)
         self._sealed_before = True
+
+    def _beside(self) -> dict[str, Json]:
+        """Of a run of one of several ranks, whose others write their own: which one it is."""
+        from provenance.capture.membership import found_late
+
+        self._part = self._part._replace(launch=found_late(self._part))
+        launch = self._part.launch
+        return {} if launch is None else {"launch": launch._asdict()}
 
     def _seal(self, phase: Phase, epoch: int | None, anchor: bool) -> None:
         body: dict[str, Json] = {"phase": phase.value, "epoch": epoch, "anchor": anchor}
@@ -375,7 +386,7 @@ class ProvenanceTracker:
         return {name: Ticket(self.settings, self.run, phase, name, own) for name in names}
 
     def _must_come_before(self, call: str) -> None:
-        if self._sealed_before or self._ended:
+        if self.rank == 0 and (self._sealed_before or self._ended):
             raise InputError(f"{call}: called after training began, expected it before track_epoch")
 
     def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:

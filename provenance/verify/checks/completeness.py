@@ -43,6 +43,8 @@ def check_completeness(
     ranks = 1 + max(r.rank for r in records) if no_config else announced_ranks(records)
     missing = list(_missing(records, ranks))
     check_epochs(evidence, ranks, findings)
+    for line in _launches(records):
+        findings.unchecked(COMPLETE, line)
     if not any(entry.phase is Phase.AFTER for entry in evidence.entries):
         findings.unchecked(COMPLETE, "the run has no after seal yet")
     else:
@@ -93,6 +95,18 @@ def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
     yield from (f"rank {rank}: {UNANNOUNCED}" for rank in absent)
     if more:
         yield f"{more} more ranks: {UNANNOUNCED}"
+
+
+def _launches(records: Sequence[Record]) -> Iterator[str]:
+    """That the run is of one of several ranks, which the others did not write to."""
+    stated = [r.body.get("launch") for r in records if r.kind in (Kind.CONFIG, Kind.RESULTS)]
+    for launch in stated:
+        if isinstance(launch, dict):
+            rank, size = launch.get("rank"), launch.get("world_size")
+            which = f"rank {rank}" if isinstance(rank, int) else "one rank"
+            of = size if isinstance(size, int) else "an unknown number"
+            name = f"launch {str(launch.get('id') or 'without an id')[:16]}"
+            yield f"it is the run of {which} of {of} of {name}; the others wrote runs of their own"
 
 
 def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], findings: Findings) -> None:
