@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from provenance.capture.emitter import Emitter
 from provenance.capture.epoch_order import EpochOrder
+from provenance.capture.handle import Handle, may_begin
 from provenance.capture.live_weights import watch
 from provenance.capture.snapshot import Snapshotter, check_mode, translated
 from provenance.capture.weight_file import WeightFile
@@ -40,7 +41,7 @@ log = get_logger("provenance")
 _METRICS = Kind.METRICS  # a member is looked up in 60 ns by Python 3.11, a global in 2
 
 
-class ProvenanceTracker:
+class ProvenanceTracker(Handle):
     """Records one training run.
 
     Usage::
@@ -55,7 +56,8 @@ class ProvenanceTracker:
         tracker.store_merkle_on_blockchain_after_training({"accuracy": accuracy})
 
     Several processes, on one host or many, write one run when they share its id and seed
-    (:mod:`provenance.capture.membership`); rank 0 alone records data, model and results.
+    (:mod:`provenance.capture.membership`); rank 0 alone records data, model and results. A copy
+    is the tracker itself, and a pickle a handle to the same run (:mod:`provenance.capture.handle`).
 
     Args:
         base_dir: Where the spool lies (and, by default, the database and the reports).
@@ -342,7 +344,7 @@ class ProvenanceTracker:
         """Config record and before mark, once."""
         from provenance.capture import environment
 
-        if self.rank == 0:
+        if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
             assert isinstance(training, dict)
             configured = {**self.settings.training, **training}
             restarted = self._part.parent and str(self._part.parent)

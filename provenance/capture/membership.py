@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -354,10 +355,11 @@ def _agents_store(env: Mapping[str, str]) -> Any:
     if not (served and address and port.isdecimal()):
         return None
     try:
-        from torch.distributed import TCPStore
-
+        distributed = import_module("torch.distributed")  # torchrun's process has it
         wait = timedelta(seconds=max(_wait_s(env), 1.0))
-        return TCPStore(address, int(port), is_master=False, timeout=wait, wait_for_workers=False)
+        return distributed.TCPStore(
+            address, int(port), is_master=False, timeout=wait, wait_for_workers=False
+        )
     except (ImportError, RuntimeError):
         return None
 
