@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from provenance.capture.emitter import Emitter
 from provenance.capture.epoch_order import EpochOrder
-from provenance.capture.handle import Handle, may_begin
 from provenance.capture.live_weights import watch
+from provenance.capture.ranks.handle import Handle, may_begin
 from provenance.capture.snapshot import Snapshotter, check_mode, translated
 from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
@@ -57,7 +57,8 @@ class ProvenanceTracker(Handle):
 
     Several processes, on one host or many, write one run when they share its id and seed
     (:mod:`provenance.capture.membership`); rank 0 alone records data, model and results. A copy
-    is the tracker itself, and a pickle a handle to the same run (:mod:`provenance.capture.handle`).
+    is the tracker itself, and a pickle a handle to the same run
+    (:mod:`provenance.capture.ranks.handle`).
 
     Args:
         base_dir: Where the spool lies (and, by default, the database and the reports).
@@ -262,6 +263,8 @@ class ProvenanceTracker(Handle):
         Raises:
             InputError: The run is finished already, or a value has no JSON form.
         """
+        from provenance.capture.membership import end_absent_ranks
+
         results = _mapping("training_results", training_results or {}) if self.rank == 0 else {}
         if self._ended and self.rank == 0:
             raise InputError(f"run {self.run}: finished already, expected one call per run")
@@ -274,6 +277,7 @@ class ProvenanceTracker(Handle):
             counts = {"epochs": self._epochs.count, **self._beside()}
             self._emitter.emit(Kind.RESULTS, None, {"results": results, **counts})
             self._seal(Phase.AFTER, None, anchor=wanted)
+            end_absent_ranks(self.spool_dir, self._part)
         self.close("finished")
         return self._tickets(Phase.AFTER, wanted)
 

@@ -13,27 +13,24 @@ They come from, in this order:
    can read them, as they can the gradients. After an elastic restart it is a new run, whose
    parent is the one before.
 3. Nobody: a new run of one process. Where a launcher started it beside others, each of them
-   writes such a run, which states the launch (:class:`~provenance.capture.launchers.Launch`), and
-   one warning says how to share one.
+   writes such a run, which states the launch, and one warning says how to share one.
 
 Rank and world size come from ``PROVENANCE_RANK`` and ``PROVENANCE_WORLD_SIZE``, the process
-group, or what launchers tell (:mod:`provenance.capture.launchers`).
+group, or what launchers tell (:mod:`provenance.capture.ranks.launchers`).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from provenance.capture.emitter import Emitter
 from provenance.capture.keys import (
     KEY_FILE,
     RunKeys,
@@ -42,14 +39,20 @@ from provenance.capture.keys import (
     new_run_keys,
     read_key_file,
 )
-from provenance.capture.launchers import (
+from provenance.capture.ranks.launchers import (
     RANK,
     WORLD_SIZE,
     Launch,
-    jax_state,
     launch_id,
     launched,
     own_ranks,
+)
+from provenance.capture.ranks.stores import (
+    CollectiveStore,
+    Roster,
+    Store,
+    process_group,
+    shared_store,
 )
 from provenance.errors import ConfigError, FormatError, ProvenanceError
 from provenance.formats.producers.certificate import check_run_id
@@ -81,6 +84,7 @@ class Membership(NamedTuple):
         launch: Where the run is of one of several processes that a launcher started, and the
             others write runs of their own: which of them this is.
         parent: The run that this one goes on from, after an elastic restart.
+        roster: Which ranks take part, where they share a store.
     """
 
     keys: RunKeys
@@ -88,6 +92,7 @@ class Membership(NamedTuple):
     world_size: int = 1
     launch: Launch | None = None
     parent: UUID | None = None
+    roster: Roster | None = None
 
 
 def join_run(spool_dir: Path) -> Membership:
@@ -102,7 +107,7 @@ def join_run(spool_dir: Path) -> Membership:
     handed = _given.get()
     if handed is not None:
         return handed
-    env, group = os.environ, _process_group()
+    env, group = os.environ, process_group()
     own, run = own_ranks(env), _told_id(env)
     is_told = run is not None or bool(env.get(RUN_SEED) or env.get(RUN_KEY_FILE))
     launch = _place(env, group, own, strict=is_told)
@@ -114,9 +119,9 @@ def join_run(spool_dir: Path) -> Membership:
         return _beside(launch)
     else:
         ranks = launch.rank, launch.world_size
-    store = None if ranks == (0, 1) else _shared_store(env, group, agents=not is_told)
+    store = None if ranks == (0, 1) else shared_store(env, group, _wait_s(env))
     _trackers += store is not None
-    parent = None
+    parent = roster = None
     if is_told:
         keys = _told_keys(spool_dir, env, run, first=ranks[0] == 0)
     elif ranks == (0, 1):
@@ -129,13 +134,18 @@ def join_run(spool_dir: Path) -> Membership:
         keys, parent = shared
     if store is not None:
         _agree(store, env, keys.run)
-    return Membership(keys, *ranks, parent=parent)
+        if not isinstance(store, CollectiveStore):
+            roster = Roster(store, _name("here", _attempt(env)), *ranks)
+            if not roster.join():
+                assert launch is not None
+                return _beside(launch)
+    return Membership(keys, *ranks, parent=parent, roster=roster)
 
 
 def found_late(membership: Membership) -> Launch | None:
     """The launch of a run that was begun as one process's, where a process group of several has
     come up since, whose other ranks write runs of their own; else what was known at the start."""
-    group, env = _process_group(), os.environ
+    group, env = process_group(), os.environ
     if membership.launch or membership.world_size > 1 or group is None or own_ranks(env):
         return membership.launch
     if any(env.get(name) for name in (RUN_ID, RUN_SEED, RUN_KEY_FILE)):
@@ -143,6 +153,16 @@ def found_late(membership: Membership) -> Launch | None:
     late = _place(env, group, None)
     _warn(late, "its tracker was made before the process group")
     return late
+
+
+def end_absent_ranks(spool_dir: Path, part: Membership) -> None:
+    """End the ranks that made no tracker, as in ``if rank == 0:``, so that nobody waits for them.
+
+    Each gets a producer that states its end alone; rank 0 calls this at the run's end.
+    """
+    for rank in part.roster.absent() if part.roster is not None else ():
+        emitter = Emitter(spool_dir, part.keys.run, rank, part.world_size, segment_bytes=4096)
+        emitter.close("this rank made no tracker")
 
 
 @contextmanager
@@ -268,110 +288,6 @@ def _wait_s(env: Mapping[str, str]) -> float:
     return seconds
 
 
-# --- stores that ranks share --------------------------------------------------------------
-
-
-class _Store(Protocol):
-    """Keys and values that every rank reaches."""
-
-    def offer(self, name: str, value: str) -> str:
-        """The value of that name; the first that is offered stays."""
-
-    def wait_for(self, name: str, seconds: float) -> str | None:
-        """The value once somebody has offered one; None where nobody did."""
-
-
-class _TorchStore:
-    """A store of c10d: torchrun's agent's, or a process group's."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def offer(self, name: str, value: str) -> str:
-        return bytes(self._store.compare_set(name, "", value)).decode()
-
-    def wait_for(self, name: str, seconds: float) -> str | None:
-        try:
-            self._store.wait([name], timedelta(seconds=seconds))
-        except RuntimeError:  # how c10d says that time is up
-            return None
-        return bytes(self._store.get(name)).decode()
-
-
-class _CollectiveStore:
-    """A process group whose backend has no store (MPI): a broadcast is the only way."""
-
-    def __init__(self, group: Any) -> None:
-        self._group = group
-
-    def offer(self, name: str, value: str) -> str:
-        values = [value]
-        self._group.broadcast_object_list(values, src=0)
-        return values[0]
-
-    def wait_for(self, name: str, seconds: float) -> str | None:
-        return self.offer(name, "")
-
-
-class _JaxStore:
-    """The coordination service of ``jax.distributed``."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def offer(self, name: str, value: str) -> str:
-        try:
-            self._client.key_value_set(name, value)
-        except RuntimeError:  # there already
-            return self.wait_for(name, 1.0) or value
-        return value
-
-    def wait_for(self, name: str, seconds: float) -> str | None:
-        try:
-            return str(self._client.blocking_key_value_get(name, int(seconds * 1000)))
-        except RuntimeError:  # how it says that time is up
-            return None
-
-
-def _shared_store(env: Mapping[str, str], group: Any, *, agents: bool) -> _Store | None:
-    """The store of the ranks; torchrun's comes first, as it is there before a process group is."""
-    store = _agents_store(env) if agents else None
-    if store is not None:
-        return _TorchStore(store)
-    if group is not None:
-        store = group.distributed_c10d._get_default_store()
-        return _CollectiveStore(group) if store is None else _TorchStore(store)
-    state = jax_state()
-    return None if state is None else _JaxStore(state.client)
-
-
-def _agents_store(env: Mapping[str, str]) -> Any:
-    """The store that torchrun's agent serves (torch 2.4 or later), as a client; else None.
-
-    It outlives the ranks: an elastic restart finds what those before had.
-    """
-    address, port = env.get("MASTER_ADDR"), env.get("MASTER_PORT", "")
-    served = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if not (served and address and port.isdecimal()):
-        return None
-    try:
-        distributed = import_module("torch.distributed")  # torchrun's process has it
-        wait = timedelta(seconds=max(_wait_s(env), 1.0))
-        return distributed.TCPStore(
-            address, int(port), is_master=False, timeout=wait, wait_for_workers=False
-        )
-    except (ImportError, RuntimeError):
-        return None
-
-
-def _process_group() -> Any:
-    """The ``torch.distributed`` module where a process group of several is up, else None."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return None
-    return distributed if distributed.get_world_size() > 1 else None
-
-
 def _name(what: str, attempt: int) -> str:
     """Every rank's n-th tracker has the same, anew after each restart."""
     return f"ml-provenance/{what}/{attempt}/{_trackers}"
@@ -383,7 +299,7 @@ def _attempt(env: Mapping[str, str]) -> int:
 
 
 def _shared_keys(
-    store: _Store, env: Mapping[str, str], *, first: bool
+    store: Store, env: Mapping[str, str], *, first: bool
 ) -> tuple[RunKeys, UUID | None] | None:
     """Rank 0's new keys and the run before a restart, through the store; None where rank 0 makes
     no tracker in time."""
@@ -401,7 +317,7 @@ def _shared_keys(
     return _keys(UUID(run), seed), UUID(before) if before else None
 
 
-def _run_before(store: _Store, attempt: int) -> str | None:
+def _run_before(store: Store, attempt: int) -> str | None:
     """The newest run of an attempt before this one."""
     for earlier in reversed(range(attempt)):
         said = store.wait_for(_name("run", earlier), 0.001)
@@ -410,7 +326,7 @@ def _run_before(store: _Store, attempt: int) -> str | None:
     return None
 
 
-def _agree(store: _Store, env: Mapping[str, str], run: UUID) -> None:
+def _agree(store: Store, env: Mapping[str, str], run: UUID) -> None:
     """Refuse a rank whose run is not that of the first rank to come here."""
     other = store.offer(_name("agreed", _attempt(env)), str(run))
     if other != str(run):

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.capture.keys import RunKeys, make_key_file, new_run_keys, signed_by_identity
-from provenance.capture.launchers import launched, own_ranks
 from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED
+from provenance.capture.ranks.launchers import launched, own_ranks
 from provenance.cli.output import answer, err
 from provenance.errors import InputError, UsageError
 from provenance.settings import SIGSTORE_ENV

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind, Phase, Record
-from provenance.formats.run_tree.ranks import NAMED
+from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     absent_ranks,
@@ -106,7 +106,10 @@ def _launches(records: Sequence[Record]) -> Iterator[str]:
             which = f"rank {rank}" if isinstance(rank, int) else "one rank"
             of = size if isinstance(size, int) else "an unknown number"
             name = f"launch {str(launch.get('id') or 'without an id')[:16]}"
-            yield f"it is the run of {which} of {of} of {name}; the others wrote runs of their own"
+            yield (
+                f"it is the run of {which} of {of} of {name} alone; the others could not write to "
+                "it, and have runs of their own"
+            )
 
 
 def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], findings: Findings) -> None:
@@ -121,6 +124,12 @@ def _notice_oddities(evidence: RunEvidence, records: Sequence[Record], findings:
         if rank in ranks:  # another process of the rank has ended: a restart, a forked child
             name = f"producer {producer.hex()[:8]}"
             findings.notice(COMPLETE, name, f"{UNANNOUNCED}, rank {rank}")
+    silent = sorted(
+        {r.rank for r in records if r.kind is Kind.RUN_END and r.seq == 0}
+        - {r.rank for r in records if r.kind is not Kind.RUN_END}
+    )
+    if silent:
+        findings.notice(COMPLETE, named_ranks(silent), "stated an end and nothing else")
     for parked in evidence.parked:
         findings.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
     times: Counter[tuple[int | None, int]] = Counter()

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from provenance.capture.launchers import Launch, launch_id, launched
+from provenance.capture.ranks.launchers import Launch, launch_id, launched
 from provenance.errors import ConfigError
 
 MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}

@@ -24,8 +24,8 @@ from provenance.capture.spool import run_directory
 from provenance.errors import InputError
 
 if TYPE_CHECKING:
-    from provenance.capture.launchers import Launch
     from provenance.capture.membership import Membership
+    from provenance.capture.ranks.launchers import Launch
 
 T = TypeVar("T", bound="Handle")
 _CARRIED: Final = (
