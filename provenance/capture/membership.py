@@ -48,7 +48,6 @@ from provenance.capture.ranks.launchers import (
     own_ranks,
 )
 from provenance.capture.ranks.stores import (
-    CollectiveStore,
     Roster,
     Store,
     process_group,
@@ -121,24 +120,27 @@ def join_run(spool_dir: Path) -> Membership:
         ranks = launch.rank, launch.world_size
     store = None if ranks == (0, 1) else shared_store(env, group, _wait_s(env))
     _trackers += store is not None
-    parent = roster = None
+    keys: RunKeys | None = None
     if is_told:
         keys = _told_keys(spool_dir, env, run, first=ranks[0] == 0)
     elif ranks == (0, 1):
         keys = new_run_keys()
-    else:
-        assert launch is not None
-        shared = store and _shared_keys(store, env, first=ranks[0] == 0)
-        if not shared:
-            return _beside(launch)
-        keys, parent = shared
-    if store is not None:
-        _agree(store, env, keys.run)
-        if not isinstance(store, CollectiveStore):
+    if store is None:
+        return _beside(launch) if keys is None else Membership(keys, *ranks)
+    parent = roster = None
+    try:
+        if keys is None:
+            keys, parent = _shared_keys(store, env, first=ranks[0] == 0) or (None, None)
+        if keys is not None:
+            _agree(store, env, keys.run)
             roster = Roster(store, _name("here", _attempt(env)), *ranks)
             if not roster.join():
-                assert launch is not None
-                return _beside(launch)
+                keys = None
+    except RuntimeError as error:  # as c10d and JAX say that the store is gone
+        _log.warning("the store of the ranks fails", problem=str(error).split("\n")[0][:200])
+        keys = keys if is_told else None
+    if keys is None:
+        return _beside(launch)
     return Membership(keys, *ranks, parent=parent, roster=roster)
 
 
@@ -199,7 +201,7 @@ def _unknown(launch: Launch) -> tuple[str, str]:
     )
 
 
-def _beside(launch: Launch) -> Membership:
+def _beside(launch: Launch | None) -> Membership:
     """A run of this process alone, beside those of the other ranks."""
     _warn(launch, "nothing hands one over")
     return Membership(new_run_keys(), launch=launch)
