@@ -25,6 +25,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.live_weights import watch
+from provenance.capture.ranks.handle import Handle, may_begin
 from provenance.capture.snapshot import Snapshotter, check_mode, translated
 from provenance.capture.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
@@ -43,7 +44,7 @@ log = get_logger("provenance")
 _METRICS = Kind.METRICS  # a member is looked up in 60 ns by Python 3.11, a global in 2
 
 
-class ProvenanceTracker:
+class ProvenanceTracker(Handle):
     """Records one training run.
 
     Usage::
@@ -58,7 +59,9 @@ class ProvenanceTracker:
         tracker.store_merkle_on_blockchain_after_training({"accuracy": accuracy})
 
     Several processes, on one host or many, write one run when they share its id and seed
-    (:mod:`provenance.capture.membership`); rank 0 alone records data, model and results.
+    (:mod:`provenance.capture.membership`); rank 0 alone records data, model and results. A copy
+    is the tracker itself, and a pickle a handle to the same run
+    (:mod:`provenance.capture.ranks.handle`).
 
     Args:
         base_dir: Where the spool lies (and, by default, the database and the reports).
@@ -103,7 +106,8 @@ class ProvenanceTracker:
         self._config = Path(config).absolute() if isinstance(config, str | Path) else config
         self.settings: Settings = load(self._config, Path(base_dir).absolute(), secrets=False)
         self._parent = None if parent is None else parent_id(parent)
-        keys, self.rank, self.world_size = join_run(self.spool_dir, _told)
+        self._part = join_run(self.spool_dir, _told)
+        keys, self.rank, self.world_size = self._part[:3]
         self.run = keys.run
         if self.settings.identity_key_file is not None:
             keys = signed_by_identity(keys, self.settings.identity_key_file)
@@ -427,8 +431,10 @@ class ProvenanceTracker:
         Raises:
             InputError: The run is finished already, or ``training_results`` is no mapping.
         """
-        results = _results(training_results or {})
-        if self._ended:
+        from provenance.capture.membership import end_absent_ranks
+
+        results = _results(training_results or {}) if self.rank == 0 else {}
+        if self._ended and self.rank == 0:
             raise InputError(
                 f"run {self.run}: {self._ended.state} already, expected one call per run"
             )
@@ -438,8 +444,9 @@ class ProvenanceTracker:
         chain = self.settings.blockchain
         wanted = chain.enabled and chain.storage_options.store_after_training
         if self.rank == 0:
-            counts: dict[str, Json] = {"epochs": self._epochs.count}
+            counts: dict[str, Json] = {"epochs": self._epochs.count, **self._beside()}
             self._emitter.emit(Kind.RESULTS, None, {**results, **counts})
+            end_absent_ranks(self.spool_dir, self._part)
         self.close("finished", "finished")
         return self._tickets(Phase.AFTER, wanted)
 
@@ -558,9 +565,10 @@ class ProvenanceTracker:
         from provenance.settings.hyperparameters import hyperparameters
 
         given = hyperparameters({} if training is None else training, "training_config")
-        if self.rank == 0:
+        if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
             configured = {**self.settings.training, **given.values}
-            own = self._parent and {"run": self._parent, "epoch": None}
+            continued = self._parent or (self._part.parent and str(self._part.parent))
+            own = continued and {"run": continued, "epoch": None}
             parent = own or configured.get("parent_model")
             self._emitter.emit(
                 Kind.CONFIG,
@@ -569,6 +577,7 @@ class ProvenanceTracker:
                     "public_key": self._keys.public_key.hex(),
                     "hash_algorithm": self.settings.hash_algorithm,
                     "world_size": self.world_size,
+                    **self._beside(),
                     "code": environment.code_commit(),
                     "environment": environment.environment(),
                     "parent": parent,
@@ -579,6 +588,14 @@ class ProvenanceTracker:
             )
             self._seal(Phase.BEFORE, None, anchor)
         self._sealed_before = True
+
+    def _beside(self) -> dict[str, Json]:
+        """Of a run of one of several ranks, whose others write their own: which one it is."""
+        from provenance.capture.membership import found_late
+
+        self._part = self._part._replace(launch=found_late(self._part))
+        launch = self._part.launch
+        return {} if launch is None else {"launch": launch._asdict()}
 
     def _seal(self, phase: Phase, epoch: int | None, anchor: bool) -> None:
         body: dict[str, Json] = {"phase": phase.value, "epoch": epoch, "anchor": anchor}
@@ -595,6 +612,8 @@ class ProvenanceTracker:
         return {name: Ticket(self.settings, self.run, phase, name, own) for name in names}
 
     def _must_come_before(self, call: str) -> None:
+        if self.rank != 0:
+            return
         if self._ended:
             raise InputError(
                 f"{call}: run {self.run} is {self._ended.state}, expected a new tracker"

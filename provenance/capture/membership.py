@@ -7,28 +7,30 @@ They come from, in this order:
    them; or ``PROVENANCE_RUN_KEY_FILE``, a file of mode 0600 on storage that all share, which
    rank 0 makes where there is none and the others wait for; or ``PROVENANCE_RUN_ID`` alone, where
    this host has its key.
-2. ``torch.distributed``, where a process group is up: rank 0 makes them and hands them over
-   through the group's store. No collective: whoever makes no tracker holds up nobody. Whoever
-   reaches that store can read them, as they can the gradients.
-3. Nobody: a new run of one process. A process that a launcher started beside others is
-   refused here, since each of them would write a run of its own.
+2. A store of keys and values that the ranks reach: of torchrun's agent, of a process group of
+   ``torch.distributed`` that is up, or of ``jax.distributed``. Rank 0 makes id and seed and hands
+   them over. No collective: whoever makes no tracker holds up nobody. Whoever reaches that store
+   can read them, as they can the gradients. After an elastic restart it is a new run, whose
+   parent is the one before.
+3. Nobody: a new run of one process. Where a launcher started it beside others, each of them
+   writes such a run, which states the launch, and one warning says how to share one.
 
 Rank and world size come from ``PROVENANCE_RANK`` and ``PROVENANCE_WORLD_SIZE``, the process
-group, or the launcher's variables: torchrun, srun, Open MPI, MPICH, Lightning.
+group, or what launchers tell (:mod:`provenance.capture.ranks.launchers`).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from provenance.capture.emitter import Emitter
 from provenance.capture.keys import (
     KEY_FILE,
     RunKeys,
@@ -37,8 +39,23 @@ from provenance.capture.keys import (
     new_run_keys,
     read_key_file,
 )
+from provenance.capture.ranks.launchers import (
+    RANK,
+    WORLD_SIZE,
+    Launch,
+    launch_id,
+    launched,
+    own_ranks,
+)
+from provenance.capture.ranks.stores import (
+    Roster,
+    Store,
+    process_group,
+    shared_store,
+)
 from provenance.errors import ConfigError, FormatError, ProvenanceError
 from provenance.formats.producers.certificate import check_run_id
+from provenance.log import get_logger
 
 RUN_ID, RUN_SEED, RUN_KEY_FILE = (
     "PROVENANCE_RUN_ID",
@@ -52,21 +69,29 @@ HAND_OVER = (
     "PROVENANCE_RUN_SEED, or PROVENANCE_RUN_KEY_FILE (where one process alone tracks: "
     "PROVENANCE_WORLD_SIZE=1)"
 )
-_LAUNCHERS = (
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-)
+_log = get_logger("provenance")
 _trackers = 0
+_warned = False
+_given: ContextVar[Membership | None] = ContextVar("given", default=None)
 
 
 class Membership(NamedTuple):
-    """A process's part in a run. ``rank`` counts from 0 to ``world_size`` - 1."""
+    """A process's part in a run.
+
+    Attributes:
+        rank: From 0 to ``world_size`` - 1, of the run's ranks.
+        launch: Where the run is of one of several processes that a launcher started, and the
+            others write runs of their own: which of them this is.
+        parent: The run that this one goes on from, after an elastic restart.
+        roster: Which ranks take part, where they share a store.
+    """
 
     keys: RunKeys
-    rank: int
-    world_size: int
+    rank: int = 0
+    world_size: int = 1
+    launch: Launch | None = None
+    parent: UUID | None = None
+    roster: Roster | None = None
 
 
 def join_run(spool_dir: Path, told: Mapping[str, str] | None = None) -> Membership:
@@ -74,30 +99,124 @@ def join_run(spool_dir: Path, told: Mapping[str, str] | None = None) -> Membersh
     this host lies in the spool. ``told``: instead of the environment.
 
     Raises:
-        ConfigError: A variable that does not parse, an id of another seed, or a rank that
-            nobody gave the run's seed: one line says how to hand it over.
+        ConfigError: A variable that does not parse, an id of another seed, a rank that nothing
+            tells of a run that is shared, or two ranks that were told two runs.
     """
     global _trackers
-    group, env = _process_group(), os.environ if told is None else told
-    own = _own_ranks(env)
-    run = _told_id(env)
+    handed = _given.get()
+    if handed is not None:
+        return handed
+    env, group = os.environ if told is None else told, process_group()
+    own, run = own_ranks(env), _told_id(env)
     is_told = run is not None or bool(env.get(RUN_SEED) or env.get(RUN_KEY_FILE))
-    of_group = group and (int(group.get_rank()), int(group.get_world_size()))
-    ranks = own or of_group or launched_ranks(env, strict=is_told) or (0, 1)
-    shared = group is not None and own != (0, 1)
-    _trackers += shared
+    launch = _place(env, group, own, strict=is_told)
+    if launch is None or launch.world_size == 1:
+        ranks = (0, 1)
+    elif launch.rank is None or launch.world_size is None:
+        if is_told:
+            raise ConfigError(*_unknown(launch))
+        return _beside(launch)
+    else:
+        ranks = launch.rank, launch.world_size
+    store = None if ranks == (0, 1) else shared_store(env, group, _wait_s(env))
+    _trackers += store is not None
+    keys: RunKeys | None = None
     if is_told:
         keys = _told_keys(spool_dir, env, run, first=ranks[0] == 0)
-    elif shared:
-        keys = _keys_of_rank_0(group)
-    elif ranks[1] > 1:
-        which = f"rank {ranks[0]} of {ranks[1]}"
-        raise ConfigError(RUN_SEED, f"not set, and this is {which}: {HAND_OVER}")
-    else:
+    elif ranks == (0, 1):
         keys = new_run_keys()
-    if shared:
-        _agree(group, keys.run)
-    return Membership(keys, *ranks)
+    if store is None:
+        return _beside(launch) if keys is None else Membership(keys, *ranks)
+    parent = roster = None
+    try:
+        if keys is None:
+            keys, parent = _shared_keys(store, env, first=ranks[0] == 0) or (None, None)
+        if keys is not None:
+            _agree(store, env, keys.run)
+            roster = Roster(store, _name("here", _attempt(env)), *ranks)
+            if not roster.join():
+                keys = None
+    except RuntimeError as error:  # as c10d and JAX say that the store is gone
+        _log.warning("the store of the ranks fails", problem=str(error).split("\n")[0][:200])
+        keys = keys if is_told else None
+    if keys is None:
+        return _beside(launch)
+    return Membership(keys, *ranks, parent=parent, roster=roster)
+
+
+def found_late(membership: Membership) -> Launch | None:
+    """The launch of a run that was begun as one process's, where a process group of several has
+    come up since, whose other ranks write runs of their own; else what was known at the start."""
+    group, env = process_group(), os.environ
+    if membership.launch or membership.world_size > 1 or group is None or own_ranks(env):
+        return membership.launch
+    if any(env.get(name) for name in (RUN_ID, RUN_SEED, RUN_KEY_FILE)):
+        return None
+    late = _place(env, group, None)
+    _warn(late, "its tracker was made before the process group")
+    return late
+
+
+def end_absent_ranks(spool_dir: Path, part: Membership) -> None:
+    """End the ranks that made no tracker, as in ``if rank == 0:``, so that nobody waits for them.
+
+    Each gets a producer that states its end alone; rank 0 calls this at the run's end.
+    """
+    for rank in part.roster.absent() if part.roster is not None else ():
+        emitter = Emitter(spool_dir, part.keys.run, rank, part.world_size, segment_bytes=4096)
+        emitter.close("this rank made no tracker")
+
+
+@contextmanager
+def given(membership: Membership) -> Iterator[None]:
+    """Trackers that this thread makes inside have this part."""
+    before = _given.set(membership)
+    try:
+        yield
+    finally:
+        _given.reset(before)
+
+
+def _place(
+    env: Mapping[str, str], group: Any, own: tuple[int, int] | None, *, strict: bool = False
+) -> Launch | None:
+    """Rank and world size, by who knows best."""
+    if own is not None:
+        return Launch("PROVENANCE_WORLD_SIZE", *own, launch_id(env))
+    if group is not None:
+        names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+        ranks = int(group.get_rank()), int(group.get_world_size())
+        return Launch("torch.distributed", *ranks, launch_id(env, names))
+    return launched(env, strict=strict)
+
+
+def _unknown(launch: Launch) -> tuple[str, str]:
+    if launch.world_size is None:
+        size = f"not set, and this is process {launch.rank} of a {launch.by} job: {HAND_OVER}"
+        return WORLD_SIZE, f"{size}; its ranks need {RANK} and {WORLD_SIZE} too"
+    return (
+        "RANK",
+        f"not set, and WORLD_SIZE is {launch.world_size}: make the tracker once the process "
+        f"group is up, or give each process {RANK} and {WORLD_SIZE}",
+    )
+
+
+def _beside(launch: Launch | None) -> Membership:
+    """A run of this process alone, beside those of the other ranks."""
+    _warn(launch, "nothing hands one over")
+    return Membership(new_run_keys(), launch=launch)
+
+
+def _warn(launch: Launch | None, why: str) -> None:
+    """Once a process."""
+    global _warned
+    if launch is not None and not _warned:
+        _warned = True
+        _log.warning(
+            f"{launch} ({launch.by}) writes a run of its own, since {why}: to share one, "
+            f"{HAND_OVER}",
+            launch=(launch.id or "unknown")[:16],
+        )
 
 
 def _told_id(env: Mapping[str, str]) -> UUID | None:
@@ -160,67 +279,6 @@ def _keys_in(path: Path, run: UUID | None, wait_s: float, *, make: bool) -> RunK
     return keys
 
 
-def _own_ranks(env: Mapping[str, str]) -> tuple[int, int] | None:
-    """``PROVENANCE_RANK`` and ``PROVENANCE_WORLD_SIZE``; None where neither is set."""
-    if not {"PROVENANCE_RANK", "PROVENANCE_WORLD_SIZE"} & env.keys():
-        return None
-    rank, size = _pair(env, "PROVENANCE_RANK", "PROVENANCE_WORLD_SIZE")
-    if size > 1 and "PROVENANCE_RANK" not in env:
-        raise ConfigError("PROVENANCE_RANK", f"not set, and PROVENANCE_WORLD_SIZE is {size}")
-    return rank, size
-
-
-def launched_ranks(env: Mapping[str, str], *, strict: bool = False) -> tuple[int, int] | None:
-    """Rank and world size as a launcher's variables tell them; None where they tell none.
-
-    Args:
-        strict: Refuse a RANK and WORLD_SIZE that cannot be; else they are passed over, since
-            who gave them may have meant something else.
-
-    Raises:
-        ConfigError: A rank that cannot be, or one of several of which nothing tells which.
-    """
-    if strict and "RANK" in env:
-        return _pair(env, "RANK", "WORLD_SIZE")
-    # Inside srun, not in the batch script around it.
-    srun = (("SLURM_PROCID", "SLURM_NTASKS"),) if "SLURM_STEP_ID" in env else ()
-    for rank, size in _LAUNCHERS + srun:
-        pair = _plausible(env, rank, size)
-        if pair is not None:
-            return pair
-    pair = _plausible(env, "LOCAL_RANK", "WORLD_SIZE")  # Lightning tells no RANK
-    node = env.get("NODE_RANK") or env.get("GROUP_RANK") or "0"
-    if pair is not None and (pair[1] == 1 or node == "0"):
-        return pair  # on the first node they are the same
-    if (pair is not None or strict) and _number(env, "WORLD_SIZE", 1) > 1:
-        raise ConfigError(
-            "RANK",
-            f"not set, and WORLD_SIZE is {env['WORLD_SIZE']}: make the tracker once the process "
-            "group is up, or give each process PROVENANCE_RANK and PROVENANCE_WORLD_SIZE",
-        )
-    return None
-
-
-def _plausible(env: Mapping[str, str], rank: str, size: str) -> tuple[int, int] | None:
-    with suppress(ConfigError):
-        return _pair(env, rank, size) if {rank, size} <= env.keys() else None
-    return None
-
-
-def _pair(env: Mapping[str, str], rank_name: str, size_name: str) -> tuple[int, int]:
-    rank, size = _number(env, rank_name, 0), _number(env, size_name, 1)
-    if not 0 <= rank < size:
-        raise ConfigError(rank_name, f"found {rank}, expected 0 to {size - 1} ({size_name} {size})")
-    return rank, size
-
-
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
-    text = env.get(name, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise ConfigError(name, f"found {text[:40]!r}, expected a whole number")
-    return int(text)
-
-
 def _wait_s(env: Mapping[str, str]) -> float:
     text = env.get(RUN_WAIT, "60")
     try:
@@ -232,55 +290,50 @@ def _wait_s(env: Mapping[str, str]) -> float:
     return seconds
 
 
-# --- torch.distributed, where the training uses it ---------------------------------------
+def _name(what: str, attempt: int) -> str:
+    """Every rank's n-th tracker has the same, anew after each restart."""
+    return f"ml-provenance/{what}/{attempt}/{_trackers}"
 
 
-def _process_group() -> Any:
-    """The ``torch.distributed`` module where a process group of several is up, else None."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return None
-    return distributed if distributed.get_world_size() > 1 else None
+def _attempt(env: Mapping[str, str]) -> int:
+    text = env.get("TORCHELASTIC_RESTART_COUNT", "")
+    return int(text) if text.isdecimal() and len(text) < 4 else 0
 
 
-def _keys_of_rank_0(group: Any) -> RunKeys:
-    """Rank 0's new keys, through the group's store: every rank's n-th tracker has the same."""
-    name, store, wait_s = f"ml-provenance/run/{_trackers}", _store(group), _wait_s(os.environ)
-    told = ""
-    if group.get_rank() == 0:
+def _shared_keys(
+    store: Store, env: Mapping[str, str], *, first: bool
+) -> tuple[RunKeys, UUID | None] | None:
+    """Rank 0's new keys and the run before a restart, through the store; None where rank 0 makes
+    no tracker in time."""
+    attempt = _attempt(env)
+    name = _name("run", attempt)
+    if first:
         keys = new_run_keys()
-        told = f"{keys.run} {keys.seed.hex()}"
-    if store is None:  # a backend without one, MPI: a collective is the only way
-        values = [told]
-        group.broadcast_object_list(values, src=0)
-        told = values[0]
-    elif told:
-        store.set(name, told)
+        parent = _run_before(store, attempt)
+        said = store.offer(name, f"{keys.run} {keys.seed.hex()} {parent or ''}")
     else:
-        try:
-            store.wait([name], timedelta(seconds=wait_s))
-        except RuntimeError as error:
-            problem = f"rank 0 made no tracker within {wait_s:g} s, so nobody has it"
-            raise ConfigError(RUN_SEED, f"{problem}: {HAND_OVER}") from error
-        told = bytes(store.get(name)).decode()
-    run, seed = told.split()
-    return _keys(UUID(run), seed)
+        said = store.wait_for(name, _wait_s(env)) or ""
+    if not said:
+        return None
+    run, seed, before = said.split(" ")
+    return _keys(UUID(run), seed), UUID(before) if before else None
 
 
-def _agree(group: Any, run: UUID) -> None:
-    """Refuse a rank whose run is not that of the group's first rank to come here."""
-    store = _store(group)
-    told = str(run).encode()
-    if store is not None:
-        told = bytes(store.compare_set(f"ml-provenance/agreed/{_trackers}", "", str(run)))
-    if told.decode() != str(run):
+def _run_before(store: Store, attempt: int) -> str | None:
+    """The newest run of an attempt before this one."""
+    for earlier in reversed(range(attempt)):
+        said = store.wait_for(_name("run", earlier), 0.001)
+        if said:
+            return said.split(" ")[0]
+    return None
+
+
+def _agree(store: Store, env: Mapping[str, str], run: UUID) -> None:
+    """Refuse a rank whose run is not that of the first rank to come here."""
+    other = store.offer(_name("agreed", _attempt(env)), str(run))
+    if other != str(run):
         raise ConfigError(
             RUN_ID,
-            f"this rank has run {run}, another one {told.decode()}: start `provenance run` once "
+            f"this rank has run {run}, another one {other}: start `provenance run` once "
             "for all of them, or with --key-file on storage that all hosts share",
         )
-
-
-def _store(group: Any) -> Any:
-    """The group's key-value store (c10d); None where its backend has none."""
-    return group.distributed_c10d._get_default_store()

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provenance import files
 from provenance.capture.keys import RunKeys, make_key_file, new_run_keys, signed_by_identity
-from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED, launched_ranks
+from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED
+from provenance.capture.ranks.launchers import launched, own_ranks
 from provenance.cli.output import answer, err
 from provenance.errors import InputError, UsageError
 from provenance.settings import SIGSTORE_ENV
@@ -40,10 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         make_key_file(Path(arguments.key_file), _new_keys())
         environment[RUN_KEY_FILE] = os.path.abspath(arguments.key_file)
     elif not any(environment.get(name) for name in (RUN_ID, RUN_SEED, RUN_KEY_FILE)):
-        rank, size = launched_ranks(environment) or (0, 1)
-        if size > 1:
+        launch = None if own_ranks(environment) == (0, 1) else launched(environment)
+        if launch is not None and launch.world_size != 1:
             raise UsageError(
-                f"run: this is process {rank} of {size}, each of which would start a run of its "
+                f"run: this is {launch} ({launch.by}), each of which would start a run of its "
                 "own: put `provenance run --` before their launcher, or give all of them the same "
                 "--key-file on shared storage"
             )

@@ -15,7 +15,7 @@ from itertools import pairwise
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.evidence.story import Restart, RunState, restarts
 from provenance.formats.record import Kind, Phase, Record
-from provenance.formats.run_tree.ranks import NAMED
+from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
     DigestedRecord,
     absent_ranks,
@@ -48,6 +48,8 @@ def check_completeness(
     ranks = 1 + max(r.rank for r in records) if no_config else announced_ranks(records)
     missing = list(_missing(records, ranks))
     check_epochs(evidence, ranks, findings)
+    for line in _launches(records):
+        findings.unchecked(COMPLETE, line)
     sealed = any(entry.phase is Phase.AFTER for entry in evidence.entries)
     if not sealed and state.state in ("running", "lost"):
         lost = f"the run is {state.line}: no end, and no after seal"
@@ -111,6 +113,21 @@ def _names(records: Iterable[Record]) -> dict[bytes, str]:
     }
 
 
+def _launches(records: Sequence[Record]) -> Iterator[str]:
+    """That the run is of one of several ranks, which the others did not write to."""
+    stated = [r.body.get("launch") for r in records if r.kind in (Kind.CONFIG, Kind.RESULTS)]
+    for launch in stated:
+        if isinstance(launch, dict):
+            rank, size = launch.get("rank"), launch.get("world_size")
+            which = f"rank {rank}" if isinstance(rank, int) else "one rank"
+            of = size if isinstance(size, int) else "an unknown number"
+            name = f"launch {str(launch.get('id') or 'without an id')[:16]}"
+            yield (
+                f"it is the run of {which} of {of} of {name} alone; the others could not write to "
+                "it, and have runs of their own"
+            )
+
+
 def _notice_oddities(
     evidence: RunEvidence,
     records: Sequence[Record],
@@ -130,6 +147,12 @@ def _notice_oddities(
     for producer, rank in sorted({(r.producer, r.rank) for r in records} - ended):
         if rank in ranks and producer not in told_ends:  # another one of the rank has: a fork
             findings.notice(COMPLETE, name[producer], UNANNOUNCED)
+    silent = sorted(
+        {r.rank for r in records if r.kind is Kind.RUN_END and r.seq == 0}
+        - {r.rank for r in records if r.kind is not Kind.RUN_END}
+    )
+    if silent:
+        findings.notice(COMPLETE, named_ranks(silent), "stated an end and nothing else")
     for parked in evidence.parked:
         findings.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
     times: Counter[tuple[int | None, int]] = Counter()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from provenance.capture import membership
 from provenance.capture.keys import RunKeys, keep_run_keys, make_key_file, new_run_keys
 from provenance.capture.membership import join_run
 from provenance.errors import ConfigError
@@ -24,9 +25,9 @@ TOLD = {"PROVENANCE_RUN_ID": str(KEYS.run), "PROVENANCE_RUN_SEED": KEYS.seed.hex
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("PROVENANCE_R", "PROVENANCE_W", "SLURM_", "OMPI_", "PMI_")):
+        if name.startswith(("PROVENANCE_R", "PROVENANCE_W", "SLURM_", "OMPI_", "PMI_", "TORCHEL")):
             monkeypatch.delenv(name)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ENVIRONMENT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -49,7 +50,7 @@ def test_alone_it_is_a_new_run_of_one_process(tmp_path: Path) -> None:
         ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "3"}, (2, 3)),
         ({"PMI_RANK": "0", "PMI_SIZE": "2"}, (0, 2)),
         ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_NTASKS": "6"}, (5, 6)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6"}, (0, 1)),  # the batch script, not a step
+        ({"ENVIRONMENT": "BATCH", "SLURM_PROCID": "0", "SLURM_NTASKS": "6"}, (0, 1)),
         ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
         ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "8"}, (1, 4)),
         ({"WORLD_SIZE": "4", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}, (3, 4)),
@@ -76,26 +77,34 @@ def test_who_is_told_the_run_takes_its_rank_from_the_launcher(
         {"PROVENANCE_RANK": "1", "PROVENANCE_WORLD_SIZE": "2"},
     ],
 )
-def test_a_rank_without_the_seed_is_refused_with_the_way_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+def test_a_rank_that_nobody_hands_a_run_writes_one_that_states_its_launch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    told: dict[str, str],
 ) -> None:
     setenv(monkeypatch, told)
-    with pytest.raises(ConfigError) as caught:
-        join_run(tmp_path)
-    message = str(caught.value)
-    assert "\n" not in message
+    monkeypatch.setattr(membership, "_warned", False)
+    first, second = join_run(tmp_path), join_run(tmp_path)
+    assert first.keys.run != second.keys.run
+    assert (first.rank, first.world_size) == (0, 1)
+    ranks = tuple(int(value) for name, value in told.items() if name != "SLURM_STEP_ID")
+    assert first.launch is not None
+    assert (first.launch.rank, first.launch.world_size) == ranks
+    (line,) = "".join(capsys.readouterr()).splitlines()  # once a process
     for way in ("provenance run --", "PROVENANCE_RUN_SEED", "PROVENANCE_RUN_KEY_FILE"):
-        assert way in message
+        assert way in line
+    assert f"rank {ranks[0]} of 2" in line
 
 
 @pytest.mark.parametrize(
     "odd",
     [
-        {"RANK": "banana", "WORLD_SIZE": "2"},
-        {"RANK": "5", "WORLD_SIZE": "2"},
+        {"RANK": "banana"},
         {"WORLD_SIZE": "8"},
-        {"RANK": "3", "WORLD_SIZE": "9" * 30},
         {"RANK": "0", "WORLD_SIZE": "1"},
+        {"RANK": "", "WORLD_SIZE": "2"},
+        {"LOCAL_RANK": "3"},
     ],
 )
 def test_variables_that_no_launcher_sets_are_passed_over(
@@ -120,6 +129,7 @@ def test_variables_that_no_launcher_sets_are_passed_over(
         ({"RANK": "2", "WORLD_SIZE": "2"}, "expected 0 to 1"),
         ({"PROVENANCE_RANK": "2", "PROVENANCE_WORLD_SIZE": "2"}, "expected 0 to 1"),
         ({"PROVENANCE_RUN_SEED": ""}, "this host has no key of run"),
+        ({"JOB_COMPLETION_INDEX": "1"}, "PROVENANCE_WORLD_SIZE: not set"),
     ],
 )
 def test_what_cannot_be_is_refused_and_no_seed_is_shown(
@@ -140,13 +150,25 @@ def test_the_id_alone_is_enough_where_the_host_has_the_key(
     assert join_run(tmp_path).keys == KEYS
 
 
-def test_a_rank_that_nothing_tells_is_refused_without_a_run_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ({"RANK": "banana", "WORLD_SIZE": "2"}, "RANK: found 'banana', expected a whole number"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK: found 5, expected 0 to 1"),
+        ({"RANK": "3", "WORLD_SIZE": "9" * 30}, "WORLD_SIZE: found '999"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE: found 0, expected a whole number from 1"),
+        ({"SLURM_PROCID": "-1", "SLURM_NTASKS": "2"}, "SLURM_PROCID: found '-1'"),
+        ({"LOCAL_RANK": "4", "WORLD_SIZE": "2"}, "LOCAL_RANK: found 4"),
+        ({"JOB_COMPLETION_INDEX": "2", "WORLD_SIZE": "2"}, "JOB_COMPLETION_INDEX: found 2"),
+    ],
+)
+def test_what_a_launcher_sets_and_does_not_parse_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], problem: str
 ) -> None:
-    """Lightning on a second node, before its process group is up."""
-    setenv(monkeypatch, {"LOCAL_RANK": "0", "WORLD_SIZE": "4", "NODE_RANK": "1"})
-    with pytest.raises(ConfigError, match="once the process group is up"):
+    setenv(monkeypatch, told)
+    with pytest.raises(ConfigError) as caught:
         join_run(tmp_path)
+    assert str(caught.value).startswith(problem)
 
 
 def test_rank_0_makes_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +190,7 @@ def test_a_key_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         join_run(tmp_path)
     monkeypatch.setenv("PROVENANCE_RUN_WAIT", "60")
     threading.Timer(0.2, make_key_file, (path, KEYS)).start()
-    assert join_run(tmp_path) == (KEYS, 1, 2)
+    assert join_run(tmp_path)[:3] == (KEYS, 1, 2)
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         join_run(tmp_path)
@@ -271,8 +293,9 @@ def test_rank_0_waits_for_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert (join_run(tmp_path).rank, join_run(tmp_path).world_size) == (0, 2)
     assert time.monotonic() - began < 30
     group.rank, group.store = 1, Store()
-    with pytest.raises(ConfigError, match="rank 0 made no tracker"):
-        join_run(tmp_path)
+    launch = join_run(tmp_path).launch
+    assert launch is not None
+    assert launch[:3] == ("torch.distributed", 1, 2)
     monkeypatch.setenv("PROVENANCE_WORLD_SIZE", "1")
     assert join_run(tmp_path).world_size == 1
     assert isinstance(join_run(tmp_path).keys, RunKeys)

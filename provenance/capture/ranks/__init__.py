@@ -1,0 +1,1 @@
+"""Which ranks there are, what they share, and a tracker in another process."""
