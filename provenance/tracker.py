@@ -135,7 +135,7 @@ class ProvenanceTracker:
     @property
     def ended(self) -> bool:
         """Whether the run takes no more from this process."""
-        return self._ended
+        return bool(self._ended)
 
     @property
     def spool_dir(self) -> Path:

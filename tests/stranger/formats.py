@@ -206,6 +206,7 @@ class Trees:
         self.slots: dict[str, list[str]] = {}
         self.waiting: dict[int, list[dict[str, Any]]] = {}
         self.closing: dict[str, list[str]] = {kind: [] for kind in LAST}
+        self.free: list[tuple[str, int]] = []
         for record in sorted(records, key=sort_key):
             kind, producer = record["kind"], record["producer"]
             if kind in BEFORE:  # rule 2
@@ -215,6 +216,8 @@ class Trees:
             elif kind in LAST:  # rules 5 and 6
                 if kind != "results" or producer in enders:
                     self.closing[kind].append(record["digest"])
+                if kind != "results":
+                    self.free.append((producer, record["seq"]))
             elif kind in LEAVES:
                 self.waiting.setdefault(record["epoch"], []).append(record)
         self.ahead = sorted(self.waiting, reverse=True)
@@ -243,6 +246,9 @@ class Trees:
             kinds = ("state", "metrics", "privacy")
             if any(f"training/epoch/{number}/{kind}" in self.slots for kind in kinds):
                 self._append(self._pair(f"training/epoch/{number}", kinds))
+        for producer, seq in self.free if phase == "checkpoint" else ():  # rule 6
+            if seq < covered.get(producer, 0):
+                coverage[producer] = max(seq + 1, coverage.get(producer, 0))
         if phase == "after":
             for kind, digests in self.closing.items():
                 self.slots[f"training/{kind}"] = digests
