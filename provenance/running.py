@@ -50,7 +50,7 @@ def run(
     if isinstance(parent, Run):
         parent = parent.tracker
     labels: dict[str, Any] = {"name": name, "tags": tags, "group": group, "notes": notes}
-    return Run(ProvenanceTracker(base_dir, settings, parent=parent, **labels), config)
+    return Run(ProvenanceTracker(base_dir, settings, parent=parent, **labels), config, name)
 
 
 class Run:
@@ -63,10 +63,13 @@ class Run:
         tracker: What records it.
     """
 
-    def __init__(self, tracker: ProvenanceTracker, config: object = None) -> None:
+    def __init__(
+        self, tracker: ProvenanceTracker, config: object = None, name: str | None = None
+    ) -> None:
         from provenance.settings.hyperparameters import hyperparameters
 
         self.tracker = tracker
+        self.name = name
         self._config: object = {} if config is None else config
         hyperparameters(self._config, "config")  # a mistake is told here, not at the first log
         self._next_step = 0
@@ -92,7 +95,7 @@ class Run:
         step: int | None = None,
         epoch: int | None = None,
         model: object = None,
-        privacy: Mapping[str, object] | None = None,
+        privacy: Any = None,
     ) -> None:
         """Record metrics: of a step where one is given, or nothing else; of an epoch where
         that, a model or a privacy budget is given; of both where both are.
@@ -156,4 +159,5 @@ class Run:
         self.tracker.__exit__(kind, error, traceback)
 
     def __repr__(self) -> str:
-        return f"<provenance.run {self.id}>"
+        state = "ended" if self.tracker.ended else "open"
+        return f"<provenance.run {self.name!r} {self.id} {state}>"

@@ -277,6 +277,11 @@ def _seal_checkpoint(tx: LedgerTx, tree: TreeRow, epoch: int, made: list[_Root])
                 yield leaf
 
     kept = _kept(tree).extend(_epochs(covered()))
+    for leaf in tx.leaves(tree.run, FREE_KINDS):
+        _, name, seq = leaf.order
+        if seq < upto.get(name, 0):
+            producer = bytes.fromhex(name)
+            coverage[producer] = max(seq + 1, coverage.get(producer, 0))
     _log_left_out(tree.run, tx.marked_epochs(tree.run, tree.closed, epoch), "a later one is")
     mark = next(iter(marks), None) or _unmarked(tx, tree, epoch)
     made.append(_root(tx, tree, kept, coverage, mark))

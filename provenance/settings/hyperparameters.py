@@ -6,8 +6,6 @@ value. Nothing is recorded by ``repr``, which may hold an address of this proces
 recorded: what a key's name says to be one, and a password inside a URL, becomes :data:`REDACTED`.
 
 Packages are known by what is imported already; none is imported here.
-
-Over 400 lines: case by case, one function for each family of types.
 """
 
 from __future__ import annotations

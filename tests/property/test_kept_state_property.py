@@ -49,6 +49,8 @@ def history(rng: random.Random, run: UUID) -> list[Producer]:
                 for kind in (Kind.METRICS, Kind.STATE, Kind.PRIVACY):
                     if rng.random() < 0.6:
                         producer.add(kind, epoch, value=rng.random())
+                if rng.random() < 0.3:
+                    producer.add(rng.choice([Kind.STEPS, Kind.ARTIFACT, Kind.NOTE]), value=epoch)
                 if rng.random() < 0.6:
                     producer.seal("checkpoint", epoch, anchor=rng.random() < 0.5)
             if rank == 0:

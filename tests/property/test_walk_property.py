@@ -24,6 +24,7 @@ from tests.support.runs import RUN
 PRODUCERS = (b"\x01" * 16, b"\x02" * 16, b"\x03" * 16)
 KINDS = (
     *(Kind.METRICS, Kind.STATE, Kind.PRIVACY, Kind.SEAL) * 4,
+    *(Kind.STEPS, Kind.ARTIFACT, Kind.NOTE),
     *(Kind.RESULTS, Kind.CONFIG, Kind.DATA_TRAIN, Kind.WEIGHTS, Kind.GAP),
 )
 WHOLE = 25

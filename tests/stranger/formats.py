@@ -206,6 +206,7 @@ class Trees:
         self.slots: dict[str, list[str]] = {}
         self.waiting: dict[int, list[dict[str, Any]]] = {}
         self.closing: dict[str, list[str]] = {kind: [] for kind in LAST}
+        self.free: list[tuple[str, int]] = []
         for record in sorted(records, key=sort_key):
             kind, producer = record["kind"], record["producer"]
             if kind in BEFORE:  # rule 2
@@ -215,6 +216,8 @@ class Trees:
             elif kind in LAST:  # rules 5 and 6
                 if kind != "results" or producer in enders:
                     self.closing[kind].append(record["digest"])
+                if kind != "results":
+                    self.free.append((producer, record["seq"]))
             elif kind in LEAVES:
                 self.waiting.setdefault(record["epoch"], []).append(record)
         self.ahead = sorted(self.waiting, reverse=True)
@@ -243,6 +246,9 @@ class Trees:
             kinds = ("state", "metrics", "privacy")
             if any(f"training/epoch/{number}/{kind}" in self.slots for kind in kinds):
                 self._append(self._pair(f"training/epoch/{number}", kinds))
+        for producer, seq in self.free if phase == "checkpoint" else ():  # rule 6
+            if seq < covered.get(producer, 0):
+                coverage[producer] = max(seq + 1, coverage.get(producer, 0))
         if phase == "after":
             for kind, digests in self.closing.items():
                 self.slots[f"training/{kind}"] = digests
@@ -278,32 +284,6 @@ class Trees:
 
     def _pair(self, top: str, names: Iterable[str]) -> bytes:
         return mth([mth(self._entries(f"{top}/{name}")) for name in names])
-
-
-def check_run_proof(proof: dict[str, Any], path: str, digest: str, root: str) -> None:
-    need(set(proof) == {"v", "path", "leaf_digest", "levels"}, "no RunProof")
-    need(type(proof["v"]) is int and proof["v"] == 1, "another version")
-    need(proof["path"] == path and proof["leaf_digest"] == digest, "is of another record")
-    value, child = unhex(digest, 32), path
-    for level in proof["levels"]:
-        need(set(level) == {"index", "size", "proof", "node_path"}, "other keys in a level")
-        parts = child.split("/")
-        flat = parts[0] == "training" and len(parts) == 3
-        parent = "training" if flat else "/".join(parts[:-1])
-        need(child and level["node_path"] == parent, "its levels are not those of the path")
-        fixed = {"": ["data", "model", "training", "producers"], "data": ["train", "test"],
-                 "model": ["architecture", "weights"]}.get(parent)  # fmt: skip
-        if parent.startswith("training/epoch/") and parent.count("/") == 2:
-            fixed = ["state", "metrics", "privacy"]
-        if fixed:
-            place = (fixed.index(parts[-1]), len(fixed))
-            need((level["index"], level["size"]) == place, "is at another place of its parent")
-        elif not child.startswith(ANYWHERE) or parent != "training":
-            wanted = int(parts[-1]) if parts[-1].isdecimal() else 0
-            need(level["index"] == wanted, "is at another place of its parent")
-        hashes = hashes_of(level["proof"])
-        value, child = included(value, level["index"], level["size"], hashes)[0], parent
-    need(not child and value.hex() == root, "does not lead to the run root")
 
 
 # --- signed notes (section 7) ------------------------------------------------------------

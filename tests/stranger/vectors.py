@@ -22,7 +22,6 @@ from formats import (
     Trees,
     canonical,
     check_local,
-    check_run_proof,
     content_digest,
     grew,
     included,
@@ -41,6 +40,7 @@ from formats import (
     unbase64,
     unhex,
 )
+from run_proof import check_run_proof
 from shards import check_tensor
 
 

@@ -13,6 +13,7 @@ from provenance.formats.producers.statement import chain_on, chain_start, statem
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
     BEFORE_KINDS,
+    FREE_KINDS,
     DigestedRecord,
     Sealed,
     before_mark,
@@ -177,11 +178,10 @@ def covered(
     found: dict[bytes, int] = {}
     for item in records:
         record = item.record
-        if not record.kind.is_epoch or record.epoch is None:
-            continue
-        if before < record.epoch <= own.epoch and (
-            record.seq < own.coverage.get(record.producer, 0)
-        ):
+        decided = record.kind in FREE_KINDS
+        if record.kind.is_epoch and record.epoch is not None:
+            decided = before < record.epoch <= own.epoch
+        if decided and record.seq < own.coverage.get(record.producer, 0):
             found[record.producer] = max(record.seq + 1, found.get(record.producer, 0))
     return found
 

@@ -9,7 +9,7 @@ walk tells. Each producer's chain is walked once, past all counts that anybody s
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ from provenance.formats.merkle import Frontier
 from provenance.formats.producers.statement import chain_on, chain_start, statement_digest
 from provenance.formats.record import Phase
 from provenance.formats.run_tree.selection import (
+    FREE_KINDS,
     DigestedRecord,
     Sealed,
     before_mark,
@@ -142,9 +143,12 @@ class RunWalk:
         self._waiting: dict[int, list[DigestedRecord]] = defaultdict(list)
         self._unplaced: dict[Phase, str] = {}
         self._digests: dict[bytes, dict[int, bytes]] = defaultdict(dict)
+        self._free: dict[bytes, list[int]] = defaultdict(list)
         others = []
         for item in records:
             record = item.record
+            if record.kind in FREE_KINDS:
+                self._free[record.producer].append(record.seq)
             self._digests[record.producer].setdefault(record.seq, item.digest)
             if not record.kind.is_epoch:
                 others.append(item)
@@ -152,6 +156,8 @@ class RunWalk:
                 self._waiting[record.epoch].append(item)
             else:
                 self._cannot_place(item)
+        for own in self._free.values():
+            own.sort()
         fixed, self.late = fixed_leaves(others)
         self._last = [leaf for leaf in fixed if leaf.kind in LAST_KINDS]
         self._first = [leaf for leaf in fixed if leaf.kind not in LAST_KINDS]
@@ -252,6 +258,10 @@ class RunWalk:
             if leaves:
                 self._grow(leaves)
                 self._decided += 1
+        for producer, own in self._free.items():
+            at = bisect_left(own, covered.get(producer, 0))
+            if at:
+                coverage[producer] = max(own[at - 1] + 1, coverage.get(producer, 0))
         self._highest = max(upto, self._highest)
         return coverage
 

@@ -56,7 +56,7 @@ def test_a_run_is_named_and_its_config_is_recorded_before_the_first_metrics(tmp_
     ]  # fmt: skip
     assert sorted(kinds[5:8]) == ["metrics", "privacy", "state"]
     assert kinds[8:] == ["results", "run.seal", "run.end"]
-    assert repr(run) == f"<provenance.run {run.id}>"
+    assert repr(run) == f"<provenance.run 'baseline' {run.id} ended>"
 
 
 def test_an_exception_goes_on_and_ends_the_run_with_its_name(tmp_path: Path) -> None:
@@ -110,7 +110,9 @@ def test_a_child_names_its_parent(tmp_path: Path) -> None:
     provenance.run(base_dir=tmp_path / "c", parent=parent.tracker).finish()
     provenance.run(base_dir=tmp_path / "d", parent=parent.id).finish()
     for name in "bcd":
-        assert bodies(tmp_path / name, Kind.CONFIG)[0]["parent"] == parent.id
+        assert bodies(tmp_path / name, Kind.CONFIG)[0]["parent"] == parent.id, (
+            "the id, whatever named it"
+        )
 
 
 def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> None:

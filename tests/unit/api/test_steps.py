@@ -181,6 +181,9 @@ def test_steps_artifacts_and_notes_are_verified_by_both_readers(tmp_path: Path) 
     evidence = world.evidence(run.tracker.run)
     report = world.verify(evidence, online=False)
     assert report.outcome == "consistent", report.findings
+    covered = [entry.coverage[0][1] for entry in evidence.entries if entry.epoch is not None]
+    before = {item.record.seq for item in evidence.digested if item.record.kind is Kind.NOTE}
+    assert covered[0] < max(before) < covered[1], "a checkpoint covers what came before it"
     files = bundle_files(evidence)
     wanted = ["steps", "steps/1", "steps/2", "artifact", "note", "results", "epoch/2/metrics/0"]
     for path in wanted:
