@@ -158,15 +158,18 @@ def state_digest(
 
             - a mapping or sequence of arrays; nested ones are named ``outer.inner``
             - an object with ``state_dict()``, such as ``torch.nn.Module``
-            - an estimator in the manner of scikit-learn: its fitted arrays by attribute, such
-              as ``coefs_.0``
+            - an estimator in the manner of scikit-learn: its arrays by attribute, such as
+              ``coefs_.0``, and all the rest of it as one text, ``structure``
+            - a booster of XGBoost, LightGBM or CatBoost
             - one array, which then has the name ``""``
-            - the path of a ``.safetensors`` or ``.npz`` file
+            - the path of a ``.safetensors`` or ``.npz`` file, or of a booster's (``.json``,
+              ``.ubj``, ``.txt``, ``.cbm``)
         factory: Content hash; blake3 when left out.
         known: Digests of tensors in memory by name, which are not read, and need not be there.
 
     Raises:
-        InputError: no tensors, two tensors of one name, or something that is no tensor.
+        InputError: no tensors, two tensors of one name, or something that is no tensor, or that
+            a digest cannot cover.
         FormatError: a file that does not decode.
     """
     used = factory or HashFactory()
@@ -209,7 +212,8 @@ def state_tensors(model: object) -> Iterator[RawTensor]:
 def state_digest_file(
     path: str | os.PathLike[str], factory: HashFactory | None = None
 ) -> StateDigest:
-    """The digest of the tensors in a ``.safetensors`` or ``.npz`` file, without torch.
+    """The digest of the tensors in a ``.safetensors`` or ``.npz`` file, without torch, or of the
+    booster in a file of its library, which reads it.
 
     A safetensors file is mapped into memory, not read into it.
 
