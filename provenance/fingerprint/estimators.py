@@ -6,8 +6,8 @@ clock, no randomness. scikit-learn is never imported here.
 An estimator is what ``pickle`` keeps of it (``object.__reduce_ex__``, protocol 4): every attribute
 of it and of each object in it, whatever its name, fitted or a hyperparameter, Python's or compiled.
 Arrays of numbers and of texts, and fitted floats (attributes that end in ``_``), are tensors by
-dotted name. The tensor `STRUCTURE` (UTF8, ``[]``) is compact JSON: a list of the objects, the
-estimator first, each as ::
+dotted name. The tensor `STRUCTURE` (U8, its bytes, so that a safetensors file can hold it) is
+compact JSON in UTF-8: a list of the objects, the estimator first, each as ::
 
     {"new": class, "args": [...], "state": {attribute: value, ...}, "items": [...], "pairs": [...]}
 
@@ -51,8 +51,10 @@ from provenance.errors import InputError
 from provenance.fingerprint.arrays import (
     Array,
     RawTensor,
+    encode_text,
     is_array,
     load_numpy,
+    raw_bytes,
     raw_float,
     raw_text,
     type_name,
@@ -171,7 +173,8 @@ class _Walk:
         for value, reduced, path in self._queue:  # grows
             objects.append(self._object(value, reduced, path, 0))
         text = json.dumps(objects, ensure_ascii=False, separators=(",", ":"))
-        self.values.append((STRUCTURE, raw_text(STRUCTURE, [text], ())))
+        data = encode_text(text, "model")
+        self.values.append((STRUCTURE, raw_bytes(STRUCTURE, "U8", (len(data),), [data])))
 
     def _told(self, value: Any, path: str, depth: int) -> Json:
         """The JSON of a value; its arrays become tensors, its objects wait for their turn."""

@@ -175,15 +175,18 @@ def state_digest(
 
             - a mapping or sequence of arrays; nested ones are named ``outer.inner``
             - an object with ``state_dict()``, such as ``torch.nn.Module``
-            - an estimator in the manner of scikit-learn: its fitted arrays by attribute, such
-              as ``coefs_.0``
+            - an estimator in the manner of scikit-learn: its arrays by attribute, such as
+              ``coefs_.0``, and all the rest of it as one text, ``structure``
+            - a booster of XGBoost, LightGBM or CatBoost
             - one array, which then has the name ``""``
-            - the path of a file or folder (`model_files`)
+            - the path of a file or folder (`model_files`), or of a booster's file (``.json``,
+              ``.ubj``, ``.txt``, ``.cbm``)
         factory: Content hash; blake3 when left out.
         known: Digests of tensors in memory by name, which are not read, and need not be there.
 
     Raises:
-        InputError: no tensors, two tensors of one name, or something that is no tensor.
+        InputError: no tensors, two tensors of one name, or something that is no tensor, or that
+            a digest cannot cover.
         FormatError: a file that does not decode.
     """
     used = factory or HashFactory()
@@ -229,7 +232,8 @@ def state_digest_file(
     path: str | os.PathLike[str], factory: HashFactory | None = None
 ) -> StateDigest:
     """The digest of the weights in a file, or at the top of a folder (`model_files`); those of a
-    ``.safetensors`` or ``.npz`` file need no framework.
+    ``.safetensors`` or ``.npz`` file need no framework, a booster's
+    is read by its library.
 
     A safetensors file is mapped into memory, not read into it.
 

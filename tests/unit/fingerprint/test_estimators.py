@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -46,9 +45,8 @@ Y = (X[:, 0] > 0).astype(int)
 
 def structure(model: Any) -> list[Any]:
     raw: Any = dict(estimator_values(model)[0])[STRUCTURE]
-    text: bytes = raw.memory[8:]
-    assert struct.pack("<q", len(text)) == raw.memory[:8]
-    objects: list[Any] = json.loads(text)
+    assert (raw.dtype, raw.shape) == ("U8", (len(raw.memory),))
+    objects: list[Any] = json.loads(raw.memory)
     return objects
 
 
