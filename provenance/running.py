@@ -92,7 +92,7 @@ class Run:
         step: int | None = None,
         epoch: int | None = None,
         model: object = None,
-        privacy: Mapping[str, object] | None = None,
+        privacy: Mapping[str, object] | tuple[Any, float] | None = None,
     ) -> None:
         """Record metrics: of a step where one is given, or nothing else; of an epoch where
         that, a model or a privacy budget is given; of both where both are.
