@@ -37,6 +37,7 @@ from provenance.fingerprint.arrays import (
     canonical,
     from_package,
     is_array,
+    is_torch_tensor,
     load_numpy,
     type_name,
 )
@@ -175,7 +176,7 @@ class _Reading:
             kind, leaves = url_files(data, self.factory, self.progress)
             return files_dataset(kind, "at the URL", leaves, self.factory)
         path = Path(data)
-        if isinstance(data, str) and not os.path.lexists(path):
+        if isinstance(data, str) and not os.path.lexists(data):
             raise InputError(f"cannot read {data!r}: No such file or directory{_hint(data)}")
         if path.is_dir():
             return dataset_folder(path, self.factory, self.progress)
@@ -184,8 +185,7 @@ class _Reading:
     def _contents(self, data: Any) -> tuple[str, Iterable[DatasetPart]]:
         """Kind and parts of a dataset in memory."""
         from_torch = from_package(data, "torch.utils.data")
-        rows = self._tensor_rows("", data) if from_torch else None
-        if rows is not None:
+        if (rows := self._tensor_rows("", data)) is not None:
             return "torch", rows
         if is_hf_stream(data):
             return "stream", [self._stream_part("items", data.with_format(None))]
@@ -195,8 +195,10 @@ class _Reading:
             return "arrays", self._part("0", data)
         if isinstance(data, Mapping):
             return "arrays", self._entries("", _sorted(data))
-        if isinstance(data, tuple) and any(_has_blocks(i) or is_table(i) or _is_column(i)
-                                           for i in data):  # fmt: skip
+        kinds = {type(item): item for item in data} if isinstance(data, list | tuple) else {}
+        if any(map(_is_dataset, kinds.values())) or (
+            isinstance(data, tuple) and any(map(_has_blocks, kinds.values()))
+        ):
             return "arrays", self._entries("", enumerate(data))
         if isinstance(data, bytes | bytearray) or not _is_sequence(data):
             raise InputError(f"data: found {type_name(data)}, {_EXPECTED}")
@@ -214,8 +216,7 @@ class _Reading:
             yield self._stream_part(name, value.with_format(None))
             return
         value, _ = resolved(value)
-        rows = self._tensor_rows(f"{name}.", value)
-        if rows is not None:
+        if (rows := self._tensor_rows(f"{name}.", value)) is not None:
             yield from rows
         elif is_table(value):
             yield from self._columns(f"{name}.", value)
@@ -238,13 +239,14 @@ class _Reading:
         load_numpy()
         from provenance.fingerprint.data.blocks import array_blocks, is_sparse, sparse_blocks
 
+        if is_torch_tensor(value) and value.is_nested:
+            raise InputError(f"data part {name!r}: found a nested tensor, expected a list of them")
         if is_sparse(value):
             yield self._blocks(sparse_blocks(name, value))
             return
         dtype = getattr(value, "dtype", None)
         kind = getattr(dtype, "kind", "")
-        fields = getattr(dtype, "names", None)
-        if fields:
+        if fields := getattr(dtype, "names", None):
             for each in fields:
                 yield from self._array(f"{name}.{each}", value[each])
         elif kind in ("U", "S", "O", "T") and value.ndim:
@@ -358,6 +360,12 @@ def _is_column(value: object) -> bool:
     if from_package(value, "pyarrow"):
         return not names.isdisjoint({"Array", "ChunkedArray"})
     return type(value).__name__ == "Column" and is_hf(getattr(value, "source", None))
+
+
+def _is_dataset(value: object) -> bool:
+    """True for what is a dataset of its own, and no item of one."""
+    known = is_table(value) or _is_column(value) or is_hf_stream(value)
+    return known or from_package(value, "torch.utils.data")
 
 
 def _is_text(value: object) -> bool:

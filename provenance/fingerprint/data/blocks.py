@@ -174,6 +174,8 @@ def tensor_rows(dataset: Any) -> list[list[_Piece]] | None:
     if not kind.__module__.startswith("torch.utils.data"):
         return None
     if kind.__name__ == "TensorDataset":
+        if any(is_sparse(tensor) for tensor in dataset.tensors):
+            return None
         return [[_Piece(tensor)] for tensor in dataset.tensors]
     if kind.__name__ == "Subset" and (inner := tensor_rows(dataset.dataset)) is not None:
         return [_chosen(pieces, dataset.indices) for pieces in inner]
@@ -197,6 +199,9 @@ def _chosen(pieces: list[_Piece], indices: Any) -> list[_Piece]:
     if len(pieces) > 1:
         pieces = [_Piece(torch.cat([piece.part(0, len(piece)) for piece in pieces]))]
     (piece,) = pieces
+    beyond = rows[(rows >= len(piece)) | (rows < -len(piece))]
+    if len(beyond):
+        raise InputError(f"data: Subset has the index {int(beyond[0])} of {len(piece)} rows")
     return [piece.chosen(torch.where(rows < 0, rows + len(piece), rows))]
 
 
