@@ -136,7 +136,12 @@ def _write(value: Any, path: Path, out: list[Chunk]) -> int:
         return _write_list(value, path, out)
     if isinstance(value, Mapping):
         return _write_dict(value, path, out)
-    small = small_tensor(value)
+    try:
+        small = small_tensor(value)
+    except RuntimeError as error:  # a nested tensor has no shape
+        raise InputError(
+            f"at {_name(path)}: {type_name(value)} does not give its elements: {error}"
+        ) from error
     if small is not None:
         dtype, shape, nbytes, elements = small
         out.append(_head(path, dtype, shape))

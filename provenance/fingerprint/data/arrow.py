@@ -135,7 +135,11 @@ def _hf_cells(
             from datasets.table import embed_table_storage
 
             table = sys.modules["pyarrow"].table([part], schema=schema)
-            part = embed_table_storage(table).column(0)
+            try:
+                part = embed_table_storage(table).column(0)
+            except OSError as error:
+                name = table.column_names[0]
+                raise InputError(f"table column {name!r}: cannot read a file: {error}") from error
         parts.append(_cells(kind, part))
     return Cells.joined(parts)
 

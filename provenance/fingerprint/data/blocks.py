@@ -30,7 +30,6 @@ from provenance.fingerprint.arrays import (
     array_view,
     from_package,
     is_torch_tensor,
-    type_name,
 )
 from provenance.fingerprint.data.cells import little_endian
 from provenance.fingerprint.elements import moments
@@ -223,11 +222,3 @@ def _joined(name: str, pieces: list[_Piece], start: int, stop: int) -> Iterable[
         if low < high:
             yield from row_major(array_view(name, piece.part(low, high))[0])
         at += len(piece)
-
-
-def unknown_part(name: str, value: object) -> InputError:
-    """The refusal of a part of a tuple or mapping."""
-    return InputError(
-        f"data part {name!r}: found {type_name(value)}, expected an array, table, sparse matrix,"
-        " list or map-style dataset"
-    )

@@ -345,6 +345,8 @@ def test_a_bunch_is_its_arrays() -> None:
     assert digest.as_fields()["left_out"] == ["DESCR", "data_module", "filename"]
     one(digest, dataset_digest({name: bunch[name] for name in names}))
     assert "left_out" not in dataset_digest(bunch.data).as_fields()
+    nested = dataset_digest({"train": bunch}).as_fields()
+    assert nested["left_out"] == ["train.DESCR", "train.data_module", "train.filename"]
 
 
 # --- torch ----------------------------------------------------------------------------------------
@@ -390,10 +392,15 @@ def test_loaders_and_frames_together_are_parts() -> None:
     for pair in (loaders, list(loaders)):
         assert [part.name for part in dataset_digest(pair).parts] == ["0.0", "1.0"]
     assert [part.name for part in dataset_digest([frame, frame]).parts] == ["0.a", "1.a"]
+    cyclic: dict[str, Any] = {}
+    cyclic["x"] = cyclic
     for data, problem in (
         (Subset(TensorDataset(x), [1, 9]), "Subset has the index 9 of 3 rows"),
         (torch.nested.nested_tensor([x, x[:2]]), "'0': found a nested tensor, expected a list"),
         (TensorDataset(torch.eye(3).to_sparse()), "item 0: .*found layout torch.sparse_coo"),
+        ([torch.nested.nested_tensor([x])], r"item 0: at \[\]: .*does not give its elements"),
+        (frame.groupby("a"), "found pandas.*GroupBy, expected a frame, or a column of one"),
+        (cyclic, "data: nested without end"),
         ({"x": x, "y": Path("y.csv")}, "data part 'y': found a path, expected what is read"),
     ):
         with pytest.raises(InputError, match=problem):
@@ -459,6 +466,10 @@ def test_hugging_face_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         paths = {"image": [str(tmp_path / folder / "a.png")]}
         pictures = hf.Dataset.from_dict(paths, features=hf.Features({"image": hf.Image()}))
         roots.append(dataset_digest(pictures).root)
+    (tmp_path / "three" / "a.png").unlink()
+    with pytest.raises(InputError, match="column 'image': cannot read a file: .*No such file"):
+        dataset_digest(pictures)
+    one(stream, dataset_digest(DataLoader(data.to_iterable_dataset(), 2)))
     assert roots[0] == roots[1] != roots[2]  # the file's content counts, not where it lies
 
 
@@ -492,6 +503,9 @@ def test_matrices_of_boosters() -> None:
     raw.data = None
     with pytest.raises(InputError, match="without its raw data"):
         dataset_digest(raw)
+    booster = xgboost.train({}, xgboost.DMatrix(x, label=y), 1)
+    with pytest.raises(InputError, match=r"Booster, expected xgboost\.DMatrix"):
+        dataset_digest(booster)
     with pytest.raises(InputError, match=r"catboost\.\S*Pool: .*pass what it was made of"):
         dataset_digest(catboost.Pool(x, y))
 
