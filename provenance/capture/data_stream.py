@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from provenance.errors import InputError
-from provenance.fingerprint.datasets import DatasetDigest, stream_digest
+from provenance.fingerprint.data.parts import DatasetDigest, stream_digest
 from provenance.fingerprint.elements import element_hasher
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.merkle import Frontier

@@ -37,6 +37,7 @@ from provenance.fingerprint.arrays import (
     canonical,
     from_package,
     is_array,
+    is_torch_tensor,
     load_numpy,
     type_name,
 )
@@ -54,7 +55,6 @@ from provenance.fingerprint.data.sources import class_names, is_hf, is_hf_stream
 from provenance.fingerprint.elements import element_hasher
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
-from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
         part = DatasetPart("", "DIGEST", (), 0, str(data), leaf, ())
         return dataset_of("digest", data.algorithm, 1, [part])
     with Progress() as progress:
-        return _Reading(used, progress).dataset(data)
+        try:
+            return _Reading(used, progress).dataset(data)
+        except RecursionError as error:
+            raise InputError("data: nested without end") from error
 
 
 def dataset_folder(
@@ -130,14 +133,6 @@ def dataset_files(
     return files_dataset("files", where, _leaves(named, factory, progress), factory)
 
 
-def stream_digest(root: bytes, count: int, nbytes: int, factory: HashFactory) -> DatasetDigest:
-    """The digest of items that came one by one, from the Merkle Tree Hash of their digests: the
-    same root as the list of them. ``InputError`` where none came."""
-    part = DatasetPart("items", "SEQUENCE", (count,), nbytes, f"{ROOT_ALGORITHM}:{root.hex()}",
-                       root, ())  # fmt: skip
-    return rows_dataset("stream", [part], factory)
-
-
 def is_table(value: object) -> bool:
     """True for a table of pandas, Arrow, polars or Hugging Face, a column of pandas or polars,
     and an Arrow Dataset."""
@@ -157,25 +152,31 @@ class _Reading:
         self.factory = factory
         self.progress = progress
         self.varies = False
+        self.left_out: list[str] = []
 
     def dataset(self, data: Any) -> DatasetDigest:
         if isinstance(data, str | os.PathLike):
             return self._path(data)
-        data, left_out = (data, ()) if is_hf_stream(data) else resolved(data)
+        data = self._resolved("", data)
         if isinstance(data, list | tuple) and data and isinstance(data[0], os.PathLike):
             paths = [Path(item) for item in data if isinstance(item, os.PathLike)]
             if len(paths) == len(data):
                 return dataset_files(paths, self.factory, self.progress)
         kind, parts = self._contents(data)
         digest = rows_dataset(kind, list(parts), self.factory)
-        return replace(digest, left_out=left_out, varies=self.varies)
+        return replace(digest, left_out=tuple(self.left_out), varies=self.varies)
+
+    def _resolved(self, prefix: str, data: Any) -> Any:
+        data, left_out = resolved(data)
+        self.left_out += [prefix + name for name in left_out]
+        return data
 
     def _path(self, data: str | os.PathLike[str]) -> DatasetDigest:
         if isinstance(data, str) and is_url(data):
             kind, leaves = url_files(data, self.factory, self.progress)
             return files_dataset(kind, "at the URL", leaves, self.factory)
         path = Path(data)
-        if isinstance(data, str) and not os.path.lexists(path):
+        if isinstance(data, str) and not os.path.lexists(data):
             raise InputError(f"cannot read {data!r}: No such file or directory{_hint(data)}")
         if path.is_dir():
             return dataset_folder(path, self.factory, self.progress)
@@ -184,19 +185,20 @@ class _Reading:
     def _contents(self, data: Any) -> tuple[str, Iterable[DatasetPart]]:
         """Kind and parts of a dataset in memory."""
         from_torch = from_package(data, "torch.utils.data")
-        rows = self._tensor_rows("", data) if from_torch else None
-        if rows is not None:
+        if (rows := self._tensor_rows("", data)) is not None:
             return "torch", rows
         if is_hf_stream(data):
-            return "stream", [self._stream_part("items", data.with_format(None))]
+            return "stream", [self._stream_part("items", data)]
         if is_table(data):
             return "table", self._columns("", data)
         if _has_blocks(data) or _is_column(data):
             return "arrays", self._part("0", data)
         if isinstance(data, Mapping):
             return "arrays", self._entries("", _sorted(data))
-        if isinstance(data, tuple) and any(_has_blocks(i) or is_table(i) or _is_column(i)
-                                           for i in data):  # fmt: skip
+        kinds = {type(item): item for item in data} if isinstance(data, list | tuple) else {}
+        if any(map(_is_dataset, kinds.values())) or (
+            isinstance(data, tuple) and any(map(_has_blocks, kinds.values()))
+        ):
             return "arrays", self._entries("", enumerate(data))
         if isinstance(data, bytes | bytearray) or not _is_sequence(data):
             raise InputError(f"data: found {type_name(data)}, {_EXPECTED}")
@@ -210,12 +212,10 @@ class _Reading:
 
     def _part(self, name: str, value: Any) -> Iterator[DatasetPart]:
         """The parts of an entry of a tuple or mapping."""
+        value = self._resolved(f"{name}.", value)
         if is_hf_stream(value):
-            yield self._stream_part(name, value.with_format(None))
-            return
-        value, _ = resolved(value)
-        rows = self._tensor_rows(f"{name}.", value)
-        if rows is not None:
+            yield self._stream_part(name, value)
+        elif (rows := self._tensor_rows(f"{name}.", value)) is not None:
             yield from rows
         elif is_table(value):
             yield from self._columns(f"{name}.", value)
@@ -230,21 +230,23 @@ class _Reading:
         elif isinstance(value, os.PathLike):
             raise InputError(f"data part {name!r}: found a path, expected what is read from it")
         else:
-            from provenance.fingerprint.data.blocks import unknown_part
-
-            raise unknown_part(name, value)
+            raise InputError(
+                f"data part {name!r}: found {type_name(value)}, expected an array, table, sparse"
+                " matrix, list or map-style dataset"
+            )
 
     def _array(self, name: str, value: Any) -> Iterator[DatasetPart]:
         load_numpy()
         from provenance.fingerprint.data.blocks import array_blocks, is_sparse, sparse_blocks
 
+        if is_torch_tensor(value) and value.is_nested:
+            raise InputError(f"data part {name!r}: found a nested tensor, expected a list of them")
         if is_sparse(value):
             yield self._blocks(sparse_blocks(name, value))
             return
         dtype = getattr(value, "dtype", None)
         kind = getattr(dtype, "kind", "")
-        fields = getattr(dtype, "names", None)
-        if fields:
+        if fields := getattr(dtype, "names", None):
             for each in fields:
                 yield from self._array(f"{name}.{each}", value[each])
         elif kind in ("U", "S", "O", "T") and value.ndim:
@@ -358,6 +360,12 @@ def _is_column(value: object) -> bool:
     if from_package(value, "pyarrow"):
         return not names.isdisjoint({"Array", "ChunkedArray"})
     return type(value).__name__ == "Column" and is_hf(getattr(value, "source", None))
+
+
+def _is_dataset(value: object) -> bool:
+    """True for what is a dataset of its own, and no item of one."""
+    known = is_table(value) or _is_column(value) or is_hf_stream(value)
+    return known or from_package(value, "torch.utils.data")
 
 
 def _is_text(value: object) -> bool:

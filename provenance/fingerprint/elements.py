@@ -59,6 +59,8 @@ Chunk = Any
 
 _MANY: Final = 8
 """A list of so many whole numbers, or floats, is written in one piece."""
+_MOST: Final = 4096
+"""Of longer lists no headers are kept."""
 _PLAIN_MODES: Final = frozenset({"1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16"})
 _UNIX: Final = dt.datetime(1970, 1, 1)
 
@@ -134,7 +136,12 @@ def _write(value: Any, path: Path, out: list[Chunk]) -> int:
         return _write_list(value, path, out)
     if isinstance(value, Mapping):
         return _write_dict(value, path, out)
-    small = small_tensor(value)
+    try:
+        small = small_tensor(value)
+    except RuntimeError as error:  # a nested tensor has no shape
+        raise InputError(
+            f"at {_name(path)}: {type_name(value)} does not give its elements: {error}"
+        ) from error
     if small is not None:
         dtype, shape, nbytes, elements = small
         out.append(_head(path, dtype, shape))
@@ -159,8 +166,8 @@ def _write_list(value: Any, path: Path, out: list[Chunk]) -> int:
             else:
                 heads = _item_heads(path, count, "I64" if code == "q" else "F64")
                 pieces = [packed[at : at + 8] for at in range(0, 8 * count, 8)]
-                out.append(b"".join([half for pair in zip(heads, pieces, strict=True)
-                                     for half in pair]))  # fmt: skip
+                pairs = zip(heads, pieces, strict=False)
+                out.append(b"".join([half for pair in pairs for half in pair]))
                 return 8 * count
     return sum([_write(item, (*path, index), out) for index, item in enumerate(value)])
 
@@ -285,8 +292,15 @@ def _head(path: Path, dtype: str, shape: tuple[int, ...]) -> bytes:
     return tensor_header(_name(path), dtype, shape)
 
 
-@lru_cache(maxsize=256)
 def _item_heads(path: Path, count: int, dtype: str) -> list[bytes]:
+    """The headers of the first items of a list, at least ``count``."""
+    if count > _MOST:
+        return _kept_heads.__wrapped__(path, count, dtype)
+    return _kept_heads(path, 1 << (count - 1).bit_length(), dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept_heads(path: Path, count: int, dtype: str) -> list[bytes]:
     return [tensor_header(_name((*path, index)), dtype, ()) for index in range(count)]
 
 

@@ -43,8 +43,8 @@ DIGEST_SIZES: Final[dict[str, int]] = {
 THREADED_BYTES: Final = 1 << 20
 """From this many bytes on blake3 uses several threads."""
 _MAX_THREADS: Final = 16
-PIECE_BYTES: Final = 8 << 20
-"""A file is read in pieces of at most so many bytes."""
+PIECE_BYTES: Final = 2 << 20
+"""A file is read in pieces of so many bytes: they stay in the cache until they are hashed."""
 
 Buffer = bytes | bytearray | memoryview
 """What a hasher takes: contiguous bytes."""

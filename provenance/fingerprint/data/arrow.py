@@ -30,6 +30,9 @@ from provenance.fingerprint.data.zones import time_type, zone_text
 
 _NUMBERS: Final = {"halffloat": "float16", "float": "float32", "double": "float64"}
 _TEXTS: Final = frozenset({"string", "large_string", "string_view"})
+_JOINED_BYTES: Final = 1 << 30
+_EMBEDDED_ROWS: Final = 64
+"""Rows whose files are read at once."""
 _BYTES: Final = frozenset({"binary", "large_binary", "binary_view"})
 
 
@@ -48,12 +51,18 @@ def arrow_column(name: str, data: Any) -> Column:
     kind = _kind(name, data.type)
 
     def read(start: int, stop: int) -> Cells:
-        part = data.slice(start, stop - start).combine_chunks()
-        if hasattr(part, "chunks"):  # an extension type stays in chunks
-            part = part.chunk(0) if part.num_chunks == 1 else _joined(part)
-        return kind.cells(part)
+        return _cells(kind, data.slice(start, stop - start))
 
     return Column(name, kind.dtype, len(data), kind.item_bytes, read)
+
+
+def _cells(kind: _Kind, data: Any) -> Cells:
+    """Of a ChunkedArray: in one Array, unless its texts may pass the 2 GiB of their offsets."""
+    if data.num_chunks > 1 and data.nbytes < _JOINED_BYTES:
+        arrow = sys.modules["pyarrow"]
+        return kind.cells(arrow.concat_arrays(data.chunks))
+    chunks = data.chunks or [sys.modules["pyarrow"].array([], data.type)]
+    return Cells.joined([kind.cells(chunk) for chunk in chunks])
 
 
 def arrow_columns(table: Any) -> Iterator[Column]:
@@ -101,28 +110,38 @@ def hf_columns(dataset: Any) -> Iterator[Column]:
     ``shuffle`` and ``train_test_split`` order it; its format does not count. Files that an image
     or audio column only points to are read, and named by the last part of their path."""
     from datasets.features.features import require_storage_embed
-    from datasets.table import embed_table_storage
 
+    indices = getattr(dataset, "_indices", None)
+    places = None if indices is None else indices.table.column(0)
     for name, feature in dataset.features.items():
-        view = dataset.select_columns([name]).with_format("arrow")
-        embed = require_storage_embed(feature)
-        kind = _kind(name, view.features.arrow_schema.field(name).type)
-
-        def read(start: int, stop: int, view: Any = view, embed: bool = embed) -> Cells:
-            table = view[start:stop]
-            return arrow_column("", (embed_table_storage(table) if embed else table)[0]).read(
-                0, stop - start
-            )
-
-        # A row of files has no fixed size: a block of them must fit into memory.
+        data = dataset.data.table.column(name)
+        kind, schema = _kind(name, data.type), None
+        step = max(1, _JOINED_BYTES * len(data) // (data.nbytes + 1))
+        if require_storage_embed(feature):
+            schema, step = dataset.select_columns([name]).features.arrow_schema, _EMBEDDED_ROWS
+        read = partial(_hf_cells, kind, data, places, schema, step)
         yield Column(name, kind.dtype, len(dataset), kind.item_bytes, read)
 
 
-def _joined(data: Any) -> Any:
-    arrow = sys.modules["pyarrow"]
-    if not data.num_chunks:
-        return arrow.array([], data.type)
-    return arrow.concat_arrays(data.chunks)
+def _hf_cells(
+    kind: _Kind, data: Any, places: Any, schema: Any, step: int, start: int, stop: int
+) -> Cells:
+    """Rows of a column, at most ``step`` at once; with a schema, its files are read."""
+    parts = []
+    for low in range(start, stop, step):
+        count = min(step, stop - low)
+        part = data.slice(low, count) if places is None else data.take(places.slice(low, count))
+        if schema is not None:
+            from datasets.table import embed_table_storage
+
+            table = sys.modules["pyarrow"].table([part], schema=schema)
+            try:
+                part = embed_table_storage(table).column(0)
+            except OSError as error:
+                name = table.column_names[0]
+                raise InputError(f"table column {name!r}: cannot read a file: {error}") from error
+        parts.append(_cells(kind, part))
+    return Cells.joined(parts)
 
 
 def _kind(name: str, kind: Any) -> _Kind:

@@ -30,7 +30,6 @@ from provenance.fingerprint.arrays import (
     array_view,
     from_package,
     is_torch_tensor,
-    type_name,
 )
 from provenance.fingerprint.data.cells import little_endian
 from provenance.fingerprint.elements import moments
@@ -174,6 +173,8 @@ def tensor_rows(dataset: Any) -> list[list[_Piece]] | None:
     if not kind.__module__.startswith("torch.utils.data"):
         return None
     if kind.__name__ == "TensorDataset":
+        if any(is_sparse(tensor) for tensor in dataset.tensors):
+            return None
         return [[_Piece(tensor)] for tensor in dataset.tensors]
     if kind.__name__ == "Subset" and (inner := tensor_rows(dataset.dataset)) is not None:
         return [_chosen(pieces, dataset.indices) for pieces in inner]
@@ -197,6 +198,9 @@ def _chosen(pieces: list[_Piece], indices: Any) -> list[_Piece]:
     if len(pieces) > 1:
         pieces = [_Piece(torch.cat([piece.part(0, len(piece)) for piece in pieces]))]
     (piece,) = pieces
+    beyond = rows[(rows >= len(piece)) | (rows < -len(piece))]
+    if len(beyond):
+        raise InputError(f"data: Subset has the index {int(beyond[0])} of {len(piece)} rows")
     return [piece.chosen(torch.where(rows < 0, rows + len(piece), rows))]
 
 
@@ -218,11 +222,3 @@ def _joined(name: str, pieces: list[_Piece], start: int, stop: int) -> Iterable[
         if low < high:
             yield from row_major(array_view(name, piece.part(low, high))[0])
         at += len(piece)
-
-
-def unknown_part(name: str, value: object) -> InputError:
-    """The refusal of a part of a tuple or mapping."""
-    return InputError(
-        f"data part {name!r}: found {type_name(value)}, expected an array, table, sparse matrix,"
-        " list or map-style dataset"
-    )

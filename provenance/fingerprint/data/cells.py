@@ -15,7 +15,7 @@ What lies under a missing list or struct is left out of the list, and missing in
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -84,6 +84,27 @@ class Cells(NamedTuple):
         yield nulls.to_bytes(8, "little")
         yield from chunks
 
+    @classmethod
+    def joined(cls, parts: Sequence[Cells]) -> Cells:
+        """The cells of all parts, of one type, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        valid = np.concatenate([part.valid for part in parts])
+        values = [part.values for part in parts]
+        if isinstance(values[0], Texts):
+            texts = [value for value in values if isinstance(value, Texts)]
+            lengths = np.concatenate([value.lengths for value in texts])
+            return cls(valid, Texts(lengths, b"".join(value.data for value in texts)))
+        if isinstance(values[0], Lists):
+            lists = [value for value in values if isinstance(value, Lists)]
+            lengths = np.concatenate([value.lengths for value in lists])
+            return cls(valid, Lists(lengths, cls.joined([value.items for value in lists])))
+        if isinstance(values[0], Fields):
+            columns = zip(*(v.parts for v in values if isinstance(v, Fields)), strict=True)
+            return cls(valid, Fields(tuple(cls.joined(column) for column in columns)))
+        arrays = [value for value in values if isinstance(value, np.ndarray)]
+        return cls(valid, np.concatenate(arrays))
+
     def take(self, codes: Array) -> Cells:
         """The cells at these places; a missing one at a negative place."""
         there = codes >= 0
@@ -94,10 +115,15 @@ class Cells(NamedTuple):
             bounds = zip(ends - values.lengths, ends, strict=True)
             items = [bytes(values.data[start:end]) for start, end in bounds]
             values = Texts.of([items[code] if code >= 0 else b"" for code in codes])
+        elif isinstance(values, Lists):
+            starts = (np.cumsum(values.lengths) - values.lengths)[safe]
+            lengths = np.where(there, values.lengths[safe], 0)
+            before = np.cumsum(lengths) - lengths
+            places = np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+            values = Lists(lengths, values.items.take(places))
         elif isinstance(values, Fields):
             values = Fields(tuple(part.take(codes) for part in values.parts))
-        else:
-            assert not isinstance(values, Lists)  # a category is hashable
+        elif len(values):
             values = values[safe]
         return Cells(there & self.valid[safe], values)
 

@@ -138,3 +138,11 @@ def tree_part(
     root = merkle.root(leaves)
     digest = f"{ROOT_ALGORITHM}:{root.hex()}"
     return DatasetPart(name, dtype, shape, nbytes, digest, root, tuple(leaves))
+
+
+def stream_digest(root: bytes, count: int, nbytes: int, factory: HashFactory) -> DatasetDigest:
+    """The digest of items that came one by one, from the Merkle Tree Hash of their digests: the
+    same root as the list of them. ``InputError`` where none came."""
+    part = DatasetPart("items", "SEQUENCE", (count,), nbytes, f"{ROOT_ALGORITHM}:{root.hex()}",
+                       root, ())  # fmt: skip
+    return rows_dataset("stream", [part], factory)

@@ -33,6 +33,13 @@ def resolved(data: Any) -> tuple[Any, tuple[str, ...]]:
             pass instead.
     """
     names = class_names(data)
+    if is_hf_stream(data):
+        return data.with_format(None), ()
+    if from_package(data, "pandas"):
+        if "MultiIndex" in names:
+            return data.to_frame(index=False), ()
+        if names.isdisjoint({"DataFrame", "Series", "Index", "ExtensionArray"}):
+            raise InputError(f"data: found {type_name(data)}, expected a frame, or a column of one")
     if from_package(data, "torch.utils.data"):
         if "DataLoader" in names:
             return resolved(data.dataset)
@@ -72,7 +79,9 @@ def is_hf_stream(value: object) -> bool:
 
 
 def _xgboost(data: Any, names: set[str]) -> Mapping[str, object]:
-    if "DMatrix" not in names or type(data).__name__ != "DMatrix":
+    if "DMatrix" not in names:
+        raise InputError(f"data: found {type_name(data)}, expected xgboost.DMatrix")
+    if type(data).__name__ != "DMatrix":
         raise InputError(
             f"data: found {type_name(data)}: it has bins, not the data; pass what it was made of"
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import io
 import struct
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 from provenance.errors import InputError
 from provenance.fingerprint import datasets
+from provenance.fingerprint.data import arrow, progress
 from provenance.fingerprint.data.zones import zone_name
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
 from provenance.fingerprint.hashers import HashFactory
@@ -194,6 +196,17 @@ def test_python_objects_in_a_column() -> None:
     assert objects(7, "a").root == leaf(leaf(h(head, body)))
 
 
+def test_categories_of_every_kind() -> None:
+    zurich = pd.to_datetime(["2020", "2021"]).tz_localize("Europe/Zurich")
+    days = [dt.date(2020, 1, 1), dt.date(2021, 1, 1)]
+    months = pd.period_range("2020", periods=2, freq="M")
+    tuples = pd.Series([(1, 2), (3,)], dtype=object)
+    for values in (["a", "b"], [1, 2], [1.5, 2], days, zurich, months, [1, "a"], tuples):
+        plain = pd.Series(values).iloc[[1, 0, 1]].reset_index(drop=True)
+        coded = pd.Categorical.from_codes([1, 0, 1], pd.Index(pd.Series(values)))
+        one(dataset_digest(pd.DataFrame({"c": plain})), dataset_digest(pd.DataFrame({"c": coded})))
+
+
 def test_columns_of_one_name_and_complex_columns() -> None:
     twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
     assert [part.name for part in dataset_digest(twice).parts] == ["a", "a"]
@@ -332,6 +345,8 @@ def test_a_bunch_is_its_arrays() -> None:
     assert digest.as_fields()["left_out"] == ["DESCR", "data_module", "filename"]
     one(digest, dataset_digest({name: bunch[name] for name in names}))
     assert "left_out" not in dataset_digest(bunch.data).as_fields()
+    nested = dataset_digest({"train": bunch}).as_fields()
+    assert nested["left_out"] == ["train.DESCR", "train.data_module", "train.filename"]
 
 
 # --- torch ----------------------------------------------------------------------------------------
@@ -371,6 +386,27 @@ def test_subsets_of_tensors_are_those_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert [part.name for part in split.parts] == ["test", "train.0", "train.1"]
 
 
+def test_loaders_and_frames_together_are_parts() -> None:
+    x, frame = torch.arange(3.0), pd.DataFrame({"a": [1, 2, 3]})
+    loaders = DataLoader(TensorDataset(x)), DataLoader(TensorDataset(x + 1))
+    for pair in (loaders, list(loaders)):
+        assert [part.name for part in dataset_digest(pair).parts] == ["0.0", "1.0"]
+    assert [part.name for part in dataset_digest([frame, frame]).parts] == ["0.a", "1.a"]
+    cyclic: dict[str, Any] = {}
+    cyclic["x"] = cyclic
+    for data, problem in (
+        (Subset(TensorDataset(x), [1, 9]), "Subset has the index 9 of 3 rows"),
+        (torch.nested.nested_tensor([x, x[:2]]), "'0': found a nested tensor, expected a list"),
+        (TensorDataset(torch.eye(3).to_sparse()), "item 0: .*found layout torch.sparse_coo"),
+        ([torch.nested.nested_tensor([x])], r"item 0: at \[\]: .*does not give its elements"),
+        (frame.groupby("a"), "found pandas.*GroupBy, expected a frame, or a column of one"),
+        (cyclic, "data: nested without end"),
+        ({"x": x, "y": Path("y.csv")}, "data part 'y': found a path, expected what is read"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            dataset_digest(data)
+
+
 def test_data_that_varies_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "varies" not in dataset_digest(Rows()).as_fields()
     assert capsys.readouterr().out == ""
@@ -407,6 +443,13 @@ def test_hugging_face_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         dataset_digest(Subset(data, order)))  # fmt: skip
     different(expected, dataset_digest(data.select(order)), dataset_digest(data.select([0, 2, 3])))
     assert dataset_digest(data.shuffle(seed=3)).count == 4
+    monkeypatch.setattr(arrow, "_JOINED_BYTES", 1)  # as if a block's texts passed 2 GiB
+    long = hf.concatenate_datasets([data, data.select(order)])
+    cells = {name: [*cells, *chosen[name]] for name, cells in rows.items()}
+    pieces = pa.concat_tables([pa.table(rows), pa.table(chosen)])
+    one(dataset_digest(long), dataset_digest(pieces), dataset_digest(pa.table(cells)))
+    one(dataset_digest(long.select(range(6, -1, -1))),
+        dataset_digest(pa.table({name: found[::-1] for name, found in cells.items()})))  # fmt: skip
     splits = hf.DatasetDict({"train": data, "test": data.select([0])})
     digest = dataset_digest(splits)
     names = ["test.ids", "test.text", "train.ids", "train.text"]
@@ -423,6 +466,10 @@ def test_hugging_face_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         paths = {"image": [str(tmp_path / folder / "a.png")]}
         pictures = hf.Dataset.from_dict(paths, features=hf.Features({"image": hf.Image()}))
         roots.append(dataset_digest(pictures).root)
+    (tmp_path / "three" / "a.png").unlink()
+    with pytest.raises(InputError, match="column 'image': cannot read a file: .*No such file"):
+        dataset_digest(pictures)
+    one(stream, dataset_digest(DataLoader(data.to_iterable_dataset(), 2)))
     assert roots[0] == roots[1] != roots[2]  # the file's content counts, not where it lies
 
 
@@ -456,6 +503,9 @@ def test_matrices_of_boosters() -> None:
     raw.data = None
     with pytest.raises(InputError, match="without its raw data"):
         dataset_digest(raw)
+    booster = xgboost.train({}, xgboost.DMatrix(x, label=y), 1)
+    with pytest.raises(InputError, match=r"Booster, expected xgboost\.DMatrix"):
+        dataset_digest(booster)
     with pytest.raises(InputError, match=r"catboost\.\S*Pool: .*pass what it was made of"):
         dataset_digest(catboost.Pool(x, y))
 
@@ -488,6 +538,7 @@ def test_urls_are_read_as_files(tmp_path: Path) -> None:
         ("shards-{000..010}.tar", "a pattern is no path: pass a list of Path"),
         ("data/*.csv", "a pattern is no path"),
         ("missing.csv", "No such file or directory$"),
+        ("", "cannot read ''"),
     ],
 )
 def test_a_text_that_is_no_path_says_what_to_pass(name: str, hint: str) -> None:
@@ -513,3 +564,29 @@ def test_a_file_that_shrinks_while_it_is_read(
             patch.setattr(HashFactory, "new", shrinking)
             with pytest.raises(InputError, match=r"data\.bin': changed while it was read"):
                 dataset_digest(path, factory)
+
+
+def test_progress_is_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_AFTER", 0)
+    for terminal in (True, False):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stderr", stream)
+        dataset_digest({"a column": [1] * 10})
+        assert ("Digest of data a column" in stream.getvalue()) is terminal
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 4097])
+def test_a_list_of_numbers_is_its_items(count: int) -> None:
+    """They are written in one piece, with the bytes that each by itself has."""
+    for numbers, kind, code in ((range(count), "I64", "q"), ([0.5] * count, "F64", "d")):
+        head = f'{{"dtype":"LIST","name":"[]","shape":[{count}],"v":1}}'
+        whole = struct.pack("<I", len(head)) + head.encode()
+        for at, number in enumerate(numbers):
+            head = f'{{"dtype":"{kind}","name":"[{at}]","shape":[],"v":1}}'
+            whole += struct.pack("<I", len(head)) + head.encode() + struct.pack(f"<{code}", number)
+        assert dataset_digest([list(numbers)], SHA).parts[0].leaves == (
+            hashlib.sha256(whole).digest(),
+        )
+    with pytest.raises(InputError, match=rf"data item 0: at \[{count}\]: found 1844"):
+        dataset_digest([[*range(count), 2**64]])
