@@ -147,7 +147,7 @@ def _peft_names(
         base = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if base != name and not any(key in name for key in adapters):
             aliases[name] = (base,)
-    listed: list[Json] = sorted(own)
+    listed: list[Json] = [*sorted(own)]
     return aliases, {f"adapter {adapter}": listed}
 
 

@@ -542,8 +542,11 @@ def test_missing_model_file(suffix: str, tmp_path: Path) -> None:
 
 
 def test_other_model_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"m\.pt'.*expected a name in \.safetensors, \.npz"):
+    with pytest.raises(InputError, match=r"m\.pt: no such file or folder"):
         state_digest(tmp_path / "m.pt")
+    (tmp_path / "m.doc").touch()
+    with pytest.raises(InputError, match=r"m\.doc: expected a name in \.safetensors, \.pt"):
+        state_digest(tmp_path / "m.doc")
 
 
 def npz_with(members: dict[str, bytes]) -> bytes:
