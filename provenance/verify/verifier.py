@@ -51,7 +51,7 @@ from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import note_reused
-from provenance.verify.checks.story import note_late_before, note_lineage, run_state
+from provenance.verify.checks.story import late_before, note_lineage, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
@@ -124,11 +124,12 @@ def verify(
     check_content(records, content, findings)  # (10)
     note_reused(records, findings)
     parent = note_lineage(evidence, findings)
-    note_late_before(evidence, anchors, findings)
     check_attachments(evidence, findings)  # (11)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
     not_checked = _limits(evidence, state, online, pinned, content, anchors, findings)  # (12)
+    if (late := late_before(evidence, anchors)) is not None:
+        not_checked.append(late)
     if findings.standing is None:
         not_checked.append(NOBODY_KNOWN)
     elif findings.standing.unchecked is not None:
