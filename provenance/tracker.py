@@ -569,7 +569,7 @@ def _epoch_number(epoch: object) -> int:
     index = getattr(epoch, "__index__", None)
     if isinstance(epoch, bool) or index is None or not 0 <= int(index()) <= MAX_SAFE_INTEGER:
         huge = isinstance(epoch, int) and abs(epoch) > MAX_SAFE_INTEGER
-        found = f"one of {epoch.bit_length()} bits" if huge else repr(epoch)
+        found = "a larger one" if huge else repr(epoch)  # Python writes no number of 5000 digits
         raise InputError(f"epoch: found {found}, expected a whole number from 0 to 2**53 - 1")
     return int(index())
 
