@@ -46,9 +46,10 @@ def code_commit(directory: Path | None = None) -> dict[str, Json]:
 
 def _git(arguments: list[str], directory: Path | None) -> str | None:
     try:
-        return subprocess.run(
-            ["git", *arguments], cwd=directory, capture_output=True, text=True, timeout=5,
+        answer = subprocess.run(
+            ["git", *arguments], cwd=directory, capture_output=True, timeout=5,
             check=True, stdin=subprocess.DEVNULL,
-        ).stdout.strip()  # fmt: skip
+        ).stdout  # fmt: skip
+        return answer.decode("utf-8", "replace").strip()  # a file's name is any bytes
     except (OSError, subprocess.SubprocessError):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from provenance.errors import ConfigError
 
@@ -77,7 +77,7 @@ def broker_url(url: str | None) -> str | None:
     if parts.scheme == "unix":
         who = parts.netloc.rpartition("@")[0] or query.pop("username", "")
         if "password" in query:
-            who = f"{who}:{query.pop('password')}"
+            who = f"{who}:{quote(query.pop('password'), safe='')}"
         query |= {"virtual_host": number} if number else {}
         netloc = f"{who}@" if who else ""
         return f"redis+socket://{netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")

@@ -53,7 +53,7 @@ from provenance.verify.checks.privacy import check_privacy
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import note_reused
-from provenance.verify.checks.story import note_late_before, note_lineage, run_state
+from provenance.verify.checks.story import late_before, note_lineage, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
 from provenance.verify.findings import Findings
 from provenance.verify.headers import HeaderSource
@@ -127,12 +127,13 @@ def verify(
     note_reused(records, findings)
     note_not_recorded(records, findings)
     parent = note_lineage(evidence, findings)
-    note_late_before(evidence, anchors, findings)
     check_attachments(evidence, findings)  # (11)
     check_privacy(records, findings)  # (12)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
     not_checked = _limits(evidence, state, online, pinned, content, anchors, findings)  # (13)
+    if (late := late_before(evidence, anchors)) is not None:
+        not_checked.append(late)
     if findings.standing is None:
         not_checked.append(NOBODY_KNOWN)
     elif findings.standing.unchecked is not None:

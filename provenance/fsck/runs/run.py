@@ -178,9 +178,10 @@ def _seals(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> Itera
     for mark in (marks := seal_marks(records)):
         asked.setdefault((mark.phase, mark.epoch), []).append(mark)
     made = {(entry.phase, entry.epoch): entry for entry in facts.entries}
+    epochs = {record.epoch for record in records if record.kind.is_epoch}
     for seal, entry in made.items():
         # A checkpoint that nobody marked is of a lost run, anchored as it was before training.
-        lost = () if seal[0] is not Phase.CHECKPOINT else asked.get((Phase.BEFORE, None), ())
+        lost = asked.get((Phase.BEFORE, None), ()) if seal[1] in epochs else ()
         flags = {mark.anchor for mark in asked.get(seal, lost)}
         if entry.anchor not in flags:
             problem = "to be anchored or not otherwise than asked for" if flags else "not asked for"

@@ -9,7 +9,7 @@ from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.evidence.story import Lineage, Restart, RunState, lineage, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
-from provenance.verify.catalogue import COMPLETE, CONTENT, NETWORKS, PREFIX
+from provenance.verify.catalogue import COMPLETE, CONTENT
 from provenance.verify.findings import Findings
 from provenance.verify.report import NetworkCheck
 
@@ -58,24 +58,22 @@ def note_lineage(evidence: RunEvidence, findings: Findings) -> Lineage | None:
     return found
 
 
-def note_late_before(
-    evidence: RunEvidence, networks: Mapping[str, Mapping[str, NetworkCheck]], findings: Findings
-) -> None:
-    """Say where *before* was made or anchored no earlier than what came behind it."""
+def late_before(
+    evidence: RunEvidence, networks: Mapping[str, Mapping[str, NetworkCheck]]
+) -> str | None:
+    """Why *before* proves nothing about the time before training: it was made or anchored no
+    earlier than what came behind it; None where it was."""
     first, later = evidence.entries[:1], evidence.entries[1:]
     if not later or first[0].phase is not Phase.BEFORE:
-        return
-    nothing = "so it proves nothing about the time before training"
-    last = later[-1]
-    if first[0].created_at == last.created_at:
-        problem = f"was sealed together with {seal_label(last)}, after training: {nothing}"
-        findings.notice(PREFIX, "before", problem)
-        return
-    same = [name for name, seals in networks.items() if _same(seals, "before", seal_label(last))]
-    if same and len(same) == sum("before" in seals for seals in networks.values()):
-        where = ", ".join(sorted(same))
-        problem = f"one anchor on {where} has it and {seal_label(last)}: {nothing}"
-        findings.notice(NETWORKS, "before", problem)
+        return None
+    label = seal_label(later[-1])
+    how = f"it was sealed together with {label}"
+    if first[0].created_at != later[-1].created_at:
+        same = [name for name, seals in networks.items() if _same(seals, "before", label)]
+        if not same or len(same) < sum("before" in seals for seals in networks.values()):
+            return None
+        how = f"one anchor on {', '.join(sorted(same))} has it and {label}"
+    return f"That before was sealed before training: {how}, so it proves nothing about that time."
 
 
 def _same(seals: Mapping[str, NetworkCheck], one: str, other: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -54,6 +56,19 @@ def test_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:
     assert environment.code_commit(tmp_path)["dirty"] is False
     (tmp_path / "a").write_text("2")
     assert environment.code_commit(tmp_path) == {"commit": head, "dirty": True}
+
+
+def test_a_changed_file_whose_name_is_not_utf_8_is_a_change(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "config", "core.quotepath", "false")
+    path = os.path.join(os.fsencode(tmp_path), b"d\xe4ten.txt")
+    for text in ("1", "2"):
+        with open(path, "w") as file:
+            file.write(text)
+        if text == "1":
+            git(tmp_path, "add", "-A")
+            git(tmp_path, "commit", "-q", "-m", "one")
+    assert environment.code_commit(tmp_path)["dirty"] is True
 
 
 def test_outside_a_checkout_and_without_git_there_is_no_commit(

@@ -103,7 +103,7 @@ def test_an_open_run_says_what_it_waits_for(
     batch(mine)  # is never sent: the later batches continue its chain
     world.ingest(batch(mine[9:], first=9))
     assert waits_for(capsys) == (
-        f"producer {(b'p' * 4).hex()} has a hole at 8; nothing came from rank 1 of 2; "
+        "rank 0 has a hole at event 8; nothing came from rank 1 of 2; "
         "marks of epoch 3 from ranks 0, 1"
     )
     world.ingest(batch(mine[8:9], first=8))

@@ -290,7 +290,7 @@ def test_a_hole_in_a_sealed_run_fails_and_says_where() -> None:
     stage.anchor()
     report = stage.verify()
     problems = [finding.problem for finding in report.findings]
-    assert problems == ["producer 70707070: events 8 to 9 are missing"]
+    assert problems == ["rank 0: events 8 to 9 are missing"]
     assert report.findings[0].check == 4
 
 
@@ -302,7 +302,7 @@ def test_announced_events_and_ranks_that_never_came_are_missing() -> None:
     stage.sweep(later=100.0)
     stage.anchor()
     problems = [finding.problem for finding in stage.verify().findings]
-    assert problems[0] == "producer 70707070: events 9 to 11 are missing"
+    assert problems[0] == "rank 0: events 9 to 11 are missing"
     assert problems[1] == "rank 1: ended unannounced (no signed run.end)"
     assert problems[-1] == "9 more ranks: ended unannounced (no signed run.end)"
 
