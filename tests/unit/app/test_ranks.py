@@ -242,6 +242,56 @@ def test_rank_0_alone_with_a_tracker_is_waited_for_by_nobody(
     assert ends == {0: "finished", 1: "this rank made no tracker", 2: "finished"}
 
 
+def test_jax_processes_share_a_run_through_their_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        """As jaxlib's: a value is set once, and waiting for none ends in a RuntimeError."""
+
+        def __init__(self) -> None:
+            self.values: dict[str, str] = {}
+
+        def key_value_set(self, name: str, value: str) -> None:
+            if name in self.values:
+                raise RuntimeError("ALREADY_EXISTS")
+            self.values[name] = value
+
+        def blocking_key_value_get(self, name: str, timeout_ms: int) -> str:
+            if name not in self.values:
+                raise RuntimeError("DEADLINE_EXCEEDED")
+            return self.values[name]
+
+    state = SimpleNamespace(client=Client(), num_processes=2, coordinator_address="host:1")
+    distributed = ModuleType("jax._src.distributed")
+    distributed.global_state = state  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", distributed)
+    trackers = []
+    for state.process_id in (0, 1):
+        monkeypatch.setattr(membership, "_trackers", 0)
+        trackers.append(ProvenanceTracker(tmp_path))
+    assert [(t.rank, t.world_size) for t in trackers] == [(0, 2), (1, 2)]
+    assert trackers[0].run == trackers[1].run
+    for tracker in reversed(trackers):
+        tracker.store_merkle_on_blockchain_after_training({})
+    report = brought_home(tmp_path)[trackers[0].run]
+    assert report.outcome == "verified", report.findings
+
+
+def test_a_store_that_fails_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(Store):
+        def compare_set(self, name: str, expected: str, desired: str) -> bytes:
+            raise RuntimeError("Connection reset by peer\nC++ CapturedTraceback")
+
+    in_group(monkeypatch, Gone(), 0, 2)
+    tracker = train(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch.distributed")
+    report = brought_home(tmp_path)[tracker.run]
+    assert report.outcome == "consistent", report.findings
+    assert "it is the run of rank 0 of 2" in " ".join(report.verdict.missing)
+
+
 TORCHRUN = """
 import os, sys, time
 import numpy as np
@@ -253,9 +303,12 @@ tracker.track_model({"w": np.ones(2, np.float32)})
 tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
 print(f"{rank} {restart} {tracker.run_id}", flush=True)
 tracker.track_epoch(1, {"loss": 1.0})
+ready = sys.argv[1] + "/rank-0"
 if restart == "0":
-    while rank == "0":
-        time.sleep(0.1)  # until torchrun ends it, since the other is dead
+    if rank == "0":
+        open(ready, "w").close()
+    while rank == "0" or not os.path.exists(ready):
+        time.sleep(0.1)  # rank 0 until torchrun ends it, since the other is dead
     os._exit(1)
 tracker.track_epoch(2, {"loss": 0.5})
 tracker.store_merkle_on_blockchain_after_training({})
