@@ -24,10 +24,10 @@ from provenance.capture import ending
 from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
-from provenance.capture.live_weights import watch
 from provenance.capture.ranks.handle import Handle, may_begin
-from provenance.capture.snapshot import Snapshotter, check_mode, translated
-from provenance.capture.weight_file import WeightFile
+from provenance.capture.weights.live_weights import watch
+from provenance.capture.weights.snapshot import Snapshotter, check_mode, translated
+from provenance.capture.weights.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Phase, normalise
@@ -35,7 +35,7 @@ from provenance.log import get_logger
 
 if TYPE_CHECKING:
     from provenance.capture.data_stream import DataStream
-    from provenance.capture.frozen import FrozenDigests
+    from provenance.capture.weights.frozen import FrozenDigests
     from provenance.fingerprint.datasets import DatasetDigest
     from provenance.settings import Settings
     from provenance.tickets import Ticket
@@ -119,7 +119,7 @@ class ProvenanceTracker(Handle):
         self._snapshots = Snapshotter(self._hash_state, at_once=self._hashed_on_device)
         self._frozen: FrozenDigests | None = None
         if self.settings.weight_digests.reuse_frozen:
-            from provenance.capture import frozen
+            from provenance.capture.weights import frozen
 
             share = self.settings.weight_digests.recheck_share
             self._frozen = frozen.FrozenDigests(share, self._factory)
@@ -287,7 +287,7 @@ class ProvenanceTracker(Handle):
                 turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
             privacy: For instance ``{"epsilon": 1.2, "delta": 1e-5}``, or Opacus' engine or
                 accountant with the delta, ``(engine, 1e-5)`` (:mod:`provenance.capture.privacy`).
-            weights: How the model is read (:mod:`provenance.capture.snapshot`): ``copy`` first;
+            weights: How the model is read (:mod:`provenance.capture.weights.snapshot`): ``copy`` first;
                 ``stall-free``, where it lies, while its optimizer's next step waits; ``sync``,
                 before this returns; ``file``, a path, by another process. None: ``file`` for a
                 path, else ``copy``. ``stall-free`` is for a training that writes to its weights
@@ -295,7 +295,7 @@ class ProvenanceTracker(Handle):
                 shared memory) before the next step is not noticed. Where no digest of one
                 state can be had, a gap says so. With ``weight_digests.reuse_frozen`` in the
                 configuration, a torch module's frozen parameters are read, and copied, once, then
-                a random share of them each epoch (:mod:`provenance.capture.frozen`); a path is
+                a random share of them each epoch (:mod:`provenance.capture.weights.frozen`); a path is
                 always read whole.
 
         Raises:

@@ -26,8 +26,8 @@ from provenance.fingerprint.arrays import (
     type_name,
     var_chunks,
 )
-from provenance.fingerprint.boosters import booster_values, library_of
-from provenance.fingerprint.estimators import estimator_values
+from provenance.fingerprint.fitted.boosters import booster_values, library_of
+from provenance.fingerprint.fitted.estimators import estimator_values
 from provenance.formats.record import Json
 
 MAX_DEPTH: Final = 32

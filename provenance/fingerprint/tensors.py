@@ -34,8 +34,8 @@ from provenance.fingerprint.arrays import (
     small_tensor,
     tensor_header,
 )
-from provenance.fingerprint.boosters import SUFFIXES, booster_file
 from provenance.fingerprint.cuda import device
+from provenance.fingerprint.fitted.boosters import SUFFIXES, booster_file
 from provenance.fingerprint.hashers import THREADED_BYTES, Digest, HashFactory
 from provenance.fingerprint.model_state import NOTHING, ModelState, model_state
 from provenance.fingerprint.weight_files import npz_tensors_file, safetensors_tensors_file

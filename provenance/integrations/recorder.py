@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from provenance.capture.architecture import architecture
 from provenance.capture.privacy import privacy_fields
-from provenance.capture.snapshot import check_mode
+from provenance.capture.weights.snapshot import check_mode
 from provenance.errors import InputError
 from provenance.formats.record import Json, Kind, normalise
 from provenance.log import get_logger

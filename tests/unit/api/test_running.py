@@ -67,7 +67,7 @@ def test_an_exception_goes_on_and_ends_the_run_with_its_name(tmp_path: Path) -> 
     assert bodies(tmp_path, Kind.CONFIG)[0]["training"] == {"lr": 1}
     assert bodies(tmp_path, Kind.RESULTS) == []
     (end,) = bodies(tmp_path, Kind.RUN_END)
-    assert end["reason"] == "exception: RuntimeError"
+    assert (end["state"], end["reason"]) == ("failed", "RuntimeError")
 
 
 def test_finish_records_results_and_leaving_the_block_then_does_nothing(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from provenance.capture.snapshot import copy_of
+from provenance.capture.weights.snapshot import copy_of
 from provenance.errors import InputError
-from provenance.fingerprint.boosters import booster_values
-from provenance.fingerprint.estimators import estimator_values
+from provenance.fingerprint.fitted.boosters import booster_values
+from provenance.fingerprint.fitted.estimators import estimator_values
 from provenance.fingerprint.tensors import state_digest
 from tests.support.frameworks import framework
 

@@ -34,7 +34,7 @@ from sklearn.preprocessing import (
 )
 
 from provenance.errors import InputError
-from provenance.fingerprint.estimators import STRUCTURE, estimator_values
+from provenance.fingerprint.fitted.estimators import STRUCTURE, estimator_values
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest, tensor_digest
 

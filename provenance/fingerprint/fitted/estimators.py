@@ -59,7 +59,7 @@ from provenance.fingerprint.arrays import (
     raw_text,
     type_name,
 )
-from provenance.fingerprint.boosters import OF, best_iteration, booster_tensor, library_of
+from provenance.fingerprint.fitted.boosters import OF, best_iteration, booster_tensor, library_of
 
 STRUCTURE: Final = "structure"
 MAX_DEPTH: Final = 64

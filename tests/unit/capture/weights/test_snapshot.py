@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.capture.snapshot import Snapshotter, copy_of
+from provenance.capture.weights.snapshot import Snapshotter, copy_of
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.tensors import state_digest
 
@@ -263,7 +263,7 @@ def test_drain_of_nothing_returns_at_once() -> None:
 FORK_WHILE_HASHING = """
 import os, sys, threading
 import numpy as np
-from provenance.capture.snapshot import Snapshotter
+from provenance.capture.weights.snapshot import Snapshotter
 entered, opened = threading.Event(), threading.Event()
 
 def slow(model):

@@ -4,11 +4,11 @@
 mode          what the caller's thread does
 ============  ==============================================================================
 stall-free    nothing but note where a module's parameters lie; an optimizer's step waits until
-              they are hashed (:mod:`provenance.capture.live_weights`)
+              they are hashed (:mod:`provenance.capture.weights.live_weights`)
 copy          copies the tensors to host memory, into the arena of the epoch before
 sync          hashes
 file          notes which file it is; another process reads it
-              (:mod:`provenance.capture.weight_file`)
+              (:mod:`provenance.capture.weights.weight_file`)
 ============  ==============================================================================
 
 One daemon thread hashes and calls back, one snapshot after the other. There is one arena: where
@@ -31,11 +31,11 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from provenance.capture.live_weights import LiveWeights, live_weights, watch
-from provenance.capture.weight_file import WeightFile
+from provenance.capture.weights.live_weights import LiveWeights, live_weights, watch
+from provenance.capture.weights.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.arrays import RawTensor
-from provenance.fingerprint.boosters import copy_of_model
+from provenance.fingerprint.fitted.boosters import copy_of_model
 from provenance.fingerprint.model_state import ModelState, model_state
 
 T = TypeVar("T")

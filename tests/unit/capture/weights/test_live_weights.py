@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from provenance.capture.live_weights import LiveWeights, live_weights, watch
-from provenance.capture.snapshot import Snapshotter
+from provenance.capture.weights.live_weights import LiveWeights, live_weights, watch
+from provenance.capture.weights.snapshot import Snapshotter
 from provenance.errors import ProvenanceError
 from provenance.fingerprint.tensors import StateDigest, state_digest
 

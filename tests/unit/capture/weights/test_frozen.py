@@ -1,6 +1,6 @@
 """Frozen parameters that are not read again: the record is as true as it says, or says why not.
 
-Over 400 lines: case by case, one file: `provenance/capture/frozen.py`.
+Over 400 lines: case by case, one file: `provenance/capture/weights/frozen.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.capture import frozen
-from provenance.capture.frozen import FrozenDigests
-from provenance.capture.live_weights import LiveWeights
 from provenance.capture.spool import read_segment, scan
+from provenance.capture.weights import frozen
+from provenance.capture.weights.frozen import FrozenDigests
+from provenance.capture.weights.live_weights import LiveWeights
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.event import Event

@@ -58,7 +58,14 @@ class WeightFile(NamedTuple):
         time.sleep(TICK_S)  # a write from now on shows in the times
         self._refuse_change()
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "provenance.capture.weight_file", self.path, algorithm],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "provenance.capture.weights.weight_file",
+                self.path,
+                algorithm,
+            ],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *sys.path])},
             stdin=subprocess.DEVNULL,
             capture_output=True,

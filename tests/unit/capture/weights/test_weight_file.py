@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from provenance.capture.weight_file import TICK_S, WeightFile
+from provenance.capture.weights.weight_file import TICK_S, WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.tensors import state_digest
 

@@ -1,0 +1,1 @@
+"""Fitted models that are no networks: scikit-learn estimators and boosters."""
