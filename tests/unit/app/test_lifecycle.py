@@ -1,6 +1,8 @@
 """How a run ends, is started again and continued: real processes, and what the ledger makes of it.
 
 The processes of one table run side by side.
+
+Over 400 lines: a deployment in this process, the scripts that end, and a row for each end.
 """
 
 from __future__ import annotations
