@@ -254,6 +254,12 @@ def test_ranks_that_ended_are_counted_once(run_tx: LedgerTx) -> None:
         run_tx.save_producer(replace(row, producer=producer, rank=rank, ended=ended))
     assert run_tx.ended_ranks(RUN, 2) == 1
     assert run_tx.ended_ranks(RUN, 8) == 2
+    for producer, state in ((b"e" * 16, "failed"), (b"f" * 16, "interrupted")):
+        again = replace(row, producer=producer, rank=1, ended=1, end_state=state)
+        run_tx.save_producer(again)
+    assert run_tx.ended_ranks(RUN, 2) == 1, "rank 1 may come again"
+    run_tx.save_producer(replace(again, producer=b"g" * 16, end_state="closed"))
+    assert run_tx.ended_ranks(RUN, 2) == 2
 
 
 # --- what producers sign -----------------------------------------------------------------

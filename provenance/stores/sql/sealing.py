@@ -212,7 +212,7 @@ class SealingPart(Session):
         query = select(func.count(producer.rank.distinct())).where(
             producer.run == run,
             producer.ended.is_not(None),
-            producer.end_state.not_in(("failed", "interrupted")),
+            func.coalesce(producer.end_state, "").not_in(("failed", "interrupted")),
             producer.rank < size,
         )
         return int(self._read(query).scalar_one())

@@ -2,7 +2,7 @@
 
 The processes of one table run side by side.
 
-Over 400 lines: state by state, each with what a verification says of it.
+Over 400 lines: a deployment in this process, the scripts that end, and a row for each end.
 """
 
 from __future__ import annotations

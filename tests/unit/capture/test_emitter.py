@@ -286,7 +286,7 @@ def test_close_ends_the_producer_once(tmp_path: Path, run: UUID) -> None:
     assert not emitter.emit(Kind.METRICS, 2, {"x": 2})
     events = only(tmp_path)
     assert [e.kind for e in events] == [Kind.METRICS, Kind.RUN_END]
-    assert events[-1].fields == {"events": 1, "reason": "done"}
+    assert events[-1].fields == {"events": 1, "reason": "done", "state": "finished"}
     assert emitter.dropped == 1
 
 

@@ -171,7 +171,7 @@ def test_finish_counts_the_events_before_it_once(
     assert writer.finish(6, "again")
     last = events(tmp_path, run)[-1]
     assert (last.seq, last.kind) == (3, Kind.RUN_END)
-    assert last.fields == {"events": 3, "reason": "completed"}
+    assert last.fields == {"events": 3, "reason": "completed", "state": "finished"}
 
 
 def test_preallocation_is_beyond_the_end_and_given_back(
