@@ -322,7 +322,7 @@ def _shared_keys(
 def _run_before(store: Store, attempt: int) -> str | None:
     """The newest run of an attempt before this one."""
     for earlier in reversed(range(attempt)):
-        said = store.wait_for(_name("run", earlier), 0.001)
+        said = store.wait_for(_name("run", earlier), 2.0)
         if said:
             return said.split(" ")[0]
     return None
