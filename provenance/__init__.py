@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from provenance.autologging import autolog
     from provenance.chains.bitcoin.interface import BitcoinInterface
     from provenance.chains.ethereum.interface import EthereumInterface
     from provenance.chains.ipfs import IPFSInterface
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ProvenanceTracker": "provenance.tracker",
     "run": "provenance.running",
+    "autolog": "provenance.autologging",
     "BlockchainManager": "provenance.chains.manager",
     "EthereumInterface": "provenance.chains.ethereum.interface",
     "BitcoinInterface": "provenance.chains.bitcoin.interface",
@@ -57,6 +59,7 @@ __all__ = [
     "MerkleNode",
     "ProvenanceTracker",
     "__version__",
+    "autolog",
     "run",
 ]
 

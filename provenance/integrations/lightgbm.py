@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import lightgbm
@@ -28,7 +29,8 @@ class ProvenanceCallback:
     Args:
         tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them;
             weights are the last iteration's unless ``every_n_epochs`` is given.
-        train, test: As ``track_data`` takes them: what the ``Dataset`` was made of.
+        train, test: What the ``Dataset`` was made of, as ``track_data`` takes it, or a ``Dataset``
+            that has not been trained with.
     """
 
     order = 20  # before LightGBM's own early stopping (30), which raises to end the loop
@@ -44,9 +46,15 @@ class ProvenanceCallback:
     ) -> None:
         options.setdefault("every_n_epochs", sys.maxsize)
         self.recorder = Recorder(tracker, **options)
-        self._data = train, test
+        self._data = as_data(train), as_data(test)
         self._model: object = None
         self._newest: tuple[int, dict[str, Any]] = 0, {}
+
+    def begin(self, params: Mapping[str, Any], iterations: int, lost: str | None = None) -> None:
+        """Begin the run; ``lost`` says why no model is recorded with it."""
+        config: dict[str, Any] = {"params": params, "iterations": iterations}
+        missing = {"model": lost or "no tree is grown yet"}
+        self.recorder.begin(None, *self._data, {**config, "not_recorded": missing})
 
     def __call__(self, env: Any) -> None:
         """Record the iteration that is over."""
@@ -56,9 +64,8 @@ class ProvenanceCallback:
             if recorder.is_open and self._model is not None:
                 recorder.abandoned()
             self._model = env.model
-            missing = {"model": "LightGBM calls back once the first tree is grown"}
-            config = {"params": env.params, "iterations": env.end_iteration - env.begin_iteration}
-            recorder.begin(None, *self._data, {**config, "not_recorded": missing})
+            lost = "LightGBM calls back once the first tree is grown"
+            self.begin(env.params, env.end_iteration - env.begin_iteration, lost)
             if booster is not None:
                 _TRAINED[booster] = self
         metrics: dict[str, Any] = {}
@@ -80,6 +87,24 @@ class ProvenanceCallback:
             results = {**results, "best_iteration": booster.best_iteration}
         self.recorder.end({**results, "iterations": number + 1})
         self._model = None
+
+
+def as_data(data: object) -> object:
+    """What a ``Dataset`` was made of: ``(x, y)``, or by name with its weights, groups and initial
+    scores. Of one that has freed it, and of all else, the object itself."""
+    if not isinstance(data, lightgbm.Dataset) or data.data is None:
+        return data
+    parts = {
+        "data": data.data,
+        "label": data.label,
+        "weight": data.weight,
+        "group": data.group,
+        "init_score": data.init_score,
+    }
+    given = {name: part for name, part in parts.items() if part is not None}
+    if given.keys() == {"data", "label"}:
+        return data.data, data.label
+    return data.data if len(given) == 1 else given
 
 
 _TRAINED: weakref.WeakKeyDictionary[Any, ProvenanceCallback] = weakref.WeakKeyDictionary()

@@ -1,0 +1,350 @@
+"""``autolog``: what the frameworks' own functions record once it is called, and leave alone."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import provenance
+from provenance.errors import ConfigError, InputError
+from provenance.fingerprint.datasets import dataset_digest
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import state_digest
+from provenance.formats.record import Kind
+from tests.support.examples import run_example
+from tests.support.frameworks import framework
+from tests.support.spooled import bodies, kinds, spooled
+
+FACTORY = HashFactory("blake3")
+X = np.random.default_rng(0).normal(size=(60, 3))
+Y = (X[:, 0] > 0).astype(int)
+PARAMETERS = {"objective": "binary:logistic", "nthread": 1}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[Path]:
+    framework("sklearn", "sklearn")
+    provenance.autolog(base_dir=tmp_path, group="auto")
+    yield tmp_path
+    provenance.autolog(disable=True)
+
+
+def runs(base: Path) -> int:
+    found = kinds(spooled(base))
+    assert found.count("run.end") == found.count("config")
+    return found.count("config")
+
+
+def test_a_fit_is_recorded(base: Path) -> None:
+    from sklearn.svm import SVC
+
+    model = SVC(C=2.0)
+    assert model.fit(X, y=Y) is model
+    events = spooled(base)
+    data = bodies(events, Kind.DATA_TRAIN)[0]["root"]
+    assert data == dataset_digest((X, Y), FACTORY).as_fields()["root"]
+    assert bodies(events, Kind.STATE)[0]["root"] == state_digest(model, FACTORY).as_fields()["root"]
+    config = bodies(events, Kind.CONFIG)[0]
+    assert (config["group"], config["training"]["parameters"]["C"]) == ("auto", 2.0)
+    assert bodies(events, Kind.METRICS)[0]["metrics"]["training_score"] == model.score(X, Y)
+
+
+def test_a_search_over_a_pipeline_is_one_run(base: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=2).fit(X, Y)
+    assert runs(base) == 1
+    assert bodies(spooled(base), Kind.RESULTS)[0]["results"]["candidates_total"] == 2
+
+
+def test_estimators_that_are_fitted_in_a_pool_of_threads_are_their_ensembles(base: Path) -> None:
+    from joblib import parallel_backend
+    from sklearn.ensemble import VotingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import GaussianNB
+
+    members = [("a", LogisticRegression()), ("b", GaussianNB())]
+    with parallel_backend("threading", n_jobs=2):
+        VotingClassifier(members, n_jobs=2).fit(X, Y)
+    assert runs(base) == 1
+
+
+def test_fits_of_several_threads_are_runs_of_their_own(base: Path) -> None:
+    from sklearn.naive_bayes import GaussianNB
+
+    both = threading.Barrier(2)
+
+    class Waiting(GaussianNB):
+        def fit(self, x: Any, y: Any) -> Any:
+            both.wait(30)
+            return super().fit(x, y)
+
+    with ThreadPool(2) as pool:
+        pool.map(lambda _: Waiting().fit(X, Y), range(2))
+    assert runs(base) == 2
+
+
+def test_what_prepares_data_is_no_training_and_what_clusters_is(base: Path) -> None:
+    from sklearn.cluster import DBSCAN, KMeans
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    StandardScaler().fit_transform(X)
+    assert runs(base) == 0
+    labels = make_pipeline(StandardScaler(), KMeans(2, random_state=0)).fit_predict(X)
+    assert len(labels) == 60
+    assert runs(base) == 1
+    DBSCAN().fit_predict(X)
+    assert runs(base) == 2
+    assert not hasattr(make_pipeline(StandardScaler()), "fit_predict")
+
+
+def test_a_training_is_what_it_is_without(base: Path) -> None:
+    from sklearn.linear_model import SGDClassifier
+
+    def drawn() -> Any:
+        np.random.seed(3)
+        model = SGDClassifier(max_iter=5, tol=None).fit(X, Y)
+        return model.coef_.tolist(), np.random.rand()
+
+    recorded = drawn()
+    provenance.autolog(disable=True)
+    assert drawn() == recorded
+
+
+def test_what_a_fit_raises_is_raised_and_a_wrong_call_as_ever(base: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    with pytest.raises(ValueError, match="one class"):
+        LogisticRegression().fit(X, np.zeros(60))
+    assert bodies(spooled(base), Kind.RUN_END)[0]["reason"] == "exception: ValueError"
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        LogisticRegression().fit(X, Y, nothing=1)
+    assert runs(base) == 1
+
+
+def test_recording_that_fails_ends_no_training(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    import provenance.integrations.sklearn as integration
+
+    def fails(*_: object) -> Any:
+        raise ZeroDivisionError("no record")
+
+    monkeypatch.setattr(integration, "_data", fails)
+    monkeypatch.setattr(integration, "_results", fails)
+    assert hasattr(LogisticRegression().fit(X, Y), "coef_")
+    monkeypatch.setattr(integration, "recorded_fit", fails)
+    monkeypatch.setattr(integration, "Recorder", fails)
+    monkeypatch.setattr("provenance.autologging.Recorder", fails)
+    assert hasattr(LogisticRegression().fit(X, Y), "coef_")
+    assert "no record" in capsys.readouterr().out
+
+
+def test_twice_is_once_and_disabled_is_as_it_was(base: Path, tmp_path: Path) -> None:
+    from sklearn.base import BaseEstimator
+    from sklearn.svm import SVC
+
+    provenance.autolog(base_dir=tmp_path / "other")
+    SVC().fit(X, Y)
+    assert (runs(base), runs(tmp_path / "other")) == (0, 1)
+
+    class Later(SVC):
+        def fit(self, x: Any, y: Any) -> Any:
+            return super().fit(x, y)
+
+    recorded = SVC.fit, Later.fit
+    provenance.autolog(disable=True)
+    provenance.autolog(disable=True)
+    assert SVC.fit is not recorded[0]
+    assert "provenance" not in SVC.fit.__code__.co_filename
+    assert "provenance" not in Later.fit.__code__.co_filename.rpartition("/")[2]
+    assert "__init_subclass__" not in vars(BaseEstimator)
+    SVC().fit(X, Y)
+    assert runs(tmp_path / "other") == 1
+
+
+def test_an_estimator_is_pickled_as_ever(base: Path) -> None:
+    from sklearn.naive_bayes import GaussianNB
+
+    model = pickle.loads(pickle.dumps(GaussianNB().fit(X, Y)))
+    provenance.autolog(disable=True)
+    assert (model.predict(X) == pickle.loads(pickle.dumps(model)).predict(X)).all()
+
+
+def test_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no-such\.json"):
+        provenance.autolog(config="no-such.json")
+    with pytest.raises(InputError, match="every_n_epochs"):
+        provenance.autolog(every_n_epochs=0)
+    with pytest.raises(TypeError, match="nothing"):
+        provenance.autolog(nothing=1)
+
+
+def test_xgboost_its_estimators_and_its_own_callback(base: Path) -> None:
+    xgboost = framework("xgboost")
+    from provenance.integrations.xgboost import ProvenanceCallback
+
+    data, other = xgboost.DMatrix(X, label=Y), xgboost.DMatrix(X[:9], label=Y[:9])
+    booster = xgboost.train(PARAMETERS, data, 2, evals=[(other, "other")], verbose_eval=False)
+    events = spooled(base)
+    assert kinds(events).count("data.test") == 1
+    expected = state_digest(booster, FACTORY).as_fields()["root"]
+    assert bodies(events, Kind.STATE)[0]["root"] == expected
+    xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(X, Y)
+    assert runs(base) == 2
+    xgboost.train(PARAMETERS, data, 2, callbacks=[ProvenanceCallback(train=data, base_dir=base)])
+    assert runs(base) == 3
+    with pytest.raises(ValueError, match="Unknown|invalid|objective"):
+        xgboost.train({"objective": "nothing"}, data, 2)
+    assert bodies(spooled(base), Kind.RUN_END)[-1]["reason"].startswith("exception")
+
+
+def test_lightgbm_and_its_estimators(base: Path) -> None:
+    lightgbm = framework("lightgbm")
+    parameters = {"objective": "binary", "verbosity": -1, "num_threads": 1}
+    train, valid = lightgbm.Dataset(X, Y), lightgbm.Dataset(X[:30], Y[:30], weight=Y[:30] + 1.0)
+    for keep in (False, True):
+        booster = lightgbm.train(
+            parameters, train, 4, valid_sets=valid, keep_training_booster=keep,
+            callbacks=[lightgbm.early_stopping(1, verbose=False)],
+        )  # fmt: skip
+    events = spooled(base)
+    assert runs(base) == 2
+    expected = dataset_digest((X, Y), FACTORY).as_fields()["root"]
+    assert bodies(events, Kind.DATA_TRAIN)[0]["root"] == expected
+    named = [part["name"] for part in bodies(events, Kind.DATA_TEST)[0]["parts"]]
+    assert named == ["data", "label", "weight"]
+    root = state_digest(booster, FACTORY).as_fields()["root"]
+    assert root in [body["root"] for body in bodies(events, Kind.STATE)]
+    lightgbm.LGBMRegressor(n_estimators=2, verbosity=-1, n_jobs=1).fit(X, Y)
+    assert runs(base) == 3
+
+
+def test_catboost(base: Path) -> None:
+    catboost = framework("catboost")
+    model = catboost.CatBoostClassifier(
+        2, verbose=0, allow_writing_files=False, thread_count=1
+    ).fit(X, Y)
+    events = spooled(base)
+    assert runs(base) == 1
+    assert bodies(events, Kind.STATE)[0]["root"] == state_digest(model, FACTORY).as_fields()["root"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning(base: Path) -> None:
+    lightning, torch = framework("lightning"), framework("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    class Module(lightning.LightningModule):  # type: ignore[name-defined,misc]
+        fails = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(3, 1)
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            assert not self.fails
+            return self.net(batch[0]).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    loader = DataLoader(TensorDataset(torch.ones(8, 3)), 4)
+    trainer = lightning.Trainer(
+        max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    callbacks = list(trainer.callbacks)
+    module = Module()
+    trainer.fit(module, loader)
+    events = spooled(base)
+    assert (runs(base), kinds(events).count("state")) == (1, 2)
+    assert trainer.callbacks == callbacks
+    module.fails, trainer.fit_loop.max_epochs = True, 3
+    with pytest.raises(AssertionError):
+        trainer.fit(module, loader)
+    assert bodies(spooled(base), Kind.RUN_END)[-1]["reason"] == "exception: AssertionError"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_keras(base: Path) -> None:
+    keras = framework("keras")
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(X, Y, epochs=2, verbose=0, validation_data=(X[:9], Y[:9]))
+    events = spooled(base)
+    assert (runs(base), kinds(events).count("state")) == (1, 2)
+    expected = dataset_digest((X[:9], Y[:9]), FACTORY).as_fields()["root"]
+    assert bodies(events, Kind.DATA_TEST)[0]["root"] == expected
+    batches = iter([(X, Y)] * 2)
+    model.fit(batches, steps_per_epoch=2, verbose=0)
+    assert runs(base) == 2
+    assert next(batches, None) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers(base: Path, tmp_path: Path) -> None:
+    framework("accelerate")
+    transformers, torch = framework("transformers"), framework("torch")
+
+    class Model(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(3, 1)
+
+        def forward(self, x: Any) -> Any:
+            return {"loss": self.net(x).square().mean()}
+
+    arguments = transformers.TrainingArguments(
+        str(tmp_path / "out"), num_train_epochs=2, report_to=[], use_cpu=True, save_strategy="no",
+        disable_tqdm=True,
+    )  # fmt: skip
+    data = [{"x": row} for row in torch.ones(8, 3)]
+    trainer = transformers.Trainer(Model(), arguments, train_dataset=data)
+    callbacks = list(trainer.callback_handler.callbacks)
+    trainer.train()
+    events = spooled(base)
+    assert (runs(base), kinds(events).count("metrics")) == (1, 2)
+    assert trainer.callback_handler.callbacks == callbacks
+
+
+def test_frameworks_that_are_imported_later_are_recorded(tmp_path: Path) -> None:
+    framework("xgboost")
+    source = (
+        "import provenance, sys; provenance.autolog(base_dir=sys.argv[1]);"
+        "assert not {'sklearn', 'xgboost', 'torch'} & sys.modules.keys();"
+        "import numpy; from sklearn.naive_bayes import GaussianNB; import xgboost;"
+        "x = numpy.arange(12.0).reshape(6, 2); y = [0, 1] * 3;"
+        "GaussianNB().fit(x, y);"
+        "xgboost.train({'nthread': 1}, xgboost.DMatrix(x, y), 1);"
+        "assert 'exec_module' not in vars(xgboost.__spec__.loader)"
+    )
+    subprocess.run([sys.executable, "-c", source, tmp_path], check=True, timeout=120)
+    assert runs(tmp_path) == 2
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    framework("sklearn", "sklearn")
+    framework("xgboost")
+    try:
+        run_example("autolog", tmp_path)
+    finally:
+        importlib.import_module("provenance.autologging").autolog(disable=True)
+    assert runs(tmp_path) == 2
