@@ -30,10 +30,9 @@ class Regression(lightning.LightningModule):
 
 
 def main(base_dir: str = "artifacts") -> None:
-    x = torch.randn(256, 8)
-    data = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), 32)
-    logger = ProvenanceLogger(base_dir=base_dir)
-    lightning.Trainer(max_epochs=3, logger=logger).fit(Regression(), data)
+    data = DataLoader(TensorDataset(torch.randn(256, 8), torch.randn(256, 1)), 32)
+    trainer = lightning.Trainer(max_epochs=3, logger=ProvenanceLogger(base_dir=base_dir))
+    trainer.fit(Regression(), data)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``provenance.autolog()``: trainings of the frameworks that are imported, or will be, are recorded.
+"""``provenance.autolog()``: each training of the common frameworks is recorded.
 
 A framework's own function is replaced by one that records around it, and calls it with the
 arguments it was given:
@@ -135,12 +135,13 @@ class _Autolog:
         return recorded
 
     def _sklearn(self, module: ModuleType) -> None:
-        base: Any = module.BaseEstimator  # type: ignore[attr-defined]  # as in all versions
+        base: Any = module.BaseEstimator
         known = [base]
         for estimator in known:
             known += [each for each in type.__subclasses__(estimator) if each not in known]
             self._estimator(estimator)
-        def made(cls: Any, **arguments: Any) -> None:
+
+        def made(cls: Any, /, **arguments: Any) -> None:
             super(base, cls).__init_subclass__(**arguments)
             self._estimator(cls)
 
@@ -208,7 +209,7 @@ class _Autolog:
         return self._with_callback(original, bound, callback, lambda made, model: made.end(model))
 
     def _lightning(self, module: ModuleType) -> None:
-        self._record(module.Trainer, "fit", self._fit_lightning)  # type: ignore[attr-defined]
+        self._record(module.Trainer, "fit", self._fit_lightning)
 
     def _fit_lightning(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightning import ProvenanceCallback, ProvenanceLogger
@@ -226,7 +227,7 @@ class _Autolog:
         )
 
     def _transformers(self, module: ModuleType) -> None:
-        self._record(module.Trainer, "train", self._train_transformers)  # type: ignore[attr-defined]
+        self._record(module.Trainer, "train", self._train_transformers)
 
     def _train_transformers(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.transformers import ProvenanceCallback
@@ -243,7 +244,7 @@ class _Autolog:
         )
 
     def _keras(self, module: ModuleType) -> None:
-        self._record(module.Model, "fit", self._fit_keras)  # type: ignore[attr-defined]
+        self._record(module.Model, "fit", self._fit_keras)
 
     def _fit_keras(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.keras import ProvenanceCallback
@@ -271,7 +272,7 @@ class _Autolog:
         if _records_itself(listed):
             return None
         callback = make()
-        if hasattr(callbacks, "append") and not isinstance(callbacks, list):
+        if callbacks is not None and not isinstance(callbacks, list | tuple | set):
             callbacks.append(callback)
         else:
             bound.arguments["callbacks"] = [*listed, callback]
@@ -313,9 +314,7 @@ _active: _Autolog | None = None
 class _Finder(MetaPathFinder):
     """Tells of modules once they are imported."""
 
-    def __init__(
-        self, names: dict[str, Any], imported: Callable[[ModuleType, str], None]
-    ) -> None:
+    def __init__(self, names: dict[str, Any], imported: Callable[[ModuleType, str], None]) -> None:
         self._names, self._imported = names, imported
 
     def find_spec(

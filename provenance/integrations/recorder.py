@@ -128,7 +128,10 @@ class Recorder:
         training = plain(config or {})
         named = training.pop(NOT_RECORDED, None)
         lost: dict[str, Json] = dict(named) if isinstance(named, dict) else {}
-        train, test = (own or shown for own, shown in zip(self._data, (train, test), strict=True))
+        train, test = (
+            shown if own is None else None if own is False else own
+            for own, shown in zip(self._data, (train, test), strict=True)
+        )
         expected = ("data.train", "model") if structure is None else ("data.train",)
         with same_random_numbers():
             for name, part, track in (
@@ -243,7 +246,7 @@ class Recorder:
             yield
         # An integration's one guard: whatever a model, a dataset or a disk raises here.
         except Exception as error:  # noqa: BLE001  it must not end the training
-            line = " ".join(f"{error}".split()) or type(error).__name__
+            line = " ".join(f"{error}".split())[:500] or type(error).__name__
             self.problems.append(line)
             log.warning(what, problem=line, run=self.run_id)
 

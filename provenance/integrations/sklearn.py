@@ -72,6 +72,7 @@ def recorded_fit(
     score: bool = True,
 ) -> T:
     """What ``fit()`` returns, with a run around it; ``arguments`` are those of ``fit`` by name."""
+    train: object = None
     with recorder.guarded("run not recorded"):
         train, shown, settings = _data(arguments)
         test = shown if test is None else test

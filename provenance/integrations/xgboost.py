@@ -53,8 +53,11 @@ class ProvenanceCallback(xgboost.callback.TrainingCallback):
         config: dict[str, Any] = {}
         with self.recorder.guarded("configuration not recorded"):
             config = {"xgboost": json.loads((booster or model.cvfolds[0].bst).save_config())}
+        train: object = None
+        test: object = None
+        with self.recorder.guarded("data not recorded"):
             train, test = (as_data(part) for part in self._data)
-            self.recorder.begin(booster, train, test, config)
+        self.recorder.begin(booster, train, test, config)
         return model
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Any]) -> bool:

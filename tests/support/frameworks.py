@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import missing
@@ -19,3 +22,15 @@ def framework(module: str, extra: str | None = None) -> Any:
     """The module, imported."""
     installed(module, extra)
     return import_module(module)
+
+
+@contextmanager
+def autologged(base: Path) -> Iterator[None]:
+    """``provenance.autolog`` for as long as this is open."""
+    import provenance
+
+    provenance.autolog(base_dir=base, group="auto")
+    try:
+        yield
+    finally:
+        provenance.autolog(disable=True)

@@ -22,7 +22,7 @@ from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from tests.support.examples import run_example
-from tests.support.frameworks import framework
+from tests.support.frameworks import autologged, framework
 from tests.support.spooled import bodies, kinds, spooled
 
 FACTORY = HashFactory("blake3")
@@ -34,9 +34,8 @@ PARAMETERS = {"objective": "binary:logistic", "nthread": 1}
 @pytest.fixture
 def base(tmp_path: Path) -> Iterator[Path]:
     framework("sklearn", "sklearn")
-    provenance.autolog(base_dir=tmp_path, group="auto")
-    yield tmp_path
-    provenance.autolog(disable=True)
+    with autologged(tmp_path):
+        yield tmp_path
 
 
 def runs(base: Path) -> int:
@@ -88,7 +87,7 @@ def test_fits_of_several_threads_are_runs_of_their_own(base: Path) -> None:
 
     both = threading.Barrier(2)
 
-    class Waiting(GaussianNB):
+    class Waiting(GaussianNB):  # type: ignore[misc]
         def fit(self, x: Any, y: Any) -> Any:
             both.wait(30)
             return super().fit(x, y)
@@ -165,7 +164,7 @@ def test_twice_is_once_and_disabled_is_as_it_was(base: Path, tmp_path: Path) -> 
     SVC().fit(X, Y)
     assert (runs(base), runs(tmp_path / "other")) == (0, 1)
 
-    class Later(SVC):
+    class Later(SVC):  # type: ignore[misc]
         def fit(self, x: Any, y: Any) -> Any:
             return super().fit(x, y)
 
@@ -245,84 +244,6 @@ def test_catboost(base: Path) -> None:
     events = spooled(base)
     assert runs(base) == 1
     assert bodies(events, Kind.STATE)[0]["root"] == state_digest(model, FACTORY).as_fields()["root"]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_lightning(base: Path) -> None:
-    lightning, torch = framework("lightning"), framework("torch")
-    from torch.utils.data import DataLoader, TensorDataset
-
-    class Module(lightning.LightningModule):  # type: ignore[name-defined,misc]
-        fails = False
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.nn.Linear(3, 1)
-
-        def training_step(self, batch: Any, index: int) -> Any:
-            assert not self.fails
-            return self.net(batch[0]).square().mean()
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    loader = DataLoader(TensorDataset(torch.ones(8, 3)), 4)
-    trainer = lightning.Trainer(
-        max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="cpu",
-    )  # fmt: skip
-    callbacks = list(trainer.callbacks)
-    module = Module()
-    trainer.fit(module, loader)
-    events = spooled(base)
-    assert (runs(base), kinds(events).count("state")) == (1, 2)
-    assert trainer.callbacks == callbacks
-    module.fails, trainer.fit_loop.max_epochs = True, 3
-    with pytest.raises(AssertionError):
-        trainer.fit(module, loader)
-    assert bodies(spooled(base), Kind.RUN_END)[-1]["reason"] == "exception: AssertionError"
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_keras(base: Path) -> None:
-    keras = framework("keras")
-    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    model.fit(X, Y, epochs=2, verbose=0, validation_data=(X[:9], Y[:9]))
-    events = spooled(base)
-    assert (runs(base), kinds(events).count("state")) == (1, 2)
-    expected = dataset_digest((X[:9], Y[:9]), FACTORY).as_fields()["root"]
-    assert bodies(events, Kind.DATA_TEST)[0]["root"] == expected
-    batches = iter([(X, Y)] * 2)
-    model.fit(batches, steps_per_epoch=2, verbose=0)
-    assert runs(base) == 2
-    assert next(batches, None) is None
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_transformers(base: Path, tmp_path: Path) -> None:
-    framework("accelerate")
-    transformers, torch = framework("transformers"), framework("torch")
-
-    class Model(torch.nn.Module):  # type: ignore[name-defined,misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = torch.nn.Linear(3, 1)
-
-        def forward(self, x: Any) -> Any:
-            return {"loss": self.net(x).square().mean()}
-
-    arguments = transformers.TrainingArguments(
-        str(tmp_path / "out"), num_train_epochs=2, report_to=[], use_cpu=True, save_strategy="no",
-        disable_tqdm=True,
-    )  # fmt: skip
-    data = [{"x": row} for row in torch.ones(8, 3)]
-    trainer = transformers.Trainer(Model(), arguments, train_dataset=data)
-    callbacks = list(trainer.callback_handler.callbacks)
-    trainer.train()
-    events = spooled(base)
-    assert (runs(base), kinds(events).count("metrics")) == (1, 2)
-    assert trainer.callback_handler.callbacks == callbacks
 
 
 def test_frameworks_that_are_imported_later_are_recorded(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ import yaml
 from provenance import settings
 from provenance.app import up
 from provenance.settings import NETWORKS
-from tests.support.compose_schema import COMPOSE
-from tests.support.deploy_files import BASE, DEPLOY, Doc, compose_file, containers, fleet_argv
+from tests.support.deployment.compose_schema import COMPOSE
+from tests.support.deployment.files import BASE, DEPLOY, Doc, compose_file, containers, fleet_argv
 from tests.support.paths import ROOT
 
 MINE = [

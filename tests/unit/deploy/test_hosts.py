@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from provenance.app import up
-from tests.support.deploy_files import DEPLOY, containers, deployments, fleet_argv, kubernetes_files
+from tests.support.deployment.files import (
+    DEPLOY,
+    containers,
+    deployments,
+    fleet_argv,
+    kubernetes_files,
+)
 
 # --- systemd ------------------------------------------------------------------------------
 

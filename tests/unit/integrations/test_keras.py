@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 from tests.support.spooled import bodies, kinds, spooled
 
 PROGRAM = """
-import runpy, sys
+import provenance, runpy, sys
 import keras, numpy as np
 from provenance.fingerprint.tensors import state_digest
 from provenance.integrations.keras import ProvenanceCallback, weights_of
@@ -39,6 +39,11 @@ model.evaluate(x, y, verbose=0, callbacks=[callback])
 model.predict(x, verbose=0, callbacks=[callback])
 if keras.backend.backend() == "jax":
     runpy.run_path("examples/keras_callback.py")["main"](sys.argv[1] + "/example")
+else:
+    provenance.autolog(base_dir=sys.argv[1] + "/auto")
+    model.fit(x, y, epochs=2, verbose=0, validation_data=(x[:9], y[:9]))
+    model.fit((pair for pair in [(x, y)] * 2), steps_per_epoch=2, verbose=0)
+    provenance.autolog(disable=True)
 model.fit(x, y, epochs=1, callbacks=[callback, Fails()], **options)
 """
 
@@ -77,3 +82,10 @@ def test_each_fit_is_a_run_with_one_name_for_a_weight_in_every_backend(
         example = kinds(spooled(tmp_path / "example"))
         assert example.count("metrics") == example.count("state") == 3
         assert example.count("data.train") == example.count("results") == 1
+    else:
+        events = spooled(tmp_path / "auto")
+        given, streamed = bodies(events, Kind.CONFIG)
+        assert kinds(events).count("data.train") == kinds(events).count("data.test") == 1
+        assert "not_recorded" not in given["training"]
+        assert "data.train" in streamed["training"]["not_recorded"]
+        assert kinds(events).count("state") == 3

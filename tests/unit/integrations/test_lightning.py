@@ -13,7 +13,7 @@ from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from tests.support.examples import run_example
-from tests.support.frameworks import framework
+from tests.support.frameworks import autologged, framework
 from tests.support.spooled import bodies, kinds, spooled
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -125,6 +125,27 @@ def test_the_logger_records_the_same_and_stays_out_of_checkpoint_paths(world: Wo
     assert counted.count("data.train") == counted.count("results") == 1
     assert logger.version == logger.callback.recorder.run_id
     assert list(world.folder.rglob("*.ckpt"))
+
+
+def test_autolog_records_a_fit_that_records_nothing_itself(world: World) -> None:
+    from provenance.integrations.lightning import ProvenanceLogger
+
+    trainer, failing = world.trainer(), world.trainer()
+    logged = world.trainer(logger=ProvenanceLogger(base_dir=world.folder / "own"))
+    callbacks = list(trainer.callbacks)
+    with autologged(world.base):
+        trainer.fit(world.module(), *world.loaders)
+        world.trainer(world.callback()).fit(world.module(), *world.loaders)
+        logged.fit(world.module(), *world.loaders)
+        with pytest.raises(FloatingPointError):
+            failing.fit(world.module(fail_at=1), *world.loaders)
+    trainer.fit(world.module(), *world.loaders)
+    events = spooled(world.base)
+    assert sorted(body["reason"] for body in bodies(events, Kind.RUN_END)) == [
+        "exception: FloatingPointError", "finished", "finished",
+    ]  # fmt: skip
+    assert kinds(events).count("data.test") == 3
+    assert trainer.callbacks == callbacks
 
 
 def test_a_metric_of_an_earlier_epoch_is_not_stated_again(world: World) -> None:

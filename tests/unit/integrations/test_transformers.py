@@ -11,7 +11,7 @@ import pytest
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from tests.support.examples import run_example
-from tests.support.frameworks import framework
+from tests.support.frameworks import autologged, framework
 from tests.support.spooled import bodies, kinds, spooled
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -105,6 +105,19 @@ def test_report_to_finds_it_once_it_is_imported(
     trainer.evaluate()
     trainer.predict(world.data[:2])
     assert kinds(spooled(world.base)).count("config") == 2
+
+
+def test_autolog_records_a_training_with_its_evaluation_data(world: World) -> None:
+    trainer = world.trainer()
+    callbacks = list(trainer.callback_handler.callbacks)
+    with autologged(world.base):
+        trainer.train()
+        world.trainer(world.callback()).train()
+    assert trainer.callback_handler.callbacks == callbacks
+    events = spooled(world.base)
+    assert kinds(events).count("run.end") == 2
+    assert [body["count"] for body in bodies(events, Kind.DATA_TEST)] == [4]
+    assert {body["group"] for body in bodies(events, Kind.CONFIG)} == {"auto", None}
 
 
 def test_part_of_an_epoch_and_metrics_of_steps_end_no_training(world: World) -> None:
