@@ -251,6 +251,24 @@ class Recorder:
             log.warning(what, problem=line, run=self.run_id)
 
 
+def tags_of(tracker: ProvenanceTracker, status: str | None = None) -> dict[str, str]:
+    """What names a run where another tracker keeps tags: its id, status and, once known, root."""
+    tags = {
+        "provenance.run_id": tracker.run_id,
+        "provenance.status": status or ("finished" if tracker.ended else "recording"),
+    }
+    root = root_of(tracker)
+    return tags if root is None else {**tags, "provenance.root": root}
+
+
+def root_of(tracker: ProvenanceTracker) -> str | None:
+    """The newest root in the ledger; None until the workers have sealed the run, or where this
+    process reads no database."""
+    networks = tracker.get_blockchain_status()["networks"].values()
+    phases = [states[phase]["root"] for phase in ("after", "before") for states in networks]
+    return next((root for root in phases if root is not None), None)
+
+
 def _track_architecture(tracker: ProvenanceTracker, model: object) -> None:
     if tracker.rank == 0:
         tracker._emitter.emit(Kind.ARCHITECTURE, None, environment.architecture(model))

@@ -1,0 +1,92 @@
+"""Ray Tune: ``RunConfig(callbacks=[ProvenanceCallback()])``, a run for each trial.
+
+The experiment's name is the runs' group, and a trial's run is called ``experiment/trial``. Each
+result is an epoch under Tune's ``training_iteration``; a checkpoint is an artifact. The callback
+runs in the process that calls ``Tuner.fit``, which sees no model: within the trainable,
+``record_fit`` or ``provenance.run(group=...)`` record weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from ray import tune
+from ray.tune.result import AUTO_RESULT_KEYS
+
+from provenance.integrations.recorder import Recorder
+
+_NOT_METRICS: Final = {*AUTO_RESULT_KEYS, "config", "checkpoint_dir_name", "experiment_tag"}
+
+
+class ProvenanceCallback(tune.Callback):
+    """Records each trial.
+
+    Args:
+        options: As :class:`provenance.integrations.recorder.Recorder` takes them; ``train`` and
+            ``test`` are the data of all trials.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._shared = Recorder(**options)  # a mistake is told here
+        self._options = options
+        self._open: dict[str, Recorder] = {}
+        self.run_ids: dict[str, str] = {}
+        """By the trial's id."""
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Begin the trial's run, once: a trial that was paused or failed goes on with its own."""
+        if trial.trial_id in self._open:
+            return
+        group = Path(trial.experiment_dir_name or "tune").name
+        labels = {"name": f"{group}/{trial.trial_id}", "group": group}
+        with self._shared.guarded("trial not recorded"):
+            recorder = Recorder(**{**labels, **self._options})
+            self._open[trial.trial_id] = recorder
+            settings = {"trial": trial.trial_id, "trainable": str(trial.trainable_name)}
+            recorder.begin(config={**(trial.config or {}), "ray": settings})
+            self.run_ids[trial.trial_id] = recorder.run_id or ""
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record a result."""
+        recorder = self._open.get(trial.trial_id)
+        if recorder is not None:
+            with recorder.guarded("result not recorded"):
+                recorder.epoch(int(result["training_iteration"]), _metrics(result))
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        """Record the digest of a checkpoint that lies on this host."""
+        recorder = self._open.get(trial.trial_id)
+        if recorder is not None and recorder.tracker is not None:
+            with recorder.guarded("checkpoint not recorded"):
+                recorder.tracker.artifact(checkpoint.path, Path(checkpoint.path).name)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Finish the trial's run; one that a scheduler stopped early says so."""
+        recorder = self._open.pop(trial.trial_id, None)
+        if recorder is not None:
+            result = trial.last_result or {}
+            if result.get("done", True):
+                recorder.end(_metrics(result))
+            else:
+                recorder.end(None, "pruned", "stopped by the scheduler")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """End the trial's run as failed."""
+        recorder = self._open.pop(trial.trial_id, None)
+        if recorder is not None:
+            recorder.end(None, "failed", "the trial failed")
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """End what neither completed nor failed."""
+        for recorder in self._open.values():
+            recorder.end(None, "interrupted", "the experiment ended")
+        self._open.clear()
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name not in _NOT_METRICS}

@@ -1,0 +1,140 @@
+"""MLflow: real runs in a folder, and how each run names the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from provenance.errors import InputError
+from provenance.formats.record import Kind
+from provenance.tickets import Ticket, TicketState
+from provenance.tracker import ProvenanceTracker
+from tests.support.examples import run_example
+from tests.support.frameworks import framework
+from tests.support.spooled import bodies, kinds, spooled
+
+X = np.arange(12.0).reshape(4, 3)
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = framework("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes ten seconds to make
+    module.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    module.set_registry_uri((tmp_path / "mlruns").as_uri())
+    module.set_experiment("digits")
+    return module
+
+
+def tags(mlflow: Any, run_id: str) -> dict[str, str]:
+    found: dict[str, str] = mlflow.MlflowClient().get_run(run_id).data.tags
+    return {name: value for name, value in found.items() if name.startswith("provenance.")}
+
+
+def test_each_names_the_other_and_what_is_logged_is_recorded(mlflow: Any, tmp_path: Path) -> None:
+    from provenance.integrations.mlflow import record_run
+
+    with mlflow.start_run(run_name="first") as run:
+        mlflow.log_param("lr", 0.1)
+        with record_run(None, X, X[:1], base_dir=tmp_path) as recorder:
+            assert tags(mlflow, run.info.run_id)["provenance.status"] == "recording"
+            for step in range(3):
+                mlflow.log_metric("loss", 1 / (step + 1), step=step)
+            mlflow.log_param("epochs", 3)
+            recorder.epoch(2, {"loss": 1 / 3}, {"w": X})
+    events = spooled(tmp_path)
+    (config,) = bodies(events, Kind.CONFIG)
+    assert (config["name"], config["group"]) == ("first", "digits")
+    assert config["training"]["lr"] == "0.1"
+    assert config["training"]["mlflow"]["run_id"] == run.info.run_id
+    assert tags(mlflow, run.info.run_id) == {
+        "provenance.run_id": recorder.run_id, "provenance.status": "finished",
+    }  # fmt: skip
+    steps = [event for event in events if event.kind is Kind.STEPS]
+    assert steps
+    (results,) = bodies(events, Kind.RESULTS)
+    assert results["results"]["params"] == {"lr": "0.1", "epochs": "3"}
+    assert results["results"]["metrics"] == {"loss": 1 / 3}
+    assert kinds(events).count("state") == 1
+
+
+def test_an_exception_is_told_to_both(mlflow: Any, tmp_path: Path) -> None:
+    from provenance.integrations.mlflow import record_run
+
+    with (
+        pytest.raises(FloatingPointError),
+        mlflow.start_run() as run,
+        record_run(base_dir=tmp_path),
+    ):
+        raise FloatingPointError
+    assert tags(mlflow, run.info.run_id)["provenance.status"] == "failed"
+    assert bodies(spooled(tmp_path), Kind.RUN_END)[0]["reason"] == "exception: FloatingPointError"
+
+
+def test_mlflow_that_fails_ends_no_training(
+    mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from provenance.integrations.mlflow import record_run
+
+    def down(*_: object, **__: object) -> Any:
+        raise ConnectionError("down")
+
+    with mlflow.start_run():
+        with monkeypatch.context() as patch, record_run(train=X, base_dir=tmp_path) as recorder:
+            for name in ("get_run", "set_tag", "get_metric_history"):
+                patch.setattr(mlflow.MlflowClient, name, down)
+    assert kinds(spooled(tmp_path))[-1] == "run.end"
+    assert any("down" in problem for problem in recorder.problems)
+
+
+def test_a_tracker_and_a_model_version_are_linked_by_hand(
+    mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from provenance.integrations.mlflow import config_of, link, log_evidence, tag_model_version
+
+    tracker = ProvenanceTracker(tmp_path / "artifacts")
+    with mlflow.start_run() as run:
+        mlflow.log_param("depth", 3)
+        assert config_of()["depth"] == "3"
+        link(tracker)
+    assert log_evidence(tracker, run.info.run_id) is False  # no worker has seen the run
+    tracker.store_merkle_on_blockchain_after_training({})
+    root = TicketState("final", root="ab" * 32)
+    monkeypatch.setattr(Ticket, "_read", lambda _: root)
+
+    def written(_: ProvenanceTracker, folder: str) -> None:
+        (Path(folder) / "report.html").write_text("report")
+
+    monkeypatch.setattr(ProvenanceTracker, "save_blockchain_report", written)
+    assert log_evidence(tracker, run.info.run_id)
+    assert tags(mlflow, run.info.run_id) == {
+        "provenance.run_id": tracker.run_id, "provenance.status": "finished",
+        "provenance.root": "ab" * 32,
+    }  # fmt: skip
+    client = mlflow.MlflowClient()
+    found = [each.path for each in client.list_artifacts(run.info.run_id, "provenance")]
+    assert found == ["provenance/report.html"]
+    client.create_registered_model("digits")
+    version = client.create_model_version("digits", run.info.artifact_uri).version
+    tag_model_version("digits", version, tracker)
+    assert client.get_model_version("digits", version).tags["provenance.run_id"] == tracker.run_id
+
+
+def test_a_missing_run_is_told_in_a_line(mlflow: Any, tmp_path: Path) -> None:
+    from provenance.integrations.mlflow import config_of, link, record_run
+
+    with pytest.raises(InputError, match="no MLflow run is active"), record_run(base_dir=tmp_path):
+        pass
+    with pytest.raises(InputError, match="no MLflow run is active"):
+        link(ProvenanceTracker(tmp_path))
+    with pytest.raises(InputError, match="MLflow run nothing"):
+        config_of("nothing")
+
+
+def test_the_example_runs(mlflow: Any, tmp_path: Path) -> None:
+    framework("sklearn", "sklearn")
+    run_example("mlflow_run", tmp_path)
+    assert kinds(spooled(tmp_path))[-1] == "run.end"
