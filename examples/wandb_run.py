@@ -23,8 +23,9 @@ def main(base_dir: str = "artifacts") -> None:
     ):
         for epoch in range(1, 4):
             model.partial_fit(x, y, classes=range(10))
-            run.log({"score": float(model.score(x, y))})
-        recorder.epoch(epoch, {}, model)
+            score = float(model.score(x, y))
+            run.log({"score": score})
+            recorder.epoch(epoch, {"score": score}, model)
 
 
 if __name__ == "__main__":

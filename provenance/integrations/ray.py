@@ -16,7 +16,10 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from provenance.integrations.recorder import Recorder
 
-_NOT_METRICS: Final = {*AUTO_RESULT_KEYS, "config", "checkpoint_dir_name", "experiment_tag"}
+_NOT_METRICS: Final = {
+    *AUTO_RESULT_KEYS, "checkpoint_dir_name", "config", "done", "experiment_tag",
+    "should_checkpoint", "trial_id",
+}  # fmt: skip
 
 
 class ProvenanceCallback(tune.Callback):
@@ -38,9 +41,9 @@ class ProvenanceCallback(tune.Callback):
         """Begin the trial's run, once: a trial that was paused or failed goes on with its own."""
         if trial.trial_id in self._open:
             return
-        group = Path(trial.experiment_dir_name or "tune").name
-        labels = {"name": f"{group}/{trial.trial_id}", "group": group}
         with self._shared.guarded("trial not recorded"):
+            group = trial.experiment_dir_name or "tune"
+            labels = {"name": f"{group}/{trial.trial_id}", "group": group}
             recorder = Recorder(**{**labels, **self._options})
             self._open[trial.trial_id] = recorder
             settings = {"trial": trial.trial_id, "trainable": str(trial.trainable_name)}
@@ -66,14 +69,13 @@ class ProvenanceCallback(tune.Callback):
                 recorder.tracker.artifact(checkpoint.path, Path(checkpoint.path).name)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Finish the trial's run; one that a scheduler stopped early says so."""
+        """Finish the trial's run. Tune does not tell whether a scheduler stopped it: the number of
+        its results does."""
         recorder = self._open.pop(trial.trial_id, None)
         if recorder is not None:
             result = trial.last_result or {}
-            if result.get("done", True):
-                recorder.end(_metrics(result))
-            else:
-                recorder.end(None, "pruned", "stopped by the scheduler")
+            results = {"training_iteration": result.get("training_iteration"), **_metrics(result)}
+            recorder.end(results)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """End the trial's run as failed."""
