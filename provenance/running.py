@@ -34,7 +34,7 @@ def run(
     notes: str | None = None,
     parent: str | UUID | ProvenanceTracker | Run | None = None,
     base_dir: str | Path = "artifacts",
-    settings: Mapping[str, object] | str | Path | None = None,
+    settings: object = None,
 ) -> Run:
     """Begin to record a training.
 
@@ -92,7 +92,7 @@ class Run:
         step: int | None = None,
         epoch: int | None = None,
         model: object = None,
-        privacy: Mapping[str, object] | None = None,
+        privacy: Mapping[str, object] | tuple[Any, float] | None = None,
     ) -> None:
         """Record metrics: of a step where one is given, or nothing else; of an epoch where
         that, a model or a privacy budget is given; of both where both are.

@@ -60,7 +60,9 @@ class ProvenanceTracker:
 
     Args:
         base_dir: Where the spool lies (and, by default, the database and the reports).
-        config: A mapping, a JSON file, or None for the defaults.
+        config: Settings, hyperparameters or both (:func:`provenance.settings.load`): a mapping,
+            the path of a JSON or YAML file, a Namespace, dataclass or OmegaConf object, or None
+            for the defaults.
         name, group, notes: What people call the run, what it is one of, and a text about it.
         tags: Short texts to find it by.
         parent: The run that this one goes on from: its id or its tracker.
@@ -73,7 +75,7 @@ class ProvenanceTracker:
     def __init__(
         self,
         base_dir: str | Path = "artifacts",
-        config: Mapping[str, object] | str | Path | None = None,
+        config: object = None,
         *,
         name: str | None = None,
         tags: Iterable[str] = (),
@@ -340,10 +342,14 @@ class ProvenanceTracker:
 
         Waits for the background hash of the last weights, never for a network.
 
+        Args:
+            training_results: Names to values; one that metrics do not have, such as a path, is
+                recorded as a hyperparameter is.
+
         Raises:
-            InputError: The run is finished already, or a value has no JSON form.
+            InputError: The run is finished already, or ``training_results`` is no mapping.
         """
-        results = _mapping("training_results", training_results or {})
+        results = _results(training_results or {})
         if self._ended:
             raise InputError(f"run {self.run}: finished already, expected one call per run")
         if not self._sealed_before:
@@ -353,7 +359,7 @@ class ProvenanceTracker:
         wanted = chain.enabled and chain.storage_options.store_after_training
         if self.rank == 0:
             counts: dict[str, Json] = {"epochs": self._epochs.count}
-            self._emitter.emit(Kind.RESULTS, None, {"results": results, **counts})
+            self._emitter.emit(Kind.RESULTS, None, {**results, **counts})
             self._seal(Phase.AFTER, None, anchor=wanted)
         self.close("finished")
         return self._tickets(Phase.AFTER, wanted)
@@ -575,6 +581,17 @@ def _texts(what: str, values: Iterable[object]) -> list[Json]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(f"{what}: found {values!r}, expected a list of texts")
     return [_text(what, value) for value in values]
+
+
+def _results(value: object) -> dict[str, Json]:
+    try:
+        return {"results": _mapping("training_results", value)}
+    except InputError:  # a training that is over is not to fail for a path in its results
+        from provenance.settings.hyperparameters import hyperparameters
+
+        read = hyperparameters(value, "training_results")
+        notes: dict[str, Json] = {**read.notes}
+        return {"results": read.values, "notes": notes}
 
 
 def _mapping(name: str, value: object) -> dict[str, Json]:

@@ -113,6 +113,9 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
     if isinstance(value, Mapping):
         result: dict[str, Json] = {}
         for key, inner in value.items():
+            key = key.value if isinstance(key, Enum) else key
+            if hasattr(key, "item") and hasattr(key, "dtype"):  # a scalar of NumPy or torch
+                key = key.item()
             if not isinstance(key, str | int | float | bool) and key is not None:
                 raise InputError(f"{where}: key of type {type(key).__name__}, expected a string")
             name = normalise(_digits(key, where) if isinstance(key, int) else str(key))

@@ -81,14 +81,28 @@ def hyperparameters(config: object, name: str = "config") -> Hyperparameters:
         InputError: It is no such thing as a whole.
     """
     reading = _Reading()
-    named = None if isinstance(config, str | bytes | type) else reading.guarded(config)
+    named = named_fields(config)
     if not isinstance(named, Mapping):
         raise InputError(
             f"{name}: found a {type(config).__name__}, expected a mapping, a Namespace or a "
             "dataclass"
         )
-    values = reading.mapping(named, "", (id(config),), False)
+    try:
+        values = reading.mapping(named, "", (id(config),), False)
+    # As above: what a mapping of somebody else raises is anything.
+    except Exception as error:
+        found = f"a {type(config).__name__} that cannot be read ({type(error).__name__})"
+        raise InputError(f"{name}: found {found}") from error
     return Hyperparameters(values, reading.notes)
+
+
+def named_fields(config: object) -> Mapping[Any, Any] | None:
+    """The named fields of a configuration; None where it has none, or they cannot be read."""
+    try:
+        return None if isinstance(config, str | bytes) else _named_fields(config)
+    # What a foreign object's properties raise is anything, and training goes on.
+    except Exception:  # noqa: BLE001  the caller says that it is no configuration
+        return None
 
 
 class _Reading:
@@ -104,19 +118,11 @@ class _Reading:
         else:
             self.notes["..."] = "more values were recorded so"
 
-    def guarded(self, value: object) -> Mapping[Any, Any] | None:
-        """The named fields; None where it has none, or they cannot be read."""
-        try:
-            return _named_fields(value)
-        # What a foreign object's properties raise is anything, and training goes on.
-        except Exception:  # noqa: BLE001  the caller records the object by its type
-            return None
-
     def value(self, value: object, path: str, above: tuple[int, ...], secret: bool) -> Json:
         self._cost += 8
         try:
             return self._value(value, path, above, secret)
-        except Exception:  # noqa: BLE001  as in guarded
+        except Exception:  # noqa: BLE001  as above
             return self.by_type(value, path)
 
     def by_type(self, value: object, path: str, why: str = "recorded by its type alone") -> str:
@@ -191,9 +197,9 @@ class _Reading:
                 name += "'"
             self._cost += len(name)
             below = f"{path}.{name}" if path else name
-            numeric = isinstance(value, int | float | complex | Decimal)
-            if numeric and not isinstance(value, bool) and is_secret(name, text=False):
-                value = str(REDACTED)
+            numeric = issubclass(type(value), int | float | complex | Decimal)
+            if numeric and type(value) is not bool and is_secret(name, text=False):
+                value = REDACTED  # as a text under such a name it gets its note
             found[name] = self.value(value, below, above, secret or is_secret(name))
         return found
 
@@ -327,10 +333,8 @@ def _printed(value: object) -> str | None:
 def _duration(value: timedelta) -> str:
     """ISO 8601, in days and seconds."""
     sign, whole = ("-", -value) if value < timedelta(0) else ("", value)
-    seconds = f"{whole.seconds}.{whole.microseconds:06}".rstrip("0").rstrip(".")
-    if not whole.microseconds:
-        seconds = str(whole.seconds)
-    return f"{sign}P{whole.days}DT{seconds}S"
+    part = f".{whole.microseconds:06}".rstrip("0") if whole.microseconds else ""
+    return f"{sign}P{whole.days}DT{whole.seconds}{part}S"
 
 
 def _type_name(kind: type) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -41,7 +42,7 @@ class JsonObject:
         odd = next((key for key in raw if not isinstance(key, str)), None)
         if odd is not None:
             raise ConfigError(path, f"found the key {odd!r}, expected a string", source)
-        kept = {k: v for k, v in raw.items() if not k.startswith(("_comment", "$schema"))}
+        kept = {k: v for k, v in raw.items() if not is_comment(k)}
         self.raw: dict[str, Any] = kept
 
     def key(self, name: str) -> str:
@@ -109,19 +110,59 @@ class JsonObject:
         return self.fail(written, f"{found}expected {_expected(info.type)}")
 
 
-def read_json(path: Path, source: str | None) -> object:
-    """The value in a JSON file; ConfigError where there is none."""
+def is_comment(key: object) -> bool:
+    """Whether a key is for people, and its value not read."""
+    return isinstance(key, str) and key.startswith(("_comment", "$schema"))
+
+
+def read_file(path: Path, source: str | None) -> object:
+    """The value in a JSON file, or in a YAML file (``.yaml``, ``.yml``) where PyYAML is installed;
+    ConfigError where there is none. A byte order mark is no part of it."""
     try:
-        return json_text.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() in (".yaml", ".yml"):
+            return _yaml(text, source)
+        return json_text.loads(text)
     except json.JSONDecodeError as error:
         problem = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
         raise ConfigError("", problem, source) from error
     except OSError as error:
         raise ConfigError("", f"cannot read: {error.strerror}", source) from error
     except UnicodeDecodeError as error:
-        raise ConfigError("", "not JSON: not UTF-8 text", source) from error
+        raise ConfigError("", "not UTF-8 text", source) from error
     except ValueError as error:
         raise ConfigError("", f"not JSON: {error}", source) from error
+
+
+def _yaml(text: str, source: str | None) -> object:
+    """As PyYAML's safe loader reads it, but that a key given twice is refused."""
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        problem = "YAML, and PyYAML is not installed: pip install pyyaml, or write it as JSON"
+        raise ConfigError("", problem, source) from None
+    try:
+        nodes, seen = [yaml.compose(text, yaml.SafeLoader)], set[int]()
+        while nodes:
+            node = nodes.pop()
+            if node is None or id(node) in seen or not isinstance(node.value, list):
+                continue
+            seen.add(id(node))
+            pairs = [each if isinstance(each, tuple) else (None, each) for each in node.value]
+            nodes += [value for _, value in pairs]
+            written = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
+            twice = next((key for key, times in written.items() if times > 1), None)
+            if twice is not None:
+                problem = f"key {twice[:60]!r} stands twice in one object"
+                raise ConfigError("", f"not YAML: {problem}", source)
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark, what = error.problem_mark, error.problem or "cannot be read"
+        where = "" if mark is None else f" at line {mark.line + 1} column {mark.column + 1}"
+        raise ConfigError("", f"not YAML: {what}{where}", source) from error
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        what = (str(error).splitlines() or ["cannot be read"])[0]
+        raise ConfigError("", f"not YAML: {what}", source) from error
 
 
 def _path(kind: type, value: object) -> Path:

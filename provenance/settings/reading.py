@@ -2,8 +2,9 @@
 
 Unknown keys, wrong types and placeholders in this project's part are refused with the path
 of the key, what was found and what is expected. The rest of the top level is the trainer's:
-any key, any value with a JSON form. A key there that is almost one of ours is refused as a
-slip of the pen: a misspelt ``blockchain`` would anchor nothing and say nothing.
+any key, any value. A key there that is almost one of ours is refused as a slip of the pen: a
+misspelt ``blockchain`` would anchor nothing and say nothing. Where there is a table named
+``provenance``, it alone has settings, and all else is the trainer's.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 
 from msgspec.structs import fields, replace
 
-from provenance.errors import FormatError, InputError
-from provenance.settings.hyperparameters import Hyperparameters, hyperparameters
-from provenance.settings.objects import JsonObject, read_json
+from provenance.errors import ConfigError, FormatError, InputError
+from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
+from provenance.settings.objects import JsonObject, is_comment, read_file
 from provenance.settings.secrets import ethereum_key, secret
 from provenance.settings.urls import node_url
 from provenance.settings.values import (
@@ -51,6 +52,8 @@ SECTIONS: Mapping[str, type[Section]] = {
     "storage_options": StorageOptions,
 }
 """The objects inside ``blockchain``."""
+TABLE = "provenance"
+"""Key of the table that has all settings, where it is there."""
 NOT_IN_JSON = frozenset({"base_dir", "training", "training_notes", "source"})
 """Fields of :class:`Settings` that :func:`load` sets itself."""
 _PUBLIC_KEY = re.compile("[0-9a-f]{64}")
@@ -59,15 +62,16 @@ _SIMILAR = 0.88
 
 
 def load(
-    config: Mapping[str, object] | str | Path | None = None,
+    config: object = None,
     base_dir: str | Path = "artifacts",
     *,
     secrets: bool | Collection[str] = True,
 ) -> Settings:
-    """Read a configuration: a mapping, a JSON file, or None for the defaults.
+    """Read a configuration: a mapping, a JSON or YAML file, or None for the defaults.
 
-    Both shapes are read: ``{"blockchain": {...}}`` alone, and a training configuration
-    (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it. The environment
+    These shapes are read: ``{"blockchain": {...}}`` alone, a training configuration
+    (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it, and one with all settings
+    under ``provenance``. It may be a Namespace, dataclass or OmegaConf object too. The environment
     variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_DATABASE_URL`` and
     ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file; ``PROVENANCE_IDENTITY_SIGSTORE=1`` adds to
     it.
@@ -83,10 +87,9 @@ def load(
     """
     base = Path(base_dir)
     source = str(config) if isinstance(config, str | Path) else None
-    raw = read_json(Path(config), source) if isinstance(config, str | Path) else config
-    whole = JsonObject({} if raw is None else raw, "", source)
+    raw = read_file(Path(config), source) if isinstance(config, str | Path) else config
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
-    training = {key: whole.raw.pop(key) for key in list(whole.raw) if key not in own_names}
+    whole, training = _split({} if raw is None else raw, own_names, source)
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     for name in ("redis_url", "database_url", "identity_key_file"):
@@ -107,10 +110,28 @@ def load(
     )
 
 
-def _training(raw: dict[str, Any], own: Collection[str], whole: JsonObject) -> Hyperparameters:
+def _split(
+    raw: object, own: Collection[str], source: str | None
+) -> tuple[JsonObject, dict[Any, Any]]:
+    """The settings, and the trainer's part."""
+    named = named_fields(raw)
+    if named is None:
+        return JsonObject(raw, "", source), {}  # refused
+    table = named.get(TABLE)
+    if isinstance(table, Mapping):
+        return JsonObject(table, TABLE, source), {k: v for k, v in named.items() if k != TABLE}
+    mine = {key: named[key] for key in named if isinstance(key, str) and key in own}
+    rest = {k: v for k, v in named.items() if k not in mine and not is_comment(k)}
+    return JsonObject(mine, "", source), rest
+
+
+def _training(raw: dict[Any, Any], own: Collection[str], whole: JsonObject) -> Hyperparameters:
     """The trainer's part as a record can carry it."""
-    for key, value in raw.items():
+    for key, value in ((key, value) for key, value in raw.items() if isinstance(key, str)):
         similar = _own_key_like(key, own)
+        if similar is not None and whole.path:
+            problem = f"found beside {TABLE!r}, expected it inside as {similar!r}"
+            raise ConfigError(key, problem, whole.source)
         if similar is not None:
             raise whole.fail(key, f"unknown key, did you mean {similar!r}?")
         if key in NETWORKS and isinstance(value, Mapping) and {"url", "rpc_url"} & value.keys():

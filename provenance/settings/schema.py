@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.json import schema_components
 
-from provenance.settings.reading import NOT_IN_JSON, SECTIONS
+from provenance.settings.reading import NOT_IN_JSON, SECTIONS, TABLE
 from provenance.settings.values import (
     BlockchainSettings,
     IdentitySettings,
@@ -66,6 +66,7 @@ def settings_schema() -> dict[str, Any]:
             part["oneOf"] = [{"required": [name]} for name in ("url", *urls)]
     whole = parts.pop("Settings")
     whole["additionalProperties"] = True
+    whole["properties"][TABLE] = {"$ref": "#"}  # or a hyperparameter of that name
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of ml-provenance",

@@ -21,6 +21,15 @@ def spooled(base: Path) -> list[Event]:
     ]
 
 
+def steps(events: list[Event]) -> list[tuple[int, dict[str, Any]]]:
+    """Number and metrics of each step, in order of writing."""
+    return [
+        (event.fields["step"], dict(event.fields["metrics"]))
+        for event in events
+        if event.kind is Kind.STEPS
+    ]
+
+
 def kinds(events: list[Event]) -> list[str]:
     return [event.kind.value for event in events]
 

@@ -16,6 +16,9 @@ from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
+from provenance.settings import load
+from tests.support.paths import ROOT
+from tests.support.readme import blocks
 
 MODEL = {"w": np.ones((3, 2), np.float32)}
 
@@ -72,6 +75,33 @@ def test_finish_records_results_and_leaving_the_block_then_does_nothing(tmp_path
         run.finish({"accuracy": 0.9})
     assert bodies(tmp_path, Kind.RESULTS) == [{"results": {"accuracy": 0.9}, "epochs": 0}]
     assert len(bodies(tmp_path, Kind.RUN_END)) == 1
+
+
+def test_results_of_any_kind_are_recorded(tmp_path: Path) -> None:
+    run = provenance.run(base_dir=tmp_path)
+    run.finish({"best": tmp_path / "best.pt", "accuracy": np.float32(0.5), "model": object()})
+    (body,) = bodies(tmp_path, Kind.RESULTS)
+    assert body["results"] == {
+        "best": str(tmp_path / "best.pt"), "accuracy": 0.5, "model": "builtins.object",
+    }  # fmt: skip
+    assert body["notes"] == {"model": "recorded by its type alone"}
+
+
+def test_the_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plot.png").write_bytes(b"png")
+    page = (ROOT / "docs/recording.md").read_text("utf-8")
+    given: dict[str, Any] = {"args": argparse.Namespace(lr=1), "model": MODEL, "batches": [1, 2]}
+    given |= {"train": np.ones((2, 2)), "test": np.ones((1, 2))}
+    pages = [block.text for block in blocks(page) if block.language == "python"]
+    assert len(pages) == 2
+    for text in pages:
+        exec(text, given)
+    ends = [end["reason"] for end in bodies(tmp_path / "artifacts", Kind.RUN_END)]
+    assert ends == ["finished", "finished"]
+    (settings,) = [block.text for block in blocks(page) if block.language == "yaml"]
+    (tmp_path / "c.yaml").write_text(settings)
+    assert load(tmp_path / "c.yaml").training == {"origin": [0, 0], "lease": "12 months"}
 
 
 def test_a_child_names_its_parent(tmp_path: Path) -> None:

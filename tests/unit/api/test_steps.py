@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -24,6 +26,7 @@ from provenance.formats.record import Kind
 from provenance.fsck.spool import read_run
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
+from tests.support.paths import ROOT
 from tests.support.stranger import load
 from tests.support.verify_world import World
 
@@ -183,6 +186,8 @@ def test_steps_artifacts_and_notes_are_verified_by_both_readers(tmp_path: Path) 
     for path in wanted:
         assert f"records/training/{path}.json" in files
     assert stranger.Bundle(files).problems == []
+    schema = json.loads((ROOT / "docs/schemas/run.json").read_bytes())
+    jsonschema.Draft202012Validator(schema).validate(json.loads(files["run.json"]))
     spooled = read_run(run.tracker.spool_dir / run.id, run.tracker.run)
     (here,) = {producer for producer, _ in spooled.events}
     by_digest = {item.record.seq: item.record.body for item in evidence.digested}
@@ -192,7 +197,5 @@ def test_steps_artifacts_and_notes_are_verified_by_both_readers(tmp_path: Path) 
     assert here == run.tracker._emitter.producer
     bodies: list[Any] = list(by_digest.values())
     series = [each for body in bodies for each in body.get("series", ())]
-    assert {
-        "step": [5000],
-        "metrics": {"image": [[1, 2]], "name": ["x"], "scalar": [2.0]},
-    } in series
+    mixed = {"image": [[1, 2]], "name": ["x"], "scalar": [2.0]}
+    assert {"step": [5000], "metrics": mixed} in series

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import hmac
 import json
@@ -10,6 +11,7 @@ import sys
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,6 +139,14 @@ def test_brackets_in_strings_do_not_nest() -> None:
         parse_canonical(("[" * 65 + "]" * 65).encode(), "x")
 
 
+class Scheduler(enum.StrEnum):
+    LINEAR = "linear"
+
+
+class Old(str, enum.Enum):  # noqa: UP042  what prints as Old.LOW
+    LOW = "low"
+
+
 class Scalar:
     """As NumPy and torch scalars convert."""
 
@@ -150,6 +160,12 @@ class Scalar:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
+        (Scheduler.LINEAR, "linear"),
+        ({Scheduler.LINEAR: Old.LOW, np.int64(3): 1}, {"linear": "low", "3": 1}),
+        (np.array([5.0]), [5.0]),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), [None, 2.0]),
+        (np.ma.masked_array([1.0], [True]).mean(), None),
+        (np.array(2.5), 2.5),
         (math.nan, "NaN"),
         (math.inf, "Infinity"),
         (-math.inf, "-Infinity"),

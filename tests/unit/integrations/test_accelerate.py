@@ -10,7 +10,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from tests.support.examples import run_example
 from tests.support.frameworks import framework
-from tests.support.spooled import bodies, kinds, spooled
+from tests.support.spooled import bodies, kinds, spooled, steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -51,6 +51,9 @@ def test_what_is_logged_with_an_epoch_is_an_epoch(tmp_path: Path) -> None:
         (1, "epoch_loss"),
     ]
     assert kinds(events).count("state") == 2
+    assert [(step, *values) for step, values in steps(events)] == [
+        (0, "loss"), (1, "loss"), (0, "loss"), (1, "loss"),
+    ]  # fmt: skip
     assert bodies(events, Kind.RESULTS)[0]["results"]["epoch_loss"] > 0
 
 

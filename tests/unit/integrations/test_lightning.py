@@ -14,7 +14,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from tests.support.examples import run_example
 from tests.support.frameworks import autologged, framework
-from tests.support.spooled import bodies, kinds, spooled
+from tests.support.spooled import bodies, kinds, spooled, steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -122,6 +122,8 @@ def test_the_logger_records_the_same_and_stays_out_of_checkpoint_paths(world: Wo
     trainer.fit(world.module(), *world.loaders)
     counted = kinds(spooled(world.base))
     assert counted.count("metrics") == counted.count("state") == 2
+    losses = [step for step, values in steps(spooled(world.base)) if "train/loss_step" in values]
+    assert losses == [*range(8)]
     assert counted.count("data.train") == counted.count("results") == 1
     assert logger.version == logger.callback.recorder.run_id
     assert list(world.folder.rglob("*.ckpt"))

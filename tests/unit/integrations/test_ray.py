@@ -28,7 +28,7 @@ class World:
 
         self.folder = folder
         self.callback = ProvenanceCallback(base_dir=folder / "artifacts", train=np.ones(3))
-        self.calls = CallbackList([self.callback])
+        self.calls: Any = CallbackList([self.callback])
         storage = StorageContext(str(folder / "ray"), experiment_dir_name="exp")
         self.trials = [
             Trial("train", config={"lr": rate}, trial_id=name, storage=storage, stub=True)

@@ -12,7 +12,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from tests.support.examples import run_example
 from tests.support.frameworks import autologged, framework
-from tests.support.spooled import bodies, kinds, spooled
+from tests.support.spooled import bodies, kinds, spooled, steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -125,6 +125,8 @@ def test_part_of_an_epoch_and_metrics_of_steps_end_no_training(world: World) -> 
         world.callback(), max_steps=1, logging_strategy="steps", logging_steps=1, eval_strategy="no"
     )
     trainer.train()
+    logged = [step for step, values in steps(spooled(world.base)) if "loss" in values]
+    assert logged == [1]
     metrics = [event for event in spooled(world.base) if event.kind is Kind.METRICS]
     assert [event.epoch for event in metrics] == [1]
     assert "loss" in metrics[0].fields["metrics"]

@@ -6,6 +6,7 @@ Over 400 lines: case by case, one file: `provenance/settings/reading.py`.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -472,3 +473,86 @@ def test_a_password_that_begins_like_a_placeholder_is_one(tmp_path: Path) -> Non
     settings = load({"blockchain": {"bitcoin": bitcoin}}, tmp_path)
     assert settings.blockchain.bitcoin is not None
     assert settings.blockchain.bitcoin.password == "Todorov-1987"
+
+
+def test_where_there_is_a_table_of_settings_all_else_is_the_trainers() -> None:
+    own = {"hash_algorithm": "sha256", "origin": "mine.org/ledger"}
+    mine = {"origin": [0, 0], "trust": 0.5, "lease": True, "lr": 0.1, 3: "three"}
+    settings = load({"provenance": own, **mine})
+    assert (settings.hash_algorithm, settings.origin) == ("sha256", "mine.org/ledger")
+    assert settings.training == {"origin": [0, 0], "trust": 0.5, "lease": True, "lr": 0.1,
+                                 "3": "three"}  # fmt: skip
+    assert load({"provenance": "a text"}).training == {"provenance": "a text"}
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"sweep_intervall": 3}, "sweep_intervall: unknown key, did you mean 'sweep_interval'"),
+        ({"databse_url": "x"}, "databse_url: unknown key, did you mean 'database_url'"),
+        ({"provenance": {"sweep_intervall": 3}}, "provenance.sweep_intervall: unknown key"),
+        ({"provenance": {"lr": 3}}, "provenance.lr: unknown key"),
+        ({"provenance": {"lease": "x"}}, 'provenance.lease: found "x", expected seconds'),
+        (
+            {"provenance": {}, "blockchain": {}},
+            "blockchain: found beside 'provenance', expected it inside as 'blockchain'",
+        ),
+        (3, "found 3, expected an object"),
+        ([1], r"found \[1\], expected an object"),
+    ],
+)
+def test_a_slip_of_the_pen_is_refused_by_name(config: object, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{problem}"):
+        load(config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeff{"lr": 0.1, "betas": [0.9, 1], "sweep_interval": 7}',
+        "\ufefflr: 0.1\nbetas: [0.9, 1]\nsweep_interval: 7\n",
+    ],
+)
+def test_a_file_may_be_yaml_and_begin_with_a_mark(tmp_path: Path, text: str) -> None:
+    path = tmp_path / ("c.json" if "{" in text else "c.yaml")
+    path.write_text(text, encoding="utf-8")
+    settings = load(path)
+    assert settings.training == {"lr": 0.1, "betas": [0.9, 1]}
+    assert settings.sweep_interval_s == 7.0
+
+
+def test_anchors_and_merges_of_yaml_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.yml"
+    path.write_text("base: &b {lr: 1, wd: 0}\nmine:\n  <<: *b\n  lr: 2\nwhen: 2020-01-02\n")
+    assert load(path).training == {
+        "base": {"lr": 1, "wd": 0}, "mine": {"lr": 2, "wd": 0}, "when": "2020-01-02",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("c.json", '{"a": {"lr": 1, "lr": 2}}', "not JSON: key 'lr' stands twice in one object"),
+        ("c.yaml", "a: {lr: 1, lr: 2}", "not YAML: key 'lr' stands twice in one object"),
+        ("c.yaml", "a: [1", "not YAML: .* at line 1 column"),
+        ("c.yaml", "a: !!python/name:os.system", "not YAML: could not determine a constructor"),
+        ("c.yaml", "just text", 'found "just text", expected an object'),
+    ],
+)
+def test_a_bad_file_is_one_line_with_its_name(
+    tmp_path: Path, name: str, text: str, problem: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"^{path}: {problem}") as refused:
+        load(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_yaml_without_its_package_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    (tmp_path / "c.yaml").write_text("a: 1")
+    with pytest.raises(ConfigError, match="PyYAML is not installed: pip install pyyaml"):
+        load(tmp_path / "c.yaml")
