@@ -9,7 +9,9 @@ library   dtype       the tensor ``model``
 XGBoost   BYTES       ``Booster.save_raw("ubj")``, without the attribute ``scikit_learn``
 LightGBM  UTF8        ``Booster.model_to_string(num_iteration=-1)``, without the parameters
                       of the training at its end
-CatBoost  BYTES       the ``cbm`` file, its metadata cut to `_CATBOOST_KEPT` and the loss
+CatBoost  BYTES       the ``cbm`` file, its metadata without `_CATBOOST_APART`, and of the
+                      options in it `_CATBOOST_OPTIONS` alone, sorted, floats as texts of
+                      six digits: reading a file cuts them to ten
 ========  ==========  =====================================================================
 
 What is left out says how the training ran: threads, verbosity, seeds, paths, the time of day.
@@ -32,7 +34,6 @@ from typing import Any, Final
 from provenance.errors import InputError, MissingExtraError
 from provenance.fingerprint.arrays import (
     RawTensor,
-    canonical,
     raw_bytes,
     raw_text,
     type_name,
@@ -52,8 +53,12 @@ _CLASSES: Final = {
 _ERRORS: Final = {
     "xgboost": "XGBoostError", "lightgbm": "LightGBMError", "catboost": "CatBoostError",
 }  # fmt: skip
-# Keys of CatBoost's metadata on which predictions depend.
-_CATBOOST_KEPT: Final = ("class_params", "multiclass_params")
+# Keys of CatBoost's metadata that say how the training ran; and which of its options count, since
+# predictions (virtual ensembles) read them.
+_CATBOOST_APART: Final = frozenset({
+    "model_guid", "train_finish_time", "catboost_version_info", "output_options", "training",
+})  # fmt: skip
+_CATBOOST_OPTIONS: Final = ("boosting_options", "loss_function")
 _PARAMETERS: Final = re.compile(r"\nparameters:\n.*?\nend of parameters\n", re.DOTALL)
 
 
@@ -132,10 +137,12 @@ def _first_line(error: Exception) -> str:
 def _catboost_bytes(model: Any) -> bytes:
     bare = model.copy()
     metadata = bare.get_metadata()
-    loss = json.loads(metadata["params"]).get("loss_function") if "params" in metadata else None
-    for key in [key for key, _ in metadata.items() if key not in _CATBOOST_KEPT]:
+    for key in [key for key, _ in metadata.items() if key in _CATBOOST_APART]:
         del metadata[key]
-    metadata["params"] = canonical({"loss_function": loss}).decode()
+    if "params" in metadata:
+        options = json.loads(metadata["params"], parse_float=lambda text: f"{float(text):.6g}")
+        kept = {key: options.get(key) for key in _CATBOOST_OPTIONS}
+        metadata["params"] = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return bytes(bare._serialize_model())
 
 

@@ -73,9 +73,8 @@ _APART_OF: Final = {
     "sklearn.neural_network": frozenset({"_optimizer"}),  # moments of the gradients
     "sklearn.feature_extraction": frozenset({"_stop_words_id"}),  # an address
     "sklearn.preprocessing._label": frozenset({"_cached_dict"}),  # made when it is first used
-    "sklearn.model_selection._search": frozenset({"refit_time_"}),
     "lightgbm": frozenset({"random_state"}),
-    "xgboost": frozenset({"random_state"}),
+    "xgboost": frozenset({"callbacks", "random_state"}),
 } | dict.fromkeys(
     # None of these draws random numbers once it is fitted.
     (
@@ -93,6 +92,7 @@ _APART_OF: Final = {
 """More that do not count, by the package of the class."""
 _OPTIONS: Final = frozenset({"_other_params", "kwargs"})
 """Attributes of XGBoost's and LightGBM's estimators that hold further hyperparameters."""
+_SEARCH: Final = "sklearn.model_selection._search"
 _TIMES: Final = frozenset(
     f"{of}_{what}_time" for of in ("mean", "std") for what in ("fit", "score")
 )
@@ -291,27 +291,29 @@ class _Walk:
             told = [[name, self._told(array[name], _joined(path, name), depth)]
                     for name in dtype.names]  # fmt: skip
             return ["fields", str(dtype.newbyteorder("<")), *told]
-        if kind == "U" or (kind == "O" and all(type(item) is str for item in array.flat)):
+        if kind == "U" or (kind in "OT" and all(type(item) is str for item in array.flat)):
             return self._tensor(path, raw_text(path, [str(i) for i in array.flat], array.shape))
-        if kind == "O":
+        if kind in "OT":
             told = [self._told(i, _joined(path, n), depth + 1) for n, i in enumerate(array.flat)]
             return ["array", "object", list(array.shape), *told]
-        little = dtype.newbyteorder("<")
         if kind in "mM":
+            little = dtype.newbyteorder("<")
             return ["raw", little.str, self._tensor(path, array.astype(little).view("<i8"))]
         if kind in "SV":
-            return ["raw", little.str, ["bytes", array.tobytes().hex()], list(array.shape)]
+            return ["raw", dtype.str, ["bytes", array.tobytes().hex()], list(array.shape)]
         return self._tensor(path, array)
 
     def _masked(self, array: Array, path: str, depth: int) -> Json:
-        mask = self._np.ma.getmaskarray(array)
+        if array is self._np.ma.masked:
+            return ["global", "numpy.ma", "masked"]
+        mask, fill = self._np.ma.getmaskarray(array), array.fill_value
         data = self._np.array(array.data)
         data[mask] = self._np.zeros((), data.dtype)[()] if data.dtype.kind != "O" else None
         return [
             "masked",
             self._array(data, path, depth),
             self._array(mask, _joined(path, "mask"), depth),
-            self._told(array.fill_value, _joined(path, "fill_value"), depth + 1),
+            self._told(getattr(fill, "item", lambda: fill)(), _joined(path, "fill_value"), depth),
         ]
 
     def _sparse(self, value: Any, path: str, depth: int) -> Json:
@@ -423,7 +425,8 @@ def _left_out(kind: Any) -> tuple[frozenset[str], bool]:
     for package, more in _APART_OF.items():
         if module == package or module.startswith(package + "."):
             names |= more
-    return names, module.startswith("sklearn.model_selection.")
+    search = any(base.__module__.startswith(_SEARCH) for base in kind.__mro__)
+    return names | {"refit_time_"} if search else names, search
 
 
 def _without_counts(value: Any, state: Any) -> Any:

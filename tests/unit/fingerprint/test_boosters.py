@@ -120,6 +120,14 @@ def test_how_the_training_ran_does_not_count(library: str, more: dict[str, Any])
     assert state_digest(model).root == state_digest(other).root
 
 
+def test_the_threshold_of_catboost_counts() -> None:
+    model, x = classifier("catboost").fit(*data(0)), data(1)[0]
+    before, labels = state_digest(model), model.predict(x)
+    model.set_probability_threshold(0.9)
+    assert not np.array_equal(model.predict(x), labels)
+    assert state_digest(model).root != before.root
+
+
 def test_covers_says_of_what() -> None:
     for library, of in zip(LIBRARIES, ("save_raw", "model_to_string", "cbm"), strict=True):
         assert booster_values(booster(library))[1] == {"adapter": library, "of": [of]}
