@@ -205,7 +205,7 @@ def test_a_class_of_the_users_that_goes_to_another_process_records_nothing_there
         "import pickle, sys; model, x, y = pickle.load(open(sys.argv[1], 'rb'));"
         "model.fit(x, y).predict(x); import provenance.autologging as a; assert a._active is None"
     )
-    worker = [sys.executable, "-c", source, written]
+    worker: list[str | Path] = [sys.executable, "-c", source, written]
     search = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(worker, check=True, timeout=120, cwd=tmp_path, env=search)
     assert runs(base) == 0
