@@ -17,7 +17,7 @@ from provenance.integrations.sklearn import record_fit
 def main(base_dir: str = "artifacts") -> None:
     images, labels = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(images / 16.0, labels, random_state=0)
-    search = GridSearchCV(LogisticRegression(max_iter=50), {"C": [0.1, 1.0]}, cv=2)
+    search = GridSearchCV(LogisticRegression(max_iter=500), {"C": [0.1, 1.0]}, cv=2)
     record_fit(search, x[:400], y[:400], test=(x_test, y_test), name="digits", base_dir=base_dir)
     print(search.best_params_)
 

@@ -100,8 +100,17 @@ class _Autolog:
                 setattr(owner, name, original)
         self._replaced.clear()
 
+    def __reduce__(self) -> tuple[Callable[[], _Autolog], tuple[()]]:
+        """With a user's class that is pickled by value, for a worker of joblib or Ray: what it
+        fits there is part of the training here."""
+        return _unpickled, ()
+
+    def is_active(self) -> bool:
+        """Asked in this module: a function that is pickled by value has globals of its own."""
+        return self is _active
+
     def _imported(self, module: ModuleType, name: str) -> None:
-        if self is _active:
+        if self.is_active():
             with self.guard.guarded(f"autolog: {name} is not recorded"):
                 self._frameworks[name](module)
 
@@ -127,7 +136,7 @@ class _Autolog:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             with outermost() as first:
                 training = None
-                if first:
+                if first and self.is_active():
                     with self.guard.guarded("training not recorded"):
                         training = prepare(original, signature.bind(*args, **kwargs))
                 return original(*args, **kwargs) if training is None else training()
@@ -309,6 +318,10 @@ class _Autolog:
 
 
 _active: _Autolog | None = None
+
+
+def _unpickled() -> _Autolog:
+    return _active or _Autolog(True, {})
 
 
 class _Finder(MetaPathFinder):

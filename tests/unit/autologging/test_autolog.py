@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from tests.support.examples import run_example
 from tests.support.frameworks import autologged, framework
+from tests.support.paths import ROOT
 from tests.support.spooled import bodies, kinds, spooled
 
 FACTORY = HashFactory("blake3")
@@ -187,6 +189,31 @@ def test_an_estimator_is_pickled_as_ever(base: Path) -> None:
     assert (model.predict(X) == pickle.loads(pickle.dumps(model)).predict(X)).all()
 
 
+def test_a_class_of_the_users_that_goes_to_another_process_records_nothing_there(
+    base: Path, tmp_path: Path
+) -> None:
+    cloudpickle = framework("cloudpickle", "mlflow")  # as joblib's workers get such a class
+    from sklearn.naive_bayes import GaussianNB
+
+    class Own(GaussianNB):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any) -> Any:
+            return super().fit(x, y)
+
+    written = tmp_path / "own.pickle"
+    written.write_bytes(cloudpickle.dumps((Own(), X, Y)))
+    source = (
+        "import pickle, sys; model, x, y = pickle.load(open(sys.argv[1], 'rb'));"
+        "model.fit(x, y).predict(x); import provenance.autologging as a; assert a._active is None"
+    )
+    worker: list[str | Path] = [sys.executable, "-c", source, written]
+    search = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(worker, check=True, timeout=120, cwd=tmp_path, env=search)
+    assert runs(base) == 0
+    assert not (tmp_path / "artifacts").exists()
+    pickle.loads(written.read_bytes())[0].fit(X, Y)
+    assert runs(base) == 1
+
+
 def test_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no-such\.json"):
         provenance.autolog(config="no-such.json")
@@ -257,7 +284,7 @@ def test_frameworks_that_are_imported_later_are_recorded(tmp_path: Path) -> None
         "xgboost.train({'nthread': 1}, xgboost.DMatrix(x, y), 1);"
         "assert 'exec_module' not in vars(xgboost.__spec__.loader)"
     )
-    subprocess.run([sys.executable, "-c", source, tmp_path], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", source, tmp_path], check=True, timeout=120, cwd=ROOT)
     assert runs(tmp_path) == 2
 
 
