@@ -1,21 +1,27 @@
 """Accelerate: ``Accelerator(log_with=AccelerateTracker(train=dataset))``, then ``init_trackers``.
 
-What ``accelerator.log`` is given with ``epoch`` is an epoch's, with the weights of the model that
+Accelerate calls trackers on the main process alone, so the run is that of one process. What
+``accelerator.log`` is given with ``epoch`` is an epoch's, with the weights of the model that
 was shown last; the rest is a step's.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from accelerate.tracking import GeneralTracker
 
-from provenance.integrations.recorder import Recorder
+from provenance.integrations.recorder import NOT_RECORDED, Recorder
 from provenance.tracker import ProvenanceTracker
+
+_NO_MODEL = "not shown before training: AccelerateTracker(model=...) or watch(model)"
 
 
 class AccelerateTracker(GeneralTracker):
-    """Records from ``init_trackers`` to ``end_training``; every process makes one.
+    """Records from ``init_trackers`` to ``end_training``, on the main process.
 
     Args:
         tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them.
@@ -24,7 +30,7 @@ class AccelerateTracker(GeneralTracker):
 
     name = "provenance"
     requires_logging_directory = False
-    main_process_only = False
+    main_process_only = True
 
     def __init__(
         self, tracker: ProvenanceTracker | None = None, *, model: Any = None, **options: Any
@@ -41,14 +47,16 @@ class AccelerateTracker(GeneralTracker):
         return self.recorder
 
     def watch(self, model: Any) -> None:
-        """Name the model whose weights are recorded, and begin: its weights now are those before
-        training."""
+        """Name the model whose weights are recorded; where the run has not begun, it does: the
+        weights now are those before training."""
         self._model = model
-        self._begin()
+        self._begin(model)
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
-        """Keep the hyperparameters of ``init_trackers`` for the run's beginning."""
+        """Take the hyperparameters of ``init_trackers``, and begin where the model is known."""
         self._config |= values
+        if self._model is not None:
+            self._begin(self._model)
 
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """Record an epoch (``epoch`` in ``values``) or a step.
@@ -62,6 +70,9 @@ class AccelerateTracker(GeneralTracker):
         rest = {name: value for name, value in values.items() if name != "epoch"}
         self._logged |= rest
         if "epoch" in values:
+            if _is_sharded(model):
+                self.recorder.note("weights not recorded: ranks share them, one process logs")
+                model = None
             self.recorder.epoch(values["epoch"], rest, model)
         elif step is not None:
             self.recorder.step(step, rest)
@@ -71,6 +82,29 @@ class AccelerateTracker(GeneralTracker):
         self._begin()
         self.recorder.end(self._logged)
 
-    def _begin(self) -> None:
+    def _begin(self, model: Any = None) -> None:
+        """Without ``model`` training is under way: no weights are those before it."""
         if self.recorder.run_id is None:
-            self.recorder.begin(self._model, config=self._config)
+            lost = {} if model is not None else {NOT_RECORDED: {"model": _NO_MODEL}}
+            with _one_process():
+                self.recorder.begin(model, config={**self._config, **lost})
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """The tracker that is made here waits for no other rank, unless the environment says so."""
+    alone = {"PROVENANCE_RANK": "0", "PROVENANCE_WORLD_SIZE": "1"}
+    if alone.keys() & os.environ.keys():
+        yield
+        return
+    os.environ.update(alone)
+    try:
+        yield
+    finally:
+        for name in alone:
+            del os.environ[name]
+
+
+def _is_sharded(model: Any) -> bool:
+    parameters: Any = getattr(model, "parameters", list)()
+    return any(type(parameter).__name__ == "DTensor" for parameter in parameters)

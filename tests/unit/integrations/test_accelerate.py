@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,6 @@ def test_what_is_logged_with_an_epoch_is_an_epoch(tmp_path: Path) -> None:
     accelerator.init_trackers("project", config={"lr": 0.1})
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(data, 8))
-    accelerator.get_tracker("provenance").watch(model)
     for epoch in range(2):
         for step, (inputs, targets) in enumerate(loader):
             optimizer.zero_grad()
@@ -50,11 +50,64 @@ def test_what_is_logged_with_an_epoch_is_an_epoch(tmp_path: Path) -> None:
         (0, "epoch_loss"),
         (1, "epoch_loss"),
     ]
-    assert kinds(events).count("state") == 2
+    states = [event.fields["root"] for event in events if event.kind is Kind.STATE]
+    assert len({first, *states}) == 3
     assert [(step, *values) for step, values in steps(events)] == [
         (0, "loss"), (1, "loss"), (0, "loss"), (1, "loss"),
     ]  # fmt: skip
     assert bodies(events, Kind.RESULTS)[0]["results"]["epoch_loss"] > 0
+
+
+def test_a_model_that_is_shown_late_is_not_stated_as_that_before_training(tmp_path: Path) -> None:
+    accelerate, torch = framework("accelerate"), framework("torch")
+    from provenance.integrations.accelerate import AccelerateTracker
+
+    early, late = (AccelerateTracker(base_dir=tmp_path / name) for name in ("early", "late"))
+    accelerator = accelerate.Accelerator(log_with=[early, late], cpu=True)
+    accelerator.init_trackers("project")
+    model = torch.nn.Linear(2, 1)
+    early.watch(model)
+    shown = {"provenance": {"model": model}}
+    accelerator.log({"epoch": 0, "loss": 1.0}, log_kwargs=shown)
+    accelerator.end_training()
+    events = spooled(tmp_path / "late")
+    assert "before training" in bodies(events, Kind.CONFIG)[0]["training"]["not_recorded"]["model"]
+    assert "model.weights" not in kinds(events)
+    assert kinds(events).count("state") == 1
+    assert "model.weights" in kinds(spooled(tmp_path / "early"))
+
+
+def test_the_main_process_waits_for_no_other_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    framework("accelerate")
+    from provenance.integrations.accelerate import AccelerateTracker
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    tracker = AccelerateTracker(base_dir=tmp_path)
+    tracker.watch(framework("torch").nn.Linear(2, 1))
+    assert bodies(spooled(tmp_path), Kind.CONFIG)[0]["world_size"] == 1
+    assert "PROVENANCE_WORLD_SIZE" not in os.environ
+
+
+def test_weights_that_ranks_share_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    framework("accelerate")
+    from provenance.integrations.accelerate import AccelerateTracker
+
+    class DTensor:
+        pass
+
+    class Sharded:
+        def parameters(self) -> list[DTensor]:
+            return [DTensor()]
+
+    tracker = AccelerateTracker(base_dir=tmp_path)
+    tracker.log({"epoch": 0, "loss": 1.0}, model=Sharded())
+    assert "state" not in kinds(spooled(tmp_path))
+    assert "ranks share them" in capsys.readouterr().out
 
 
 def test_the_example_records_a_whole_run(tmp_path: Path) -> None:
