@@ -33,7 +33,7 @@ class ProvenanceCallback(keras.callbacks.Callback):
         if self.recorder.is_open:
             self.recorder.abandoned()
         self._logs = {}
-        self.recorder.begin(weights_of(self.model), config=_compiled(self.model, self.params))
+        self.recorder.begin(self.model, config=_compiled(self.model, self.params))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Nothing: reading a batch's metrics would stop the device."""
@@ -42,23 +42,11 @@ class ProvenanceCallback(keras.callbacks.Callback):
         """Record the epoch, with its validation."""
         self._logs = dict(logs or {})
         last = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
-        self.recorder.epoch(epoch, self._logs, weights_of(self.model), last=last)
+        self.recorder.epoch(epoch, self._logs, self.model, last=last)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Finish the run with the last epoch's metrics."""
         self.recorder.end(self._logs)
-
-
-def weights_of(model: Any) -> dict[str, Any]:
-    """A Keras model's weights by path, as NumPy arrays; of paths that are the same, the later ones
-    with their number."""
-    named: dict[str, Any] = {}
-    for variable in model.weights:
-        path, count = variable.path, 1
-        while path in named:
-            path, count = f"{variable.path}#{count}", count + 1
-        named[path] = keras.ops.convert_to_numpy(variable.value)
-    return named
 
 
 def _compiled(model: Any, params: dict[str, Any] | None) -> dict[str, Any]:

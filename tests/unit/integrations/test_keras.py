@@ -18,7 +18,7 @@ PROGRAM = """
 import provenance, runpy, sys
 import keras, numpy as np
 from provenance.fingerprint.tensors import state_digest
-from provenance.integrations.keras import ProvenanceCallback, weights_of
+from provenance.integrations.keras import ProvenanceCallback
 if keras.backend.backend() == "torch":
     import torch; torch.set_num_threads(1)
 x = np.random.default_rng(0).random((64, 8)).astype("float32")
@@ -33,8 +33,8 @@ class Fails(keras.callbacks.Callback):
         raise FloatingPointError("NaN")
 options = dict(batch_size=16, verbose=0, validation_split=0.25)
 model.fit(x, y, epochs=2, callbacks=[callback], **options)
-print(str(state_digest(weights_of(model)).as_fields()["root"]))
-print(";".join(weights_of(model)))
+print(str(state_digest(model).as_fields()["root"]))
+print(";".join(v.path for v in model.weights))
 model.evaluate(x, y, verbose=0, callbacks=[callback])
 model.predict(x, verbose=0, callbacks=[callback])
 if keras.backend.backend() == "jax":
