@@ -87,10 +87,12 @@ def spoil(path: Path, shape: Shape, start: int, rng: random.Random) -> set[int]:
 
 
 def damage(spool: Path, run: UUID, rng: random.Random) -> tuple[int, set[int], set[int]]:
-    """Spoil some segments; how many, and the numbers of the events untouched and touched."""
+    """Spoil some segments; how many show it (one that is cut off behind an event has all that a
+    shorter one would have), and the numbers of the events untouched and touched."""
     safe: set[int] = set()
     spoiled: set[int] = set()
     segments = scan_run(spool / str(run), run).segments
+    shown = 0
     chosen = set(rng.sample(range(len(segments)), rng.randint(1, len(segments) // 2)))
     for index, segment in enumerate(segments):
         first = segment.header()[1]
@@ -102,9 +104,11 @@ def damage(spool: Path, run: UUID, rng: random.Random) -> tuple[int, set[int], s
         changed: set[int] = set()
         if index in chosen:
             changed = spoil(segment.path, rng.choice(SHAPES), first, rng)
+            size, whole = segment.size(), places[-1][1]
+            shown += size == whole or size not in {begin for begin, _, _ in places}
         for begin, end, seq in places:
             (safe if changed.isdisjoint(range(begin, end)) else spoiled).add(seq)
-    return len(chosen), safe, spoiled
+    return shown, safe, spoiled
 
 
 def test_damage_is_reported_and_the_rest_is_shipped(world: World) -> None:
