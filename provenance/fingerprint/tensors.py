@@ -232,8 +232,7 @@ def state_digest_file(
     path: str | os.PathLike[str], factory: HashFactory | None = None
 ) -> StateDigest:
     """The digest of the weights in a file, or at the top of a folder (`model_files`); those of a
-    ``.safetensors`` or ``.npz`` file need no framework, a booster's
-    is read by its library.
+    ``.safetensors`` or ``.npz`` file need no framework, that of a booster its library.
 
     A safetensors file is mapped into memory, not read into it.
 
@@ -242,7 +241,7 @@ def state_digest_file(
         FormatError: it does not decode; the message says where.
     """
     where, used = os.fspath(path), factory or HashFactory()
-    if not where.endswith((".safetensors", ".npz")):
+    if not where.endswith((".safetensors", ".npz")) and not _is_booster(where):
         from provenance.fingerprint.model_files import the_state
 
         return state_digest(the_state(where), used)
@@ -255,12 +254,16 @@ def state_digest_file(
     return _state(digests, used, ModelState(NOTHING, covers=covers))
 
 
+def _is_booster(where: str) -> bool:
+    return where.endswith(tuple(SUFFIXES)) and not where.endswith(".index.json")  # of shards
+
+
 def _file_tensors(where: str) -> Iterator[RawTensor]:
     if where.endswith(".safetensors"):
         return safetensors_tensors_file(where)
     if where.endswith(".npz"):
         return npz_tensors_file(where)
-    if where.endswith(tuple(SUFFIXES)):
+    if _is_booster(where):
         return iter(booster_file(where))
     from provenance.fingerprint.model_files import the_state
 

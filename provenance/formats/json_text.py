@@ -12,9 +12,9 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import rfc8785
 
 from provenance.errors import FormatError, InputError
@@ -27,8 +27,6 @@ _BRACKET_OR_STRING: Final = re.compile(rf"[][{{}}]|{_STRING}", re.DOTALL)
 _COMMA_OR_STRING: Final = re.compile(rf",|{_STRING}", re.DOTALL)
 _FROM_E000: Final = 0xEE
 """The first byte of such a character in UTF-8."""
-_DECODE: Final = msgspec.json.Decoder().decode
-_ENCODE: Final = msgspec.json.Encoder(order="sorted").encode
 # With an exponent, an integral float, or an integer that may be past 2**53.
 _ODD_NUMBER: Final = re.compile(
     rb"[:,[]-?[0-9]+(?:(?<=[0-9]{16})|(?:\.[0-9]+)?[eE][-+]?[0-9]+|\.0+)[],}]"
@@ -93,13 +91,23 @@ def parse_canonical(data: bytes, what: str) -> tuple[Any, bool]:
         low = data.isascii() or max(data) < _FROM_E000
         if low and data[:1] == b"{" and not _ODD_NUMBER.search(data.translate(None, _IN_NO_NUMBER)):
             _check_size(data.decode(), DEFAULT_LIMITS)
-            with suppress(msgspec.DecodeError):
-                value = _DECODE(data)
-                if _ENCODE(value) == data:
+            decode, encode, error = _msgspec()
+            with suppress(error):
+                value = decode(data)
+                if encode(value) == data:
                     return value, True
         return loads(data, parse_int=_integer), False
-    except (ValueError, OverflowError) as error:
-        raise FormatError(f"{what} is not JSON: {error}") from error
+    except (ValueError, OverflowError) as problem:
+        raise FormatError(f"{what} is not JSON: {problem}") from problem
+
+
+@cache
+def _msgspec() -> tuple[Callable[[bytes], Any], Callable[[Any], bytes], type[Exception]]:
+    """Its decoder, encoder and error; a trainer, which reads no records, does without."""
+    import msgspec
+
+    encode = msgspec.json.Encoder(order="sorted").encode
+    return msgspec.json.Decoder().decode, encode, msgspec.DecodeError
 
 
 def _integer(text: str) -> int | float:

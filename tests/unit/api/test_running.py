@@ -110,7 +110,7 @@ def test_a_child_names_its_parent(tmp_path: Path) -> None:
     provenance.run(base_dir=tmp_path / "c", parent=parent.tracker).finish()
     provenance.run(base_dir=tmp_path / "d", parent=parent.id).finish()
     for name in "bcd":
-        assert bodies(tmp_path / name, Kind.CONFIG)[0]["parent"] == parent.id, (
+        assert bodies(tmp_path / name, Kind.CONFIG)[0]["parent"]["run"] == parent.id, (
             "the id, whatever named it"
         )
 

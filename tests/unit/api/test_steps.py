@@ -60,7 +60,7 @@ def test_a_thousand_steps_are_one_record_and_all_are_there(tmp_path: Path) -> No
     *steps, end = read(tmp_path)
     assert [event.seq for event in [*steps, end]] == [0, 1, 2, 3]  # type: ignore[union-attr]  # no damage
     assert isinstance(end, Event)
-    assert end.fields == {"events": 3, "reason": "finished"}
+    assert end.fields == {"events": 3, "reason": "finished", "state": "finished"}
     found = [row for event in steps for row in rows(event)]
     assert found == [(step, {"loss": step / 7, "lr": 0.1}) for step in range(count)]
     header = SegmentHeader(RUN, b"p" * 16, 0, 1, 0)

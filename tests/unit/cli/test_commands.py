@@ -196,8 +196,11 @@ def test_verify_for_people_says_what_was_not_checked(
 ) -> None:
     assert cli.main(["verify", str(bundle), "--offline", "--base-dir", "elsewhere"]) == 3
     shown = capsys.readouterr().out
-    assert shown.startswith(f"run {RUN}: consistent\n  rests on: ledger key ")
-    assert "which nobody pinned" in shown.splitlines()[1]
+    first, training, rests_on = shown.splitlines()[:3]
+    assert first == f"run {RUN}: consistent"
+    assert training == "  training: finished (completed)"
+    assert rests_on.startswith("  rests on: ledger key ")
+    assert "which nobody pinned" in rests_on
     assert "not checked: " in shown
     assert "local" in shown
 
@@ -248,27 +251,26 @@ def test_status_of_all_and_of_one(
     assert cli.main(["status", "latest"]) == 0
     shown = capsys.readouterr().out
     assert "Redis not configured or not reachable" in shown
-    assert f"run {RUN}: sealed, " in shown
+    assert f"run {RUN}: finished (completed), sealed, " in shown
 
 
 def test_status_shows_the_newest_runs_and_counts_the_others(
-    run: Settings, said: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Settings, said: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = sending.open_store(run)
     with store.transaction() as tx:
         created = tx.runs()[0].created_at
         newer = tx.add_run(OTHER, bytes(32), created + 60).run
     store.close()
-    monkeypatch.setattr("provenance.cli.status.SHOWN", 1)
-    assert cli.main(["status"]) == 0
+    assert cli.main(["status", "--limit", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "1 older runs; --json has all" in shown
+    assert "page 1 of 2, 2 runs" in shown
     assert str(newer) in shown
     assert str(RUN) not in shown
     document = said("status")[1]
     assert [(r["run_id"], r["seals"]) for r in document["runs"]] == [
-        (str(RUN), ["before", "after"]),
         (str(newer), []),
+        (str(RUN), ["before", "after"]),
     ]
 
 

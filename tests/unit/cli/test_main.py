@@ -167,7 +167,7 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
     chain = {"networks": ["local"]}
     return {
         "broken.json": ('{"epochs": 3,', "not JSON: "),
-        "binary.json": ("\udcff\udcfe", "not JSON"),
+        "binary.json": ("\udcff\udcfe", "not UTF-8 text"),
         "list.json": ("[]", "expected an object"),
         "key.json": (
             json.dumps({"blockchain": {**chain, "color": 1}}),

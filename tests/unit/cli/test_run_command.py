@@ -65,7 +65,7 @@ def test_hosts_that_share_a_key_file_write_one_run(tmp_path: Path) -> None:
 def test_ranks_that_would_each_start_a_run_are_refused(tmp_path: Path) -> None:
     ranks = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
     process = start("--", "true", **ranks)
-    assert "process 1 of 2" in process.communicate(timeout=60)[1]
+    assert "rank 1 of 2" in process.communicate(timeout=60)[1]
     assert process.returncode == 2
     assert start("--key-file", str(tmp_path / "run.key"), "--", "true", **ranks).wait(60) == 0
     both = start("--key-file", str(tmp_path / "run.key"), "--", "true", PROVENANCE_RUN_SEED="5ec")

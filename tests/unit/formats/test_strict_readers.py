@@ -224,7 +224,7 @@ def test_run_end_announces_the_events_before_it(more: int | None, told: int | No
     stage.ingest(stage.batch(events))
     stage.sweep(later=100.0)
     problems = [f.problem for f in stage.verify(online=False).findings]
-    wanted = f"producer 70707070: run.end is event 9 and announces {told} events before it"
+    wanted = f"rank 0: run.end is event 9 and announces {told} events before it"
     assert wanted in problems
 
 

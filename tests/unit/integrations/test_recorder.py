@@ -107,8 +107,7 @@ def test_no_fault_of_a_model_a_dataset_or_a_value_reaches_the_training(tmp_path:
 def test_a_tracker_that_cannot_be_made_switches_recording_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PROVENANCE_RANK", "1")
-    monkeypatch.setenv("PROVENANCE_WORLD_SIZE", "2")
+    monkeypatch.setenv("PROVENANCE_RUN_ID", "no id")
     recorder = Recorder(base_dir=tmp_path)
     recorder.begin(MODEL)
     recorder.epoch(0, {"loss": 1}, MODEL)
