@@ -310,6 +310,11 @@ if restart == "0":
     while rank == "0" or not os.path.exists(ready):
         time.sleep(0.1)  # rank 0 until torchrun ends it, since the other is dead
     os._exit(1)
+other = sys.argv[1] + "/rank-1"
+if rank == "1":
+    open(other, "w").close()
+while not os.path.exists(other):
+    time.sleep(0.1)  # rank 0 ends no run before the other is there, as a training's steps see to
 tracker.track_epoch(2, {"loss": 0.5})
 tracker.store_merkle_on_blockchain_after_training({})
 """
