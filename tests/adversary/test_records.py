@@ -57,8 +57,11 @@ STORY: list[Fields] = [
     (Kind.STATE, 1, {"algorithm": "blake3", "root": "mth-sha256:too late"}),
     metrics(2),
     (Kind.RESULTS, None, {"results": {"accuracy": 0.9}}),
+    (Kind.STEPS, None, {"series": [{"step": [0, 1], "metrics": {"loss": [1.0, 0.5]}}], "steps": 2}),
+    (Kind.ARTIFACT, None, {"name": "plot.png", "digest": "blake3:00", "bytes": 9}),
+    (Kind.NOTE, None, {"text": "a note", "tags": []}),
     seal("after"),
-    (Kind.RUN_END, None, {"events": 14, "reason": "crashed"}),
+    (Kind.RUN_END, None, {"events": 17, "reason": "crashed"}),
 ]
 OTHER_RANK: list[Fields] = [
     metrics(1, loss=2.0),
@@ -198,7 +201,7 @@ def test_no_record_of_any_kind_can_be_changed(
 
 
 def test_crashed_does_not_become_finished(honest: RunEvidence, stranger: ModuleType) -> None:
-    forged = change(honest, P, 14, body={"events": 14, "reason": "finished"})
+    forged = change(honest, P, 17, body={"events": 17, "reason": "finished"})
     assert refused(forged, stranger) == {1, 2}
 
 
@@ -232,13 +235,13 @@ def test_a_producer_of_control_records_alone_is_missed(stranger: ModuleType) -> 
         drop(lost, *places), producers=tuple(p for p in lost.producers if p.producer != CHILD)
     )
     assert refused(gone, stranger) == {2}
-    assert 2 in refused(covering(gone, Phase.AFTER, {P: 15, Q: 4}), stranger)
+    assert 2 in refused(covering(gone, Phase.AFTER, {P: 18, Q: 4}), stranger)
 
 
 def test_a_tail_cut_off_with_an_older_statement_is_missed(
     honest: RunEvidence, stranger: ModuleType
 ) -> None:
-    cut = drop(honest, *((P, seq) for seq in range(10, 15)))
+    cut = drop(honest, *((P, seq) for seq in range(10, 18)))
     assert 1 in refused(cut, stranger)
     older = signed_only(cut, P, -1)
     assert 1 not in refused(older, stranger), "as a producer that was killed leaves it"
@@ -311,7 +314,7 @@ def test_roots_made_to_fit_do_not_make_a_signature(
     honest: RunEvidence, stranger: ModuleType
 ) -> None:
     """An insider who seals the changed records anew, as the ledger's key lets it."""
-    forged = change(honest, P, 14, body={"events": 14, "reason": "finished"})
+    forged = change(honest, P, 17, body={"events": 17, "reason": "finished"})
     digested = [item.digested(RUN) for item in forged.records]
     seals = RunWalk(RUN, digested, forged.entries).seals
     entries = tuple(
@@ -353,7 +356,7 @@ def test_who_stands_behind_a_run_is_told(honest: RunEvidence, stranger: ModuleTy
 
 
 def test_the_command_refuses_it(honest: RunEvidence, tmp_path: Path, capsys: Any) -> None:
-    forged = change(honest, P, 14, body={"events": 14, "reason": "finished"})
+    forged = change(honest, P, 17, body={"events": 17, "reason": "finished"})
     place = write_files(bundle_files(forged), tmp_path / "forged")
     assert main(["verify", str(place), "--offline", "--base-dir", str(tmp_path / "own")]) == 1
     assert "not what the producer signed" in capsys.readouterr().out
@@ -365,12 +368,12 @@ def test_the_command_refuses_it(honest: RunEvidence, tmp_path: Path, capsys: Any
 def half_way() -> World:
     """All is in the database but the end."""
     world = World(names=("local",))
-    world.ingest(world.batch(STORY[:13]))
+    world.ingest(world.batch(STORY[:16]))
     world.ingest(world.batch(OTHER_RANK, producer=Q, rank=1))
     return world
 
 
-def finish(world: World, first: int = 13) -> VerificationReport:
+def finish(world: World, first: int = 16) -> VerificationReport:
     """The honest trainer ends; the honest worker seals what is in the database."""
     world.ingest(world.batch(STORY[first:], first=first))
     world.sweep(later=1000.0)
@@ -391,7 +394,7 @@ def test_without_a_hand_in_it_the_run_is_verified() -> None:
     assert finish(half_way()).outcome == "verified"
 
 
-@pytest.mark.parametrize("seq", range(13))
+@pytest.mark.parametrize("seq", range(16))
 def test_an_edit_between_ingest_and_seal_is_found(seq: int) -> None:
     world = half_way()
     before_it = Record.decode(at(world.evidence(), P, seq).data or b"").body

@@ -146,12 +146,11 @@ def test_ranks_of_two_hosts_write_one_run_and_each_can_restart(
     for key in hosts.files("run.key"):
         key.unlink()  # as a shipper does with a run to which nobody comes back
 
-    for told in ({}, {"PROVENANCE_RUN_ID": str(keys.run)}):
-        refused = hosts.rank(order[0], 3, 4, **told)
-        said = refused.communicate(timeout=60)[1]
-        assert refused.returncode == 1
-        assert "PROVENANCE_RUN_SEED: not set" in said.splitlines()[-1]
-        assert "provenance run --" in said.splitlines()[-1]
+    refused = hosts.rank(order[0], 3, 4, PROVENANCE_RUN_ID=str(keys.run))
+    said = refused.communicate(timeout=60)[1]
+    assert refused.returncode == 1
+    assert "PROVENANCE_RUN_SEED: not set" in said.splitlines()[-1]
+    assert "provenance run --" in said.splitlines()[-1]
     for rank in reversed(order):
         again = hosts.rank(rank, 3, 4, **seed)
         assert again.wait(60) == 0, again.communicate()[1]
