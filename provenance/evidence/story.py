@@ -28,6 +28,7 @@ _WORDS: Final = {
     Kind.DATA_TEST: "test data",
     Kind.ARCHITECTURE: "architecture",
     Kind.WEIGHTS: "initial weights",
+    Kind.CONFIG: "configuration",
 }
 
 
@@ -173,7 +174,8 @@ def _restart(rank: int, number: int, earlier: Sequence[Process], now: Process) -
     known = set().union(*(process.epochs for process in earlier))
     twice = sorted(now.epochs & known)
     said = [record for process in earlier for record in process.records]
-    repeats = {r.seq for r in now.records if r.kind.is_epoch and r.epoch in known}
+    stated = {(record.kind, record.epoch) for record in said if record.kind.is_epoch}
+    repeats = {r.seq for r in now.records if (r.kind, r.epoch) in stated}
     differing = dict[str, None]()
     for record in now.records:
         if record.kind is Kind.SEAL and record.body.get("phase") == Phase.BEFORE:
@@ -201,12 +203,14 @@ def _restart(rank: int, number: int, earlier: Sequence[Process], now: Process) -
 
 def _differs(record: Record, same_kind: Sequence[Record], said: Sequence[Record]) -> str | None:
     """What sets it apart from all that was said of its kind; None where it repeats it."""
+    if not same_kind:
+        return f"{_WORDS[record.kind]} for the first time"
     if record.kind is Kind.CONFIG:
         keys = [_other_keys(record.body, other.body) for other in same_kind]
         fewest = min(keys, key=len, default=[])
         return f"another configuration ({', '.join(fewest)})" if fewest else None
     contents = [_content(other) for other in same_kind]
-    if not contents or _content(record) in contents:
+    if _content(record) in contents:
         return None
     word = _WORDS[record.kind]
     if record.kind is Kind.WEIGHTS:

@@ -22,7 +22,7 @@ from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
 from provenance.formats.record import Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
-from provenance.report.summary import step_series, summary_of
+from provenance.report.summary import label_of, step_series, summary_of
 from provenance.report.template import fill
 from provenance.report.tree_picture import tree_picture
 from provenance.verify.report import VerificationReport, number
@@ -110,6 +110,7 @@ def _plots(report: VerificationReport) -> list[tuple[str, _Plot]]:
     epochs: dict[str, dict[str, list[Point]]] = {}
     for row in report.metrics:
         for name, value in row.values.items():
+            name = label_of(name)
             label = f"{name} rank {row.rank}" if ranks else name
             own = epochs.setdefault(name, {})
             own.setdefault(label, []).append((float(row.epoch), number(value)))
@@ -138,6 +139,7 @@ def _steps(records: Sequence[RecordFile]) -> dict[str, dict[str, list[Point]]]:
     found: dict[str, dict[str, list[Point]]] = {}
     for record in own:
         for steps, name, values in step_series(record.decoded):
+            name = label_of(name)
             label = f"{name} rank {record.rank}" if ranks else name
             line = found.setdefault(name, {}).setdefault(label, [])
             line += zip(steps, map(number, values), strict=False)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Json, Kind, Record
+from provenance.log import shown as escaped
 
 MAX_LINES: Final = 400
 """Of a table; the rest is in the records."""
@@ -124,7 +125,7 @@ def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else key)
     elif value not in ({}, None) or name:
-        yield name, shown(value)
+        yield _cut(name), shown(value)
 
 
 def shown(value: Json) -> str:
@@ -138,7 +139,14 @@ def shown(value: Json) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}... ({len(text)} characters)"
+    """Printable, and at most `MAX_CHARS` of it."""
+    cut = escaped(text[:MAX_CHARS])
+    return cut if len(text) <= MAX_CHARS else f"{cut}... ({len(text)} characters)"
+
+
+def label_of(name: str) -> str:
+    """A metric's name where it stands many times."""
+    return escaped(name if len(name) <= 80 else f"{name[:77]}...")
 
 
 def _text(value: Json) -> str | None:
@@ -174,10 +182,16 @@ def _data(first: Mapping[Kind, Record], kind: Kind) -> Lines:
         return []
     parts = body.get("parts")
     columns = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
-    text = f"{body.get('kind')}, {_number(body.get('count'))} rows, {_bytes(body.get('bytes'))}"
+    rows = f"{_number(body.get('count'))} rows"
+    text = f"{shown(body.get('kind'))}, {rows}, {_bytes(body.get('bytes'))}"
     made = [(f"{kind.value}", text), ("", shown(body.get("root")))]
     for part in columns[:12]:
-        made.append(("", f"{part.get('name')}: {part.get('dtype')} {shown(part.get('shape'))}"))
+        made.append(
+            (
+                "",
+                f"{shown(part.get('name'))}: {shown(part.get('dtype'))} {shown(part.get('shape'))}",
+            )
+        )
     more = body.get("parts_total")
     if isinstance(more, int) and more > 12:
         made.append(("", f"... {_number(more)} parts in all"))

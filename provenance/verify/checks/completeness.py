@@ -17,6 +17,7 @@ from provenance.evidence.story import Restart, RunState, restarts
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
+    FREE_KINDS,
     DigestedRecord,
     absent_ranks,
     announced_ranks,
@@ -60,6 +61,10 @@ def check_completeness(
         for line in missing:
             findings.unchecked(COMPLETE, f"the run has no after seal, and {line}")
         check_gaps(records, findings)
+    elif not sealed and (loose := _under_no_root(evidence)):
+        what = "record is" if loose == 1 else "records are"
+        findings.unchecked(COMPLETE, f"the run has no after seal, and {loose} {what} under no root")
+        check_gaps(records, findings)
     else:
         for line in missing:
             findings.fail(COMPLETE, "run", line)
@@ -76,6 +81,13 @@ def check_completeness(
             findings.unchecked(COMPLETE, f"{what} {why}")
     producers = {record.producer for record in records}
     findings.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
+
+
+def _under_no_root(evidence: RunEvidence) -> int:
+    """Records that no seal has; a checkpoint holds steps, artifacts and notes by the chains of
+    their producers (docs/FORMAT.md, 5.1)."""
+    held = FREE_KINDS if any(e.phase is Phase.CHECKPOINT for e in evidence.entries) else ()
+    return sum(item.place == "unsealed" and item.kind not in held for item in evidence.records)
 
 
 def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:

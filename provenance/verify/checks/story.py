@@ -26,7 +26,11 @@ def check_gaps(records: Collection[Record], findings: Findings) -> None:
     """Events that were dropped are missing; weights that could not be hashed leave open what they
     were, and nothing else."""
     epochs = set[int]()
+    lost_steps = 0
     for record in records:
+        if record.kind is Kind.STEPS:
+            missing = record.body.get("missing")
+            lost_steps += missing if isinstance(missing, int) and missing > 0 else 0
         if record.kind is not Kind.GAP:
             continue
         dropped, reason = record.body.get("dropped"), record.body.get("reason")
@@ -36,6 +40,8 @@ def check_gaps(records: Collection[Record], findings: Findings) -> None:
         name = f"{record.producer.hex()[:8]}-{record.seq}"
         problem = f"{dropped} events were dropped: {reason}"
         findings.fail(COMPLETE, f"control/{name}", problem)
+    if lost_steps:
+        findings.unchecked(COMPLETE, f"{lost_steps} steps were lost on their way")
     if epochs:
         lines = stretches((epoch, "") for epoch in sorted(epochs) if epoch >= 0)
         where = ", ".join(stretch for stretch, _ in lines[:NAMED]) or "at the end"
@@ -62,18 +68,23 @@ def late_before(
     evidence: RunEvidence, networks: Mapping[str, Mapping[str, NetworkCheck]]
 ) -> str | None:
     """Why *before* proves nothing about the time before training: it was made or anchored no
-    earlier than what came behind it; None where it was."""
+    earlier than something that came behind it; None where it was."""
     first, later = evidence.entries[:1], evidence.entries[1:]
     if not later or first[0].phase is not Phase.BEFORE:
         return None
-    label = seal_label(later[-1])
-    how = f"it was sealed together with {label}"
-    if first[0].created_at != later[-1].created_at:
+    anchored = sum("before" in seals for seals in networks.values())
+    for entry in later:
+        label = seal_label(entry)
         same = [name for name, seals in networks.items() if _same(seals, "before", label)]
-        if not same or len(same) < sum("before" in seals for seals in networks.values()):
-            return None
-        how = f"one anchor on {', '.join(sorted(same))} has it and {label}"
-    return f"That before was sealed before training: {how}, so it proves nothing about that time."
+        if entry.created_at == first[0].created_at:
+            how = f"it was sealed together with {label}"
+        elif same and len(same) == anchored:
+            how = f"one anchor on {', '.join(sorted(same))} has it and {label}"
+        else:
+            continue
+        what = "That before was sealed before training"
+        return f"{what}: {how}, so it proves nothing about that time."
+    return None
 
 
 def _same(seals: Mapping[str, NetworkCheck], one: str, other: str) -> bool:

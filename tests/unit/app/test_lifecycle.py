@@ -167,11 +167,15 @@ ENDS = {
 }  # fmt: skip
 
 
+UNMEASURED = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+"""Coverage handles SIGTERM itself, where these scripts are to have its default action."""
+
+
 def start(script: str, base: Path, **environment: str) -> subprocess.Popen[str]:
     code = PRELUDE + textwrap.dedent(script)
     return subprocess.Popen(
         [sys.executable, "-c", code, str(base)],
-        env={**os.environ, **environment},
+        env={**UNMEASURED, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -265,7 +269,7 @@ def train(base: Path, keys: Any, *arguments: object, **environment: str) -> subp
     own = {"PROVENANCE_RUN_ID": str(keys.run), "PROVENANCE_RUN_SEED": keys.seed.hex()}
     return subprocess.Popen(
         [sys.executable, "-c", TRAINER, str(base), *map(str, arguments)],
-        env={**os.environ, **own, **environment},
+        env={**UNMEASURED, **own, **environment},
         stderr=subprocess.DEVNULL,
     )
 
