@@ -164,5 +164,6 @@ def _hyperparameters(model: Any) -> Json:
         try:
             result[name] = normalise(value)
         except InputError:
-            result[name] = type(value).__qualname__
+            own = value if hasattr(value, "__qualname__") else type(value)
+            result[name] = f"{own.__module__}.{own.__qualname__}"
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,11 @@ _PACKAGES = (
     "ml-provenance", "numpy", "torch", "scikit-learn", "jax", "tensorflow", "keras",
     "transformers", "lightning", "pandas", "pyarrow", "safetensors",
 )  # fmt: skip
+_WHERE_USED = (
+    "xgboost", "lightgbm", "catboost", "flax", "optax", "peft", "accelerate", "opacus", "optuna",
+    "datasets", "polars", "ray",
+)  # fmt: skip
+"""Modules whose version counts where the training has imported them."""
 
 
 def environment() -> dict[str, Json]:
@@ -23,6 +29,10 @@ def environment() -> dict[str, Json]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    for name in _WHERE_USED:
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if isinstance(version, str):
+            versions[name] = version
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),

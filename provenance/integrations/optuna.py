@@ -7,6 +7,7 @@ fails as ``failed``. The trial carries its run's id as the user attribute ``prov
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -30,6 +31,13 @@ class TrialRecorder(Recorder):
             **{"name": f"{study.study_name}/{trial.number}", "group": study.study_name, **options}
         )
         self._study, self._trial = study, trial
+        self.recorded = set[int]()
+        """Epochs of this trial that the objective, or a report, recorded."""
+
+    def epoch(self, n: int, *arguments: Any, **options: Any) -> None:
+        """Record an epoch; a report of the same number is then no second one."""
+        self.recorded.add(n)
+        super().epoch(n, *arguments, **options)
 
     def begin(
         self,
@@ -83,7 +91,8 @@ def record_trials(
 
         def reported(value: float, step: int) -> None:
             report(value, step)
-            recorder.epoch(step, {"value": value})
+            if step not in recorder.recorded:
+                recorder.epoch(step, {"value": value})
 
         trial.report = reported  # type: ignore[method-assign]  # of this trial alone
         try:
@@ -97,7 +106,10 @@ def record_trials(
             recorder.failed(error)
             raise
         recorder.begin()
-        recorder.end(_results(value, trial))
+        if problem := _no_value(value):
+            recorder.end(None, "failed", problem)
+        else:
+            recorder.end(_results(value, trial))
         return value
 
     return recorded
@@ -144,6 +156,18 @@ class ProvenanceCallback:
             else:
                 recorder.end(_results(trial.values, trial))
             study.set_user_attr(f"{RUN_ID}.{trial.number}", recorder.run_id)
+
+
+def _no_value(values: Any) -> str | None:
+    """Why Optuna takes no value from an objective, and the trial for failed; None where it does."""
+    for value in values if isinstance(values, list | tuple) else [values]:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return f"the value is a {type(value).__name__}"
+        if math.isnan(number):
+            return "the value is NaN"
+    return None
 
 
 def _results(values: Any, trial: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from provenance.capture.architecture import architecture
+from provenance.capture.ending import Ending, ending_of
 from provenance.capture.privacy import privacy_fields
 from provenance.capture.weights.snapshot import check_mode
 from provenance.errors import InputError
@@ -222,9 +223,10 @@ class Recorder:
 
     def failed(self, error: BaseException) -> None:
         """End the run as an exception ended the training: Ctrl-C and SIGTERM interrupt it."""
-        kind = type(error).__name__
-        stopped = isinstance(error, KeyboardInterrupt) or kind == "SIGTERMException"
-        self.end(None, "interrupted" if stopped else "failed", f"exception: {kind}")
+        how = ending_of(type(error), error)
+        if type(error).__name__ == "SIGTERMException":  # Lightning's
+            how = Ending("interrupted", "SIGTERM")
+        self.end(None, how.state, how.reason)
 
     def abandoned(self) -> None:
         """End an open run, since the next training begins and nothing said how this one ended."""

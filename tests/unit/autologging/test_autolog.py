@@ -132,7 +132,7 @@ def test_what_a_fit_raises_is_raised_and_a_wrong_call_as_ever(base: Path) -> Non
 
     with pytest.raises(ValueError, match="one class"):
         LogisticRegression().fit(X, np.zeros(60))
-    assert bodies(spooled(base), Kind.RUN_END)[0]["reason"] == "exception: ValueError"
+    assert bodies(spooled(base), Kind.RUN_END)[0]["reason"] == "ValueError"
     with pytest.raises(TypeError, match="unexpected keyword"):
         LogisticRegression().fit(X, Y, nothing=1)
     assert runs(base) == 1
@@ -239,7 +239,7 @@ def test_xgboost_its_estimators_and_its_own_callback(base: Path) -> None:
     assert runs(base) == 3
     with pytest.raises(ValueError, match="Unknown|invalid|objective"):
         xgboost.train({"objective": "nothing"}, data, 2)
-    assert bodies(spooled(base), Kind.RUN_END)[-1]["reason"].startswith("exception")
+    assert bodies(spooled(base), Kind.RUN_END)[-1]["reason"].startswith("XGBoostError")
 
 
 def test_lightgbm_and_its_estimators(base: Path) -> None:

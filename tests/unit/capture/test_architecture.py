@@ -41,7 +41,11 @@ def test_a_hyperparameter_without_a_json_form_is_its_type() -> None:
             return {"kernel": object(), "nan": float("nan"), "base": SGDClassifier}
 
     parameters = architecture(Estimator())["parameters"]
-    assert parameters == {"base": "ABCMeta", "kernel": "object", "nan": "NaN"}
+    assert parameters == {
+        "base": "sklearn.linear_model._stochastic_gradient.SGDClassifier",
+        "kernel": "builtins.object",
+        "nan": "NaN",
+    }
 
 
 def test_get_params_that_takes_no_argument_is_left_alone() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,7 +43,10 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
         return "9.9"
 
     monkeypatch.setattr(metadata, "version", version)
-    assert environment.environment()["packages"] == {"torch": "9.9"}
+    for name in environment._WHERE_USED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "xgboost", SimpleNamespace(__version__="3.2"))
+    assert environment.environment()["packages"] == {"torch": "9.9", "xgboost": "3.2"}
 
 
 def test_commit_and_whether_tracked_files_differ(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_autolog_records_a_fit_that_records_nothing_itself(world: World) -> None
     trainer.fit(world.module(), *world.loaders)
     events = spooled(world.base)
     assert sorted(body["reason"] for body in bodies(events, Kind.RUN_END)) == [
-        "exception: FloatingPointError", "finished", "finished",
+        "FloatingPointError", "finished", "finished",
     ]  # fmt: skip
     assert kinds(events).count("data.test") == 3
     assert trainer.callbacks == callbacks
@@ -159,7 +159,7 @@ def test_a_metric_of_an_earlier_epoch_is_not_stated_again(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("fail", "reason"),
-    [(None, "finished"), (1, "exception: FloatingPointError")],
+    [(None, "finished"), (1, "FloatingPointError")],
 )
 def test_the_end_says_what_ended_it(world: World, fail: int | None, reason: str) -> None:
     callback = world.callback()

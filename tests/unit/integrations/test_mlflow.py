@@ -71,7 +71,7 @@ def test_an_exception_is_told_to_both(mlflow: Any, tmp_path: Path) -> None:
     ):
         raise FloatingPointError
     assert tags(mlflow, run.info.run_id)["provenance.status"] == "failed"
-    assert bodies(spooled(tmp_path), Kind.RUN_END)[0]["reason"] == "exception: FloatingPointError"
+    assert bodies(spooled(tmp_path), Kind.RUN_END)[0]["reason"] == "FloatingPointError"
 
 
 def test_mlflow_that_fails_ends_no_training(

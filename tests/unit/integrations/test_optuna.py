@@ -49,7 +49,7 @@ def test_each_trial_is_a_run_that_ends_as_the_trial_does(study: Any, tmp_path: P
     study.optimize(recorded, n_trials=4, catch=FloatingPointError)
     events = spooled(tmp_path)
     assert sorted(reasons(tmp_path)) == [
-        "exception: FloatingPointError", "finished", "finished", "pruned",
+        "FloatingPointError", "finished", "finished", "pruned",
     ]  # fmt: skip
     configs = {config["name"]: config for config in bodies(events, Kind.CONFIG)}
     assert configs.keys() == {"lr/0", "lr/1", "lr/2", "lr/3"}
@@ -65,12 +65,36 @@ def test_each_trial_is_a_run_that_ends_as_the_trial_does(study: Any, tmp_path: P
     assert sorted(values) == sorted([study.trials[0].value, study.trials[3].value])
 
 
+def test_a_trial_whose_value_optuna_refuses_failed(study: Any, tmp_path: Path) -> None:
+    from provenance.integrations.optuna import record_trials
+
+    values: list[Any] = [float("nan"), None, 0.5]
+    study.optimize(record_trials(lambda _: values.pop(), base_dir=tmp_path), n_trials=3)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL"]
+    assert reasons(tmp_path) == ["finished", "the value is a NoneType", "the value is NaN"]
+
+
+def test_an_epoch_that_is_reported_too_is_one(study: Any, tmp_path: Path) -> None:
+    from provenance.integrations.optuna import record_trials, recorder_of
+
+    def training(trial: Any) -> float:
+        for epoch in range(2):
+            recorder_of(trial).epoch(epoch, {"loss": 0.5}, {"w": X})
+            trial.report(0.5, epoch)
+        return 0.5
+
+    study.optimize(record_trials(training, base_dir=tmp_path), n_trials=1)
+    metrics = [body["metrics"] for body in bodies(spooled(tmp_path), Kind.METRICS)]
+    assert metrics == [{"loss": 0.5}, {"loss": 0.5}]
+
+
 def test_an_exception_that_ends_the_study_ends_its_run(study: Any, tmp_path: Path) -> None:
     from provenance.integrations.optuna import record_trials
 
     with pytest.raises(FloatingPointError):
         study.optimize(record_trials(objective, base_dir=tmp_path), n_trials=4)
-    assert sorted(reasons(tmp_path)) == ["exception: FloatingPointError", "finished", "pruned"]
+    assert sorted(reasons(tmp_path)) == ["FloatingPointError", "finished", "pruned"]
 
 
 def test_an_objective_records_its_data_and_weights_in_threads(study: Any, tmp_path: Path) -> None:

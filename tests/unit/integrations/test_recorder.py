@@ -162,7 +162,7 @@ def test_a_tracker_of_the_callers_is_used_from_where_it_stands(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(ValueError("x"), "exception: ValueError"), (KeyboardInterrupt(), "exception: Keyboard")],
+    [(ValueError("x"), "ValueError"), (KeyboardInterrupt(), "SIGINT")],
 )
 def test_an_exception_of_the_training_is_the_runs_end(
     tmp_path: Path, error: BaseException, reason: str

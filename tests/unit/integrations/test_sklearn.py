@@ -93,7 +93,7 @@ def test_a_fit_that_raises_raises_and_its_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one class"):
         record_fit(LogisticRegression(), X, np.zeros(80), base_dir=tmp_path)
     events = spooled(tmp_path)
-    assert bodies(events, Kind.RUN_END)[0]["reason"] == "exception: ValueError"
+    assert bodies(events, Kind.RUN_END)[0]["reason"] == "ValueError"
     assert "results" not in kinds(events)
 
 
