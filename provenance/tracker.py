@@ -547,7 +547,7 @@ class ProvenanceTracker(Handle):
             return
         if state not in ending.GOES_ON and self.rank == 0:
             self._seal(Phase.AFTER, None, wanted)
-        elif state in ending.GOES_ON and newest > self._marked:
+        elif state in ending.GOES_ON and newest > self._marked and not self._is_lent:
             self._seal(Phase.CHECKPOINT, newest, wanted)
 
     def __enter__(self) -> ProvenanceTracker:

@@ -330,8 +330,14 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
         if item.tensors is None:
             continue
         for name, names in parts.items() if isinstance(parts, dict) else ():
-            own = [key for key in names if isinstance(key, str)] if isinstance(names, list) else []
-            found.append(_part(item, name, [key for key in item.tensors if key in own]))
+            own = {key for key in names if isinstance(key, str)} if isinstance(names, list) else ()
+            found.append(
+                _part(
+                    item,
+                    name.strip() or "a part without a name",
+                    [key for key in item.tensors if key in own],
+                )
+            )
             found.append(_part(item, "base model", [k for k in item.tensors if k not in own]))
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="Handle")
 _CARRIED: Final = (
-    "_sealed_before", "_ended", "_labels", "_parent", "_began_with", "_pid", "_claim",
+    "_sealed_before", "_ended", "_labels", "_parent", "_began_with", "_claim",
 )  # fmt: skip
 """Attributes of a tracker that its handles begin with, where it has them."""
 _URLS: Final = frozenset({"url", "rpc_url", "api_url"})
@@ -68,6 +68,9 @@ class Handle:
 
     _part: Membership
     _claim: str | None = None
+    _is_lent = False
+    """In another process than the tracker's: others write the same epochs, so no mark of its own
+    says how far the run has come."""
 
     def __copy__(self: T) -> T:
         return self
@@ -182,7 +185,7 @@ def _tracker(of: type[Handle], handed: Handed) -> Handle:
     part = Membership(keys, handed.rank, handed.world_size, handed.launch)
     with given(part):
         tracker.__init__(handed.base_dir, handed.config)
-    tracker.__dict__.update(handed.state)
+    tracker.__dict__.update(handed.state, _is_lent=True)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing import util

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 from provenance.errors import TooLargeError
@@ -46,8 +46,7 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     others: dict[str, _Budget] = {}
     for _, of_rank in sorted(ranks.items()):
         budgets = [_read(path, record, findings) for _, (path, record) in sorted(of_rank.items())]
-        for earlier, later in pairwise(budgets):
-            _compare(earlier, later, findings)
+        _compare(budgets, findings)
         for budget in budgets:
             reason = _recompute(budget, accountant, findings)
             if reason is None:
@@ -112,23 +111,46 @@ def _steps(history: Sequence[object]) -> list[Steps] | None:
     return found
 
 
-def _compare(earlier: _Budget, later: _Budget, findings: Findings) -> None:
+def _compare(budgets: Sequence[_Budget], findings: Findings) -> None:
+    """Each with the newest one before it that lists its steps, and with the greatest epsilon that
+    was stated before, by the same accountant, at its delta or a higher one."""
+    listed: _Budget | None = None
+    spent: dict[str, list[_Budget]] = {}  # by rising delta, of falling epsilon: no other counts
+    for budget in budgets:
+        if budget.history is not None:
+            if listed is not None:
+                _compare_steps(listed, budget, findings)
+            listed = budget
+        if budget.epsilon is None:
+            continue
+        highest, delta = spent.setdefault(budget.accountant, []), budget.delta or 0.0
+        at = bisect_left(highest, delta, key=lambda other: other.delta or 0.0)
+        if at < len(highest):
+            _compare_epsilon(highest[at], budget, findings)
+        if at == len(highest) or (highest[at].epsilon or 0.0) < budget.epsilon:
+            low = at
+            while low and (highest[low - 1].epsilon or 0.0) <= budget.epsilon:
+                low -= 1
+            same = at < len(highest) and (highest[at].delta or 0.0) == delta
+            highest[low : at + same] = [budget]
+
+
+def _compare_steps(earlier: _Budget, later: _Budget, findings: Findings) -> None:
     since = f"epoch {earlier.epoch}"
-    if earlier.history is not None and later.history is not None:
-        before, now = (sum(s for *_, s in each.history or ()) for each in (earlier, later))
-        if now < before:
-            problem = f"states {now} steps, {since} {before}: steps that were taken stay taken"
-            findings.fail(PRIVACY, later.path, problem, path=later.path)
-        elif not _goes_on(earlier.history, later.history):
-            problem = f"states other steps for what {since} states"
-            findings.fail(PRIVACY, later.path, problem, path=later.path)
-    if earlier.epsilon is None or later.epsilon is None or earlier.accountant != later.accountant:
-        return
-    if (later.delta or 0.0) > (earlier.delta or 0.0):
-        return  # a higher delta buys a lower epsilon
-    slack = _TOLERANCE * earlier.epsilon if later.accountant == "rdp" else _SLACK
-    if later.epsilon < earlier.epsilon - slack:
-        problem = f"states epsilon {later.epsilon:g}, {since} {earlier.epsilon:g}: what is spent"
+    before, now = (sum(s for *_, s in each.history or ()) for each in (earlier, later))
+    if now < before:
+        problem = f"states {now} steps, {since} {before}: steps that were taken stay taken"
+        findings.fail(PRIVACY, later.path, problem, path=later.path)
+    elif not _goes_on(earlier.history or [], later.history or []):
+        problem = f"states other steps for what {since} states"
+        findings.fail(PRIVACY, later.path, problem, path=later.path)
+
+
+def _compare_epsilon(earlier: _Budget, later: _Budget, findings: Findings) -> None:
+    before, now = earlier.epsilon or 0.0, later.epsilon or 0.0
+    slack = _SLACK if later.accountant != "rdp" else _TOLERANCE * before if before < math.inf else 0
+    if now < before - slack:
+        problem = f"states epsilon {now:g}, epoch {earlier.epoch} {before:g}: what is spent"
         findings.fail(PRIVACY, later.path, f"{problem} stays spent", path=later.path)
 
 
