@@ -1,13 +1,26 @@
-"""What a trainer has written: the events of the spool below a base directory."""
+"""What a trainer has written: the events of the spool below a base directory, and its log lines."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+import structlog
 
 from provenance.capture.spool import read_segment, scan
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
+
+
+@pytest.fixture(autouse=True)
+def default_log() -> Iterator[None]:
+    """Log lines as without a configuration: what other tests configured is not asked for here."""
+    kept = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**kept)
 
 
 def spooled(base: Path) -> list[Event]:

@@ -112,7 +112,7 @@ def begun(base=sys.argv[1], **more):
     return tracker
 def wait():
     print("ready", flush=True)
-    for _ in range(600):
+    for _ in range(6000):
         time.sleep(0.05)
 """
 TAKEN = """

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.spooled import default_log as default_log
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:

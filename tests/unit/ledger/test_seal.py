@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from provenance.evidence.from_database import from_store
@@ -22,19 +21,11 @@ from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.report import VerificationReport
 from provenance.verify.verifier import verify
 from tests.support.runs import POLICY, RUN, Producer
+from tests.support.spooled import default_log as default_log
 
 NOW = 1_760_000_100.0
 SECOND = b"\x02" * 16
 SAID = "checkpoint not sealed: a later one is"
-
-
-@pytest.fixture(autouse=True)
-def logging() -> Iterator[None]:
-    """What other tests configured is not asked for here."""
-    kept = structlog.get_config()
-    structlog.reset_defaults()
-    yield
-    structlog.configure(**kept)
 
 
 @pytest.fixture
