@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from provenance import __version__
-from provenance.capture.ending import STATES
 from provenance.errors import MissingExtraError, ProvenanceError, UsageError
 from provenance.log import shown
 
@@ -262,7 +261,6 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--page": {"type": _positive, "default": 1},
     "--limit": {"type": _positive, "default": 50},
     "--sort": {"default": "created", "choices": ("created", "seen", "name", "state", "group")},
-    "--state": {"choices": ("running", "lost", *STATES)},
     "--quorum": {"type": _positive},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": float, "default": 0.0},
