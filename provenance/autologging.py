@@ -341,7 +341,7 @@ class _Finder(MetaPathFinder):
             spec = None if finder is self or find is None else find(name, path, target)
             if spec is not None:
                 self._follow(spec, name)
-                return spec  # type: ignore[no-any-return]
+                return spec  # type: ignore[no-any-return]  # of a finder without types
         return None
 
     def _follow(self, spec: Any, name: str) -> None:

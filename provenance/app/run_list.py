@@ -18,7 +18,7 @@ from provenance.evidence.story import LOST_AFTER_S, RunState, state_of
 from provenance.formats.record import Json, Kind, Record
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import RunRow, StoredRecord
-from provenance.report.summary import lines
+from provenance.report.summary import lines, tags_of
 
 _TOLD_BY: Final = (Kind.CONFIG, Kind.NOTE, Kind.RESULTS, Kind.SEAL, Kind.RUN_END)
 _NUMBERS: Final = 3
@@ -115,18 +115,17 @@ def _fits(run: ListedRun, wanted: Wanted) -> bool:
 def _listed(tx: LedgerTx, row: RunRow, wanted: Wanted) -> ListedRun:
     told = list(_decoded(tx.records(row.run, _TOLD_BY)))
     newest = next(_decoded(filter(None, [tx.newest_record(row.run, Kind.METRICS)])), None)
+    known = told if newest is None else [*told, newest]
     config = next((record.body for record in told if record.kind is Kind.CONFIG), {})
     results = next((record.body for record in told if record.kind is Kind.RESULTS), {})
     numbers = results.get("results") or (newest.body.get("metrics") if newest else None)
-    times = [_seconds(record) for record in (*told, *filter(None, [newest]))] or [row.created_at]
+    times = [_seconds(record) for record in known] or [row.created_at]
     return ListedRun(
         row=row,
-        ending=ending_of(
-            tx, row.run, [*told, *filter(None, [newest])], wanted.now, wanted.lost_after_s
-        ),
+        ending=ending_of(tx, row.run, known, wanted.now, wanted.lost_after_s),
         name=_text(config.get("name")),
         group=_text(config.get("group")),
-        tags=tuple(sorted({tag for record in told for tag in _tags(record)})),
+        tags=tuple(sorted({tag for record in told for tag in tags_of(record)})),
         begun=min(times),
         seen=max(times),
         epoch=newest.epoch if newest else None,
@@ -142,11 +141,6 @@ def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
 
 def _text(value: Json) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _tags(record: Record) -> list[str]:
-    tags = record.body.get("tags")
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def _seconds(record: Record) -> float:

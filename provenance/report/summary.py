@@ -70,7 +70,9 @@ def summary_of(evidence: RunEvidence) -> Summary:
         group=_text(config.get("group")),
         notes=_text(config.get("notes")),
         parent=_parent(config.get("parent")),
-        tags=sorted({tag for record in records for tag in _tags(record)}),
+        tags=sorted(
+            {_cut(tag) for r in records if r.kind is not Kind.METRICS for tag in tags_of(r)}
+        ),
         begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
         seconds=_between(times[0], times[-1]) if times else None,
         results=lines(results or _last_metrics(records)),
@@ -80,6 +82,12 @@ def summary_of(evidence: RunEvidence) -> Summary:
         code=lines(config.get("code")),
         machine=lines(config.get("environment")),
     )
+
+
+def tags_of(record: Record) -> list[str]:
+    """The tags that a record states."""
+    tags = record.body.get("tags")
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def step_series(record: object) -> Iterator[tuple[list[float], str, list[Json]]]:
@@ -96,9 +104,9 @@ def step_series(record: object) -> Iterator[tuple[list[float], str, list[Json]]]
                 yield numbers, name, values
 
 
-def lines(value: Json, prefix: str = "") -> Lines:
+def lines(value: Json) -> Lines:
     """A JSON value as names, joined by dots, and texts; at most `MAX_LINES`."""
-    return [pair for _, pair in zip(range(MAX_LINES), _flat(value, prefix), strict=False)]
+    return [pair for _, pair in zip(range(MAX_LINES), _flat(value, ""), strict=False)]
 
 
 def size_of(nbytes: float) -> str:
@@ -159,11 +167,6 @@ def _body(first: Mapping[Kind, Record], kind: Kind) -> dict[str, Any]:
 
 def _parent(value: Json) -> str | None:
     return _text(value.get("run")) if isinstance(value, dict) else _text(value)
-
-
-def _tags(record: Record) -> list[str]:
-    tags = record.body.get("tags") if record.kind is not Kind.METRICS else None
-    return [_cut(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def _between(first: str, last: str) -> float:

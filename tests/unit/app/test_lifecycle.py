@@ -27,9 +27,8 @@ from provenance.bootstrap import sending
 from provenance.capture import ending
 from provenance.capture.keys import new_run_keys
 from provenance.capture.ship.loop import Shipper
-from provenance.capture.spool import read_segment, scan
+from provenance.capture.spool import scan
 from provenance.errors import ConfigError, InputError
-from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain, seal_due
 from provenance.ledger.seal import seal_ready
@@ -37,20 +36,11 @@ from provenance.settings import load
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
+from tests.support.spooled import spooled
 
 pytestmark = pytest.mark.slow
 DATA = np.arange(6.0)
 MODEL = {"w": np.zeros(3, np.float32)}
-
-
-def events(base: Path) -> list[Event]:
-    return [
-        item
-        for run in scan(base / "spool")
-        for segment in run.segments
-        for _, item in read_segment(segment.path)
-        if isinstance(item, Event)
-    ]
 
 
 class Home:
@@ -208,7 +198,7 @@ def test_a_run_says_how_it_ended_and_what_it_has_is_sealed(
     _, _, expected, state, reason = ENDS[name]
     assert status == expected, said
     run = scan(base / "spool")[0].run
-    ends = [event.fields for event in events(base) if event.kind is Kind.RUN_END]
+    ends = [event.fields for event in spooled(base) if event.kind is Kind.RUN_END]
     home = Home(base)
     try:
         home.bring()
@@ -379,7 +369,7 @@ def test_a_run_says_which_run_it_continues_and_whether_that_fits(
         return tracker
 
     parent = run(None, 0, 5)
-    (config,) = (event.fields for event in events(tmp_path) if event.kind is Kind.CONFIG)
+    (config,) = (event.fields for event in spooled(tmp_path) if event.kind is Kind.CONFIG)
     assert config["parent"] is None
     child, other = run(parent, 5, 1), run(parent.run_id, 77, 1)
     unknown = str(new_run_keys().run)
@@ -446,7 +436,7 @@ def test_cells_that_are_run_again_record_once(
     tracker.store_merkle_on_blockchain_after_training({})
     with pytest.raises(InputError, match="finished already, expected one call per run"):
         tracker.store_merkle_on_blockchain_after_training({})
-    assert [event.kind.value for event in events(tmp_path)] == [
+    assert [event.kind.value for event in spooled(tmp_path)] == [
         "data.train", "model.architecture", "model.weights", "config", "run.seal", "metrics",
         "results", "run.seal", "run.end",
     ]  # fmt: skip
@@ -482,7 +472,7 @@ def test_a_relative_folder_is_that_of_the_start(
     for epoch in range(1, 1400):
         tracker.track_epoch(epoch, metrics)
     tracker.store_merkle_on_blockchain_after_training({})
-    found = [event.kind for event in events(tmp_path / "artifacts")]
+    found = [event.kind for event in spooled(tmp_path / "artifacts")]
     assert (found.count(Kind.METRICS), found[-1]) == (1400, Kind.RUN_END)
     assert not list((tmp_path / "outputs").iterdir())
 
