@@ -111,7 +111,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         CONTENT,
         "content matches the recorded digests",
-        "The data and weights at hand are those that the records name.",
+        "The data and weights at hand are those that the records name; the initial weights are of "
+        "the run that it says it continues, where that one was given too (--parent).",
         "Anything about content that is not at hand.",
     ),
     Check(
@@ -124,11 +125,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         PRIVACY,
         "privacy budgets add up",
-        "Epsilon and delta of each epoch can be, and no budget shrinks from one epoch to the next "
-        "of its rank. Where an epoch states the steps of a Rényi accountant (Opacus' rdp), they "
-        "give its epsilon.",
+        "Each record of a budget states an epsilon and a delta that can be, and no budget shrinks "
+        "from one epoch to the next of its process. Where a record states the steps of a Rényi "
+        "accountant (Opacus' rdp), they give its epsilon.",
         "That the training added the noise it states, sampled as it states, or clipped: the steps "
-        "are the trainer's word. Of other accountants (prv, gdp) epsilon is not recomputed.",
+        "are the trainer's word. Of other accountants (prv, gdp) and of numbers by hand epsilon is "
+        "not recomputed.",
     ),
     Check(
         LIMITS,

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from provenance.evidence.lineage import Lineage
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.story import OPEN, Lineage, RunState
+from provenance.evidence.story import OPEN, RunState
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
 from provenance.verify.catalogue import RECORDS, Check, Status
@@ -134,14 +135,19 @@ class EpochMetrics:
     rank: int
     values: Mapping[str, Json]
 
+    @property
+    def sealed(self) -> bool:
+        """Whether a run root has it; else its producer's signature alone stands behind it."""
+        return not self.path.startswith("unsealed/")
+
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        own = {"path": self.path, "epoch": self.epoch, "rank": self.rank}
+        own = {"path": self.path, "epoch": self.epoch, "rank": self.rank, "sealed": self.sealed}
         return {**own, "metrics": dict(self.values)}
 
 
 def metrics_of(records: Mapping[str, Record]) -> tuple[EpochMetrics, ...]:
-    """Metrics records by epoch and rank; late ones are left out.
+    """Metrics records by epoch and rank; late ones, which no root will ever have, are left out.
 
     Args:
         records: By path.
