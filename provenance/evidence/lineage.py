@@ -54,11 +54,9 @@ def lineage(
     try:
         UUID(name)
     except ValueError:
-        return Lineage(
-            name, None, f"names {name!r} as the run that it continues: no run's id", False
-        )
+        return Lineage(name, None, f"names {name!r} as the run that it continues: no run's id")
     if name == str(run):
-        return Lineage(name, None, "names itself as the run that it continues", False)
+        return Lineage(name, None, "names itself as the run that it continues")
     if parent is None:
         return Lineage(name, None, f"continues run {name}, which is not known here")
     own = [record for record in records if record.kind is Kind.WEIGHTS]

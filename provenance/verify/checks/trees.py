@@ -31,10 +31,10 @@ def check_trees(
         if seal.problem is not None:
             findings.fail(TREES, "run", f"the tree cannot be built: {seal.problem}")
             return [None] * len(walk.seals)
-    for item, path in zip(
-        evidence.records, place_records(digested, walk.leaves or (), walk.late), strict=True
-    ):
-        if item.path != path and evidence.entries:
+    late = walk.late if evidence.entries else ()  # late is what comes behind a seal
+    paths = place_records(digested, walk.leaves or (), late)
+    for item, path in zip(evidence.records, paths, strict=True):
+        if item.path != path:
             problem = f"belongs at {path} by its content"
             findings.fail_record(TREES, item, problem)
     for entry, seal in zip(evidence.entries, walk.seals, strict=True):
