@@ -142,7 +142,7 @@ def _line(result: RunResult) -> str:
 
 def _print(report: VerificationReport) -> None:
     out.print(f"run {report.run}: {report.outcome}")
-    out.print(f"  training: {report.state.line}")
+    out.print(f"  training, as its records say: {report.state.line}")
     lacking = [notice for notice in report.notices if notice.check == NETWORKS]
     for line in (*report.verdict.lines(), *map(_note, lacking)):
         out.print(f"  {line}")

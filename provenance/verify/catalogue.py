@@ -141,15 +141,14 @@ CHECKS: Final[tuple[Check, ...]] = (
     ),
 )
 
-ANCHOR_LIMITS: Final = (
-    "An anchor proves that the digests existed when its block was made. It does not prove that "
-    "the trainer stated the truth, who ran the run, or that these are all the runs there were.",
-    "Times that no block has (ts of records, sealed and first seen) are what the trainer and the "
-    "deployment state.",
+ANCHOR_LIMIT: Final = (
+    "Whether the trainer stated the truth, who ran the run, and whether these are all the runs "
+    "there were: an anchor proves that the digests existed when its block was made."
 )
 NETWORK_LIMITS: Final = {
-    "ipfs": "IPFS proves that the root is stored there, not when it was put there.",
-    "local": "The local file proves only that the holder of the ledger's key signed it, not when.",
+    "ipfs": "When the root was put on IPFS: that it is stored there is all that IPFS proves.",
+    "local": "When the local file was written: that the holder of the ledger's key signed it is "
+    "all that it proves.",
 }
 CLAIMED_TIMES: Final = (
     "When it happened: the times of records (ts) are the trainer's clock, those of seals "

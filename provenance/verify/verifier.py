@@ -31,7 +31,7 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
 from provenance.verify.catalogue import (
-    ANCHOR_LIMITS,
+    ANCHOR_LIMIT,
     CHECKS,
     CLAIMED_TIMES,
     COMPLETE,
@@ -55,7 +55,7 @@ from provenance.verify.checks.records import check_records, check_statements
 from provenance.verify.checks.reused import check_reused
 from provenance.verify.checks.story import check_lineage, late_before, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import NetworkCheck, Seal, VerificationReport, metrics_of
@@ -190,9 +190,9 @@ def _limits(
         stopped = f"What else the run had to do: it stopped, {state.line}, and may go on."
         lines.append("The rest of the run: it is still open." if is_open else stopped)
     if unsealed := sum(item.place == "unsealed" for item in evidence.records):
-        what = "1 record is" if unsealed == 1 else f"{unsealed} records are"
-        lines.append(f"What no root has yet: {what} covered by a producer's signature alone.")
-    lines += ANCHOR_LIMITS
+        what = counted(unsealed, "record")
+        lines.append(f"What no root has yet: {what}, under a producer's signature alone.")
+    lines.append(ANCHOR_LIMIT)
     lines += [NETWORK_LIMITS[name] for name in networks if name in NETWORK_LIMITS]
     if (late := late_before(evidence, networks)) is not None:
         lines.append(late)
@@ -200,5 +200,5 @@ def _limits(
         lines.append(NOBODY_KNOWN)
     elif findings.standing.unchecked is not None:
         lines.append(f"Who ran it: {findings.standing.line}")
-    findings.count(LIMITS, f"{len(lines)} limits are listed")
+    findings.count(LIMITS, f"{counted(len(lines), 'thing')} listed as not checked")
     return lines

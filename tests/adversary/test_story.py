@@ -224,7 +224,7 @@ def test_what_no_root_has_is_not_shown_as_if_one_had() -> None:
     report = world.verify()
     shown = {row["epoch"]: row["sealed"] for row in report.as_dict()["metrics"]}
     assert shown == {1: True, 2: True, 3: False}
-    assert any(line.startswith("What no root has yet: 1 record is") for line in report.not_checked)
+    assert any(line.startswith("What no root has yet: 1 record,") for line in report.not_checked)
 
 
 def test_records_of_a_run_without_a_seal_are_not_filed_into_its_tree() -> None:

@@ -28,7 +28,7 @@ from provenance.formats.run_tree.selection import (
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.checks.epochs import check_epochs
 from provenance.verify.checks.story import check_gaps, note_restarts
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 
 UNANNOUNCED = "ended unannounced (no signed run.end)"
 
@@ -83,7 +83,8 @@ def check_completeness(
         why = "under no root, and what it is only its content tells"
         findings.unchecked(COMPLETE, f"{what} {why}")
     producers = {record.producer for record in records}
-    findings.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
+    events = counted(len(records), "event")
+    findings.count(COMPLETE, f"{events} of {counted(len(producers), 'producer')}")
 
 
 def _under_no_root(evidence: RunEvidence) -> int:

@@ -13,7 +13,7 @@ from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.ranks import stretches
 from provenance.proofs.renyi import RenyiAccountant, Steps
 from provenance.verify.catalogue import PRIVACY
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 
 _SLACK: Final = 0.02
 """By how much epsilon may fall where an accountant approximates it: Opacus' PRV accountant is
@@ -83,7 +83,7 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
         findings.unchecked(PRIVACY, f"{problem}: {paths[0]}{more}")
     for reason, newest in others.items():
         findings.notice(PRIVACY, newest.path, f"epsilon was not recomputed: {reason}", newest.path)
-    findings.count(PRIVACY, f"{count} budgets, {recomputed} recomputed from their steps")
+    findings.count(PRIVACY, f"{counted(count, 'budget')}, {recomputed} recomputed from steps")
 
 
 def _read(path: str, record: Record, findings: Findings) -> _Budget:

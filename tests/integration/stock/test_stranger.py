@@ -20,13 +20,25 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.evidence.disclosure import withhold
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.record import Kind
 from provenance.proofs.bitcoin import HEADER_BYTES
+from provenance.verify.catalogue import Status
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
 from tests.support.paths import STRANGER
 from tests.support.shard_world import sharded
 from tests.support.stranger import load
-from tests.vectors.make_golden import GOLDEN, LEDGER, WITHHELD, evidence
+from tests.vectors.make_golden import (
+    GOLDEN,
+    LAUNCH,
+    LEDGER,
+    RANKS,
+    WITHHELD,
+    evidence,
+    launched_evidence,
+    ranks_evidence,
+)
 
 ALLOWED = {"blake3", "cryptography", "msgpack"}
 SEED = 20_261_122
@@ -336,9 +348,53 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
     assert "records/training/epoch/3/state/0.json: withheld" not in bundle.unproven
 
 
-@pytest.mark.parametrize("golden", [GOLDEN, WITHHELD], ids=lambda path: path.stem)
+@pytest.mark.parametrize("golden", [GOLDEN, WITHHELD, RANKS, LAUNCH], ids=lambda path: path.stem)
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
     report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)
     assert (report.outcome, report.findings) == ("consistent", ())
     bundle = stranger.Bundle(stranger.load(golden), LEDGER.verifier.vkey)
     assert bundle.problems == []
+
+
+def test_golden_bundles_hold_every_kind_of_record() -> None:
+    records = [record for path in (GOLDEN, RANKS, LAUNCH) for record in read_bundle(path).records]
+    assert {record.kind for record in records} == set(Kind)
+
+
+@pytest.mark.parametrize(
+    ("make", "state", "budgets", "open_checks", "unproven"),
+    [
+        (ranks_evidence, "finished", "4 budgets, 4 recomputed from steps", set(), []),
+        (
+            launched_evidence,
+            "failed (OSError)",
+            "no privacy budget was recorded",
+            {4},
+            [
+                "run.json: the run of rank 1 of 4 of a launch alone",
+                "run.json: weights were not recorded",
+            ],
+        ),
+    ],
+    ids=["ranks", "launch"],
+)
+def test_both_say_the_same_of_runs_of_ranks(
+    stranger: ModuleType,
+    tmp_path: Path,
+    make: Callable[[Path], RunEvidence],
+    state: str,
+    budgets: str,
+    open_checks: set[int],
+    unproven: list[str],
+) -> None:
+    files = bundle_files(make(tmp_path / "anchors.jsonl"))
+    report = verify(
+        read_bundle(MemorySource(files, "new")), None, verifier_key=LEDGER.verifier, now=0.0
+    )
+    assert (report.findings, report.state.line) == ((), state)
+    assert report.checks[11].detail == budgets
+    assert {
+        check.check.number for check in report.checks if check.status is Status.UNCHECKED
+    } == open_checks
+    bundle = stranger.Bundle(files, LEDGER.verifier.vkey)
+    assert (bundle.problems, bundle.unproven) == ([], unproven)

@@ -63,7 +63,7 @@ def test_an_accountants_budgets_are_recomputed() -> None:
     assert report.findings == report.notices == ()
     check = report.checks[PRIVACY - 1]
     assert check.status is Status.PASSED
-    assert check.detail == "3 budgets, 3 recomputed from their steps"
+    assert check.detail == "3 budgets, 3 recomputed from steps"
 
 
 def test_budgets_by_hand_are_held_to_what_is_possible_and_the_notice_says_no_more() -> None:
@@ -143,7 +143,7 @@ def test_each_rank_is_judged_alone() -> None:
     report = processes(other, spends(1, rdp(8)), ranks=(1, 0))
     assert ["its steps give" in f.problem for f in report.findings] == [True]
     report = processes([*spends(1, rdp(4))], spends(1, rdp(8)), ranks=(1, 0))
-    assert report.checks[PRIVACY - 1].detail == "2 budgets, 2 recomputed from their steps"
+    assert report.checks[PRIVACY - 1].detail == "2 budgets, 2 recomputed from steps"
 
 
 def test_withheld_budgets_were_not_checked() -> None:
