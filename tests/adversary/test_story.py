@@ -193,6 +193,22 @@ def test_a_process_that_failed_beside_the_training_is_named() -> None:
     assert "rank 0, process 2: ended: failed (OSError)" in told
 
 
+def test_the_end_of_a_child_is_not_that_of_its_rank() -> None:
+    """Rank 1 was killed; what it had forked closed, so that the run is sealed whole."""
+    world = World(("bitcoin",))
+    child = ended([(Kind.NOTE, None, {"text": "seen", "tags": []})], "closed", "exit")
+    world.ingest(
+        world.batch([metrics(1)], producer=b"q" * 16, rank=1),
+        world.batch(child, producer=b"r" * 16, rank=1, at=5.0),
+        world.batch(ending([*begun(size=2), *training()])),
+    )
+    world.anchor()
+    report = world.verify()
+    assert (report.evidence.incomplete, report.state.line) == (None, "lost (rank 1)")
+    assert report.outcome != "verified"
+    assert "(4) nothing announced is missing: the run is lost (rank 1)" in report.verdict.missing[0]
+
+
 def test_a_state_that_reads_like_a_verdict_is_none() -> None:
     report = story((ended([*begun(), metrics(1)], "verified"), 0))
     assert report.state.line == "unknown ('verified')"

@@ -18,6 +18,7 @@ from typing import Any
 
 import evidence as chain
 import producers as signed
+from budgets import check_budgets
 from cryptography.exceptions import InvalidSignature
 from formats import (
     CONTROL,
@@ -268,7 +269,8 @@ class Bundle:
             told = signed.incomplete(records, self.bodies)
             self.problems += [f"run.json: {line}" for line in told]
         self.unproven += signed.left_open(records, self.bodies)
-        for told, problem in check_epochs(records, self.bodies):
+        checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
+        for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
         if entries:
             stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}

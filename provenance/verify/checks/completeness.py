@@ -62,6 +62,8 @@ def check_completeness(
     if sealed:
         for line in missing:
             findings.fail(COMPLETE, "run", line)
+        if state.state == "lost":
+            findings.unchecked(COMPLETE, f"the run is {state.line}: a process has no end")
     elif state.state in ("running", "lost"):
         lost = f"the run is {state.line}: no end, and no after seal"
         still = "the run has no after seal yet"

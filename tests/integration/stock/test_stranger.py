@@ -23,12 +23,14 @@ from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Kind
 from provenance.proofs.bitcoin import HEADER_BYTES
+from provenance.proofs.renyi import RenyiAccountant
 from provenance.verify.catalogue import Status
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
 from tests.support.paths import STRANGER
 from tests.support.shard_world import sharded
 from tests.support.stranger import load
+from tests.support.verify_world import World, before, ending, metrics
 from tests.vectors.make_golden import (
     GOLDEN,
     LAUNCH,
@@ -335,6 +337,40 @@ def test_both_refuse_shards_that_do_not_fit(
     assert [f.subject for f in verify(evidence, None, now=0.0).findings] == ["epoch 2"]
     problems = stranger.Bundle(bundle_files(evidence)).problems
     assert problems == [f"run.json: epoch 2: tensor fc.bias: {told}"]
+
+
+def rdp(count: int, **fields: Any) -> dict[str, Any]:
+    epsilon = RenyiAccountant().epsilon([(1.1, 0.125, count)], 1e-5)
+    steps = {"noise_multiplier": 1.1, "sample_rate": 0.125, "steps": count}
+    return {"accountant": "rdp", "delta": 1e-5, "epsilon": epsilon, "history": [steps], **fields}
+
+
+@pytest.mark.parametrize(
+    ("budgets", "status"),
+    [
+        ((rdp(8), rdp(16)), Status.PASSED),
+        ((rdp(8), rdp(8, epsilon=1.0)), Status.FAILED),
+        ((rdp(16), rdp(8)), Status.FAILED),
+        (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-5}), Status.FAILED),
+        (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-4}), Status.PASSED),
+        (({"epsilon": 2.0, "delta": 1},), Status.FAILED),
+        (({"epsilon": 2.0},), Status.UNCHECKED),
+        (({"epsilon": "Infinity", "delta": 0.5},), Status.UNCHECKED),
+    ],
+)
+def test_both_judge_budgets_alike(
+    stranger: ModuleType, budgets: tuple[dict[str, Any], ...], status: Status
+) -> None:
+    events = before()
+    for epoch, budget in enumerate(budgets, 1):
+        events += [metrics(epoch), (Kind.PRIVACY, epoch, {"privacy": budget})]
+    stage = World(names=())
+    stage.ingest(stage.batch(ending(events)))
+    found = stage.evidence()
+    assert verify(found, None, now=0.0).checks[11].status is status
+    bundle = stranger.Bundle(bundle_files(found))
+    assert bool(bundle.problems) is (status is Status.FAILED)
+    assert any("bounds nothing" in line for line in bundle.unproven) is (status is Status.UNCHECKED)
 
 
 def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> None:
