@@ -14,6 +14,7 @@ from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
 from provenance.formats.record import Kind
 from provenance.verify.report import VerificationReport
+from tests.support.stranger import load
 from tests.support.verify_world import (
     OTHER,
     RUN,
@@ -255,3 +256,4 @@ def test_records_of_a_run_without_a_seal_are_not_filed_into_its_tree() -> None:
     report = world.verify(read_bundle(MemorySource(files, "forged")), online=False)
     (finding,) = report.findings
     assert (finding.check, finding.path) == (2, "training/epoch/1/metrics/0")
+    assert load().Bundle(files).problems == ["run.json: a record lies at another path"]

@@ -272,9 +272,8 @@ class Bundle:
         checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
         for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
-        if entries:
-            stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
-            need(stated == trees.places(), "a record lies at another path than its place")
+        stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
+        need(stated == (trees.places() if entries else {}), "a record lies at another path")
 
     def _head(self, size: int) -> None:
         self.known.add(f"heads/{size}.note")
