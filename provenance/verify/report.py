@@ -59,10 +59,8 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One run root in the ledger. ``label``: ``before``, ``checkpoint-10``, ``after``.
-
-    ``sealed_at``, Unix seconds, is what the deployment states.
-    """
+    """One run root in the ledger. ``label``: ``before``, ``checkpoint-10``, ``after``;
+    ``sealed_at``, Unix seconds, is what the deployment states."""
 
     label: str
     index: int
@@ -147,11 +145,8 @@ class EpochMetrics:
 
 
 def metrics_of(records: Mapping[str, Record]) -> tuple[EpochMetrics, ...]:
-    """Metrics records by epoch and rank; late ones, which no root will ever have, are left out.
-
-    Args:
-        records: By path.
-    """
+    """Of records by path those of metrics, by epoch and rank; without late ones, which no root will
+    ever have."""
     rows = []
     for path, record in records.items():
         if record.kind is not Kind.METRICS or record.epoch is None or path.startswith("late/"):

@@ -95,8 +95,9 @@ def check_budgets(
             line = [item for item in line if item[0] < own[0]["epoch"]]
             for record in own:
                 name, epoch = record["path"], record["epoch"]
-                budget = bodies[name].get("privacy") if name in bodies else None
-                known = isinstance(budget, dict) and None not in map(budget.get, _NEEDED)
+                budget = bodies.get(name, {}).get("privacy")
+                budget = budget if isinstance(budget, dict) else {}
+                known = budget.get("epsilon") is not None and budget.get("delta") is not None
                 if not known or float(budget["epsilon"]) == math.inf:
                     yield f"{name}: a budget that bounds nothing, or withheld", False
                 if not known:
@@ -110,6 +111,3 @@ def check_budgets(
             if epochs & stated:
                 yield "several processes of a rank spent a budget in one epoch", False
             stated |= epochs
-
-
-_NEEDED = ("epsilon", "delta")

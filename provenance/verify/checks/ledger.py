@@ -131,5 +131,5 @@ def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], findings: Fin
             findings.fail(LEDGER, f"head {size}", "no proof that the next head extends it")
     if not entries:
         findings.skip(LEDGER, "the run has no seal yet")
-    grown = f"{counted(len(extended), 'head')} extended by a later one"
-    findings.count(LEDGER, f"{counted(len(proven), 'entry', 'entries')} in it, {grown}")
+    grown = f", {counted(len(extended), 'head')} extended by a later one" if extended else ""
+    findings.count(LEDGER, f"{counted(len(proven), 'entry', 'entries')} in it{grown}")

@@ -1,4 +1,7 @@
-"""The verifier that a stranger wrote from docs/FORMAT.md, against bundles of this program."""
+"""The verifier that a stranger wrote from docs/FORMAT.md, against bundles of this program.
+
+Over 400 lines: a table for each thing that both judge, over one bundle.
+"""
 
 from __future__ import annotations
 
