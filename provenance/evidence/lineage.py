@@ -25,7 +25,7 @@ class Lineage(NamedTuple):
             they are those before training.
         line: For people.
         matches: Whether the initial weights are of that run; None where that cannot be said.
-        verified: Whether that run was verified in the same call.
+        verified: Whether that run was verified in the same call, and holds.
     """
 
     run: str
@@ -59,6 +59,8 @@ def lineage(
         return Lineage(name, None, "names itself as the run that it continues")
     if parent is None:
         return Lineage(name, None, f"continues run {name}, which is not known here")
+    if not parent:
+        return Lineage(name, None, f"continues run {name}, whose weights are not here")
     own = [record for record in records if record.kind is Kind.WEIGHTS]
     if not own:
         return Lineage(name, None, f"continues run {name}; its initial weights are not here")

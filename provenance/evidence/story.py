@@ -135,13 +135,12 @@ def _end(records: Iterable[Record]) -> Record | None:
     closed, silent = None, False
     for own in sorted(processes, key=lambda own: max(r.order for r in own), reverse=True):
         end = _end_of(own)
+        trained = any(mark.epoch is not None for mark in seal_marks(own))
         if end is None and _begins(own):
             return None
         if end is None:
             silent = True
-        elif end_state(end) == "closed" and not any(
-            mark.epoch is not None for mark in seal_marks(own)
-        ):
+        elif end_state(end) == "closed" and not trained:
             closed = closed or end
         else:
             return None if silent else end

@@ -35,7 +35,6 @@ from provenance.verify.catalogue import (
     CHECKS,
     CLAIMED_TIMES,
     COMPLETE,
-    CONTENT,
     ETHEREUM_HEADERS,
     HEADER_SOURCE,
     LIMITS,
@@ -183,7 +182,7 @@ def _limits(
     lines += [
         f"({result.check.number}) {result.check.title}: {result.detail}"
         for result in findings.results()
-        if result.status is Status.UNCHECKED and result.check.number not in (CONTENT, LIMITS)
+        if result.status is Status.UNCHECKED
     ]
     if evidence.state != "sealed" and not findings.failed(COMPLETE):
         is_open = state.state == "running"

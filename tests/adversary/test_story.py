@@ -12,6 +12,7 @@ import pytest
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
+from provenance.evidence.disclosure import withhold
 from provenance.formats.record import Kind
 from provenance.verify.report import VerificationReport
 from tests.support.stranger import load
@@ -82,11 +83,34 @@ def test_an_honest_child_is_verified_with_its_parent() -> None:
     report = both(world)
     assert (report.outcome, report.findings) == ("verified", ())
     match = f"continues run {RUN} from epoch 3: initial weights match"
-    assert parents_line(report) == f"{match}; that run was verified too: verified"
+    assert parents_line(report) == f"{match}; that run was checked too: verified"
     alone = world.verify(world.evidence(CHILD))
     assert parents_line(alone) == f"{match} (that run was not verified here: --parent)"
     assert (report.lineage and report.lineage.verified) is True
     assert (alone.lineage and alone.lineage.verified) is False
+
+
+def test_a_child_is_no_better_than_its_parent() -> None:
+    world = family([*begun(named(), [LAST]), metrics(1)])
+    report = world.verify(world.evidence(CHILD), parent=world.verify(online=False))
+    assert (report.outcome, report.findings) == ("anchored", ())
+    assert any(line.startswith("(10) ") for line in report.verdict.missing)
+
+
+@pytest.mark.parametrize(
+    ("disclosed", "line"),
+    [
+        ("metrics", f"continues run {RUN}, whose weights are not here"),
+        ("model", "its initial weights are of no epoch of that run that is shown: others are"),
+    ],
+)
+def test_weights_that_the_parent_withholds_leave_the_claim_open(disclosed: str, line: str) -> None:
+    world = family([*begun(named(), [LAST]), metrics(1)])
+    parent = world.verify(withhold(world.evidence(), [disclosed]))
+    report = world.verify(world.evidence(CHILD), parent=parent)
+    assert report.findings == ()
+    assert report.outcome != "verified"
+    assert line in parents_line(report)
 
 
 def test_a_parent_whose_rows_were_made_to_fit_does_not_hold() -> None:

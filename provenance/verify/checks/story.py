@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from provenance.evidence.lineage import Lineage, lineage, parent_of
-from provenance.evidence.run_evidence import RunEvidence, seal_label
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
 from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
@@ -81,27 +81,33 @@ def check_lineage(
         first = parent.findings[0]
         problem = f"run {parent.run} does not hold: ({first.check}) {first.subject}"
         findings.fail(CONTENT, "parent", f"{problem}: {first.problem}")
-    found = lineage(evidence.run, own, evidence.parent if parent is None else _weights(parent))
+    weights = evidence.parent
+    if parent is not None:
+        decoded = (item.decoded for item in _weights(parent))
+        weights = [record for record in decoded if isinstance(record, Record)]
+    found = lineage(evidence.run, own, weights)
     if found is None:
         return None
     if parent is not None:
-        line = f"{found.line}; that run was verified too: {parent.outcome}"
-        found = found._replace(line=line, verified=not parent.findings)
-        if found.matches is None:
-            findings.unchecked(CONTENT, f"parent: {found.line}")
-        elif not found.matches:
+        line, matches = found.line, found.matches
+        if matches is False and any(item.withheld for item in _weights(parent)):
+            line, matches = f"{line} that is shown: others are withheld", None
+        line = f"{line}; that run was checked too: {parent.outcome}"
+        found = found._replace(line=line, matches=matches, verified=parent.outcome == "verified")
+        if found.matches is False:
             findings.fail(CONTENT, "parent", found.line)
+        elif found.matches is None or not found.verified:
+            findings.unchecked(CONTENT, f"parent: {found.line}")
     elif found.matches is not None:
         found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
     findings.notice(CONTENT, "parent", found.line)
     return found
 
 
-def _weights(parent: VerificationReport) -> list[Record]:
+def _weights(parent: VerificationReport) -> list[RecordFile]:
     """Those under the roots of a run that was verified."""
-    files = [item for item in parent.evidence.records if item.place == "tree"]
-    weights = [item.decoded for item in files if item.kind in (Kind.WEIGHTS, Kind.STATE)]
-    return [record for record in weights if isinstance(record, Record)]
+    kinds = (Kind.WEIGHTS, Kind.STATE)
+    return [r for r in parent.evidence.records if r.place == "tree" and r.kind in kinds]
 
 
 def late_before(

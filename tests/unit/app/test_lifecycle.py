@@ -412,10 +412,11 @@ def test_a_run_says_which_run_it_continues_and_whether_that_fits(
             shown = capsys.readouterr().out
             assert code == (3 if problem is None else 1)
             if problem is None:
-                assert f"NOTE (10) parent: {line}; that run was verified too: consistent" in shown
+                assert f"NOTE (10) parent: {line}; that run was checked too: consistent" in shown
             else:
                 assert "FOUND (10) parent: " in shown
                 assert problem in shown
+    assert main(["verify", "--all", "--parent", child.run_id, *own]) == 2
     wrong: Any
     for wrong in ("last", 7, object()):
         with pytest.raises(InputError, match="parent: found .*, expected a run id or a tracker"):
