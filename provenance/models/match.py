@@ -18,6 +18,7 @@ Over 400 lines: what a record states, what came out and the nearest are one comp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -195,6 +196,7 @@ class ModelMatch:
         }
 
 
+_ADAPTER: Final = re.compile(r"adapter [\w.-]{1,60}")
 _UNDER_NO_ROOT: Final = ("late/", "unsealed/")
 
 
@@ -343,7 +345,7 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
                 listed = names if isinstance(names, list) else ()
                 known = {key for key in listed if isinstance(key, str) and key in place}
                 own = sorted(known, key=place.__getitem__)
-                found.append(_part(item, name.strip() or "a part without a name", own))
+                found.append(_part(item, _label(name), own))
                 for key in own:
                     rest.pop(key, None)
             found.append(_part(item, "base model", list(rest)))
@@ -354,6 +356,11 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
             both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
             found.append(_part(both, "the rest as before training", sorted(tensors)))
     return [item for item in found if item.tensors != {}]
+
+
+def _label(name: str) -> str:
+    """A part's name; any but an adapter's in quotes, lest it be taken for words of this program."""
+    return name if _ADAPTER.fullmatch(name) else f"part {name[:60]!r}"
 
 
 def _part(item: StatedWeights, part: str, names: Sequence[str]) -> StatedWeights:
