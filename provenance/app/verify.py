@@ -65,6 +65,7 @@ class Options(TypedDict, total=False):
         quorum: How many of the explorers must agree; all where None.
         trust: What the reader pins beside the settings.
         networks: Networks to ask instead of the configured ones; left open.
+        parent: What verifying the run found that this one is to continue.
     """
 
     offline: bool
@@ -72,6 +73,7 @@ class Options(TypedDict, total=False):
     quorum: int | None
     trust: Trust
     networks: Mapping[str, Network] | None
+    parent: VerificationReport
 
 
 def verify_run(settings: Settings, run: str, **options: Unpack[Options]) -> VerificationReport:
@@ -133,6 +135,7 @@ def _verify(
         verifier_key=key,
         headers=header_source(options.get("headers", ()), options.get("quorum")),
         trust=pins.also(options.get("trust", NOBODY)),
+        parent=options.get("parent"),
         now=time.time(),
         lost_after_s=settings.lost_after_s,
     )

@@ -34,8 +34,9 @@ import weakref
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol
 
-STATES: Final = ("finished", "pruned", "failed", "interrupted", "closed")
-"""Of ``run.end``: how a process ended."""
+from provenance.formats.record import END_STATES
+
+STATES: Final = END_STATES
 GOES_ON: Final = ("failed", "interrupted", "closed")
 """Those after which the run may be started again under its id."""
 SIGNAL_S: Final = 20.0

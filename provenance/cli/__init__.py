@@ -87,6 +87,7 @@ verify  verify:verify  check a run or a bundle again
   --require WHAT...  what verified takes: key, anchor, ethereum, witnesses, ...; repeatable
   --trust --ledger-key VKEY...  a ledger's key that you trust; repeatable
   --witness-quorum K  how many witnesses (all)
+  --parent RUN|PATH|CID  the run that it says it continues: verified too, then held against it
   --explain  list the checks and end
 fsck  fsck:fsck  check spool, database and chains: nothing lost
   --offline  ask no node

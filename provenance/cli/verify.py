@@ -27,7 +27,7 @@ from provenance.cli.output import (
 from provenance.errors import InputError
 from provenance.formats.fields import as_json
 from provenance.log import shown
-from provenance.settings import READERS
+from provenance.settings import READERS, Settings
 from provenance.verify.catalogue import NETWORKS
 from provenance.verify.report import Finding, RunResult, VerificationReport
 from provenance.verify.trust import of_options
@@ -48,17 +48,22 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.subject is None:
         raise InputError("verify: found no RUN or PATH, expected one of the two")
     gc.set_threshold(100_000, 50)  # evidence: many objects, no cycles, a third of the time
-    settings = settings_of(arguments, secrets=READERS)
-    path = bundle_at(settings, arguments.subject)
-    if path is not None:
-        report = verify_path(settings, path, **_options(arguments))
-    else:
-        report = verify_run(settings, arguments.subject, **_options(arguments))
+    settings, options = settings_of(arguments, secrets=READERS), _options(arguments)
+    if arguments.parent is not None:
+        options["parent"] = _verified(settings, arguments.parent, options)
+    report = _verified(settings, arguments.subject, options)
     if arguments.json:
         print_json(report.as_dict())
     else:
         _print(report)
     return report.exit_code
+
+
+def _verified(settings: Settings, subject: str, options: Options) -> VerificationReport:
+    path = bundle_at(settings, subject)
+    if path is not None:
+        return verify_path(settings, path, **options)
+    return verify_run(settings, subject, **options)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -84,6 +89,8 @@ def _all(arguments: argparse.Namespace) -> int:
 
     if arguments.subject is not None:
         raise InputError(f"verify: found --all and {arguments.subject}, expected one of the two")
+    if arguments.parent is not None:
+        raise InputError("--parent: found --all, expected one RUN or PATH")
     settings = settings_of(arguments, secrets=READERS)
     with verify_all(settings, **_options(arguments)) as runs:
         lines = _json_lines(runs) if arguments.json else map(_line, runs)
@@ -135,7 +142,7 @@ def _line(result: RunResult) -> str:
 
 def _print(report: VerificationReport) -> None:
     out.print(f"run {report.run}: {report.outcome}")
-    out.print(f"  training: {report.state.line}")
+    out.print(f"  training, as its records say: {report.state.line}")
     lacking = [notice for notice in report.notices if notice.check == NETWORKS]
     for line in (*report.verdict.lines(), *map(_note, lacking)):
         out.print(f"  {line}")
@@ -151,7 +158,7 @@ def _print(report: VerificationReport) -> None:
     for notice in report.notices:
         if notice not in lacking:
             out.print(_note(notice))
-    out.print(f"the ledger claims {report.evidence.ledger}")
+    out.print(f"the ledger's own count, which nothing signs: {report.evidence.ledger}")
     for line in report.not_checked:
         out.print(f"not checked: {line}")
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from provenance.errors import FormatError, UnknownRunError
 from provenance.evidence.ledger_claim import claim_of
+from provenance.evidence.lineage import parent_of
 from provenance.evidence.placement import newest_leaves, place_records
 from provenance.evidence.run_evidence import (
     AnchorFact,
@@ -34,7 +35,6 @@ from provenance.evidence.run_evidence import (
     seal_label,
     uncollected,
 )
-from provenance.evidence.story import parent_of
 from provenance.formats.merkle import KeptTree, Subtree
 from provenance.formats.note import VerifierKey
 from provenance.formats.producers.statement import Statement

@@ -51,12 +51,14 @@ class LedgerClaim:
     unfinished: tuple[UnfinishedRun, ...] = ()
 
     def __str__(self) -> str:
-        """For people: how many, and the newest few that did not end."""
-        named = [f"{item.run} {item.state}" for item in self.unfinished[:_NAMED]]
+        """For people: how many, and the newest few that are not sealed whole."""
+        named = [f"{item.run} ({item.state})" for item in self.unfinished[:_NAMED]]
         left = self.runs - self.complete - len(named)
         more = [*named, f"{left} more"] if left else named
-        others = f": {', '.join(more)}" if more else ""
-        return f"{self.runs} runs up to size {self.size}, {self.complete} complete{others}"
+        others = f"; not so: {', '.join(more)}" if more else ""
+        what = "run" if self.runs == 1 else "runs"
+        whole = f"{self.complete} of them sealed with all that they announced"
+        return f"{self.runs} {what} at ledger size {self.size}, {whole}{others}"
 
 
 def claim_of(tx: LedgerTx, size: int) -> LedgerClaim:

@@ -1,4 +1,4 @@
-"""How a run went: how it ended, where it was started again, which run it continues.
+"""How a run went: how it ended, and where it was started again.
 
 From the records alone. Times are the trainers' clocks, so the order of two processes is what their
 hosts say.
@@ -6,11 +6,13 @@ hosts say.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.record import END_STATES, Kind, Phase, Record, canonical_json
 from provenance.formats.run_tree.selection import (
     BEFORE_KINDS,
     Sealed,
@@ -22,6 +24,8 @@ from provenance.formats.run_tree.selection import (
 
 LOST_AFTER_S: Final = 21600.0
 AS_WEIGHTS: Final = "as initial weights those of epoch "
+_CONFIGS: Final = 16
+"""Configurations of a rank, the newest, that another one is compared with."""
 _FINAL: Final = ("finished", "pruned")
 _WORDS: Final = {
     Kind.DATA_TRAIN: "training data",
@@ -36,8 +40,8 @@ class RunState(NamedTuple):
     """Where a run stands.
 
     Attributes:
-        state: One of :data:`provenance.capture.ending.STATES`, ``running``, or ``lost``: no sign of
-            life, and no end.
+        state: One of :data:`provenance.formats.record.END_STATES`, ``unknown``, ``running``, or
+            ``lost``: no sign of life, and no end.
         reason: As the trainer gave it: an exception's type, a signal's name.
         rank: The one that decides, where there are several.
     """
@@ -59,25 +63,20 @@ OPEN: Final = RunState("running")
 
 
 class Process(NamedTuple):
-    """One process of a rank: its records in order."""
+    """One process of a rank: its number among all of the rank, from 1, and its records in order."""
 
     rank: int
+    number: int
     records: Sequence[Record]
-
-    @property
-    def epochs(self) -> set[int]:
-        """Those it recorded metrics of."""
-        own = (r.epoch for r in self.records if r.kind is Kind.METRICS)
-        return {epoch for epoch in own if epoch is not None}
 
 
 class Restart(NamedTuple):
     """A process that went on where an earlier one of its rank had stopped.
 
     Attributes:
-        number: From 2.
+        number: Among the processes of the rank, from 2.
         line: What it did, for people.
-        producer: Its 16 bytes. before: Those of the rank's processes before it.
+        producer, before: 16 bytes: its own, and that of the process before it.
         repeats: ``seq`` of the records that say what an earlier process said, or are of an epoch
             that one had tracked.
     """
@@ -86,7 +85,7 @@ class Restart(NamedTuple):
     number: int
     line: str
     producer: bytes
-    before: frozenset[bytes]
+    before: bytes
     repeats: frozenset[int]
 
 
@@ -100,41 +99,77 @@ def state_of(
     """
     if not records:
         return OPEN
-    ranks = announced_ranks(records)
-    of_rank = {record.rank: list[Record]() for record in records if record.rank < ranks}
+    of_rank: dict[int, list[Record]] = {}
     for record in records:
-        if record.rank in of_rank:
-            of_rank[record.rank].append(record)
-    ends = {rank: _end(own) for rank, own in of_rank.items()}
-    absent, _ = absent_ranks(ranks, [rank for rank, end in ends.items() if end], 1)
-    states = [RunState(*_told(end), rank) for rank, end in sorted(ends.items()) if end]
+        of_rank.setdefault(record.rank, []).append(record)
+    ends = {rank: _end(own) for rank, own in sorted(of_rank.items())}
+    states = [state_at(end, rank) for rank, end in ends.items() if end]
+    ranks = announced_ranks(records)
+    absent, _ = absent_ranks(ranks, ends, 1)
+    absent += [rank for rank, end in ends.items() if end is None]
     sealed = [(entry.phase, entry.epoch) for entry in entries]
     asked = {(mark.phase, mark.epoch) for mark in seal_marks(records)}
     idle = now - max(_seconds(record.ts) for record in records) >= lost_after_s
     lost = (Phase.AFTER, None) in sealed or idle or bool(sealed and sealed[-1] not in asked)
     if absent:
-        states.append(RunState("lost" if lost else "running", None, absent[0]))
-    for word in ("failed", "interrupted", "running", "lost"):
+        states.append(RunState("lost" if lost else "running", None, min(absent)))
+    for word in ("failed", "interrupted", "unknown", "running", "lost"):
         for state in states:
             if state.state == word:
-                return state if ranks > 1 else state._replace(rank=None)
+                return state if max(ranks, len(ends)) > 1 else state._replace(rank=None)
     return states[0]._replace(rank=None)
 
 
-def _end(records: Sequence[Record]) -> Record | None:
-    """The end that counts of a rank; None while a process of it goes on."""
-    ends = [record for record in records if record.kind is Kind.RUN_END]
-    final = max(ends, key=lambda end: (end_state(end) in _FINAL, end.order), default=None)
-    if final is None or end_state(final) in _FINAL:
-        return final
-    ended = {end.producer for end in ends}
-    goes_on = any(r.ts > final.ts and r.producer not in ended for r in records)
-    return None if goes_on else final
+def _end(records: Iterable[Record]) -> Record | None:
+    """The end that counts of a rank; None while it goes on.
+
+    The newest word counts of the processes that began behind the last finished (or pruned) end;
+    without one, that end. Not heard is who came to a training that was there: a process that
+    closed and asked for no checkpoint, such as an evaluation, and a child (:func:`_is_own`).
+    """
+    processes = [own for own in _by_producer(records) if _is_own(own)]
+    ends = [end for own in processes if (end := _end_of(own)) and end_state(end) in _FINAL]
+    final = max(ends, key=lambda end: end.order, default=None)
+    if final is not None:
+        processes = [own for own in processes if _first(own) > final.order]
+    closed, silent = None, False
+    for own in sorted(processes, key=lambda own: max(r.order for r in own), reverse=True):
+        end = _end_of(own)
+        trained = any(mark.epoch is not None for mark in seal_marks(own))
+        if end is None and _begins(own):
+            return None
+        if end is None:
+            silent = True
+        elif end_state(end) == "closed" and not trained:
+            closed = closed or end
+        else:
+            return None if silent else end
+    return final or (None if silent else closed)
 
 
-def _told(end: Record) -> tuple[str, str | None]:
-    reason = end.body.get("reason")
-    return end_state(end), reason[:200] if isinstance(reason, str) else None
+def _end_of(own: Iterable[Record]) -> Record | None:
+    return next((record for record in own if record.kind is Kind.RUN_END), None)
+
+
+def _is_own(own: Sequence[Record]) -> bool:
+    """Whether a process has a tracker of its own, as far as that can be told: on rank 0 such a one
+    begins, or has nothing to say but its end. Of other ranks nothing tells it from a child."""
+    return own[0].rank > 0 or _begins(own) or (own[0].kind is Kind.RUN_END and own[0].seq == 0)
+
+
+def _begins(own: Iterable[Record]) -> bool:
+    """Whether a process states what belongs before training or asks for a seal, as no child of
+    ``fork`` does."""
+    return any(record.kind in BEFORE_KINDS or record.kind is Kind.SEAL for record in own)
+
+
+def state_at(end: Record, rank: int | None = None) -> RunState:
+    """What a ``run.end`` says; a word that no format has reads ``unknown``, lest it be taken for a
+    verdict."""
+    state, reason = end_state(end), end.body.get("reason")
+    if state not in END_STATES:
+        return RunState("unknown", repr(state), rank)
+    return RunState(state, reason[:200] if isinstance(reason, str) else None, rank)
 
 
 def _seconds(ts: str) -> float:
@@ -144,84 +179,139 @@ def _seconds(ts: str) -> float:
         return 0.0
 
 
+def _first(records: Iterable[Record]) -> tuple[str, str, int]:
+    return min(record.order for record in records)
+
+
+def _by_producer(records: Iterable[Record]) -> list[list[Record]]:
+    """The records of each process, by ``seq``; the one that began first comes first."""
+    found: dict[bytes, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.producer, []).append(record)
+    for own in found.values():
+        own.sort(key=lambda record: record.seq)
+    return sorted(found.values(), key=_first)
+
+
 def processes(records: Iterable[Record]) -> dict[int, list[Process]]:
     """Of each rank the processes that followed one another, without those that ran beside one,
-    as forked children do."""
-    by_producer: dict[bytes, list[Record]] = {}
-    for record in records:
-        by_producer.setdefault(record.producer, []).append(record)
+    as forked children do.
+
+    A process follows where it began behind the last word of those before it.
+    """
     found: dict[int, list[Process]] = {}
     upto: dict[int, str] = {}
-    for own in sorted(by_producer.values(), key=lambda own: min(r.order for r in own)):
-        own.sort(key=lambda record: record.seq)
+    numbers = Counter[int]()
+    for own in _by_producer(records):
         rank = own[0].rank
+        numbers[rank] += 1
+        if not _is_own(own):
+            continue
         if upto.get(rank, "") < min(record.ts for record in own):
-            found.setdefault(rank, []).append(Process(rank, own))
+            found.setdefault(rank, []).append(Process(rank, numbers[rank], own))
         upto[rank] = max(upto.get(rank, ""), max(record.ts for record in own))
     return found
 
 
 def restarts(records: Iterable[Record]) -> list[Restart]:
     """Where a run was started again, rank by rank."""
-    return [
-        _restart(rank, number, own[: number - 1], own[number - 1])
-        for rank, own in sorted(processes(records).items())
-        for number in range(2, len(own) + 1)
-    ]
+    found = []
+    for _, line in sorted(processes(records).items()):
+        said = _Said()
+        for before, now in pairwise(line):
+            said.add(before)
+            found.append(_restart(said, before, now))
+    return found
 
 
-def _restart(rank: int, number: int, earlier: Sequence[Process], now: Process) -> Restart:
-    known = set().union(*(process.epochs for process in earlier))
-    twice = sorted(now.epochs & known)
-    said = [record for process in earlier for record in process.records]
-    stated = {(record.kind, record.epoch) for record in said if record.kind.is_epoch}
-    repeats = {r.seq for r in now.records if (r.kind, r.epoch) in stated}
+class _Said:
+    """What the processes of a rank stated so far: grows by each, and is asked by the next."""
+
+    def __init__(self) -> None:
+        self.tracked = set[int]()
+        """Epochs with metrics."""
+        self.stated = set[tuple[Kind, int | None]]()
+        self.contents: dict[Kind, set[bytes]] = {}
+        self.configs: deque[Mapping[str, Any]] = deque(maxlen=_CONFIGS)
+        self.weights: dict[object, int] = {}
+        """Newest epoch by the root of its weights."""
+
+    def add(self, process: Process) -> None:
+        """One more."""
+        self.tracked |= _tracked(process)
+        for record in process.records:
+            if record.kind.is_epoch:
+                self.stated.add((record.kind, record.epoch))
+            root = record.body.get("root")
+            if record.kind is Kind.STATE and isinstance(root, str):
+                self.weights[root] = max(record.epoch or 0, self.weights.get(root, 0))
+            if record.kind in BEFORE_KINDS:
+                known, content = self.contents.setdefault(record.kind, set()), _content(record)
+                if record.kind is Kind.CONFIG and content not in known:
+                    self.configs.append(record.body)
+                known.add(content)
+
+    def difference(self, record: Record) -> str | None:
+        """What sets a record from before training apart from all of its kind; None where it repeats
+        one."""
+        known = self.contents.get(record.kind)
+        if known is None:
+            return f"{_WORDS[record.kind]} for the first time"
+        if _content(record) in known:
+            return None
+        if record.kind is Kind.CONFIG:
+            keys = [_other_keys(record.body, other) for other in self.configs]
+            fewest = min(keys, key=len, default=[])
+            return f"another configuration ({', '.join(fewest)})" if fewest else None
+        root = record.body.get("root")
+        if record.kind is Kind.WEIGHTS and isinstance(root, str) and root in self.weights:
+            return f"{AS_WEIGHTS}{self.weights[root]}"
+        return f"another {_WORDS[record.kind]}"
+
+
+def _tracked(process: Process) -> set[int]:
+    own = (r.epoch for r in process.records if r.kind is Kind.METRICS)
+    return {epoch for epoch in own if epoch is not None}
+
+
+def _restart(said: _Said, before: Process, now: Process) -> Restart:
+    tracked = _tracked(now)
+    twice = sorted(tracked & said.tracked)
+    repeats = {r.seq for r in now.records if r.kind.is_epoch and (r.kind, r.epoch) in said.stated}
     differing = dict[str, None]()
     for record in now.records:
         if record.kind is Kind.SEAL and record.body.get("phase") == Phase.BEFORE:
             repeats.add(record.seq)
         if record.kind not in BEFORE_KINDS:
             continue
-        problem = _differs(record, [other for other in said if other.kind is record.kind], said)
-        if problem is not None:
-            differing[problem] = None
-        if problem is None or problem.startswith(AS_WEIGHTS):
+        difference = said.difference(record)
+        if difference is not None:
+            differing[difference] = None
+        if difference is None or difference.startswith(AS_WEIGHTS):
             repeats.add(record.seq)
-    first = min(now.epochs, default=None)
+    first = min(tracked, default=None)
     parts = ["was started again" + (f" at epoch {first}" if first is not None else "")]
     if twice:
         parts.append(f"{_named(twice)} tracked twice")
     if any(record.kind in BEFORE_KINDS for record in now.records):
         parts.append(f"states {', '.join(differing)}" if differing else "states the same again")
-    if not any(record.kind is Kind.RUN_END for record in earlier[-1].records):
+    end = _end_of(before.records)
+    if end is None:
         parts.append("the process before it ended unannounced")
-    before = frozenset(record.producer for record in said)
+    elif end_state(end) != "closed":
+        parts.append(f"the process before it: {state_at(end).line}")
     return Restart(
-        rank, number, "; ".join(parts), now.records[0].producer, before, frozenset(repeats)
+        now.rank,
+        now.number,
+        "; ".join(parts),
+        now.records[0].producer,
+        before.records[0].producer,
+        frozenset(repeats),
     )
 
 
-def _differs(record: Record, same_kind: Sequence[Record], said: Sequence[Record]) -> str | None:
-    """What sets it apart from all that was said of its kind; None where it repeats it."""
-    if not same_kind:
-        return f"{_WORDS[record.kind]} for the first time"
-    if record.kind is Kind.CONFIG:
-        keys = [_other_keys(record.body, other.body) for other in same_kind]
-        fewest = min(keys, key=len, default=[])
-        return f"another configuration ({', '.join(fewest)})" if fewest else None
-    contents = [_content(other) for other in same_kind]
-    if _content(record) in contents:
-        return None
-    word = _WORDS[record.kind]
-    if record.kind is Kind.WEIGHTS:
-        epoch = epoch_with(said, record.body.get("root"))
-        if epoch is not None:
-            return f"{AS_WEIGHTS}{epoch}"
-    return f"another {word}"
-
-
-def _content(record: Record) -> object:
-    return record.body.get("root", record.body)
+def _content(record: Record) -> bytes:
+    return canonical_json(record.body.get("root", record.body))
 
 
 def _other_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -238,18 +328,6 @@ def _other_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return keys
 
 
-def epoch_with(records: Iterable[Record], root: object) -> int | None:
-    """The newest epoch whose weights have that root; 0 for the weights before training."""
-    if not isinstance(root, str):
-        return None
-    epochs = [
-        record.epoch or 0
-        for record in records
-        if record.kind in (Kind.STATE, Kind.WEIGHTS) and record.body.get("root") == root
-    ]
-    return max(epochs, default=None)
-
-
 def _named(epochs: Sequence[int]) -> str:
     if len(epochs) == 1:
         return f"epoch {epochs[0]} was"
@@ -257,43 +335,3 @@ def _named(epochs: Sequence[int]) -> str:
         return f"epochs {epochs[0]} to {epochs[-1]} were"
     shown = ", ".join(map(str, epochs[:-1][:20]))
     return f"epochs {shown} and {epochs[-1]} were"
-
-
-class Lineage(NamedTuple):
-    """The run that a run continues: its id, and what comes of holding the two together."""
-
-    run: str
-    epoch: int | None
-    line: str
-
-
-def lineage(records: Collection[Record], parent: Collection[Record] | None) -> Lineage | None:
-    """What a run says that it continues; None where it says nothing.
-
-    Args:
-        parent: The records of the run that it names; None where they are not known here.
-    """
-    configs = [record for record in records if record.kind is Kind.CONFIG]
-    named = [own for record in configs if isinstance(own := record.body.get("parent"), dict)]
-    run = next((run for own in named if isinstance(run := own.get("run"), str)), None)
-    if run is None:
-        return None
-    if parent is None:
-        return Lineage(run, None, f"continues run {run}, which is not known here")
-    roots = [r.body.get("root") for r in records if r.kind is Kind.WEIGHTS]
-    if not roots:
-        return Lineage(run, None, f"continues run {run}; its initial weights were not recorded")
-    epoch = epoch_with(parent, roots[0])
-    if epoch is None:
-        return Lineage(
-            run,
-            None,
-            f"says that it continues run {run}; its initial weights are of no epoch of that run",
-        )
-    return Lineage(run, epoch, f"continues run {run} from epoch {epoch}: initial weights match")
-
-
-def parent_of(records: Iterable[Record]) -> str | None:
-    """The id of the run that the records say they continue."""
-    found = lineage([record for record in records if record.kind is Kind.CONFIG], None)
-    return found.run if found else None

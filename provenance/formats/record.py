@@ -78,6 +78,10 @@ CONTROL_KINDS = frozenset({Kind.SEAL, Kind.RUN_END, Kind.GAP})
 EPOCH_KINDS = frozenset({Kind.STATE, Kind.METRICS, Kind.PRIVACY})
 
 
+END_STATES = ("finished", "pruned", "failed", "interrupted", "closed")
+"""How a ``run.end`` says that its process ended."""
+
+
 class Phase(StrEnum):
     """When a run root is taken."""
 

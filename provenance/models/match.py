@@ -18,6 +18,7 @@ Over 400 lines: what a record states, what came out and the nearest are one comp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -195,6 +196,7 @@ class ModelMatch:
         }
 
 
+_ADAPTER: Final = re.compile(r"adapter [\w.-]{1,60}")
 _UNDER_NO_ROOT: Final = ("late/", "unsealed/")
 
 
@@ -270,7 +272,14 @@ class _States:
         self._renamed: dict[object, StateDigest] = {}
 
     def keys(self, item: StatedWeights) -> Iterable[str]:
-        return self._own.get(item.algorithm, {})
+        """The states to compare a record with; its parts with those that have no more tensors than
+        the part has names."""
+        states = self._own.get(item.algorithm, {})
+        if not item.part or item.tensors is None:
+            return states
+        aliases = (tensor.get("aliases") for tensor in item.tensors.values())
+        names = sum(1 + len(own) if isinstance(own, list) else 1 for own in aliases)
+        return [key for key, state in states.items() if len(state.tensors) <= names]
 
     def naming(self, item: StatedWeights, key: str) -> Naming:
         names = [tensor.name for tensor in self._own[item.algorithm][key].tensors]
@@ -321,24 +330,25 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
 
 
 def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
-    """The records, and what may be saved of each alone: an adapter, the base model without it; and
-    the whole model where an epoch states its trainable part, by the record before training."""
+    """The records, and what may be saved of each alone: each part, such as an adapter, and the base
+    model without them; and the whole model where an epoch states its trainable part, by the record
+    before training."""
     found = list(stated)
     whole = next((item for item in reversed(stated) if item.epoch is None), None)
     for item in stated:
         parts = item.covers.get("parts")
         if item.tensors is None:
             continue
-        for name, names in parts.items() if isinstance(parts, dict) else ():
-            own = {key for key in names if isinstance(key, str)} if isinstance(names, list) else ()
-            found.append(
-                _part(
-                    item,
-                    name.strip() or "a part without a name",
-                    [key for key in item.tensors if key in own],
-                )
-            )
-            found.append(_part(item, "base model", [k for k in item.tensors if k not in own]))
+        if isinstance(parts, dict) and parts:
+            place, rest = {key: at for at, key in enumerate(item.tensors)}, dict(item.tensors)
+            for name, names in parts.items():
+                listed = names if isinstance(names, list) else ()
+                known = {key for key in listed if isinstance(key, str) and key in place}
+                own = sorted(known, key=place.__getitem__)
+                found.append(_part(item, _label(name), own))
+                for key in own:
+                    rest.pop(key, None)
+            found.append(_part(item, "base model", list(rest)))
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue
         if "only" in item.covers:
@@ -346,6 +356,11 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
             both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
             found.append(_part(both, "the rest as before training", sorted(tensors)))
     return [item for item in found if item.tensors != {}]
+
+
+def _label(name: str) -> str:
+    """A part's name; any but an adapter's in quotes, lest it be taken for words of this program."""
+    return name if _ADAPTER.fullmatch(name) else f"part {name[:60]!r}"
 
 
 def _part(item: StatedWeights, part: str, names: Sequence[str]) -> StatedWeights:

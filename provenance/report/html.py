@@ -33,6 +33,7 @@ MAX_COLUMNS: Final = 12
 MAX_SHOWN_CHARS: Final = 6000
 MAX_LISTED: Final = 60
 """Nodes below one node of the tree, and records outside of it: the first and the last of them."""
+_DRAWN: Final = (Kind.METRICS, Kind.STEPS, Kind.PRIVACY)
 _OUTSIDE_TREE: Final = {
     "late": "Late: came after their seal and are under no root",
     "unsealed": "Not sealed yet: under no root so far",
@@ -79,6 +80,7 @@ def render(report: VerificationReport) -> str:
         ],
         plots=[(name, line_plot(*plot)) for name, plot in plots[:MAX_PLOTS]],
         plots_left_out=len(plots[MAX_PLOTS:]),
+        unsealed=sum(r.place == "unsealed" and r.kind in _DRAWN for r in records),
         columns=names[:MAX_COLUMNS],
         max_rows=MAX_ROWS,
         commands=commands,

@@ -111,7 +111,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         CONTENT,
         "content matches the recorded digests",
-        "The data and weights at hand are those that the records name.",
+        "The data and weights at hand are those that the records name; the initial weights are of "
+        "the run that it says it continues, where that one was given too (--parent).",
         "Anything about content that is not at hand.",
     ),
     Check(
@@ -124,11 +125,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         PRIVACY,
         "privacy budgets add up",
-        "Epsilon and delta of each epoch can be, and no budget shrinks from one epoch to the next "
-        "of its rank. Where an epoch states the steps of a Rényi accountant (Opacus' rdp), they "
-        "give its epsilon.",
+        "Each record of a budget states an epsilon and a delta that can be, and no budget shrinks "
+        "from one epoch to the next of its process. Where a record states the steps of a Rényi "
+        "accountant (Opacus' rdp), they give its epsilon.",
         "That the training added the noise it states, sampled as it states, or clipped: the steps "
-        "are the trainer's word. Of other accountants (prv, gdp) epsilon is not recomputed.",
+        "are the trainer's word. Of other accountants (prv, gdp) and of numbers by hand epsilon is "
+        "not recomputed.",
     ),
     Check(
         LIMITS,
@@ -139,15 +141,14 @@ CHECKS: Final[tuple[Check, ...]] = (
     ),
 )
 
-ANCHOR_LIMITS: Final = (
-    "An anchor proves that the digests existed when its block was made. It does not prove that "
-    "the trainer stated the truth, who ran the run, or that these are all the runs there were.",
-    "Times that no block has (ts of records, sealed and first seen) are what the trainer and the "
-    "deployment state.",
+ANCHOR_LIMIT: Final = (
+    "Whether the trainer stated the truth, who ran the run, and whether these are all the runs "
+    "there were: an anchor proves that the digests existed when its block was made."
 )
 NETWORK_LIMITS: Final = {
-    "ipfs": "IPFS proves that the root is stored there, not when it was put there.",
-    "local": "The local file proves only that the holder of the ledger's key signed it, not when.",
+    "ipfs": "When the root was put on IPFS: that it is stored there is all that IPFS proves.",
+    "local": "When the local file was written: that the holder of the ledger's key signed it is "
+    "all that it proves.",
 }
 CLAIMED_TIMES: Final = (
     "When it happened: the times of records (ts) are the trainer's clock, those of seals "

@@ -10,6 +10,11 @@ from provenance.verify.identity import Standing
 from provenance.verify.report import CheckResult, Finding
 
 
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """``1 record``, ``2 records``."""
+    return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
 @dataclass(slots=True)
 class Findings:
     """What does not hold, what a reader should see, and each check's status so far.
@@ -73,7 +78,7 @@ class Findings:
     def _status(self, check: int) -> tuple[Status, str]:
         count = sum(finding.check == check for finding in self.problems)
         if count:
-            return Status.FAILED, "1 problem" if count == 1 else f"{count} problems"
+            return Status.FAILED, counted(count, "problem")
         if check in self._open:
             return Status.UNCHECKED, "; ".join(self._open[check])
         if check in self._skipped:

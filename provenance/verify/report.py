@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from provenance.evidence.lineage import Lineage
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.story import OPEN, Lineage, RunState
+from provenance.evidence.story import OPEN, RunState
 from provenance.formats.fields import as_json
 from provenance.formats.record import Json, Kind, Record
 from provenance.verify.catalogue import RECORDS, Check, Status
@@ -58,10 +59,8 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One run root in the ledger. ``label``: ``before``, ``checkpoint-10``, ``after``.
-
-    ``sealed_at``, Unix seconds, is what the deployment states.
-    """
+    """One run root in the ledger. ``label``: ``before``, ``checkpoint-10``, ``after``;
+    ``sealed_at``, Unix seconds, is what the deployment states."""
 
     label: str
     index: int
@@ -134,18 +133,20 @@ class EpochMetrics:
     rank: int
     values: Mapping[str, Json]
 
+    @property
+    def sealed(self) -> bool:
+        """Whether a run root has it; else its producer's signature alone stands behind it."""
+        return not self.path.startswith("unsealed/")
+
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        own = {"path": self.path, "epoch": self.epoch, "rank": self.rank}
+        own = {"path": self.path, "epoch": self.epoch, "rank": self.rank, "sealed": self.sealed}
         return {**own, "metrics": dict(self.values)}
 
 
 def metrics_of(records: Mapping[str, Record]) -> tuple[EpochMetrics, ...]:
-    """Metrics records by epoch and rank; late ones are left out.
-
-    Args:
-        records: By path.
-    """
+    """Of records by path those of metrics, by epoch and rank; without late ones, which no root will
+    ever have."""
     rows = []
     for path, record in records.items():
         if record.kind is not Kind.METRICS or record.epoch is None or path.startswith("late/"):

@@ -24,6 +24,8 @@ PUBLIC: Final = ("ethereum", "bitcoin")
 LOCAL_ALONE: Final = (
     "the local file alone, which convinces nobody but the holder of the ledger's key"
 )
+_HOW: Final = {"receipt": "of which a receipt holds", "stated": "whose block is only stated"}
+"""Where nobody showed an anchor."""
 Networks = Mapping[str, Mapping[str, NetworkCheck]]
 
 
@@ -131,7 +133,7 @@ def _chain_lines(networks: Networks, asked: Collection[str]) -> list[str]:
     shown = set()
     for name, seals in networks.items():
         for check in seals.values():
-            how: str = check.status
+            how = _HOW.get(check.status, check.status)
             if check.status == "verified":
                 shown.add(name)
                 how = f"seen {check.shown_by}"

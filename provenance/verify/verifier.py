@@ -31,11 +31,10 @@ from provenance.formats.note import VerifierKey
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.ports.network import Network
 from provenance.verify.catalogue import (
-    ANCHOR_LIMITS,
+    ANCHOR_LIMIT,
     CHECKS,
     CLAIMED_TIMES,
     COMPLETE,
-    CONTENT,
     ETHEREUM_HEADERS,
     HEADER_SOURCE,
     LIMITS,
@@ -52,10 +51,10 @@ from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.privacy import check_privacy
 from provenance.verify.checks.receipts import check_receipts
 from provenance.verify.checks.records import check_records, check_statements
-from provenance.verify.checks.reused import note_reused
-from provenance.verify.checks.story import late_before, note_lineage, run_state
+from provenance.verify.checks.reused import check_reused
+from provenance.verify.checks.story import check_lineage, late_before, run_state
 from provenance.verify.checks.trees import check_prefixes, check_trees
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import NetworkCheck, Seal, VerificationReport, metrics_of
@@ -79,6 +78,7 @@ def verify(
     headers: HeaderSource | None = None,
     nodes: Nodes | None = None,
     trust: Trust = NOBODY,
+    parent: VerificationReport | None = None,
     now: float,
     lost_after_s: float = LOST_AFTER_S,
 ) -> VerificationReport:
@@ -95,6 +95,8 @@ def verify(
         headers: Bitcoin block headers that the caller trusts to be the chain's.
         nodes: What was asked for other runs, instead of ``networks`` and ``unavailable``.
         trust: What the reader pins; the verdict rests on nothing else.
+        parent: What verifying the run found that this one is to continue; None compares with what
+            the database has of that run, unverified.
         now: Unix time of the report.
         lost_after_s: A run that gave no sign of life for so long is lost.
 
@@ -124,25 +126,19 @@ def verify(
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
     check_content(records, content, findings)  # (10)
-    note_reused(records, findings)
+    check_reused(records, findings)
     note_not_recorded(records, findings)
-    parent = note_lineage(evidence, findings)
+    continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
     check_privacy(records, findings)  # (12)
     online = nodes is not None
     pinned = trust.key_pinned_by(key) is not None
     not_checked = _limits(evidence, state, online, pinned, content, anchors, findings)  # (13)
-    if (late := late_before(evidence, anchors)) is not None:
-        not_checked.append(late)
-    if findings.standing is None:
-        not_checked.append(NOBODY_KNOWN)
-    elif findings.standing.unchecked is not None:
-        not_checked.append(f"Who ran it: {findings.standing.line}")
     return VerificationReport(
         run=evidence.run,
         standing=findings.standing,
         state=state,
-        lineage=parent,
+        lineage=continued,
         verdict=judge(findings, trust, key, anchors),
         checked_at=now,
         online=online,
@@ -186,13 +182,22 @@ def _limits(
     lines += [
         f"({result.check.number}) {result.check.title}: {result.detail}"
         for result in findings.results()
-        if result.status is Status.UNCHECKED and result.check.number not in (CONTENT, LIMITS)
+        if result.status is Status.UNCHECKED
     ]
     if evidence.state != "sealed" and not findings.failed(COMPLETE):
         is_open = state.state == "running"
         stopped = f"What else the run had to do: it stopped, {state.line}, and may go on."
         lines.append("The rest of the run: it is still open." if is_open else stopped)
-    lines += ANCHOR_LIMITS
+    if unsealed := sum(item.place == "unsealed" for item in evidence.records):
+        what = counted(unsealed, "record")
+        lines.append(f"What no root has yet: {what}, under a producer's signature alone.")
+    lines.append(ANCHOR_LIMIT)
     lines += [NETWORK_LIMITS[name] for name in networks if name in NETWORK_LIMITS]
-    findings.count(LIMITS, f"{len(lines)} lines")
+    if (late := late_before(evidence, networks)) is not None:
+        lines.append(late)
+    if findings.standing is None:
+        lines.append(NOBODY_KNOWN)
+    elif findings.standing.unchecked is not None:
+        lines.append(f"Who ran it: {findings.standing.line}")
+    findings.count(LIMITS, f"{counted(len(lines), 'thing')} listed as not checked")
     return lines

@@ -65,7 +65,7 @@ def _leader(shift: float) -> list[Fields]:
     return [
         metrics(1, loss=0.7 + shift, accuracy=0.1),
         (Kind.STATE, 1, {"algorithm": "blake3", "root": "mth-sha256:1"}),
-        (Kind.PRIVACY, 1, {"privacy": {"epsilon": 1.0 + shift}}),
+        (Kind.PRIVACY, 1, {"privacy": {"epsilon": 1.0 + shift, "delta": 1e-5}}),
         seal("checkpoint", 1),
         (Kind.STATE, 1, {"algorithm": "blake3", "root": "mth-sha256:too late"}),
         metrics(2, loss=0.5 + shift),

@@ -52,7 +52,7 @@ STORY: list[Fields] = [
     *before(world_size=2),
     metrics(1),
     (Kind.STATE, 1, {"algorithm": "blake3", "root": "mth-sha256:1"}),
-    (Kind.PRIVACY, 1, {"privacy": {"epsilon": 1.0}}),
+    (Kind.PRIVACY, 1, {"privacy": {"epsilon": 1.0, "delta": 1e-5}}),
     seal("checkpoint", 1),
     (Kind.STATE, 1, {"algorithm": "blake3", "root": "mth-sha256:too late"}),
     metrics(2),

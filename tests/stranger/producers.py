@@ -155,6 +155,18 @@ def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[st
     return told + ([f"{silent} ranks ended unannounced"] if silent > 0 else [])
 
 
+def left_open(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[str]:
+    """That the run is one rank's of a launch, whose others wrote runs of their own, and that
+    weights could not be hashed (section 11, step 6)."""
+    own = [bodies.get(r["path"], {}) for r in records if r["kind"] in ("config", "results")]
+    launches = [body["launch"] for body in own if isinstance(body.get("launch"), dict)]
+    ranks = [f"{launch.get('rank')} of {launch.get('world_size')}" for launch in launches]
+    gaps = [r for r in records if r["kind"] == "gap"]
+    lost = any(bodies.get(gap["path"], {}).get("what") == "weights" for gap in gaps)
+    told = [f"run.json: the run of rank {rank} of a launch alone" for rank in ranks]
+    return told + ["run.json: weights were not recorded"] * lost
+
+
 # --- second values -----------------------------------------------------------------------
 
 

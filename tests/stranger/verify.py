@@ -18,6 +18,7 @@ from typing import Any
 
 import evidence as chain
 import producers as signed
+from budgets import check_budgets
 from cryptography.exceptions import InvalidSignature
 from formats import (
     CONTROL,
@@ -267,15 +268,12 @@ class Bundle:
         if any(entry["phase"] == "after" for entry in entries):
             told = signed.incomplete(records, self.bodies)
             self.problems += [f"run.json: {line}" for line in told]
-            gaps = [
-                b for b in self.bodies.values() if b.get("what") == "weights" and "dropped" in b
-            ]
-            self.unproven += ["run.json: weights were not recorded"] if gaps else []
-        for told, problem in check_epochs(records, self.bodies):
+        self.unproven += signed.left_open(records, self.bodies)
+        checks = [*check_epochs(records, self.bodies), *check_budgets(records, self.bodies)]
+        for told, problem in checks:
             (self.problems if problem else self.unproven).append(f"run.json: {told}")
-        if entries:
-            stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
-            need(stated == trees.places(), "a record lies at another path than its place")
+        stated = {r["path"]: r["digest"] for r in records if r["path"].startswith(TREE)}
+        need(stated == (trees.places() if entries else {}), "a record lies at another path")
 
     def _head(self, size: int) -> None:
         self.known.add(f"heads/{size}.note")

@@ -91,11 +91,15 @@ class World:
         first: int = 0,
         key: Ed25519PrivateKey = KEY,
         identity: bytes | None = None,
+        at: float = 0.0,
     ) -> bytes:
+        """Events of a producer, one a second from ``at`` seconds behind ``NOW``."""
         header = SegmentHeader(run, producer, rank, 1, 0)
         records = [
             record_of(
-                Event(seq, kind, epoch, rank, int((NOW + seq) * 1e9), fields), header, b"s" * 32
+                Event(seq, kind, epoch, rank, int((NOW + at + seq) * 1e9), fields),
+                header,
+                b"s" * 32,
             ).encode()
             for seq, (kind, epoch, fields) in enumerate(events, first)
         ]

@@ -1,14 +1,16 @@
 """Makes the golden bundles of format version 1, the same bytes every time.
 
-``python -m tests.vectors.make_golden FOLDER`` writes ``bundle-v1.zip`` and
-``bundle-v1-withheld.zip``, which discloses metrics and the third epoch alone. Those in
-``tests/vectors/`` were made so once, when the formats were frozen, and are never made again:
-later releases may derive other files, and must verify those as they are. The keys are
-published: never use them.
+``python -m tests.vectors.make_golden FOLDER`` writes them all. Those in ``tests/vectors/`` were
+made so once, and are never made again: later releases may derive other files, and must verify
+those as they are. The keys are published: never use them.
 
-The run: three epochs, a checkpoint at the second, on a ledger that another run shares; an
+``bundle-v1.zip``: three epochs, a checkpoint at the second, on a ledger that another run shares; an
 event that was signed twice, a hash of weights that came too late for its checkpoint; anchors
-on all four networks.
+on all four networks. ``bundle-v1-withheld.zip`` discloses metrics and the third epoch alone.
+
+``bundle-v1-ranks.zip``: two ranks, of which one is started again; steps, an artifact, a note, the
+budgets of an accountant. ``bundle-v1-launch.zip``: the run of one rank of a launch alone, which
+failed, with weights that could not be hashed. Both on the local file alone.
 """
 
 from __future__ import annotations
@@ -44,16 +46,19 @@ from provenance.formats.record import Kind, record_digest
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.transport import Delivery
+from provenance.proofs.renyi import RenyiAccountant
 from provenance.settings import LocalSettings, RetrySettings
 from provenance.stores.sql import SqlStore
 from tests.vectors.paper_chains import PaperBitcoin, PaperEthereum, PaperIpfs
 
 GOLDEN = Path(__file__).parent / "bundle-v1.zip"
 WITHHELD = Path(__file__).parent / "bundle-v1-withheld.zip"
+RANKS = Path(__file__).parent / "bundle-v1-ranks.zip"
+LAUNCH = Path(__file__).parent / "bundle-v1-launch.zip"
 DISCLOSED = ("metrics", "training/epoch/3", "late")
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
-RUN, OTHER = (run_id(PUBLIC, time) for time in (0x0192F0C12345, 0x0192F0C12346))
+RUN, OTHER, SHARED, LAUNCHED = (run_id(PUBLIC, 0x0192F0C12345 + number) for number in range(4))
 IDENTITY = sign_identity(RUN, PUBLIC, Ed25519PrivateKey.from_private_bytes(b"\x06" * 32))
 LEDGER_SEED = b"\x05" * 32
 LEDGER = SignerKey.from_private_bytes("example.org/ledger", LEDGER_SEED)
@@ -65,6 +70,8 @@ Fields = tuple[Kind, int | None, dict[str, Any]]
 class _Transport:
     def ack(self, deliveries: object) -> None: ...
 
+    def generation(self) -> None: ...
+
     def publish_acknowledged(self, run: UUID, upto: object, generation: object) -> None: ...
 
 
@@ -73,7 +80,7 @@ def _state(step: int) -> dict[str, Any]:
     return state_digest({"layer.weight": weight, "steps": np.array(step, "<i8")}).as_fields()
 
 
-def _before() -> list[Fields]:
+def _before(**config: Any) -> list[Fields]:
     train = (np.arange(24, dtype="<f4").reshape(8, 3), np.arange(8, dtype="<i8") % 2)
     return [
         (Kind.DATA_TRAIN, None, dataset_digest(train).as_fields()),
@@ -91,6 +98,7 @@ def _before() -> list[Fields]:
                 "environment": {"python": "3.11.0", "packages": {"numpy": "2.0.0"}},
                 "parent": None,
                 "training": {"epochs": 3, "learning_rate": 0.001},
+                **config,
             },
         ),
         _seal("before"),
@@ -118,79 +126,158 @@ def _training() -> list[Fields]:
     return made
 
 
-def _records(events: list[Fields], first: int, run: UUID, name: bytes) -> list[bytes]:
-    header = SegmentHeader(run, name, 0, 1, 0)
-    salt = RunKeys(run, KEY.private_bytes_raw()).salt
-    return [
-        record_of(Event(seq, kind, epoch, 0, (START + seq) * 10**9, fields), header, salt).encode()
-        for seq, (kind, epoch, fields) in enumerate(events, first)
-    ]
-
-
 def _batch(
-    events: list[Fields], before: list[Fields], *, run: UUID = RUN, producer: int = 1
+    events: list[Fields],
+    before: list[Fields],
+    *,
+    run: UUID = RUN,
+    producer: int = 1,
+    rank: int = 0,
+    start: int = START,
 ) -> bytes:
-    """Events behind those that the producer wrote before."""
-    name = bytes([producer]) * 16
-    certificate, key = RunKeys(run, KEY.private_bytes_raw()).producer(name, 0)
-    digests = map(record_digest, _records(before, 0, run, name))
-    return sign_batch(
-        certificate,
-        key,
-        len(before),
-        chain_on(chain_start(run, name), digests),
-        _records(events, len(before), run, name),
-        IDENTITY if run == RUN else None,
-    )
+    """Events behind those that the producer wrote before, one a second."""
+    name, keys = bytes([producer]) * 16, RunKeys(run, KEY.private_bytes_raw())
+    header = SegmentHeader(run, name, rank, 1, 0)
+    records = [
+        record_of(
+            Event(seq, kind, epoch, rank, (start + seq) * 10**9, fields), header, keys.salt
+        ).encode()
+        for seq, (kind, epoch, fields) in enumerate([*before, *events])
+    ]
+    first = len(before)
+    certificate, key = keys.producer(name, rank)
+    chain = chain_on(chain_start(run, name), map(record_digest, records[:first]))
+    identity = IDENTITY if run == RUN else None
+    return sign_batch(certificate, key, first, chain, records[first:], identity)
 
 
-def evidence(anchors: Path) -> RunEvidence:
-    """The run's evidence, from a database that lived as short as this call.
+class _Deployment:
+    """A ledger on some networks, whose database lives as short as this object.
 
     Args:
         anchors: The local network's file, to be made.
     """
-    store = SqlStore.open("sqlite://")
-    policy = SealPolicy(NETWORKS, LEDGER, grace_s=60.0)
-    ticks = count(START + 100)
-    owners = count()
-    local = LocalNetwork(LocalSettings(path=anchors), LEDGER_SEED, lambda: float(START + 90))
-    networks = (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)
 
-    def bring(*payloads: bytes) -> None:
+    def __init__(self, anchors: Path, networks: tuple[str, ...]) -> None:
+        local = LocalNetwork(LocalSettings(path=anchors), LEDGER_SEED, lambda: float(START + 90))
+        known = {each.name: each for each in (PaperEthereum(), PaperBitcoin(), PaperIpfs(), local)}
+        self.networks = [known[name] for name in networks]
+        self.store = SqlStore.open("sqlite://")
+        self.policy = SealPolicy(networks, LEDGER, grace_s=60.0)
+        self.ticks, self.owners = count(START + 100), count()
+
+    def bring(self, *payloads: bytes) -> None:
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
-        ingest(_Transport(), store, policy, deliveries, float(next(ticks)))  # type: ignore[arg-type]  # all of a transport that ingest uses
+        now = float(next(self.ticks))
+        ingest(_Transport(), self.store, self.policy, deliveries, now)  # type: ignore[arg-type]  # all of a transport that ingest uses
 
-    def anchor() -> None:
-        for network in networks:
+    def anchor(self) -> None:
+        for network in self.networks:
             for work in (publish, confirm):
-                now, owner = float(next(ticks)), f"owner-{next(owners)}"
+                now, owner = float(next(self.ticks)), f"owner-{next(self.owners)}"
                 clock, retry = partial(float, now + 60.0), RetrySettings()
-                work(AnchorDelivery(store, network, clock, owner, 60.0, retry, lambda: 0.0))
+                work(AnchorDelivery(self.store, network, clock, owner, 60.0, retry, lambda: 0.0))
             for _ in range(60):
-                next(ticks)
+                next(self.ticks)
 
+    def evidence(self, run: UUID) -> RunEvidence:
+        found = from_store(self.store, run, LEDGER.verifier)
+        self.store.close()
+        return found
+
+
+def evidence(anchors: Path) -> RunEvidence:
+    """Of the run on all networks."""
+    made = _Deployment(anchors, NETWORKS)
     before, rest = _before(), _training()
     other = _batch(_before(), [], run=OTHER, producer=2)
-    bring(_batch(before, []), other)
-    anchor()
-    end = (Kind.RUN_END, None, {"events": len(before) + len(rest), "reason": "finished"})
+    made.bring(_batch(before, []), other)
+    made.anchor()
+    end = _end([*before, *rest], None)
     first, later = rest[:5], rest[5:]
-    bring(_batch(first, before))
-    bring(_batch([(Kind.METRICS, 1, {"metrics": {"loss": 0.1}})], before))  # a second value
-    bring(_batch([*later, end], [*before, *first]))
-    anchor()
-    found = from_store(store, RUN, LEDGER.verifier)
-    store.close()
-    return found
+    made.bring(_batch(first, before))
+    made.bring(_batch([(Kind.METRICS, 1, {"metrics": {"loss": 0.1}})], before))  # a second value
+    made.bring(_batch([*later, end], [*before, *first]))
+    made.anchor()
+    return made.evidence(RUN)
+
+
+def _end(events: list[Fields], state: str | None, reason: str = "finished") -> Fields:
+    fields = {"events": len(events), "reason": reason}
+    return (Kind.RUN_END, None, fields if state is None else {**fields, "state": state})
+
+
+def _epoch(epoch: int, rank: int) -> list[Fields]:
+    history = [(1.1, 0.125, 8 * epoch)]
+    names = ("noise_multiplier", "sample_rate", "steps")
+    budget = {
+        "accountant": "rdp",
+        "delta": 1e-05,
+        "epsilon": round(RenyiAccountant().epsilon(history, 1e-05), 9),
+        "history": [dict(zip(names, steps, strict=True)) for steps in history],
+    }
+    return [
+        (Kind.METRICS, epoch, {"metrics": {"loss": 1 / epoch + rank}}),
+        (Kind.PRIVACY, epoch, {"privacy": budget}),
+    ]
+
+
+def ranks_evidence(anchors: Path) -> RunEvidence:
+    """Of the run of two ranks."""
+    made, batch = _Deployment(anchors, ("local",)), partial(_batch, run=SHARED)
+    series = [{"metrics": {"loss": [1.0, 0.5]}, "step": [0, 1]}]
+    until = "2025-10-09T08:53:28.000000Z"
+    leader = [
+        *_before(world_size=2),
+        (Kind.STEPS, None, {"series": series, "steps": 2, "until": until}),
+        *_epoch(1, 0),
+        (Kind.STATE, 1, _state(1)),
+        _seal("checkpoint", 1),
+        (Kind.ARTIFACT, None, {"name": "plot.png", "digest": f"blake3:{'00' * 32}", "bytes": 9}),
+        (Kind.NOTE, None, {"text": "looks well", "tags": ["kept"]}),
+        *_epoch(2, 0),
+        (Kind.RESULTS, None, {"results": {"accuracy": 0.9}, "epochs": 2}),
+        _seal("after"),
+    ]
+    first = [*_epoch(1, 1), _seal("checkpoint", 1)]
+    first.append(_end(first, "interrupted", "SIGTERM"))
+    again = _epoch(2, 1)
+    again.append(_end(again, "finished"))
+    made.bring(
+        batch([*leader, _end(leader, "finished")], [], producer=3),
+        batch(first, [], producer=4, rank=1),
+        batch(again, [], producer=5, rank=1, start=START + 10),
+    )
+    made.anchor()
+    return made.evidence(SHARED)
+
+
+def launched_evidence(anchors: Path) -> RunEvidence:
+    """Of the run of one rank of a launch."""
+    made = _Deployment(anchors, ("local",))
+    launch = {"by": "torchrun", "rank": 1, "world_size": 4, "id": "1a" * 32}
+    lost = {"dropped": 1, "reason": "weights not recorded: no tensor", "what": "weights"}
+    events = [
+        *_before(launch=launch),
+        (Kind.METRICS, 1, {"metrics": {"loss": 1.0}}),
+        (Kind.GAP, 1, lost),
+        _seal("checkpoint", 1),
+    ]
+    made.bring(_batch([*events, _end(events, "failed", "OSError")], [], run=LAUNCHED, producer=6))
+    made.anchor()
+    return made.evidence(LAUNCHED)
 
 
 def make(folder: Path) -> None:
-    """Write both bundles."""
+    """Write all bundles."""
     with tempfile.TemporaryDirectory() as scratch:
-        found = evidence(Path(scratch) / "anchors.jsonl")
+        found = evidence(Path(scratch) / "all.jsonl")
+        ranks = ranks_evidence(Path(scratch) / "ranks.jsonl")
+        launched = launched_evidence(Path(scratch) / "launched.jsonl")
     write_bundle(found, folder / GOLDEN.name, ots=True)
     write_bundle(withhold(found, DISCLOSED), folder / WITHHELD.name, ots=True)
+    write_bundle(ranks, folder / RANKS.name)
+    write_bundle(launched, folder / LAUNCH.name)
 
 
 if __name__ == "__main__":

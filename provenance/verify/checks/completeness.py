@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.story import Restart, RunState, restarts
+from provenance.evidence.story import Restart, RunState, restarts, state_at
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
@@ -21,12 +21,14 @@ from provenance.formats.run_tree.selection import (
     DigestedRecord,
     absent_ranks,
     announced_ranks,
+    end_state,
+    goes_on,
     misannounced,
 )
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.checks.epochs import check_epochs
 from provenance.verify.checks.story import check_gaps, note_restarts
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 
 UNANNOUNCED = "ended unannounced (no signed run.end)"
 
@@ -43,44 +45,48 @@ def check_completeness(
     records = [item.record for item in digested]
     again = restarts(records)
     note_restarts(again, findings)
-    _notice_oddities(evidence, records, again, findings)
+    _notice_oddities(evidence, records, state, again, findings)
     withheld = [item for item in evidence.records if item.withheld]
     no_config = any(item.kind is Kind.CONFIG for item in withheld)
     # Where the configuration is withheld, the ranks that are here count.
     ranks = 1 + max(r.rank for r in records) if no_config else announced_ranks(records)
+    beyond = sorted({record.rank for record in records if record.rank >= ranks})
+    if beyond:
+        findings.notice(COMPLETE, named_ranks(beyond), f"the configuration announces {ranks}")
     missing = list(_missing(records, ranks))
     check_epochs(evidence, ranks, findings)
     for line in _launches(records):
         findings.unchecked(COMPLETE, line)
+    check_gaps(records, findings)
     sealed = any(entry.phase is Phase.AFTER for entry in evidence.entries)
-    if not sealed and state.state in ("running", "lost"):
+    if sealed:
+        for line in missing:
+            findings.fail(COMPLETE, "run", line)
+        if state.state == "lost":
+            findings.unchecked(COMPLETE, f"the run is {state.line}: a process has no end")
+    elif state.state in ("running", "lost"):
         lost = f"the run is {state.line}: no end, and no after seal"
         still = "the run has no after seal yet"
         findings.unchecked(COMPLETE, lost if state.state == "lost" else still)
-    elif not sealed and missing:
+    elif missing:
         for line in missing:
             findings.unchecked(COMPLETE, f"the run has no after seal, and {line}")
-        check_gaps(records, findings)
-    elif not sealed and (loose := _under_no_root(evidence)):
-        what = "record is" if loose == 1 else "records are"
-        findings.unchecked(COMPLETE, f"the run has no after seal, and {loose} {what} under no root")
-        check_gaps(records, findings)
-    else:
-        for line in missing:
-            findings.fail(COMPLETE, "run", line)
-        if evidence.incomplete and not missing:
-            findings.fail(COMPLETE, "run", f"was sealed incomplete: {evidence.incomplete}")
-        check_gaps(records, findings)
-        if no_config:
-            seen = "how many ranks there were is not seen"
-            findings.unchecked(COMPLETE, f"the configuration is withheld: {seen}")
-        loose = sum(item.place != "tree" for item in withheld)
-        if loose:
-            what = "1 withheld record is" if loose == 1 else f"{loose} withheld records are"
-            why = "under no root, and what it is only its content tells"
-            findings.unchecked(COMPLETE, f"{what} {why}")
+    elif unsealed := _under_no_root(evidence):
+        what = "1 record is" if unsealed == 1 else f"{unsealed} records are"
+        findings.unchecked(COMPLETE, f"the run has no after seal, and {what} under no root")
+    if evidence.incomplete and not missing:
+        findings.fail(COMPLETE, "run", f"was sealed incomplete: {evidence.incomplete}")
+    if no_config:
+        seen = "how many ranks there were is not seen"
+        findings.unchecked(COMPLETE, f"the configuration is withheld: {seen}")
+    loose = sum(item.place != "tree" for item in withheld)
+    if loose:
+        what = "1 withheld record is" if loose == 1 else f"{loose} withheld records are"
+        why = "under no root, and what it is only its content tells"
+        findings.unchecked(COMPLETE, f"{what} {why}")
     producers = {record.producer for record in records}
-    findings.count(COMPLETE, f"{len(records)} events of {len(producers)} producers")
+    events = counted(len(records), "event")
+    findings.count(COMPLETE, f"{events} of {counted(len(producers), 'producer')}")
 
 
 def _under_no_root(evidence: RunEvidence) -> int:
@@ -148,12 +154,13 @@ def _launches(records: Sequence[Record]) -> Iterator[str]:
 def _notice_oddities(
     evidence: RunEvidence,
     records: Sequence[Record],
+    state: RunState,
     again: Sequence[Restart],
     findings: Findings,
 ) -> None:
     name = _names(records)
     told = {(restart.producer, seq) for restart in again for seq in restart.repeats}
-    told_ends = set().union(*(restart.before for restart in again))
+    told_ends = {restart.before for restart in again}
     for other in evidence.equivocations:
         where = f"equivocation {other.producer.hex()[:8]}-{other.seq}"
         second = f"the producer signed a second value for event {other.seq}"
@@ -164,6 +171,9 @@ def _notice_oddities(
     for producer, rank in sorted({(r.producer, r.rank) for r in records} - ended):
         if rank in ranks and producer not in told_ends:  # another one of the rank has: a fork
             findings.notice(COMPLETE, name[producer], UNANNOUNCED)
+    for record in (r for r in records if r.kind is Kind.RUN_END and goes_on(end_state(r))):
+        if not goes_on(state.state) and record.producer not in told_ends:
+            findings.notice(COMPLETE, name[record.producer], f"ended: {state_at(record).line}")
     silent = sorted(
         {r.rank for r in records if r.kind is Kind.RUN_END and r.seq == 0}
         - {r.rank for r in records if r.kind is not Kind.RUN_END}

@@ -11,7 +11,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.ranks import is_sharded
 from provenance.verify.catalogue import CONTENT
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 
 
 def note_not_recorded(records: Mapping[str, Record], findings: Findings) -> None:
@@ -58,7 +58,7 @@ def check_content(
             path, root = next(iter(roots.items()))
             states = f"the record states {stated[path].body.get('root')}"
             findings.fail(CONTENT, slot, f"what is at hand has {root}, {states}", path=path)
-    findings.count(CONTENT, f"{len(content)} slots")
+    findings.count(CONTENT, counted(len(content), "slot"))
 
 
 def _root(slot: str, value: object, record: Record) -> str:

@@ -11,7 +11,7 @@ from provenance.formats.cosignature import Cosignature, WitnessKey
 from provenance.formats.merkle import verify_consistency, verify_inclusion
 from provenance.formats.note import VerifierKey
 from provenance.verify.catalogue import HEADS, LEDGER
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 from provenance.verify.trust import Trust
 
 
@@ -61,7 +61,7 @@ def check_heads(
     elif key is None:
         findings.unchecked(HEADS, "the ledger's key is not known here")
     cosigners = _cosigners(evidence, heads, witnesses, findings)
-    findings.count(HEADS, f"{len(heads)} heads{cosigners}")
+    findings.count(HEADS, counted(len(heads), "head") + cosigners)
     return heads
 
 
@@ -131,4 +131,5 @@ def check_ledger(evidence: RunEvidence, heads: Mapping[int, Head], findings: Fin
             findings.fail(LEDGER, f"head {size}", "no proof that the next head extends it")
     if not entries:
         findings.skip(LEDGER, "the run has no seal yet")
-    findings.count(LEDGER, f"{len(proven)} entries, {len(extended)} growths")
+    grown = f", {counted(len(extended), 'head')} extended by a later one" if extended else ""
+    findings.count(LEDGER, f"{counted(len(proven), 'entry', 'entries')} in it{grown}")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from provenance.errors import TooLargeError
 from provenance.formats.record import Kind, Record
+from provenance.formats.run_tree.ranks import stretches
 from provenance.proofs.renyi import RenyiAccountant, Steps
 from provenance.verify.catalogue import PRIVACY
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 
 _SLACK: Final = 0.02
 """By how much epsilon may fall where an accountant approximates it: Opacus' PRV accountant is
@@ -28,36 +30,60 @@ class _Budget(NamedTuple):
     history: list[Steps] | None
 
 
+class _Spent(NamedTuple):
+    """What was stated so far.
+
+    Attributes:
+        listed: The newest budget that lists its steps.
+        highest: By accountant, by rising delta, of falling epsilon: no other can be fallen below.
+    """
+
+    listed: _Budget | None
+    highest: Mapping[str, tuple[_Budget, ...]]
+
+
 def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     """Report budgets that cannot be, budgets that shrink, and an epsilon that its own history of
-    steps does not give.
+    steps does not give; say which bound nothing, and which could not be checked.
 
     Args:
         records: By path.
     """
-    ranks: dict[int, dict[int, tuple[str, Record]]] = {}  # of one rank's records the last counts
+    ranks: dict[int, dict[bytes, list[_Budget]]] = {}
     for path, record in sorted(records.items(), key=lambda item: item[1].order):
-        if record.kind is Kind.PRIVACY and path.startswith("training/"):
-            ranks.setdefault(record.rank, {})[record.epoch or 0] = (path, record)
-    if not ranks:
+        if record.kind is Kind.PRIVACY:
+            own = ranks.setdefault(record.rank, {}).setdefault(record.producer, [])
+            own.append(_read(path, record, findings))
+    withheld = sum(r.withheld and r.kind is Kind.PRIVACY for r in findings.evidence.records)
+    if withheld:
+        findings.unchecked(PRIVACY, f"withheld budgets: {withheld}")
+    elif not ranks:
         findings.skip(PRIVACY, "no privacy budget was recorded")
-        return
     accountant, count, recomputed = RenyiAccountant(), 0, 0
     others: dict[str, _Budget] = {}
-    for _, of_rank in sorted(ranks.items()):
-        budgets = [_read(path, record, findings) for _, (path, record) in sorted(of_rank.items())]
-        _compare(budgets, findings)
-        for budget in budgets:
-            reason = _recompute(budget, accountant, findings)
-            if reason is None:
-                recomputed += 1
-            else:
+    unclear: dict[str, list[str]] = {}
+    for rank, processes in sorted(ranks.items()):
+        last = _compare(rank, processes.values(), findings)
+        for budget in chain.from_iterable(processes.values()):
+            count += 1
+            problem = _unclear(budget)
+            if (reason := _not_recomputed(budget)) is not None:
                 others[reason] = budget
-        count += len(budgets)
-        _results(budgets[-1], records, findings)
+            elif budget.epsilon is not None and budget.delta:
+                try:
+                    _recompute(budget, budget.epsilon, budget.delta, accountant, findings)
+                    recomputed += 1
+                except TooLargeError as error:
+                    problem = str(error)
+            if problem is not None:
+                unclear.setdefault(problem, []).append(budget.path)
+        _results(last, records, findings)
+    for problem, paths in unclear.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        findings.unchecked(PRIVACY, f"{problem}: {paths[0]}{more}")
     for reason, newest in others.items():
         findings.notice(PRIVACY, newest.path, f"epsilon was not recomputed: {reason}", newest.path)
-    findings.count(PRIVACY, f"{count} budgets, {recomputed} recomputed from their steps")
+    findings.count(PRIVACY, f"{counted(count, 'budget')}, {recomputed} recomputed from steps")
 
 
 def _read(path: str, record: Record, findings: Findings) -> _Budget:
@@ -111,28 +137,51 @@ def _steps(history: Sequence[object]) -> list[Steps] | None:
     return found
 
 
-def _compare(budgets: Sequence[_Budget], findings: Findings) -> None:
-    """Each with the newest one before it that lists its steps, and with the greatest epsilon that
-    was stated before, by the same accountant, at its delta or a higher one."""
-    listed: _Budget | None = None
-    spent: dict[str, list[_Budget]] = {}  # by rising delta, of falling epsilon: no other counts
-    for budget in budgets:
-        if budget.history is not None:
-            if listed is not None:
-                _compare_steps(listed, budget, findings)
-            listed = budget
-        if budget.epsilon is None:
-            continue
-        highest, delta = spent.setdefault(budget.accountant, []), budget.delta or 0.0
-        at = bisect_left(highest, delta, key=lambda other: other.delta or 0.0)
-        if at < len(highest):
-            _compare_epsilon(highest[at], budget, findings)
-        if at == len(highest) or (highest[at].epsilon or 0.0) < budget.epsilon:
-            low = at
-            while low and (highest[low - 1].epsilon or 0.0) <= budget.epsilon:
-                low -= 1
-            same = at < len(highest) and (highest[at].delta or 0.0) == delta
-            highest[low : at + same] = [budget]
+def _compare(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findings) -> _Budget:
+    """Each budget with those that its process goes on from: its own of the epochs before, and of
+    the epochs before its first what the processes before it stated. The last one of all.
+
+    Args:
+        processes: Of a rank, in order, each with one budget at least.
+    """
+    line: list[tuple[_Budget, _Spent]] = []
+    stated, twice = set[int](), set[int]()
+    for budgets in processes:
+        in_order = sorted(budgets, key=lambda budget: budget.epoch)
+        while line and line[-1][0].epoch >= in_order[0].epoch:
+            line.pop()
+        for budget in in_order:
+            line.append((budget, _add(line[-1][1] if line else _Spent(None, {}), budget, findings)))
+        epochs = {budget.epoch for budget in budgets}
+        twice |= epochs & stated
+        stated |= epochs
+    for epochs_twice, _ in stretches((epoch, "") for epoch in sorted(twice)):
+        both = "several processes spent a budget there, and none states the sum"
+        findings.unchecked(PRIVACY, f"rank {rank}, {epochs_twice}: {both}")
+    return line[-1][0]
+
+
+def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
+    """One more budget, compared with the newest one before it that lists its steps, and with the
+    greatest epsilon before it by the same accountant, at its delta or a higher one."""
+    listed = spent.listed
+    if budget.history is not None:
+        if listed is not None:
+            _compare_steps(listed, budget, findings)
+        listed = budget
+    if budget.epsilon is None:
+        return spent._replace(listed=listed)
+    highest, delta = list(spent.highest.get(budget.accountant, ())), budget.delta or 0.0
+    at = bisect_left(highest, delta, key=lambda other: other.delta or 0.0)
+    if at < len(highest):
+        _compare_epsilon(highest[at], budget, findings)
+    if at == len(highest) or (highest[at].epsilon or 0.0) < budget.epsilon:
+        low = at
+        while low and (highest[low - 1].epsilon or 0.0) <= budget.epsilon:
+            low -= 1
+        same = at < len(highest) and (highest[at].delta or 0.0) == delta
+        highest[low : at + same] = [budget]
+    return _Spent(listed, {**spent.highest, budget.accountant: tuple(highest)})
 
 
 def _compare_steps(earlier: _Budget, later: _Budget, findings: Findings) -> None:
@@ -167,21 +216,29 @@ def _goes_on(earlier: list[Steps], later: list[Steps]) -> bool:
     )
 
 
-def _recompute(budget: _Budget, accountant: RenyiAccountant, findings: Findings) -> str | None:
-    """Compare epsilon with what the steps give; the reason why that was not done, else None."""
-    if budget.history is None or budget.accountant != "rdp":
-        by = f"the accountant {budget.accountant!r} is another" if budget.accountant else ""
-        return by or "it is stated without the steps that it is of"
-    if budget.epsilon is None or not budget.delta:
-        return "epsilon or delta is not stated"
-    try:
-        epsilon = accountant.epsilon(budget.history, budget.delta)
-    except TooLargeError as error:
-        return str(error)
-    if not math.isclose(epsilon, budget.epsilon, rel_tol=_TOLERANCE, abs_tol=1e-9):
-        problem = f"states epsilon {budget.epsilon:g}, its steps give {epsilon:g}"
+def _unclear(budget: _Budget) -> str | None:
+    """Why a budget says nothing that could be checked."""
+    if budget.epsilon is None or budget.delta is None:
+        return "no epsilon" if budget.epsilon is None else "no delta"
+    return "epsilon is infinite, which bounds nothing" if math.isinf(budget.epsilon) else None
+
+
+def _not_recomputed(budget: _Budget) -> str | None:
+    if budget.history is not None and budget.accountant == "rdp":
+        return None
+    if budget.accountant and budget.accountant != "rdp":
+        return f"the accountant {budget.accountant!r} is another"
+    return "it is stated without the steps that it is of"
+
+
+def _recompute(
+    budget: _Budget, stated: float, delta: float, accountant: RenyiAccountant, findings: Findings
+) -> None:
+    """Compare epsilon with what the steps give; TooLargeError where that takes too long."""
+    epsilon = accountant.epsilon(budget.history or (), delta)
+    if not math.isclose(epsilon, stated, rel_tol=_TOLERANCE, abs_tol=1e-9):
+        problem = f"states epsilon {stated:g}, its steps give {epsilon:g}"
         findings.fail(PRIVACY, budget.path, problem, path=budget.path)
-    return None
 
 
 def _results(last: _Budget, records: Mapping[str, Record], findings: Findings) -> None:

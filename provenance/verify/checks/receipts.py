@@ -50,7 +50,7 @@ from provenance.proofs.ipfs.cid import decode_cid, raw_cid
 from provenance.proofs.local_file import local_transaction_id, read_line
 from provenance.verify.catalogue import RECEIPTS
 from provenance.verify.checks.ethereum_receipt import check_block, check_ethereum
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 from provenance.verify.trust import Chain
 
 BITCOIN: Final = "bitcoin"
@@ -136,7 +136,7 @@ def check_receipts(
         checked.append(CheckedReceipt(file, receipt, entry))
     if not evidence.receipts:
         findings.skip(RECEIPTS, "no receipt")
-    findings.count(RECEIPTS, f"{len(checked)} receipts")
+    findings.count(RECEIPTS, counted(len(checked), "receipt"))
     return checked
 
 

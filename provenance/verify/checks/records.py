@@ -17,7 +17,7 @@ from provenance.formats.producers.statement import Statement
 from provenance.formats.record import CONTROL_KINDS, Kind, Phase, Record, record_digest
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.verify.catalogue import RECORDS
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust
 
@@ -44,7 +44,7 @@ def check_records(evidence: RunEvidence, findings: Findings) -> dict[str, Record
             if stated != right:
                 problem = f"states public key {str(stated)[:64]}, the run's is {right}"
                 findings.fail_record(RECORDS, item, problem)
-    findings.count(RECORDS, f"{len(evidence.records)} records")
+    findings.count(RECORDS, counted(len(evidence.records), "record"))
     return records
 
 

@@ -1,4 +1,4 @@
-"""What check (10) should know: digests of weights that a record took from an earlier one."""
+"""Check (10) of digests of weights that a record took from an earlier one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ _BEFORE = -1
 """The epoch, here, of the weights before training."""
 
 
-def note_reused(records: Mapping[str, Record], findings: Findings) -> None:
-    """Say, once for each rank, which tensors were not read again, and what of that is not so.
+Digests = set[tuple[str, str]]
+"""Name and digest of tensors that a record read."""
+
+
+def check_reused(records: Mapping[str, Record], findings: Findings) -> None:
+    """Say, once for each rank, which tensors were not read again; a digest that the record it names
+    did not read is a finding.
 
     Args:
         records: By path.
@@ -24,24 +29,31 @@ def note_reused(records: Mapping[str, Record], findings: Findings) -> None:
         for path, record in records.items()
         if record.kind in (Kind.WEIGHTS, Kind.STATE)
     )
+    read: dict[tuple[int, int], Digests] = {}
+    for rank, epoch, path in states:
+        own = (tensor for source, *tensor in _tensors(records[path]) if source is None)
+        read.setdefault((rank, epoch), set()).update((name, digest) for name, digest in own)
     for _, of_rank in groupby(states, lambda state: state[0]):
-        paths = [(epoch, path) for _, epoch, path in of_rank]
-        if any("reused" in records[path].body for _, path in paths):
-            _note([(epoch, path, records[path]) for epoch, path in paths], findings)
+        _note([(epoch, path, records[path]) for _, epoch, path in of_rank], read, findings)
 
 
-def _note(states: list[tuple[int, str, Record]], findings: Findings) -> None:
-    read = {
-        tensor
-        for epoch, _, record in states
-        for marked, tensor in _tensors(epoch, record)
-        if not marked
-    }
-    newest, line, count, wrong = "", "", 0, 0
+def _note(
+    states: list[tuple[int, str, Record]],
+    read: Mapping[tuple[int, int], Digests],
+    findings: Findings,
+) -> None:
+    newest, line, count, unseen = "", "", 0, 0
     for epoch, path, record in states:
-        tensors = list(_tensors(epoch, record))
-        reused = [tensor for marked, tensor in tensors if marked]
-        wrong += sum(tensor not in read for tensor in reused)
+        tensors = list(_tensors(record))
+        reused = [(source, name, digest) for source, name, digest in tensors if source is not None]
+        wrong = 0
+        for source, name, digest in reused:
+            named = read.get((0 if source == _BEFORE else record.rank, source))
+            unseen += named is None
+            wrong += named is not None and (name, digest) not in named
+        if wrong:
+            problem = f"{wrong} digests are not what the records that it names for them have read"
+            findings.fail(CONTENT, path, problem, path=path)
         if reused:
             newest, count = path, count + 1
             first, last = _said(min(reused)[0]), _said(max(reused)[0])
@@ -56,18 +68,21 @@ def _note(states: list[tuple[int, str, Record]], findings: Findings) -> None:
             findings.notice(CONTENT, path, problem, path)
     if newest:
         line += f"; likewise in {count - 1} earlier epochs" if count > 1 else ""
-        line += f"; BUT {wrong} such digests are in no record here that they name" if wrong else ""
         findings.notice(CONTENT, newest, line, newest)
+    if unseen:
+        why = f"{unseen} digests of frozen tensors are of records that are not here"
+        findings.unchecked(CONTENT, why)
 
 
-def _tensors(epoch: int, record: Record) -> Iterator[tuple[bool, tuple[int, str, str]]]:
-    """Of each tensor whether it was not read; the epoch that has read it, name and digest."""
+def _tensors(record: Record) -> Iterator[tuple[int | None, str, str]]:
+    """Of each tensor the epoch that has read it, None where this record did; name and digest."""
     items = record.body.get("tensors")
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict):
-            source = item.get("read", epoch)
+            source = item.get("read")
             source = source if type(source) is int else _BEFORE
-            yield "read" in item, (source, str(item.get("name")), str(item.get("digest")))
+            own = source if "read" in item else None
+            yield own, str(item.get("name")), str(item.get("digest"))
 
 
 def _said(epoch: int) -> str:

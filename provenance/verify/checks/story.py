@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from provenance.evidence.run_evidence import RunEvidence, seal_label
-from provenance.evidence.story import Lineage, Restart, RunState, lineage, state_of
+from provenance.evidence.lineage import Lineage, lineage, parent_of
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
+from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
 from provenance.verify.catalogue import COMPLETE, CONTENT
 from provenance.verify.findings import Findings
-from provenance.verify.report import NetworkCheck
+from provenance.verify.report import NetworkCheck, VerificationReport
 
 
 def run_state(evidence: RunEvidence, now: float, lost_after_s: float) -> RunState:
@@ -56,12 +57,57 @@ def note_restarts(restarts: Sequence[Restart], findings: Findings) -> None:
         findings.notice(COMPLETE, subject, restart.line)
 
 
-def note_lineage(evidence: RunEvidence, findings: Findings) -> Lineage | None:
-    """The run that this one continues; None where it names none."""
-    found = lineage([item.record for item in evidence.digested], evidence.parent)
-    if found is not None:
-        findings.notice(CONTENT, "parent", found.line)
+def check_lineage(
+    evidence: RunEvidence,
+    records: Mapping[str, Record],
+    parent: VerificationReport | None,
+    findings: Findings,
+) -> Lineage | None:
+    """The run that this one continues; None where it names none.
+
+    Args:
+        records: By path.
+        parent: What verifying that run found, where the reader gave it: then a claim that does not
+            hold is a finding. Else what the database has of it is compared, and said to be
+            unverified.
+    """
+    own = [record for path, record in records.items() if not path.startswith("late/")]
+    named = parent_of(own)
+    if parent is not None and named != str(parent.run):
+        names = "names no run that it continues" if named is None else f"continues run {named}"
+        findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
+        parent = None
+    elif parent is not None and parent.findings:
+        first = parent.findings[0]
+        problem = f"run {parent.run} does not hold: ({first.check}) {first.subject}"
+        findings.fail(CONTENT, "parent", f"{problem}: {first.problem}")
+    weights = evidence.parent
+    if parent is not None:
+        decoded = (item.decoded for item in _weights(parent))
+        weights = [record for record in decoded if isinstance(record, Record)]
+    found = lineage(evidence.run, own, weights)
+    if found is None:
+        return None
+    if parent is not None:
+        line, matches = found.line, found.matches
+        if matches is False and any(item.withheld for item in _weights(parent)):
+            line, matches = f"{line} that is shown: others are withheld", None
+        line = f"{line}; that run was checked too: {parent.outcome}"
+        found = found._replace(line=line, matches=matches, verified=parent.outcome == "verified")
+        if found.matches is False:
+            findings.fail(CONTENT, "parent", found.line)
+        elif found.matches is None or not found.verified:
+            findings.unchecked(CONTENT, f"parent: {found.line}")
+    elif found.matches is not None:
+        found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
+    findings.notice(CONTENT, "parent", found.line)
     return found
+
+
+def _weights(parent: VerificationReport) -> list[RecordFile]:
+    """Those under the roots of a run that was verified."""
+    kinds = (Kind.WEIGHTS, Kind.STATE)
+    return [r for r in parent.evidence.records if r.place == "tree" and r.kind in kinds]
 
 
 def late_before(

@@ -14,7 +14,7 @@ from provenance.evidence.run_evidence import RunEvidence, seal_label
 from provenance.formats.run_tree.selection import DigestedRecord
 from provenance.formats.run_tree.walk import RunWalk
 from provenance.verify.catalogue import PREFIX, TREES
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 
 
 def check_trees(
@@ -31,10 +31,10 @@ def check_trees(
         if seal.problem is not None:
             findings.fail(TREES, "run", f"the tree cannot be built: {seal.problem}")
             return [None] * len(walk.seals)
-    for item, path in zip(
-        evidence.records, place_records(digested, walk.leaves or (), walk.late), strict=True
-    ):
-        if item.path != path and evidence.entries:
+    late = walk.late if evidence.entries else ()  # late is what comes behind a seal
+    paths = place_records(digested, walk.leaves or (), late)
+    for item, path in zip(evidence.records, paths, strict=True):
+        if item.path != path:
             problem = f"belongs at {path} by its content"
             findings.fail_record(TREES, item, problem)
     for entry, seal in zip(evidence.entries, walk.seals, strict=True):
@@ -54,7 +54,7 @@ def check_trees(
             own = seal.root.hex()
             problem = f"the records give run root {own}, the ledger has {entry.root.hex()}"
             findings.fail(TREES, seal_label(entry), problem)
-    findings.count(TREES, f"{len(walk.seals)} run roots")
+    findings.count(TREES, counted(len(walk.seals), "run root"))
     return [seal.root for seal in walk.seals]
 
 
@@ -69,4 +69,4 @@ def check_prefixes(evidence: RunEvidence, walk: RunWalk, findings: Findings) -> 
             findings.fail(PREFIX, seal.lost, f"{label}: was under the earlier root and is missing")
     if len(walk.seals) < 2:
         findings.skip(PREFIX, f"the run has {len(walk.seals)} of the two seals it takes")
-    findings.count(PREFIX, f"{max(0, len(walk.seals) - 1)} steps")
+    findings.count(PREFIX, counted(max(0, len(walk.seals) - 1), "later seal"))

@@ -1,4 +1,7 @@
-"""The verifier that a stranger wrote from docs/FORMAT.md, against bundles of this program."""
+"""The verifier that a stranger wrote from docs/FORMAT.md, against bundles of this program.
+
+Over 400 lines: a table for each thing that both judge, over one bundle.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,27 @@ from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.evidence.disclosure import withhold
+from provenance.evidence.run_evidence import RunEvidence
+from provenance.formats.record import Kind
 from provenance.proofs.bitcoin import HEADER_BYTES
+from provenance.proofs.renyi import RenyiAccountant
+from provenance.verify.catalogue import Status
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
 from tests.support.paths import STRANGER
 from tests.support.shard_world import sharded
 from tests.support.stranger import load
-from tests.vectors.make_golden import GOLDEN, LEDGER, WITHHELD, evidence
+from tests.support.verify_world import World, before, ending, metrics
+from tests.vectors.make_golden import (
+    GOLDEN,
+    LAUNCH,
+    LEDGER,
+    RANKS,
+    WITHHELD,
+    evidence,
+    launched_evidence,
+    ranks_evidence,
+)
 
 ALLOWED = {"blake3", "cryptography", "msgpack"}
 SEED = 20_261_122
@@ -325,6 +342,40 @@ def test_both_refuse_shards_that_do_not_fit(
     assert problems == [f"run.json: epoch 2: tensor fc.bias: {told}"]
 
 
+def rdp(count: int, **fields: Any) -> dict[str, Any]:
+    epsilon = RenyiAccountant().epsilon([(1.1, 0.125, count)], 1e-5)
+    steps = {"noise_multiplier": 1.1, "sample_rate": 0.125, "steps": count}
+    return {"accountant": "rdp", "delta": 1e-5, "epsilon": epsilon, "history": [steps], **fields}
+
+
+@pytest.mark.parametrize(
+    ("budgets", "status"),
+    [
+        ((rdp(8), rdp(16)), Status.PASSED),
+        ((rdp(8), rdp(8, epsilon=1.0)), Status.FAILED),
+        ((rdp(16), rdp(8)), Status.FAILED),
+        (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-5}), Status.FAILED),
+        (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-4}), Status.PASSED),
+        (({"epsilon": 2.0, "delta": 1},), Status.FAILED),
+        (({"epsilon": 2.0},), Status.UNCHECKED),
+        (({"epsilon": "Infinity", "delta": 0.5},), Status.UNCHECKED),
+    ],
+)
+def test_both_judge_budgets_alike(
+    stranger: ModuleType, budgets: tuple[dict[str, Any], ...], status: Status
+) -> None:
+    events = before()
+    for epoch, budget in enumerate(budgets, 1):
+        events += [metrics(epoch), (Kind.PRIVACY, epoch, {"privacy": budget})]
+    stage = World(names=())
+    stage.ingest(stage.batch(ending(events)))
+    found = stage.evidence()
+    assert verify(found, None, now=0.0).checks[11].status is status
+    bundle = stranger.Bundle(bundle_files(found))
+    assert bool(bundle.problems) is (status is Status.FAILED)
+    assert any("bounds nothing" in line for line in bundle.unproven) is (status is Status.UNCHECKED)
+
+
 def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> None:
     whole = evidence(tmp_path / "anchors.jsonl")
     files = bundle_files(withhold(whole, ["metrics", "training/epoch/3", "late"]))
@@ -336,9 +387,53 @@ def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> N
     assert "records/training/epoch/3/state/0.json: withheld" not in bundle.unproven
 
 
-@pytest.mark.parametrize("golden", [GOLDEN, WITHHELD], ids=lambda path: path.stem)
+@pytest.mark.parametrize("golden", [GOLDEN, WITHHELD, RANKS, LAUNCH], ids=lambda path: path.stem)
 def test_golden_bundles_of_version_1_verify_forever(golden: Path, stranger: ModuleType) -> None:
     report = verify(read_bundle(golden), None, verifier_key=LEDGER.verifier, now=0.0)
     assert (report.outcome, report.findings) == ("consistent", ())
     bundle = stranger.Bundle(stranger.load(golden), LEDGER.verifier.vkey)
     assert bundle.problems == []
+
+
+def test_golden_bundles_hold_every_kind_of_record() -> None:
+    records = [record for path in (GOLDEN, RANKS, LAUNCH) for record in read_bundle(path).records]
+    assert {record.kind for record in records} == set(Kind)
+
+
+@pytest.mark.parametrize(
+    ("make", "state", "budgets", "open_checks", "unproven"),
+    [
+        (ranks_evidence, "finished", "4 budgets, 4 recomputed from steps", set(), []),
+        (
+            launched_evidence,
+            "failed (OSError)",
+            "no privacy budget was recorded",
+            {4},
+            [
+                "run.json: the run of rank 1 of 4 of a launch alone",
+                "run.json: weights were not recorded",
+            ],
+        ),
+    ],
+    ids=["ranks", "launch"],
+)
+def test_both_say_the_same_of_runs_of_ranks(
+    stranger: ModuleType,
+    tmp_path: Path,
+    make: Callable[[Path], RunEvidence],
+    state: str,
+    budgets: str,
+    open_checks: set[int],
+    unproven: list[str],
+) -> None:
+    files = bundle_files(make(tmp_path / "anchors.jsonl"))
+    report = verify(
+        read_bundle(MemorySource(files, "new")), None, verifier_key=LEDGER.verifier, now=0.0
+    )
+    assert (report.findings, report.state.line) == ((), state)
+    assert report.checks[11].detail == budgets
+    assert {
+        check.check.number for check in report.checks if check.status is Status.UNCHECKED
+    } == open_checks
+    bundle = stranger.Bundle(files, LEDGER.verifier.vkey)
+    assert (bundle.problems, bundle.unproven) == ([], unproven)

@@ -28,6 +28,7 @@ from provenance.capture import ending
 from provenance.capture.keys import new_run_keys
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.spool import scan
+from provenance.cli import main
 from provenance.errors import ConfigError, InputError
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain, seal_due
@@ -294,6 +295,8 @@ def test_an_honest_restart_is_one_run_whenever_the_workers_come(
     assert report.findings == ()
     assert (report.state.state, report.evidence.state) == ("finished", "sealed")
     told = f"was started again at epoch 3; epochs 3 and 4 were tracked twice; {line}"
+    if died == "SIGTERM":
+        told += "; the process before it: interrupted (SIGTERM)"
     found = notes(report)
     assert found[0] == f"rank 0, process 2: {told}"
     differing = [note for note in found[1:] if again.startswith("other")]
@@ -358,7 +361,7 @@ def test_a_run_goes_on_by_resume_and_refuses_what_it_has_no_key_of(
 
 
 def test_a_run_says_which_run_it_continues_and_whether_that_fits(
-    tmp_path: Path, home: Home
+    tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(parent: Any, start: int, last: int) -> ProvenanceTracker:
         tracker = ProvenanceTracker(tmp_path, parent=parent)
@@ -375,21 +378,45 @@ def test_a_run_says_which_run_it_continues_and_whether_that_fits(
     unknown = str(new_run_keys().run)
     orphan = run(unknown, 5, 1)
     home.bring()
-    for tracker, line, epoch in (
-        (child, f"continues run {parent.run_id} from epoch 5: initial weights match", 5),
+    bundle = tmp_path / "parent.zip"
+    own = ["--base-dir", str(tmp_path)]
+    assert main(["bundle", parent.run_id, "-o", str(bundle), *own]) == 0
+    for tracker, line, epoch, problem in (
+        (child, f"continues run {parent.run_id} from epoch 5: initial weights match", 5, None),
         (
             other,
             f"says that it continues run {parent.run_id}; its initial weights are of no epoch of "
             "that run",
             None,
+            "its initial weights are of no epoch",
         ),
-        (orphan, f"continues run {unknown}, which is not known here", None),
+        (
+            orphan,
+            f"continues run {unknown}, which is not known here",
+            None,
+            f"continues run {unknown}; the run that was given is {parent.run_id}",
+        ),
+        (parent, None, None, "names no run that it continues"),
     ):
         report = home.verify(tracker.run_id)
         assert report.findings == ()
-        assert f"parent: {line}" in notes(report)
-        assert report.as_dict()["parent"]["epoch"] == epoch
-    assert home.verify(parent.run_id).lineage is None
+        found = [note.removeprefix("parent: ") for note in notes(report) if "continues" in note]
+        unverified = "" if tracker is orphan else " (that run was not verified here: --parent)"
+        assert found == ([] if line is None else [line + unverified])
+        if report.lineage is not None:
+            assert report.as_dict()["parent"]["epoch"] == epoch
+            assert not report.lineage.verified
+        capsys.readouterr()
+        for given in (str(bundle), parent.run_id):
+            code = main(["verify", tracker.run_id, "--offline", *own, "--parent", given])
+            shown = capsys.readouterr().out
+            assert code == (3 if problem is None else 1)
+            if problem is None:
+                assert f"NOTE (10) parent: {line}; that run was checked too: consistent" in shown
+            else:
+                assert "FOUND (10) parent: " in shown
+                assert problem in shown
+    assert main(["verify", "--all", "--parent", child.run_id, *own]) == 2
     wrong: Any
     for wrong in ("last", 7, object()):
         with pytest.raises(InputError, match="parent: found .*, expected a run id or a tracker"):

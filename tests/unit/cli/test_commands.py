@@ -198,7 +198,7 @@ def test_verify_for_people_says_what_was_not_checked(
     shown = capsys.readouterr().out
     first, training, rests_on = shown.splitlines()[:3]
     assert first == f"run {RUN}: consistent"
-    assert training == "  training: finished (completed)"
+    assert training == "  training, as its records say: finished (completed)"
     assert rests_on.startswith("  rests on: ledger key ")
     assert "which nobody pinned" in rests_on
     assert "not checked: " in shown

@@ -204,6 +204,31 @@ def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     assert found.nearest is not None
 
 
+def test_the_base_model_is_what_no_part_has(tmp_path: Path) -> None:
+    model: Any = {name: np.full(2, at, np.float32) for at, name in enumerate("abcd")}
+    body = state_digest(model).as_fields()
+    body["covers"] = {"parts": {"adapter one": ["b", 7, "x"], "base model": ["d"], "": 3}}
+    stage = World(names=("local",))
+    events = [
+        (kind, epoch, body if kind is Kind.STATE else fields)
+        for kind, epoch, fields in real_story(states=(3,))
+    ]
+    stage.ingest(stage.batch(events))
+    stage.anchor()
+    report = verify(stage.evidence(), None, verifier_key=SIGNER.verifier, now=0.0)
+
+    def found(*names: str) -> list[str]:
+        path = tmp_path / f"{''.join(names)}.npz"
+        np.savez(path, **{name: model[name] for name in names})
+        return [item.when for item in match_model(report, read_model(path)).matches]
+
+    assert found("a", "c") == ["epoch 3 (base model)"]
+    assert found("b") == ["epoch 3 (adapter one)"]
+    assert found("d") == ["epoch 3 (part 'base model')"]
+    assert found("a", "b", "c", "d") == ["epoch 3"]
+    assert found("a") == []
+
+
 # --- tensors of several arrays -----------------------------------------------------------------
 
 

@@ -29,7 +29,9 @@ from tests.support.verify_world import (
     finished,
     flip_metric,
     metrics,
+    seal,
     story,
+    training,
 )
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$run${css}"
@@ -192,6 +194,15 @@ def test_a_run_with_nothing_yet_has_a_page_too() -> None:
     assert "No anchor was asked for." in text
     assert "Nothing is sealed yet." in text
     assert "No network was asked" in text
+
+
+def test_what_no_root_has_yet_is_marked() -> None:
+    stage = World(())
+    stage.ingest(stage.batch([*before(), *training(1), seal("checkpoint", 1), metrics(2)]))
+    page = render(stage.verify())
+    assert "1 of its records are under no root so far" in page
+    assert page.count("(not sealed)") == 1
+    assert "not sealed" not in render(finished(1).verify())
 
 
 def test_an_unreachable_network_says_why() -> None:

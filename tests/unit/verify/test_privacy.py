@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from provenance.evidence.disclosure import withhold
 from provenance.formats.record import Kind
 from provenance.proofs.renyi import RenyiAccountant
 from provenance.verify.catalogue import PRIVACY, Status
@@ -62,15 +63,102 @@ def test_an_accountants_budgets_are_recomputed() -> None:
     assert report.findings == report.notices == ()
     check = report.checks[PRIVACY - 1]
     assert check.status is Status.PASSED
-    assert check.detail == "3 budgets, 3 recomputed from their steps"
+    assert check.detail == "3 budgets, 3 recomputed from steps"
 
 
 def test_budgets_by_hand_are_held_to_what_is_possible_and_the_notice_says_no_more() -> None:
-    report = verified(hand(0.5), hand(0.5), hand("Infinity"), hand("Infinity", 0))
+    report = verified(hand(0.5), hand(0.5), hand(0.6), hand(0.7, 0))
     assert report.findings == ()
+    assert report.checks[PRIVACY - 1].status is Status.PASSED
     (notice,) = report.notices
     assert notice.path == "training/epoch/4/privacy/0"
     assert "stated without the steps" in notice.problem
+
+
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [
+        ({"delta": DELTA}, "no epsilon"),
+        ({"epsilon": 1.0}, "no delta"),
+        ({"epsilon": None, "delta": DELTA, "accountant": "rdp", "history": []}, "no epsilon"),
+        ({}, "no epsilon"),
+        ("text", "no epsilon"),
+        ({"accountant": "rdp", "history": []}, "no epsilon"),
+        (hand("Infinity"), "epsilon is infinite, which bounds nothing"),
+        (rdp(8, epsilon="Infinity", history=steps(8, noise=0)), "epsilon is infinite"),
+    ],
+)
+def test_a_budget_that_says_nothing_is_never_passed(budget: object, why: str) -> None:
+    report = verified(budget, budget)
+    check = report.checks[PRIVACY - 1]
+    assert (report.findings, check.status) == ((), Status.UNCHECKED)
+    assert check.detail.startswith(why)
+    assert check.detail.endswith("training/epoch/1/privacy/0 and 1 more")
+    assert any(line.startswith("(12)") for line in report.verdict.missing)
+
+
+def processes(*each: list[Fields], ranks: tuple[int, ...] = ()) -> VerificationReport:
+    """Of a run that these processes wrote one after another, the first of which begins it."""
+    stage, made = World(("bitcoin",)), list[bytes]()
+    for number, events in enumerate(each):
+        rank = ranks[number] if ranks else 0
+        own = [*before(world_size=1 + max(ranks, default=0)), *events] if rank == 0 else events
+        end: Fields = (Kind.RUN_END, None, {"events": len(own), "reason": "x", "state": "failed"})
+        own = ending(own) if number == len(each) - 1 else [*own, end]
+        made.append(stage.batch(own, producer=bytes([number + 1]) * 16, rank=rank, at=100 * number))
+    stage.ingest(*made)
+    stage.anchor()
+    return stage.verify()
+
+
+def spends(epoch: int, budget: object) -> list[Fields]:
+    return [metrics(epoch), (Kind.PRIVACY, epoch, {"privacy": budget})]
+
+
+def test_both_records_of_an_epoch_are_judged() -> None:
+    first = [*spends(1, rdp(8)), *spends(2, rdp(16, epsilon=0.1))]
+    said = [f.problem for f in processes(first, spends(2, rdp(16))).findings]
+    assert any(problem.startswith("states epsilon 0.1, its steps give") for problem in said)
+    first[3:] = [(Kind.PRIVACY, 2, {"privacy": rdp(16)}), (Kind.PRIVACY, 2, {"privacy": rdp(8)})]
+    said = [f.problem for f in processes(first).findings]
+    assert any("steps that were taken stay taken" in problem for problem in said)
+
+
+def test_a_restart_goes_on_from_the_epochs_before_its_first() -> None:
+    first = [*spends(1, rdp(8)), *spends(2, rdp(16)), *spends(3, rdp(24))]
+    other = [*spends(2, rdp(12)), *spends(3, rdp(20))]  # smaller batches: other steps than before
+    report = processes(first, other)
+    assert report.findings == ()
+    check = report.checks[PRIVACY - 1]
+    assert check.status is Status.UNCHECKED
+    assert check.detail == (
+        "rank 0, epochs 2 to 3: several processes spent a budget there, and none states the sum"
+    )
+    report = processes(first, spends(2, rdp(4)))
+    assert any("states 4 steps, epoch 1 8" in f.problem for f in report.findings)
+
+
+def test_each_rank_is_judged_alone() -> None:
+    other = [metrics(1), (Kind.PRIVACY, 1, {"privacy": rdp(8, epsilon=0.1)})]
+    report = processes(other, spends(1, rdp(8)), ranks=(1, 0))
+    assert ["its steps give" in f.problem for f in report.findings] == [True]
+    report = processes([*spends(1, rdp(4))], spends(1, rdp(8)), ranks=(1, 0))
+    assert report.checks[PRIVACY - 1].detail == "2 budgets, 2 recomputed from steps"
+
+
+def test_withheld_budgets_were_not_checked() -> None:
+    stage = World(("bitcoin",))
+    stage.ingest(stage.batch(ending([*before(), *spends(1, rdp(8))])))
+    stage.anchor()
+    report = stage.verify(withhold(stage.evidence(), ["metrics"]))
+    assert report.checks[PRIVACY - 1].detail == "withheld budgets: 1"
+
+
+def test_budgets_under_no_root_are_judged_too() -> None:
+    stage = World(("bitcoin",))
+    stage.ingest(stage.batch([*before(), *spends(1, rdp(8, epsilon=0.1))]))
+    (found,) = stage.verify().findings
+    assert found.subject.startswith("unsealed/")
 
 
 @pytest.mark.parametrize("name", ["prv", "gdp"])
@@ -117,12 +205,9 @@ def test_results_that_state_another_epsilon_are_noticed() -> None:
 
 def test_a_history_that_takes_too_long_is_left_and_said() -> None:
     many = [s for i in range(200) for s in steps(1, noise=0.3 + i / 1e6, rate=0.5)]
-    (notice,) = verified(rdp(8, history=many)).notices
-    assert notice.problem.endswith("the steps take too long to account for")
-
-
-def test_no_budget_at_all_is_no_crash() -> None:
-    assert problems("text") == problems({"accountant": "rdp", "history": []}) == []
+    check = verified(rdp(8, history=many)).checks[PRIVACY - 1]
+    assert check.status is Status.UNCHECKED
+    assert check.detail.startswith("the steps take too long to account for: training/")
 
 
 def test_what_an_integration_could_not_digest_is_a_notice() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from provenance.formats.record import Kind
+from provenance.verify.report import VerificationReport
 from tests.support.verify_world import Fields, World, before, ending, metrics
 
 READ = "read in this epoch"
@@ -25,8 +26,8 @@ def state(epoch: int | None, sources: Mapping[str, Any], **reused: Any) -> Field
     return (kind, epoch, body | ({"reused": reused} if reused else {}))
 
 
-def notes(*states: Fields, rank_1: tuple[Fields, ...] = ()) -> list[tuple[str, str]]:
-    """Path and line of each notice about a run with these records."""
+def verified(*states: Fields, rank_1: tuple[Fields, ...] = ()) -> VerificationReport:
+    """A run with these records."""
     stage = World(("bitcoin",))
     if rank_1:
         other = [*rank_1, (Kind.RUN_END, None, {"events": len(rank_1), "reason": "finished"})]
@@ -36,7 +37,12 @@ def notes(*states: Fields, rank_1: tuple[Fields, ...] = ()) -> list[tuple[str, s
     events = [*first[:3], states[0], *first[4:], *map(metrics, epochs), *states[1:]]
     stage.ingest(stage.batch(ending(events)))
     stage.anchor()
-    report = stage.verify()
+    return stage.verify()
+
+
+def notes(*states: Fields, rank_1: tuple[Fields, ...] = ()) -> list[tuple[str, str]]:
+    """Path and line of each notice about a run with these records, which hold."""
+    report = verified(*states, rank_1=rank_1)
     assert report.outcome == "verified"
     assert {(notice.check, notice.path == notice.subject) for notice in report.notices} <= {
         (10, True)
@@ -78,14 +84,25 @@ def test_an_epoch_that_was_tracked_twice_may_reuse_itself() -> None:
 
 @pytest.mark.parametrize(
     ("name", "source"),
-    [("x", 1), ("b", 1), ("a", 7), ("c", "1"), ("c", [1]), ("c", True), ("c", None)],
-    ids=["no such tensor", "itself reused", "no such epoch", "text", "list", "bool", "before"],
+    [("x", 1), ("b", 1), ("c", "1"), ("c", [1]), ("c", True), ("c", None)],
+    ids=["no such tensor", "itself reused", "text", "list", "bool", "before"],
 )
-def test_a_digest_that_the_named_record_has_not_read_is_said(name: str, source: object) -> None:
+@pytest.mark.parametrize("counted", [{"tensors": 2}, {}], ids=["counted", "not counted"])
+def test_a_digest_that_the_named_record_has_not_read_is_a_finding(
+    name: str, source: object, counted: dict[str, int]
+) -> None:
     weights = state(None, {"a": READ, "b": READ})
     one = state(1, {"a": READ, "b": None, "c": READ}, tensors=1)
-    ((_, line),) = notes(weights, one, state(2, {"a": 1, name: source}, tensors=2))
-    assert line.endswith("; BUT 1 such digests are in no record here that they name")
+    (finding,) = verified(weights, one, state(2, {"a": 1, name: source}, **counted)).findings
+    assert (finding.check, finding.path) == (10, "training/epoch/2/state/0")
+    assert finding.problem == "1 digests are not what the records that it names for them have read"
+
+
+def test_a_record_that_is_not_here_leaves_open_what_it_has_read() -> None:
+    report = verified(WEIGHTS, state(1, {"a": 7}, tensors=1))
+    assert (report.outcome, report.findings) == ("anchored", ())
+    why = "1 digests of frozen tensors are of records that are not here"
+    assert any(why in line for line in report.verdict.missing)
 
 
 def test_a_rank_is_compared_with_its_own_records() -> None:
@@ -93,9 +110,11 @@ def test_a_rank_is_compared_with_its_own_records() -> None:
     reusing = state(2, {"a": 1}, tensors=1)
     ((path, line),) = notes(WEIGHTS, two, rank_1=(one, reusing))
     assert path == "training/epoch/2/state/1"
-    assert "BUT" not in line
-    ((_, line),) = notes(WEIGHTS, one, two, rank_1=(reusing,))
-    assert "BUT 1 such" in line
+    report = verified(WEIGHTS, one, two, rank_1=(reusing,))
+    assert any("1 digests of frozen" in line for line in report.verdict.missing)
+    assert notes(WEIGHTS, one, two, rank_1=(state(1, {"a": None}, tensors=1),))[0][1].endswith(
+        "their digests are those of the weights before training"
+    )
 
 
 def test_a_wrong_hint_is_said() -> None:
@@ -119,4 +138,5 @@ def test_a_wrong_hint_is_said() -> None:
     ],
 )
 def test_a_body_of_another_form_breaks_nothing(body: dict[str, Any]) -> None:
-    assert len(notes(WEIGHTS, (Kind.STATE, 1, body))) <= 1
+    report = verified(WEIGHTS, (Kind.STATE, 1, body))
+    assert len(report.findings) + len(report.notices) <= 2

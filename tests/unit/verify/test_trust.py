@@ -77,9 +77,9 @@ def test_what_it_rests_on_is_named(world: World) -> None:
     report = world.verify(verifier_key=None, trust=Trust(), online=False)
     assert report.verdict.rests_on == (
         f"ledger key {SIGNER.verifier.label}, which nobody pinned",
-        "bitcoin (regtest), which nobody pinned, receipt "
+        "bitcoin (regtest), which nobody pinned, of which a receipt holds "
         "(a test chain: whoever runs it makes its blocks)",
-        "ethereum (chain 1), pinned: known to this program, stated",
+        "ethereum (chain 1), pinned: known to this program, whose block is only stated",
         "no trainer's identity: nobody stands behind the run",
     )
     row = report.as_dict()["networks"]["bitcoin"]["after"]

@@ -173,7 +173,7 @@ def test_checkpoints_are_prefixes() -> None:
     report = finished(4, checkpoint=2).verify()
     assert report.outcome == "verified"
     assert list(report.roots) == ["before", "checkpoint-2", "after"]
-    assert report.checks[2].detail == "2 steps"
+    assert report.checks[2].detail == "2 later seals"
 
 
 # --- (1) (2) (3) -------------------------------------------------------------------------
@@ -622,7 +622,7 @@ def test_one_network_alone_cannot_agree() -> None:
     report = finished(names=("local",)).verify()
     assert report.outcome == "verified"
     assert status(report, 9) is Status.SKIPPED
-    assert any("not when" in line for line in report.not_checked)
+    assert any("When the local file" in line for line in report.not_checked)
 
 
 def test_without_networks_there_is_nothing_to_ask() -> None:

@@ -1,0 +1,283 @@
+"""Stories that are false: a run that says it went otherwise than its records do, or a bundle that
+shows it so. Nothing of it reads "verified", or reads as it was meant to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from provenance.bundle.reader import read_bundle
+from provenance.bundle.sources import MemorySource
+from provenance.bundle.writer import bundle_files
+from provenance.evidence.disclosure import withhold
+from provenance.formats.record import Kind
+from provenance.verify.report import VerificationReport
+from tests.support.stranger import load
+from tests.support.verify_world import (
+    OTHER,
+    RUN,
+    Fields,
+    World,
+    before,
+    config,
+    ending,
+    metrics,
+    seal,
+    training,
+)
+
+CHILD = OTHER
+LAST = "mth-sha256:3"
+"""The weights of the last epoch of `training`."""
+
+
+def begun(
+    parent: Any = None, weights: Sequence[str] = ("mth-sha256:02",), size: int = 1
+) -> list[Fields]:
+    """What a run states before training: which run it continues, and its initial weights."""
+    first = before(world_size=size)
+    kind, epoch, fields = first[4]
+    own = [(Kind.WEIGHTS, None, {"root": root}) for root in weights]
+    return [*first[:3], *own, (kind, epoch, {**fields, "parent": parent}), first[5]]
+
+
+def ended(events: list[Fields], state: str, reason: str = "x") -> list[Fields]:
+    fields = {"events": len(events), "reason": reason, "state": state}
+    return [*events, (Kind.RUN_END, None, fields)]
+
+
+def family(child: list[Fields], *restart: Fields) -> World:
+    """A run of three epochs, and one that says it continues it."""
+    world = World(("bitcoin",))
+    world.ingest(world.batch(ending([*begun(), *training()])))
+    world.ingest(world.batch(ending(child), run=CHILD, producer=b"c" * 16))
+    if restart:
+        own = ended([*restart], "closed")
+        world.ingest(world.batch(own, run=CHILD, producer=b"d" * 16, at=100.0))
+    world.anchor()
+    return world
+
+
+def parents_line(report: VerificationReport) -> str:
+    (line,) = (notice.problem for notice in report.notices if notice.subject == "parent")
+    return line
+
+
+def named(**more: Any) -> dict[str, Any]:
+    return {"run": str(RUN), "epoch": None, **more}
+
+
+def both(world: World) -> VerificationReport:
+    """The child held against its parent, which is verified first."""
+    return world.verify(world.evidence(CHILD), parent=world.verify())
+
+
+# --- the parent -----------------------------------------------------------------------------
+
+
+def test_an_honest_child_is_verified_with_its_parent() -> None:
+    world = family([*begun(named(), [LAST]), metrics(1)])
+    report = both(world)
+    assert (report.outcome, report.findings) == ("verified", ())
+    match = f"continues run {RUN} from epoch 3: initial weights match"
+    assert parents_line(report) == f"{match}; that run was checked too: verified"
+    alone = world.verify(world.evidence(CHILD))
+    assert parents_line(alone) == f"{match} (that run was not verified here: --parent)"
+    assert (report.lineage and report.lineage.verified) is True
+    assert (alone.lineage and alone.lineage.verified) is False
+
+
+def test_a_child_is_no_better_than_its_parent() -> None:
+    world = family([*begun(named(), [LAST]), metrics(1)])
+    report = world.verify(world.evidence(CHILD), parent=world.verify(online=False))
+    assert (report.outcome, report.findings) == ("anchored", ())
+    assert any(line.startswith("(10) ") for line in report.verdict.missing)
+
+
+@pytest.mark.parametrize(
+    ("disclosed", "line"),
+    [
+        ("metrics", f"continues run {RUN}, whose weights are not here"),
+        ("model", "its initial weights are of no epoch of that run that is shown: others are"),
+    ],
+)
+def test_weights_that_the_parent_withholds_leave_the_claim_open(disclosed: str, line: str) -> None:
+    world = family([*begun(named(), [LAST]), metrics(1)])
+    parent = world.verify(withhold(world.evidence(), [disclosed]))
+    report = world.verify(world.evidence(CHILD), parent=parent)
+    assert report.findings == ()
+    assert report.outcome != "verified"
+    assert line in parents_line(report)
+
+
+def test_a_parent_whose_rows_were_made_to_fit_does_not_hold() -> None:
+    """An insider writes the child's weights into the parent's record."""
+    world = family([*begun(named(), ["mth-sha256:mine"]), metrics(1)])
+    (row,) = (r for r in world.evidence().records if r.path == "training/epoch/3/state/0")
+    data = (row.data or b"").replace(b"mth-sha256:3", b"mth-sha256:mine")
+    world.sql("UPDATE records SET data=? WHERE digest=?", data, row.digest)
+    alone = world.verify(world.evidence(CHILD))
+    assert parents_line(alone).endswith("match (that run was not verified here: --parent)")
+    problems = [finding.problem for finding in both(world).findings]
+    assert problems[0].startswith(f"run {RUN} does not hold: (1) training/epoch/3/state/0: ")
+
+
+def test_weights_that_the_parent_recorded_under_no_root_are_not_its_own() -> None:
+    world = World(("bitcoin",))
+    world.ingest(world.batch([*begun(), *training(), seal("checkpoint", 3)]))
+    world.ingest(world.batch([(Kind.STATE, 4, {"root": "mth-sha256:x"})], first=13))
+    child = ending([*begun(named(), ["mth-sha256:x"]), metrics(1)])
+    world.ingest(world.batch(child, run=CHILD, producer=b"c" * 16))
+    world.anchor()
+    (finding,) = both(world).findings
+    assert finding.problem.startswith(f"says that it continues run {RUN}; its initial weights")
+
+
+def test_what_a_restart_restates_is_not_what_the_child_began_with() -> None:
+    late = (Kind.WEIGHTS, None, {"root": LAST})
+    world = family([*begun(named(), ["mth-sha256:other"]), metrics(1)], late, config(), metrics(2))
+    (finding,) = both(world).findings
+    assert "its initial weights are of no epoch of that run" in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("parent", "weights", "line"),
+    [
+        (
+            {"run": f"{RUN} from epoch 3: initial weights match", "epoch": 3},
+            [LAST],
+            f"names '{RUN} from epoch 3: initial weigh' as the run that it continues: no run's id",
+        ),
+        ({"run": str(CHILD)}, [LAST], "names itself as the run that it continues"),
+        (named(epoch=1), [LAST], f"continues run {RUN} from epoch 3 (it says epoch 1): "),
+        (named(), ["mth-sha256:02"], f"continues run {RUN} from its weights before training: "),
+        (named(), [], f"continues run {RUN}; its initial weights are not here"),
+        (named(), [LAST, "mth-sha256:x"], f"says that it continues run {RUN}; its initial"),
+        (named(), ["mth-sha256:2", LAST], f"says that it continues run {RUN}; its initial"),
+        ({"run": str(RUN).upper()}, [LAST], f"continues run {RUN} from epoch 3: initial"),
+    ],
+)
+def test_what_a_child_says_of_its_parent_is_read_as_it_is(
+    parent: dict[str, Any], weights: list[str], line: str
+) -> None:
+    world = family([*begun(parent, weights), metrics(1)])
+    assert parents_line(world.verify(world.evidence(CHILD))).startswith(line)
+
+
+def test_a_child_that_names_two_parents_matches_none() -> None:
+    child = [*begun(named(), [LAST]), metrics(1)]
+    kind, epoch, fields = child[4]
+    child.insert(4, (kind, epoch, {**fields, "parent": {"run": str(CHILD)}}))
+    world = family(child)
+    assert "names several runs that it continues" in parents_line(both(world))
+    assert both(world).outcome != "verified"
+
+
+# --- the state ------------------------------------------------------------------------------
+
+
+def story(*processes: tuple[list[Fields], int]) -> VerificationReport:
+    """Of a run that processes of these ranks wrote, one after another."""
+    world = World(("bitcoin",))
+    world.ingest(
+        *(
+            world.batch(events, producer=bytes([at + 1]) * 16, rank=rank, at=100.0 * at)
+            for at, (events, rank) in enumerate(processes)
+        )
+    )
+    world.sweep(later=1000.0)
+    world.anchor()
+    return world.verify()
+
+
+WHOLE = ending([*begun(), *training()])
+
+
+def test_a_restart_that_failed_is_not_hidden_by_an_end_before_or_behind_it() -> None:
+    failed = ended([*begun(), metrics(4)], "failed", "OSError")
+    report = story((WHOLE, 0), (failed, 0))
+    assert report.state.line == "failed (OSError)"
+    again = ended([*begun(), metrics(5)], "closed", "exit")
+    told = [n.problem for n in story((WHOLE, 0), (failed, 0), (again, 0)).notices]
+    assert any(line.endswith("the process before it: failed (OSError)") for line in told)
+
+
+def test_a_process_that_failed_beside_the_training_is_named() -> None:
+    world = World(("bitcoin",))
+    failed = ended([*begun(), metrics(4)], "failed", "OSError")
+    world.ingest(
+        world.batch(failed, producer=b"q" * 16, at=1.5), world.batch(WHOLE, producer=b"p" * 16)
+    )
+    world.anchor()
+    report = world.verify()
+    assert report.state.state == "finished"
+    told = [f"{n.subject}: {n.problem}" for n in report.notices]
+    assert "rank 0, process 2: ended: failed (OSError)" in told
+
+
+def test_the_end_of_a_child_is_not_that_of_its_rank() -> None:
+    """Rank 1 was killed; what it had forked closed, so that the run is sealed whole."""
+    world = World(("bitcoin",))
+    child = ended([(Kind.NOTE, None, {"text": "seen", "tags": []})], "closed", "exit")
+    world.ingest(
+        world.batch([metrics(1)], producer=b"q" * 16, rank=1),
+        world.batch(child, producer=b"r" * 16, rank=1, at=5.0),
+        world.batch(ending([*begun(size=2), *training()])),
+    )
+    world.anchor()
+    report = world.verify()
+    assert (report.evidence.incomplete, report.state.line) == (None, "lost (rank 1)")
+    assert report.outcome != "verified"
+    assert "(4) nothing announced is missing: the run is lost (rank 1)" in report.verdict.missing[0]
+
+
+def test_a_state_that_reads_like_a_verdict_is_none() -> None:
+    report = story((ended([*begun(), metrics(1)], "verified"), 0))
+    assert report.state.line == "unknown ('verified')"
+
+
+def test_a_rank_that_the_configuration_hides_counts() -> None:
+    failed = ended([metrics(1)], "failed", "OSError")
+    report = story((failed, 1), (WHOLE, 0))
+    assert report.state.line == "failed (rank 1, OSError)"
+    told = [f"{n.subject}: {n.problem}" for n in report.notices]
+    assert "rank 1: the configuration announces 1" in told
+
+
+def test_events_that_were_dropped_are_named_while_a_run_goes_on() -> None:
+    world = World(("bitcoin",))
+    gap: Fields = (Kind.GAP, None, {"dropped": 500, "reason": "disk full"})
+    world.ingest(world.batch([*begun(), metrics(1), gap]))
+    report = world.verify()
+    assert report.state.state == "running"
+    assert [f.problem for f in report.findings] == ["500 events were dropped: disk full"]
+
+
+# --- what no root has ------------------------------------------------------------------------
+
+
+def test_what_no_root_has_is_not_shown_as_if_one_had() -> None:
+    world = World(("bitcoin",))
+    world.ingest(world.batch([*begun(), *training(2), seal("checkpoint", 2), metrics(3)]))
+    report = world.verify()
+    shown = {row["epoch"]: row["sealed"] for row in report.as_dict()["metrics"]}
+    assert shown == {1: True, 2: True, 3: False}
+    assert any(line.startswith("What no root has yet: 1 record,") for line in report.not_checked)
+
+
+def test_records_of_a_run_without_a_seal_are_not_filed_into_its_tree() -> None:
+    world = World(("bitcoin",))
+    world.ingest(world.batch(begun()[:-1]), world.batch([metrics(1)], first=5))
+    evidence = world.evidence()
+    records = [
+        replace(item, path="training/epoch/1/metrics/0") if item.kind is Kind.METRICS else item
+        for item in evidence.records
+    ]
+    files = bundle_files(replace(evidence, records=tuple(records)))
+    report = world.verify(read_bundle(MemorySource(files, "forged")), online=False)
+    (finding,) = report.findings
+    assert (finding.check, finding.path) == (2, "training/epoch/1/metrics/0")
+    assert load().Bundle(files).problems == ["run.json: a record lies at another path"]

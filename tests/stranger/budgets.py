@@ -1,0 +1,113 @@
+"""Privacy budgets: section 11, step 12.
+
+The divergence is integrated numerically from the paper's definition, not summed as a series.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+ORDERS = [1 + tenth / 10 for tenth in range(1, 100)] + list(range(12, 64))
+
+
+def divergence(noise: float, rate: float, order: float) -> float:
+    """Rényi divergence of one step: log of E[((1 - q) + q exp((2z - 1) / 2s^2))^a], z from N(0, s),
+    by (a - 1)."""
+    if rate == 0:
+        return 0.0
+    if noise == 0:
+        return math.inf
+    step = min(noise, noise**2) / 12
+    first, count = -14 * noise, math.ceil((order + 28 * noise) / step)
+    logs = []
+    for at in range(count + 1):
+        z = first + at * step
+        shift = (2 * z - 1) / (2 * noise**2) + math.log(rate)
+        rest = math.log1p(-rate) if rate < 1 else -math.inf
+        top = max(shift, rest)
+        both = top + math.log(math.exp(shift - top) + math.exp(rest - top))
+        logs.append(order * both - z * z / (2 * noise**2))
+    top = max(logs)
+    total = math.fsum(math.exp(log - top) for log in logs) * step
+    return (top + math.log(total / (noise * math.sqrt(2 * math.pi)))) / (order - 1)
+
+
+def epsilon_of(history: list[dict[str, Any]], delta: float) -> float:
+    best = math.inf if history else 0.0
+    for a in ORDERS if history else ():
+        r = sum(
+            each["steps"] * divergence(each["noise_multiplier"], each["sample_rate"], a)
+            for each in history
+        )
+        best = min(best, r - (math.log(delta) + math.log(a)) / (a - 1) + math.log((a - 1) / a))
+    return max(best, 0.0)
+
+
+def takes_long(history: list[dict[str, Any]]) -> bool:
+    noises = {each["noise_multiplier"] for each in history}
+    return len(history) > 20 or any(noise and not 0.2 <= noise <= 100 for noise in noises)
+
+
+def goes_on(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> bool:
+    if not old:
+        return True
+    same = new[: len(old)]
+    last = {**same[-1], "steps": old[-1]["steps"]} if same else None
+    return [*same[:-1], last] == old and new[len(old) - 1]["steps"] >= old[-1]["steps"]
+
+
+def budget_problem(budget: dict[str, Any], before: list[dict[str, Any]]) -> str | None:
+    """Why a budget cannot be, by itself or behind others."""
+    epsilon, delta, by = float(budget["epsilon"]), budget["delta"], budget.get("accountant")
+    if math.isnan(epsilon) or epsilon < 0 or not 0 <= delta < 1 or (by and not delta):
+        return "no epsilon and delta that can be"
+    history = budget.get("history")
+    listed = [other["history"] for other in before if other.get("history") is not None]
+    if history is not None and listed and not goes_on(listed[-1], history):
+        return "other steps than before"
+    for other in before:
+        slack = 1e-6 * float(other["epsilon"]) if by == "rdp" else 0.02
+        same = other.get("accountant") == by and other["delta"] >= delta
+        if same and epsilon < float(other["epsilon"]) - slack:
+            return "what is spent stays spent"
+    if by == "rdp" and history is not None and not takes_long(history):
+        own = epsilon_of(history, delta)
+        return None if math.isclose(own, epsilon, rel_tol=2e-6) else f"its steps give {own}"
+    return None
+
+
+def check_budgets(
+    records: list[dict[str, Any]], bodies: dict[str, Any]
+) -> Iterator[tuple[str, bool]]:
+    """Lines, and whether each is a problem or something that is left open."""
+    ranks: dict[int, dict[str, list[dict[str, Any]]]] = {}
+    for record in sorted(records, key=lambda r: (r["ts"], r["producer"], r["seq"])):
+        if record["kind"] == "privacy":
+            processes = ranks.setdefault(record["rank"], {})
+            processes.setdefault(record["producer"], []).append(record)
+    for processes in ranks.values():
+        line: list[tuple[int, dict[str, Any]]] = []
+        stated: set[int] = set()
+        for own in processes.values():
+            own.sort(key=lambda record: record["epoch"])
+            line = [item for item in line if item[0] < own[0]["epoch"]]
+            for record in own:
+                name, epoch = record["path"], record["epoch"]
+                budget = bodies.get(name, {}).get("privacy")
+                budget = budget if isinstance(budget, dict) else {}
+                known = budget.get("epsilon") is not None and budget.get("delta") is not None
+                if not known or float(budget["epsilon"]) == math.inf:
+                    yield f"{name}: a budget that bounds nothing, or withheld", False
+                if not known:
+                    continue
+                if takes_long(budget.get("history") or []):
+                    yield f"{name}: epsilon was not recomputed", False
+                if problem := budget_problem(budget, [other for _, other in line]):
+                    yield f"{name}: {problem}", True
+                line.append((epoch, budget))
+            epochs = {record["epoch"] for record in own}
+            if epochs & stated:
+                yield "several processes of a rank spent a budget in one epoch", False
+            stated |= epochs
