@@ -133,6 +133,22 @@ def test_what_cannot_be_recorded_leaves_a_gap_and_raises_nothing(
     assert reason in (emitter.last_error or "")
 
 
+def test_what_no_record_carries_is_named_and_refused_where_that_is_asked(
+    tmp_path: Path, run: UUID, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emitter = Emitter(tmp_path, run)
+    fields = {"metrics": {"loss": 1, "map": "y" * 9_000_000}}
+    said = "metrics.map: found 9,000,005 bytes, expected a record of at most 8,388,608 bytes"
+    with pytest.raises(InputError, match=f"^{said}$"):
+        emitter.emit(Kind.METRICS, 1, fields, refuse=True)
+    assert (spooled(tmp_path), emitter.errors) == ({}, 0)
+    assert not emitter.emit(Kind.METRICS, 1, fields)
+    (gap,) = only(tmp_path)
+    reason = f"metrics not recorded: TooLargeError: {said}"
+    assert gap.fields == {"dropped": 1, "reason": reason}
+    assert capsys.readouterr().out.count(said) == 1
+
+
 def test_an_epoch_of_numpy_is_an_epoch(tmp_path: Path, run: UUID) -> None:
     emitter = Emitter(tmp_path, run)
     assert emitter.emit(Kind.METRICS, np.int64(4), {"x": 1})  # type: ignore[arg-type]  # wrong or wider on purpose
