@@ -83,7 +83,8 @@ class ProvenanceTracker(Handle):
 
     Raises:
         ConfigError: Names the key, what was found and what is expected.
-        InputError: A name, tag, group, note that is no text, or a parent that is no run.
+        InputError: A name, tag, group, note that is no text or over a million characters, or a
+            parent that is no run.
     """
 
     def __init__(
@@ -393,7 +394,7 @@ class ProvenanceTracker(Handle):
         """Record a text or tags that are added after the start.
 
         Raises:
-            InputError: Neither is there, or not a text.
+            InputError: Neither is there, not a text, or over a million characters.
         """
         fields: dict[str, Json] = {"text": _text("text", text), "tags": _texts("tags", tags)}
         if not any(fields.values()):
@@ -784,9 +785,13 @@ def _text(what: str, value: object) -> str | None:
 
 
 def _texts(what: str, values: Iterable[object]) -> list[Json]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InputError(f"{what}: found {values!r}, expected a list of texts")
-    return [_text(what, value) for value in values]
+    if not isinstance(values, str) and isinstance(values, Iterable):
+        given = [*values]
+        texts = [text for text in given if isinstance(text, str)]
+        if len(texts) == len(given):
+            _text(what, "".join(texts))
+            return [*texts]
+    raise InputError(f"{what}: found {values!r:.80}, expected a list of texts")
 
 
 def _results(value: object) -> dict[str, Json]:

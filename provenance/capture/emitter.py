@@ -287,7 +287,8 @@ class _Producer:
             self._closed = True
             if self._writer is None:
                 return True
-            return self._writer.finish(time.time_ns(), str(reason), state)
+            plain = str(normalise(str(reason)[:500]))
+            return self._writer.finish(time.time_ns(), plain, state)
 
     def _append(
         self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], refuse: bool = False

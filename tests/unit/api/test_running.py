@@ -149,8 +149,9 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="config: found a int, expected a mapping"):
         provenance.run(base_dir=tmp_path / "refused", config=3)
     assert not (tmp_path / "refused").exists()
-    with pytest.raises(InputError, match="tags: found 'ab', expected a list of texts"):
-        provenance.run(base_dir=tmp_path, tags="ab")
+    for tags in ("ab", ["a", 1], 5):
+        with pytest.raises(InputError, match=r"tags: found .*, expected a list of texts"):
+            provenance.run(base_dir=tmp_path, tags=tags)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(InputError, match="epoch: found 0.5, .* between two epochs, record a step"):
         run.log({"loss": 1}, epoch=0.5)  # type: ignore[arg-type]  # Transformers' own
     for step in (-1, 2**60):
