@@ -614,6 +614,25 @@ def test_a_spool_that_is_deleted_and_written_again_is_shipped_on(world: World) -
     assert world.database.duplicates == 0
 
 
+def test_what_a_deleted_spool_had_that_nobody_shipped_is_a_gap(world: World) -> None:
+    emitter = world.emitter(
+        segment_bytes=2048, restored=lambda: keep_run_keys(world.folder, world.keys)
+    )
+    with world.shipper() as shipper:
+        emit(emitter, 0)
+        shipper.run_once()
+        emit(emitter, *range(1, 100))
+        shutil.rmtree(world.folder)
+        shipper.run_once()
+        emitter.close()
+        missing = shipper.run_once().missing
+    world.database.drain()
+    records = world.database.records(world.run)
+    assert 0 < missing < 99
+    assert [r.seq for r in records] == list(range(101))
+    assert sum(r.kind is Kind.GAP for r in records) == missing
+
+
 def test_lost_cursors_over_a_spool_whose_beginning_is_deleted(world: World) -> None:
     emitter = world.emitter(segment_bytes=500)
     emit(emitter, *range(30))
