@@ -589,7 +589,6 @@ class ProvenanceTracker(Handle):
 
         given = hyperparameters({} if training is None else training, "training_config")
         if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
-            notes = {**self.settings.training_notes, **given.notes}
             configured = {**self.settings.training, **given.values}
             continued = self._parent or (self._part.parent and str(self._part.parent))
             own = continued and {"run": continued, "epoch": None}
@@ -603,7 +602,7 @@ class ProvenanceTracker(Handle):
                 "environment": environment.environment(),
                 "parent": parent,
                 "training": configured,
-                "config_notes": notes,
+                "config_notes": {**self.settings.training_notes, **given.notes},
                 **self._labels,
             }
             try:
@@ -737,7 +736,7 @@ def _restore(spool_dir: Path, keys: RunKeys, settings: Settings) -> None:
 
     try:
         keep_run_keys(spool_dir / str(keys.run), keys)
-    except InputError as error:
+    except ProvenanceError as error:
         log.warning("the run's key was deleted", problem=str(error), run=str(keys.run))
     _start_shipper(spool_dir, settings)
 

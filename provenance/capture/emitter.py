@@ -46,8 +46,8 @@ class Emitter:
     Args:
         spool_dir: ``<base_dir>/spool``, on a local disk.
         rank: This process's number among the run's ``world_size`` trainers, from 0.
-        restored: Called where somebody deleted the run's folder and it was made again; must not
-            hold the emitter.
+        restored: Called where somebody deleted the run's folder, or what is in it; must not hold
+            the emitter, and may raise OSError.
 
     Raises:
         InputError: The folder cannot be made, or is on a network file system.

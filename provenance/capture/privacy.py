@@ -68,10 +68,10 @@ def privacy_fields(privacy: Any) -> dict[str, Json] | None:
 
 
 def _of_mapping(privacy: Mapping[Any, Any]) -> dict[str, Json]:
-    plain = normalise(privacy, "privacy")
+    plain = normalise(privacy, "privacy", 1)
     assert isinstance(plain, dict)
-    for name in plain.keys() - set(_READ):
-        near = get_close_matches(name.lower(), _READ, 1, 0.8)
+    for name in plain:
+        near = [] if name in _READ else get_close_matches(name.lower(), _READ, 1, 0.8)
         if near:
             raise InputError(f"privacy: found the key {name[:40]!r}, expected {near[0]!r}")
     missing = [name for name in ("epsilon", "delta") if name not in plain]

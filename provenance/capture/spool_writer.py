@@ -90,7 +90,7 @@ class SpoolWriter:
         segment_bytes: When to begin the next segment.
         ring_events, ring_bytes: What is held in memory while the disk is full, at most.
         retry_s: How often a full disk is tried again.
-        restored: Called where the folder was deleted and made again.
+        restored: Called where somebody deleted the folder, or what is in it; may raise OSError.
     """
 
     def __init__(
@@ -290,9 +290,7 @@ class SpoolWriter:
                     payload, done = read_frame(tail, done)
                 except FormatError:
                     os.ftruncate(self._fd, self._offset + done)
-                    files.preallocate(
-                        self._fd, self._room + RESERVE_BYTES, _LEAST
-                    )  # the cut gave it back
+                    files.preallocate(self._fd, self._room + RESERVE_BYTES, _LEAST)  # cut off, too
                     break
                 self.next_seq = Event.decode(payload).seq + 1  # of a step perhaps as it was
             self._offset += done
@@ -310,7 +308,12 @@ class SpoolWriter:
             self._reconcile()
         if self._fd < 0 or files.is_at(self._fd, self._path):
             return
-        written = self._begin(self._path, os.pread(self._fd, self._offset, 0))
+        try:
+            data = os.pread(self._fd, self._offset, 0)
+        except OSError as error:
+            self._failed(error)
+            return
+        written = self._begin(self._path, data)
         if written or not self._missing:
             outcome = "is written again" if written else f"cannot be written: {self._reason}"
             lost = "; what came before it is lost unless it was shipped" * (self._index > 1)
@@ -336,7 +339,7 @@ class SpoolWriter:
         """Go on in a new file, which gets its name when lock and data are there."""
         temporary, fd = path.with_suffix(".new"), -1
         try:
-            if not self.run_dir.exists():
+            if path == self._path or not self.run_dir.exists():  # somebody deleted it
                 self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._restored()
             fd = os.open(temporary, _OPEN, 0o600)

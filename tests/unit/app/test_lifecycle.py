@@ -23,6 +23,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from provenance.app.fsck import fsck
 from provenance.app.verify import verify_run
 from provenance.bootstrap import sending
 from provenance.capture import ending
@@ -387,6 +388,7 @@ def test_a_run_that_stopped_without_an_epoch_is_sealed_with_what_it_has(
     assert max(record.seq for record in free) < covered
     home.bring(later=7 * 3600)
     assert len(home.seals(run)) == 2, "once"
+    assert not list(fsck(home.settings, offline=True).findings)
     again = ProvenanceTracker.resume(run, tmp_path)
     again.track_step(1, {"loss": 1})
     again.track_epoch(1, {"loss": 1})

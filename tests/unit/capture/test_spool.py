@@ -217,18 +217,22 @@ def test_a_spool_that_is_deleted_under_the_training_is_written_again(
     (segment,) = scan_run(folder, run).segments
     assert segment.is_live()
     assert restored == [True]
+    segment.path.unlink()
+    writer.append(Kind.METRICS, 5, 2 * LOOK_NS, {"n": 5})
+    assert [e.epoch for e in events(tmp_path, run)] == [0, 1, 2, 3, 4, 5]
+    assert restored == [True, True], "the key may be gone as well"
     os.rename(folder, tmp_path / "away")
     for n in range(5, 60):  # the segment is full in the same second
-        writer.append_step(LOOK_NS, n, {"n": n})
+        writer.append_step(2 * LOOK_NS, n, {"n": n})
     shutil.rmtree(folder)
-    assert writer.finish(LOOK_NS, "completed")
+    assert writer.finish(2 * LOOK_NS, "completed")
     last = events(tmp_path, run)
     assert (last[-1].kind, last[-1].fields["events"]) == (Kind.RUN_END, last[-1].seq)
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == len(restored) == 3
+    assert len(said) == len(restored) == 4
     assert all("the spool was deleted while the run goes on; its segment is" in s for s in said)
     unless = "what came before it is lost unless it was shipped"
-    assert [unless in line for line in said] == [False, False, True]
+    assert [unless in line for line in said] == [False, False, False, True]
 
 
 def test_a_spool_that_cannot_be_made_again_is_tried_again(
