@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -143,6 +144,15 @@ class _Autolog:
 
         return recorded
 
+    def _named(self, trained: object) -> dict[str, Any]:
+        """The options, and a name for the run that they do not name: of the model's class or the
+        function, and the script."""
+        if self.options.get("tracker") is not None:
+            return self.options
+        name = trained if isinstance(trained, str) else type(trained).__name__
+        script = getattr(sys.modules["__main__"], "__file__", None)  # a notebook has none
+        return {"name": f"{name}, {Path(script).name}" if script else name, **self.options}
+
     def _sklearn(self, module: ModuleType) -> None:
         base: Any = module.BaseEstimator
         known = [base]
@@ -177,7 +187,7 @@ class _Autolog:
         for name, parameter in bound.signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 arguments |= arguments.pop(name, {})
-        recorder = Recorder(**self.options)
+        recorder = Recorder(**self._named(estimator))
 
         def fit() -> Any:
             return original(*bound.args, **bound.kwargs)
@@ -196,7 +206,9 @@ class _Autolog:
         return self._with_callback(
             original,
             bound,
-            lambda: ProvenanceCallback(train=given["dtrain"], test=test, **self.options),
+            lambda: ProvenanceCallback(
+                train=given["dtrain"], test=test, **self._named("xgboost.train")
+            ),
         )
 
     def _lightgbm(self, module: ModuleType) -> None:
@@ -211,7 +223,8 @@ class _Autolog:
 
         def callback() -> Any:
             test = shown[0] if shown else None
-            made = ProvenanceCallback(train=train, test=test, **self.options)
+            options = self._named("lightgbm.train")
+            made = ProvenanceCallback(train=train, test=test, **options)
             made.begin(given["params"], given.get("num_boost_round", 100))
             return made
 
@@ -230,7 +243,7 @@ class _Autolog:
             original,
             bound,
             trainer.callbacks,
-            lambda: ProvenanceCallback(**self.options),
+            lambda: ProvenanceCallback(**self._named(bound.arguments["model"])),
             trainer.callbacks.append,
             trainer.callbacks.remove,
         )
@@ -242,7 +255,7 @@ class _Autolog:
         from provenance.integrations.transformers import ProvenanceCallback
 
         trainer = bound.args[0]
-        options = {"test": trainer.eval_dataset, **self.options}
+        options = {"test": trainer.eval_dataset, **self._named(trainer.model)}
         return self._with_added(
             original,
             bound,
@@ -264,7 +277,7 @@ class _Autolog:
         options = {
             "train": _read_twice(train[0] if len(train) == 1 else train or None),
             "test": _read_twice(given.get("validation_data")),
-            **self.options,
+            **self._named(bound.args[0]),
         }
         return self._with_callback(original, bound, lambda: ProvenanceCallback(**options))
 

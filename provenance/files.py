@@ -20,13 +20,14 @@ folders, flock(2).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -35,6 +36,9 @@ PRIVATE: Final = 0o600
 PUBLIC: Final = 0o666
 """Mode of a file that others may read, as far as the umask lets them."""
 
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
+_FALLOC_FL_KEEP_SIZE: Final = 1
 _POLL_S: Final = 0.01
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -201,6 +205,47 @@ def locked(path: Path, *, shared: bool = False, wait_s: float | None = None) -> 
     with opened(path, flags) as descriptor:
         lock(descriptor, shared=shared, wait_s=wait_s)
         yield descriptor
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file still lies under its name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
+
+
+def _libc_fallocate() -> Callable[[int, int, int, int], int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).fallocate64
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    function.restype = ctypes.c_int
+    return function
+
+
+_FALLOCATE = _libc_fallocate()
+
+
+def preallocate(descriptor: int, size: int, least: int) -> int:
+    """fallocate(2) with FALLOC_FL_KEEP_SIZE: ``size`` bytes, or less where the disk has less.
+
+    ``os.posix_fallocate`` would move the end of the file, where O_APPEND writes.
+
+    Returns:
+        The bytes that are kept for this file; 0 where there is no room for ``least``; -1
+        where the file system cannot, and goes without.
+    """
+    while _FALLOCATE is not None:
+        if _FALLOCATE(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size) == 0:
+            return size
+        if ctypes.get_errno() not in NO_SPACE:
+            break
+        if size < 2 * least:
+            return 0
+        size //= 2
+    return -1
 
 
 def temporary_path(path: Path) -> Path:

@@ -47,6 +47,10 @@ def run(
     Raises:
         ConfigError, InputError: As :class:`ProvenanceTracker`; ``config`` is no such thing.
     """
+    from provenance.settings.hyperparameters import hyperparameters
+
+    config = {} if config is None else config
+    hyperparameters(config, "config")  # a mistake is told before anything is written
     if isinstance(parent, Run):
         parent = parent.tracker
     labels: dict[str, Any] = {"name": name, "tags": tags, "group": group, "notes": notes}
@@ -63,17 +67,15 @@ class Run:
         tracker: What records it.
     """
 
-    def __init__(
-        self, tracker: ProvenanceTracker, config: object = None, name: str | None = None
-    ) -> None:
-        from provenance.settings.hyperparameters import hyperparameters
+    def __init__(self, tracker: ProvenanceTracker, config: object, name: str | None) -> None:
+        from provenance.capture.resume import next_numbers
 
         self.tracker = tracker
         self.name = name
-        self._config: object = {} if config is None else config
-        hyperparameters(self._config, "config")  # a mistake is told here, not at the first log
-        self._next_step = 0
-        self._next_epoch = 1
+        self._config = config
+        run_dir = tracker.spool_dir / tracker.run_id
+        self._next_step, epoch = next_numbers(run_dir, tracker.run, tracker.rank)
+        self._next_epoch = max(epoch, 1)
 
     @property
     def id(self) -> str:
@@ -103,7 +105,8 @@ class Run:
         Args:
             step: Number of the step; the one after the highest so far where nothing is given.
             epoch: Number of the epoch; the one after the highest so far where only a model or
-                a privacy budget is given.
+                a privacy budget is given. A run that was started again on the same host goes on
+                behind what it had.
             model, privacy: As :meth:`ProvenanceTracker.track_epoch` takes them.
 
         Raises:

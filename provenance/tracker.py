@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.ranks.handle import Handle, may_begin
+from provenance.capture.spool import refuse_network_file_system
 from provenance.capture.weights.live_weights import watch
 from provenance.capture.weights.snapshot import Snapshotter, check_mode, translated
 from provenance.capture.weights.weight_file import WeightFile
@@ -35,6 +37,7 @@ from provenance.log import get_logger
 
 if TYPE_CHECKING:
     from provenance.capture.data_stream import DataStream
+    from provenance.capture.keys import RunKeys
     from provenance.capture.weights.frozen import FrozenDigests
     from provenance.fingerprint.datasets import DatasetDigest
     from provenance.settings import Settings
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
 
 log = get_logger("provenance")
 _METRICS = Kind.METRICS  # a member is looked up in 60 ns by Python 3.11, a global in 2
+_DEPTH = 4
+"""How deep metrics stand in the record of their steps, whose depth is bounded as a whole."""
+_MAX_TEXT = 1_000_000
+"""Characters of a name, tag, group or note."""
 
 
 class ProvenanceTracker(Handle):
@@ -76,7 +83,8 @@ class ProvenanceTracker(Handle):
 
     Raises:
         ConfigError: Names the key, what was found and what is expected.
-        InputError: A name, tag, group, note that is no text, or a parent that is no run.
+        InputError: A name, tag, group, note that is no text or over a million characters, or a
+            parent that is no run.
     """
 
     def __init__(
@@ -114,8 +122,11 @@ class ProvenanceTracker(Handle):
         elif self.settings.identity.sigstore:  # its shipper signs
             keys = replace(keys, sigstore=str(self.settings.identity.token_file or ""))
         self._factory = HashFactory(self.settings.hash_algorithm)
+        refuse_network_file_system(self.spool_dir)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
-        self._emitter = Emitter(self.spool_dir, self.run, self.rank, self.world_size)
+        restored = partial(_restore, self.spool_dir, self._keys, self.settings)
+        own = self.spool_dir, self.run, self.rank, self.world_size
+        self._emitter = Emitter(*own, restored=restored)
         self._snapshots = Snapshotter(self._hash_state, at_once=self._hashed_on_device)
         self._frozen: FrozenDigests | None = None
         if self.settings.weight_digests.reuse_frozen:
@@ -131,10 +142,12 @@ class ProvenanceTracker(Handle):
         self._sealed_before = False
         self._ended: Ending | None = None
         self._marked = -1
+        self._has_free = False
+        """Steps, artifacts or notes were recorded, which belong to no epoch."""
         self._pid = os.getpid()
         # Behind the emitter's own at exit, so before it there: weights come home first.
         ending.watch(self, signals=self.settings.signal_handlers)
-        self._start_shipper()
+        _start_shipper(self.spool_dir, self.settings)
         if self.rank == 0 and self.settings.announce_run:
             sys.stderr.write(f"provenance: run {self.run} in {self.settings.base_dir}\n")
 
@@ -299,7 +312,8 @@ class ProvenanceTracker(Handle):
                 always read whole.
 
         Raises:
-            InputError: ``epoch`` is not a whole number, a metric has no JSON form, or
+            InputError: ``epoch`` is not a whole number, a metric has no JSON form, metrics or
+                budget are too large for a record (8 MiB), ``privacy`` states no budget, or
                 ``weights`` is no such mode for this model.
         """
         number = whole_number("epoch", epoch)
@@ -322,12 +336,12 @@ class ProvenanceTracker(Handle):
                 return
             if not self._sealed_before:
                 self._begin({}, anchor=False)
-            self._emitter.emit(_METRICS, number, {"metrics": fields})
+            self._emitter.emit(_METRICS, number, {"metrics": fields}, refuse=True)
         problem = self._epochs.add(number)
         if problem is not None:
             log.warning(problem, epoch=number, newest=self._epochs.newest, run=self.run_id)
         if budget is not None:
-            self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget})
+            self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget}, refuse=True)
         if model is not None:
             self._track_weights(number, model, weights)
         if self._checkpoint_every and self._epochs.count % self._checkpoint_every == 0:
@@ -345,7 +359,8 @@ class ProvenanceTracker(Handle):
             metrics: As :meth:`track_epoch` takes them.
 
         Raises:
-            InputError: ``step`` is not a whole number, or a metric has no JSON form.
+            InputError: ``step`` is not a whole number, a metric has no JSON form, or they are too
+                large for a record (8 MiB).
         """
         number = whole_number("step", step)
         if self._ended:
@@ -353,10 +368,12 @@ class ProvenanceTracker(Handle):
             return
         if not self._sealed_before:
             self._begin({}, anchor=False)
+        self._has_free = True
         if not self._emitter.emit_step(number, metrics):
             fields = _mapping("metrics", metrics)
             if not self._emitter.emit_step(number, fields, True):
-                self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
+                alone = {"step": number, "metrics": fields}
+                self._emitter.emit(Kind.STEPS, None, alone, refuse=True)
 
     def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
         """Record that the run made or took a file: its name, digest and size, not the file.
@@ -377,7 +394,7 @@ class ProvenanceTracker(Handle):
         """Record a text or tags that are added after the start.
 
         Raises:
-            InputError: Neither is there, or not a text.
+            InputError: Neither is there, not a text, or over a million characters.
         """
         fields: dict[str, Json] = {"text": _text("text", text), "tags": _texts("tags", tags)}
         if not any(fields.values()):
@@ -388,7 +405,8 @@ class ProvenanceTracker(Handle):
         if self._ended:
             log.warning(f"{call}: the run is finished, not recorded", run=self.run_id)
             return
-        self._emitter.emit(kind, None, fields)
+        self._emitter.emit(kind, None, fields, refuse=True)
+        self._has_free = True
 
     def store_merkle_on_blockchain_before_training(
         self, training_config: object = None
@@ -425,15 +443,16 @@ class ProvenanceTracker(Handle):
         Waits for the background hash of the last weights, never for a network.
 
         Args:
-            training_results: Names to values; one that metrics do not have, such as a path, is
-                recorded as a hyperparameter is.
+            training_results: Names to values; those that metrics do not have, such as a path, and
+                those too large for a record, are recorded as hyperparameters are.
 
         Raises:
             InputError: The run is finished already, or ``training_results`` is no mapping.
         """
         from provenance.capture.membership import end_absent_ranks
 
-        results = _results(training_results or {}) if self.rank == 0 else {}
+        given = training_results or {}
+        results = _results(given) if self.rank == 0 else {}
         if self._ended and self.rank == 0:
             raise InputError(
                 f"run {self.run}: {self._ended.state} already, expected one call per run"
@@ -445,7 +464,11 @@ class ProvenanceTracker(Handle):
         wanted = chain.enabled and chain.storage_options.store_after_training
         if self.rank == 0:
             counts: dict[str, Json] = {"epochs": self._epochs.count, **self._beside()}
-            self._emitter.emit(Kind.RESULTS, None, {**results, **counts})
+            try:
+                self._emitter.emit(Kind.RESULTS, None, {**results, **counts}, refuse=True)
+            except InputError as error:
+                log.warning("results recorded in part", problem=str(error), run=self.run_id)
+                self._emitter.emit(Kind.RESULTS, None, {**_noted(given), **counts})
             end_absent_ranks(self.spool_dir, self._part)
         self.close("finished", "finished")
         return self._tickets(Phase.AFTER, wanted)
@@ -542,7 +565,7 @@ class ProvenanceTracker(Handle):
         wanted = chain.enabled and chain.storage_options.store_after_training
         if not self._sealed_before and self.written:
             self._begin({}, anchor=wanted)
-        newest = self._epochs.newest
+        newest = max(self._epochs.newest, 0 if self._has_free else -1)
         if not self._sealed_before:
             return
         if state not in ending.GOES_ON and self.rank == 0:
@@ -570,22 +593,25 @@ class ProvenanceTracker(Handle):
             continued = self._parent or (self._part.parent and str(self._part.parent))
             own = continued and {"run": continued, "epoch": None}
             parent = own or configured.get("parent_model")
-            self._emitter.emit(
-                Kind.CONFIG,
-                None,
-                {
-                    "public_key": self._keys.public_key.hex(),
-                    "hash_algorithm": self.settings.hash_algorithm,
-                    "world_size": self.world_size,
-                    **self._beside(),
-                    "code": environment.code_commit(),
-                    "environment": environment.environment(),
-                    "parent": parent,
-                    "training": configured,
-                    "config_notes": {**self.settings.training_notes, **given.notes},
-                    **self._labels,
-                },
-            )
+            config: dict[str, Any] = {
+                "public_key": self._keys.public_key.hex(),
+                "hash_algorithm": self.settings.hash_algorithm,
+                "world_size": self.world_size,
+                **self._beside(),
+                "code": environment.code_commit(),
+                "environment": environment.environment(),
+                "parent": parent,
+                "training": configured,
+                "config_notes": {**self.settings.training_notes, **given.notes},
+                **self._labels,
+            }
+            try:
+                self._emitter.emit(Kind.CONFIG, None, config, refuse=True)
+            except InputError as error:  # without a config record the run says nothing
+                problem = f"hyperparameters not recorded: {error}"
+                log.warning(problem, run=self.run_id)
+                config |= {"training": {}, "config_notes": {".": problem}}
+                self._emitter.emit(Kind.CONFIG, None, config)
             self._seal(Phase.BEFORE, None, anchor)
         self._sealed_before = True
 
@@ -631,7 +657,7 @@ class ProvenanceTracker(Handle):
             self._must_come_before(call)
         for kind, fields in new.items():
             assert isinstance(fields, dict)
-            self._emitter.emit(kind, None, fields)
+            self._emitter.emit(kind, None, fields, refuse=True)
             self._stated[kind] = fields
 
     def _track_data(self, kind: Kind, data: object) -> None:
@@ -661,7 +687,7 @@ class ProvenanceTracker(Handle):
         reading = None if self._frozen is None else self._frozen.reading(epoch, held.state)
 
         def done(fields: dict[str, Any]) -> None:
-            self._emitter.emit(Kind.STATE, epoch, held.placed(fields))
+            self._emitter.emit(Kind.STATE, epoch, held.placed(fields), refuse=True)
             if reading is not None and reading.keep():
                 problem = "frozen weights were written past autograd; from now on all are read"
                 log.warning(problem, epoch=epoch, run=self.run_id)
@@ -697,17 +723,6 @@ class ProvenanceTracker(Handle):
         self._emitter.failed(error)
         self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": "weights"})
 
-    def _start_shipper(self) -> None:
-        settings, url = self.settings, self.settings.redis_url
-        if url is None:
-            return
-        from provenance.capture.ship.process import spawn_shipper
-
-        try:
-            spawn_shipper(self.spool_dir, url, settings.key_file, settings.trust.ledger_keys)
-        except OSError as error:
-            log.warning("shipper not started; events stay in the spool", problem=str(error))
-
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""
         from provenance.settings import READERS, load
@@ -715,9 +730,32 @@ class ProvenanceTracker(Handle):
         return load(self._config, self.settings.base_dir, secrets=READERS)
 
 
+def _restore(spool_dir: Path, keys: RunKeys, settings: Settings) -> None:
+    """What else a run needs of a spool that somebody deleted: its key, and a shipper there."""
+    from provenance.capture.keys import keep_run_keys
+
+    try:
+        keep_run_keys(spool_dir / str(keys.run), keys)
+    except ProvenanceError as error:
+        log.warning("the run's key was deleted", problem=str(error), run=str(keys.run))
+    _start_shipper(spool_dir, settings)
+
+
+def _start_shipper(spool_dir: Path, settings: Settings) -> None:
+    if settings.redis_url is None:
+        return
+    from provenance.capture.ship.process import spawn_shipper
+
+    try:
+        own = settings.key_file, settings.trust.ledger_keys
+        spawn_shipper(spool_dir, settings.redis_url, *own)
+    except OSError as error:
+        log.warning("shipper not started; events stay in the spool", problem=str(error))
+
+
 def whole_number(what: str, number: object) -> int:
-    """An epoch or step as an int: of an int, a float without a fraction, or a scalar of NumPy,
-    torch or JAX; ``InputError`` of anything else."""
+    """An epoch or step, from 0 to 2^53 - 1, as an int: of an int, a float without a fraction, or a
+    scalar of NumPy, torch or JAX; ``InputError`` of anything else."""
     if type(number) is int and 0 <= number <= MAX_SAFE_INTEGER:
         return number
     try:
@@ -729,36 +767,49 @@ def whole_number(what: str, number: object) -> int:
     if type(plain) is int and 0 <= plain <= MAX_SAFE_INTEGER:
         return plain
     shown = repr(plain)[:40] if plain is not None else f"a {type(number).__name__}"
+    if isinstance(number, int):  # of which one beyond 2^53 is a text in plain
+        shown = shown.strip("'")
     more = "; between two epochs, record a step" if isinstance(plain, float) else ""
-    raise InputError(f"{what}: found {shown}, expected a whole number from 0{more}")
+    expected = f"a whole number from 0 to {MAX_SAFE_INTEGER}{more}"
+    raise InputError(f"{what}: found {shown}, expected {expected}")
 
 
 def _text(what: str, value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise InputError(f"{what}: found a {type(value).__name__}, expected a text")
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{what}: found a {type(value).__name__}, expected a text")
+    if value is not None and len(value) > _MAX_TEXT:
+        expected = f"expected at most {_MAX_TEXT:,}"
+        raise InputError(f"{what}: found {len(value):,} characters, {expected}")
+    return value
 
 
 def _texts(what: str, values: Iterable[object]) -> list[Json]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InputError(f"{what}: found {values!r}, expected a list of texts")
-    return [_text(what, value) for value in values]
+    if not isinstance(values, str) and isinstance(values, Iterable):
+        given = [*values]
+        texts = [text for text in given if isinstance(text, str)]
+        if len(texts) == len(given):
+            _text(what, "".join(texts))
+            return [*texts]
+    raise InputError(f"{what}: found {values!r:.80}, expected a list of texts")
 
 
 def _results(value: object) -> dict[str, Json]:
     try:
         return {"results": _mapping("training_results", value)}
     except InputError:  # a training that is over is not to fail for a path in its results
-        from provenance.settings.hyperparameters import hyperparameters
+        return _noted(value)
 
-        read = hyperparameters(value, "training_results")
-        notes: dict[str, Json] = {**read.notes}
-        return {"results": read.values, "notes": notes}
+
+def _noted(results: object) -> dict[str, Json]:
+    from provenance.settings.hyperparameters import hyperparameters
+
+    read = hyperparameters(results, "training_results")
+    return {"results": read.values, "notes": {**read.notes}}
 
 
 def _mapping(name: str, value: object) -> dict[str, Json]:
     if not isinstance(value, Mapping):
         raise InputError(f"{name}: found a {type(value).__name__}, expected a mapping")
-    result = normalise(value, name)
+    result = normalise(value, name, _DEPTH)
     assert isinstance(result, dict)
     return result

@@ -78,7 +78,7 @@ def make_bundle(
     """Write a run's evidence.
 
     Args:
-        run: A run id, 8 or more of its first hex digits, or ``latest``.
+        run: A run id, 8 or more of its first or last hex digits, or ``latest``.
         target: A folder, or a file ending in ``.zip``; below ``base_dir`` as private as the
             database.
         disclose: Kinds and places of the records whose content goes with it; all where empty.
@@ -152,7 +152,7 @@ def bundle_at(settings: Settings, text: str) -> Path | FileSource | None:
     if text != "latest" and not re.fullmatch("[0-9A-Fa-f-]{8,}", text):
         raise InputError(
             f"{text}: there is no such file, nor a run of that name; expected a run id, 8 or "
-            "more of its first hex digits, latest, a bundle or ipfs:CID"
+            "more of its first or last hex digits, latest, a bundle or ipfs:CID"
         )
     return None
 

@@ -92,7 +92,7 @@ def sign_model(
     """Sign a model's files (OpenSSF Model Signing), with the run that its weights are of.
 
     Args:
-        run: A run id, 8 or more of its first hex digits, or ``latest``.
+        run: A run id, 8 or more of its first or last hex digits, or ``latest``.
         key_file: EC private key as PEM, mode 0600.
         output: The signature; ``MODEL/model.sig`` (for a single file ``MODEL.sig``) if None.
         passphrase: Of an encrypted key.

@@ -10,7 +10,7 @@ from provenance.settings import Settings
 
 
 def evidence_of(settings: Settings, run: str) -> RunEvidence:
-    """What the database has about a run: an id, 8 or more of its first digits, ``latest``.
+    """What the database has about a run: an id, 8 or more of its first or last digits, ``latest``.
 
     Raises:
         UnknownRunError, StoreUnavailable

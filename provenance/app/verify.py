@@ -80,7 +80,7 @@ def verify_run(settings: Settings, run: str, **options: Unpack[Options]) -> Veri
     """Check a run from the database, and on the configured networks unless ``offline``.
 
     Args:
-        run: A run id, 8 or more of its first hex digits, or ``latest``.
+        run: A run id, 8 or more of its first or last hex digits, or ``latest``.
 
     Raises:
         UnknownRunError, StoreUnavailable, ConfigError, MissingExtraError

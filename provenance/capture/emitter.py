@@ -2,10 +2,10 @@
 
 Promises, to the training loop:
 
-* :meth:`Emitter.emit` MUST NOT raise, wait for a socket, sync a disk or grow without bound.
-  What goes wrong is counted in ``errors`` and named in ``last_error``.
+* :meth:`Emitter.emit` MUST NOT raise but for what it is asked to refuse, wait for a socket, sync a
+  disk or grow without bound. What goes wrong is counted in ``errors`` and named in ``last_error``.
 * An event whose ``emit`` returned True survives the death of the process.
-* What cannot be recorded leaves a ``gap`` event that says so.
+* What cannot be recorded leaves a ``gap`` event that says so, and one line in the log.
 
 A process has one producer: 16 random bytes and a sequence from 0. A child of ``fork`` gets
 its own at its first event, and never touches its parent's. Threads share the producer under
@@ -21,16 +21,18 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from provenance.capture.spool import refuse_network_file_system, run_directory
 from provenance.capture.spool_writer import SEGMENT_BYTES, SpoolWriter
-from provenance.errors import InputError, ProvenanceError
+from provenance.errors import InputError, ProvenanceError, TooLargeError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, normalise
+from provenance.log import get_logger
 
+log = get_logger("provenance")
 _SCALARS = frozenset({float, int, str, bool, type(None)})
 _TEXT = frozenset({str})
 _PLAIN_DEPTH = 4
@@ -44,6 +46,8 @@ class Emitter:
     Args:
         spool_dir: ``<base_dir>/spool``, on a local disk.
         rank: This process's number among the run's ``world_size`` trainers, from 0.
+        restored: Called where somebody deleted the run's folder, or what is in it; must not hold
+            the emitter, and may raise OSError.
 
     Raises:
         InputError: The folder cannot be made, or is on a network file system.
@@ -57,15 +61,19 @@ class Emitter:
         world_size: int = 1,
         *,
         segment_bytes: int = SEGMENT_BYTES,
+        restored: Callable[[], object] = bool,
     ) -> None:
         run_dir = run_directory(spool_dir, run)
+        refuse_network_file_system(run_dir)
         try:
             run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise InputError(f"{run_dir}: cannot spool events there: {error.strerror}") from error
-        refuse_network_file_system(run_dir)
         self.run, self.rank, self.world_size = run, rank, world_size
-        self._producer = _Producer(run_dir, run, rank, world_size, segment_bytes)
+        options: dict[str, Any] = {"segment_bytes": segment_bytes, "restored": restored}
+        self._producer = _Producer(
+            run, lambda producer: SpoolWriter(run_dir, run, producer, rank, world_size, **options)
+        )
         self._producer.writer()
         self.emit_numbers = self._producer.emit_numbers  # one call less in the hot path
         self.emit_step = self._producer.emit_step
@@ -108,9 +116,15 @@ class Emitter:
             "errors": producer.errors,
         }
 
-    def emit(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
-        """State something. True: it is with the kernel and survives this process."""
-        return self._producer.emit(kind, epoch, fields)
+    def emit(
+        self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], *, refuse: bool = False
+    ) -> bool:
+        """State something. True: it is with the kernel and survives this process.
+
+        Args:
+            refuse: Raise ``InputError`` of what is too large for a record, and leave no gap.
+        """
+        return self._producer.emit(kind, epoch, fields, refuse)
 
     def failed(self, error: Exception) -> None:
         """Count what could not be recorded, beside the gap that says so."""
@@ -130,12 +144,8 @@ class Emitter:
 class _Producer:
     """The state behind an emitter, which a finalizer can hold without keeping the emitter."""
 
-    def __init__(
-        self, run_dir: Path, run: UUID, rank: int, world_size: int, segment_bytes: int
-    ) -> None:
-        self._run = (run_dir, run)
-        self._ranks = (rank, world_size)
-        self._segment_bytes = segment_bytes
+    def __init__(self, run: UUID, make_writer: Callable[[bytes], SpoolWriter]) -> None:
+        self._run, self._make_writer = run, make_writer
         self._writer: SpoolWriter | None = None
         self._closed = False
         self._names: tuple[str, ...] = ()
@@ -170,10 +180,7 @@ class _Producer:
 
     def writer(self) -> SpoolWriter:
         if self._writer is None:
-            rank, world_size = self._ranks
-            self._writer = SpoolWriter(
-                *self._run, self.id, rank, world_size, segment_bytes=self._segment_bytes
-            )
+            self._writer = self._make_writer(self.id)
             # Children of multiprocessing leave by os._exit, past atexit and finalizers.
             # Whoever is such a child has these modules already.
             util = sys.modules.get("multiprocessing.util")
@@ -182,20 +189,24 @@ class _Producer:
                 util.Finalize(None, self.close, args=("exit",), exitpriority=10)
         return self._writer
 
-    def emit(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
+    def emit(
+        self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], refuse: bool = False
+    ) -> bool:
         try:
             with self._lock:
                 if self._busy:
                     return self._defer(kind, epoch, fields)
                 self._busy = True
                 try:
-                    written = self._append(kind, epoch, fields)
+                    written = self._append(kind, epoch, fields, refuse)
                     self._append_deferred()
                 finally:
                     self._busy = False
                 return written
         # The one guard of this kind: whatever fails here must not end a training.
-        except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
+        except Exception as error:
+            if refuse and isinstance(error, InputError):
+                raise
             self.note(error)
             return False
 
@@ -276,9 +287,12 @@ class _Producer:
             self._closed = True
             if self._writer is None:
                 return True
-            return self._writer.finish(time.time_ns(), str(reason), state)
+            plain = str(normalise(str(reason)[:500]))
+            return self._writer.finish(time.time_ns(), plain, state)
 
-    def _append(self, kind: Kind, epoch: int | None, fields: Mapping[str, Any]) -> bool:
+    def _append(
+        self, kind: Kind, epoch: int | None, fields: Mapping[str, Any], refuse: bool = False
+    ) -> bool:
         if self._closed:
             self._refused += 1
             return False
@@ -297,8 +311,12 @@ class _Producer:
                 raise InputError(f"{kind.value}: found {type(fields).__name__}, expected a mapping")
             return writer.append(kind, epoch, now, plain)
         except (ProvenanceError, TypeError, ValueError, OverflowError) as error:
+            if refuse and isinstance(error, TooLargeError):
+                raise InputError(str(error)) from error
             self.note(error)
-            lost = {"dropped": 1, "reason": f"{kind} not recorded: {self.last_error}"}
+            reason = f"{kind} not recorded: {self.last_error}"
+            log.warning(reason, run=str(self._run))
+            lost = {"dropped": 1, "reason": reason}
             known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
             writer.append(Kind.GAP, epoch if known else None, now, lost)
             return False

@@ -1,15 +1,20 @@
-"""Which run a process goes on with, and which one it continues: ids, folders, trackers."""
+"""Which run a process goes on with, from where, and which one it continues."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 from provenance.capture.keys import KEY_FILE
 from provenance.capture.membership import RUN_ID, RUN_KEY_FILE, RUN_SEED
-from provenance.errors import ConfigError, InputError
+from provenance.capture.ship.cursor import load_cursors
+from provenance.capture.ship.reader import Numbers, ProducerReader, first_cursor
+from provenance.capture.spool import scan_run
+from provenance.errors import ConfigError, FormatError, InputError
 
 
 def told_to_resume(run: str | Path, base_dir: Path) -> tuple[Path, Mapping[str, str]]:
@@ -42,6 +47,25 @@ def told_to_resume(run: str | Path, base_dir: Path) -> tuple[Path, Mapping[str, 
             f'is deleted once it is finished: a new run continues it with parent="{known}"',
         )
     return base_dir, told
+
+
+def next_numbers(run_dir: Path, run: UUID, rank: int) -> Numbers:
+    """Where a rank's new process counts on: behind those before it, as far as this host knows of
+    them, and not those beside it, as the parent of a fork is."""
+    groups = scan_run(run_dir, run).producers
+    live = {producer for producer, group in groups.items() if group[-1].is_live()}
+    found = [Numbers()]
+    for producer, group in groups.items():
+        if producer not in live and group[0].rank == rank:
+            reader = ProducerReader(group, first_cursor(group[0]))
+            with suppress(OSError):  # deleted in this moment, so that the cursor tells
+                deque(reader, maxlen=0)
+            found.append(reader.numbers)
+    with suppress(FormatError, OSError):
+        for producer, cursor in load_cursors(run_dir).producers.items():
+            if producer not in live and cursor.rank == rank:
+                found.append(Numbers(cursor.next_step, cursor.next_epoch))
+    return Numbers(*map(max, zip(*found, strict=True)))
 
 
 def parent_id(parent: object) -> str:

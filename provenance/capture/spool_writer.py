@@ -8,17 +8,19 @@ Where the disk takes no more, events wait in a ring of bounded count and size; p
 they are dropped and counted, control events such as a seal's mark apart, of which some are
 kept. When there is room again the ring is written first, then a ``gap`` event that says how
 many were dropped and why, then what was kept. Numbers are given at the write, so
-the sequence on disk has no hole. :meth:`finish` has a reserve, pre-allocated behind every
+the sequence on disk has no hole. A segment that somebody deletes while it is written is written
+again from the open file. :meth:`finish` has a reserve, pre-allocated behind every
 segment, for the gap and the end of a run whose disk stays full. Where a whole segment does
 not fit any more a smaller one is made, and none without room for a reserve but the first.
 
 Not thread-safe; the emitter serialises.
+
+Over 400 lines: one writer's state, from its first segment to its end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -32,10 +34,19 @@ from uuid import UUID
 
 import msgpack
 
+from provenance import files
 from provenance.capture.spool import segment_name
 from provenance.errors import FormatError
-from provenance.formats.event import Event, SegmentHeader, frame, read_frame
+from provenance.formats.event import (
+    SURELY_FITS,
+    Event,
+    SegmentHeader,
+    check_size,
+    frame,
+    read_frame,
+)
 from provenance.formats.record import CONTROL_KINDS, Kind
+from provenance.log import get_logger
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 STEPS_AT_ONCE = 1000
@@ -43,14 +54,16 @@ STEPS_BYTES = 512 * 1024
 STEPS_NS = 30 * 10**9
 """Frames of steps, their bytes and their time in one event, at most."""
 RESERVE_BYTES = 16 * 1024
+_LEAST = 2 * RESERVE_BYTES
 RING_EVENTS = 4096
 RING_BYTES = 8 * 1024 * 1024
 LATE_EVENTS = 64
 RETRY_S = 0.1
+LOOK_NS = 10**9
+"""How long a deleted segment may go unnoticed."""
 _STEPS = Kind.STEPS.value
-_FALLOC_FL_KEEP_SIZE = 1
-_OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_OPEN = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_log = get_logger("provenance")
 
 
 @dataclass(slots=True)
@@ -77,6 +90,7 @@ class SpoolWriter:
         segment_bytes: When to begin the next segment.
         ring_events, ring_bytes: What is held in memory while the disk is full, at most.
         retry_s: How often a full disk is tried again.
+        restored: Called where somebody deleted the folder, or what is in it; may raise OSError.
     """
 
     def __init__(
@@ -91,12 +105,14 @@ class SpoolWriter:
         ring_events: int = RING_EVENTS,
         ring_bytes: int = RING_BYTES,
         retry_s: float = RETRY_S,
+        restored: Callable[[], object] = bool,
     ) -> None:
         self.run_dir, self.run, self.producer = run_dir, run, producer
         self.rank, self.world_size = rank, world_size
         self.next_seq = 0
         self.lost = 0
         """Events dropped for good, in all."""
+        self._restored = restored
         self._limit = self._room = segment_bytes
         self._ring_events, self._ring_bytes, self._retry_s = ring_events, ring_bytes, retry_s
         self._fd = -1
@@ -113,6 +129,9 @@ class SpoolWriter:
         self._retry_at = 0.0
         self._finished = False
         self._steps = _OpenSteps(-1, 0, 0, 0)
+        self._looked = 0
+        self._missing = False
+        """The segment was deleted, and is only in this process."""
         self._pack = msgpack.Packer(strict_types=True).pack
         self._rotate()
 
@@ -125,14 +144,18 @@ class SpoolWriter:
         """Write one event. True: the kernel has it. False: held in memory, or dropped.
 
         Raises:
-            TooLargeError: Over 8 MiB.
+            TooLargeError: No record carries it.
             TypeError, ValueError, OverflowError: msgpack cannot pack the fields: a subclass of
                 a plain type, a lone surrogate, an integer beyond 64 bits.
         """
+        if not 0 <= ts_ns - self._looked < LOOK_NS:
+            self._look(ts_ns)
         blocked = (self._in_doubt or self._ring or self._dropped) and self._is_blocked()
         pack = self._pack
         # Event.encode, without the object.
         payload = pack([self.next_seq, kind._value_, epoch, self.rank, ts_ns, fields])
+        if len(payload) > SURELY_FITS:
+            check_size(kind, fields, payload)
         data = frame(payload)
         if not blocked and self._write(data):
             return True
@@ -142,6 +165,8 @@ class SpoolWriter:
     def append_step(self, ts_ns: int, step: int, metrics: dict[str, Any]) -> bool:
         """Write one step: a frame of the event before it where that is of steps, too, and has
         room for it; else of a new one. As :meth:`append`."""
+        if not 0 <= ts_ns - self._looked < LOOK_NS:
+            self._look(ts_ns)
         open_, at = self._steps, 0
         blocked = (self._in_doubt or self._ring or self._dropped) and self._is_blocked()
         if open_.seq == self.next_seq - 1 and open_.has_room(ts_ns) and not blocked:
@@ -166,6 +191,7 @@ class SpoolWriter:
 
     def flush(self) -> bool:
         """Write what is held and sync. True where all of it is on the disk."""
+        self._look(self._looked)
         clear = not self._is_blocked(retry=True)
         try:
             if self._fd >= 0:
@@ -184,6 +210,7 @@ class SpoolWriter:
         if self._finished:
             return True
         self._finished = True
+        self._look(ts_ns)
         if self._is_blocked(retry=True):
             self._retry_at = 0.0
             control = deque(p for p in self._ring if Event.decode(p).kind in CONTROL_KINDS)
@@ -226,7 +253,7 @@ class SpoolWriter:
         except OSError as error:
             self._reconcile()
             self._failed(error)
-            if error.errno not in _NO_SPACE:
+            if error.errno not in files.NO_SPACE:
                 self._close_segment(self._fd)
                 self._fd = -1
             # Not the disk is full but this file (a limit on its size, a bad sector): the next.
@@ -256,16 +283,14 @@ class SpoolWriter:
         Where the file cannot be mended it is left as it is and the next segment begins.
         """
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                tail = file.read()
-            done = 0
+            size = os.fstat(self._fd).st_size - self._offset
+            tail, done = os.pread(self._fd, size, self._offset), 0
             while done < len(tail):
                 try:
                     payload, done = read_frame(tail, done)
                 except FormatError:
                     os.ftruncate(self._fd, self._offset + done)
-                    _preallocate(self._fd, self._room + RESERVE_BYTES)  # the cut gave it back
+                    files.preallocate(self._fd, self._room + RESERVE_BYTES, _LEAST)  # cut off, too
                     break
                 self.next_seq = Event.decode(payload).seq + 1  # of a step perhaps as it was
             self._offset += done
@@ -275,18 +300,53 @@ class SpoolWriter:
             self._fd = -1
         self._in_doubt = False
 
-    def _rotate(self) -> bool:
-        """Begin the next segment; it gets its name when lock and header are there."""
-        path = self.run_dir / segment_name(self.rank, self.producer, self._index)
-        temporary = path.with_suffix(".new")
-        whose = (self.run, self.producer, self.rank, self.world_size)
-        header, fd = SegmentHeader(*whose, self.next_seq).encode(), -1
+    def _look(self, ts_ns: int) -> None:
+        """Write the segment again where somebody deleted it, or moved its folder: this process
+        still has it open."""
+        self._looked = ts_ns
+        if self._in_doubt:
+            self._reconcile()
+        if self._fd < 0 or files.is_at(self._fd, self._path):
+            return
         try:
+            data = os.pread(self._fd, self._offset, 0)
+        except OSError as error:
+            self._failed(error)
+            return
+        written = self._begin(self._path, data)
+        if written or not self._missing:
+            outcome = "is written again" if written else f"cannot be written: {self._reason}"
+            lost = "; what came before it is lost unless it was shipped" * (self._index > 1)
+            _log.warning(
+                f"the spool was deleted while the run goes on; its segment {outcome}{lost}",
+                path=str(self._path),
+            )
+        self._missing = not written
+
+    def _rotate(self) -> bool:
+        """Begin the next segment."""
+        self._look(self._looked)
+        path = self.run_dir / segment_name(self.rank, self.producer, self._index)
+        whose = (self.run, self.producer, self.rank, self.world_size)
+        header = SegmentHeader(*whose, self.next_seq).encode()
+        if not self._begin(path, header):
+            return False
+        self._index += 1
+        self._start = self._offset = len(header)
+        return True
+
+    def _begin(self, path: Path, data: bytes) -> bool:
+        """Go on in a new file, which gets its name when lock and data are there."""
+        temporary, fd = path.with_suffix(".new"), -1
+        try:
+            if path == self._path or not self.run_dir.exists():  # somebody deleted it
+                self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._restored()
             fd = os.open(temporary, _OPEN, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            allocated = _preallocate(fd, self._limit + RESERVE_BYTES)
+            allocated = files.preallocate(fd, self._limit + RESERVE_BYTES, _LEAST)
             no_room = allocated == 0 and self._fd >= 0  # the segment that is there has its reserve
-            if no_room or os.write(fd, header) != len(header):
+            if no_room or os.write(fd, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.rename(temporary, path)
         except OSError as error:
@@ -298,8 +358,7 @@ class SpoolWriter:
             return False
         old, self._fd = self._fd, fd
         self._room = allocated - RESERVE_BYTES if allocated > 0 else self._limit
-        self._path, self._index = path, self._index + 1
-        self._start = self._offset = len(header)
+        self._path = path
         self._close_segment(old)
         return True
 
@@ -359,36 +418,3 @@ class SpoolWriter:
             self._ring_size = sum(map(len, self._late))
             self._late.clear()
         return True
-
-
-def _libc_fallocate() -> Callable[[int, int, int, int], int] | None:
-    try:
-        function = ctypes.CDLL(None, use_errno=True).fallocate64
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    function.restype = ctypes.c_int
-    return function
-
-
-_FALLOCATE = _libc_fallocate()
-
-
-def _preallocate(fd: int, size: int) -> int:
-    """fallocate(2) with FALLOC_FL_KEEP_SIZE: ``size`` bytes, or less where the disk has less.
-
-    ``os.posix_fallocate`` would move the end of the file, where O_APPEND writes.
-
-    Returns:
-        The bytes that are kept for this file; 0 where there is no room for two reserves; -1
-        where the file system cannot, and goes without.
-    """
-    while _FALLOCATE is not None:
-        if _FALLOCATE(fd, _FALLOC_FL_KEEP_SIZE, 0, size) == 0:
-            return size
-        if ctypes.get_errno() not in _NO_SPACE:
-            break
-        if size < 4 * RESERVE_BYTES:
-            return 0
-        size //= 2
-    return -1

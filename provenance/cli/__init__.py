@@ -65,7 +65,7 @@ devnet url  devnet:url  print the URL of one, to pass on
   server SERVER
   --root ROOT  folder that holds .devnet/ (.)
 status  status:status  runs, or one run, and the backlog
-  run_id RUN?  run id, its first 8, or latest
+  run_id RUN?  run id, its first or last 8, or latest
   --name TEXT  runs whose name or id has this in it
   --state STATE  such as running, finished, failed, interrupted or lost
   --group GROUP  runs of this group
@@ -94,10 +94,10 @@ fsck  fsck:fsck  check spool, database and chains: nothing lost
   --since-block [NETWORK=]HEIGHT...  search from there for transactions that no row knows
   --settle SECONDS  leave out events that are younger: they may be on their way (0)
 report  verify:report  write report.html and the evidence
-  run_id RUN  run id, its first 8, or latest
+  run_id RUN  run id, its first or last 8, or latest
   -o --output OUTPUT  folder (<base>/reports/<run>)
 bundle  bundle:bundle  write a run's evidence for an auditor
-  run_id RUN  run id, its first 8, or latest
+  run_id RUN  run id, its first or last 8, or latest
   -o --output OUTPUT!  folder, or file ending in .zip
   --ipfs  add and pin it, and print its CID
   --ots  also an OpenTimestamps proof of each record, and a tlog-proof of each seal
@@ -111,7 +111,7 @@ path  verify:path  print a record's path up to the run root
   --ots OUT  write its OpenTimestamps proof there
 events  ACTION  what became of events
 events parked  events:parked  list what ingest would not take, and why
-  run_id RUN?  run id, its first 8, or latest
+  run_id RUN?  run id, its first or last 8, or latest
   --forget  delete them instead
   --all  with --forget and no run: of every run
 verify-model  model:verify_model  which epoch has exactly these weights
@@ -123,13 +123,13 @@ sign  model:sign  sign a model's files (OpenSSF Model Signing)
   --key FILE!  EC private key, PEM, mode 0600
   -o --output FILE  signature (FOLDER/model.sig)
 statement  model:statement  in-toto statement of a run (SLSA provenance)
-  run_id RUN  run id, its first 8, or latest
+  run_id RUN  run id, its first or last 8, or latest
   -o --output FILE  file (stdout)
 log  ACTION  the ledger as a transparency log
 log export  log:export  write it as tlog-tiles for static hosting
   folder FOLDER
 log prove  log:prove  tlog-proof of a run's newest root
-  run_id RUN  run id, its first 8, or latest
+  run_id RUN  run id, its first or last 8, or latest
 log consistency  log:consistency  proof that one head extends another
   old OLD  size
   new NEW  size

@@ -49,13 +49,17 @@ from provenance.ports.values import (
     StoredRecord,
 )
 
-MIN_PREFIX = 8
+MIN_DIGITS = 8
+MAX_NAMED = 8
 DAMAGED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What damaged rows can raise while they are read, beside this project's own errors."""
 
 
 def find_run(store: LedgerStore, text: str) -> UUID:
-    """The run that a full id, a unique prefix of 8 or more hex digits, or ``latest`` names.
+    """The run that a full id, its first or last 8 or more hex digits, or ``latest`` names.
+
+    An id begins with its time, so that runs of one minute share their first digits, and ends with
+    digits of a hash.
 
     Raises:
         UnknownRunError: None, or several.
@@ -67,15 +71,20 @@ def find_run(store: LedgerStore, text: str) -> UUID:
             raise UnknownRunError("run latest: the database has no runs yet")
         return max(rows, key=_age).run
     wanted = text.lower().replace("-", "")
-    if len(wanted) < MIN_PREFIX or set(wanted) - set("0123456789abcdef") or len(wanted) > 32:
+    if len(wanted) < MIN_DIGITS or set(wanted) - set("0123456789abcdef") or len(wanted) > 32:
         raise UnknownRunError(
-            f"run {text!r}: expected a run id, {MIN_PREFIX} or more of its first hex digits, "
-            "or latest"
+            f"run {text!r}: expected a run id, {MIN_DIGITS} or more of its first or last hex "
+            "digits, or latest"
         )
-    runs = [row.run for row in rows if row.run.hex.startswith(wanted)]
+    fits = [
+        row for row in rows if wanted in (row.run.hex[: len(wanted)], row.run.hex[-len(wanted) :])
+    ]
+    runs = [row.run for row in sorted(fits, key=_age, reverse=True)]
     if len(runs) > 1:
+        named = ", ".join(map(str, runs[:MAX_NAMED])) + (", ..." if len(runs) > MAX_NAMED else "")
         raise UnknownRunError(
-            f"run {text}: {len(runs)} runs begin so, such as {runs[0]} and {runs[1]}"
+            f"run {text}: {len(runs)} runs begin or end so, expected more digits, or the last "
+            f"{MIN_DIGITS}, of one: {named}"
         )
     if not runs:
         raise _unknown_run(text, rows)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -30,12 +30,24 @@ from provenance.errors import (
     TruncatedError,
     UnknownVersionError,
 )
-from provenance.formats.record import Kind, Record, normalise, salt_for, timestamp
+from provenance.formats.json_text import canonical_size
+from provenance.formats.record import (
+    MAX_RECORD_BYTES,
+    MAX_SAFE_INTEGER,
+    Kind,
+    Record,
+    normalise,
+    salt_for,
+    timestamp,
+)
 
 SEGMENT_MAGIC = b"MLPS"
 SEGMENT_VERSION = 1
 FRAME_HEADER = struct.Struct("<II")
 MAX_FRAME_BYTES = 8 * 1024 * 1024
+SURELY_FITS = 800_000
+"""Bytes of an event whose record is not too large: a byte of msgpack is six of JSON at most, and
+begins one list or mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,50 @@ def record_of(event: Event, header: SegmentHeader, salt_key: bytes) -> Record:
         salt=salt_for(salt_key, header.producer, event.seq),
         body=body,
     )
+
+
+def check_size(kind: Kind, fields: dict[str, Any], payload: bytes) -> None:
+    """Refuse an event that no record carries: ``TooLargeError`` names its largest value.
+
+    Args:
+        payload: The event's bytes, over :data:`SURELY_FITS` of them.
+    """
+    size_of, expected = _packed_size, f"a record of at most {MAX_RECORD_BYTES:,} bytes"
+    if len(payload) <= MAX_FRAME_BYTES:
+        longest = MAX_SAFE_INTEGER  # whatever number it gets
+        event = Event(longest, kind, longest, longest, 0, fields)
+        event = joined_steps([event]) if kind is Kind.STEPS else event
+        record = record_of(event, SegmentHeader(UUID(int=0), bytes(16), 0, 1, 0), bytes(32))
+        size_of = _json_size
+        try:
+            around = len(replace(record, body={}).encode())
+            if around + canonical_size(record.body) <= MAX_RECORD_BYTES:
+                return
+        except ValueError as error:
+            size_of, expected = _packed_size, f"a record without {error}"
+    path, size = _largest(fields, size_of)
+    raise TooLargeError(f"{path}: found {size:,} bytes, expected {expected}")
+
+
+def _largest(
+    fields: Mapping[str, object], size_of: Callable[[object], int], path: str = ""
+) -> tuple[str, int]:
+    """Path and size of the value that makes most of the fields."""
+    size, name = max((size_of(value), name) for name, value in fields.items())
+    inner, path = fields[name], f"{path}.{name[:80]}" if path else name[:80]
+    if isinstance(inner, Mapping) and inner:
+        below = _largest(inner, size_of, path)
+        if below[1] * 2 > size:
+            return below
+    return path, size
+
+
+def _json_size(value: object) -> int:
+    return canonical_size(normalise(value))
+
+
+def _packed_size(value: object) -> int:
+    return len(pack(value))
 
 
 def pack(value: object) -> bytes:

@@ -82,6 +82,15 @@ def canonical_json(value: object) -> bytes:
         raise InputError(f"no canonical JSON: {error}") from error
 
 
+def canonical_size(value: object) -> int:
+    """How many bytes :func:`canonical_json` gives of a value that has such a form, for a tenth of
+    the cost; ``ValueError`` where it has more lists, objects or values than anybody reads."""
+    data = _msgspec()[1](value)
+    _check_size(data.decode(), DEFAULT_LIMITS)
+    odd = _ODD_NUMBER.search(data.translate(None, _IN_NO_NUMBER))
+    return len(canonical_json(value)) if odd else len(data)
+
+
 def parse_canonical(data: bytes, what: str) -> tuple[Any, bool]:
     """Untrusted JSON text as RFC 8785 writes it, or ``FormatError``; and whether it is in that form
     for certain, seen at a tenth of the cost where msgspec writes what it read as the same text: no

@@ -13,7 +13,8 @@ with what is missing; a checkpoint is left out. A rank that failed or was interr
 again: *after* waits for it as for one without an end.
 
 A run that stops before it is finished has no *after* seal. Each rank marks a checkpoint of its
-newest epoch (:mod:`provenance.capture.ending`). Where that cannot be made, or a rank marked none,
+newest epoch, without one of 0 (:mod:`provenance.tracker`). Where that cannot be made, or a rank
+marked none,
 a checkpoint is made of all that is here once the run gave no sign of life for ``lost_after_s``.
 
 Checkpoints go forward. Those that are ready at once are made by epoch; one whose epoch is at or
@@ -251,9 +252,11 @@ def _seal_before(tx: LedgerTx, run: UUID, overdue: bool, made: list[_Root]) -> T
 
 
 def _seal_lost(tx: LedgerTx, tree: TreeRow, made: list[_Root]) -> None:
-    """A checkpoint of the newest epoch, which no rank needs to have marked: a run that comes back
-    goes on behind it."""
+    """A checkpoint of the newest epoch, of 0 where there are but steps, artifacts and notes, which
+    no rank needs to have marked: a run that comes back goes on behind it."""
     newest = max((leaf.epoch or 0 for leaf in _unsealed(tx, tree)), default=None)
+    if newest is None and tree.closed < 0 and any(True for _ in tx.leaves(tree.run, FREE_KINDS)):
+        newest = 0
     if newest is not None:
         _seal_checkpoint(tx, tree, newest, made)
 

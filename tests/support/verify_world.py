@@ -15,6 +15,7 @@ from provenance.anchor.confirm import confirm
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.anchor.publish import publish
 from provenance.capture.keys import RunKeys
+from provenance.capture.ship.loop import Shipper
 from provenance.evidence.from_database import from_store
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.event import Event, SegmentHeader, record_of
@@ -29,6 +30,8 @@ from provenance.ports.transport import Delivery
 from provenance.settings import RetrySettings
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryNetwork
+from provenance.testing.memory_transport import MemoryTransport
+from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 from provenance.verify.verifier import verify
@@ -215,3 +218,12 @@ def flip_metric(data: bytes, name: str = "loss", value: float = 0.001) -> bytes:
     document = json.loads(data)
     document["body"]["metrics"][name] = value
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def shipped(tracker: ProvenanceTracker) -> World:
+    """A deployment that has taken all that the tracker wrote."""
+    world, transport = World(names=()), MemoryTransport()
+    with Shipper(tracker.spool_dir, transport) as shipper:
+        shipper.run_once()
+    world.ingest(*(d.payload for d in transport.read("worker", 1000)))
+    return world

@@ -4,7 +4,8 @@ Replaced atomically and synced. A lost or broken file costs shipping again what 
 still has, which changes nothing downstream::
 
     {"v": 1, "generation": str|null, "producers": {producer hex: {"rank", "world_size",
-     "segment", "offset", "next", "chain", "acked", "acked_chain", "ended"}}}
+     "segment", "offset", "next", "chain", "acked", "acked_chain", "ended", "next_step",
+     "next_epoch"}}}
 
 The chains (:mod:`provenance.formats.producers.statement`) are 64 hex digits, or null where a lost
 cursor file took them along and no acknowledgement has brought one back yet.
@@ -31,7 +32,8 @@ class Cursor:
     """One producer: all below ``next`` is in the transport, all below ``acked`` committed.
 
     ``segment`` and ``offset`` (bytes) are where event ``next`` is to be read; ``chain`` and
-    ``acked_chain`` are the chains before events ``next`` and ``acked``.
+    ``acked_chain`` are the chains before events ``next`` and ``acked``. ``next_step`` and
+    ``next_epoch`` follow the highest ones read; 0 before the first.
     """
 
     rank: int
@@ -43,6 +45,8 @@ class Cursor:
     ended: bool = False
     chain: bytes | None = None
     acked_chain: bytes | None = None
+    next_step: int = 0
+    next_epoch: int = 0
 
 
 @dataclass(slots=True)

@@ -100,7 +100,8 @@ class Shipper:
         contact = Contact(self._transport, self._max_backlog, self._ledger_keys())
         spools = scan(self.spool_dir)
         for gone in self._shipments.keys() - {spool.run for spool in spools}:
-            del self._shipments[gone]
+            if self._shipments[gone].is_cleared:  # else its trainer may write it again
+                del self._shipments[gone]
         try:
             for spool in spools:
                 if spool.run not in self._shipments:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from provenance import files
 from provenance.capture.ending import GOES_ON
@@ -19,6 +20,23 @@ from provenance.formats.record import MAX_SAFE_INTEGER, Kind
 MAX_HOLE = 1 << 20
 """More events than fit into the longest segment: a larger hole is not filled."""
 LOST = "lost in the spool: damaged or deleted"
+
+
+class Numbers(NamedTuple):
+    """What a training counts on with: behind its highest step and its highest epoch with metrics;
+    0 before the first."""
+
+    step: int = 0
+    epoch: int = 0
+
+    def behind(self, event: Event) -> Numbers:
+        """Behind an event too, whose steps are joined."""
+        if event.kind is Kind.METRICS and event.epoch is not None:
+            return self._replace(epoch=max(self.epoch, event.epoch + 1))
+        if event.kind is not Kind.STEPS:
+            return self
+        steps = (step for series in event.fields["series"] for step in series["step"])
+        return self._replace(step=max(self.step, *(n + 1 for n in steps if isinstance(n, int))))
 
 
 class ProducerReader:
@@ -37,6 +55,8 @@ class ProducerReader:
         self._group = group
         self._segment, self._offset = cursor.segment, cursor.offset
         self._next, self._ended = cursor.next, cursor.ended
+        self.numbers = Numbers(cursor.next_step, cursor.next_epoch)
+        """Behind those of the events so far."""
         self._unsynced: set[Path] = set()
         self._began = False
         self.missing = 0
@@ -71,6 +91,7 @@ class ProducerReader:
                     self._ended = self._ended or _is_final(item)
                     if item.seq >= self._next:
                         self._next = item.seq + 1
+                        self.numbers = self.numbers.behind(item)
                         yield segment, item
 
     def _lost(self, segment: Segment, event: Event) -> Iterator[tuple[Segment, Event]]:
@@ -95,6 +116,7 @@ class ProducerReader:
         here = (self._segment, self._offset, self._next, self._ended)
         moved = here != (cursor.segment, cursor.offset, cursor.next, cursor.ended)
         cursor.segment, cursor.offset, cursor.next, cursor.ended = here
+        cursor.next_step, cursor.next_epoch = self.numbers
         cursor.chain = chain
         return moved
 

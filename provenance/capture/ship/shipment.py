@@ -120,7 +120,7 @@ class Shipment:
         self._signers: dict[bytes, tuple[Certificate, Ed25519PrivateKey]] = {}
         self._ask_at = 0.0
         self._logged: set[str] = set()
-        self._cleared = False
+        self.is_cleared = False
         try:
             self.cursors = load_cursors(path)
         except (FormatError, OSError) as error:
@@ -151,11 +151,11 @@ class Shipment:
                         self._unreadable(error, total)
         total.deleted_segments += delete_committed(spool, self.cursors)
         total.pending += self.cursors.unacknowledged
-        self._cleared = self._cleared and not spool.producers
-        if not self._cleared and self._has_ended(spool, contact):
+        self.is_cleared = self.is_cleared and not spool.producers
+        if not self.is_cleared and self._has_ended(spool, contact):
             clear_run(spool)
             total.finished_runs += 1
-            self._cleared = True
+            self.is_cleared = True
 
     def _has_ended(self, spool: RunSpool, contact: Contact) -> bool:
         """Ranks may be on other hosts: whether the run is sealed is asked now and then."""

@@ -10,6 +10,7 @@ from provenance.errors import FormatError, ProvenanceError
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
+    FREE_KINDS,
     DigestedRecord,
     SealMark,
     announced_events,
@@ -179,8 +180,11 @@ def _seals(facts: RunFacts, records: Collection[Record], walk: RunWalk) -> Itera
         asked.setdefault((mark.phase, mark.epoch), []).append(mark)
     made = {(entry.phase, entry.epoch): entry for entry in facts.entries}
     epochs = {record.epoch for record in records if record.kind.is_epoch}
+    if any(record.kind in FREE_KINDS for record in records):
+        epochs.add(0)
     for seal, entry in made.items():
-        # A checkpoint that nobody marked is of a lost run, anchored as it was before training.
+        # A checkpoint that nobody marked is of a lost run, anchored as it was before training; of
+        # epoch 0 where what it had belongs to none.
         lost = asked.get((Phase.BEFORE, None), ()) if seal[1] in epochs else ()
         flags = {mark.anchor for mark in asked.get(seal, lost)}
         if entry.anchor not in flags:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select
 
 from provenance.errors import IntegrityError
 from provenance.formats.record import EPOCH_KINDS, Kind, Phase
-from provenance.formats.run_tree.selection import SealMark
+from provenance.formats.run_tree.selection import FREE_KINDS, SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.values import TreeRow
 from provenance.stores.sql import schema
@@ -137,17 +137,13 @@ class SealingPart(Session):
 
     def awaiting_seal(self, idle_since: float = -math.inf) -> Sequence[UUID]:
         runs, record = schema.runs.c, schema.records.c
-        lost = and_(
-            runs.last_ingest <= idle_since,
-            select(record.seq)
-            .where(
-                record.run == runs.run,
-                record.epoch > run_trees.c.closed,
-                run_trees.c.run == runs.run,
-                record.kind.in_(list(EPOCH_KINDS)),
-            )
-            .exists(),
+        closed, epochs, free = run_trees.c.closed, list(EPOCH_KINDS), list(FREE_KINDS)
+        unsealed = or_(
+            and_(record.epoch > closed, record.kind.in_(epochs)),
+            and_(closed < 0, record.kind.in_(free)),
         )
+        own = select(record.seq).where(record.run == runs.run, run_trees.c.run == runs.run)
+        lost = and_(runs.last_ingest <= idle_since, own.where(unsealed).exists())
         unmade = or_(
             marks.c.phase == Phase.AFTER,
             and_(

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 import provenance
+from provenance.capture.ship.loop import Shipper
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.settings import load
+from provenance.testing.memory_transport import MemoryTransport
 from tests.support.paths import ROOT
 from tests.support.readme import blocks
+from tests.support.verify_world import shipped
 
 MODEL = {"w": np.ones((3, 2), np.float32)}
 
@@ -42,7 +45,7 @@ def test_a_run_is_named_and_its_config_is_recorded_before_the_first_metrics(tmp_
     ) as run:  # fmt: skip
         run.data(np.ones((4, 2)))
         run.model(MODEL)
-        run.log({"loss": 1.0}, epoch=1, model=MODEL, privacy={"epsilon": 1.0})
+        run.log({"loss": 1.0}, epoch=1, model=MODEL, privacy={"epsilon": 1.0, "delta": 1e-5})
     (config,) = bodies(tmp_path, Kind.CONFIG)
     assert config["training"] == {"lr": 0.1}
     assert (config["name"], config["group"], config["notes"]) == (
@@ -144,11 +147,18 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="note: found neither a text nor a tag"):
         run.note()
     with pytest.raises(InputError, match="config: found a int, expected a mapping"):
-        provenance.run(base_dir=tmp_path, config=3)
-    with pytest.raises(InputError, match="tags: found 'ab', expected a list of texts"):
-        provenance.run(base_dir=tmp_path, tags="ab")
+        provenance.run(base_dir=tmp_path / "refused", config=3)
+    assert not (tmp_path / "refused").exists()
+    for tags in ("ab", ["a", 1], 5):
+        with pytest.raises(InputError, match=r"tags: found .*, expected a list of texts"):
+            provenance.run(base_dir=tmp_path, tags=tags)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(InputError, match="epoch: found 0.5, .* between two epochs, record a step"):
         run.log({"loss": 1}, epoch=0.5)  # type: ignore[arg-type]  # Transformers' own
+    for step in (-1, 2**60):
+        with pytest.raises(InputError, match=f"found {step}, .* from 0 to {2**53 - 1}$"):
+            run.log({"loss": 1}, step=step)
+    with pytest.raises(InputError, match="notes: found 9,000,000 characters, expected at most"):
+        provenance.run(base_dir=tmp_path, notes="x" * 9_000_000)
 
 
 def test_epochs_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:
@@ -160,3 +170,63 @@ def test_epochs_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:
     epochs = [event.epoch for event in events(tmp_path) if event.kind is Kind.METRICS]
     assert epochs == [1, 2, 3, 4, 5]
     assert json.dumps(epochs) == "[1, 2, 3, 4, 5]"
+
+
+@pytest.mark.slow
+def test_what_is_too_large_for_a_record_is_refused_and_the_run_verifies(tmp_path: Path) -> None:
+    large = "x" * 9_000_000
+    config = {str(n): "\x01" * 16_000 for n in range(100)}  # of six bytes each in JSON
+    with provenance.run(base_dir=tmp_path, config=config) as run:
+        run.log({"loss": 1.0}, epoch=1, model=MODEL)
+        for numbers, call in (
+            ({"epoch": 2}, "metrics.map"), ({"step": 3}, "metrics.map"),
+            ({"epoch": 2, "privacy": {"epsilon": 1, "delta": 0, "of": large}}, "privacy.of"),
+        ):  # fmt: skip
+            metrics = {} if "privacy" in numbers else {"map": large}
+            with pytest.raises(InputError, match=f"{call}: found 9,000,005 bytes, expected a rec"):
+                run.log(metrics, **numbers)
+        deep: dict[str, Any] = {}
+        for _ in range(30):
+            deep = {"a": deep}
+        with pytest.raises(InputError, match="nested deeper than 32 levels"):
+            run.log(deep)
+        run.log(deep["a"]["a"]["a"])
+        run.finish({"accuracy": 0.5, "map": large})
+    world = shipped(run.tracker)
+    report = world.verify(world.evidence(run.tracker.run), online=False)
+    assert report.outcome == "consistent", report.findings
+    (results,) = bodies(tmp_path, Kind.RESULTS)
+    assert results["results"]["accuracy"] == 0.5
+    assert results["notes"] == {"map": "a text of 9000000 characters: its start and its SHA-256"}
+    (stated,) = bodies(tmp_path, Kind.CONFIG)
+    assert stated["training"] == {}
+    found = "hyperparameters not recorded: training: found 9,600,"
+    assert stated["config_notes"]["."].startswith(found)
+    assert not bodies(tmp_path, Kind.GAP)
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_run_that_is_started_again_counts_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """By the spool, and by the shipper's cursors where the spool is gone."""
+    first = provenance.run(base_dir=tmp_path)
+    for _ in range(3):
+        first.log({"loss": 1})
+    first.log({"loss": 1}, step=9)
+    first.log({"loss": 1}, epoch=4)
+    first.tracker.close("died", "failed")
+    if committed:
+        with Shipper(tmp_path / "spool", MemoryTransport()) as shipper:
+            shipper.run_once()
+        for segment in scan(tmp_path / "spool")[0].segments:
+            segment.path.unlink()
+    monkeypatch.setenv("PROVENANCE_RUN_ID", first.id)
+    again = provenance.run(base_dir=tmp_path)
+    again.log({"loss": 2})
+    again.log({"loss": 2}, model=MODEL)
+    beside = provenance.run(base_dir=tmp_path)
+    beside.log({"loss": 3})
+    steps = [body["step"] for body in bodies(tmp_path, Kind.STEPS) if body["metrics"]["loss"] > 1]
+    assert sorted(steps) == [10, 10], "one that runs beside another does not count for it"
+    assert {e.epoch for e in events(tmp_path) if e.kind is Kind.METRICS} - {4} == {5}

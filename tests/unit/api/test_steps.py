@@ -17,18 +17,15 @@ import pytest
 import provenance
 from provenance.bundle.writer import bundle_files
 from provenance.capture.ship.cursor import Cursor
-from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.reader import ProducerReader
 from provenance.capture.spool import Corruption, scan_run
 from provenance.capture.spool_writer import STEPS_AT_ONCE, STEPS_NS, SpoolWriter
 from provenance.formats.event import Event, SegmentHeader, record_of
 from provenance.formats.record import Kind
 from provenance.fsck.spool import read_run
-from provenance.testing.memory_transport import MemoryTransport
-from provenance.tracker import ProvenanceTracker
 from tests.support.paths import ROOT
 from tests.support.stranger import load
-from tests.support.verify_world import World
+from tests.support.verify_world import shipped
 
 RUN = uuid4()
 
@@ -154,15 +151,6 @@ def test_steps_that_waited_for_room_are_all_there(
     *steps, end = read(tmp_path)
     assert [step for event in steps for step, _ in rows(event)] == list(range(9))
     assert [event.seq for event in [*steps, end]] == list(range(len(steps) + 1))  # type: ignore[union-attr]  # no damage
-
-
-def shipped(tracker: ProvenanceTracker) -> World:
-    """A deployment that has taken all that the tracker wrote."""
-    world, transport = World(names=()), MemoryTransport()
-    with Shipper(tracker.spool_dir, transport) as shipper:
-        shipper.run_once()
-    world.ingest(*(d.payload for d in transport.read("worker", 1000)))
-    return world
 
 
 def test_steps_artifacts_and_notes_are_verified_by_both_readers(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Over 400 lines: a deployment in this process, the scripts that end, and a row fo
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from provenance.app.fsck import fsck
 from provenance.app.verify import verify_run
 from provenance.bootstrap import sending
 from provenance.capture import ending
@@ -358,6 +360,60 @@ def test_a_run_goes_on_by_resume_and_refuses_what_it_has_no_key_of(
         ProvenanceTracker.resume(tracker.run_id, tmp_path)
     with pytest.raises(ConfigError, match="expected a run id or the folder of a run"):
         ProvenanceTracker.resume("runs/last", tmp_path)
+
+
+LOOSE = """
+t = ProvenanceTracker(sys.argv[1])
+t.track_step(0, {"loss": 1})
+t.artifact(b"made", "a.bin")
+t.note("odd")
+"""
+
+
+@pytest.mark.parametrize("state", ["failed", "lost"])
+def test_a_run_that_stopped_without_an_epoch_is_sealed_with_what_it_has(
+    tmp_path: Path, home: Home, state: str
+) -> None:
+    last = "1 / 0" if state == "failed" else "os._exit(1)"
+    assert start(LOOSE + last, tmp_path).wait(60) == 1
+    home.bring()
+    if state == "lost":
+        assert home.seals(str(scan(tmp_path / "spool")[0].run)) == [("before", None)]
+        home.bring(later=6 * 3600)
+    run = str(scan(tmp_path / "spool")[0].run)
+    assert home.seals(run) == [("before", None), ("checkpoint", 0)]
+    report = home.verify()
+    assert (report.state.state, report.findings) == (state, ())
+    kinds = {Kind.STEPS, Kind.ARTIFACT, Kind.NOTE}
+    free = [item.record for item in report.evidence.digested if item.record.kind in kinds]
+    (covered,) = dict(report.evidence.entries[-1].coverage).values()
+    assert len(free) == 3
+    assert max(record.seq for record in free) < covered
+    home.bring(later=7 * 3600)
+    assert len(home.seals(run)) == 2, "once"
+    assert not list(fsck(home.settings, offline=True).findings)
+    again = ProvenanceTracker.resume(run, tmp_path)
+    again.track_step(1, {"loss": 1})
+    again.track_epoch(1, {"loss": 1})
+    again.store_merkle_on_blockchain_after_training({})
+    home.bring()
+    report = home.verify()
+    assert (report.state.state, report.findings) == ("finished", ())
+
+
+def test_a_spool_that_is_deleted_under_a_training_comes_home_whole(
+    tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.track_epoch(1, {"loss": 1})
+    shutil.rmtree(tmp_path / "spool")
+    tracker.track_epoch(2, {"loss": 1})
+    tracker.store_merkle_on_blockchain_after_training({})
+    assert "the spool was deleted while the run goes on" in capsys.readouterr().out
+    home.bring()
+    report = home.verify()
+    assert (report.state.state, report.findings) == ("finished", ())
+    assert [row.epoch for row in report.metrics] == [1, 2]
 
 
 def test_a_run_says_which_run_it_continues_and_whether_that_fits(

@@ -49,7 +49,9 @@ def test_a_whole_run_is_written_in_order(tmp_path: Path) -> None:
     tracker.track_data(TRAIN, TEST)
     tracker.track_model(MODEL)
     before = tracker.store_merkle_on_blockchain_before_training({"epochs": 1, "parent_model": "p"})
-    tracker.track_epoch(1, {"loss": np.float32(0.5)}, model=MODEL, privacy={"epsilon": 1.5})
+    tracker.track_epoch(
+        1, {"loss": np.float32(0.5)}, model=MODEL, privacy={"epsilon": 1.5, "delta": 0}
+    )
     after = tracker.store_merkle_on_blockchain_after_training({"accuracy": 0.9})
     written = kinds(tmp_path)
     assert written[:6] == [
@@ -59,7 +61,7 @@ def test_a_whole_run_is_written_in_order(tmp_path: Path) -> None:
     assert written[9:] == ["results", "run.seal", "run.end"]
     by_kind = {event.kind: event.fields for event in events(tmp_path)}
     assert by_kind[Kind.METRICS] == {"metrics": {"loss": 0.5}}
-    assert by_kind[Kind.PRIVACY] == {"privacy": {"epsilon": 1.5}}
+    assert by_kind[Kind.PRIVACY] == {"privacy": {"epsilon": 1.5, "delta": 0}}
     assert by_kind[Kind.STATE]["root"] == by_kind[Kind.WEIGHTS]["root"]
     config = by_kind[Kind.CONFIG]
     assert config["parent"] == "p"

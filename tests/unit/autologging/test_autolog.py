@@ -57,6 +57,8 @@ def test_a_fit_is_recorded(base: Path) -> None:
     assert bodies(events, Kind.STATE)[0]["root"] == state_digest(model, FACTORY).as_fields()["root"]
     config = bodies(events, Kind.CONFIG)[0]
     assert (config["group"], config["training"]["parameters"]["C"]) == ("auto", 2.0)
+    script = sys.modules["__main__"].__file__ or ""
+    assert config["name"] == f"SVC, {Path(script).name}"
     assert bodies(events, Kind.METRICS)[0]["metrics"]["training_score"] == model.score(X, Y)
 
 

@@ -25,6 +25,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
+from provenance import tracker
 from provenance.capture import emitter as emitter_module
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import new_run_keys
@@ -131,6 +132,22 @@ def test_what_cannot_be_recorded_leaves_a_gap_and_raises_nothing(
     assert after.epoch == 9
     assert emitter.errors == 1
     assert reason in (emitter.last_error or "")
+
+
+def test_what_no_record_carries_is_named_and_refused_where_that_is_asked(
+    tmp_path: Path, run: UUID, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emitter = Emitter(tmp_path, run)
+    fields = {"metrics": {"loss": 1, "map": "y" * 9_000_000}}
+    said = "metrics.map: found 9,000,005 bytes, expected a record of at most 8,388,608 bytes"
+    with pytest.raises(InputError, match=f"^{said}$"):
+        emitter.emit(Kind.METRICS, 1, fields, refuse=True)
+    assert (spooled(tmp_path), emitter.errors) == ({}, 0)
+    assert not emitter.emit(Kind.METRICS, 1, fields)
+    (gap,) = only(tmp_path)
+    reason = f"metrics not recorded: TooLargeError: {said}"
+    assert gap.fields == {"dropped": 1, "reason": reason}
+    assert capsys.readouterr().out.count(said) == 1
 
 
 def test_an_epoch_of_numpy_is_an_epoch(tmp_path: Path, run: UUID) -> None:
@@ -281,12 +298,13 @@ def test_numbers_of_a_forked_child_are_its_own(tmp_path: Path, run: UUID) -> Non
 def test_close_ends_the_producer_once(tmp_path: Path, run: UUID) -> None:
     emitter = Emitter(tmp_path, run)
     emitter.emit(Kind.METRICS, 1, {"x": 1})
-    assert emitter.close("done")
+    assert emitter.close("done \ud800" + "x" * 9_000_000)
     assert emitter.close("again")
     assert not emitter.emit(Kind.METRICS, 2, {"x": 2})
     events = only(tmp_path)
     assert [e.kind for e in events] == [Kind.METRICS, Kind.RUN_END]
-    assert events[-1].fields == {"events": 1, "reason": "done", "state": "finished"}
+    reason = "done \\ud800" + "x" * 494
+    assert events[-1].fields == {"events": 1, "reason": reason, "state": "finished"}
     assert emitter.dropped == 1
 
 
@@ -342,8 +360,11 @@ def test_a_network_file_system_is_refused(
         raise InputError(f"{path}: network")
 
     monkeypatch.setattr(emitter_module, "refuse_network_file_system", refuse)
-    with pytest.raises(InputError, match="network"):
-        Emitter(tmp_path, run)
+    monkeypatch.setattr(tracker, "refuse_network_file_system", refuse)
+    for begin in (lambda: Emitter(tmp_path, run), lambda: tracker.ProvenanceTracker(tmp_path)):
+        with pytest.raises(InputError, match="network"):
+            begin()
+    assert not any(tmp_path.iterdir()), "what is refused leaves nothing"
 
 
 # --- threads and signals -----------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -593,6 +594,43 @@ def test_a_broken_cursor_file_costs_shipping_again(world: World, content: bytes)
         load_cursors(world.folder)
     with world.shipper() as shipper:
         assert shipper.run_once().events == 3
+
+
+def test_a_spool_that_is_deleted_and_written_again_is_shipped_on(world: World) -> None:
+    folder, restored = world.folder, lambda: keep_run_keys(world.folder, world.keys)
+    emitter = world.emitter(restored=restored)
+    emit(emitter, 1, 2)
+    with world.shipper() as shipper:
+        shipper.run_once()
+        emit(emitter, 3)
+        shutil.rmtree(folder)
+        shipper.run_once()
+        emitter.flush()
+        emit(emitter, 4)
+        emitter.close()
+        assert shipper.run_once().missing == 0
+    world.database.drain()
+    assert world.epochs() == [1, 2, 3, 4]
+    assert world.database.duplicates == 0
+
+
+def test_what_a_deleted_spool_had_that_nobody_shipped_is_a_gap(world: World) -> None:
+    emitter = world.emitter(
+        segment_bytes=2048, restored=lambda: keep_run_keys(world.folder, world.keys)
+    )
+    with world.shipper() as shipper:
+        emit(emitter, 0)
+        shipper.run_once()
+        emit(emitter, *range(1, 100))
+        shutil.rmtree(world.folder)
+        shipper.run_once()
+        emitter.close()
+        missing = shipper.run_once().missing
+    world.database.drain()
+    records = world.database.records(world.run)
+    assert 0 < missing < 99
+    assert [r.seq for r in records] == list(range(101))
+    assert sum(r.kind is Kind.GAP for r in records) == missing
 
 
 def test_lost_cursors_over_a_spool_whose_beginning_is_deleted(world: World) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from uuid import UUID
 
 import pytest
 
-from provenance.capture import spool_writer
+from provenance import files
 from provenance.capture.keys import new_run_keys
 from provenance.capture.spool import (
     Corruption,
@@ -27,9 +28,9 @@ from provenance.capture.spool import (
     scan,
     scan_run,
 )
-from provenance.capture.spool_writer import RESERVE_BYTES, SpoolWriter
+from provenance.capture.spool_writer import LOOK_NS, RESERVE_BYTES, SpoolWriter
 from provenance.errors import FormatError, InputError, TooLargeError
-from provenance.formats.event import Event, SegmentHeader, frame
+from provenance.formats.event import Event, SegmentHeader, frame, record_of
 from provenance.formats.record import Kind
 
 PRODUCER = bytes(range(16))
@@ -159,6 +160,96 @@ def test_an_event_beyond_the_format_is_refused_and_takes_no_number(
         writer.append(Kind.METRICS, 0, 1, {"text": "x" * (8 * 1024 * 1024)})
     assert put(writer, 7)
     assert [(e.seq, e.epoch) for e in events(tmp_path, run)] == [(0, 7)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "named"),
+    [
+        (Kind.METRICS, "x" * (8 * 1024 * 1024 - 300), "x: found 8,388,310 bytes"),
+        pytest.param(
+            Kind.METRICS, {"a": 1, "b": [0.12345678901234567] * 500_000}, "x.b: found 10,000,001",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Kind.METRICS, [[]] * 1_000_001, "without more than 1000000 objects and lists",
+            marks=pytest.mark.slow,
+        ),
+        (Kind.STEPS, {f"name {n}": 1.5 for n in range(480_000)}, "metrics: found"),
+    ],
+)  # fmt: skip
+def test_what_the_shipper_could_make_no_record_of_is_refused_at_once(
+    tmp_path: Path, run: UUID, make: Callable[..., SpoolWriter], kind: Kind, value: Any, named: str
+) -> None:
+    """Its event is within the limit, its record is not."""
+    writer = make()
+    fields = {"metrics": value, "step": 1} if kind is Kind.STEPS else {"x": value}
+    with pytest.raises(TooLargeError, match="found [0-9,]+ bytes, expected a record") as refused:
+        writer.append(kind, None, 1, fields)
+    assert named in str(refused.value)
+    assert put(writer, 1)
+    assert [event.seq for event in events(tmp_path, run)] == [0]
+
+
+def test_the_largest_event_is_a_record(
+    tmp_path: Path, run: UUID, make: Callable[..., SpoolWriter]
+) -> None:
+    writer = make()
+    assert writer.append(Kind.METRICS, 1, 1, {"x": "x" * (8 * 1024 * 1024 - 512)})
+    (event,) = events(tmp_path, run)
+    assert record_of(event, SegmentHeader(run, PRODUCER, 0, 1, 0), bytes(32)).encode()
+
+
+def test_a_spool_that_is_deleted_under_the_training_is_written_again(
+    tmp_path: Path, run: UUID, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, restored = tmp_path / str(run), list[bool]()
+    folder.mkdir()
+    writer = SpoolWriter(
+        folder, run, PRODUCER, 0, 1, segment_bytes=2048, restored=lambda: restored.append(True)
+    )
+    for n in range(3):
+        writer.append(Kind.METRICS, n, 0, {"n": n})
+    shutil.rmtree(folder)
+    writer.append(Kind.METRICS, 3, LOOK_NS - 1, {"n": 3})
+    assert not folder.exists(), "it is looked at once a second"
+    writer.append(Kind.METRICS, 4, LOOK_NS, {"n": 4})
+    assert [e.epoch for e in events(tmp_path, run)] == [0, 1, 2, 3, 4]
+    (segment,) = scan_run(folder, run).segments
+    assert segment.is_live()
+    assert restored == [True]
+    segment.path.unlink()
+    writer.append(Kind.METRICS, 5, 2 * LOOK_NS, {"n": 5})
+    assert [e.epoch for e in events(tmp_path, run)] == [0, 1, 2, 3, 4, 5]
+    assert restored == [True, True], "the key may be gone as well"
+    os.rename(folder, tmp_path / "away")
+    for n in range(5, 60):  # the segment is full in the same second
+        writer.append_step(2 * LOOK_NS, n, {"n": n})
+    shutil.rmtree(folder)
+    assert writer.finish(2 * LOOK_NS, "completed")
+    last = events(tmp_path, run)
+    assert (last[-1].kind, last[-1].fields["events"]) == (Kind.RUN_END, last[-1].seq)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(restored) == 4
+    assert all("the spool was deleted while the run goes on; its segment is" in s for s in said)
+    unless = "what came before it is lost unless it was shipped"
+    assert [unless in line for line in said] == [False, False, False, True]
+
+
+def test_a_spool_that_cannot_be_made_again_is_tried_again(
+    tmp_path: Path, run: UUID, make: Callable[..., SpoolWriter], capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer, folder = make(), tmp_path / str(run)
+    put(writer, 0)
+    shutil.rmtree(folder)
+    folder.write_text("in its place")
+    for n in range(1, 4):
+        writer.append(Kind.METRICS, n, n * LOOK_NS, {"n": n})
+    folder.unlink()
+    writer.append(Kind.METRICS, 4, 4 * LOOK_NS, {"n": 4})
+    assert [e.epoch for e in events(tmp_path, run)] == [0, 1, 2, 3, 4]
+    first, second = capsys.readouterr().out.splitlines()
+    assert "its segment cannot be written: spool: " in first
+    assert "its segment is written again" in second
 
 
 def test_finish_counts_the_events_before_it_once(
@@ -405,7 +496,7 @@ def test_with_little_room_a_segment_is_smaller_and_keeps_its_reserve(
     tmp_path: Path, run: UUID, make: Callable[..., SpoolWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = Blocks(200_000)
-    monkeypatch.setattr(spool_writer, "_FALLOCATE", blocks)
+    monkeypatch.setattr(files, "_FALLOCATE", blocks)
     writer = make(segment_bytes=1_000_000, ring_events=4)
     assert len(blocks.given) == 1
     assert 64_000 < blocks.given[0] <= 200_000

@@ -178,7 +178,7 @@ def test_what_cannot_be_a_run_is_refused(text: str) -> None:
         find_run(World().store, text)
 
 
-def test_runs_are_found_by_prefix_and_age() -> None:
+def test_runs_are_found_by_their_first_or_last_digits_and_age() -> None:
     world = World()
     world.ingest(world.batch(before()))
     world.now += 10
@@ -187,7 +187,9 @@ def test_runs_are_found_by_prefix_and_age() -> None:
     assert find_run(world.store, str(RUN)) == RUN
     assert find_run(world.store, str(RUN).upper()) == RUN
     assert find_run(world.store, "01890a5dac") == RUN
-    with pytest.raises(UnknownRunError, match="2 runs begin so"):
+    assert find_run(world.store, RUN.hex[-24:]) == RUN
+    assert find_run(world.store, OTHER.hex[-24:]) == OTHER
+    with pytest.raises(UnknownRunError, match=f"2 runs begin or end so, .*: {OTHER}, {RUN}$"):
         find_run(world.store, "01890a5d")
 
 
