@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Final
 
 from provenance.errors import InputError
@@ -31,13 +32,15 @@ def privacy_fields(privacy: Any) -> dict[str, Json] | None:
             chosen here: it says what is promised, and should be far below 1 / len(dataset).
 
     Returns:
+        Of a mapping what it states, whatever that is: a number that came out wrong ends no
+        training. What verification will not take as a budget is said in a warning line, once.
         Of a pair ``accountant`` (rdp, prv, gdp), ``delta``, ``epsilon`` and ``history``: a list of
-        ``noise_multiplier``, ``sample_rate`` and ``steps``. An epsilon that came out as no budget
-        (NaN, below 0, an accountant without one) is None, with its ``problem``.
+        ``noise_multiplier``, ``sample_rate`` and ``steps``. Where the accountant has no epsilon it
+        is None, with the ``problem``.
 
     Raises:
-        InputError: Neither; no epsilon or delta, or a key that is nearly one of a budget's; an
-            epsilon that is no number, a delta outside of its range; a value without a JSON form.
+        InputError: Neither; no pair of such an accountant and a delta between 0 and 1; a value
+            without a JSON form.
     """
     if privacy is None:
         return None
@@ -60,54 +63,45 @@ def privacy_fields(privacy: Any) -> dict[str, Json] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the orders it tries, at each epoch
             epsilon = float(accountant.get_epsilon(delta=delta)) if history else 0.0
-        fields |= _epsilon(max(epsilon, 0.0))  # a bound below 0 says no more than 0
+        if math.isnan(epsilon):
+            fields |= {"epsilon": None, "problem": "the accountant's epsilon is NaN"}
+        else:
+            fields["epsilon"] = normalise(max(epsilon, 0.0))  # a bound below 0 says no more than 0
     # An accountant may raise anything of its numerics, and training goes on.
     except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-        fields |= _no_epsilon(f"{type(error).__name__}: {error}"[:200])
+        fields |= {"epsilon": None, "problem": f"{type(error).__name__}: {error}"[:200]}
+    if "problem" in fields:
+        log.warning("the accountant has no epsilon", problem=fields["problem"])
     return {**fields, "history": history}
 
 
 def _of_mapping(privacy: Mapping[Any, Any]) -> dict[str, Json]:
     plain = normalise(privacy, "privacy", 1)
     assert isinstance(plain, dict)
+    if "problem" not in plain:  # as an accountant's is stated here, and said
+        for doubt in _doubts(plain):
+            _warn(doubt)
+    return plain
+
+
+def _doubts(plain: Mapping[str, Json]) -> Iterator[str]:
+    """What keeps verification from taking a mapping as a budget, or what it may not mean."""
     for name in plain:
         near = [] if name in _READ else get_close_matches(name.lower(), _READ, 1, 0.8)
         if near:
-            raise InputError(f"privacy: found the key {name[:40]!r}, expected {near[0]!r}")
-    missing = [name for name in ("epsilon", "delta") if name not in plain]
-    if missing:
-        found = ", ".join(name[:40] for name in list(plain)[:9]) or "no key"
-        raise InputError(f"privacy: found {found}, expected {' and '.join(missing)} too")
-    delta = _number(plain["delta"])
-    if delta is None or not 0 <= delta < 1:
-        found = f"{plain['delta']!r}"[:40]
-        raise InputError(f"privacy.delta: found {found}, expected a number from 0 to below 1")
-    stated = plain["epsilon"]
-    if stated is None and "problem" in plain:  # as an accountant's is stated here
-        return plain
-    epsilon = _number(stated)
-    if epsilon is None:
-        raise InputError(f"privacy.epsilon: found {stated!r:.40}, expected a number from 0")
-    return {**plain, **_epsilon(epsilon)}
+            yield f"privacy: found the key {name[:40]!r}, expected {near[0]!r}"
+    for name, expected, below in (
+        ("epsilon", "a finite number from 0", math.inf),
+        ("delta", "a number from 0 to below 1", 1.0),
+    ):
+        found = plain.get(name)
+        if name not in plain:
+            yield f"privacy: found no {name}, expected {expected}"
+        elif type(found) not in (int, float) or not 0 <= found < below:  # type: ignore[operator]
+            yield f"privacy.{name}: found {found!r:.40}, expected {expected}"
 
 
-def _number(plain: Json) -> float | None:
-    """None where a value is none; NaN and infinities are texts in JSON."""
-    if isinstance(plain, bool) or not isinstance(plain, int | float | str):
-        return None
-    special = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-    return special.get(plain) if isinstance(plain, str) else float(plain)
-
-
-def _epsilon(epsilon: float) -> dict[str, Json]:
-    """What a training works out at each epoch does not end it: what is no budget is stated so."""
-    if not epsilon >= 0:
-        return _no_epsilon(f"found {epsilon:g}, expected a number from 0")
-    if math.isinf(epsilon):
-        log.warning("privacy.epsilon: found inf, which promises nothing, expected a finite number")
-    return {"epsilon": normalise(epsilon)}
-
-
-def _no_epsilon(problem: str) -> dict[str, Json]:
-    log.warning("privacy.epsilon: recorded as unknown", problem=problem)
-    return {"epsilon": None, "problem": problem}
+@lru_cache(64)
+def _warn(doubt: str) -> None:
+    """One line, not one an epoch."""
+    log.warning("a privacy budget is recorded as it was given", problem=doubt)

@@ -157,7 +157,7 @@ def _compare(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findin
         stated |= epochs
     for epochs_twice, _ in stretches((epoch, "") for epoch in sorted(twice)):
         both = "several processes spent a budget there, and none states the sum"
-        findings.unchecked(PRIVACY, f"rank {rank}, {epochs_twice}: {both}")
+        findings.notice(PRIVACY, f"rank {rank}, {epochs_twice}", both)
     return line[-1][0]
 
 
@@ -218,12 +218,14 @@ def _goes_on(earlier: list[Steps], later: list[Steps]) -> bool:
 
 def _unclear(budget: _Budget) -> str | None:
     """Why a budget says nothing that could be checked."""
-    if budget.epsilon is None or budget.delta is None:
-        return "no epsilon" if budget.epsilon is None else "no delta"
+    if budget.epsilon is None:
+        return "no epsilon"
     return "epsilon is infinite, which bounds nothing" if math.isinf(budget.epsilon) else None
 
 
 def _not_recomputed(budget: _Budget) -> str | None:
+    if budget.delta is None:
+        return "it is stated without its delta"
     if budget.history is not None and budget.accountant == "rdp":
         return None
     if budget.accountant and budget.accountant != "rdp":
