@@ -23,7 +23,7 @@ from provenance.formats.run_tree.selection import (
 )
 
 LOST_AFTER_S: Final = 21600.0
-AS_WEIGHTS: Final = "as initial weights those of epoch "
+_AS_WEIGHTS: Final = "as initial weights those of epoch "
 _CONFIGS: Final = 16
 """Configurations of a rank, the newest, that another one is compared with."""
 _FINAL: Final = ("finished", "pruned")
@@ -265,7 +265,7 @@ class _Said:
             return f"another configuration ({', '.join(fewest)})" if fewest else None
         root = record.body.get("root")
         if record.kind is Kind.WEIGHTS and isinstance(root, str) and root in self.weights:
-            return f"{AS_WEIGHTS}{self.weights[root]}"
+            return f"{_AS_WEIGHTS}{self.weights[root]}"
         return f"another {_WORDS[record.kind]}"
 
 
@@ -287,7 +287,7 @@ def _restart(said: _Said, before: Process, now: Process) -> Restart:
         difference = said.difference(record)
         if difference is not None:
             differing[difference] = None
-        if difference is None or difference.startswith(AS_WEIGHTS):
+        if difference is None or difference.startswith(_AS_WEIGHTS):
             repeats.add(record.seq)
     first = min(tracked, default=None)
     parts = ["was started again" + (f" at epoch {first}" if first is not None else "")]

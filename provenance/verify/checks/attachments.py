@@ -28,7 +28,7 @@ from provenance.formats.tlog.proof import TlogProof
 from provenance.ports.values import LedgerEntry
 from provenance.proofs.bitcoin import display, parse_header
 from provenance.verify.catalogue import PORTABLE
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 
 _HEAD_FILE: Final = re.compile(r"heads/(0|[1-9][0-9]{0,18})\.root(\.ots)?")
 _TLOG_FILE: Final = re.compile(r"tlog/(.+)\.tlog-proof")
@@ -45,7 +45,7 @@ def check_attachments(evidence: RunEvidence, findings: Findings) -> None:
     """Check the OpenTimestamps proofs, tlog-proofs and statement that the evidence brings."""
     if not evidence.attachments:
         findings.skip(PORTABLE, "the evidence brings none")
-    findings.count(PORTABLE, f"{len(evidence.attachments)} files")
+    findings.count(PORTABLE, counted(len(evidence.attachments), "file"))
     check_opentimestamps(evidence, findings)
     check_tlog(evidence, findings)
     check_slsa(evidence, findings)
@@ -69,7 +69,7 @@ def check_opentimestamps(evidence: RunEvidence, findings: Findings) -> None:
         findings.fail(PORTABLE, paths.get(name, name), problem + more, name, paths.get(name))
     if proofs.complete or proofs.pending:
         counts = f"{proofs.complete} complete, {proofs.pending} pending"
-        files = f"{len(evidence.attachments)} files"
+        files = counted(len(evidence.attachments), "file")
         findings.count(PORTABLE, f"{files}; OpenTimestamps proofs: {counts}")
     if proofs.foreign:
         kinds = "attestations of kinds that this release does not know"

@@ -39,8 +39,8 @@ def check_completeness(
     """Report holes, ranks that did not end, gaps, equivocations, refused and late records.
 
     A run that stopped without an after seal may go on, and what it announced be on its way: what
-    is missing leaves the question open. A withheld
-    record that stands under no root could be a gap: then the question stays open.
+    is missing leaves the question open. So does a withheld record under no root, which could be a
+    gap, and a sealed run of which a process has no end.
     """
     records = [item.record for item in digested]
     again = restarts(records)

@@ -27,7 +27,7 @@ from provenance.settings import NETWORKS as NAMES
 from provenance.verify.catalogue import AGREE, NETWORKS
 from provenance.verify.checks.ethereum_receipt import has_proof
 from provenance.verify.checks.receipts import BITCOIN, CheckedReceipt
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 from provenance.verify.headers import HeaderSource
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import NetworkCheck
@@ -109,7 +109,8 @@ def _summarise(
     elif nodes is None and any(check.status in ("receipt", "stated") for check in checks):
         findings.skip(NETWORKS, "offline: receipts only, no node was asked")
     verified = sum(check.status == "verified" for check in checks)
-    findings.count(NETWORKS, f"{verified} anchors on {len(answers)} networks")
+    anchors = counted(verified, "anchor")
+    findings.count(NETWORKS, f"{anchors} on {counted(len(answers), 'network')}")
 
 
 class _Networks:
@@ -248,7 +249,7 @@ def _check_agreement(roots: Mapping[int, Mapping[str, bytes]], findings: Finding
         compared += len(by_network) > 1
     if not compared:
         findings.skip(AGREE, "fewer than two networks answered for the same head")
-    findings.count(AGREE, f"{compared} heads on several networks")
+    findings.count(AGREE, f"{counted(compared, 'head')} on several networks")
 
 
 def _without_receipt(

@@ -302,7 +302,7 @@ def test_a_cosigned_head_is_taken_in_and_shown_everywhere(
     base = ("--base-dir", str(settings.base_dir))
     assert main(["fsck", "--offline", *base]) == 0
     assert main(["verify", "latest", *base]) == 0
-    assert "1 heads, cosigned by witness.example/w1" in capsys.readouterr().out
+    assert "1 head, cosigned by witness.example/w1" in capsys.readouterr().out
     assert main(["verify", "latest", "--json", *base]) == 0
     notices = json.loads(capsys.readouterr().out)["notices"]
     assert [notice["problem"].startswith(told) for notice in notices] == [True]
