@@ -209,8 +209,8 @@ def check_size(kind: Kind, fields: dict[str, Any], payload: bytes) -> None:
         record = record_of(event, SegmentHeader(UUID(int=0), bytes(16), 0, 1, 0), bytes(32))
         size_of = _json_size
         try:
-            around = len(replace(record, body={}).encode())
-            if around + canonical_size(record.body) <= MAX_RECORD_BYTES:
+            room = MAX_RECORD_BYTES - len(replace(record, body={}).encode())
+            if canonical_size(record.body, room) <= room:
                 return
         except ValueError as error:
             size_of, expected = _packed_size, f"a record without {error}"

@@ -34,6 +34,9 @@ _ODD_NUMBER: Final = re.compile(
 _IN_NO_NUMBER: Final = bytes(set(range(256)) - set(b'0123456789+-.eE,:[]}"'))
 """What may go before such a number is looked for: none of it is beside one."""
 
+_LONGER: Final = 17
+"""Bytes by which RFC 8785 writes a number with an exponent longer than msgspec: 1e20."""
+
 
 class Limits(NamedTuple):
     """How much a JSON text may hold: objects and lists together, and commas."""
@@ -82,13 +85,20 @@ def canonical_json(value: object) -> bytes:
         raise InputError(f"no canonical JSON: {error}") from error
 
 
-def canonical_size(value: object) -> int:
-    """How many bytes :func:`canonical_json` gives of a value that has such a form, for a tenth of
-    the cost; ``ValueError`` where it has more lists, objects or values than anybody reads."""
+def canonical_size(value: object, enough: int = 0) -> int:
+    """How many bytes :func:`canonical_json` gives of a value that has such a form, mostly for a
+    tenth of the cost; of one that has at most ``enough``, perhaps a greater number up to that.
+
+    Raises:
+        ValueError: It has more lists, objects or values than anybody reads.
+    """
     data = _msgspec()[1](value)
     _check_size(data.decode(), DEFAULT_LIMITS)
-    odd = _ODD_NUMBER.search(data.translate(None, _IN_NO_NUMBER))
-    return len(canonical_json(value)) if odd else len(data)
+    numbers = data.translate(None, _IN_NO_NUMBER)
+    if not _ODD_NUMBER.search(numbers):
+        return len(data)
+    most = len(data) + _LONGER * numbers.count(b"e")
+    return most if most <= enough else len(canonical_json(value))
 
 
 def parse_canonical(data: bytes, what: str) -> tuple[Any, bool]:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provenance.errors import FormatError, InputError
-from provenance.formats.json_text import canonical_json, parse_canonical
+from provenance.formats.json_text import canonical_json, canonical_size, parse_canonical
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -41,6 +41,17 @@ def test_what_is_seen_quickly_is_canonical(value: object, compact: bool, ascii_o
         return
     read, quick = parse_canonical(data, "x")
     assert not quick or (is_canonical(data) and read == json.loads(text))
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values, max_size=4))
+@example({"a": [1e20, -1e20, 1e21, 1e-7, 1e-5, 5e-324, 1.0, -0.0, 1e16], "\x01e": "\ue000\x7f"})
+def test_a_size_is_that_of_the_canonical_form(value: dict[str, object]) -> None:
+    try:
+        size = len(canonical_json(value))
+    except (InputError, UnicodeEncodeError):  # an integer past 2^53, a lone surrogate
+        return
+    assert canonical_size(value) == canonical_size(value, size - 1) == size
+    assert size <= canonical_size(value, 10 * size) <= 10 * size
 
 
 @given(st.binary(min_size=8, max_size=8))
