@@ -92,7 +92,8 @@ class Restart(NamedTuple):
 def state_of(
     records: Collection[Record], entries: Iterable[Sealed], now: float, lost_after_s: float
 ) -> RunState:
-    """Where a run stands.
+    """Where a run stands; of ranks that failed the first one counts, by their clocks: the others
+    may have failed of it.
 
     Args:
         now: Unix time; lost is who gave no sign of life for ``lost_after_s`` before.
@@ -103,7 +104,8 @@ def state_of(
     for record in records:
         of_rank.setdefault(record.rank, []).append(record)
     ends = {rank: _end(own) for rank, own in sorted(of_rank.items())}
-    states = [state_at(end, rank) for rank, end in ends.items() if end]
+    in_order = sorted(filter(None, ends.values()), key=lambda end: end.order)
+    states = [state_at(end, end.rank) for end in in_order]
     ranks = announced_ranks(records)
     absent, _ = absent_ranks(ranks, ends, 1)
     absent += [rank for rank, end in ends.items() if end is None]

@@ -129,6 +129,13 @@ SITUATIONS: dict[str, tuple[list[list[Record]], str]] = {
         ],
         "failed (rank 1, OSError)",
     ),
+    "two ranks fail, rank 0 of what rank 1 failed of": (
+        [
+            process("a", 0, (0, "config 2"), (12, "failed DistBackendError")),
+            process("b", 1, (5, "epoch 1"), (11, "failed OSError")),
+        ],
+        "failed (rank 1, OSError)",
+    ),
     "two ranks, one never came": (
         [process("a", 0, (0, "config 2"), (10, "finished"))],
         "running (rank 1)",
