@@ -90,10 +90,18 @@ def check_completeness(
 
 
 def _under_no_root(evidence: RunEvidence) -> int:
-    """Records that no seal has; a checkpoint holds steps, artifacts and notes by the chains of
-    their producers (docs/FORMAT.md, 5.1)."""
-    held = FREE_KINDS if any(e.phase is Phase.CHECKPOINT for e in evidence.entries) else ()
-    return sum(item.place == "unsealed" and item.kind not in held for item in evidence.records)
+    """Records that no seal has; a checkpoint holds the steps, artifacts and notes that it covers by
+    the chains of their producers (docs/FORMAT.md, 5.1)."""
+    covered: dict[bytes, int] = {}
+    for entry in evidence.entries:
+        if entry.phase is Phase.CHECKPOINT:
+            for producer, count in entry.coverage:
+                covered[producer] = max(count, covered.get(producer, 0))
+    return sum(
+        item.place == "unsealed"
+        and not (item.kind in FREE_KINDS and item.seq < covered.get(item.producer, 0))
+        for item in evidence.records
+    )
 
 
 def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:

@@ -268,6 +268,20 @@ def test_a_run_without_after_seal_could_not_be_checked() -> None:
     assert any("after seal" in line for line in report.not_checked)
 
 
+@pytest.mark.parametrize(("behind", "lines"), [(False, 0), (True, 1)])
+def test_a_note_behind_the_checkpoint_of_a_stopped_run_is_under_no_root(
+    behind: bool, lines: int
+) -> None:
+    note: tuple[Kind, None, dict[str, Any]] = (Kind.NOTE, None, {"text": "seen", "tags": []})
+    mark = training(1, checkpoint=1)
+    events = [*before(), *mark[:-1], *((mark[-1], note) if behind else (note, mark[-1]))]
+    end = {"events": len(events), "reason": "OSError", "state": "failed"}
+    stage = World()
+    stage.ingest(stage.batch([*events, (Kind.RUN_END, None, end)]))
+    found = [line for line in stage.verify().not_checked if "under no root" in line]
+    assert len(found) == lines
+
+
 def test_a_run_without_any_seal_could_not_be_checked() -> None:
     stage = World()
     stage.ingest(stage.batch(before()[:-1]))
