@@ -106,9 +106,14 @@ def _tensors(model: object) -> str:
         state = model_state(model)
     except InputError:
         return name
-    return "\n".join(
-        [name, *(f"{key}: {value.dtype}{list(value.shape)}" for key, value in state.items())]
-    )
+    return "\n".join([name, *(f"{key}: {_tensor(value)}" for key, value in state.items())])
+
+
+def _tensor(value: Any) -> str:
+    """A tensor by its type and shape; what is none by its type."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype}{list(value.shape)}"
+    return type_name(value)
 
 
 def _estimator(model: Any, depth: int) -> str:

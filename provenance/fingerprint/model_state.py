@@ -177,6 +177,7 @@ def _tied(pairs: list[tuple[str, Any]], places: list[object]) -> list[list[str]]
         read: tuple[object, ...] = ()
         if kind_of(value.__class__) == "tensor":
             read = (value.device, value.dtype, value.shape, value.stride(), value.nbytes or name)
+            read = (*read, value.is_conj(), value.is_neg())
             read = (*read, name) if value.is_meta else read
         names.setdefault((place, *read), []).append(name)
     return [group for group in names.values() if len(group) > 1]

@@ -18,6 +18,7 @@ Over 400 lines: what a record states, what came out and the nearest are one comp
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,7 +35,7 @@ from provenance.formats import merkle
 from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
 from provenance.formats.run_tree.ranks import Piece, pieces_of
-from provenance.models.names import Naming, digest_as, naming
+from provenance.models.names import Naming, aliases_of, digest_as, naming
 from provenance.verify.catalogue import LEDGER, TREES
 from provenance.verify.report import Seal, VerificationReport
 
@@ -79,6 +80,14 @@ class StatedWeights:
     part: str = ""
 
     @property
+    def reused(self) -> dict[str, int]:
+        """How many of the tensors the record did not read, by the record that did."""
+        epochs = [t["read"] for t in (self.tensors or {}).values() if "read" in t]
+        return Counter(
+            f"epoch {epoch}" if type(epoch) is int else "before training" for epoch in epochs
+        )
+
+    @property
     def when(self) -> str:
         """``epoch 3``, or ``before training``; and which part of the record."""
         when = "before training" if self.epoch is None else f"epoch {self.epoch}"
@@ -94,6 +103,7 @@ class StatedWeights:
             "weights": self.root,
             "algorithm": self.algorithm,
             "part": self.part,
+            "reused": self.reused,
             "problem": self.problem,
         }
 
@@ -183,7 +193,7 @@ class ModelMatch:
             "weights": str(self.weights) if self.weights else None,
             "algorithm": self.weights.algorithm if self.weights else None,
             "tensors": len(self.weights.tensors) if self.weights else None,
-            "parameters": self.weights.parameter_count if self.weights else None,
+            "elements": self.weights.element_count if self.weights else None,
             "matches": [item.as_dict() for item in self.matches],
             "doubtful": [item.as_dict() for item in self.doubtful],
             "nearest": self.nearest.as_dict() if self.nearest else None,
@@ -257,7 +267,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
             if record.place == "tree" and (problem := _problem(report, record)) is not None
         ),
         others=sum(finding.subject not in paths for finding in report.findings),
-        names=states.naming(chosen, state).notes if chosen else (),
+        names=states.notes(chosen, state) if chosen else (),
     )
 
 
@@ -275,8 +285,11 @@ class _States:
     def naming(self, item: StatedWeights, key: str) -> Naming:
         names = [tensor.name for tensor in self._own[item.algorithm][key].tensors]
         if item.tensors is None or item.tensors.keys() == set(names):
-            return Naming({name: name for name in names}, ())
+            return Naming({name: name for name in names})
         return naming(item.tensors, names)
+
+    def notes(self, item: StatedWeights, key: str) -> tuple[str, ...]:
+        return self.naming(item, key).notes(self.digest(item, key))
 
     def digest(self, item: StatedWeights, key: str) -> StateDigest:
         own, named = self._own[item.algorithm][key], self.naming(item, key)
@@ -323,25 +336,27 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
 def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
     """The records, and what may be saved of each alone: an adapter, the base model without it; and
     the whole model where an epoch states its trainable part, by the record before training."""
-    found = list(stated)
+    found = []
     whole = next((item for item in reversed(stated) if item.epoch is None), None)
+    all_names = whole.tensors.keys() if whole and whole.tensors else set()
     for item in stated:
-        parts = item.covers.get("parts")
+        parts, only = item.covers.get("parts"), item.covers.get("only")
+        if item.tensors is None or (all_names and all_names <= item.tensors.keys()):
+            only = None  # all was trained
+        found.append(replace(item, part=str(only)[:80]) if only else item)
         if item.tensors is None:
             continue
+        rest = dict(item.tensors)
         for name, names in parts.items() if isinstance(parts, dict) else ():
             own = {key for key in names if isinstance(key, str)} if isinstance(names, list) else ()
-            found.append(
-                _part(
-                    item,
-                    name.strip() or "a part without a name",
-                    [key for key in item.tensors if key in own],
-                )
-            )
-            found.append(_part(item, "base model", [k for k in item.tensors if k not in own]))
+            listed = [key for key in item.tensors if key in own]
+            found.append(_part(item, name.strip() or "a part without a name", listed))
+            rest = {key: tensor for key, tensor in rest.items() if key not in own}
+        if parts:
+            found.append(_part(item, "base model", list(rest)))
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue
-        if "only" in item.covers:
+        if only:
             tensors = {**whole.tensors, **item.tensors}
             both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
             found.append(_part(both, "the rest as before training", sorted(tensors)))
@@ -438,6 +453,9 @@ def _difference(item: StatedWeights, actual: Tensors) -> Difference:
         return Difference(item, None, why, 0, 0)
     names = sorted(item.tensors.keys() | actual.keys(), key=lambda name: name.encode(*_UTF8))
     problems = {name: _tensor(item.tensors.get(name), actual.get(name)) for name in names}
+    for alias, name in aliases_of(item.tensors).items():
+        if alias in actual:
+            problems[alias] = f"is in the record another name of {name!r}, from which it differs"
     return _summed(item, problems)
 
 

@@ -23,6 +23,7 @@ empty. null, true, false, texts and integers below 2**53 are themselves. All els
     ["raw", dtype, value]                    bytes; times, as the tensor of their integers
     ["fields", dtype, [name, value], ...]    a structured array
     ["masked", data, mask, fill value]       nothing of what is masked
+    [class, array, attributes]               an array of a class of its own
     ["sparse", class, shape, data, indices, indptr]      as CSR, sorted, without duplicates
     ["xgboost", tensor]   ["lightgbm", tensor, best iteration]
     ["catboost", class, tensor, or its options where it is not trained]
@@ -43,7 +44,7 @@ import pickle
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -104,9 +105,12 @@ _TREE: Final = {
     "nodes": "",
 }  # fmt: skip
 """Names of a tree's arrays, as its properties have them, by those of its state."""
+_TENSORS: Final = frozenset({"torch", "jax", "jaxlib", "cupy", "tensorflow"})
+"""Packages whose arrays are their elements alone."""
 # What `__reduce_ex__` raises for an object that cannot be pickled.
 _NOT_PICKLED: Final = (
-    TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, pickle.PicklingError,
+    TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError, OSError,
+    pickle.PicklingError,
 )  # fmt: skip
 
 Json = Any
@@ -140,6 +144,9 @@ def _check_fitted(model: Any) -> None:
         validation.check_is_fitted(model)
     except sys.modules["sklearn.exceptions"].NotFittedError as error:
         raise InputError(f"model: {type_name(model)} is not fitted, and has no tensors") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        found = f"model: {type_name(model)} does not tell whether it is fitted"
+        raise InputError(f"{found}: {str(error)[:200].partition(chr(10))[0]}") from error
 
 
 class _Walk:
@@ -204,7 +211,8 @@ class _Walk:
             return self._sparse
         if library_of(kind):
             return self._booster
-        if is_array(value):
+        packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
+        if packages & _TENSORS and is_array(value):
             return lambda value, path, _: self._tensor(path, value)
         return self._reference
 
@@ -283,10 +291,14 @@ class _Walk:
         return ["tensor", used]
 
     def _array(self, array: Array, path: str, depth: int) -> Json:
+        kind, plain = array.__class__, self._np.ndarray
+        if kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__:
+            return self._reference(array, path, depth)
         told = self._plain_array(self._np.asarray(array), path, depth)
-        if array.__class__ in (self._np.ndarray, self._np.memmap):
+        if kind in (plain, self._np.memmap):
             return told
-        return [self._global(type(array), path, depth), told]
+        attributes = self._told(object.__getstate__(array), path, depth + 1)
+        return [self._global(kind, path, depth), told, *([attributes] if attributes else [])]
 
     def _plain_array(self, array: Array, path: str, depth: int) -> Json:
         dtype, kind = array.dtype, array.dtype.kind
@@ -302,13 +314,20 @@ class _Walk:
         if kind in "mM":
             little = dtype.newbyteorder("<")
             return ["raw", little.str, self._tensor(path, array.astype(little).view("<i8"))]
-        if kind in "SV":
+        if kind == "S" or dtype.type is self._np.void:
             return ["raw", dtype.str, ["bytes", array.tobytes().hex()], list(array.shape)]
         return self._tensor(path, array)
 
     def _masked(self, array: Array, path: str, depth: int) -> Json:
         if array is self._np.ma.masked:
             return ["global", "numpy.ma", "masked"]
+        kind = self._np.ma.MaskedArray
+        more = vars(array).keys() - vars(kind(0)).keys() or array._optinfo
+        if array.__class__ is not kind or array.baseclass is not self._np.ndarray or more:
+            raise InputError(
+                f"model: {path!r}: found {type_name(array)} of {array.baseclass.__name__}, with a"
+                " class or attributes of its own; expected a masked array without"
+            )
         mask, fill = self._np.ma.getmaskarray(array), array.fill_value
         data = self._np.array(array.data)
         data[mask] = self._np.zeros((), data.dtype)[()] if data.dtype.kind != "O" else None
@@ -320,6 +339,8 @@ class _Walk:
         ]
 
     def _sparse(self, value: Any, path: str, depth: int) -> Json:
+        if len(value.shape) > 2:
+            return self._reference(value, path, depth)
         rows = value.tocsr(copy=True)
         rows.sum_duplicates()
         parts = [self._array(getattr(rows, key), _joined(path, key), depth)
@@ -353,6 +374,8 @@ class _Walk:
             return self._global(value, path, depth, reduced)
         if value.__class__.__module__ == "sklearn.utils._bunch":
             reduced = (*reduced[:2], None, *reduced[3:])  # its `__setstate__` drops it
+        if isinstance(value, partial):  # no attributes are None until they are asked for
+            reduced = (*reduced[:2], (*reduced[2][:3], reduced[2][3] or None))
         state, items, pairs = (*reduced[2:], None, None, None)[:3]
         if not isinstance(state, dict) and items is None and pairs is None:
             return [self._object(value, reduced, path, depth + 1)]
@@ -383,6 +406,8 @@ class _Walk:
 
     def _state(self, owner: Any, state: Mapping[str, Any], path: str) -> Json:
         kind = owner.__class__
+        if not all(type(key) is str for key in state):
+            return self._dict(state, path, 0)
         left_out, is_search = _left_out(kind)
         names = _TREE if kind.__module__ == "sklearn.tree._tree" else {}
         told: dict[str, Json] = {}
@@ -393,7 +418,7 @@ class _Walk:
             name = _joined(path, names.get(key, key))
             if names and key == "nodes":
                 told[key] = self._nodes(value, path)
-            elif isinstance(value, float) and key.endswith("_"):
+            elif value.__class__ in (float, self._np.float64) and key.endswith("_"):
                 told[key] = self._tensor(name, raw_float(name, float(value)))
             elif isinstance(value, dict) and (
                 (is_search and key == "cv_results_") or (key in _OPTIONS and left_out)

@@ -12,7 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file, save_model
 
+from provenance.capture.weights.frozen import FrozenDigests
+from provenance.cli.model import _lines
 from provenance.errors import InputError
+from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.model_files import read_model
 from provenance.fingerprint.model_state import trained_state
 from provenance.fingerprint.tensors import state_digest
@@ -23,14 +26,25 @@ from tests.support.model_world import real_story
 from tests.support.verify_world import SIGNER, World
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def match(path: Path, model: object, before: object = None) -> ModelMatch:
     """A file against a run that recorded the model's weights as those of epoch 3."""
+    first = None if before is None else state_digest(before).as_fields()
+    return matched(path, state_digest(model).as_fields(), first)
+
+
+def matched(path: Path, state: dict[str, Any], before: dict[str, Any] | None) -> ModelMatch:
+    """The same by the bodies of the records."""
     events = []
     for kind, epoch, body in real_story(states=(3,)):
         if kind is Kind.STATE:
-            body = state_digest(model).as_fields()
+            body = state
         elif kind is Kind.WEIGHTS and before is not None:
-            body = state_digest(before).as_fields()
+            body = before
         events.append((kind, epoch, body))
     stage = World(names=("local",))
     stage.ingest(stage.batch(events))
@@ -157,8 +171,16 @@ def test_tied_weights_are_found_by_any_of_their_names(tmp_path: Path) -> None:
     assert match(file, model).outcome == "match"
     save_file(state | {"embed.weight": state["head.weight"] + 1}, file)  # two, not one
     found = match(file, model)
-    assert found.outcome == "no match"
+    assert (found.outcome, found.names) == ("no match", ())
     assert found.nearest is not None
+    assert (found.nearest.tensor, found.nearest.differing) == ("embed.weight", 2)
+    untied = {**state, "embed.weight": state["head.weight"], "head.weight": torch.ones(7, 4)}
+    save_file({name: value.clone() for name, value in untied.items()}, file)
+    found = match(file, model)
+    assert found.nearest is not None
+    assert (found.nearest.tensor, found.nearest.problem) == (
+        "head.weight", "is in the record another name of 'embed.weight', from which it differs",
+    )  # fmt: skip
     save_file({name: value for name, value in state.items() if name != "head.weight"}, file)
     assert match(file, model).outcome == "no match"
 
@@ -176,9 +198,29 @@ def test_a_trainable_part_is_found_alone_and_whole(tmp_path: Path) -> None:
     assert [item.when for item in found.matches] == ["epoch 3 (the rest as before training)"]
     save_file(model[1].state_dict(prefix="1."), tmp_path / "part.safetensors")
     found = match(tmp_path / "part.safetensors", part, before)
+    assert [item.when for item in found.matches] == ["epoch 3 (trainable parameters and buffers)"]
+    whole = trained_state(model.requires_grad_(True))
+    found = match(tmp_path / "m.safetensors", whole, before)
     assert [item.when for item in found.matches] == ["epoch 3"]
     with pytest.raises(InputError, match="no parameter of .*Linear takes a gradient"):
         trained_state(torch.nn.Linear(1, 1).requires_grad_(False))
+
+
+def test_what_a_record_did_not_read_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 1))
+    frozen, bodies = FrozenDigests(0.0, HashFactory()), []
+    for epoch in (None, 1):
+        reading = frozen.reading(epoch, model)
+        assert reading is not None
+        bodies.append(reading.fields(model))
+        reading.keep()
+    save_file(model.state_dict(), "m.safetensors")
+    found = matched(Path("m.safetensors"), bodies[1], bodies[0])
+    reused = [item.reused for item in found.matches]
+    assert reused == [{}, {"before training": 1}]
+    lines = list(_lines(found))
+    assert "  not read   1 tensors, frozen: the record has the digests of before training" in lines
+    assert "(blake3, 4 tensors, 9 elements)" in lines[2]
 
 
 def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
@@ -197,6 +239,13 @@ def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     for name, value in model.named_parameters():
         if "lora_B" in name:
             value.data += 1
+    model.add_adapter("other", peft.LoraConfig(target_modules=["1"], r=2))
+    model.save_pretrained(tmp_path / "two")
+    for adapter, file in (("default", "two"), ("other", "two/other")):
+        found = match(tmp_path / file / "adapter_model.safetensors", model)
+        assert [item.when for item in found.matches] == [f"epoch 3 (adapter {adapter})"]
+    found = match(tmp_path / "base.safetensors", model)
+    assert [item.when for item in found.matches] == ["epoch 3 (base model)"]
     merged = model.merge_and_unload()
     save_file(merged.state_dict(), tmp_path / "merged.safetensors")
     found = match(tmp_path / "merged.safetensors", plain)
@@ -373,3 +422,8 @@ def test_flax_models_by_path() -> None:
     assert found.covers["not"] == {"fields": ["apply_fn", "tx"]}
     with pytest.raises(InputError, match="'w': found dtype int4"):
         state_digest({"w": jax.numpy.ones(2, jax.numpy.int4)})
+    key = jax.random.key(0)
+    data = state_digest({"k": jax.random.key_data(key)})
+    assert state_digest({"k": key}) == data
+    assert state_digest({"k": jax.random.key(1)}).root != data.root
+    assert len(state_digest(nnx.Rngs(0)).tensors) == 2
