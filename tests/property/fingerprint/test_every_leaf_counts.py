@@ -200,8 +200,10 @@ def other(value: Any) -> Any:
         changed = Unit(value)
         changed.unit = value.unit + "m"
         return changed
-    if type(value) in (int, float, complex) or isinstance(value, np.number):
-        return value + 1 if value == value else type(value)(0)
+    if type(value) is int or isinstance(value, np.integer):
+        return value + 1
+    if type(value) in (float, complex) or isinstance(value, np.inexact):
+        return value / 2 if value and np.isfinite(value) else type(value)(1)
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, bytes | bytearray):
