@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from provenance.errors import FormatError, InputError, MissingExtraError
-from provenance.fingerprint.arrays import RawTensor, is_array
+from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.named import MAX_DEPTH, Named, named_values
 from provenance.fingerprint.networks import keras_files
@@ -51,6 +51,8 @@ MAX_INDEX_BYTES: Final = 64 * 1024**2
 
 _INDEX_LIMITS: Final = json_text.Limits(1000, 1_000_000)
 _MAX_VALUES: Final = 1_000_000
+_MAX_RATIO: Final = 1032
+"""Bytes of tensors for each byte of torch's file, as deflate makes at most of one (RFC 1951)."""
 _SPECIAL: Final = ("_extra_state", "_packed_params._packed_params", "_packed_params.dtype")
 _BESIDE: Final = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*")
 _SAFE_TORCH: Final = (2, 6)
@@ -248,6 +250,12 @@ def _states(path: Path, loaded: object) -> dict[str, Named]:
                 states[str(key)] = state._replace(covers={**state.covers, **about})
     if not states:
         raise InputError(f"{path}: no mapping of names to tensors in it, expected a state_dict")
+    size = path.stat().st_size
+    for state in states.values():  # a tensor may repeat one element without end
+        tensors = (value for _, value in state.values if is_torch_tensor(value))
+        nbytes = sum(value.nbytes for value in tensors if not value.is_sparse)
+        if nbytes > _MAX_RATIO * size:
+            raise FormatError(f"{path}: tensors of {nbytes} bytes in a file of {size}")
     return states
 
 

@@ -30,6 +30,7 @@ import sys
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from signal import Signals
 from typing import Any, Final
 
 from provenance.errors import InputError, MissingExtraError
@@ -197,7 +198,8 @@ def booster_file(path: str | os.PathLike[str]) -> list[RawTensor]:
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        found = lines[-1] if done.returncode == 1 and lines else f"it ended with {done.returncode}"
+        ended = Signals(-done.returncode).name if done.returncode < 0 else done.returncode
+        found = lines[-1] if done.returncode == 1 and lines else f"its reader ended with {ended}"
         raise InputError(f"model file {where!r}: {library} cannot read it: {found[:200]}")
     dtype = "UTF8" if library == "lightgbm" else "BYTES"
     return [raw_bytes("model", dtype, (), [done.stdout])]

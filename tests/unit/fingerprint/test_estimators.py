@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import numpy.ma.mrecords
+import polars as pl
 import pytest
+import scipy.sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -48,6 +54,36 @@ def structure(model: Any) -> list[Any]:
     assert (raw.dtype, raw.shape) == ("U8", (len(raw.memory),))
     objects: list[Any] = json.loads(raw.memory)
     return objects
+
+
+class Metres(np.ndarray):
+    """An array with an attribute, which pickle forgets."""
+
+    unit = "m"
+
+
+class Unit(float):
+    unit = "m"
+
+
+class Stateful:
+    def __init__(self, **state: object) -> None:
+        self.state = state
+
+    def __getstate__(self) -> dict[object, object]:
+        return {1: self.state, "a": 2}
+
+
+def metres(unit: str) -> Any:
+    array = np.ones(2).view(Metres)
+    array.unit = unit
+    return array
+
+
+def number(unit: str) -> Any:
+    value = Unit(1.0)
+    value.unit = unit
+    return value
 
 
 class Estimator:
@@ -152,6 +188,24 @@ DIFFERENT: dict[str, Callable[[], tuple[Any, Any]]] = {
         Estimator(a=datetime.date(2026, 1, 2)),
     ),
     "which is which": lambda: (Estimator(a=np.ones(1)), Estimator(b=np.ones(1))),
+    "attributes of an array": lambda: (Estimator(a=metres("m")), Estimator(a=metres("km"))),
+    "attributes of a number": lambda: (Estimator(a_=number("m")), Estimator(a_=number("km"))),
+    "keys of a state that are no texts": lambda: (
+        Estimator(a=Stateful(b=1)),
+        Estimator(a=Stateful(b=2)),
+    ),
+    "numbers of eight bits": lambda: (
+        Estimator(a=np.ones(2, "u1").view(ml_dtypes.float8_e4m3fn)),
+        Estimator(a=np.ones(2, "u1").view(ml_dtypes.float8_e5m2)),
+    ),
+    "name of a column": lambda: (
+        Estimator(a=pl.Series("a", [1])),
+        Estimator(a=pl.Series("b", [1])),
+    ),
+    "sparse of three axes": lambda: (
+        Estimator(a=scipy.sparse.coo_array(np.full((2, 2, 2), 1))),
+        Estimator(a=scipy.sparse.coo_array(np.full((2, 2, 2), 2))),
+    ),
     "an array of arrays": lambda: (
         Estimator(a=np.array([np.ones(1), None], dtype=object)),
         Estimator(a=np.array([None, np.ones(1)], dtype=object)),
@@ -163,6 +217,11 @@ DIFFERENT: dict[str, Callable[[], tuple[Any, Any]]] = {
 def test_what_differs_has_another_digest(make: Callable[[], tuple[Any, Any]]) -> None:
     one, other = make()
     assert state_digest(one).root != state_digest(other).root
+
+
+def asked(value: Any) -> Any:
+    assert vars(value) == {}
+    return value
 
 
 def searched(seconds: float) -> Any:
@@ -196,6 +255,10 @@ SAME: dict[str, Callable[[], tuple[Any, Any]]] = {
         Estimator(a=np.ma.masked_array([1, 2], [False, True])),
         Estimator(a=np.ma.masked_array([1, 3], [False, True])),
     ),
+    "attributes of a partial that were asked for": lambda: (
+        Estimator(a=functools.partial(abs)),
+        Estimator(a=asked(functools.partial(abs))),
+    ),
     "order of the elements": lambda: (
         Estimator(a=np.arange(6).reshape(2, 3)),
         Estimator(a=np.asfortranarray(np.arange(6).reshape(2, 3))),
@@ -210,8 +273,6 @@ def test_what_is_equal_has_one_digest(make: Callable[[], tuple[Any, Any]]) -> No
 
 
 def test_sparse_matrices_count_by_their_elements() -> None:
-    import scipy.sparse
-
     dense = np.array([[0.0, 2.0], [3.0, 0.0]])
     twice = scipy.sparse.coo_matrix(([1.0, 1.0, 3.0], ([0, 0, 1], [1, 1, 0])), (2, 2))
     one = state_digest(Estimator(coef_=scipy.sparse.coo_matrix(dense)))
@@ -287,12 +348,16 @@ def deep() -> Any:
         (threading.Lock(), r"'parts_\.0': found _thread\.lock"),
         (iter_of_nothing(), r"'parts_\.0': found generator"),
         (deep(), r"'parts_\.0.*' is nested deeper than 64 levels"),
+        (
+            np.ma.masked_array([1.0]).view(np.ma.mrecords.MaskedRecords),
+            r"'parts_\.0': found numpy\.ma\.mrecords\.MaskedRecords",
+        ),
         (np.longdouble(1), r"'parts_\.0': found numpy\.longdouble"),
         (np.array([1], np.longdouble), r"'parts_\.0': found dtype (float128|longdouble)"),
         ({Estimator(a=1)}, r"'parts_\.0': found .*Estimator as a key or in a set"),
         ("\ud800", "text that is not Unicode"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_cannot_be_told_is_refused_by_name(value: object, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
@@ -307,6 +372,17 @@ def test_what_cannot_be_told_is_refused_by_name(value: object, problem: str) -> 
 def test_an_estimator_that_is_not_fitted_is_refused(model: Any) -> None:
     with pytest.raises(InputError, match=f"{type(model).__name__} is not fitted"):
         state_digest(model)
+
+
+def test_what_does_not_tell_whether_it_is_fitted_is_refused() -> None:
+    class Bare(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+        def __sklearn_is_fitted__(self) -> bool:
+            raise AttributeError("no\nlines")
+
+        def fit(self) -> None: ...
+
+    with pytest.raises(InputError, match="Bare does not tell whether it is fitted: no$"):
+        state_digest(Bare())
 
 
 def test_unfitted_and_needs_no_fit() -> None:
