@@ -174,10 +174,8 @@ def is_array(value: object) -> bool:
     if from_package(value, "pandas") or from_package(value, "pyarrow"):
         return False
     has_dtype = hasattr(value, "dtype") and hasattr(value, "shape")
-    known = ("__array__", "__array_interface__", "__dlpack__")
-    return hasattr(value, "__array_interface__") or (
-        has_dtype and any(hasattr(value, name) for name in known)
-    )
+    known = any(hasattr(value, name) for name in ("__array__", "__dlpack__"))
+    return hasattr(value, "__array_interface__") or (has_dtype and known)
 
 
 def from_package(value: object, package: str) -> bool:
@@ -358,6 +356,8 @@ def dense_tensor(name: str, tensor: Any, kind: str = "tensor") -> tuple[Any, str
         raise InputError(
             f"tensor {name!r}: found {type_name(tensor)}, expected a whole tensor: gather it first"
         )
+    if not tensor.nbytes and hasattr(tensor, "ds_shape"):
+        raise InputError(f"tensor {name!r}: found a part of DeepSpeed's ZeRO-3, expected the whole")
     dense = tensor.detach()
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()

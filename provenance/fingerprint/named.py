@@ -30,6 +30,10 @@ from provenance.fingerprint.fitted.boosters import booster_values, library_of
 from provenance.fingerprint.fitted.estimators import estimator_values
 from provenance.formats.record import Json
 
+MORE_THAN_TENSORS: Final = (
+    "_extra_state", "_packed_params._packed_params", "_packed_params.dtype",
+)  # fmt: skip
+"""How names in a state dict of torch end whose values need not be tensors."""
 MAX_DEPTH: Final = 32
 """Levels of nested dicts, lists and estimators that are searched for tensors."""
 
@@ -79,6 +83,10 @@ def named_values(model: object) -> Named:
         return Named([("", model)], {"adapter": type_name(model), "of": ["elements"]})
     if (found := _adapted(model)) is not None:
         return found
+    if isinstance(model, Mapping) and any(str(key).endswith(MORE_THAN_TENSORS) for key in model):
+        from provenance.fingerprint.networks.torch_module import state_values
+
+        return state_values(model)
     if isinstance(model, Mapping | list | tuple):
         return tree_values(model)
     raise InputError(

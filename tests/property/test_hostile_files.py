@@ -294,6 +294,9 @@ def test_a_checkpoint_of_lists_in_lists_is_refused_in_time(tmp_path: Path) -> No
     torch.save({"state_dict": value}, tmp_path / "m.pt")
     with pytest.raises(InputError, match="no mapping of names to tensors"):
         read_model(tmp_path / "m.pt")
+    torch.save({"w": torch.zeros(1), "_extra_state": value}, tmp_path / "m.pt")
+    with pytest.raises(InputError, match="no mapping of names to tensors"):
+        read_model(tmp_path / "m.pt")
     packed = tmp_path / "n.pt"
     with zipfile.ZipFile(tmp_path / "m.pt") as old, zipfile.ZipFile(packed, "w", 8) as new:
         for item in old.namelist():

@@ -45,6 +45,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
+from random import Random
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -203,7 +204,7 @@ class _Walk:
             return self._array
         if issubclass(kind, np.generic):
             return self._scalar
-        if issubclass(kind, random.RandomState | random.Generator | random.BitGenerator):
+        if issubclass(kind, Random | random.RandomState | random.Generator | random.BitGenerator):
             return lambda value, *_: ["random", type_name(value)]
         if issubclass(kind, type):
             return self._global
@@ -396,7 +397,7 @@ class _Walk:
         if isinstance(state, dict):
             told["state"] = self._state(value, state, path)
         elif state is not None:
-            state = _without_counts(value, state)
+            state = _lasting(value, state)
             told["state"] = self._told(state, path, depth)
         if items is not None and (listed := list(items)):
             told["items"] = self._sequence(listed, path, depth)[1:]
@@ -457,8 +458,11 @@ def _left_out(kind: Any) -> tuple[frozenset[str], bool]:
     return names | {"refit_time_"} if search else names, search
 
 
-def _without_counts(value: Any, state: Any) -> Any:
-    """The state of scikit-learn's KDTree and BallTree without how often they were asked."""
+def _lasting(value: Any, state: Any) -> Any:
+    """The state of scikit-learn's KDTree and BallTree without how often they were asked, and of
+    SciPy's without the addresses of its nodes."""
+    if any(base.__module__ == "scipy.spatial._ckdtree" for base in type(value).__mro__):
+        return state[1:]
     if not (type(value).__module__.startswith("sklearn.neighbors.") and isinstance(state, tuple)):
         return state
     counts = (*value.get_tree_stats(), value.get_n_calls())

@@ -276,7 +276,9 @@ def _opened(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain_of(value: Any) -> Any:
     """Without objects of torch that only hold tensors and plain values."""
-    torch = sys.modules["torch"]
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return value
     if isinstance(value, torch.ScriptObject):
         try:
             return _plain_of(value.__getstate__())

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import ml_dtypes
@@ -16,6 +17,7 @@ import numpy.ma.mrecords
 import polars as pl
 import pytest
 import scipy.sparse
+import scipy.spatial
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -242,6 +244,11 @@ SAME: dict[str, Callable[[], tuple[Any, Any]]] = {
         LogisticRegression(random_state=0).fit(X, Y),
         LogisticRegression(random_state=1).fit(X, Y),
     ),
+    "addresses": lambda: (
+        Estimator(a=scipy.spatial.KDTree(X)),
+        Estimator(a=scipy.spatial.KDTree(X)),
+    ),
+    "random numbers of Python": lambda: (Estimator(a=Random(0)), Estimator(a=Random(1))),
     "generator": lambda: tuple(
         RandomForestClassifier(2, random_state=np.random.RandomState(0)).fit(X, Y) for _ in "ab"
     ),

@@ -264,7 +264,7 @@ def test_quantised_layers_are_their_weights(tmp_path: Path) -> None:
     names = {tensor.name for tensor in digest.tensors}
     assert {"0.weight.int_repr", "0.weight.scale", "0.weight.zero_point", "0.bias"} <= names
     torch.save(packed.state_dict(), tmp_path / "q.pt")
-    assert state_digest(tmp_path / "q.pt") == digest
+    assert state_digest(tmp_path / "q.pt") == state_digest(packed.state_dict()) == digest
     assert match(tmp_path / "q.pt", packed).outcome == "match"
 
 
@@ -316,7 +316,9 @@ def test_extra_state_counts_or_is_refused() -> None:
     roots = []
     for state in states:
         torch.manual_seed(0)
-        roots.append(state_digest(Extra(state)).root)
+        model = Extra(state)
+        roots.append(state_digest(model).root)
+        assert state_digest(model.state_dict()).root == roots[-1]
     assert len(set(roots)) == len(roots)
     assert state_digest(Extra({"a": 1})).parameter_count == 1
     with pytest.raises(InputError, match="'_extra_state.a': found object"):
@@ -343,6 +345,17 @@ def test_an_exported_or_scripted_module_is_the_module() -> None:
 
 
 # --- files ---------------------------------------------------------------------------------------
+
+
+def test_attributes_of_a_tensor_are_said_to_be_left_out() -> None:
+    class Scaled(torch.nn.Parameter):  # type: ignore[misc, name-defined, unused-ignore]
+        scale = 1.0
+
+    model = torch.nn.Module()
+    model.weight = torch.ones(2).as_subclass(Scaled)
+    model.register_parameter("weight", model.weight)
+    model.weight.scale = 2.0
+    assert state_digest(model).covers["not"] == {"attributes": ["weight.scale"]}
 
 
 def test_a_checkpoint_says_what_was_taken(tmp_path: Path) -> None:
