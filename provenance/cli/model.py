@@ -41,7 +41,8 @@ def _lines(match: ModelMatch) -> Iterator[str]:
     for item in match.matches:
         yield f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}"
         for when, count in item.reused.items():
-            yield f"  not read   {count} tensors, frozen: the record has the digests of {when}"
+            some = f"{count} of {len(item.tensors or ())} tensors were not read again"
+            yield f"  not read   {some}: frozen, their digests are those of {when}"
     if match.seal is not None:
         ledger = f" of ledger {match.origin}" if match.origin else ""
         yield f"  run root   {match.seal.root.hex()}"

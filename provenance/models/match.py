@@ -84,7 +84,8 @@ class StatedWeights:
         """How many of the tensors the record did not read, by the record that did."""
         epochs = [t["read"] for t in (self.tensors or {}).values() if "read" in t]
         return Counter(
-            f"epoch {epoch}" if type(epoch) is int else "before training" for epoch in epochs
+            f"epoch {epoch}" if type(epoch) is int else "the weights before training"
+            for epoch in epochs
         )
 
     @property

@@ -27,6 +27,7 @@ import os
 import pickle
 import re
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -217,7 +218,8 @@ def _main(library: str, where: str) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(limit)[1]
-        resource.setrlimit(limit, (most if hard < 0 else min(most, hard), hard))
+        with suppress(ValueError, OSError):  # a system that does not know it
+            resource.setrlimit(limit, (most if hard < 0 else min(most, hard), hard))
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print
     module = import_module(library)

@@ -2,8 +2,9 @@
 
 WARNING: FROZEN FORMAT (docs/FORMAT.md, section 3.3). Nothing is unpickled, and no layer is made:
 only the HDF5 datasets are read, by their paths in the file, such as ``layers/dense/vars/0``
-(keras.src.saving.saving_lib). The optimizer's are left out. Keras packs nothing: what is read is
-at most as large as the file.
+(keras.src.saving.saving_lib); of a whole model's ``.h5`` (keras.src.legacy.saving) behind
+``model_weights/`` and the layer's name, which are the paths of the variables. The optimizer's are
+left out. Keras packs nothing: what is read is at most as large as the file.
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ def _arrays(h5py: Any, file: Any, where: str, size: int) -> tuple[list[tuple[str
             values.append((name, raw_bytes(name, "BF16", dataset.shape, [data])))
         else:
             values.append((name, array))
+    parts = [name.split("/", 2) for name, _ in values]
+    paths = {part[2] for part in parts if part[0] == "model_weights" and len(part) == 3}
+    if len(paths) == len(values):
+        values = [(part[2], array) for part, (_, array) in zip(parts, values, strict=True)]
     return values, left
 
 

@@ -217,9 +217,10 @@ def test_what_a_record_did_not_read_is_said(capsys: pytest.CaptureFixture[str]) 
     save_file(model.state_dict(), "m.safetensors")
     found = matched(Path("m.safetensors"), bodies[1], bodies[0])
     reused = [item.reused for item in found.matches]
-    assert reused == [{}, {"before training": 1}]
+    assert reused == [{}, {"the weights before training": 1}]
     lines = list(_lines(found))
-    assert "  not read   1 tensors, frozen: the record has the digests of before training" in lines
+    said = "1 of 4 tensors were not read again: frozen, their digests are those of"
+    assert f"  not read   {said} the weights before training" in lines
     assert "(blake3, 4 tensors, 9 elements)" in lines[2]
 
 
@@ -406,7 +407,9 @@ def test_keras_files_are_found_by_the_paths_of_variables(tmp_path: Path) -> None
     model.save(tmp_path / "m.keras")
     model.save_weights(tmp_path / "m.weights.h5")
     assert state_digest(tmp_path / "m.keras") == state_digest(tmp_path / "m.weights.h5")
-    for file in ("m.keras", "m.weights.h5"):
+    model.save(tmp_path / "m.h5")
+    assert state_digest(tmp_path / "m.h5") == digest
+    for file in ("m.keras", "m.weights.h5", "m.h5"):
         assert match(tmp_path / file, model).outcome == "match"
     assert len(state_digest(model.get_weights()).tensors) == len(model.weights)
     model.layers[0].bias.assign(np.ones(3))
