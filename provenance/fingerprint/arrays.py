@@ -334,7 +334,7 @@ def _numpy_array(name: str, value: object) -> Array:
         if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
             return np.asarray(value)
         return np.from_dlpack(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError, LookupError) as error:
         raise _unreadable(name, value, error) from error
 
 

@@ -119,7 +119,11 @@ def _adapted(model: Any) -> Named | None:
 
         return struct_values(model)
     if adapter == "state_dict":
-        whole = tree_values(model.state_dict())
+        state = model.state_dict()
+        if not isinstance(state, Mapping | list | tuple):
+            found = f"{type_name(model)}.state_dict() gives {type_name(state)}"
+            raise InputError(f"model: {found}, expected a mapping")
+        whole = tree_values(state)
         return whole._replace(covers={"adapter": type_name(model), "of": ["state_dict()"]})
     if library_of(model.__class__):
         return Named(*booster_values(model))

@@ -11,8 +11,9 @@ compact JSON in UTF-8: a list of the objects, the estimator first, each as ::
 
     {"new": class, "args": [...], "state": {attribute: value, ...}, "items": [...], "pairs": [...]}
 
-with ``call`` for ``new`` where another function than ``cls.__new__`` makes it, and without what is
-empty. null, true, false, texts and integers below 2**53 are themselves. All else is a list::
+with ``call`` for ``new`` where another function than ``cls.__new__`` makes it, ``setter`` where one
+takes the state, and without what is empty. null, true, false, texts and integers below 2**53 are
+themselves. All else is a list::
 
     ["tensor", name]                         ["object", position in the list]
     ["int", hexadecimal]                     ["float", repr]          ["bytes", hexadecimal]
@@ -373,6 +374,8 @@ class _Walk:
             raise self._unknown(value, path) from error
         if isinstance(reduced, str):
             return self._global(value, path, depth, reduced)
+        if not (isinstance(reduced, tuple) and 2 <= len(reduced) <= 6):
+            raise self._unknown(value, path)
         if value.__class__.__module__ == "sklearn.utils._bunch":
             reduced = (*reduced[:2], None, *reduced[3:])  # its `__setstate__` drops it
         if isinstance(value, partial):  # no attributes are None until they are asked for
@@ -386,7 +389,7 @@ class _Walk:
         return ["object", position]
 
     def _object(self, value: Any, reduced: tuple[Any, ...], path: str, depth: int) -> Json:
-        made, args, state, items, pairs = (*reduced, None, None, None)[:5]
+        made, args, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
         told: dict[str, Json] = {}
         if made is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle's own
             told["new"], args = self._global(args[0], path, depth), args[1:]
@@ -399,6 +402,8 @@ class _Walk:
         elif state is not None:
             state = _lasting(value, state)
             told["state"] = self._told(state, path, depth)
+        if setter is not None:
+            told["setter"] = self._told(setter, path, depth)
         if items is not None and (listed := list(items)):
             told["items"] = self._sequence(listed, path, depth)[1:]
         if pairs is not None and (listed := list(pairs)):

@@ -88,6 +88,16 @@ def number(unit: str) -> Any:
     return value
 
 
+class Reduced:
+    """Pickled in a way of its own."""
+
+    def __init__(self, *reduced: object) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
 class Estimator:
     """The least that counts as an estimator."""
 
@@ -207,6 +217,10 @@ DIFFERENT: dict[str, Callable[[], tuple[Any, Any]]] = {
     "sparse of three axes": lambda: (
         Estimator(a=scipy.sparse.coo_array(np.full((2, 2, 2), 1))),
         Estimator(a=scipy.sparse.coo_array(np.full((2, 2, 2), 2))),
+    ),
+    "what takes a state": lambda: (
+        Estimator(a=Reduced(Reduced, (), 1, None, None, np.add)),
+        Estimator(a=Reduced(Reduced, (), 1, None, None, np.subtract)),
     ),
     "an array of arrays": lambda: (
         Estimator(a=np.array([np.ones(1), None], dtype=object)),
@@ -359,12 +373,13 @@ def deep() -> Any:
             np.ma.masked_array([1.0]).view(np.ma.mrecords.MaskedRecords),
             r"'parts_\.0': found numpy\.ma\.mrecords\.MaskedRecords",
         ),
+        (Reduced(Estimator), r"'parts_\.0': found .*Reduced, expected what pickle keeps"),
         (np.longdouble(1), r"'parts_\.0': found numpy\.longdouble"),
         (np.array([1], np.longdouble), r"'parts_\.0': found dtype (float128|longdouble)"),
         ({Estimator(a=1)}, r"'parts_\.0': found .*Estimator as a key or in a set"),
         ("\ud800", "text that is not Unicode"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_cannot_be_told_is_refused_by_name(value: object, problem: str) -> None:
     with pytest.raises(InputError, match=problem):

@@ -441,12 +441,17 @@ def test_a_gathered_tensor_is_asked_for() -> None:
         tensor_digest("x", torch.ones(2).as_subclass(kind))
 
 
+class StateOfNone:
+    def state_dict(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
         ({}, "dict has no tensors"),
         (torch.nn.ReLU(), "ReLU has no tensors"),
         (object(), "found object, expected a mapping"),
+        (StateOfNone(), r"StateOfNone\.state_dict\(\) gives NoneType, expected a mapping"),
         (None, "found NoneType"),
         ({"a.b": np.ones(1), "a": {"b": np.ones(1)}}, "two tensors have the name 'a.b'"),
         ({None: np.ones(1)}, "has a key None"),
