@@ -74,7 +74,9 @@ _APART: Final = frozenset({
 })  # fmt: skip
 """Attributes of any estimator that do not count."""
 _APART_OF: Final = {
-    "sklearn": frozenset({"memory", "pre_dispatch"}),
+    "sklearn": frozenset({
+        "memory", "pre_dispatch", "n_threads", "_n_threads", "_init_prev_time", "_iter_prev_time",
+    }),
     "sklearn.neural_network": frozenset({"_optimizer"}),  # moments of the gradients
     "sklearn.feature_extraction": frozenset({"_stop_words_id"}),  # an address
     "sklearn.preprocessing._label": frozenset({"_cached_dict"}),  # made when it is first used

@@ -19,6 +19,7 @@ import pytest
 import scipy.sparse
 import scipy.spatial
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -28,6 +29,7 @@ from sklearn.ensemble import (
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KDTree, KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -235,6 +237,14 @@ def test_what_differs_has_another_digest(make: Callable[[], tuple[Any, Any]]) ->
     assert state_digest(one).root != state_digest(other).root
 
 
+def by_threads(threads: int) -> Any:
+    """As two machines with so many threads would fit it."""
+    clusters, boosted = KMeans(2, random_state=0), HistGradientBoostingClassifier(max_iter=1)
+    model = make_pipeline(clusters, boosted).fit(X, Y)
+    clusters._n_threads = boosted._bin_mapper.n_threads = threads
+    return model
+
+
 def asked(value: Any) -> Any:
     assert vars(value) == {}
     return value
@@ -250,6 +260,11 @@ SAME: dict[str, Callable[[], tuple[Any, Any]]] = {
     "threads": lambda: (
         RandomForestClassifier(4, random_state=0, n_jobs=1).fit(X, Y),
         RandomForestClassifier(4, random_state=0, n_jobs=2, verbose=0).fit(X, Y),
+    ),
+    "threads of the machine": lambda: (by_threads(1), by_threads(2)),
+    "time of day": lambda: (
+        GaussianMixture(random_state=0).fit(X),
+        GaussianMixture(random_state=0, verbose=2).fit(X),
     ),
     "threads of a part": lambda: tuple(
         make_pipeline(KNeighborsClassifier(n_jobs=jobs)).fit(X, Y) for jobs in (None, 1)
