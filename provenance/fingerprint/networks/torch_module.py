@@ -9,6 +9,7 @@ wrapper is known by its class, at the top and within: its attribute's name is no
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -35,6 +36,8 @@ _WRAPPERS: Final = {
 }
 """Attribute with the wrapped module, by the wrapper's class."""
 _SIMPLE: Final = frozenset({int, bool, float, str, type(None), tuple, type})
+_PEFT_WITHIN: Final = re.compile(r"\b(base_layer|original_module|token_adapter)\.")
+"""What PEFT puts into the names of the base model's own tensors."""
 _PACKED: Final = "_packed_params._packed_params"
 
 
@@ -147,8 +150,7 @@ def _peft_names(
     adapters = [f".{key}." for key in model.peft_config]
     for name in state.keys() - saved_names.keys():
         if not any(key in name for key in adapters):
-            base = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-            saved_names[name] = base
+            saved_names[name] = _PEFT_WITHIN.sub("", name.removeprefix("base_model.model."))
     return {name: (alias,) for name, alias in saved_names.items() if alias != name}, parts
 
 

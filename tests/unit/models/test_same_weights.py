@@ -240,6 +240,11 @@ def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     assert found.outcome == "match"
     save_file(plain, tmp_path / "base.safetensors")
     assert match(tmp_path / "base.safetensors", model).matches[0].when == "epoch 3 (base model)"
+    base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    base.load_state_dict(plain)
+    headed = peft.LoraConfig(target_modules=["0"], r=2, modules_to_save=["1"])
+    found = match(tmp_path / "base.safetensors", peft.get_peft_model(base, headed))
+    assert [item.when for item in found.matches] == ["epoch 3 (base model)"]
     for name, value in model.named_parameters():
         if "lora_B" in name:
             value.data += 1
