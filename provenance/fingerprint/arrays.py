@@ -349,7 +349,8 @@ def dense_tensor(name: str, tensor: Any, kind: str = "tensor") -> tuple[Any, str
     dtype, _ = _torch_dtype(tensor.dtype)
     if dtype is None or tensor.is_quantized:
         raise _bad_dtype(name, str(tensor.dtype))
-    if tensor.is_meta or (kind == "tensor" and tensor.nbytes and not tensor.data_ptr()):
+    in_memory = kind == "tensor" and tensor.is_cpu and tensor.nbytes
+    if tensor.is_meta or (in_memory and not tensor.data_ptr()):
         found = "device meta" if tensor.is_meta else "a transform's tensor"
         raise InputError(f"tensor {name!r}: found {found} (no data), expected data")
     if kind == "shard":
@@ -395,6 +396,5 @@ def _unreadable(name: str, value: object, error: Exception) -> InputError:
 
 
 def _bad_dtype(name: str, found: str) -> InputError:
-    return InputError(
-        f"tensor {name!r}: found dtype {found}, expected one of {', '.join(DTYPE_NAMES)}"
-    )
+    found = f"tensor {name!r}: found dtype {found}"
+    return InputError(f"{found}, expected one of {', '.join(DTYPE_NAMES)}")

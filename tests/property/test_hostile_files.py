@@ -70,10 +70,38 @@ def zipped(tmp_path: Path) -> bytes:
     return write_files(FILES, tmp_path / "b.zip").read_bytes()
 
 
+def keras_file(name: str, fill: Callable[[Any], object], method: int = zipfile.ZIP_STORED) -> None:
+    h5py = pytest.importorskip("h5py")
+    weights = name if name.endswith(".h5") else f"{name}.weights.h5"
+    with h5py.File(weights, "w") as file:
+        fill(file)
+    if weights != name:
+        with zipfile.ZipFile(name, "w", method) as archive:
+            archive.write(weights, "model.weights.h5")
+
+
+def keras(tmp_path: Path) -> bytes:
+    def fill(file: Any) -> None:
+        file.create_dataset("a/vars/0", data=np.ones((2, 3)))
+        file.create_dataset("b/vars/0", data=np.ones(3, "u2")).attrs["dtype"] = "bfloat16"
+
+    keras_file(str(tmp_path / "k.keras"), fill)
+    return (tmp_path / "k.keras").read_bytes()
+
+
+def torch_file(tmp_path: Path) -> bytes:
+    torch = pytest.importorskip("torch")
+    state = {"a": torch.ones(3, 4), "b": torch.eye(3).to_sparse(), "c": torch.ones(4, 4).t()}
+    torch.save(state, tmp_path / "t.pt")
+    return (tmp_path / "t.pt").read_bytes()
+
+
 KINDS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]] = {
     "safetensors": ("m.safetensors", lambda _: TENSORS, read_state),
     "npz": ("m.npz", lambda _: npz(), read_state),
     "npz, stored": ("m.npz", lambda _: npz(np.savez), read_state),
+    "keras": ("m.keras", keras, read_state),
+    "torch": ("m.pt", torch_file, read_state),
     "index": (f"m/{INDEX}", lambda _: json.dumps(SHARDS).encode(), read_folder),
     "zip": ("b.zip", zipped, read_bundle),
     "run.json": ("b/run.json", lambda _: FILES["run.json"], lambda path: read_bundle(path.parent)),
@@ -190,16 +218,6 @@ def test_zeros_packed_a_thousandfold_are_read_piece_by_piece(tmp_path: Path) -> 
     with few_bytes(2 * FEW_BYTES):
         state = state_digest_file(tmp_path / "m.npz")
     assert state.nbytes == 32_000_000
-
-
-def keras_file(name: str, fill: Callable[[Any], object], method: int = zipfile.ZIP_STORED) -> None:
-    h5py = pytest.importorskip("h5py")
-    weights = name if name.endswith(".h5") else "model.weights.h5"
-    with h5py.File(weights, "w") as file:
-        fill(file)
-    if weights != name:
-        with zipfile.ZipFile(name, "w", method) as archive:
-            archive.write(weights)
 
 
 def zeros(file: Any) -> None:

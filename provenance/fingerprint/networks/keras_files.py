@@ -12,8 +12,8 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from typing import Any, Final, cast
-from zipfile import ZIP_STORED
+from typing import Any, Final
+from zipfile import ZIP_STORED, BadZipFile
 
 from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import raw_bytes
@@ -40,20 +40,21 @@ def keras_values_file(path: str) -> Named:
         import h5py  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingExtraError("h5py", "keras") from error
-    where, source = f"keras file {path!r}", cast(Any, path)
+    where = f"keras file {path!r}"
     try:
+        content: Any = path
         if path.endswith(".keras"):
             with open_zip(path, where, (ZIP_STORED,)) as archive:
                 if _WEIGHTS not in archive.namelist():
                     raise FormatError(f"{where}: no {_WEIGHTS} in it")
-                source = io.BytesIO(archive.read(_WEIGHTS))
-        with h5py.File(source, "r") as file:
+                content = io.BytesIO(archive.read(_WEIGHTS))
+        with h5py.File(content, "r") as file:
             values, left = _arrays(h5py, file, where, os.path.getsize(path))
     except OSError as error:  # h5py raises it for bytes that are no HDF5 file
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
         raise FormatError(f"{where}: {str(error)[:200]}") from error
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, EOFError, BadZipFile) as error:
         raise FormatError(f"{where}: {str(error)[:200]}") from error
     covers: dict[str, Json] = {"adapter": "keras file", "of": ["variables"]}
     if left:
