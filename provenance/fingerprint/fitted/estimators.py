@@ -67,6 +67,8 @@ from provenance.fingerprint.fitted.boosters import OF, best_iteration, booster_t
 STRUCTURE: Final = "structure"
 MAX_DEPTH: Final = 64
 """Levels of containers within one object."""
+MAX_VALUES: Final = 20_000_000
+"""Values that are no texts: a list counts each time that another names it."""
 
 _APART: Final = frozenset({
     "n_jobs", "nthread", "nthreads", "num_threads", "thread_count", "verbose", "verbosity",
@@ -159,6 +161,7 @@ class _Walk:
     def __init__(self) -> None:
         self.values: list[tuple[str, object]] = []
         self.boosters: set[str] = set()
+        self._count = 0
         self._names = {STRUCTURE}
         self._known: dict[int, tuple[int, object]] = {}  # holds them: an id is theirs as long
         self._queue: list[tuple[object, tuple[Any, ...], str]] = []
@@ -194,6 +197,9 @@ class _Walk:
             return value
         if depth > MAX_DEPTH:
             raise InputError(f"model: {path!r} is nested deeper than {MAX_DEPTH} levels")
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise InputError(f"model: {path[:80]!r}: more than {MAX_VALUES} values in all")
         tell = self._by_kind.get(kind)
         if tell is None:
             tell = self._by_kind[kind] = self._teller(kind, value)

@@ -47,6 +47,7 @@ from sklearn.preprocessing import (
 )
 
 from provenance.errors import InputError
+from provenance.fingerprint.fitted import estimators
 from provenance.fingerprint.fitted.estimators import STRUCTURE, estimator_values
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest, tensor_digest
@@ -423,6 +424,15 @@ def test_what_does_not_tell_whether_it_is_fitted_is_refused() -> None:
 
     with pytest.raises(InputError, match="Bare does not tell whether it is fitted: no$"):
         state_digest(Bare())
+
+
+def test_lists_in_lists_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled: list[object] = [1]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    monkeypatch.setattr(estimators, "MAX_VALUES", 1000)
+    with pytest.raises(InputError, match=r"'a\.0.*': more than 1000 values in all"):
+        state_digest(Estimator(a=doubled))
 
 
 def test_unfitted_and_needs_no_fit() -> None:
