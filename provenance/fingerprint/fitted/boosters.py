@@ -189,10 +189,10 @@ def booster_file(path: str | os.PathLike[str]) -> list[RawTensor]:
         raise InputError(f"model file {where!r}: found no file")
     if find_spec(library) is None:
         raise MissingExtraError(library, library)
-    paths = [os.path.abspath(path) for path in sys.path]
+    folders = map(os.path.abspath, sys.path)
     done = subprocess.run(
         [sys.executable, "-P", "-m", __name__, library, where],
-        env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(folders)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

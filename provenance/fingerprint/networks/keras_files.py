@@ -72,9 +72,11 @@ def _arrays(h5py: Any, file: Any, where: str, size: int) -> tuple[list[tuple[str
         found = f"{where}: {name[:80]!r}: found"
         if dataset.dtype.hasobject:
             raise InputError(f"{found} dtype {dataset.dtype}, expected numbers")
+        if dataset.external or dataset.is_virtual:
+            raise InputError(f"{found} an array in another file, expected one in this")
         size -= dataset.nbytes
-        if size < 0 or dataset.external or dataset.is_virtual:
-            raise InputError(f"{found} more bytes than the file has, or kept in another file")
+        if size < 0:
+            raise InputError(f"{found} more bytes than the file has, expected none packed")
         array = dataset[()]
         if _is_bfloat16(dataset):
             data = array.tobytes()
