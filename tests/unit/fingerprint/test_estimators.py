@@ -104,6 +104,10 @@ class Reduced:
         return self.reduced
 
 
+class Names(set[int]):
+    """A set of its own class."""
+
+
 class Estimator:
     """The least that counts as an estimator."""
 
@@ -290,6 +294,10 @@ SAME: dict[str, Callable[[], tuple[Any, Any]]] = {
     "order of a set": lambda: (
         Estimator(a={"x", "y", 1, None}),
         Estimator(a={None, 1, "y", "x"}),
+    ),
+    "order of a set of its own class": lambda: (
+        Estimator(a=Names([0, 8])),
+        Estimator(a=Names([8, 0])),
     ),
     "what a mask hides": lambda: (
         Estimator(a=np.ma.masked_array([1, 2], [False, True])),
