@@ -213,7 +213,8 @@ class _Walk:
             return self._array
         if issubclass(kind, np.generic):
             return self._scalar
-        if issubclass(kind, Random | random.RandomState | random.Generator | random.BitGenerator):
+        generators = Random | random.RandomState | random.Generator | random.BitGenerator
+        if issubclass(kind, generators) or type_name(value) == "torch._C.Generator":
             return lambda value, *_: ["random", type_name(value)]
         if issubclass(kind, type):
             return self._global

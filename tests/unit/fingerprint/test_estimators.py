@@ -21,6 +21,7 @@ import polars as pl
 import pytest
 import scipy.sparse
 import scipy.spatial
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
@@ -284,6 +285,10 @@ SAME: dict[str, Callable[[], tuple[Any, Any]]] = {
     "addresses": lambda: (
         Estimator(a=scipy.spatial.KDTree(X)),
         Estimator(a=scipy.spatial.KDTree(X)),
+    ),
+    "random numbers of torch": lambda: (
+        Estimator(a=torch.Generator().manual_seed(0)),
+        Estimator(a=torch.Generator().manual_seed(1)),
     ),
     "random numbers of Python": lambda: (Estimator(a=Random(0)), Estimator(a=Random(1))),
     "generator": lambda: tuple(
