@@ -106,9 +106,14 @@ def _tensors(model: object) -> str:
         state = model_state(model)
     except InputError:
         return name
-    return "\n".join(
-        [name, *(f"{key}: {value.dtype}{list(value.shape)}" for key, value in state.items())]
-    )
+    return "\n".join([name, *(f"{key}: {_tensor(value)}" for key, value in state.items())])
+
+
+def _tensor(value: Any) -> str:
+    """A tensor by its type and shape; what is none by its type."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype}{list(value.shape)}"
+    return type_name(value)
 
 
 def _estimator(model: Any, depth: int) -> str:
@@ -156,14 +161,19 @@ def _hyperparameters(model: Any) -> Json:
     parameters = _parameters(model)
     if parameters is None:
         return None
-    result: dict[str, Json] = {}
-    for name, value in sorted(parameters.items()):
-        if is_array(value) and len(getattr(value, "shape", ())):
-            result[name] = _kind(value)
-            continue
-        try:
-            result[name] = normalise(value)
-        except InputError:
-            own = value if hasattr(value, "__qualname__") else type(value)
-            result[name] = f"{own.__module__}.{own.__qualname__}"
-    return result
+    return {name: _plain(value, 0) for name, value in sorted(parameters.items())}
+
+
+def _plain(value: Any, depth: int) -> Json:
+    """A hyperparameter as JSON: an array, alone or in another, by its type and shape."""
+    if len(getattr(value, "shape", ())):
+        return _kind(value)
+    if isinstance(value, list | tuple) and depth <= _MAX_DEPTH:
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, Mapping) and depth <= _MAX_DEPTH:
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    try:
+        return normalise(value)
+    except InputError:
+        own = value if hasattr(value, "__qualname__") else type(value)
+        return f"{own.__module__}.{own.__qualname__}"

@@ -35,11 +35,14 @@ def _lines(match: ModelMatch) -> Iterator[str]:
         names = ", ".join(str(file) for file in match.files.files[:_SHOWN])
         more = len(match.files.files) - _SHOWN
         yield f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}"
-        size = f"{len(match.weights.tensors)} tensors, {match.weights.parameter_count} parameters"
+        size = f"{len(match.weights.tensors)} tensors, {match.weights.element_count} elements"
         yield f"  weights    {match.weights} ({match.weights.algorithm}, {size})"
     yield from (f"  names      {note}" for note in match.names)
     for item in match.matches:
         yield f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}"
+        for when, count in item.reused.items():
+            some = f"{count} of {len(item.tensors or ())} tensors were not read again"
+            yield f"  not read   {some}: frozen, their digests are those of {when}"
     if match.seal is not None:
         ledger = f" of ledger {match.origin}" if match.origin else ""
         yield f"  run root   {match.seal.root.hex()}"

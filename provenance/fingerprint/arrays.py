@@ -136,20 +136,10 @@ def block_header(
     name: str, dtype: str, shape: Sequence[int], rows: tuple[int, int], nulls: int
 ) -> bytes:
     """The header of rows ``rows[0]`` to ``rows[1]`` (excluded) of an array of ``shape``."""
-    return _framed(
-        {
-            "dtype": dtype,
-            "name": name,
-            "nulls": nulls,
-            "rows": list(rows),
-            "shape": list(shape),
-            "v": FORMAT_VERSION,
-        }
-    )
-
-
-def _framed(fields: dict[str, Any]) -> bytes:
-    text = canonical(fields)
+    text = canonical({
+        "dtype": dtype, "name": name, "nulls": nulls, "rows": list(rows), "shape": list(shape),
+        "v": FORMAT_VERSION,
+    })  # fmt: skip
     return struct.pack("<I", len(text)) + text
 
 
@@ -184,10 +174,8 @@ def is_array(value: object) -> bool:
     if from_package(value, "pandas") or from_package(value, "pyarrow"):
         return False
     has_dtype = hasattr(value, "dtype") and hasattr(value, "shape")
-    known = ("__array__", "__array_interface__", "__dlpack__")
-    return hasattr(value, "__array_interface__") or (
-        has_dtype and any(hasattr(value, name) for name in known)
-    )
+    known = any(hasattr(value, name) for name in ("__array__", "__dlpack__"))
+    return hasattr(value, "__array_interface__") or (has_dtype and known)
 
 
 def from_package(value: object, package: str) -> bool:
@@ -210,7 +198,8 @@ def raw_tensor(name: str, value: Any) -> RawTensor:
     Args:
         name: Its name within the state.
         value: ndarray, torch tensor (moved to the CPU when it is elsewhere), or an object with
-            ``__array__``, ``__array_interface__`` or ``__dlpack__``. Any shape and strides.
+            ``__array__``, ``__array_interface__`` or ``__dlpack__``, any shape and strides; a
+            random key of JAX is its data.
 
     Raises:
         InputError: no array, or one that is sparse, quantized, masked or of an element type
@@ -245,8 +234,9 @@ def small_tensor(value: Any) -> tuple[str, tuple[int, ...], int, Any] | None:
         and (size := value.nbytes) <= SMALL_BYTES
         and value.is_contiguous()
         and not value.is_neg()
+        and (address := value.data_ptr())  # 0: of a transform, which has no memory
     ):
-        return dtype, tuple(value.shape), size, _window(size)(value.data_ptr())
+        return dtype, tuple(value.shape), size, _window(size)(address)
     return None
 
 
@@ -259,8 +249,7 @@ def array_view(name: str, value: Any) -> tuple[Array, str]:
     if kind in ("tensor", "shard", "subclass"):
         return _torch_array(name, value, kind)
     array = value if kind == "numpy" else _numpy_array(name, value)
-    dtype = _numpy_dtype(array.dtype)[0]
-    if dtype is None:
+    if (dtype := _numpy_dtype(array.dtype)[0]) is None:
         raise _bad_dtype(name, str(array.dtype))
     return array, dtype
 
@@ -340,13 +329,13 @@ def _numpy_array(name: str, value: object) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(f"tensor {name!r}: found a masked array, expected one without a mask")
     try:
+        if str(getattr(value, "dtype", "")).startswith("key<"):  # of JAX
+            value = sys.modules["jax"].random.key_data(value)
         if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
             return np.asarray(value)
         return np.from_dlpack(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        raise InputError(
-            f"tensor {name!r}: {type_name(value)} does not give its elements: {error}"
-        ) from error
+    except (TypeError, ValueError, RuntimeError, BufferError, LookupError) as error:
+        raise _unreadable(name, value, error) from error
 
 
 def dense_tensor(name: str, tensor: Any, kind: str = "tensor") -> tuple[Any, str]:
@@ -360,12 +349,16 @@ def dense_tensor(name: str, tensor: Any, kind: str = "tensor") -> tuple[Any, str
     dtype, _ = _torch_dtype(tensor.dtype)
     if dtype is None or tensor.is_quantized:
         raise _bad_dtype(name, str(tensor.dtype))
-    if tensor.is_meta:
-        raise InputError(f"tensor {name!r}: found device meta (no data), expected data")
+    in_memory = kind == "tensor" and tensor.is_cpu and tensor.nbytes
+    if tensor.is_meta or (in_memory and not tensor.data_ptr()):
+        found = "device meta" if tensor.is_meta else "a transform's tensor"
+        raise InputError(f"tensor {name!r}: found {found} (no data), expected data")
     if kind == "shard":
         raise InputError(
             f"tensor {name!r}: found {type_name(tensor)}, expected a whole tensor: gather it first"
         )
+    if not tensor.nbytes and hasattr(tensor, "ds_shape"):
+        raise InputError(f"tensor {name!r}: found a part of DeepSpeed's ZeRO-3, expected the whole")
     dense = tensor.detach()
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()
@@ -381,7 +374,10 @@ def _torch_array(name: str, tensor: Any, kind: str) -> tuple[Array, str]:
     if integer is not None:
         dense = dense.view(integer)
     load_numpy()
-    return dense.numpy(), dtype
+    try:
+        return dense.numpy(), dtype
+    except (RuntimeError, TypeError) as error:  # a subclass of several tensors
+        raise _unreadable(name, tensor, error) from error
 
 
 @lru_cache(maxsize=256)
@@ -394,7 +390,11 @@ def _torch_dtype(dtype: Any) -> tuple[str | None, Any]:
     return name, {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[ITEM_BYTES[name]]
 
 
+def _unreadable(name: str, value: object, error: Exception) -> InputError:
+    found = f"tensor {name!r}: {type_name(value)} does not give its elements"
+    return InputError(f"{found}: {str(error).strip().partition(chr(10))[0][:200]}")
+
+
 def _bad_dtype(name: str, found: str) -> InputError:
-    return InputError(
-        f"tensor {name!r}: found dtype {found}, expected one of {', '.join(DTYPE_NAMES)}"
-    )
+    found = f"tensor {name!r}: found dtype {found}"
+    return InputError(f"{found}, expected one of {', '.join(DTYPE_NAMES)}")

@@ -30,11 +30,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from provenance.errors import FormatError, InputError, MissingExtraError
-from provenance.fingerprint.arrays import RawTensor, is_array
+from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor
 from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.named import MAX_DEPTH, Named, named_values
+from provenance.fingerprint.named import MAX_DEPTH, MORE_THAN_TENSORS, Named, named_values
 from provenance.fingerprint.networks import keras_files
-from provenance.fingerprint.networks.torch_module import state_values
 from provenance.fingerprint.tensors import StateDigest, state_digest, state_tensors
 from provenance.fingerprint.weight_files import open_zip, safetensors_tensors_file
 from provenance.formats import json_text
@@ -51,7 +50,8 @@ MAX_INDEX_BYTES: Final = 64 * 1024**2
 
 _INDEX_LIMITS: Final = json_text.Limits(1000, 1_000_000)
 _MAX_VALUES: Final = 1_000_000
-_SPECIAL: Final = ("_extra_state", "_packed_params._packed_params", "_packed_params.dtype")
+_MAX_RATIO: Final = 1032
+"""Bytes of tensors for each byte of torch's file, as deflate makes at most of one (RFC 1951)."""
 _BESIDE: Final = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*")
 _SAFE_TORCH: Final = (2, 6)
 # What torch and its unpickler raise for bytes that are no checkpoint of tensors.
@@ -248,29 +248,35 @@ def _states(path: Path, loaded: object) -> dict[str, Named]:
                 states[str(key)] = state._replace(covers={**state.covers, **about})
     if not states:
         raise InputError(f"{path}: no mapping of names to tensors in it, expected a state_dict")
+    size = path.stat().st_size
+    for state in states.values():  # a tensor may repeat one element without end
+        tensors = (value for _, value in state.values if is_torch_tensor(value))
+        nbytes = sum(value.nbytes for value in tensors if not value.is_sparse)
+        if nbytes > _MAX_RATIO * size:
+            raise FormatError(f"{path}: tensors of {nbytes} bytes in a file of {size}")
     return states
 
 
 def _state(value: Any, budget: Iterator[int]) -> Named | None:
     """A state dict; None for what is none. Beside tensors it may hold what torch puts into one:
     packed parameters of quantised layers, and extra state."""
-    special = False
+    tensors, more = value, None
     if isinstance(value, Mapping):
-        odd = [key for key in value if str(key).endswith(_SPECIAL)]
-        special = bool(odd) and len(odd) < len(value)
-        rest: Any = {key: item for key, item in value.items() if key not in odd}
-    if not _tensors_alone(rest if special else value, budget):
-        return None
-    return state_values(value) if special else named_values(value)
+        more = {k: v for k, v in value.items() if str(k).endswith(MORE_THAN_TENSORS)}
+        tensors = {k: v for k, v in value.items() if k not in more}
+    if _holds(tensors, budget, False) and (not more or _holds(more, budget, True)):
+        return named_values(value)
+    return None
 
 
-def _tensors_alone(value: Any, budget: Iterator[int], depth: int = 0) -> bool:
-    """Whether arrays are all that it holds. A few bytes can name one list a thousand times, and
-    that list another: each place counts against the budget."""
+def _holds(value: Any, budget: Iterator[int], plain: bool, depth: int = 0) -> bool:
+    """Whether arrays are all that it holds, or ``plain`` values too. A few bytes can name one list
+    a thousand times, and that list another: each place counts against the budget."""
     if depth > MAX_DEPTH or next(budget, None) is None:
         return False
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, list | tuple):
-        return is_array(value)
-    return bool(value) and all(_tensors_alone(item, budget, depth + 1) for item in value)
+        return plain or is_array(value)
+    whole = all(_holds(item, budget, plain, depth + 1) for item in value)
+    return whole and (plain or bool(value))

@@ -20,6 +20,8 @@ from provenance.fingerprint.named import Named, named_values
 from provenance.formats.record import Json
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+TRAINABLE: Final = "trainable parameters and buffers"
+"""``covers.only`` of :func:`trained_state`."""
 
 
 class ModelState(dict[str, Any]):
@@ -71,7 +73,7 @@ def trained_state(model: object) -> ModelState:
     )
     if all(name in state.buffers for name in found):
         raise InputError(f"model: no parameter of {type_name(model)} takes a gradient")
-    found.covers = {**state.covers, "only": "trainable parameters and buffers"}
+    found.covers = {**state.covers, "only": TRAINABLE}
     found.aliases = {name: others for name, others in state.aliases.items() if name in found}
     return found
 
@@ -177,6 +179,7 @@ def _tied(pairs: list[tuple[str, Any]], places: list[object]) -> list[list[str]]
         read: tuple[object, ...] = ()
         if kind_of(value.__class__) == "tensor":
             read = (value.device, value.dtype, value.shape, value.stride(), value.nbytes or name)
+            read = (*read, value.is_conj(), value.is_neg())
             read = (*read, name) if value.is_meta else read
         names.setdefault((place, *read), []).append(name)
     return [group for group in names.values() if len(group) > 1]

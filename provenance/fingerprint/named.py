@@ -30,6 +30,10 @@ from provenance.fingerprint.fitted.boosters import booster_values, library_of
 from provenance.fingerprint.fitted.estimators import estimator_values
 from provenance.formats.record import Json
 
+MORE_THAN_TENSORS: Final = (
+    "_extra_state", "_packed_params._packed_params", "_packed_params.dtype",
+)  # fmt: skip
+"""How names in a state dict of torch end whose values need not be tensors."""
 MAX_DEPTH: Final = 32
 """Levels of nested dicts, lists and estimators that are searched for tensors."""
 
@@ -79,6 +83,10 @@ def named_values(model: object) -> Named:
         return Named([("", model)], {"adapter": type_name(model), "of": ["elements"]})
     if (found := _adapted(model)) is not None:
         return found
+    if isinstance(model, Mapping) and any(str(key).endswith(MORE_THAN_TENSORS) for key in model):
+        from provenance.fingerprint.networks.torch_module import state_values
+
+        return state_values(model)
     if isinstance(model, Mapping | list | tuple):
         return tree_values(model)
     raise InputError(
@@ -89,33 +97,38 @@ def named_values(model: object) -> Named:
 
 def _adapted(model: Any) -> Named | None:
     """By the adapter for its class; None where there is none."""
-    kind = adapter_of(model.__class__)
-    if kind == "torch":
+    adapter = adapter_of(model.__class__)
+    if adapter == "torch":
         from provenance.fingerprint.networks.torch_module import module_values
 
         return module_values(model)
-    if kind == "torch.export":
+    if adapter == "torch.export":
         from provenance.fingerprint.networks.torch_module import program_values
 
         return program_values(model)
-    if kind == "keras":
+    if adapter == "keras":
         from provenance.fingerprint.networks.keras_model import keras_values
 
         return keras_values(model)
-    if kind == "nnx":
+    if adapter == "nnx":
         from provenance.fingerprint.networks.flax_model import nnx_values
 
         return nnx_values(model)
-    if kind == "flax.struct":
+    if adapter == "flax.struct":
         from provenance.fingerprint.networks.flax_model import struct_values
 
         return struct_values(model)
-    if kind == "state_dict":
-        whole = tree_values(model.state_dict())
+    if adapter == "state_dict":
+        state = model.state_dict()
+        if not isinstance(state, Mapping | list | tuple):
+            found = f"{type_name(model)}.state_dict() gives {type_name(state)}"
+            raise InputError(f"model: {found}, expected a mapping")
+        whole = tree_values(state)
         return whole._replace(covers={"adapter": type_name(model), "of": ["state_dict()"]})
     if library_of(model.__class__):
         return Named(*booster_values(model))
-    if callable(getattr(model, "fit", None)) and callable(getattr(model, "get_params", None)):
+    kind = model.__class__  # an object may make up what it is asked for
+    if callable(getattr(kind, "fit", None)) and callable(getattr(kind, "get_params", None)):
         return Named(*estimator_values(model))
     return None
 
@@ -125,6 +138,7 @@ _ADAPTERS: Final = (
     ("torch.nn.modules.module.Module", "torch"),
     ("torch.export.exported_program.ExportedProgram", "torch.export"),
     ("flax.nnx.module.Module", "nnx"),
+    ("flax.nnx.pytreelib.Pytree", "nnx"),
     ("flax.nnx.statelib.State", "nnx"),
 )
 """Adapter by the class that a model inherits from; the first one counts."""
@@ -149,8 +163,8 @@ def tree_values(tree: object, plain: bool = False) -> Named:
         plain: Whether texts, numbers, truth values and None count, each as a tensor; else they
             are refused later, as all is that is no array.
     """
-    found, models = Named([], {}), dict[str, Named]()
-    _tree(found, models, tree, "", 0, plain)
+    found, models, plain_names = Named([], {}), dict[str, Named](), set[str]()
+    _tree(found, models, tree, "", 0, plain_names if plain else None)
     inner = [model.below(path) for path, model in models.items()]
     kind = "mapping" if isinstance(tree, Mapping) else "sequence"
     covers: dict[str, Json] = {"adapter": kind, "of": ["arrays"]}
@@ -160,18 +174,21 @@ def tree_values(tree: object, plain: bool = False) -> Named:
         found.values + [pair for model in inner for pair in model.values],
         covers,
         {name: others for model in inner for name, others in model.aliases.items()},
-        frozenset(
-            [name for name, value in found.values if value.__class__ is RawTensor]
-            + [name for model in inner for name in model.buffers]
-        ),
+        frozenset(plain_names.union(*(model.buffers for model in inner))),
         ties=True,
     )
 
 
 def _tree(
-    found: Named, models: dict[str, Named], value: Any, path: str, depth: int, plain: bool
+    found: Named,
+    models: dict[str, Named],
+    value: Any,
+    path: str,
+    depth: int,
+    plain: set[str] | None,
 ) -> None:
-    """Add what is in nested mappings and sequences; what is no array is refused later."""
+    """Add what is in nested mappings and sequences; what is no array is refused later. ``plain``
+    takes the names of plain values, where these count."""
     if depth > MAX_DEPTH:
         raise InputError(f"model: {path!r} is nested deeper than {MAX_DEPTH} levels")
     items: Iterable[tuple[Any, Any]]
@@ -189,8 +206,9 @@ def _tree(
             found.values.append((name, item))
         elif kind == "nested":
             _tree(found, models, item, name, depth + 1, plain)
-        elif kind == "plain" and plain:
+        elif kind == "plain" and plain is not None:
             found.values.append((name, _plain(name, item)))
+            plain.add(name)
         elif not is_array(item) and (model := _adapted(item)) is not None:
             models[name] = model
         else:

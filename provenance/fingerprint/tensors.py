@@ -117,6 +117,11 @@ class StateDigest:
         """Elements of the tensors that are no parameters."""
         return sum(self._elements(t) for t in self.tensors if t.name in self.buffers)
 
+    @property
+    def element_count(self) -> int:
+        """Elements of all tensors together."""
+        return self.parameter_count + self.buffer_count
+
     def _elements(self, tensor: TensorDigest) -> int:
         return self.sizes.get(tensor.name, math.prod(tensor.shape))
 

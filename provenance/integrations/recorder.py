@@ -28,6 +28,7 @@ from provenance.capture.weights.snapshot import check_mode
 from provenance.errors import InputError
 from provenance.formats.record import Json, Kind, normalise
 from provenance.log import get_logger
+from provenance.settings.hyperparameters import hyperparameters
 from provenance.tracker import ProvenanceTracker
 
 log = get_logger("provenance")
@@ -298,8 +299,7 @@ def outermost() -> Iterator[bool]:
 
 
 def plain(values: Mapping[str, object]) -> dict[str, Json]:
-    """A mapping as JSON: what has no such form is its text, or its type where the text is no more
-    than an address."""
+    """A mapping as JSON: what has no such form as in a configuration (settings.hyperparameters)."""
     return {str(name): _plain(value, 0) for name, value in values.items()}
 
 
@@ -311,9 +311,7 @@ def _plain(value: object, depth: int) -> Json:
     try:
         return normalise(value)
     except InputError:
-        text = str(value)
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        return kind if " at 0x" in text else text[:1000]
+        return hyperparameters({"": value}).values[""]
 
 
 def _end_at_exit(reference: weakref.ref[Recorder]) -> None:

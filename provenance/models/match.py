@@ -19,6 +19,7 @@ Over 400 lines: what a record states, what came out and the nearest are one comp
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,13 +30,14 @@ from provenance.errors import FormatError
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.fingerprint.model_files import ModelFiles
+from provenance.fingerprint.model_state import TRAINABLE
 from provenance.fingerprint.shards import state_problems
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
 from provenance.formats import merkle
 from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
 from provenance.formats.run_tree.ranks import Piece, pieces_of
-from provenance.models.names import Naming, digest_as, naming
+from provenance.models.names import Naming, aliases_of, digest_as, naming
 from provenance.verify.catalogue import LEDGER, TREES
 from provenance.verify.report import Seal, VerificationReport
 
@@ -80,6 +82,15 @@ class StatedWeights:
     part: str = ""
 
     @property
+    def reused(self) -> dict[str, int]:
+        """How many of the tensors the record did not read, by the record that did."""
+        epochs = [t["read"] for t in (self.tensors or {}).values() if "read" in t]
+        return Counter(
+            f"epoch {epoch}" if type(epoch) is int else "the weights before training"
+            for epoch in epochs
+        )
+
+    @property
     def when(self) -> str:
         """``epoch 3``, or ``before training``; and which part of the record."""
         when = "before training" if self.epoch is None else f"epoch {self.epoch}"
@@ -95,6 +106,7 @@ class StatedWeights:
             "weights": self.root,
             "algorithm": self.algorithm,
             "part": self.part,
+            "reused": self.reused,
             "problem": self.problem,
         }
 
@@ -184,7 +196,7 @@ class ModelMatch:
             "weights": str(self.weights) if self.weights else None,
             "algorithm": self.weights.algorithm if self.weights else None,
             "tensors": len(self.weights.tensors) if self.weights else None,
-            "parameters": self.weights.parameter_count if self.weights else None,
+            "elements": self.weights.element_count if self.weights else None,
             "matches": [item.as_dict() for item in self.matches],
             "doubtful": [item.as_dict() for item in self.doubtful],
             "nearest": self.nearest.as_dict() if self.nearest else None,
@@ -259,7 +271,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
             if record.place == "tree" and (problem := _problem(report, record)) is not None
         ),
         others=sum(finding.subject not in paths for finding in report.findings),
-        names=states.naming(chosen, state).notes if chosen else (),
+        names=states.notes(chosen, state) if chosen else (),
     )
 
 
@@ -284,8 +296,11 @@ class _States:
     def naming(self, item: StatedWeights, key: str) -> Naming:
         names = [tensor.name for tensor in self._own[item.algorithm][key].tensors]
         if item.tensors is None or item.tensors.keys() == set(names):
-            return Naming({name: name for name in names}, ())
+            return Naming({name: name for name in names})
         return naming(item.tensors, names)
+
+    def notes(self, item: StatedWeights, key: str) -> tuple[str, ...]:
+        return self.naming(item, key).notes(self.digest(item, key))
 
     def digest(self, item: StatedWeights, key: str) -> StateDigest:
         own, named = self._own[item.algorithm][key], self.naming(item, key)
@@ -333,14 +348,19 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
     """The records, and what may be saved of each alone: each part, such as an adapter, and the base
     model without them; and the whole model where an epoch states its trainable part, by the record
     before training."""
-    found = list(stated)
+    found = []
     whole = next((item for item in reversed(stated) if item.epoch is None), None)
+    all_names = whole.tensors.keys() if whole and whole.tensors else set()
     for item in stated:
-        parts = item.covers.get("parts")
+        parts, only = item.covers.get("parts"), item.covers.get("only")
+        if item.tensors is None or (all_names and all_names <= item.tensors.keys()):
+            only = None  # all was trained
+        found.append(replace(item, part=_label(str(only))) if only else item)
         if item.tensors is None:
             continue
+        rest = dict(item.tensors)
         if isinstance(parts, dict) and parts:
-            place, rest = {key: at for at, key in enumerate(item.tensors)}, dict(item.tensors)
+            place = {key: at for at, key in enumerate(item.tensors)}
             for name, names in parts.items():
                 listed = names if isinstance(names, list) else ()
                 known = {key for key in listed if isinstance(key, str) and key in place}
@@ -351,7 +371,7 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
             found.append(_part(item, "base model", list(rest)))
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue
-        if "only" in item.covers:
+        if only:
             tensors = {**whole.tensors, **item.tensors}
             both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
             found.append(_part(both, "the rest as before training", sorted(tensors)))
@@ -359,8 +379,10 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
 
 
 def _label(name: str) -> str:
-    """A part's name; any but an adapter's in quotes, lest it be taken for words of this program."""
-    return name if _ADAPTER.fullmatch(name) else f"part {name[:60]!r}"
+    """A part's name; any but an adapter's and what is trained in quotes, lest it be taken for words
+    of this program."""
+    known = name == TRAINABLE or _ADAPTER.fullmatch(name)
+    return name if known else f"part {name[:60]!r}"
 
 
 def _part(item: StatedWeights, part: str, names: Sequence[str]) -> StatedWeights:
@@ -453,6 +475,9 @@ def _difference(item: StatedWeights, actual: Tensors) -> Difference:
         return Difference(item, None, why, 0, 0)
     names = sorted(item.tensors.keys() | actual.keys(), key=lambda name: name.encode(*_UTF8))
     problems = {name: _tensor(item.tensors.get(name), actual.get(name)) for name in names}
+    for alias, name in aliases_of(item.tensors).items():
+        if alias in actual:
+            problems[alias] = f"is in the record another name of {name!r}, from which it differs"
     return _summed(item, problems)
 
 

@@ -29,16 +29,33 @@ class Naming(NamedTuple):
 
     Args:
         names: The record's name by the file's; a tensor that the record does not have keeps its.
-        notes: What was done, in words; empty where the names are the same.
+        prefixes: Which were removed, in words.
+        aliases: The file's names that the record has as aliases.
     """
 
     names: Mapping[str, str]
-    notes: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether each tensor has its own name in the record."""
         return all(own == stated for own, stated in self.names.items())
+
+    def notes(self, digest: StateDigest) -> tuple[str, ...]:
+        """What was done, in words; empty where the names are the same.
+
+        Args:
+            digest: By the record's names: what keeps an alias differs from the tensor of the name.
+        """
+        apart = {tensor.name for tensor in digest.tensors}
+        names = [name for name in self.aliases if name not in apart]
+        if not names:
+            return self.prefixes
+        listed = ", ".join(f"{name!r} for {self.names[name]!r}" for name in names[:_SHOWN])
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        note = f"the file has other names that the record states: {listed}{more}"
+        return (*self.prefixes, note)
 
 
 def naming(stated: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> Naming:
@@ -48,12 +65,7 @@ def naming(stated: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> Nam
         stated: The record's tensors by name.
         names: Those of the file.
     """
-    aliases = {
-        alias: name
-        for name, tensor in stated.items()
-        for alias in _texts(tensor.get("aliases"))
-        if alias not in stated
-    }
+    aliases = aliases_of(stated)
     known = {**aliases, **{name: name for name in stated}}
     own = list(names)
     short, removed = _without_prefixes(own)
@@ -65,12 +77,18 @@ def naming(stated: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> Nam
     notes += [f"prefix {prefix!r} of the record's names removed" for prefix in of_record]
     if all(name in known for name in own):
         notes = []
-    by_alias = [name for name in own if name != found[name] and name in aliases]
-    if by_alias:
-        listed = ", ".join(f"{name!r} for {found[name]!r}" for name in by_alias[:_SHOWN])
-        more = f" and {len(by_alias) - _SHOWN} more" if len(by_alias) > _SHOWN else ""
-        notes.append(f"the file has other names that the record states: {listed}{more}")
-    return Naming(found, tuple(notes))
+    by_alias = (name for name in own if name != found[name] and name in aliases)
+    return Naming(found, tuple(notes), tuple(by_alias))
+
+
+def aliases_of(stated: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The names of tensors in a record by their aliases there."""
+    return {
+        alias: name
+        for name, tensor in stated.items()
+        for alias in _texts(tensor.get("aliases"))
+        if alias not in stated
+    }
 
 
 def short_alias(name: str, prefixes: Iterable[str]) -> str:

@@ -10,7 +10,6 @@ Packages are known by what is imported already; none is imported here.
 
 from __future__ import annotations
 
-import collections
 import enum
 import functools
 import hashlib
@@ -20,12 +19,13 @@ import re
 import sys
 import types
 import uuid
-from collections.abc import ItemsView, Iterable, KeysView, Mapping, Sequence, Set, ValuesView
+from collections import abc, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from provenance.errors import InputError
 from provenance.formats.json_text import MAX_SAFE_INTEGER
@@ -43,6 +43,7 @@ MAX_COST: Final = 2 * 1024 * 1024
 """Characters of a whole configuration, about; what comes behind is recorded by its type."""
 MAX_NOTES: Final = 500
 _HEAD: Final = 256
+T = TypeVar("T")
 
 _SECRET: Final = re.compile(
     r"passw(or)?d|passphrase|(^|_)pwd(_|$)|secret|credential|authorization|bearer"
@@ -80,27 +81,29 @@ def hyperparameters(config: object, name: str = "config") -> Hyperparameters:
     """
     reading = _Reading()
     named = named_fields(config)
-    if not isinstance(named, Mapping):
-        raise InputError(
-            f"{name}: found a {type(config).__name__}, expected a mapping, a Namespace or a "
-            "dataclass"
-        )
-    try:
-        values = reading.mapping(named, "", (id(config),), False)
-    # As above: what a mapping of somebody else raises is anything.
-    except Exception as error:
-        found = f"a {type(config).__name__} that cannot be read ({type(error).__name__})"
-        raise InputError(f"{name}: found {found}") from error
+    values: dict[str, Json] | None = None
+    if isinstance(named, Mapping):
+        values = _asked(lambda: reading.mapping(named, "", (id(config),), False), lambda: None)
+    if values is None:
+        found = f"{name}: found a {type(config).__name__}"
+        raise InputError(f"{found}, expected a mapping, Namespace or dataclass that can be read")
     return Hyperparameters(values, reading.notes)
 
 
 def named_fields(config: object) -> Mapping[Any, Any] | None:
     """The named fields of a configuration; None where it has none, or they cannot be read."""
-    try:
-        return None if isinstance(config, str | bytes) else _named_fields(config)
-    # What a foreign object's properties raise is anything, and training goes on.
-    except Exception:  # noqa: BLE001  the caller says that it is no configuration
+    if isinstance(config, str | bytes):
         return None
+    return _asked(lambda: _named_fields(config), lambda: None)
+
+
+def _asked(read: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    """What an object of somebody else says of itself. Its properties, and the methods of its
+    mappings, may raise anything: that must not end a training."""
+    try:
+        return read()
+    except Exception:  # noqa: BLE001  as above; nothing else here reads such objects
+        return otherwise()
 
 
 class _Reading:
@@ -118,10 +121,9 @@ class _Reading:
 
     def value(self, value: object, path: str, above: tuple[int, ...], secret: bool) -> Json:
         self._cost += 8
-        try:
-            return self._value(value, path, above, secret)
-        except Exception:  # noqa: BLE001  as above
-            return self.by_type(value, path)
+        return _asked(
+            lambda: self._value(value, path, above, secret), lambda: self.by_type(value, path)
+        )
 
     def by_type(self, value: object, path: str, why: str = "recorded by its type alone") -> str:
         name = _type_name(type(value))
@@ -281,7 +283,7 @@ class _Reading:
 
 
 _RANGE: Final = ("start", "stop", "step")
-_ORDERED: Final = (Sequence, collections.deque, ItemsView, KeysView, ValuesView)
+_ORDERED: Final = (Sequence, deque, abc.ItemsView, abc.KeysView, abc.ValuesView)
 
 
 def is_secret(name: str, text: bool = True) -> bool:

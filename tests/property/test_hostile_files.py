@@ -10,11 +10,14 @@ import json
 import os
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,10 +70,38 @@ def zipped(tmp_path: Path) -> bytes:
     return write_files(FILES, tmp_path / "b.zip").read_bytes()
 
 
+def keras_file(name: str, fill: Callable[[Any], object], method: int = zipfile.ZIP_STORED) -> None:
+    h5py = pytest.importorskip("h5py")
+    weights = name if name.endswith(".h5") else f"{name}.weights.h5"
+    with h5py.File(weights, "w") as file:
+        fill(file)
+    if weights != name:
+        with zipfile.ZipFile(name, "w", method) as archive:
+            archive.write(weights, "model.weights.h5")
+
+
+def keras(tmp_path: Path) -> bytes:
+    def fill(file: Any) -> None:
+        file.create_dataset("a/vars/0", data=np.ones((2, 3)))
+        file.create_dataset("b/vars/0", data=np.ones(3, "u2")).attrs["dtype"] = "bfloat16"
+
+    keras_file(str(tmp_path / "k.keras"), fill)
+    return (tmp_path / "k.keras").read_bytes()
+
+
+def torch_file(tmp_path: Path) -> bytes:
+    torch = pytest.importorskip("torch")
+    state = {"a": torch.ones(3, 4), "b": torch.eye(3).to_sparse(), "c": torch.ones(4, 4).t()}
+    torch.save(state, tmp_path / "t.pt")
+    return (tmp_path / "t.pt").read_bytes()
+
+
 KINDS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]] = {
     "safetensors": ("m.safetensors", lambda _: TENSORS, read_state),
     "npz": ("m.npz", lambda _: npz(), read_state),
     "npz, stored": ("m.npz", lambda _: npz(np.savez), read_state),
+    "keras": ("m.keras", keras, read_state),
+    "torch": ("m.pt", torch_file, read_state),
     "index": (f"m/{INDEX}", lambda _: json.dumps(SHARDS).encode(), read_folder),
     "zip": ("b.zip", zipped, read_bundle),
     "run.json": ("b/run.json", lambda _: FILES["run.json"], lambda path: read_bundle(path.parent)),
@@ -189,6 +220,80 @@ def test_zeros_packed_a_thousandfold_are_read_piece_by_piece(tmp_path: Path) -> 
     assert state.nbytes == 32_000_000
 
 
+def zeros(file: Any) -> None:
+    file.create_dataset("a/vars/0", (500_000_000,), "f4", chunks=(10**6,), compression="gzip")
+
+
+def packed_zeros(file: Any) -> None:
+    file.create_dataset("a/vars/0", data=np.zeros(10**7), chunks=(10**6,), compression="gzip")
+
+
+def one_text_a_million_times(file: Any) -> None:
+    import h5py  # type: ignore[import-untyped, unused-ignore]
+
+    file.create_dataset("a", data=["x" * 1000] * 1000, dtype=h5py.string_dtype())
+
+
+def groups_in_groups(file: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    group = file.id
+    for _ in range(20_000):
+        group = h5py.h5g.create(group, b"a")
+
+
+LIMITED = """
+import resource, sys
+import h5py, numpy
+from provenance.errors import ProvenanceError
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import state_digest_file
+with open("/proc/self/statm") as file:
+    most = int(file.read().split()[0]) * resource.getpagesize() + (300 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+for path in sys.argv[1:]:
+    try:
+        state_digest_file(path, HashFactory("sha256"))
+    except ProvenanceError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_small_file_takes_no_large_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = {
+        "twice.keras": "'model.weights.h5': packed by method 8",
+        "stored.keras": "'a/vars/0': found more bytes than the file has",
+        "filled.h5": "'a/vars/0': found more bytes than the file has",
+        "packed.h5": "'a/vars/0': found more bytes than the file has",
+        "texts.h5": "'a': found dtype object, expected numbers",
+        "deep.h5": "is nested deeper than 64 groups",
+    }
+    keras_file("twice.keras", zeros, zipfile.ZIP_DEFLATED)
+    keras_file("stored.keras", zeros)
+    keras_file("filled.h5", zeros)
+    keras_file("packed.h5", packed_zeros)
+    keras_file("texts.h5", one_text_a_million_times)
+    keras_file("deep.h5", groups_in_groups)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *told], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(told)
+    for (name, problem), line in zip(told.items(), lines, strict=True):
+        assert line.startswith(f"keras file {name!r}: ")
+        assert problem in line
+
+
+def test_a_tensor_that_repeats_one_element_without_end_is_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.ones(1).expand(2**40)}, tmp_path / "m.pt")
+    with pytest.raises(FormatError, match=r"m\.pt: tensors of 4398046511104 bytes in a file of "):
+        read_state(tmp_path / "m.pt")
+
+
 def test_a_member_that_says_more_than_its_bytes_can_be_is_refused(tmp_path: Path) -> None:
     data = bytearray(member(npy("'<f8'", "(500000000,)"), bytes(100)))
     at = data.index(b"PK\1\2") + 24
@@ -205,6 +310,9 @@ def test_a_checkpoint_of_lists_in_lists_is_refused_in_time(tmp_path: Path) -> No
     for _ in range(30):
         value = [value, value]
     torch.save({"state_dict": value}, tmp_path / "m.pt")
+    with pytest.raises(InputError, match="no mapping of names to tensors"):
+        read_model(tmp_path / "m.pt")
+    torch.save({"w": torch.zeros(1), "_extra_state": value}, tmp_path / "m.pt")
     with pytest.raises(InputError, match="no mapping of names to tensors"):
         read_model(tmp_path / "m.pt")
     packed = tmp_path / "n.pt"

@@ -1,7 +1,7 @@
 """Gradient boosters as tensors: XGBoost, LightGBM and CatBoost by their own serialisations.
 
-WARNING: FROZEN FORMAT, as in tensors.py. No clock, no randomness; only `booster_file` reads a file.
-No booster is imported here, unless a file of its is to be read.
+WARNING: FROZEN FORMAT, as in tensors.py. No clock, no randomness; only `booster_file` reads a file,
+in a process of its own, which runs this module. No booster is imported in any other.
 
 ========  ==========  =====================================================================
 library   dtype       the tensor ``model``
@@ -27,8 +27,11 @@ import os
 import pickle
 import re
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
+from signal import Signals
 from typing import Any, Final
 
 from provenance.errors import InputError, MissingExtraError
@@ -59,6 +62,14 @@ _CATBOOST_APART: Final = frozenset({
     "model_guid", "train_finish_time", "catboost_version_info", "output_options", "training",
 })  # fmt: skip
 _CATBOOST_OPTIONS: Final = ("boosting_options", "loss_function")
+FILE_MEMORY: Final = (4 << 30, 64)
+"""Bytes of address space for reading a file, and more for each byte of it."""
+FILE_CPU_S: Final = (60, 1 << 20)
+"""Seconds of computing for reading a file, and of how many bytes one more is for."""
+_ONE_THREAD: Final = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1"
+)
+"""Each thread takes address space."""
 _PARAMETERS: Final = re.compile(r"\nparameters:\n.*?\nend of parameters\n", re.DOTALL)
 
 
@@ -163,29 +174,67 @@ def copy_of_model(model: Any) -> Any:
 def booster_file(path: str | os.PathLike[str]) -> list[RawTensor]:
     """The tensors of a model file: those of the booster that its library reads from it.
 
+    A file of a stranger may end the process that reads it, or take all its memory or time: that
+    is a process of its own, with at most `FILE_MEMORY` and `FILE_CPU_S`.
+
     Raises:
         InputError: it cannot be read, or not by the library that its name stands for.
         MissingExtraError: that library is not installed.
     """
+    import subprocess
+
     where = os.fspath(path)
     library = SUFFIXES[os.path.splitext(where)[1]]
-    model = _read(where, library)
-    return [value for _, value in booster_values(model)[0] if isinstance(value, RawTensor)]
-
-
-def _read(where: str, library: str) -> Any:
     if not os.path.isfile(where):
         raise InputError(f"model file {where!r}: found no file")
-    try:
-        module = import_module(library)
-    except ImportError as error:
-        raise MissingExtraError(library, library) from error
+    if find_spec(library) is None:
+        raise MissingExtraError(library, library)
+    folders = map(os.path.abspath, sys.path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", __name__, library, where],
+        env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(folders)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        ended = Signals(-done.returncode).name if done.returncode < 0 else done.returncode
+        found = lines[-1] if done.returncode == 1 and lines else f"its reader ended with {ended}"
+        raise InputError(f"model file {where!r}: {library} cannot read it: {found[:200]}")
+    dtype = "UTF8" if library == "lightgbm" else "BYTES"
+    return [raw_bytes("model", dtype, (), [done.stdout])]
+
+
+def _main(library: str, where: str) -> None:
+    """Write the elements of a file's tensor to stdout; exit with one line on stderr where there
+    are none."""
+    import resource
+
+    size = os.path.getsize(where)
+    for limit, most in (
+        (resource.RLIMIT_AS, FILE_MEMORY[0] + FILE_MEMORY[1] * size),
+        (resource.RLIMIT_CPU, FILE_CPU_S[0] + size // FILE_CPU_S[1]),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        with suppress(ValueError, OSError):  # a system that does not know it
+            resource.setrlimit(limit, (most if hard < 0 else min(most, hard), hard))
+    out = os.dup(1)
+    os.dup2(2, 1)  # libraries print
+    module = import_module(library)
     try:
         if library == "catboost":
             model = module.CatBoost()
             model.load_model(where)
-            return model
-        return module.Booster(model_file=where)
-    except (_errors(library), OSError, ValueError) as error:
-        found = _first_line(error)
-        raise InputError(f"model file {where!r}: {library} cannot read it: {found}") from error
+        else:
+            model = module.Booster(model_file=where)
+        tensor = booster_tensor("model", model, library)
+    except (_errors(library), InputError, OSError, ValueError, MemoryError) as error:
+        sys.exit(_first_line(error) or type(error).__name__)
+    with open(out, "wb") as file:
+        file.write(tensor.memory)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -11,8 +11,9 @@ compact JSON in UTF-8: a list of the objects, the estimator first, each as ::
 
     {"new": class, "args": [...], "state": {attribute: value, ...}, "items": [...], "pairs": [...]}
 
-with ``call`` for ``new`` where another function than ``cls.__new__`` makes it, and without what is
-empty. null, true, false, texts and integers below 2**53 are themselves. All else is a list::
+with ``call`` for ``new`` where another function than ``cls.__new__`` makes it, ``setter`` where one
+takes the state, and without what is empty. null, true, false, texts and integers below 2**53 are
+themselves. All else is a list::
 
     ["tensor", name]                         ["object", position in the list]
     ["int", hexadecimal]                     ["float", repr]          ["bytes", hexadecimal]
@@ -23,6 +24,7 @@ empty. null, true, false, texts and integers below 2**53 are themselves. All els
     ["raw", dtype, value]                    bytes; times, as the tensor of their integers
     ["fields", dtype, [name, value], ...]    a structured array
     ["masked", data, mask, fill value]       nothing of what is masked
+    [class, array, attributes]               an array of a class of its own
     ["sparse", class, shape, data, indices, indptr]      as CSR, sorted, without duplicates
     ["xgboost", tensor]   ["lightgbm", tensor, best iteration]
     ["catboost", class, tensor, or its options where it is not trained]
@@ -43,7 +45,8 @@ import pickle
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
+from random import Random
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -64,6 +67,8 @@ from provenance.fingerprint.fitted.boosters import OF, best_iteration, booster_t
 STRUCTURE: Final = "structure"
 MAX_DEPTH: Final = 64
 """Levels of containers within one object."""
+MAX_VALUES: Final = 20_000_000
+"""Values that are no texts: a list counts each time that another names it."""
 
 _APART: Final = frozenset({
     "n_jobs", "nthread", "nthreads", "num_threads", "thread_count", "verbose", "verbosity",
@@ -71,7 +76,9 @@ _APART: Final = frozenset({
 })  # fmt: skip
 """Attributes of any estimator that do not count."""
 _APART_OF: Final = {
-    "sklearn": frozenset({"memory", "pre_dispatch"}),
+    "sklearn": frozenset({
+        "memory", "pre_dispatch", "n_threads", "_n_threads", "_init_prev_time", "_iter_prev_time",
+    }),
     "sklearn.neural_network": frozenset({"_optimizer"}),  # moments of the gradients
     "sklearn.feature_extraction": frozenset({"_stop_words_id"}),  # an address
     "sklearn.preprocessing._label": frozenset({"_cached_dict"}),  # made when it is first used
@@ -104,9 +111,12 @@ _TREE: Final = {
     "nodes": "",
 }  # fmt: skip
 """Names of a tree's arrays, as its properties have them, by those of its state."""
+_TENSORS: Final = frozenset({"torch", "jax", "jaxlib", "cupy", "tensorflow"})
+"""Packages whose arrays are their elements alone."""
 # What `__reduce_ex__` raises for an object that cannot be pickled.
 _NOT_PICKLED: Final = (
-    TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError, pickle.PicklingError,
+    TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError, OSError,
+    pickle.PicklingError,
 )  # fmt: skip
 
 Json = Any
@@ -140,6 +150,9 @@ def _check_fitted(model: Any) -> None:
         validation.check_is_fitted(model)
     except sys.modules["sklearn.exceptions"].NotFittedError as error:
         raise InputError(f"model: {type_name(model)} is not fitted, and has no tensors") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        found = f"model: {type_name(model)} does not tell whether it is fitted"
+        raise InputError(f"{found}: {str(error)[:200].partition(chr(10))[0]}") from error
 
 
 class _Walk:
@@ -148,6 +161,7 @@ class _Walk:
     def __init__(self) -> None:
         self.values: list[tuple[str, object]] = []
         self.boosters: set[str] = set()
+        self._count = 0
         self._names = {STRUCTURE}
         self._known: dict[int, tuple[int, object]] = {}  # holds them: an id is theirs as long
         self._queue: list[tuple[object, tuple[Any, ...], str]] = []
@@ -183,6 +197,9 @@ class _Walk:
             return value
         if depth > MAX_DEPTH:
             raise InputError(f"model: {path!r} is nested deeper than {MAX_DEPTH} levels")
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise InputError(f"model: {path[:80]!r}: more than {MAX_VALUES} values in all")
         tell = self._by_kind.get(kind)
         if tell is None:
             tell = self._by_kind[kind] = self._teller(kind, value)
@@ -196,7 +213,8 @@ class _Walk:
             return self._array
         if issubclass(kind, np.generic):
             return self._scalar
-        if issubclass(kind, random.RandomState | random.Generator | random.BitGenerator):
+        generators = Random | random.RandomState | random.Generator | random.BitGenerator
+        if issubclass(kind, generators) or type_name(value) == "torch._C.Generator":
             return lambda value, *_: ["random", type_name(value)]
         if issubclass(kind, type):
             return self._global
@@ -204,7 +222,8 @@ class _Walk:
             return self._sparse
         if library_of(kind):
             return self._booster
-        if is_array(value):
+        packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
+        if packages & _TENSORS and is_array(value):
             return lambda value, path, _: self._tensor(path, value)
         return self._reference
 
@@ -283,10 +302,14 @@ class _Walk:
         return ["tensor", used]
 
     def _array(self, array: Array, path: str, depth: int) -> Json:
+        kind, plain = array.__class__, self._np.ndarray
+        if kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__:
+            return self._reference(array, path, depth)
         told = self._plain_array(self._np.asarray(array), path, depth)
-        if array.__class__ in (self._np.ndarray, self._np.memmap):
+        if kind in (plain, self._np.memmap):
             return told
-        return [self._global(type(array), path, depth), told]
+        attributes = self._told(object.__getstate__(array), path, depth + 1)
+        return [self._global(kind, path, depth), told, *([attributes] if attributes else [])]
 
     def _plain_array(self, array: Array, path: str, depth: int) -> Json:
         dtype, kind = array.dtype, array.dtype.kind
@@ -302,13 +325,20 @@ class _Walk:
         if kind in "mM":
             little = dtype.newbyteorder("<")
             return ["raw", little.str, self._tensor(path, array.astype(little).view("<i8"))]
-        if kind in "SV":
+        if kind == "S" or dtype.type is self._np.void:
             return ["raw", dtype.str, ["bytes", array.tobytes().hex()], list(array.shape)]
         return self._tensor(path, array)
 
     def _masked(self, array: Array, path: str, depth: int) -> Json:
         if array is self._np.ma.masked:
             return ["global", "numpy.ma", "masked"]
+        kind = self._np.ma.MaskedArray
+        more = vars(array).keys() - vars(kind(0)).keys() or array._optinfo
+        if array.__class__ is not kind or array.baseclass is not self._np.ndarray or more:
+            raise InputError(
+                f"model: {path!r}: found {type_name(array)} of {array.baseclass.__name__}, with a"
+                " class or attributes of its own; expected a masked array without"
+            )
         mask, fill = self._np.ma.getmaskarray(array), array.fill_value
         data = self._np.array(array.data)
         data[mask] = self._np.zeros((), data.dtype)[()] if data.dtype.kind != "O" else None
@@ -320,6 +350,8 @@ class _Walk:
         ]
 
     def _sparse(self, value: Any, path: str, depth: int) -> Json:
+        if len(value.shape) > 2:
+            return self._reference(value, path, depth)
         rows = value.tocsr(copy=True)
         rows.sum_duplicates()
         parts = [self._array(getattr(rows, key), _joined(path, key), depth)
@@ -351,8 +383,14 @@ class _Walk:
             raise self._unknown(value, path) from error
         if isinstance(reduced, str):
             return self._global(value, path, depth, reduced)
+        if not (isinstance(reduced, tuple) and 2 <= len(reduced) <= 6):
+            raise self._unknown(value, path)
         if value.__class__.__module__ == "sklearn.utils._bunch":
             reduced = (*reduced[:2], None, *reduced[3:])  # its `__setstate__` drops it
+        if type(value).__reduce__ in (set.__reduce__, frozenset.__reduce__):  # in no order
+            reduced = (reduced[0], (set(value),), *reduced[2:])
+        if isinstance(value, partial):  # no attributes are None until they are asked for
+            reduced = (*reduced[:2], (*reduced[2][:3], reduced[2][3] or None))
         state, items, pairs = (*reduced[2:], None, None, None)[:3]
         if not isinstance(state, dict) and items is None and pairs is None:
             return [self._object(value, reduced, path, depth + 1)]
@@ -362,7 +400,7 @@ class _Walk:
         return ["object", position]
 
     def _object(self, value: Any, reduced: tuple[Any, ...], path: str, depth: int) -> Json:
-        made, args, state, items, pairs = (*reduced, None, None, None)[:5]
+        made, args, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
         told: dict[str, Json] = {}
         if made is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle's own
             told["new"], args = self._global(args[0], path, depth), args[1:]
@@ -373,8 +411,10 @@ class _Walk:
         if isinstance(state, dict):
             told["state"] = self._state(value, state, path)
         elif state is not None:
-            state = _without_counts(value, state)
+            state = _lasting(value, state)
             told["state"] = self._told(state, path, depth)
+        if setter is not None:
+            told["setter"] = self._told(setter, path, depth)
         if items is not None and (listed := list(items)):
             told["items"] = self._sequence(listed, path, depth)[1:]
         if pairs is not None and (listed := list(pairs)):
@@ -383,6 +423,8 @@ class _Walk:
 
     def _state(self, owner: Any, state: Mapping[str, Any], path: str) -> Json:
         kind = owner.__class__
+        if not all(type(key) is str for key in state):
+            return self._dict(state, path, 0)
         left_out, is_search = _left_out(kind)
         names = _TREE if kind.__module__ == "sklearn.tree._tree" else {}
         told: dict[str, Json] = {}
@@ -393,7 +435,7 @@ class _Walk:
             name = _joined(path, names.get(key, key))
             if names and key == "nodes":
                 told[key] = self._nodes(value, path)
-            elif isinstance(value, float) and key.endswith("_"):
+            elif value.__class__ in (float, self._np.float64) and key.endswith("_"):
                 told[key] = self._tensor(name, raw_float(name, float(value)))
             elif isinstance(value, dict) and (
                 (is_search and key == "cv_results_") or (key in _OPTIONS and left_out)
@@ -432,8 +474,11 @@ def _left_out(kind: Any) -> tuple[frozenset[str], bool]:
     return names | {"refit_time_"} if search else names, search
 
 
-def _without_counts(value: Any, state: Any) -> Any:
-    """The state of scikit-learn's KDTree and BallTree without how often they were asked."""
+def _lasting(value: Any, state: Any) -> Any:
+    """The state of scikit-learn's KDTree and BallTree without how often they were asked, and of
+    SciPy's without the addresses of its nodes."""
+    if any(base.__module__ == "scipy.spatial._ckdtree" for base in type(value).__mro__):
+        return state[1:]
     if not (type(value).__module__.startswith("sklearn.neighbors.") and isinstance(state, tuple)):
         return state
     counts = (*value.get_tree_stats(), value.get_n_calls())

@@ -7,18 +7,14 @@ nnx.Module, nnx.State     each variable, random keys among them
 struct dataclass          such as TrainState: each field that is part of the tree
 linen params, optax       mappings and named tuples, in :func:`named.tree_values`
 ========================  ======================================================================
-
-A random key is its ``jax.random.key_data``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
 from typing import Any
 
-from provenance.errors import InputError
 from provenance.fingerprint.arrays import type_name
 from provenance.fingerprint.named import Named, tree_values
 from provenance.formats.record import Json
@@ -37,7 +33,7 @@ def nnx_values(model: Any) -> Named:
         value = getattr(value, "value", value)
         if not (isinstance(kind, type) and issubclass(kind, nnx.Param)):
             buffers.append(name)
-        values.append((name, plain_array(value)))
+        values.append((name, value))
     covers: dict[str, Json] = {"adapter": "flax.nnx", "of": ["variables"]}
     return Named(values, covers, buffers=frozenset(buffers), ties=True)
 
@@ -51,7 +47,7 @@ def struct_values(state: Any) -> Named:
     fields = dataclasses.fields(state)
     inside = [f.name for f in fields if f.metadata.get("pytree_node", True)]
     outside = [f.name for f in fields if f.name not in inside]
-    named = tree_values({name: _keyed(getattr(state, name)) for name in inside}, plain=True)
+    named = tree_values({name: getattr(state, name) for name in inside}, plain=True)
     held: list[Json] = [name for name in inside if getattr(state, name) is not None]
     covers: dict[str, Json] = {"adapter": type_name(state), "of": held}
     if outside:
@@ -59,26 +55,3 @@ def struct_values(state: Any) -> Named:
     counted = [n for n, _ in named.values if n.startswith("params.")]
     buffers = frozenset(n for n, _ in named.values if counted and not n.startswith("params."))
     return named._replace(covers=covers, buffers=buffers)
-
-
-def _keyed(tree: Any) -> Any:
-    """A tree whose random keys are arrays."""
-    if isinstance(tree, Mapping):
-        return {key: _keyed(value) for key, value in tree.items()}
-    if isinstance(tree, tuple | list) and not hasattr(tree, "_fields"):
-        return [_keyed(value) for value in tree]
-    return plain_array(tree)
-
-
-def plain_array(value: Any) -> Any:
-    """An array of JAX as NumPy can read it: a random key as its data.
-
-    Raises:
-        InputError: Integers of 4 bits or less, which have no name among element types.
-    """
-    dtype = str(getattr(value, "dtype", ""))
-    if dtype.startswith("key<"):
-        return sys.modules["jax"].random.key_data(value)
-    if dtype in ("int4", "uint4", "int2", "uint2"):
-        raise InputError(f"tensor: found dtype {dtype}, expected 8 bits or more")
-    return value

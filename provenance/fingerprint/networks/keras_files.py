@@ -2,14 +2,18 @@
 
 WARNING: FROZEN FORMAT (docs/FORMAT.md, section 3.3). Nothing is unpickled, and no layer is made:
 only the HDF5 datasets are read, by their paths in the file, such as ``layers/dense/vars/0``
-(keras.src.saving.saving_lib). The optimizer's are left out.
+(keras.src.saving.saving_lib); of a whole model's ``.h5`` (keras.src.legacy.saving) behind
+``model_weights/`` and the layer's name, which are the paths of the variables. The optimizer's are
+left out. Keras packs nothing: what is read is at most as large as the file.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from typing import Any, Final
+from zipfile import ZIP_STORED, BadZipFile
 
 from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import raw_bytes
@@ -20,15 +24,15 @@ from provenance.formats.record import Json
 SUFFIXES: Final = (".keras", ".h5", ".hdf5")
 _WEIGHTS: Final = "model.weights.h5"
 _OPTIMIZER: Final = ("optimizer", "optimizer_weights")
-_RATIO: Final = 1032
-"""Most bytes that deflate makes of one (RFC 1951)."""
+_MAX_DEPTH: Final = 64
+"""Levels of groups."""
 
 
 def keras_values_file(path: str) -> Named:
     """The arrays of a Keras file.
 
     Raises:
-        InputError: It cannot be read, or an array is kept in another file.
+        InputError: It cannot be read; an array is kept in another file, packed, or of no numbers.
         MissingExtraError: h5py is not installed.
         FormatError: It is no HDF5 file, or no zip with one.
     """
@@ -36,23 +40,21 @@ def keras_values_file(path: str) -> Named:
         import h5py  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingExtraError("h5py", "keras") from error
-    where, source = f"keras file {path!r}", path
+    where = f"keras file {path!r}"
     try:
+        content: Any = path
         if path.endswith(".keras"):
-            with open_zip(path, where) as archive:
+            with open_zip(path, where, (ZIP_STORED,)) as archive:
                 if _WEIGHTS not in archive.namelist():
                     raise FormatError(f"{where}: no {_WEIGHTS} in it")
-                data: Any = io.BytesIO(archive.read(_WEIGHTS))
-            size = len(data.getbuffer())
-        else:
-            data, size = source, os.path.getsize(path)
-        with h5py.File(data, "r") as file:
-            values, left = _arrays(h5py, file, where, size)
+                content = io.BytesIO(archive.read(_WEIGHTS))
+        with h5py.File(content, "r") as file:
+            values, left = _arrays(h5py, file, where, os.path.getsize(path))
     except OSError as error:  # h5py raises it for bytes that are no HDF5 file
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
         raise FormatError(f"{where}: {str(error)[:200]}") from error
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, EOFError, BadZipFile) as error:
         raise FormatError(f"{where}: {str(error)[:200]}") from error
     covers: dict[str, Json] = {"adapter": "keras file", "of": ["variables"]}
     if left:
@@ -61,23 +63,63 @@ def keras_values_file(path: str) -> Named:
 
 
 def _arrays(h5py: Any, file: Any, where: str, size: int) -> tuple[list[tuple[str, Any]], list[str]]:
-    datasets: list[tuple[str, Any]] = []
-    file.visititems(
-        lambda name, item: datasets.append((name, item)) if isinstance(item, h5py.Dataset) else None
-    )
     values: list[tuple[str, Any]] = []
-    left = [name for name, _ in datasets if name.partition("/")[0] in _OPTIMIZER]
-    budget = size * _RATIO
-    for name, dataset in datasets:
+    left: list[str] = []
+    for name, dataset in _datasets(h5py, file, where):
         if name.partition("/")[0] in _OPTIMIZER:
+            left.append(name)
             continue
-        budget -= dataset.nbytes
-        if budget < 0 or dataset.external or dataset.is_virtual:
-            raise InputError(f"{where}: {name[:80]!r} is kept elsewhere, or too large for the file")
+        found = f"{where}: {name[:80]!r}: found"
+        if dataset.dtype.hasobject:
+            raise InputError(f"{found} dtype {dataset.dtype}, expected numbers")
+        if dataset.external or dataset.is_virtual:
+            raise InputError(f"{found} an array in another file, expected one in this")
+        size -= dataset.nbytes
+        if size < 0:
+            raise InputError(f"{found} more bytes than the file has, expected none packed")
         array = dataset[()]
-        if dataset.attrs.get("dtype") == "bfloat16":
+        if _is_bfloat16(dataset):
             data = array.tobytes()
             values.append((name, raw_bytes(name, "BF16", dataset.shape, [data])))
         else:
             values.append((name, array))
+    parts = [name.split("/", 2) for name, _ in values]
+    paths = {part[2] for part in parts if part[0] == "model_weights" and len(part) == 3}
+    if len(paths) == len(values):
+        values = [(part[2], array) for part, (_, array) in zip(parts, values, strict=True)]
     return values, left
+
+
+def _datasets(h5py: Any, file: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Each dataset once, in the order of the names; links to other files, or by a path, are none
+    of the file's.
+
+    Raises:
+        FormatError: Groups are nested too deep.
+    """
+    seen = {h5py.h5o.get_info(file.id).addr}
+    waiting = [(key, file, key) for key in sorted(file, reverse=True)]
+    while waiting:
+        path, group, key = waiting.pop()
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            continue
+        item = group[key]
+        place = h5py.h5o.get_info(item.id).addr
+        if place in seen:
+            continue
+        seen.add(place)
+        if isinstance(item, h5py.Dataset):
+            yield path, item
+        elif isinstance(item, h5py.Group):
+            if path.count("/") >= _MAX_DEPTH:
+                raise FormatError(
+                    f"{where}: {path[:80]!r} is nested deeper than {_MAX_DEPTH} groups"
+                )
+            waiting += [(f"{path}/{key}", item, key) for key in sorted(item, reverse=True)]
+
+
+def _is_bfloat16(dataset: Any) -> bool:
+    """By Keras's attribute, one text."""
+    if "dtype" not in dataset.attrs or dataset.attrs.get_id("dtype").shape != ():
+        return False
+    return bool(dataset.attrs["dtype"] == "bfloat16")

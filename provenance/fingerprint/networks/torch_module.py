@@ -9,6 +9,7 @@ wrapper is known by its class, at the top and within: its attribute's name is no
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -35,6 +36,8 @@ _WRAPPERS: Final = {
 }
 """Attribute with the wrapped module, by the wrapper's class."""
 _SIMPLE: Final = frozenset({int, bool, float, str, type(None), tuple, type})
+_PEFT_WITHIN: Final = re.compile(r"\b(base_layer|original_module|token_adapter)\.")
+"""What PEFT puts into the names of the base model's own tensors."""
 _PACKED: Final = "_packed_params._packed_params"
 
 
@@ -74,6 +77,8 @@ def module_values(model: Any) -> Named:
     if survey.wrappers:
         state = survey.renamed(state)
     classes = {value.__class__ for value in state.values()}
+    if "subclass" in map(kind_of, classes):
+        survey.note_attributes(state)
     odd = {kind for kind in classes if kind_of(kind) == "other"}
     parameters = {kind for kind in classes - odd if _is_parameter(kind)}
     plain = own and not odd
@@ -89,14 +94,15 @@ def module_values(model: Any) -> Named:
         "adapter": "torch.nn.Module",
         "of": ["parameters", "persistent buffers", "extra state"],
     }
-    if missing := survey.missing(state):
-        covers["not"] = missing
+    missing = survey.missing(state)
     if survey.unwrapped:
         covers["unwrapped"] = list(survey.unwrapped)
     aliases: dict[str, tuple[str, ...]] = {}
     if _is_peft(model.__class__):
-        aliases, adapter = _peft_names(model, dict(values))
-        covers["parts"] = adapter
+        aliases, covers["parts"] = _peft_names(model, dict(values))
+        missing["of adapters"] = ["which are active", "scaling"]
+    if missing:
+        covers["not"] = missing
     return Named(values, covers, aliases, buffers, ties=True)
 
 
@@ -131,24 +137,21 @@ def _is_peft(kind: Any) -> bool:
 def _peft_names(
     model: Any, state: dict[str, Any]
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Json]]:
-    """Names that ``save_pretrained`` gives the active adapter's tensors, and the base model those
-    of its own; and which tensors are the adapter's."""
-    adapter = model.active_adapter
-    if not isinstance(adapter, str):
-        return {}, {}
-    of_saved = sys.modules["peft"].get_peft_model_state_dict(model, state, adapter)
-    saved: dict[int, str] = {id(value): name for name, value in of_saved.items()}
-    own = {name: saved[id(value)] for name, value in state.items() if id(value) in saved}
-    aliases: dict[str, tuple[str, ...]] = {
-        name: (alias,) for name, alias in own.items() if alias != name
-    }
+    """Names that ``save_pretrained`` gives the adapters' tensors, and the base model those of its
+    own; and which tensors are which adapter's."""
+    saved_names: dict[str, str] = {}
+    parts: dict[str, Json] = {}
+    for adapter in model.peft_config:
+        of_saved = sys.modules["peft"].get_peft_model_state_dict(model, state, adapter)
+        saved = {id(value): name for name, value in of_saved.items()}
+        own = {name: saved[id(value)] for name, value in state.items() if id(value) in saved}
+        parts[f"adapter {adapter}"] = [*sorted(own)]
+        saved_names |= own
     adapters = [f".{key}." for key in model.peft_config]
-    for name in state.keys() - own.keys():
-        base = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        if base != name and not any(key in name for key in adapters):
-            aliases[name] = (base,)
-    listed: list[Json] = [*sorted(own)]
-    return aliases, {f"adapter {adapter}": listed}
+    for name in state.keys() - saved_names.keys():
+        if not any(key in name for key in adapters):
+            saved_names[name] = _PEFT_WITHIN.sub("", name.removeprefix("base_model.model."))
+    return {name: (alias,) for name, alias in saved_names.items() if alias != name}, parts
 
 
 class _Survey:
@@ -216,7 +219,7 @@ class _Survey:
         attributes = [
             name
             for name, value in self.attributes
-            if not all(id(item) in ids for item in _tensors(value))
+            if value is None or not all(id(item) in ids for item in _tensors(value))
         ]
         kinds = {
             "non-persistent buffers": self.buffers,
@@ -224,6 +227,12 @@ class _Survey:
             "of the wrapper": self.left,
         }
         return {kind: list(names) for kind, names in kinds.items() if names}
+
+    def note_attributes(self, state: Mapping[str, Any]) -> None:
+        """Take note of what tensors of their own classes have beside their elements."""
+        for name, value in state.items():
+            if kind_of(value.__class__) == "subclass":
+                self.attributes += [(f"{name}.{key}", None) for key in vars(value)]
 
 
 @lru_cache(maxsize=1)
@@ -269,7 +278,9 @@ def _opened(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain_of(value: Any) -> Any:
     """Without objects of torch that only hold tensors and plain values."""
-    torch = sys.modules["torch"]
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return value
     if isinstance(value, torch.ScriptObject):
         try:
             return _plain_of(value.__getstate__())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.cluster import KMeans
 from sklearn.linear_model import SGDClassifier
@@ -46,6 +47,38 @@ def test_a_hyperparameter_without_a_json_form_is_its_type() -> None:
         "kernel": "builtins.object",
         "nan": "NaN",
     }
+
+
+def test_arrays_among_hyperparameters_show_no_values() -> None:
+    class Estimator:
+        def get_params(self, deep: bool = True) -> dict[str, object]:
+            half = np.full(3, 0.5)
+            series = pd.Series(half)
+            return {
+                "a": [half],
+                "b": {"c": half},
+                "d": series,
+                "e": series.index,
+                "f": torch.ones(2),
+            }
+
+    found = architecture(Estimator())
+    assert found["parameters"] == {
+        "a": ["numpy.ndarray float64[3]"],
+        "b": {"c": "numpy.ndarray float64[3]"},
+        "d": "Series",
+        "e": "RangeIndex",
+        "f": "torch.Tensor torch.float32[2]",
+    }
+    steps = make_pipeline(KMeans()).get_params(deep=False)["steps"]
+    assert architecture(make_pipeline(KMeans()))["parameters"]["steps"] == [  # type: ignore[index, call-overload]
+        [steps[0][0], "sklearn.cluster._kmeans.KMeans"]
+    ]
+
+
+def test_what_is_no_model_has_a_structure_too() -> None:
+    optimizer = torch.optim.SGD([torch.ones(1)], lr=0.1)
+    assert "param_groups.0.lr: float" in str(architecture(optimizer)["structure"])
 
 
 def test_get_params_that_takes_no_argument_is_left_alone() -> None:

@@ -186,6 +186,23 @@ def test_another_file_is_refused(library: str, name: str, tmp_path: Path) -> Non
     assert "\n" not in str(got.value)
 
 
+@pytest.mark.slow
+def test_a_file_that_ends_or_fills_its_reader_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.txt"
+    booster("lightgbm").save_model(path)
+    path.write_text(path.read_text().replace("left_child=", "left_child=9 "))
+    with pytest.raises(
+        InputError, match=r"m\.txt': lightgbm cannot read it: its reader ended with SIG"
+    ):
+        state_digest(path)
+    path = tmp_path / "m.json"
+    booster("xgboost").save_model(path)
+    text = path.read_text().replace('"num_class":"0"', '"num_class":"2000000000"')
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"m\.json': xgboost cannot read it: std::bad_alloc"):
+        state_digest(path)
+
+
 def test_what_is_not_trained_is_refused() -> None:
     with pytest.raises(InputError, match=r"xgboost\.core\.Booster 'model'"):
         state_digest(framework("xgboost").Booster())

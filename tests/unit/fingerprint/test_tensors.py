@@ -230,6 +230,29 @@ def test_tied_weights_are_those_of_one_memory() -> None:
     assert found.aliases == {"a": ("c",)}
 
 
+def test_a_conjugate_is_not_tied_to_what_it_is_of() -> None:
+    torch = pytest.importorskip("torch")
+    value = torch.tensor([1 + 2j])
+    assert value.conj().data_ptr() == value.data_ptr()
+    found = state_digest({"a": value, "b": value.conj()})
+    assert found == state_digest({"a": value, "b": value.conj().resolve_conj()})
+    assert len(found.tensors) == 2
+    assert len(state_digest({"a": value.imag, "b": value.conj().imag}).tensors) == 2
+
+
+def test_what_has_no_data_of_its_own_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    parted = torch.nn.Parameter(torch.empty(0))
+    parted.ds_shape = torch.Size([2, 2])  # as DeepSpeed marks it
+    for value, found in (
+        (torch._to_functional_tensor(torch.ones(2)), "a transform's tensor"),
+        (parted, "a part of DeepSpeed's ZeRO-3"),
+        (torch.ones(2, device="meta"), "device meta"),
+    ):
+        with pytest.raises(InputError, match=f"'w': found {found}"):
+            state_digest({"w": value})
+
+
 def test_other_views_of_the_same_memory_are_not_tied() -> None:
     square = torch.arange(9.0).reshape(3, 3)
     views = {"a": square, "b": square.T, "c": square[0], "d": square.view(torch.int32)}
@@ -418,12 +441,17 @@ def test_a_gathered_tensor_is_asked_for() -> None:
         tensor_digest("x", torch.ones(2).as_subclass(kind))
 
 
+class StateOfNone:
+    def state_dict(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
         ({}, "dict has no tensors"),
         (torch.nn.ReLU(), "ReLU has no tensors"),
         (object(), "found object, expected a mapping"),
+        (StateOfNone(), r"StateOfNone\.state_dict\(\) gives NoneType, expected a mapping"),
         (None, "found NoneType"),
         ({"a.b": np.ones(1), "a": {"b": np.ones(1)}}, "two tensors have the name 'a.b'"),
         ({None: np.ones(1)}, "has a key None"),

@@ -16,6 +16,7 @@ from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.integrations.recorder import Recorder, plain
 from provenance.tracker import ProvenanceTracker
+from tests.support.frameworks import framework
 from tests.support.spooled import bodies, kinds, spooled
 
 X = np.arange(12.0).reshape(4, 3)
@@ -202,12 +203,13 @@ def test_a_copy_records_a_run_of_its_own(tmp_path: Path) -> None:
         assert other.run_id not in (None, recorder.run_id)
 
 
-def test_values_without_a_json_form_are_texts() -> None:
+def test_values_without_a_json_form_are_as_in_a_configuration() -> None:
+    estimator = framework("xgboost").XGBClassifier()  # prints itself in many lines
     assert plain(
-        {"1": Path("a"), "t": (float, b"x"), "o": object(), "n": {"k": np.float32(1.5)}}
+        {"1": Path("a"), "t": (float, b"x"), "o": estimator, "n": {"k": np.float32(1.5)}}
     ) == {
         "1": "a",
-        "t": ["<class 'float'>", "b'x'"],
-        "o": "builtins.object",
+        "t": ["builtins.float", "78"],
+        "o": "xgboost.sklearn.XGBClassifier",
         "n": {"k": 1.5},
     }
