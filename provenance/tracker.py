@@ -81,7 +81,7 @@ class ProvenanceTracker(Handle):
 
     def __init__(
         self,
-        base_dir: str | Path = "artifacts",
+        base_dir: str | os.PathLike[str] = "artifacts",
         config: object = None,
         *,
         name: str | None = None,
@@ -95,6 +95,7 @@ class ProvenanceTracker(Handle):
         from provenance.capture.membership import join_run
         from provenance.capture.resume import parent_id
         from provenance.settings import load
+        from provenance.settings.objects import absolute
 
         self._labels: dict[str, Json] = {
             "name": _text("name", name),
@@ -102,9 +103,10 @@ class ProvenanceTracker(Handle):
             "group": _text("group", group),
             "notes": _text("notes", notes),
         }
-        # What is relative is so to the folder of now: the training may change it.
-        self._config = Path(config).absolute() if isinstance(config, str | Path) else config
-        self.settings: Settings = load(self._config, Path(base_dir).absolute(), secrets=False)
+        if isinstance(config, str | os.PathLike):
+            config = absolute(config, "config", "the path of a file")
+        self._config = config
+        self.settings: Settings = load(config, base_dir, secrets=False)
         self._parent = None if parent is None else parent_id(parent)
         self._part = join_run(self.spool_dir, _told)
         keys, self.rank, self.world_size = self._part[:3]
@@ -142,8 +144,8 @@ class ProvenanceTracker(Handle):
     def resume(
         cls,
         run: str | Path,
-        base_dir: str | Path = "artifacts",
-        config: Mapping[str, object] | str | Path | None = None,
+        base_dir: str | os.PathLike[str] = "artifacts",
+        config: object = None,
     ) -> ProvenanceTracker:
         """Go on with a run that stopped before it was finished.
 
@@ -156,8 +158,10 @@ class ProvenanceTracker(Handle):
             ConfigError: Nothing here has the run's key, or as for a new run.
         """
         from provenance.capture.resume import told_to_resume
+        from provenance.settings.objects import absolute
 
-        base, told = told_to_resume(run, Path(base_dir).absolute())
+        base = absolute(base_dir, "base_dir", "the path of a folder")
+        base, told = told_to_resume(run, base)
         return cls(base, config, _told=told)
 
     def __repr__(self) -> str:
@@ -710,9 +714,12 @@ class ProvenanceTracker(Handle):
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""
+        from msgspec import structs
+
         from provenance.settings import READERS, load
 
-        return load(self._config, self.settings.base_dir, secrets=READERS)
+        read = load(self._config, self.settings.base_dir, secrets=READERS)
+        return structs.replace(self.settings, blockchain=read.blockchain)
 
 
 def whole_number(what: str, number: object) -> int:

@@ -45,9 +45,10 @@ def environment() -> dict[str, Json]:
 def code_commit(directory: Path | None = None) -> dict[str, Json]:
     """The git commit of the working directory, and whether tracked files differ from it.
 
-    ``commit`` is None outside a git checkout or without git.
+    ``commit`` is None outside a git checkout or without git, ``dirty`` where git does not say, as
+    of another user's checkout: there it may run what that user configured.
     """
-    commit = _git(["rev-parse", "HEAD"], directory)
+    commit = _git(["-c", "safe.directory=*", "rev-parse", "HEAD"], directory)
     if commit is None:
         return {"commit": None, "dirty": None}
     changes = _git(["status", "--porcelain", "--untracked-files=no"], directory)
@@ -57,8 +58,8 @@ def code_commit(directory: Path | None = None) -> dict[str, Json]:
 def _git(arguments: list[str], directory: Path | None) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=directory, capture_output=True, timeout=5,
-            check=True, stdin=subprocess.DEVNULL,
+            ["git", "--no-optional-locks", *arguments], cwd=directory, capture_output=True,
+            timeout=5, check=True, stdin=subprocess.DEVNULL,
         ).stdout  # fmt: skip
         return answer.decode("utf-8", "replace").strip()  # a file's name is any bytes
     except (OSError, subprocess.SubprocessError):

@@ -159,7 +159,7 @@ class _Reading:
             return self._path(data)
         data = self._resolved("", data)
         if isinstance(data, list | tuple) and data and isinstance(data[0], os.PathLike):
-            paths = [Path(item) for item in data if isinstance(item, os.PathLike)]
+            paths = [Path(os.fsdecode(item)) for item in data if isinstance(item, os.PathLike)]
             if len(paths) == len(data):
                 return dataset_files(paths, self.factory, self.progress)
         kind, parts = self._contents(data)
@@ -175,7 +175,7 @@ class _Reading:
         if isinstance(data, str) and is_url(data):
             kind, leaves = url_files(data, self.factory, self.progress)
             return files_dataset(kind, "at the URL", leaves, self.factory)
-        path = Path(data)
+        path = Path(os.fsdecode(data))
         if isinstance(data, str) and not os.path.lexists(data):
             raise InputError(f"cannot read {data!r}: No such file or directory{_hint(data)}")
         if path.is_dir():

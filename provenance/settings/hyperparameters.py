@@ -275,8 +275,8 @@ class _Reading:
         if getattr(value.dtype, "kind", "") in ("M", "m"):  # tolist() gives bare numbers of some
             value = value.astype(str)
         plain = value.tolist()
-        if plain is value:
-            return self.by_type(value, path)
+        if type(plain) is type(value):  # NumPy's longdouble, which has no lesser form
+            return normalise(value)
         return self.value(plain, path, above, False)
 
 

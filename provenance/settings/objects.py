@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -110,6 +111,23 @@ class JsonObject:
         return self.fail(written, f"{found}expected {_expected(info.type)}")
 
 
+def absolute(path: str | os.PathLike[str], key: str, expected: str) -> Path:
+    """A path that the working directory and the user's home no longer matter to.
+
+    Raises:
+        ConfigError: It is no path, or the working directory is gone.
+    """
+    try:
+        text = os.fsdecode(path)
+        if "\0" not in text:
+            return Path(os.path.expanduser(text)).absolute()
+    except TypeError:
+        pass
+    except OSError as error:
+        raise ConfigError(key, f"the working directory: {error.strerror}") from error
+    raise ConfigError(key, f"found {_show(path)}, expected {expected}")
+
+
 def is_comment(key: object) -> bool:
     """Whether a key is for people, and its value not read."""
     return isinstance(key, str) and key.startswith(("_comment", "$schema"))
@@ -168,7 +186,7 @@ def _yaml(text: str, source: str | None) -> object:
 def _path(kind: type, value: object) -> Path:
     """msgspec's hook for types that JSON does not have: paths."""
     if kind is Path and isinstance(value, str | Path) and str(value).strip():
-        return Path(value)
+        return absolute(value, "", _expected(kind))
     raise TypeError(f"expected {_expected(kind)}")
 
 

@@ -138,7 +138,9 @@ def _reading_engine(url: URL, wait_s: float) -> Engine:
     def connect(dialect: object, record: ConnectionPoolEntry, *_: object) -> sqlite3.Connection:
         logged = path.with_name(f"{path.name}-wal").exists()
         record.info[_STAMP] = None if logged else (path, _stamp(path))
-        uri = f"file:{quote(str(path.absolute()))}?mode=ro{'' if logged else '&immutable=1'}"
+        uri = (
+            f"file:{quote(os.fsencode(path.absolute()))}?mode=ro{'' if logged else '&immutable=1'}"
+        )
         return sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None)
 
     return engine

@@ -572,6 +572,17 @@ def test_links(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(folder)  # the folder itself may be reached by a link
     (folder / "broken").unlink()
     assert dataset_digest(tmp_path / "alias").root == plain
+    assert dataset_digest(BytesPath(folder)).root == plain
+
+
+class BytesPath:
+    """As os.PathLike[bytes]."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> bytes:
+        return os.fsencode(self.path)
 
 
 def test_files_that_cannot_be_recorded(
@@ -579,6 +590,8 @@ def test_files_that_cannot_be_recorded(
 ) -> None:
     with pytest.raises(InputError, match=r"missing.csv.*No such file"):
         dataset_digest(tmp_path / "missing.csv")
+    with pytest.raises(InputError, match=r"missing.*null byte"):
+        dataset_digest(Path("missing\0"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty, expected at least one file with content"):
         dataset_digest(tmp_path / "empty")

@@ -97,7 +97,7 @@ RECORDED: list[tuple[object, object]] = [
     (pathlib.PurePosixPath("/x/y"), "/x/y"),
     (torch.device("cuda", 1), "cuda:1"), (torch.bfloat16, "torch.bfloat16"),
     (torch.Size([2, 3]), [2, 3]), (torch.tensor(1.5), 1.5), (torch.ones(2), [1.0, 1.0]),
-    (np.float32(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True),
+    (np.float32(0.5), 0.5), (np.longdouble(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True),
     (np.array([5.0]), [5.0]), (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
     (MASKED, [None, 2.0]), (MASKED[:1].mean(), None), (np.dtype("float32"), "float32"),
     (np.datetime64("2020-01-02"), "2020-01-02"), (np.float32, "numpy.float32"),

@@ -39,6 +39,11 @@ def test_the_fields_are_those_of_the_state(tmp_path: Path) -> None:
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         WeightFile.at(tmp_path / "absent.npz")
+    os.mkfifo(tmp_path / "pipe.npz")  # its reader would wait for ever, and the run's end for it
+    with pytest.raises(InputError, match="pipe.npz': is neither a file nor a folder"):
+        WeightFile.at(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="null byte"):
+        WeightFile.at("w\0.npz")
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"12")
     with pytest.raises(InputError, match=r"w\.safetensors.*2 bytes"):
