@@ -25,7 +25,7 @@ from provenance.formats import json_text
 from provenance.formats.fields import Fields
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.rows import TABLES, Row
-from provenance.settings.urls import sqlite_path
+from provenance.settings.urls import psycopg_options, sqlite_path
 
 _COLUMNS: Final = {"index": "entry"}
 _FLAGS: Final = ("anchor", "counts", "cosigned")
@@ -106,7 +106,11 @@ def _postgres_engine(parsed: URL) -> Engine:
         raise StoreUnavailable(f"database: found {parsed.drivername}, expected SQLite, PostgreSQL")
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
-        connect_args={"connect_timeout": 5, "application_name": "ml-provenance fsck"},
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "ml-provenance fsck",
+            **psycopg_options(parsed.render_as_string(hide_password=False)),
+        },
         poolclass=NullPool,
         hide_parameters=True,
     )

@@ -77,6 +77,24 @@ def fixed_url(url: str) -> str:
     return sqlite_url(path.absolute()) if path is not None and plain else url
 
 
+def psycopg_options(url: str) -> dict[str, int | None]:
+    """``prepare_threshold`` of a PostgreSQL URL, which psycopg takes as no text: a number, or
+    ``None``, as behind a pgbouncer that keeps no prepared statements.
+
+    Raises:
+        ConfigError: It is neither, or the URL has another option of psycopg's own.
+    """
+    options = dict(parse_qsl(urlsplit(url).query))
+    odd = {"autocommit", "context", "cursor_factory", "row_factory"} & options.keys()
+    if odd:
+        raise ConfigError("database_url", f"found the option {min(odd)!r}, expected none such")
+    text = options.get("prepare_threshold")
+    if text not in (None, "None") and not text.isdecimal():
+        raise ConfigError("database_url", "prepare_threshold: expected a whole number, or None")
+    number = None if text in (None, "None") else int(text)
+    return {} if text is None else {"prepare_threshold": number}
+
+
 def check_redis_url(url: str) -> None:
     """Refuse what redis-py and kombu, which read the same URL, would not both take as meant.
 
