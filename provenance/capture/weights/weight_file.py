@@ -42,6 +42,10 @@ class WeightFile(NamedTuple):
         """
         where = os.path.abspath(os.fsdecode(path))
         try:
+            # The file that a link such as "last.ckpt" leads to now, by a name that tells its kind.
+            behind = os.path.realpath(where)
+            if os.path.splitext(behind)[1] == os.path.splitext(where)[1]:
+                where = behind
             now = os.stat(where)
         except (OSError, ValueError) as error:  # a zero byte
             reason = getattr(error, "strerror", error)

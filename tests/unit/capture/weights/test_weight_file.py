@@ -50,6 +50,18 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
         WeightFile.at(path).digest("blake3")
 
 
+@pytest.mark.parametrize("kind", [".safetensors", ""])
+def test_a_link_stands_for_the_file_that_it_leads_to_at_the_call(tmp_path: Path, kind: str) -> None:
+    """``last`` among checkpoints; a file of Hugging Face's cache leads to one without a kind."""
+    last, first = tmp_path / "last.safetensors", save(tmp_path / f"first{kind}")
+    last.symlink_to(first)
+    taken = WeightFile.at(last)
+    if kind:
+        last.unlink()
+        last.symlink_to(save(tmp_path / "second.safetensors", 2.0))
+    assert taken.digest("blake3")["root"] == str(state_digest({"w": np.ones(1000, np.float32)}))
+
+
 def rewrite(path: Path) -> None:
     save(path, 2.0)
 
