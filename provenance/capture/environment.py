@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -25,14 +26,13 @@ def environment() -> dict[str, Json]:
     """Interpreter, platform and the versions of installed packages that shape results."""
     versions: dict[str, Json] = {}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError, KeyError, OSError, ValueError):  # or damaged
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     for name in _WHERE_USED:
-        version = getattr(sys.modules.get(name), "__version__", None)
-        if isinstance(version, str):
-            versions[name] = version
+        with suppress(Exception):  # what a lazy module's own code raises is anything
+            version = sys.modules[name].__version__
+            if isinstance(version, str):
+                versions[name] = version
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),

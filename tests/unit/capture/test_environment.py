@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -36,6 +36,13 @@ def test_environment_names_what_shapes_results() -> None:
     assert normalise(found) == found
 
 
+class Lazy(ModuleType):
+    """A module that imports when it is asked."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ImportError("libcuda.so.1")
+
+
 def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name != "torch":
@@ -46,6 +53,7 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
     for name in environment._WHERE_USED:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "xgboost", SimpleNamespace(__version__="3.2"))
+    monkeypatch.setitem(sys.modules, "flax", Lazy("flax"))
     assert environment.environment()["packages"] == {"torch": "9.9", "xgboost": "3.2"}
 
 
