@@ -133,6 +133,7 @@ class ProvenanceTracker(Handle):
         self._sealed_before = False
         self._ended: Ending | None = None
         self._marked = -1
+        self._hashed = 0
         self._pid = os.getpid()
         # Behind the emitter's own at exit, so before it there: weights come home first.
         ending.watch(self, signals=self.settings.signal_handlers)
@@ -507,8 +508,8 @@ class ProvenanceTracker(Handle):
 
     @property
     def written(self) -> int:
-        """Events that are with the kernel."""
-        return self._emitter.counts()["written"]
+        """Events that are with the kernel, but for those of weights: they come when they come."""
+        return self._emitter.counts()["written"] - self._hashed
 
     def close(self, reason: str = "closed", state: str = "closed") -> None:
         """End this process's part in the run, once; called at exit where nobody does before.
@@ -666,6 +667,7 @@ class ProvenanceTracker(Handle):
 
         def done(fields: dict[str, Any]) -> None:
             self._emitter.emit(Kind.STATE, epoch, held.placed(fields))
+            self._hashed += 1
             if reading is not None and reading.keep():
                 problem = "frozen weights were written past autograd; from now on all are read"
                 log.warning(problem, epoch=epoch, run=self.run_id)
@@ -700,6 +702,7 @@ class ProvenanceTracker(Handle):
         reason = f"weights not recorded: {error}"
         self._emitter.failed(error)
         self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": "weights"})
+        self._hashed += 1
 
     def _start_shipper(self) -> None:
         settings, url = self.settings, self.settings.redis_url

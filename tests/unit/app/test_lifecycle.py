@@ -128,6 +128,13 @@ ENDS = {
         "t = begun()\nraise RuntimeError('secret')", None, 1, "failed",
         "RuntimeError",
     ),
+    "an exception, and weights that are hashed while it is printed": (
+        "sys.excepthook = lambda *_: t._snapshots.drain()\n"
+        "t = begun(); t._snapshots.drain()\n"
+        "t.track_epoch(1, {}, model={'w': np.zeros(5_000_000, np.float32)})\n"
+        "1 / 0",
+        None, 1, "failed", "ZeroDivisionError",
+    ),
     "sys.exit": ("t = begun(); sys.exit(3)", None, 3, "failed", "SystemExit: 3"),
     "sys.exit with a text": ("t = begun(); sys.exit('secret')", None, 1, "failed", "SystemExit: 1"),
     "sys.exit(0)": ("t = begun(); sys.exit(0)", None, 0, "closed", "exit"),
