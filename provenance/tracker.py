@@ -95,7 +95,7 @@ class ProvenanceTracker(Handle):
         from provenance.capture.membership import join_run
         from provenance.capture.resume import parent_id
         from provenance.settings import load
-        from provenance.settings.objects import absolute
+        from provenance.settings.objects import BASE_DIR, absolute
 
         self._labels: dict[str, Json] = {
             "name": _text("name", name),
@@ -106,7 +106,7 @@ class ProvenanceTracker(Handle):
         if isinstance(config, str | os.PathLike):
             config = absolute(config, "config", "the path of a file")
         self._config = config
-        self.settings: Settings = load(config, base_dir, secrets=False)
+        self.settings: Settings = load(config, absolute(base_dir, *BASE_DIR), secrets=False)
         self._parent = None if parent is None else parent_id(parent)
         self._part = join_run(self.spool_dir, _told)
         keys, self.rank, self.world_size = self._part[:3]
@@ -159,10 +159,9 @@ class ProvenanceTracker(Handle):
             ConfigError: Nothing here has the run's key, or as for a new run.
         """
         from provenance.capture.resume import told_to_resume
-        from provenance.settings.objects import absolute
+        from provenance.settings.objects import BASE_DIR, absolute
 
-        base = absolute(base_dir, "base_dir", "the path of a folder")
-        base, told = told_to_resume(run, base)
+        base, told = told_to_resume(run, absolute(base_dir, *BASE_DIR))
         return cls(base, config, _told=told)
 
     def __repr__(self) -> str:

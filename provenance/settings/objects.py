@@ -21,6 +21,8 @@ from provenance.settings.values import SECRET_FIELDS, Section
 _PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me$|xxx+$|0x?\.\.\.|todo$)", re.IGNORECASE)
 _ERROR_AT = re.compile(r"at `\$\.(\w+)(?:\[(\d+)\])?")
 _FIELD = re.compile(r"(unknown|required) field `(.+)`$")
+BASE_DIR = ("base_dir", "the path of a folder")
+"""Its key, and what is expected, in messages."""
 S = TypeVar("S", bound=Section)
 
 
@@ -111,21 +113,20 @@ class JsonObject:
         return self.fail(written, f"{found}expected {_expected(info.type)}")
 
 
-def absolute(path: str | os.PathLike[str], key: str, expected: str) -> Path:
-    """A path that the working directory and the user's home no longer matter to.
+def path_of(path: object, key: str, expected: str) -> Path:
+    """A path of any kind, its ``~`` the user's home; ConfigError where it is none."""
+    if isinstance(path, str | os.PathLike) and "\0" not in (text := os.fsdecode(path)):
+        return Path(os.path.expanduser(text))
+    raise ConfigError(key, f"found {_show(path)}, expected {expected}")
 
-    Raises:
-        ConfigError: It is no path, or the working directory is gone.
-    """
+
+def absolute(path: object, key: str, expected: str) -> Path:
+    """As :func:`path_of`, whatever the working directory becomes; ConfigError also where that is
+    gone."""
     try:
-        text = os.fsdecode(path)
-        if "\0" not in text:
-            return Path(os.path.expanduser(text)).absolute()
-    except TypeError:
-        pass
+        return path_of(path, key, expected).absolute()
     except OSError as error:
         raise ConfigError(key, f"the working directory: {error.strerror}") from error
-    raise ConfigError(key, f"found {_show(path)}, expected {expected}")
 
 
 def is_comment(key: object) -> bool:

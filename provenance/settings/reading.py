@@ -19,7 +19,14 @@ from msgspec.structs import fields, replace
 
 from provenance.errors import ConfigError, FormatError, InputError
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
-from provenance.settings.objects import JsonObject, absolute, is_comment, read_file
+from provenance.settings.objects import (
+    BASE_DIR,
+    JsonObject,
+    absolute,
+    is_comment,
+    path_of,
+    read_file,
+)
 from provenance.settings.secrets import ethereum_key, secret
 from provenance.settings.urls import check_redis_url, fixed_url, node_url, sqlite_url
 from provenance.settings.values import (
@@ -69,8 +76,8 @@ def load(
 ) -> Settings:
     """Read a configuration: a mapping, a JSON or YAML file, or None for the defaults.
 
-    A path that is relative, or begins with ``~``, is made absolute: a training may change its
-    folder.
+    ``~`` in a path is the user's home, and a path in the configuration is made absolute: a training
+    may change its folder.
 
     These shapes are read: ``{"blockchain": {...}}`` alone, a training configuration
     (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it, and one with all settings
@@ -88,7 +95,8 @@ def load(
     Raises:
         ConfigError: Names the file and the key, what was found and what is expected.
     """
-    base = absolute(base_dir, "base_dir", "the path of a folder")
+    base = path_of(base_dir, *BASE_DIR)
+    own_database = sqlite_url(absolute(base, *BASE_DIR) / "ledger.db")
     source, raw = None, config
     if isinstance(config, str | os.PathLike):
         source = os.fsdecode(config)
@@ -105,7 +113,7 @@ def load(
     recorded = _training(training, own_names, whole)
     return replace(
         settings,
-        database_url=fixed_url(settings.database_url) or sqlite_url(base / "ledger.db"),
+        database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),

@@ -526,7 +526,7 @@ def test_the_database_lies_in_its_folder_whatever_that_is_called(
 
 @pytest.mark.parametrize(
     ("base", "found"),
-    [(None, "null"), (3, "3"), (b"\0", '"b.*"'), ("a\0b", r'"a.*b"'), ({}, "{}")],
+    [(None, "null"), (3, "3"), (b"x", '"b.*"'), ("a\0b", r'"a.*b"'), ({}, "{}")],
 )
 def test_a_base_directory_that_is_no_path_is_refused(base: Any, found: str) -> None:
     with pytest.raises(ConfigError, match=f"^base_dir: found {found}, expected the path of a"):
@@ -548,8 +548,15 @@ def test_paths_are_absolute_and_know_the_users_home(
     config = {"database_url": "sqlite:///my.db", "identity_key_file": "~/keys/team"}
     settings = load(config, Somewhere())  # type: ignore[arg-type]  # one of bytes
     assert settings.base_dir == tmp_path / "runs"
-    assert settings.identity_key_file == tmp_path / "keys/team"
     assert settings.database_url == f"sqlite:///{tmp_path}/my.db"
+    secret = tmp_path / "eth.key"
+    secret.write_text(DEV_KEY)
+    secret.chmod(0o600)
+    ethereum = {"url": "https://node.example", "private_key_file": "~/eth.key"}
+    read = load(chain(ethereum=ethereum), tmp_path).blockchain.ethereum
+    assert read is not None
+    assert read.private_key == DEV_KEY
+    assert settings.identity_key_file == tmp_path / "keys/team"
     local = load({"blockchain": {"local": {"path": "heads"}}}, "runs").blockchain.local
     assert local is not None
     assert local.path == tmp_path / "runs/heads"
