@@ -107,7 +107,7 @@ def load(
     weights = whole.child("weight_digests")
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
-    settings = whole.read(Settings, base_dir=base)
+    settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
     if settings.redis_url is not None:
         check_redis_url(settings.redis_url)
     recorded = _training(training, own_names, whole)
