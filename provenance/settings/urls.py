@@ -73,8 +73,9 @@ def sqlite_path(url: str) -> Path | None:
 def fixed_url(url: str) -> str:
     """An SQLite file's URL with an absolute path; any other as it is."""
     path = sqlite_path(url)
-    plain = path is not None and "?" not in url and not str(path).startswith("file:")
-    return sqlite_url(path.absolute()) if path is not None and plain else url
+    if path is None or "?" in url or str(path).startswith("file:"):
+        return url
+    return sqlite_url(Path(os.path.expanduser(path)).absolute())
 
 
 def psycopg_options(url: str) -> dict[str, int | None]:

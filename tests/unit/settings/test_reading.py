@@ -552,6 +552,7 @@ def test_paths_are_absolute_and_know_the_users_home(
     secret = tmp_path / "eth.key"
     secret.write_text(DEV_KEY)
     secret.chmod(0o600)
+    assert load({"database_url": "sqlite:///~/a.db"}).database_url == f"sqlite:///{tmp_path}/a.db"
     ethereum = {"url": "https://node.example", "private_key_file": "~/eth.key"}
     read = load(chain(ethereum=ethereum), tmp_path).blockchain.ethereum
     assert read is not None
