@@ -89,7 +89,7 @@ class ProvenanceTracker(Handle):
 
     def __init__(
         self,
-        base_dir: str | Path = "artifacts",
+        base_dir: str | os.PathLike[str] = "artifacts",
         config: object = None,
         *,
         name: str | None = None,
@@ -103,6 +103,7 @@ class ProvenanceTracker(Handle):
         from provenance.capture.membership import join_run
         from provenance.capture.resume import parent_id
         from provenance.settings import load
+        from provenance.settings.objects import BASE_DIR, absolute
 
         self._labels: dict[str, Json] = {
             "name": _text("name", name),
@@ -110,9 +111,10 @@ class ProvenanceTracker(Handle):
             "group": _text("group", group),
             "notes": _text("notes", notes),
         }
-        # What is relative is so to the folder of now: the training may change it.
-        self._config = Path(config).absolute() if isinstance(config, str | Path) else config
-        self.settings: Settings = load(self._config, Path(base_dir).absolute(), secrets=False)
+        if isinstance(config, str | os.PathLike):
+            config = absolute(config, "config", "the path of a file")
+        self._config = config
+        self.settings: Settings = load(config, absolute(base_dir, *BASE_DIR), secrets=False)
         self._parent = None if parent is None else parent_id(parent)
         self._part = join_run(self.spool_dir, _told)
         keys, self.rank, self.world_size = self._part[:3]
@@ -144,6 +146,7 @@ class ProvenanceTracker(Handle):
         self._marked = -1
         self._has_free = False
         """Steps, artifacts or notes were recorded, which belong to no epoch."""
+        self._hashed = 0
         self._pid = os.getpid()
         # Behind the emitter's own at exit, so before it there: weights come home first.
         ending.watch(self, signals=self.settings.signal_handlers)
@@ -155,8 +158,8 @@ class ProvenanceTracker(Handle):
     def resume(
         cls,
         run: str | Path,
-        base_dir: str | Path = "artifacts",
-        config: Mapping[str, object] | str | Path | None = None,
+        base_dir: str | os.PathLike[str] = "artifacts",
+        config: object = None,
     ) -> ProvenanceTracker:
         """Go on with a run that stopped before it was finished.
 
@@ -169,8 +172,9 @@ class ProvenanceTracker(Handle):
             ConfigError: Nothing here has the run's key, or as for a new run.
         """
         from provenance.capture.resume import told_to_resume
+        from provenance.settings.objects import BASE_DIR, absolute
 
-        base, told = told_to_resume(run, Path(base_dir).absolute())
+        base, told = told_to_resume(run, absolute(base_dir, *BASE_DIR))
         return cls(base, config, _told=told)
 
     def __repr__(self) -> str:
@@ -526,8 +530,8 @@ class ProvenanceTracker(Handle):
 
     @property
     def written(self) -> int:
-        """Events that are with the kernel."""
-        return self._emitter.counts()["written"]
+        """Events that are with the kernel, but for those of weights: they come when they come."""
+        return self._emitter.counts()["written"] - self._hashed
 
     def close(self, reason: str = "closed", state: str = "closed") -> None:
         """End this process's part in the run, once; called at exit where nobody does before.
@@ -688,6 +692,7 @@ class ProvenanceTracker(Handle):
 
         def done(fields: dict[str, Any]) -> None:
             self._emitter.emit(Kind.STATE, epoch, held.placed(fields), refuse=True)
+            self._hashed += 1
             if reading is not None and reading.keep():
                 problem = "frozen weights were written past autograd; from now on all are read"
                 log.warning(problem, epoch=epoch, run=self.run_id)
@@ -722,12 +727,16 @@ class ProvenanceTracker(Handle):
         reason = f"weights not recorded: {error}"
         self._emitter.failed(error)
         self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": "weights"})
+        self._hashed += 1
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""
+        from msgspec import structs
+
         from provenance.settings import READERS, load
 
-        return load(self._config, self.settings.base_dir, secrets=READERS)
+        read = load(self._config, self.settings.base_dir, secrets=READERS)
+        return structs.replace(self.settings, blockchain=read.blockchain)
 
 
 def _restore(spool_dir: Path, keys: RunKeys, settings: Settings) -> None:

@@ -112,8 +112,8 @@ def embedded_redis(settings: Settings) -> tuple[Service, str]:
 
 
 def _quoted(path: Path) -> str:
-    """A path as an argument in Redis's configuration (https://redis.io/docs, "quoting")."""
-    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A path as an argument in Redis's configuration (sds.c, ``sdssplitargs``)."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
 @dataclass(slots=True)

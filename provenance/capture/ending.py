@@ -56,7 +56,7 @@ class Endable(Protocol):
 
     @property
     def written(self) -> int:
-        """Events so far."""
+        """Events that the training stated so far, not what is hashed behind it."""
 
     def end(self, ending: Ending, within_s: float | None = None) -> None:
         """End the run's producer; not an error where it has ended."""
@@ -147,7 +147,7 @@ def _end_at_exit() -> None:
     """By what was noted, as far as nothing was recorded since."""
     for tracker in list(_open):
         ending = EXIT
-        if _noted is not None and _noted[1].get(id(tracker)) == tracker.written:
+        if _noted is not None and _noted[1].get(id(tracker), -1) >= tracker.written:
             ending = _noted[0]
         tracker.end(_by_signal or ending)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -25,14 +26,13 @@ def environment() -> dict[str, Json]:
     """Interpreter, platform and the versions of installed packages that shape results."""
     versions: dict[str, Json] = {}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError, KeyError, OSError, ValueError):  # or damaged
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     for name in _WHERE_USED:
-        version = getattr(sys.modules.get(name), "__version__", None)
-        if isinstance(version, str):
-            versions[name] = version
+        with suppress(Exception):  # what a lazy module's own code raises is anything
+            version = sys.modules[name].__version__
+            if isinstance(version, str):
+                versions[name] = version
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -45,9 +45,10 @@ def environment() -> dict[str, Json]:
 def code_commit(directory: Path | None = None) -> dict[str, Json]:
     """The git commit of the working directory, and whether tracked files differ from it.
 
-    ``commit`` is None outside a git checkout or without git.
+    ``commit`` is None outside a git checkout or without git, ``dirty`` where git does not say, as
+    of another user's checkout: there it may run what that user configured.
     """
-    commit = _git(["rev-parse", "HEAD"], directory)
+    commit = _git(["-c", "safe.directory=*", "rev-parse", "HEAD"], directory)
     if commit is None:
         return {"commit": None, "dirty": None}
     changes = _git(["status", "--porcelain", "--untracked-files=no"], directory)
@@ -57,8 +58,8 @@ def code_commit(directory: Path | None = None) -> dict[str, Json]:
 def _git(arguments: list[str], directory: Path | None) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=directory, capture_output=True, timeout=5,
-            check=True, stdin=subprocess.DEVNULL,
+            ["git", "--no-optional-locks", *arguments], cwd=directory, capture_output=True,
+            timeout=5, check=True, stdin=subprocess.DEVNULL,
         ).stdout  # fmt: skip
         return answer.decode("utf-8", "replace").strip()  # a file's name is any bytes
     except (OSError, subprocess.SubprocessError):

@@ -234,13 +234,17 @@ def parser() -> argparse.ArgumentParser:
 def _add_common(command: argparse.ArgumentParser, module: str) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
     if module not in ("run", "devnet"):
-        base = Path(os.environ.get("PROVENANCE_BASE_DIR", "artifacts"))
+        base = os.environ.get("PROVENANCE_BASE_DIR", "artifacts")
         text = "spool, database and reports (artifacts)"
-        command.add_argument("--base-dir", type=Path, default=base, help=text)
+        command.add_argument("--base-dir", type=_path, default=base, help=text)
     if module not in ("run", "devnet", "demo"):
-        config = os.environ.get("PROVENANCE_CONFIG")
-        default = Path(config) if config else None
-        command.add_argument("--config", type=Path, default=default, help="JSON configuration")
+        config = os.environ.get("PROVENANCE_CONFIG") or None
+        command.add_argument("--config", type=_path, default=config, help="JSON configuration")
+
+
+def _path(text: str) -> Path:
+    """A shell leaves the ``~`` of ``--base-dir=~/runs`` as it is, and that of a variable."""
+    return Path(os.path.expanduser(text))
 
 
 def _positive(text: str) -> int:

@@ -39,7 +39,7 @@ def artifact_fields(what: object, name: str | None, factory: HashFactory) -> dic
             folder = dataset_folder(path, factory)
             fields = {"digest": str(folder), "bytes": folder.nbytes, "files": len(folder.parts)}
             return {"name": name, **fields}
-        leaf = file_leaf(path, path.name, factory)
+        leaf = file_leaf(path, name, factory)
         fields = {"digest": str(leaf.digest), "bytes": leaf.size}
     else:
         found = f"artifact: found {type(what).__name__}"

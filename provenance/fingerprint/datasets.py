@@ -25,13 +25,12 @@ fields.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from provenance.errors import InputError
+from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.arrays import (
     block_header,
     canonical,
@@ -51,7 +50,15 @@ from provenance.fingerprint.data.parts import (
 )
 from provenance.fingerprint.data.progress import Progress
 from provenance.fingerprint.data.remote import is_url, url_files
-from provenance.fingerprint.data.sources import class_names, is_hf, is_hf_stream, resolved
+from provenance.fingerprint.data.sources import (
+    class_names,
+    hint,
+    is_hf,
+    is_hf_stream,
+    names_a_file,
+    resolved,
+    unreadable,
+)
 from provenance.fingerprint.elements import element_hasher
 from provenance.fingerprint.file_tree import FileLeaf, file_leaf, folder_files
 from provenance.fingerprint.hashers import Digest, HashFactory
@@ -70,7 +77,6 @@ _EXPECTED: Final = (
     "expected an array, a tuple or mapping of arrays, a table, a sequence or map-style dataset,"
     " a path or URL, a list of paths, or a Digest"
 )
-_NAME_OF_HUB: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetDigest:
@@ -106,8 +112,10 @@ def dataset_digest(data: object, factory: HashFactory | None = None) -> DatasetD
     with Progress() as progress:
         try:
             return _Reading(used, progress).dataset(data)
-        except RecursionError as error:
-            raise InputError("data: nested without end") from error
+        except ProvenanceError:
+            raise
+        except Exception as error:  # a dataset's own code may raise anything
+            raise unreadable(error) from error
 
 
 def dataset_folder(
@@ -159,9 +167,11 @@ class _Reading:
             return self._path(data)
         data = self._resolved("", data)
         if isinstance(data, list | tuple) and data and isinstance(data[0], os.PathLike):
-            paths = [Path(item) for item in data if isinstance(item, os.PathLike)]
+            paths = [Path(os.fsdecode(item)) for item in data if isinstance(item, os.PathLike)]
             if len(paths) == len(data):
                 return dataset_files(paths, self.factory, self.progress)
+        if isinstance(data, list | tuple) and data and names_a_file(data[0]):
+            log.warning("texts that name files: the texts are hashed; of files pass a list of Path")
         kind, parts = self._contents(data)
         digest = rows_dataset(kind, list(parts), self.factory)
         return replace(digest, left_out=tuple(self.left_out), varies=self.varies)
@@ -175,9 +185,9 @@ class _Reading:
         if isinstance(data, str) and is_url(data):
             kind, leaves = url_files(data, self.factory, self.progress)
             return files_dataset(kind, "at the URL", leaves, self.factory)
-        path = Path(data)
+        path = Path(os.fsdecode(data))
         if isinstance(data, str) and not os.path.lexists(data):
-            raise InputError(f"cannot read {data!r}: No such file or directory{_hint(data)}")
+            raise InputError(f"cannot read {data!r}: No such file or directory{hint(data)}")
         if path.is_dir():
             return dataset_folder(path, self.factory, self.progress)
         return dataset_files([path], self.factory, self.progress)
@@ -225,7 +235,9 @@ class _Reading:
             yield from self._array(name, value)
         elif isinstance(value, Mapping):
             yield from self._entries(f"{name}.", _sorted(value))
-        elif isinstance(value, list | tuple) or (_is_sequence(value) and not _is_text(value)):
+        elif isinstance(value, list | tuple) or (
+            _is_sequence(value) and not isinstance(value, str | bytes | bytearray)
+        ):
             yield self._sequence_part(name, value)
         elif isinstance(value, os.PathLike):
             raise InputError(f"data part {name!r}: found a path, expected what is read from it")
@@ -250,7 +262,8 @@ class _Reading:
             for each in fields:
                 yield from self._array(f"{name}.{each}", value[each])
         elif kind in ("U", "S", "O", "T") and value.ndim:
-            yield self._sequence_part(name, value.tolist())
+            listed = value if hasattr(value, "tolist") else load_numpy().asarray(value)  # h5py's
+            yield self._sequence_part(name, listed.tolist())
         else:
             yield self._blocks(array_blocks(name, value))
 
@@ -368,21 +381,8 @@ def _is_dataset(value: object) -> bool:
     return known or from_package(value, "torch.utils.data")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str | bytes | bytearray)
-
-
 def _is_sequence(value: object) -> bool:
     return hasattr(value, "__len__") and hasattr(value, "__getitem__")
-
-
-def _hint(name: str) -> str:
-    """What to do about a text that is no path."""
-    if any(char in name for char in "*?{["):
-        return "; a pattern is no path: pass a list of Path"
-    if _NAME_OF_HUB.fullmatch(name) and not Path(name).suffix:
-        return f"; if it names data of a hub, load it and pass that: load_dataset({name!r})"
-    return ""
 
 
 def _leaves(

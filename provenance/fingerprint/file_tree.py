@@ -94,5 +94,6 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
 def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {str(path)!r}: {reason}") from error

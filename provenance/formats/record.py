@@ -16,9 +16,12 @@ import hmac
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import Enum, StrEnum
+from numbers import Real
 from uuid import UUID
 
 from provenance.errors import FormatError, InputError, TooLargeError
@@ -95,7 +98,8 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
 
     A non-finite number becomes ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, an integer beyond
     2**53 a decimal string, a member of an enum its value, what has a ``tolist()`` or ``item()``
-    (arrays and scalars of NumPy, torch and JAX) lists and numbers; a masked value is null.
+    (arrays and scalars of NumPy, torch and JAX) lists and numbers, another real number the nearest
+    float; a masked value is null.
 
     Raises:
         InputError: A value without a JSON form, or nesting deeper than 32; names its path.
@@ -107,9 +111,9 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
     if isinstance(value, Enum):  # before text and numbers, whose subclass it may be
         return normalise(value.value, where, depth + 1)
     if isinstance(value, str):
-        return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+        return str.__str__(value).encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, int):
-        number = int(value)
+        number = int.__int__(value)
         return number if abs(number) <= MAX_SAFE_INTEGER else _digits(number, where)
     if isinstance(value, float):
         if math.isnan(value):
@@ -117,10 +121,10 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
         return float(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
         result: dict[str, Json] = {}
-        for key, inner in value.items():
+        for key, inner in _items(value, where):
             key = key.value if isinstance(key, Enum) else key
             if hasattr(key, "item") and hasattr(key, "dtype"):  # a scalar of NumPy or torch
-                key = key.item()
+                key = normalise(key, where)
             if not isinstance(key, str | int | float | bool) and key is not None:
                 raise InputError(f"{where}: key of type {type(key).__name__}, expected a string")
             name = normalise(_digits(key, where) if isinstance(key, int) else str(key))
@@ -136,16 +140,27 @@ def normalise(value: object, where: str = "body", depth: int = 0) -> Json:
     for method in ("tolist", "item"):
         convert = getattr(value, method, None)
         if callable(convert):
-            try:
+            plain = value
+            with suppress(Exception):  # what a foreign object raises is anything
                 plain = convert()
-            except (TypeError, ValueError, RuntimeError):
-                continue
             if type(plain) is not type(value):
                 return normalise(plain, where, depth + 1)
+    if isinstance(value, Real | Decimal):  # such as a Fraction, or NumPy's longdouble
+        with suppress(OverflowError, ValueError):
+            return normalise(float(value), where, depth + 1)
     raise InputError(
         f"{where}: found a value of type {type(value).__name__}, "
         "expected numbers, strings, lists or mappings"
     )
+
+
+def _items(value: Mapping[object, object], where: str) -> list[tuple[object, object]]:
+    try:
+        return list(value.items())
+    # As above: one of OmegaConf raises where a value is missing.
+    except Exception as error:
+        found = f"a {type(value).__name__} that cannot be read ({type(error).__name__})"
+        raise InputError(f"{where}: found {found}") from error
 
 
 def _digits(value: int, where: str) -> str:

@@ -6,6 +6,7 @@ are of the wrong type is a finding, not a crash: SQLite keeps what it is given.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from provenance.formats import json_text
 from provenance.formats.fields import Fields
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.rows import TABLES, Row
+from provenance.settings.urls import psycopg_options, sqlite_path
 
 _COLUMNS: Final = {"index": "entry"}
 _FLAGS: Final = ("anchor", "counts", "cosigned")
@@ -64,7 +66,8 @@ def _opened(url: str) -> tuple[str, Engine, bool]:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return f"database {parsed.database}", _sqlite_engine(parsed.database or ""), True
+            path = sqlite_path(url) or Path()
+            return f"database {path}", _sqlite_engine(path), True
         label = f"database {parsed.database} at {parsed.host}"
         return label, _postgres_engine(parsed), False
     except (exc.SQLAlchemyError, ValueError):
@@ -74,14 +77,13 @@ def _opened(url: str) -> tuple[str, Engine, bool]:
         raise MissingExtraError("psycopg", "postgres") from None
 
 
-def _sqlite_engine(name: str) -> Engine:
-    path = Path(name)
+def _sqlite_engine(path: Path) -> Engine:
     if not path.is_file():
         raise StoreUnavailable(f"there is no database at {path}")
     # Even to read, SQLite would make a log where there is none; the file is then all there is
     # (https://sqlite.org/wal.html, "Read-Only Databases").
     alone = not path.with_name(f"{path.name}-wal").exists()
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)
@@ -104,7 +106,11 @@ def _postgres_engine(parsed: URL) -> Engine:
         raise StoreUnavailable(f"database: found {parsed.drivername}, expected SQLite, PostgreSQL")
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
-        connect_args={"connect_timeout": 5, "application_name": "ml-provenance fsck"},
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "ml-provenance fsck",
+            **psycopg_options(parsed.render_as_string(hide_password=False)),
+        },
         poolclass=NullPool,
         hide_parameters=True,
     )

@@ -3,7 +3,8 @@
 docs/configuration.md lists what becomes of which type. A value with a plain form of its own has
 that form; any other is recorded by the name of its type, and a note says so, by the path of the
 value. Nothing is recorded by ``repr``, which may hold an address of this process. No secret is
-recorded: what a key's name says to be one, and a password inside a URL, becomes :data:`REDACTED`.
+recorded: what the name of a key, an option or a parameter says to be one, and a password inside a
+URL, becomes :data:`REDACTED`.
 
 Packages are known by what is imported already; none is imported here.
 """
@@ -30,8 +31,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from provenance.errors import InputError
 from provenance.formats.json_text import MAX_SAFE_INTEGER
 from provenance.formats.record import Json, normalise
+from provenance.settings.redaction import REDACTED, is_secret, redacted
 
-REDACTED: Final = "<redacted>"
 MAX_TEXT: Final = 16_384
 """Characters of a text that is recorded whole; of a longer one its start and its SHA-256."""
 MAX_BYTES: Final = 64
@@ -44,20 +45,6 @@ MAX_COST: Final = 2 * 1024 * 1024
 MAX_NOTES: Final = 500
 _HEAD: Final = 256
 T = TypeVar("T")
-
-_SECRET: Final = re.compile(
-    r"passw(or)?d|passphrase|(^|_)pwd(_|$)|secret|credential|authorization|bearer"
-    r"|(^|_)(api|access|private|account|signing|encryption|auth|ssh|storage)_?key"
-)
-_TOKEN: Final = re.compile(r"(^|_)tokens?$")
-_NO_TOKEN: Final = re.compile(
-    r"(^|_)(pad|padding|bos|eos|unk|unknown|cls|sep|mask|image|audio|video|start|stop|end|begin|"
-    r"special|added|additional|prefix|suffix|middle|max|min|num|n|total|per|new|forced|decoder|"
-    r"class|blank|label|delimiter|oov|target|prompt|vocab|of|by|tokenizer|context|system|user|"
-    r"assistant|first|last|next|text|word|sep|trigger|instance|placeholder|initializer)"
-    r"_(special_)?tokens?$"
-)
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s@?#]*:[^/\s@]*@")
 
 
 class Hyperparameters(NamedTuple):
@@ -176,11 +163,14 @@ class _Reading:
 
     def items(self, items: Iterable[Any], path: str, above: tuple[int, ...], secret: bool) -> Json:
         found: list[Json] = []
+        before: object = None
         for at, item in enumerate(items):
             if self._cost > MAX_COST:
                 self.note(path, f"the configuration is too large; the first {at} values")
                 break
-            found.append(self.value(item, f"{path}[{at}]", above, secret))
+            option = isinstance(before, str) and before.startswith("-") and is_secret(before)
+            found.append(self.value(item, f"{path}[{at}]", above, secret or option))
+            before = item
         return found
 
     def mapping(
@@ -216,9 +206,9 @@ class _Reading:
             self.note(path, "redacted: its name is a secret's")
             return REDACTED
         text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        shown = _CREDENTIALS.sub(f"{REDACTED}@", text)
-        if shown != text:
-            self.note(path, "redacted: the password in a URL")
+        shown, what = redacted(text)
+        if what:
+            self.note(path, f"redacted: {what}")
         if len(shown) > MAX_TEXT:
             digest = hashlib.sha256(shown.encode()).hexdigest()
             self.note(path, f"a text of {len(shown)} characters: its start and its SHA-256")
@@ -277,23 +267,13 @@ class _Reading:
         if getattr(value.dtype, "kind", "") in ("M", "m"):  # tolist() gives bare numbers of some
             value = value.astype(str)
         plain = value.tolist()
-        if plain is value:
-            return self.by_type(value, path)
+        if type(plain) is type(value):  # NumPy's longdouble, which has no lesser form
+            return normalise(value)
         return self.value(plain, path, above, False)
 
 
 _RANGE: Final = ("start", "stop", "step")
 _ORDERED: Final = (Sequence, deque, abc.ItemsView, abc.KeysView, abc.ValuesView)
-
-
-def is_secret(name: str, text: bool = True) -> bool:
-    """Whether a key's name says that its value, a text or a number, is a secret. A number of
-    tokens is none."""
-    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    plain = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
-    if _SECRET.search(plain):
-        return True
-    return text and bool(_TOKEN.search(plain)) and not _NO_TOKEN.search(plain)
 
 
 def _simple(value: object) -> str | None:
@@ -318,7 +298,8 @@ def _simple(value: object) -> str | None:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.dtype):
         return _printed(value)
-    printed = kind.__module__ == "ipaddress" or kind.__name__ in ("ZoneInfo", "timezone")
+    printed = kind.__module__ in ("ipaddress", "pydantic.networks")
+    printed = printed or kind.__name__ in ("ZoneInfo", "timezone")
     return _printed(value) if printed else None
 
 
@@ -382,12 +363,20 @@ def _named_fields(value: Any) -> Mapping[Any, Any] | None:
         names = kind.__fields__
     elif hasattr(kind, "__struct_fields__"):
         names = kind.__struct_fields__
+    elif kind.__module__.partition(".")[0] in _COMMAND_LINES:
+        plain = getattr(value, _COMMAND_LINES[kind.__module__.partition(".")[0]], None)
+        plain = plain() if callable(plain) else plain
+        return plain if isinstance(plain, Mapping) else None
     elif "config" in kind.__name__.lower() and callable(getattr(value, "to_dict", None)):
         plain = value.to_dict()
         return plain if isinstance(plain, Mapping) else None
     else:
         return None
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+_COMMAND_LINES: Final = {"absl": "flag_values_dict", "click": "params"}
+"""What has the options of a command line, by the package: of FlagValues, of a Context."""
 
 
 def _of_omegaconf(omegaconf: Any, value: Any) -> Mapping[Any, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from provenance.settings.values import SECRET_FIELDS, Section
 _PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me$|xxx+$|0x?\.\.\.|todo$)", re.IGNORECASE)
 _ERROR_AT = re.compile(r"at `\$\.(\w+)(?:\[(\d+)\])?")
 _FIELD = re.compile(r"(unknown|required) field `(.+)`$")
+BASE_DIR = ("base_dir", "the path of a folder")
+"""Its key, and what is expected, in messages."""
 S = TypeVar("S", bound=Section)
 
 
@@ -110,6 +113,22 @@ class JsonObject:
         return self.fail(written, f"{found}expected {_expected(info.type)}")
 
 
+def path_of(path: object, key: str, expected: str) -> Path:
+    """A path of any kind, its ``~`` the user's home; ConfigError where it is none."""
+    if isinstance(path, str | os.PathLike) and "\0" not in (text := os.fsdecode(path)):
+        return Path(os.path.expanduser(text))
+    raise ConfigError(key, f"found {_show(path)}, expected {expected}")
+
+
+def absolute(path: object, key: str, expected: str) -> Path:
+    """As :func:`path_of`, whatever the working directory becomes; ConfigError also where that is
+    gone."""
+    try:
+        return path_of(path, key, expected).absolute()
+    except OSError as error:
+        raise ConfigError(key, f"the working directory: {error.strerror}") from error
+
+
 def is_comment(key: object) -> bool:
     """Whether a key is for people, and its value not read."""
     return isinstance(key, str) and key.startswith(("_comment", "$schema"))
@@ -168,7 +187,7 @@ def _yaml(text: str, source: str | None) -> object:
 def _path(kind: type, value: object) -> Path:
     """msgspec's hook for types that JSON does not have: paths."""
     if kind is Path and isinstance(value, str | Path) and str(value).strip():
-        return Path(value)
+        return absolute(value, "", _expected(kind))
     raise TypeError(f"expected {_expected(kind)}")
 
 

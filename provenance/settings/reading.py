@@ -19,9 +19,16 @@ from msgspec.structs import fields, replace
 
 from provenance.errors import ConfigError, FormatError, InputError
 from provenance.settings.hyperparameters import Hyperparameters, hyperparameters, named_fields
-from provenance.settings.objects import JsonObject, is_comment, read_file
+from provenance.settings.objects import (
+    BASE_DIR,
+    JsonObject,
+    absolute,
+    is_comment,
+    path_of,
+    read_file,
+)
 from provenance.settings.secrets import ethereum_key, secret
-from provenance.settings.urls import node_url, sqlite_url
+from provenance.settings.urls import check_redis_url, fixed_url, node_url, sqlite_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
@@ -63,11 +70,14 @@ _SIMILAR = 0.88
 
 def load(
     config: object = None,
-    base_dir: str | Path = "artifacts",
+    base_dir: str | os.PathLike[str] = "artifacts",
     *,
     secrets: bool | Collection[str] = True,
 ) -> Settings:
     """Read a configuration: a mapping, a JSON or YAML file, or None for the defaults.
+
+    ``~`` in a path is the user's home, and a path in the configuration is made absolute: a training
+    may change its folder.
 
     These shapes are read: ``{"blockchain": {...}}`` alone, a training configuration
     (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it, and one with all settings
@@ -85,20 +95,25 @@ def load(
     Raises:
         ConfigError: Names the file and the key, what was found and what is expected.
     """
-    base = Path(base_dir)
-    source = str(config) if isinstance(config, str | Path) else None
-    raw = read_file(Path(config), source) if isinstance(config, str | Path) else config
+    base = path_of(base_dir, *BASE_DIR)
+    own_database = sqlite_url(absolute(base, *BASE_DIR) / "ledger.db")
+    source, raw = None, config
+    if isinstance(config, str | os.PathLike):
+        source = os.fsdecode(config)
+        raw = read_file(absolute(config, "config", "the path of a file"), source)
     own_names = {f.encode_name for f in fields(Settings)} - NOT_IN_JSON
     whole, training = _split({} if raw is None else raw, own_names, source)
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
-    settings = whole.read(Settings, base_dir=base)
+    settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
+    if settings.redis_url is not None:
+        check_redis_url(settings.redis_url)
     recorded = _training(training, own_names, whole)
     return replace(
         settings,
-        database_url=settings.database_url or sqlite_url(base.absolute() / "ledger.db"),
+        database_url=fixed_url(settings.database_url) or own_database,
         ledger_key_file=settings.key_file,
         weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),
@@ -169,15 +184,15 @@ def _blockchain(
     settings = chain.read(BlockchainSettings)
     built: dict[str, Any] = {}
     for name in present:
-        if name == "local" and objects[name].raw.get("path") is None:
-            objects[name].raw["path"] = "anchors.jsonl"
+        path = objects[name].raw.get("path") or "anchors.jsonl"
+        if name == "local" and isinstance(path, str | Path):
+            objects[name].raw["path"] = base / path
         section = objects[name].read(SECTIONS[name])
         if isinstance(section, NodeSettings):
             wanted = secrets if isinstance(secrets, bool) else name in secrets
             section = _node(objects[name], section, wanted and section.enabled)
         built[name] = section
-    local = built.get("local", LocalSettings(Path("anchors.jsonl")))
-    built["local"] = replace(local, path=base / local.path)
+    built.setdefault("local", LocalSettings(base / "anchors.jsonl"))
     for name in settings.networks:
         if settings.networks.count(name) > 1:
             raise chain.fail("networks", f"found {name!r} twice")

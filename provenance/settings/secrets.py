@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 
 from provenance import files
 from provenance.errors import MissingExtraError
-from provenance.settings.objects import JsonObject
+from provenance.settings.objects import JsonObject, absolute
 from provenance.settings.urls import is_loopback
 from provenance.settings.values import EthereumSettings, NodeSettings
 
@@ -90,7 +89,7 @@ def _open_keystore(o: JsonObject, password_env: str) -> str:
 
 
 def _private_file(o: JsonObject, key: str) -> str:
-    path = Path(o.raw[key])
+    path = absolute(o.raw[key], o.key(key), "the path of a file")
     try:
         return files.read_private(path, _MAX_FILE_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:

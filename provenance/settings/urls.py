@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from provenance.errors import ConfigError
+
+_TLS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
 
 
 def node_url(
@@ -52,18 +55,72 @@ def is_loopback(url: str) -> bool:
 
 def sqlite_url(path: Path) -> str:
     """The URL of an SQLite file, whatever characters its path has."""
-    text = str(path)
-    for character, code in (("%", "%25"), ("?", "%3F"), ("#", "%23")):
-        text = text.replace(character, code)
-    return f"sqlite:///{text}"
+    printed = (
+        c if c.isprintable() and c not in "%?#" else quote(os.fsencode(c)) for c in str(path)
+    )
+    return f"sqlite:///{''.join(printed)}"
 
 
 def sqlite_path(url: str) -> Path | None:
     """The file behind an SQLite URL; None for any other database."""
     if urlsplit(url).scheme.split("+")[0] != "sqlite":
         return None
-    name = unquote(url.split("///", 1)[-1].split("?", 1)[0]) if "///" in url else ""
+    name = unquote(url.split("///", 1)[-1].split("?", 1)[0], errors="surrogateescape")
+    name = name if "///" in url else ""
     return Path(name) if name and name != ":memory:" else None
+
+
+def fixed_url(url: str) -> str:
+    """An SQLite file's URL with an absolute path; any other as it is."""
+    path = sqlite_path(url)
+    if path is None or "?" in url or str(path).startswith("file:"):
+        return url
+    return sqlite_url(Path(os.path.expanduser(path)).absolute())
+
+
+def psycopg_options(url: str) -> dict[str, int | None]:
+    """``prepare_threshold`` of a PostgreSQL URL, which psycopg takes as no text: a number, or
+    ``None``, as behind a pgbouncer that keeps no prepared statements.
+
+    Raises:
+        ConfigError: It is neither, or the URL has another option of psycopg's own.
+    """
+    options = dict(parse_qsl(urlsplit(url).query))
+    odd = {"autocommit", "context", "cursor_factory", "row_factory"} & options.keys()
+    if odd:
+        raise ConfigError("database_url", f"found the option {min(odd)!r}, expected none such")
+    text = options.get("prepare_threshold")
+    if text not in (None, "None") and not text.isdecimal():
+        raise ConfigError("database_url", "prepare_threshold: expected a whole number, or None")
+    number = None if text in (None, "None") else int(text)
+    return {} if text is None else {"prepare_threshold": number}
+
+
+def check_redis_url(url: str) -> None:
+    """Refuse what redis-py and kombu, which read the same URL, would not both take as meant.
+
+    Raises:
+        ConfigError: No host and port, or path of a socket; a database that is no number; another
+            option. Shows no value, which may be a password's end.
+    """
+    malformed = "is malformed, expected redis://[user:password@]host:port/db or unix:///path"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed at this access
+        query = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        raise ConfigError("redis_url", f"{malformed}, a password percent-encoded") from None
+    socket, options = parts.scheme == "unix", dict(query)
+    numbers = [*([] if socket else [parts.path.strip("/")]), options.get("db", "")]
+    if any(number and not (number.isascii() and number.isdecimal()) for number in numbers):
+        raise ConfigError("redis_url", "found a database that is no number, expected /0 or ?db=0")
+    if (socket and not parts.path) or parts.fragment or len(options) < len(query):
+        raise ConfigError("redis_url", malformed)
+    known = {"db", *(("username", "password") if socket else ())}
+    odd = next((name for name in options if name not in known | _TLS), None)
+    if odd is not None:
+        expected = ", ".join(sorted(known)) + " or ssl_ca_certs and the like"
+        raise ConfigError("redis_url", f"found the option {odd[:40]!r}, expected {expected}")
 
 
 def broker_url(url: str | None) -> str | None:

@@ -11,8 +11,9 @@ file          notes which file it is; another process reads it
               (:mod:`provenance.capture.weights.weight_file`)
 ============  ==============================================================================
 
-One daemon thread hashes and calls back, one snapshot after the other. There is one arena: where
-it is in use, or too many snapshots wait, the caller hashes, so that memory stays bounded.
+While there is work, one daemon thread hashes and calls back, one snapshot after the other. There is
+one arena: where it is in use, or too many snapshots wait, the caller hashes, so that memory stays
+bounded.
 
 Weights that a CUDA device hashes are hashed at the call in every mode: that takes less time than to
 copy them (:mod:`provenance.fingerprint.cuda.device`).
@@ -40,6 +41,8 @@ from provenance.fingerprint.model_state import ModelState, model_state
 
 T = TypeVar("T")
 MODES: Final = ("stall-free", "copy", "sync", "file")
+IDLE_S = 5.0
+"""The thread ends after so long without work: a tracker that nobody closes keeps none."""
 _MAX_WAITING = 8
 _CHANGED = "they changed outside an optimizer's step while they were hashed; copied from now on"
 _LIVE: weakref.WeakSet[Snapshotter[Any]] = weakref.WeakSet()
@@ -278,7 +281,9 @@ class Snapshotter(Generic[T]):
                 while not self._waiting:
                     if self._closed:
                         return
-                    self._changed.wait()
+                    if not self._changed.wait(IDLE_S) and not self._waiting:
+                        self._thread = None
+                        return
                 job = self._waiting.popleft()
                 self._hashing = True
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -37,13 +38,20 @@ class WeightFile(NamedTuple):
         """The file at ``path``.
 
         Raises:
-            InputError: It is missing.
+            InputError: It is missing, or neither a file nor a folder: a pipe's reader would wait.
         """
-        where = os.path.abspath(path)
+        where = os.path.abspath(os.fsdecode(path))
         try:
+            # The file that a link such as "last.ckpt" leads to now, by a name that tells its kind.
+            behind = os.path.realpath(where)
+            if os.path.splitext(behind)[1] == os.path.splitext(where)[1]:
+                where = behind
             now = os.stat(where)
-        except OSError as error:
-            raise InputError(f"model file {where!r}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a zero byte
+            reason = getattr(error, "strerror", error)
+            raise InputError(f"model file {where!r}: {reason}") from error
+        if not (stat.S_ISREG(now.st_mode) or stat.S_ISDIR(now.st_mode)):
+            raise InputError(f"model file {where!r}: is neither a file nor a folder")
         times = (now.st_mtime_ns, now.st_ctime_ns)
         return cls(where, (now.st_dev, now.st_ino, now.st_size, *times))
 

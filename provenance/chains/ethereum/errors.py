@@ -76,7 +76,7 @@ _WORDINGS: tuple[tuple[type[ProvenanceError], str], ...] = (
         r"|indexing is in progress|syncing|timed? ?out"
         # The account's, not the transaction's: a key that ran out, a plan that is used up.
         r"|authenticat|unauthori[sz]ed|api ?key|access denied|forbidden|quota|project id"
-        r"|payment required|capacity|(daily|monthly|plan) limit",
+        r"|payment required|capacity|(daily|monthly|plan) limit|not enabled for|app is inactive",
     ),
     (
         MethodMissingError,

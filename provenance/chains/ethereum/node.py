@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from provenance.chains.ethereum import contract as abi
 from provenance.chains.ethereum.encoding import data, quantity
-from provenance.chains.ethereum.errors import BlockMissingError, MethodMissingError, clean
+from provenance.chains.ethereum.errors import BlockMissingError, clean
 from provenance.chains.ethereum.fees import GWEI, wei
 from provenance.chains.ethereum.responses import (
     Block,
@@ -163,12 +163,13 @@ class EthereumNode:
         return data(self.rpc.call("eth_call", request, "latest"), "eth_call")
 
     def tip(self) -> int:
-        """Priority fee, wei per gas: configured, else the node's, else 1 gwei."""
+        """Priority fee, wei per gas: configured, else the node's, else 1 gwei: providers refuse
+        the method in many words, and a node that is away fails the next call."""
         if self._settings.priority_fee_gwei is not None:
             return wei(self._settings.priority_fee_gwei)
         try:
             return self._number("eth_maxPriorityFeePerGas")
-        except MethodMissingError:
+        except (RejectedError, NetworkUnavailable):
             return _FALLBACK_TIP
 
     def gas(self, sender: str, to: str | None, calldata: bytes) -> int:

@@ -1,10 +1,13 @@
 """What stands for data without being it: loaders, boosters' matrices, bunches; and what is refused.
 
-No I/O, no clock, no randomness. No library is imported: an object of theirs brings it along.
+No clock, no randomness; no I/O but to ask whether a text names a file. No library is imported: an
+object of theirs brings it along.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -15,6 +18,7 @@ STREAM: Final = (
     "reading it would consume it, or may not end; pass a list of its items, or add each to"
     " `with tracker.data_stream('train') as add`"
 )
+_NAME_OF_HUB: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _ABOUT: Final = frozenset({"DESCR", "filename", "filenames", "data_filename", "target_filename",
                            "data_module", "url", "details"})  # fmt: skip
 """Entries of scikit-learn's Bunch about the data: descriptions, and paths of the machine."""
@@ -64,6 +68,28 @@ def resolved(data: Any) -> tuple[Any, tuple[str, ...]]:
     if isinstance(data, Iterator) and not hasattr(data, "__getitem__"):
         raise InputError(f"data: found {type_name(data)}: {STREAM}")
     return data, ()
+
+
+def unreadable(error: Exception) -> InputError:
+    """What the code of a dataset raised, in one line."""
+    if isinstance(error, RecursionError):
+        return InputError("data: nested without end")
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    return InputError(f"data: cannot be read: {reason}")
+
+
+def names_a_file(item: object) -> bool:
+    """Whether an item of a list is a text that is the path of a file here."""
+    return isinstance(item, str) and len(item) < 4096 and "\0" not in item and os.path.isfile(item)
+
+
+def hint(name: str) -> str:
+    """What to do about a text that is no path."""
+    if any(char in name for char in "*?{["):
+        return "; a pattern is no path: pass a list of Path"
+    if _NAME_OF_HUB.fullmatch(name) and not os.path.splitext(name)[1]:
+        return f"; if it names data of a hub, load it and pass that: load_dataset({name!r})"
+    return ""
 
 
 def is_hf(value: object) -> bool:

@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from provenance import files
 from provenance.errors import ConfigError, MissingExtraError, StoreUnavailable
-from provenance.settings.urls import sqlite_path
+from provenance.settings.urls import psycopg_options, sqlite_path
 from provenance.stores.sql.errors import KEY
 
 _EXPECTED: Final = "expected sqlite:///<path> or postgresql://<user>@<host>/<database>"
@@ -79,7 +79,8 @@ def make_engine(url: URL, wait_s: float, *, read_only: bool = False) -> Engine:
             opened as ever.
 
     Raises:
-        ConfigError, StoreUnavailable: The folder or file of an SQLite database cannot be made.
+        ConfigError, StoreUnavailable: The folder or file of an SQLite database cannot be made, or
+            a PostgreSQL URL has an option that is none.
         MissingExtraError: psycopg is not installed.
     """
     if url.get_backend_name() == "sqlite":
@@ -89,7 +90,10 @@ def make_engine(url: URL, wait_s: float, *, read_only: bool = False) -> Engine:
     try:
         return create_engine(
             url,
-            connect_args={k: v for k, v in _KEEPALIVE.items() if k not in url.query},
+            connect_args={
+                **{k: v for k, v in _KEEPALIVE.items() if k not in url.query},
+                **psycopg_options(url.render_as_string(hide_password=False)),
+            },
             pool_pre_ping=True,
             pool_timeout=wait_s,
             hide_parameters=True,
@@ -138,7 +142,9 @@ def _reading_engine(url: URL, wait_s: float) -> Engine:
     def connect(dialect: object, record: ConnectionPoolEntry, *_: object) -> sqlite3.Connection:
         logged = path.with_name(f"{path.name}-wal").exists()
         record.info[_STAMP] = None if logged else (path, _stamp(path))
-        uri = f"file:{quote(str(path.absolute()))}?mode=ro{'' if logged else '&immutable=1'}"
+        uri = (
+            f"file:{quote(os.fsencode(path.absolute()))}?mode=ro{'' if logged else '&immutable=1'}"
+        )
         return sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None)
 
     return engine

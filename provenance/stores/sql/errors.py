@@ -58,6 +58,8 @@ def translate(error: Exception, label: str) -> ProvenanceError:
         return ConfigError(
             KEY, f"{label} lacks tables of this release: it was not migrated ({message})"
         )
+    if message.startswith("invalid connection option"):  # libpq's words
+        return ConfigError(KEY, f"{label}: {message}")
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_NOTADB:

@@ -42,3 +42,15 @@ def test_a_url_of_no_database_is_said_without_its_password(url: str, tmp_path: P
     report = World(tmp_path, database_url=url).fsck()
     assert report.exit_code == 3
     assert "hunter2" not in str(report)
+
+
+@pytest.mark.nodes
+@pytest.mark.parametrize("threshold", ["0", "None"])
+def test_statements_are_prepared_as_the_url_says(
+    postgres_url: str, tmp_path: Path, threshold: str
+) -> None:
+    """Behind a pgbouncer that keeps no prepared statements, never."""
+    beside = "&" if "?" in postgres_url else "?"
+    world = World(tmp_path, database_url=f"{postgres_url}{beside}prepare_threshold={threshold}")
+    world.build()
+    assert world.fsck().findings == ()

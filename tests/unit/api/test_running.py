@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ def test_a_child_names_its_parent(tmp_path: Path) -> None:
 def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> None:
     file, folder = tmp_path / "plot.png", tmp_path / "folder"
     file.write_bytes(b"png")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    odd.write_bytes(b"not UTF-8")
     folder.mkdir()
     (folder / "a.bin").write_bytes(b"12345")
     settings = {"hash_algorithm": "sha256"}
@@ -129,12 +132,16 @@ def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> Non
         run.artifact(file)
         run.artifact(folder, "checkpoint")
         run.artifact(b"abc", "bytes.bin")
+        run.artifact(odd, "odd")
+        with pytest.raises(InputError, match="its name is not UTF-8"):
+            run.artifact(odd)
         run.note("looks odd", tags=["odd"])
-    png, checkpoint, held = bodies(tmp_path, Kind.ARTIFACT)
+    png, checkpoint, held, odd_name = bodies(tmp_path, Kind.ARTIFACT)
     digest = f"sha256:{hashlib.sha256(b'png').hexdigest()}"
     assert png == {"name": "plot.png", "digest": digest, "bytes": 3, "media": "image/png"}
     assert (checkpoint["name"], checkpoint["bytes"], checkpoint["files"]) == ("checkpoint", 5, 1)
     assert held["digest"] == f"sha256:{hashlib.sha256(b'abc').hexdigest()}"
+    assert (odd_name["name"], odd_name["bytes"]) == ("odd", 9)
     assert bodies(tmp_path, Kind.NOTE) == [{"text": "looks odd", "tags": ["odd"]}]
 
 

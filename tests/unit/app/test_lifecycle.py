@@ -31,7 +31,7 @@ from provenance.capture.keys import new_run_keys
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.spool import scan
 from provenance.cli import main
-from provenance.errors import ConfigError, InputError
+from provenance.errors import ConfigError, InputError, UnknownRunError
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain, seal_due
 from provenance.ledger.seal import seal_ready
@@ -130,6 +130,13 @@ ENDS = {
     "an exception": (
         "t = begun()\nraise RuntimeError('secret')", None, 1, "failed",
         "RuntimeError",
+    ),
+    "an exception, and weights that are hashed while it is printed": (
+        "sys.excepthook = lambda *_: t._snapshots.drain()\n"
+        "t = begun(); t._snapshots.drain()\n"
+        "t.track_epoch(1, {}, model={'w': np.zeros(5_000_000, np.float32)})\n"
+        "1 / 0",
+        None, 1, "failed", "ZeroDivisionError",
     ),
     "sys.exit": ("t = begun(); sys.exit(3)", None, 3, "failed", "SystemExit: 3"),
     "sys.exit with a text": ("t = begun(); sys.exit('secret')", None, 1, "failed", "SystemExit: 1"),
@@ -547,7 +554,8 @@ def test_a_relative_folder_is_that_of_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tracker = ProvenanceTracker("artifacts")
+    Path("settings.json").write_text('{"database_url": "sqlite:///my.db"}')
+    tracker = ProvenanceTracker("artifacts", "settings.json")
     tracker.track_epoch(0, {"loss": 1.0})
     (tmp_path / "outputs").mkdir()
     monkeypatch.chdir(tmp_path / "outputs")
@@ -557,6 +565,8 @@ def test_a_relative_folder_is_that_of_the_start(
     tracker.store_merkle_on_blockchain_after_training({})
     found = [event.kind for event in spooled(tmp_path / "artifacts")]
     assert (found.count(Kind.METRICS), found[-1]) == (1400, Kind.RUN_END)
+    with pytest.raises(UnknownRunError, match=f"no database yet at {tmp_path}/my.db"):
+        tracker.verify_blockchain_provenance()
     assert not list((tmp_path / "outputs").iterdir())
 
 

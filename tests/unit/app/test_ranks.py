@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from uuid import UUID
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from provenance.errors import ConfigError
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 from tests.support.home import brought_home
-from tests.support.paths import ROOT
 
 WEIGHTS = {"w": np.ones(2, np.float32)}
 PREFIXES = ("SLURM_", "OMPI_", "PMI", "TORCHELASTIC_", "PROVENANCE_R", "PROVENANCE_W", "MASTER_")
@@ -290,62 +287,3 @@ def test_a_store_that_fails_ends_no_training(
     report = brought_home(tmp_path)[tracker.run]
     assert report.outcome == "consistent", report.findings
     assert "it is the run of rank 0 of 2" in " ".join(report.verdict.missing)
-
-
-TORCHRUN = """
-import os, sys, time
-import numpy as np
-from provenance import ProvenanceTracker
-rank, restart = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
-tracker = ProvenanceTracker(sys.argv[1])
-tracker.track_data(np.ones((3, 2)))
-tracker.track_model({"w": np.ones(2, np.float32)})
-tracker.store_merkle_on_blockchain_before_training({"epochs": 2})
-os.write(1, f"{rank} {restart} {tracker.run_id}\\n".encode())  # at once: ranks share the pipe
-tracker.track_epoch(1, {"loss": 1.0})
-ready = sys.argv[1] + "/rank-0"
-if restart == "0":
-    if rank == "0":
-        open(ready, "w").close()
-    while rank == "0" or not os.path.exists(ready):
-        time.sleep(0.1)  # rank 0 until torchrun ends it, since the other is dead
-    os._exit(1)
-other = sys.argv[1] + "/rank-1"
-if rank == "1":
-    open(other, "w").close()
-while not os.path.exists(other):
-    time.sleep(0.1)  # rank 0 ends no run before the other is there, as a training's steps see to
-tracker.track_epoch(2, {"loss": 0.5})
-tracker.store_merkle_on_blockchain_after_training({})
-"""
-
-
-@pytest.mark.slow
-def test_torchrun_without_a_process_group_writes_one_run_and_a_restart_names_it_as_parent(
-    tmp_path: Path,
-) -> None:
-    pytest.importorskip("torch", reason="pip install torch (CPU) to run it")
-    script = tmp_path / "train.py"
-    script.write_text(TORCHRUN)
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            "--max-restarts", "1", str(script), str(tmp_path / "artifacts"),
-        ],
-        capture_output=True, text=True, timeout=180, check=False,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [line.split() for line in done.stdout.splitlines() if line.count(" ") == 2]
-    runs = {restart: {run for _, own, run in lines if own == restart} for restart in ("0", "1")}
-    assert sorted(line[:2] for line in lines) == [
-        ["0", "0"], ["0", "1"], ["1", "0"], ["1", "1"],
-    ]  # fmt: skip
-    (first,), (second,) = runs["0"], runs["1"]
-    assert first != second
-    reports = brought_home(tmp_path / "artifacts")
-    report = reports[UUID(second)]
-    assert report.outcome == "verified", report.findings
-    assert body(report, "config")["parent"] == {"run": first, "epoch": None}
-    assert {record.rank for record in report.evidence.records} == {0, 1}
-    assert reports[UUID(first)].outcome == "consistent", "it never ended"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -36,6 +36,13 @@ def test_environment_names_what_shapes_results() -> None:
     assert normalise(found) == found
 
 
+class Lazy(ModuleType):
+    """A module that imports when it is asked."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ImportError("libcuda.so.1")
+
+
 def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name != "torch":
@@ -46,6 +53,7 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
     for name in environment._WHERE_USED:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "xgboost", SimpleNamespace(__version__="3.2"))
+    monkeypatch.setitem(sys.modules, "flax", Lazy("flax"))
     assert environment.environment()["packages"] == {"torch": "9.9", "xgboost": "3.2"}
 
 
@@ -89,6 +97,22 @@ def test_outside_a_checkout_and_without_git_there_is_no_commit(
 def test_a_git_that_stops_halfway_leaves_the_question_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = {"rev-parse": "ab" * 20, "status": None}
-    monkeypatch.setattr(environment, "_git", lambda arguments, _: answers[arguments[0]])
-    assert environment.code_commit(tmp_path) == {"commit": "ab" * 20, "dirty": None}
+    """As in a container, whose user does not own the checkout."""
+    git(tmp_path, "init", "-q")
+    assert environment.code_commit(tmp_path) == {"commit": None, "dirty": None}, "no commit yet"
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert environment.code_commit(tmp_path) == {"commit": head, "dirty": None}
+
+
+def test_another_git_command_is_not_kept_waiting(tmp_path: Path) -> None:
+    """``git status`` writes the index, under a lock, where it may."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    os.utime(tmp_path / "a", (1, 1))  # the index is out of date
+    before = (tmp_path / ".git/index").read_bytes()
+    assert environment.code_commit(tmp_path)["dirty"] is False
+    assert (tmp_path / ".git/index").read_bytes() == before

@@ -113,3 +113,16 @@ def test_a_configuration_of_the_base_directory_is_never_replaced() -> None:
     text = own.read_text()
     leave_config(Path("base"), configuration(Path("mine.json"), "bitcoin"))
     assert (own.is_symlink(), own.read_text()) == (False, text)
+
+
+def test_the_home_is_known_in_a_flag_and_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    configuration(Path("base/run/config.json"), "ipfs")
+    assert taken("status", "--base-dir=~/base") == "ipfs"
+    monkeypatch.setenv("PROVENANCE_BASE_DIR", "~/base")
+    assert taken("status") == "ipfs"
+    configuration(Path("own.json"), "ethereum")
+    monkeypatch.setenv("PROVENANCE_CONFIG", "~/own.json")
+    assert taken("status") == "ethereum"

@@ -386,6 +386,15 @@ def test_subsets_of_tensors_are_those_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert [part.name for part in split.parts] == ["test", "train.0", "train.1"]
 
 
+def test_hdf5_is_read_as_the_arrays_in_it(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="pip install h5py to run it")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"] = np.ones((3, 2))
+        file["names"] = ["a", "b", "c"]
+        arrays = {"x": np.ones((3, 2)), "names": [b"a", b"b", b"c"]}
+        assert dataset_digest(file).root == dataset_digest(arrays).root
+
+
 def test_loaders_and_frames_together_are_parts() -> None:
     x, frame = torch.arange(3.0), pd.DataFrame({"a": [1, 2, 3]})
     loaders = DataLoader(TensorDataset(x)), DataLoader(TensorDataset(x + 1))

@@ -572,6 +572,54 @@ def test_links(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(folder)  # the folder itself may be reached by a link
     (folder / "broken").unlink()
     assert dataset_digest(tmp_path / "alias").root == plain
+    assert dataset_digest(BytesPath(folder)).root == plain
+
+
+class Rows:
+    """A dataset of five rows, of which one cannot be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> int:
+        if index == 3:
+            raise self.error
+        return index
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no\nfile"), IndexError("no"), OSError("no"), StopIteration("no")]
+)
+def test_what_a_datasets_own_code_raises_is_one_line(error: Exception) -> None:
+    with pytest.raises(InputError, match=rf"^data: cannot be read: {type(error).__name__}: no$"):
+        dataset_digest(Rows(error))
+    with pytest.raises(InputError, match=r"^data: cannot be read: ValueError: .*digits"):
+        dataset_digest([10**5000])
+
+
+def test_texts_that_name_files_are_texts_and_a_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("1")
+    texts = [str(tmp_path / "a.csv")]
+    assert dataset_digest(texts).kind == "sequence"
+    assert "texts that name files: the texts are hashed" in capsys.readouterr().out
+    assert dataset_digest([Path(texts[0])]).kind == "files"
+    dataset_digest(["a.csv", "x" * 5000, "\0"])
+    assert capsys.readouterr().out == ""
+
+
+class BytesPath:
+    """As os.PathLike[bytes]."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> bytes:
+        return os.fsencode(self.path)
 
 
 def test_files_that_cannot_be_recorded(
@@ -579,6 +627,8 @@ def test_files_that_cannot_be_recorded(
 ) -> None:
     with pytest.raises(InputError, match=r"missing.csv.*No such file"):
         dataset_digest(tmp_path / "missing.csv")
+    with pytest.raises(InputError, match=r"missing.*null byte"):
+        dataset_digest(Path("missing\0"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty, expected at least one file with content"):
         dataset_digest(tmp_path / "empty")

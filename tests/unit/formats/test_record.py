@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import enum
+import fractions
 import hashlib
 import hmac
 import json
@@ -147,6 +149,30 @@ class Old(str, enum.Enum):  # noqa: UP042  what prints as Old.LOW
     LOW = "low"
 
 
+class Quiet(str):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class ArrayKey:
+    """As a tensor of two elements, which torch can hash."""
+
+    dtype = "float32"
+
+    def item(self) -> Any:
+        raise KeyError("two elements")
+
+    def tolist(self) -> Any:
+        return [1, 2]
+
+
+class Unreadable(dict[str, int]):
+    """As OmegaConf's mapping with a value that is missing."""
+
+    def items(self) -> Any:
+        raise KeyError("missing")
+
+
 class Scalar:
     """As NumPy and torch scalars convert."""
 
@@ -166,6 +192,10 @@ class Scalar:
         (np.ma.masked_array([1.0, 2.0], [True, False]), [None, 2.0]),
         (np.ma.masked_array([1.0], [True]).mean(), None),
         (np.array(2.5), 2.5),
+        (np.longdouble(1.5), 1.5),
+        (fractions.Fraction(1, 4), 0.25),
+        (decimal.Decimal("0.1"), 0.1),
+        (Quiet("text"), "text"),
         (math.nan, "NaN"),
         (math.inf, "Infinity"),
         (-math.inf, "-Infinity"),
@@ -197,6 +227,14 @@ def test_normalise_names_the_path() -> None:
         normalise({"a": 10**6000}, "metrics")
     with pytest.raises(InputError, match=r"^metrics: a whole number of too many digits$"):
         normalise({10**6000: 1}, "metrics")
+    with pytest.raises(
+        InputError, match=r"^metrics\.a: found a Unreadable that cannot be read \(K"
+    ):
+        normalise({"a": Unreadable()}, "metrics")
+    with pytest.raises(InputError, match="key of type list"):
+        normalise({ArrayKey(): 0})
+    with pytest.raises(InputError, match="found a value of type Fraction"):
+        normalise(fractions.Fraction(10**400))
     deep: Any = 0
     for _ in range(40):
         deep = [deep]

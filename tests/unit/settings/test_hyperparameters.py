@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import attrs
+import click
 import numpy as np
 import pydantic
 import pytest
@@ -32,12 +33,12 @@ from provenance.formats.record import normalise
 from provenance.settings.hyperparameters import (
     MAX_COST,
     MAX_NOTES,
-    REDACTED,
     hyperparameters,
-    is_secret,
 )
+from provenance.settings.redaction import REDACTED, is_secret
 
 torch = pytest.importorskip("torch")
+flags = pytest.importorskip("absl.flags", reason="pip install absl-py to run it")
 omegaconf = pytest.importorskip("omegaconf", reason="pip install omegaconf to run it")
 
 
@@ -70,6 +71,13 @@ class Model(pydantic.BaseModel):
     key: pydantic.SecretStr = pydantic.SecretStr("hidden")
 
 
+FLAGS = flags.FlagValues()
+flags.DEFINE_float("lr", 0.1, "", flag_values=FLAGS)
+FLAGS(["train.py"])
+CONTEXT = click.Context(click.Command("train"))
+CONTEXT.params = {"lr": 0.1}
+
+
 class Point(NamedTuple):
     x: int
     y: int
@@ -97,13 +105,14 @@ RECORDED: list[tuple[object, object]] = [
     (pathlib.PurePosixPath("/x/y"), "/x/y"),
     (torch.device("cuda", 1), "cuda:1"), (torch.bfloat16, "torch.bfloat16"),
     (torch.Size([2, 3]), [2, 3]), (torch.tensor(1.5), 1.5), (torch.ones(2), [1.0, 1.0]),
-    (np.float32(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True),
+    (np.float32(0.5), 0.5), (np.longdouble(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True),
     (np.array([5.0]), [5.0]), (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
     (MASKED, [None, 2.0]), (MASKED[:1].mean(), None), (np.dtype("float32"), "float32"),
     (np.datetime64("2020-01-02"), "2020-01-02"), (np.float32, "numpy.float32"),
     (torch.nn.ReLU, "torch.nn.modules.activation.ReLU"), (len, "builtins.len"),
     (torch.nn.functional.cross_entropy, "torch.nn.functional.cross_entropy"),
     (loss, f"{__name__}.loss"), (int | None, "int | None"),
+    ("ssh://git@example.org/a?b=1&tokens=2", "ssh://git@example.org/a?b=1&tokens=2"),
     (functools.partial(loss, 2, x=3),
      {"partial": f"{__name__}.loss", "args": [2], "keywords": {"x": 3}}),
     (datetime.datetime(2020, 1, 2, 3, 4), "2020-01-02T03:04:00"),
@@ -117,6 +126,7 @@ RECORDED: list[tuple[object, object]] = [
     ({2, 1}, [1, 2]), (frozenset({"b", "a"}), ["a", "b"]), ((1, 2), [1, 2]),
     (collections.deque([1]), [1]), ({"a": 1}.keys(), ["a"]),
     (Inner(), {"lr": 0.1, "betas": [0.9, 0.99]}), (Attrs(), {"lr": 0.1}),
+    (pydantic.AnyUrl("https://example.org/x"), "https://example.org/x"),
     (Point(1, 2), {"x": 1, "y": 2}), (OwnConfig(), {"hidden": 8}),
     (argparse.Namespace(lr=1), {"lr": 1}), (types.SimpleNamespace(a=1), {"a": 1}),
     (omegaconf.OmegaConf.create({"a": 1, "b": "${a}", "c": [1]}), {"a": 1, "b": 1, "c": [1]}),
@@ -145,6 +155,16 @@ NOTED: list[tuple[object, object, str]] = [
     (torch.ones(2, device="meta"), "torch.Tensor", "by its type alone"),
     (pydantic.SecretStr("hidden"), REDACTED, "its type is a secret's"),
     ("https://me:hunter2@example.org/x", f"https://{REDACTED}@example.org/x", "in a URL"),
+    ("redis://:a@hunter2@h/1", f"redis://{REDACTED}@h/1", "in a URL"),
+    ("https://ghp_hunter2hunter2hunter2@github.com", f"https://{REDACTED}@github.com", "in a URL"),
+    ("https://h/a?part=1&access_token=hunter2", f"https://h/a?part=1&access_token={REDACTED}",
+     "a parameter"),
+    ("https://h/a?sv=1&sig=hunter2&X-Amz-Signature=hunter2",
+     f"https://h/a?sv=1&sig={REDACTED}&X-Amz-Signature={REDACTED}", "a parameter"),
+    ("train.py --lr=0.1 --api-key=hunter2", f"train.py --lr=0.1 --api-key={REDACTED}",
+     "a parameter"),
+    ("host=h password=hunter2 port=1", f"host=h password={REDACTED} port=1", "a parameter"),
+    ("Authorization: bearer hunter2", f"Authorization: bearer {REDACTED}", "a parameter"),
 ]  # fmt: skip
 
 
@@ -161,7 +181,7 @@ def test_what_has_no_plain_form_is_noted(value: object, expected: object, note: 
     "config",
     [
         argparse.Namespace(lr=0.1), Inner(), Attrs(), {"lr": 0.1}, types.SimpleNamespace(lr=0.1),
-        omegaconf.OmegaConf.create({"lr": 0.1}), Model(),
+        omegaconf.OmegaConf.create({"lr": 0.1}), Model(), FLAGS, CONTEXT,
     ],
     ids=lambda config: type(config).__name__,
 )  # fmt: skip
@@ -178,7 +198,7 @@ def test_what_is_no_configuration_is_refused(config: object) -> None:
 SECRETS = [
     "password", "db_password", "API_KEY", "apiKey", "openaiApiKey", "hf_token", "token",
     "hub_token", "aws_secret_access_key", "client-secret", "passphrase", "credentials", "wandb.key_"
-    "secret", "accessToken", "Authorization",
+    "secret", "accessToken", "Authorization", "basic_auth", "Cookie", "OPENAI_KEY",
 ]  # fmt: skip
 PUBLIC = [
     "max_tokens", "pad_token", "eos_token", "num_tokens", "tokenizer", "special_tokens", "key",
@@ -196,6 +216,10 @@ def test_secrets_are_redacted_by_name() -> None:
         "password": REDACTED, "nested": {"api_key": REDACTED, "secrets": {"a": [REDACTED], "n": 5}},
         "pin_secret": REDACTED, "token": None, "use_token": True, "tokens": 5,
     }  # fmt: skip
+    argv = ["train.py", "--lr", "1", "--api-key", "hunter2", "--pad-token", "<pad>", "token", "x"]
+    told, redacted = hyperparameters({"argv": argv})
+    assert told == {"argv": [*argv[:4], REDACTED, *argv[5:]]}
+    assert set(redacted) == {"argv[4]"}
     assert set(notes) == {"password", "nested.api_key", "nested.secrets.a[0]", "pin_secret"}
     assert "hunter2" not in json.dumps([values, notes])
 

@@ -167,7 +167,7 @@ def test_trainers_are_pinned_by_key_or_by_name_and_issuer() -> None:
     section = {"trainers": {"team": "AB" * 32, "ci": pin}, "sigstore_root": "root.json"}
     trust = load({"trust": section}).trust
     assert trust.trainers == {"team": "ab" * 32, "ci": TrustedIdentity(**pin)}
-    assert (trust.require_trainers, trust.sigstore_root) == (True, Path("root.json"))
+    assert (trust.require_trainers, trust.sigstore_root) == (True, Path("root.json").absolute())
 
 
 def trainers(pin: object) -> dict[str, object]:
@@ -474,9 +474,41 @@ def test_celery_reaches_every_redis_that_a_url_may_name(
     assert {name: parameters[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("name", ["feature%2Fx", "a%41b", "what?", "run?x=1", "sp ace#1", "a@b"])
-def test_the_database_lies_in_its_folder_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis://h/abc", "found a database that is no number"),
+        ("redis://h/1/2", "found a database that is no number"),
+        ("redis://h?db=x", "found a database that is no number"),
+        ("redis://h?db=1&db=2", "is malformed"),
+        ("redis://h?socket_timeout=5", "found the option 'socket_timeout', expected db or ssl_ca"),
+        ("unix:///a.sock?virtual_host=3", "found the option 'virtual_host', expected db, password"),
+        ("unix://a.sock", "is malformed, expected .* or unix:///path"),
+        ("redis://h1:1,h2:2", "is malformed"),
+        ("redis://:hun/ter2@h/1", "is malformed, .* a password percent-encoded"),
+        ("redis://:hun#ter2@h/1", "is malformed, .* a password percent-encoded"),
+        ("redis+sentinel://h/1", "expected redis://, rediss:// or unix://"),
+    ],
+)
+def test_a_redis_url_that_celery_or_redis_py_would_not_take_is_refused_at_the_start(
+    url: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^redis_url: {problem}") as refused:
+        load({"redis_url": url})
+    assert "ter2" not in str(refused.value)
+
+
+FOLDERS = ["feature%2Fx", "a%41b", "what?", "run?x=1", "sp ace#1", "a@b", "two\nlines",
+           "no\xa0break", "\u540d\u3000\u524d", "\udcff not UTF-8"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_database_lies_in_its_folder_whatever_that_is_called(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For who writes, who reads, the checker, and a process that has the URL by environment."""
     from provenance.bootstrap import reading, sending
+    from provenance.fsck import database
 
     settings = load(None, tmp_path / name)
     sending.open_store(settings).close()
@@ -486,6 +518,55 @@ def test_the_database_lies_in_its_folder_whatever_that_is_called(name: str, tmp_
     store = reading.open_store(settings)
     assert store is not None
     store.close()
+    with database.snapshot(settings.database_url):
+        pass
+    monkeypatch.setenv("PROVENANCE_DATABASE_URL", settings.database_url)
+    assert load(None, tmp_path / name).database_url == settings.database_url
+
+
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [(None, "null"), (3, "3"), (b"x", '"b.*"'), ("a\0b", r'"a.*b"'), ({}, "{}")],
+)
+def test_a_base_directory_that_is_no_path_is_refused(base: Any, found: str) -> None:
+    with pytest.raises(ConfigError, match=f"^base_dir: found {found}, expected the path of a"):
+        load(None, base)
+
+
+class Somewhere:
+    """A path as other libraries have it."""
+
+    def __fspath__(self) -> bytes:
+        return b"~/runs"
+
+
+def test_paths_are_absolute_and_know_the_users_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = {"database_url": "sqlite:///my.db", "identity_key_file": "~/keys/team"}
+    settings = load(config, Somewhere())  # type: ignore[arg-type]  # one of bytes
+    assert settings.base_dir == tmp_path / "runs"
+    assert settings.database_url == f"sqlite:///{tmp_path}/my.db"
+    secret = tmp_path / "eth.key"
+    secret.write_text(DEV_KEY)
+    secret.chmod(0o600)
+    assert load({"database_url": "sqlite:///~/a.db"}).database_url == f"sqlite:///{tmp_path}/a.db"
+    ethereum = {"url": "https://node.example", "private_key_file": "~/eth.key"}
+    read = load(chain(ethereum=ethereum), tmp_path).blockchain.ethereum
+    assert read is not None
+    assert read.private_key == DEV_KEY
+    assert settings.identity_key_file == tmp_path / "keys/team"
+    local = load({"blockchain": {"local": {"path": "heads"}}}, "runs").blockchain.local
+    assert local is not None
+    assert local.path == tmp_path / "runs/heads"
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="^base_dir: the working directory: No such file"):
+        load(None, "artifacts")
+    assert load(None, tmp_path).base_dir == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,20 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     assert path.read_text().startswith("not a database")
 
 
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("prepare_threshold=often", "prepare_threshold: expected a whole number, or None"),
+        ("autocommit=1", "found the option 'autocommit'"),
+        ("pool_size=5", 'database d at 127.0.0.1:1: invalid connection option "pool_size"'),
+    ],
+)
+def test_an_option_that_postgresql_does_not_take_is_named(option: str, problem: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(ConfigError, match=f"^database_url: {problem}"):
+        SqlStore.open(f"postgresql://u:pw@127.0.0.1:1/d?{option}")
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "ledger.db", tmp_path):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from provenance.capture.weights import snapshot
 from provenance.capture.weights.snapshot import Snapshotter, copy_of
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.tensors import state_digest
@@ -254,6 +257,26 @@ def test_after_close_the_thread_is_gone_and_the_caller_hashes(gate: Gate) -> Non
     assert not snapshots._thread.is_alive()
     snapshots.submit({"w": np.ones(2)}, done.append)
     assert done == [1.0, 2.0]
+
+
+def test_a_snapshotter_that_nobody_closes_keeps_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a trial whose tracker is left behind; with more work there is one again."""
+    monkeypatch.setattr(snapshot, "IDLE_S", 0.01)
+    found: list[float] = []
+    snapshotter = Snapshotter(lambda model: float(model["w"].sum()))
+    for _ in range(3):
+        snapshotter.submit({"w": np.ones(2)}, found.append)
+        thread = snapshotter._thread
+        assert snapshotter.drain(WAIT_S)
+        if thread is not None:
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+    assert found == [2.0, 2.0, 2.0]
+    assert snapshotter.inline == 0
+    left = weakref.ref(snapshotter)
+    del snapshotter, thread
+    gc.collect()
+    assert left() is None
 
 
 def test_drain_of_nothing_returns_at_once() -> None:

@@ -39,10 +39,27 @@ def test_the_fields_are_those_of_the_state(tmp_path: Path) -> None:
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         WeightFile.at(tmp_path / "absent.npz")
+    os.mkfifo(tmp_path / "pipe.npz")  # its reader would wait for ever, and the run's end for it
+    with pytest.raises(InputError, match="pipe.npz': is neither a file nor a folder"):
+        WeightFile.at(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="null byte"):
+        WeightFile.at("w\0.npz")
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"12")
     with pytest.raises(InputError, match=r"w\.safetensors.*2 bytes"):
         WeightFile.at(path).digest("blake3")
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ""])
+def test_a_link_stands_for_the_file_that_it_leads_to_at_the_call(tmp_path: Path, kind: str) -> None:
+    """``last`` among checkpoints; a file of Hugging Face's cache leads to one without a kind."""
+    last, first = tmp_path / "last.safetensors", save(tmp_path / f"first{kind}")
+    last.symlink_to(first)
+    taken = WeightFile.at(last)
+    if kind:
+        last.unlink()
+        last.symlink_to(save(tmp_path / "second.safetensors", 2.0))
+    assert taken.digest("blake3")["root"] == str(state_digest({"w": np.ones(1000, np.float32)}))
 
 
 def rewrite(path: Path) -> None:

@@ -139,6 +139,7 @@ def test_wording(kind: type[Exception], wording: str) -> None:
         (MethodMissingError, -32601, "the method debug_x does not exist/is not available"),
         (MethodMissingError, -32000, "The method eth_x does not exist/is not available"),
         (MethodMissingError, -32601, "already known"),
+        (NetworkUnavailable, -32600, "eth-mainnet is not enabled for this app"),
         # wordings of providers, in public reports of users
         (MethodMissingError, -32000, "Method eth_maxPriorityFeePerGas not supported."),
         (MethodMissingError, -32600, "Unsupported method: eth_maxPriorityFeePerGas on X. See"),

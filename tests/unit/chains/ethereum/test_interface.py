@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import traceback
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from provenance.chains.ethereum.interface import EthereumInterface
+from provenance.chains.ethereum.node import EthereumNode
 from provenance.errors import (
     ConfigError,
     InputError,
@@ -22,6 +25,7 @@ from provenance.errors import (
 from provenance.ports.network import Network
 from provenance.ports.values import Draft, SignedVersion, anchor_payload
 from provenance.settings import EthereumSettings
+from tests.support.nodes.rpc_stub import http_server, send
 
 # The test vector of EIP-1559 tooling: the first account of the "test test ... junk" mnemonic.
 KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
@@ -47,6 +51,26 @@ def draft(**changes: object) -> Draft:
         "block": 1,
     }
     return Draft("ethereum", anchor_payload(ROOT), {**fields, **changes})  # type: ignore[dict-item]  # keyword arguments of several types
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-32601, "Method not found"),
+        (-32602, "invalid method eth_maxPriorityFeePerGas"),
+        (-32000, "rpc method is unsupported"),
+        (-32001, "the method eth_maxPriorityFeePerGas is not whitelisted"),
+        (-32090, "Method not allowed on free tier"),
+    ],
+)
+def test_a_tip_that_the_node_does_not_tell_is_one_gwei(code: int, words: str) -> None:
+    def answer(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        error = {"code": code, "message": words}
+        document = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error}
+        send(request, json.dumps(document).encode())
+
+    with http_server(answer) as url:
+        assert EthereumNode(EthereumSettings(url=url)).tip() == 10**9
 
 
 def test_it_is_a_network() -> None:
