@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -19,6 +21,12 @@ _WHERE_USED = (
     "datasets", "polars", "ray",
 )  # fmt: skip
 """Modules whose version counts where the training has imported them."""
+_REFUSALS = {
+    "not a git repository": "no git repository",
+    "dubious ownership": "the git repository belongs to another user",
+    "unknown revision": "no commit in the git repository yet",
+}
+"""Parts of what git says (in the locale C), and why there is no commit then."""
 
 
 def environment() -> dict[str, Json]:
@@ -45,21 +53,31 @@ def environment() -> dict[str, Json]:
 def code_commit(directory: Path | None = None) -> dict[str, Json]:
     """The git commit of the working directory, and whether tracked files differ from it.
 
-    ``commit`` is None outside a git checkout or without git.
+    ``commit`` is None where git tells none, and ``problem`` says why; ``dirty`` is None where it
+    does not say.
     """
-    commit = _git(["rev-parse", "HEAD"], directory)
+    commit, problem = _git(["rev-parse", "HEAD"], directory)
     if commit is None:
-        return {"commit": None, "dirty": None}
-    changes = _git(["status", "--porcelain", "--untracked-files=no"], directory)
+        return {"commit": None, "dirty": None, "problem": problem}
+    changes, _ = _git(["status", "--porcelain", "--untracked-files=no"], directory)
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
-def _git(arguments: list[str], directory: Path | None) -> str | None:
+def _git(arguments: list[str], directory: Path | None) -> tuple[str | None, str | None]:
+    """What git answers, or why it does not, in words of ours: git's own name paths."""
     try:
-        answer = subprocess.run(
+        done = subprocess.run(
             ["git", *arguments], cwd=directory, capture_output=True, timeout=5,
-            check=True, stdin=subprocess.DEVNULL,
-        ).stdout  # fmt: skip
-        return answer.decode("utf-8", "replace").strip()  # a file's name is any bytes
-    except (OSError, subprocess.SubprocessError):
-        return None
+            stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except FileNotFoundError:
+        return None, "git is not installed" if shutil.which("git") is None else "no such folder"
+    except OSError:
+        return None, "git cannot be started"
+    except subprocess.TimeoutExpired:
+        return None, "git did not answer within 5 s"
+    if done.returncode == 0:
+        return done.stdout.decode("utf-8", "replace").strip(), None  # a file's name is any bytes
+    said = done.stderr.decode("utf-8", "replace")
+    words = (reason for part, reason in _REFUSALS.items() if part in said)
+    return None, next(words, f"git ended with status {done.returncode}")

@@ -42,11 +42,12 @@ _COLUMNS: Final = (
 def status(arguments: argparse.Namespace) -> int:
     """Runs with their seals, networks with their anchors, and the backlog."""
     settings = settings_of(arguments, secrets=False)
-    keys = ("state", "name", "group", "tag", "sort", "page")
+    keys = ("state", "name", "group", "sort", "page")
     wanted = Wanted(
         now=time.time(),
         lost_after_s=settings.lost_after_s,
         size=arguments.limit,
+        tags=arguments.tag or (),
         **{key: getattr(arguments, key) for key in keys},
     )
     run = arguments.run_id

@@ -79,7 +79,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
         config=lines(config.get("training")),
         data=[line for kind in (Kind.DATA_TRAIN, Kind.DATA_TEST) for line in _data(first, kind)],
         model=list(_model(first)),
-        code=lines(config.get("code")),
+        code=_code(config.get("code")),
         machine=lines(config.get("environment")),
     )
 
@@ -142,7 +142,7 @@ def shown(value: Json) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return _cut(", ".join(shown(item) for item in value[:50]) + (", ..." * (len(value) > 50)))
-    words = {None: "none", True: "yes", False: "no"}
+    words = {None: "not set", True: "yes", False: "no"}
     return words[value] if value is None or isinstance(value, bool) else _cut(str(value))
 
 
@@ -177,6 +177,16 @@ def _last_metrics(records: Iterable[Record]) -> Json:
     of_epochs = [r for r in records if r.kind is Kind.METRICS and r.epoch is not None]
     last = max(of_epochs, key=lambda r: (r.epoch or 0, -r.rank), default=None)
     return None if last is None else {f"epoch {last.epoch}": last.body.get("metrics")}
+
+
+def _code(code: Json) -> Lines:
+    if not isinstance(code, dict):
+        return []
+    commit, changed, problem = (code.get(key) for key in ("commit", "dirty", "problem"))
+    if commit is None:
+        return [("commit", "not known" if problem is None else f"not known: {shown(problem)}")]
+    told = "not known" if changed is None else shown(changed)
+    return [("commit", shown(commit)), ("uncommitted changes", told)]
 
 
 def _data(first: Mapping[Kind, Record], kind: Kind) -> Lines:

@@ -80,15 +80,22 @@ def test_outside_a_checkout_and_without_git_there_is_no_commit(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     nothing = {"commit": None, "dirty": None}
-    assert environment.code_commit(tmp_path) == nothing
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert environment.code_commit(tmp_path) == {**nothing, "problem": "no git repository"}
+    assert environment.code_commit(tmp_path / "gone") == {**nothing, "problem": "no such folder"}
+    git(tmp_path, "init", "-q")
+    told = {**nothing, "problem": "no commit in the git repository yet"}
+    assert environment.code_commit(tmp_path) == told
+    (tmp_path / ".git" / "config").write_text("[")
+    told = {**nothing, "problem": "git ended with status 128"}
+    assert environment.code_commit(tmp_path) == told
     monkeypatch.setenv("PATH", "")
-    assert environment.code_commit(tmp_path) == nothing
-    assert environment.code_commit(tmp_path / "gone") == nothing
+    assert environment.code_commit(tmp_path) == {**nothing, "problem": "git is not installed"}
 
 
 def test_a_git_that_stops_halfway_leaves_the_question_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = {"rev-parse": "ab" * 20, "status": None}
+    answers = {"rev-parse": ("ab" * 20, None), "status": (None, "git ended with status 128")}
     monkeypatch.setattr(environment, "_git", lambda arguments, _: answers[arguments[0]])
     assert environment.code_commit(tmp_path) == {"commit": "ab" * 20, "dirty": None}

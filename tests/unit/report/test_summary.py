@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +65,25 @@ def test_without_results_the_last_epoch_stands_for_them() -> None:
     stage.ingest(stage.batch([config(), seal("before"), *epochs]))
     told = summary_of(stage.evidence())
     assert told.results == [("epoch 2.loss", "0.25")]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ({"commit": "ab", "dirty": True}, [("commit", "ab"), ("uncommitted changes", "yes")]),
+        ({"commit": "ab", "dirty": None}, [("commit", "ab"), ("uncommitted changes", "not known")]),
+        (
+            {"commit": None, "dirty": None, "problem": "git is not installed"},
+            [("commit", "not known: git is not installed")],
+        ),
+        ({"commit": None, "dirty": None}, [("commit", "not known")]),
+        (None, []),
+    ],
+)
+def test_a_commit_that_is_not_known_says_why(code: Any, told: list[tuple[str, str]]) -> None:
+    stage = World(names=())
+    stage.ingest(stage.batch([config(code=code), seal("before")]))
+    assert summary_of(stage.evidence()).code == told
 
 
 ODD = st.recursive(
@@ -159,4 +179,8 @@ def test_words_for_sizes_and_durations() -> None:
     assert [spoken(s) for s in (0.25, 59, 60, 3661, 90_000)] == [
         "0.25 s", "59 s", "1 min", "1 h 1 min", "1 d 1 h",
     ]  # fmt: skip
-    assert lines({"a": {"b": 1, "c": None}, "d": []}) == [("a.b", "1"), ("a.c", "none"), ("d", "")]
+    assert lines({"a": {"b": 1, "c": None}, "d": []}) == [
+        ("a.b", "1"),
+        ("a.c", "not set"),
+        ("d", ""),
+    ]
