@@ -13,7 +13,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -254,6 +256,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0 or more")
+
+
 _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
@@ -263,7 +272,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--sort": {"default": "created"},
     "--quorum": {"type": _positive},
     "--witness-quorum": {"type": _positive},
-    "--settle": {"type": float, "default": 0.0},
+    "--settle": {"type": _seconds, "default": 0.0},
     "--root": {"default": "."},
     "--run": {"dest": "run_id"},
     "command": {"nargs": argparse.REMAINDER, "metavar": "-- COMMAND"},

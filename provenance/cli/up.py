@@ -9,6 +9,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -20,7 +21,7 @@ from provenance.app.base_directory import leave_config
 from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
 from provenance.cli.output import answer, err, print_json, settings_of
-from provenance.errors import ConfigError
+from provenance.errors import ConfigError, InputError
 from provenance.settings import Settings
 
 
@@ -55,7 +56,10 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
 
     port, auth = None, None
     if arguments.flower or arguments.flower_port:
-        port = arguments.flower_port or free_ports(1)[0]
+        wanted = arguments.flower_port
+        (port,) = free_ports(1, [wanted] if wanted else [])
+        if wanted not in (None, port):
+            raise InputError(f"--flower-port: {wanted} is in use, expected a free port")
         auth = f"provenance:{secrets.token_urlsafe(24)}"
     config = Path(settings.source) if settings.source else None
     state_file = settings.base_dir / "run" / "up.json"
@@ -76,7 +80,13 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }
-        files.replace(state_file, json.dumps(state).encode() + b"\n")
+
+        def keep_state() -> None:
+            state["services"] = runs.pids()
+            with suppress(OSError):  # a disk that is full is no reason to end
+                files.replace(state_file, json.dumps(state).encode() + b"\n")
+
+        keep_state()
         if quiet:
             secret = ("flower_auth", "redis_url")
             print_json({name: value for name, value in state.items() if name not in secret})
@@ -84,7 +94,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             say("flower", f"{flower_url}, user and password {auth}")
         if not quiet:
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
-        runs.tend(stopping)
+        runs.tend(stopping, keep_state)
     finally:
         say("up", "stopping")
         runs.stop()

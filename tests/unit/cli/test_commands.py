@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.abc import MetaPathFinder
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -728,6 +730,10 @@ def test_up_says_what_runs_and_clears_up(
     assert "http://127.0.0.1:5555" in shown
     assert "stopped" in shown
     assert ":pw@" not in shown
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.main(["up", "--flower-port", port]) == 2
+    assert f"--flower-port: {port} is in use" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("empty_fleet")

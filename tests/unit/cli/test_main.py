@@ -73,6 +73,8 @@ def test_the_environment_gives_folder_and_configuration(monkeypatch: pytest.Monk
         ("up --flower-port 70000", "found '70000', expected a port, 1 to 65535"),
         ("up --flower-port 0", "expected a port"),
         ("status --frob", "--frob"),
+        ("fsck --settle nan", "found 'nan', expected seconds, 0 or more"),
+        ("fsck --settle=-1", "found '-1', expected seconds, 0 or more"),
         ("status --sort colour", "'colour' (choose from"),
         ("status --state bogus", "'bogus' (choose from"),
         ("networks resume dogecoin", "'dogecoin' (choose from"),

@@ -52,7 +52,7 @@ def test_the_first_lines_are_name_labels_results_and_configuration() -> None:
     assert told.results == [("accuracy", "0.9")]
     assert told.config == [("lr", "0.001"), ("opt.betas", "0.9, 0.999")]
     assert ("data.train", "table, 60,000 rows, 47 MB") in told.data
-    assert ("", "x: F32 60000, 784") in told.data
+    assert ("", "x: F32 60000 × 784") in told.data
     assert ("parameters", "11,689,512") in told.model
     assert ("covered by the digest", "parameters, buffers") in told.model
     assert told.begun == "2023-11-14 22:13:20 UTC"
@@ -84,6 +84,17 @@ def test_a_commit_that_is_not_known_says_why(code: Any, told: list[tuple[str, st
     stage = World(names=())
     stage.ingest(stage.batch([config(code=code), seal("before")]))
     assert summary_of(stage.evidence()).code == told
+
+
+def test_steps_alone_state_the_last_of_them() -> None:
+    series = [{"step": [1, 2], "metrics": {"lr": [3, 4]}}, {"step": [5], "metrics": {"loss": [6]}}]
+    stage = World(names=())
+    steps: Event = (Kind.STEPS, None, {"series": series, "steps": 3})
+    stage.ingest(stage.batch([config(), seal("before"), steps]))
+    assert summary_of(stage.evidence()).results == [("step 5.loss", "6")]
+    page = render(stage.verify())
+    assert "so far" in page
+    assert "As a table" not in page
 
 
 ODD = st.recursive(
