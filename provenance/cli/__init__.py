@@ -54,19 +54,14 @@ identity  run:identity  a key that stands behind runs: make it, or show its publ
 devnet  ACTION  real servers on loopback, for trying out
 devnet install  devnet:install  bring the servers' programs into .devnet/
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet up  devnet:up  start them; writes .devnet/blockchain_config.json
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet down  devnet:down  stop them
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet status  devnet:status  ask each of them
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet url  devnet:url  print the URL of one, to pass on
   server {redis,ethereum,bitcoin,ipfs}
-  --root ROOT  folder that holds .devnet/ (.)
 status  status:status  runs, or one run, and the backlog
   run_id RUN?  run id, its first 8, or latest
   --name TEXT  runs whose name or id has this in it
@@ -234,6 +229,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_common(command: argparse.ArgumentParser, module: str) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    if module == "devnet":
+        command.add_argument("--root", default=".", help="folder that holds .devnet/ (.)")
     if module not in ("run", "devnet"):
         base = Path(os.environ.get("PROVENANCE_BASE_DIR", "artifacts"))
         text = "spool, database and reports (artifacts)"
@@ -273,7 +270,6 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--quorum": {"type": _positive},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
-    "--root": {"default": "."},
     "--run": {"dest": "run_id"},
     "command": {"nargs": argparse.REMAINDER, "metavar": "-- COMMAND"},
     "old": {"type": int},
