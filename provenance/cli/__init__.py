@@ -68,7 +68,7 @@ status  status:status  runs, or one run, and the backlog
   --state {running,finished,pruned,failed,interrupted,closed,lost}  runs that stand so
   --group GROUP  runs of this group
   --tag TAG...  runs with this tag; repeatable: with all of them
-  --sort {created,seen,name,state,group}  by what (created)
+  --sort {created,seen,name,state,group}  what decides the order (created)
   --page PAGE  of the list (1)
   --limit RUNS  on a page (50)
 verify  verify:verify  check a run or a bundle again

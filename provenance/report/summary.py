@@ -75,7 +75,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
         ),
         begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
         seconds=_between(times[0], times[-1]) if times else None,
-        results=lines(results or dict([_newest_metrics(records)])),
+        results=lines(results or _newest_metrics(records)),
         config=lines(config.get("training")),
         data=[line for kind in (Kind.DATA_TRAIN, Kind.DATA_TEST) for line in _data(first, kind)],
         model=list(_model(first)),
@@ -173,20 +173,20 @@ def _between(first: str, last: str) -> float:
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
 
 
-def _newest_metrics(records: Sequence[Record]) -> tuple[str, Json]:
+def _newest_metrics(records: Sequence[Record]) -> dict[str, Json]:
     """Those of the last epoch, without one those of the last step, and which it is."""
     of_epochs = [r for r in records if r.kind is Kind.METRICS and r.epoch is not None]
     if of_epochs:
         last = max(of_epochs, key=lambda r: (r.epoch or 0, -r.rank))
-        return f"epoch {last.epoch}", last.body.get("metrics")
+        return {f"epoch {last.epoch}": last.body.get("metrics")}
     ends = {
         name: (steps[-1], values[len(steps) - 1])
         for record in records
         for steps, name, values in step_series(record)
         if steps and len(values) >= len(steps)
     }
-    step = max((step for step, _ in ends.values()), default=0.0)
-    return f"step {step:.0f}", {name: value for name, (at, value) in ends.items() if at == step}
+    newest = max((step for step, _ in ends.values()), default=None)
+    return {f"step {at:.0f}.{name}": value for name, (at, value) in ends.items() if at == newest}
 
 
 def _code(code: Json) -> Lines:

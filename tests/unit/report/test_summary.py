@@ -94,6 +94,10 @@ def test_steps_alone_state_the_last_of_them() -> None:
     assert summary_of(stage.evidence()).results == [("step 5.loss", "6")]
     page = render(stage.verify())
     assert "so far" in page
+    assert "Results, as" in page
+    stage = World(names=())
+    stage.ingest(stage.batch([config(), seal("before")]))
+    assert "Results, as" not in render(stage.verify())
     assert "As a table" not in page
 
 
