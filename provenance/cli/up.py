@@ -9,7 +9,6 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -83,8 +82,10 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
 
         def keep_state() -> None:
             state["services"] = runs.pids()
-            with suppress(OSError):  # a disk that is full is no reason to end
+            try:
                 files.replace(state_file, json.dumps(state).encode() + b"\n")
+            except OSError as error:  # a full disk is no reason to end
+                say("up", f"{state_file}: cannot be written: {error.strerror}")
 
         keep_state()
         if quiet:

@@ -5,6 +5,7 @@ Over 400 lines: case by case, one subject.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import provenance_devnet as devnet
-from provenance import cli
+from provenance import cli, files
 from provenance.app import up
 from provenance.app.bundle import make_bundle
 from provenance.app.report import write_report
@@ -734,6 +735,19 @@ def test_up_says_what_runs_and_clears_up(
         port = str(taken.getsockname()[1])
         assert cli.main(["up", "--flower-port", port]) == 2
     assert f"--flower-port: {port} is in use" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("empty_fleet")
+def test_up_goes_on_where_its_state_finds_no_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sending.ledger_signer(load(None, "artifacts"))
+    monkeypatch.setattr(files, "replace", full)
+    assert cli.main(["up"]) == 0
+    assert "up.json: cannot be written: No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("empty_fleet")
