@@ -60,11 +60,7 @@ docs: $(VENV)/.dev ## the documentation site, strict, in build/site
 devnet: $(VENV)/.demo $(VENV)/.devnet ## start the dev servers: Redis, Ethereum, Bitcoin, IPFS
 	$(BIN)/provenance devnet up
 
-# Peers that ask for other versions than ours lie apart.
-build/peers: $(VENV)/.dev
-	$(PIP) install --quiet --target $@ mlflow-skinny wandb || rm -rf $@
-
-bench: $(VENV)/.dev build/peers ## speed beside peers and bars, in one table
+bench: $(VENV)/.dev ## speed beside peers and bars, in one table
 	$(BIN)/python -m tests.benchmarks
 
 # It writes build/faults.json and docs/reliability.md.

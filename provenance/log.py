@@ -15,6 +15,11 @@ _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
 )
+# What makes one emoji of others: the selector behind one, the joiner between two (UTS 51).
+_PICTURE: Final = "[\u2600-\u27bf\U0001f000-\U0001faff]"
+_JOINING: Final = re.compile(
+    f"(?<={_PICTURE})\ufe0f|(?<={_PICTURE[:-1]}\ufe0f])\u200d(?={_PICTURE})"
+)
 
 
 def shown(text: str) -> str:
@@ -26,8 +31,10 @@ def shown(text: str) -> str:
     """
     if text.isprintable() and (text.isascii() or not _UNSEEN.search(text)):
         return text
+    kept = {match.start() for match in _JOINING.finditer(text)}
     return "".join(
-        c if c.isprintable() and not _UNSEEN.match(c) else _escaped(ord(c)) for c in text
+        c if at in kept or (c.isprintable() and not _UNSEEN.match(c)) else _escaped(ord(c))
+        for at, c in enumerate(text)
     )
 
 

@@ -6,6 +6,7 @@ fails.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -39,6 +40,12 @@ def missing(reason: str) -> None:
     if CI:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def pytest_collection_finish() -> None:
+    """What the test files imported stays; a collection looks at what tests make alone."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

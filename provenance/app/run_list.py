@@ -54,15 +54,15 @@ class ListedRun:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which runs, in which order; a text that is None takes all. Those without a sign of life for
-    ``lost_after_s`` before ``now`` (Unix seconds) are lost."""
+    """Which runs, in which order: a text that is None takes all, ``tags`` those with each of them.
+    Runs without a sign of life for ``lost_after_s`` before ``now`` (Unix seconds) are lost."""
 
     now: float
     lost_after_s: float = LOST_AFTER_S
     state: str | None = None
     name: str | None = None
     group: str | None = None
-    tag: str | None = None
+    tags: Collection[str] = ()
     sort: str = "created"
     page: int = 1
     size: int = 50
@@ -74,7 +74,7 @@ def list_runs(tx: LedgerTx, wanted: Wanted) -> tuple[list[ListedRun], int]:
     rows: Sequence[RunRow] = tx.runs()[::-1]
     first = (wanted.page - 1) * wanted.size
     plain = wanted.sort == "created" and not (
-        wanted.state or wanted.name or wanted.group or wanted.tag
+        wanted.state or wanted.name or wanted.group or wanted.tags
     )
     if plain:
         return [_listed(tx, row, wanted) for row in rows[first : first + wanted.size]], len(rows)
@@ -107,7 +107,7 @@ def _fits(run: ListedRun, wanted: Wanted) -> bool:
     return (
         (wanted.state is None or run.ending.state == wanted.state)
         and (wanted.group is None or run.group == wanted.group)
-        and (wanted.tag is None or wanted.tag in run.tags)
+        and set(wanted.tags) <= set(run.tags)
         and (text in (run.name or "").lower() or text in str(run.row.run))
     )
 

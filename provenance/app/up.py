@@ -163,10 +163,15 @@ class Fleet:
             self.children.append(_Child(service))
             self._spawn(self.children[-1])
 
-    def tend(self, stopping: Callable[[], bool], poll_s: float = 1.0) -> None:
-        """Restart what dies, until ``stopping`` says so."""
+    def tend(
+        self, stopping: Callable[[], bool], changed: Callable[[], None], poll_s: float = 1.0
+    ) -> None:
+        """Restart what dies, until ``stopping`` says so; ``changed``: process ids are others."""
         while not stopping():
+            before = self.pids()
             self.mend()
+            if self.pids() != before:
+                changed()
             time.sleep(poll_s)
 
     def mend(self) -> None:

@@ -20,6 +20,7 @@ from provenance.bootstrap import reading
 from provenance.errors import IntegrityError, ProvenanceError, StoreUnavailable, UnavailableError
 from provenance.evidence.from_database import DAMAGED, LedgerView
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.story import LOST_AFTER_S
 from provenance.formats.note import VerifierKey
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import AnchorState
@@ -69,11 +70,12 @@ class AllRuns:
         *,
         headers: HeaderSource | None = None,
         trust: Trust = NOBODY,
+        lost_after_s: float = LOST_AFTER_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.totals = Totals()
         self._store, self._key, self._nodes, self._headers = store, key, nodes, headers
-        self._clock, self._trust = clock, trust
+        self._clock, self._trust, self._lost_after_s = clock, trust, lost_after_s
         self._where = str(getattr(store, "label", "database"))
         try:
             with store.snapshot() as tx:
@@ -141,6 +143,7 @@ class AllRuns:
                 nodes=self._nodes,
                 trust=self._trust,
                 now=self._clock(),
+                lost_after_s=self._lost_after_s,
             )
         except _DAMAGED as error:
             outcome: Outcome = "consistent" if isinstance(error, UnavailableError) else "failed"
@@ -175,4 +178,5 @@ def verify_all(settings: Settings, **options: Unpack[Options]) -> Iterator[AllRu
             nodes = Nodes(opened, unavailable)
         key = reading.ledger_key(settings)
         pins = own_trust(settings, key).also(options.get("trust", NOBODY))
-        yield AllRuns(store, key, nodes, headers=source, trust=pins)
+        lost = settings.lost_after_s
+        yield AllRuns(store, key, nodes, headers=source, trust=pins, lost_after_s=lost)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 from provenance.formats.record import Json
 
@@ -20,6 +23,12 @@ _WHERE_USED = (
     "datasets", "polars", "ray",
 )  # fmt: skip
 """Modules whose version counts where the training has imported them."""
+_REFUSALS = {
+    "not a git repository": "no git repository",
+    "dubious ownership": "the git repository belongs to another user",
+    "unknown revision": "no commit in the git repository yet",
+}
+"""Parts of what git says (in the locale C), and why there is no commit then."""
 
 
 def environment() -> dict[str, Json]:
@@ -29,10 +38,11 @@ def environment() -> dict[str, Json]:
         with suppress(metadata.PackageNotFoundError, KeyError, OSError, ValueError):  # or damaged
             versions[name] = metadata.version(name)
     for name in _WHERE_USED:
-        with suppress(Exception):  # what a lazy module's own code raises is anything
-            version = sys.modules[name].__version__
-            if isinstance(version, str):
-                versions[name] = version
+        module = sys.modules.get(name)
+        # Not asked as an attribute: a lazy module's own code may raise anything.
+        version = vars(module).get("__version__") if isinstance(module, ModuleType) else None
+        if isinstance(version, str):
+            versions[name] = version
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -45,22 +55,31 @@ def environment() -> dict[str, Json]:
 def code_commit(directory: Path | None = None) -> dict[str, Json]:
     """The git commit of the working directory, and whether tracked files differ from it.
 
-    ``commit`` is None outside a git checkout or without git, ``dirty`` where git does not say, as
-    of another user's checkout: there it may run what that user configured.
+    ``commit`` is None where git tells none, and ``problem`` says why; ``dirty`` is None where it
+    does not say, as of another user's checkout: there it may run what that user configured.
     """
-    commit = _git(["-c", "safe.directory=*", "rev-parse", "HEAD"], directory)
+    commit, problem = _git(["-c", "safe.directory=*", "rev-parse", "HEAD"], directory)
     if commit is None:
-        return {"commit": None, "dirty": None}
-    changes = _git(["status", "--porcelain", "--untracked-files=no"], directory)
+        return {"commit": None, "dirty": None, "problem": problem}
+    changes, _ = _git(["status", "--porcelain", "--untracked-files=no"], directory)
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
-def _git(arguments: list[str], directory: Path | None) -> str | None:
+def _git(arguments: list[str], directory: Path | None) -> tuple[str | None, str | None]:
+    """What git answers, or why it does not, in words of ours: git's own name paths."""
     try:
-        answer = subprocess.run(
+        done = subprocess.run(
             ["git", "--no-optional-locks", *arguments], cwd=directory, capture_output=True,
-            timeout=5, check=True, stdin=subprocess.DEVNULL,
-        ).stdout  # fmt: skip
-        return answer.decode("utf-8", "replace").strip()  # a file's name is any bytes
-    except (OSError, subprocess.SubprocessError):
-        return None
+            timeout=5, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except FileNotFoundError:
+        return None, "git is not installed" if shutil.which("git") is None else "no such folder"
+    except OSError:
+        return None, "git cannot be started"
+    except subprocess.TimeoutExpired:
+        return None, "git did not answer within 5 s"
+    if done.returncode == 0:
+        return done.stdout.decode("utf-8", "replace").strip(), None  # a file's name is any bytes
+    said = done.stderr.decode("utf-8", "replace")
+    words = (reason for part, reason in _REFUSALS.items() if part in said)
+    return None, next(words, f"git ended with status {done.returncode}")

@@ -13,7 +13,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +31,7 @@ EXIT_CODES = "exit codes: 0 fine, 1 verification failed, 2 wrong usage or input,
 # A command's words, its MODULE:FUNCTION (ACTION: other commands follow) and its help. Below it
 # its options as NAMES METAVAR (repeatable with "...", required with "!",
 # a switch without; "| " excludes others) and its arguments as NAME METAVAR with argparse's ? * +.
+# A METAVAR in braces is all that may stand there.
 _GRAMMAR = """
 demo  demo:demo  train, anchor, verify and tamper, all real
   --epochs EPOCHS  epochs to train (5)
@@ -51,32 +54,26 @@ identity  run:identity  a key that stands behind runs: make it, or show its publ
 devnet  ACTION  real servers on loopback, for trying out
 devnet install  devnet:install  bring the servers' programs into .devnet/
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet up  devnet:up  start them; writes .devnet/blockchain_config.json
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet down  devnet:down  stop them
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet status  devnet:status  ask each of them
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
-  --root ROOT  folder that holds .devnet/ (.)
 devnet url  devnet:url  print the URL of one, to pass on
-  server SERVER
-  --root ROOT  folder that holds .devnet/ (.)
+  server {redis,ethereum,bitcoin,ipfs}
 status  status:status  runs, or one run, and the backlog
   run_id RUN?  run id, its first or last 8, or latest
   --name TEXT  runs whose name or id has this in it
-  --state STATE  such as running, finished, failed, interrupted or lost
+  --state {running,finished,pruned,failed,interrupted,closed,lost}  runs that stand so
   --group GROUP  runs of this group
-  --tag TAG  runs with this tag
-  --sort KEY  created, seen, name, state or group (created)
+  --tag TAG...  runs with this tag; repeatable: with all of them
+  --sort {created,seen,name,state,group}  what decides the order (created)
   --page PAGE  of the list (1)
   --limit RUNS  on a page (50)
 verify  verify:verify  check a run or a bundle again
   subject RUN|PATH|CID?  run id, latest, bundle folder or .zip, or ipfs:CID
   --all  every run of the database
-  --no-cache  no effect: nothing is cached
   --offline  ask no node
   --headers FILE|URL...  Bitcoin block headers that you trust, one in hex per line, or an Esplora
     explorer
@@ -150,7 +147,7 @@ contract  ACTION  the Ethereum contract
 contract deploy  up:deploy  deploy it with the configured key
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
-  network NETWORK  ethereum, bitcoin, ipfs or local
+  network {ethereum,bitcoin,ipfs,local}
 health  doctor:health  whether a task of each queue ended not long ago; 1 where one is stale
   queues QUEUE*  hashing, anchor.NETWORK, ..., beat (all)
 doctor  doctor:doctor  say what works here, and what would mend it
@@ -233,6 +230,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_common(command: argparse.ArgumentParser, module: str) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    if module == "devnet":
+        command.add_argument("--root", default=".", help="folder that holds .devnet/ (.)")
     if module not in ("run", "devnet"):
         base = os.environ.get("PROVENANCE_BASE_DIR", "artifacts")
         text = "spool, database and reports (artifacts)"
@@ -259,20 +258,25 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0 or more")
+
+
 _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
     "--flower-port": {"type": _port},
     "--page": {"type": _positive, "default": 1},
     "--limit": {"type": _positive, "default": 50},
-    "--sort": {"default": "created", "choices": ("created", "seen", "name", "state", "group")},
+    "--sort": {"default": "created"},
     "--quorum": {"type": _positive},
     "--witness-quorum": {"type": _positive},
-    "--settle": {"type": float, "default": 0.0},
-    "--root": {"default": "."},
+    "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},
     "command": {"nargs": argparse.REMAINDER, "metavar": "-- COMMAND"},
-    "server": {"choices": ("redis", "ethereum", "bitcoin", "ipfs")},
     "old": {"type": int},
     "new": {"type": int},
 }
@@ -292,7 +296,11 @@ def _add(command: argparse._ActionsContainer, line: str) -> None:
             keywords["action"] = "append"
         elif metavar[-1] in "?*+":
             keywords["nargs"] = metavar[-1]
-        keywords["metavar"] = metavar.rstrip(".?*+")
+        metavar = metavar.rstrip(".?*+")
+        if metavar.startswith("{"):
+            keywords["choices"] = metavar.strip("{}").split(",")
+        else:
+            keywords["metavar"] = metavar
     else:
         keywords["action"] = "store_true"
     command.add_argument(*names, **keywords | _KEYWORDS.get(names[0], {}))

@@ -83,4 +83,7 @@ def _print(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) 
         rows = [
             (s.name, s.kind, ("no", "yes")[s.running], s.url or None, s.problem) for s in states
         ]
-        print_table(("server", "program", "running", "url", "problem"), rows)
+        if rows:
+            print_table(("server", "program", "running", "url", "problem"), rows)
+        else:
+            err.print("nothing runs here")

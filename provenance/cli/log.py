@@ -27,10 +27,10 @@ from provenance.errors import (
 from provenance.evidence.from_database import find_run
 from provenance.evidence.run_evidence import seal_label
 from provenance.formats.checkpoint import Head
-from provenance.formats.cosignature import WitnessKey
 from provenance.formats.fields import as_json
 from provenance.formats.note import MAX_NOTE_BYTES, VerifierKey, encode_base64
 from provenance.settings import Settings
+from provenance.verify.trust import witness_keys
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -89,7 +89,7 @@ def consistency(arguments: argparse.Namespace) -> int:
 def cosign(arguments: argparse.Namespace) -> int:
     """Take in a head that witnesses cosigned."""
     settings = settings_of(arguments, secrets=False)
-    witnesses = [WitnessKey.from_vkey(text) for text in arguments.witness]
+    witnesses = witness_keys(arguments.witness)
     with open(arguments.note, "rb") as file:
         note = sources.note_text(arguments.note, file.read(MAX_NOTE_BYTES + 1))
     key = reading.ledger_key(settings)
@@ -185,7 +185,10 @@ def _watched(arguments: argparse.Namespace, settings: Settings) -> watching.Watc
 
 def _given_key(arguments: argparse.Namespace) -> VerifierKey | None:
     text = arguments.ledger_key
-    return None if text is None else VerifierKey.from_vkey(text)
+    try:
+        return None if text is None else VerifierKey.from_vkey(text)
+    except FormatError as error:
+        raise InputError(f"--ledger-key: {error}") from error
 
 
 def _head(head: Head) -> dict[str, object]:

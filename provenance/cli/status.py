@@ -42,11 +42,12 @@ _COLUMNS: Final = (
 def status(arguments: argparse.Namespace) -> int:
     """Runs with their seals, networks with their anchors, and the backlog."""
     settings = settings_of(arguments, secrets=False)
-    keys = ("state", "name", "group", "tag", "sort", "page")
+    keys = ("state", "name", "group", "sort", "page")
     wanted = Wanted(
         now=time.time(),
         lost_after_s=settings.lost_after_s,
         size=arguments.limit,
+        tags=arguments.tag or (),
         **{key: getattr(arguments, key) for key in keys},
     )
     run = arguments.run_id
@@ -174,13 +175,16 @@ def _print_overview(document: dict[str, Any]) -> None:
     out.print()
     rows: list[tuple[Any, ...]] = []
     for r in document["runs"]:
-        who = r["trainer"] or (r["identity"] and _shown(r["identity"])[:40])
-        numbers = " ".join(f"{name}={value}" for name, value in r["numbers"].items())
+        who = r["trainer"] or (r["identity"] and _cut(_shown(r["identity"])))
+        numbers = " ".join(f"{_cut(k)}={_cut(value)}" for k, value in r["numbers"].items())
         took, times = spoken(r["seconds"]), (r["begun"], r["seen"])
         state, seals = RunState(**r["ending"]).line, " ".join(r["seals"])
-        stands = (r["run_id"], r["name"], state, r["epoch"], numbers or None)
+        stands = (r["run_id"], r["name"] and _cut(r["name"]), state, r["epoch"], numbers or None)
         rows.append((*stands, *times, took, seals, who, r["incomplete"]))
-    print_table(_COLUMNS, rows)
+    if rows:
+        print_table(_COLUMNS, rows)
+    else:
+        out.print("no runs on this page" if document["runs_total"] else "no such runs")
     if (pages := -(-document["runs_total"] // max(1, document["limit"]))) > 1:
         out.print(f"page {document['page']} of {pages}, {document['runs_total']} runs")
     out.print()
@@ -227,6 +231,11 @@ def _who(row: RunRow, trust: Trust) -> dict[str, Any]:
     except (FormatError, BadSignatureError) as error:
         return {"identity": f"does not hold: {error}", "trainer": None}
     return {"identity": standing.as_json(), "trainer": standing.trainer}
+
+
+def _cut(text: str) -> str:
+    """As much as a column takes; the JSON has all of it."""
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _shown(identity: str | dict[str, str | None]) -> str:

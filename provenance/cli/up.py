@@ -21,7 +21,7 @@ from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
 from provenance.cli.output import answer, err, print_json, settings_of
 from provenance.errors import ConfigError, InputError
-from provenance.settings import NETWORKS, Settings
+from provenance.settings import Settings
 
 
 def up(arguments: argparse.Namespace) -> int:
@@ -55,7 +55,10 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
 
     port, auth = None, None
     if arguments.flower or arguments.flower_port:
-        port = arguments.flower_port or free_ports(1)[0]
+        wanted = arguments.flower_port
+        (port,) = free_ports(1, [wanted] if wanted else [])
+        if wanted not in (None, port):
+            raise InputError(f"--flower-port: {wanted} is in use, expected a free port")
         auth = f"provenance:{secrets.token_urlsafe(24)}"
     config = Path(settings.source) if settings.source else None
     state_file = settings.base_dir / "run" / "up.json"
@@ -76,7 +79,15 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }
-        files.replace(state_file, json.dumps(state).encode() + b"\n")
+
+        def keep_state() -> None:
+            state["services"] = runs.pids()
+            try:
+                files.replace(state_file, json.dumps(state).encode() + b"\n")
+            except OSError as error:  # a full disk is no reason to end
+                say("up", f"{state_file}: cannot be written: {error.strerror}")
+
+        keep_state()
         if quiet:
             secret = ("flower_auth", "redis_url")
             print_json({name: value for name, value in state.items() if name not in secret})
@@ -84,7 +95,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             say("flower", f"{flower_url}, user and password {auth}")
         if not quiet:
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
-        runs.tend(stopping)
+        runs.tend(stopping, keep_state)
     finally:
         say("up", "stopping")
         runs.stop()
@@ -116,8 +127,6 @@ def migrate(arguments: argparse.Namespace) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     """Lift the pause of a network whose trouble an operator has dealt with."""
     name = arguments.network
-    if name not in NETWORKS:
-        raise InputError(f"NETWORK: found {name!r}, expected one of {', '.join(NETWORKS)}")
     store = sending.open_store(settings_of(arguments, secrets=False))
     with store.snapshot() as tx:
         known = tx.network(name)

@@ -100,9 +100,8 @@ def _all(arguments: argparse.Namespace) -> int:
                 sys.stdout.write(shown(line) + "\n")
                 bars.update(task, completed=runs.totals.runs)
         totals = runs.totals
-        document = totals.as_dict() | {"cache": None}  # nothing is cached any more
     if arguments.json:
-        sys.stdout.write(f'], "totals": {json_line(document)}}}\n')
+        sys.stdout.write(f'], "totals": {json_line(totals.as_dict())}}}\n')
     else:
         counts = ", ".join(f"{number} {name}" for name, number in totals.outcomes.items() if number)
         sys.stdout.write(f"{totals.runs} runs: {counts or 'there are none yet'}\n")

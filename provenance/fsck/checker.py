@@ -270,7 +270,7 @@ def _check_networks(
         notes.count("transactions", len(view.transactions))
         notes.unchecked += view.notes
         found = list(check_network(network, view, facts, elsewhere, options.since.get(network)))
-        notes.add(_still_unknown(deployment, network, found))
+        notes.add(_still_unknown(deployment, found))
 
 
 def _read(reader: ChainReader, question: Question, notes: Notebook) -> ChainView | None:
@@ -284,9 +284,7 @@ def _read(reader: ChainReader, question: Question, notes: Notebook) -> ChainView
     return None
 
 
-def _still_unknown(
-    deployment: Deployment, network: str, found: Sequence[Finding]
-) -> Iterator[Finding]:
+def _still_unknown(deployment: Deployment, found: Sequence[Finding]) -> Iterator[Finding]:
     """Without the orphans that a worker has stored since the database was read."""
     known: set[str] = set()
     if any(finding.kind is FindingKind.CHAIN_ORPHAN for finding in found):

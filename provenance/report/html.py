@@ -20,9 +20,9 @@ from provenance.bundle.shell_proof import shell_commands
 from provenance.errors import InputError, ProofError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
-from provenance.formats.record import Kind, Record
+from provenance.formats.record import Json, Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
-from provenance.report.summary import label_of, step_series, summary_of
+from provenance.report.summary import label_of, shown, step_series, summary_of
 from provenance.report.template import fill
 from provenance.report.tree_picture import tree_picture
 from provenance.verify.report import VerificationReport, number
@@ -181,10 +181,8 @@ def _commands(evidence: RunEvidence) -> tuple[str | None, str | None]:
         return None, str(error)
 
 
-def _metric(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "" if value is None else str(value)[:80]
+def _metric(value: Json) -> str:
+    return "" if value is None else shown(value)[:80]
 
 
 def _time(seconds: float | None) -> str:

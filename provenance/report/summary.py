@@ -5,7 +5,7 @@ All of it is the trainer's word, as its records state it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -75,11 +75,11 @@ def summary_of(evidence: RunEvidence) -> Summary:
         ),
         begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
         seconds=_between(times[0], times[-1]) if times else None,
-        results=lines(results or _last_metrics(records)),
+        results=lines(results or _newest_metrics(records)),
         config=lines(config.get("training")),
         data=[line for kind in (Kind.DATA_TRAIN, Kind.DATA_TEST) for line in _data(first, kind)],
         model=list(_model(first)),
-        code=lines(config.get("code")),
+        code=_code(config.get("code")),
         machine=lines(config.get("environment")),
     )
 
@@ -142,7 +142,7 @@ def shown(value: Json) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return _cut(", ".join(shown(item) for item in value[:50]) + (", ..." * (len(value) > 50)))
-    words = {None: "none", True: "yes", False: "no"}
+    words = {None: "not set", True: "yes", False: "no"}
     return words[value] if value is None or isinstance(value, bool) else _cut(str(value))
 
 
@@ -173,10 +173,30 @@ def _between(first: str, last: str) -> float:
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
 
 
-def _last_metrics(records: Iterable[Record]) -> Json:
+def _newest_metrics(records: Sequence[Record]) -> dict[str, Json]:
+    """Those of the last epoch, without one those of the last step, and which it is."""
     of_epochs = [r for r in records if r.kind is Kind.METRICS and r.epoch is not None]
-    last = max(of_epochs, key=lambda r: (r.epoch or 0, -r.rank), default=None)
-    return None if last is None else {f"epoch {last.epoch}": last.body.get("metrics")}
+    if of_epochs:
+        last = max(of_epochs, key=lambda r: (r.epoch or 0, -r.rank))
+        return {f"epoch {last.epoch}": last.body.get("metrics")}
+    ends = {
+        name: (steps[-1], values[len(steps) - 1])
+        for record in records
+        for steps, name, values in step_series(record)
+        if steps and len(values) >= len(steps)
+    }
+    newest = max((step for step, _ in ends.values()), default=None)
+    return {f"step {at:.0f}.{name}": value for name, (at, value) in ends.items() if at == newest}
+
+
+def _code(code: Json) -> Lines:
+    if not isinstance(code, dict):
+        return []
+    commit, changed, problem = (code.get(key) for key in ("commit", "dirty", "problem"))
+    if commit is None:
+        return [("commit", "not known" if problem is None else f"not known: {shown(problem)}")]
+    told = "not known" if changed is None else shown(changed)
+    return [("commit", shown(commit)), ("uncommitted changes", told)]
 
 
 def _data(first: Mapping[Kind, Record], kind: Kind) -> Lines:
@@ -189,12 +209,9 @@ def _data(first: Mapping[Kind, Record], kind: Kind) -> Lines:
     text = f"{shown(body.get('kind'))}, {rows}, {_bytes(body.get('bytes'))}"
     made = [(f"{kind.value}", text), ("", shown(body.get("root")))]
     for part in columns[:12]:
-        made.append(
-            (
-                "",
-                f"{shown(part.get('name'))}: {shown(part.get('dtype'))} {shown(part.get('shape'))}",
-            )
-        )
+        shape = part.get("shape")
+        by = " × ".join(map(shown, shape[:50])) if isinstance(shape, list) else shown(shape)
+        made.append(("", f"{shown(part.get('name'))}: {shown(part.get('dtype'))} {by}"))
     more = body.get("parts_total")
     if isinstance(more, int) and more > 12:
         made.append(("", f"... {_number(more)} parts in all"))

@@ -224,7 +224,7 @@ def of_settings(settings: Settings) -> Trust:
             *(_pinned_ethereum(c.chain_id, by, c.contract) for c in section.chains.ethereum),
             *(PinnedChain("bitcoin", name, by) for name in section.chains.bitcoin),
         ),
-        witnesses=_witnesses(section.witnesses.keys),
+        witnesses=witness_keys(section.witnesses.keys),
         quorum=section.witnesses.quorum,
         trainers=section.trainers,
         sigstore_root=section.sigstore_root,
@@ -279,14 +279,15 @@ def of_options(
     return Trust(
         ledger_keys=pinned,
         chains=tuple(map(_chain, chains)),
-        witnesses=_witnesses(witnesses),
+        witnesses=witness_keys(witnesses),
         quorum=quorum,
         block_hashes=hashes,
         require=tuple(word for word in WORDS if word in required) or None,
     )
 
 
-def _witnesses(texts: Iterable[str]) -> tuple[WitnessKey, ...]:
+def witness_keys(texts: Iterable[str]) -> tuple[WitnessKey, ...]:
+    """The keys that ``--witness`` names, each once; an ``InputError`` where one is none."""
     try:
         return tuple(dict.fromkeys(map(WitnessKey.from_vkey, texts)))
     except (FormatError, InputError) as error:

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from provenance.tracker import ProvenanceTracker
-from tests.benchmarks.measure import ROOT, Call, in_turns, private_redis
+from tests.benchmarks.measure import Call, in_turns, private_redis
 from tests.benchmarks.table import Row, missing, row
 
-PEERS = ROOT / "build/peers"
 METRICS = {f"metric_{n}": 0.123456 + n for n in range(8)}
 
 
@@ -167,16 +165,9 @@ def send_task(url: str | None) -> Call | None:
     return lambda: app.send_task("nobody", args=[METRICS], queue="bench", ignore_result=True)
 
 
-def installed(package: str) -> bool:
-    """Whether a peer is there: in a folder of its own, as its pins are not ours."""
-    if str(PEERS) not in sys.path:
-        sys.path.append(str(PEERS))
-    return find_spec(package) is not None
-
-
 def mlflow(folder: Path, ending: contextlib.ExitStack) -> Call | None:
     """A step of an MLflow run."""
-    if not installed("mlflow"):
+    if find_spec("mlflow") is None:
         return None
     import mlflow as client
 
@@ -190,7 +181,7 @@ def mlflow(folder: Path, ending: contextlib.ExitStack) -> Call | None:
 
 def wandb(folder: Path, ending: contextlib.ExitStack) -> Call | None:
     """A step of a Weights & Biases run that stays on this disk."""
-    if not installed("wandb"):
+    if find_spec("wandb") is None:
         return None
     import wandb as client
 

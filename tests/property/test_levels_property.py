@@ -31,6 +31,7 @@ def grow(store: SqlStore, upto: int) -> None:
             tx.append_entry(RUN, Phase.CHECKPOINT, at, ROOTS[at], False, 1.0)
 
 
+@pytest.mark.slow
 @once
 @given(data=st.data())
 def test_rows_give_what_all_entries_give(data: st.DataObject, tmp_path: Path) -> None:
@@ -76,6 +77,7 @@ def test_a_damaged_row_neither_spreads_nor_stops_the_ledger(tmp_path: Path) -> N
     store.close()
 
 
+@pytest.mark.slow
 @once
 @given(size=st.integers(2, 200), data=st.data())
 def test_a_damaged_row_proves_nothing(size: int, data: st.DataObject, tmp_path: Path) -> None:

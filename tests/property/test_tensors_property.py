@@ -163,6 +163,7 @@ sizes = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(sizes, st.sampled_from(sorted(WIDE, key=str)), st.integers(0, 4)),
                 min_size=1, max_size=6), st.integers(0, 99))  # fmt: skip
 @settings(deadline=None, max_examples=40)

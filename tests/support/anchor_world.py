@@ -26,8 +26,8 @@ from provenance.ports.values import (
     VersionRow,
 )
 from provenance.settings import RetrySettings
-from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
+from tests.support.ledger_values import empty_store
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 ORIGIN = "example.org/ledger"
@@ -50,7 +50,7 @@ class World:
     max_in_flight: int | None = None
 
     def __post_init__(self) -> None:
-        self.store = SqlStore.open("sqlite://")
+        self.store = empty_store()
         self.node = MemoryNetwork(self.chain, name=self.name)
         self.owners = count()
         self.size = 0

@@ -6,6 +6,8 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 from provenance.errors import InputError
@@ -23,6 +25,7 @@ from provenance.formats.run_tree.selection import (
 from provenance.formats.run_tree.tree import MLProvenanceMerkleTree, RecordLeaf
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorRow, AnchorState, HeadRow, SignedVersion, StoredRecord
+from provenance.stores.sql import SqlStore
 
 RUN = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 OTHER = UUID("01890a5d-ac96-774b-bcce-b302099a8058")
@@ -30,6 +33,22 @@ KEY = bytes(range(32))
 A = b"a" * 16
 B = b"b" * 16
 DUE = (AnchorState.DUE, AnchorState.SENT)
+
+
+def empty_store() -> SqlStore:
+    """A new database in memory; migrated once for all, which takes longer than most tests."""
+    store = SqlStore("sqlite://")
+    assert store._engine is not None
+    connection: Any = store._engine.raw_connection().driver_connection
+    connection.deserialize(_migrated())
+    return store
+
+
+@cache
+def _migrated() -> bytes:
+    with SqlStore.open("sqlite://").exclusive() as connection:
+        driver: Any = connection.connection.driver_connection
+        return bytes(driver.serialize())
 
 
 def digest(text: str) -> bytes:

@@ -35,6 +35,7 @@ from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
 from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 from provenance.verify.verifier import verify
+from tests.support.ledger_values import empty_store
 from tests.support.nodes.paper_node import paper_node
 from tests.support.runs import run_of
 
@@ -72,11 +73,11 @@ class World:
 
     names: tuple[str, ...] = ("ethereum", "bitcoin")
     networks: dict[str, MemoryNetwork] = field(default_factory=dict)
-    url: str = "sqlite://"
+    url: str | None = None
     signer: SignerKey = SIGNER
 
     def __post_init__(self) -> None:
-        self.store = SqlStore.open(self.url)
+        self.store = SqlStore.open(self.url) if self.url else empty_store()
         self.policy = SealPolicy(self.names, self.signer, grace_s=60.0)
         self.owners = count()
         self.now = NOW

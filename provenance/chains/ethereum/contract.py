@@ -19,8 +19,8 @@ from eth_utils.abi import abi_to_signature, function_signature_to_4byte_selector
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from provenance.chains.ethereum.responses import Log
 from provenance.errors import InputError, LyingNodeError
+from provenance.proofs.ethereum import Log
 
 MAX_METADATA_BYTES = 256
 ARTIFACT: dict[str, Any] = json.loads(

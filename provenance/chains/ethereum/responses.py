@@ -20,6 +20,7 @@ from provenance.chains.ethereum.encoding import Fields, encode_transaction
 from provenance.chains.ethereum.libs import Account
 from provenance.errors import LyingNodeError
 from provenance.formats.record import Json
+from provenance.proofs.ethereum import Log
 
 _TYPE_2 = 2
 _BAD_SIGNATURE = (BadSignature, ValidationError, ValueError, TypeError)
@@ -79,15 +80,6 @@ def read_transaction(answer: object, txid: str) -> Transaction:
         block_hash = tx.hash("blockHash")
         number, index = tx.number("blockNumber"), tx.number("transactionIndex")
     return Transaction(txid, chain_id, sender, to, payload, raw, block_hash, number, index)
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One event of a receipt."""
-
-    address: bytes
-    topics: tuple[bytes, ...]
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 
 from provenance.report.html import render
 from tests.conftest import missing
-from tests.support.verify_world import finished
+from tests.support.verify_world import World, before, metrics
 
 FRAME = """<!doctype html><iframe id="frame" style="width:{width}px;height:900px;border:0"
 src="page.html"></iframe><p id="told"></p><script>
@@ -31,8 +31,11 @@ frame.onload = () => {{
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "page.html").write_text(render(finished(12).verify()))
+    """Of a run whose newest metrics stand for results, one of them with a long name."""
+    folder, stage = tmp_path_factory.mktemp("page"), World()
+    epochs = [metrics(epoch, **{"long-name-" * 20: 1 / epoch}) for epoch in range(1, 13)]
+    stage.ingest(stage.batch([*before(), *epochs]))
+    (folder / "page.html").write_text(render(stage.verify()))
     return folder
 
 

@@ -170,6 +170,7 @@ def problems(name: str, kind: Any) -> list[str]:
     return [f"{name}: {problem}" for problem in found]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_digest_tells_every_estimator_apart_and_none_is_refused() -> None:
     kinds = all_estimators()

@@ -143,10 +143,13 @@ def test_what_dies_is_said_and_started_again(supervisor: Fleet, told: Told) -> N
     before = supervisor.pids()
     os.kill(before["a"], signal.SIGKILL)
     stop_at = time.monotonic() + 20
+    kept = [before]
     supervisor.tend(
         lambda: supervisor.pids().get("a") not in (before["a"], None) or time.monotonic() > stop_at,
+        lambda: kept.append(supervisor.pids()),
         poll_s=0.02,
     )
+    assert kept[-1] == supervisor.pids()
     after = supervisor.pids()
     assert after["a"] != before["a"]
     assert after["b"] == before["b"]

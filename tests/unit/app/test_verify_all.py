@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -25,6 +26,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from provenance.app import verify_all as module
+from provenance.app.verify import verify_run
 from provenance.app.verify_all import AllRuns, verify_all
 from provenance.bootstrap import reading, sending
 from provenance.cli import main, output
@@ -49,6 +51,7 @@ from provenance.verify import nodes as nodes_module
 from provenance.verify.nodes import Nodes
 from provenance.verify.report import RunResult
 from provenance.verify.verifier import verify
+from tests.support import verify_world
 from tests.support.runs import run_of
 from tests.support.verify_world import KEY, NOW, OWN, SIGNER, World, before, ending, metrics, story
 
@@ -585,10 +588,9 @@ def test_one_line_per_run_and_a_summary(
     artifacts: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--base-dir", str(artifacts.base_dir)]
-    for options in ([], [], ["--no-cache"]):
-        assert main(["verify", "--all", *options, *where]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert lines == [*(f"{run}  verified    local" for run in RUNS[:3]), "3 runs: 3 verified"]
+    assert main(["verify", "--all", *where]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [*(f"{run}  verified    local" for run in RUNS[:3]), "3 runs: 3 verified"]
     tamper(artifacts, RUNS[1])
     assert main(["verify", "--all", *where]) == 1
     captured = capsys.readouterr()
@@ -607,14 +609,10 @@ def test_one_line_per_run_and_a_summary(
 
 def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--base-dir", str(artifacts.base_dir), "--json"]
-    documents = []
-    for options in ([], [], ["--no-cache"]):
-        assert main(["verify", "--all", *options, *where]) == 0
-        documents.append(json.loads(capsys.readouterr().out))
-    assert documents[0]["runs"] == documents[1]["runs"] == documents[2]["runs"]
-    assert [run["run_id"] for run in documents[0]["runs"]] == [str(run) for run in RUNS[:3]]
-    assert [document["totals"].pop("cache") for document in documents] == [None] * 3
-    assert documents[1]["totals"] == {
+    assert main(["verify", "--all", *where]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [run["run_id"] for run in document["runs"]] == [str(run) for run in RUNS[:3]]
+    assert document["totals"] == {
         "runs": 3,
         "findings": 0,
         "verified": 3,
@@ -623,6 +621,24 @@ def test_json_is_one_object(artifacts: Settings, capsys: pytest.CaptureFixture[s
         "failed": 0,
         "exit_code": 0,
     }
+
+
+def test_a_run_is_lost_after_what_the_configuration_says(
+    artifacts: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_world, "NOW", time.time() - 60)
+    world: Any = World(names=())
+    world.store.close()
+    world.store = sending.open_store(artifacts)
+    world.ingest(world.batch(before(), run=RUNS[3]))
+    world.store.close()
+    for seconds, state in ((30.0, "lost"), (3600.0, "running")):
+        own = replace(artifacts, lost_after_s=seconds)
+        with verify_all(own, offline=True) as runs:
+            *_, last = runs
+        assert last.report is not None
+        assert last.report.state.state == state
+        assert verify_run(own, str(RUNS[3]), offline=True).state == last.report.state
 
 
 def test_no_runs_no_database_and_too_many_words(

@@ -191,6 +191,7 @@ def test_an_estimator_is_pickled_as_ever(base: Path) -> None:
     assert (model.predict(X) == pickle.loads(pickle.dumps(model)).predict(X)).all()
 
 
+@pytest.mark.slow
 def test_a_class_of_the_users_that_goes_to_another_process_records_nothing_there(
     base: Path, tmp_path: Path
 ) -> None:
@@ -275,6 +276,7 @@ def test_catboost(base: Path) -> None:
     assert bodies(events, Kind.STATE)[0]["root"] == state_digest(model, FACTORY).as_fields()["root"]
 
 
+@pytest.mark.slow
 def test_frameworks_that_are_imported_later_are_recorded(tmp_path: Path) -> None:
     framework("xgboost")
     source = (

@@ -52,7 +52,9 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
     monkeypatch.setattr(metadata, "version", version)
     for name in environment._WHERE_USED:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "xgboost", SimpleNamespace(__version__="3.2"))
+    used = ModuleType("xgboost")
+    used.__version__ = "3.2"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "xgboost", used)
     monkeypatch.setitem(sys.modules, "flax", Lazy("flax"))
     assert environment.environment()["packages"] == {"torch": "9.9", "xgboost": "3.2"}
 
@@ -88,18 +90,29 @@ def test_outside_a_checkout_and_without_git_there_is_no_commit(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     nothing = {"commit": None, "dirty": None}
-    assert environment.code_commit(tmp_path) == nothing
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert environment.code_commit(tmp_path) == {**nothing, "problem": "no git repository"}
+    assert environment.code_commit(tmp_path / "gone") == {**nothing, "problem": "no such folder"}
+    git(tmp_path, "init", "-q")
+    told = {**nothing, "problem": "no commit in the git repository yet"}
+    assert environment.code_commit(tmp_path) == told
+    (tmp_path / ".git" / "config").write_text("[")
+    told = {**nothing, "problem": "git ended with status 128"}
+    assert environment.code_commit(tmp_path) == told
     monkeypatch.setenv("PATH", "")
-    assert environment.code_commit(tmp_path) == nothing
-    assert environment.code_commit(tmp_path / "gone") == nothing
+    assert environment.code_commit(tmp_path) == {**nothing, "problem": "git is not installed"}
 
 
-def test_a_git_that_stops_halfway_leaves_the_question_open(
+def test_another_users_checkout_tells_its_commit_and_not_whether_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container, whose user does not own the checkout."""
     git(tmp_path, "init", "-q")
-    assert environment.code_commit(tmp_path) == {"commit": None, "dirty": None}, "no commit yet"
+    assert environment.code_commit(tmp_path) == {
+        "commit": None,
+        "dirty": None,
+        "problem": "no commit in the git repository yet",
+    }
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")

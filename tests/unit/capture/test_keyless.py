@@ -99,6 +99,7 @@ def test_nothing_is_signed_where_nobody_asks_or_it_is_too_late(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [

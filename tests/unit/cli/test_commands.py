@@ -5,11 +5,14 @@ Over 400 lines: case by case, one subject.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.abc import MetaPathFinder
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,7 +23,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import provenance_devnet as devnet
-from provenance import cli
+from provenance import cli, files
 from provenance.app import up
 from provenance.app.bundle import make_bundle
 from provenance.app.report import write_report
@@ -728,6 +731,23 @@ def test_up_says_what_runs_and_clears_up(
     assert "http://127.0.0.1:5555" in shown
     assert "stopped" in shown
     assert ":pw@" not in shown
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.main(["up", "--flower-port", port]) == 2
+    assert f"--flower-port: {port} is in use" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("empty_fleet")
+def test_up_goes_on_where_its_state_finds_no_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sending.ledger_signer(load(None, "artifacts"))
+    monkeypatch.setattr(files, "replace", full)
+    assert cli.main(["up"]) == 0
+    assert "up.json: cannot be written: No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("empty_fleet")

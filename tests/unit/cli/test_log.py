@@ -287,6 +287,22 @@ def cosigned(store: LedgerStore, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("compare {0} {0} --ledger-key k", "--ledger-key: verifier key 'k'"),
+        ("monitor {0} --ledger-key k", "--ledger-key: verifier key 'k'"),
+        ("cosign {0}/ledger.key --witness k", "--witness: witness key 'k'"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_a_key_that_is_none_is_the_users_mistake(
+    settings: Settings, words: str, named: str, capsys: Captured
+) -> None:
+    assert call(settings, *words.format(settings.base_dir).split()) == 2
+    assert named in capsys.readouterr().err
+
+
 def test_a_cosigned_head_is_taken_in_and_shown_everywhere(
     settings: Settings, store: LedgerStore, cosigned: Path, tmp_path: Path, capsys: Captured
 ) -> None:

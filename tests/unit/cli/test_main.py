@@ -15,6 +15,7 @@ import pytest
 
 from provenance import __version__, cli
 from provenance import errors as e
+from provenance.capture.ending import STATES
 from provenance.cli import status as status_command
 
 COMMANDS = (
@@ -72,6 +73,12 @@ def test_the_environment_gives_folder_and_configuration(monkeypatch: pytest.Monk
         ("up --flower-port 70000", "found '70000', expected a port, 1 to 65535"),
         ("up --flower-port 0", "expected a port"),
         ("status --frob", "--frob"),
+        ("fsck --settle nan", "found 'nan', expected seconds, 0 or more"),
+        ("fsck --settle=-1", "found '-1', expected seconds, 0 or more"),
+        ("status --sort colour", "'colour' (choose from"),
+        ("status --state bogus", "'bogus' (choose from"),
+        ("networks resume dogecoin", "'dogecoin' (choose from"),
+        ("devnet url dogecoin", "'dogecoin' (choose from"),
         ("verify one two", "two"),
         ("demo --config c.json", "--config"),  # it writes one for the servers it starts
     ],
@@ -91,6 +98,12 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert f"ml-provenance {__version__}" in shown
     assert shown.count("exit codes: 0 fine, 1 verification failed") == 2
+
+
+def test_status_takes_every_state_that_a_run_can_be_in() -> None:
+    for state in (*STATES, "running", "lost"):
+        assert cli.parser().parse_args(["status", "--state", state]).state == state
+    assert cli.parser().parse_args(["log", "monitor", "x", "--state", "a file"]).state == "a file"
 
 
 def fails_with(error: BaseException) -> Callable[[argparse.Namespace], int]:

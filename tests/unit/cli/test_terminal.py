@@ -64,6 +64,8 @@ def evidence() -> RunEvidence:
         ),
         ("\u2028\u2029\u200b\ufeff\ue000\uffff", r"\u2028\u2029\u200b\ufeff\ue000\uffff"),
         ("\u3164\u2800\ufe0f\ud800", r"\u3164\u2800\ufe0f\ud800"),
+        ("❤\ufe0f 👩\u200d💻 🏳\ufe0f\u200d🌈", "❤\ufe0f 👩\u200d💻 🏳\ufe0f\u200d🌈"),
+        ("a\ufe0f 👩\u200da \u200d💻 💻\u200d", r"a\ufe0f 👩\u200da \u200d💻 💻\u200d"),
         ("\U000e0041\U0010ffff", r"\U000e0041\U0010ffff"),
     ],
 )
@@ -178,7 +180,7 @@ def test_a_trainer_s_and_a_database_s_texts_are_escaped(
     place = str(tmp_path / "b\x1b[2J\u202e")
     assert said("bundle", "latest", "-o", place)[0] == 0
     assert said("report", "latest", "-o", place + "r")[0] == 0
-    for words in (["verify", place, "--offline"], ["upgrade", place], ["networks", "resume", text]):
+    for words in (["verify", place, "--offline"], ["upgrade", place], ["health", text]):
         said(*words)
     assert "\\x1b[2J" in said("verify", "--all", "--offline")[1]
     assert "\\x1b[2J" in said("fsck", "--offline")[1]
@@ -190,6 +192,7 @@ def test_a_trainer_s_and_a_database_s_texts_are_escaped(
     assert b"na\\xefve" in terminal.buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_verdict_is_in_the_exit_code_whoever_reads_the_text(
     evidence: RunEvidence, tmp_path: Path, options: tuple[str, ...]

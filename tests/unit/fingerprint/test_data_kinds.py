@@ -316,6 +316,7 @@ def test_times_structures_and_texts() -> None:
     one(dataset_digest([1 + 2j]), dataset_digest([np.array(1 + 2j)]))
 
 
+@pytest.mark.slow
 def test_jax_arrays() -> None:
     """In a process of its own: JAX has threads, and other tests fork."""
     installed("jax", "flax")

@@ -100,7 +100,8 @@ def unread() -> Iterable[Step]:
     return singly(producer)
 
 
-HONEST = (in_order, backwards, late_records, restarted, abandoned, unread)
+SLOW = pytest.param(restarted, marks=pytest.mark.slow)
+HONEST = (in_order, backwards, late_records, SLOW, abandoned, unread)
 
 
 @pytest.mark.parametrize("history", HONEST)

@@ -14,6 +14,8 @@ from tests.support.frameworks import installed
 from tests.support.paths import ROOT
 from tests.support.spooled import bodies, kinds, spooled
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import provenance, runpy, sys
 import keras, numpy as np

@@ -16,7 +16,7 @@ from tests.support.examples import run_example
 from tests.support.frameworks import autologged, framework
 from tests.support.spooled import bodies, kinds, spooled, steps
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 class World:

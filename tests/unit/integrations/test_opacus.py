@@ -43,6 +43,7 @@ def trained(model: Any, optimizer: Any, loader: Any) -> float:
     return float(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rdp", "prv"])
 def test_an_engines_budget_is_stated_each_epoch_with_its_steps(tmp_path: Path, name: str) -> None:
     engine, *training = private(name)

@@ -15,6 +15,8 @@ from tests.support.examples import run_example
 from tests.support.frameworks import framework
 from tests.support.spooled import bodies, kinds, spooled
 
+pytestmark = pytest.mark.slow
+
 X = np.arange(12.0).reshape(4, 3)
 
 

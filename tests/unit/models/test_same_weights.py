@@ -424,6 +424,7 @@ def test_shards_by_their_index(tmp_path: Path) -> None:
         state_digest(tmp_path)
 
 
+@pytest.mark.slow
 def test_keras_files_are_found_by_the_paths_of_variables(tmp_path: Path) -> None:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     keras = pytest.importorskip("keras")
@@ -452,6 +453,7 @@ def test_keras_files_are_found_by_the_paths_of_variables(tmp_path: Path) -> None
         state_digest(tmp_path / "bad.keras")
 
 
+@pytest.mark.slow
 def test_flax_models_by_path() -> None:
     jax, nnx = pytest.importorskip("jax"), pytest.importorskip("flax.nnx")
     optax = pytest.importorskip("optax")

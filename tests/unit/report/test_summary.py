@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +52,7 @@ def test_the_first_lines_are_name_labels_results_and_configuration() -> None:
     assert told.results == [("accuracy", "0.9")]
     assert told.config == [("lr", "0.001"), ("opt.betas", "0.9, 0.999")]
     assert ("data.train", "table, 60,000 rows, 47 MB") in told.data
-    assert ("", "x: F32 60000, 784") in told.data
+    assert ("", "x: F32 60000 × 784") in told.data
     assert ("parameters", "11,689,512") in told.model
     assert ("covered by the digest", "parameters, buffers") in told.model
     assert told.begun == "2023-11-14 22:13:20 UTC"
@@ -64,6 +65,40 @@ def test_without_results_the_last_epoch_stands_for_them() -> None:
     stage.ingest(stage.batch([config(), seal("before"), *epochs]))
     told = summary_of(stage.evidence())
     assert told.results == [("epoch 2.loss", "0.25")]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ({"commit": "ab", "dirty": True}, [("commit", "ab"), ("uncommitted changes", "yes")]),
+        ({"commit": "ab", "dirty": None}, [("commit", "ab"), ("uncommitted changes", "not known")]),
+        (
+            {"commit": None, "dirty": None, "problem": "git is not installed"},
+            [("commit", "not known: git is not installed")],
+        ),
+        ({"commit": None, "dirty": None}, [("commit", "not known")]),
+        (None, []),
+    ],
+)
+def test_a_commit_that_is_not_known_says_why(code: Any, told: list[tuple[str, str]]) -> None:
+    stage = World(names=())
+    stage.ingest(stage.batch([config(code=code), seal("before")]))
+    assert summary_of(stage.evidence()).code == told
+
+
+def test_steps_alone_state_the_last_of_them() -> None:
+    series = [{"step": [1, 2], "metrics": {"lr": [3, 4]}}, {"step": [5], "metrics": {"loss": [6]}}]
+    stage = World(names=())
+    steps: Event = (Kind.STEPS, None, {"series": series, "steps": 3})
+    stage.ingest(stage.batch([config(), seal("before"), steps]))
+    assert summary_of(stage.evidence()).results == [("step 5.loss", "6")]
+    page = render(stage.verify())
+    assert "so far" in page
+    assert "Results, as" in page
+    stage = World(names=())
+    stage.ingest(stage.batch([config(), seal("before")]))
+    assert "Results, as" not in render(stage.verify())
+    assert "As a table" not in page
 
 
 ODD = st.recursive(
@@ -159,4 +194,8 @@ def test_words_for_sizes_and_durations() -> None:
     assert [spoken(s) for s in (0.25, 59, 60, 3661, 90_000)] == [
         "0.25 s", "59 s", "1 min", "1 h 1 min", "1 d 1 h",
     ]  # fmt: skip
-    assert lines({"a": {"b": 1, "c": None}, "d": []}) == [("a.b", "1"), ("a.c", "none"), ("d", "")]
+    assert lines({"a": {"b": 1, "c": None}, "d": []}) == [
+        ("a.b", "1"),
+        ("a.c", "not set"),
+        ("d", ""),
+    ]

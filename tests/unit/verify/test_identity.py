@@ -145,6 +145,7 @@ def test_no_other_identity_is_the_pinned_trainers(
     assert "\n" not in told
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_anywhere_in_a_bundle_passes(sigstore: Sigstore, trust: Trust) -> None:
     good = signed(sigstore.sign(STATEMENT))
     for at in range(len(good)):

@@ -80,6 +80,7 @@ def test_a_pickle_holds_no_key_and_no_password(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_spawned_pool_writes_epochs_of_one_run(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     tracker.track_data(np.ones((4, 2)))
@@ -98,6 +99,7 @@ def test_a_spawned_pool_writes_epochs_of_one_run(tmp_path: Path) -> None:
     assert len(states) == 4
 
 
+@pytest.mark.slow
 def test_two_processes_that_were_handed_a_tracker_begin_its_run_once(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
@@ -109,6 +111,7 @@ def test_two_processes_that_were_handed_a_tracker_begin_its_run_once(tmp_path: P
     assert kinds.count("config") == 1
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_the_whole_run(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     process = multiprocessing.get_context("spawn").Process(target=whole_training, args=(tracker,))

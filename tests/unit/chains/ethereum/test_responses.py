@@ -29,7 +29,6 @@ from provenance.chains.ethereum.contract import (
 from provenance.chains.ethereum.encoding import data, quantity
 from provenance.chains.ethereum.libs import Account
 from provenance.chains.ethereum.responses import (
-    Log,
     evidence,
     header_rlp,
     read_block,
@@ -37,6 +36,7 @@ from provenance.chains.ethereum.responses import (
     read_transaction,
 )
 from provenance.errors import InputError, LyingNodeError
+from provenance.proofs.ethereum import Log
 
 KEY = "0x" + "11" * 32
 ROOT = bytes(range(32))

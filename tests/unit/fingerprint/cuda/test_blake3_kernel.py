@@ -68,6 +68,7 @@ def of_the_cpu(pairs: Iterable[Pair]) -> list[bytes]:
     return [blake3(header + data).digest() for header, data in pairs]
 
 
+@pytest.mark.slow
 def test_the_official_vectors(kernel: ModuleType) -> None:
     digests = hashed(kernel, [(b"", pattern(size)) for size in OFFICIAL])
     assert dict(zip(OFFICIAL, (digest.hex() for digest in digests), strict=True)) == OFFICIAL
@@ -99,6 +100,7 @@ def test_any_messages(kernel: ModuleType, pairs: list[Pair]) -> None:
     assert hashed(kernel, pairs) == of_the_cpu(pairs)
 
 
+@pytest.mark.slow
 def test_another_bit_is_another_digest(kernel: ModuleType) -> None:
     data = pattern(3000)
     other = data[:2999] + bytes([data[2999] ^ 1])
