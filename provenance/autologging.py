@@ -5,7 +5,8 @@ arguments it was given:
 
 =====================  =================================================================
 scikit-learn           ``fit``, ``fit_predict`` and ``fit_transform`` of what predicts,
-                       of XGBoost, LightGBM and CatBoost too
+                       of XGBoost, LightGBM and CatBoost too; ``cross_validate`` and
+                       its kind
 XGBoost, LightGBM      ``xgboost.train``, ``lightgbm.train``
 Lightning              ``Trainer.fit``
 Transformers           ``Trainer.train``
@@ -38,6 +39,10 @@ Prepare = Callable[[Callable[..., Any], inspect.BoundArguments], Training | None
 
 _MISSING: Final = object()
 _FITS: Final = ("fit", "fit_predict", "fit_transform")
+_VALIDATIONS: Final = (
+    "cross_validate", "cross_val_predict", "learning_curve", "validation_curve",
+    "permutation_test_score",
+)  # fmt: skip
 _PREDICTS: Final = ("predict", "fit_predict", "score_samples")
 
 
@@ -75,6 +80,7 @@ class _Autolog:
         self._replaced: list[tuple[Any, str, Any]] = []
         self._frameworks: dict[str, Callable[[ModuleType], None]] = {
             "sklearn.base": self._sklearn,
+            "sklearn.model_selection": self._model_selection,
             "catboost": self._catboost,
             "xgboost": self._xgboost,
             "lightgbm": self._lightgbm,
@@ -161,6 +167,23 @@ class _Autolog:
             if name in vars(kind):
                 self._record(kind, name, self._fit)
 
+    def _model_selection(self, module: ModuleType) -> None:
+        own: Any = module
+        for owner in (own, own._validation):  # whose cross_val_score calls it
+            for name in _VALIDATIONS:
+                self._record(owner, name, self._validation)
+
+    def _validation(self, original: Any, bound: inspect.BoundArguments) -> Training:
+        from provenance.integrations.sklearn import recorded_validation
+
+        arguments = dict(bound.arguments)
+        estimator = arguments.pop("estimator")
+        recorder = Recorder(**self.options)
+        return lambda: recorded_validation(
+            recorder, lambda: original(*bound.args, **bound.kwargs), original.__name__,
+            estimator, arguments,
+        )  # fmt: skip
+
     def _catboost(self, module: ModuleType) -> None:
         for kind in ("CatBoost", "CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker"):
             self._estimator(getattr(module, kind))
@@ -171,7 +194,7 @@ class _Autolog:
         estimator, *_ = bound.args
         callbacks = [*_listed(getattr(estimator, "callbacks", None))]
         callbacks += _listed(bound.arguments.get("callbacks"))
-        if not any(hasattr(estimator, name) for name in _PREDICTS) or _records_itself(callbacks):
+        if not _predicts(estimator) or _records_itself(callbacks):
             return None
         arguments = dict(list(bound.arguments.items())[1:])
         for name, parameter in bound.signature.parameters.items():
@@ -212,7 +235,9 @@ class _Autolog:
         def callback() -> Any:
             test = shown[0] if shown else None
             made = ProvenanceCallback(train=train, test=test, **self.options)
-            made.begin(given["params"], given.get("num_boost_round", 100))
+            made.begin(
+                given["params"], given.get("num_boost_round", 100), model=given.get("init_model")
+            )
             return made
 
         return self._with_callback(original, bound, callback, lambda made, model: made.end(model))
@@ -287,7 +312,7 @@ class _Autolog:
             bound.arguments["callbacks"] = [*listed, callback]
 
         def training() -> Any:
-            result = _ended(callback.recorder, lambda: original(*bound.args, **bound.kwargs))
+            result = callback.recorder.around(lambda: original(*bound.args, **bound.kwargs))
             end(callback, result)
             return result
 
@@ -310,7 +335,7 @@ class _Autolog:
 
         def training() -> Any:
             try:
-                return _ended(callback.recorder, lambda: original(*bound.args, **bound.kwargs))
+                return callback.recorder.around(lambda: original(*bound.args, **bound.kwargs))
             finally:
                 remove(callback)
 
@@ -356,13 +381,12 @@ class _Finder(MetaPathFinder):
         loader.exec_module = executed
 
 
-def _ended(recorder: Recorder, training: Training) -> Any:
-    """What the training returns; its exception ends its run."""
-    try:
-        return training()
-    except BaseException as error:
-        recorder.failed(error)
-        raise
+def _predicts(estimator: Any) -> bool:
+    """Whether it is more than what prepares data; a search and a stack have no ``predict`` before
+    they are fitted, but their class has."""
+    steps = getattr(estimator, "steps", None)
+    kind = type(steps[-1][1] if steps else estimator)
+    return any(hasattr(kind, name) for name in _PREDICTS)
 
 
 def _listed(value: Any) -> list[Any]:

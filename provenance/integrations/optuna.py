@@ -46,6 +46,7 @@ class TrialRecorder(Recorder):
         test: object = None,
         config: Mapping[str, object] | None = None,
         structure: object = None,
+        name: str | None = None,
     ) -> None:
         """Record what is known before the training, once."""
         trial, settings = self._trial, dict[str, Any]()
@@ -62,7 +63,7 @@ class TrialRecorder(Recorder):
                     "distributions": {k: str(v) for k, v in trial.distributions.items()},
                 },
             }
-        super().begin(model, train, test, {**settings, **(config or {})}, structure)
+        super().begin(model, train, test, {**settings, **(config or {})}, structure, name)
         if self.run_id is not None and not isinstance(trial, FrozenTrial):
             with self.guarded("the trial does not name its run"):
                 trial.set_user_attr(RUN_ID, self.run_id)

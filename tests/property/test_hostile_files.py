@@ -25,6 +25,7 @@ from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.model_files import INDEX, read_model
 from provenance.fingerprint.tensors import state_digest_file
+from tests.support.frameworks import framework
 from tests.support.verify_world import finished
 
 SEED = int(os.environ.get("PROVENANCE_MUTATION_SEED", "0")) or random.SystemRandom().getrandbits(32)
@@ -200,7 +201,7 @@ def test_a_member_that_says_more_than_its_bytes_can_be_is_refused(tmp_path: Path
 
 
 def test_a_checkpoint_of_lists_in_lists_is_refused_in_time(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = framework("torch")
     value: object = [torch.zeros(1)]
     for _ in range(30):
         value = [value, value]

@@ -18,6 +18,7 @@ from provenance.capture.keys import new_run_keys
 from provenance.errors import ConfigError
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
+from tests.support.frameworks import installed
 from tests.support.home import brought_home
 from tests.support.paths import ROOT
 
@@ -324,7 +325,7 @@ tracker.store_merkle_on_blockchain_after_training({})
 def test_torchrun_without_a_process_group_writes_one_run_and_a_restart_names_it_as_parent(
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("torch", reason="pip install torch (CPU) to run it")
+    installed("torch")
     script = tmp_path / "train.py"
     script.write_text(TORCHRUN)
     done = subprocess.run(

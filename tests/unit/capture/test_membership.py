@@ -16,6 +16,7 @@ from provenance.capture import membership
 from provenance.capture.keys import RunKeys, keep_run_keys, make_key_file, new_run_keys
 from provenance.capture.membership import join_run
 from provenance.errors import ConfigError
+from tests.support.frameworks import installed
 from tests.support.paths import ROOT
 
 KEYS = new_run_keys()
@@ -229,7 +230,7 @@ RANK = """
 @pytest.mark.slow
 @pytest.mark.parametrize("late", [0, 1])
 def test_a_process_group_shares_the_keys_of_rank_0(tmp_path: Path, late: int) -> None:
-    pytest.importorskip("torch", reason="pip install torch (CPU) to run it")
+    installed("torch")
     script = textwrap.dedent(RANK)
     ranks = [
         subprocess.Popen(

@@ -36,9 +36,10 @@ from provenance.settings.hyperparameters import (
     hyperparameters,
     is_secret,
 )
+from tests.support.frameworks import framework
 
-torch = pytest.importorskip("torch")
-omegaconf = pytest.importorskip("omegaconf", reason="pip install omegaconf to run it")
+torch = framework("torch")
+omegaconf = framework("omegaconf", "integrations")
 
 
 class Scheduler(enum.StrEnum):

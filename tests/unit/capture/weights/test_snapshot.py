@@ -14,8 +14,9 @@ import pytest
 from provenance.capture.weights.snapshot import Snapshotter, copy_of
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.tensors import state_digest
+from tests.support.frameworks import framework
 
-torch = pytest.importorskip("torch")
+torch = framework("torch")
 WAIT_S = 30.0
 
 
