@@ -33,9 +33,9 @@ from typing import Any, Final
 from provenance.integrations.recorder import Recorder, outermost
 
 Training = Callable[[], Any]
-"""Calls the framework, and records it."""
-Prepare = Callable[[Callable[..., Any], inspect.BoundArguments], Training | None]
-"""From the framework's function and its arguments; None: nothing to record."""
+"""Calls the framework; that which a preparation returns records it too."""
+Prepare = Callable[[Training, inspect.BoundArguments], Training | None]
+"""From the call and its arguments, which may be changed; None: nothing to record."""
 
 _MISSING: Final = object()
 _FITS: Final = ("fit", "fit_predict", "fit_transform")
@@ -144,7 +144,8 @@ class _Autolog:
                 training = None
                 if first and self.is_active():
                     with self.guard.guarded("training not recorded"):
-                        training = prepare(original, signature.bind(*args, **kwargs))
+                        bound = signature.bind(*args, **kwargs)
+                        training = prepare(lambda: original(*bound.args, **bound.kwargs), bound)
                 return original(*args, **kwargs) if training is None else training()
 
         return recorded
@@ -171,24 +172,21 @@ class _Autolog:
         own: Any = module
         for owner in (own, own._validation):  # whose cross_val_score calls it
             for name in _VALIDATIONS:
-                self._record(owner, name, self._validation)
+                self._record(owner, name, functools.partial(self._validation, name))
 
-    def _validation(self, original: Any, bound: inspect.BoundArguments) -> Training:
+    def _validation(self, name: str, call: Training, bound: inspect.BoundArguments) -> Training:
         from provenance.integrations.sklearn import recorded_validation
 
         arguments = dict(bound.arguments)
         estimator = arguments.pop("estimator")
         recorder = Recorder(**self.options)
-        return lambda: recorded_validation(
-            recorder, lambda: original(*bound.args, **bound.kwargs), original.__name__,
-            estimator, arguments,
-        )  # fmt: skip
+        return lambda: recorded_validation(recorder, call, name, estimator, arguments)
 
     def _catboost(self, module: ModuleType) -> None:
         for kind in ("CatBoost", "CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker"):
             self._estimator(getattr(module, kind))
 
-    def _fit(self, original: Callable[..., Any], bound: inspect.BoundArguments) -> Training | None:
+    def _fit(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.sklearn import recorded_fit
 
         estimator, *_ = bound.args
@@ -201,23 +199,19 @@ class _Autolog:
             if parameter.kind is parameter.VAR_KEYWORD:
                 arguments |= arguments.pop(name, {})
         recorder = Recorder(**self.options)
-
-        def fit() -> Any:
-            return original(*bound.args, **bound.kwargs)
-
-        return lambda: recorded_fit(recorder, fit, estimator, arguments, score=self.score)
+        return lambda: recorded_fit(recorder, call, estimator, arguments, score=self.score)
 
     def _xgboost(self, module: ModuleType) -> None:
         self._record(module, "train", self._train_xgboost)
 
-    def _train_xgboost(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _train_xgboost(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.xgboost import ProvenanceCallback
 
         given = bound.arguments
         shown = [pair for pair in given.get("evals") or () if pair[0] is not given["dtrain"]]
         test = shown[0][0] if shown else None
         return self._with_callback(
-            original,
+            call,
             bound,
             lambda: ProvenanceCallback(train=given["dtrain"], test=test, **self.options),
         )
@@ -225,7 +219,7 @@ class _Autolog:
     def _lightgbm(self, module: ModuleType) -> None:
         self._record(module, "train", self._train_lightgbm)
 
-    def _train_lightgbm(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _train_lightgbm(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightgbm import ProvenanceCallback
 
         given = bound.arguments
@@ -240,20 +234,19 @@ class _Autolog:
             )
             return made
 
-        return self._with_callback(original, bound, callback, lambda made, model: made.end(model))
+        return self._with_callback(call, bound, callback, lambda made, model: made.end(model))
 
     def _lightning(self, module: ModuleType) -> None:
         self._record(module.Trainer, "fit", self._fit_lightning)
 
-    def _fit_lightning(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _fit_lightning(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightning import ProvenanceCallback, ProvenanceLogger
 
         trainer = bound.args[0]
         if any(isinstance(each, ProvenanceLogger) for each in trainer.loggers):
             return None
         return self._with_added(
-            original,
-            bound,
+            call,
             trainer.callbacks,
             lambda: ProvenanceCallback(**self.options),
             trainer.callbacks.append,
@@ -263,14 +256,13 @@ class _Autolog:
     def _transformers(self, module: ModuleType) -> None:
         self._record(module.Trainer, "train", self._train_transformers)
 
-    def _train_transformers(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _train_transformers(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.transformers import ProvenanceCallback
 
         trainer = bound.args[0]
         options = {"test": trainer.eval_dataset, **self.options}
         return self._with_added(
-            original,
-            bound,
+            call,
             trainer.callback_handler.callbacks,
             lambda: ProvenanceCallback(**options),
             trainer.add_callback,
@@ -280,7 +272,7 @@ class _Autolog:
     def _keras(self, module: ModuleType) -> None:
         self._record(module.Model, "fit", self._fit_keras)
 
-    def _fit_keras(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _fit_keras(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.keras import ProvenanceCallback
 
         given = bound.arguments
@@ -291,11 +283,11 @@ class _Autolog:
             "test": _read_twice(given.get("validation_data")),
             **self.options,
         }
-        return self._with_callback(original, bound, lambda: ProvenanceCallback(**options))
+        return self._with_callback(call, bound, lambda: ProvenanceCallback(**options))
 
     def _with_callback(
         self,
-        original: Any,
+        call: Training,
         bound: inspect.BoundArguments,
         make: Callable[[], Any],
         end: Callable[[Any, Any], None] = lambda _callback, _result: None,
@@ -312,7 +304,7 @@ class _Autolog:
             bound.arguments["callbacks"] = [*listed, callback]
 
         def training() -> Any:
-            result = callback.recorder.around(lambda: original(*bound.args, **bound.kwargs))
+            result = callback.recorder.around(call)
             end(callback, result)
             return result
 
@@ -320,8 +312,7 @@ class _Autolog:
 
     def _with_added(
         self,
-        original: Any,
-        bound: inspect.BoundArguments,
+        call: Training,
         callbacks: Sequence[object],
         make: Callable[[], Any],
         add: Callable[[Any], object],
@@ -335,7 +326,7 @@ class _Autolog:
 
         def training() -> Any:
             try:
-                return callback.recorder.around(lambda: original(*bound.args, **bound.kwargs))
+                return callback.recorder.around(call)
             finally:
                 remove(callback)
 
