@@ -101,7 +101,9 @@ class AccelerateTracker(GeneralTracker):
             self.recorder.abandoned()
             lost = {} if model is not None else {NOT_RECORDED: {"model": _NO_MODEL}}
             with _one_process():
-                self.recorder.begin(model, config={**self._config, **lost})
+                known = getattr(self._model, "module", self._model)  # of DDP
+                name = None if known is None else type(known).__name__
+                self.recorder.begin(model, config={**self._config, **lost}, name=name)
 
 
 @contextmanager

@@ -95,6 +95,7 @@ class ProvenanceLogger(Logger):
         super().__init__()
         self.callback = ProvenanceCallback(tracker, **options)
         self.recorder = self.callback.recorder
+        self._was_shown = False
 
     @property
     def name(self) -> str:
@@ -112,6 +113,9 @@ class ProvenanceLogger(Logger):
     @harmless
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record a step's metrics."""
+        if not self._was_shown and not self.recorder.problems:
+            hidden = "Trainer(enable_autolog_hparams=False) shows no logger its trainer"
+            self.recorder.note(f"nothing is recorded: {hidden}; give it a ProvenanceCallback")
         values = {name: value for name, value in metrics.items() if name != "epoch"}
         self.recorder.step(step or 0, values)
 
@@ -119,7 +123,7 @@ class ProvenanceLogger(Logger):
     def log_graph(self, model: LightningModule, input_array: Any = None) -> None:
         """Called before each stage: from now on the trainer tells the callback, which the states
         of a checkpoint's callbacks were not told to."""
-        trainer = model.trainer
+        trainer, self._was_shown = model.trainer, True
         if not any(isinstance(callback, ProvenanceCallback) for callback in trainer.callbacks):
             trainer.callbacks.insert(0, self.callback)
             loaded = trainer._checkpoint_connector._loaded_checkpoint

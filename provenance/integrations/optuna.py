@@ -173,4 +173,5 @@ def _no_value(values: Any) -> str | None:
 
 def _results(values: Any, trial: Any) -> dict[str, Any]:
     value = values[0] if isinstance(values, list | tuple) and len(values) == 1 else values
-    return {"value": value, "params": trial.params, "user_attrs": trial.user_attrs}
+    noted = {name: attribute for name, attribute in trial.user_attrs.items() if name != RUN_ID}
+    return {"value": value, "params": trial.params, "user_attrs": noted}

@@ -74,7 +74,7 @@ def recorded_fit(
     score: bool = True,
 ) -> T:
     """What ``fit()`` returns, with a run around it; ``arguments`` are those of ``fit`` by name."""
-    train, test = _begin(recorder, estimator, arguments, name_of(estimator), test)
+    train, test = _begin(recorder, estimator, arguments, test)
     result = recorder.around(fit)
     results: dict[str, Any] = {}
     with recorder.guarded("results not recorded"):
@@ -107,7 +107,7 @@ def recorded_validation(
     """What a function like ``cross_validate`` returns, with a run around it. The estimators that
     it fits are gone: there are no weights, and what ``cross_validate`` says of a fold is an
     epoch, numbered from 1."""
-    _begin(recorder, estimator, arguments, f"{function}({name_of(estimator)})")
+    _begin(recorder, estimator, arguments, None, function + "({})")
     result = recorder.around(validate)
     with recorder.guarded("scores not recorded"):
         scores: Any = result if isinstance(result, dict) else {}
@@ -121,26 +121,33 @@ def recorded_validation(
 
 def name_of(estimator: Any) -> str:
     """What people call it: ``GridSearchCV(Pipeline(StandardScaler, SVC))``."""
-    steps = getattr(estimator, "steps", None)
-    inner = [step for _, step in steps] if steps else [getattr(estimator, "estimator", None)]
+    made_of = estimator.get_params(deep=False)
+    inner = [step for _, step in made_of.get("steps", ())] or [made_of.get("estimator")]
     names = [name_of(each) for each in inner if hasattr(each, "fit")]
     kind = type(estimator).__name__
     return f"{kind}({', '.join(names)})" if names else kind
 
 
 def _begin(
-    recorder: Recorder, estimator: Any, arguments: Mapping[str, object], name: str, test: Any = None
+    recorder: Recorder,
+    estimator: Any,
+    arguments: Mapping[str, object],
+    test: object,
+    name: str = "{}",
 ) -> tuple[object, object]:
-    """Begin a run; its training data and its test data."""
+    """Begin a run, in whose ``name`` that of the estimator stands; its training data and its test
+    data."""
     train: object = None
     with recorder.guarded("run not recorded"):
         train, shown, settings = _data(arguments)
         test = shown if test is None else test
         kind = type(estimator)
         config = {"estimator": f"{kind.__module__}.{kind.__qualname__}", "fit": settings}
+        trained = kind.__name__
         with recorder.guarded("hyperparameters not recorded"):
             config["parameters"] = estimator.get_params()
-        recorder.begin(None, train, test, config, structure=estimator, name=name)
+            trained = name_of(estimator)
+        recorder.begin(None, train, test, config, structure=estimator, name=name.format(trained))
     return train, test
 
 

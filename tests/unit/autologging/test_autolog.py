@@ -110,6 +110,17 @@ def test_a_study_whose_objective_validates_is_a_run_for_each_trial(base: Path) -
     assert runs(base) == 4
 
 
+def test_a_run_has_the_name_of_what_is_trained(base: Path) -> None:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.naive_bayes import GaussianNB
+
+    for model in (RandomForestClassifier(2), CalibratedClassifierCV(GaussianNB(), cv=2)):
+        model.fit(X, Y)
+    names = [config["name"] for config in bodies(spooled(base), Kind.CONFIG)]
+    assert names == ["RandomForestClassifier", "CalibratedClassifierCV(GaussianNB)"]
+
+
 def test_what_predicts_only_once_it_is_fitted_is_a_training(base: Path) -> None:
     from sklearn.ensemble import StackingClassifier
     from sklearn.model_selection import GridSearchCV

@@ -204,6 +204,17 @@ def test_the_logger_names_the_parent_too(world: World) -> None:
     assert parents == [None, loggers[0].version]
 
 
+def test_a_logger_that_is_not_shown_its_trainer_says_so_once(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from provenance.integrations.lightning import ProvenanceLogger
+
+    logger = ProvenanceLogger(base_dir=world.base)
+    world.trainer(logger=logger, enable_autolog_hparams=False).fit(world.module(), *world.loaders)
+    assert spooled(world.base) == []
+    assert capsys.readouterr().out.count("give it a ProvenanceCallback") == 1
+
+
 def test_a_checkpoint_that_was_only_validated_is_no_parent(world: World) -> None:
     saved = world.folder / "c.ckpt"
     trainer = world.trainer(world.callback())
