@@ -27,20 +27,17 @@ class ProvenanceCallback(keras.callbacks.Callback):
         super().__init__()
         self.recorder = Recorder(tracker, **options)
         self._logs: dict[str, Any] = {}
-        self._begun = False
 
     @harmless
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Get ready: ``BackupAndRestore`` may not have restored the weights yet."""
         self.recorder.abandoned()
         self._logs = {}
-        self._begun = False
 
     @harmless
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin the run with the first epoch."""
-        if not self._begun:
-            self._begun = True
+        if not self.recorder.is_open:
             config = {"initial_epoch": epoch, **_described(self.model, self.params)}
             with self.recorder.guarded("how the model was compiled is not recorded"):
                 config["compile"] = self.model.get_compile_config()

@@ -32,6 +32,11 @@ class ProvenanceCallback(Callback):
         self._newest: dict[str, Any] = {}
 
     @harmless
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget what a validation loaded; the checkpoint of this stage comes behind."""
+        self._parent = None
+
+    @harmless
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the run: data loaders and restored weights are there now."""
         recorder = self.recorder
@@ -39,7 +44,7 @@ class ProvenanceCallback(Callback):
         config: dict[str, Any] = {}
         with recorder.guarded("hyperparameters not recorded"):
             config = _hyperparameters(trainer, pl_module)
-        if trainer.ckpt_path and self._parent:  # else a validation's checkpoint
+        if self._parent is not None:
             config["parent_model"] = self._parent
         recorder.begin(
             pl_module,
@@ -48,7 +53,7 @@ class ProvenanceCallback(Callback):
             config,
             name=type(pl_module).__name__,
         )
-        self._parent, self._newest = None, {}
+        self._newest = {}
 
     @harmless
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,8 +126,8 @@ class ProvenanceLogger(Logger):
 
     @harmless
     def log_graph(self, model: LightningModule, input_array: Any = None) -> None:
-        """Called before each stage: from now on the trainer tells the callback, which the states
-        of a checkpoint's callbacks were not told to."""
+        """Called before each stage: from now on the trainer tells the callback. A checkpoint's
+        states were told to callbacks before."""
         trainer, self._was_shown = model.trainer, True
         if not any(isinstance(callback, ProvenanceCallback) for callback in trainer.callbacks):
             trainer.callbacks.insert(0, self.callback)

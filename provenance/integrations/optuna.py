@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -85,9 +85,17 @@ def record_trials(
         ConfigError, InputError, TypeError: Of the options.
     """
     Recorder(**options)  # a mistake is told here
+    return _Recorded(objective, options)
 
-    def recorded(trial: optuna.Trial) -> Any:
-        recorder = _RECORDERS[trial] = TrialRecorder(trial.study, trial, options)
+
+class _Recorded(NamedTuple):
+    """An objective that can be pickled where the user's can."""
+
+    objective: Callable[[optuna.Trial], Any]
+    options: Mapping[str, Any]
+
+    def __call__(self, trial: optuna.Trial) -> Any:
+        recorder = _RECORDERS[trial] = TrialRecorder(trial.study, trial, self.options)
         report = trial.report
 
         def reported(value: float, step: int) -> None:
@@ -97,7 +105,7 @@ def record_trials(
 
         trial.report = reported  # type: ignore[method-assign]  # of this trial alone
         try:
-            value = objective(trial)
+            value = self.objective(trial)
         except optuna.TrialPruned:
             recorder.begin()
             recorder.end(None, "pruned", "pruned")
@@ -112,8 +120,6 @@ def record_trials(
         else:
             recorder.end(_results(value, trial))
         return value
-
-    return recorded
 
 
 def recorder_of(trial: optuna.Trial) -> TrialRecorder:
