@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -88,7 +89,8 @@ def record_trials(
     return _Recorded(objective, options)
 
 
-class _Recorded(NamedTuple):
+@dataclass(frozen=True)
+class _Recorded:
     """An objective that can be pickled where the user's can."""
 
     objective: Callable[[optuna.Trial], Any]

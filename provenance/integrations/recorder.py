@@ -33,7 +33,6 @@ from provenance.tracker import ProvenanceTracker
 
 log = get_logger("provenance")
 T = TypeVar("T")
-STATES: Final = ("finished", "failed", "interrupted", "pruned", "closed")
 NOT_RECORDED: Final = "not_recorded"
 """Of the config record's ``training``: what has no digest, each with the reason."""
 
@@ -54,7 +53,7 @@ class Recorder:
     Raises:
         ConfigError: In ``config``; names the key.
         InputError: ``weights`` is no mode for a model in memory, ``every_n_epochs`` below 1.
-        TypeError: An argument that the tracker does not know, or one beside a tracker.
+        TypeError: An argument that the tracker does not know, one beside a tracker, or no tracker.
     """
 
     def __init__(
@@ -68,6 +67,7 @@ class Recorder:
         every_n_epochs: int = 1,
         **tracker_arguments: Any,
     ) -> None:
+        given: object = tracker  # by callers without types, anything
         if tracker is None:
             from provenance.settings import load
 
@@ -75,6 +75,10 @@ class Recorder:
             load(bound.get("config"), bound.get("base_dir", "artifacts"), secrets=False)
         elif tracker_arguments:
             raise TypeError(f"{', '.join(tracker_arguments)}: a tracker is given, and has its own")
+        elif not isinstance(given, ProvenanceTracker):
+            raise TypeError(
+                f"tracker: found a {type(given).__name__}, expected a ProvenanceTracker"
+            )
         if weights is not None:
             check_mode(weights, None)
         if every_n_epochs < 1:
@@ -208,10 +212,9 @@ class Recorder:
 
     def step(self, n: int, metrics: Mapping[str, object]) -> None:
         """Record the metrics of a step of an open run."""
-        track: Any = getattr(self.tracker, "track_step", None)
-        if self._state == "open" and metrics and track is not None:
+        if self._state == "open" and metrics and self.tracker is not None:
             with self.guarded("step not recorded"):
-                track(n, plain(metrics))
+                self.tracker.track_step(n, plain(metrics))
 
     def end(
         self,
@@ -219,7 +222,7 @@ class Recorder:
         state: str = "finished",
         reason: str | None = None,
     ) -> None:
-        """End the run, once: as finished with its results, or as what ``STATES`` names."""
+        """End the run, once: as finished with its results, or as what ``ending.STATES`` names."""
         if self._state != "open" or self.tracker is None:
             return
         self._state = "ended"
@@ -227,9 +230,7 @@ class Recorder:
             if state == "finished":
                 self.tracker.store_merkle_on_blockchain_after_training(plain(results or {}))
             else:
-                close: Any = self.tracker.close
-                named = "state" in inspect.signature(close).parameters
-                close(reason or state, **({"state": state} if named else {}))
+                self.tracker.close(reason or state, state)
 
     def failed(self, error: BaseException) -> None:
         """End the run as an exception ended the training: Ctrl-C and SIGTERM interrupt it."""

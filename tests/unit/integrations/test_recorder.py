@@ -143,6 +143,7 @@ def test_a_tracker_that_cannot_be_made_switches_recording_off(
         ({"weights": "fast"}, InputError, "fast"),
         ({"every_n_epochs": 0}, InputError, "every_n_epochs"),
         ({"folder": "x"}, TypeError, "folder"),
+        ({"tracker": "artifacts"}, TypeError, "tracker: found a str, expected a ProvenanceTracker"),
     ],
 )
 def test_a_mistake_is_raised_where_it_is_made(
