@@ -72,7 +72,7 @@ if __name__ == "__main__":
 """
 
 ACCELERATE = """
-import torch
+import os, torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, TensorDataset
 from provenance.integrations.accelerate import AccelerateTracker
@@ -91,6 +91,7 @@ for epoch in range(2):
         optimizer.step()
     accelerator.log({"epoch": epoch, "loss": loss.item()})
 accelerator.end_training()
+os._exit(0)  # the interpreter's end aborts now and then, by a thread of gloo, on any rank
 """
 
 
