@@ -17,7 +17,10 @@ from accelerate.tracking import GeneralTracker
 from provenance.integrations.recorder import NOT_RECORDED, Recorder, harmless
 from provenance.tracker import ProvenanceTracker
 
-_NO_MODEL = "not shown before training: AccelerateTracker(model=...) or watch(model)"
+_NO_MODEL = (
+    "not shown before training: AccelerateTracker(model=...) with init_trackers(config=...), or "
+    "watch(model)"
+)
 
 
 class AccelerateTracker(GeneralTracker):

@@ -77,6 +77,32 @@ def test_a_model_that_is_shown_late_is_not_stated_as_that_before_training(tmp_pa
     assert "model.weights" in kinds(spooled(tmp_path / "early"))
 
 
+def test_a_training_that_goes_on_begins_with_the_state_that_was_loaded(tmp_path: Path) -> None:
+    accelerate, torch = framework("accelerate"), framework("torch")
+    from provenance.integrations.accelerate import AccelerateTracker
+
+    runs: list[str | None] = [None]
+    for goes_on in (False, True):
+        model = torch.nn.Linear(2, 1)
+        tracker = AccelerateTracker(base_dir=tmp_path, model=model, parent=runs[-1])
+        accelerator = accelerate.Accelerator(log_with=tracker, cpu=True)
+        model = accelerator.prepare(model)
+        if goes_on:
+            accelerator.load_state(str(tmp_path / "state"))
+        accelerator.init_trackers("project", config={})
+        with torch.no_grad():
+            model.weight += 1
+        accelerator.log({"epoch": int(goes_on), "loss": 1.0})
+        accelerator.save_state(str(tmp_path / "state"))
+        accelerator.end_training()
+        runs.append(tracker.recorder.run_id)
+    events = spooled(tmp_path)
+    initial, saved = (bodies(events, kind) for kind in (Kind.WEIGHTS, Kind.STATE))
+    assert initial[1]["root"] == saved[0]["root"] != initial[0]["root"]
+    parents = [config["parent"] for config in bodies(events, Kind.CONFIG)]
+    assert parents == [None, {"run": runs[1], "epoch": None}]
+
+
 def test_a_tracker_records_each_training_and_part_of_an_epoch_as_a_step(tmp_path: Path) -> None:
     accelerate, torch = framework("accelerate"), framework("torch")
     from provenance.integrations.accelerate import AccelerateTracker
