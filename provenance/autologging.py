@@ -5,7 +5,8 @@ arguments it was given:
 
 =====================  =================================================================
 scikit-learn           ``fit``, ``fit_predict`` and ``fit_transform`` of what predicts,
-                       of XGBoost, LightGBM and CatBoost too
+                       of XGBoost, LightGBM and CatBoost too; ``cross_validate`` and
+                       its kind
 XGBoost, LightGBM      ``xgboost.train``, ``lightgbm.train``
 Lightning              ``Trainer.fit``
 Transformers           ``Trainer.train``
@@ -26,19 +27,22 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from provenance.integrations.recorder import Recorder, outermost
 
 Training = Callable[[], Any]
-"""Calls the framework, and records it."""
-Prepare = Callable[[Callable[..., Any], inspect.BoundArguments], Training | None]
-"""From the framework's function and its arguments; None: nothing to record."""
+"""Calls the framework; that which a preparation returns records it too."""
+Prepare = Callable[[Training, inspect.BoundArguments], Training | None]
+"""From the call and its arguments, which may be changed; None: nothing to record."""
 
 _MISSING: Final = object()
 _FITS: Final = ("fit", "fit_predict", "fit_transform")
+_VALIDATIONS: Final = (
+    "cross_validate", "cross_val_predict", "learning_curve", "validation_curve",
+    "permutation_test_score",
+)  # fmt: skip
 _PREDICTS: Final = ("predict", "fit_predict", "score_samples")
 
 
@@ -76,6 +80,7 @@ class _Autolog:
         self._replaced: list[tuple[Any, str, Any]] = []
         self._frameworks: dict[str, Callable[[ModuleType], None]] = {
             "sklearn.base": self._sklearn,
+            "sklearn.model_selection": self._model_selection,
             "catboost": self._catboost,
             "xgboost": self._xgboost,
             "lightgbm": self._lightgbm,
@@ -139,19 +144,11 @@ class _Autolog:
                 training = None
                 if first and self.is_active():
                     with self.guard.guarded("training not recorded"):
-                        training = prepare(original, signature.bind(*args, **kwargs))
+                        bound = signature.bind(*args, **kwargs)
+                        training = prepare(lambda: original(*bound.args, **bound.kwargs), bound)
                 return original(*args, **kwargs) if training is None else training()
 
         return recorded
-
-    def _named(self, trained: object) -> dict[str, Any]:
-        """The options, and a name for the run that they do not name: of the model's class or the
-        function, and the script."""
-        if self.options.get("tracker") is not None:
-            return self.options
-        name = trained if isinstance(trained, str) else type(trained).__name__
-        script = getattr(sys.modules["__main__"], "__file__", None)  # a notebook has none
-        return {"name": f"{name}, {Path(script).name}" if script else name, **self.options}
 
     def _sklearn(self, module: ModuleType) -> None:
         base: Any = module.BaseEstimator
@@ -171,50 +168,58 @@ class _Autolog:
             if name in vars(kind):
                 self._record(kind, name, self._fit)
 
+    def _model_selection(self, module: ModuleType) -> None:
+        own: Any = module
+        for owner in (own, own._validation):  # whose cross_val_score calls it
+            for name in _VALIDATIONS:
+                self._record(owner, name, functools.partial(self._validation, name))
+
+    def _validation(self, name: str, call: Training, bound: inspect.BoundArguments) -> Training:
+        from provenance.integrations.sklearn import recorded_validation
+
+        arguments = dict(bound.arguments)
+        estimator = arguments.pop("estimator")
+        recorder = Recorder(**self.options)
+        return lambda: recorded_validation(recorder, call, name, estimator, arguments)
+
     def _catboost(self, module: ModuleType) -> None:
         for kind in ("CatBoost", "CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker"):
             self._estimator(getattr(module, kind))
 
-    def _fit(self, original: Callable[..., Any], bound: inspect.BoundArguments) -> Training | None:
+    def _fit(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.sklearn import recorded_fit
 
         estimator, *_ = bound.args
         callbacks = [*_listed(getattr(estimator, "callbacks", None))]
         callbacks += _listed(bound.arguments.get("callbacks"))
-        if not any(hasattr(estimator, name) for name in _PREDICTS) or _records_itself(callbacks):
+        if not _predicts(estimator) or _records_itself(callbacks):
             return None
         arguments = dict(list(bound.arguments.items())[1:])
         for name, parameter in bound.signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 arguments |= arguments.pop(name, {})
-        recorder = Recorder(**self._named(estimator))
-
-        def fit() -> Any:
-            return original(*bound.args, **bound.kwargs)
-
-        return lambda: recorded_fit(recorder, fit, estimator, arguments, score=self.score)
+        recorder = Recorder(**self.options)
+        return lambda: recorded_fit(recorder, call, estimator, arguments, score=self.score)
 
     def _xgboost(self, module: ModuleType) -> None:
         self._record(module, "train", self._train_xgboost)
 
-    def _train_xgboost(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _train_xgboost(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.xgboost import ProvenanceCallback
 
         given = bound.arguments
         shown = [pair for pair in given.get("evals") or () if pair[0] is not given["dtrain"]]
         test = shown[0][0] if shown else None
         return self._with_callback(
-            original,
+            call,
             bound,
-            lambda: ProvenanceCallback(
-                train=given["dtrain"], test=test, **self._named("xgboost.train")
-            ),
+            lambda: ProvenanceCallback(train=given["dtrain"], test=test, **self.options),
         )
 
     def _lightgbm(self, module: ModuleType) -> None:
         self._record(module, "train", self._train_lightgbm)
 
-    def _train_lightgbm(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _train_lightgbm(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightgbm import ProvenanceCallback
 
         given = bound.arguments
@@ -223,27 +228,27 @@ class _Autolog:
 
         def callback() -> Any:
             test = shown[0] if shown else None
-            options = self._named("lightgbm.train")
-            made = ProvenanceCallback(train=train, test=test, **options)
-            made.begin(given["params"], given.get("num_boost_round", 100))
+            made = ProvenanceCallback(train=train, test=test, **self.options)
+            made.begin(
+                given["params"], given.get("num_boost_round", 100), model=given.get("init_model")
+            )
             return made
 
-        return self._with_callback(original, bound, callback, lambda made, model: made.end(model))
+        return self._with_callback(call, bound, callback, lambda made, model: made.end(model))
 
     def _lightning(self, module: ModuleType) -> None:
         self._record(module.Trainer, "fit", self._fit_lightning)
 
-    def _fit_lightning(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _fit_lightning(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.lightning import ProvenanceCallback, ProvenanceLogger
 
         trainer = bound.args[0]
         if any(isinstance(each, ProvenanceLogger) for each in trainer.loggers):
             return None
         return self._with_added(
-            original,
-            bound,
+            call,
             trainer.callbacks,
-            lambda: ProvenanceCallback(**self._named(bound.arguments["model"])),
+            lambda: ProvenanceCallback(**self.options),
             trainer.callbacks.append,
             trainer.callbacks.remove,
         )
@@ -251,14 +256,13 @@ class _Autolog:
     def _transformers(self, module: ModuleType) -> None:
         self._record(module.Trainer, "train", self._train_transformers)
 
-    def _train_transformers(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _train_transformers(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.transformers import ProvenanceCallback
 
         trainer = bound.args[0]
-        options = {"test": trainer.eval_dataset, **self._named(trainer.model)}
+        options = {"test": trainer.eval_dataset, **self.options}
         return self._with_added(
-            original,
-            bound,
+            call,
             trainer.callback_handler.callbacks,
             lambda: ProvenanceCallback(**options),
             trainer.add_callback,
@@ -268,7 +272,7 @@ class _Autolog:
     def _keras(self, module: ModuleType) -> None:
         self._record(module.Model, "fit", self._fit_keras)
 
-    def _fit_keras(self, original: Any, bound: inspect.BoundArguments) -> Training | None:
+    def _fit_keras(self, call: Training, bound: inspect.BoundArguments) -> Training | None:
         from provenance.integrations.keras import ProvenanceCallback
 
         given = bound.arguments
@@ -277,13 +281,13 @@ class _Autolog:
         options = {
             "train": _read_twice(train[0] if len(train) == 1 else train or None),
             "test": _read_twice(given.get("validation_data")),
-            **self._named(bound.args[0]),
+            **self.options,
         }
-        return self._with_callback(original, bound, lambda: ProvenanceCallback(**options))
+        return self._with_callback(call, bound, lambda: ProvenanceCallback(**options))
 
     def _with_callback(
         self,
-        original: Any,
+        call: Training,
         bound: inspect.BoundArguments,
         make: Callable[[], Any],
         end: Callable[[Any, Any], None] = lambda _callback, _result: None,
@@ -300,7 +304,7 @@ class _Autolog:
             bound.arguments["callbacks"] = [*listed, callback]
 
         def training() -> Any:
-            result = _ended(callback.recorder, lambda: original(*bound.args, **bound.kwargs))
+            result = callback.recorder.around(call)
             end(callback, result)
             return result
 
@@ -308,8 +312,7 @@ class _Autolog:
 
     def _with_added(
         self,
-        original: Any,
-        bound: inspect.BoundArguments,
+        call: Training,
         callbacks: Sequence[object],
         make: Callable[[], Any],
         add: Callable[[Any], object],
@@ -323,7 +326,7 @@ class _Autolog:
 
         def training() -> Any:
             try:
-                return _ended(callback.recorder, lambda: original(*bound.args, **bound.kwargs))
+                return callback.recorder.around(call)
             finally:
                 remove(callback)
 
@@ -369,13 +372,12 @@ class _Finder(MetaPathFinder):
         loader.exec_module = executed
 
 
-def _ended(recorder: Recorder, training: Training) -> Any:
-    """What the training returns; its exception ends its run."""
-    try:
-        return training()
-    except BaseException as error:
-        recorder.failed(error)
-        raise
+def _predicts(estimator: Any) -> bool:
+    """Whether it is more than what prepares data; a search and a stack have no ``predict`` before
+    they are fitted, but their class has."""
+    steps = getattr(estimator, "steps", None)
+    kind = type(steps[-1][1] if steps else estimator)
+    return any(hasattr(kind, name) for name in _PREDICTS)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -555,6 +555,8 @@ class ProvenanceTracker(Handle):
             return
         self._ended = how
         ending.forget(self)
+        if how.state not in ending.GOES_ON:
+            ending.finished_here.add((self.run, self.rank))
         if os.getpid() == self._pid:  # a forked child has no run of its own to seal
             if not self._snapshots.close(within_s):
                 reason = "weights not hashed before the end"

@@ -39,7 +39,7 @@ def missing(reason: str) -> None:
     """Skip on a laptop, fail in CI."""
     if CI:
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def pytest_collection_finish() -> None:

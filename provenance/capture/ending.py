@@ -33,6 +33,7 @@ import threading
 import weakref
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol
+from uuid import UUID
 
 from provenance.formats.record import END_STATES
 
@@ -66,6 +67,8 @@ EXIT: Final = Ending("closed", "exit")
 _SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 )
+finished_here: Final[set[tuple[UUID, int]]] = set()
+"""Runs that this process has ended for good, with its rank."""
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
 _noted: tuple[Ending, dict[int, int]] | None = None
 _by_signal: Ending | None = None

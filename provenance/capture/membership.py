@@ -6,7 +6,8 @@ They come from, in this order:
 1. ``PROVENANCE_RUN_ID`` and ``PROVENANCE_RUN_SEED`` (64 hex digits), as ``provenance run`` sets
    them; or ``PROVENANCE_RUN_KEY_FILE``, a file of mode 0600 on storage that all share, which
    rank 0 makes where there is none and the others wait for; or ``PROVENANCE_RUN_ID`` alone, where
-   this host has its key.
+   this host has its key. A process that has finished that run, which takes no more, is told
+   nothing from then on: its next training is another run.
 2. A store of keys and values that the ranks reach: of torchrun's agent, of a process group of
    ``torch.distributed`` that is up, or of ``jax.distributed``. Rank 0 makes id and seed and hands
    them over. No collective: whoever makes no tracker holds up nobody. Whoever reaches that store
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from provenance.capture import ending
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import (
     KEY_FILE,
@@ -123,7 +125,9 @@ def join_run(spool_dir: Path, told: Mapping[str, str] | None = None) -> Membersh
     keys: RunKeys | None = None
     if is_told:
         keys = _told_keys(spool_dir, env, run, first=ranks[0] == 0)
-    elif ranks == (0, 1):
+        if told is None and (keys.run, ranks[0]) in ending.finished_here:
+            keys, is_told = None, False
+    if keys is None and ranks == (0, 1):
         keys = new_run_keys()
     if store is None:
         return _beside(launch) if keys is None else Membership(keys, *ranks)

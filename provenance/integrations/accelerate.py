@@ -14,10 +14,13 @@ from typing import Any
 
 from accelerate.tracking import GeneralTracker
 
-from provenance.integrations.recorder import NOT_RECORDED, Recorder
+from provenance.integrations.recorder import NOT_RECORDED, Recorder, harmless
 from provenance.tracker import ProvenanceTracker
 
-_NO_MODEL = "not shown before training: AccelerateTracker(model=...) or watch(model)"
+_NO_MODEL = (
+    "not shown before training: AccelerateTracker(model=...) with init_trackers(config=...), or "
+    "watch(model)"
+)
 
 
 class AccelerateTracker(GeneralTracker):
@@ -38,28 +41,37 @@ class AccelerateTracker(GeneralTracker):
         super().__init__()
         self.recorder = Recorder(tracker, **options)
         self._model = model
+        self.start()
+
+    def start(self) -> None:
+        """Called by ``init_trackers``: the next training begins."""
         self._config: dict[str, Any] = {}
         self._logged: dict[str, Any] = {}
+        self._waits = True
+        """For its run to begin."""
 
     @property
     def tracker(self) -> Recorder:
         """What ``accelerator.get_tracker("provenance", unwrap=True)`` gives."""
         return self.recorder
 
+    @harmless
     def watch(self, model: Any) -> None:
         """Name the model whose weights are recorded; where the run has not begun, it does: the
         weights now are those before training."""
         self._model = model
         self._begin(model)
 
+    @harmless
     def store_init_configuration(self, values: dict[str, Any]) -> None:
         """Take the hyperparameters of ``init_trackers``, and begin where the model is known."""
         self._config |= values
         if self._model is not None:
             self._begin(self._model)
 
+    @harmless
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        """Record an epoch (``epoch`` in ``values``) or a step.
+        """Record an epoch (a whole ``epoch`` in ``values``) or a step.
 
         Args:
             step: Of the optimizer; none where it is an epoch's.
@@ -67,32 +79,39 @@ class AccelerateTracker(GeneralTracker):
         """
         self._model = model = kwargs.get("model", self._model)
         self._begin()
+        number = values.get("epoch")
         rest = {name: value for name, value in values.items() if name != "epoch"}
         self._logged |= rest
-        if "epoch" in values:
+        if number is not None and (step is None or float(number).is_integer()):
             if _is_sharded(model):
                 self.recorder.note("weights not recorded: ranks share them, one process logs")
                 model = None
-            self.recorder.epoch(values["epoch"], rest, model)
+            self.recorder.epoch(number, rest, model)
         elif step is not None:
-            self.recorder.step(step, rest)
+            self.recorder.step(step, values)
 
+    @harmless
     def finish(self) -> None:
         """End the run with the newest value of each metric."""
         self._begin()
-        self.recorder.end(self._logged)
+        with _one_process():
+            self.recorder.end(self._logged)
 
     def _begin(self, model: Any = None) -> None:
         """Without ``model`` training is under way: no weights are those before it."""
-        if self.recorder.run_id is None:
+        if self._waits:
+            self._waits = False
+            self.recorder.abandoned()
             lost = {} if model is not None else {NOT_RECORDED: {"model": _NO_MODEL}}
             with _one_process():
-                self.recorder.begin(model, config={**self._config, **lost})
+                known = getattr(self._model, "module", self._model)  # of DDP
+                name = None if known is None else type(known).__name__
+                self.recorder.begin(model, config={**self._config, **lost}, name=name)
 
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """The tracker that is made here waits for no other rank, unless the environment says so."""
+    """A run that begins or ends here waits for no other rank, unless the environment says so."""
     alone = {"PROVENANCE_RANK": "0", "PROVENANCE_WORLD_SIZE": "1"}
     if alone.keys() & os.environ.keys():
         yield

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from provenance.integrations.recorder import Recorder
+from provenance.integrations.recorder import Recorder, harmless
 from provenance.tracker import ProvenanceTracker
 
 
@@ -28,32 +28,42 @@ class ProvenanceCallback(keras.callbacks.Callback):
         self.recorder = Recorder(tracker, **options)
         self._logs: dict[str, Any] = {}
 
+    @harmless
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Begin the run: the model is built."""
-        if self.recorder.is_open:
-            self.recorder.abandoned()
+        """Get ready: ``BackupAndRestore`` may not have restored the weights yet."""
+        self.recorder.abandoned()
         self._logs = {}
-        self.recorder.begin(self.model, config=_compiled(self.model, self.params))
+
+    @harmless
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin the run with the first epoch."""
+        if not self.recorder.is_open:
+            config = {"initial_epoch": epoch, **_described(self.model, self.params)}
+            with self.recorder.guarded("how the model was compiled is not recorded"):
+                config["compile"] = self.model.get_compile_config()
+            self.recorder.begin(self.model, config=config, name=self.model.name)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Nothing: reading a batch's metrics would stop the device."""
 
+    @harmless
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the epoch, with its validation."""
         self._logs = dict(logs or {})
         last = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
         self.recorder.epoch(epoch, self._logs, self.model, last=last)
 
+    @harmless
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Finish the run with the last epoch's metrics."""
+        self.recorder.last_weights(self.model)  # a callback behind this one stopped the training
         self.recorder.end(self._logs)
 
 
-def _compiled(model: Any, params: dict[str, Any] | None) -> dict[str, Any]:
+def _described(model: Any, params: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "parameters": model.count_params(),
         "backend": keras.backend.backend(),
-        "compile": model.get_compile_config(),
         "fit": {k: v for k, v in (params or {}).items() if k != "verbose"},
     }

@@ -9,59 +9,57 @@ as LightGBM frees the training data, and with ``keep_training_booster=True`` by
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Mapping
 from typing import Any
 
 import lightgbm
 
-from provenance.integrations.recorder import Recorder
-from provenance.tracker import ProvenanceTracker
+from provenance.integrations.recorder import BoosterCallback, harmless
 
 
-class ProvenanceCallback:
-    """Records each training, of ``lightgbm.train`` and of the estimators.
-
-    LightGBM shows a callback no data: without ``train`` the run says that it has none. Of
-    ``lightgbm.cv`` it records means and deviations, and no booster.
+class ProvenanceCallback(BoosterCallback):
+    """Records each training, of ``lightgbm.train`` and of the estimators. Of ``lightgbm.cv`` it
+    records means and deviations, and no booster.
 
     Args:
-        tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them;
-            weights are the last iteration's unless ``every_n_epochs`` is given.
+        tracker, options: As :class:`provenance.integrations.recorder.BoosterCallback` takes them.
         train, test: What the ``Dataset`` was made of, as ``track_data`` takes it, or a ``Dataset``
             that has not been trained with.
     """
 
     order = 20  # before LightGBM's own early stopping (30), which raises to end the loop
     before_iteration = False
+    _model: object = None
+    _newest: tuple[int, dict[str, Any]] = 0, {}
 
-    def __init__(
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        train, test = self._data
+        self._data = as_data(train), as_data(test)  # LightGBM frees what a Dataset holds
+
+    def begin(
         self,
-        tracker: ProvenanceTracker | None = None,
-        *,
-        train: object = None,
-        test: object = None,
-        **options: Any,
+        params: Mapping[str, Any],
+        iterations: int,
+        lost: str = "no tree is grown yet",
+        model: object = None,
     ) -> None:
-        options.setdefault("every_n_epochs", sys.maxsize)
-        self.recorder = Recorder(tracker, **options)
-        self._data = as_data(train), as_data(test)
-        self._model: object = None
-        self._newest: tuple[int, dict[str, Any]] = 0, {}
+        """Begin the run; ``model`` is what LightGBM goes on from, and where there is none,
+        ``lost`` says why."""
+        objective = params.get("objective")
+        name = f"lightgbm {getattr(objective, '__name__', objective or 'regression')}"
+        missing = {"model": lost}
+        config = {"params": params, "iterations": iterations, "not_recorded": missing}
+        self.recorder.begin(model, *self._data, config, name=name)
 
-    def begin(self, params: Mapping[str, Any], iterations: int, lost: str | None = None) -> None:
-        """Begin the run; ``lost`` says why no model is recorded with it."""
-        config: dict[str, Any] = {"params": params, "iterations": iterations}
-        missing = {"model": lost or "no tree is grown yet"}
-        self.recorder.begin(None, *self._data, {**config, "not_recorded": missing})
-
+    @harmless
     def __call__(self, env: Any) -> None:
         """Record the iteration that is over."""
         recorder = self.recorder
         booster = env.model if isinstance(env.model, lightgbm.Booster) else None
         if env.model is not self._model:
-            if recorder.is_open and self._model is not None:
+            if self._model is not None:
                 recorder.abandoned()
             self._model = env.model
             lost = "LightGBM calls back once the first tree is grown"
@@ -83,7 +81,7 @@ class ProvenanceCallback:
         """Record the booster and finish the run with the newest evaluation, once."""
         number, results = self._newest
         if booster is not None:
-            self.recorder.weights(number, booster)
+            self.recorder.last_weights(booster)
             results = {**results, "best_iteration": booster.best_iteration}
         self.recorder.end({**results, "iterations": number + 1})
         self._model = None

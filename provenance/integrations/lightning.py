@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from provenance.integrations.recorder import Recorder
+from provenance.integrations.recorder import Recorder, harmless
 from provenance.tracker import ProvenanceTracker
 
 
@@ -31,35 +31,50 @@ class ProvenanceCallback(Callback):
         self._parent: str | None = None
         self._newest: dict[str, Any] = {}
 
+    @harmless
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget what a validation loaded; the checkpoint of this stage comes behind."""
+        self._parent = None
+
+    @harmless
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the run: data loaders and restored weights are there now."""
         recorder = self.recorder
-        if recorder.is_open:
-            recorder.abandoned()
-        config = {**_hyperparameters(trainer, pl_module), "parent_model": self._parent}
+        recorder.abandoned()
+        config: dict[str, Any] = {}
+        with recorder.guarded("hyperparameters not recorded"):
+            config = _hyperparameters(trainer, pl_module)
+        if self._parent is not None:
+            config["parent_model"] = self._parent
         recorder.begin(
             pl_module,
             _datasets(trainer.train_dataloader),
             _datasets(trainer.val_dataloaders),
-            {name: value for name, value in config.items() if value is not None},
+            config,
+            name=type(pl_module).__name__,
         )
-        self._parent, self._newest = None, {}
+        self._newest = {}
 
+    @harmless
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch; validation, where it was its turn, has run."""
         metrics = dict(trainer.callback_metrics)
         # What was logged in an earlier epoch stays among them.
         fresh = {k: v for k, v in metrics.items() if v is not self._newest.get(k)}
         self._newest = metrics
-        number = trainer.current_epoch
-        done = trainer.should_stop or number + 1 == trainer.max_epochs
-        last = done or 0 < trainer.max_steps <= trainer.global_step
-        self.recorder.epoch(number, fresh, pl_module, last=last)
+        self.recorder.epoch(trainer.current_epoch, fresh, pl_module)
 
+    @harmless
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the last epoch's weights, whatever ended the training."""
+        self.recorder.last_weights(pl_module)
+
+    @harmless
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finish the run with the newest metrics."""
         self.recorder.end(dict(trainer.callback_metrics))
 
+    @harmless
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
@@ -84,6 +99,8 @@ class ProvenanceLogger(Logger):
     def __init__(self, tracker: ProvenanceTracker | None = None, **options: Any) -> None:
         super().__init__()
         self.callback = ProvenanceCallback(tracker, **options)
+        self.recorder = self.callback.recorder
+        self._was_shown = False
 
     @property
     def name(self) -> str:
@@ -93,21 +110,31 @@ class ProvenanceLogger(Logger):
     @property
     def version(self) -> str:
         """The run's id; empty before its first."""
-        return self.callback.recorder.run_id or ""
+        return self.recorder.run_id or ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing here: the callback reads the module's."""
 
+    @harmless
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record a step's metrics."""
+        if not self._was_shown and not self.recorder.problems:
+            hidden = "Trainer(enable_autolog_hparams=False) shows no logger its trainer"
+            self.recorder.note(f"nothing is recorded: {hidden}; give it a ProvenanceCallback")
         values = {name: value for name, value in metrics.items() if name != "epoch"}
-        self.callback.recorder.step(step or 0, values)
+        self.recorder.step(step or 0, values)
 
+    @harmless
     def log_graph(self, model: LightningModule, input_array: Any = None) -> None:
-        """Called before each stage: from now on the trainer tells the callback."""
-        callbacks: list[Callback] = model.trainer.callbacks
-        if not any(isinstance(callback, ProvenanceCallback) for callback in callbacks):
-            callbacks.insert(0, self.callback)
+        """Called before each stage: from now on the trainer tells the callback. A checkpoint's
+        states were told to callbacks before."""
+        trainer, self._was_shown = model.trainer, True
+        if not any(isinstance(callback, ProvenanceCallback) for callback in trainer.callbacks):
+            trainer.callbacks.insert(0, self.callback)
+            loaded = trainer._checkpoint_connector._loaded_checkpoint
+            self.callback.load_state_dict(
+                loaded.get("callbacks", {}).get(self.callback.state_key, {})
+            )
 
 
 def _datasets(loaders: Any) -> object:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import optuna
@@ -46,6 +47,7 @@ class TrialRecorder(Recorder):
         test: object = None,
         config: Mapping[str, object] | None = None,
         structure: object = None,
+        name: str | None = None,
     ) -> None:
         """Record what is known before the training, once."""
         trial, settings = self._trial, dict[str, Any]()
@@ -62,7 +64,7 @@ class TrialRecorder(Recorder):
                     "distributions": {k: str(v) for k, v in trial.distributions.items()},
                 },
             }
-        super().begin(model, train, test, {**settings, **(config or {})}, structure)
+        super().begin(model, train, test, {**settings, **(config or {})}, structure, name)
         if self.run_id is not None and not isinstance(trial, FrozenTrial):
             with self.guarded("the trial does not name its run"):
                 trial.set_user_attr(RUN_ID, self.run_id)
@@ -84,9 +86,18 @@ def record_trials(
         ConfigError, InputError, TypeError: Of the options.
     """
     Recorder(**options)  # a mistake is told here
+    return _Recorded(objective, options)
 
-    def recorded(trial: optuna.Trial) -> Any:
-        recorder = _RECORDERS[trial] = TrialRecorder(trial.study, trial, options)
+
+@dataclass(frozen=True)
+class _Recorded:
+    """An objective that can be pickled where the user's can."""
+
+    objective: Callable[[optuna.Trial], Any]
+    options: Mapping[str, Any]
+
+    def __call__(self, trial: optuna.Trial) -> Any:
+        recorder = _RECORDERS[trial] = TrialRecorder(trial.study, trial, self.options)
         report = trial.report
 
         def reported(value: float, step: int) -> None:
@@ -96,7 +107,7 @@ def record_trials(
 
         trial.report = reported  # type: ignore[method-assign]  # of this trial alone
         try:
-            value = objective(trial)
+            value = self.objective(trial)
         except optuna.TrialPruned:
             recorder.begin()
             recorder.end(None, "pruned", "pruned")
@@ -111,8 +122,6 @@ def record_trials(
         else:
             recorder.end(_results(value, trial))
         return value
-
-    return recorded
 
 
 def recorder_of(trial: optuna.Trial) -> TrialRecorder:
@@ -172,4 +181,5 @@ def _no_value(values: Any) -> str | None:
 
 def _results(values: Any, trial: Any) -> dict[str, Any]:
     value = values[0] if isinstance(values, list | tuple) and len(values) == 1 else values
-    return {"value": value, "params": trial.params, "user_attrs": trial.user_attrs}
+    noted = {name: attribute for name, attribute in trial.user_attrs.items() if name != RUN_ID}
+    return {"value": value, "params": trial.params, "user_attrs": noted}

@@ -23,7 +23,8 @@ _NOT_METRICS: Final = {
 
 
 class ProvenanceCallback(tune.Callback):
-    """Records each trial.
+    """Records each trial. One that goes on after ``Tuner.restore`` is a new run, whose parent is
+    the one before.
 
     Args:
         options: As :class:`provenance.integrations.recorder.Recorder` takes them; ``train`` and
@@ -43,7 +44,8 @@ class ProvenanceCallback(tune.Callback):
             return
         with self._shared.guarded("trial not recorded"):
             group = trial.experiment_dir_name or "tune"
-            labels = {"name": f"{group}/{trial.trial_id}", "group": group}
+            earlier = self.run_ids.get(trial.trial_id)
+            labels = {"name": f"{group}/{trial.trial_id}", "group": group, "parent": earlier}
             recorder = Recorder(**{**labels, **self._options})
             self._open[trial.trial_id] = recorder
             settings = {"trial": trial.trial_id, "trainable": str(trial.trainable_name)}
@@ -88,6 +90,18 @@ class ProvenanceCallback(tune.Callback):
         for recorder in self._open.values():
             recorder.end(None, "interrupted", "the experiment ended")
         self._open.clear()
+
+    def get_state(self) -> dict[str, Any]:
+        """For ``Tuner.restore``: the runs that its trials go on from."""
+        return {"run_ids": self.run_ids}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Of the experiment that is restored."""
+        self.run_ids = dict(state["run_ids"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with the experiment: the runs that are open are this process's."""
+        return {**self.__dict__, "_open": {}}
 
 
 def _metrics(result: dict[str, Any]) -> dict[str, Any]:

@@ -11,15 +11,16 @@ in the config record, as ``not_recorded``.
 from __future__ import annotations
 
 import atexit
+import functools
 import inspect
 import random
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from provenance.capture.architecture import architecture
 from provenance.capture.ending import Ending, ending_of
@@ -32,7 +33,7 @@ from provenance.settings.hyperparameters import hyperparameters
 from provenance.tracker import ProvenanceTracker
 
 log = get_logger("provenance")
-STATES: Final = ("finished", "failed", "interrupted", "pruned", "closed")
+T = TypeVar("T")
 NOT_RECORDED: Final = "not_recorded"
 """Of the config record's ``training``: what has no digest, each with the reason."""
 
@@ -53,7 +54,7 @@ class Recorder:
     Raises:
         ConfigError: In ``config``; names the key.
         InputError: ``weights`` is no mode for a model in memory, ``every_n_epochs`` below 1.
-        TypeError: An argument that the tracker does not know, or one beside a tracker.
+        TypeError: An argument that the tracker does not know, one beside a tracker, or no tracker.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Recorder:
         every_n_epochs: int = 1,
         **tracker_arguments: Any,
     ) -> None:
+        given: object = tracker  # by callers without types, anything
         if tracker is None:
             from provenance.settings import load
 
@@ -74,6 +76,10 @@ class Recorder:
             load(bound.get("config"), bound.get("base_dir", "artifacts"), secrets=False)
         elif tracker_arguments:
             raise TypeError(f"{', '.join(tracker_arguments)}: a tracker is given, and has its own")
+        elif not isinstance(given, ProvenanceTracker):
+            raise TypeError(
+                f"tracker: found a {type(given).__name__}, expected a ProvenanceTracker"
+            )
         if weights is not None:
             check_mode(weights, None)
         if every_n_epochs < 1:
@@ -88,6 +94,7 @@ class Recorder:
         self._weights = weights
         self._every = every_n_epochs
         self._epochs = 0
+        self._unread: int | None = None  # the newest epoch, where its weights were not its turn
         self._error: BaseException | None = None
         self._state = "new"  # open, ended; off: there is no tracker
 
@@ -108,11 +115,13 @@ class Recorder:
         test: object = None,
         config: Mapping[str, object] | None = None,
         structure: object = None,
+        name: str | None = None,
     ) -> None:
-        """Record data, model and hyperparameters, once a run; says the run's id in one line.
+        """Record data, model and hyperparameters, once a run.
 
         What an integration knows to be missing it names in ``config`` under ``not_recorded``.
-        ``structure`` is a model that has no weights before it is trained.
+        ``structure`` is a model that has no weights before it is trained; ``name`` the run's,
+        where the options give none.
 
         Reading the data leaves the states of Python's, NumPy's and torch's random generators as
         they were. After :meth:`end` it begins the next run, which names the one before.
@@ -120,9 +129,9 @@ class Recorder:
         if self._state in ("open", "off") or (self._state == "ended" and self._given is not None):
             return
         earlier = self.run_id if self._state == "ended" else None
-        self._state, self.problems, self._epochs = "off", [], 0
+        self._state, self.problems, self._epochs, self._unread = "off", [], 0, None
         with self.guarded("run not recorded"):
-            self.tracker = self._given or ProvenanceTracker(**self._arguments)
+            self.tracker = self._given or ProvenanceTracker(**{"name": name, **self._arguments})
             self._state = "open"
         tracker = self.tracker
         if self._state == "off" or tracker is None or tracker._sealed_before:
@@ -159,8 +168,6 @@ class Recorder:
             tracker.store_merkle_on_blockchain_before_training(training)
         self._error = getattr(sys, "last_value", None)
         atexit.register(_end_at_exit, weakref.ref(self))
-        if tracker.rank == 0:
-            log.info("recording", run=tracker.run_id, folder=str(tracker.settings.base_dir))
 
     def epoch(
         self,
@@ -171,7 +178,7 @@ class Recorder:
         *,
         last: bool = False,
     ) -> None:
-        """Record an epoch; ``last``: its weights in any case."""
+        """Record an epoch; ``last``: its weights in any case, else see :meth:`last_weights`."""
         if self._state == "new":
             self.begin(model)
         if self._state != "open" or self.tracker is None:
@@ -181,6 +188,7 @@ class Recorder:
         with self.guarded("privacy budget not recorded"):
             budget = privacy_fields(self._privacy if privacy is None else privacy)
         wanted = self._weights is not None and (last or self._epochs % self._every == 0)
+        self._unread = None if wanted else n
         with self.guarded("epoch not recorded"):
             self.tracker.track_epoch(
                 n,
@@ -197,12 +205,17 @@ class Recorder:
             with self.guarded("weights not recorded"):
                 self.tracker._track_weights(n, model, "sync")
 
+    def last_weights(self, model: object) -> None:
+        """Record the newest epoch's weights where it was not their turn: no epoch follows."""
+        if self._unread is not None:
+            self.weights(self._unread, model)
+        self._unread = None
+
     def step(self, n: int, metrics: Mapping[str, object]) -> None:
         """Record the metrics of a step of an open run."""
-        track: Any = getattr(self.tracker, "track_step", None)
-        if self._state == "open" and metrics and track is not None:
+        if self._state == "open" and metrics and self.tracker is not None:
             with self.guarded("step not recorded"):
-                track(n, plain(metrics))
+                self.tracker.track_step(n, plain(metrics))
 
     def end(
         self,
@@ -210,7 +223,7 @@ class Recorder:
         state: str = "finished",
         reason: str | None = None,
     ) -> None:
-        """End the run, once: as finished with its results, or as what ``STATES`` names."""
+        """End the run, once: as finished with its results, or as what ``ending.STATES`` names."""
         if self._state != "open" or self.tracker is None:
             return
         self._state = "ended"
@@ -218,9 +231,7 @@ class Recorder:
             if state == "finished":
                 self.tracker.store_merkle_on_blockchain_after_training(plain(results or {}))
             else:
-                close: Any = self.tracker.close
-                named = "state" in inspect.signature(close).parameters
-                close(reason or state, **({"state": state} if named else {}))
+                self.tracker.close(reason or state, state)
 
     def failed(self, error: BaseException) -> None:
         """End the run as an exception ended the training: Ctrl-C and SIGTERM interrupt it."""
@@ -229,8 +240,16 @@ class Recorder:
             how = Ending("interrupted", "SIGTERM")
         self.end(None, how.state, how.reason)
 
+    def around(self, training: Callable[[], T]) -> T:
+        """What the training returns; its exception ends the run."""
+        try:
+            return training()
+        except BaseException as error:
+            self.failed(error)
+            raise
+
     def abandoned(self) -> None:
-        """End an open run, since the next training begins and nothing said how this one ended."""
+        """End a run that is open where the next training begins: nobody said how it ended."""
         self.end(None, "interrupted", "another training began")
 
     def note(self, problem: str) -> None:
@@ -252,6 +271,41 @@ class Recorder:
             line = " ".join(f"{error}".split())[:500] or type(error).__name__
             self.problems.append(line)
             log.warning(what, problem=line, run=self.run_id)
+
+
+def harmless(hook: Callable[..., None]) -> Callable[..., None]:
+    """A framework's hook of an object with a ``recorder``, which raises nothing into it."""
+
+    @functools.wraps(hook)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> None:
+        with self.recorder.guarded(f"{hook.__name__} not recorded"):
+            hook(self, *args, **kwargs)
+
+    return guarded
+
+
+class BoosterCallback:
+    """What the callbacks of XGBoost and LightGBM have in common; neither is shown data, and
+    without ``train`` a run says that it has none.
+
+    Args:
+        tracker, options: As :class:`Recorder` takes them; weights are the last iteration's unless
+            ``every_n_epochs`` is given.
+        train, test: What the training is given, or what that was made of.
+    """
+
+    def __init__(
+        self,
+        tracker: ProvenanceTracker | None = None,
+        *,
+        train: object = None,
+        test: object = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        options.setdefault("every_n_epochs", sys.maxsize)
+        self.recorder = Recorder(tracker, **options)
+        self._data = train, test
 
 
 def tags_of(tracker: ProvenanceTracker, status: str | None = None) -> dict[str, str]:
@@ -299,19 +353,18 @@ def outermost() -> Iterator[bool]:
 
 
 def plain(values: Mapping[str, object]) -> dict[str, Json]:
-    """A mapping as JSON: what has no such form as in a configuration (settings.hyperparameters)."""
+    """A mapping as JSON: each value as that of a configuration (settings.hyperparameters)."""
     return {str(name): _plain(value, 0) for name, value in values.items()}
 
 
 def _plain(value: object, depth: int) -> Json:
+    if value.__class__ in (float, int):
+        return normalise(value)
     if isinstance(value, Mapping) and depth < 16:
         return {str(name): _plain(inner, depth + 1) for name, inner in value.items()}
     if isinstance(value, list | tuple) and depth < 16:
         return [_plain(inner, depth + 1) for inner in value]
-    try:
-        return normalise(value)
-    except InputError:
-        return hyperparameters({"": value}).values[""]
+    return hyperparameters({"": value}).values[""]
 
 
 def _end_at_exit(reference: weakref.ref[Recorder]) -> None:

@@ -22,6 +22,8 @@ _RESULTS: Final = (
     "best_score_", "best_params_", "best_iteration_", "n_iter_", "oob_score_", "inertia_",
     "lower_bound_",
 )  # fmt: skip
+_OF_FOLDS: Final = ("estimator", "indices")
+"""What ``cross_validate`` returns and is no number of a fold."""
 _PAIRS: Final = (("X_val", "y_val"), ("eval_X", "eval_y"))
 _FIRST: Final = ("X", "y")
 
@@ -72,20 +74,8 @@ def recorded_fit(
     score: bool = True,
 ) -> T:
     """What ``fit()`` returns, with a run around it; ``arguments`` are those of ``fit`` by name."""
-    train: object = None
-    with recorder.guarded("run not recorded"):
-        train, shown, settings = _data(arguments)
-        test = shown if test is None else test
-        kind = type(estimator)
-        config = {"estimator": f"{kind.__module__}.{kind.__qualname__}", "fit": settings}
-        with recorder.guarded("hyperparameters not recorded"):
-            config["parameters"] = estimator.get_params()
-        recorder.begin(None, train, test, config, structure=estimator)
-    try:
-        result = fit()
-    except BaseException as error:
-        recorder.failed(error)
-        raise
+    train, test = _begin(recorder, estimator, arguments, test)
+    result = recorder.around(fit)
     results: dict[str, Any] = {}
     with recorder.guarded("results not recorded"):
         results = _results(estimator)
@@ -105,6 +95,60 @@ def recorded_fit(
     recorder.weights(len(epochs), estimator)
     recorder.end(results)
     return result
+
+
+def recorded_validation(
+    recorder: Recorder,
+    validate: Callable[[], T],
+    function: str,
+    estimator: Any,
+    arguments: Mapping[str, object],
+) -> T:
+    """What a function like ``cross_validate`` returns, with a run around it. The estimators that
+    it fits are gone: there are no weights, and what ``cross_validate`` says of a fold is an
+    epoch, numbered from 1."""
+    _begin(recorder, estimator, arguments, None, function + "({})")
+    result = recorder.around(validate)
+    with recorder.guarded("scores not recorded"):
+        scores: Any = result if isinstance(result, dict) else {}
+        scores = {name: values for name, values in scores.items() if name not in _OF_FOLDS}
+        for number, fold in enumerate(zip(*scores.values(), strict=True), 1):
+            recorder.epoch(number, dict(zip(scores, map(float, fold), strict=True)))
+        recorder.end({name: float(values.mean()) for name, values in scores.items()})
+    recorder.end()
+    return result
+
+
+def name_of(estimator: Any) -> str:
+    """What people call it: ``GridSearchCV(Pipeline(StandardScaler, SVC))``."""
+    made_of = estimator.get_params(deep=False)
+    inner = [step for _, step in made_of.get("steps", ())] or [made_of.get("estimator")]
+    names = [name_of(each) for each in inner if hasattr(each, "fit")]
+    kind = type(estimator).__name__
+    return f"{kind}({', '.join(names)})" if names else kind
+
+
+def _begin(
+    recorder: Recorder,
+    estimator: Any,
+    arguments: Mapping[str, object],
+    test: object,
+    name: str = "{}",
+) -> tuple[object, object]:
+    """Begin a run, in whose ``name`` that of the estimator stands; its training data and its test
+    data."""
+    train: object = None
+    with recorder.guarded("run not recorded"):
+        train, shown, settings = _data(arguments)
+        test = shown if test is None else test
+        kind = type(estimator)
+        config = {"estimator": f"{kind.__module__}.{kind.__qualname__}", "fit": settings}
+        trained = kind.__name__
+        with recorder.guarded("hyperparameters not recorded"):
+            config["parameters"] = estimator.get_params()
+            trained = name_of(estimator)
+        recorder.begin(None, train, test, config, structure=estimator, name=name.format(trained))
+    return train, test
 
 
 def _is_pair(data: object) -> bool:

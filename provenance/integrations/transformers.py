@@ -23,7 +23,7 @@ from transformers.trainer_callback import (
 )
 from transformers.training_args import TrainingArguments
 
-from provenance.integrations.recorder import NOT_RECORDED, Recorder
+from provenance.integrations.recorder import NOT_RECORDED, Recorder, harmless
 from provenance.tracker import ProvenanceTracker
 
 _NO_TEST = "a callback is not shown evaluation data before training: ProvenanceCallback(test=...)"
@@ -45,6 +45,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         self._epoch: tuple[int, str, bool] | None = None
         """The epoch that waits for its metrics, what brings them, and whether it is the last."""
 
+    @harmless
     def on_train_begin(
         self,
         args: TrainingArguments,
@@ -54,8 +55,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Begin the run: a checkpoint, where there is one, is loaded."""
         recorder = self.recorder
-        if recorder.is_open:
-            recorder.abandoned()
+        recorder.abandoned()
         model = shown.get("model")
         config: dict[str, Any] = {
             **args.to_dict(),  # tokens are hidden in it
@@ -69,8 +69,10 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
             config[NOT_RECORDED] = {"data.test": _NO_TEST}
         data = getattr(shown.get("train_dataloader"), "dataset", None)
         self._logs, self._epoch = {}, None
-        recorder.begin(model, data, None, {k: v for k, v in config.items() if v is not None})
+        given = {name: value for name, value in config.items() if value is not None}
+        recorder.begin(model, data, None, given, name=args.run_name or type(model).__name__)
 
+    @harmless
     def on_epoch_end(
         self,
         args: TrainingArguments,
@@ -85,6 +87,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         self._epoch = (number, event, last)
         self._record(shown.get("model"), "")
 
+    @harmless
     def on_log(
         self,
         args: TrainingArguments,
@@ -99,6 +102,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         self.recorder.step(state.global_step, values)
         self._record(shown.get("model"), "log")
 
+    @harmless
     def on_evaluate(
         self,
         args: TrainingArguments,
@@ -110,6 +114,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         """Record the epoch that waits for it."""
         self._record(shown.get("model"), "evaluate")
 
+    @harmless
     def on_epoch_begin(
         self,
         args: TrainingArguments,
@@ -120,6 +125,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         """Record an epoch whose metrics never came."""
         self._record(shown.get("model"), None)
 
+    @harmless
     def on_train_end(
         self,
         args: TrainingArguments,
@@ -127,11 +133,17 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         control: TrainerControl,
         **shown: Any,
     ) -> None:
-        """Finish the run with the metrics of the whole training."""
-        self._record(None, None)  # the best model may be loaded by now
+        """Finish the run with the metrics of the whole training, or as a trial that the search
+        pruned: the Trainer calls this, then raises."""
+        self._record(None, None)
+        if not args.load_best_model_at_end:
+            self.recorder.last_weights(shown.get("model"))
         results = dict(state.log_history[-1]) if state.log_history else {}
         if state.best_metric is not None:
             results |= {"best_metric": state.best_metric, "best_step": state.best_global_step}
+        stopped = state.global_step < state.max_steps and not control.should_training_stop
+        if stopped and state.is_hyper_param_search:
+            self.recorder.end(None, "pruned", "pruned")
         self.recorder.end(results)
 
     def _record(self, model: Any, event: str | None) -> None:

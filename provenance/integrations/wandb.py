@@ -47,7 +47,12 @@ def record_run(
     """
     run = _active(run)
     if tracker is None:
-        labels = {"name": run.name, "group": run.group, "tags": run.tags, "notes": run.notes}
+        labels = {
+            "name": run.name or run.id,
+            "group": run.group,
+            "tags": run.tags,
+            "notes": run.notes,
+        }
         options = {**{name: value for name, value in labels.items() if value}, **options}
     recorder = Recorder(tracker, **options)
     with recorder.guarded("W&B run not read"):
@@ -119,10 +124,10 @@ def _recorded_log(run: Any, recorder: Recorder) -> Iterator[None]:
     of_module = wandb.log
 
     def logged(
-        data: Mapping[str, Any], step: int | None = None, commit: bool | None = None
+        data: Mapping[str, Any], step: int | None = None, *more: Any, **options: Any
     ) -> None:
         number = run.step if step is None else step
-        log(data, step=step, commit=commit)
+        log(data, step, *more, **options)
         recorder.step(number, data)
 
     run.log = logged

@@ -9,67 +9,56 @@ are recorded, and no booster.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import xgboost
 
-from provenance.integrations.recorder import Recorder
-from provenance.tracker import ProvenanceTracker
+from provenance.integrations.recorder import BoosterCallback
 
 
-class ProvenanceCallback(xgboost.callback.TrainingCallback):
+class ProvenanceCallback(BoosterCallback, xgboost.callback.TrainingCallback):
     """Records each training.
 
-    XGBoost shows a callback no data: without ``train`` the run says that it has none.
-
     Args:
-        tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them;
-            weights are the last iteration's unless ``every_n_epochs`` is given.
+        tracker, options: As :class:`provenance.integrations.recorder.BoosterCallback` takes them.
         train, test: A ``DMatrix``, or what ``track_data`` takes.
     """
 
-    def __init__(
-        self,
-        tracker: ProvenanceTracker | None = None,
-        *,
-        train: object = None,
-        test: object = None,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        options.setdefault("every_n_epochs", sys.maxsize)
-        self.recorder = Recorder(tracker, **options)
-        self._data = train, test
-        self._newest: tuple[int, dict[str, Any]] | None = None
+    _newest: tuple[int, dict[str, Any]] | None = None
+    _rounds: int | None = None
+    """Of the booster by then."""
 
     def before_training(self, model: Any) -> Any:
         """Begin the run."""
-        if self.recorder.is_open:
-            self.recorder.abandoned()
-        self._newest = None
+        self.recorder.abandoned()
+        self._newest = self._rounds = None
         booster = _booster(model)
         config: dict[str, Any] = {}
+        name = "xgboost"
         with self.recorder.guarded("configuration not recorded"):
             config = {"xgboost": json.loads((booster or model.cvfolds[0].bst).save_config())}
+            name = f"xgboost {config['xgboost']['learner']['objective']['name']}"
         train: object = None
         test: object = None
         with self.recorder.guarded("data not recorded"):
             train, test = (as_data(part) for part in self._data)
-        self.recorder.begin(booster, train, test, config)
+        self.recorder.begin(booster, train, test, config, name=name)
         return model
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Any]) -> bool:
         """Record the iteration."""
-        metrics: dict[str, Any] = {}
-        for data, scores in evals_log.items():
-            for metric, values in scores.items():
-                metrics[f"{data}-{metric}"] = values[-1]
-                if isinstance(values[-1], tuple):
-                    metrics[f"{data}-{metric}"], metrics[f"{data}-{metric}-std"] = values[-1]
-        self._newest = epoch, metrics
-        self.recorder.epoch(epoch, metrics, _booster(model))
+        with self.recorder.guarded("iteration not recorded"):
+            metrics: dict[str, Any] = {}
+            for data, scores in evals_log.items():
+                for metric, values in scores.items():
+                    metrics[f"{data}-{metric}"] = values[-1]
+                    if isinstance(values[-1], tuple):
+                        metrics[f"{data}-{metric}"], metrics[f"{data}-{metric}-std"] = values[-1]
+            self._newest = epoch, metrics
+            booster = _booster(model)
+            self._rounds = None if booster is None else booster.num_boosted_rounds()
+            self.recorder.epoch(epoch, metrics, booster)
         return False
 
     def after_training(self, model: Any) -> Any:
@@ -77,12 +66,12 @@ class ProvenanceCallback(xgboost.callback.TrainingCallback):
         epoch, results = self._newest or (0, {})
         booster = _booster(model)
         if booster is not None:
-            self.recorder.weights(epoch, booster)
-            results = {
-                **results,
-                "iterations": booster.num_boosted_rounds(),
-                **booster.attributes(),
-            }
+            rounds = booster.num_boosted_rounds()
+            if rounds == self._rounds:
+                self.recorder.last_weights(booster)
+            else:  # EarlyStopping cut it, or nothing was trained
+                self.recorder.weights(epoch, booster)
+            results = {**results, "iterations": rounds, **booster.attributes()}
         self.recorder.end(results)
         return model
 

@@ -28,6 +28,7 @@ from provenance.errors import FormatError, InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.model_files import INDEX, read_model
 from provenance.fingerprint.tensors import state_digest_file
+from tests.support.frameworks import framework
 from tests.support.verify_world import finished
 
 SEED = int(os.environ.get("PROVENANCE_MUTATION_SEED", "0")) or random.SystemRandom().getrandbits(32)
@@ -71,7 +72,7 @@ def zipped(tmp_path: Path) -> bytes:
 
 
 def keras_file(name: str, fill: Callable[[Any], object], method: int = zipfile.ZIP_STORED) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = framework("h5py", "keras")
     weights = name if name.endswith(".h5") else f"{name}.weights.h5"
     with h5py.File(weights, "w") as file:
         fill(file)
@@ -90,7 +91,7 @@ def keras(tmp_path: Path) -> bytes:
 
 
 def torch_file(tmp_path: Path) -> bytes:
-    torch = pytest.importorskip("torch")
+    torch = framework("torch")
     state = {"a": torch.ones(3, 4), "b": torch.eye(3).to_sparse(), "c": torch.ones(4, 4).t()}
     torch.save(state, tmp_path / "t.pt")
     return (tmp_path / "t.pt").read_bytes()
@@ -235,7 +236,7 @@ def one_text_a_million_times(file: Any) -> None:
 
 
 def groups_in_groups(file: Any) -> None:
-    h5py = pytest.importorskip("h5py")
+    h5py = framework("h5py", "keras")
     group = file.id
     for _ in range(20_000):
         group = h5py.h5g.create(group, b"a")
@@ -288,7 +289,7 @@ def test_a_small_file_takes_no_large_memory(
 
 
 def test_a_tensor_that_repeats_one_element_without_end_is_refused(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = framework("torch")
     torch.save({"a": torch.ones(1).expand(2**40)}, tmp_path / "m.pt")
     with pytest.raises(FormatError, match=r"m\.pt: tensors of 4398046511104 bytes in a file of "):
         read_state(tmp_path / "m.pt")
@@ -305,7 +306,7 @@ def test_a_member_that_says_more_than_its_bytes_can_be_is_refused(tmp_path: Path
 
 
 def test_a_checkpoint_of_lists_in_lists_is_refused_in_time(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = framework("torch")
     value: object = [torch.zeros(1)]
     for _ in range(30):
         value = [value, value]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from tests.conftest import missing
 
 def installed(module: str, extra: str | None = None) -> None:
     """Without importing it; ``extra`` is that of this project which brings it."""
-    if find_spec(module) is None:
+    parents = accumulate(module.split("."), "{}.{}".format)
+    if not all(map(find_spec, parents)):
         missing(f"{module}: pip install 'ml-provenance[{extra or module}]'")
 
 

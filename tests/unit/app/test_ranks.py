@@ -159,9 +159,9 @@ def test_a_rank_with_nothing_to_say_raises_at_no_call(
 def test_two_hosts_write_one_run_in_either_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = new_run_keys()
-    told = {"PROVENANCE_RUN_ID": str(keys.run), "PROVENANCE_RUN_SEED": keys.seed.hex()}
     for order in ((0, 1), (1, 0)):
+        keys = new_run_keys()
+        told = {"PROVENANCE_RUN_ID": str(keys.run), "PROVENANCE_RUN_SEED": keys.seed.hex()}
         hosts = [tmp_path / f"{order}" / f"host-{rank}" for rank in order]
         for rank, base in zip(order, hosts, strict=True):
             as_rank(monkeypatch, **told, RANK=str(rank), WORLD_SIZE="2")

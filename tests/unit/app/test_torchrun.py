@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from provenance.capture.keys import new_run_keys
+from tests.support.frameworks import installed
 from tests.support.home import brought_home
 from tests.support.paths import ROOT
 
@@ -44,7 +45,7 @@ tracker.store_merkle_on_blockchain_after_training({})
 
 def torchrun(folder: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Two ranks of a script, that are started again once."""
-    pytest.importorskip("torch", reason="pip install torch (CPU) to run it")
+    installed("torch")
     (folder / "train.py").write_text(script)
     done = subprocess.run(
         [

@@ -26,6 +26,7 @@ from provenance.formats.producers.certificate import open_identity
 from provenance.formats.record import Kind
 from provenance.settings.key_files import IDENTITY, read_or_create_seed
 from provenance.tracker import ProvenanceTracker
+from tests.support.frameworks import framework
 
 TRAIN = (np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1]))
 TEST = (np.ones((2, 3)), np.array([1, 1]))
@@ -243,7 +244,7 @@ def test_a_mode_that_does_not_fit_the_model_is_refused(
 
 @pytest.mark.parametrize("mode", [None, "stall-free", "copy", "sync"])
 def test_each_epochs_weights_are_those_of_its_call(tmp_path: Path, mode: str | None) -> None:
-    torch = pytest.importorskip("torch")
+    torch = framework("torch")
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     tracker = ProvenanceTracker(tmp_path)

@@ -57,8 +57,6 @@ def test_a_fit_is_recorded(base: Path) -> None:
     assert bodies(events, Kind.STATE)[0]["root"] == state_digest(model, FACTORY).as_fields()["root"]
     config = bodies(events, Kind.CONFIG)[0]
     assert (config["group"], config["training"]["parameters"]["C"]) == ("auto", 2.0)
-    script = sys.modules["__main__"].__file__ or ""
-    assert config["name"] == f"SVC, {Path(script).name}"
     assert bodies(events, Kind.METRICS)[0]["metrics"]["training_score"] == model.score(X, Y)
 
 
@@ -69,9 +67,68 @@ def test_a_search_over_a_pipeline_is_one_run(base: Path) -> None:
     from sklearn.preprocessing import StandardScaler
 
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
-    GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=2).fit(X, Y)
+    GridSearchCV(pipeline, {"logisticregression__C": [0.1, 1.0]}, cv=2, n_jobs=2).fit(X, Y)
     assert runs(base) == 1
-    assert bodies(spooled(base), Kind.RESULTS)[0]["results"]["candidates_total"] == 2
+    events = spooled(base)
+    assert bodies(events, Kind.RESULTS)[0]["results"]["candidates_total"] == 2
+    name = "GridSearchCV(Pipeline(StandardScaler, LogisticRegression))"
+    assert bodies(events, Kind.CONFIG)[0]["name"] == name
+
+
+@pytest.mark.parametrize("jobs", [None, 2])
+def test_a_cross_validation_is_one_run_with_the_scores_of_its_folds(
+    base: Path, jobs: int | None
+) -> None:
+    from sklearn import model_selection
+    from sklearn.svm import SVC
+
+    scores = model_selection.cross_val_score(SVC(), X, Y, cv=3, n_jobs=jobs)
+    events = spooled(base)
+    assert runs(base) == 1
+    assert bodies(events, Kind.CONFIG)[0]["name"] == "cross_validate(SVC)"
+    assert kinds(events).count("data.train") == 1
+    folds = [body["metrics"]["test_score"] for body in bodies(events, Kind.METRICS)]
+    assert folds == scores.tolist()
+    assert bodies(events, Kind.RESULTS)[0]["results"]["test_score"] == pytest.approx(scores.mean())
+    model_selection.cross_val_predict(SVC(), X, Y, cv=2)
+    assert runs(base) == 2
+    with pytest.raises(ValueError, match="fits failed"):
+        model_selection.cross_validate(SVC(C=-1), X, Y)
+    assert [body["state"] for body in bodies(spooled(base), Kind.RUN_END)][-1] == "failed"
+
+
+def test_a_study_whose_objective_validates_is_a_run_for_each_trial(base: Path) -> None:
+    optuna = framework("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    from sklearn.model_selection import cross_val_score
+    from sklearn.svm import SVC
+
+    def objective(trial: Any) -> float:
+        return float(cross_val_score(SVC(C=trial.suggest_float("C", 0.1, 1)), X, Y, cv=2).mean())
+
+    optuna.create_study().optimize(objective, n_trials=4, n_jobs=2)
+    assert runs(base) == 4
+
+
+def test_a_run_has_the_name_of_what_is_trained(base: Path) -> None:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.naive_bayes import GaussianNB
+
+    for model in (RandomForestClassifier(2), CalibratedClassifierCV(GaussianNB(), cv=2)):
+        model.fit(X, Y)
+    names = [config["name"] for config in bodies(spooled(base), Kind.CONFIG)]
+    assert names == ["RandomForestClassifier", "CalibratedClassifierCV(GaussianNB)"]
+
+
+def test_what_predicts_only_once_it_is_fitted_is_a_training(base: Path) -> None:
+    from sklearn.ensemble import StackingClassifier
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.naive_bayes import GaussianNB
+
+    GridSearchCV(GaussianNB(), {}, scoring=["accuracy", "f1"], refit=False, cv=2).fit(X, Y)
+    StackingClassifier([("a", GaussianNB())], cv=2).fit(X, Y)
+    assert runs(base) == 2
 
 
 def test_estimators_that_are_fitted_in_a_pool_of_threads_are_their_ensembles(base: Path) -> None:
@@ -183,6 +240,26 @@ def test_twice_is_once_and_disabled_is_as_it_was(base: Path, tmp_path: Path) -> 
     assert runs(tmp_path / "other") == 1
 
 
+@pytest.mark.slow
+def test_disabled_puts_back_what_was_there(tmp_path: Path) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    from sklearn import model_selection
+    from sklearn.svm import SVC
+
+    names = ("xgboost", "lightgbm", "catboost", "lightning.pytorch", "transformers", "keras")
+    modules = [framework(name, name.partition(".")[0]) for name in names]
+    owners = [SVC, SVC.__mro__[-2], model_selection, model_selection._validation, *modules]
+    owners += [modules[3].Trainer, modules[4].Trainer, modules[5].Model, modules[2].CatBoost]
+    before, finders = [dict(vars(owner)) for owner in owners], list(sys.meta_path)
+    with autologged(tmp_path):
+        assert (
+            sum(dict(vars(owner)) != kept for owner, kept in zip(owners, before, strict=True)) > 6
+        )
+    for owner, kept in zip(owners, before, strict=True):
+        assert dict(vars(owner)) == kept, owner
+    assert sys.meta_path == finders
+
+
 def test_an_estimator_is_pickled_as_ever(base: Path) -> None:
     from sklearn.naive_bayes import GaussianNB
 
@@ -191,7 +268,6 @@ def test_an_estimator_is_pickled_as_ever(base: Path) -> None:
     assert (model.predict(X) == pickle.loads(pickle.dumps(model)).predict(X)).all()
 
 
-@pytest.mark.slow
 def test_a_class_of_the_users_that_goes_to_another_process_records_nothing_there(
     base: Path, tmp_path: Path
 ) -> None:
@@ -276,7 +352,6 @@ def test_catboost(base: Path) -> None:
     assert bodies(events, Kind.STATE)[0]["root"] == state_digest(model, FACTORY).as_fields()["root"]
 
 
-@pytest.mark.slow
 def test_frameworks_that_are_imported_later_are_recorded(tmp_path: Path) -> None:
     framework("xgboost")
     source = (

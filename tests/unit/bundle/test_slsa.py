@@ -29,6 +29,7 @@ from provenance.formats.record import Kind, canonical_json
 from provenance.verify.checks.attachments import check_slsa as check
 from provenance.verify.findings import Findings
 from provenance.verify.verifier import verify
+from tests.support.frameworks import installed
 from tests.support.model_world import COMMIT, deployment, real_story, weights
 from tests.support.verify_world import ORIGIN, RUN, SIGNER, World, before, flip_metric
 
@@ -227,7 +228,7 @@ def test_it_is_derived_the_same_from_a_bundle(tmp_path: Path) -> None:
 
 
 def test_the_schemas_of_in_toto_and_slsa_take_it() -> None:
-    pytest.importorskip("in_toto_attestation")
+    installed("in_toto_attestation", "dev")
     from google.protobuf import json_format
     from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
     from in_toto_attestation.v1 import statement as peer

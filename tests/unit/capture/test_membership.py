@@ -16,6 +16,9 @@ from provenance.capture import membership
 from provenance.capture.keys import RunKeys, keep_run_keys, make_key_file, new_run_keys
 from provenance.capture.membership import join_run
 from provenance.errors import ConfigError
+from provenance.tracker import ProvenanceTracker
+from tests.support.frameworks import installed
+from tests.support.home import brought_home
 from tests.support.paths import ROOT
 
 KEYS = new_run_keys()
@@ -229,7 +232,7 @@ RANK = """
 @pytest.mark.slow
 @pytest.mark.parametrize("late", [0, 1])
 def test_a_process_group_shares_the_keys_of_rank_0(tmp_path: Path, late: int) -> None:
-    pytest.importorskip("torch", reason="pip install torch (CPU) to run it")
+    installed("torch")
     script = textwrap.dedent(RANK)
     ranks = [
         subprocess.Popen(
@@ -299,3 +302,28 @@ def test_rank_0_waits_for_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("PROVENANCE_WORLD_SIZE", "1")
     assert join_run(tmp_path).world_size == 1
     assert isinstance(join_run(tmp_path).keys, RunKeys)
+
+
+def test_a_run_that_this_process_finished_is_told_to_no_further_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = new_run_keys()
+    setenv(
+        monkeypatch, {"PROVENANCE_RUN_ID": str(keys.run), "PROVENANCE_RUN_SEED": keys.seed.hex()}
+    )
+    runs = []
+    for state in ("failed", "finished", "finished"):
+        tracker = ProvenanceTracker(tmp_path)
+        tracker.track_epoch(1, {"loss": 1.0})
+        tracker.close(state, state)
+        runs.append(tracker.run)
+    assert runs[:2] == [keys.run] * 2
+    assert runs[2] != keys.run
+    for report in brought_home(tmp_path).values():
+        assert report.outcome == "verified", report.findings
+    setenv(monkeypatch, {"RANK": "0", "WORLD_SIZE": "2"})
+    alone = join_run(tmp_path)
+    assert alone.keys.run not in runs
+    assert alone.launch is not None
+    monkeypatch.setenv("RANK", "1")
+    assert join_run(tmp_path).keys.run == keys.run

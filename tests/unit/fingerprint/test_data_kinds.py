@@ -32,7 +32,7 @@ from provenance.fingerprint.data import arrow, progress
 from provenance.fingerprint.data.zones import zone_name
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
 from provenance.fingerprint.hashers import HashFactory
-from tests.support.frameworks import installed
+from tests.support.frameworks import framework, installed
 
 SHA = HashFactory("sha256")
 
@@ -388,7 +388,7 @@ def test_subsets_of_tensors_are_those_rows(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_hdf5_is_read_as_the_arrays_in_it(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py", reason="pip install h5py to run it")
+    h5py = framework("h5py", "keras")
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["x"] = np.ones((3, 2))
         file["names"] = ["a", "b", "c"]

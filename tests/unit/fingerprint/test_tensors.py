@@ -34,6 +34,7 @@ from provenance.fingerprint.row_major import COPY_BYTES, row_major
 from provenance.fingerprint.tensors import state_digest, state_digest_file, tensor_digest
 from provenance.formats import merkle
 from tests.support import paths
+from tests.support.frameworks import framework
 
 VECTORS = json.loads((paths.VECTORS / "tensors.json").read_text())
 SHA = HashFactory("sha256")
@@ -231,7 +232,7 @@ def test_tied_weights_are_those_of_one_memory() -> None:
 
 
 def test_a_conjugate_is_not_tied_to_what_it_is_of() -> None:
-    torch = pytest.importorskip("torch")
+    torch = framework("torch")
     value = torch.tensor([1 + 2j])
     assert value.conj().data_ptr() == value.data_ptr()
     found = state_digest({"a": value, "b": value.conj()})
@@ -241,7 +242,7 @@ def test_a_conjugate_is_not_tied_to_what_it_is_of() -> None:
 
 
 def test_what_has_no_data_of_its_own_is_refused() -> None:
-    torch = pytest.importorskip("torch")
+    torch = framework("torch")
     parted = torch.nn.Parameter(torch.empty(0))
     parted.ds_shape = torch.Size([2, 2])  # as DeepSpeed marks it
     for value, found in (

@@ -77,6 +77,51 @@ def test_a_model_that_is_shown_late_is_not_stated_as_that_before_training(tmp_pa
     assert "model.weights" in kinds(spooled(tmp_path / "early"))
 
 
+def test_a_training_that_goes_on_begins_with_the_state_that_was_loaded(tmp_path: Path) -> None:
+    accelerate, torch = framework("accelerate"), framework("torch")
+    from provenance.integrations.accelerate import AccelerateTracker
+
+    runs: list[str | None] = [None]
+    for goes_on in (False, True):
+        model = torch.nn.Linear(2, 1)
+        tracker = AccelerateTracker(base_dir=tmp_path, model=model, parent=runs[-1])
+        accelerator = accelerate.Accelerator(log_with=tracker, cpu=True)
+        model = accelerator.prepare(model)
+        if goes_on:
+            accelerator.load_state(str(tmp_path / "state"))
+        accelerator.init_trackers("project", config={})
+        with torch.no_grad():
+            model.weight += 1
+        accelerator.log({"epoch": int(goes_on), "loss": 1.0})
+        accelerator.save_state(str(tmp_path / "state"))
+        accelerator.end_training()
+        runs.append(tracker.recorder.run_id)
+    events = spooled(tmp_path)
+    initial, saved = (bodies(events, kind) for kind in (Kind.WEIGHTS, Kind.STATE))
+    assert initial[1]["root"] == saved[0]["root"] != initial[0]["root"]
+    parents = [config["parent"] for config in bodies(events, Kind.CONFIG)]
+    assert parents == [None, {"run": runs[1], "epoch": None}]
+
+
+def test_a_tracker_records_each_training_and_part_of_an_epoch_as_a_step(tmp_path: Path) -> None:
+    accelerate, torch = framework("accelerate"), framework("torch")
+    from provenance.integrations.accelerate import AccelerateTracker
+
+    tracker = AccelerateTracker(base_dir=tmp_path, model=torch.nn.Linear(2, 1))
+    for rate in (0.1, 0.2):
+        accelerator = accelerate.Accelerator(log_with=tracker, cpu=True)
+        accelerator.init_trackers("project", config={"lr": rate})
+        accelerator.log({"epoch": 0.5, "loss": 1.0}, step=3)
+        accelerator.log({"epoch": 1.0, "loss": 0.5}, step=6)
+        accelerator.end_training()
+    events = spooled(tmp_path)
+    rates = [config["training"]["lr"] for config in bodies(events, Kind.CONFIG)]
+    assert rates == [0.1, 0.2]
+    assert [event.epoch for event in events if event.kind is Kind.METRICS] == [1, 1]
+    assert steps(events) == [(3, {"epoch": 0.5, "loss": 1.0})] * 2
+    assert kinds(events).count("run.end") == 2
+
+
 def test_the_main_process_waits_for_no_other_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,18 +139,20 @@ def test_the_main_process_waits_for_no_other_rank(
 def test_weights_that_ranks_share_are_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    torch, dist = framework("torch"), framework("torch.distributed", "torch")
     framework("accelerate")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     from provenance.integrations.accelerate import AccelerateTracker
 
-    class DTensor:
-        pass
-
-    class Sharded:
-        def parameters(self) -> list[DTensor]:
-            return [DTensor()]
-
     tracker = AccelerateTracker(base_dir=tmp_path)
-    tracker.log({"epoch": 0, "loss": 1.0}, model=Sharded())
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = fully_shard(torch.nn.Linear(2, 1), mesh=init_device_mesh("cpu", (1,)))
+        tracker.log({"epoch": 0, "loss": 1.0}, model=model)
+    finally:
+        dist.destroy_process_group()
     assert "state" not in kinds(spooled(tmp_path))
     assert "ranks share them" in capsys.readouterr().out
 

@@ -46,6 +46,20 @@ else:
     model.fit(x, y, epochs=2, verbose=0, validation_data=(x[:9], y[:9]))
     model.fit((pair for pair in [(x, y)] * 2), steps_per_epoch=2, verbose=0)
     provenance.autolog(disable=True)
+class Loss:  # which Keras cannot serialise
+    def __call__(self, labels, outputs):
+        return loss(labels, outputs)
+again = keras.models.clone_model(model)
+again.compile("adam", Loss())
+other = ProvenanceCallback(base_dir=sys.argv[1] + "/ways", train=x, every_n_epochs=50)
+stopping = keras.callbacks.EarlyStopping("loss", min_delta=9, patience=1, restore_best_weights=True)
+again.fit(x, y, epochs=9, callbacks=[other, stopping], **options)
+backup = keras.callbacks.BackupAndRestore(sys.argv[1] + "/backup", delete_checkpoint=False)
+again.fit(x, y, epochs=1, callbacks=[backup], **options)
+print(str(state_digest(again).as_fields()["root"]))
+again.set_weights([w * 0 for w in again.get_weights()])
+again.fit(x, y, epochs=2, callbacks=[other, backup], **options)
+again.fit(x, y, epochs=0, callbacks=[other], **options)
 model.fit(x, y, epochs=1, callbacks=[callback, Fails()], **options)
 """
 
@@ -62,7 +76,7 @@ def test_each_fit_is_a_run_with_one_name_for_a_weight_in_every_backend(
              "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     assert "FloatingPointError" in done.stderr, done.stderr
-    root, names = [line for line in done.stdout.splitlines() if "[" not in line]
+    root, names, backed_up = [line for line in done.stdout.splitlines() if "[" not in line]
     assert names.split(";")[:2] == ["sequential/dense/kernel", "sequential/dense/bias"]
     assert names.count(";") == 7
     events = spooled(tmp_path)
@@ -80,6 +94,14 @@ def test_each_fit_is_a_run_with_one_name_for_a_weight_in_every_backend(
     ends = [event.fields["reason"] for event in events if event.kind is Kind.RUN_END]
     assert ends == ["finished", "FloatingPointError"]
     assert kinds(events).count("results") == 1
+    events = spooled(tmp_path / "ways")
+    metrics = [event for event in events if event.kind is Kind.METRICS]
+    assert [event.epoch for event in metrics] == [0, 1, 1]  # stopped; gone on with
+    assert [event.epoch for event in events if event.kind is Kind.STATE] == [1, 1]
+    stopped, restored = bodies(events, Kind.CONFIG)
+    assert "compile" not in stopped["training"]
+    assert restored["training"]["initial_epoch"] == 1
+    assert bodies(events, Kind.WEIGHTS)[1]["root"] == backed_up
     if backend == "jax":
         example = kinds(spooled(tmp_path / "example"))
         assert example.count("metrics") == example.count("state") == 3

@@ -191,6 +191,54 @@ def test_a_second_fit_is_a_second_run_and_one_from_a_checkpoint_names_its_parent
     assert len(bodies(spooled(world.base), Kind.CONFIG)) == 3
 
 
+def test_the_logger_names_the_parent_too(world: World) -> None:
+    from provenance.integrations.lightning import ProvenanceLogger
+
+    loggers = [ProvenanceLogger(base_dir=world.base) for _ in range(2)]
+    trainer = world.trainer(logger=loggers[0])
+    trainer.fit(world.module(), *world.loaders)
+    trainer.save_checkpoint(world.folder / "c.ckpt")
+    resumed = world.trainer(logger=loggers[1], max_epochs=3)
+    resumed.fit(world.module(), *world.loaders, ckpt_path=world.folder / "c.ckpt")
+    parents = [config["parent"] for config in bodies(spooled(world.base), Kind.CONFIG)]
+    assert parents == [None, loggers[0].version]
+
+
+def test_a_logger_that_is_not_shown_its_trainer_says_so_once(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from provenance.integrations.lightning import ProvenanceLogger
+
+    logger = ProvenanceLogger(base_dir=world.base)
+    world.trainer(logger=logger, enable_autolog_hparams=False).fit(world.module(), *world.loaders)
+    assert spooled(world.base) == []
+    assert capsys.readouterr().out.count("give it a ProvenanceCallback") == 1
+
+
+def test_a_checkpoint_that_was_only_validated_is_no_parent(world: World) -> None:
+    saved = world.folder / "c.ckpt"
+    trainer = world.trainer(world.callback())
+    trainer.fit(world.module(), *world.loaders)
+    trainer.save_checkpoint(saved)
+    trainer.validate(world.module(), world.loaders[1], ckpt_path=saved, verbose=False)
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(world.module(), *world.loaders)
+    parents = [config["parent"] for config in bodies(spooled(world.base), Kind.CONFIG)]
+    assert parents == [None, None]
+
+
+def test_the_last_epochs_weights_where_a_callback_behind_it_stops(world: World) -> None:
+    stopping = world.lightning.pytorch.callbacks.EarlyStopping(
+        "train/loss", min_delta=9, patience=1
+    )
+    world.trainer(world.callback(every_n_epochs=50), stopping, max_epochs=9).fit(
+        world.module(), *world.loaders
+    )
+    events = spooled(world.base)
+    epochs = [event.epoch for event in events if event.kind is Kind.METRICS]
+    assert [event.epoch for event in events if event.kind is Kind.STATE] == epochs[-1:] != [8]
+
+
 def test_other_stages_and_the_tuner_make_no_run(world: World) -> None:
     from lightning.pytorch.tuner import Tuner
 

@@ -1,4 +1,5 @@
-"""Opacus: the real engine's budget in the records, and recomputed from them."""
+"""Loops of plain PyTorch; with Opacus the real engine's budget in the records, and recomputed from
+them."""
 
 from __future__ import annotations
 
@@ -72,9 +73,10 @@ def test_an_engine_without_its_delta_is_refused_before_anything_is_recorded(
     assert spooled(tmp_path) == []
 
 
-def test_the_example_records_a_whole_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("example", "metrics"), [("pytorch_loop", 3), ("opacus_privacy", 2)])
+def test_the_examples_record_a_whole_run(tmp_path: Path, example: str, metrics: int) -> None:
     framework("opacus")
-    run_example("opacus_privacy", tmp_path)
+    run_example(example, tmp_path)
     counted = kinds(spooled(tmp_path))
-    assert counted.count("metrics") == 2
+    assert counted.count("metrics") == metrics
     assert counted.count("data.train") == counted.count("results") == 1

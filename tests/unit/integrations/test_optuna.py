@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def reasons(base: Path) -> list[str]:
 def test_each_trial_is_a_run_that_ends_as_the_trial_does(study: Any, tmp_path: Path) -> None:
     from provenance.integrations.optuna import RUN_ID, record_trials
 
-    recorded = record_trials(objective, base_dir=tmp_path, tags=["hpo"])
+    recorded = pickle.loads(pickle.dumps(record_trials(objective, base_dir=tmp_path, tags=["hpo"])))
     study.optimize(recorded, n_trials=4, catch=FloatingPointError)
     events = spooled(tmp_path)
     assert sorted(reasons(tmp_path)) == [

@@ -1,8 +1,9 @@
-"""Ray Tune: its own trials and callback list, without a cluster, which takes half a minute to
-start."""
+"""Ray Tune: its own trials and callback list; what is slow has a cluster, which takes ten seconds
+to start."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from provenance.formats.record import Kind
+from tests.support.examples import run_example
 from tests.support.frameworks import framework
+from tests.support.home import brought_home
 from tests.support.spooled import bodies, kinds, spooled
 
 
@@ -95,3 +98,53 @@ def test_no_fault_of_a_result_ends_the_experiment(world: World) -> None:
     world.call("on_trial_complete", trial)
     world.call("on_trial_complete", trial)
     assert kinds(world.events()).count("run.end") == 1
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Of two CPUs, whose results lie in ``tmp_path``."""
+    framework("ray.tune", "ray")
+    ray = framework("ray")
+    monkeypatch.setattr("ray.train.constants.DEFAULT_STORAGE_PATH", str(tmp_path / "results"))
+    memory = 100 * 2**20
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=memory)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_tuner_records_its_trials_and_those_that_it_goes_on_with(
+    cluster: Any, tmp_path: Path
+) -> None:
+    from ray import tune
+
+    from provenance.integrations.ray import ProvenanceCallback
+
+    flag = tmp_path / "failed"
+
+    def train(config: dict[str, int]) -> None:
+        for step in range(3):
+            if config["a"] == 2 and step == 1 and not flag.exists():
+                flag.touch()
+                raise FloatingPointError
+            tune.report({"score": step})
+
+    recording = ProvenanceCallback(base_dir=tmp_path, train=np.ones(3))
+    running = tune.RunConfig(name="exp", callbacks=[recording], verbose=0)
+    space = {"a": tune.grid_search([1, 2])}
+    tune.Tuner(train, param_space=space, run_config=running).fit()
+    tune.Tuner.restore(str(tmp_path / "results/exp"), train, resume_errored=True).fit()
+    events = spooled(tmp_path)
+    ends = sorted(body["reason"] for body in bodies(events, Kind.RUN_END))
+    assert ends == ["finished", "finished", "the trial failed"]
+    (going_on,) = [config for config in bodies(events, Kind.CONFIG) if config["parent"]]
+    assert going_on["training"]["a"] == 2
+    trial = going_on["training"]["ray"]["trial"]
+    assert going_on["name"] == f"exp/{trial}"
+    assert going_on["parent"]["run"] == recording.run_ids[trial]
+
+    run_example("ray_tune", tmp_path / "example")
+    assert kinds(spooled(tmp_path / "example")).count("metrics") == 6
+    for base in (tmp_path, tmp_path / "example"):
+        for report in brought_home(base).values():
+            assert report.outcome == "verified", report.findings

@@ -47,7 +47,8 @@ def test_a_training_is_recorded_from_its_data_to_its_results(
     ]  # fmt: skip
     assert bodies(events, Kind.CONFIG)[0]["training"] == {"lr": 0.1}
     assert bodies(events, Kind.RUN_END)[0]["reason"] == "finished"
-    assert capsys.readouterr().out.count(recorder.run_id or "none") == 1
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count(recorder.run_id or "none") == 1
 
 
 def test_weights_of_every_nth_epoch_and_of_the_last(tmp_path: Path) -> None:
@@ -58,6 +59,17 @@ def test_weights_of_every_nth_epoch_and_of_the_last(tmp_path: Path) -> None:
     events = spooled(tmp_path)
     assert states(events) == [1, 3, 4]
     assert kinds(events).count("metrics") == 5
+
+
+def test_the_last_weights_where_no_epoch_knew_that_it_was_the_last(tmp_path: Path) -> None:
+    recorder = Recorder(base_dir=tmp_path, every_n_epochs=2)
+    for epoch in range(3):
+        recorder.epoch(epoch, {"loss": 1}, MODEL)
+        if epoch > 0:
+            recorder.last_weights(MODEL)
+    recorder.last_weights(MODEL)
+    recorder.end()
+    assert states(spooled(tmp_path)) == [1, 2]
 
 
 def test_no_weights_where_none_are_asked_for(tmp_path: Path) -> None:
@@ -84,6 +96,12 @@ def test_what_has_no_digest_is_named_in_the_configuration(
 
 
 class Broken:
+    def __getattr__(self, name: str) -> Any:  # as what W&B's summary holds of an image
+        raise KeyError(name)
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
     def state_dict(self) -> dict[str, Any]:
         raise RuntimeError("boom")
 
@@ -101,7 +119,9 @@ def test_no_fault_of_a_model_a_dataset_or_a_value_reaches_the_training(tmp_path:
     recorder.epoch(-1, {"loss": 1})
     recorder.epoch(1, {"loss": 1}, privacy=object())
     recorder.end({"x": Broken()})
-    assert kinds(spooled(tmp_path))[-1] == "run.end"
+    events = spooled(tmp_path)
+    assert bodies(events, Kind.RESULTS)[0]["results"] == {"x": f"{__name__}.Broken"}
+    assert kinds(events)[-1] == "run.end"
     assert any("-1" in problem for problem in recorder.problems)
 
 
@@ -124,6 +144,7 @@ def test_a_tracker_that_cannot_be_made_switches_recording_off(
         ({"weights": "fast"}, InputError, "fast"),
         ({"every_n_epochs": 0}, InputError, "every_n_epochs"),
         ({"folder": "x"}, TypeError, "folder"),
+        ({"tracker": "artifacts"}, TypeError, "tracker: found a str, expected a ProvenanceTracker"),
     ],
 )
 def test_a_mistake_is_raised_where_it_is_made(

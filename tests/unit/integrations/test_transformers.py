@@ -178,6 +178,24 @@ def test_a_training_that_raised_is_no_finished_run(world: World) -> None:
     assert callback.recorder.run_id != first
 
 
+def test_a_trial_that_the_search_prunes_is_no_finished_run(world: World) -> None:
+    optuna = framework("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    class Second(optuna.pruners.BasePruner):  # type: ignore[name-defined,misc]
+        def prune(self, study: Any, trial: Any) -> bool:
+            return bool(trial.number == 1)
+
+    trainer = world.trainer(world.callback())
+    trainer.model_init = world.model
+    trainer.hyperparameter_search(
+        lambda trial: {"seed": trial.suggest_int("seed", 1, 9)}, n_trials=2, pruner=Second(),
+        direction="minimize", backend="optuna",
+    )  # fmt: skip
+    ends = [body["state"] for body in bodies(spooled(world.base), Kind.RUN_END)]
+    assert ends == ["finished", "pruned"]
+
+
 def test_the_example_records_a_whole_run(tmp_path: Path) -> None:
     framework("transformers")
     run_example("transformers_trainer", tmp_path)

@@ -37,7 +37,7 @@ def test_each_names_the_other_and_what_is_logged_is_recorded(wandb: Any, tmp_pat
     with record_run(run, None, X, X[:1], base_dir=tmp_path) as recorder:
         assert run.summary["provenance.status"] == "recording"
         run.log({"loss": 1.0})
-        wandb.log({"loss": 0.5})
+        wandb.log({"loss": 0.5, "picture": wandb.Image(X)})
         recorder.epoch(1, {"loss": 0.5}, {"w": X})
     run.log({"later": 1.0})
     events = spooled(tmp_path)
@@ -49,7 +49,9 @@ def test_each_names_the_other_and_what_is_logged_is_recorded(wandb: Any, tmp_pat
     assert run.summary["provenance.run_id"] == recorder.run_id
     assert run.summary["provenance.status"] == "finished"
     assert set(run.tags) == {"a", "provenance"}
-    assert bodies(events, Kind.RESULTS)[0]["results"] == {"loss": 0.5}
+    results = bodies(events, Kind.RESULTS)[0]["results"]
+    assert results.keys() == {"loss", "picture"}
+    assert results["loss"] == 0.5
     assert kinds(events).count("steps") >= 1
     assert kinds(events)[-1] == "run.end"
     assert wandb.log.__self__ is run

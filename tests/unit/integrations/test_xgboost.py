@@ -71,9 +71,23 @@ def test_the_booster_is_recorded_as_it_is_returned(world: World) -> None:
 
 
 def test_every_nth_iterations_booster_where_it_is_asked_for(world: World) -> None:
-    world.fit(world.callback(every_n_epochs=2), rounds=5)
-    states = [event.epoch for event in spooled(world.base) if event.kind is Kind.STATE]
-    assert sorted(epoch or 0 for epoch in states) == [1, 3, 4]
+    for rounds, expected in ((5, [1, 3, 4]), (4, [1, 3])):
+        base = world.base / str(rounds)
+        world.fit(world.callback(every_n_epochs=2, base_dir=base), rounds)
+        states = [event.epoch for event in spooled(base) if event.kind is Kind.STATE]
+        assert sorted(epoch or 0 for epoch in states) == expected
+
+
+def test_a_training_that_goes_on_begins_with_its_boosters_weights(world: World) -> None:
+    callback = world.callback()
+    booster = world.fit(callback)
+    world.fit(world.callback(parent=callback.recorder.run_id), 2, xgb_model=booster)
+    events = spooled(world.base)
+    assert [event.epoch for event in events if event.kind is Kind.METRICS] == [0, 1, 2, 0, 1]
+    first, second = bodies(events, Kind.CONFIG)
+    assert second["parent"]["run"] == callback.recorder.run_id
+    assert first["name"] == "xgboost binary:logistic"
+    assert bodies(events, Kind.WEIGHTS)[1]["root"] == bodies(events, Kind.STATE)[0]["root"]
 
 
 def test_what_a_matrix_holds_counts_and_its_rows_are_told(world: World) -> None:

@@ -25,6 +25,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from provenance.models.match import ModelMatch, match_model
 from provenance.verify.verifier import verify
+from tests.support.frameworks import framework, installed
 from tests.support.model_world import real_story
 from tests.support.verify_world import SIGNER, World
 
@@ -228,7 +229,7 @@ def test_what_a_record_did_not_read_is_said(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+    peft = framework("peft", "integrations")
     base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
     plain = {name: value.clone() for name, value in base.state_dict().items()}
     model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["0"], r=2))
@@ -427,8 +428,8 @@ def test_shards_by_their_index(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_keras_files_are_found_by_the_paths_of_variables(tmp_path: Path) -> None:
     os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras")
-    pytest.importorskip("h5py")
+    keras = framework("keras")
+    installed("h5py", "keras")
     layers = [keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
     model = keras.Sequential([keras.layers.Input((2,)), *layers, keras.layers.Dense(1)])
     model.compile("adam", "mse")
@@ -455,9 +456,9 @@ def test_keras_files_are_found_by_the_paths_of_variables(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_flax_models_by_path() -> None:
-    jax, nnx = pytest.importorskip("jax"), pytest.importorskip("flax.nnx")
-    optax = pytest.importorskip("optax")
-    train_state = pytest.importorskip("flax.training.train_state")
+    jax, nnx = framework("jax", "flax"), framework("flax.nnx", "flax")
+    optax = framework("optax", "flax")
+    train_state = framework("flax.training.train_state", "flax")
     model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1)))
     digest = state_digest(model)
     assert digest == state_digest(nnx.state(model))

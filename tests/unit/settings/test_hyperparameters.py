@@ -36,10 +36,11 @@ from provenance.settings.hyperparameters import (
     hyperparameters,
 )
 from provenance.settings.redaction import REDACTED, is_secret
+from tests.support.frameworks import framework
 
-torch = pytest.importorskip("torch")
-flags = pytest.importorskip("absl.flags", reason="pip install absl-py to run it")
-omegaconf = pytest.importorskip("omegaconf", reason="pip install omegaconf to run it")
+torch = framework("torch")
+flags = framework("absl.flags", "keras")
+omegaconf = framework("omegaconf", "integrations")
 
 
 class Scheduler(enum.StrEnum):

@@ -15,6 +15,7 @@ import pytest
 
 from provenance.errors import ConfigError
 from provenance.settings import Settings, TrustedIdentity, broker_url, is_loopback, load
+from tests.support.frameworks import framework
 
 DEV_KEY = "0x" + "ac" * 32
 ETHEREUM: dict[str, Any] = {"url": "http://127.0.0.1:8545"}
@@ -466,7 +467,7 @@ def test_celery_is_told_to_check_the_certificate(url: str | None, expected: str 
 def test_celery_reaches_every_redis_that_a_url_may_name(
     url: str, expected: dict[str, object]
 ) -> None:
-    kombu, transport = map(pytest.importorskip, ("kombu", "kombu.transport.redis"))
+    kombu, transport = (framework(name, "workers") for name in ("kombu", "kombu.transport.redis"))
     channel = object.__new__(transport.Channel)
     told = kombu.Connection(broker_url(load({"redis_url": url}).redis_url))
     channel.connection = SimpleNamespace(client=told, default_port=6379)

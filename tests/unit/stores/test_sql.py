@@ -39,6 +39,7 @@ from provenance.stores.sql import SqlStore, migrate
 from provenance.stores.sql import engine as sql_engine
 from provenance.stores.sql import store as sql
 from provenance.stores.sql.errors import translate
+from tests.support.frameworks import installed
 from tests.support.ledger_values import KEY, RUN, record
 from tests.support.paths import ROOT
 
@@ -127,7 +128,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_an_option_that_postgresql_does_not_take_is_named(option: str, problem: str) -> None:
-    pytest.importorskip("psycopg")
+    installed("psycopg", "postgres")
     with pytest.raises(ConfigError, match=f"^database_url: {problem}"):
         SqlStore.open(f"postgresql://u:pw@127.0.0.1:1/d?{option}")
 

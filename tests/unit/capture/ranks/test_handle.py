@@ -20,6 +20,7 @@ from provenance.capture.keys import load_run_keys
 from provenance.capture.spool import scan
 from provenance.errors import InputError
 from provenance.tracker import ProvenanceTracker
+from tests.support.frameworks import framework
 from tests.support.home import brought_home
 
 WEIGHTS = {"w": np.ones(4, np.float32)}
@@ -124,8 +125,8 @@ def test_a_process_of_its_own_writes_the_whole_run(tmp_path: Path) -> None:
 
 
 def test_cloudpickle_and_joblib_carry_a_tracker(tmp_path: Path) -> None:
-    cloudpickle = pytest.importorskip("cloudpickle", reason="pip install cloudpickle to run it")
-    joblib = pytest.importorskip("joblib", reason="pip install joblib to run it")
+    cloudpickle = framework("cloudpickle", "mlflow")
+    joblib = framework("joblib", "sklearn")
     tracker = ProvenanceTracker(tmp_path)
     tracker.store_merkle_on_blockchain_before_training({})
     assert cloudpickle.loads(cloudpickle.dumps(lambda: tracker.run_id))() == tracker.run_id
@@ -178,7 +179,7 @@ def test_what_holds_a_handle_is_read_anywhere_and_its_use_is_refused_in_one_line
 
 
 def test_an_estimator_that_holds_a_tracker_is_cloned(tmp_path: Path) -> None:
-    base = pytest.importorskip("sklearn.base", reason="pip install scikit-learn to run it")
+    base = framework("sklearn.base", "sklearn")
     from sklearn.linear_model import LogisticRegression
 
     class Tracked(LogisticRegression):  # type: ignore[misc]  # sklearn has no types

@@ -24,8 +24,9 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.tracker import ProvenanceTracker
+from tests.support.frameworks import framework
 
-torch = pytest.importorskip("torch")
+torch = framework("torch")
 MODES = ("copy", "sync", "stall-free")
 WAIT_S = 30.0
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,8 +14,9 @@ from provenance.capture.weights.live_weights import LiveWeights, live_weights, w
 from provenance.capture.weights.snapshot import Snapshotter
 from provenance.errors import ProvenanceError
 from provenance.fingerprint.tensors import StateDigest, state_digest
+from tests.support.frameworks import framework
 
-torch = pytest.importorskip("torch")
+torch = framework("torch")
 WAIT_S = 30.0
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,8 +17,9 @@ from provenance.capture.weights import snapshot
 from provenance.capture.weights.snapshot import Snapshotter, copy_of
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.tensors import state_digest
+from tests.support.frameworks import framework
 
-torch = pytest.importorskip("torch")
+torch = framework("torch")
 WAIT_S = 30.0
 
 

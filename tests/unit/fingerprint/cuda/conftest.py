@@ -13,13 +13,14 @@ import torch
 
 from provenance.fingerprint import arrays, tensors
 from provenance.fingerprint.cuda import device
+from tests.support.frameworks import installed
 
 NAME = "provenance.fingerprint.cuda.blake3_kernel"
 
 
 @pytest.fixture(scope="session")
 def interpreted() -> ModuleType:
-    pytest.importorskip("triton", reason="pip install 'ml-provenance[gpu]'")
+    installed("triton", "gpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         patch.delitem(sys.modules, NAME, raising=False)

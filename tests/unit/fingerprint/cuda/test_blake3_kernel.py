@@ -20,6 +20,8 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.frameworks import installed
+
 CPU = torch.device("cpu")
 # https://github.com/BLAKE3-team/BLAKE3, test_vectors/test_vectors.json: the first 32 bytes of
 # "hash", by input_len.
@@ -128,7 +130,7 @@ for name, arguments in (
 
 @pytest.mark.slow
 def test_a_device_of_capability_8_0_has_its_code(tmp_path: Path) -> None:
-    pytest.importorskip("triton", reason="pip install 'ml-provenance[gpu]'")
+    installed("triton", "gpu")
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEBUG": "1"}
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run(
