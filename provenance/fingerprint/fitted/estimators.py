@@ -387,7 +387,8 @@ class _Walk:
             raise self._unknown(value, path)
         if value.__class__.__module__ == "sklearn.utils._bunch":
             reduced = (*reduced[:2], None, *reduced[3:])  # its `__setstate__` drops it
-        if type(value).__reduce__ in (set.__reduce__, frozenset.__reduce__):  # in no order
+        own: Any = type(value).__reduce__
+        if own in (set.__reduce__, frozenset.__reduce__):  # in no order
             reduced = (reduced[0], (set(value),), *reduced[2:])
         if isinstance(value, partial):  # no attributes are None until they are asked for
             reduced = (*reduced[:2], (*reduced[2][:3], reduced[2][3] or None))
