@@ -22,7 +22,7 @@ _NO_TOKEN: Final = re.compile(
 )
 _CREDENTIALS: Final = re.compile(r"(?<=://)(?:[^/\s@?#]*:[^/\s]*|[^/\s@?#:]{20,})@")
 """In a URL: a user with a password, which may have an ``@`` in it, or a token instead of both."""
-_PARAMETER: Final = re.compile(r"([\w.-]{1,64})=([^\s&;,'\"]+)")
+_PARAMETER: Final = re.compile(r"(?<![\w.-])([\w.-]{1,64})=([^\s&;,'\"]+)")
 _BEARER: Final = re.compile(r"(?<=\bBearer )\S+", re.IGNORECASE)
 
 
