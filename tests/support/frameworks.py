@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,7 +17,7 @@ from tests.conftest import missing
 def installed(module: str, extra: str | None = None) -> None:
     """Without importing it; ``extra`` is that of this project which brings it."""
     parents = accumulate(module.split("."), "{}.{}".format)
-    if not all(map(find_spec, parents)):
+    if not all(name in sys.modules or find_spec(name) for name in parents):
         missing(f"{module}: pip install 'ml-provenance[{extra or module}]'")
 
 
