@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
