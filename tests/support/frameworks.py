@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
