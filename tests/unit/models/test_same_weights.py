@@ -77,6 +77,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_wrapping_and_tying_leave_the_root(seed: int) -> None:
     chance = np.random.default_rng(seed)
@@ -181,6 +182,7 @@ def test_a_trainable_part_is_found_alone_and_whole(tmp_path: Path) -> None:
         trained_state(torch.nn.Linear(1, 1).requires_grad_(False))
 
 
+@pytest.mark.slow
 def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
