@@ -10,6 +10,8 @@ LOCK ?= -c requirements.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 SOURCES := provenance workers deploy/devnet tests examples
+# Kept, whatever the environment says: each process of a test would compile all of it anew.
+export PYTHONDONTWRITEBYTECODE =
 # One after the other: they kill, stop and crowd processes, and would disturb each other.
 FAULTS := $(PYTEST) tests/faults -p no:xdist
 

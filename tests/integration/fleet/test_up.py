@@ -175,6 +175,9 @@ def test_a_killed_worker_comes_back_and_a_killed_up_leaves_nothing(tmp_path: Pat
         run = train(tmp_path)
         assert until(lambda: is_final(tmp_path, run)), "not anchored after the kill"
         children = psutil.Process(process.pid).children(recursive=True)
+        kept = json.loads((tmp_path / "run" / "up.json").read_text())["services"]
+        assert kept["hashing"] != state["services"]["hashing"]
+        assert set(kept.values()) <= {child.pid for child in children}
         process.kill()
         process.wait(10)
         _, alive = psutil.wait_procs(children, timeout=30)

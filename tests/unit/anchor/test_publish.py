@@ -106,7 +106,7 @@ def test_only_the_largest_due_head_is_kept(world: World) -> None:
 def test_many_due_heads_cost_one_anchor_and_few_transactions(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(300):
+    for _ in range(100):
         world.head()
     begun = []
     transaction = type(world.store).transaction
@@ -121,8 +121,8 @@ def test_many_due_heads_cost_one_anchor_and_few_transactions(
     world.confirm()
     last = world.row()
     assert last.state is AnchorState.CONFIRMED
-    assert len(result.replaced) == 299
-    assert set(world.receipts()) == {(index, last.id) for index in range(300)}
+    assert len(result.replaced) == 99
+    assert set(world.receipts()) == {(index, last.id) for index in range(100)}
     assert len(begun) < 10
 
 

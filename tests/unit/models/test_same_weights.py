@@ -95,6 +95,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_wrapping_and_tying_leave_the_root(seed: int) -> None:
     chance = np.random.default_rng(seed)
@@ -228,6 +229,7 @@ def test_what_a_record_did_not_read_is_said(capsys: pytest.CaptureFixture[str]) 
     assert "(blake3, 4 tensors, 9 elements)" in lines[2]
 
 
+@pytest.mark.slow
 def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     peft = framework("peft", "integrations")
     base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
