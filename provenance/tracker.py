@@ -32,7 +32,7 @@ from provenance.capture.weights.snapshot import Snapshotter, check_mode, transla
 from provenance.capture.weights.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Phase, normalise
+from provenance.formats.record import END_STATES, MAX_SAFE_INTEGER, Json, Kind, Phase, normalise
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
@@ -544,8 +544,8 @@ class ProvenanceTracker(Handle):
         Raises:
             InputError: No such state.
         """
-        if state not in ending.STATES:
-            expected = f"expected one of {', '.join(ending.STATES)}"
+        if state not in END_STATES:
+            expected = f"expected one of {', '.join(END_STATES)}"
             raise InputError(f"state: found {str(state)[:40]!r}, {expected}")
         self.end(Ending(state, reason))
 

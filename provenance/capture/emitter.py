@@ -137,7 +137,7 @@ class Emitter:
     def close(self, reason: str = "completed", state: str = "finished") -> bool:
         """End the producer with ``run.end``, once; True where that is with the kernel.
 
-        ``state``: one of :data:`provenance.capture.ending.STATES`."""
+        ``state``: one of :data:`provenance.formats.record.END_STATES`."""
         return self._producer.close(reason, state)
 
 

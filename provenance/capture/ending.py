@@ -35,9 +35,6 @@ from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
-from provenance.formats.record import END_STATES
-
-STATES: Final = END_STATES
 GOES_ON: Final = ("failed", "interrupted", "closed")
 """Those after which the run may be started again under its id."""
 SIGNAL_S: Final = 20.0
@@ -46,7 +43,7 @@ SIGNAL_S: Final = 20.0
 
 
 class Ending(NamedTuple):
-    """A state of :data:`STATES` and why, in a word or two."""
+    """A state of :data:`provenance.formats.record.END_STATES` and why, in a word or two."""
 
     state: str
     reason: str

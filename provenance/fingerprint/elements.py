@@ -66,7 +66,13 @@ _UNIX: Final = dt.datetime(1970, 1, 1)
 
 
 def element_hasher(factory: HashFactory) -> Callable[[object, int], tuple[bytes, int]]:
-    """A function from one element after another, for one thread, to `element_digest`'s values."""
+    """A function from an element and its place in the dataset to its digest and the bytes that were
+    hashed for it, headers left out; for one thread.
+
+    An element is an array, picture, number, text, bytes, date, time, None, or nested tuples, lists
+    and dicts of them. The function raises InputError, which names place, path and type, of a value
+    without canonical bytes.
+    """
     short = factory.one_by_one()
 
     def digest(value: object, index: int) -> tuple[bytes, int]:
@@ -86,22 +92,8 @@ def element_hasher(factory: HashFactory) -> Callable[[object, int], tuple[bytes,
     return digest
 
 
-def element_digest(value: object, index: int, factory: HashFactory) -> tuple[bytes, int]:
-    """Digest of one element, and the bytes that were hashed for it, headers left out.
-
-    Args:
-        value: An array, picture, number, text, bytes, date, time, None, or nested tuples, lists
-            and dicts of them.
-        index: Its place in the dataset, for the message.
-
-    Raises:
-        InputError: a value without canonical bytes; the message names index, path and type.
-    """
-    return element_hasher(factory)(value, index)
-
-
 def element_bytes(value: object, where: str) -> bytes:
-    """The bytes whose hash is `element_digest`; ``where`` it is, for the message."""
+    """The bytes whose hash is an element's digest; ``where`` it is, for the message."""
     chunks: list[Chunk] = []
     try:
         _write(value, (), chunks)

@@ -223,7 +223,7 @@ class Recorder:
         state: str = "finished",
         reason: str | None = None,
     ) -> None:
-        """End the run, once: as finished with its results, or as what ``ending.STATES`` names."""
+        """End the run, once: as finished with its results, or as what ``END_STATES`` names."""
         if self._state != "open" or self.tracker is None:
             return
         self._state = "ended"

@@ -28,8 +28,6 @@ import triton.language as tl
 
 LANES: Final = 128
 """Chunks, or parents, of one program."""
-NODE_BYTES: Final = 48
-"""Device memory for each chunk: its chaining value, and half of its parent's."""
 
 _CHUNK_START = tl.constexpr(1)
 _CHUNK_END = tl.constexpr(2)

@@ -15,8 +15,8 @@ import pytest
 
 from provenance import __version__, cli
 from provenance import errors as e
-from provenance.capture.ending import STATES
 from provenance.cli import status as status_command
+from provenance.formats.record import END_STATES
 
 COMMANDS = (
     "demo", "up", "ship", "devnet install", "devnet up", "devnet down", "devnet status", "status",
@@ -101,7 +101,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_status_takes_every_state_that_a_run_can_be_in() -> None:
-    for state in (*STATES, "running", "lost"):
+    for state in (*END_STATES, "running", "lost"):
         assert cli.parser().parse_args(["status", "--state", state]).state == state
     assert cli.parser().parse_args(["log", "monitor", "x", "--state", "a file"]).state == "a file"
 
