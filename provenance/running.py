@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from provenance.tracker import ProvenanceTracker, whole_number
+from provenance.capture.given import whole_number
+from provenance.tracker import ProvenanceTracker
 
 if TYPE_CHECKING:
     from provenance.tickets import Ticket

@@ -25,6 +25,14 @@ from provenance.capture import ending
 from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
+from provenance.capture.given import (
+    plain_mapping,
+    plain_results,
+    plain_text,
+    plain_texts,
+    results_in_part,
+    whole_number,
+)
 from provenance.capture.ranks.handle import Handle, may_begin
 from provenance.capture.spool import refuse_network_file_system
 from provenance.capture.weights.live_weights import watch
@@ -32,7 +40,7 @@ from provenance.capture.weights.snapshot import Snapshotter, check_mode, transla
 from provenance.capture.weights.weight_file import WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
-from provenance.formats.record import END_STATES, MAX_SAFE_INTEGER, Json, Kind, Phase, normalise
+from provenance.formats.record import END_STATES, Json, Kind, Phase
 from provenance.log import get_logger
 
 if TYPE_CHECKING:
@@ -45,10 +53,6 @@ if TYPE_CHECKING:
 
 log = get_logger("provenance")
 _METRICS = Kind.METRICS  # a member is looked up in 60 ns by Python 3.11, a global in 2
-_DEPTH = 4
-"""How deep metrics stand in the record of their steps, whose depth is bounded as a whole."""
-_MAX_TEXT = 1_000_000
-"""Characters of a name, tag, group or note."""
 
 
 class ProvenanceTracker(Handle):
@@ -106,10 +110,10 @@ class ProvenanceTracker(Handle):
         from provenance.settings.objects import BASE_DIR, absolute
 
         self._labels: dict[str, Json] = {
-            "name": _text("name", name),
-            "tags": _texts("tags", tags),
-            "group": _text("group", group),
-            "notes": _text("notes", notes),
+            "name": plain_text("name", name),
+            "tags": plain_texts("tags", tags),
+            "group": plain_text("group", group),
+            "notes": plain_text("notes", notes),
         }
         if isinstance(config, str | os.PathLike):
             config = absolute(config, "config", "the path of a file")
@@ -334,7 +338,7 @@ class ProvenanceTracker(Handle):
             or not self._sealed_before
             or not self._emitter.emit_numbers(_METRICS, number, "metrics", metrics)
         ):
-            fields = _mapping("metrics", metrics if metrics is not None else {})
+            fields = plain_mapping("metrics", metrics if metrics is not None else {})
             if self._ended:
                 log.warning("track_epoch: the run is finished, not recorded", epoch=number)
                 return
@@ -374,7 +378,7 @@ class ProvenanceTracker(Handle):
             self._begin({}, anchor=False)
         self._has_free = True
         if not self._emitter.emit_step(number, metrics):
-            fields = _mapping("metrics", metrics)
+            fields = plain_mapping("metrics", metrics)
             if not self._emitter.emit_step(number, fields, True):
                 alone = {"step": number, "metrics": fields}
                 self._emitter.emit(Kind.STEPS, None, alone, refuse=True)
@@ -391,7 +395,7 @@ class ProvenanceTracker(Handle):
         """
         from provenance.fingerprint.artifacts import artifact_fields
 
-        fields = artifact_fields(what, _text("name", name), self._factory)
+        fields = artifact_fields(what, plain_text("name", name), self._factory)
         self._state("artifact", Kind.ARTIFACT, fields)
 
     def note(self, text: str | None = None, *, tags: Iterable[str] = ()) -> None:
@@ -400,7 +404,10 @@ class ProvenanceTracker(Handle):
         Raises:
             InputError: Neither is there, not a text, or over a million characters.
         """
-        fields: dict[str, Json] = {"text": _text("text", text), "tags": _texts("tags", tags)}
+        fields: dict[str, Json] = {
+            "text": plain_text("text", text),
+            "tags": plain_texts("tags", tags),
+        }
         if not any(fields.values()):
             raise InputError("note: found neither a text nor a tag, expected one")
         self._state("note", Kind.NOTE, fields)
@@ -456,7 +463,7 @@ class ProvenanceTracker(Handle):
         from provenance.capture.membership import end_absent_ranks
 
         given = training_results or {}
-        results = _results(given) if self.rank == 0 else {}
+        results = plain_results(given) if self.rank == 0 else {}
         if self._ended and self.rank == 0:
             raise InputError(
                 f"run {self.run}: {self._ended.state} already, expected one call per run"
@@ -472,7 +479,7 @@ class ProvenanceTracker(Handle):
                 self._emitter.emit(Kind.RESULTS, None, {**results, **counts}, refuse=True)
             except InputError as error:
                 log.warning("results recorded in part", problem=str(error), run=self.run_id)
-                self._emitter.emit(Kind.RESULTS, None, {**_noted(given), **counts})
+                self._emitter.emit(Kind.RESULTS, None, {**results_in_part(given), **counts})
             end_absent_ranks(self.spool_dir, self._part)
         self.close("finished", "finished")
         return self._tickets(Phase.AFTER, wanted)
@@ -762,65 +769,3 @@ def _start_shipper(spool_dir: Path, settings: Settings) -> None:
         spawn_shipper(spool_dir, settings.redis_url, *own)
     except OSError as error:
         log.warning("shipper not started; events stay in the spool", problem=str(error))
-
-
-def whole_number(what: str, number: object) -> int:
-    """An epoch or step, from 0 to 2^53 - 1, as an int: of an int, a float without a fraction, or a
-    scalar of NumPy, torch or JAX; ``InputError`` of anything else."""
-    if type(number) is int and 0 <= number <= MAX_SAFE_INTEGER:
-        return number
-    try:
-        plain = normalise(number, what)
-    except InputError:
-        plain = None
-    if isinstance(plain, float) and plain.is_integer():
-        plain = int(plain)
-    if type(plain) is int and 0 <= plain <= MAX_SAFE_INTEGER:
-        return plain
-    shown = repr(plain)[:40] if plain is not None else f"a {type(number).__name__}"
-    if isinstance(number, int):  # of which one beyond 2^53 is a text in plain
-        shown = shown.strip("'")
-    more = "; between two epochs, record a step" if isinstance(plain, float) else ""
-    expected = f"a whole number from 0 to {MAX_SAFE_INTEGER}{more}"
-    raise InputError(f"{what}: found {shown}, expected {expected}")
-
-
-def _text(what: str, value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{what}: found a {type(value).__name__}, expected a text")
-    if value is not None and len(value) > _MAX_TEXT:
-        expected = f"expected at most {_MAX_TEXT:,}"
-        raise InputError(f"{what}: found {len(value):,} characters, {expected}")
-    return value
-
-
-def _texts(what: str, values: Iterable[object]) -> list[Json]:
-    if not isinstance(values, str) and isinstance(values, Iterable):
-        given = [*values]
-        texts = [text for text in given if isinstance(text, str)]
-        if len(texts) == len(given):
-            _text(what, "".join(texts))
-            return [*texts]
-    raise InputError(f"{what}: found {values!r:.80}, expected a list of texts")
-
-
-def _results(value: object) -> dict[str, Json]:
-    try:
-        return {"results": _mapping("training_results", value)}
-    except InputError:  # a training that is over is not to fail for a path in its results
-        return _noted(value)
-
-
-def _noted(results: object) -> dict[str, Json]:
-    from provenance.settings.hyperparameters import hyperparameters
-
-    read = hyperparameters(results, "training_results")
-    return {"results": read.values, "notes": {**read.notes}}
-
-
-def _mapping(name: str, value: object) -> dict[str, Json]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{name}: found a {type(value).__name__}, expected a mapping")
-    result = normalise(value, name, _DEPTH)
-    assert isinstance(result, dict)
-    return result

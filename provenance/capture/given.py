@@ -1,0 +1,81 @@
+"""What a caller gives, as records carry it, or the one line that says what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from provenance.errors import InputError
+from provenance.formats.record import MAX_SAFE_INTEGER, Json, normalise
+
+_DEPTH: Final = 4
+"""How deep metrics stand in the record of their steps, whose depth is bounded as a whole."""
+_MAX_TEXT: Final = 1_000_000
+"""Characters of a name, tag, group or note."""
+
+
+def whole_number(what: str, number: object) -> int:
+    """An epoch or step, from 0 to 2^53 - 1, as an int: of an int, a float without a fraction, or a
+    scalar of NumPy, torch or JAX; ``InputError`` of anything else."""
+    if type(number) is int and 0 <= number <= MAX_SAFE_INTEGER:
+        return number
+    try:
+        plain = normalise(number, what)
+    except InputError:
+        plain = None
+    if isinstance(plain, float) and plain.is_integer():
+        plain = int(plain)
+    if type(plain) is int and 0 <= plain <= MAX_SAFE_INTEGER:
+        return plain
+    shown = repr(plain)[:40] if plain is not None else f"a {type(number).__name__}"
+    if isinstance(number, int):  # of which one beyond 2^53 is a text in plain
+        shown = shown.strip("'")
+    more = "; between two epochs, record a step" if isinstance(plain, float) else ""
+    expected = f"a whole number from 0 to {MAX_SAFE_INTEGER}{more}"
+    raise InputError(f"{what}: found {shown}, expected {expected}")
+
+
+def plain_text(what: str, value: object) -> str | None:
+    """A name, group or note, or None; ``InputError`` of no text, and of one too long."""
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{what}: found a {type(value).__name__}, expected a text")
+    if value is not None and len(value) > _MAX_TEXT:
+        expected = f"expected at most {_MAX_TEXT:,}"
+        raise InputError(f"{what}: found {len(value):,} characters, {expected}")
+    return value
+
+
+def plain_texts(what: str, values: Iterable[object]) -> list[Json]:
+    """Tags; ``InputError`` of one text, of other values, and of texts too long in all."""
+    if not isinstance(values, str) and isinstance(values, Iterable):
+        given = [*values]
+        texts = [text for text in given if isinstance(text, str)]
+        if len(texts) == len(given):
+            plain_text(what, "".join(texts))
+            return [*texts]
+    raise InputError(f"{what}: found {values!r:.80}, expected a list of texts")
+
+
+def plain_mapping(name: str, value: object) -> dict[str, Json]:
+    """Metrics, or what else is a mapping of names to values with a JSON form; or ``InputError``."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name}: found a {type(value).__name__}, expected a mapping")
+    result = normalise(value, name, _DEPTH)
+    assert isinstance(result, dict)
+    return result
+
+
+def plain_results(value: object) -> dict[str, Json]:
+    """The body of a results record: a training that is over is not to fail for a path in it."""
+    try:
+        return {"results": plain_mapping("training_results", value)}
+    except InputError:
+        return results_in_part(value)
+
+
+def results_in_part(value: object) -> dict[str, Json]:
+    """As a configuration is recorded, with notes; ``InputError`` of no mapping."""
+    from provenance.settings.hyperparameters import hyperparameters
+
+    read = hyperparameters(value, "training_results")
+    return {"results": read.values, "notes": {**read.notes}}
