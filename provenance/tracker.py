@@ -259,7 +259,7 @@ class ProvenanceTracker(Handle):
         Args:
             model: A torch, Keras or Flax model, a state dict or mapping of arrays or models, a
                 fitted scikit-learn estimator, or a path to a file or folder with weights
-                (docs/coverage/networks.md). Of one that ranks share
+                (docs/coverage/index.md). Of one that ranks share
                 (``DTensor``) rank 0's shards alone: for all of them, ``track_epoch(0, ...)``
                 before the first step.
 

@@ -51,7 +51,7 @@ LEFT_OUT = {
     "mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time",
     "f_",  # of isotonic regression, which is made again when it is unpickled
 }  # fmt: skip
-"""docs/coverage/estimators.md: these say how a training ran."""
+"""docs/coverage/sklearn.md: these say how a training ran."""
 
 WHOLE = (
     type, np.random.RandomState, np.random.Generator, functools.partial, pd.DataFrame, pd.Index,
