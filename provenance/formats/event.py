@@ -254,7 +254,7 @@ def read_array(payload: bytes, what: str, types: tuple[Any, ...]) -> list[Any]:
         raise TrailingBytesError(f"{what}: bytes after the end") from error
     except msgpack.StackError as error:
         raise TooLargeError(f"{what}: nested too deep") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: a map or list as a key
         reason = str(error) or type(error).__name__
         kind = TruncatedError if "incomplete" in reason else FormatError
         raise kind(f"{what}: not msgpack: {reason}") from error

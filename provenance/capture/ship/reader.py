@@ -30,13 +30,18 @@ class Numbers(NamedTuple):
     epoch: int = 0
 
     def behind(self, event: Event) -> Numbers:
-        """Behind an event too, whose steps are joined."""
-        if event.kind is Kind.METRICS and event.epoch is not None:
-            return self._replace(epoch=max(self.epoch, event.epoch + 1))
+        """Behind an event too, whose steps are joined; a number that is none counts for nothing."""
+        if event.kind is Kind.METRICS:
+            return self._replace(epoch=_behind(self.epoch, [event.epoch]))
         if event.kind is not Kind.STEPS:
             return self
         steps = (step for series in event.fields["series"] for step in series["step"])
-        return self._replace(step=max(self.step, *(n + 1 for n in steps if isinstance(n, int))))
+        return self._replace(step=_behind(self.step, steps))
+
+
+def _behind(highest: int, numbers: Iterable[object]) -> int:
+    own = (n + 1 for n in numbers if type(n) is int and 0 <= n < MAX_SAFE_INTEGER)
+    return max(highest, max(own, default=0))
 
 
 class ProducerReader:

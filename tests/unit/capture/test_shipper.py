@@ -793,6 +793,9 @@ def test_a_torn_tail_of_a_dead_trainer_is_reported_and_passed(world: World) -> N
         (Event(1, Kind.METRICS, 1, 0, 1, {"x": [1.5] * 700_000}), Kind.METRICS),
         (Event(1, Kind.METRICS, 1, 0, 1, {"x": [1 / 3] * 800_000}), Kind.GAP),
         (Event(1, Kind.METRICS, 1, 0, 2**63 - 1, {"x": 1}), Kind.METRICS),
+        (Event(1, Kind.METRICS, 2**53 - 1, 0, 1, {"x": 1}), Kind.METRICS),
+        (Event(1, Kind.STEPS, None, 0, 1, {"series": [], "steps": 1000}), Kind.STEPS),
+        (Event(1, Kind.STEPS, None, 0, 1, {"step": 2**53 - 1, "metrics": {}}), Kind.STEPS),
     ],
 )
 @pytest.mark.slow

@@ -85,6 +85,8 @@ def test_event_round_trips_and_refuses() -> None:
         Event.decode(msgpack.packb([True, "metrics", None, 0, 0, {}]))
     with pytest.raises(FormatError):
         Event.decode(b"\xc1")
+    with pytest.raises(FormatError, match="unhashable"):
+        Event.decode(b"\x81\x90\x01")  # a map with a list as its key
 
 
 def test_record_of_is_deterministic() -> None:
