@@ -1,4 +1,5 @@
-"""The templates beside this file: each value is escaped, and one that is missing is an error."""
+"""The templates beside this file: each value is escaped, and shown as in a terminal (`log.shown`), so
+that it hides and reorders nothing; one that is missing is an error."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provenance.errors import MissingExtraError
+from provenance.log import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,12 +23,17 @@ def _environment() -> Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
 
 
+def _shown(value: object) -> object:
+    return "\n".join(map(shown, value.split("\n"))) if type(value) is str else value
+
+
 def fill(name: str, **values: object) -> str:
-    """A template with its values, each escaped; one that is not there is an error."""
+    """A template with its values."""
     return _environment().get_template(name).render(values)

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -301,3 +302,16 @@ def test_any_numbers_and_names_give_a_drawing_within_its_frame(
     for circle in svg.iter(f"{SVG}circle"):
         assert 0 <= float(circle.get("cx") or "nan") <= 440
         assert 0 <= float(circle.get("cy") or "nan") <= 250
+
+
+def test_no_text_from_elsewhere_moves_or_hides_what_the_page_says() -> None:
+    odd = "a\x1b[2Jb\x00\x9b\u202ec"
+    stage = World(())
+    told: list[Any] = [*before(), metrics(1, **{odd: 1.0}), (Kind.NOTE, None, {"text": odd})]
+    key, epoch, body = told[4]
+    told[4] = (key, epoch, {**body, "name": odd, "tags": [odd], "notes": odd, "group": odd})
+    end = {"events": len(told), "reason": odd, "state": "failed"}
+    stage.ingest(stage.batch([*told, (Kind.RUN_END, None, end)]))
+    page = render(stage.verify())
+    assert not set("\x1b\x00\x9b\u202e") & set(page)
+    assert page.count("\\u202e") > 4
