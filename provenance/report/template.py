@@ -1,5 +1,5 @@
-"""The templates beside this file: each value is escaped, and shown as in a terminal (`log.shown`), so
-that it hides and reorders nothing; one that is missing is an error."""
+"""The templates beside this file: each value is escaped, and shown as in a terminal (`log.shown`),
+so that it hides and reorders nothing; one that is missing is an error."""
 
 from __future__ import annotations
 
