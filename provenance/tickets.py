@@ -11,6 +11,7 @@ from uuid import UUID
 from provenance.errors import ProvenanceError
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import LedgerEntry
 from provenance.settings import Settings
 
 POLL_S = 0.25
@@ -107,14 +108,16 @@ def read_ticket(
                 return TicketState("pending")
             return TicketState("failed", reason=REFUSED)
         entry = next((e for e in tx.entries(run) if e.phase is phase), None)
-        if entry is None:
-            return TicketState("pending")
-        root = entry.root.hex()
-        row = tx.covering(network, entry.index)
-        if row is None:  # a seal makes its anchors in its own transaction
-            reason = f"this deployment has no network {network}" if entry.anchor else None
-            return TicketState("failed" if entry.anchor else "pending", root=root, reason=reason)
-        return TicketState(row.state.value, transaction_id_of(tx, row.id), root, row.reason)
+        return TicketState("pending") if entry is None else anchor_state(tx, entry, network)
+
+
+def anchor_state(tx: LedgerTx, entry: LedgerEntry, network: str) -> TicketState:
+    """The state of the anchor that covers a ledger entry on a network."""
+    root, row = entry.root.hex(), tx.covering(network, entry.index)
+    if row is None:  # a seal makes its anchors in its own transaction
+        reason = f"this deployment has no network {network}" if entry.anchor else None
+        return TicketState("failed" if entry.anchor else "pending", root=root, reason=reason)
+    return TicketState(row.state.value, transaction_id_of(tx, row.id), root, row.reason)
 
 
 def transaction_id_of(tx: LedgerTx, anchor_id: int) -> str | None:

@@ -26,6 +26,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.given import (
+    parent_of,
     plain_mapping,
     plain_results,
     plain_text,
@@ -604,8 +605,7 @@ class ProvenanceTracker(Handle):
         if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
             configured = {**self.settings.training, **given.values}
             continued = self._parent or (self._part.parent and str(self._part.parent))
-            own = continued and {"run": continued, "epoch": None}
-            parent = own or configured.get("parent_model")
+            parent = parent_of(continued or configured.get("parent_model"))
             config: dict[str, Any] = {
                 "public_key": self._keys.public_key.hex(),
                 "hash_algorithm": self.settings.hash_algorithm,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
+from uuid import UUID
 
 from provenance.errors import InputError
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, normalise
@@ -54,6 +55,14 @@ def plain_texts(what: str, values: Iterable[object]) -> list[Json]:
             plain_text(what, "".join(texts))
             return [*texts]
     raise InputError(f"{what}: found {values!r:.80}, expected a list of texts")
+
+
+def parent_of(named: Any) -> Json:
+    """The field ``parent`` of a config record: a run by its id, or the model that is named."""
+    try:
+        return {"run": str(UUID(named)), "epoch": None} if isinstance(named, str) else named
+    except ValueError:
+        return named
 
 
 def plain_mapping(name: str, value: object) -> dict[str, Json]:

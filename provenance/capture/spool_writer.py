@@ -224,6 +224,8 @@ class SpoolWriter:
         written = not (self._ring or self._dropped) and self._write(frame(payload))
         self._close_segment(self._fd)
         self._fd = -1
+        if self.lost:
+            _log.warning("events were dropped: the run has a gap", events=self.lost)
         return written
 
     def abandon(self) -> None:
@@ -395,6 +397,9 @@ class SpoolWriter:
             self._ring_size += len(payload)
 
     def _drop(self, count: int) -> None:
+        if count and not self.lost:
+            where, problem = str(self._path.parent), self._reason
+            _log.warning("events are dropped: the spool takes no more", path=where, problem=problem)
         self._dropped += count
         self.lost += count
 

@@ -65,7 +65,7 @@ devnet url  devnet:url  print the URL of one, to pass on
 status  status:status  runs, or one run, and the backlog
   run_id RUN?  run id, its first or last 8, or latest
   --name TEXT  runs whose name or id has this in it
-  --state {running,finished,pruned,failed,interrupted,closed,lost}  runs that stand so
+  --state {running,finished,pruned,failed,interrupted,closed,lost,unknown}  runs that stand so
   --group GROUP  runs of this group
   --tag TAG...  runs with this tag; repeatable: with all of them
   --sort {created,seen,name,state,group}  what decides the order (created)

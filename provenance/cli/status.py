@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any, Final
@@ -13,10 +13,11 @@ from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
 from provenance.app.run_list import Wanted, ending_of, list_runs
 from provenance.bootstrap import reading
+from provenance.capture.ending import GOES_ON
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.cli.output import out, print_json, print_table, settings_of, when
-from provenance.errors import BadSignatureError, FormatError, UnavailableError
+from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
 from provenance.evidence import from_database
 from provenance.evidence.story import RunState
 from provenance.formats.record import Kind, Phase, Record
@@ -27,10 +28,11 @@ from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState, LedgerEntry, RunRow, StoredRecord
 from provenance.report.summary import spoken
 from provenance.settings import NETWORKS, Settings
-from provenance.tickets import read_ticket
+from provenance.tickets import TicketState, anchor_state
 from provenance.verify.identity import check_identity
 from provenance.verify.trust import Trust, of_settings
 
+_ENDS: Final = (Phase.BEFORE, Phase.AFTER)
 _TELLING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
 """Kinds of records that tell how a run ended."""
 _COLUMNS: Final = (
@@ -51,6 +53,9 @@ def status(arguments: argparse.Namespace) -> int:
         **{key: getattr(arguments, key) for key in keys},
     )
     run = arguments.run_id
+    given = [name for name in ("state", "name", "group", "tag") if getattr(arguments, name)]
+    if run and given:
+        raise InputError(f"--{given[0]}: found RUN {run} too, expected one of the two")
     document = _run(settings, run) if run else _overview(settings, wanted)
     if arguments.json:
         print_json(document)
@@ -135,13 +140,29 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
                 "networks": {},
                 "bundles": bundle.noted(settings, run),
             }
+            entries = tx.entries(run)
         named = named_networks(_decoded(records)).intersection(NETWORKS)
+        seals = _awaited(entries, ending.state)
         for network in dict.fromkeys((*settings.blockchain.networks, *sorted(named))):
             tickets = document["networks"][network] = {}
-            for phase in (Phase.BEFORE, Phase.AFTER):
-                tickets[phase.value] = asdict(read_ticket(store, run, phase, network))
-                del tickets[phase.value]["root"]
+            for label, entry in seals.items():
+                with store.snapshot() as tx:
+                    state = anchor_state(tx, entry, network) if entry else TicketState("pending")
+                tickets[label] = asdict(state)
+                del tickets[label]["root"]
     return document
+
+
+def _awaited(entries: Sequence[LedgerEntry], ending: str) -> dict[str, LedgerEntry | None]:
+    """The seals whose anchors count: before, the newest checkpoint that has one, and after, which a
+    run that stopped does not have."""
+    newest = {each.phase: each for each in entries if each.phase in _ENDS or each.anchor}
+    found = {Phase.BEFORE.value: newest.get(Phase.BEFORE)}
+    if (checkpoint := newest.get(Phase.CHECKPOINT)) is not None:
+        found[f"checkpoint {checkpoint.epoch}"] = checkpoint
+    if Phase.AFTER in newest or ending not in (*GOES_ON, "lost"):
+        found[Phase.AFTER.value] = newest.get(Phase.AFTER)
+    return found
 
 
 def _root(entry: LedgerEntry) -> dict[str, Any]:

@@ -30,19 +30,21 @@ from provenance.errors import (
 KEY = "database_url"
 _UNDEFINED_TABLE = "42P01"
 _OF_VALUES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
-_THIRD_PARTY = (exc.SQLAlchemyError, OverflowError, UnicodeError, sqlite3.Error)
+DATABASE_ERRORS = (exc.SQLAlchemyError, sqlite3.Error)
+_THIRD_PARTY = (*DATABASE_ERRORS, OverflowError, UnicodeError)
 
 
 @contextmanager
-def translated(label: str) -> Iterator[None]:
+def translated(label: str, kinds: tuple[type[Exception], ...] = _THIRD_PARTY) -> Iterator[None]:
     """Raise what the block raises, in this project's words.
 
     Args:
         label: How messages name the database; without credentials.
+        kinds: What is translated: :data:`DATABASE_ERRORS` where the block does other things too.
     """
     try:
         yield
-    except _THIRD_PARTY as error:
+    except kinds as error:
         cause = error.orig if isinstance(error, exc.StatementError) else None
         foreign = not isinstance(error, exc.DBAPIError) and not isinstance(cause, _OF_VALUES)
         if cause is not None and foreign:

@@ -34,7 +34,7 @@ from sqlalchemy import Connection, Engine, exc, text
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
 from provenance.stores.sql.engine import make_engine, parse_url, unchanged, url_label
-from provenance.stores.sql.errors import translated
+from provenance.stores.sql.errors import DATABASE_ERRORS, translated
 from provenance.stores.sql.ledger import LedgerPart
 from provenance.stores.sql.outbox import OutboxPart
 from provenance.stores.sql.records import RecordsPart
@@ -123,7 +123,8 @@ class SqlStore:
         with self._begun(write=True, run=run) as connection, self._committed(connection):
             tx = SqlTx(connection, self.label, writable=True)
             try:
-                yield tx
+                with translated(self.label, DATABASE_ERRORS):  # also of rows that are fetched late
+                    yield tx
             finally:
                 tx.end()
             if tx.failed is not None:
@@ -140,7 +141,8 @@ class SqlStore:
         with self._begun(write=False) as connection:
             tx = SqlTx(connection, self.label, writable=False)
             try:
-                yield tx
+                with translated(self.label, DATABASE_ERRORS):
+                    yield tx
             finally:
                 tx.end()
             if not unchanged(connection):

@@ -45,6 +45,14 @@ def kinds(base: Path) -> list[str]:
     return [event.kind.value for event in events(base)]
 
 
+def test_a_parent_model_that_is_a_run_is_the_parent(tmp_path: Path) -> None:
+    parent = "01A2292D-B044-8D61-A6C7-0F1D4D521EC1"
+    tracker = ProvenanceTracker(tmp_path)
+    tracker.store_merkle_on_blockchain_before_training({"parent_model": parent})
+    (config,) = [event.fields for event in events(tmp_path) if event.kind is Kind.CONFIG]
+    assert config["parent"] == {"run": parent.lower(), "epoch": None}
+
+
 def test_a_whole_run_is_written_in_order(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     tracker.track_data(TRAIN, TEST)

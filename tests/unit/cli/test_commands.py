@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.abc import MetaPathFinder
 from importlib.metadata import version
@@ -35,6 +35,7 @@ from provenance.cli import demo as demo_command
 from provenance.cli import up as up_command
 from provenance.errors import InputError, MissingExtraError
 from provenance.formats.producers.certificate import identity_statement, sign_identity
+from provenance.formats.record import Kind
 from provenance.settings import Settings, load
 from provenance.stores import redis_streams
 from provenance.testing.memory_transport import MemoryTransport
@@ -43,7 +44,16 @@ from provenance_devnet import InstallResult, ServerState, programs
 from tests.support.nodes.paper_node import paper_node
 from tests.support.nodes.rpc_stub import json_rpc_server
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
-from tests.support.verify_world import OTHER, RUN, World, flip_metric, story
+from tests.support.verify_world import (
+    OTHER,
+    RUN,
+    Fields,
+    World,
+    before,
+    flip_metric,
+    story,
+    training,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -58,8 +68,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def deployment(base: Path, *others: str) -> Settings:
-    """A database with one finished run, on the local network and on chains in memory."""
+def deployment(base: Path, *others: str, events: Sequence[Fields] | None = None) -> Settings:
+    """A database with one run, a finished one, on the local network and on chains in memory."""
     found = load(None, base)
     world: Any = World(names=())
     world.store.close()
@@ -70,7 +80,7 @@ def deployment(base: Path, *others: str) -> Settings:
         **{name: paper_node(name, 9) for name in others},
     }
     world.policy = type(world.policy)(("local", *others), signer)
-    world.ingest(world.batch(story()))
+    world.ingest(world.batch(story() if events is None else events))
     world.anchor()
     world.store.close()
     return found
@@ -255,6 +265,40 @@ def test_status_of_all_and_of_one(
     shown = capsys.readouterr().out
     assert "Redis not configured or not reachable" in shown
     assert f"run {RUN}: finished (completed), sealed, " in shown
+
+
+def test_status_of_a_stopped_run_has_the_anchor_of_its_checkpoint_and_waits_for_no_other(
+    said: Any, tmp_path: Path
+) -> None:
+    events = [*before(), *training(2, checkpoint=2)]
+    end = {"events": len(events), "reason": "ValueError", "state": "failed"}
+    deployment(tmp_path / "artifacts", events=[*events, (Kind.RUN_END, None, end)])
+    _, document = said("status", "latest")
+    found = {seal: state["status"] for seal, state in document["networks"]["local"].items()}
+    assert found == {"before": "final", "checkpoint 2": "final"}
+
+
+@pytest.mark.parametrize("command", ["verify latest", "verify --all", "status latest", "report latest"])
+def test_a_damaged_database_is_one_line(
+    run: Settings, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run.base_dir / "ledger.db"
+    with path.open("r+b") as file:  # the schema stays, and the rows do not
+        size = path.stat().st_size
+        for page in range(4096 * 8, size, 4096):
+            file.seek(page + 100)
+            file.write(b"\xff" * min(3900, size - page - 100))
+    assert cli.main(command.split()) == 3
+    shown = capsys.readouterr()
+    assert "ledger.db" in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_filters_of_the_list_do_not_go_with_one_run(
+    run: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", "latest", "--state", "failed"]) == 2
+    assert "--state: found RUN latest too" in capsys.readouterr().err
 
 
 def test_status_shows_the_newest_runs_and_counts_the_others(

@@ -101,7 +101,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_status_takes_every_state_that_a_run_can_be_in() -> None:
-    for state in (*END_STATES, "running", "lost"):
+    for state in (*END_STATES, "running", "lost", "unknown"):
         assert cli.parser().parse_args(["status", "--state", state]).state == state
     assert cli.parser().parse_args(["log", "monitor", "x", "--state", "a file"]).state == "a file"
 

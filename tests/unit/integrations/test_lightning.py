@@ -185,7 +185,7 @@ def test_a_second_fit_is_a_second_run_and_one_from_a_checkpoint_names_its_parent
     assert resumed.recorder.run_id != first
     events = spooled(world.base)
     configs = bodies(events, Kind.CONFIG)
-    assert [config["parent"] for config in configs] == [None, first]
+    assert [config["parent"] for config in configs] == [None, {"run": first, "epoch": None}]
     assert [e.epoch for e in events if e.kind is Kind.METRICS] == [0, 1, 2]
     world.trainer(resumed, max_epochs=1).fit(module, *world.loaders)
     assert len(bodies(spooled(world.base), Kind.CONFIG)) == 3
@@ -201,7 +201,7 @@ def test_the_logger_names_the_parent_too(world: World) -> None:
     resumed = world.trainer(logger=loggers[1], max_epochs=3)
     resumed.fit(world.module(), *world.loaders, ckpt_path=world.folder / "c.ckpt")
     parents = [config["parent"] for config in bodies(spooled(world.base), Kind.CONFIG)]
-    assert parents == [None, loggers[0].version]
+    assert parents == [None, {"run": loggers[0].version, "epoch": None}]
 
 
 def test_a_logger_that_is_not_shown_its_trainer_says_so_once(

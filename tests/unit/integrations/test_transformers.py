@@ -153,7 +153,8 @@ def test_a_training_from_a_checkpoint_names_its_parent(world: World) -> None:
     resumed = world.callback()
     world.trainer(resumed).train(resume_from_checkpoint=str(world.folder / "out/checkpoint-2"))
     configs = bodies(spooled(world.base), Kind.CONFIG)
-    assert [config["parent"] for config in configs] == [None, callback.recorder.run_id]
+    parent = {"run": callback.recorder.run_id, "epoch": None}
+    assert [config["parent"] for config in configs] == [None, parent]
     metrics = [event.epoch for event in spooled(world.base) if event.kind is Kind.METRICS]
     assert metrics == [1, 2]
 
