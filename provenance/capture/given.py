@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -59,10 +60,10 @@ def plain_texts(what: str, values: Iterable[object]) -> list[Json]:
 
 def parent_of(named: Any) -> Json:
     """The field ``parent`` of a config record: a run by its id, or the model that is named."""
-    try:
-        return {"run": str(UUID(named)), "epoch": None} if isinstance(named, str) else named
-    except ValueError:
-        return named
+    plain: Json = named
+    with suppress(ValueError, AttributeError, TypeError):
+        plain = {"run": str(UUID(named)), "epoch": None}
+    return plain
 
 
 def plain_mapping(name: str, value: object) -> dict[str, Json]:
