@@ -31,6 +31,7 @@ from provenance.stores.sql.errors import KEY
 _EXPECTED: Final = "expected sqlite:///<path> or postgresql://<user>@<host>/<database>"
 _POSTGRES: Final = ("postgres", "postgresql", "postgresql+psycopg")
 _STAMP: Final = "stamp"
+_FILE: Final = "file"
 _SQLITE: Final = ("sqlite", "sqlite+pysqlite")
 _IN_MEMORY: Final = (None, "", ":memory:")
 _KEEPALIVE: Final[dict[str, object]] = {
@@ -104,20 +105,20 @@ def make_engine(url: URL, wait_s: float, *, read_only: bool = False) -> Engine:
 
 def _sqlite_engine(url: URL, wait_s: float) -> Engine:
     options: dict[str, Any] = {"hide_parameters": True}
-    on_disk = url.database not in _IN_MEMORY
+    on_disk, path = url.database not in _IN_MEMORY, Path(url.database or "")
     if on_disk:
-        assert url.database is not None
-        _make_file(Path(url.database))
+        _make_file(path)
         options |= {"pool_timeout": wait_s, "connect_args": {"timeout": wait_s}}
     else:
         options |= {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     engine = create_engine(url, **options)
 
     @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, record: object) -> None:
+    def prepare(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # BEGIN and COMMIT are ours, not the driver's
         if on_disk:
             _use_wal(connection, wait_s)
+            record.info[_FILE] = (path, _file(path))
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -155,6 +156,21 @@ def unchanged(connection: Connection) -> bool:
     may be of two states."""
     path, stamp = connection.info.get(_STAMP) or (None, None)
     return path is None or (stamp is not None and _stamp(path) == stamp)
+
+
+def is_in_place(connection: Connection) -> bool:
+    """False where the file that a connection writes to was deleted, or another put in its place:
+    what is written would be nowhere once the connection ends."""
+    path, opened = connection.info.get(_FILE) or (None, None)
+    return path is None or _file(path) == opened
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

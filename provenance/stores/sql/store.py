@@ -33,7 +33,13 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
-from provenance.stores.sql.engine import make_engine, parse_url, unchanged, url_label
+from provenance.stores.sql.engine import (
+    is_in_place,
+    make_engine,
+    parse_url,
+    unchanged,
+    url_label,
+)
 from provenance.stores.sql.errors import DATABASE_ERRORS, translated
 from provenance.stores.sql.ledger import LedgerPart
 from provenance.stores.sql.outbox import OutboxPart
@@ -175,6 +181,9 @@ class SqlStore:
             with translated(self.label):
                 connection = self._engine.connect()
             try:
+                if write and not is_in_place(connection):
+                    lost = "was deleted or replaced while it was in use: put it back, and restart"
+                    raise StoreUnavailable(f"{self.label} {lost}")
                 with translated(self.label):
                     self._begin(connection, write, run)
                 yield connection

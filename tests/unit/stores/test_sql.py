@@ -607,3 +607,19 @@ def test_a_block_that_crossed_a_fork_neither_commits_nor_closes(
         assert seen.run(RUN) is None
     crossed.close()
     store.close()
+
+
+def test_a_file_that_was_deleted_under_its_writer_takes_no_more(tmp_path: Path) -> None:
+    """Else what is committed, and acknowledged, is in no file once the writer ends."""
+    path = tmp_path / "ledger.db"
+    store = SqlStore.open(f"sqlite:///{path}", migrate=True)
+    with store.transaction():
+        pass
+    moved = path.rename(tmp_path / "moved.db")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="deleted or replaced"), store.transaction():
+            pass
+    moved.rename(path)
+    with store.transaction():
+        pass
+    store.close()
