@@ -119,7 +119,7 @@ def state_of(
         for state in states:
             if state.state == word:
                 return state if max(ranks, len(ends)) > 1 else state._replace(rank=None)
-    return states[0]._replace(rank=None)
+    return min(states, key=lambda state: state.rank or 0)._replace(rank=None)
 
 
 def _end(records: Iterable[Record]) -> Record | None:

@@ -136,6 +136,13 @@ SITUATIONS: dict[str, tuple[list[list[Record]], str]] = {
         ],
         "failed (rank 1, OSError)",
     ),
+    "two ranks, one made no tracker": (
+        [
+            process("a", 0, (0, "config 2"), (10, "finished completed")),
+            process("b", 1, (9, "finished idle")),
+        ],
+        "finished (completed)",
+    ),
     "two ranks, one never came": (
         [process("a", 0, (0, "config 2"), (10, "finished"))],
         "running (rank 1)",
