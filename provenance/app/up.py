@@ -164,7 +164,10 @@ class Fleet:
             self._spawn(self.children[-1])
 
     def tend(
-        self, stopping: Callable[[], bool], changed: Callable[[], None], poll_s: float = 1.0
+        self,
+        stopping: Callable[[], bool],
+        changed: Callable[[], object] = bool,
+        poll_s: float = 1.0,
     ) -> None:
         """Restart what dies, until ``stopping`` says so; ``changed``: process ids are others."""
         while not stopping():
