@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Final, NamedTuple
 
 from provenance.errors import TooLargeError
@@ -23,11 +23,16 @@ _TOLERANCE: Final = 1e-6
 
 class _Budget(NamedTuple):
     path: str
+    producer: bytes
+    ts: str
     epoch: int
     epsilon: float | None
     delta: float | None
     accountant: str
     history: list[Steps] | None
+
+
+_Highest = Mapping[str, tuple[_Budget, ...]]
 
 
 class _Spent(NamedTuple):
@@ -39,7 +44,7 @@ class _Spent(NamedTuple):
     """
 
     listed: _Budget | None
-    highest: Mapping[str, tuple[_Budget, ...]]
+    highest: _Highest
 
 
 def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
@@ -111,7 +116,9 @@ def _read(path: str, record: Record, findings: Findings) -> _Budget:
     if steps is None and history is not None:
         expected = "lists noise_multiplier from 0, sample_rate from 0 to 1, steps from 1"
         findings.fail(PRIVACY, path, f"states a history that is none: one {expected}", path=path)
-    return _Budget(path, record.epoch or 0, epsilon, delta, accountant, steps)
+    return _Budget(
+        path, record.producer, record.ts, record.epoch or 0, epsilon, delta, accountant, steps
+    )
 
 
 def _number(value: object) -> float | None:
@@ -137,7 +144,7 @@ def _steps(history: Sequence[object]) -> list[Steps] | None:
     return found
 
 
-def _compare(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findings) -> _Budget:
+def _compare(rank: int, processes: Collection[Sequence[_Budget]], findings: Findings) -> _Budget:
     """Each budget with those that its process goes on from: its own of the epochs before, and of
     the epochs before its first what the processes before it stated. The last one of all.
 
@@ -145,20 +152,50 @@ def _compare(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findin
         processes: Of a rank, in order, each with one budget at least.
     """
     line: list[tuple[_Budget, _Spent]] = []
-    stated, twice = set[int](), set[int]()
+    beside = set[int]()
     for budgets in processes:
         in_order = sorted(budgets, key=lambda budget: budget.epoch)
+        passed = set[int]()
         while line and line[-1][0].epoch >= in_order[0].epoch:
-            line.pop()
+            passed.add(line.pop()[0].epoch)
+        if passed:
+            first, last = min(passed), max(passed)
+            beside |= passed | {b.epoch for b in in_order if first <= b.epoch <= last}
         for budget in in_order:
             line.append((budget, _add(line[-1][1] if line else _Spent(None, {}), budget, findings)))
-        epochs = {budget.epoch for budget in budgets}
-        twice |= epochs & stated
-        stated |= epochs
-    for epochs_twice, _ in stretches((epoch, "") for epoch in sorted(twice)):
-        both = "several processes spent a budget there, and none states the sum"
-        findings.notice(PRIVACY, f"rank {rank}, {epochs_twice}", both)
+    spent = [b.epsilon for b in chain.from_iterable(processes) if b.epoch in beside and b.epsilon]
+    upto = f", up to epsilon {max(spent):g}" if spent else ""
+    for epochs, _ in stretches((epoch, "") for epoch in sorted(beside)):
+        both = f"several processes spent a budget there{upto}, and none states the sum"
+        findings.notice(PRIVACY, f"rank {rank}, {epochs}", both)
+    _at_once(rank, processes, findings)
     return line[-1][0]
+
+
+def _at_once(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findings) -> None:
+    """Leave open an epsilon below that of an earlier epoch by a process that ran at the same time,
+    by their clocks: neither went on from the other, so it fell, or both are spent."""
+    together: list[list[_Budget]] = []
+    upto = ""
+    for budgets in processes:
+        if min(budget.ts for budget in budgets) > upto:
+            together.append([])
+        together[-1] += budgets
+        upto = max(upto, *(budget.ts for budget in budgets))
+    for budgets in together:
+        highest: _Highest = {}
+        budgets.sort(key=lambda budget: budget.epoch)
+        for _, same in groupby(budgets, lambda budget: budget.epoch):
+            of_epoch = list(same)
+            for budget in of_epoch:
+                earlier = _greatest(highest, budget)
+                if earlier and earlier.producer != budget.producer and _fell(earlier, budget):
+                    both = f"epsilon {earlier.epsilon:g} at epoch {earlier.epoch}, then "
+                    both += f"{budget.epsilon:g} at epoch {budget.epoch}"
+                    findings.unchecked(PRIVACY, f"rank {rank}, processes at once: {both}")
+                    return
+            for budget in of_epoch:
+                highest = _with(highest, budget)
 
 
 def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
@@ -169,19 +206,44 @@ def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
         if listed is not None:
             _compare_steps(listed, budget, findings)
         listed = budget
-    if budget.epsilon is None:
-        return spent._replace(listed=listed)
-    highest, delta = list(spent.highest.get(budget.accountant, ())), budget.delta or 0.0
-    at = bisect_left(highest, delta, key=lambda other: other.delta or 0.0)
-    if at < len(highest):
-        _compare_epsilon(highest[at], budget, findings)
-    if at == len(highest) or (highest[at].epsilon or 0.0) < budget.epsilon:
-        low = at
-        while low and (highest[low - 1].epsilon or 0.0) <= budget.epsilon:
-            low -= 1
-        same = at < len(highest) and (highest[at].delta or 0.0) == delta
-        highest[low : at + same] = [budget]
-    return _Spent(listed, {**spent.highest, budget.accountant: tuple(highest)})
+    earlier = _greatest(spent.highest, budget)
+    if earlier is not None and _fell(earlier, budget):
+        problem = f"states epsilon {budget.epsilon:g}, epoch {earlier.epoch} {earlier.epsilon:g}"
+        problem += ": what is spent stays spent"
+        findings.fail(PRIVACY, budget.path, problem, path=budget.path)
+    return _Spent(listed, _with(spent.highest, budget))
+
+
+def _greatest(highest: _Highest, budget: _Budget) -> _Budget | None:
+    """That with the greatest epsilon by the same accountant, at the budget's delta or a higher
+    one."""
+    own = highest.get(budget.accountant, ())
+    at = _place(own, budget)
+    return own[at] if at < len(own) else None
+
+
+def _with(highest: _Highest, budget: _Budget) -> _Highest:
+    own = list(highest.get(budget.accountant, ()))
+    at = low = _place(own, budget)
+    epsilon = budget.epsilon
+    if epsilon is None or (at < len(own) and (own[at].epsilon or 0.0) >= epsilon):
+        return highest
+    while low and (own[low - 1].epsilon or 0.0) <= epsilon:
+        low -= 1
+    same = at < len(own) and own[at].delta == budget.delta
+    own[low : at + same] = [budget]
+    return {**highest, budget.accountant: tuple(own)}
+
+
+def _place(own: Sequence[_Budget], budget: _Budget) -> int:
+    return bisect_left(own, budget.delta or 0.0, key=lambda other: other.delta or 0.0)
+
+
+def _fell(earlier: _Budget, later: _Budget) -> bool:
+    """Whether epsilon is below that of an earlier epoch by more than an accountant's error."""
+    before = earlier.epsilon or 0.0
+    slack = _SLACK if later.accountant != "rdp" else _TOLERANCE * before if before < math.inf else 0
+    return later.epsilon is not None and later.epsilon < before - slack
 
 
 def _compare_steps(earlier: _Budget, later: _Budget, findings: Findings) -> None:
@@ -193,14 +255,6 @@ def _compare_steps(earlier: _Budget, later: _Budget, findings: Findings) -> None
     elif not _goes_on(earlier.history or [], later.history or []):
         problem = f"states other steps for what {since} states"
         findings.fail(PRIVACY, later.path, problem, path=later.path)
-
-
-def _compare_epsilon(earlier: _Budget, later: _Budget, findings: Findings) -> None:
-    before, now = earlier.epsilon or 0.0, later.epsilon or 0.0
-    slack = _SLACK if later.accountant != "rdp" else _TOLERANCE * before if before < math.inf else 0
-    if now < before - slack:
-        problem = f"states epsilon {now:g}, epoch {earlier.epoch} {before:g}: what is spent"
-        findings.fail(PRIVACY, later.path, f"{problem} stays spent", path=later.path)
 
 
 def _goes_on(earlier: list[Steps], later: list[Steps]) -> bool:

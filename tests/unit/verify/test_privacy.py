@@ -104,15 +104,23 @@ def test_a_budget_that_says_nothing_is_never_passed(budget: object, why: str) ->
     assert any(line.startswith("(12)") for line in report.verdict.missing)
 
 
-def processes(*each: list[Fields], ranks: tuple[int, ...] = ()) -> VerificationReport:
-    """Of a run that these processes wrote one after another, the first of which begins it."""
+def processes(
+    *each: list[Fields], ranks: tuple[int, ...] = (), later: float = 100
+) -> VerificationReport:
+    """Of a run that these processes wrote one after another, the first of which begins it.
+
+    Args:
+        later: Seconds from the start of one to that of the next.
+    """
     stage, made = World(("bitcoin",)), list[bytes]()
     for number, events in enumerate(each):
         rank = ranks[number] if ranks else 0
         own = [*before(world_size=1 + max(ranks, default=0)), *events] if rank == 0 else events
         end: Fields = (Kind.RUN_END, None, {"events": len(own), "reason": "x", "state": "failed"})
         own = ending(own) if number == len(each) - 1 else [*own, end]
-        made.append(stage.batch(own, producer=bytes([number + 1]) * 16, rank=rank, at=100 * number))
+        made.append(
+            stage.batch(own, producer=bytes([number + 1]) * 16, rank=rank, at=later * number)
+        )
     stage.ingest(*made)
     stage.anchor()
     return stage.verify()
@@ -137,10 +145,33 @@ def test_a_restart_goes_on_from_the_epochs_before_its_first() -> None:
     report = processes(first, other)
     assert report.findings == ()
     assert report.checks[PRIVACY - 1].status is Status.PASSED
-    twice = "several processes spent a budget there, and none states the sum"
+    twice = "several processes spent a budget there, up to epsilon 4.52022, and none states the sum"
     assert ("rank 0, epochs 2 to 3", twice) in {(n.subject, n.problem) for n in report.notices}
     report = processes(first, spends(2, rdp(4)))
     assert any("states 4 steps, epoch 1 8" in f.problem for f in report.findings)
+
+
+@pytest.mark.parametrize("fork_first", [False, True])
+def test_a_process_beside_another_hides_no_epsilon(fork_first: bool) -> None:
+    fork = [*spends(2, hand(43.6)), *spends(4, hand(43.7))]
+    main = [*spends(1, hand(1.0)), *spends(3, hand(1.1)), *spends(5, hand(1.2))]
+    both = [fork, main] if fork_first else [main, fork]
+    for later, status in ((1, Status.UNCHECKED), (100, Status.PASSED)):
+        report = processes(*both, later=later)
+        check = report.checks[PRIVACY - 1]
+        assert (report.findings, check.status) == ((), status)
+        subject = f"rank 0, epochs {'2 to 4' if fork_first else '3 to 5'}"
+        (said,) = [n.problem for n in report.notices if n.subject == subject]
+        assert "up to epsilon 43.7" in said
+    detail = processes(*both, later=1).checks[PRIVACY - 1].detail
+    assert detail == "rank 0, processes at once: epsilon 43.6 at epoch 2, then 1.1 at epoch 3"
+
+
+def test_processes_at_once_whose_epsilon_grows_are_passed() -> None:
+    odd = [*spends(1, hand(1.0)), *spends(3, hand(1.2)), *spends(5, hand(1.4))]
+    even = [*spends(2, hand(1.1)), *spends(4, hand(1.3))]
+    for both in ((odd, even), (odd, odd)):
+        assert processes(*both, later=1).checks[PRIVACY - 1].status is Status.PASSED
 
 
 def test_each_rank_is_judged_alone() -> None:
