@@ -65,29 +65,37 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     elif not ranks:
         findings.skip(PRIVACY, "no privacy budget was recorded")
     accountant, count, recomputed = RenyiAccountant(), 0, 0
-    others: dict[str, _Budget] = {}
+    noted: dict[str, tuple[_Budget, str]] = {}
     unclear: dict[str, list[str]] = {}
     for rank, processes in sorted(ranks.items()):
         last = _compare(rank, processes.values(), findings)
         for budget in chain.from_iterable(processes.values()):
             count += 1
             problem = _unclear(budget)
-            if (reason := _not_recomputed(budget)) is not None:
-                others[reason] = budget
-            elif budget.epsilon is not None and budget.delta:
+            reason = _not_recomputed(budget)
+            if reason is None and budget.epsilon is not None:
                 try:
-                    _recompute(budget, budget.epsilon, budget.delta, accountant, findings)
-                    recomputed += 1
+                    differs = _recompute(budget, budget.epsilon, accountant)
+                    recomputed += differs is None
+                    if differs is not None and budget.accountant:
+                        findings.fail(PRIVACY, budget.path, differs, path=budget.path)
+                    elif differs is not None:
+                        noted["unnamed"] = budget, f"names no accountant, and {differs} by rdp"
                 except TooLargeError as error:
-                    problem = str(error)
+                    if budget.accountant:
+                        problem = str(error)
+                    else:
+                        reason = str(error)
+            if reason is not None:
+                noted[reason] = budget, f"epsilon was not recomputed: {reason}"
             if problem is not None:
                 unclear.setdefault(problem, []).append(budget.path)
         _results(last, records, findings)
     for problem, paths in unclear.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         findings.unchecked(PRIVACY, f"{problem}: {paths[0]}{more}")
-    for reason, newest in others.items():
-        findings.notice(PRIVACY, newest.path, f"epsilon was not recomputed: {reason}", newest.path)
+    for newest, line in noted.values():
+        findings.notice(PRIVACY, newest.path, line, newest.path)
     findings.count(PRIVACY, f"{counted(count, 'budget')}, {recomputed} recomputed from steps")
 
 
@@ -106,7 +114,7 @@ def _read(path: str, record: Record, findings: Findings) -> _Budget:
             return None
         return found
 
-    accountant = str(fields.get("accountant", ""))[:20]
+    accountant = str(fields.get("accountant") or "")[:20].lower()
     # By hand, delta 0 is pure differential privacy; no accountant of DP-SGD has it.
     low = math.ulp(0.0) if accountant else 0.0
     epsilon = number("epsilon", "0 or more", 0.0, math.inf)
@@ -280,21 +288,19 @@ def _unclear(budget: _Budget) -> str | None:
 def _not_recomputed(budget: _Budget) -> str | None:
     if budget.delta is None:
         return "it is stated without its delta"
-    if budget.history is not None and budget.accountant == "rdp":
-        return None
-    if budget.accountant and budget.accountant != "rdp":
+    if budget.accountant not in ("", "rdp"):
         return f"the accountant {budget.accountant!r} is another"
-    return "it is stated without the steps that it is of"
+    if budget.history is None:
+        return "it is stated without the steps that it is of"
+    return None if budget.delta else "its delta is 0, for which rdp has none"
 
 
-def _recompute(
-    budget: _Budget, stated: float, delta: float, accountant: RenyiAccountant, findings: Findings
-) -> None:
-    """Compare epsilon with what the steps give; TooLargeError where that takes too long."""
-    epsilon = accountant.epsilon(budget.history or (), delta)
-    if not math.isclose(epsilon, stated, rel_tol=_TOLERANCE, abs_tol=1e-9):
-        problem = f"states epsilon {stated:g}, its steps give {epsilon:g}"
-        findings.fail(PRIVACY, budget.path, problem, path=budget.path)
+def _recompute(budget: _Budget, stated: float, accountant: RenyiAccountant) -> str | None:
+    """How epsilon differs from what the steps give; TooLargeError where that takes too long."""
+    epsilon = accountant.epsilon(budget.history or (), budget.delta or 0.0)
+    if math.isclose(epsilon, stated, rel_tol=_TOLERANCE, abs_tol=1e-9):
+        return None
+    return f"states epsilon {stated:g}, its steps give {epsilon:g}"
 
 
 def _results(last: _Budget, records: Mapping[str, Record], findings: Findings) -> None:

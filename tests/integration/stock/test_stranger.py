@@ -353,6 +353,9 @@ def rdp(count: int, **fields: Any) -> dict[str, Any]:
     [
         ((rdp(8), rdp(16)), Status.PASSED),
         ((rdp(8), rdp(8, epsilon=1.0)), Status.FAILED),
+        ((rdp(8, accountant="RDP"), rdp(8, epsilon=1.0)), Status.FAILED),
+        ((rdp(8, accountant="RDP", epsilon=1.0),), Status.FAILED),
+        ((rdp(8, accountant=None, epsilon=1.0),), Status.PASSED),
         ((rdp(16), rdp(8)), Status.FAILED),
         (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-5}), Status.FAILED),
         (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-4}), Status.PASSED),

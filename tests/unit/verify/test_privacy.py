@@ -197,6 +197,39 @@ def test_budgets_under_no_root_are_judged_too() -> None:
     assert found.subject.startswith("unsealed/")
 
 
+@pytest.mark.parametrize("accountant", ["RDP", "", None])
+def test_steps_are_recomputed_however_rdp_is_meant(accountant: str | None) -> None:
+    report = verified(rdp(8, accountant=accountant))
+    assert report.notices == ()
+    assert report.checks[PRIVACY - 1].detail == "1 budget, 1 recomputed from steps"
+
+
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [
+        (
+            hand(0.01, history=steps(8)),
+            "names no accountant, and states epsilon 0.01, its steps give 3.15174 by rdp",
+        ),
+        (
+            hand(0.01, 0, history=steps(8)),
+            "epsilon was not recomputed: its delta is 0, for which rdp has none",
+        ),
+        (
+            hand(0.01, history=[s for i in range(200) for s in steps(1, 0.3 + i / 1e6, 0.5)]),
+            "epsilon was not recomputed: the steps take too long to account for",
+        ),
+    ],
+    ids=["differs", "delta 0", "too long"],
+)
+def test_steps_of_no_accountant_fail_nothing_and_are_not_passed_over(
+    budget: dict[str, object], why: str
+) -> None:
+    report = verified(budget, budget)  # of another accountant's, honest epsilon may be lower
+    assert (report.findings, report.checks[PRIVACY - 1].status) == ((), Status.PASSED)
+    assert [n.problem for n in report.notices] == [why]
+
+
 @pytest.mark.parametrize("name", ["prv", "gdp"])
 def test_another_accountants_epsilon_is_not_recomputed(name: str) -> None:
     report = verified(rdp(8, accountant=name, epsilon=0.7), rdp(16, accountant=name, epsilon=0.69))
@@ -219,6 +252,7 @@ def test_another_accountants_epsilon_is_not_recomputed(name: str) -> None:
         ((hand(2.0), hand(1.0, 1e-6)), "states epsilon 1"),
         ((rdp(16), rdp(8)), "states 8 steps, epoch 1 16"),
         ((rdp(8, epsilon=0.5),), "states epsilon 0.5, its steps give 3."),
+        ((rdp(8, epsilon=0.5, accountant="RDP"),), "states epsilon 0.5, its steps give 3."),
         ((rdp(8), rdp(9, history=steps(9, noise=3.0))), "other steps for what epoch 1 states"),
         ((rdp(8, history=steps(8, rate=1.5)),), "states a history that is none"),
         ((rdp(8, history=[{}]),), "states a history that is none"),
