@@ -40,10 +40,12 @@ class _Spent(NamedTuple):
 
     Attributes:
         listed: The newest budget that lists its steps.
+        newest: The newest budget with an epsilon.
         highest: By accountant, by rising delta, of falling epsilon: no other can be fallen below.
     """
 
     listed: _Budget | None
+    newest: _Budget | None
     highest: _Highest
 
 
@@ -170,7 +172,9 @@ def _compare(rank: int, processes: Collection[Sequence[_Budget]], findings: Find
             first, last = min(passed), max(passed)
             beside |= passed | {b.epoch for b in in_order if first <= b.epoch <= last}
         for budget in in_order:
-            line.append((budget, _add(line[-1][1] if line else _Spent(None, {}), budget, findings)))
+            line.append(
+                (budget, _add(line[-1][1] if line else _Spent(None, None, {}), budget, findings))
+            )
     spent = [b.epsilon for b in chain.from_iterable(processes) if b.epoch in beside and b.epsilon]
     upto = f", up to epsilon {max(spent):g}" if spent else ""
     for epochs, _ in stretches((epoch, "") for epoch in sorted(beside)):
@@ -196,7 +200,7 @@ def _at_once(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findin
         for _, same in groupby(budgets, lambda budget: budget.epoch):
             of_epoch = list(same)
             for budget in of_epoch:
-                earlier = _greatest(highest, budget)
+                earlier = _greatest(highest, budget.accountant, budget)
                 if earlier and earlier.producer != budget.producer and _fell(earlier, budget):
                     both = f"epsilon {earlier.epsilon:g} at epoch {earlier.epoch}, then "
                     both += f"{budget.epsilon:g} at epoch {budget.epoch}"
@@ -208,24 +212,32 @@ def _at_once(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findin
 
 def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
     """One more budget, compared with the newest one before it that lists its steps, and with the
-    greatest epsilon before it by the same accountant, at its delta or a higher one."""
-    listed = spent.listed
+    greatest epsilon before it by the same accountant, at its delta or a higher one; where the
+    accountant changed, by that before."""
+    listed, newest = spent.listed, spent.newest
     if budget.history is not None:
         if listed is not None:
             _compare_steps(listed, budget, findings)
         listed = budget
-    earlier = _greatest(spent.highest, budget)
-    if earlier is not None and _fell(earlier, budget):
+    for name in {budget.accountant, newest.accountant if newest else budget.accountant}:
+        earlier = _greatest(spent.highest, name, budget)
+        if earlier is None or not _fell(earlier, budget):
+            continue
         problem = f"states epsilon {budget.epsilon:g}, epoch {earlier.epoch} {earlier.epsilon:g}"
-        problem += ": what is spent stays spent"
-        findings.fail(PRIVACY, budget.path, problem, path=budget.path)
-    return _Spent(listed, _with(spent.highest, budget))
+        if name == budget.accountant:
+            problem += ": what is spent stays spent"
+            findings.fail(PRIVACY, budget.path, problem, path=budget.path)
+        else:
+            problem += f": the accountant changed, from {name or 'none'} to "
+            problem += budget.accountant or "none"
+            findings.notice(PRIVACY, budget.path, problem, budget.path)
+    newest = newest if budget.epsilon is None else budget
+    return _Spent(listed, newest, _with(spent.highest, budget))
 
 
-def _greatest(highest: _Highest, budget: _Budget) -> _Budget | None:
-    """That with the greatest epsilon by the same accountant, at the budget's delta or a higher
-    one."""
-    own = highest.get(budget.accountant, ())
+def _greatest(highest: _Highest, accountant: str, budget: _Budget) -> _Budget | None:
+    """That of an accountant with the greatest epsilon, at the budget's delta or a higher one."""
+    own = highest.get(accountant, ())
     at = _place(own, budget)
     return own[at] if at < len(own) else None
 

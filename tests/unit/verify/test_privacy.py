@@ -267,6 +267,18 @@ def test_a_higher_delta_buys_a_lower_epsilon() -> None:
     assert problems(hand(2.0), hand(1.0, 1e-3)) == []
 
 
+def test_a_lower_epsilon_of_another_accountant_is_noticed_where_it_changed() -> None:
+    prv = hand(0.01, accountant="prv")
+    report = verified(hand(5.0), prv, prv)
+    assert report.findings == ()
+    said = [(n.path, n.problem) for n in report.notices if "changed" in n.problem]
+    problem = "states epsilon 0.01, epoch 1 5: the accountant changed, from none to prv"
+    assert said == [("training/epoch/2/privacy/0", problem)]
+    for later in (hand(5.1, accountant="prv"), hand(0.01, 1e-3, accountant="prv")):
+        notices = verified(hand(5.0), later).notices
+        assert [n for n in notices if "changed" in n.problem] == []
+
+
 def test_results_that_state_another_epsilon_are_noticed() -> None:
     said = [n.problem for n in verified(rdp(8), results={"epsilon": 99}).notices]
     assert len(said) == 1
