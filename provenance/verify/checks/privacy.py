@@ -70,6 +70,9 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     noted: dict[str, tuple[_Budget, str]] = {}
     unclear: dict[str, list[str]] = {}
     for rank, processes in sorted(ranks.items()):
+        if not withheld:
+            upto = max(budget.epoch for budget in chain.from_iterable(processes.values()))
+            _behind(rank, upto, records.values(), findings)
         last = _compare(rank, processes.values(), findings)
         for budget in chain.from_iterable(processes.values()):
             count += 1
@@ -313,6 +316,17 @@ def _recompute(budget: _Budget, stated: float, accountant: RenyiAccountant) -> s
     if math.isclose(epsilon, stated, rel_tol=_TOLERANCE, abs_tol=1e-9):
         return None
     return f"states epsilon {stated:g}, its steps give {epsilon:g}"
+
+
+def _behind(rank: int, upto: int, records: Iterable[Record], findings: Findings) -> None:
+    """Name the epochs of a rank behind its last budget: no later one counts what they spent."""
+    tracked = {r.epoch or 0 for r in records if r.rank == rank and r.kind.is_epoch}
+    for epochs, line in stretches(
+        (epoch, f"no budget stated, the last is of epoch {upto}")
+        for epoch in sorted(tracked)
+        if epoch > upto
+    ):
+        findings.notice(PRIVACY, f"rank {rank}, {epochs}", line)
 
 
 def _results(last: _Budget, records: Mapping[str, Record], findings: Findings) -> None:

@@ -279,6 +279,24 @@ def test_a_lower_epsilon_of_another_accountant_is_noticed_where_it_changed() -> 
         assert [n for n in notices if "changed" in n.problem] == []
 
 
+def test_epochs_behind_the_last_budget_are_noticed() -> None:
+    some = [*spends(1, rdp(8)), metrics(2), *spends(3, rdp(16)), metrics(4), metrics(5)]
+    behind = ("rank 0, epochs 4 to 5", "no budget stated, the last is of epoch 3")
+    stage = World(("bitcoin",))
+    stage.ingest(stage.batch(ending([*before(), *some])))
+    stage.anchor()
+    report = stage.verify()
+    assert report.findings == ()
+    assert [(n.subject, n.problem) for n in report.notices if n.check == PRIVACY] == [behind]
+    hidden = stage.verify(withhold(stage.evidence(), ["training/epoch/5"]))
+    assert behind not in {(n.subject, n.problem) for n in hidden.notices}
+    # Another rank that states none, and a restart that states what the first could not.
+    report = processes([metrics(1), metrics(2)], [*spends(1, rdp(8)), metrics(2)], ranks=(1, 0))
+    assert [n.subject for n in report.notices if n.check == PRIVACY] == ["rank 0, epoch 2"]
+    report = processes([*spends(1, rdp(8)), metrics(2)], spends(2, rdp(16)))
+    assert [n for n in report.notices if n.check == PRIVACY] == []
+
+
 def test_results_that_state_another_epsilon_are_noticed() -> None:
     said = [n.problem for n in verified(rdp(8), results={"epsilon": 99}).notices]
     assert len(said) == 1
