@@ -57,7 +57,10 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
         records: By path.
     """
     ranks: dict[int, dict[bytes, list[_Budget]]] = {}
+    tracked: dict[int, set[int]] = {}
     for path, record in sorted(records.items(), key=lambda item: item[1].order):
+        if record.kind.is_epoch:
+            tracked.setdefault(record.rank, set()).add(record.epoch or 0)
         if record.kind is Kind.PRIVACY:
             own = ranks.setdefault(record.rank, {}).setdefault(record.producer, [])
             own.append(_read(path, record, findings))
@@ -72,7 +75,7 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     for rank, processes in sorted(ranks.items()):
         if not withheld:
             upto = max(budget.epoch for budget in chain.from_iterable(processes.values()))
-            _behind(rank, upto, records.values(), findings)
+            _behind(rank, upto, tracked[rank], findings)
         last = _compare(rank, processes.values(), findings)
         for budget in chain.from_iterable(processes.values()):
             count += 1
@@ -318,14 +321,11 @@ def _recompute(budget: _Budget, stated: float, accountant: RenyiAccountant) -> s
     return f"states epsilon {stated:g}, its steps give {epsilon:g}"
 
 
-def _behind(rank: int, upto: int, records: Iterable[Record], findings: Findings) -> None:
+def _behind(rank: int, upto: int, tracked: Iterable[int], findings: Findings) -> None:
     """Name the epochs of a rank behind its last budget: no later one counts what they spent."""
-    tracked = {r.epoch or 0 for r in records if r.rank == rank and r.kind.is_epoch}
-    for epochs, line in stretches(
-        (epoch, f"no budget stated, the last is of epoch {upto}")
-        for epoch in sorted(tracked)
-        if epoch > upto
-    ):
+    line = f"no budget stated, the last is of epoch {upto}"
+    behind = sorted(epoch for epoch in tracked if epoch > upto)
+    for epochs, _ in stretches((epoch, "") for epoch in behind):
         findings.notice(PRIVACY, f"rank {rank}, {epochs}", line)
 
 
