@@ -58,24 +58,56 @@ def goes_on(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> bool:
     return [*same[:-1], last] == old and new[len(old) - 1]["steps"] >= old[-1]["steps"]
 
 
+def fell(budget: dict[str, Any], before: list[dict[str, Any]]) -> bool:
+    """Whether epsilon is below that of one before, by the same accountant at no lower delta."""
+    for other in before:
+        slack = 1e-6 * float(other["epsilon"]) if by(budget) == "rdp" else 0.02
+        same = by(other) == by(budget) and (other.get("delta") or 0) >= (budget.get("delta") or 0)
+        if same and float(budget["epsilon"]) < float(other["epsilon"]) - slack:
+            return True
+    return False
+
+
+def by(budget: dict[str, Any]) -> str:
+    return str(budget.get("accountant") or "").lower()
+
+
 def budget_problem(budget: dict[str, Any], before: list[dict[str, Any]]) -> str | None:
     """Why a budget cannot be, by itself or behind others."""
-    epsilon, delta, by = float(budget["epsilon"]), budget["delta"], budget.get("accountant")
-    if math.isnan(epsilon) or epsilon < 0 or not 0 <= delta < 1 or (by and not delta):
-        return "no epsilon and delta that can be"
+    epsilon, delta = float(budget["epsilon"]), budget.get("delta")
+    if math.isnan(epsilon) or epsilon < 0:
+        return "no epsilon that can be"
+    if delta is not None and (not 0 <= delta < 1 or (by(budget) and not delta)):
+        return "no delta that can be"
     history = budget.get("history")
     listed = [other["history"] for other in before if other.get("history") is not None]
     if history is not None and listed and not goes_on(listed[-1], history):
         return "other steps than before"
-    for other in before:
-        slack = 1e-6 * float(other["epsilon"]) if by == "rdp" else 0.02
-        same = other.get("accountant") == by and other["delta"] >= delta
-        if same and epsilon < float(other["epsilon"]) - slack:
-            return "what is spent stays spent"
-    if by == "rdp" and history is not None and not takes_long(history):
+    if fell(budget, before):
+        return "what is spent stays spent"
+    if by(budget) == "rdp" and delta and history is not None and not takes_long(history):
         own = epsilon_of(history, delta)
         return None if math.isclose(own, epsilon, rel_tol=2e-6) else f"its steps give {own}"
     return None
+
+
+def at_once(processes: list[list[tuple[dict[str, Any], dict[str, Any]]]]) -> bool:
+    """Whether an epsilon is below that of an earlier epoch by a process that ran meanwhile."""
+    together: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []
+    upto = ""
+    for own in processes:
+        if min(record["ts"] for record, _ in own) > upto:
+            together.append([])
+        together[-1] += own
+        upto = max(upto, *(record["ts"] for record, _ in own))
+    return any(
+        fell(budget, [
+            other for earlier, other in budgets
+            if earlier["epoch"] < record["epoch"] and earlier["producer"] != record["producer"]
+        ])
+        for budgets in together
+        for record, budget in budgets
+    )  # fmt: skip
 
 
 def check_budgets(
@@ -87,27 +119,27 @@ def check_budgets(
         if record["kind"] == "privacy":
             processes = ranks.setdefault(record["rank"], {})
             processes.setdefault(record["producer"], []).append(record)
-    for processes in ranks.values():
+    for rank, processes in ranks.items():
         line: list[tuple[int, dict[str, Any]]] = []
-        stated: set[int] = set()
+        stated: list[list[tuple[dict[str, Any], dict[str, Any]]]] = []
         for own in processes.values():
             own.sort(key=lambda record: record["epoch"])
             line = [item for item in line if item[0] < own[0]["epoch"]]
+            known: list[tuple[dict[str, Any], dict[str, Any]]] = []
             for record in own:
                 name, epoch = record["path"], record["epoch"]
                 budget = bodies.get(name, {}).get("privacy")
                 budget = budget if isinstance(budget, dict) else {}
-                known = budget.get("epsilon") is not None and budget.get("delta") is not None
-                if not known or float(budget["epsilon"]) == math.inf:
+                if budget.get("epsilon") is None or float(budget["epsilon"]) == math.inf:
                     yield f"{name}: a budget that bounds nothing, or withheld", False
-                if not known:
+                if budget.get("epsilon") is None:
                     continue
-                if takes_long(budget.get("history") or []):
+                if by(budget) == "rdp" and takes_long(budget.get("history") or []):
                     yield f"{name}: epsilon was not recomputed", False
                 if problem := budget_problem(budget, [other for _, other in line]):
                     yield f"{name}: {problem}", True
                 line.append((epoch, budget))
-            epochs = {record["epoch"] for record in own}
-            if epochs & stated:
-                yield "several processes of a rank spent a budget in one epoch", False
-            stated |= epochs
+                known.append((record, budget))
+            stated += [known] if known else []
+        if at_once(stated):
+            yield f"rank {rank}: processes at once, the later epoch with less epsilon", False

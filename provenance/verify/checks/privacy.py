@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Final, NamedTuple
 
 from provenance.errors import TooLargeError
@@ -23,6 +23,8 @@ _TOLERANCE: Final = 1e-6
 
 class _Budget(NamedTuple):
     path: str
+    producer: bytes
+    ts: str
     epoch: int
     epsilon: float | None
     delta: float | None
@@ -30,16 +32,21 @@ class _Budget(NamedTuple):
     history: list[Steps] | None
 
 
+_Highest = Mapping[str, tuple[_Budget, ...]]
+
+
 class _Spent(NamedTuple):
     """What was stated so far.
 
     Attributes:
         listed: The newest budget that lists its steps.
+        newest: The newest budget with an epsilon.
         highest: By accountant, by rising delta, of falling epsilon: no other can be fallen below.
     """
 
     listed: _Budget | None
-    highest: Mapping[str, tuple[_Budget, ...]]
+    newest: _Budget | None
+    highest: _Highest
 
 
 def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
@@ -50,7 +57,10 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
         records: By path.
     """
     ranks: dict[int, dict[bytes, list[_Budget]]] = {}
+    tracked: dict[int, set[int]] = {}
     for path, record in sorted(records.items(), key=lambda item: item[1].order):
+        if record.kind.is_epoch:
+            tracked.setdefault(record.rank, set()).add(record.epoch or 0)
         if record.kind is Kind.PRIVACY:
             own = ranks.setdefault(record.rank, {}).setdefault(record.producer, [])
             own.append(_read(path, record, findings))
@@ -60,29 +70,40 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     elif not ranks:
         findings.skip(PRIVACY, "no privacy budget was recorded")
     accountant, count, recomputed = RenyiAccountant(), 0, 0
-    others: dict[str, _Budget] = {}
+    noted: dict[str, tuple[_Budget, str]] = {}
     unclear: dict[str, list[str]] = {}
     for rank, processes in sorted(ranks.items()):
+        if not withheld:
+            upto = max(budget.epoch for budget in chain.from_iterable(processes.values()))
+            _behind(rank, upto, tracked[rank], findings)
         last = _compare(rank, processes.values(), findings)
         for budget in chain.from_iterable(processes.values()):
             count += 1
             problem = _unclear(budget)
-            if (reason := _not_recomputed(budget)) is not None:
-                others[reason] = budget
-            elif budget.epsilon is not None and budget.delta:
+            reason = _not_recomputed(budget)
+            if reason is None and budget.epsilon is not None:
                 try:
-                    _recompute(budget, budget.epsilon, budget.delta, accountant, findings)
-                    recomputed += 1
+                    differs = _recompute(budget, budget.epsilon, accountant)
+                    recomputed += differs is None
+                    if differs is not None and budget.accountant:
+                        findings.fail(PRIVACY, budget.path, differs, path=budget.path)
+                    elif differs is not None:
+                        noted["unnamed"] = budget, f"names no accountant, and {differs} by rdp"
                 except TooLargeError as error:
-                    problem = str(error)
+                    if budget.accountant:
+                        problem = str(error)
+                    else:
+                        reason = str(error)
+            if reason is not None:
+                noted[reason] = budget, f"epsilon was not recomputed: {reason}"
             if problem is not None:
                 unclear.setdefault(problem, []).append(budget.path)
         _results(last, records, findings)
     for problem, paths in unclear.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         findings.unchecked(PRIVACY, f"{problem}: {paths[0]}{more}")
-    for reason, newest in others.items():
-        findings.notice(PRIVACY, newest.path, f"epsilon was not recomputed: {reason}", newest.path)
+    for newest, line in noted.values():
+        findings.notice(PRIVACY, newest.path, line, newest.path)
     findings.count(PRIVACY, f"{counted(count, 'budget')}, {recomputed} recomputed from steps")
 
 
@@ -101,7 +122,7 @@ def _read(path: str, record: Record, findings: Findings) -> _Budget:
             return None
         return found
 
-    accountant = str(fields.get("accountant", ""))[:20]
+    accountant = str(fields.get("accountant") or "")[:20].lower()
     # By hand, delta 0 is pure differential privacy; no accountant of DP-SGD has it.
     low = math.ulp(0.0) if accountant else 0.0
     epsilon = number("epsilon", "0 or more", 0.0, math.inf)
@@ -111,7 +132,9 @@ def _read(path: str, record: Record, findings: Findings) -> _Budget:
     if steps is None and history is not None:
         expected = "lists noise_multiplier from 0, sample_rate from 0 to 1, steps from 1"
         findings.fail(PRIVACY, path, f"states a history that is none: one {expected}", path=path)
-    return _Budget(path, record.epoch or 0, epsilon, delta, accountant, steps)
+    return _Budget(
+        path, record.producer, record.ts, record.epoch or 0, epsilon, delta, accountant, steps
+    )
 
 
 def _number(value: object) -> float | None:
@@ -137,7 +160,7 @@ def _steps(history: Sequence[object]) -> list[Steps] | None:
     return found
 
 
-def _compare(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findings) -> _Budget:
+def _compare(rank: int, processes: Collection[Sequence[_Budget]], findings: Findings) -> _Budget:
     """Each budget with those that its process goes on from: its own of the epochs before, and of
     the epochs before its first what the processes before it stated. The last one of all.
 
@@ -145,43 +168,108 @@ def _compare(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findin
         processes: Of a rank, in order, each with one budget at least.
     """
     line: list[tuple[_Budget, _Spent]] = []
-    stated, twice = set[int](), set[int]()
+    beside = set[int]()
     for budgets in processes:
         in_order = sorted(budgets, key=lambda budget: budget.epoch)
+        passed = set[int]()
         while line and line[-1][0].epoch >= in_order[0].epoch:
-            line.pop()
+            passed.add(line.pop()[0].epoch)
+        if passed:
+            first, last = min(passed), max(passed)
+            beside |= passed | {b.epoch for b in in_order if first <= b.epoch <= last}
         for budget in in_order:
-            line.append((budget, _add(line[-1][1] if line else _Spent(None, {}), budget, findings)))
-        epochs = {budget.epoch for budget in budgets}
-        twice |= epochs & stated
-        stated |= epochs
-    for epochs_twice, _ in stretches((epoch, "") for epoch in sorted(twice)):
-        both = "several processes spent a budget there, and none states the sum"
-        findings.notice(PRIVACY, f"rank {rank}, {epochs_twice}", both)
+            line.append(
+                (budget, _add(line[-1][1] if line else _Spent(None, None, {}), budget, findings))
+            )
+    spent = [b.epsilon for b in chain.from_iterable(processes) if b.epoch in beside and b.epsilon]
+    upto = f", up to epsilon {max(spent):g}" if spent else ""
+    for epochs, _ in stretches((epoch, "") for epoch in sorted(beside)):
+        both = f"several processes spent a budget there{upto}, and none states the sum"
+        findings.notice(PRIVACY, f"rank {rank}, {epochs}", both)
+    _at_once(rank, processes, findings)
     return line[-1][0]
+
+
+def _at_once(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findings) -> None:
+    """Leave open an epsilon below that of an earlier epoch by a process that ran at the same time,
+    by their clocks: neither went on from the other, so it fell, or both are spent."""
+    together: list[list[_Budget]] = []
+    upto = ""
+    for budgets in processes:
+        if min(budget.ts for budget in budgets) > upto:
+            together.append([])
+        together[-1] += budgets
+        upto = max(upto, *(budget.ts for budget in budgets))
+    for budgets in together:
+        highest: _Highest = {}
+        budgets.sort(key=lambda budget: budget.epoch)
+        for _, same in groupby(budgets, lambda budget: budget.epoch):
+            of_epoch = list(same)
+            for budget in of_epoch:
+                earlier = _greatest(highest, budget.accountant, budget)
+                if earlier and earlier.producer != budget.producer and _fell(earlier, budget):
+                    both = f"epsilon {earlier.epsilon:g} at epoch {earlier.epoch}, then "
+                    both += f"{budget.epsilon:g} at epoch {budget.epoch}"
+                    findings.unchecked(PRIVACY, f"rank {rank}, processes at once: {both}")
+                    return
+            for budget in of_epoch:
+                highest = _with(highest, budget)
 
 
 def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
     """One more budget, compared with the newest one before it that lists its steps, and with the
-    greatest epsilon before it by the same accountant, at its delta or a higher one."""
-    listed = spent.listed
+    greatest epsilon before it by the same accountant, at its delta or a higher one; where the
+    accountant changed, by that before."""
+    listed, newest = spent.listed, spent.newest
     if budget.history is not None:
         if listed is not None:
             _compare_steps(listed, budget, findings)
         listed = budget
-    if budget.epsilon is None:
-        return spent._replace(listed=listed)
-    highest, delta = list(spent.highest.get(budget.accountant, ())), budget.delta or 0.0
-    at = bisect_left(highest, delta, key=lambda other: other.delta or 0.0)
-    if at < len(highest):
-        _compare_epsilon(highest[at], budget, findings)
-    if at == len(highest) or (highest[at].epsilon or 0.0) < budget.epsilon:
-        low = at
-        while low and (highest[low - 1].epsilon or 0.0) <= budget.epsilon:
-            low -= 1
-        same = at < len(highest) and (highest[at].delta or 0.0) == delta
-        highest[low : at + same] = [budget]
-    return _Spent(listed, {**spent.highest, budget.accountant: tuple(highest)})
+    for name in {budget.accountant, newest.accountant if newest else budget.accountant}:
+        earlier = _greatest(spent.highest, name, budget)
+        if earlier is None or not _fell(earlier, budget):
+            continue
+        problem = f"states epsilon {budget.epsilon:g}, epoch {earlier.epoch} {earlier.epsilon:g}"
+        if name == budget.accountant:
+            problem += ": what is spent stays spent"
+            findings.fail(PRIVACY, budget.path, problem, path=budget.path)
+        else:
+            problem += f": the accountant changed, from {name or 'none'} to "
+            problem += budget.accountant or "none"
+            findings.notice(PRIVACY, budget.path, problem, budget.path)
+    newest = newest if budget.epsilon is None else budget
+    return _Spent(listed, newest, _with(spent.highest, budget))
+
+
+def _greatest(highest: _Highest, accountant: str, budget: _Budget) -> _Budget | None:
+    """That of an accountant with the greatest epsilon, at the budget's delta or a higher one."""
+    own = highest.get(accountant, ())
+    at = _place(own, budget)
+    return own[at] if at < len(own) else None
+
+
+def _with(highest: _Highest, budget: _Budget) -> _Highest:
+    own = list(highest.get(budget.accountant, ()))
+    at = low = _place(own, budget)
+    epsilon = budget.epsilon
+    if epsilon is None or (at < len(own) and (own[at].epsilon or 0.0) >= epsilon):
+        return highest
+    while low and (own[low - 1].epsilon or 0.0) <= epsilon:
+        low -= 1
+    same = at < len(own) and own[at].delta == budget.delta
+    own[low : at + same] = [budget]
+    return {**highest, budget.accountant: tuple(own)}
+
+
+def _place(own: Sequence[_Budget], budget: _Budget) -> int:
+    return bisect_left(own, budget.delta or 0.0, key=lambda other: other.delta or 0.0)
+
+
+def _fell(earlier: _Budget, later: _Budget) -> bool:
+    """Whether epsilon is below that of an earlier epoch by more than an accountant's error."""
+    before = earlier.epsilon or 0.0
+    slack = _SLACK if later.accountant != "rdp" else _TOLERANCE * before if before < math.inf else 0
+    return later.epsilon is not None and later.epsilon < before - slack
 
 
 def _compare_steps(earlier: _Budget, later: _Budget, findings: Findings) -> None:
@@ -193,14 +281,6 @@ def _compare_steps(earlier: _Budget, later: _Budget, findings: Findings) -> None
     elif not _goes_on(earlier.history or [], later.history or []):
         problem = f"states other steps for what {since} states"
         findings.fail(PRIVACY, later.path, problem, path=later.path)
-
-
-def _compare_epsilon(earlier: _Budget, later: _Budget, findings: Findings) -> None:
-    before, now = earlier.epsilon or 0.0, later.epsilon or 0.0
-    slack = _SLACK if later.accountant != "rdp" else _TOLERANCE * before if before < math.inf else 0
-    if now < before - slack:
-        problem = f"states epsilon {now:g}, epoch {earlier.epoch} {before:g}: what is spent"
-        findings.fail(PRIVACY, later.path, f"{problem} stays spent", path=later.path)
 
 
 def _goes_on(earlier: list[Steps], later: list[Steps]) -> bool:
@@ -226,21 +306,27 @@ def _unclear(budget: _Budget) -> str | None:
 def _not_recomputed(budget: _Budget) -> str | None:
     if budget.delta is None:
         return "it is stated without its delta"
-    if budget.history is not None and budget.accountant == "rdp":
-        return None
-    if budget.accountant and budget.accountant != "rdp":
+    if budget.accountant not in ("", "rdp"):
         return f"the accountant {budget.accountant!r} is another"
-    return "it is stated without the steps that it is of"
+    if budget.history is None:
+        return "it is stated without the steps that it is of"
+    return None if budget.delta else "its delta is 0, for which rdp has none"
 
 
-def _recompute(
-    budget: _Budget, stated: float, delta: float, accountant: RenyiAccountant, findings: Findings
-) -> None:
-    """Compare epsilon with what the steps give; TooLargeError where that takes too long."""
-    epsilon = accountant.epsilon(budget.history or (), delta)
-    if not math.isclose(epsilon, stated, rel_tol=_TOLERANCE, abs_tol=1e-9):
-        problem = f"states epsilon {stated:g}, its steps give {epsilon:g}"
-        findings.fail(PRIVACY, budget.path, problem, path=budget.path)
+def _recompute(budget: _Budget, stated: float, accountant: RenyiAccountant) -> str | None:
+    """How epsilon differs from what the steps give; TooLargeError where that takes too long."""
+    epsilon = accountant.epsilon(budget.history or (), budget.delta or 0.0)
+    if math.isclose(epsilon, stated, rel_tol=_TOLERANCE, abs_tol=1e-9):
+        return None
+    return f"states epsilon {stated:g}, its steps give {epsilon:g}"
+
+
+def _behind(rank: int, upto: int, tracked: Iterable[int], findings: Findings) -> None:
+    """Name the epochs of a rank behind its last budget: no later one counts what they spent."""
+    line = f"no budget stated, the last is of epoch {upto}"
+    behind = sorted(epoch for epoch in tracked if epoch > upto)
+    for epochs, _ in stretches((epoch, "") for epoch in behind):
+        findings.notice(PRIVACY, f"rank {rank}, {epochs}", line)
 
 
 def _results(last: _Budget, records: Mapping[str, Record], findings: Findings) -> None:

@@ -353,11 +353,15 @@ def rdp(count: int, **fields: Any) -> dict[str, Any]:
     [
         ((rdp(8), rdp(16)), Status.PASSED),
         ((rdp(8), rdp(8, epsilon=1.0)), Status.FAILED),
+        ((rdp(8, accountant="RDP"), rdp(8, epsilon=1.0)), Status.FAILED),
+        ((rdp(8, accountant="RDP", epsilon=1.0),), Status.FAILED),
+        ((rdp(8, accountant=None, epsilon=1.0),), Status.PASSED),
         ((rdp(16), rdp(8)), Status.FAILED),
         (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-5}), Status.FAILED),
         (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9, "delta": 1e-4}), Status.PASSED),
         (({"epsilon": 2.0, "delta": 1},), Status.FAILED),
-        (({"epsilon": 2.0},), Status.UNCHECKED),
+        (({"epsilon": 2.0},), Status.PASSED),
+        (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9}), Status.FAILED),
         (({"epsilon": "Infinity", "delta": 0.5},), Status.UNCHECKED),
     ],
 )
@@ -374,6 +378,36 @@ def test_both_judge_budgets_alike(
     bundle = stranger.Bundle(bundle_files(found))
     assert bool(bundle.problems) is (status is Status.FAILED)
     assert any("bounds nothing" in line for line in bundle.unproven) is (status is Status.UNCHECKED)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "epsilon", "later", "status"),
+    [
+        ((2, 4), 40.0, 1.0, Status.UNCHECKED),
+        ((2, 4), 40.0, 100.0, Status.PASSED),
+        ((2, 4), 0.0, 1.0, Status.PASSED),
+        ((1, 3), 0.0, 100.0, Status.PASSED),
+    ],
+    ids=["hidden", "one after another", "at once", "epochs twice"],
+)
+def test_both_judge_budgets_of_two_processes_alike(
+    stranger: ModuleType, epochs: tuple[int, ...], epsilon: float, later: float, status: Status
+) -> None:
+    stage, batches = World(names=()), []
+    for at, (own, more) in enumerate([((1, 3, 5), 0.0), (epochs, epsilon)]):
+        events = before()
+        for epoch in own:
+            budget = {"epsilon": epoch + more, "delta": 1e-5}
+            events += [metrics(epoch), (Kind.PRIVACY, epoch, {"privacy": budget})]
+        batches.append(stage.batch(ending(events), producer=bytes([at + 1]) * 16, at=at * later))
+    stage.ingest(*batches)
+    found = stage.evidence()
+    check = verify(found, None, now=0.0).checks[11]
+    assert check.status is status
+    bundle = stranger.Bundle(bundle_files(found))
+    left = [line for line in bundle.unproven if "at once" in line]
+    assert (bundle.problems, bool(left)) == ([], status is Status.UNCHECKED)
+    assert [line for line in bundle.unproven if "budget" in line] == []
 
 
 def test_both_accept_what_is_withheld(stranger: ModuleType, tmp_path: Path) -> None:

@@ -104,15 +104,23 @@ def test_a_budget_that_says_nothing_is_never_passed(budget: object, why: str) ->
     assert any(line.startswith("(12)") for line in report.verdict.missing)
 
 
-def processes(*each: list[Fields], ranks: tuple[int, ...] = ()) -> VerificationReport:
-    """Of a run that these processes wrote one after another, the first of which begins it."""
+def processes(
+    *each: list[Fields], ranks: tuple[int, ...] = (), later: float = 100
+) -> VerificationReport:
+    """Of a run that these processes wrote one after another, the first of which begins it.
+
+    Args:
+        later: Seconds from the start of one to that of the next.
+    """
     stage, made = World(("bitcoin",)), list[bytes]()
     for number, events in enumerate(each):
         rank = ranks[number] if ranks else 0
         own = [*before(world_size=1 + max(ranks, default=0)), *events] if rank == 0 else events
         end: Fields = (Kind.RUN_END, None, {"events": len(own), "reason": "x", "state": "failed"})
         own = ending(own) if number == len(each) - 1 else [*own, end]
-        made.append(stage.batch(own, producer=bytes([number + 1]) * 16, rank=rank, at=100 * number))
+        made.append(
+            stage.batch(own, producer=bytes([number + 1]) * 16, rank=rank, at=later * number)
+        )
     stage.ingest(*made)
     stage.anchor()
     return stage.verify()
@@ -137,10 +145,33 @@ def test_a_restart_goes_on_from_the_epochs_before_its_first() -> None:
     report = processes(first, other)
     assert report.findings == ()
     assert report.checks[PRIVACY - 1].status is Status.PASSED
-    twice = "several processes spent a budget there, and none states the sum"
+    twice = "several processes spent a budget there, up to epsilon 4.52022, and none states the sum"
     assert ("rank 0, epochs 2 to 3", twice) in {(n.subject, n.problem) for n in report.notices}
     report = processes(first, spends(2, rdp(4)))
     assert any("states 4 steps, epoch 1 8" in f.problem for f in report.findings)
+
+
+@pytest.mark.parametrize("fork_first", [False, True])
+def test_a_process_beside_another_hides_no_epsilon(fork_first: bool) -> None:
+    fork = [*spends(2, hand(43.6)), *spends(4, hand(43.7))]
+    main = [*spends(1, hand(1.0)), *spends(3, hand(1.1)), *spends(5, hand(1.2))]
+    both = [fork, main] if fork_first else [main, fork]
+    for later, status in ((1, Status.UNCHECKED), (100, Status.PASSED)):
+        report = processes(*both, later=later)
+        check = report.checks[PRIVACY - 1]
+        assert (report.findings, check.status) == ((), status)
+        subject = f"rank 0, epochs {'2 to 4' if fork_first else '3 to 5'}"
+        (said,) = [n.problem for n in report.notices if n.subject == subject]
+        assert "up to epsilon 43.7" in said
+    detail = processes(*both, later=1).checks[PRIVACY - 1].detail
+    assert detail == "rank 0, processes at once: epsilon 43.6 at epoch 2, then 1.1 at epoch 3"
+
+
+def test_processes_at_once_whose_epsilon_grows_are_passed() -> None:
+    odd = [*spends(1, hand(1.0)), *spends(3, hand(1.2)), *spends(5, hand(1.4))]
+    even = [*spends(2, hand(1.1)), *spends(4, hand(1.3))]
+    for both in ((odd, even), (odd, odd)):
+        assert processes(*both, later=1).checks[PRIVACY - 1].status is Status.PASSED
 
 
 def test_each_rank_is_judged_alone() -> None:
@@ -166,6 +197,39 @@ def test_budgets_under_no_root_are_judged_too() -> None:
     assert found.subject.startswith("unsealed/")
 
 
+@pytest.mark.parametrize("accountant", ["RDP", "", None])
+def test_steps_are_recomputed_however_rdp_is_meant(accountant: str | None) -> None:
+    report = verified(rdp(8, accountant=accountant))
+    assert report.notices == ()
+    assert report.checks[PRIVACY - 1].detail == "1 budget, 1 recomputed from steps"
+
+
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [
+        (
+            hand(0.01, history=steps(8)),
+            "names no accountant, and states epsilon 0.01, its steps give 3.15174 by rdp",
+        ),
+        (
+            hand(0.01, 0, history=steps(8)),
+            "epsilon was not recomputed: its delta is 0, for which rdp has none",
+        ),
+        (
+            hand(0.01, history=[s for i in range(200) for s in steps(1, 0.3 + i / 1e6, 0.5)]),
+            "epsilon was not recomputed: the steps take too long to account for",
+        ),
+    ],
+    ids=["differs", "delta 0", "too long"],
+)
+def test_steps_of_no_accountant_fail_nothing_and_are_not_passed_over(
+    budget: dict[str, object], why: str
+) -> None:
+    report = verified(budget, budget)  # of another accountant's, honest epsilon may be lower
+    assert (report.findings, report.checks[PRIVACY - 1].status) == ((), Status.PASSED)
+    assert [n.problem for n in report.notices] == [why]
+
+
 @pytest.mark.parametrize("name", ["prv", "gdp"])
 def test_another_accountants_epsilon_is_not_recomputed(name: str) -> None:
     report = verified(rdp(8, accountant=name, epsilon=0.7), rdp(16, accountant=name, epsilon=0.69))
@@ -188,6 +252,7 @@ def test_another_accountants_epsilon_is_not_recomputed(name: str) -> None:
         ((hand(2.0), hand(1.0, 1e-6)), "states epsilon 1"),
         ((rdp(16), rdp(8)), "states 8 steps, epoch 1 16"),
         ((rdp(8, epsilon=0.5),), "states epsilon 0.5, its steps give 3."),
+        ((rdp(8, epsilon=0.5, accountant="RDP"),), "states epsilon 0.5, its steps give 3."),
         ((rdp(8), rdp(9, history=steps(9, noise=3.0))), "other steps for what epoch 1 states"),
         ((rdp(8, history=steps(8, rate=1.5)),), "states a history that is none"),
         ((rdp(8, history=[{}]),), "states a history that is none"),
@@ -200,6 +265,36 @@ def test_what_cannot_be_is_a_finding(budgets: tuple[object, ...], problem: str) 
 
 def test_a_higher_delta_buys_a_lower_epsilon() -> None:
     assert problems(hand(2.0), hand(1.0, 1e-3)) == []
+
+
+def test_a_lower_epsilon_of_another_accountant_is_noticed_where_it_changed() -> None:
+    prv = hand(0.01, accountant="prv")
+    report = verified(hand(5.0), prv, prv)
+    assert report.findings == ()
+    said = [(n.path, n.problem) for n in report.notices if "changed" in n.problem]
+    problem = "states epsilon 0.01, epoch 1 5: the accountant changed, from none to prv"
+    assert said == [("training/epoch/2/privacy/0", problem)]
+    for later in (hand(5.1, accountant="prv"), hand(0.01, 1e-3, accountant="prv")):
+        notices = verified(hand(5.0), later).notices
+        assert [n for n in notices if "changed" in n.problem] == []
+
+
+def test_epochs_behind_the_last_budget_are_noticed() -> None:
+    some = [*spends(1, rdp(8)), metrics(2), *spends(3, rdp(16)), metrics(4), metrics(5)]
+    behind = ("rank 0, epochs 4 to 5", "no budget stated, the last is of epoch 3")
+    stage = World(("bitcoin",))
+    stage.ingest(stage.batch(ending([*before(), *some])))
+    stage.anchor()
+    report = stage.verify()
+    assert report.findings == ()
+    assert [(n.subject, n.problem) for n in report.notices if n.check == PRIVACY] == [behind]
+    hidden = stage.verify(withhold(stage.evidence(), ["training/epoch/5"]))
+    assert behind not in {(n.subject, n.problem) for n in hidden.notices}
+    # Another rank that states none, and a restart that states what the first could not.
+    report = processes([metrics(1), metrics(2)], [*spends(1, rdp(8)), metrics(2)], ranks=(1, 0))
+    assert [n.subject for n in report.notices if n.check == PRIVACY] == ["rank 0, epoch 2"]
+    report = processes([*spends(1, rdp(8)), metrics(2)], spends(2, rdp(16)))
+    assert [n for n in report.notices if n.check == PRIVACY] == []
 
 
 def test_results_that_state_another_epsilon_are_noticed() -> None:
