@@ -75,7 +75,7 @@ def by(budget: dict[str, Any]) -> str:
 def budget_problem(budget: dict[str, Any], before: list[dict[str, Any]]) -> str | None:
     """Why a budget cannot be, by itself or behind others."""
     epsilon, delta = float(budget["epsilon"]), budget.get("delta")
-    if math.isnan(epsilon) or epsilon < 0:
+    if epsilon < 0:
         return "no epsilon that can be"
     if delta is not None and (not 0 <= delta < 1 or (by(budget) and not delta)):
         return "no delta that can be"
@@ -130,9 +130,10 @@ def check_budgets(
                 name, epoch = record["path"], record["epoch"]
                 budget = bodies.get(name, {}).get("privacy")
                 budget = budget if isinstance(budget, dict) else {}
-                if budget.get("epsilon") is None or float(budget["epsilon"]) == math.inf:
+                unknown = budget.get("epsilon") in (None, "NaN")
+                if unknown or float(budget["epsilon"]) == math.inf:
                     yield f"{name}: a budget that bounds nothing, or withheld", False
-                if budget.get("epsilon") is None:
+                if unknown:
                     continue
                 if by(budget) == "rdp" and takes_long(budget.get("history") or []):
                     yield f"{name}: epsilon was not recomputed", False

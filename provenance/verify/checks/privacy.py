@@ -113,7 +113,7 @@ def _read(path: str, record: Record, findings: Findings) -> _Budget:
 
     def number(name: str, good: str, low: float, high: float) -> float | None:
         value = fields.get(name)
-        if value is None:
+        if value in (None, "NaN"):  # an accountant that overflows: not known
             return None
         found = _number(value)
         if found is None or not low <= found <= high:
