@@ -98,7 +98,8 @@ def sign_model(
         passphrase: Of an encrypted key.
 
     Raises:
-        InputError: Key, model or output cannot be used, or the run recorded no weights.
+        InputError: Key, model or output cannot be used, the run recorded no weights, or the
+            model holds others too.
         IntegrityError: The run's evidence does not hold, or these are not its weights.
         UnavailableError: The run has them, under no run root yet.
         UnknownRunError, StoreUnavailable, FormatError
@@ -148,6 +149,12 @@ def _sound(settings: Settings, run: str) -> VerificationReport:
 
 def _the_weights(model: Path, match: ModelMatch) -> StatedWeights:
     """The newest record with the model's weights."""
+    if match.left:
+        more = f" and {len(match.left) - 1} more" if len(match.left) > 1 else ""
+        raise InputError(
+            f"{model}: holds other weights beside those of run {match.run}: {match.left[0]}{more}; "
+            "not signed"
+        )
     if match.matches:
         return match.matches[-1]
     if match.doubtful:

@@ -149,6 +149,8 @@ class ModelMatch:
         damaged: Records of weights with something wrong, as ``path: problem``.
         others: Findings of the verification that are not about a matching record.
         names: What was done to names that differ from the record's, in words.
+        left: What else in the file or the folder holds weights, as ``name: problem``, where some
+            of it has a match.
     """
 
     run: UUID
@@ -164,12 +166,14 @@ class ModelMatch:
     damaged: tuple[str, ...]
     others: int
     names: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> MatchOutcome:
-        """``unchecked`` where a withheld or unsealed record may have them, or there is none."""
+        """``unchecked`` where a withheld or unsealed record may have them, or there is none; and
+        where other weights are left."""
         if self.matches:
-            return "match"
+            return "unchecked" if self.left else "match"
         sealed = [item for item in self.doubtful if not item.path.startswith(_UNDER_NO_ROOT)]
         if sealed or self.damaged:
             return "no match"
@@ -204,6 +208,7 @@ class ModelMatch:
             "damaged": list(self.damaged),
             "other_findings": self.others,
             "names": list(self.names),
+            "left": list(self.left),
             "not_checked": NOT_CHECKED,
         }
 
@@ -253,6 +258,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     if equal:
         chosen = (matches or doubtful)[-1]
         state = next(key for item, key in equal if item is chosen)
+    found = {key for item, key in equal if item.problem is None}
     paths, vkey = {item.path for item in matches}, report.evidence.vkey
     return ModelMatch(
         run=report.run,
@@ -272,6 +278,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         ),
         others=sum(finding.subject not in paths for finding in report.findings),
         names=states.notes(chosen, state) if chosen else (),
+        left=tuple(files.left(found)) if found else (),
     )
 
 

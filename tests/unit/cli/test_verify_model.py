@@ -110,7 +110,7 @@ def written(
             Path("folder/model.safetensors.index.json").write_text(
                 json.dumps({"weight_map": places})
             )
-            save_file({"other": np.ones(2)}, "folder/adapter.safetensors")
+            torch.save({"x": torch.ones(1)}, "folder/optimizer.pt")
         return Path("folder")
     if form == "trainer folder":
         Path("folder").mkdir()
@@ -431,6 +431,76 @@ def test_a_tensor_that_is_in_two_files_is_ambiguous() -> None:
     save_file(weights(2), "folder/b.safetensors")
     with pytest.raises(InputError, match="b.safetensors: tensor '.*' is in a.safetensors too"):
         read_model(Path("folder"))
+
+
+@pytest.mark.parametrize(
+    ("beside", "says"),
+    [
+        ({"model": torch_weights(9)}, "'model': has weights of no record"),
+        ({"model": torch_weights(9), "epoch": 2}, "'model': has weights of no record"),
+        ({"model": {"net": torch_weights(9), "n": 1}}, "'model': was not compared"),
+        ({"model": [torch.ones(2), 1]}, "'model': was not compared"),
+        (torch_weights(9), "'fc.bias': was not compared"),
+        ({"optimal": torch_weights(9)}, "'optimal': has weights of no record"),
+        ({"epoch": 2, "": torch_weights(9)}, "'': was not compared"),
+    ],
+)
+def test_weights_beside_those_of_the_run_are_named(
+    run: Settings, beside: dict[str, Any], says: str
+) -> None:
+    for whole in (beside | {"zzz": torch_weights(2)}, {"aaa": torch_weights(2)} | beside):
+        torch.save(whole, "m.pt")
+        found = match(Path("m.pt"))
+        assert [item.epoch for item in found.matches] == [2]
+        assert (found.outcome, found.exit_code, found.left[0]) == ("unchecked", 3, says)
+    with pytest.raises(InputError, match=f"holds other weights .*: {says}.*; not signed"):
+        model.sign_model(run, Path("m.pt"), "latest", key_files(Path("k")))
+
+
+def test_keys_that_are_one_name_are_refused() -> None:
+    torch.save({1: torch_weights(2), "1": torch_weights(9), "epoch": 2}, "m.pt")
+    with pytest.raises(InputError, match=r"m\.pt: a number and a text are one key"):
+        match(Path("m.pt"))
+
+
+def test_what_a_trainer_saves_beside_the_weights_is_no_other_model() -> None:
+    tensor = torch.ones(2)
+    optimizer = {"state": {0: {"exp_avg": tensor}}, "param_groups": [{"lr": 0.1}]}
+    beside = {
+        "optimizer": {"exp_avg": tensor}, "optimizer_states": [optimizer], "second": [optimizer],
+        "lr_schedulers": [{"last": tensor}], "cuda_rng_state_all": [tensor],
+        "loss": torch.tensor(1), "callbacks": {"best": {"score": torch.tensor(0.5)}},
+        "hyper_parameters": {"lr": [0.1, 1]},
+    }  # fmt: skip
+    torch.save(beside | {"state_dict": torch_weights(2), "last": torch_weights(3)}, "m.ckpt")
+    found = match(Path("m.ckpt"))
+    assert (found.exit_code, found.left) == (0, ())
+    torch.save({"state_dict": torch_weights(2), "optimizer": {"exp_avg": tensor}}, "m.ckpt")
+    assert match(Path("m.ckpt")).exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["safetensors", "indexed"])
+def test_weights_files_that_were_not_compared_are_named(
+    form: str, run: Settings, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(form)
+    other = "model.safetensors"
+    if form == "safetensors":
+        folder, other = model_folder(Path("model"), 2), "pytorch_model.bin"
+    words = ["verify-model", str(folder), "--bundle", str(bundle)]
+    assert cli.main(words) == 0
+    torch.save(torch_weights(9), folder / other)
+    capsys.readouterr()
+    assert cli.main(words) == 3
+    text = capsys.readouterr().out
+    assert "not all is found: a part of it has exactly the weights of epoch 2" in text
+    assert f"FOUND {other}: was not compared" in text
+    assert cli.main([*words, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["left"] == [f"{other}: was not compared"]
+    with pytest.raises(InputError, match=f"{other}: was not compared; not signed"):
+        model.sign_model(run, folder, "latest", key_files(Path("k")))
+    (folder / other).unlink()
+    model.sign_model(run, folder, "latest", key_files(Path("k")))
 
 
 def test_truncated_torch_files_give_one_line() -> None:
