@@ -3,7 +3,8 @@
 The digest of the weights at hand is made with the hash algorithm that each record names, and
 compared with the records ``model/weights`` and ``training/epoch/N/state``. A record counts only
 where a verification of the evidence found nothing wrong with it: its bytes have its digest, the
-digest stands in the tree of the newest run root, and that root stands in the ledger.
+digest stands in the tree of the newest run root, and that root stands in the ledger. The root that
+it states is that of the tensors that it lists.
 
 Weights that ranks share are one state: where each shard that the ranks recorded is the same
 part of the weights at hand, and the shards cover them, all these records match.
@@ -333,6 +334,8 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
     except FormatError:
         return None
     tensors, problem = _tensors(body, root, algorithm), _problem(report, record)
+    if tensors is None and "tensors" in body.raw:
+        problem = problem or "its root is not that of the tensors that it lists"
     try:
         pieces = pieces_of(record.rank, body.raw, record.path) if tensors else []
     except FormatError:

@@ -321,6 +321,28 @@ def test_tensor_digests_that_do_not_make_the_root_name_nothing(tensors: Any) -> 
     assert "no digests of single tensors" in found.nearest.problem
 
 
+@pytest.mark.parametrize("tensors", [[], state_digest(weights(9)).as_fields()["tensors"]])
+def test_a_record_whose_root_is_of_other_tensors_matches_nothing(
+    tensors: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = state_digest(weights(9)).as_fields() | {"tensors": tensors}
+    body["root"] = state_digest(weights(2)).as_fields()["root"]
+    events = [
+        (kind, epoch, body if kind is Kind.WEIGHTS else fields)
+        for kind, epoch, fields in real_story(states=())
+    ]
+    bundle = write_bundle(world(events).evidence(), tmp_path / "b")
+    path = written("safetensors", 2)
+    assert cli.main(["verify-model", str(path), "--bundle", str(bundle)]) == 1
+    text = capsys.readouterr().out
+    says = "its root is not that of the tensors that it lists"
+    assert f"FOUND model/weights/0: states these weights, and does not count: {says}" in text
+    settings = deployment(tmp_path / "artifacts", events)
+    with pytest.raises(ProvenanceError, match=f"before training .*: {says}") as caught:
+        model.sign_model(settings, path, "latest", key_files(Path("k")))
+    assert caught.value.exit_code == 1
+
+
 def test_tensors_in_another_order_are_said_to_be() -> None:
     from provenance.formats import merkle
 
@@ -848,7 +870,7 @@ def test_runs_that_cannot_be_claimed(tmp_path: Path) -> None:
     events = ending([e for e in real_story(states=())[:-3] if e[0] is not Kind.WEIGHTS])
     with pytest.raises(InputError, match="recorded no weights; not signed"):
         model.sign_model(deployment(tmp_path / "none", events), folder, "latest", key)
-    with pytest.raises(ProvenanceError, match="epoch 2, which no run root") as caught:
+    with pytest.raises(ProvenanceError, match="epoch 2 .*: no run root covers it") as caught:
         model.sign_model(
             deployment(tmp_path / "open", real_story()[:-3], anchor=False), folder, "latest", key
         )
@@ -870,6 +892,22 @@ def test_a_checkpoint_can_be_signed_while_the_run_goes_on(tmp_path: Path) -> Non
     folder, key = model_folder(Path("model"), 2), key_files(Path("k"))
     signed = model.sign_model(deployment(tmp_path / "c", events), folder, "latest", key)
     assert signed.seal == "checkpoint-2"
+
+
+def test_only_a_run_that_is_seen_to_be_whole_is_signed_as_complete(tmp_path: Path) -> None:
+    end = {"events": 12, "reason": "ValueError", "state": "failed"}
+    failed = [*real_story(states=(1, 2))[:-3], seal("checkpoint", 3), (Kind.RUN_END, None, end)]
+    launch = {"id": "job", "rank": 0, "world_size": 2}
+    alone = [
+        (kind, epoch, body | {"launch": launch} if kind is Kind.CONFIG else body)
+        for kind, epoch, body in real_story()
+    ]
+    folder, key = model_folder(Path("model"), 2), key_files(Path("k"))
+    for name, events in (("failed", failed), ("alone", alone)):
+        settings = deployment(tmp_path / name, events)
+        assert not verify_run(settings, "latest", offline=True).findings
+        signed = model.sign_model(settings, folder, "latest", key)
+        assert predicate(signed.path)["provenance"]["complete"] is False
 
 
 def test_the_command_signs_and_says_how_to_check(
