@@ -24,12 +24,12 @@ from provenance.formats import json_text
 from provenance.formats.dsse import BUNDLE_TYPE, pae, sigstore_bundle
 from provenance.formats.fields import as_json
 from provenance.formats.receipt import Receipt
-from provenance.formats.record import Json
+from provenance.formats.record import Json, Phase
 from provenance.models.key import read_signing_key
 from provenance.models.match import ModelMatch, StatedWeights, match_model
 from provenance.models.signature import ignored_paths, list_model
 from provenance.settings import Settings
-from provenance.verify.catalogue import COMPLETE
+from provenance.verify.catalogue import COMPLETE, Status
 from provenance.verify.report import VerificationReport
 
 SIGNATURE: Final = "model.sig"
@@ -98,7 +98,8 @@ def sign_model(
         passphrase: Of an encrypted key.
 
     Raises:
-        InputError: Key, model or output cannot be used, or the run recorded no weights.
+        InputError: Key, model or output cannot be used, the run recorded no weights, or the
+            model holds others too.
         IntegrityError: The run's evidence does not hold, or these are not its weights.
         UnavailableError: The run has them, under no run root yet.
         UnknownRunError, StoreUnavailable, FormatError
@@ -148,12 +149,20 @@ def _sound(settings: Settings, run: str) -> VerificationReport:
 
 def _the_weights(model: Path, match: ModelMatch) -> StatedWeights:
     """The newest record with the model's weights."""
+    if match.left:
+        more = f" and {len(match.left) - 1} more" if len(match.left) > 1 else ""
+        raise InputError(
+            f"{model}: holds other weights beside those of run {match.run}: {match.left[0]}{more}; "
+            "not signed"
+        )
     if match.matches:
         return match.matches[-1]
     if match.doubtful:
-        raise UnavailableError(
-            f"{model}: has the weights of {match.doubtful[-1].when}, which no run root of run "
-            f"{match.run} covers; not signed"
+        last = match.doubtful[-1]
+        error = UnavailableError if match.outcome == "unchecked" else IntegrityError
+        raise error(
+            f"{model}: has the weights of {last.when} of run {match.run}, whose record does not "
+            f"count: {last.problem}; not signed"
         )
     if match.nearest is None:
         raise InputError(f"{model}: run {match.run} recorded no weights; not signed")
@@ -175,7 +184,7 @@ def _claims(
         "v": PROVENANCE_VERSION,
         "run": str(report.run),
         "root": seal.root.hex(),
-        "complete": not any(finding.check == COMPLETE for finding in report.findings),
+        "complete": _is_complete(report),
         "ledger": {"origin": match.origin, "key": evidence.vkey},
         "seals": [
             {"seal": s.label, "index": s.index, "root": s.root.hex(), "sealed_at": s.sealed_at}
@@ -193,6 +202,12 @@ def _claims(
         },
         "receipts": _receipts(evidence),
     }
+
+
+def _is_complete(report: VerificationReport) -> bool:
+    """Whether the run was sealed after training, and all that it announced is seen to be there."""
+    checks = {result.check.number: result.status for result in report.checks}
+    return report.seals[-1].label == Phase.AFTER and checks[COMPLETE] is Status.PASSED
 
 
 def _receipts(evidence: RunEvidence) -> list[Json]:

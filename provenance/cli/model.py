@@ -54,7 +54,7 @@ def _lines(match: ModelMatch) -> Iterator[str]:
         yield f"  nearest    {near.stated.when} ({near.stated.path}): {differ} tensors differ"
         first = f"tensor {near.tensor!r} " if near.tensor is not None else ""
         yield f"  first      {first}{near.problem}"
-    yield from (f"FOUND {line}" for line in match.damaged[:_SHOWN])
+    yield from (f"FOUND {line}" for line in (*match.left[:_SHOWN], *match.damaged[:_SHOWN]))
     if match.withheld:
         some = ", ".join(match.withheld[:_SHOWN])
         yield f"not checked: {len(match.withheld)} records of weights are withheld: {some}"
@@ -66,7 +66,8 @@ def _lines(match: ModelMatch) -> Iterator[str]:
 def _verdict(match: ModelMatch) -> str:
     if match.matches:
         when = list(dict.fromkeys(item.when for item in match.matches))
-        return f"these are exactly the weights of {', '.join(when)}"
+        some = "not all is found: a part of it has" if match.left else "these are"
+        return f"{some} exactly the weights of {', '.join(when)}"
     if match.doubtful:
         return "no record that counts has these weights"
     if match.outcome == "no match":

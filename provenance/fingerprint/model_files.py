@@ -12,7 +12,8 @@ plain values alone; ``.keras`` and ``.h5`` by h5py. In a folder count the files 
    (``optimizer.pt``, ``rng_state.pth``, ...) is left out.
 
 A torch file often holds more than the state: a mapping in it, such as ``state_dict`` or
-``model_state_dict``, is a state too where all that it holds are tensors.
+``model_state_dict``, is a state too where all that it holds are tensors. What else may be weights,
+in the file or at the top of the folder, is named; what trainers put beside a state is not.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ _MAX_VALUES: Final = 1_000_000
 _MAX_RATIO: Final = 1032
 """Bytes of tensors for each byte of torch's file, as deflate makes at most of one (RFC 1951)."""
 _BESIDE: Final = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*")
+_KEYS_BESIDE: Final = re.compile(
+    r"(.*_)?(optim|optimi[sz]ers?|schedulers?|scalers?|rng|random)(_.*)?", re.DOTALL
+)
+_OPTIMIZER: Final = {"state", "param_groups"}
 _SAFE_TORCH: Final = (2, 6)
 # What torch and its unpickler raise for bytes that are no checkpoint of tensors.
 _TORCH_ERRORS: Final = (
@@ -64,10 +69,25 @@ _TORCH_ERRORS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What may be the model's state, by its key in the file; ``""`` is the whole."""
+    """What may be the model's state, by its key in the file; ``""`` is the whole.
+
+    Attributes:
+        keys: Those in the file that hold tensors, and not what trainers put beside a state.
+        others: Names of weights files at the top of the folder beside ``files``.
+    """
 
     files: tuple[Path, ...]
     states: Mapping[str, object]
+    keys: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def left(self, found: Collection[str]) -> list[str]:
+        """What else holds weights where these states were found, each as ``name: problem``."""
+        unread = "was not compared"
+        keys = [key for key in self.keys if key not in found and "" not in found]
+        why = dict.fromkeys(self.states, "has weights of no record")
+        left = [f"{key[:80]!r}: {why.get(key, unread)}" for key in keys]
+        return left + [f"{name}: {unread}" for name in self.others]
 
     def digests(self, factory: HashFactory) -> dict[str, StateDigest]:
         """The digest of each state; ``InputError`` where something is no dense array of numbers,
@@ -84,19 +104,21 @@ def read_model(path: Path) -> ModelFiles:
     or no saying which file does; ``FormatError`` for a file that holds more than tensors;
     ``MissingExtraError`` where torch or NumPy is needed."""
     files = weights_files(path)
-    kind = files[0].suffix
+    kind, keys = files[0].suffix, list[str]()
+    states: Mapping[str, object]
     if kind == SAFETENSORS:
-        return ModelFiles(files, {"": _merged(files)})
-    if kind == ".npz":
-        return ModelFiles(files, {"": str(files[0])})
-    if kind in KERAS:
-        return ModelFiles(files, {"": keras_files.keras_values_file(str(files[0]))})
-    if len(files) > 1 or not path.is_file():
-        states = [_states(file, _torch_load(file)) for file in files]
-        if len(files) > 1:
-            return ModelFiles(files, {"": _together(files, states)})
-        return ModelFiles(files, states[0])
-    return ModelFiles(files, _states(files[0], _torch_load(files[0])))
+        states = {"": _merged(files)}
+    elif kind == ".npz":
+        states = {"": str(files[0])}
+    elif kind in KERAS:
+        states = {"": keras_files.keras_values_file(str(files[0]))}
+    elif len(files) > 1:
+        states = {"": _together(files, [_states(file, _torch_load(file))[0] for file in files])}
+    else:
+        states, keys = _states(files[0], _torch_load(files[0]))
+    there = set(_weights_at_top(path)) if path.is_dir() else set()
+    others = sorted(there - {file.name for file in files})
+    return ModelFiles(files, states, tuple(keys), tuple(others))
 
 
 def the_state(path: str) -> Named:
@@ -139,33 +161,38 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     """The files that hold the weights, by the rules above; errors as `read_model`."""
     if path.is_file():
         if path.name.endswith(_INDEX_SUFFIX):
-            return _indexed(path, {entry.name for entry in path.parent.iterdir()})
+            return _indexed(path)
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path}: expected a name in {', '.join(SUFFIXES)}, or a folder")
         return (path,)
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
-    try:
-        names = {entry.name for entry in path.iterdir() if entry.is_file()}
-    except OSError as error:
-        raise InputError(f"{path}: cannot be listed: {error.strerror or error}") from error
     for index in INDEXES:
-        if index in names:
-            return _indexed(path / index, names)
-    shards = [path / name for name in sorted(names) if name.endswith(SAFETENSORS)]
+        if (path / index).is_file():
+            return _indexed(path / index)
+    names = _weights_at_top(path)
+    shards = [path / name for name in names if name.endswith(SAFETENSORS)]
     if shards:
         return tuple(shards)
-    weights = (name for name in sorted(names) if Path(name).suffix in SUFFIXES)
-    others = [name for name in weights if not _BESIDE.fullmatch(Path(name).stem)]
-    if not others:
+    if not names:
         raise InputError(f"{path}: no file with weights in it, expected {', '.join(SUFFIXES)}")
-    if len(others) > 1:
-        several = f"several files may hold the weights: {', '.join(others[:5])}"
+    if len(names) > 1:
+        several = f"several files may hold the weights: {', '.join(names[:5])}"
         raise InputError(f"{path}: {several}; give one of them")
-    return (path / others[0],)
+    return (path / names[0],)
 
 
-def _indexed(where: Path, there: Collection[str]) -> tuple[Path, ...]:
+def _weights_at_top(folder: Path) -> list[str]:
+    """The names of files in a folder that hold weights, sorted, without what trainers put there."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+    weights = [name for name in names if Path(name).suffix in SUFFIXES]
+    return [n for n in weights if n.endswith(SAFETENSORS) or not _BESIDE.fullmatch(Path(n).stem)]
+
+
+def _indexed(where: Path) -> tuple[Path, ...]:
     """The shards that the index names: all of them must be there."""
     folder = where.parent
     kind = SAFETENSORS if where.name.endswith(f"{SAFETENSORS}{_INDEX_SUFFIX}") else ".bin"
@@ -186,7 +213,7 @@ def _indexed(where: Path, there: Collection[str]) -> tuple[Path, ...]:
     for name in shards.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(kind):
             raise FormatError(f"{where}: names {repr(name)[:80]}, expected a {kind[1:]} file")
-        if name not in there:
+        if not (folder / name).is_file():
             raise InputError(f"{where}: names {repr(name)[:80]}, which is missing")
     return tuple(folder / name for name in sorted(set(shards.values())))
 
@@ -234,18 +261,25 @@ def _torch_load(path: Path) -> object:
     return loaded
 
 
-def _states(path: Path, loaded: object) -> dict[str, Named]:
-    budget = iter(range(_MAX_VALUES))
+def _states(path: Path, loaded: object) -> tuple[dict[str, Named], list[str]]:
+    """The states in a torch file, and the keys that hold weights."""
+    budget, searched = iter(range(_MAX_VALUES)), iter(range(_MAX_VALUES))
     states: dict[str, Named] = {}
+    keys: list[str] = []
     if (whole := _state(loaded, budget)) is not None:
         states[""] = whole
     if isinstance(loaded, Mapping):
         left = [str(key) for key in loaded]
-        for key, value in loaded.items():
-            if isinstance(value, Mapping) and (state := _state(value, budget)) is not None:
-                others: list[Json] = [name for name in left if name != str(key)]
+        if len(set(left)) < len(left):
+            raise InputError(f"{path}: a number and a text are one key, expected names that differ")
+        for key, value in zip(left, loaded.values(), strict=True):
+            state = _state(value, budget) if isinstance(value, Mapping) else None
+            if state is not None and key and key not in states:
+                others: list[Json] = [name for name in left if name != key]
                 about: dict[str, Json] = {"not": {"beside it": others}} if others else {}
-                states[str(key)] = state._replace(covers={**state.covers, **about})
+                states[key] = state._replace(covers={**state.covers, **about})
+            if _has_weights(key, value, searched):
+                keys.append(key)
     if not states:
         raise InputError(f"{path}: no mapping of names to tensors in it, expected a state_dict")
     size = path.stat().st_size
@@ -254,7 +288,23 @@ def _states(path: Path, loaded: object) -> dict[str, Named]:
         nbytes = sum(value.nbytes for value in tensors if not value.is_sparse)
         if nbytes > _MAX_RATIO * size:
             raise FormatError(f"{path}: tensors of {nbytes} bytes in a file of {size}")
-    return states
+    return states, keys
+
+
+def _has_weights(key: str, value: Any, budget: Iterator[int], depth: int = 0) -> bool:
+    """Whether a value holds an array with a dimension, and neither it is an optimizer's nor its
+    key one of what trainers put beside a state; true where that is not found out."""
+    if _KEYS_BESIDE.fullmatch(key):
+        return False
+    if depth > MAX_DEPTH or next(budget, None) is None:
+        return True
+    if is_array(value):
+        return bool(value.ndim)
+    if isinstance(value, Mapping):
+        items = () if value.keys() == _OPTIMIZER else value.items()
+        return any(_has_weights(str(name), item, budget, depth + 1) for name, item in items)
+    inside = value if isinstance(value, list | tuple | set | frozenset) else ()
+    return any(_has_weights("", item, budget, depth + 1) for item in inside)
 
 
 def _state(value: Any, budget: Iterator[int]) -> Named | None:

@@ -3,7 +3,8 @@
 The digest of the weights at hand is made with the hash algorithm that each record names, and
 compared with the records ``model/weights`` and ``training/epoch/N/state``. A record counts only
 where a verification of the evidence found nothing wrong with it: its bytes have its digest, the
-digest stands in the tree of the newest run root, and that root stands in the ledger.
+digest stands in the tree of the newest run root, and that root stands in the ledger. The root that
+it states is that of the tensors that it lists.
 
 Weights that ranks share are one state: where each shard that the ranks recorded is the same
 part of the weights at hand, and the shards cover them, all these records match.
@@ -149,6 +150,8 @@ class ModelMatch:
         damaged: Records of weights with something wrong, as ``path: problem``.
         others: Findings of the verification that are not about a matching record.
         names: What was done to names that differ from the record's, in words.
+        left: What else in the file or the folder holds weights, as ``name: problem``, where some
+            of it has a match.
     """
 
     run: UUID
@@ -164,12 +167,14 @@ class ModelMatch:
     damaged: tuple[str, ...]
     others: int
     names: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> MatchOutcome:
-        """``unchecked`` where a withheld or unsealed record may have them, or there is none."""
+        """``unchecked`` where a withheld or unsealed record may have them, or there is none; and
+        where other weights are left."""
         if self.matches:
-            return "match"
+            return "unchecked" if self.left else "match"
         sealed = [item for item in self.doubtful if not item.path.startswith(_UNDER_NO_ROOT)]
         if sealed or self.damaged:
             return "no match"
@@ -204,6 +209,7 @@ class ModelMatch:
             "damaged": list(self.damaged),
             "other_findings": self.others,
             "names": list(self.names),
+            "left": list(self.left),
             "not_checked": NOT_CHECKED,
         }
 
@@ -253,6 +259,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     if equal:
         chosen = (matches or doubtful)[-1]
         state = next(key for item, key in equal if item is chosen)
+    found = {key for item, key in equal if item.problem is None}
     paths, vkey = {item.path for item in matches}, report.evidence.vkey
     return ModelMatch(
         run=report.run,
@@ -272,6 +279,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         ),
         others=sum(finding.subject not in paths for finding in report.findings),
         names=states.notes(chosen, state) if chosen else (),
+        left=tuple(files.left(found)) if found else (),
     )
 
 
@@ -326,6 +334,8 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
     except FormatError:
         return None
     tensors, problem = _tensors(body, root, algorithm), _problem(report, record)
+    if tensors is None and "tensors" in body.raw:
+        problem = problem or "its root is not that of the tensors that it lists"
     try:
         pieces = pieces_of(record.rank, body.raw, record.path) if tensors else []
     except FormatError:

@@ -133,14 +133,16 @@ def digest_as(
         InputError, FormatError: As the tensors do.
     """
     own = {tensor.name: tensor for tensor in digest.tensors}
-    found: dict[str, TensorDigest] = {}
+    renamed = dict(own)
     for raw in tensors():
-        name = named.names[raw.name]
-        tensor = own[raw.name]
-        if name != raw.name:
-            tensor = tensor_digest(name, raw._replace(name=name), factory)
-        if found.setdefault(name, tensor).value != tensor.value:
-            found[raw.name] = own[raw.name]  # two names of one tensor that are not one
+        if (name := named.names[raw.name]) != raw.name:
+            renamed[raw.name] = tensor_digest(name, raw._replace(name=name), factory)
+    found: dict[str, TensorDigest] = {}
+    # The record's own name goes first, so that it takes no other's place.
+    for own_name in sorted(renamed, key=lambda name: named.names[name] != name):
+        tensor = renamed[own_name]
+        if found.setdefault(tensor.name, tensor).value != tensor.value:
+            found[own_name] = own[own_name]  # two names of one tensor that are not one
     ordered = tuple(sorted(found.values()))
     root = merkle.root([tensor.value for tensor in ordered])
     return StateDigest(root, digest.algorithm, ordered)

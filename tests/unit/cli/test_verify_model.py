@@ -110,7 +110,7 @@ def written(
             Path("folder/model.safetensors.index.json").write_text(
                 json.dumps({"weight_map": places})
             )
-            save_file({"other": np.ones(2)}, "folder/adapter.safetensors")
+            torch.save({"x": torch.ones(1)}, "folder/optimizer.pt")
         return Path("folder")
     if form == "trainer folder":
         Path("folder").mkdir()
@@ -321,6 +321,28 @@ def test_tensor_digests_that_do_not_make_the_root_name_nothing(tensors: Any) -> 
     assert "no digests of single tensors" in found.nearest.problem
 
 
+@pytest.mark.parametrize("tensors", [[], state_digest(weights(9)).as_fields()["tensors"]])
+def test_a_record_whose_root_is_of_other_tensors_matches_nothing(
+    tensors: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = state_digest(weights(9)).as_fields() | {"tensors": tensors}
+    body["root"] = state_digest(weights(2)).as_fields()["root"]
+    events = [
+        (kind, epoch, body if kind is Kind.WEIGHTS else fields)
+        for kind, epoch, fields in real_story(states=())
+    ]
+    bundle = write_bundle(world(events).evidence(), tmp_path / "b")
+    path = written("safetensors", 2)
+    assert cli.main(["verify-model", str(path), "--bundle", str(bundle)]) == 1
+    text = capsys.readouterr().out
+    says = "its root is not that of the tensors that it lists"
+    assert f"FOUND model/weights/0: states these weights, and does not count: {says}" in text
+    settings = deployment(tmp_path / "artifacts", events)
+    with pytest.raises(ProvenanceError, match=f"before training .*: {says}") as caught:
+        model.sign_model(settings, path, "latest", key_files(Path("k")))
+    assert caught.value.exit_code == 1
+
+
 def test_tensors_in_another_order_are_said_to_be() -> None:
     from provenance.formats import merkle
 
@@ -431,6 +453,76 @@ def test_a_tensor_that_is_in_two_files_is_ambiguous() -> None:
     save_file(weights(2), "folder/b.safetensors")
     with pytest.raises(InputError, match="b.safetensors: tensor '.*' is in a.safetensors too"):
         read_model(Path("folder"))
+
+
+@pytest.mark.parametrize(
+    ("beside", "says"),
+    [
+        ({"model": torch_weights(9)}, "'model': has weights of no record"),
+        ({"model": torch_weights(9), "epoch": 2}, "'model': has weights of no record"),
+        ({"model": {"net": torch_weights(9), "n": 1}}, "'model': was not compared"),
+        ({"model": [torch.ones(2), 1]}, "'model': was not compared"),
+        (torch_weights(9), "'fc.bias': was not compared"),
+        ({"optimal": torch_weights(9)}, "'optimal': has weights of no record"),
+        ({"epoch": 2, "": torch_weights(9)}, "'': was not compared"),
+    ],
+)
+def test_weights_beside_those_of_the_run_are_named(
+    run: Settings, beside: dict[str, Any], says: str
+) -> None:
+    for whole in (beside | {"zzz": torch_weights(2)}, {"aaa": torch_weights(2)} | beside):
+        torch.save(whole, "m.pt")
+        found = match(Path("m.pt"))
+        assert [item.epoch for item in found.matches] == [2]
+        assert (found.outcome, found.exit_code, found.left[0]) == ("unchecked", 3, says)
+    with pytest.raises(InputError, match=f"holds other weights .*: {says}.*; not signed"):
+        model.sign_model(run, Path("m.pt"), "latest", key_files(Path("k")))
+
+
+def test_keys_that_are_one_name_are_refused() -> None:
+    torch.save({1: torch_weights(2), "1": torch_weights(9), "epoch": 2}, "m.pt")
+    with pytest.raises(InputError, match=r"m\.pt: a number and a text are one key"):
+        match(Path("m.pt"))
+
+
+def test_what_a_trainer_saves_beside_the_weights_is_no_other_model() -> None:
+    tensor = torch.ones(2)
+    optimizer = {"state": {0: {"exp_avg": tensor}}, "param_groups": [{"lr": 0.1}]}
+    beside = {
+        "optimizer": {"exp_avg": tensor}, "optimizer_states": [optimizer], "second": [optimizer],
+        "lr_schedulers": [{"last": tensor}], "cuda_rng_state_all": [tensor],
+        "loss": torch.tensor(1), "callbacks": {"best": {"score": torch.tensor(0.5)}},
+        "hyper_parameters": {"lr": [0.1, 1]},
+    }  # fmt: skip
+    torch.save(beside | {"state_dict": torch_weights(2), "last": torch_weights(3)}, "m.ckpt")
+    found = match(Path("m.ckpt"))
+    assert (found.exit_code, found.left) == (0, ())
+    torch.save({"state_dict": torch_weights(2), "optimizer": {"exp_avg": tensor}}, "m.ckpt")
+    assert match(Path("m.ckpt")).exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["safetensors", "indexed"])
+def test_weights_files_that_were_not_compared_are_named(
+    form: str, run: Settings, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(form)
+    other = "model.safetensors"
+    if form == "safetensors":
+        folder, other = model_folder(Path("model"), 2), "pytorch_model.bin"
+    words = ["verify-model", str(folder), "--bundle", str(bundle)]
+    assert cli.main(words) == 0
+    torch.save(torch_weights(9), folder / other)
+    capsys.readouterr()
+    assert cli.main(words) == 3
+    text = capsys.readouterr().out
+    assert "not all is found: a part of it has exactly the weights of epoch 2" in text
+    assert f"FOUND {other}: was not compared" in text
+    assert cli.main([*words, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["left"] == [f"{other}: was not compared"]
+    with pytest.raises(InputError, match=f"{other}: was not compared; not signed"):
+        model.sign_model(run, folder, "latest", key_files(Path("k")))
+    (folder / other).unlink()
+    model.sign_model(run, folder, "latest", key_files(Path("k")))
 
 
 def test_truncated_torch_files_give_one_line() -> None:
@@ -778,7 +870,7 @@ def test_runs_that_cannot_be_claimed(tmp_path: Path) -> None:
     events = ending([e for e in real_story(states=())[:-3] if e[0] is not Kind.WEIGHTS])
     with pytest.raises(InputError, match="recorded no weights; not signed"):
         model.sign_model(deployment(tmp_path / "none", events), folder, "latest", key)
-    with pytest.raises(ProvenanceError, match="epoch 2, which no run root") as caught:
+    with pytest.raises(ProvenanceError, match="epoch 2 .*: no run root covers it") as caught:
         model.sign_model(
             deployment(tmp_path / "open", real_story()[:-3], anchor=False), folder, "latest", key
         )
@@ -800,6 +892,22 @@ def test_a_checkpoint_can_be_signed_while_the_run_goes_on(tmp_path: Path) -> Non
     folder, key = model_folder(Path("model"), 2), key_files(Path("k"))
     signed = model.sign_model(deployment(tmp_path / "c", events), folder, "latest", key)
     assert signed.seal == "checkpoint-2"
+
+
+def test_only_a_run_that_is_seen_to_be_whole_is_signed_as_complete(tmp_path: Path) -> None:
+    end = {"events": 12, "reason": "ValueError", "state": "failed"}
+    failed = [*real_story(states=(1, 2))[:-3], seal("checkpoint", 3), (Kind.RUN_END, None, end)]
+    launch = {"id": "job", "rank": 0, "world_size": 2}
+    alone = [
+        (kind, epoch, body | {"launch": launch} if kind is Kind.CONFIG else body)
+        for kind, epoch, body in real_story()
+    ]
+    folder, key = model_folder(Path("model"), 2), key_files(Path("k"))
+    for name, events in (("failed", failed), ("alone", alone)):
+        settings = deployment(tmp_path / name, events)
+        assert not verify_run(settings, "latest", offline=True).findings
+        signed = model.sign_model(settings, folder, "latest", key)
+        assert predicate(signed.path)["provenance"]["complete"] is False
 
 
 def test_the_command_signs_and_says_how_to_check(

@@ -190,6 +190,35 @@ def test_tied_weights_are_found_by_any_of_their_names(tmp_path: Path) -> None:
     assert match(file, model).outcome == "no match"
 
 
+@pytest.mark.parametrize("other", ["_orig_mod.w", "evil", "z", "_orig_mod.evil"])
+@pytest.mark.parametrize("shape", [(2,), (3, 1)])
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pt"])
+def test_no_tensor_hides_behind_another_of_its_name(
+    other: str, shape: tuple[int, ...], suffix: str
+) -> None:
+    good = np.ones(2, np.float32)
+    body = state_digest({"w": good}).as_fields()
+    body["tensors"][0]["aliases"] = ["evil", "z"]
+    file = Path(f"m{suffix}")
+
+    def saved(values: Any) -> ModelMatch:
+        state = {other: torch.tensor(values), "w": torch.tensor(good)}
+        if suffix == ".npz":
+            np.savez(file, **{name: value.numpy() for name, value in state.items()})
+        else:
+            save = save_file if suffix == ".safetensors" else torch.save
+            save(state, str(file))
+        return matched(file, body, None)
+
+    found = saved(np.full(shape, 666, np.float32))
+    assert (found.outcome, found.exit_code) == ("no match", 1)
+    assert found.weights is not None
+    assert len(found.weights.tensors) == 2
+    assert found.nearest is not None
+    assert (found.nearest.tensor, found.nearest.differing) == (other, 1)
+    assert saved(good).outcome == "match"
+
+
 def test_a_trainable_part_is_found_alone_and_whole(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
