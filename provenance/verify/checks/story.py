@@ -74,8 +74,12 @@ def check_lineage(
     own = [record for path, record in records.items() if not path.startswith("late/")]
     named = parent_of(own)
     if parent is not None and named != str(parent.run):
-        names = "names no run that it continues" if named is None else f"continues run {named}"
-        findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
+        if named is None and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
+            why = "the configuration is withheld, which names the run that this one continues"
+            findings.unchecked(CONTENT, f"parent: {why}")
+        else:
+            names = "names no run that it continues" if named is None else f"continues run {named}"
+            findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
         parent = None
     elif parent is not None and parent.findings:
         first = parent.findings[0]
@@ -91,7 +95,7 @@ def check_lineage(
     if parent is not None:
         line, matches = found.line, found.matches
         if matches is False and any(item.withheld for item in _weights(parent)):
-            line, matches = f"{line} that is shown: others are withheld", None
+            line, matches = f"{line}; of that run some are withheld", None
         line = f"{line}; that run was checked too: {parent.outcome}"
         found = found._replace(line=line, matches=matches, verified=parent.outcome == "verified")
         if found.matches is False:
