@@ -194,6 +194,20 @@ def test_an_epoch_that_the_child_did_not_begin_from_is_a_finding(
     assert world.verify(world.evidence(CHILD)).findings == ()
 
 
+def test_a_child_that_was_sealed_before_its_parent_is_told() -> None:
+    world, parent = World(("bitcoin",)), ending([*begun(), *training(checkpoint=3)])
+    world.ingest(world.batch(parent[:6]))
+    child = ending([*begun(named(), [LAST]), metrics(1)])
+    world.ingest(world.batch(child, run=CHILD, producer=b"c" * 16))
+    world.ingest(world.batch(parent[6:], first=6))
+    world.anchor()
+    report = both(world)
+    assert (report.outcome, report.findings) == ("verified", ())
+    order, _ = (notice.problem for notice in report.notices if notice.subject == "parent")
+    line = "its initial weights were sealed (ledger entry 1) before the weights of epoch 3 of "
+    assert order.startswith(f"{line}that run were (entry 3): nothing shows")
+
+
 def state(step: int, algorithm: str = "blake3") -> dict[str, Any]:
     """Weights of a step: a head, and a base that no step changes."""
     arrays = {"base": np.zeros(2, "f4"), "head": np.full(2, step, "f4")}
@@ -233,7 +247,6 @@ def held_against(
             "records state a part of the model",
         ),
     ],
-    ids=["algorithm", "part"],
 )
 @pytest.mark.parametrize("epoch", [None, 1])
 def test_weights_that_cannot_be_compared_leave_the_claim_open(
@@ -250,9 +263,8 @@ def test_shards_of_the_parent_leave_the_claim_of_a_whole_state_open() -> None:
     child[3] = (Kind.WEIGHTS, None, state_digest(weights(3)).as_fields())
     world.ingest(world.batch(ending([*child, metrics(1)]), run=CHILD, producer=b"c" * 16))
     world.anchor()
-    report = both(world)
-    assert report.findings == ()
-    assert "with those of that run: ranks share them in another way" in parents_line(report)
+    assert both(world).findings == ()
+    assert "with those of that run: ranks share them in another way" in parents_line(both(world))
 
 
 def test_of_a_parent_that_recorded_what_it_trains_the_rest_is_of_before_training() -> None:

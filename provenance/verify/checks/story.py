@@ -10,6 +10,7 @@ from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
 from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
+from provenance.ports.values import LedgerEntry
 from provenance.verify.catalogue import COMPLETE, CONTENT
 from provenance.verify.findings import Findings
 from provenance.verify.report import NetworkCheck, VerificationReport
@@ -102,10 +103,34 @@ def check_lineage(
             findings.fail(CONTENT, "parent", found.line)
         elif found.matches is None or not found.verified:
             findings.unchecked(CONTENT, f"parent: {found.line}")
+        elif (order := _sealed_before(evidence, parent.evidence, found.epoch)) is not None:
+            findings.notice(CONTENT, "parent", order)
     elif found.matches is not None:
         found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
     findings.notice(CONTENT, "parent", found.line)
     return found
+
+
+def _sealed_before(evidence: RunEvidence, parent: RunEvidence, epoch: int | None) -> str | None:
+    """That the initial weights were in the ledger before those of the parent's epoch that they are;
+    None where they were not, or the two runs have no ledger in common. A parent that goes on and
+    asks for no checkpoint is such a one, too, so this fails nothing."""
+    if evidence.vkey is None or evidence.vkey != parent.vkey:
+        return None
+    own = next((entry.index for entry in evidence.entries), None)
+    theirs = next((entry.index for entry in parent.entries if _may_cover(entry, epoch)), None)
+    if own is None or theirs is None or theirs < own:
+        return None
+    weights = "the weights before training" if epoch is None else f"the weights of epoch {epoch}"
+    line = f"its initial weights were sealed (ledger entry {own}) before {weights} of that run were"
+    return f"{line} (entry {theirs}): nothing shows that they were there first"
+
+
+def _may_cover(entry: LedgerEntry, epoch: int | None) -> bool:
+    """Whether a seal may be the first of an epoch's weights."""
+    if epoch is None or entry.phase is Phase.AFTER:
+        return True
+    return entry.epoch is not None and entry.epoch >= epoch
 
 
 def _weights(parent: VerificationReport) -> list[RecordFile]:
