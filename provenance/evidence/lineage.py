@@ -5,9 +5,9 @@ From records alone; whether these were verified is for the caller to say.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from provenance.formats.record import Kind, Record
@@ -67,17 +67,27 @@ def lineage(
     weights = "initial weights"
     if any(is_sharded(record.body) for record in own):
         weights = "the leader's shards of the initial weights"
-    epochs = [_epochs_with(parent, record.body.get("root")) for record in own]
-    same = set[int | None].intersection(*epochs)
-    if not same:
-        line = f"says that it continues run {name}; its initial weights are of no epoch of that run"
-        return Lineage(name, None, line, False)
-    numbers = [epoch for epoch in same if epoch is not None]
-    epoch = stated if stated in numbers else max(numbers, default=None)
+    verdicts = _by_epoch(own, parent)
+    equal = [epoch for epoch, verdict in verdicts.items() if verdict is True]
+    if stated in equal:
+        epoch = stated
+    else:
+        epoch = max((epoch for epoch in equal if epoch is not None), default=None)
     place = "its weights before training" if epoch is None else f"epoch {epoch}"
-    if stated is not None and stated != epoch:
-        place += f" (it says epoch {stated})"
-    return Lineage(name, epoch, f"continues run {name} from {place}: {weights} match", True)
+    if equal and stated in (None, epoch):
+        return Lineage(name, epoch, f"continues run {name} from {place}: {weights} match", True)
+    says = f"says that it continues run {name}"
+    asked = list(verdicts.values())
+    if stated is not None:
+        says, asked = f"{says} from epoch {stated}", [verdicts.get(stated, False)]
+    reason = next((verdict for verdict in asked if isinstance(verdict, str)), None)
+    if reason is not None:
+        line = f"{says}; its initial weights cannot be compared with those of that run: {reason}"
+        return Lineage(name, None, line)
+    if equal:
+        return Lineage(name, epoch, f"{says}; its initial weights are those of {place}", False)
+    of = "no epoch of that run" if stated is None else "another"
+    return Lineage(name, None, f"{says}; its initial weights are of {of}", False)
 
 
 def _parents(records: Iterable[Record]) -> list[tuple[str, int | None]]:
@@ -93,11 +103,71 @@ def _parents(records: Iterable[Record]) -> list[tuple[str, int | None]]:
     return found
 
 
-def _epochs_with(records: Iterable[Record], root: object) -> set[int | None]:
-    """The epochs whose weights have that root; None for the weights before training."""
-    if not isinstance(root, str):
-        return set()
-    return {record.epoch for record in records if record.body.get("root") == root}
+def _by_epoch(own: Sequence[Record], parent: Collection[Record]) -> dict[int | None, bool | str]:
+    """Of each epoch of the parent (None: before training) whether all of the run's initial weights
+    are its weights, or why that cannot be said."""
+    before = [record for record in parent if record.kind is Kind.WEIGHTS]
+    rest = {item for record in before for item in _digests(record).items()}
+    of_epoch: dict[int | None, list[Record]] = {}
+    for record in parent:
+        of_epoch.setdefault(record.epoch, []).append(record)
+    found: dict[int | None, bool | str] = {}
+    for epoch, others in of_epoch.items():
+        verdicts = [_best([_same(mine, other, rest) for other in others]) for mine in own]
+        open_ = next((verdict for verdict in verdicts if isinstance(verdict, str)), True)
+        found[epoch] = False if False in verdicts else open_
+    return found
+
+
+def _best(verdicts: Sequence[bool | str]) -> bool | str:
+    """Of the records of one epoch one that is equal counts, then one that can be compared."""
+    return True in verdicts or (False not in verdicts and verdicts[0])
+
+
+def _same(own: Record, other: Record, rest: Collection[tuple[str, str]]) -> bool | str:
+    """Whether two records state the same weights, or why that cannot be said.
+
+    Args:
+        rest: Name and digest of the parent's tensors before training: what a record of a part of
+            the model (``covers.only``) leaves out.
+    """
+    root = own.body.get("root")
+    if isinstance(root, str) and root == other.body.get("root"):
+        return True
+    algorithms = [str(record.body.get("algorithm"))[:_ID_CHARS] for record in (own, other)]
+    if algorithms[0] != algorithms[1]:
+        return f"their digests are by {algorithms[0]} and {algorithms[1]}"
+    if is_sharded(own.body) or is_sharded(other.body):
+        return "ranks share them in another way" if _places(own) != _places(other) else False
+    if not any(_is_part(record) for record in (own, other)):
+        return False
+    mine, theirs = _digests(own), _digests(other)
+    if any(mine[name] != theirs[name] for name in mine.keys() & theirs.keys()):
+        return False
+    left_out = (item for item in mine.items() if item[0] not in theirs)
+    whole = theirs.keys() <= mine.keys() and all(item in rest for item in left_out)
+    return whole or "records state a part of the model"
+
+
+def _is_part(record: Record) -> bool:
+    covers = record.body.get("covers")
+    return isinstance(covers, dict) and "only" in covers
+
+
+def _digests(record: Record) -> dict[str, str]:
+    return {str(item.get("name")): str(item.get("digest")) for item in _tensors(record)}
+
+
+def _places(record: Record) -> dict[str, tuple[str, str]]:
+    return {
+        str(item.get("name")): (str(item.get("shape")), str(item.get("shard")))
+        for item in _tensors(record)
+    }
+
+
+def _tensors(record: Record) -> list[Mapping[str, Any]]:
+    items = record.body.get("tensors")
+    return [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
 
 
 def parent_of(records: Iterable[Record]) -> str | None:

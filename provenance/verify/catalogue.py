@@ -111,8 +111,9 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         CONTENT,
         "content matches the recorded digests",
-        "The data and weights at hand are those that the records name; the initial weights are of "
-        "the run that it says it continues, where that one was given too (--parent).",
+        "The data and weights at hand are those that the records name; the root of each record of "
+        "weights is that of the tensors it states; the initial weights are of the run that it says "
+        "it continues, where that one was given too (--parent).",
         "Anything about content that is not at hand.",
     ),
     Check(

@@ -45,7 +45,7 @@ from provenance.verify.catalogue import (
 )
 from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.completeness import check_completeness
-from provenance.verify.checks.content import check_content, note_not_recorded
+from provenance.verify.checks.content import check_content, check_states, note_not_recorded
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.privacy import check_privacy
@@ -126,6 +126,7 @@ def verify(
     receipts = check_receipts(evidence, key, heads, findings)  # (7)
     anchors = check_networks(evidence, receipts, nodes, headers, trust, findings)  # (8) (9)
     check_content(records, content, findings)  # (10)
+    check_states(records, findings)
     check_reused(records, findings)
     note_not_recorded(records, findings)
     continued = check_lineage(evidence, records, parent, findings)

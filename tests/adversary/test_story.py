@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from provenance.bundle.reader import read_bundle
 from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files
 from provenance.evidence.disclosure import withhold
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from provenance.verify.report import VerificationReport
+from tests.support.model_world import weights
+from tests.support.shard_world import sharded
 from tests.support.stranger import load
 from tests.support.verify_world import (
     OTHER,
@@ -34,13 +39,18 @@ LAST = "mth-sha256:3"
 """The weights of the last epoch of `training`."""
 
 
+def stated(root: str) -> dict[str, Any]:
+    """A record of weights that states their root alone, as those of `training` do."""
+    return {"algorithm": "blake3", "root": root}
+
+
 def begun(
     parent: Any = None, weights: Sequence[str] = ("mth-sha256:02",), size: int = 1
 ) -> list[Fields]:
     """What a run states before training: which run it continues, and its initial weights."""
     first = before(world_size=size)
     kind, epoch, fields = first[4]
-    own = [(Kind.WEIGHTS, None, {"root": root}) for root in weights]
+    own = [(Kind.WEIGHTS, None, stated(root)) for root in weights]
     return [*first[:3], *own, (kind, epoch, {**fields, "parent": parent}), first[5]]
 
 
@@ -101,7 +111,7 @@ def test_a_child_is_no_better_than_its_parent() -> None:
     ("disclosed", "line"),
     [
         ("metrics", f"continues run {RUN}, whose weights are not here"),
-        ("model", "its initial weights are of no epoch of that run that is shown: others are"),
+        ("model", "its initial weights are of no epoch of that run; of that run some are withheld"),
     ],
 )
 def test_weights_that_the_parent_withholds_leave_the_claim_open(disclosed: str, line: str) -> None:
@@ -128,7 +138,7 @@ def test_a_parent_whose_rows_were_made_to_fit_does_not_hold() -> None:
 def test_weights_that_the_parent_recorded_under_no_root_are_not_its_own() -> None:
     world = World(("bitcoin",))
     world.ingest(world.batch([*begun(), *training(), seal("checkpoint", 3)]))
-    world.ingest(world.batch([(Kind.STATE, 4, {"root": "mth-sha256:x"})], first=13))
+    world.ingest(world.batch([(Kind.STATE, 4, stated("mth-sha256:x"))], first=13))
     child = ending([*begun(named(), ["mth-sha256:x"]), metrics(1)])
     world.ingest(world.batch(child, run=CHILD, producer=b"c" * 16))
     world.anchor()
@@ -137,7 +147,7 @@ def test_weights_that_the_parent_recorded_under_no_root_are_not_its_own() -> Non
 
 
 def test_what_a_restart_restates_is_not_what_the_child_began_with() -> None:
-    late = (Kind.WEIGHTS, None, {"root": LAST})
+    late = (Kind.WEIGHTS, None, stated(LAST))
     world = family([*begun(named(), ["mth-sha256:other"]), metrics(1)], late, config(), metrics(2))
     (finding,) = both(world).findings
     assert "its initial weights are of no epoch of that run" in finding.problem
@@ -152,7 +162,6 @@ def test_what_a_restart_restates_is_not_what_the_child_began_with() -> None:
             f"names '{RUN} from epoch 3: initial weigh' as the run that it continues: no run's id",
         ),
         ({"run": str(CHILD)}, [LAST], "names itself as the run that it continues"),
-        (named(epoch=1), [LAST], f"continues run {RUN} from epoch 3 (it says epoch 1): "),
         (named(), ["mth-sha256:02"], f"continues run {RUN} from its weights before training: "),
         (named(), [], f"continues run {RUN}; its initial weights are not here"),
         (named(), [LAST, "mth-sha256:x"], f"says that it continues run {RUN}; its initial"),
@@ -165,6 +174,114 @@ def test_what_a_child_says_of_its_parent_is_read_as_it_is(
 ) -> None:
     world = family([*begun(parent, weights), metrics(1)])
     assert parents_line(world.verify(world.evidence(CHILD))).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "weights", "line"),
+    [
+        (1, LAST, "those of epoch 3"),
+        (9, LAST, "those of epoch 3"),
+        (1, "mth-sha256:x", "of another"),
+    ],
+)
+def test_an_epoch_that_the_child_did_not_begin_from_is_a_finding(
+    epoch: int, weights: str, line: str
+) -> None:
+    world = family([*begun(named(epoch=epoch), [weights]), metrics(1)])
+    (finding,) = both(world).findings
+    says = f"says that it continues run {RUN} from epoch {epoch}; its initial weights are"
+    assert finding.problem.startswith(f"{says} {line}")
+    assert world.verify(world.evidence(CHILD)).findings == ()
+
+
+def test_a_child_that_was_sealed_before_its_parent_is_told() -> None:
+    world, parent = World(("bitcoin",)), ending([*begun(), *training(checkpoint=3)])
+    world.ingest(world.batch(parent[:6]))
+    child = ending([*begun(named(), [LAST]), metrics(1)])
+    world.ingest(world.batch(child, run=CHILD, producer=b"c" * 16))
+    world.ingest(world.batch(parent[6:], first=6))
+    world.anchor()
+    report = both(world)
+    assert (report.outcome, report.findings) == ("verified", ())
+    order, _ = (notice.problem for notice in report.notices if notice.subject == "parent")
+    line = "its initial weights were sealed (ledger entry 1) before the weights of epoch 3 of "
+    assert order.startswith(f"{line}that run were (entry 3): nothing shows")
+
+
+def state(step: int, algorithm: str = "blake3") -> dict[str, Any]:
+    """Weights of a step: a head, and a base that no step changes."""
+    arrays = {"base": np.zeros(2, "f4"), "head": np.full(2, step, "f4")}
+    return state_digest(arrays, HashFactory(algorithm)).as_fields()
+
+
+def trainable(step: int) -> dict[str, Any]:
+    """What a tracker set to record trainable parameters states of `state`."""
+    fields = state_digest({"head": np.full(2, step, "f4")}).as_fields()
+    return {**fields, "covers": {"only": "trainable parameters and buffers"}}
+
+
+def held_against(
+    parent: Sequence[dict[str, Any]], child: dict[str, Any], epoch: int | None = None
+) -> VerificationReport:
+    """A child with these initial weights, against a parent with these before and by epoch."""
+    world = World(("bitcoin",))
+    events = begun()
+    events[3] = (Kind.WEIGHTS, None, parent[0])
+    for at, body in enumerate(parent[1:], 1):
+        events += [metrics(at), (Kind.STATE, at, body)]
+    world.ingest(world.batch(ending(events)))
+    events = begun(named(epoch=epoch))
+    events[3] = (Kind.WEIGHTS, None, child)
+    world.ingest(world.batch(ending([*events, metrics(1)]), run=CHILD, producer=b"c" * 16))
+    world.anchor()
+    return both(world)
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "reason"),
+    [
+        (state(1), state(1, "sha256"), "their digests are by sha256 and blake3"),
+        (
+            trainable(1),
+            state_digest({"other": np.ones(1)}).as_fields(),
+            "records state a part of the model",
+        ),
+    ],
+)
+@pytest.mark.parametrize("epoch", [None, 1])
+def test_weights_that_cannot_be_compared_leave_the_claim_open(
+    parent: dict[str, Any], child: dict[str, Any], reason: str, epoch: int | None
+) -> None:
+    report = held_against([state(0), parent], child, epoch)
+    assert (report.outcome, report.findings) == ("anchored", ())
+    assert f"cannot be compared with those of that run: {reason}" in parents_line(report)
+
+
+def test_shards_of_the_parent_leave_the_claim_of_a_whole_state_open() -> None:
+    world = sharded()
+    child = begun(named())
+    child[3] = (Kind.WEIGHTS, None, state_digest(weights(3)).as_fields())
+    world.ingest(world.batch(ending([*child, metrics(1)]), run=CHILD, producer=b"c" * 16))
+    world.anchor()
+    assert both(world).findings == ()
+    assert "with those of that run: ranks share them in another way" in parents_line(both(world))
+
+
+def test_of_a_parent_that_recorded_what_it_trains_the_rest_is_of_before_training() -> None:
+    parent = [state(0), trainable(1), trainable(2)]
+    report = held_against(parent, state(2))
+    assert (report.outcome, report.findings) == ("verified", ())
+    assert "from epoch 2: initial weights match" in parents_line(report)
+    (finding,) = held_against(parent, state(7)).findings
+    assert "its initial weights are of no epoch of that run" in finding.problem
+
+
+def test_a_withheld_configuration_leaves_open_which_run_is_continued() -> None:
+    world = family([*begun(named(), [LAST]), metrics(1)])
+    child = withhold(world.evidence(CHILD), ["metrics"])
+    report = world.verify(child, parent=world.verify())
+    assert (report.outcome, report.findings) == ("anchored", ())
+    assert any("parent: the configuration is withheld" in line for line in report.verdict.missing)
 
 
 def test_a_child_that_names_two_parents_matches_none() -> None:

@@ -1,10 +1,23 @@
-"""Shards of an epoch's weights: sections 3.3 and 11, step 6."""
+"""Records of weights: their roots, and shards of an epoch (sections 3.3 and 11, steps 2, 6)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
 from typing import Any
+
+from formats import mth, need, unhex
+
+
+def check_state(body: dict[str, Any]) -> None:
+    """The root of a record of weights is that of the tensors that it states."""
+    tensors = sorted(body["tensors"], key=lambda tensor: tensor["name"].encode())
+    names = {tensor["name"] for tensor in tensors}
+    need(len(names) == len(tensors) == body.get("tensor_count", len(names)), "another tensor_count")
+    told = [tensor["digest"].partition(":") for tensor in tensors]
+    need({name for name, _, _ in told} <= {body["algorithm"]}, "digests of another algorithm")
+    root = mth([unhex(digits) for _, _, digits in told]).hex()
+    need(body["root"] == f"mth-sha256:{root}", "its root is not that of its tensors")
 
 
 def check_tensor(shards: dict[int, dict[str, Any]]) -> str | None:

@@ -182,6 +182,12 @@ def _notice_oddities(
     for record in (r for r in records if r.kind is Kind.RUN_END and goes_on(end_state(r))):
         if not goes_on(state.state) and record.producer not in told_ends:
             findings.notice(COMPLETE, name[record.producer], f"ended: {state_at(record).line}")
+    tracked = {record.epoch for record in records if record.kind.is_epoch}
+    for record in (r for r in records if r.kind is Kind.RESULTS):
+        stated = record.body.get("epochs")
+        if isinstance(stated, int) and stated > len(tracked):
+            problem = f"results state {stated} epochs, records of {len(tracked)} are here"
+            findings.notice(COMPLETE, name[record.producer], problem)
     silent = sorted(
         {r.rank for r in records if r.kind is Kind.RUN_END and r.seq == 0}
         - {r.rank for r in records if r.kind is not Kind.RUN_END}

@@ -1,13 +1,17 @@
-"""Check (10): data and weights at hand against the digests in the records."""
+"""Check (10): data and weights at hand against the digests in the records, and each record of
+weights against itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from provenance.errors import FormatError, ProvenanceError
 from provenance.fingerprint.datasets import dataset_digest
-from provenance.fingerprint.hashers import HashFactory
-from provenance.fingerprint.tensors import state_digest
+from provenance.fingerprint.hashers import Digest, HashFactory
+from provenance.fingerprint.tensors import ROOT_ALGORITHM, state_digest
+from provenance.formats import merkle
+from provenance.formats.fields import Fields
 from provenance.formats.record import Kind, Record
 from provenance.formats.run_tree.ranks import is_sharded
 from provenance.verify.catalogue import CONTENT
@@ -21,6 +25,42 @@ def note_not_recorded(records: Mapping[str, Record], findings: Findings) -> None
         named = training.get("not_recorded") if isinstance(training, dict) else None
         for name, reason in named.items() if isinstance(named, dict) else ():
             findings.notice(CONTENT, path, f"{name} has no digest: {reason}", path)
+
+
+def check_states(records: Mapping[str, Record], findings: Findings) -> None:
+    """Recompute the root of each record of weights from the tensors that it states, whole ones or
+    shards (docs/FORMAT.md, 3.3); one that states a root alone says nothing to recompute.
+
+    Args:
+        records: By path.
+    """
+    for path, record in records.items():
+        if record.kind in (Kind.WEIGHTS, Kind.STATE) and "tensors" in record.body:
+            problem = _state_problem(record.body, path)
+            if problem is not None:
+                findings.fail(CONTENT, path, problem, path=path)
+
+
+def _state_problem(body: Mapping[str, Any], path: str) -> str | None:
+    try:
+        items = Fields.of(body, path).objects("tensors")
+        digests = {item.text("name"): Digest.parse(item.text("digest")) for item in items}
+    except FormatError as error:
+        return str(error)
+    algorithm, count = body.get("algorithm"), body.get("tensor_count", len(items))
+    if len(digests) != len(items):
+        return f"{len(items)} tensors have {len(digests)} names"
+    if count != len(items):
+        return f"tensor_count is {str(count)[:40]}, the record states {len(items)} tensors"
+    if any(digest.algorithm != algorithm for digest in digests.values()):
+        return f"algorithm is {str(algorithm)[:40]!r}, its tensors have digests of another"
+    root = merkle.root([digests[name].value for name in sorted(digests)])
+    stated, computed = body.get("root"), f"{ROOT_ALGORITHM}:{root.hex()}"
+    return (
+        None
+        if stated == computed
+        else f"states root {str(stated)[:80]}, its tensors give {computed}"
+    )
 
 
 def check_content(

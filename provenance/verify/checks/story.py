@@ -10,6 +10,7 @@ from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
 from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
+from provenance.ports.values import LedgerEntry
 from provenance.verify.catalogue import COMPLETE, CONTENT
 from provenance.verify.findings import Findings
 from provenance.verify.report import NetworkCheck, VerificationReport
@@ -74,8 +75,12 @@ def check_lineage(
     own = [record for path, record in records.items() if not path.startswith("late/")]
     named = parent_of(own)
     if parent is not None and named != str(parent.run):
-        names = "names no run that it continues" if named is None else f"continues run {named}"
-        findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
+        if named is None and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
+            why = "the configuration is withheld, which names the run that this one continues"
+            findings.unchecked(CONTENT, f"parent: {why}")
+        else:
+            names = "names no run that it continues" if named is None else f"continues run {named}"
+            findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
         parent = None
     elif parent is not None and parent.findings:
         first = parent.findings[0]
@@ -91,17 +96,41 @@ def check_lineage(
     if parent is not None:
         line, matches = found.line, found.matches
         if matches is False and any(item.withheld for item in _weights(parent)):
-            line, matches = f"{line} that is shown: others are withheld", None
+            line, matches = f"{line}; of that run some are withheld", None
         line = f"{line}; that run was checked too: {parent.outcome}"
         found = found._replace(line=line, matches=matches, verified=parent.outcome == "verified")
         if found.matches is False:
             findings.fail(CONTENT, "parent", found.line)
         elif found.matches is None or not found.verified:
             findings.unchecked(CONTENT, f"parent: {found.line}")
+        elif (order := _sealed_before(evidence, parent.evidence, found.epoch)) is not None:
+            findings.notice(CONTENT, "parent", order)
     elif found.matches is not None:
         found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
     findings.notice(CONTENT, "parent", found.line)
     return found
+
+
+def _sealed_before(evidence: RunEvidence, parent: RunEvidence, epoch: int | None) -> str | None:
+    """That the initial weights were in the ledger before those of the parent's epoch that they are;
+    None where they were not, or the two runs have no ledger in common. A parent that goes on and
+    asks for no checkpoint is such a one, too, so this fails nothing."""
+    if evidence.vkey is None or evidence.vkey != parent.vkey:
+        return None
+    own = next((entry.index for entry in evidence.entries), None)
+    theirs = next((entry.index for entry in parent.entries if _may_cover(entry, epoch)), None)
+    if own is None or theirs is None or theirs < own:
+        return None
+    weights = "the weights before training" if epoch is None else f"the weights of epoch {epoch}"
+    line = f"its initial weights were sealed (ledger entry {own}) before {weights} of that run were"
+    return f"{line} (entry {theirs}): nothing shows that they were there first"
+
+
+def _may_cover(entry: LedgerEntry, epoch: int | None) -> bool:
+    """Whether a seal may be the first of an epoch's weights."""
+    if epoch is None or entry.phase is Phase.AFTER:
+        return True
+    return entry.epoch is not None and entry.epoch >= epoch
 
 
 def _weights(parent: VerificationReport) -> list[RecordFile]:

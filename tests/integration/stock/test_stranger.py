@@ -24,14 +24,16 @@ from provenance.bundle.sources import MemorySource
 from provenance.bundle.writer import bundle_files, write_files
 from provenance.evidence.disclosure import withhold
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from provenance.proofs.bitcoin import HEADER_BYTES
 from provenance.proofs.renyi import RenyiAccountant
-from provenance.verify.catalogue import Status
+from provenance.verify.catalogue import CONTENT, Status
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
+from tests.support.model_world import weights
 from tests.support.paths import STRANGER
-from tests.support.shard_world import sharded
+from tests.support.shard_world import sharded, shards
 from tests.support.stranger import load
 from tests.support.verify_world import World, before, ending, metrics
 from tests.vectors.make_golden import (
@@ -340,6 +342,31 @@ def test_both_refuse_shards_that_do_not_fit(
     assert [f.subject for f in verify(evidence, None, now=0.0).findings] == ["epoch 2"]
     problems = stranger.Bundle(bundle_files(evidence)).problems
     assert problems == [f"run.json: epoch 2: tensor fc.bias: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem", "told"),
+    [
+        ({"root": f"mth-sha256:{'00' * 32}"}, "states root mth-sha256:00", "its root is not"),
+        ({"tensors": [], "tensor_count": 0}, "states root mth-sha256:", "its root is not"),
+        ({"tensor_count": 10**9}, "tensor_count is 1000000000, the record", "another tensor_count"),
+        ({"tensors": []}, "tensor_count is 3, the record states 0", "another tensor_count"),
+        ({"algorithm": "none"}, "algorithm is 'none', its tensors", "digests of another"),
+    ],
+    ids=["root", "no tensors", "count", "tensors", "algorithm"],
+)
+@pytest.mark.parametrize(
+    "body", [state_digest(weights(0)).as_fields(), shards(0, weights(0))], ids=["whole", "shards"]
+)
+def test_both_refuse_a_root_that_is_not_of_the_tensors_beside_it(
+    stranger: ModuleType, body: dict[str, Any], keys: dict[str, Any], problem: str, told: str
+) -> None:
+    evidence = sharded(first=body | keys).evidence()
+    (finding,) = verify(evidence, None, now=0.0).findings
+    assert (finding.check, finding.path) == (CONTENT, "model/weights/0")
+    assert finding.problem.startswith(problem)
+    (line,) = stranger.Bundle(bundle_files(evidence)).problems
+    assert line.startswith(f"records/model/weights/0.json: {told}")
 
 
 def rdp(count: int, **fields: Any) -> dict[str, Any]:

@@ -354,6 +354,20 @@ def test_oddities_are_shown_and_fail_nothing() -> None:
 # --- (5) (6) -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("epochs", "told"), [(500, True), (3, False), (1, False), ("x", False)])
+def test_results_that_state_more_epochs_than_there_are_are_noticed(
+    epochs: object, told: bool
+) -> None:
+    events = [*before(), *training(), (Kind.RESULTS, None, {"results": {}, "epochs": epochs})]
+    stage = World(("bitcoin",))
+    stage.ingest(stage.batch(ending(events)))
+    stage.anchor()
+    report = stage.verify()
+    assert report.outcome == "verified"
+    lines = [f"{notice.subject}: {notice.problem}" for notice in report.notices]
+    assert ("rank 0: results state 500 epochs, records of 3 are here" in lines) is told
+
+
 def test_a_head_signed_by_another_key_is_found(world: World) -> None:
     evidence = world.evidence()
     stranger = SignerKey.from_private_bytes(ORIGIN, bytes(32))
