@@ -13,14 +13,14 @@ import torch
 
 from provenance.fingerprint import arrays, tensors
 from provenance.fingerprint.cuda import device
-from tests.support.frameworks import installed
+from tests.support.frameworks import framework
 
 NAME = "provenance.fingerprint.cuda.blake3_kernel"
 
 
 @pytest.fixture(scope="session")
 def interpreted() -> ModuleType:
-    installed("triton", "gpu")
+    framework("triton", "gpu")  # its own functions are compiled ones, as anywhere
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         patch.delitem(sys.modules, NAME, raising=False)
