@@ -96,6 +96,8 @@ PRELUDE = """
 import os, signal, sys, threading, time
 import numpy as np
 from provenance import ProvenanceTracker
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell's background job ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup does
 def begun(base=sys.argv[1], **more):
     tracker = ProvenanceTracker(base, **more)
     tracker.track_data(np.arange(6.0))
