@@ -6,9 +6,9 @@ mode          what the caller's thread does
 stall-free    nothing but note where a module's parameters lie; an optimizer's step waits until
               they are hashed (:mod:`provenance.capture.weights.live_weights`)
 copy          copies the tensors to host memory, into the arena of the epoch before
-sync          hashes
-file          notes which file it is; another process reads it
+sync          hashes; a file is read by another process, for which it waits
               (:mod:`provenance.capture.weights.weight_file`)
+file          notes which file it is, which is read later, and not to change until then
 ============  ==============================================================================
 
 While there is work, one daemon thread hashes and calls back, one snapshot after the other. There is
@@ -165,7 +165,8 @@ class Snapshotter(Generic[T]):
 
         Args:
             model: What ``hash_fn`` takes, or the path of a file.
-            mode: One of ``MODES``; None: ``file`` for a path, ``copy`` for the rest.
+            mode: One of ``MODES``; None: ``sync`` for a path, which may be overwritten as soon as
+                this returns, ``copy`` for the rest.
                 ``stall-free`` of what no known optimizer trains is ``copy``.
             on_error: Instead of the one for all.
             hash_fn: The same.
@@ -173,6 +174,8 @@ class Snapshotter(Generic[T]):
         """
         if mode == "stall-free":
             watch(self)
+        if mode is None and isinstance(model, str | os.PathLike):
+            mode = "sync"
         on_error = on_error or self._on_error
         given = _Job(hash_fn or self._hash, model, on_done, on_error)
         try:

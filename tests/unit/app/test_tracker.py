@@ -16,6 +16,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from safetensors.numpy import save_file
 
 from provenance.capture.keys import load_run_keys, new_run_keys
 from provenance.capture.spool import read_segment, scan
@@ -43,6 +44,19 @@ def events(base: Path) -> list[Event]:
 
 def kinds(base: Path) -> list[str]:
     return [event.kind.value for event in events(base)]
+
+
+def test_a_path_is_read_before_the_next_checkpoint_takes_its_place(tmp_path: Path) -> None:
+    last = tmp_path / "last.safetensors"
+    tracker = ProvenanceTracker(tmp_path / "artifacts")
+    for epoch, size in ((1, 300_000), (2, 300_000), (3, 10)):
+        save_file({"w": np.full(size, epoch, np.float32)}, last)
+        tracker.track_epoch(epoch, {}, model=last)
+        save_file({"w": np.zeros(5, np.float32)}, last)
+    tracker.close()
+    found = [e.fields["root"] for e in events(tmp_path / "artifacts") if e.kind is Kind.STATE]
+    saved = ((1, 300_000), (2, 300_000), (3, 10))
+    assert found == [str(state_digest({"w": np.full(n, e, np.float32)})) for e, n in saved]
 
 
 def test_a_parent_model_that_is_a_run_is_the_parent(tmp_path: Path) -> None:
