@@ -334,8 +334,6 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
     except FormatError:
         return None
     tensors, problem = _tensors(body, root, algorithm), _problem(report, record)
-    if tensors is None and "tensors" in body.raw:
-        problem = problem or "its root is not that of the tensors that it lists"
     try:
         pieces = pieces_of(record.rank, body.raw, record.path) if tensors else []
     except FormatError:

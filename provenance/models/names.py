@@ -7,6 +7,8 @@ What tells that a name means a record's tensor:
 2. it is one of the tensor's ``aliases`` there: tied weights, the names that files have for it
 3. it is one of these once the prefixes are removed that all names of the file, or of the record,
    carry: ``module.``, ``_module.``, ``_orig_mod.``; the last is removed wherever it stands
+
+The counter that torch's AveragedModel puts beside a wrapped module's tensors is set aside.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from provenance.formats import merkle
 
 PREFIXES: Final = ("module.", "_module.", "_orig_mod.")
 _COMPILED: Final = "_orig_mod"
+_COUNTER: Final = "n_averaged"
 _SHOWN: Final = 5
 
 
@@ -31,11 +34,13 @@ class Naming(NamedTuple):
         names: The record's name by the file's; a tensor that the record does not have keeps its.
         prefixes: Which were removed, in words.
         aliases: The file's names that the record has as aliases.
+        aside: Names of the file that are a wrapper's own, and not compared.
     """
 
     names: Mapping[str, str]
     prefixes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    aside: frozenset[str] = frozenset()
 
     @property
     def is_plain(self) -> bool:
@@ -67,7 +72,10 @@ def naming(stated: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> Nam
     """
     aliases = aliases_of(stated)
     known = {**aliases, **{name: name for name in stated}}
-    own = list(names)
+    own, aside = list(names), frozenset[str]()
+    beside = [name for name in own if name != _COUNTER]
+    if len(beside) == len(own) - 1 and _COUNTER not in known and _without_prefixes(beside)[1]:
+        own, aside = beside, frozenset({_COUNTER})
     short, removed = _without_prefixes(own)
     recorded, of_record = _without_prefixes(list(stated))
     bare = {recorded[name]: name for name in stated}
@@ -77,8 +85,9 @@ def naming(stated: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> Nam
     notes += [f"prefix {prefix!r} of the record's names removed" for prefix in of_record]
     if all(name in known for name in own):
         notes = []
+    notes += [f"{name!r} of AveragedModel set aside" for name in aside]
     by_alias = (name for name in own if name != found[name] and name in aliases)
-    return Naming(found, tuple(notes), tuple(by_alias))
+    return Naming(found, tuple(notes), tuple(by_alias), aside)
 
 
 def aliases_of(stated: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -132,10 +141,10 @@ def digest_as(
     Raises:
         InputError, FormatError: As the tensors do.
     """
-    own = {tensor.name: tensor for tensor in digest.tensors}
+    own = {tensor.name: tensor for tensor in digest.tensors if tensor.name not in named.aside}
     renamed = dict(own)
     for raw in tensors():
-        if (name := named.names[raw.name]) != raw.name:
+        if raw.name not in named.aside and (name := named.names[raw.name]) != raw.name:
             renamed[raw.name] = tensor_digest(name, raw._replace(name=name), factory)
     found: dict[str, TensorDigest] = {}
     # The record's own name goes first, so that it takes no other's place.

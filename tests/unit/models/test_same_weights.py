@@ -153,8 +153,21 @@ def test_a_wrapped_model_is_found_however_it_was_saved(tmp_path: Path, wrapper: 
     model[0].weight.data[0, 0] += 1
     torch.save(outer.state_dict(), tmp_path / "m.pt")
     assert match(tmp_path / "m.pt", model).outcome == (
-        "no match" if wrapper == "AveragedModel" else "match"
+        "no match" if wrapper == "AveragedModel" else "match"  # it has a copy
     )
+
+
+def test_the_counter_of_an_averaged_model_is_set_aside_and_nothing_else(tmp_path: Path) -> None:
+    model, file = torch.nn.Linear(2, 2), tmp_path / "m.pt"
+    state = average(model).state_dict()
+    torch.save(state, file)
+    found = match(file, model)
+    assert found.outcome == "match"
+    assert found.names[-1] == "'n_averaged' of AveragedModel set aside"
+    torch.save({**state, "n_more": torch.zeros(1)}, file)
+    assert match(file, model).outcome == "no match"
+    torch.save({**model.state_dict(), "n_averaged": torch.zeros(1)}, file)
+    assert match(file, model).outcome == "no match", "no wrapper's"
 
 
 def test_tied_weights_are_found_by_any_of_their_names(tmp_path: Path) -> None:
