@@ -27,6 +27,8 @@ from tests.support.frameworks import autologged, framework
 from tests.support.paths import ROOT
 from tests.support.spooled import bodies, kinds, spooled
 
+pytestmark = pytest.mark.slow  # its frameworks take seconds to load
+
 FACTORY = HashFactory("blake3")
 X = np.random.default_rng(0).normal(size=(60, 3))
 Y = (X[:, 0] > 0).astype(int)

@@ -24,6 +24,8 @@ from provenance.fingerprint.fitted.estimators import estimator_values
 from provenance.fingerprint.tensors import state_digest
 from tests.support.frameworks import framework
 
+pytestmark = pytest.mark.slow  # its frameworks take seconds to load
+
 LIBRARIES = ("xgboost", "lightgbm", "catboost")
 Array = Any
 

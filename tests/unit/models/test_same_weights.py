@@ -29,6 +29,8 @@ from tests.support.frameworks import framework, installed
 from tests.support.model_world import real_story
 from tests.support.verify_world import SIGNER, World
 
+pytestmark = pytest.mark.slow  # its frameworks take seconds to load
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
