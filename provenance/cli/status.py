@@ -119,7 +119,7 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
         with store.snapshot() as tx:
             row = tx.run(run)
             assert row is not None
-            records = tx.records(run)
+            records, entries = tx.records(run), tx.entries(run)
             told = list(_decoded(records, (*_TELLING, Kind.METRICS)))
             ending = ending_of(tx, run, told, time.time(), settings.lost_after_s)
             document: dict[str, Any] = {
@@ -136,20 +136,18 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
                 "silent": _silent(records),
                 "equivocations": len(tx.equivocations(run)),
                 "parked": len(tx.parked(run)),
-                "roots": [_root(entry) for entry in tx.entries(run)],
+                "roots": [_root(entry) for entry in entries],
                 "networks": {},
                 "bundles": bundle.noted(settings, run),
             }
-            entries = tx.entries(run)
-        named = named_networks(_decoded(records)).intersection(NETWORKS)
-        seals = _awaited(entries, ending.state)
-        for network in dict.fromkeys((*settings.blockchain.networks, *sorted(named))):
-            tickets = document["networks"][network] = {}
-            for label, entry in seals.items():
-                with store.snapshot() as tx:
+            named = named_networks(_decoded(records)).intersection(NETWORKS)
+            seals = _awaited(entries, ending.state)
+            for network in dict.fromkeys((*settings.blockchain.networks, *sorted(named))):
+                tickets = document["networks"][network] = {}
+                for label, entry in seals.items():
                     state = anchor_state(tx, entry, network) if entry else TicketState("pending")
-                tickets[label] = asdict(state)
-                del tickets[label]["root"]
+                    tickets[label] = asdict(state)
+                    del tickets[label]["root"]
     return document
 
 
