@@ -39,6 +39,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 
 from provenance.errors import InputError
+from provenance.fingerprint.fitted import estimators
 from provenance.fingerprint.tensors import state_digest
 from tests.property.fingerprint import test_estimators_property
 
@@ -46,9 +47,11 @@ SEED = int(os.environ.get("PROVENANCE_MUTATION_SEED", "0")) or random.SystemRand
 LEAVES = 25
 """Leaves that are changed, of one model."""
 LEFT_OUT = {
-    "n_jobs", "nthread", "verbose", "verbosity", "_sklearn_version", "memory", "pre_dispatch",
-    "random_state", "_random_seed", "_optimizer", "_stop_words_id", "_cached_dict", "refit_time_",
-    "mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time",
+    "n_jobs", "nthread", "nthreads", "num_threads", "thread_count", "verbose", "verbosity",
+    "_sklearn_version", "memory", "pre_dispatch", "n_threads", "_n_threads", "_init_prev_time",
+    "_iter_prev_time", "callbacks", "random_state", "_random_seed", "_optimizer", "_stop_words_id",
+    "_cached_dict", "refit_time_", "mean_fit_time", "std_fit_time", "mean_score_time",
+    "std_score_time",
     "f_",  # of isotonic regression, which is made again when it is unpickled
 }  # fmt: skip
 """docs/coverage/sklearn.md: these say how a training ran."""
@@ -322,6 +325,10 @@ def copies(model: Any, folder: Path) -> Iterator[Any]:
     yield joblib.load(folder / "m.joblib", mmap_mode="r")
     yield joblib.load(io.BytesIO((folder / "m.joblib").read_bytes()))
     yield fitted(clone(model))
+
+
+def test_what_is_left_out_is_left_out_here() -> None:
+    assert estimators._APART.union(*estimators._APART_OF.values()) <= LEFT_OUT
 
 
 @pytest.mark.slow
