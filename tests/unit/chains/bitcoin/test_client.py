@@ -245,8 +245,11 @@ def test_a_forked_child_calls_through_the_same_object() -> None:
 
 def test_an_interrupted_caller_is_free_at_once_and_its_call_ends() -> None:
     closed = threading.Event()
+    caller = threading.get_ident()
 
     def talk(link: socket.socket) -> None:
+        while sys._current_frames()[caller].f_code.co_name != "wait":
+            time.sleep(0.01)  # the call may get here before its caller waits for it
         os.kill(os.getpid(), signal.SIGINT)
         link.settimeout(10)
         while link.recv(4096):  # what of the request was sent before the signal came
