@@ -305,6 +305,7 @@ def test_a_member_that_says_more_than_its_bytes_can_be_is_refused(tmp_path: Path
         read_state(path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_lists_in_lists_is_refused_in_time(tmp_path: Path) -> None:
     torch = framework("torch")
     value: object = [torch.zeros(1)]

@@ -67,6 +67,7 @@ def test_any_order_of_batches_against_a_dictionary(
             assert seen.records(run) == [known[key] for key in mine]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.permutations(range(40)), st.integers(1, 40), st.integers(0, 39))
 def test_delivery_in_any_order_ends_the_same(order: list[int], size: int, again: int) -> None:

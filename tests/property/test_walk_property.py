@@ -116,6 +116,7 @@ def lost(old: MLProvenanceMerkleTree, new: MLProvenanceMerkleTree) -> str | None
     return next((mine.path for mine, theirs in pairs if mine != theirs), None)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.integers(0, 2**32))
 def test_every_seal_is_that_of_the_tree_built_anew(seed: int) -> None:

@@ -615,6 +615,7 @@ def test_rejected_after_a_reorg_holds_the_row_that_has_a_nonce(nonces: World) ->
 # --- leases and clocks --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["pending", "mined", "gone", "conflicted", "failed", "lie"])
 def test_a_lost_lease_drops_the_work(world: World, case: str) -> None:
     world.sent() if case in ("pending", "conflicted", "failed", "lie") else world.confirmed()

@@ -103,6 +103,7 @@ def test_only_the_largest_due_head_is_kept(world: World) -> None:
     assert len(world.chain.mempool) == 1
 
 
+@pytest.mark.slow
 def test_many_due_heads_cost_one_anchor_and_few_transactions(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def body(report: VerificationReport, kind: str) -> dict[str, object]:
     return dict(found.decoded.body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "expected"),
     [

@@ -72,6 +72,7 @@ def test_each_run_says_how_it_stands(world: World) -> None:
     assert [run.seen - run.begun for run in runs] == [2.0, 5.0, 5.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [

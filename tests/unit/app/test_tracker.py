@@ -264,6 +264,7 @@ def test_a_mode_that_does_not_fit_the_model_is_refused(
     assert kinds(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [None, "stall-free", "copy", "sync"])
 def test_each_epochs_weights_are_those_of_its_call(tmp_path: Path, mode: str | None) -> None:
     torch = framework("torch")

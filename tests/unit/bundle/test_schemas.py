@@ -40,6 +40,7 @@ def with_an_equivocation() -> World:
     return world
 
 
+@pytest.mark.slow
 def test_what_is_written_is_as_the_schemas_say() -> None:
     worlds = (finished(3, checkpoint=2), with_an_equivocation())
     for evidence in [world.evidence() for world in worlds]:

@@ -125,6 +125,7 @@ def test_a_plain_digest_has_the_name_that_in_toto_has_for_it() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parent", "says"),
     [

@@ -955,6 +955,7 @@ def test_without_the_ledgers_key_the_spool_is_kept_and_says_so(world: World) -> 
     assert sum("ledger's key is not known" in entry["event"] for entry in logs) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(["emit", "ship", "drain", "lose", "restart", "forget"])))
 def test_whatever_happens_a_producer_signs_one_chain(steps: list[str]) -> None:

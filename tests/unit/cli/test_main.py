@@ -165,6 +165,7 @@ def program(*words: str, **options: Any) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     process = program("verify", "--explain")
     assert process.stdout is not None

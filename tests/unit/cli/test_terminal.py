@@ -156,6 +156,7 @@ def test_receipts_names_of_files_and_links_are_escaped(
     assert said("verify", str(bundle), "--offline")[0] == 1
 
 
+@pytest.mark.slow
 def test_a_trainer_s_and_a_database_s_texts_are_escaped(
     tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,6 +240,7 @@ DIFFERENT: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", DIFFERENT.values(), ids=DIFFERENT.keys())
 def test_what_differs_has_another_digest(make: Callable[[], tuple[Any, Any]]) -> None:
     one, other = make()
@@ -319,6 +320,7 @@ SAME: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", SAME.values(), ids=SAME.keys())
 def test_what_is_equal_has_one_digest(make: Callable[[], tuple[Any, Any]]) -> None:
     one, other = make()

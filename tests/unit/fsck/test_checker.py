@@ -78,6 +78,7 @@ def segment_name(world: World) -> str:
     return f"{SECOND}/{segment(world).name}"
 
 
+@pytest.mark.slow
 def test_a_sound_deployment_is_clean(world: World) -> None:
     report = world.fsck()
     assert report.findings == ()
@@ -835,6 +836,7 @@ def swap(world: World, size: int, **fields: object) -> None:
     world.chain.blocks[height] = replace(block, transactions=(other,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", FAULTS.values(), ids=FAULTS.keys())
 def test_a_planted_fault_is_found_where_it_is(
     world: World, plant: Callable[[World], Planted]

@@ -104,6 +104,7 @@ SLOW = pytest.param(restarted, marks=pytest.mark.slow)
 HONEST = (in_order, backwards, late_records, SLOW, abandoned, unread)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", HONEST)
 def test_an_honest_database_keeps_what_its_records_give_at_any_moment(
     tmp_path: Path, history: Callable[[], Iterable[Step]]
@@ -208,6 +209,7 @@ EDITS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("edit", "subject"), EDITS, ids=str)
 def test_a_changed_column_is_a_kept_state_that_nothing_gives(
     world: World, edit: str, subject: str

@@ -49,6 +49,7 @@ def spooled(world: World) -> Producer:
     return producer
 
 
+@pytest.mark.slow
 def test_events_that_wait_in_a_stream_are_not_lost(world: World, redis: FakeRedis) -> None:
     producer = spooled(world)
     for at in range(6):
@@ -61,6 +62,7 @@ def test_events_that_wait_in_a_stream_are_not_lost(world: World, redis: FakeRedi
     assert {f.kind for f in world.fsck().findings} == {F.EVENT_MISSING}
 
 
+@pytest.mark.slow
 def test_more_entries_than_one_page(world: World, redis: FakeRedis) -> None:
     producer = spooled(world)
     for _ in range(1001):

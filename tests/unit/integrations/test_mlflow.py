@@ -34,6 +34,7 @@ def tags(mlflow: Any, run_id: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if name.startswith("provenance.")}
 
 
+@pytest.mark.slow
 def test_each_names_the_other_and_what_is_logged_is_recorded(mlflow: Any, tmp_path: Path) -> None:
     from provenance.integrations.mlflow import record_run
 

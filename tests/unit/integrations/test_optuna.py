@@ -149,6 +149,7 @@ def test_a_mistake_is_told_before_the_study(tmp_path: Path) -> None:
         ProvenanceCallback(folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     framework("optuna")
     framework("sklearn", "sklearn")

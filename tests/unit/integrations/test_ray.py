@@ -57,6 +57,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.mark.slow
 def test_each_trial_is_a_run_that_ends_as_the_trial_does(world: World) -> None:
     from ray.tune import Checkpoint
 

@@ -131,6 +131,7 @@ def test_estimators_of_boosters_are_recorded_alike(tmp_path: Path) -> None:
     assert losses == model.evals_result()["validation_1"]["logloss"]
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     run_example("sklearn_fit", tmp_path)
     assert kinds(spooled(tmp_path))[-1] == "run.end"

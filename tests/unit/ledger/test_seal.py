@@ -287,6 +287,7 @@ def sealed_run(store: SqlStore) -> RunEvidence:
     return evidence(store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stated", "problem"),
     [

@@ -198,6 +198,7 @@ def test_the_first_transaction_of_the_main_chain() -> None:
         parse_transaction(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 127, 128, 129, 257])
 def test_every_index_of_a_block(count: int) -> None:
     values = [receipt(event(when=at), status=at % 2) for at in range(count)]

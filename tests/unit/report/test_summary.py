@@ -112,6 +112,7 @@ ODD = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     st.dictionaries(

@@ -83,6 +83,7 @@ def test_an_epsilon_without_its_delta_is_noticed(budget: object) -> None:
     assert notice.problem == "epsilon was not recomputed: it is stated without its delta"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "why"),
     [
@@ -152,6 +153,7 @@ def test_a_restart_goes_on_from_the_epochs_before_its_first() -> None:
     assert any("states 4 steps, epoch 1 8" in f.problem for f in report.findings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fork_first", [False, True])
 def test_a_process_beside_another_hides_no_epsilon(fork_first: bool) -> None:
     fork = [*spends(2, hand(43.6)), *spends(4, hand(43.7))]
@@ -198,6 +200,7 @@ def test_budgets_under_no_root_are_judged_too() -> None:
     assert found.subject.startswith("unsealed/")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accountant", ["RDP", "", None])
 def test_steps_are_recomputed_however_rdp_is_meant(accountant: str | None) -> None:
     report = verified(rdp(8, accountant=accountant))
@@ -205,6 +208,7 @@ def test_steps_are_recomputed_however_rdp_is_meant(accountant: str | None) -> No
     assert report.checks[PRIVACY - 1].detail == "1 budget, 1 recomputed from steps"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "why"),
     [
@@ -239,6 +243,7 @@ def test_another_accountants_epsilon_is_not_recomputed(name: str) -> None:
     assert notice.problem == f"epsilon was not recomputed: the accountant {name!r} is another"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budgets", "problem"),
     [

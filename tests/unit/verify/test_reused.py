@@ -93,6 +93,7 @@ def test_an_epoch_that_was_tracked_twice_may_reuse_itself() -> None:
     assert line.endswith("their digests are those of epoch 1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "source"),
     [("x", 1), ("b", 1), ("c", "1"), ("c", [1]), ("c", True), ("c", None)],

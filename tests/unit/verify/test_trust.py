@@ -176,6 +176,7 @@ def test_a_seal_from_after_its_block_is_found(world: World) -> None:
 # --- contracts -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("our_code", "pinned", "expected"),
     [

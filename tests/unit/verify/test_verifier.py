@@ -218,6 +218,7 @@ def test_a_record_of_another_run_does_not_count(world: World) -> None:
     assert f"is of run {other}" in {finding.problem for finding in world.verify(evidence).findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("seq", 99), ("rank", 5), ("epoch", 3)])
 def test_a_record_filed_under_another_place_is_named(world: World, name: str, value: int) -> None:
     evidence = world.evidence()
@@ -434,6 +435,7 @@ def test_missing_and_wrong_ledger_proofs_are_found(world: World) -> None:
 # --- (7) ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -559,6 +561,7 @@ def test_a_wrong_root_on_the_chain_is_found(world: World) -> None:
     assert any("carries 0707" in f.problem for f in report.findings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "told"),
     [
@@ -617,6 +620,7 @@ def test_a_network_without_a_node_is_said(world: World) -> None:
     assert (check.status, check.reason) == ("unreachable", "web3 is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "error", "expected"),
     [

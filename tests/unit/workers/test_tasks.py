@@ -383,6 +383,7 @@ def test_a_broker_that_refuses_hints_stops_nothing(
     assert work.run_state() == ("sealed", None)
 
 
+@pytest.mark.slow
 def test_a_real_broker_that_is_away_costs_a_line_and_no_retries(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from workers import anchoring; anchoring.hint('local')"],

@@ -353,6 +353,7 @@ DEEDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_through_any_history_the_digest_is_that_of_a_whole_reading(
     tmp_path: Path, seed: int

@@ -106,7 +106,10 @@ MAY_BE_REFUSED = {load, edit, edit_last}
 DEEDS = [step, step, step, forward, load, assign, edit, edit_last, to_double]
 
 
-@pytest.mark.parametrize("seed", range(1_000))
+@pytest.mark.parametrize(
+    "seed",
+    [*range(100), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 1_000))],
+)
 def test_the_digest_is_that_of_the_call_whenever_the_weights_change(seed: int) -> None:
     draw = random.Random(seed)
     model = Net()

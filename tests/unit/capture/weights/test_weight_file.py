@@ -80,6 +80,7 @@ def touch_back(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [rewrite, replace, truncate, touch_back, Path.unlink])
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_file_that_changed_is_refused(

@@ -377,6 +377,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(status=st.sampled_from([200, 200, 400, 429, 500]), answer=json_values)
 def test_no_answer_makes_a_foreign_error(
