@@ -6,6 +6,7 @@ Over 400 lines: case by case, one subject.
 from __future__ import annotations
 
 import os
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,6 @@ class Tied(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore] 
         self.norm = torch.nn.BatchNorm1d(4)
         self.register_buffer("mask", torch.ones(3), persistent=False)
         self.table = torch.ones(2)
-        self.hidden = [torch.nn.Linear(1, 1)]
 
 
 def average(model: Any) -> Any:
@@ -128,13 +128,60 @@ def test_what_is_covered_and_what_is_not_is_said() -> None:
         "of": ["parameters", "persistent buffers", "extra state"],
         "not": {
             "non-persistent buffers": ["mask"],
-            "attributes": ["hidden", "table"],
+            "attributes": ["table"],
             "of the wrapper": ["n_averaged"],
         },
         "unwrapped": ["AveragedModel"],
     }
     assert digest.parameter_count == sum(p.numel() for p in Tied().parameters()) == 36
     assert digest.buffer_count == sum(b.numel() for b in Tied().norm.buffers()) == 9
+
+
+class Hiding(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # as Tied
+    """Most of what it trains is where ``state_dict()`` does not look."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.gate = torch.nn.Linear(2, 2)
+        self.layers = [self.gate]
+        self.experts = [{"a": (torch.nn.BatchNorm1d(2),)}, {"a": (torch.nn.Linear(2, 2),)}]
+        self.free = {"scale": torch.nn.Parameter(torch.ones(1)), "gate": self.gate.weight}
+        self.shift = torch.zeros(1, requires_grad=True)
+        self.__dict__["teacher"] = torch.nn.Sequential(self.gate, torch.nn.Linear(2, 1))
+        self.experts[1]["a"][0].back = [self]
+        self.kernel, self.table = (3, 3), [torch.ones(2)]
+        with torch.no_grad():
+            for tensor in (self.free["scale"], self.shift, self.experts[1]["a"][0].weight):
+                tensor.fill_(value)
+
+
+def test_what_state_dict_does_not_know_is_covered_all_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Hiding()
+    digest = state_digest(model)
+    shown = [item.name for item in digest.tensors]
+    norm = ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"]
+    hidden = [
+        *(f"experts.0.a.0.{name}" for name in norm), "experts.1.a.0.bias", "experts.1.a.0.weight",
+        "free.scale", "shift", "teacher.1.bias", "teacher.1.weight",
+    ]  # fmt: skip
+    assert shown == sorted(["gate.bias", "gate.weight", *hidden])
+    assert digest.covers["parts"] == {"outside state_dict()": hidden}
+    assert digest.covers["not"] == {"attributes": ["table"]}
+    assert digest.buffer_count == 5
+    assert state_digest(torch.compile(model)) == digest
+    again = copy.deepcopy(model)
+    assert state_digest(again) == digest
+    for tensor in (again.free["scale"], again.shift, again.experts[1]["a"][0].weight):
+        with torch.no_grad():
+            tensor += 1
+        assert state_digest(again) != digest
+        with torch.no_grad():
+            tensor -= 1
+        assert state_digest(again) == digest
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    found = match(tmp_path / "m.safetensors", model)
+    assert [item.when for item in found.matches] == ["epoch 3 (without 'outside state_dict()')"]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
