@@ -134,7 +134,9 @@ def _in_common(own: Sequence[Record], parent: Iterable[Record]) -> str:
             names = [item.get("name"), *(others if isinstance(others, list) else ())]
             digest = str(item.get("digest"))
             theirs.setdefault(record.epoch, set()).update((str(name), digest) for name in names)
-    counts = ((len(mine & items), -1 if epoch is None else epoch) for epoch, items in theirs.items())
+    counts = (
+        (len(mine & items), -1 if epoch is None else epoch) for epoch, items in theirs.items()
+    )
     count, epoch = max(counts, default=(0, -1))
     if not count:
         return ""

@@ -5,9 +5,9 @@ Over 400 lines: case by case, one subject.
 
 from __future__ import annotations
 
-import os
 import copy
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -440,7 +440,12 @@ class Extra(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 
 def test_extra_state_counts_or_is_refused() -> None:
     torch.manual_seed(0)
-    states = [None, torch.ones(2), 1, 1.0, True, "1", b"1", {"a": [1, None]}, {"a": [2, None]}]
+    states = [
+        None, torch.ones(2), 1, 1.0, True, "1", b"1", {"a": [1, None]}, {"a": [2, None]}, {}, [],
+        {"a": []}, {"a": {}}, {"a": {"b": 1}}, {"a.b": 1}, {1: 2}, {"1": 2}, {"a": [0, 1]},
+        {"a": {"0": 0, "1": 1}}, {"a": {0: 0, 1: 1}}, {"a": None}, ["a", "b"], {"b": []},
+        "list", ["list"],
+    ]  # fmt: skip
     roots = []
     for state in states:
         torch.manual_seed(0)
@@ -448,7 +453,7 @@ def test_extra_state_counts_or_is_refused() -> None:
         roots.append(state_digest(model).root)
         assert state_digest(model.state_dict()).root == roots[-1]
     assert len(set(roots)) == len(roots)
-    assert state_digest(Extra({"a": 1})).parameter_count == 1
+    assert state_digest(Extra({"a": 1})).parameter_count == 1  # of the layer
     with pytest.raises(InputError, match="'_extra_state.a': found object"):
         state_digest(Extra({"a": object()}))
 
@@ -516,6 +521,40 @@ def test_shards_by_their_index(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model-1.bin").unlink()
     with pytest.raises(InputError, match="is missing"):
         state_digest(tmp_path)
+
+
+@pytest.mark.slow
+def test_what_preprocessing_layers_of_keras_were_told_counts(tmp_path: Path) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    keras = framework("keras")
+    installed("h5py", "keras")
+
+    def model(bound: float, sample: Sequence[float], mean: float = 0.0) -> Any:
+        keras.utils.clear_session()
+        adapted = keras.layers.Discretization(num_bins=3)
+        adapted.reset_state()
+        adapted.update_state(np.array(sample))
+        adapted.finalize_state()
+        told = [
+            keras.layers.Discretization(bin_boundaries=[bound]), adapted,
+            keras.layers.Normalization(mean=[mean], variance=np.ones(1)),
+        ]  # fmt: skip
+        return keras.Sequential(
+            [keras.Input((1,)), *told, keras.layers.Dense(1, kernel_initializer="ones")]
+        )
+
+    one, others = [1.0, 2.0, 3.0], [(5.0, [1.0, 2.0, 3.0]), (0.0, [1.0, 20.0, 30.0])]
+    digest = state_digest(model(0.0, one))
+    assert state_digest(model(0.0, one)) == digest
+    for other in (*(model(*told) for told in others), model(0.0, one, 1.0)):
+        assert state_digest(other) != digest
+    names = digest.covers["parts"]["arguments of preprocessing layers"]
+    assert [name.split("/")[1].rstrip("_1") for name in names] == [
+        "discretization", "discretization", "normalization"
+    ]  # fmt: skip
+    model(0.0, one).save(tmp_path / "m.keras")
+    (found,) = match(tmp_path / "m.keras", model(0.0, one)).matches
+    assert found.when == "epoch 3 (without 'arguments of preprocessing layers')"
 
 
 @pytest.mark.slow
