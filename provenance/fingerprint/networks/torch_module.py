@@ -107,13 +107,16 @@ def module_values(model: Any) -> Named:
     if survey.unwrapped:
         covers["unwrapped"] = list(survey.unwrapped)
     aliases: dict[str, tuple[str, ...]] = {}
+    parts: dict[str, Json] = {}
     if _is_peft(model.__class__):
-        aliases, covers["parts"] = _peft_names(model, dict(values))
+        aliases, parts = _peft_names(model, dict(values))
         missing["of adapters"] = ["which are active", "scaling"]
     if hidden := survey.hidden:
         values += hidden.items()
-        covers["parts"] = {**covers.get("parts", {}), OUTSIDE: sorted(hidden)}
+        parts[OUTSIDE] = [*sorted(hidden)]
         buffers |= {name for name, value in hidden.items() if not value.requires_grad}
+    if parts:
+        covers["parts"] = parts
     if missing:
         covers["not"] = missing
     return Named(values, covers, aliases, buffers, ties=True)

@@ -548,7 +548,8 @@ def test_what_preprocessing_layers_of_keras_were_told_counts(tmp_path: Path) -> 
     assert state_digest(model(0.0, one)) == digest
     for other in (*(model(*told) for told in others), model(0.0, one, 1.0)):
         assert state_digest(other) != digest
-    names = digest.covers["parts"]["arguments of preprocessing layers"]
+    covers: Any = digest.covers
+    names = covers["parts"]["arguments of preprocessing layers"]
     assert [name.split("/")[1].rstrip("_1") for name in names] == [
         "discretization", "discretization", "normalization"
     ]  # fmt: skip
