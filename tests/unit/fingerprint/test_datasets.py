@@ -28,6 +28,7 @@ from provenance.fingerprint.data import arrow
 from provenance.fingerprint.data import parts as parts_module
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.tensors import state_digest
 from provenance.formats import merkle
 
 SHA = HashFactory("sha256")
