@@ -79,15 +79,20 @@ def lineage(
     says = f"says that it continues run {name}"
     asked = list(verdicts.values())
     if stated is not None:
-        says, asked = f"{says} from epoch {stated}", [verdicts.get(stated, False)]
+        says = f"{says} from epoch {stated}"
+        asked = [verdicts[stated]] if stated in verdicts else []
     reason = next((verdict for verdict in asked if isinstance(verdict, str)), None)
     if reason is not None:
         line = f"{says}; its initial weights cannot be compared with those of that run: {reason}"
         return Lineage(name, None, line)
     if equal:
         return Lineage(name, epoch, f"{says}; its initial weights are those of {place}", False)
-    of = "no epoch of that run" if stated is None else "another"
-    return Lineage(name, None, f"{says}; its initial weights are of {of}", False)
+    if stated in verdicts and stated is not None:
+        return Lineage(name, None, f"{says}; its initial weights are of another", False)
+    # It may continue what the parent has no record of: a checkpoint between two epochs, a merged
+    # model, one with a new head.
+    line = f"{says}; its initial weights are of none of its recorded epochs"
+    return Lineage(name, None, line + _in_common(own, parent))
 
 
 def _parents(records: Iterable[Record]) -> list[tuple[str, int | None]]:
@@ -117,6 +122,26 @@ def _by_epoch(own: Sequence[Record], parent: Collection[Record]) -> dict[int | N
         open_ = next((verdict for verdict in verdicts if isinstance(verdict, str)), True)
         found[epoch] = False if False in verdicts else open_
     return found
+
+
+def _in_common(own: Sequence[Record], parent: Iterable[Record]) -> str:
+    """Of how many initial tensors an epoch of the parent has the name, or an alias, and digest."""
+    mine = {item for record in own for item in _digests(record).items()}
+    theirs: dict[int | None, set[tuple[str, str]]] = {}
+    for record in parent:
+        for item in _tensors(record):
+            others = item.get("aliases")
+            names = [item.get("name"), *(others if isinstance(others, list) else ())]
+            digest = str(item.get("digest"))
+            theirs.setdefault(record.epoch, set()).update((str(name), digest) for name in names)
+    counts = (
+        (len(mine & items), -1 if epoch is None else epoch) for epoch, items in theirs.items()
+    )
+    count, epoch = max(counts, default=(0, -1))
+    if not count:
+        return ""
+    of = "before training" if epoch < 0 else f"of epoch {epoch}"
+    return f": {count} of {len(mine)} tensors are those {of}"
 
 
 def _best(verdicts: Sequence[bool | str]) -> bool | str:

@@ -160,8 +160,8 @@ def tree_values(tree: object, plain: bool = False) -> Named:
     """What is in nested mappings and sequences by dotted path, models among it.
 
     Args:
-        plain: Whether texts, numbers, truth values and None count, each as a tensor; else they
-            are refused later, as all is that is no array.
+        plain: Whether texts, numbers, truth values, None and containers count, each as a tensor;
+            else all but containers is refused later, as all is that is no array.
     """
     found, models, plain_names = Named([], {}), dict[str, Named](), set[str]()
     _tree(found, models, tree, "", 0, plain_names if plain else None)
@@ -205,6 +205,9 @@ def _tree(
         if kind == "array":
             found.values.append((name, item))
         elif kind == "nested":
+            if plain is not None:
+                found.values.append((name, _container(name, item)))
+                plain.add(name)
             _tree(found, models, item, name, depth + 1, plain)
         elif kind == "plain" and plain is not None:
             found.values.append((name, _plain(name, item)))
@@ -239,6 +242,16 @@ def _plain(name: str, value: Any) -> RawTensor:
     if isinstance(value, bytes):
         return raw_bytes(name, "BYTES", (), var_chunks([value]))
     return raw_text(name, [] if value is None else [value], () if value is not None else (0,))
+
+
+def _container(name: str, value: Any) -> RawTensor:
+    """What a container among plain values is, as a tensor: its names alone do not tell a list from
+    a mapping, nor a key that is a number or has a dot."""
+    texts = ["list"]
+    if isinstance(value, Mapping):
+        keys = sorted(f"{'int' if isinstance(key, int) else 'str'} {key}" for key in value)
+        texts = ["mapping", *keys]
+    return raw_text(name, texts, (len(texts),))
 
 
 def _joined(path: str, key: str) -> str:

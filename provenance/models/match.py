@@ -376,7 +376,9 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
                 found.append(_part(item, _label(name), own))
                 for key in own:
                     rest.pop(key, None)
-            found.append(_part(item, "base model", list(rest)))
+            base = any(_ADAPTER.fullmatch(name) for name in parts)
+            without = ", ".join(repr(name[:60]) for name in parts)
+            found.append(_part(item, "base model" if base else f"without {without}", list(rest)))
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue
         if only:

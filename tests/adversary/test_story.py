@@ -111,7 +111,7 @@ def test_a_child_is_no_better_than_its_parent() -> None:
     ("disclosed", "line"),
     [
         ("metrics", f"continues run {RUN}, whose weights are not here"),
-        ("model", "its initial weights are of no epoch of that run; of that run some are withheld"),
+        ("model", "its initial weights are of none of its recorded epochs"),
     ],
 )
 def test_weights_that_the_parent_withholds_leave_the_claim_open(disclosed: str, line: str) -> None:
@@ -142,15 +142,15 @@ def test_weights_that_the_parent_recorded_under_no_root_are_not_its_own() -> Non
     child = ending([*begun(named(), ["mth-sha256:x"]), metrics(1)])
     world.ingest(world.batch(child, run=CHILD, producer=b"c" * 16))
     world.anchor()
-    (finding,) = both(world).findings
-    assert finding.problem.startswith(f"says that it continues run {RUN}; its initial weights")
+    assert (both(world).outcome, both(world).findings) == ("anchored", ())
+    assert "its initial weights are of none of its recorded epochs" in parents_line(both(world))
 
 
 def test_what_a_restart_restates_is_not_what_the_child_began_with() -> None:
     late = (Kind.WEIGHTS, None, stated(LAST))
     world = family([*begun(named(), ["mth-sha256:other"]), metrics(1)], late, config(), metrics(2))
-    (finding,) = both(world).findings
-    assert "its initial weights are of no epoch of that run" in finding.problem
+    assert (both(world).outcome, both(world).findings) == ("anchored", ())
+    assert "its initial weights are of none of its recorded epochs" in parents_line(both(world))
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,20 @@ def test_of_a_parent_that_recorded_what_it_trains_the_rest_is_of_before_training
     report = held_against(parent, state(2))
     assert (report.outcome, report.findings) == ("verified", ())
     assert "from epoch 2: initial weights match" in parents_line(report)
-    (finding,) = held_against(parent, state(7)).findings
-    assert "its initial weights are of no epoch of that run" in finding.problem
+    report = held_against(parent, state(7))
+    assert (report.outcome, report.findings) == ("anchored", ())
+    assert parents_line(report).startswith(
+        f"says that it continues run {RUN}; its initial weights are of none of its recorded "
+        "epochs: 1 of 2 tensors are those before training"
+    )
+
+
+@pytest.mark.parametrize("epoch", [None, 4])
+def test_weights_between_two_recorded_epochs_leave_the_claim_open(epoch: int | None) -> None:
+    report = held_against([state(0), state(1), state(2)], state(7), epoch)
+    assert (report.outcome, report.findings) == ("anchored", ())
+    line = "of none of its recorded epochs: 1 of 2 tensors are those of epoch 2"
+    assert line in parents_line(report)
 
 
 def test_a_withheld_configuration_leaves_open_which_run_is_continued() -> None:

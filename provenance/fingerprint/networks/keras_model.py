@@ -2,23 +2,27 @@
 
 WARNING: FROZEN FORMAT (docs/FORMAT.md, section 3.3). Keras is never imported here.
 
-``model.weights`` counts, trainable or not, as Keras saves it; the optimizer's variables, the
-metrics' and the states of seed generators are left out. A variable's alias is its path in
-``.keras`` and ``.weights.h5`` files, which, unlike the names of layers, is the same for each
-instance of a model.
+``model.weights`` counts, trainable or not, as Keras saves it, and what Keras's preprocessing layers
+were told or have adapted to (bin boundaries, a vocabulary), which is in no variable. The
+optimizer's variables, the metrics' and the states of seed generators are left out. A variable's
+alias is its path in ``.keras`` and ``.weights.h5`` files, which, unlike the names of layers, is the
+same for each instance of a model.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import weakref
-from typing import Any
+from typing import Any, Final
 
 from provenance.errors import InputError
-from provenance.fingerprint.arrays import type_name
+from provenance.fingerprint.arrays import RawTensor, raw_text, type_name
 from provenance.fingerprint.named import Named
 from provenance.formats.record import Json
 
+ARGUMENTS: Final = "arguments of preprocessing layers"
+"""Part of a model that no file of its variables has."""
 _SAVED: weakref.WeakKeyDictionary[Any, tuple[list[int], dict[int, str]]] = (
     weakref.WeakKeyDictionary()
 )
@@ -55,7 +59,43 @@ def keras_values(model: Any) -> Named:
         "of": ["trainable variables", "non-trainable variables"],
         "not": {"optimizer": [], "metrics": [], "seeds": list(seeds)},
     }
+    if told := _arguments(model):
+        values += told
+        covers["parts"] = {ARGUMENTS: [name for name, _ in told]}
     return Named(values, covers, aliases)
+
+
+def _arguments(model: Any) -> list[tuple[str, RawTensor]]:
+    """Of each preprocessing layer of Keras's own the canonical JSON of its configuration, without
+    its name, and of its vocabulary.
+
+    Raises:
+        InputError: One that has no such form.
+    """
+    found = []
+    for layer in model._flatten_layers():
+        if not type(layer).__module__.startswith("keras.src.layers.preprocessing"):
+            continue
+        name = f"{layer.path}/arguments"
+        told = {key: value for key, value in layer.get_config().items() if key != "name"}
+        told["bin_boundaries"] = getattr(layer, "bin_boundaries", None)  # adapted ones, too
+        if callable(vocabulary := getattr(layer, "get_vocabulary", None)):
+            told["vocabulary"] = vocabulary()
+        try:
+            text = json.dumps(told, sort_keys=True, separators=(",", ":"), default=_plain)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model: {type_name(layer)} {name!r}: {error}") from error
+        found.append((name, raw_text(name, [text], ())))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """An array of any backend as a list, for JSON."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"found {type_name(value)} in its configuration, expected plain values")
+    return value.tolist()
 
 
 def _array(variable: Any) -> Any:

@@ -2,17 +2,19 @@
 
 WARNING: FROZEN FORMAT (docs/FORMAT.md, section 3.3). torch is never imported here.
 
-A module's state is its ``state_dict()``: parameters, persistent buffers and extra state. What
-else it has of tensors (non-persistent buffers, plain attributes) is named in ``covers.not``. A
-wrapper is known by its class, at the top and within: its attribute's name is no part of names.
+A module's state is its ``state_dict()``: parameters, persistent buffers and extra state; and those
+of modules and the parameters that plain attributes hold, which ``state_dict()`` does not know.
+What else it has of tensors (non-persistent buffers, plain attributes) is named in ``covers.not``.
+A wrapper is known by its class, at the top and within: its attribute's name is no part of names.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 from provenance.errors import InputError
@@ -35,7 +37,13 @@ _WRAPPERS: Final = {
     "deepspeed.runtime.engine.DeepSpeedEngine": "module",
 }
 """Attribute with the wrapped module, by the wrapper's class."""
-_SIMPLE: Final = frozenset({int, bool, float, str, type(None), tuple, type})
+OUTSIDE: Final = "outside state_dict()"
+"""Part of a module's state that no file of it has."""
+_SIMPLE: Final = frozenset({int, bool, float, str, type(None), type})
+_NESTED: Final = 4
+"""Levels of containers in which an attribute is searched."""
+_LOOKED_AT: Final = 10_000
+"""Items of one container, from its first."""
 _PEFT_WITHIN: Final = re.compile(r"\b(base_layer|original_module|token_adapter)\.")
 """What PEFT puts into the names of the base model's own tensors."""
 _PACKED: Final = "_packed_params._packed_params"
@@ -68,6 +76,7 @@ def module_values(model: Any) -> Named:
         survey.left += [*model._parameters, *model._buffers]
         model = getattr(model, attribute)
     survey.walk(model, "")
+    survey.walk_hidden()
     own = type(model).state_dict is sys.modules["torch"].nn.Module.state_dict
     state: Mapping[str, Any] = model.state_dict(keep_vars=True) if own else model.state_dict()
     if not isinstance(state, Mapping):
@@ -94,13 +103,20 @@ def module_values(model: Any) -> Named:
         "adapter": "torch.nn.Module",
         "of": ["parameters", "persistent buffers", "extra state"],
     }
-    missing = survey.missing(state)
+    missing = survey.missing()
     if survey.unwrapped:
         covers["unwrapped"] = list(survey.unwrapped)
     aliases: dict[str, tuple[str, ...]] = {}
+    parts: dict[str, Json] = {}
     if _is_peft(model.__class__):
-        aliases, covers["parts"] = _peft_names(model, dict(values))
+        aliases, parts = _peft_names(model, dict(values))
         missing["of adapters"] = ["which are active", "scaling"]
+    if hidden := survey.hidden:
+        values += hidden.items()
+        parts[OUTSIDE] = [*sorted(hidden)]
+        buffers |= {name for name, value in hidden.items() if not value.requires_grad}
+    if parts:
+        covers["parts"] = parts
     if missing:
         covers["not"] = missing
     return Named(values, covers, aliases, buffers, ties=True)
@@ -166,26 +182,62 @@ class _Survey:
         self.left: list[str] = []
         self.buffers: list[str] = []
         self.attributes: list[tuple[str, Any]] = []
+        self.hidden: dict[str, Any] = {}
+        """Parameters and buffers that `walk_hidden` found."""
+        self._held: list[tuple[str, Any]] = []
+        """What containers hold of modules and parameters, registered ones among them."""
+        self._known: set[int] = set()
         self._seen: set[int] = set()
 
-    def walk(self, module: Any, path: str) -> None:
+    def walk(self, module: Any, path: str, hidden: bool = False) -> None:
         self._seen.add(id(module))
         attributes = vars(module)
         for key in attributes.keys() - _standard():
             value = attributes[key]
-            if value.__class__ not in _SIMPLE and _has_tensors(value):
-                self.attributes.append((path + key, value))
-        if hidden := attributes.get("_non_persistent_buffers_set"):
-            present = module._buffers
-            self.buffers += [path + key for key in sorted(hidden) if present.get(key) is not None]
+            if value.__class__ not in _SIMPLE:
+                self._look_into(path + key, value)
+        unsaved = attributes.get("_non_persistent_buffers_set") or ()
+        present = module._buffers
+        self.buffers += [path + key for key in sorted(unsaved) if present.get(key) is not None]
         attribute = wrapped_attribute(module.__class__)
         if attribute is not None:
             self.unwrapped[type(module).__name__] = None
             self.wrappers.append((f"{path}{attribute}.", path))
-            self.own |= {path + key for key in (*module._parameters, *module._buffers)}
+            self.own |= {path + key for key in (*module._parameters, *present)}
+        for key, value in (*module._parameters.items(), *present.items()):
+            if hidden and value is not None and key not in unsaved:
+                self._hide(path + key, value)
+            self._known.add(id(value))
         for key, child in module._modules.items():
             if child is not None and id(child) not in self._seen:
-                self.walk(child, f"{path}{key}.")
+                self.walk(child, f"{path}{key}.", hidden)
+
+    def walk_hidden(self) -> None:
+        """Look for modules and parameters that are registered nowhere: once all that are are
+        known."""
+        for name, item in self._held:  # which grows meanwhile
+            if hasattr(item, "_modules"):
+                if id(item) not in self._seen:
+                    self.walk(item, f"{name}.", hidden=True)
+            else:
+                self._hide(name, item)
+
+    def _hide(self, name: str, tensor: Any) -> None:
+        if id(tensor) not in self._known:
+            self.hidden[name] = tensor
+            self._known.add(id(tensor))
+
+    def _look_into(self, name: str, value: Any) -> None:
+        """Take note of the modules and trained tensors in an attribute, and of other tensors."""
+        torch, plain = sys.modules["torch"], False
+        for path, item in _contents(name, value, 0):
+            trained = isinstance(item, torch.nn.Module) or (item.requires_grad and item.is_leaf)
+            if trained and not isinstance(value, set):  # which has no order
+                self._held.append((path, item))
+            else:
+                plain = True
+        if plain:
+            self.attributes.append((name, value))
 
     def new_name(self, name: str) -> str | None:
         """A name without the attributes of wrappers; None for what is a wrapper's own."""
@@ -213,13 +265,13 @@ class _Survey:
                 found[name] = value
         return found
 
-    def missing(self, state: Mapping[str, Any]) -> dict[str, Json]:
+    def missing(self) -> dict[str, Json]:
         """What of the module's tensors is not in its state, by kind."""
-        ids = {id(value) for value in state.values()} if self.attributes else set()
+        known = self._known | self._seen
         attributes = [
             name
             for name, value in self.attributes
-            if value is None or not all(id(item) in ids for item in _tensors(value))
+            if value is None or not all(id(item) in known for _, item in _contents("", value, 0))
         ]
         kinds = {
             "non-persistent buffers": self.buffers,
@@ -245,18 +297,16 @@ def _is_parameter(kind: Any) -> bool:
     return issubclass(kind, sys.modules["torch"].nn.Parameter)
 
 
-def _tensors(value: Any) -> Iterable[Any]:
-    """A tensor itself, or the tensors and modules at the top of a container."""
+def _contents(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """The tensors and modules in an attribute, in containers too, by dotted path."""
     torch = sys.modules["torch"]
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, list | set):
-        value = (value,)
-    return [item for item in value if isinstance(item, torch.Tensor | torch.nn.Module)]
-
-
-def _has_tensors(value: Any) -> bool:
-    return bool(_tensors(value))
+    if isinstance(value, torch.Tensor | torch.nn.Module):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple | set) and depth < _NESTED:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in islice(items, _LOOKED_AT):
+            if item.__class__ not in _SIMPLE:
+                yield from _contents(f"{name}.{key}", item, depth + 1)
 
 
 def _opened(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def check_lineage(
             findings.unchecked(CONTENT, f"parent: {found.line}")
         elif (order := _sealed_before(evidence, parent.evidence, found.epoch)) is not None:
             findings.notice(CONTENT, "parent", order)
-    elif found.matches is not None:
+    elif weights:
         found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
     findings.notice(CONTENT, "parent", found.line)
     return found

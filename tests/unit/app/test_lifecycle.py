@@ -450,10 +450,10 @@ def test_a_run_says_which_run_it_continues_and_whether_that_fits(
         (child, f"continues run {parent.run_id} from epoch 5: initial weights match", 5, None),
         (
             other,
-            f"says that it continues run {parent.run_id}; its initial weights are of no epoch of "
-            "that run",
+            f"says that it continues run {parent.run_id}; its initial weights are of none of its "
+            "recorded epochs",
             None,
-            "its initial weights are of no epoch",
+            None,
         ),
         (
             orphan,

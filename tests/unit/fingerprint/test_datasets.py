@@ -28,6 +28,7 @@ from provenance.fingerprint.data import arrow
 from provenance.fingerprint.data import parts as parts_module
 from provenance.fingerprint.datasets import DatasetDigest, dataset_digest
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.tensors import state_digest
 from provenance.formats import merkle
 
 SHA = HashFactory("sha256")
@@ -725,3 +726,18 @@ def test_an_array_brings_neither_torch_nor_pandas() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(10, 20)])
+def test_a_mapped_file_that_was_cut_off_is_named_and_ends_no_process(
+    tmp_path: Path, part: slice
+) -> None:
+    file = tmp_path / "m.npy"
+    np.save(file, np.zeros(100_000))
+    mapped = np.load(file, mmap_mode="r")[part]
+    dataset_digest(mapped)
+    os.truncate(file, 4096)
+    with pytest.raises(InputError, match=r"m\.npy was cut off to 4096 bytes while 800128 of it"):
+        dataset_digest(mapped)
+    with pytest.raises(InputError, match=r"m\.npy was cut off"):
+        state_digest({"w": mapped})

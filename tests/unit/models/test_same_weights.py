@@ -5,8 +5,9 @@ Over 400 lines: case by case, one subject.
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,6 @@ class Tied(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore] 
         self.norm = torch.nn.BatchNorm1d(4)
         self.register_buffer("mask", torch.ones(3), persistent=False)
         self.table = torch.ones(2)
-        self.hidden = [torch.nn.Linear(1, 1)]
 
 
 def average(model: Any) -> Any:
@@ -128,13 +128,60 @@ def test_what_is_covered_and_what_is_not_is_said() -> None:
         "of": ["parameters", "persistent buffers", "extra state"],
         "not": {
             "non-persistent buffers": ["mask"],
-            "attributes": ["hidden", "table"],
+            "attributes": ["table"],
             "of the wrapper": ["n_averaged"],
         },
         "unwrapped": ["AveragedModel"],
     }
     assert digest.parameter_count == sum(p.numel() for p in Tied().parameters()) == 36
     assert digest.buffer_count == sum(b.numel() for b in Tied().norm.buffers()) == 9
+
+
+class Hiding(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # as Tied
+    """Most of what it trains is where ``state_dict()`` does not look."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.gate = torch.nn.Linear(2, 2)
+        self.layers = [self.gate]
+        self.experts = [{"a": (torch.nn.BatchNorm1d(2),)}, {"a": (torch.nn.Linear(2, 2),)}]
+        self.free = {"scale": torch.nn.Parameter(torch.ones(1)), "gate": self.gate.weight}
+        self.shift = torch.zeros(1, requires_grad=True)
+        self.__dict__["teacher"] = torch.nn.Sequential(self.gate, torch.nn.Linear(2, 1))
+        self.experts[1]["a"][0].back = [self]
+        self.kernel, self.table = (3, 3), [torch.ones(2)]
+        with torch.no_grad():
+            for tensor in (self.free["scale"], self.shift, self.experts[1]["a"][0].weight):
+                tensor.fill_(value)
+
+
+def test_what_state_dict_does_not_know_is_covered_all_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Hiding()
+    digest = state_digest(model)
+    shown = [item.name for item in digest.tensors]
+    norm = ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"]
+    hidden = [
+        *(f"experts.0.a.0.{name}" for name in norm), "experts.1.a.0.bias", "experts.1.a.0.weight",
+        "free.scale", "shift", "teacher.1.bias", "teacher.1.weight",
+    ]  # fmt: skip
+    assert shown == sorted(["gate.bias", "gate.weight", *hidden])
+    assert digest.covers["parts"] == {"outside state_dict()": hidden}
+    assert digest.covers["not"] == {"attributes": ["table"]}
+    assert digest.buffer_count == 5
+    assert state_digest(torch.compile(model)) == digest
+    again = copy.deepcopy(model)
+    assert state_digest(again) == digest
+    for tensor in (again.free["scale"], again.shift, again.experts[1]["a"][0].weight):
+        with torch.no_grad():
+            tensor += 1
+        assert state_digest(again) != digest
+        with torch.no_grad():
+            tensor -= 1
+        assert state_digest(again) == digest
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    found = match(tmp_path / "m.safetensors", model)
+    assert [item.when for item in found.matches] == ["epoch 3 (without 'outside state_dict()')"]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -393,7 +440,12 @@ class Extra(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 
 def test_extra_state_counts_or_is_refused() -> None:
     torch.manual_seed(0)
-    states = [None, torch.ones(2), 1, 1.0, True, "1", b"1", {"a": [1, None]}, {"a": [2, None]}]
+    states = [
+        None, torch.ones(2), 1, 1.0, True, "1", b"1", {"a": [1, None]}, {"a": [2, None]}, {}, [],
+        {"a": []}, {"a": {}}, {"a": {"b": 1}}, {"a.b": 1}, {1: 2}, {"1": 2}, {"a": [0, 1]},
+        {"a": {"0": 0, "1": 1}}, {"a": {0: 0, 1: 1}}, {"a": None}, ["a", "b"], {"b": []},
+        "list", ["list"],
+    ]  # fmt: skip
     roots = []
     for state in states:
         torch.manual_seed(0)
@@ -401,7 +453,7 @@ def test_extra_state_counts_or_is_refused() -> None:
         roots.append(state_digest(model).root)
         assert state_digest(model.state_dict()).root == roots[-1]
     assert len(set(roots)) == len(roots)
-    assert state_digest(Extra({"a": 1})).parameter_count == 1
+    assert state_digest(Extra({"a": 1})).parameter_count == 1  # of the layer
     with pytest.raises(InputError, match="'_extra_state.a': found object"):
         state_digest(Extra({"a": object()}))
 
@@ -469,6 +521,41 @@ def test_shards_by_their_index(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model-1.bin").unlink()
     with pytest.raises(InputError, match="is missing"):
         state_digest(tmp_path)
+
+
+@pytest.mark.slow
+def test_what_preprocessing_layers_of_keras_were_told_counts(tmp_path: Path) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    keras = framework("keras")
+    installed("h5py", "keras")
+
+    def model(bound: float, sample: Sequence[float], mean: float = 0.0) -> Any:
+        keras.utils.clear_session()
+        adapted = keras.layers.Discretization(num_bins=3)
+        adapted.reset_state()
+        adapted.update_state(np.array(sample))
+        adapted.finalize_state()
+        told = [
+            keras.layers.Discretization(bin_boundaries=[bound]), adapted,
+            keras.layers.Normalization(mean=[mean], variance=np.ones(1)),
+        ]  # fmt: skip
+        return keras.Sequential(
+            [keras.Input((1,)), *told, keras.layers.Dense(1, kernel_initializer="ones")]
+        )
+
+    one, others = [1.0, 2.0, 3.0], [(5.0, [1.0, 2.0, 3.0]), (0.0, [1.0, 20.0, 30.0])]
+    digest = state_digest(model(0.0, one))
+    assert state_digest(model(0.0, one)) == digest
+    for other in (*(model(*told) for told in others), model(0.0, one, 1.0)):
+        assert state_digest(other) != digest
+    covers: Any = digest.covers
+    names = covers["parts"]["arguments of preprocessing layers"]
+    assert [name.split("/")[1].rstrip("_1") for name in names] == [
+        "discretization", "discretization", "normalization"
+    ]  # fmt: skip
+    model(0.0, one).save(tmp_path / "m.keras")
+    (found,) = match(tmp_path / "m.keras", model(0.0, one)).matches
+    assert found.when == "epoch 3 (without 'arguments of preprocessing layers')"
 
 
 @pytest.mark.slow
