@@ -2,8 +2,9 @@
 
 Every ``track_*`` call hashes what it is given, writes one event into the local spool and
 returns. No call waits for a socket, and none raises for an outage: that Redis, a worker or
-a chain is down is not the training's business. What does raise is a caller's mistake that
-leaves nothing to record: an empty dataset, a model without tensors, calls out of order.
+a chain is down is not the training's business. What does raise is a caller's mistake before
+training (an empty dataset, a model without tensors), calls out of order, and an argument that is
+none of what the call takes. A value that no record can carry leaves a gap record and a log line.
 
 Importing it is cheap: what a call needs beyond the spool is imported by that call.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,9 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.given import (
+    check_length,
     parent_of,
-    plain_mapping,
+    plain_part,
     plain_results,
     plain_text,
     plain_texts,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from provenance.tickets import Ticket
 
 log = get_logger("provenance")
+_MAX_SAID = 1000
 _METRICS = Kind.METRICS  # a member is looked up in 60 ns by Python 3.11, a global in 2
 
 
@@ -116,6 +119,7 @@ class ProvenanceTracker(Handle):
             "group": plain_text("group", group),
             "notes": plain_text("notes", notes),
         }
+        check_length(self._labels)
         if isinstance(config, str | os.PathLike):
             config = absolute(config, "config", "the path of a file")
         self._config = config
@@ -145,6 +149,8 @@ class ProvenanceTracker(Handle):
         options = self.settings.blockchain.storage_options
         self._checkpoint_every = options.checkpoint_every * options.store_epoch_checkpoints
         self._stated: dict[Kind, object] = {}
+        self._said: set[str] = set()
+        """Problems of what could not be recorded, each in one log line."""
         self._began_with: object = None
         self._sealed_before = False
         self._ended: Ending | None = None
@@ -235,7 +241,8 @@ class ProvenanceTracker(Handle):
             split: ``train`` or ``test``.
 
         Raises:
-            InputError: Another split; called after training has begun; at the end, no items.
+            InputError: Another split; called after training has begun; of a ``with`` block, an item
+                without canonical bytes, or none.
         """
         from provenance.capture.data_stream import DataStream
 
@@ -251,7 +258,8 @@ class ProvenanceTracker(Handle):
             if not self._ended:
                 self._emitter.emit(kind, None, digest.as_fields())
 
-        return DataStream(record if self.rank == 0 else None, self._factory)
+        recorded = record if self.rank == 0 else None
+        return DataStream(recorded, self._factory, partial(self._lost, kind.value, None))
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights; the same
@@ -303,7 +311,9 @@ class ProvenanceTracker(Handle):
 
         Args:
             epoch: Number of the epoch, from 0 or 1.
-            metrics: Names to numbers (or strings, lists, mappings of them).
+            metrics: Names to numbers (or strings, lists, mappings of them). A value without a JSON
+                form is left out, metrics too large for a record (8 MiB) altogether, and a gap
+                says so; so it is with the keys of a budget.
             model: As :meth:`track_model` takes it; None records no weights. No collective is
                 called: of a model that ranks share each hashes what it has, and of copies whose
                 turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
@@ -321,15 +331,16 @@ class ProvenanceTracker(Handle):
                 (:mod:`.capture.weights.frozen`); a path is always read whole.
 
         Raises:
-            InputError: ``epoch`` is not a whole number, a metric has no JSON form, metrics or
-                budget are too large for a record (8 MiB), ``privacy`` states no budget, or
-                ``weights`` is no such mode for this model.
+            InputError: ``epoch`` is not a whole number, ``metrics`` no mapping, ``privacy`` neither
+                a mapping nor such a pair, or ``weights`` no such mode for this model.
         """
         number = whole_number("epoch", epoch)
-        budget = None
+        budget, no_budget = None, None
         if privacy is not None:
             from provenance.capture.privacy import privacy_fields
 
+            if isinstance(privacy, Mapping):
+                privacy, no_budget = plain_part("privacy", privacy)
             budget = privacy_fields(privacy)
         if weights is not None:
             check_mode(weights, model)
@@ -339,18 +350,20 @@ class ProvenanceTracker(Handle):
             or not self._sealed_before
             or not self._emitter.emit_numbers(_METRICS, number, "metrics", metrics)
         ):
-            fields = plain_mapping("metrics", metrics if metrics is not None else {})
+            fields, formless = plain_part("metrics", metrics if metrics is not None else {})
             if self._ended:
                 log.warning("track_epoch: the run is finished, not recorded", epoch=number)
                 return
             if not self._sealed_before:
                 self._begin({}, anchor=False)
-            self._emitter.emit(_METRICS, number, {"metrics": fields}, refuse=True)
+            self._emitter.emit(_METRICS, number, {"metrics": fields})
+            self._lost("metrics", number, formless)
         problem = self._epochs.add(number)
         if problem is not None:
             log.warning(problem, epoch=number, newest=self._epochs.newest, run=self.run_id)
         if budget is not None:
-            self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget}, refuse=True)
+            self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget})
+            self._lost("privacy", number, no_budget)
         if model is not None:
             self._track_weights(number, model, weights)
         if self._checkpoint_every and self._epochs.count % self._checkpoint_every == 0:
@@ -365,11 +378,11 @@ class ProvenanceTracker(Handle):
 
         Args:
             step: Number of the step, from 0.
-            metrics: As :meth:`track_epoch` takes them.
+            metrics: As :meth:`track_epoch` takes them; of a name that has no JSON form step after
+                step, the first gap alone is recorded.
 
         Raises:
-            InputError: ``step`` is not a whole number, a metric has no JSON form, or they are too
-                large for a record (8 MiB).
+            InputError: ``step`` is not a whole number, or ``metrics`` no mapping.
         """
         number = whole_number("step", step)
         if self._ended:
@@ -379,31 +392,34 @@ class ProvenanceTracker(Handle):
             self._begin({}, anchor=False)
         self._has_free = True
         if not self._emitter.emit_step(number, metrics):
-            fields = plain_mapping("metrics", metrics)
+            fields, formless = plain_part("metrics", metrics)
             if not self._emitter.emit_step(number, fields, True):
-                alone = {"step": number, "metrics": fields}
-                self._emitter.emit(Kind.STEPS, None, alone, refuse=True)
+                self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
+            if formless is not None and str(formless) not in self._said:
+                self._lost("steps", None, formless)
 
     def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
         """Record that the run made or took a file: its name, digest and size, not the file.
 
         Args:
-            what: The path of a file or folder, read before this returns, or bytes.
+            what: The path of a file or folder, read before this returns, or bytes. Of one that
+                cannot be read a gap says so.
             name: What it is called; the last part of the path where None.
 
         Raises:
-            InputError: It cannot be read, or bytes have no name.
+            InputError: Neither, or bytes have no name.
         """
-        from provenance.fingerprint.artifacts import artifact_fields
+        from provenance.fingerprint.artifacts import artifact_fields, check_artifact
 
-        fields = artifact_fields(what, plain_text("name", name), self._factory)
-        self._state("artifact", Kind.ARTIFACT, fields)
+        check_artifact(what, plain_text("name", name))
+        self._state("artifact", Kind.ARTIFACT, lambda: artifact_fields(what, name, self._factory))
 
     def note(self, text: str | None = None, *, tags: Iterable[str] = ()) -> None:
-        """Record a text or tags that are added after the start.
+        """Record a text or tags that are added after the start; of more than a million characters
+        a gap alone.
 
         Raises:
-            InputError: Neither is there, not a text, or over a million characters.
+            InputError: Neither is there, or not a text.
         """
         fields: dict[str, Json] = {
             "text": plain_text("text", text),
@@ -411,14 +427,24 @@ class ProvenanceTracker(Handle):
         }
         if not any(fields.values()):
             raise InputError("note: found neither a text nor a tag, expected one")
-        self._state("note", Kind.NOTE, fields)
 
-    def _state(self, call: str, kind: Kind, fields: dict[str, Json]) -> None:
+        def checked() -> dict[str, Json]:
+            check_length(fields)
+            return fields
+
+        self._state("note", Kind.NOTE, checked)
+
+    def _state(self, call: str, kind: Kind, read: Callable[[], dict[str, Json]]) -> None:
         if self._ended:
             log.warning(f"{call}: the run is finished, not recorded", run=self.run_id)
             return
-        self._emitter.emit(kind, None, fields, refuse=True)
         self._has_free = True
+        try:
+            fields = read()
+        except (ProvenanceError, OSError, ValueError) as error:  # a path with a null byte
+            self._lost(call, None, translated(error))
+            return
+        self._emitter.emit(kind, None, fields)
 
     def store_merkle_on_blockchain_before_training(
         self, training_config: object = None
@@ -732,11 +758,22 @@ class ProvenanceTracker(Handle):
         return hashed_on_device(model, self._factory)
 
     def _state_failed(self, epoch: int, error: ProvenanceError) -> None:
-        log.warning("weights not recorded", problem=str(error), epoch=epoch, run=self.run_id)
-        reason = f"weights not recorded: {error}"
-        self._emitter.failed(error)
-        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": "weights"})
+        self._lost("weights", epoch, error)
         self._hashed += 1
+
+    def _lost(self, what: str, epoch: int | None, error: ProvenanceError | None) -> None:
+        """Count what could not be recorded, if anything, leave a gap, and say it once."""
+        if error is None:
+            return
+        problem = str(error)
+        if problem not in self._said:
+            where = {} if epoch is None else {"epoch": epoch}
+            log.warning(f"{what} not recorded", problem=problem, **where, run=self.run_id)
+        if len(self._said) < _MAX_SAID:
+            self._said.add(problem)
+        self._emitter.failed(error)
+        reason = f"{what} not recorded: {problem}"
+        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": what})
 
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""

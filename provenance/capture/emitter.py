@@ -316,7 +316,7 @@ class _Producer:
             self.note(error)
             reason = f"{kind} not recorded: {self.last_error}"
             log.warning(reason, run=str(self._run))
-            lost = {"dropped": 1, "reason": reason}
+            lost = {"dropped": 1, "reason": reason, "what": kind.value}
             known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
             writer.append(Kind.GAP, epoch if known else None, now, lost)
             return False

@@ -38,22 +38,28 @@ def whole_number(what: str, number: object) -> int:
 
 
 def plain_text(what: str, value: object) -> str | None:
-    """A name, group or note, or None; ``InputError`` of no text, and of one too long."""
+    """A name, group or note, or None; ``InputError`` of no text."""
     if value is not None and not isinstance(value, str):
         raise InputError(f"{what}: found a {type(value).__name__}, expected a text")
-    if value is not None and len(value) > _MAX_TEXT:
-        expected = f"expected at most {_MAX_TEXT:,}"
-        raise InputError(f"{what}: found {len(value):,} characters, {expected}")
     return value
 
 
+def check_length(fields: Mapping[str, Json]) -> None:
+    """Refuse labels and notes that are too long, tags in all, with ``InputError``."""
+    for what, value in fields.items():
+        texts = value if isinstance(value, list) else [value or ""]
+        count = sum(len(str(text)) for text in texts)
+        if count > _MAX_TEXT:
+            expected = f"expected at most {_MAX_TEXT:,}"
+            raise InputError(f"{what}: found {count:,} characters, {expected}")
+
+
 def plain_texts(what: str, values: Iterable[object]) -> list[Json]:
-    """Tags; ``InputError`` of one text, of other values, and of texts too long in all."""
+    """Tags; ``InputError`` of one text, and of other values."""
     if not isinstance(values, str) and isinstance(values, Iterable):
         given = [*values]
         texts = [text for text in given if isinstance(text, str)]
         if len(texts) == len(given):
-            plain_text(what, "".join(texts))
             return [*texts]
     raise InputError(f"{what}: found {values!r:.80}, expected a list of texts")
 
@@ -67,12 +73,40 @@ def parent_of(named: Any) -> Json:
 
 
 def plain_mapping(name: str, value: object) -> dict[str, Json]:
-    """Metrics, or what else is a mapping of names to values with a JSON form; or ``InputError``."""
+    """A mapping of names to values with a JSON form; or ``InputError``."""
     if not isinstance(value, Mapping):
         raise InputError(f"{name}: found a {type(value).__name__}, expected a mapping")
     result = normalise(value, name, _DEPTH)
     assert isinstance(result, dict)
     return result
+
+
+def plain_part(name: str, value: object) -> tuple[dict[str, Json], InputError | None]:
+    """Metrics, or a budget: the values with a JSON form, and an error that names the others;
+    ``InputError`` of no mapping."""
+    if not isinstance(value, Mapping):
+        return plain_mapping(name, value), None
+    fields: dict[str, Json] = {}
+    problems: list[str] = []
+    # What a foreign object raises is anything.
+    try:
+        return plain_mapping(name, value), None
+    except Exception as error:  # noqa: BLE001  as above, and it must not end the training
+        whole = _problem(name, value, error)
+    with suppress(Exception):
+        for key, inner in value.items():
+            try:
+                fields |= plain_mapping(name, {key: inner})
+            except Exception as error:  # noqa: BLE001  as above
+                problems.append(_problem(f"{name}.{key}"[:200], inner, error))
+    more = f"; {len(problems) - 1} more" if len(problems) > 1 else ""
+    return fields, InputError(f"{problems[0] if problems else whole}{more}"[:500])
+
+
+def _problem(name: str, value: object, error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    return f"{name}: found a {type(value).__name__} that cannot be read ({type(error).__name__})"
 
 
 def plain_results(value: object) -> dict[str, Json]:

@@ -184,9 +184,9 @@ class Recorder:
         if self._state != "open" or self.tracker is None:
             return
         self._epochs += 1
-        budget = None
+        given, budget = self._privacy if privacy is None else privacy, None
         with self.guarded("privacy budget not recorded"):
-            budget = privacy_fields(self._privacy if privacy is None else privacy)
+            budget = given if isinstance(given, Mapping) else privacy_fields(given)
         wanted = self._weights is not None and (last or self._epochs % self._every == 0)
         self._unread = None if wanted else n
         with self.guarded("epoch not recorded"):
