@@ -27,6 +27,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.given import (
+    base_directory,
     check_length,
     parent_of,
     plain_part,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from provenance.capture.weights.frozen import FrozenDigests
     from provenance.fingerprint.datasets import DatasetDigest
     from provenance.settings import Settings
+    from provenance.settings.hyperparameters import Hyperparameters
     from provenance.tickets import Ticket
 
 log = get_logger("provenance")
@@ -79,7 +81,8 @@ class ProvenanceTracker(Handle):
     (:mod:`provenance.capture.ranks.handle`).
 
     Args:
-        base_dir: Where the spool lies (and, by default, the database and the reports).
+        base_dir: Where the spool lies (and, by default, the database and the reports). A relative
+            path is resolved here, once: a later change of the working directory moves nothing.
         config: Settings, hyperparameters or both (:func:`provenance.settings.load`): a mapping,
             the path of a JSON or YAML file, a Namespace, dataclass or OmegaConf object, or None
             for the defaults.
@@ -111,7 +114,7 @@ class ProvenanceTracker(Handle):
         from provenance.capture.membership import join_run
         from provenance.capture.resume import parent_id
         from provenance.settings import load
-        from provenance.settings.objects import BASE_DIR, absolute
+        from provenance.settings.objects import absolute
 
         self._labels: dict[str, Json] = {
             "name": plain_text("name", name),
@@ -123,7 +126,7 @@ class ProvenanceTracker(Handle):
         if isinstance(config, str | os.PathLike):
             config = absolute(config, "config", "the path of a file")
         self._config = config
-        self.settings: Settings = load(config, absolute(base_dir, *BASE_DIR), secrets=False)
+        self.settings: Settings = load(config, base_directory(base_dir), secrets=False)
         self._parent = None if parent is None else parent_id(parent)
         self._part = join_run(self.spool_dir, _told)
         keys, self.rank, self.world_size = self._part[:3]
@@ -152,6 +155,8 @@ class ProvenanceTracker(Handle):
         self._said: set[str] = set()
         """Problems of what could not be recorded, each in one log line."""
         self._began_with: object = None
+        self._configured: Hyperparameters | None = None
+        """The configuration that ``provenance.run`` was given: it stands, whoever begins."""
         self._sealed_before = False
         self._ended: Ending | None = None
         self._marked = -1
@@ -183,9 +188,8 @@ class ProvenanceTracker(Handle):
             ConfigError: Nothing here has the run's key, or as for a new run.
         """
         from provenance.capture.resume import told_to_resume
-        from provenance.settings.objects import BASE_DIR, absolute
 
-        base, told = told_to_resume(run, absolute(base_dir, *BASE_DIR))
+        base, told = told_to_resume(run, base_directory(base_dir))
         return cls(base, config, _told=told)
 
     def __repr__(self) -> str:
@@ -352,7 +356,7 @@ class ProvenanceTracker(Handle):
         ):
             fields, formless = plain_part("metrics", metrics if metrics is not None else {})
             if self._ended:
-                log.warning("track_epoch: the run is finished, not recorded", epoch=number)
+                log.warning(f"{self._over('track_epoch')}: not recorded", epoch=number)
                 return
             if not self._sealed_before:
                 self._begin({}, anchor=False)
@@ -386,7 +390,7 @@ class ProvenanceTracker(Handle):
         """
         number = whole_number("step", step)
         if self._ended:
-            log.warning("track_step: the run is finished, not recorded", step=number)
+            log.warning(f"{self._over('track_step')}: not recorded", step=number)
             return
         if not self._sealed_before:
             self._begin({}, anchor=False)
@@ -436,7 +440,7 @@ class ProvenanceTracker(Handle):
 
     def _state(self, call: str, kind: Kind, read: Callable[[], dict[str, Json]]) -> None:
         if self._ended:
-            log.warning(f"{call}: the run is finished, not recorded", run=self.run_id)
+            log.warning(f"{self._over(call)}: not recorded")
             return
         self._has_free = True
         try:
@@ -492,9 +496,7 @@ class ProvenanceTracker(Handle):
         given = training_results or {}
         results = plain_results(given) if self.rank == 0 else {}
         if self._ended and self.rank == 0:
-            raise InputError(
-                f"run {self.run}: {self._ended.state} already, expected one call per run"
-            )
+            raise InputError(self._over("store_merkle_on_blockchain_after_training"))
         if not self._sealed_before:
             self._begin({}, anchor=False)
         self._snapshots.drain()
@@ -629,7 +631,12 @@ class ProvenanceTracker(Handle):
 
         given = hyperparameters({} if training is None else training, "training_config")
         if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
-            configured = {**self.settings.training, **given.values}
+            first, notes = self._configured or ({}, {})
+            other = sorted(key for key in first if given.values.get(key, first[key]) != first[key])
+            if other:
+                problem = f"found other values of {', '.join(other)[:200]}; those of run() stand"
+                log.warning("configuration", problem=problem, run=self.run_id)
+            configured = {**self.settings.training, **given.values, **first}
             continued = self._parent or (self._part.parent and str(self._part.parent))
             parent = parent_of(continued or configured.get("parent_model"))
             config: dict[str, Any] = {
@@ -641,7 +648,7 @@ class ProvenanceTracker(Handle):
                 "environment": environment.environment(),
                 "parent": parent,
                 "training": configured,
-                "config_notes": {**self.settings.training_notes, **given.notes},
+                "config_notes": {**self.settings.training_notes, **given.notes, **notes},
                 **self._labels,
             }
             try:
@@ -680,14 +687,14 @@ class ProvenanceTracker(Handle):
         if self.rank != 0:
             return
         if self._ended:
-            raise InputError(
-                f"{call}: run {self.run} is {self._ended.state}, expected a new tracker"
-            )
-        if self._epochs.count:
-            raise InputError(f"{call}: called after training began, expected it before track_epoch")
+            raise InputError(self._over(call))
         if self._sealed_before:
-            sealed = "what came before training is sealed already, with other content"
-            raise InputError(f"{call}: {sealed}, expected a new tracker")
+            sealed = "what comes before training is sealed already, with other content"
+            raise InputError(f"{call}: {sealed}; expected it before the first metrics")
+
+    def _over(self, call: str) -> str:
+        state = self._ended.state if self._ended else "open"
+        return f"{call}: run {self.run} is {state} already and takes no more, expected a new run"
 
     def _state_before(self, call: str, stated: Mapping[Kind, object]) -> None:
         """Emit what belongs before training, but for what was stated with the same content."""

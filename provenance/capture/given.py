@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 from provenance.errors import InputError
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, normalise
+from provenance.log import get_logger
+
+log = get_logger("provenance")
 
 _DEPTH: Final = 4
 """How deep metrics stand in the record of their steps, whose depth is bounded as a whole."""
 _MAX_TEXT: Final = 1_000_000
 """Characters of a name, tag, group or note."""
+
+
+_base_dirs: Final[dict[str, set[Path]]] = {}
+"""What each relative base directory was in this process."""
+
+
+def base_directory(given: object) -> Path:
+    """The absolute path of a base directory: a relative one is below the working directory as it
+    is now, and where that text was another folder before, one warning line says so.
+    ``ConfigError`` of no path."""
+    from provenance.settings.objects import BASE_DIR, absolute
+
+    base = absolute(given, *BASE_DIR)
+    earlier = _base_dirs.setdefault(str(given), {base})
+    if base not in earlier:
+        problem = f"{given} was {min(earlier)} before the working directory changed, and is {base}"
+        log.warning("base_dir: another deployment; expected an absolute path", problem=problem)
+    earlier.add(base)
+    return base
+
+
+def anchored(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A tracker's arguments with paths that stay what they are where the process changes its
+    folder before the training begins, as Hydra does."""
+    from provenance.settings.objects import absolute
+
+    config = arguments.get("config")
+    anchored = {**arguments, "base_dir": base_directory(arguments.get("base_dir", "artifacts"))}
+    if isinstance(config, str | os.PathLike):
+        anchored["config"] = absolute(config, "config", "the path of a file")
+    return anchored
+
+
+def shown(value: object) -> str:
+    """A wrong argument, in a message."""
+    return repr(value)[:60] if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def whole_number(what: str, number: object) -> int:
@@ -107,6 +148,23 @@ def _problem(name: str, value: object, error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error)
     return f"{name}: found a {type(value).__name__} that cannot be read ({type(error).__name__})"
+
+
+def plain(values: Mapping[str, object]) -> dict[str, Json]:
+    """A mapping as JSON: each value as that of a configuration (settings.hyperparameters)."""
+    return {str(name): _plain(value, 0) for name, value in values.items()}
+
+
+def _plain(value: object, depth: int) -> Json:
+    if value.__class__ in (float, int):
+        return normalise(value)
+    if isinstance(value, Mapping) and depth < 16:
+        return {str(name): _plain(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list | tuple) and depth < 16:
+        return [_plain(inner, depth + 1) for inner in value]
+    from provenance.settings.hyperparameters import hyperparameters
+
+    return hyperparameters({"": value}).values[""]
 
 
 def plain_results(value: object) -> dict[str, Json]:

@@ -179,6 +179,24 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
         provenance.run(base_dir=tmp_path, notes="x" * 9_000_000)
 
 
+def test_what_comes_after_the_end_is_said_in_one_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = provenance.run(base_dir=tmp_path)
+    run.log({"loss": 1})
+    with pytest.raises(InputError, match="sealed already, .*; expected it before the first met"):
+        run.data(np.ones(2))
+    run.tracker.close("ValueError", "failed")
+    over = f"run {run.id} is failed already and takes no more, expected a new run"
+    for call in (run.finish, lambda: run.data(np.ones(2)), lambda: run.model(MODEL)):
+        with pytest.raises(InputError, match=f": {over}$"):
+            call()
+    run.log({"loss": 1})
+    run.log({"loss": 1}, epoch=1)
+    run.note("x")
+    assert capsys.readouterr().out.count(f"{over}: not recorded") == 3
+
+
 def test_epochs_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:
     run = provenance.run(base_dir=tmp_path)
     for epoch in (1.0, np.int64(2), np.float32(3), np.array(4)):

@@ -232,10 +232,10 @@ def test_calls_out_of_order(tmp_path: Path) -> None:
         lambda: tracker.track_model(MODEL),
         lambda: tracker.store_merkle_on_blockchain_before_training({}),
     ):
-        with pytest.raises(InputError, match="called after training began"):
+        with pytest.raises(InputError, match="sealed already, with other content"):
             call()
     tracker.store_merkle_on_blockchain_after_training({})
-    with pytest.raises(InputError, match="finished already"):
+    with pytest.raises(InputError, match="is finished already and takes no more"):
         tracker.store_merkle_on_blockchain_after_training({})
     tracker.track_epoch(2, {})
     assert 2 not in [event.epoch for event in events(tmp_path)]

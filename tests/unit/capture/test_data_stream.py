@@ -69,7 +69,9 @@ def test_mistakes_of_a_stream_are_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "ended after training began, recorded late" in capsys.readouterr().out
     with pytest.raises(InputError, match="an item after its end"):
         add(2)
-    with pytest.raises(InputError, match="data_stream: called after training began"):
+    with pytest.raises(
+        InputError, match="data_stream: what comes before training is sealed already"
+    ):
         tracker.data_stream("train")
     tracker.close()
     assert kinds(spooled(tmp_path)).count("data.train") == 1
