@@ -30,6 +30,7 @@ from provenance.capture.given import (
     base_directory,
     check_length,
     parent_of,
+    plain_config,
     plain_part,
     plain_results,
     plain_text,
@@ -39,9 +40,8 @@ from provenance.capture.given import (
 )
 from provenance.capture.ranks.handle import Handle, may_begin
 from provenance.capture.spool import refuse_network_file_system
-from provenance.capture.weights.live_weights import watch
-from provenance.capture.weights.snapshot import Snapshotter, check_mode, translated
-from provenance.capture.weights.weight_file import WeightFile
+from provenance.capture.weights.run_weights import RunWeights
+from provenance.capture.weights.snapshot import check_mode, translated
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import END_STATES, Json, Kind, Phase
@@ -49,15 +49,12 @@ from provenance.log import get_logger
 
 if TYPE_CHECKING:
     from provenance.capture.data_stream import DataStream
-    from provenance.capture.keys import RunKeys
-    from provenance.capture.weights.frozen import FrozenDigests
     from provenance.fingerprint.datasets import DatasetDigest
     from provenance.settings import Settings
     from provenance.settings.hyperparameters import Hyperparameters
     from provenance.tickets import Ticket
 
 log = get_logger("provenance")
-_MAX_SAID = 1000
 _METRICS = Kind.METRICS  # a member is looked up in 60 ns by Python 3.11, a global in 2
 
 
@@ -113,6 +110,7 @@ class ProvenanceTracker(Handle):
         from provenance.capture.keys import keep_run_keys, signed_by_identity
         from provenance.capture.membership import join_run
         from provenance.capture.resume import parent_id
+        from provenance.capture.ship.process import restore, start_shipper
         from provenance.settings import load
         from provenance.settings.objects import absolute
 
@@ -138,22 +136,15 @@ class ProvenanceTracker(Handle):
         self._factory = HashFactory(self.settings.hash_algorithm)
         refuse_network_file_system(self.spool_dir)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
-        restored = partial(_restore, self.spool_dir, self._keys, self.settings)
+        restored = partial(restore, self.spool_dir, self._keys, self.settings)
         own = self.spool_dir, self.run, self.rank, self.world_size
         self._emitter = Emitter(*own, restored=restored)
-        self._snapshots = Snapshotter(self._hash_state, at_once=self._hashed_on_device)
-        self._frozen: FrozenDigests | None = None
-        if self.settings.weight_digests.reuse_frozen:
-            from provenance.capture.weights import frozen
-
-            share = self.settings.weight_digests.recheck_share
-            self._frozen = frozen.FrozenDigests(share, self._factory)
+        self._weights = RunWeights(self._emitter, self.settings, self._factory)
+        self._snapshots = self._weights.snapshots
         self._epochs = EpochOrder()
         options = self.settings.blockchain.storage_options
         self._checkpoint_every = options.checkpoint_every * options.store_epoch_checkpoints
         self._stated: dict[Kind, object] = {}
-        self._said: set[str] = set()
-        """Problems of what could not be recorded, each in one log line."""
         self._began_with: object = None
         self._configured: Hyperparameters | None = None
         """The configuration that ``provenance.run`` was given: it stands, whoever begins."""
@@ -162,11 +153,10 @@ class ProvenanceTracker(Handle):
         self._marked = -1
         self._has_free = False
         """Steps, artifacts or notes were recorded, which belong to no epoch."""
-        self._hashed = 0
         self._pid = os.getpid()
         # Behind the emitter's own at exit, so before it there: weights come home first.
         ending.watch(self, signals=self.settings.signal_handlers)
-        _start_shipper(self.spool_dir, self.settings)
+        start_shipper(self.spool_dir, self.settings)
         if self.rank == 0 and self.settings.announce_run:
             sys.stderr.write(f"provenance: run {self.run} in {self.settings.base_dir}\n")
 
@@ -263,7 +253,7 @@ class ProvenanceTracker(Handle):
                 self._emitter.emit(kind, None, digest.as_fields())
 
         recorded = record if self.rank == 0 else None
-        return DataStream(recorded, self._factory, partial(self._lost, kind.value, None))
+        return DataStream(recorded, self._factory, partial(self._emitter.lost, kind.value, None))
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights; the same
@@ -280,22 +270,16 @@ class ProvenanceTracker(Handle):
             InputError: No tensors in it; another model than before, once training has begun.
         """
         from provenance.capture.architecture import architecture
-        from provenance.fingerprint.shards import held_state
 
-        watch(self._snapshots)
+        self._weights.watch()
         if self.rank != 0:
             return
-        held, reading, fields = held_state(model), None, None
-        if held is not None:
-            reading = None if self._frozen is None else self._frozen.reading(None, held.state)
-            of = self._hash_state if reading is None else reading.fields
-            fields = held.placed(of(held.state))
+        fields, recorded = self._weights.before(model)
         stated: dict[Kind, object] = {Kind.ARCHITECTURE: architecture(model)}
-        if fields is not None:  # a rank outside of the model's mesh has none
+        if fields is not None:
             stated[Kind.WEIGHTS] = fields
         self._state_before("track_model", stated)
-        if reading is not None:
-            reading.keep()
+        recorded()
 
     def track_epoch(
         self,
@@ -361,15 +345,15 @@ class ProvenanceTracker(Handle):
             if not self._sealed_before:
                 self._begin({}, anchor=False)
             self._emitter.emit(_METRICS, number, {"metrics": fields})
-            self._lost("metrics", number, formless)
+            self._emitter.lost("metrics", number, formless)
         problem = self._epochs.add(number)
         if problem is not None:
             log.warning(problem, epoch=number, newest=self._epochs.newest, run=self.run_id)
         if budget is not None:
             self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget})
-            self._lost("privacy", number, no_budget)
+            self._emitter.lost("privacy", number, no_budget)
         if model is not None:
-            self._track_weights(number, model, weights)
+            self._weights.epoch(number, model, weights)
         if self._checkpoint_every and self._epochs.count % self._checkpoint_every == 0:
             self._snapshots.drain()
             self._seal(Phase.CHECKPOINT, number, anchor=self.settings.blockchain.enabled)
@@ -399,8 +383,7 @@ class ProvenanceTracker(Handle):
             fields, formless = plain_part("metrics", metrics)
             if not self._emitter.emit_step(number, fields, True):
                 self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
-            if formless is not None and str(formless) not in self._said:
-                self._lost("steps", None, formless)
+            self._emitter.lost("steps", None, formless, once=True)
 
     def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
         """Record that the run made or took a file: its name, digest and size, not the file.
@@ -446,7 +429,7 @@ class ProvenanceTracker(Handle):
         try:
             fields = read()
         except (ProvenanceError, OSError, ValueError) as error:  # a path with a null byte
-            self._lost(call, None, translated(error))
+            self._emitter.lost(call, None, translated(error))
             return
         self._emitter.emit(kind, None, fields)
 
@@ -567,7 +550,7 @@ class ProvenanceTracker(Handle):
     @property
     def written(self) -> int:
         """Events that are with the kernel, but for those of weights: they come when they come."""
-        return self._emitter.counts()["written"] - self._hashed
+        return self._emitter.counts()["written"] - self._weights.hashed
 
     def close(self, reason: str = "closed", state: str = "closed") -> None:
         """End this process's part in the run, once; called at exit where nobody does before.
@@ -594,10 +577,7 @@ class ProvenanceTracker(Handle):
         if how.state not in ending.GOES_ON:
             ending.finished_here.add((self.run, self.rank))
         if os.getpid() == self._pid:  # a forked child has no run of its own to seal
-            if not self._snapshots.close(within_s):
-                reason = "weights not hashed before the end"
-                lost: dict[str, Json] = {"dropped": 1, "reason": reason, "what": "weights"}
-                self._emitter.emit(Kind.GAP, None, lost)
+            self._weights.close(within_s)
             self._seal_end(how.state)
         self._emitter.close(how.reason, how.state)
 
@@ -631,14 +611,9 @@ class ProvenanceTracker(Handle):
 
         given = hyperparameters({} if training is None else training, "training_config")
         if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
-            first, notes = self._configured or ({}, {})
-            other = sorted(key for key in first if given.values.get(key, first[key]) != first[key])
-            if other:
-                problem = f"found other values of {', '.join(other)[:200]}; those of run() stand"
-                log.warning("configuration", problem=problem, run=self.run_id)
-            configured = {**self.settings.training, **given.values, **first}
+            configured = plain_config(self.settings, given, self._configured)
             continued = self._parent or (self._part.parent and str(self._part.parent))
-            parent = parent_of(continued or configured.get("parent_model"))
+            parent = parent_of(continued or configured["training"].get("parent_model"))
             config: dict[str, Any] = {
                 "public_key": self._keys.public_key.hex(),
                 "hash_algorithm": self.settings.hash_algorithm,
@@ -647,8 +622,7 @@ class ProvenanceTracker(Handle):
                 "code": environment.code_commit(),
                 "environment": environment.environment(),
                 "parent": parent,
-                "training": configured,
-                "config_notes": {**self.settings.training_notes, **given.notes, **notes},
+                **configured,
                 **self._labels,
             }
             try:
@@ -714,74 +688,6 @@ class ProvenanceTracker(Handle):
                 "track_data", {kind: dataset_digest(data, self._factory).as_fields()}
             )
 
-    def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
-        from provenance.fingerprint.model_state import trained_state
-        from provenance.fingerprint.shards import held_state
-
-        ranks = self.settings.weight_digests.ranks
-        try:
-            held = held_state(model, ranks, self.rank, self.world_size, epoch)
-            only = self.settings.weight_digests.trainable_only
-            if held is not None and only and not isinstance(model, str | os.PathLike):
-                held = held._replace(state=trained_state(held.state))
-        # A model's state_dict() may raise anything, and training goes on.
-        except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-            self._state_failed(epoch, translated(error))
-            return
-        if held is None:
-            return
-        reading = None if self._frozen is None else self._frozen.reading(epoch, held.state)
-
-        def done(fields: dict[str, Any]) -> None:
-            self._emitter.emit(Kind.STATE, epoch, held.placed(fields), refuse=True)
-            self._hashed += 1
-            if reading is not None and reading.keep():
-                problem = "frozen weights were written past autograd; from now on all are read"
-                log.warning(problem, epoch=epoch, run=self.run_id)
-
-        self._snapshots.submit(
-            held.state,
-            done,
-            mode,
-            lambda error: self._state_failed(epoch, error),
-            None if reading is None else reading.fields,
-            tuple if reading is None else reading.settle,
-        )
-
-    def _hash_state(self, state: object) -> dict[str, Any]:
-        from provenance.fingerprint.tensors import state_digest
-
-        if isinstance(state, str | os.PathLike):
-            state = WeightFile.at(state)
-        if isinstance(state, WeightFile):
-            return state.digest(self.settings.hash_algorithm)
-        return state_digest(state, self._factory).as_fields()
-
-    def _hashed_on_device(self, model: object) -> bool:
-        if "torch" not in sys.modules:
-            return False
-        from provenance.fingerprint.tensors import hashed_on_device
-
-        return hashed_on_device(model, self._factory)
-
-    def _state_failed(self, epoch: int, error: ProvenanceError) -> None:
-        self._lost("weights", epoch, error)
-        self._hashed += 1
-
-    def _lost(self, what: str, epoch: int | None, error: ProvenanceError | None) -> None:
-        """Count what could not be recorded, if anything, leave a gap, and say it once."""
-        if error is None:
-            return
-        problem = str(error)
-        if problem not in self._said:
-            where = {} if epoch is None else {"epoch": epoch}
-            log.warning(f"{what} not recorded", problem=problem, **where, run=self.run_id)
-        if len(self._said) < _MAX_SAID:
-            self._said.add(problem)
-        self._emitter.failed(error)
-        reason = f"{what} not recorded: {problem}"
-        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": what})
-
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""
         from msgspec import structs
@@ -790,26 +696,3 @@ class ProvenanceTracker(Handle):
 
         read = load(self._config, self.settings.base_dir, secrets=READERS)
         return structs.replace(self.settings, blockchain=read.blockchain)
-
-
-def _restore(spool_dir: Path, keys: RunKeys, settings: Settings) -> None:
-    """What else a run needs of a spool that somebody deleted: its key, and a shipper there."""
-    from provenance.capture.keys import keep_run_keys
-
-    try:
-        keep_run_keys(spool_dir / str(keys.run), keys)
-    except ProvenanceError as error:
-        log.warning("the run's key was deleted", problem=str(error), run=str(keys.run))
-    _start_shipper(spool_dir, settings)
-
-
-def _start_shipper(spool_dir: Path, settings: Settings) -> None:
-    if settings.redis_url is None:
-        return
-    from provenance.capture.ship.process import spawn_shipper
-
-    try:
-        own = settings.key_file, settings.trust.ledger_keys
-        spawn_shipper(spool_dir, settings.redis_url, *own)
-    except OSError as error:
-        log.warning("shipper not started; events stay in the spool", problem=str(error))

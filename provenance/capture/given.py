@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from provenance.errors import InputError
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, normalise
 from provenance.log import get_logger
+
+if TYPE_CHECKING:
+    from provenance.settings import Settings
+    from provenance.settings.hyperparameters import Hyperparameters
 
 log = get_logger("provenance")
 
@@ -165,6 +169,22 @@ def _plain(value: object, depth: int) -> Json:
     from provenance.settings.hyperparameters import hyperparameters
 
     return hyperparameters({"": value}).values[""]
+
+
+def plain_config(
+    settings: Settings, given: Hyperparameters, first: Hyperparameters | None
+) -> dict[str, dict[str, Any]]:
+    """The configuration in a config record: that of the settings, what is given as training begins,
+    and what ``provenance.run`` was given ``first``, whose values stand."""
+    values, notes = first or ({}, {})
+    other = sorted(key for key in values if given.values.get(key, values[key]) != values[key])
+    if other:
+        problem = f"found other values of {', '.join(other)[:200]}; those of run() stand"
+        log.warning("configuration", problem=problem)
+    return {
+        "training": {**settings.training, **given.values, **values},
+        "config_notes": {**settings.training_notes, **given.notes, **notes},
+    }
 
 
 def plain_results(value: object) -> dict[str, Json]:

@@ -208,7 +208,7 @@ class Recorder:
         since the training is over."""
         if self._state == "open" and self._weights is not None and self.tracker is not None:
             with self.guarded("weights not recorded"):
-                self.tracker._track_weights(n, model, "sync")
+                self.tracker._weights.epoch(n, model, "sync")
 
     def last_weights(self, model: object) -> None:
         """Record the newest epoch's weights where it was not their turn: no epoch follows."""

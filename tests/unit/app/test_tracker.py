@@ -342,7 +342,7 @@ def test_ranks_take_turns_with_a_state_that_all_have(
     ):
         ProvenanceTracker(tmp_path, {"weight_digests": {"ranks": "some"}})
     tracker = ProvenanceTracker(tmp_path, {"weight_digests": {"ranks": "rotating"}})
-    tracker.world_size = 2
+    tracker._emitter.world_size = 2
     for epoch in range(4):
         tracker.track_epoch(epoch, {"loss": 1}, model=MODEL)
     tracker.close()
