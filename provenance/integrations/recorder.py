@@ -131,7 +131,8 @@ class Recorder:
         Reading the data leaves the states of Python's, NumPy's and torch's random generators as
         they were. After :meth:`end` it begins the next run, which names the one before.
         """
-        if self._state in ("open", "off") or (self._state == "ended" and self._given is not None):
+        over = self._state == "ended" and self._given is not None and self._run is None
+        if self._state in ("open", "off") or over:
             return
         earlier = self.run_id if self._state == "ended" else None
         self._state, self.problems, self._epochs, self._unread = "off", [], 0, None

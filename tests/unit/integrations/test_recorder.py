@@ -193,6 +193,9 @@ def test_a_run_keeps_its_configuration_beside_an_integrations_and_its_block_ends
         recorder.begin(MODEL, X, None, {"lr": 0.2, "depth": 3})
         recorder.epoch(1, {"loss": 1.0}, MODEL)
         recorder.end({"best": 0.5, "accuracy": 0})
+        recorder.begin(MODEL, X)
+        recorder.epoch(3, {"loss": 0.9})
+        recorder.end()
         run.log({"test": 0.7}, epoch=2)
         run.finish({"accuracy": 0.9})
     (config,) = bodies(spooled(tmp_path), Kind.CONFIG)
@@ -203,7 +206,7 @@ def test_a_run_keeps_its_configuration_beside_an_integrations_and_its_block_ends
     assert capsys.readouterr().out.count("found other values of lr; those of run() stand") == 1
     (results,) = bodies(spooled(tmp_path), Kind.RESULTS)
     assert results["results"] == {"best": 0.5, "accuracy": 0.9}
-    assert kinds(spooled(tmp_path)).count("metrics") == 2
+    assert kinds(spooled(tmp_path)).count("metrics") == 3
 
 
 def test_a_relative_base_dir_is_that_of_the_call(
