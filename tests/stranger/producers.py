@@ -164,7 +164,8 @@ def left_open(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[str
     gaps = [bodies.get(r["path"], {}).get("what") for r in records if r["kind"] == "gap"]
     lost = sorted({what for what in gaps if isinstance(what, str)})
     told = [f"run.json: the run of rank {rank} of a launch alone" for rank in ranks]
-    return told + [f"run.json: {what} were not recorded" for what in lost]
+    were = {what: "were" if what.endswith("s") else "was" for what in lost}
+    return told + [f"run.json: {what} {verb} not recorded" for what, verb in were.items()]
 
 
 # --- second values -----------------------------------------------------------------------

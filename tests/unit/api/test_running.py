@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import provenance
+from provenance.bundle.writer import bundle_files
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
@@ -21,6 +22,7 @@ from provenance.formats.record import Kind
 from provenance.settings import load
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify.catalogue import Status
+from tests.support import stranger
 from tests.support.paths import ROOT
 from tests.support.readme import blocks
 from tests.support.verify_world import shipped
@@ -152,10 +154,14 @@ def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> Non
     for gap, reason in zip(gaps, reasons, strict=True):
         assert reason in gap["reason"]
     world = shipped(run.tracker)
-    report = world.verify(world.evidence(run.tracker.run), online=False)
+    evidence = world.evidence(run.tracker.run)
+    report = world.verify(evidence, online=False)
     (complete,) = [result for result in report.checks if result.check.number == 4]
     assert complete.status is Status.UNCHECKED, "an honest run is not a failed one"
     assert "artifact not recorded" in complete.detail
+    bundle = stranger.load().Bundle(bundle_files(evidence))
+    lost = {"run.json: artifact was not recorded", "run.json: note was not recorded"}
+    assert (bundle.problems, lost - {*bundle.unproven}) == ([], set())
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
