@@ -30,6 +30,7 @@ from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
+from provenance.capture.given import anchored, shown
 from provenance.integrations.recorder import Recorder, outermost
 
 Training = Callable[[], Any]
@@ -66,6 +67,8 @@ def autolog(disable: bool = False, *, score: bool = True, **options: Any) -> Non
     if _active is not None:
         _active.remove()
         _active = None
+    if not isinstance(disable, bool):
+        raise TypeError(f"disable: found {shown(disable)}, expected True or False")
     if not disable:
         _active = _Autolog(score, options)
         _active.install()
@@ -76,7 +79,7 @@ class _Autolog:
 
     def __init__(self, score: bool, options: dict[str, Any]) -> None:
         self.guard = Recorder(**options)  # a mistake is told here
-        self.score, self.options = score, options
+        self.score, self.options = score, anchored(options)
         self._replaced: list[tuple[Any, str, Any]] = []
         self._frameworks: dict[str, Callable[[ModuleType], None]] = {
             "sklearn.base": self._sklearn,

@@ -66,12 +66,16 @@ class Run:
 
     Attributes:
         tracker: What records it.
+        results: Those that an integration left for :meth:`finish`.
     """
 
     def __init__(self, tracker: ProvenanceTracker, config: object, name: str | None) -> None:
         from provenance.capture.resume import next_numbers
+        from provenance.settings.hyperparameters import hyperparameters
 
         self.tracker = tracker
+        tracker._configured = hyperparameters(config, "config")
+        self.results: dict[str, Any] = {}
         self.name = name
         self._config = config
         run_dir = tracker.spool_dir / tracker.run_id
@@ -136,9 +140,11 @@ class Run:
         """Record the results and seal the run for good; a ticket for each network.
 
         Raises:
-            InputError: The run is finished already, or a result has no JSON form.
+            InputError: The run has ended already, or ``results`` is no mapping.
         """
         self._begin()
+        if isinstance(results, Mapping | None):
+            results = {**self.results, **(results or {})}
         return self.tracker.store_merkle_on_blockchain_after_training(results)
 
     def _begin(self) -> None:

@@ -2,8 +2,9 @@
 
 Every ``track_*`` call hashes what it is given, writes one event into the local spool and
 returns. No call waits for a socket, and none raises for an outage: that Redis, a worker or
-a chain is down is not the training's business. What does raise is a caller's mistake that
-leaves nothing to record: an empty dataset, a model without tensors, calls out of order.
+a chain is down is not the training's business. What does raise is a caller's mistake before
+training (an empty dataset, a model without tensors), calls out of order, and an argument that is
+none of what the call takes. A value that no record can carry leaves a gap record and a log line.
 
 Importing it is cheap: what a call needs beyond the spool is imported by that call.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,11 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.ending import Ending
 from provenance.capture.epoch_order import EpochOrder
 from provenance.capture.given import (
+    base_directory,
+    check_length,
     parent_of,
-    plain_mapping,
+    plain_config,
+    plain_part,
     plain_results,
     plain_text,
     plain_texts,
@@ -36,9 +40,8 @@ from provenance.capture.given import (
 )
 from provenance.capture.ranks.handle import Handle, may_begin
 from provenance.capture.spool import refuse_network_file_system
-from provenance.capture.weights.live_weights import watch
-from provenance.capture.weights.snapshot import Snapshotter, check_mode, translated
-from provenance.capture.weights.weight_file import WeightFile
+from provenance.capture.weights.run_weights import RunWeights
+from provenance.capture.weights.snapshot import check_mode, translated
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import END_STATES, Json, Kind, Phase
@@ -46,10 +49,9 @@ from provenance.log import get_logger
 
 if TYPE_CHECKING:
     from provenance.capture.data_stream import DataStream
-    from provenance.capture.keys import RunKeys
-    from provenance.capture.weights.frozen import FrozenDigests
     from provenance.fingerprint.datasets import DatasetDigest
     from provenance.settings import Settings
+    from provenance.settings.hyperparameters import Hyperparameters
     from provenance.tickets import Ticket
 
 log = get_logger("provenance")
@@ -76,7 +78,8 @@ class ProvenanceTracker(Handle):
     (:mod:`provenance.capture.ranks.handle`).
 
     Args:
-        base_dir: Where the spool lies (and, by default, the database and the reports).
+        base_dir: Where the spool lies (and, by default, the database and the reports). A relative
+            path is resolved here, once: a later change of the working directory moves nothing.
         config: Settings, hyperparameters or both (:func:`provenance.settings.load`): a mapping,
             the path of a JSON or YAML file, a Namespace, dataclass or OmegaConf object, or None
             for the defaults.
@@ -107,8 +110,9 @@ class ProvenanceTracker(Handle):
         from provenance.capture.keys import keep_run_keys, signed_by_identity
         from provenance.capture.membership import join_run
         from provenance.capture.resume import parent_id
+        from provenance.capture.ship.process import restore, start_shipper
         from provenance.settings import load
-        from provenance.settings.objects import BASE_DIR, absolute
+        from provenance.settings.objects import absolute
 
         self._labels: dict[str, Json] = {
             "name": plain_text("name", name),
@@ -116,10 +120,11 @@ class ProvenanceTracker(Handle):
             "group": plain_text("group", group),
             "notes": plain_text("notes", notes),
         }
+        check_length(self._labels)
         if isinstance(config, str | os.PathLike):
             config = absolute(config, "config", "the path of a file")
         self._config = config
-        self.settings: Settings = load(config, absolute(base_dir, *BASE_DIR), secrets=False)
+        self.settings: Settings = load(config, base_directory(base_dir), secrets=False)
         self._parent = None if parent is None else parent_id(parent)
         self._part = join_run(self.spool_dir, _told)
         keys, self.rank, self.world_size = self._part[:3]
@@ -131,31 +136,27 @@ class ProvenanceTracker(Handle):
         self._factory = HashFactory(self.settings.hash_algorithm)
         refuse_network_file_system(self.spool_dir)
         self._keys = keep_run_keys(self.spool_dir / str(self.run), keys)
-        restored = partial(_restore, self.spool_dir, self._keys, self.settings)
+        restored = partial(restore, self.spool_dir, self._keys, self.settings)
         own = self.spool_dir, self.run, self.rank, self.world_size
         self._emitter = Emitter(*own, restored=restored)
-        self._snapshots = Snapshotter(self._hash_state, at_once=self._hashed_on_device)
-        self._frozen: FrozenDigests | None = None
-        if self.settings.weight_digests.reuse_frozen:
-            from provenance.capture.weights import frozen
-
-            share = self.settings.weight_digests.recheck_share
-            self._frozen = frozen.FrozenDigests(share, self._factory)
+        self._weights = RunWeights(self._emitter, self.settings, self._factory)
+        self._snapshots = self._weights.snapshots
         self._epochs = EpochOrder()
         options = self.settings.blockchain.storage_options
         self._checkpoint_every = options.checkpoint_every * options.store_epoch_checkpoints
         self._stated: dict[Kind, object] = {}
         self._began_with: object = None
+        self._configured: Hyperparameters | None = None
+        """The configuration that ``provenance.run`` was given: it stands, whoever begins."""
         self._sealed_before = False
         self._ended: Ending | None = None
         self._marked = -1
         self._has_free = False
         """Steps, artifacts or notes were recorded, which belong to no epoch."""
-        self._hashed = 0
         self._pid = os.getpid()
         # Behind the emitter's own at exit, so before it there: weights come home first.
         ending.watch(self, signals=self.settings.signal_handlers)
-        _start_shipper(self.spool_dir, self.settings)
+        start_shipper(self.spool_dir, self.settings)
         if self.rank == 0 and self.settings.announce_run:
             sys.stderr.write(f"provenance: run {self.run} in {self.settings.base_dir}\n")
 
@@ -177,9 +178,8 @@ class ProvenanceTracker(Handle):
             ConfigError: Nothing here has the run's key, or as for a new run.
         """
         from provenance.capture.resume import told_to_resume
-        from provenance.settings.objects import BASE_DIR, absolute
 
-        base, told = told_to_resume(run, absolute(base_dir, *BASE_DIR))
+        base, told = told_to_resume(run, base_directory(base_dir))
         return cls(base, config, _told=told)
 
     def __repr__(self) -> str:
@@ -235,7 +235,8 @@ class ProvenanceTracker(Handle):
             split: ``train`` or ``test``.
 
         Raises:
-            InputError: Another split; called after training has begun; at the end, no items.
+            InputError: Another split; called after training has begun; of a ``with`` block, an item
+                without canonical bytes, or none.
         """
         from provenance.capture.data_stream import DataStream
 
@@ -251,7 +252,8 @@ class ProvenanceTracker(Handle):
             if not self._ended:
                 self._emitter.emit(kind, None, digest.as_fields())
 
-        return DataStream(record if self.rank == 0 else None, self._factory)
+        recorded = record if self.rank == 0 else None
+        return DataStream(recorded, self._factory, partial(self._emitter.lost, kind.value, None))
 
     def track_model(self, model: object) -> None:
         """Record the model's architecture and the digests of its initial weights; the same
@@ -268,22 +270,16 @@ class ProvenanceTracker(Handle):
             InputError: No tensors in it; another model than before, once training has begun.
         """
         from provenance.capture.architecture import architecture
-        from provenance.fingerprint.shards import held_state
 
-        watch(self._snapshots)
+        self._weights.watch()
         if self.rank != 0:
             return
-        held, reading, fields = held_state(model), None, None
-        if held is not None:
-            reading = None if self._frozen is None else self._frozen.reading(None, held.state)
-            of = self._hash_state if reading is None else reading.fields
-            fields = held.placed(of(held.state))
+        fields, recorded = self._weights.before(model)
         stated: dict[Kind, object] = {Kind.ARCHITECTURE: architecture(model)}
-        if fields is not None:  # a rank outside of the model's mesh has none
+        if fields is not None:
             stated[Kind.WEIGHTS] = fields
         self._state_before("track_model", stated)
-        if reading is not None:
-            reading.keep()
+        recorded()
 
     def track_epoch(
         self,
@@ -303,7 +299,9 @@ class ProvenanceTracker(Handle):
 
         Args:
             epoch: Number of the epoch, from 0 or 1.
-            metrics: Names to numbers (or strings, lists, mappings of them).
+            metrics: Names to numbers (or strings, lists, mappings of them). A value without a JSON
+                form is left out, metrics too large for a record (8 MiB) altogether, and a gap
+                says so; so it is with the keys of a budget.
             model: As :meth:`track_model` takes it; None records no weights. No collective is
                 called: of a model that ranks share each hashes what it has, and of copies whose
                 turn it is (setting ``weight_digests.ranks``, :mod:`provenance.fingerprint.shards`).
@@ -321,15 +319,16 @@ class ProvenanceTracker(Handle):
                 (:mod:`.capture.weights.frozen`); a path is always read whole.
 
         Raises:
-            InputError: ``epoch`` is not a whole number, a metric has no JSON form, metrics or
-                budget are too large for a record (8 MiB), ``privacy`` states no budget, or
-                ``weights`` is no such mode for this model.
+            InputError: ``epoch`` is not a whole number, ``metrics`` no mapping, ``privacy`` neither
+                a mapping nor such a pair, or ``weights`` no such mode for this model.
         """
         number = whole_number("epoch", epoch)
-        budget = None
+        budget, no_budget = None, None
         if privacy is not None:
             from provenance.capture.privacy import privacy_fields
 
+            if isinstance(privacy, Mapping):
+                privacy, no_budget = plain_part("privacy", privacy)
             budget = privacy_fields(privacy)
         if weights is not None:
             check_mode(weights, model)
@@ -339,20 +338,22 @@ class ProvenanceTracker(Handle):
             or not self._sealed_before
             or not self._emitter.emit_numbers(_METRICS, number, "metrics", metrics)
         ):
-            fields = plain_mapping("metrics", metrics if metrics is not None else {})
+            fields, formless = plain_part("metrics", metrics if metrics is not None else {})
             if self._ended:
-                log.warning("track_epoch: the run is finished, not recorded", epoch=number)
+                log.warning(f"{self._over('track_epoch')}: not recorded", epoch=number)
                 return
             if not self._sealed_before:
                 self._begin({}, anchor=False)
-            self._emitter.emit(_METRICS, number, {"metrics": fields}, refuse=True)
+            self._emitter.emit(_METRICS, number, {"metrics": fields})
+            self._emitter.lost("metrics", number, formless)
         problem = self._epochs.add(number)
         if problem is not None:
             log.warning(problem, epoch=number, newest=self._epochs.newest, run=self.run_id)
         if budget is not None:
-            self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget}, refuse=True)
+            self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget})
+            self._emitter.lost("privacy", number, no_budget)
         if model is not None:
-            self._track_weights(number, model, weights)
+            self._weights.epoch(number, model, weights)
         if self._checkpoint_every and self._epochs.count % self._checkpoint_every == 0:
             self._snapshots.drain()
             self._seal(Phase.CHECKPOINT, number, anchor=self.settings.blockchain.enabled)
@@ -365,45 +366,47 @@ class ProvenanceTracker(Handle):
 
         Args:
             step: Number of the step, from 0.
-            metrics: As :meth:`track_epoch` takes them.
+            metrics: As :meth:`track_epoch` takes them; of a name that has no JSON form step after
+                step, the first gap alone is recorded.
 
         Raises:
-            InputError: ``step`` is not a whole number, a metric has no JSON form, or they are too
-                large for a record (8 MiB).
+            InputError: ``step`` is not a whole number, or ``metrics`` no mapping.
         """
         number = whole_number("step", step)
         if self._ended:
-            log.warning("track_step: the run is finished, not recorded", step=number)
+            log.warning(f"{self._over('track_step')}: not recorded", step=number)
             return
         if not self._sealed_before:
             self._begin({}, anchor=False)
         self._has_free = True
         if not self._emitter.emit_step(number, metrics):
-            fields = plain_mapping("metrics", metrics)
+            fields, formless = plain_part("metrics", metrics)
             if not self._emitter.emit_step(number, fields, True):
-                alone = {"step": number, "metrics": fields}
-                self._emitter.emit(Kind.STEPS, None, alone, refuse=True)
+                self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
+            self._emitter.lost("steps", None, formless, once=True)
 
     def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
         """Record that the run made or took a file: its name, digest and size, not the file.
 
         Args:
-            what: The path of a file or folder, read before this returns, or bytes.
+            what: The path of a file or folder, read before this returns, or bytes. Of one that
+                cannot be read a gap says so.
             name: What it is called; the last part of the path where None.
 
         Raises:
-            InputError: It cannot be read, or bytes have no name.
+            InputError: Neither, or bytes have no name.
         """
-        from provenance.fingerprint.artifacts import artifact_fields
+        from provenance.fingerprint.artifacts import artifact_fields, check_artifact
 
-        fields = artifact_fields(what, plain_text("name", name), self._factory)
-        self._state("artifact", Kind.ARTIFACT, fields)
+        check_artifact(what, plain_text("name", name))
+        self._state("artifact", Kind.ARTIFACT, lambda: artifact_fields(what, name, self._factory))
 
     def note(self, text: str | None = None, *, tags: Iterable[str] = ()) -> None:
-        """Record a text or tags that are added after the start.
+        """Record a text or tags that are added after the start; of more than a million characters
+        a gap alone.
 
         Raises:
-            InputError: Neither is there, not a text, or over a million characters.
+            InputError: Neither is there, or not a text.
         """
         fields: dict[str, Json] = {
             "text": plain_text("text", text),
@@ -411,14 +414,24 @@ class ProvenanceTracker(Handle):
         }
         if not any(fields.values()):
             raise InputError("note: found neither a text nor a tag, expected one")
-        self._state("note", Kind.NOTE, fields)
 
-    def _state(self, call: str, kind: Kind, fields: dict[str, Json]) -> None:
+        def checked() -> dict[str, Json]:
+            check_length(fields)
+            return fields
+
+        self._state("note", Kind.NOTE, checked)
+
+    def _state(self, call: str, kind: Kind, read: Callable[[], dict[str, Json]]) -> None:
         if self._ended:
-            log.warning(f"{call}: the run is finished, not recorded", run=self.run_id)
+            log.warning(f"{self._over(call)}: not recorded")
             return
-        self._emitter.emit(kind, None, fields, refuse=True)
         self._has_free = True
+        try:
+            fields = read()
+        except (ProvenanceError, OSError, ValueError) as error:  # a path with a null byte
+            self._emitter.lost(call, None, translated(error))
+            return
+        self._emitter.emit(kind, None, fields)
 
     def store_merkle_on_blockchain_before_training(
         self, training_config: object = None
@@ -466,9 +479,7 @@ class ProvenanceTracker(Handle):
         given = training_results or {}
         results = plain_results(given) if self.rank == 0 else {}
         if self._ended and self.rank == 0:
-            raise InputError(
-                f"run {self.run}: {self._ended.state} already, expected one call per run"
-            )
+            raise InputError(self._over("store_merkle_on_blockchain_after_training"))
         if not self._sealed_before:
             self._begin({}, anchor=False)
         self._snapshots.drain()
@@ -539,7 +550,7 @@ class ProvenanceTracker(Handle):
     @property
     def written(self) -> int:
         """Events that are with the kernel, but for those of weights: they come when they come."""
-        return self._emitter.counts()["written"] - self._hashed
+        return self._emitter.counts()["written"] - self._weights.hashed
 
     def close(self, reason: str = "closed", state: str = "closed") -> None:
         """End this process's part in the run, once; called at exit where nobody does before.
@@ -566,10 +577,7 @@ class ProvenanceTracker(Handle):
         if how.state not in ending.GOES_ON:
             ending.finished_here.add((self.run, self.rank))
         if os.getpid() == self._pid:  # a forked child has no run of its own to seal
-            if not self._snapshots.close(within_s):
-                reason = "weights not hashed before the end"
-                lost: dict[str, Json] = {"dropped": 1, "reason": reason, "what": "weights"}
-                self._emitter.emit(Kind.GAP, None, lost)
+            self._weights.close(within_s)
             self._seal_end(how.state)
         self._emitter.close(how.reason, how.state)
 
@@ -603,9 +611,9 @@ class ProvenanceTracker(Handle):
 
         given = hyperparameters({} if training is None else training, "training_config")
         if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
-            configured = {**self.settings.training, **given.values}
+            configured = plain_config(self.settings, given, self._configured)
             continued = self._parent or (self._part.parent and str(self._part.parent))
-            parent = parent_of(continued or configured.get("parent_model"))
+            parent = parent_of(continued or configured["training"].get("parent_model"))
             config: dict[str, Any] = {
                 "public_key": self._keys.public_key.hex(),
                 "hash_algorithm": self.settings.hash_algorithm,
@@ -614,8 +622,7 @@ class ProvenanceTracker(Handle):
                 "code": environment.code_commit(),
                 "environment": environment.environment(),
                 "parent": parent,
-                "training": configured,
-                "config_notes": {**self.settings.training_notes, **given.notes},
+                **configured,
                 **self._labels,
             }
             try:
@@ -654,14 +661,14 @@ class ProvenanceTracker(Handle):
         if self.rank != 0:
             return
         if self._ended:
-            raise InputError(
-                f"{call}: run {self.run} is {self._ended.state}, expected a new tracker"
-            )
-        if self._epochs.count:
-            raise InputError(f"{call}: called after training began, expected it before track_epoch")
+            raise InputError(self._over(call))
         if self._sealed_before:
-            sealed = "what came before training is sealed already, with other content"
-            raise InputError(f"{call}: {sealed}, expected a new tracker")
+            sealed = "what comes before training is sealed already, with other content"
+            raise InputError(f"{call}: {sealed}; expected it before the first metrics")
+
+    def _over(self, call: str) -> str:
+        state = self._ended.state if self._ended else "open"
+        return f"{call}: run {self.run} is {state} already and takes no more, expected a new run"
 
     def _state_before(self, call: str, stated: Mapping[Kind, object]) -> None:
         """Emit what belongs before training, but for what was stated with the same content."""
@@ -681,63 +688,6 @@ class ProvenanceTracker(Handle):
                 "track_data", {kind: dataset_digest(data, self._factory).as_fields()}
             )
 
-    def _track_weights(self, epoch: int, model: object, mode: str | None) -> None:
-        from provenance.fingerprint.model_state import trained_state
-        from provenance.fingerprint.shards import held_state
-
-        ranks = self.settings.weight_digests.ranks
-        try:
-            held = held_state(model, ranks, self.rank, self.world_size, epoch)
-            only = self.settings.weight_digests.trainable_only
-            if held is not None and only and not isinstance(model, str | os.PathLike):
-                held = held._replace(state=trained_state(held.state))
-        # A model's state_dict() may raise anything, and training goes on.
-        except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-            self._state_failed(epoch, translated(error))
-            return
-        if held is None:
-            return
-        reading = None if self._frozen is None else self._frozen.reading(epoch, held.state)
-
-        def done(fields: dict[str, Any]) -> None:
-            self._emitter.emit(Kind.STATE, epoch, held.placed(fields), refuse=True)
-            self._hashed += 1
-            if reading is not None and reading.keep():
-                problem = "frozen weights were written past autograd; from now on all are read"
-                log.warning(problem, epoch=epoch, run=self.run_id)
-
-        self._snapshots.submit(
-            held.state,
-            done,
-            mode,
-            lambda error: self._state_failed(epoch, error),
-            None if reading is None else reading.fields,
-            tuple if reading is None else reading.settle,
-        )
-
-    def _hash_state(self, state: object) -> dict[str, Any]:
-        from provenance.fingerprint.tensors import state_digest
-
-        if isinstance(state, str | os.PathLike):
-            state = WeightFile.at(state)
-        if isinstance(state, WeightFile):
-            return state.digest(self.settings.hash_algorithm)
-        return state_digest(state, self._factory).as_fields()
-
-    def _hashed_on_device(self, model: object) -> bool:
-        if "torch" not in sys.modules:
-            return False
-        from provenance.fingerprint.tensors import hashed_on_device
-
-        return hashed_on_device(model, self._factory)
-
-    def _state_failed(self, epoch: int, error: ProvenanceError) -> None:
-        log.warning("weights not recorded", problem=str(error), epoch=epoch, run=self.run_id)
-        reason = f"weights not recorded: {error}"
-        self._emitter.failed(error)
-        self._emitter.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": "weights"})
-        self._hashed += 1
-
     def _reading(self) -> Settings:
         """The settings with the passwords that nodes want of readers."""
         from msgspec import structs
@@ -746,26 +696,3 @@ class ProvenanceTracker(Handle):
 
         read = load(self._config, self.settings.base_dir, secrets=READERS)
         return structs.replace(self.settings, blockchain=read.blockchain)
-
-
-def _restore(spool_dir: Path, keys: RunKeys, settings: Settings) -> None:
-    """What else a run needs of a spool that somebody deleted: its key, and a shipper there."""
-    from provenance.capture.keys import keep_run_keys
-
-    try:
-        keep_run_keys(spool_dir / str(keys.run), keys)
-    except ProvenanceError as error:
-        log.warning("the run's key was deleted", problem=str(error), run=str(keys.run))
-    _start_shipper(spool_dir, settings)
-
-
-def _start_shipper(spool_dir: Path, settings: Settings) -> None:
-    if settings.redis_url is None:
-        return
-    from provenance.capture.ship.process import spawn_shipper
-
-    try:
-        own = settings.key_file, settings.trust.ledger_keys
-        spawn_shipper(spool_dir, settings.redis_url, *own)
-    except OSError as error:
-        log.warning("shipper not started; events stay in the spool", problem=str(error))

@@ -7,10 +7,12 @@ the items (:mod:`provenance.fingerprint.datasets`): same items in the same order
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Final, TypeVar
 
-from provenance.errors import InputError
+from provenance.capture.weights.snapshot import translated
+from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.data.parts import DatasetDigest, stream_digest
 from provenance.fingerprint.elements import element_hasher
 from provenance.fingerprint.hashers import HashFactory
@@ -38,12 +40,16 @@ class DataStream:
     Args:
         record: Is given the digest, once. None records nothing, as on ranks other than 0.
         factory: Content hash.
+        lost: Is told what keeps a loop's items from being recorded, once.
     """
 
     def __init__(
-        self, record: Callable[[DatasetDigest], None] | None, factory: HashFactory
+        self,
+        record: Callable[[DatasetDigest], None] | None,
+        factory: HashFactory,
+        lost: Callable[[ProvenanceError], object] = bool,
     ) -> None:
-        self._record = record
+        self._record, self._lost = record, lost
         self._factory = factory
         self._digest = element_hasher(factory)
         self._tree = Frontier.empty()
@@ -81,22 +87,31 @@ class DataStream:
             self._grow()
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items, each of them added first.
+        """Yield the items, each of them added first; raises nothing of its own into their loop.
 
         Outside of a ``with`` block the digest is recorded once ``items`` are exhausted; where the
-        loop ends before that, a line of the log says that nothing was.
+        loop ends before that, a line of the log says that nothing was, and where an item has no
+        canonical bytes, or there is none, a gap record too.
         """
         exhausted = False
         try:
             for item in items:
-                self(item)
+                self._guarded(partial(self, item))
                 yield item
             exhausted = True
         finally:
             if not exhausted and not self._entered:
                 log.warning("data_stream: its loop ended before its items, not recorded")
         if not self._entered:
-            self._end()
+            self._guarded(self._end)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        # Items are of anybody's types, and a training goes on between two of them.
+        except Exception as error:  # noqa: BLE001  as above
+            self._record = None
+            self._lost(translated(error))
 
     def _grow(self) -> None:
         self._tree = self._tree.extend(self._waiting)

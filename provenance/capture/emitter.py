@@ -37,6 +37,7 @@ _SCALARS = frozenset({float, int, str, bool, type(None)})
 _TEXT = frozenset({str})
 _PLAIN_DEPTH = 4
 _MAX_DEFERRED = 1024
+_MAX_SAID = 1000
 _LIVE: weakref.WeakSet[_Producer] = weakref.WeakSet()
 
 
@@ -70,6 +71,8 @@ class Emitter:
         except OSError as error:
             raise InputError(f"{run_dir}: cannot spool events there: {error.strerror}") from error
         self.run, self.rank, self.world_size = run, rank, world_size
+        self._said: set[str] = set()
+        """Problems of what no record carries."""
         options: dict[str, Any] = {"segment_bytes": segment_bytes, "restored": restored}
         self._producer = _Producer(
             run, lambda producer: SpoolWriter(run_dir, run, producer, rank, world_size, **options)
@@ -126,9 +129,28 @@ class Emitter:
         """
         return self._producer.emit(kind, epoch, fields, refuse)
 
-    def failed(self, error: Exception) -> None:
-        """Count what could not be recorded, beside the gap that says so."""
+    def lost(
+        self, what: str, epoch: int | None, error: ProvenanceError | None, *, once: bool = False
+    ) -> None:
+        """Count what a caller gave and no record carries, if anything, leave a gap that says
+        ``what``, and one line in the log for each problem.
+
+        Args:
+            once: One gap for each problem, too.
+        """
+        if error is None:
+            return
         self._producer.note(error)
+        problem = str(error)
+        said = problem in self._said
+        if not said:
+            where = {} if epoch is None else {"epoch": epoch}
+            log.warning(f"{what} not recorded", problem=problem, **where, run=str(self.run))
+        if len(self._said) < _MAX_SAID:
+            self._said.add(problem)
+        if not (said and once):
+            reason = f"{what} not recorded: {problem}"
+            self.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": what})
 
     def flush(self) -> bool:
         """Write what waits in memory and sync; True where everything is on the disk."""
@@ -316,7 +338,7 @@ class _Producer:
             self.note(error)
             reason = f"{kind} not recorded: {self.last_error}"
             log.warning(reason, run=str(self._run))
-            lost = {"dropped": 1, "reason": reason}
+            lost = {"dropped": 1, "reason": reason, "what": kind.value}
             known = type(epoch) is int and abs(epoch) <= MAX_SAFE_INTEGER
             writer.append(Kind.GAP, epoch if known else None, now, lost)
             return False

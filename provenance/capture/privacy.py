@@ -54,12 +54,14 @@ def privacy_fields(privacy: Any) -> dict[str, Json] | None:
         raise InputError(f"privacy: found a pair with {type(privacy[0]).__name__}, {_EXPECTED}")
     if not isinstance(delta, float) or not 0 < delta < 1:
         raise InputError(f"privacy: found delta {delta!r}, expected a number between 0 and 1")
-    history: list[Json] = [
-        {"noise_multiplier": float(noise), "sample_rate": float(rate), "steps": int(steps)}
-        for noise, rate, steps in accountant.history
-    ]
-    fields: dict[str, Json] = {"accountant": str(accountant.mechanism()), "delta": delta}
+    history: list[Json] = []
+    fields: dict[str, Json] = {"accountant": type(accountant).__name__, "delta": delta}
     try:
+        fields["accountant"] = str(accountant.mechanism())
+        history = [
+            {"noise_multiplier": float(noise), "sample_rate": float(rate), "steps": int(steps)}
+            for noise, rate, steps in accountant.history
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the orders it tries, at each epoch
             epsilon = float(accountant.get_epsilon(delta=delta)) if history else 0.0

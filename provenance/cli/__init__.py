@@ -112,8 +112,9 @@ events parked  events:parked  list what ingest would not take, and why
   --forget  delete them instead
   --all  with --forget and no run: of every run
 verify-model  model:verify_model  which epoch has exactly these weights
-  model FILE|FOLDER  .safetensors, .pt, .npz, or a folder
-  --bundle PATH!  the run's bundle
+  model FILE|FOLDER  .safetensors, .pt, .npz, .keras, a booster's, or a folder
+  --bundle PATH  the run's bundle
+  --run RUN  where the deployment is: run id, its first or last 8, or latest
 sign  model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from

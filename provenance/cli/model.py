@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provenance.app import model as use_case
-from provenance.app.verify import verify_path
+from provenance.app.verify import verify_path, verify_run
 from provenance.cli.output import answer, err, print_json, print_text, settings_of
+from provenance.errors import InputError
 from provenance.fingerprint.model_files import read_model
 from provenance.models.key import PASSPHRASE
 from provenance.models.match import NOT_CHECKED, ModelMatch, match_model
@@ -20,10 +21,20 @@ _SHOWN = 5
 
 
 def verify_model(arguments: argparse.Namespace) -> int:
-    """Which epoch of the bundle's run has exactly these weights."""
-    weights = read_model(Path(arguments.model))
-    settings, bundle = settings_of(arguments, secrets=False), Path(arguments.bundle)
-    match = match_model(verify_path(settings, bundle), weights)
+    """Which epoch of a run has exactly these weights."""
+    bundle, run = arguments.bundle, arguments.run_id
+    if (bundle is None) == (run is None):
+        raise InputError(
+            f"verify-model: found {'neither' if run is None else 'both'} --run and --bundle, "
+            "expected --run RUN (or latest) where the deployment is, or --bundle PATH, which "
+            "'provenance bundle RUN -o PATH' makes there"
+        )
+    weights, settings = read_model(Path(arguments.model)), settings_of(arguments, secrets=False)
+    if bundle is None:
+        report = verify_run(settings, run, offline=True)
+    else:
+        report = verify_path(settings, Path(bundle))
+    match = match_model(report, weights)
     answer(arguments, match.as_dict(), *_lines(match))
     return match.exit_code
 

@@ -17,6 +17,16 @@ from provenance.fingerprint.file_tree import file_leaf
 from provenance.fingerprint.hashers import HashFactory
 
 
+def check_artifact(what: object, name: str | None) -> None:
+    """Refuse what is neither a path nor bytes, and bytes without a name, with ``InputError``."""
+    if isinstance(what, bytes | bytearray | memoryview):
+        if not name:
+            raise InputError("artifact: found bytes without a name, expected a name for them")
+    elif not isinstance(what, str | os.PathLike):
+        found = f"artifact: found {type(what).__name__}"
+        raise InputError(f"{found}, expected the path of a file or folder, or bytes")
+
+
 def artifact_fields(what: object, name: str | None, factory: HashFactory) -> dict[str, Any]:
     """An artifact as a record states it: name, digest, bytes, media type where its name tells.
 
@@ -25,14 +35,14 @@ def artifact_fields(what: object, name: str | None, factory: HashFactory) -> dic
         name: What it is called; the last part of its path where None.
 
     Raises:
-        InputError: Neither, not readable, an empty folder, or bytes without a name.
+        InputError: Not readable, or an empty folder; as :func:`check_artifact`.
     """
+    check_artifact(what, name)
     if isinstance(what, bytes | bytearray | memoryview):
-        if not name:
-            raise InputError("artifact: found bytes without a name, expected a name for them")
         data = memoryview(what).cast("B") if not isinstance(what, bytes) else what
         fields: dict[str, Any] = {"digest": str(factory.digest(data)), "bytes": len(data)}
-    elif isinstance(what, str | os.PathLike):
+    else:
+        assert isinstance(what, str | os.PathLike)
         path = Path(os.fsdecode(what))
         name = name or Path(os.path.abspath(path)).name
         if path.is_dir():
@@ -41,8 +51,5 @@ def artifact_fields(what: object, name: str | None, factory: HashFactory) -> dic
             return {"name": name, **fields}
         leaf = file_leaf(path, name, factory)
         fields = {"digest": str(leaf.digest), "bytes": leaf.size}
-    else:
-        found = f"artifact: found {type(what).__name__}"
-        raise InputError(f"{found}, expected the path of a file or folder, or bytes")
-    media = mimetypes.guess_type(name)[0]
+    media = mimetypes.guess_type(name or "")[0]
     return {"name": name, **fields} | ({} if media is None else {"media": media})

@@ -2,7 +2,9 @@
 
 ``.safetensors`` and ``.npz`` are read by :mod:`provenance.fingerprint.weight_files`; ``.pt``,
 ``.pth``, ``.bin`` and ``.ckpt`` by ``torch.load(weights_only=True)``, which makes tensors and
-plain values alone; ``.keras`` and ``.h5`` by h5py. In a folder count the files at its top:
+plain values alone; ``.keras`` and ``.h5`` by h5py; a booster's ``.json``, ``.ubj``, ``.txt`` and
+``.cbm``, where it is given by itself, by its library in a process with limits
+(:func:`.fitted.boosters.booster_file`). In a folder count the files at its top:
 
 1. those that an index names (``model.safetensors.index.json``, else
    ``pytorch_model.bin.index.json``): together they are one state. The index itself may be given,
@@ -32,6 +34,7 @@ from typing import Any, Final
 
 from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor
+from provenance.fingerprint.fitted import boosters
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.named import MAX_DEPTH, MORE_THAN_TENSORS, Named, named_values
 from provenance.fingerprint.networks import keras_files
@@ -108,7 +111,7 @@ def read_model(path: Path) -> ModelFiles:
     states: Mapping[str, object]
     if kind == SAFETENSORS:
         states = {"": _merged(files)}
-    elif kind == ".npz":
+    elif kind == ".npz" or kind in boosters.SUFFIXES:
         states = {"": str(files[0])}
     elif kind in KERAS:
         states = {"": keras_files.keras_values_file(str(files[0]))}
@@ -162,8 +165,9 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     if path.is_file():
         if path.name.endswith(_INDEX_SUFFIX):
             return _indexed(path)
-        if path.suffix not in SUFFIXES:
-            raise InputError(f"{path}: expected a name in {', '.join(SUFFIXES)}, or a folder")
+        known = (*SUFFIXES, *boosters.SUFFIXES)
+        if path.suffix not in known:
+            raise InputError(f"{path}: expected a name in {', '.join(known)}, or a folder")
         return (path,)
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")

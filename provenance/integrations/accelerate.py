@@ -15,6 +15,7 @@ from typing import Any
 from accelerate.tracking import GeneralTracker
 
 from provenance.integrations.recorder import NOT_RECORDED, Recorder, harmless
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 _NO_MODEL = (
@@ -36,7 +37,7 @@ class AccelerateTracker(GeneralTracker):
     main_process_only = True
 
     def __init__(
-        self, tracker: ProvenanceTracker | None = None, *, model: Any = None, **options: Any
+        self, tracker: ProvenanceTracker | Run | None = None, *, model: Any = None, **options: Any
     ) -> None:
         super().__init__()
         self.recorder = Recorder(tracker, **options)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from provenance.integrations.recorder import Recorder, harmless
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 
@@ -23,7 +24,7 @@ class ProvenanceCallback(keras.callbacks.Callback):
             ``train`` and ``test`` are the data that ``fit`` is given.
     """
 
-    def __init__(self, tracker: ProvenanceTracker | None = None, **options: Any) -> None:
+    def __init__(self, tracker: ProvenanceTracker | Run | None = None, **options: Any) -> None:
         super().__init__()
         self.recorder = Recorder(tracker, **options)
         self._logs: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from provenance.integrations.recorder import Recorder, harmless
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 
@@ -26,7 +27,7 @@ class ProvenanceCallback(Callback):
         tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them.
     """
 
-    def __init__(self, tracker: ProvenanceTracker | None = None, **options: Any) -> None:
+    def __init__(self, tracker: ProvenanceTracker | Run | None = None, **options: Any) -> None:
         self.recorder = Recorder(tracker, **options)
         self._parent: str | None = None
         self._newest: dict[str, Any] = {}
@@ -96,7 +97,7 @@ class ProvenanceLogger(Logger):
     It adds a :class:`ProvenanceCallback` to the trainer that logs to it.
     """
 
-    def __init__(self, tracker: ProvenanceTracker | None = None, **options: Any) -> None:
+    def __init__(self, tracker: ProvenanceTracker | Run | None = None, **options: Any) -> None:
         super().__init__()
         self.callback = ProvenanceCallback(tracker, **options)
         self.recorder = self.callback.recorder

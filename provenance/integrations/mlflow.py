@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import mlflow
 
+from provenance.capture.given import shown
 from provenance.errors import InputError, ProvenanceError
 from provenance.integrations.recorder import Recorder, tags_of
 from provenance.log import get_logger
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 log = get_logger("provenance")
@@ -30,7 +32,7 @@ def record_run(
     train: object = None,
     test: object = None,
     *,
-    tracker: ProvenanceTracker | None = None,
+    tracker: ProvenanceTracker | Run | None = None,
     **options: Any,
 ) -> Iterator[Recorder]:
     """Record the training inside of it, as part of the active MLflow run.
@@ -47,6 +49,8 @@ def record_run(
     Raises:
         InputError: No MLflow run is active.
     """
+    if isinstance(model, ProvenanceTracker | Run):
+        raise TypeError(f"model, the first argument: found {shown(model)}, expected tracker=...")
     active = mlflow.active_run()
     if active is None:
         raise InputError("no MLflow run is active: expected within `with mlflow.start_run():`")

@@ -16,7 +16,8 @@ from typing import Any, Final
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from provenance.integrations.recorder import Recorder
+from provenance.capture.given import shown
+from provenance.integrations.recorder import Recorder, of_each_trial
 
 RUN_ID: Final = "provenance.run_id"
 """A user attribute, of a trial; of a study with a dot and the trial's number behind it."""
@@ -71,7 +72,7 @@ class TrialRecorder(Recorder):
 
 
 def record_trials(
-    objective: Callable[[optuna.Trial], Any], **options: Any
+    objective: Callable[[optuna.Trial], Any], *arguments: Any, **options: Any
 ) -> Callable[[optuna.Trial], Any]:
     """An objective whose trials are recorded, also those of several threads or processes.
 
@@ -85,8 +86,11 @@ def record_trials(
     Raises:
         ConfigError, InputError, TypeError: Of the options.
     """
-    Recorder(**options)  # a mistake is told here
-    return _Recorded(objective, options)
+    if not callable(objective):
+        raise TypeError(
+            f"objective, the first argument: found {shown(objective)}, expected a function"
+        )
+    return _Recorded(objective, of_each_trial(arguments, options))
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,8 @@ class ProvenanceCallback:
         options: As :class:`provenance.integrations.recorder.Recorder` takes them.
     """
 
-    def __init__(self, **options: Any) -> None:
-        Recorder(**options)
-        self._options = options
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._options = of_each_trial(arguments, options)
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Record a trial, unless its objective did."""
@@ -182,4 +185,5 @@ def _no_value(values: Any) -> str | None:
 def _results(values: Any, trial: Any) -> dict[str, Any]:
     value = values[0] if isinstance(values, list | tuple) and len(values) == 1 else values
     noted = {name: attribute for name, attribute in trial.user_attrs.items() if name != RUN_ID}
-    return {"value": value, "params": trial.params, "user_attrs": noted}
+    beside = {"params": trial.params, "user_attrs": noted}
+    return {"value": value, **{name: known for name, known in beside.items() if known}}

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
-from provenance.integrations.recorder import Recorder
+from provenance.integrations.recorder import Recorder, of_each_trial
 
 _NOT_METRICS: Final = {
     *AUTO_RESULT_KEYS, "checkpoint_dir_name", "config", "done", "experiment_tag",
@@ -31,9 +31,9 @@ class ProvenanceCallback(tune.Callback):
             ``test`` are the data of all trials.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._shared = Recorder(**options)  # a mistake is told here
-        self._options = options
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._options = of_each_trial(arguments, options)
+        self._shared = Recorder(**self._options)
         self._open: dict[str, Recorder] = {}
         self.run_ids: dict[str, str] = {}
         """By the trial's id."""

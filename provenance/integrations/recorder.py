@@ -24,12 +24,13 @@ from typing import Any, Final, TypeVar
 
 from provenance.capture.architecture import architecture
 from provenance.capture.ending import Ending, ending_of
+from provenance.capture.given import anchored, plain, shown
 from provenance.capture.privacy import privacy_fields
 from provenance.capture.weights.snapshot import check_mode
 from provenance.errors import InputError
-from provenance.formats.record import Json, Kind, normalise
+from provenance.formats.record import Json, Kind
 from provenance.log import get_logger
-from provenance.settings.hyperparameters import hyperparameters
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 log = get_logger("provenance")
@@ -43,7 +44,8 @@ class Recorder:
     given, and has sealed what it knew before training, from its epochs on.
 
     Args:
-        tracker: One that the caller made; None: one is made as each training begins.
+        tracker: One that the caller made, which the training ends, or a ``provenance.run``, which
+            its block ends; None: one is made as each training begins.
         train, test: What stands for the data, instead of what the framework shows; False: none.
         privacy: As ``track_epoch`` takes it, for each epoch.
         weights: How weights are read each epoch, as ``track_epoch`` takes it; None: they are
@@ -59,7 +61,7 @@ class Recorder:
 
     def __init__(
         self,
-        tracker: ProvenanceTracker | None = None,
+        tracker: ProvenanceTracker | Run | None = None,
         *,
         train: object = None,
         test: object = None,
@@ -68,18 +70,21 @@ class Recorder:
         every_n_epochs: int = 1,
         **tracker_arguments: Any,
     ) -> None:
+        self._run = tracker if isinstance(tracker, Run) else None
+        tracker = tracker.tracker if isinstance(tracker, Run) else tracker
         given: object = tracker  # by callers without types, anything
         if tracker is None:
             from provenance.settings import load
 
+            tracker_arguments = anchored(tracker_arguments)
             bound = inspect.signature(ProvenanceTracker).bind(**tracker_arguments).arguments
-            load(bound.get("config"), bound.get("base_dir", "artifacts"), secrets=False)
+            load(bound.get("config"), bound["base_dir"], secrets=False)
+        elif not isinstance(given, ProvenanceTracker):
+            found = f"found {shown(given)}"
+            expected = "expected a ProvenanceTracker, or options by name such as base_dir="
+            raise TypeError(f"tracker, the first argument: {found}, {expected}")
         elif tracker_arguments:
             raise TypeError(f"{', '.join(tracker_arguments)}: a tracker is given, and has its own")
-        elif not isinstance(given, ProvenanceTracker):
-            raise TypeError(
-                f"tracker: found a {type(given).__name__}, expected a ProvenanceTracker"
-            )
         if weights is not None:
             check_mode(weights, None)
         if every_n_epochs < 1:
@@ -126,7 +131,8 @@ class Recorder:
         Reading the data leaves the states of Python's, NumPy's and torch's random generators as
         they were. After :meth:`end` it begins the next run, which names the one before.
         """
-        if self._state in ("open", "off") or (self._state == "ended" and self._given is not None):
+        over = self._state == "ended" and self._given is not None and self._run is None
+        if self._state in ("open", "off") or over:
             return
         earlier = self.run_id if self._state == "ended" else None
         self._state, self.problems, self._epochs, self._unread = "off", [], 0, None
@@ -184,9 +190,9 @@ class Recorder:
         if self._state != "open" or self.tracker is None:
             return
         self._epochs += 1
-        budget = None
+        given, budget = self._privacy if privacy is None else privacy, None
         with self.guarded("privacy budget not recorded"):
-            budget = privacy_fields(self._privacy if privacy is None else privacy)
+            budget = given if isinstance(given, Mapping) else privacy_fields(given)
         wanted = self._weights is not None and (last or self._epochs % self._every == 0)
         self._unread = None if wanted else n
         with self.guarded("epoch not recorded"):
@@ -203,7 +209,7 @@ class Recorder:
         since the training is over."""
         if self._state == "open" and self._weights is not None and self.tracker is not None:
             with self.guarded("weights not recorded"):
-                self.tracker._track_weights(n, model, "sync")
+                self.tracker._weights.epoch(n, model, "sync")
 
     def last_weights(self, model: object) -> None:
         """Record the newest epoch's weights where it was not their turn: no epoch follows."""
@@ -227,6 +233,9 @@ class Recorder:
         if self._state != "open" or self.tracker is None:
             return
         self._state = "ended"
+        if self._run is not None:
+            self._run.results |= plain(results or {})
+            return
         with self.guarded("end not recorded"):
             if state == "finished":
                 self.tracker.store_merkle_on_blockchain_after_training(plain(results or {}))
@@ -259,7 +268,8 @@ class Recorder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled or copied, for another process or another training: without this one's run."""
-        return {**self.__dict__, "tracker": None, "_given": None, "_state": "new", "_error": None}
+        none = dict.fromkeys(("tracker", "_given", "_run", "_error"))
+        return {**self.__dict__, **none, "_state": "new"}
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
@@ -271,6 +281,16 @@ class Recorder:
             line = " ".join(f"{error}".split())[:500] or type(error).__name__
             self.problems.append(line)
             log.warning(what, problem=line, run=self.run_id)
+
+
+def of_each_trial(arguments: tuple[object, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an integration that makes a tracker for each trial; ``TypeError`` of one."""
+    if arguments or "tracker" in options:
+        found = arguments[0] if arguments else options["tracker"]
+        expected = "each trial has a tracker of its own; expected options by name such as base_dir="
+        raise TypeError(f"found {shown(found)}: {expected}")
+    Recorder(**options)  # a mistake is told here
+    return anchored(options)
 
 
 def harmless(hook: Callable[..., None]) -> Callable[..., None]:
@@ -296,7 +316,7 @@ class BoosterCallback:
 
     def __init__(
         self,
-        tracker: ProvenanceTracker | None = None,
+        tracker: ProvenanceTracker | Run | None = None,
         *,
         train: object = None,
         test: object = None,
@@ -350,21 +370,6 @@ def outermost() -> Iterator[bool]:
         yield True
     finally:
         _TRAINING.discard(thread)
-
-
-def plain(values: Mapping[str, object]) -> dict[str, Json]:
-    """A mapping as JSON: each value as that of a configuration (settings.hyperparameters)."""
-    return {str(name): _plain(value, 0) for name, value in values.items()}
-
-
-def _plain(value: object, depth: int) -> Json:
-    if value.__class__ in (float, int):
-        return normalise(value)
-    if isinstance(value, Mapping) and depth < 16:
-        return {str(name): _plain(inner, depth + 1) for name, inner in value.items()}
-    if isinstance(value, list | tuple) and depth < 16:
-        return [_plain(inner, depth + 1) for inner in value]
-    return hyperparameters({"": value}).values[""]
 
 
 def _end_at_exit(reference: weakref.ref[Recorder]) -> None:

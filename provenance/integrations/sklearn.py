@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from provenance.capture.given import shown
 from provenance.integrations.recorder import Recorder, outermost, same_random_numbers
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ def record_fit(
     y: object = None,
     *,
     test: object = None,
-    tracker: ProvenanceTracker | None = None,
+    tracker: ProvenanceTracker | Run | None = None,
     fit: Mapping[str, object] | None = None,
     score: bool = True,
     **options: Any,
@@ -55,6 +57,10 @@ def record_fit(
     Raises:
         Whatever ``fit`` raises; ConfigError, InputError, TypeError of the options.
     """
+    if not hasattr(estimator, "fit"):
+        raise TypeError(
+            f"estimator, the first argument: found {shown(estimator)}, expected an estimator"
+        )
     recorder = Recorder(tracker, **options)
     arguments = {"X": X, "y": y, **(fit or {})}
     target: Any = estimator
@@ -142,7 +148,9 @@ def _begin(
         train, shown, settings = _data(arguments)
         test = shown if test is None else test
         kind = type(estimator)
-        config = {"estimator": f"{kind.__module__}.{kind.__qualname__}", "fit": settings}
+        config: dict[str, Any] = {"estimator": f"{kind.__module__}.{kind.__qualname__}"}
+        if settings:
+            config["fit"] = settings
         trained = kind.__name__
         with recorder.guarded("hyperparameters not recorded"):
             config["parameters"] = estimator.get_params()

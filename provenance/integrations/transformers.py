@@ -11,9 +11,11 @@ and the metrics of steps as they are logged.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+from transformers import Trainer
 from transformers.integrations import integration_utils
 from transformers.trainer_callback import (
     ExportableState,
@@ -24,6 +26,7 @@ from transformers.trainer_callback import (
 from transformers.training_args import TrainingArguments
 
 from provenance.integrations.recorder import NOT_RECORDED, Recorder, harmless
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 _NO_TEST = "a callback is not shown evaluation data before training: ProvenanceCallback(test=...)"
@@ -39,7 +42,7 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
         tracker, options: As :class:`provenance.integrations.recorder.Recorder` takes them.
     """
 
-    def __init__(self, tracker: ProvenanceTracker | None = None, **options: Any) -> None:
+    def __init__(self, tracker: ProvenanceTracker | Run | None = None, **options: Any) -> None:
         self.recorder = Recorder(tracker, **options)
         self._logs: dict[str, Any] = {}
         self._epoch: tuple[int, str, bool] | None = None
@@ -165,3 +168,19 @@ class ProvenanceCallback(TrainerCallback, ExportableState):
 
 
 integration_utils.INTEGRATION_TO_CALLBACK["provenance"] = ProvenanceCallback
+_train = Trainer._inner_training_loop
+
+
+@functools.wraps(_train)
+def _told(trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
+    """The Trainer's loop, which tells no callback of the exception that ends it."""
+    try:
+        return _train(trainer, *args, **kwargs)
+    except BaseException as error:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, ProvenanceCallback):
+                callback.recorder.failed(error)
+        raise
+
+
+Trainer._inner_training_loop = _told

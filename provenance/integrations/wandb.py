@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import wandb
 
+from provenance.capture.given import shown
 from provenance.errors import InputError
 from provenance.integrations.recorder import Recorder, tags_of
+from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
 RUN_ID: Final = "provenance.run_id"
@@ -28,7 +30,7 @@ def record_run(
     train: object = None,
     test: object = None,
     *,
-    tracker: ProvenanceTracker | None = None,
+    tracker: ProvenanceTracker | Run | None = None,
     **options: Any,
 ) -> Iterator[Recorder]:
     """Record the training inside of it, as part of a W&B run.
@@ -114,6 +116,9 @@ def _active(run: Any) -> Any:
     found = wandb.run if run is None else run
     if found is None:
         raise InputError("no W&B run is active: expected one of wandb.init()")
+    if not all(hasattr(found, name) for name in ("id", "config", "summary")):
+        expected = "expected a run of wandb.init(); a tracker is tracker="
+        raise TypeError(f"run, the first argument: found {shown(found)}, {expected}")
     return found
 
 

@@ -29,6 +29,7 @@ from uuid import UUID
 
 from provenance.errors import FormatError
 from provenance.evidence.run_evidence import RecordFile, lenient
+from provenance.fingerprint.fitted import boosters
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.fingerprint.model_files import ModelFiles
 from provenance.fingerprint.model_state import TRAINABLE
@@ -354,8 +355,8 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
 
 def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
     """The records, and what may be saved of each alone: each part, such as an adapter, and the base
-    model without them; and the whole model where an epoch states its trainable part, by the record
-    before training."""
+    model without them; the booster of an estimator; and the whole model where an epoch states its
+    trainable part, by the record before training."""
     found = []
     whole = next((item for item in reversed(stated) if item.epoch is None), None)
     all_names = whole.tensors.keys() if whole and whole.tensors else set()
@@ -366,6 +367,11 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
         found.append(replace(item, part=_label(str(only))) if only else item)
         if item.tensors is None:
             continue
+        booster = [name for name in ("_Booster", "model") if name in item.tensors]
+        if item.covers.get("adapter") in boosters.OF and 1 == len(booster) < len(item.tensors):
+            alone = _part(item, "the booster alone", booster)
+            named = {name: {**item.tensors[name], "aliases": ["model"]} for name in booster}
+            found.append(replace(alone, tensors=named))
         rest = dict(item.tensors)
         if isinstance(parts, dict) and parts:
             place = {key: at for at, key in enumerate(item.tensors)}

@@ -141,7 +141,7 @@ def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[st
     for record in records:
         body, kind, own = bodies.get(record["path"], {}), record["kind"], record["producer"]
         seqs.setdefault(own, set()).add(record["seq"])
-        if kind == "gap" and body.get("what") != "weights":
+        if kind == "gap" and not isinstance(body.get("what"), str):
             told.append(f"{body.get('dropped')} events were dropped")
         elif kind == "run.end":
             ended.add(record["rank"])
@@ -157,14 +157,15 @@ def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[st
 
 def left_open(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[str]:
     """That the run is one rank's of a launch, whose others wrote runs of their own, and that
-    weights could not be hashed (section 11, step 6)."""
+    weights could not be hashed, or something else had no form (section 11, step 6)."""
     own = [bodies.get(r["path"], {}) for r in records if r["kind"] in ("config", "results")]
     launches = [body["launch"] for body in own if isinstance(body.get("launch"), dict)]
     ranks = [f"{launch.get('rank')} of {launch.get('world_size')}" for launch in launches]
-    gaps = [r for r in records if r["kind"] == "gap"]
-    lost = any(bodies.get(gap["path"], {}).get("what") == "weights" for gap in gaps)
+    gaps = [bodies.get(r["path"], {}).get("what") for r in records if r["kind"] == "gap"]
+    lost = sorted({what for what in gaps if isinstance(what, str)})
     told = [f"run.json: the run of rank {rank} of a launch alone" for rank in ranks]
-    return told + ["run.json: weights were not recorded"] * lost
+    were = {what: "were" if what.endswith("s") else "was" for what in lost}
+    return told + [f"run.json: {what} {verb} not recorded" for what, verb in were.items()]
 
 
 # --- second values -----------------------------------------------------------------------

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="Handle")
 _CARRIED: Final = (
-    "_sealed_before", "_ended", "_labels", "_parent", "_began_with", "_claim",
+    "_sealed_before", "_ended", "_labels", "_parent", "_began_with", "_configured", "_claim",
 )  # fmt: skip
 """Attributes of a tracker that its handles begin with, where it has them."""
 _URLS: Final = frozenset({"url", "rpc_url", "api_url"})

@@ -12,8 +12,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from provenance.capture.keys import keep_run_keys
 from provenance.capture.membership import RUN_SEED
+from provenance.errors import ProvenanceError
+from provenance.log import get_logger
+
+if TYPE_CHECKING:
+    from provenance.capture.keys import RunKeys
+    from provenance.settings import Settings
+
+log = get_logger("provenance")
 
 REDIS_URL_ENV = "PROVENANCE_REDIS_URL"
 LEDGER_KEY_ENV = "PROVENANCE_LEDGER_KEY"
@@ -78,3 +88,23 @@ def spawn_shipper(
         command, env=environment, stdin=nothing, stdout=nothing, stderr=nothing,
         start_new_session=True, check=False,
     )  # fmt: skip
+
+
+def start_shipper(spool_dir: Path, settings: Settings) -> None:
+    """As :func:`spawn_shipper`, where Redis is configured; one that cannot be is a warning line."""
+    if settings.redis_url is None:
+        return
+    try:
+        own = settings.key_file, settings.trust.ledger_keys
+        spawn_shipper(spool_dir, settings.redis_url, *own)
+    except OSError as error:
+        log.warning("shipper not started; events stay in the spool", problem=str(error))
+
+
+def restore(spool_dir: Path, keys: RunKeys, settings: Settings) -> None:
+    """What else a run needs of a spool that somebody deleted: its key, and a shipper there."""
+    try:
+        keep_run_keys(spool_dir / str(keys.run), keys)
+    except ProvenanceError as error:
+        log.warning("the run's key was deleted", problem=str(error), run=str(keys.run))
+    start_shipper(spool_dir, settings)

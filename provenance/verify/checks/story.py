@@ -25,9 +25,9 @@ def run_state(evidence: RunEvidence, now: float, lost_after_s: float) -> RunStat
 
 
 def check_gaps(records: Collection[Record], findings: Findings) -> None:
-    """Events that were dropped are missing; weights that could not be hashed leave open what they
-    were, and nothing else."""
-    epochs = set[int]()
+    """Events that were dropped are missing; weights that could not be hashed, and what else had no
+    form as a record, leave open what they were, and nothing else."""
+    epochs, formless = set[int](), list[tuple[tuple[str, str, int], str]]()
     lost_steps = 0
     for record in records:
         if record.kind is Kind.STEPS:
@@ -39,11 +39,17 @@ def check_gaps(records: Collection[Record], findings: Findings) -> None:
         if record.body.get("what") == "weights":
             epochs |= {-1 if record.epoch is None else record.epoch}
             continue
+        if isinstance(record.body.get("what"), str):
+            formless.append((record.order, str(reason)))
+            continue
         name = f"{record.producer.hex()[:8]}-{record.seq}"
         problem = f"{dropped} events were dropped: {reason}"
         findings.fail(COMPLETE, f"control/{name}", problem)
     if lost_steps:
         findings.unchecked(COMPLETE, f"{lost_steps} steps were lost on their way")
+    if formless:
+        more = f"; {len(formless) - 1} more" if len(formless) > 1 else ""
+        findings.unchecked(COMPLETE, f"{min(formless)[1]}{more}")
     if epochs:
         lines = stretches((epoch, "") for epoch in sorted(epochs) if epoch >= 0)
         where = ", ".join(stretch for stretch, _ in lines[:NAMED]) or "at the end"

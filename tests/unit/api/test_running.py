@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import provenance
+from provenance.bundle.writer import bundle_files
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.spool import read_segment, scan
 from provenance.errors import InputError
@@ -20,6 +21,8 @@ from provenance.formats.event import Event
 from provenance.formats.record import Kind
 from provenance.settings import load
 from provenance.testing.memory_transport import MemoryTransport
+from provenance.verify.catalogue import Status
+from tests.support import stranger
 from tests.support.paths import ROOT
 from tests.support.readme import blocks
 from tests.support.verify_world import shipped
@@ -133,8 +136,10 @@ def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> Non
         run.artifact(folder, "checkpoint")
         run.artifact(b"abc", "bytes.bin")
         run.artifact(odd, "odd")
-        with pytest.raises(InputError, match="its name is not UTF-8"):
-            run.artifact(odd)
+        run.artifact(odd)
+        run.artifact(tmp_path / "absent")
+        run.artifact("null\0byte")
+        run.note("x" * 9_000_000)
         run.note("looks odd", tags=["odd"])
     png, checkpoint, held, odd_name = bodies(tmp_path, Kind.ARTIFACT)
     digest = f"sha256:{hashlib.sha256(b'png').hexdigest()}"
@@ -143,14 +148,26 @@ def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> Non
     assert held["digest"] == f"sha256:{hashlib.sha256(b'abc').hexdigest()}"
     assert (odd_name["name"], odd_name["bytes"]) == ("odd", 9)
     assert bodies(tmp_path, Kind.NOTE) == [{"text": "looks odd", "tags": ["odd"]}]
+    gaps = bodies(tmp_path, Kind.GAP)
+    assert [gap["what"] for gap in gaps] == ["artifact", "artifact", "artifact", "note"]
+    reasons = ("its name is not UTF-8", "cannot read", "null byte", "expected at most 1,000,000")
+    for gap, reason in zip(gaps, reasons, strict=True):
+        assert reason in gap["reason"]
+    world = shipped(run.tracker)
+    evidence = world.evidence(run.tracker.run)
+    report = world.verify(evidence, online=False)
+    (complete,) = [result for result in report.checks if result.check.number == 4]
+    assert complete.status is Status.UNCHECKED, "an honest run is not a failed one"
+    assert "artifact not recorded" in complete.detail
+    bundle = stranger.load().Bundle(bundle_files(evidence))
+    lost = {"run.json: artifact was not recorded", "run.json: note was not recorded"}
+    assert (bundle.problems, lost - {*bundle.unproven}) == ([], set())
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     run = provenance.run(base_dir=tmp_path)
     with pytest.raises(InputError, match="artifact: found bytes without a name"):
         run.artifact(b"x")
-    with pytest.raises(InputError, match="cannot read"):
-        run.artifact(tmp_path / "absent")
     with pytest.raises(InputError, match="note: found neither a text nor a tag"):
         run.note()
     with pytest.raises(InputError, match="config: found a int, expected a mapping"):
@@ -168,6 +185,24 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
         provenance.run(base_dir=tmp_path, notes="x" * 9_000_000)
 
 
+def test_what_comes_after_the_end_is_said_in_one_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = provenance.run(base_dir=tmp_path)
+    run.log({"loss": 1})
+    with pytest.raises(InputError, match="sealed already, .*; expected it before the first met"):
+        run.data(np.ones(2))
+    run.tracker.close("ValueError", "failed")
+    over = f"run {run.id} is failed already and takes no more, expected a new run"
+    for call in (run.finish, lambda: run.data(np.ones(2)), lambda: run.model(MODEL)):
+        with pytest.raises(InputError, match=f": {over}$"):
+            call()
+    run.log({"loss": 1})
+    run.log({"loss": 1}, epoch=1)
+    run.note("x")
+    assert capsys.readouterr().out.count(f"{over}: not recorded") == 3
+
+
 def test_epochs_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:
     run = provenance.run(base_dir=tmp_path)
     for epoch in (1.0, np.int64(2), np.float32(3), np.array(4)):
@@ -180,7 +215,9 @@ def test_epochs_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_too_large_for_a_record_is_refused_and_the_run_verifies(tmp_path: Path) -> None:
+def test_what_is_too_large_for_a_record_ends_no_training_and_the_run_verifies(
+    tmp_path: Path,
+) -> None:
     large = "x" * 9_000_000
     config = {str(n): "\x01" * 16_000 for n in range(100)}  # of six bytes each in JSON
     with provenance.run(base_dir=tmp_path, config=config) as run:
@@ -189,14 +226,14 @@ def test_what_is_too_large_for_a_record_is_refused_and_the_run_verifies(tmp_path
             ({"epoch": 2}, "metrics.map"), ({"step": 3}, "metrics.map"),
             ({"epoch": 2, "privacy": {"epsilon": 1, "delta": 0, "of": large}}, "privacy.of"),
         ):  # fmt: skip
-            metrics = {} if "privacy" in numbers else {"map": large}
-            with pytest.raises(InputError, match=f"{call}: found 9,000,005 bytes, expected a rec"):
-                run.log(metrics, **numbers)
+            run.log({} if "privacy" in numbers else {"map": large}, **numbers)
+            reason = bodies(tmp_path, Kind.GAP)[-1]["reason"]
+            assert f"{call}: found 9,000,005 bytes, expected a record" in reason
         deep: dict[str, Any] = {}
         for _ in range(30):
             deep = {"a": deep}
-        with pytest.raises(InputError, match="nested deeper than 32 levels"):
-            run.log(deep)
+        run.log(deep)
+        assert "nested deeper than 32 levels" in bodies(tmp_path, Kind.GAP)[-1]["reason"]
         run.log(deep["a"]["a"]["a"])
         run.finish({"accuracy": 0.5, "map": large})
     world = shipped(run.tracker)
@@ -209,7 +246,7 @@ def test_what_is_too_large_for_a_record_is_refused_and_the_run_verifies(tmp_path
     assert stated["training"] == {}
     found = "hyperparameters not recorded: training: found 9,600,"
     assert stated["config_notes"]["."].startswith(found)
-    assert not bodies(tmp_path, Kind.GAP)
+    assert len(bodies(tmp_path, Kind.GAP)) == 4
 
 
 @pytest.mark.parametrize("committed", [False, True])

@@ -523,10 +523,10 @@ def test_cells_that_are_run_again_record_once(
         tracker.track_data(DATA + 1)
     tracker.track_epoch(1, {})
     tracker.track_data(DATA)
-    with pytest.raises(InputError, match="called after training began"):
+    with pytest.raises(InputError, match="sealed already, with other content"):
         tracker.track_data(DATA + 1)
     tracker.store_merkle_on_blockchain_after_training({})
-    with pytest.raises(InputError, match="finished already, expected one call per run"):
+    with pytest.raises(InputError, match="is finished already and takes no more"):
         tracker.store_merkle_on_blockchain_after_training({})
     assert [event.kind.value for event in spooled(tmp_path)] == [
         "data.train", "model.architecture", "model.weights", "config", "run.seal", "metrics",

@@ -161,8 +161,6 @@ def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     tracker = ProvenanceTracker(tmp_path)
     with pytest.raises(InputError, match="metrics: found a list"):
         tracker.track_epoch(1, [1, 2])  # type: ignore[arg-type]  # wrong or wider on purpose
-    with pytest.raises(InputError, match=r"metrics\.x: found a value of type object"):
-        tracker.track_epoch(1, {"x": object()})
     with pytest.raises(InputError, match="training_config: found a list, expected a mapping"):
         tracker.store_merkle_on_blockchain_before_training([1, 2])
     with pytest.raises(InputError, match="empty"):
@@ -174,16 +172,46 @@ def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     assert kinds(tmp_path) == []
 
 
-def test_bad_metrics_are_named_and_not_written_in_a_run_under_way(tmp_path: Path) -> None:
+class Unreadable:
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+def test_metrics_of_any_type_end_no_training_and_a_gap_names_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tracker = ProvenanceTracker(tmp_path)
-    tracker.track_epoch(1, {"x": 1.0})
-    for bad in (object(), b"bytes", 1j):
-        with pytest.raises(InputError, match=r"metrics\.x: found a value of type"):
-            tracker.track_epoch(2, {"x": bad})
-    tracker.track_epoch(2, {"x": np.float64(0.5), "y": "text", "z": np.ones(2)})
-    metrics = [e for e in events(tmp_path) if e.kind is Kind.METRICS]
-    assert [e.epoch for e in metrics] == [1, 2]
-    assert metrics[1].fields == {"metrics": {"x": 0.5, "y": "text", "z": [1.0, 1.0]}}
+    unreadable = [object(), b"bytes", 1j, lambda: 0, {object()}, {(1, 2): 3}, Unreadable()]
+    for epoch, value in enumerate(unreadable):
+        tracker.track_epoch(epoch, {"loss": 0.5, "x": value})
+    tracker.track_epoch(7, {"x": object(), "y": object()}, privacy={"epsilon": 1, "of": object()})
+    tracker.track_epoch(8, {"x": np.float64(0.5), "y": "text", "z": np.ones(2), "s": {1}})
+    metrics = [e.fields["metrics"] for e in events(tmp_path) if e.kind is Kind.METRICS]
+    assert metrics[:7] == [{"loss": 0.5}] * 7
+    assert metrics[7:] == [{}, {"x": 0.5, "y": "text", "z": [1.0, 1.0], "s": [1]}]
+    gaps = [e for e in events(tmp_path) if e.kind is Kind.GAP]
+    assert [gap.epoch for gap in gaps] == [0, 1, 2, 3, 4, 5, 6, 7, 7]
+    found = "metrics.x: found a value of type object, expected numbers, strings, lists or mappings"
+    assert gaps[0].fields == {
+        "dropped": 1, "reason": f"metrics not recorded: {found}", "what": "metrics",
+    }  # fmt: skip
+    assert gaps[6].fields["reason"].endswith("x: found a Unreadable that cannot be read (KeyError)")
+    assert gaps[7].fields["reason"] == f"metrics not recorded: {found}; 1 more"
+    assert "privacy.of: found a value of type object" in gaps[8].fields["reason"]
+    assert tracker.get_blockchain_status()["events"]["errors"] == 9
+    assert capsys.readouterr().out.count("type function") == 1
+
+
+def test_a_value_that_has_no_form_step_after_step_leaves_one_gap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    for step in range(5):
+        tracker.track_step(step, {"loss": 0.5, "x": object()})
+    tracker.close()
+    (gap,) = [e for e in events(tmp_path) if e.kind is Kind.GAP]
+    assert gap.fields["what"] == "steps"
+    assert capsys.readouterr().out.count("metrics.x: found a value of type object") == 1
 
 
 def test_metrics_are_those_of_the_call_whatever_becomes_of_the_dict(tmp_path: Path) -> None:
@@ -204,10 +232,10 @@ def test_calls_out_of_order(tmp_path: Path) -> None:
         lambda: tracker.track_model(MODEL),
         lambda: tracker.store_merkle_on_blockchain_before_training({}),
     ):
-        with pytest.raises(InputError, match="called after training began"):
+        with pytest.raises(InputError, match="sealed already, with other content"):
             call()
     tracker.store_merkle_on_blockchain_after_training({})
-    with pytest.raises(InputError, match="finished already"):
+    with pytest.raises(InputError, match="is finished already and takes no more"):
         tracker.store_merkle_on_blockchain_after_training({})
     tracker.track_epoch(2, {})
     assert 2 not in [event.epoch for event in events(tmp_path)]
@@ -315,7 +343,7 @@ def test_ranks_take_turns_with_a_state_that_all_have(
     ):
         ProvenanceTracker(tmp_path, {"weight_digests": {"ranks": "some"}})
     tracker = ProvenanceTracker(tmp_path, {"weight_digests": {"ranks": "rotating"}})
-    tracker.world_size = 2
+    tracker._emitter.world_size = 2
     for epoch in range(4):
         tracker.track_epoch(epoch, {"loss": 1}, model=MODEL)
     tracker.close()

@@ -69,10 +69,24 @@ def test_mistakes_of_a_stream_are_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "ended after training began, recorded late" in capsys.readouterr().out
     with pytest.raises(InputError, match="an item after its end"):
         add(2)
-    with pytest.raises(InputError, match="data_stream: called after training began"):
+    with pytest.raises(
+        InputError, match="data_stream: what comes before training is sealed already"
+    ):
         tracker.data_stream("train")
     tracker.close()
     assert kinds(spooled(tmp_path)).count("data.train") == 1
+
+
+@pytest.mark.parametrize(("items", "problem"), [([1, object()], "found object"), ([], "empty")])
+def test_a_watched_loop_is_not_ended_by_its_items(
+    tmp_path: Path, items: list[object], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = ProvenanceTracker(tmp_path)
+    assert list(tracker.data_stream("train").watch(items * 2)) == items * 2
+    assert capsys.readouterr().out.count("data.train not recorded") == 1
+    (gap,) = bodies(spooled(tmp_path), Kind.GAP)
+    assert (gap["what"], problem in gap["reason"]) == ("data.train", True)
+    assert kinds(spooled(tmp_path)) == ["gap"]
 
 
 def test_other_ranks_hash_nothing() -> None:

@@ -146,7 +146,7 @@ def test_what_no_record_carries_is_named_and_refused_where_that_is_asked(
     assert not emitter.emit(Kind.METRICS, 1, fields)
     (gap,) = only(tmp_path)
     reason = f"metrics not recorded: TooLargeError: {said}"
-    assert gap.fields == {"dropped": 1, "reason": reason}
+    assert gap.fields == {"dropped": 1, "reason": reason, "what": "metrics"}
     assert capsys.readouterr().out.count(said) == 1
 
 

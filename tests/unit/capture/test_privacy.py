@@ -101,6 +101,14 @@ def test_an_accountant_that_fails_leaves_its_steps_and_says_so() -> None:
     assert fields["history"] == STEPS
 
 
+def test_an_accountant_of_a_damaged_history_ends_no_training() -> None:
+    damaged = Accountant()
+    damaged.history.append(("none", 0.125, 8))  # type: ignore[arg-type]  # wrong on purpose
+    fields = privacy_fields((damaged, 1e-5)) or {}
+    assert (fields["epsilon"], fields["history"]) == (None, [])
+    assert "could not convert" in str(fields["problem"])
+
+
 @pytest.mark.parametrize(
     ("given", "found"),
     [

@@ -45,6 +45,7 @@ from provenance.models.key import CURVES, PASSPHRASE, read_signing_key
 from provenance.models.match import ModelMatch, match_model
 from provenance.settings import Settings
 from provenance.verify.verifier import verify
+from tests.support.frameworks import framework
 from tests.support.model_world import deployment, key_files, model_folder, real_story, weights
 from tests.support.verify_world import RUN, SIGNER, World, ending, seal
 
@@ -558,6 +559,58 @@ def test_the_command_tells_epoch_root_and_seal(
     assert document["matches"][0]["epoch"] == 2
     assert document["seal"]["root"] == EVIDENCE.entries[-1].root.hex()
     assert not Path("artifacts").exists()
+
+
+def test_the_command_takes_a_run_of_the_deployment(
+    run: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["verify-model", str(written("npz")), "--base-dir", str(run.base_dir)]
+    assert cli.main([*words, "--run", "latest"]) == 0
+    assert f"run {RUN}: these are exactly the weights of epoch 2" in capsys.readouterr().out
+    for given, found in (([], "neither"), (["--run", "latest", "--bundle", "b"], "both")):
+        assert cli.main([*words, *given]) == 2
+        text = capsys.readouterr().err
+        assert f"found {found} --run and --bundle" in text
+        assert "provenance bundle RUN -o PATH" in text
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [("xgboost", "m.json"), ("xgboost", "m.ubj"), ("lightgbm", "m.txt"), ("catboost", "m.cbm")],
+)
+def test_a_boosters_file_is_found_by_its_bare_record_and_by_that_of_its_estimator(
+    library: str, name: str
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y, other = rng.random((60, 3)), rng.integers(0, 2, 60), rng.integers(0, 2, 60)
+    module = framework(library)
+    kind, options = {
+        "xgboost": ("XGBClassifier", {"n_estimators": 3, "n_jobs": 1}),
+        "lightgbm": ("LGBMClassifier", {"n_estimators": 3, "n_jobs": 1, "verbose": -1}),
+        "catboost": ("CatBoostClassifier", {"iterations": 3, "verbose": 0, "thread_count": 1,
+                                            "allow_writing_files": False}),
+    }[library]  # fmt: skip
+    model, another = (getattr(module, kind)(**options).fit(x, of) for of in (y, other))
+    bare, wrong = (booster_of(library, each) for each in (model, another))
+    bare.save_model(name)
+    wrong.save_model(f"other-{name}")
+    stated = [state_digest(each).as_fields() for each in (bare, model)]
+    story = [
+        fields if kind is not Kind.STATE else (kind, epoch, stated[0 if epoch == 1 else 1])
+        for fields in real_story(states=(1, 2))
+        for kind, epoch in [fields[:2]]
+    ]
+    found = match(Path(name), world(story).evidence())
+    assert found.outcome == "match"
+    alone = "epoch 1 (the booster alone)" if library == "catboost" else "epoch 1"
+    assert [item.when for item in found.matches] == [alone, "epoch 2 (the booster alone)"]
+    assert match(Path(f"other-{name}"), world(story).evidence()).outcome == "no match"
+
+
+def booster_of(library: str, model: Any) -> Any:
+    if library == "catboost":
+        return model
+    return model.get_booster() if library == "xgboost" else model.booster_
 
 
 def test_the_command_names_the_tensor_that_differs(

@@ -131,6 +131,11 @@ def test_a_missing_run_is_told_in_a_line(mlflow: Any, tmp_path: Path) -> None:
         pass
     with pytest.raises(InputError, match="no MLflow run is active"):
         link(ProvenanceTracker(tmp_path))
+    with (
+        pytest.raises(TypeError, match="model, the first argument: found a ProvenanceTracker"),
+        record_run(ProvenanceTracker(tmp_path)),
+    ):
+        pass
     with pytest.raises(InputError, match="MLflow run nothing"):
         config_of("nothing")
 

@@ -62,7 +62,9 @@ def test_each_trial_is_a_run_that_ends_as_the_trial_does(study: Any, tmp_path: P
     assert len({trial.user_attrs[RUN_ID] for trial in study.trials}) == 4
     metrics = [event.epoch for event in events if event.kind is Kind.METRICS]
     assert metrics == [0, 1] * 4
-    values = [body["results"]["value"] for body in bodies(events, Kind.RESULTS)]
+    results = [body["results"] for body in bodies(events, Kind.RESULTS)]
+    assert {frozenset(body) for body in results} == {frozenset({"value", "params"})}
+    values = [body["value"] for body in results]
     assert sorted(values) == sorted([study.trials[0].value, study.trials[3].value])
 
 

@@ -52,6 +52,14 @@ class World:
         return spooled(self.folder / "artifacts")
 
 
+def test_a_folder_as_its_first_argument_is_one_line() -> None:
+    framework("ray.tune", "ray")
+    from provenance.integrations.ray import ProvenanceCallback
+
+    with pytest.raises(TypeError, match="found 'folder': each trial has a tracker of its own"):
+        ProvenanceCallback("folder")
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
 import random
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import provenance
+from provenance.capture.given import plain
 from provenance.errors import ConfigError, InputError
 from provenance.formats.event import Event
 from provenance.formats.record import Kind
-from provenance.integrations.recorder import Recorder, plain
+from provenance.integrations.recorder import Recorder
+from provenance.integrations.sklearn import record_fit
 from provenance.tracker import ProvenanceTracker
 from tests.support.frameworks import framework
 from tests.support.spooled import bodies, kinds, spooled
@@ -144,7 +148,11 @@ def test_a_tracker_that_cannot_be_made_switches_recording_off(
         ({"weights": "fast"}, InputError, "fast"),
         ({"every_n_epochs": 0}, InputError, "every_n_epochs"),
         ({"folder": "x"}, TypeError, "folder"),
-        ({"tracker": "artifacts"}, TypeError, "tracker: found a str, expected a ProvenanceTracker"),
+        (
+            {"tracker": "artifacts", "name": "x"},
+            TypeError,
+            "^tracker, the first argument: found 'artifacts', expected a ProvenanceTracker",
+        ),
     ],
 )
 def test_a_mistake_is_raised_where_it_is_made(
@@ -152,6 +160,72 @@ def test_a_mistake_is_raised_where_it_is_made(
 ) -> None:
     with pytest.raises(error, match=named):
         Recorder(**arguments)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optuna().ProvenanceCallback("artifacts"),
+        lambda: optuna().record_trials(bool, "artifacts"),
+        lambda: optuna().record_trials("artifacts"),
+        lambda: optuna().record_trials(bool, tracker=X),
+        lambda: provenance.autolog("artifacts"),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: record_fit("artifacts", X),
+    ],
+)
+def test_a_wrong_first_argument_is_named_in_one_line(make: Any) -> None:
+    with pytest.raises(TypeError, match="found ('artifacts'|a ndarray).* expected") as refused:
+        make()
+    assert "\n" not in str(refused.value)
+
+
+def optuna() -> Any:
+    framework("optuna")
+    return importlib.import_module("provenance.integrations.optuna")
+
+
+def test_a_run_keeps_its_configuration_beside_an_integrations_and_its_block_ends_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"lr": 0.1, "seed": 7, "loss": lambda: 0}
+    with provenance.run("mine", config=given, base_dir=tmp_path) as run:
+        recorder = Recorder(run)
+        recorder.begin(MODEL, X, None, {"lr": 0.2, "depth": 3})
+        recorder.epoch(1, {"loss": 1.0}, MODEL)
+        recorder.end({"best": 0.5, "accuracy": 0})
+        recorder.begin(MODEL, X)
+        recorder.epoch(3, {"loss": 0.9})
+        recorder.end()
+        run.log({"test": 0.7}, epoch=2)
+        run.finish({"accuracy": 0.9})
+    (config,) = bodies(spooled(tmp_path), Kind.CONFIG)
+    assert config["name"] == "mine"
+    training = config["training"]
+    assert (training["lr"], training["seed"], training["depth"]) == (0.1, 7, 3)
+    assert config["config_notes"] == {"loss": "a lambda: its name alone"}
+    assert capsys.readouterr().out.count("found other values of lr; those of run() stand") == 1
+    (results,) = bodies(spooled(tmp_path), Kind.RESULTS)
+    assert results["results"] == {"best": 0.5, "accuracy": 0.9}
+    assert kinds(spooled(tmp_path)).count("metrics") == 3
+
+
+def test_a_relative_base_dir_is_that_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "moved").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder(base_dir="here")
+    monkeypatch.chdir("moved")
+    recorder.begin(MODEL, X)
+    recorder.end()
+    assert "run.end" in kinds(spooled(tmp_path / "here"))
+    assert not [*(tmp_path / "moved").iterdir()]
+    assert capsys.readouterr().out == ""
+    for _ in range(2):
+        ProvenanceTracker("here").close()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert f"here was {tmp_path / 'here'} before" in lines[0]
 
 
 def test_a_second_training_is_a_second_run_that_names_the_first(tmp_path: Path) -> None:

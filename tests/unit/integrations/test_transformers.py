@@ -159,7 +159,7 @@ def test_a_training_from_a_checkpoint_names_its_parent(world: World) -> None:
     assert metrics == [1, 2]
 
 
-def test_a_training_that_raised_is_no_finished_run(world: World) -> None:
+def test_a_training_that_raised_is_a_failed_run_whoever_catches_it(world: World) -> None:
     callback = world.callback()
 
     class Stop(world.transformers.TrainerCallback):  # type: ignore[name-defined,misc]
@@ -171,11 +171,13 @@ def test_a_training_that_raised_is_no_finished_run(world: World) -> None:
     with pytest.raises(FloatingPointError):
         trainer.train()
     first = callback.recorder.run_id
+    (end,) = bodies(spooled(world.base), Kind.RUN_END)
+    assert (end["state"], end["reason"]) == ("failed", "FloatingPointError")
     trainer.remove_callback(Stop)
     trainer.train()
     events = spooled(world.base)
     ends = [event.fields["reason"] for event in events if event.kind is Kind.RUN_END]
-    assert ends == ["another training began", "finished"]
+    assert sorted(ends) == ["FloatingPointError", "finished"]
     assert callback.recorder.run_id != first
 
 

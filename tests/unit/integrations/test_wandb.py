@@ -74,6 +74,13 @@ def test_without_a_run_it_is_told_in_a_line(wandb: Any, tmp_path: Path) -> None:
         pass
     with pytest.raises(InputError, match=r"wandb\.init"):
         config_of()
+    with (
+        pytest.raises(
+            TypeError, match="run, the first argument: found 'folder', expected a run of"
+        ),
+        record_run("folder", base_dir=tmp_path),
+    ):
+        pass
 
 
 def test_the_example_runs(wandb: Any, tmp_path: Path) -> None:
