@@ -132,11 +132,14 @@ def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> Non
         run.artifact(file)
         run.artifact(folder, "checkpoint")
         run.artifact(b"abc", "bytes.bin")
+        run.artifact(f"file://{file}")
+        run.artifact(f"file://{folder}", "checkpoint")
         run.artifact(odd, "odd")
         with pytest.raises(InputError, match="its name is not UTF-8"):
             run.artifact(odd)
         run.note("looks odd", tags=["odd"])
-    png, checkpoint, held, odd_name = bodies(tmp_path, Kind.ARTIFACT)
+    png, checkpoint, held, *at_urls, odd_name = bodies(tmp_path, Kind.ARTIFACT)
+    assert at_urls == [png, checkpoint]
     digest = f"sha256:{hashlib.sha256(b'png').hexdigest()}"
     assert png == {"name": "plot.png", "digest": digest, "bytes": 3, "media": "image/png"}
     assert (checkpoint["name"], checkpoint["bytes"], checkpoint["files"]) == ("checkpoint", 5, 1)
@@ -151,6 +154,10 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
         run.artifact(b"x")
     with pytest.raises(InputError, match="cannot read"):
         run.artifact(tmp_path / "absent")
+    with pytest.raises(InputError, match="cannot read 'file:///absent/x' through fsspec: FileNotF"):
+        run.artifact("file:///absent/x")
+    with pytest.raises(InputError, match=r"'s3://b/m\.npz': found a URL, expected a file of this"):
+        run.model("s3://user:secret@b/m.npz?versionId=1")
     with pytest.raises(InputError, match="note: found neither a text nor a tag"):
         run.note()
     with pytest.raises(InputError, match="config: found a int, expected a mapping"):
