@@ -389,8 +389,8 @@ class ProvenanceTracker(Handle):
         """Record that the run made or took a file: its name, digest and size, not the file.
 
         Args:
-            what: The path of a file or folder, read before this returns, or bytes. Of one that
-                cannot be read a gap says so.
+            what: The path or URL of a file or folder, read before this returns, or bytes. Of one
+                that cannot be read a gap says so.
             name: What it is called; the last part of the path where None.
 
         Raises:

@@ -369,8 +369,6 @@ def dense_tensor(name: str, tensor: Any, kind: str = "tensor") -> tuple[Any, str
         raise InputError(
             f"tensor {name!r}: found {type_name(tensor)}, expected a whole tensor: gather it first"
         )
-    if not tensor.nbytes and hasattr(tensor, "ds_shape"):
-        raise InputError(f"tensor {name!r}: found a part of DeepSpeed's ZeRO-3, expected the whole")
     dense = tensor.detach()
     if dense.is_conj() or dense.is_neg():
         dense = dense.resolve_conj().resolve_neg()

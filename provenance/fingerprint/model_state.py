@@ -91,6 +91,8 @@ def model_state(model: object) -> ModelState:
     if not pairs:
         raise InputError(f"model: {type_name(model)} has no tensors, expected at least one")
     _refuse_twice(pairs)
+    if "deepspeed" in sys.modules:
+        _refuse_parts(pairs, named.buffers)
     buffers, sizes = named.buffers, NOTHING
     places = _places(pairs)
     if places is None:
@@ -169,6 +171,21 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
     for (name, _), (other, _) in pairwise(pairs):
         if name == other:
             raise InputError(f"model: two tensors have the name {name!r}")
+
+
+def _refuse_parts(pairs: list[tuple[str, Any]], buffers: frozenset[str]) -> None:
+    """ZeRO-3 leaves an empty tensor in place of a parameter: the parameter itself is marked
+    (``ds_shape``), its copy in a ``state_dict()`` is not."""
+    torch: Any = sys.modules.get("torch")
+    for name, value in pairs:
+        if torch is None or not isinstance(value, torch.Tensor) or value.shape != (0,):
+            continue
+        detached = not isinstance(value, torch.nn.Parameter) and name not in buffers
+        if detached or hasattr(value, "ds_shape"):
+            raise InputError(
+                f"tensor {name!r}: found a part of DeepSpeed's ZeRO-3, expected the whole: gather "
+                "it first (deepspeed.zero.GatheredParameters)"
+            )
 
 
 def _tied(pairs: list[tuple[str, Any]], places: list[object]) -> list[list[str]]:

@@ -8,10 +8,12 @@ torchrun        ``RANK``, ``WORLD_SIZE`` (Accelerate and    ``TORCHELASTIC_RUN_I
 Open MPI        ``OMPI_COMM_WORLD_RANK``, ``..._SIZE``      ``PMIX_NAMESPACE``
 MVAPICH         ``MV2_COMM_WORLD_RANK``, ``..._SIZE``       ``MPIRUN_ID``
 Horovod         ``HOROVOD_RANK``, ``HOROVOD_SIZE``          its rendezvous' address and port
-MPICH, Intel    ``PMI_RANK``, ``PMI_SIZE``                  ``PMI_JOBID``, ``PMI_PORT``
+MPICH, Intel    ``PMI_RANK``, ``PMI_SIZE`` (``srun           ``PMI_JOBID``, ``PMI_PORT``: Slurm's,
+                --mpi=pmi2`` sets the same two)             of MPICH's own nothing
 Slurm           ``SLURM_PROCID``, the step's number of      job and step
                 tasks, else the job's
-PMIx            ``PMIX_RANK``, and a size of those above    ``PMIX_NAMESPACE``
+PMIx            ``PMIX_RANK``; PRRTE's ``prterun`` tells    ``PMIX_NAMESPACE``
+                no size
 Lightning       ``LOCAL_RANK``, ``WORLD_SIZE``, without     ``MASTER_ADDR``, ``MASTER_PORT``
                 ``RANK``
 Kubernetes      ``JOB_COMPLETION_INDEX``, ``WORLD_SIZE``    the job's name, of the pod's
@@ -68,7 +70,7 @@ class _Row(NamedTuple):
     sizes: tuple[str, ...]
     shared: tuple[str, ...]
     alone: bool = False
-    """The rank counts without a size too."""
+    """The rank counts without a size too: how many there are is unknown then."""
 
 
 _TABLE: Final = (
@@ -88,7 +90,7 @@ _TABLE: Final = (
     ),
     _Row("MPICH", "PMI_RANK", ("PMI_SIZE",), ("PMI_JOBID", "PMI_PORT")),
     _Row("Slurm", "SLURM_PROCID", _SLURM, ("SLURM_JOB_ID", "SLURM_STEP_ID")),
-    _Row("PMIx", "PMIX_RANK", ("PMIX_SIZE", "PMI_SIZE"), ("PMIX_NAMESPACE",)),
+    _Row("PMIx", "PMIX_RANK", ("PMI_SIZE",), ("PMIX_NAMESPACE",), alone=True),
     _Row("Kubernetes", "JOB_COMPLETION_INDEX", ("WORLD_SIZE",), ("JOB_NAME",), alone=True),
 )
 
@@ -126,6 +128,8 @@ def launched(env: Environment, *, strict: bool = False) -> Launch | None:
         if env.get(row.rank) and not (row.by == "Slurm" and _is_batch_script(env)):
             for size in filter(env.get, row.sizes):
                 return _launch(env, row.by, *_pair(env, row.rank, size), row.shared)
+            if row.alone:
+                return _launch(env, row.by, _number(env, row.rank, 0), None, row.shared)
     found = _of_lightning(env) or _of_kubernetes(env)
     if found is None and strict and _number(env, "WORLD_SIZE", 1) > 1:
         return _launch(env, "WORLD_SIZE", None, _number(env, "WORLD_SIZE", 1), _MASTER)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from provenance.errors import InputError, ProvenanceError
+from provenance.fingerprint.data.remote import is_url, without_secrets
 
 TICK_S: Final = 0.02
 """Longer than the step of a file's times (a clock tick, 10 ms at most)."""
@@ -40,6 +41,9 @@ class WeightFile(NamedTuple):
         Raises:
             InputError: It is missing, or neither a file nor a folder: a pipe's reader would wait.
         """
+        if isinstance(path, str) and is_url(path):
+            shown = without_secrets(path)
+            raise InputError(f"model file {shown!r}: found a URL, expected a file of this host")
         where = os.path.abspath(os.fsdecode(path))
         try:
             # The file that a link such as "last.ckpt" leads to now, by a name that tells its kind.

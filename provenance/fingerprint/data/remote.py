@@ -37,12 +37,13 @@ def url_files(url: str, factory: HashFactory, progress: Progress) -> tuple[str, 
         import fsspec.core
     except ImportError as error:
         raise MissingExtraError("fsspec", "", "pip install fsspec") from error
-    shown = _without_secrets(url)
+    shown = without_secrets(url)
     try:
         system, path = fsspec.core.url_to_fs(url)
         found = system.info(path)
         if found["type"] != "directory":
-            return "files", [_leaf(system, path, posixpath.basename(path), factory, progress)]
+            name = posixpath.basename(without_secrets(path) if is_url(path) else path)
+            return "files", [_leaf(system, path, name, factory, progress)]
         leaves = list(_folder(system, path, factory, progress))
         return "folder", sorted(leaves, key=lambda leaf: leaf.path.encode())
     except ProvenanceError:
@@ -51,13 +52,20 @@ def url_files(url: str, factory: HashFactory, progress: Progress) -> tuple[str, 
     except Exception as error:  # noqa: BLE001  translated at the edge, whatever it is
         reason = f"{type(error).__name__}: {error}".replace(url, shown)
         raise InputError(
-            f"cannot read {shown!r} through fsspec: {_without_secrets(reason)}"
+            f"cannot read {shown!r} through fsspec: {without_secrets(reason)}"
         ) from None
+
+
+def without_secrets(text: str) -> str:
+    """Without ``user:password@`` and queries, where a signed URL has its signature."""
+    return re.sub(r"(://)[^/@\s]*@", r"\1", re.sub(r"\?\S*", "", text))
 
 
 def _folder(system: Any, path: str, factory: HashFactory, progress: Progress) -> Iterator[FileLeaf]:
     root = path.rstrip("/") + "/"
-    for place in system.find(path):
+    for place, found in system.find(path, detail=True).items():
+        if place.endswith("/") and not found.get("size"):
+            continue  # a key that stands for a folder, as consoles of object stores make
         name = place if place.startswith(root) else place.lstrip("/")
         name = name.removeprefix(root).removeprefix(root.lstrip("/"))
         yield _leaf(system, place, name, factory, progress)
@@ -77,10 +85,5 @@ def _leaf(system: Any, path: str, name: str, factory: HashFactory, progress: Pro
     stated = before.get("size")
     changed = any(before.get(key) != after.get(key) for key in _VERSION_KEYS)
     if changed or stated not in (None, size):
-        raise InputError(f"data file {_without_secrets(path)!r}: changed while it was read")
+        raise InputError(f"data file {without_secrets(path)!r}: changed while it was read")
     return FileLeaf(name, size, factory.wrap(hasher.digest()))
-
-
-def _without_secrets(text: str) -> str:
-    """Without ``user:password@`` and queries, where a signed URL has its signature."""
-    return re.sub(r"(://)[^/@\s]*@", r"\1", re.sub(r"\?\S*", "", text))

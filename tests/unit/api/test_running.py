@@ -135,13 +135,17 @@ def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> Non
         run.artifact(file)
         run.artifact(folder, "checkpoint")
         run.artifact(b"abc", "bytes.bin")
+        run.artifact(f"file://{file}")
+        run.artifact(f"file://{folder}", "checkpoint")
         run.artifact(odd, "odd")
         run.artifact(odd)
         run.artifact(tmp_path / "absent")
         run.artifact("null\0byte")
+        run.artifact("file:///absent/x")
         run.note("x" * 9_000_000)
         run.note("looks odd", tags=["odd"])
-    png, checkpoint, held, odd_name = bodies(tmp_path, Kind.ARTIFACT)
+    png, checkpoint, held, *at_urls, odd_name = bodies(tmp_path, Kind.ARTIFACT)
+    assert at_urls == [png, checkpoint]
     digest = f"sha256:{hashlib.sha256(b'png').hexdigest()}"
     assert png == {"name": "plot.png", "digest": digest, "bytes": 3, "media": "image/png"}
     assert (checkpoint["name"], checkpoint["bytes"], checkpoint["files"]) == ("checkpoint", 5, 1)
@@ -149,8 +153,11 @@ def test_artifacts_and_notes_are_recorded_after_the_start(tmp_path: Path) -> Non
     assert (odd_name["name"], odd_name["bytes"]) == ("odd", 9)
     assert bodies(tmp_path, Kind.NOTE) == [{"text": "looks odd", "tags": ["odd"]}]
     gaps = bodies(tmp_path, Kind.GAP)
-    assert [gap["what"] for gap in gaps] == ["artifact", "artifact", "artifact", "note"]
-    reasons = ("its name is not UTF-8", "cannot read", "null byte", "expected at most 1,000,000")
+    assert [gap["what"] for gap in gaps] == ["artifact", "artifact", "artifact", "artifact", "note"]
+    reasons = (
+        "its name is not UTF-8", "cannot read", "null byte",
+        "cannot read 'file:///absent/x' through fsspec: FileNotF", "expected at most 1,000,000",
+    )  # fmt: skip
     for gap, reason in zip(gaps, reasons, strict=True):
         assert reason in gap["reason"]
     world = shipped(run.tracker)
@@ -168,6 +175,8 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     run = provenance.run(base_dir=tmp_path)
     with pytest.raises(InputError, match="artifact: found bytes without a name"):
         run.artifact(b"x")
+    with pytest.raises(InputError, match=r"'s3://b/m\.npz': found a URL, expected a file of this"):
+        run.model("s3://user:secret@b/m.npz?versionId=1")
     with pytest.raises(InputError, match="note: found neither a text nor a tag"):
         run.note()
     with pytest.raises(InputError, match="config: found a int, expected a mapping"):

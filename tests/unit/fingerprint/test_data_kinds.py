@@ -11,7 +11,10 @@ import io
 import struct
 import subprocess
 import sys
+import threading
 from decimal import Decimal
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -538,6 +541,41 @@ def test_urls_are_read_as_files(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         dataset_digest("nosuch://user:hunter2@host/x?signature=hunter2")
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_key_that_stands_for_a_folder_of_a_bucket_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As s3fs lists those that consoles make: ``data/`` and ``data/sub/``, files of no bytes."""
+    memory = need("fsspec").filesystem("memory")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.txt").write_bytes(b"a")
+    memory.pipe("/with-markers/sub/a.txt", b"a")
+    find = type(memory).find
+
+    def listed(self: Any, path: str, **options: Any) -> Any:
+        marker = {"type": "file", "size": 0}
+        entries = find(self, path, **{**options, "detail": True})
+        entries |= {f"{path}/": marker, f"{path}/sub/": marker}
+        return entries if options.get("detail") else sorted(entries)
+
+    monkeypatch.setattr(type(memory), "find", listed)
+    one(dataset_digest(tmp_path), dataset_digest("memory://with-markers"))
+
+
+@pytest.mark.slow
+def test_the_signature_of_a_url_is_no_name(tmp_path: Path) -> None:
+    need("fsspec")
+    need("aiohttp")
+    (tmp_path / "x.txt").write_bytes(b"x")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x.txt?X-Amz-Signature=hunter2"
+        digest = dataset_digest(url)
+        server.shutdown()
+    assert [part.name for part in digest.parts] == ["x.txt"]
+    one(digest, dataset_digest(tmp_path / "x.txt"))
 
 
 @pytest.mark.parametrize(

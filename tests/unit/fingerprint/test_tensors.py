@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ import torch
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
+from provenance.capture.weights.live_weights import live_weights
+from provenance.capture.weights.snapshot import copy_of
 from provenance.errors import (
     FormatError,
     InputError,
@@ -243,15 +246,34 @@ def test_a_conjugate_is_not_tied_to_what_it_is_of() -> None:
 
 def test_what_has_no_data_of_its_own_is_refused() -> None:
     torch = framework("torch")
-    parted = torch.nn.Parameter(torch.empty(0))
-    parted.ds_shape = torch.Size([2, 2])  # as DeepSpeed marks it
     for value, found in (
         (torch._to_functional_tensor(torch.ones(2)), "a transform's tensor"),
-        (parted, "a part of DeepSpeed's ZeRO-3"),
         (torch.ones(2, device="meta"), "device meta"),
     ):
         with pytest.raises(InputError, match=f"'w': found {found}"):
             state_digest({"w": value})
+
+
+def test_a_parameter_that_zero_3_has_elsewhere_is_refused_on_every_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As DeepSpeed 0.19 leaves it; a copy of it in a state_dict() has no mark."""
+    torch = framework("torch")
+    monkeypatch.setitem(sys.modules, "deepspeed", ModuleType("deepspeed"))
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("seen", torch.empty(0))
+    assert len(state_digest(model).tensors) == 3
+    model.weight.data = torch.empty(0)
+    model.weight.ds_shape = torch.Size([2, 2])
+    parted: dict[str, Any] = {"weight": model.weight.detach(), "bias": model.bias}
+    for take, state in (
+        (state_digest, model),
+        (copy_of, model),
+        (live_weights, model),
+        (copy_of, parted),
+    ):
+        with pytest.raises(InputError, match="'weight': found a part of DeepSpeed's ZeRO-3"):
+            take(state)
 
 
 def test_other_views_of_the_same_memory_are_not_tied() -> None:

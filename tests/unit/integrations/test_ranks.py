@@ -19,19 +19,34 @@ from tests.support.spooled import bodies, spooled
 pytestmark = pytest.mark.slow
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
+# Accelerate takes its FSDP plugin on accelerators alone; the rest of its FSDP2 runs on a CPU too.
+FSDP2 = """
+import accelerate.state
+from accelerate.utils import DistributedType
+prepared = accelerate.state.AcceleratorState.__init__
+def on_cpu(self, *args, fsdp_plugin=None, **options):
+    prepared(self, *args, fsdp_plugin=fsdp_plugin, **options)
+    if fsdp_plugin is not None:
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        accelerate.state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+accelerate.state.AcceleratorState.__init__ = on_cpu
+options = {"version": 2, "fsdp_version": 2, "auto_wrap_policy": "NO_WRAP"}
+sharding = {"fsdp": "full_shard", "fsdp_config": options}
+"""
+
 TRANSFORMERS = """
-import torch, transformers
+import sys, torch, transformers
 from provenance.integrations.transformers import ProvenanceCallback
 torch.set_num_threads(1)
 data = [
     {"input_ids": torch.tensor([i % 7, 1, 2]), "labels": torch.tensor(i % 2)} for i in range(16)
 ]
 size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-for report_to in ("none", "provenance"):
+for report_to in sys.argv[1:]:
     arguments = transformers.TrainingArguments(
         output_dir="out", num_train_epochs=2, per_device_train_batch_size=4, save_strategy="no",
         logging_strategy="epoch", eval_strategy="epoch", report_to=report_to, disable_tqdm=True,
-        use_cpu=True, ddp_backend="gloo",
+        use_cpu=True, ddp_backend="gloo", **sharding,
     )
     transformers.Trainer(
         transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=8, **size)),
@@ -119,11 +134,23 @@ def ranks(events: list[Event], kind: Kind) -> list[tuple[int, int | None]]:
 
 def test_transformers_under_torchrun(tmp_path: Path) -> None:
     installed("transformers")
-    events = trained(tmp_path, TRANSFORMERS, by=TORCHRUN)
+    script = "sharding = {}" + TRANSFORMERS
+    events = trained(tmp_path, script, "none", "provenance", by=TORCHRUN)
     configs = bodies(events, Kind.CONFIG)
     assert [config["world_size"] for config in configs] == [2, 2]
     assert ranks(events, Kind.METRICS) == [(r, e) for r in (0, 1) for e in (1, 1, 2, 2)]
     assert ranks(events, Kind.RUN_END) == [(0, None), (0, None), (1, None), (1, None)]
+
+
+def test_transformers_with_fsdp2_records_the_shards_of_each_rank(tmp_path: Path) -> None:
+    installed("transformers")
+    events = trained(tmp_path, FSDP2 + TRANSFORMERS, "none", by=TORCHRUN)
+    assert ranks(events, Kind.STATE) == [(r, e) for r in (0, 1) for e in (1, 2)]
+    shards = [
+        tensor.get("shard") for body in bodies(events, Kind.STATE) for tensor in body["tensors"]
+    ]
+    assert shards
+    assert all(shards)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "fsdp2"])

@@ -22,6 +22,7 @@ MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
         ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"}, ("Horovod", 1, 2)),
         ({"PMI_RANK": "1", "PMI_SIZE": "2"}, ("MPICH", 1, 2)),
         ({"PMIX_RANK": "1", "PMI_SIZE": "2"}, ("PMIx", 1, 2)),
+        ({"PMIX_RANK": "1", "PMIX_NAMESPACE": "prterun-host-7@1"}, ("PMIx", 1, None)),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, ("Slurm", 1, 2)),
         ({"SLURM_PROCID": "0", "SLURM_NPROCS": "2"}, ("Slurm", 0, 2)),
         (
@@ -48,6 +49,11 @@ MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
              "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"},
             ("Open MPI", 1, 2),
         ),
+        (  # mpiexec -launcher slurm: its proxies are the tasks
+            {"PMI_RANK": "1", "PMI_SIZE": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1",
+             "SLURM_STEP_ID": "0"},
+            ("MPICH", 1, 2),
+        ),
         (
             {"RANK": "5", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"},
             ("torchrun", 5, 8),
@@ -71,7 +77,6 @@ def test_each_launcher_is_known_by_its_variables(
         {"RANK": "4"},
         {"WORLD_SIZE": "4"},
         {"LOCAL_RANK": "1"},
-        {"PMIX_RANK": "0"},
     ],
 )
 def test_what_is_no_launch_is_none(env: dict[str, str]) -> None:
