@@ -80,7 +80,7 @@ def render(report: VerificationReport) -> str:
         ],
         plots=[(name, line_plot(*plot)) for name, plot in plots[:MAX_PLOTS]],
         plots_left_out=len(plots[MAX_PLOTS:]),
-        unsealed=sum(r.place == "unsealed" and r.kind in _DRAWN for r in records),
+        unsealed=sum(r.kind in _DRAWN for r in report.evidence.under_no_root),
         columns=names[:MAX_COLUMNS],
         max_rows=MAX_ROWS,
         commands=commands,
