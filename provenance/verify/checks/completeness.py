@@ -9,11 +9,11 @@ the database says (that a run was sealed incomplete) is believed only where it i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.story import Restart, RunState, restarts, state_at
+from provenance.evidence.story import Restart, RunState, process_names, restarts, state_at
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
@@ -93,7 +93,7 @@ def check_completeness(
 
 
 def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
-    name = _names(records)
+    name = process_names(records)
     seqs_of: dict[bytes, set[int]] = {}
     for record in records:
         seqs_of.setdefault(record.producer, set()).add(record.seq)
@@ -129,18 +129,6 @@ def _no_end(records: Sequence[Record], ranks: int) -> str:
     return f"no end of {named_ranks(absent, more)}" if absent else "a process has no end"
 
 
-def _names(records: Iterable[Record]) -> dict[bytes, str]:
-    """Each producer by its rank where that is one of its own, else with its number, too."""
-    of_rank: dict[int, dict[bytes, None]] = {}
-    for record in sorted(records, key=lambda record: record.order):
-        of_rank.setdefault(record.rank, {})[record.producer] = None
-    return {
-        producer: f"rank {rank}" if len(own) == 1 else f"rank {rank}, process {number}"
-        for rank, own in of_rank.items()
-        for number, producer in enumerate(own, 1)
-    }
-
-
 def _launches(records: Sequence[Record]) -> Iterator[str]:
     """That the run is of one of several ranks, which the others did not write to."""
     stated = [r.body.get("launch") for r in records if r.kind in (Kind.CONFIG, Kind.RESULTS)]
@@ -163,7 +151,7 @@ def _notice_oddities(
     again: Sequence[Restart],
     findings: Findings,
 ) -> None:
-    name = _names(records)
+    name = process_names(records)
     told = {(restart.producer, seq) for restart in again for seq in restart.repeats}
     told_ends = {restart.before for restart in again}
     for other in evidence.equivocations:
