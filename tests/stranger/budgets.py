@@ -86,8 +86,9 @@ def budget_problem(budget: dict[str, Any], before: list[dict[str, Any]]) -> str 
         return "other steps than before"
     if fell(budget, before):
         return "what is spent stays spent"
-    recomputed = by(budget) == "rdp" and delta and epsilon < math.inf
-    if recomputed and history is not None and not takes_long(history):
+    if not delta or epsilon == math.inf:
+        return None
+    if by(budget) == "rdp" and history is not None and not takes_long(history):
         own = epsilon_of(history, delta)
         return None if math.isclose(own, epsilon, rel_tol=2e-6) else f"its steps give {own}"
     return None
