@@ -106,7 +106,9 @@ def _tree(evidence: RunEvidence, *kinds: Kind) -> Iterator[RecordFile]:
 
 def run_subject(entry: LedgerEntry, state: str | None = None) -> Subject:
     """A run root as the subject of a statement, and how the run ended."""
-    notes: dict[str, Json] = {"seal": seal_label(entry)} | ({"state": state} if state else {})
+    notes: dict[str, Json] = {"seal": seal_label(entry)}
+    if state is not None:
+        notes["state"] = state
     return Subject("run", {"mth_sha256": entry.root.hex()}, notes)
 
 
