@@ -110,6 +110,15 @@ def print_text(text: str) -> None:
     _write(text.encode())
 
 
+def print_document(data: bytes) -> None:
+    """Canonical JSON on stdout: byte for byte, but what :func:`shown` escapes is escaped as JSON
+    has it, which is the same value."""
+    text = data.decode()
+    if text != shown(text):
+        text = "".join(c if c == shown(c) else json_line(c)[1:-1] for c in text)
+    _write(text.encode() + b"\n")
+
+
 def _write(data: bytes) -> None:
     try:
         sys.stdout.flush()

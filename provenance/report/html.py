@@ -39,7 +39,7 @@ MAX_LISTED: Final = 60
 _DRAWN: Final = (Kind.METRICS, Kind.STEPS, Kind.PRIVACY)
 _OUTSIDE_TREE: Final = {
     "late": "Late: came after their seal and are under no root",
-    "unsealed": "Not sealed yet: under no root so far",
+    "unsealed": "Not sealed yet: no leaves so far",
     "control": "Control records: what the trainer announced; no leaves, under its signature",
 }
 

@@ -137,7 +137,7 @@ def test_whatever_a_trainer_states_there_is_a_page(
 def test_steps_are_drawn_by_their_numbers_and_a_long_line_is_thinned() -> None:
     steps = range(1, 20_001)
     values = [1 / step + step % 7 for step in steps]
-    metrics = {name: values for name in ("loss", "val/loss", "lr", "grad_norm", "samples")}
+    metrics = dict.fromkeys(("loss", "val/loss", "lr", "grad_norm", "samples"), values)
     series = [{"step": list(steps), "metrics": metrics}]
     page = render(run_with((Kind.STEPS, None, {"series": series, "steps": 20_000})).verify())
     assert "loss by step" in page
