@@ -32,7 +32,7 @@ class ListedRun:
 
     Attributes:
         ending: How it ended, where it did.
-        begun, seen: Unix seconds of its first and its newest record that is read, as stated.
+        begun, seen: Unix seconds of its first and its last event, by the producers' clocks.
         epoch: The newest that has metrics.
         step: The newest, where no epoch has metrics.
         parent: The run that it says it continues.
@@ -126,8 +126,11 @@ def listed(tx: LedgerTx, row: RunRow, wanted: Wanted) -> ListedRun:
     config = next((record.body for record in told if record.kind is Kind.CONFIG), {})
     results = next((record.body for record in told if record.kind is Kind.RESULTS), {})
     numbers = results.get("results") or (newest.body.get("metrics") if newest else of_step)
-    stated = [*(tx.span(row.run) or ()), *(record.ts for record in known)]
-    times = [seconds_of(ts) for ts in stated] or [row.created_at]
+    times = list[float]()
+    for ts in (*(tx.span(row.run) or ()), *(record.ts for record in known)):
+        with suppress(ValueError):  # a damaged row
+            times.append(seconds_of(ts))
+    times = times or [row.created_at]
     return ListedRun(
         row=row,
         ending=ending_of(tx, row.run, known, wanted.now, wanted.lost_after_s),

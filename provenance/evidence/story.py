@@ -323,7 +323,8 @@ def _restart(said: _Said, before: Process, now: Process) -> Restart:
             repeats.add(record.seq)
     first = min(tracked, default=None)
     parts = ["was started again" + (f" at epoch {first}" if first is not None else "")]
-    if _overlap(before, now):
+    overlap = _overlap(before, now)
+    if overlap:
         parts.append(
             "its times are not behind those of the process before it: "
             "a clock is wrong, or both ran at once"
@@ -334,7 +335,8 @@ def _restart(said: _Said, before: Process, now: Process) -> Restart:
         parts.append(f"states {', '.join(differing)}" if differing else "states the same again")
     end = _end_of(before.records)
     if end is None:
-        parts.append("the process before it ended unannounced")
+        says_no = "has no end" if overlap else "ended unannounced"
+        parts.append(f"the process before it {says_no}")
     elif end_state(end) != "closed":
         parts.append(f"the process before it: {state_at(end).line}")
     return Restart(

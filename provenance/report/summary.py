@@ -63,7 +63,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
     ]
     first = {record.kind: record for record in reversed(records)}
     config = _body(first, Kind.CONFIG)
-    times = sorted(item.ts for item in evidence.records)
+    times = sorted(r.decoded.ts for r in evidence.records if isinstance(r.decoded, Record))
     last = next((r for r in reversed(records) if r.kind is Kind.RESULTS), None)
     results = {} if last is None else last.body.get("results")
     return Summary(

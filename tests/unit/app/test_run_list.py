@@ -135,6 +135,9 @@ def test_a_run_of_steps_alone_says_its_newest_step() -> None:
         (run,) = list_runs(tx, Wanted(NOW))[0]
     assert (run.epoch, run.step, run.numbers, run.parent) == (None, 40, {"loss": 0.025}, str(RUN))
     assert run.seen - run.begun == 3.0, "the first to the last event"
+    stage.sql("UPDATE records SET ts = 'noon' WHERE seq = 3")
+    with stage.store.snapshot() as tx:
+        assert list_runs(tx, Wanted(NOW))[0][0].begun == run.begun
 
 
 def test_one_run_is_told_as_the_list_has_it(

@@ -230,7 +230,7 @@ def test_a_restart_is_told_by_its_epochs_where_a_clock_is_wrong(start: int) -> N
     assert found.line == (
         "was started again at epoch 3; its times are not behind those of the process before it: "
         "a clock is wrong, or both ran at once; epoch 3 was tracked twice; "
-        "states the same again; the process before it ended unannounced"
+        "states the same again; the process before it has no end"
     )
 
 
