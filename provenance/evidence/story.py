@@ -230,7 +230,7 @@ def processes(records: Iterable[Record]) -> dict[int, list[Process]]:
             since[rank] = len(line)
             line.append(process)
         elif _tracked(process):
-            insort(line, process, since[rank], key=_first_epoch)
+            insort(line, process, since.get(rank, 0), key=_first_epoch)
         upto[rank] = max(upto.get(rank, ""), max(record.ts for record in own))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -240,6 +241,12 @@ def test_a_driver_beside_its_workers_is_no_restart_and_hides_none() -> None:
     assert again(driver, worker) == []
     next_one = process("x", 0, (20, "config"), (25, "epoch 2"), (30, "closed exit"))
     assert [restart.before[:1] for restart in again(driver, worker, next_one)] == [b"w"]
+
+
+def test_a_damaged_record_without_a_time_fells_nothing() -> None:
+    damaged = [replace(record, ts="") for record in process("a", 0, *MAIN)]
+    second = process("b", 0, (20, "config"), (21, "epoch 2"))
+    assert [restart.number for restart in again(damaged, second)] == [2]
 
 
 def test_neither_a_child_nor_one_that_outlives_its_parent_is_or_hides_a_restart() -> None:
