@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from itertools import islice
 from math import inf
 from typing import Any, Final
 from uuid import UUID
 
 from provenance.errors import FormatError
+from provenance.evidence.lineage import parent_of
 from provenance.evidence.story import LOST_AFTER_S, RunState, state_of
 from provenance.formats.record import Json, Kind, Record
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import RunRow, StoredRecord
-from provenance.report.summary import lines, tags_of
+from provenance.report.summary import leaves, newest_step, seconds_of, shown, tags_of
 
 _TOLD_BY: Final = (Kind.CONFIG, Kind.NOTE, Kind.RESULTS, Kind.SEAL, Kind.RUN_END)
 _NUMBERS: Final = 3
@@ -31,9 +32,11 @@ class ListedRun:
 
     Attributes:
         ending: How it ended, where it did.
-        begun, seen: Unix seconds of its first and its newest record that is read, as stated.
+        begun, seen: Unix seconds of its first and its last event, by the producers' clocks.
         epoch: The newest that has metrics.
-        numbers: Of the results, or of the newest metrics.
+        step: The newest, where no epoch has metrics.
+        parent: The run that it says it continues.
+        numbers: Of the results, or of the newest metrics; what is no number is a short text.
     """
 
     row: RunRow
@@ -44,11 +47,13 @@ class ListedRun:
     begun: float
     seen: float
     epoch: int | None
-    numbers: dict[str, str]
+    step: int | None
+    parent: str | None
+    numbers: dict[str, Json]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        names = ("name", "group", "begun", "seen", "epoch", "numbers")
+        names = ("name", "group", "parent", "begun", "seen", "epoch", "step", "numbers")
         return {"tags": list(self.tags), **{name: getattr(self, name) for name in names}}
 
 
@@ -77,8 +82,8 @@ def list_runs(tx: LedgerTx, wanted: Wanted) -> tuple[list[ListedRun], int]:
         wanted.state or wanted.name or wanted.group or wanted.tags
     )
     if plain:
-        return [_listed(tx, row, wanted) for row in rows[first : first + wanted.size]], len(rows)
-    runs = [run for run in (_listed(tx, row, wanted) for row in rows) if _fits(run, wanted)]
+        return [listed(tx, row, wanted) for row in rows[first : first + wanted.size]], len(rows)
+    runs = [run for run in (listed(tx, row, wanted) for row in rows) if _fits(run, wanted)]
     if wanted.sort == "seen":
         runs.sort(key=lambda run: -run.seen)
     elif wanted.sort != "created":
@@ -112,14 +117,20 @@ def _fits(run: ListedRun, wanted: Wanted) -> bool:
     )
 
 
-def _listed(tx: LedgerTx, row: RunRow, wanted: Wanted) -> ListedRun:
+def listed(tx: LedgerTx, row: RunRow, wanted: Wanted) -> ListedRun:
+    """One run as the list has it."""
     told = list(_decoded(tx.records(row.run, _TOLD_BY)))
-    newest = next(_decoded(filter(None, [tx.newest_record(row.run, Kind.METRICS)])), None)
+    newest = _newest(tx, row.run, Kind.METRICS)
+    step, of_step = newest_step([] if newest else [_newest(tx, row.run, Kind.STEPS)])
     known = told if newest is None else [*told, newest]
     config = next((record.body for record in told if record.kind is Kind.CONFIG), {})
     results = next((record.body for record in told if record.kind is Kind.RESULTS), {})
-    numbers = results.get("results") or (newest.body.get("metrics") if newest else None)
-    times = [_seconds(record) for record in known] or [row.created_at]
+    numbers = results.get("results") or (newest.body.get("metrics") if newest else of_step)
+    times = list[float]()
+    for ts in (*(tx.span(row.run) or ()), *(record.ts for record in known)):
+        with suppress(ValueError):  # a damaged row
+            times.append(seconds_of(ts))
+    times = times or [row.created_at]
     return ListedRun(
         row=row,
         ending=ending_of(tx, row.run, known, wanted.now, wanted.lost_after_s),
@@ -129,8 +140,21 @@ def _listed(tx: LedgerTx, row: RunRow, wanted: Wanted) -> ListedRun:
         begun=min(times),
         seen=max(times),
         epoch=newest.epoch if newest else None,
-        numbers=dict(lines(numbers)[:_NUMBERS]) if isinstance(numbers, dict) else {},
+        step=step,
+        parent=parent_of(told),
+        numbers=dict(_plain(islice(leaves(numbers), _NUMBERS)))
+        if isinstance(numbers, dict)
+        else {},
     )
+
+
+def _newest(tx: LedgerTx, run: UUID, kind: Kind) -> Record | None:
+    return next(_decoded(filter(None, [tx.newest_record(run, kind)])), None)
+
+
+def _plain(values: Iterable[tuple[str, Json]]) -> Iterator[tuple[str, Json]]:
+    for name, value in values:
+        yield name, value if isinstance(value, int | float | None) else shown(value)
 
 
 def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
@@ -141,7 +165,3 @@ def _decoded(records: Iterable[StoredRecord]) -> Iterator[Record]:
 
 def _text(value: Json) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _seconds(record: Record) -> float:
-    return datetime.fromisoformat(record.ts).timestamp()

@@ -2,7 +2,8 @@
 
 Exit codes: 0 fine, 1 verification failed, 2 wrong usage or input, 3 could not be checked
 (a node, Redis or the database cannot be reached). Every command takes ``--json`` and then
-prints one JSON object on stdout; what is for people alone goes to stderr.
+prints one JSON object on stdout, ``{"error": ...}`` where it fails; what is for people alone goes
+to stderr.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import takewhile
 from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
@@ -162,11 +164,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  open to the end
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of few letters, as stderr has it
         sys.stdout.reconfigure(errors="backslashreplace")
-    arguments = parser().parse_args(argv)
+    words = list(takewhile(lambda word: word != "--", sys.argv[1:] if argv is None else argv))
+    try:
+        arguments = parser().parse_args(argv)
+    except SystemExit as ended:
+        if isinstance(ended.__cause__, UsageError) and "--json" in words:
+            _print_error(str(ended.__cause__))
+        raise
     try:
         return _command_function(*arguments.run.split(":"))(arguments)
     except ProvenanceError as error:
-        _complain(str(error))
+        _complain(str(error), arguments.json)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -177,19 +185,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror or error}")
+        _complain(f"{where}{error.strerror or error}", arguments.json)
         return UsageError.exit_code
 
 
-def _complain(message: str) -> None:
+def _complain(message: str, as_json: bool) -> None:
     print(f"provenance: {shown(message)}", file=sys.stderr)  # noqa: T201  what the command says
+    if as_json:
+        _print_error(message)
+
+
+def _print_error(message: str) -> None:
+    from provenance.cli.output import print_json
+
+    print_json({"error": message})
 
 
 class _Parser(argparse.ArgumentParser):
     """Its messages repeat arguments, which scripts take from data."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(shown(message))
+        try:
+            super().error(shown(message))
+        except SystemExit as ended:
+            raise SystemExit(ended.code) from UsageError(message)
 
 
 def _command_function(module: str, function: str) -> Command:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from provenance.app import model as use_case
 from provenance.app.verify import verify_path, verify_run
-from provenance.cli.output import answer, err, print_json, print_text, settings_of
+from provenance.cli.output import answer, err, print_document, print_json, settings_of
 from provenance.errors import InputError
 from provenance.fingerprint.model_files import read_model
 from provenance.models.key import PASSPHRASE
@@ -119,5 +119,5 @@ def statement(arguments: argparse.Namespace) -> int:
     elif arguments.json:
         print_json(json.loads(data))
     else:
-        print_text(data.decode() + "\n")
+        print_document(data)
     return 0

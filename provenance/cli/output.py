@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 from msgspec.structs import replace
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -109,6 +110,15 @@ def print_text(text: str) -> None:
     _write(text.encode())
 
 
+def print_document(data: bytes) -> None:
+    """Canonical JSON on stdout: byte for byte, but what :func:`shown` escapes is escaped as JSON
+    has it, which is the same value."""
+    text = data.decode()
+    if text != shown(text):
+        text = "".join(c if c == shown(c) else json_line(c)[1:-1] for c in text)
+    _write(text.encode() + b"\n")
+
+
 def _write(data: bytes) -> None:
     try:
         sys.stdout.flush()
@@ -118,14 +128,25 @@ def _write(data: bytes) -> None:
         reader_left(sys.stdout)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A plain table; None reads as a dash."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], least: int | None = None
+) -> None:
+    """A plain table; None reads as a dash. Where it is wider than the terminal, columns behind the
+    first ``least`` are left out from the right; the rest is folded."""
+    texts = [["-" if cell is None else shown(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *texts, strict=True)]
+    most = len(columns)
+    if out.is_terminal and least is not None:
+        while most > least and sum(widths[:most]) + 2 * (most - 1) > out.width:
+            most -= 1
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for column in columns[:most]:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("-" if cell is None else shown(str(cell))) for cell in row))
+    for row in texts:
+        table.add_row(*map(Text, row[:most]))
     out.print(table)
+    if most < len(columns):
+        out.print(f"a wider terminal and --json have more: {', '.join(columns[most:])}")
 
 
 def when(moment: float | None) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
-from provenance.app.run_list import Wanted, ending_of, list_runs
+from provenance.app.run_list import ListedRun, Wanted, ending_of, list_runs, listed
 from provenance.bootstrap import reading
 from provenance.capture.ending import GOES_ON
 from provenance.capture.ship.keyless import unsigned_runs
@@ -22,10 +22,11 @@ from provenance.evidence import from_database
 from provenance.evidence.story import RunState
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import silent_ranks
-from provenance.formats.run_tree.selection import named_networks
+from provenance.formats.run_tree.selection import named_networks, unannounced
 from provenance.ledger.seal import waits_for
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import AnchorState, LedgerEntry, RunRow, StoredRecord
+from provenance.report.summary import shown as plain
 from provenance.report.summary import spoken
 from provenance.settings import NETWORKS, Settings
 from provenance.tickets import TicketState, anchor_state
@@ -36,9 +37,10 @@ _ENDS: Final = (Phase.BEFORE, Phase.AFTER)
 _TELLING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
 """Kinds of records that tell how a run ended."""
 _COLUMNS: Final = (
-    "run", "name", "state", "epoch", "numbers", "began", "last seen", "took", "seals", "identity",
+    "run", "state", "name", "newest", "numbers", "took", "last seen", "began", "seals", "identity",
     "incomplete",
 )  # fmt: skip
+"""What matters most comes first: a narrow terminal has no place for the rest."""
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -56,7 +58,7 @@ def status(arguments: argparse.Namespace) -> int:
     given = [name for name in ("state", "name", "group", "tag") if getattr(arguments, name)]
     if run and given:
         raise InputError(f"--{given[0]}: found RUN {run} too, expected one of the two")
-    document = _run(settings, run) if run else _overview(settings, wanted)
+    document = _run(settings, run, wanted) if run else _overview(settings, wanted)
     if arguments.json:
         print_json(document)
     else:
@@ -87,19 +89,31 @@ def _overview(settings: Settings, wanted: Wanted) -> dict[str, Any]:
     trust = of_settings(settings)
     with closing(store), store.snapshot() as tx:
         seals = tx.seals()
-        listed, document["runs_total"] = list_runs(tx, wanted)
-        for item in listed:
-            row = item.row
-            run: dict[str, Any] = {"run_id": str(row.run), "state": row.state}
-            run["ending"] = item.ending._asdict()
-            run |= {**item.as_dict(), "begun": when(item.begun), "seen": when(item.seen)}
-            run |= {"seconds": item.seen - item.begun, "incomplete": row.incomplete}
-            run |= {**_who(row, trust), "seals": [p.value for p in seals.get(row.run, ())]}
+        runs, document["runs_total"] = list_runs(tx, wanted)
+        for item in runs:
+            run = _told(item, trust)
+            run["seals"] = [phase.value for phase in seals.get(item.row.run, ())]
             document["runs"].append(run)
         document["networks"] = {n: _network(tx, n) for n in settings.blockchain.networks}
         document["parked"] = len(tx.parked())
         document["equivocations"] = len(tx.equivocations())
     return document
+
+
+def _told(item: ListedRun, trust: Trust) -> dict[str, Any]:
+    """What the list and the view of one run have alike."""
+    row = item.row
+    return {
+        "run_id": str(row.run),
+        "state": row.state,
+        "ending": item.ending._asdict(),
+        **item.as_dict(),
+        "begun": when(item.begun),
+        "seen": when(item.seen),
+        "seconds": item.seen - item.begun,
+        "incomplete": row.incomplete,
+        **_who(row, trust),
+    }
 
 
 def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
@@ -113,7 +127,7 @@ def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
     }
 
 
-def _run(settings: Settings, name: str) -> dict[str, Any]:
+def _run(settings: Settings, name: str, wanted: Wanted) -> dict[str, Any]:
     with reading.opened_store(settings, f"run {name}") as store:
         run = from_database.find_run(store, name)
         with store.snapshot() as tx:
@@ -121,16 +135,14 @@ def _run(settings: Settings, name: str) -> dict[str, Any]:
             assert row is not None
             records, entries = tx.records(run), tx.entries(run)
             told = list(_decoded(records, (*_TELLING, Kind.METRICS)))
-            ending = ending_of(tx, run, told, time.time(), settings.lost_after_s)
+            ending = ending_of(tx, run, told, wanted.now, wanted.lost_after_s)
             document: dict[str, Any] = {
-                "run_id": str(run),
-                "state": row.state,
+                **_told(listed(tx, row, wanted), of_settings(settings)),
                 "ending": ending._asdict(),
-                "incomplete": row.incomplete,
                 "waits_for": waits_for(tx, run),
+                "unannounced": unannounced(told) if told else None,
                 "created": when(row.created_at),
                 "sealed": when(row.sealed_at),
-                **_who(row, of_settings(settings)),
                 "records": len(records),
                 "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
                 "silent": _silent(records),
@@ -195,13 +207,13 @@ def _print_overview(document: dict[str, Any]) -> None:
     rows: list[tuple[Any, ...]] = []
     for r in document["runs"]:
         who = r["trainer"] or (r["identity"] and _cut(_shown(r["identity"])))
-        numbers = " ".join(f"{_cut(k)}={_cut(value)}" for k, value in r["numbers"].items())
-        took, times = spoken(r["seconds"]), (r["begun"], r["seen"])
-        state, seals = RunState(**r["ending"]).line, " ".join(r["seals"])
-        stands = (r["run_id"], r["name"] and _cut(r["name"]), state, r["epoch"], numbers or None)
-        rows.append((*stands, *times, took, seals, who, r["incomplete"]))
+        stands = (r["run_id"], RunState(**r["ending"]).line, r["name"] and _cut(r["name"]))
+        times = (spoken(r["seconds"]), r["seen"], r["begun"])
+        rows.append(
+            (*stands, _newest(r), _numbers(r), *times, " ".join(r["seals"]), who, r["incomplete"])
+        )
     if rows:
-        print_table(_COLUMNS, rows)
+        print_table(_COLUMNS, rows, least=2)
     else:
         out.print("no runs on this page" if document["runs_total"] else "no such runs")
     if (pages := -(-document["runs_total"] // max(1, document["limit"]))) > 1:
@@ -214,10 +226,27 @@ def _print_overview(document: dict[str, Any]) -> None:
     print_table(("network", "anchors", "paused", "problem"), rows)
 
 
+def _newest(run: dict[str, Any]) -> str | None:
+    """Such as ``epoch 3``."""
+    return next((f"{k} {run[k]}" for k in ("epoch", "step") if run[k] is not None), None)
+
+
+def _numbers(run: dict[str, Any]) -> str | None:
+    return " ".join(f"{_cut(k)}={_cut(plain(v))}" for k, v in run["numbers"].items()) or None
+
+
 def _print_run(document: dict[str, Any]) -> None:
     state = RunState(**document["ending"]).line
     sealed = "" if document["state"] == "open" else f", {document['state']}"
     out.print(f"run {document['run_id']}: {state}{sealed}, {document['records']} records")
+    texts = {key: document[key] for key in ("name", "group", "parent") if document[key]}
+    texts |= {"tags": ", ".join(document["tags"])} if document["tags"] else {}
+    for key, text in texts.items():
+        out.print(f"{key}: {text}")
+    newest = ", ".join(filter(None, (_newest(document), _numbers(document))))
+    out.print(f"newest: {newest or 'no metrics'}")
+    took = spoken(document["seconds"])
+    out.print(f"began {document['begun']}, last seen {document['seen']}, took {took}")
     who = f" ({document['trainer']})" if document["trainer"] else ""
     by = document["identity"]
     out.print(f"identity: {_shown(by) if by else 'nobody signed this run'}{who}")
@@ -225,6 +254,8 @@ def _print_run(document: dict[str, Any]) -> None:
         out.print(f"incomplete: {document['incomplete']}")
     if document["waits_for"]:
         out.print(f"waits for: {'; '.join(document['waits_for'])}")
+    if document["unannounced"]:
+        out.print(document["unannounced"])
     for line in document["silent"]:
         out.print(line)
     for root in document["roots"]:

@@ -18,7 +18,8 @@ from provenance.ports.store import LedgerTx
 MAX_UNFINISHED: Final = 1000
 """Runs that are named; the newest, where there are more."""
 _NAMED: Final = 5
-STATES: Final = ("open", "incomplete")
+_WORDS: Final = {"open": "not sealed to its end", "incomplete": "sealed incomplete"}
+STATES: Final = tuple(_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class LedgerClaim:
 
     def __str__(self) -> str:
         """For people: how many, and the newest few that are not sealed whole."""
-        named = [f"{item.run} ({item.state})" for item in self.unfinished[:_NAMED]]
+        named = [f"{item.run} ({_WORDS[item.state]})" for item in self.unfinished[:_NAMED]]
         left = self.runs - self.complete - len(named)
         more = [*named, f"{left} more"] if left else named
         others = f"; not so: {', '.join(more)}" if more else ""

@@ -22,8 +22,8 @@ from provenance.formats.checkpoint import SignedHead, parse_note
 from provenance.formats.fields import Fields, Key
 from provenance.formats.producers.statement import Statement
 from provenance.formats.receipt import Receipt
-from provenance.formats.record import Kind, Record
-from provenance.formats.run_tree.selection import DigestedRecord
+from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.run_tree.selection import FREE_KINDS, DigestedRecord
 from provenance.ports.values import AnchorState, Equivocation, LedgerEntry
 
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
@@ -250,6 +250,21 @@ class RunEvidence:
     def digested(self) -> Sequence[DigestedRecord]:
         """The records, each with the digest that stands for it."""
         return [record.digested(self.run) for record in self.records]
+
+    @cached_property
+    def under_no_root(self) -> Sequence[RecordFile]:
+        """Leaves that no seal has yet; a checkpoint holds the steps, artifacts and notes that it
+        covers by the chains of their producers (docs/FORMAT.md, 5.1)."""
+        covered: dict[bytes, int] = {}
+        for entry in self.entries:
+            for producer, count in entry.coverage if entry.phase is Phase.CHECKPOINT else ():
+                covered[producer] = max(count, covered.get(producer, 0))
+        return [
+            item
+            for item in self.records
+            if item.place == "unsealed"
+            and not (item.kind in FREE_KINDS and item.seq < covered.get(item.producer, 0))
+        ]
 
     def file(self, name: str) -> str | None:
         """``name`` where the evidence lies in files."""

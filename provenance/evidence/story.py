@@ -6,6 +6,7 @@ hosts say.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -63,7 +64,8 @@ OPEN: Final = RunState("running")
 
 
 class Process(NamedTuple):
-    """One process of a rank: its number among all of the rank, from 1, and its records in order."""
+    """One process of a rank: its number among all of the rank by their clocks, from 1, and its
+    records in order."""
 
     rank: int
     number: int
@@ -74,7 +76,7 @@ class Restart(NamedTuple):
     """A process that went on where an earlier one of its rank had stopped.
 
     Attributes:
-        number: Among the processes of the rank, from 2.
+        number: Among the processes of the rank, by their clocks, from 1.
         line: What it did, for people.
         producer, before: 16 bytes: its own, and that of the process before it.
         repeats: ``seq`` of the records that say what an earlier process said, or are of an epoch
@@ -195,22 +197,40 @@ def _by_producer(records: Iterable[Record]) -> list[list[Record]]:
     return sorted(found.values(), key=_first)
 
 
+def process_names(records: Iterable[Record]) -> dict[bytes, str]:
+    """Each producer by its rank where that is one of its own, else with its number, too."""
+    of_rank: dict[int, dict[bytes, None]] = {}
+    for record in sorted(records, key=lambda record: record.order):
+        of_rank.setdefault(record.rank, {})[record.producer] = None
+    return {
+        producer: f"rank {rank}" if len(own) == 1 else f"rank {rank}, process {number}"
+        for rank, own in of_rank.items()
+        for number, producer in enumerate(own, 1)
+    }
+
+
 def processes(records: Iterable[Record]) -> dict[int, list[Process]]:
     """Of each rank the processes that followed one another, without those that ran beside one,
     as forked children do.
 
-    A process follows where it began behind the last word of those before it.
+    A process follows where it began behind the last word of those before it. Clocks may be wrong:
+    one that tracked epochs meanwhile follows, too, by the first of them.
     """
     found: dict[int, list[Process]] = {}
     upto: dict[int, str] = {}
+    since: dict[int, int] = {}
     numbers = Counter[int]()
     for own in _by_producer(records):
         rank = own[0].rank
         numbers[rank] += 1
         if not _is_own(own):
             continue
+        line, process = found.setdefault(rank, []), Process(rank, numbers[rank], own)
         if upto.get(rank, "") < min(record.ts for record in own):
-            found.setdefault(rank, []).append(Process(rank, numbers[rank], own))
+            since[rank] = len(line)
+            line.append(process)
+        elif _tracked(process):
+            insort(line, process, since.get(rank, 0), key=_first_epoch)
         upto[rank] = max(upto.get(rank, ""), max(record.ts for record in own))
     return found
 
@@ -222,7 +242,8 @@ def restarts(records: Iterable[Record]) -> list[Restart]:
         said = _Said()
         for before, now in pairwise(line):
             said.add(before)
-            found.append(_restart(said, before, now))
+            if _tracked(before) or not _overlap(before, now):
+                found.append(_restart(said, before, now))
     return found
 
 
@@ -276,6 +297,15 @@ def _tracked(process: Process) -> set[int]:
     return {epoch for epoch in own if epoch is not None}
 
 
+def _first_epoch(process: Process) -> int:
+    return min(_tracked(process), default=-1)
+
+
+def _overlap(before: Process, now: Process) -> bool:
+    """Whether a process began, by its clock, before the last word of the one before it."""
+    return min(r.ts for r in now.records) <= max(r.ts for r in before.records)
+
+
 def _restart(said: _Said, before: Process, now: Process) -> Restart:
     tracked = _tracked(now)
     twice = sorted(tracked & said.tracked)
@@ -293,13 +323,20 @@ def _restart(said: _Said, before: Process, now: Process) -> Restart:
             repeats.add(record.seq)
     first = min(tracked, default=None)
     parts = ["was started again" + (f" at epoch {first}" if first is not None else "")]
+    overlap = _overlap(before, now)
+    if overlap:
+        parts.append(
+            "its times are not behind those of the process before it: "
+            "a clock is wrong, or both ran at once"
+        )
     if twice:
         parts.append(f"{_named(twice)} tracked twice")
     if any(record.kind in BEFORE_KINDS for record in now.records):
         parts.append(f"states {', '.join(differing)}" if differing else "states the same again")
     end = _end_of(before.records)
     if end is None:
-        parts.append("the process before it ended unannounced")
+        says_no = "has no end" if overlap else "ended unannounced"
+        parts.append(f"the process before it {says_no}")
     elif end_state(end) != "closed":
         parts.append(f"the process before it: {state_at(end).line}")
     return Restart(

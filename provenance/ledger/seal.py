@@ -154,7 +154,8 @@ def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
     row, tree = tx.run(run), tx.tree(run)
     if row is None or row.state == "sealed":
         return []
-    producers, size = tx.producers(run), tree.world_size if tree else 1
+    producers = tx.producers(run)
+    size = tree.world_size if tree else 1 + max((each.rank for each in producers), default=0)
     lines = [] if tree or tx.marks(run, Phase.BEFORE) else ["no run.seal of before yet"]
     for each in producers:
         if each.contiguous < each.highest:
@@ -162,7 +163,7 @@ def waits_for(tx: LedgerTx, run: UUID) -> list[str]:
     here = {each.rank for each in producers if each.rank < size}
     unended = sorted(here - {each.rank for each in producers if each.ended is not None})
     if silent := named_ranks(*absent_ranks(size, here, NAMED)):
-        lines.append(f"nothing came from {silent} of {size}")
+        lines.append(f"nothing came from {silent}" + (f" of {size}" if tree else ""))
     if unended:
         lines.append(f"no run.end yet from {named_ranks(unended)}")
     elif not silent and not tx.marks(run, Phase.AFTER):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal
@@ -35,12 +35,12 @@ from provenance.fingerprint.model_files import ModelFiles
 from provenance.fingerprint.model_state import TRAINABLE
 from provenance.fingerprint.shards import state_problems
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
-from provenance.formats import merkle
 from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
-from provenance.formats.run_tree.ranks import Piece, pieces_of
+from provenance.formats.run_tree.ranks import Piece, pieces_of, state_root
 from provenance.models.names import Naming, aliases_of, digest_as, naming
 from provenance.verify.catalogue import LEDGER, TREES
+from provenance.verify.checks.content import state_problem
 from provenance.verify.report import Seal, VerificationReport
 
 NOT_CHECKED: Final = (
@@ -334,7 +334,7 @@ def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | N
         root, algorithm = body.text("root"), body.text("algorithm")
     except FormatError:
         return None
-    tensors, problem = _tensors(body, root, algorithm), _problem(report, record)
+    tensors, problem = _tensors(body), _problem(report, record)
     try:
         pieces = pieces_of(record.rank, body.raw, record.path) if tensors else []
     except FormatError:
@@ -374,23 +374,21 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
             found.append(replace(alone, tensors=named))
         rest = dict(item.tensors)
         if isinstance(parts, dict) and parts:
-            place = {key: at for at, key in enumerate(item.tensors)}
             for name, names in parts.items():
                 listed = names if isinstance(names, list) else ()
-                known = {key for key in listed if isinstance(key, str) and key in place}
-                own = sorted(known, key=place.__getitem__)
+                own = {key for key in listed if isinstance(key, str) and key in item.tensors}
                 found.append(_part(item, _label(name), own))
                 for key in own:
                     rest.pop(key, None)
             base = any(_ADAPTER.fullmatch(name) for name in parts)
             without = ", ".join(repr(name[:60]) for name in parts)
-            found.append(_part(item, "base model" if base else f"without {without}", list(rest)))
+            found.append(_part(item, "base model" if base else f"without {without}", rest))
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue
         if only:
             tensors = {**whole.tensors, **item.tensors}
             both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
-            found.append(_part(both, "the rest as before training", sorted(tensors)))
+            found.append(_part(both, "the rest as before training", tensors))
     return [item for item in found if item.tensors != {}]
 
 
@@ -401,10 +399,10 @@ def _label(name: str) -> str:
     return name if known else f"part {name[:60]!r}"
 
 
-def _part(item: StatedWeights, part: str, names: Sequence[str]) -> StatedWeights:
-    tensors = {name: (item.tensors or {})[name] for name in names}
-    values = [Digest.parse(str(tensor["digest"])).value for tensor in tensors.values()]
-    root = f"{ROOT_ALGORITHM}:{merkle.root(values).hex()}"
+def _part(item: StatedWeights, part: str, names: Collection[str]) -> StatedWeights:
+    tensors = {name: tensor for name, tensor in (item.tensors or {}).items() if name in names}
+    values = {name: Digest.parse(str(t["digest"])).value for name, t in tensors.items()}
+    root = f"{ROOT_ALGORITHM}:{state_root(values).hex()}"
     return replace(item, part=part, tensors=tensors, root=root)
 
 
@@ -445,18 +443,11 @@ def _problem(report: VerificationReport, record: RecordFile) -> str | None:
     return None if seal.recomputed else "the run root does not recompute"
 
 
-def _tensors(body: Fields, root: str, algorithm: str) -> Tensors | None:
+def _tensors(body: Fields) -> Tensors | None:
     """The tensors of a record by name, where they are what its root is made of."""
-    try:
-        items = body.objects("tensors")
-        digests = [Digest.parse(item.text("digest")) for item in items]
-        tensors = {item.text("name"): item.raw for item in items}
-    except FormatError:
+    if "tensors" not in body.raw or state_problem(body.raw, body.file) is not None:
         return None
-    if len(tensors) != len(items) or {digest.algorithm for digest in digests} != {algorithm}:
-        return None
-    computed = merkle.root([digest.value for digest in digests]).hex()
-    return tensors if f"{ROOT_ALGORITHM}:{computed}" == root else None
+    return {item.text("name"): item.raw for item in body.objects("tensors")}
 
 
 def _nearest(stated: Sequence[StatedWeights], states: _States) -> tuple[Difference | None, str]:
@@ -499,8 +490,6 @@ def _difference(item: StatedWeights, actual: Tensors) -> Difference:
 
 def _summed(item: StatedWeights, problems: Mapping[str, str | None]) -> Difference:
     differing = [(name, problem) for name, problem in problems.items() if problem is not None]
-    if not differing:
-        return Difference(item, None, "the record lists its tensors out of order", 0, len(problems))
     tensor, problem = differing[0]
     return Difference(item, tensor, problem, len(differing), len(problems))
 

@@ -61,7 +61,11 @@ class LedgerTx(Protocol):
         """In ``(producer, seq)`` order."""
 
     def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
-        """The one of the highest epoch; None without one."""
+        """The newest one by ``ts`` of the highest epoch; None without one."""
+
+    def span(self, run: UUID) -> tuple[str, str] | None:
+        """``ts`` of the earliest and of the latest among its producers' first and last records;
+        None where there are none."""
 
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
         """Whether anything stands at this place."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
@@ -20,11 +21,13 @@ from provenance.bundle.shell_proof import shell_commands
 from provenance.errors import InputError, ProofError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
+from provenance.evidence.story import process_names
 from provenance.formats.record import Json, Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
 from provenance.report.summary import label_of, shown, step_series, summary_of
 from provenance.report.template import fill
 from provenance.report.tree_picture import tree_picture
+from provenance.verify.checks.privacy import budgets
 from provenance.verify.report import VerificationReport, number
 
 MAX_PLOTS: Final = 24
@@ -36,7 +39,7 @@ MAX_LISTED: Final = 60
 _DRAWN: Final = (Kind.METRICS, Kind.STEPS, Kind.PRIVACY)
 _OUTSIDE_TREE: Final = {
     "late": "Late: came after their seal and are under no root",
-    "unsealed": "Not sealed yet: under no root so far",
+    "unsealed": "Not sealed yet: no leaves so far",
     "control": "Control records: what the trainer announced; no leaves, under its signature",
 }
 
@@ -80,7 +83,7 @@ def render(report: VerificationReport) -> str:
         ],
         plots=[(name, line_plot(*plot)) for name, plot in plots[:MAX_PLOTS]],
         plots_left_out=len(plots[MAX_PLOTS:]),
-        unsealed=sum(r.place == "unsealed" and r.kind in _DRAWN for r in records),
+        unsealed=sum(r.kind in _DRAWN for r in report.evidence.under_no_root),
         columns=names[:MAX_COLUMNS],
         max_rows=MAX_ROWS,
         commands=commands,
@@ -116,22 +119,30 @@ def _plots(report: VerificationReport) -> list[tuple[str, _Plot]]:
             label = f"{name} rank {row.rank}" if ranks else name
             own = epochs.setdefault(name, {})
             own.setdefault(label, []).append((float(row.epoch), number(value)))
-    privacy: dict[str, list[Point]] = {}
-    for item in report.evidence.records:
-        record = item.decoded
-        if item.kind is Kind.PRIVACY and item.place != "late" and isinstance(record, Record):
-            stated = record.body.get("privacy")
-            epsilon = stated.get("epsilon") if isinstance(stated, dict) else None
-            privacy.setdefault("epsilon", []).append((float(record.epoch or 0), number(epsilon)))
     plots: list[tuple[str, _Plot]] = []
-    if privacy:
-        plots.append(("epsilon", ({"epsilon": sorted(privacy["epsilon"])}, "epsilon", "epoch")))
+    if privacy := _privacy(report.evidence.records):
+        plots.append(("epsilon", (privacy, "epsilon", "epoch")))
     for lines, axis in ((epochs, "epoch"), (_steps(report.evidence.records), "step")):
         for subject, names in by_subject(lines).items():
             series = {label: points for name in names for label, points in lines[name].items()}
             if any(y is not None for points in series.values() for _, y in points):
                 plots.append((subject if len(names) > 1 else names[0], (series, subject, axis)))
     return plots
+
+
+def _privacy(records: Sequence[RecordFile]) -> dict[str, list[Point]]:
+    """Epsilon of each process: what another one spent is no part of it."""
+    known = {item.path: item.decoded for item in records if isinstance(item.decoded, Record)}
+    names = process_names(known.values())
+    lines: dict[str, list[Point]] = {}
+    for own in chain.from_iterable(budgets(known).values()):
+        line = lines.setdefault(f"epsilon {names[own[0][1].producer]}", [])
+        for _, record in own:
+            stated = record.body.get("privacy")
+            epsilon = stated.get("epsilon") if isinstance(stated, dict) else None
+            line.append((float(record.epoch or 0), number(epsilon)))
+        line.sort(key=itemgetter(0))
+    return lines if len(lines) > 1 else dict(zip(["epsilon"], lines.values(), strict=False))
 
 
 def _steps(records: Sequence[RecordFile]) -> dict[str, dict[str, list[Point]]]:

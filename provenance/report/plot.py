@@ -30,10 +30,11 @@ def by_subject(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> Sequence[Point]:
-    """At most ``most``, gaps among them, with each stretch's least and greatest value."""
+    """At most ``most``, gaps among them, with each stretch's least and greatest value, and the
+    first and the last point."""
     if len(points) <= most:
         return points
-    width = -(-len(points) // (most // 3))
+    width = -(-len(points) // ((most - 2) // 3))
     kept: list[Point] = []
     for at in range(0, len(points), width):
         part = points[at : at + width]
@@ -41,7 +42,8 @@ def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> Sequence[Point]:
         gaps = [(x, y) for x, y in part if y is None or not math.isfinite(y)]
         ends = {(x, y) for y, x in (min(known), max(known))} if known else set()
         kept += sorted([*ends, *gaps[:1]], key=lambda point: point[0])
-    return kept
+    first, last = points[:1], points[-1:]
+    return [*first[: first[0] != kept[0]], *kept, *last[: last[0] != kept[-1]]]
 
 
 def line_plot(series: Mapping[str, Sequence[Point]], y_label: str, x_label: str = "epoch") -> str:

@@ -5,9 +5,10 @@ All of it is the trainer's word, as its records state it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 from provenance.evidence.run_evidence import RunEvidence
@@ -29,7 +30,7 @@ class Summary:
 
     Attributes:
         name, group, notes, parent: As given; None where nobody did.
-        seconds: From the first record to the last.
+        seconds: From the first record to the last, by the producers' clocks.
         results, config, data, model, code, machine: Tables.
     """
 
@@ -62,7 +63,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
     ]
     first = {record.kind: record for record in reversed(records)}
     config = _body(first, Kind.CONFIG)
-    times = sorted(record.ts for record in records)
+    times = sorted(r.decoded.ts for r in evidence.records if isinstance(r.decoded, Record))
     last = next((r for r in reversed(records) if r.kind is Kind.RESULTS), None)
     results = {} if last is None else last.body.get("results")
     return Summary(
@@ -74,7 +75,7 @@ def summary_of(evidence: RunEvidence) -> Summary:
             {_cut(tag) for r in records if r.kind is not Kind.METRICS for tag in tags_of(r)}
         ),
         begun=times[0][:19].replace("T", " ") + " UTC" if times else None,
-        seconds=_between(times[0], times[-1]) if times else None,
+        seconds=seconds_of(times[-1]) - seconds_of(times[0]) if times else None,
         results=lines(results or _newest_metrics(records)),
         config=lines(config.get("training")),
         data=[line for kind in (Kind.DATA_TRAIN, Kind.DATA_TEST) for line in _data(first, kind)],
@@ -104,9 +105,27 @@ def step_series(record: object) -> Iterator[tuple[list[float], str, list[Json]]]
                 yield numbers, name, values
 
 
+def newest_step(records: Iterable[object]) -> tuple[int | None, dict[str, Json]]:
+    """The highest step that ``steps`` records end with, None without one, and its metrics."""
+    ends = {
+        name: (steps[-1], values[len(steps) - 1])
+        for record in records
+        for steps, name, values in step_series(record)
+        if steps and len(values) >= len(steps)
+    }
+    newest = max((step for step, _ in ends.values()), default=None)
+    metrics = {name: value for name, (step, value) in ends.items() if step == newest}
+    return None if newest is None else int(newest), metrics
+
+
 def lines(value: Json) -> Lines:
     """A JSON value as names, joined by dots, and texts; at most `MAX_LINES`."""
-    return [pair for _, pair in zip(range(MAX_LINES), _flat(value, ""), strict=False)]
+    return [(name, shown(leaf)) for name, leaf in islice(leaves(value), MAX_LINES)]
+
+
+def seconds_of(ts: str) -> float:
+    """Unix seconds of a record's ``ts``."""
+    return datetime.fromisoformat(ts).timestamp()
 
 
 def size_of(nbytes: float) -> str:
@@ -128,12 +147,13 @@ def spoken(seconds: float) -> str:
     return " ".join([f"{number} {unit}" for number, unit in parts if number][:2])
 
 
-def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:
+def leaves(value: Json, name: str = "") -> Iterator[tuple[str, Json]]:
+    """Names, joined by dots, and what is no object in a JSON value."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else key)
+            yield from leaves(inner, f"{name}.{key}" if name else key)
     elif value not in ({}, None) or name:
-        yield _cut(name), shown(value)
+        yield _cut(name), value
 
 
 def shown(value: Json) -> str:
@@ -169,24 +189,14 @@ def _parent(value: Json) -> str | None:
     return _text(value.get("run")) if isinstance(value, dict) else _text(value)
 
 
-def _between(first: str, last: str) -> float:
-    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-
-
 def _newest_metrics(records: Sequence[Record]) -> dict[str, Json]:
     """Those of the last epoch, without one those of the last step, and which it is."""
     of_epochs = [r for r in records if r.kind is Kind.METRICS and r.epoch is not None]
     if of_epochs:
         last = max(of_epochs, key=lambda r: (r.epoch or 0, -r.rank))
         return {f"epoch {last.epoch}": last.body.get("metrics")}
-    ends = {
-        name: (steps[-1], values[len(steps) - 1])
-        for record in records
-        for steps, name, values in step_series(record)
-        if steps and len(values) >= len(steps)
-    }
-    newest = max((step for step, _ in ends.values()), default=None)
-    return {f"step {at:.0f}.{name}": value for name, (at, value) in ends.items() if at == newest}
+    step, metrics = newest_step(records)
+    return {f"step {step}.{name}": value for name, value in metrics.items()}
 
 
 def _code(code: Json) -> Lines:

@@ -189,7 +189,7 @@ def _limits(
         is_open = state.state == "running"
         stopped = f"What else the run had to do: it stopped, {state.line}, and may go on."
         lines.append("The rest of the run: it is still open." if is_open else stopped)
-    if unsealed := sum(item.place == "unsealed" for item in evidence.records):
+    if unsealed := len(evidence.under_no_root):
         what = counted(unsealed, "record")
         lines.append(f"What no root has yet: {what}, under a producer's signature alone.")
     lines.append(ANCHOR_LIMIT)

@@ -59,11 +59,12 @@ def goes_on(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> bool:
 
 
 def fell(budget: dict[str, Any], before: list[dict[str, Any]]) -> bool:
-    """Whether epsilon is below that of one before, by the same accountant at no lower delta."""
+    """Whether epsilon is below a finite one before, by the same accountant at no lower delta."""
     for other in before:
         slack = 1e-6 * float(other["epsilon"]) if by(budget) == "rdp" else 0.02
         same = by(other) == by(budget) and (other.get("delta") or 0) >= (budget.get("delta") or 0)
-        if same and float(budget["epsilon"]) < float(other["epsilon"]) - slack:
+        spent = float(other["epsilon"])
+        if same and spent < math.inf and float(budget["epsilon"]) < spent - slack:
             return True
     return False
 
@@ -85,7 +86,9 @@ def budget_problem(budget: dict[str, Any], before: list[dict[str, Any]]) -> str 
         return "other steps than before"
     if fell(budget, before):
         return "what is spent stays spent"
-    if by(budget) == "rdp" and delta and history is not None and not takes_long(history):
+    if not delta or epsilon == math.inf:
+        return None
+    if by(budget) == "rdp" and history is not None and not takes_long(history):
         own = epsilon_of(history, delta)
         return None if math.isclose(own, epsilon, rel_tol=2e-6) else f"its steps give {own}"
     return None

@@ -36,6 +36,9 @@ def check_statement(
         label = entry["phase"] + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
         digest = {"mth_sha256": entry["root"]}
         seals.append({"name": "run", "digest": digest, "annotations": {"seal": label}})
+    ends = [bodies[r["path"]] for r in run["records"] if r["kind"] == "run.end"]
+    state = statement["subject"][0]["annotations"].pop("state", None)
+    need(state in [None, *(end.get("state", "finished") for end in ends)], "another end")
     need(statement["subject"][0] in seals, "its first subject is no run root")
     for item in [*statement["subject"][1:], *build.get("resolvedDependencies", [])]:
         if item["name"] == "code":

@@ -159,7 +159,7 @@ class World:
             connection.exec_driver_sql(statement, values)
 
 
-def config(key: Ed25519PrivateKey = KEY, world_size: int = 1) -> Fields:
+def config(key: Ed25519PrivateKey = KEY, world_size: object = 1) -> Fields:
     public = key.public_key().public_bytes_raw().hex()
     return (Kind.CONFIG, None, {"public_key": public, "world_size": world_size})
 

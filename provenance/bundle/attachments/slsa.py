@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -22,11 +23,20 @@ from uuid import UUID
 
 from provenance.errors import FormatError
 from provenance.evidence.run_evidence import ReceiptFile, RecordFile, RunEvidence, seal_label
+from provenance.evidence.story import state_of
 from provenance.fingerprint.hashers import Digest
 from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats.dsse import Statement, Subject
 from provenance.formats.receipt import Receipt
-from provenance.formats.record import Json, Kind, Phase, Record, canonical_json, record_digest
+from provenance.formats.record import (
+    END_STATES,
+    Json,
+    Kind,
+    Phase,
+    Record,
+    canonical_json,
+    record_digest,
+)
 from provenance.ports.values import LedgerEntry
 
 FILE: Final = "statement/run.intoto.json"
@@ -63,7 +73,8 @@ def statement_of(evidence: RunEvidence) -> bytes | None:
     if not evidence.entries or builder is None:
         return None
     metadata: dict[str, Json] = {"invocationId": str(evidence.run), **run_times(evidence)}
-    subjects = (run_subject(evidence.entries[-1]), *weight_subjects(evidence).values())
+    run = run_subject(evidence.entries[-1], run_state(evidence))
+    subjects = (run, *weight_subjects(evidence).values())
     predicate: dict[str, Json] = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -93,9 +104,12 @@ def _tree(evidence: RunEvidence, *kinds: Kind) -> Iterator[RecordFile]:
     yield from sorted(chosen, key=lambda r: (kinds.index(r.kind), r.epoch or 0, r.rank, r.path))
 
 
-def run_subject(entry: LedgerEntry) -> Subject:
-    """A run root as the subject of a statement."""
-    return Subject("run", {"mth_sha256": entry.root.hex()}, {"seal": seal_label(entry)})
+def run_subject(entry: LedgerEntry, state: str | None = None) -> Subject:
+    """A run root as the subject of a statement, and how the run ended."""
+    notes: dict[str, Json] = {"seal": seal_label(entry)}
+    if state is not None:
+        notes["state"] = state
+    return Subject("run", {"mth_sha256": entry.root.hex()}, notes)
 
 
 def last_states(evidence: RunEvidence) -> list[RecordFile]:
@@ -215,6 +229,13 @@ def run_times(evidence: RunEvidence) -> dict[str, Json]:
     if any(entry.phase is Phase.AFTER for entry in evidence.entries):
         made["finishedOn"] = max(times)
     return made
+
+
+def run_state(evidence: RunEvidence) -> str | None:
+    """How the run ended; None where it goes on, is lost, or says what no format has."""
+    records = [item.record for item in evidence.digested]
+    state = state_of(records, evidence.entries, 0.0, math.inf).state
+    return state if state in END_STATES else None
 
 
 def byproduct(receipt: ReceiptFile) -> Descriptor:

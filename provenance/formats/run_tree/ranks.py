@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
+from provenance.formats import merkle
 from provenance.formats.fields import Fields
 
 NAMED: Final = 20
@@ -38,6 +39,12 @@ def is_sharded(body: Mapping[str, Any]) -> bool:
     """Whether the body of a record of weights states a shard."""
     tensors = body.get("tensors")
     return isinstance(tensors, list) and any("shard" in t for t in tensors if isinstance(t, dict))
+
+
+def state_root(digests: Mapping[str, bytes]) -> bytes:
+    """The root of a state, 32 bytes, from the digests of its tensors by name: in the order of the
+    names' UTF-8 bytes (section 3.3), whatever order a record lists them in."""
+    return merkle.root([digests[name] for name in sorted(digests)])
 
 
 def pieces_of(rank: int, body: Mapping[str, Any], file: str) -> list[Piece]:

@@ -12,12 +12,13 @@ to have arrived, which nobody can work out afterwards: so the seal states it (ru
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
+from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Phase, Record
 from provenance.formats.run_tree.tree import RecordLeaf
 
 BEFORE_KINDS = frozenset(
@@ -122,12 +123,27 @@ def before_mark(marks: Iterable[SealMark]) -> SealMark | None:
 def announced_ranks(records: Collection[Record]) -> int:
     """The world size that the leader's config record states, of a run without a leader the first
     one; 1 where none does, or not from 1 to :data:`MAX_RANKS`."""
+    size = _world_size(records)
+    return size if type(size) is int and 0 < size <= MAX_RANKS else 1
+
+
+def unannounced(records: Collection[Record]) -> str | None:
+    """Why nothing says how many ranks there are; None where the configuration does."""
+    size = _world_size(records)
+    if size is None:
+        return "no configuration says how many ranks there are"
+    if type(size) is int and 0 < size <= MAX_RANKS:
+        return None
+    found = json.dumps(size)[:40]
+    return f"the configuration states world_size {found}, expected 1 to {MAX_RANKS} ranks"
+
+
+def _world_size(records: Collection[Record]) -> Json:
     leader = before_mark(written_marks(records))
     name = None if leader is None else leader.producer
     configs = [record for record in records if record.kind is Kind.CONFIG]
     first = min(configs, key=lambda r: (r.producer != name, r.order), default=None)
-    size = None if first is None else first.body.get("world_size")
-    return size if isinstance(size, int) and 0 < size <= MAX_RANKS else 1
+    return None if first is None else first.body.get("world_size")
 
 
 def absent_ranks(ranks: int, here: Collection[int], most: int) -> tuple[list[int], int]:

@@ -141,8 +141,19 @@ class RecordsPart(Session):
     def newest_record(self, run: UUID, kind: Kind) -> StoredRecord | None:
         record = schema.records.c
         query = _RECORDS.where(record.run == run, record.kind == kind)
-        newest = self._all(StoredRecord, query.order_by(record.epoch.desc()).limit(1))
+        newest = self._all(
+            StoredRecord, query.order_by(record.epoch.desc(), record.ts.desc()).limit(1)
+        )
         return newest[0] if newest else None
+
+    def span(self, run: UUID) -> tuple[str, str] | None:
+        record, producer = schema.records.c, schema.producers.c
+        mine = (record.run == run, producer.run == run, record.producer == producer.producer)
+        ends = select(func.min(record.ts), func.max(record.ts)).where(
+            *mine, record.seq.in_([0, producer.highest - 1])
+        )
+        first, last = self._read(ends).one()
+        return None if first is None else (first, last)
 
     def has_record(self, run: UUID, producer: bytes, seq: int) -> bool:
         record = schema.records.c

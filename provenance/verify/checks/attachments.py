@@ -256,7 +256,10 @@ class _Claims:
         for subject in statement.subjects:
             stated = subject.as_json()
             if subject.name == "run":
-                if canonical_json(stated) not in runs:
+                notes = dict(subject.annotations)
+                if (state := notes.pop("state", None)) is not None:
+                    self.same("state of the run", state, slsa.run_state(self.evidence))
+                if canonical_json(stated | {"annotations": notes}) not in runs:
                     self.fail("subject run", "is no run root of this run")
             elif subject.name not in last:
                 self.fail(f"subject {subject.name[:80]!r}", "is no record of the last weights")

@@ -9,21 +9,21 @@ the database says (that a run was sealed incomplete) is believed only where it i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 from provenance.evidence.run_evidence import RunEvidence
-from provenance.evidence.story import Restart, RunState, restarts, state_at
+from provenance.evidence.story import Restart, RunState, process_names, restarts, state_at
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, named_ranks
 from provenance.formats.run_tree.selection import (
-    FREE_KINDS,
     DigestedRecord,
     absent_ranks,
     announced_ranks,
     end_state,
     goes_on,
     misannounced,
+    unannounced,
 )
 from provenance.verify.catalogue import COMPLETE
 from provenance.verify.checks.epochs import check_epochs
@@ -50,9 +50,12 @@ def check_completeness(
     no_config = any(item.kind is Kind.CONFIG for item in withheld)
     # Where the configuration is withheld, the ranks that are here count.
     ranks = 1 + max(r.rank for r in records) if no_config else announced_ranks(records)
-    beyond = sorted({record.rank for record in records if record.rank >= ranks})
-    if beyond:
-        findings.notice(COMPLETE, named_ranks(beyond), f"the configuration announces {ranks}")
+    here = {record.rank for record in records}
+    beyond = named_ranks(sorted(rank for rank in here if rank >= ranks))
+    unknown = None if no_config else unannounced(records)
+    if beyond or unknown:
+        announced = unknown or f"the configuration announces {ranks}"
+        findings.notice(COMPLETE, beyond or "run", announced)
     missing = list(_missing(records, ranks))
     check_epochs(evidence, ranks, findings)
     for line in _launches(records):
@@ -63,15 +66,15 @@ def check_completeness(
         for line in missing:
             findings.fail(COMPLETE, "run", line)
         if state.state == "lost":
-            findings.unchecked(COMPLETE, f"the run is {state.line}: a process has no end")
+            findings.unchecked(COMPLETE, f"the run is {state.line}: {_no_end(records, ranks)}")
     elif state.state in ("running", "lost"):
-        lost = f"the run is {state.line}: no end, and no after seal"
+        lost = f"the run is {state.line}: {_no_end(records, ranks)}, and no after seal"
         still = "the run has no after seal yet"
         findings.unchecked(COMPLETE, lost if state.state == "lost" else still)
     elif missing:
         for line in missing:
             findings.unchecked(COMPLETE, f"the run has no after seal, and {line}")
-    elif unsealed := _under_no_root(evidence):
+    elif unsealed := len(evidence.under_no_root):
         what = "1 record is" if unsealed == 1 else f"{unsealed} records are"
         findings.unchecked(COMPLETE, f"the run has no after seal, and {what} under no root")
     if evidence.incomplete and not missing:
@@ -89,23 +92,8 @@ def check_completeness(
     findings.count(COMPLETE, f"{events} of {counted(len(producers), 'producer')}")
 
 
-def _under_no_root(evidence: RunEvidence) -> int:
-    """Records that no seal has; a checkpoint holds the steps, artifacts and notes that it covers by
-    the chains of their producers (docs/FORMAT.md, 5.1)."""
-    covered: dict[bytes, int] = {}
-    for entry in evidence.entries:
-        if entry.phase is Phase.CHECKPOINT:
-            for producer, count in entry.coverage:
-                covered[producer] = max(count, covered.get(producer, 0))
-    return sum(
-        item.place == "unsealed"
-        and not (item.kind in FREE_KINDS and item.seq < covered.get(item.producer, 0))
-        for item in evidence.records
-    )
-
-
 def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
-    name = _names(records)
+    name = process_names(records)
     seqs_of: dict[bytes, set[int]] = {}
     for record in records:
         seqs_of.setdefault(record.producer, set()).add(record.seq)
@@ -132,16 +120,13 @@ def _missing(records: Sequence[Record], ranks: int) -> Iterator[str]:
         yield f"{more} more ranks: {UNANNOUNCED}"
 
 
-def _names(records: Iterable[Record]) -> dict[bytes, str]:
-    """Each producer by its rank where that is one of its own, else with its number, too."""
-    of_rank: dict[int, dict[bytes, None]] = {}
-    for record in sorted(records, key=lambda record: record.order):
-        of_rank.setdefault(record.rank, {})[record.producer] = None
-    return {
-        producer: f"rank {rank}" if len(own) == 1 else f"rank {rank}, process {number}"
-        for rank, own in of_rank.items()
-        for number, producer in enumerate(own, 1)
-    }
+def _no_end(records: Sequence[Record], ranks: int) -> str:
+    """The ranks without a ``run.end``, announced ones and others; without one, a process of theirs
+    that goes on is meant."""
+    ended = {record.rank for record in records if record.kind is Kind.RUN_END}
+    absent, more = absent_ranks(ranks, ended, NAMED)
+    absent += sorted({record.rank for record in records if record.rank >= ranks} - ended)
+    return f"no end of {named_ranks(absent, more)}" if absent else "a process has no end"
 
 
 def _launches(records: Sequence[Record]) -> Iterator[str]:
@@ -166,7 +151,7 @@ def _notice_oddities(
     again: Sequence[Restart],
     findings: Findings,
 ) -> None:
-    name = _names(records)
+    name = process_names(records)
     told = {(restart.producer, seq) for restart in again for seq in restart.repeats}
     told_ends = {restart.before for restart in again}
     for other in evidence.equivocations:

@@ -10,10 +10,9 @@ from provenance.errors import FormatError, ProvenanceError
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, state_digest
-from provenance.formats import merkle
 from provenance.formats.fields import Fields
 from provenance.formats.record import Kind, Record
-from provenance.formats.run_tree.ranks import is_sharded
+from provenance.formats.run_tree.ranks import is_sharded, state_root
 from provenance.verify.catalogue import CONTENT
 from provenance.verify.findings import Findings, counted
 
@@ -36,12 +35,14 @@ def check_states(records: Mapping[str, Record], findings: Findings) -> None:
     """
     for path, record in records.items():
         if record.kind in (Kind.WEIGHTS, Kind.STATE) and "tensors" in record.body:
-            problem = _state_problem(record.body, path)
+            problem = state_problem(record.body, path)
             if problem is not None:
                 findings.fail(CONTENT, path, problem, path=path)
 
 
-def _state_problem(body: Mapping[str, Any], path: str) -> str | None:
+def state_problem(body: Mapping[str, Any], path: str) -> str | None:
+    """Why the tensors that a record of weights lists are not those of its root; None where they
+    are."""
     try:
         items = Fields.of(body, path).objects("tensors")
         digests = {item.text("name"): Digest.parse(item.text("digest")) for item in items}
@@ -54,7 +55,7 @@ def _state_problem(body: Mapping[str, Any], path: str) -> str | None:
         return f"tensor_count is {str(count)[:40]}, the record states {len(items)} tensors"
     if any(digest.algorithm != algorithm for digest in digests.values()):
         return f"algorithm is {str(algorithm)[:40]!r}, its tensors have digests of another"
-    root = merkle.root([digests[name].value for name in sorted(digests)])
+    root = state_root({name: digest.value for name, digest in digests.items()})
     stated, computed = body.get("root"), f"{ROOT_ALGORITHM}:{root.hex()}"
     return (
         None

@@ -56,14 +56,14 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     Args:
         records: By path.
     """
-    ranks: dict[int, dict[bytes, list[_Budget]]] = {}
     tracked: dict[int, set[int]] = {}
-    for path, record in sorted(records.items(), key=lambda item: item[1].order):
+    for record in records.values():
         if record.kind.is_epoch:
             tracked.setdefault(record.rank, set()).add(record.epoch or 0)
-        if record.kind is Kind.PRIVACY:
-            own = ranks.setdefault(record.rank, {}).setdefault(record.producer, [])
-            own.append(_read(path, record, findings))
+    ranks = {
+        rank: [[_read(path, record, findings) for path, record in own] for own in processes]
+        for rank, processes in budgets(records).items()
+    }
     withheld = sum(r.withheld and r.kind is Kind.PRIVACY for r in findings.evidence.records)
     if withheld:
         findings.unchecked(PRIVACY, f"withheld budgets: {withheld}")
@@ -72,16 +72,16 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     accountant, count, recomputed = RenyiAccountant(), 0, 0
     noted: dict[str, tuple[_Budget, str]] = {}
     unclear: dict[str, list[str]] = {}
-    for rank, processes in sorted(ranks.items()):
+    for rank, processes in ranks.items():
         if not withheld:
-            upto = max(budget.epoch for budget in chain.from_iterable(processes.values()))
+            upto = max(budget.epoch for budget in chain.from_iterable(processes))
             _behind(rank, upto, tracked[rank], findings)
-        last = _compare(rank, processes.values(), findings)
-        for budget in chain.from_iterable(processes.values()):
+        last = _compare(rank, processes, findings)
+        for budget in chain.from_iterable(processes):
             count += 1
             problem = _unclear(budget)
             reason = _not_recomputed(budget)
-            if reason is None and budget.epsilon is not None:
+            if reason is None and problem is None and budget.epsilon is not None:
                 try:
                     differs = _recompute(budget, budget.epsilon, accountant)
                     recomputed += differs is None
@@ -105,6 +105,17 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
     for newest, line in noted.values():
         findings.notice(PRIVACY, newest.path, line, newest.path)
     findings.count(PRIVACY, f"{counted(count, 'budget')}, {recomputed} recomputed from steps")
+
+
+def budgets(records: Mapping[str, Record]) -> dict[int, list[list[tuple[str, Record]]]]:
+    """Of each rank, of each of its processes the budgets that are compared: path and record, in
+    order."""
+    ranks: dict[int, dict[bytes, list[tuple[str, Record]]]] = {}
+    for path, record in sorted(records.items(), key=lambda item: item[1].order):
+        if record.kind is Kind.PRIVACY:
+            own = ranks.setdefault(record.rank, {}).setdefault(record.producer, [])
+            own.append((path, record))
+    return {rank: list(processes.values()) for rank, processes in sorted(ranks.items())}
 
 
 def _read(path: str, record: Record, findings: Findings) -> _Budget:
@@ -218,8 +229,8 @@ def _at_once(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findin
 
 def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
     """One more budget, compared with the newest one before it that lists its steps, and with the
-    greatest epsilon before it by the same accountant, at its delta or a higher one; where the
-    accountant changed, by that before."""
+    greatest finite epsilon before it by the same accountant, at its delta or a higher one; where
+    the accountant changed, by that before."""
     listed, newest = spent.listed, spent.newest
     if budget.history is not None:
         if listed is not None:
@@ -252,7 +263,9 @@ def _with(highest: _Highest, budget: _Budget) -> _Highest:
     own = list(highest.get(budget.accountant, ()))
     at = low = _place(own, budget)
     epsilon = budget.epsilon
-    if epsilon is None or (at < len(own) and (own[at].epsilon or 0.0) >= epsilon):
+    if epsilon is None or math.isinf(epsilon):  # nothing can be compared with it
+        return highest
+    if at < len(own) and (own[at].epsilon or 0.0) >= epsilon:
         return highest
     while low and (own[low - 1].epsilon or 0.0) <= epsilon:
         low -= 1
@@ -268,7 +281,7 @@ def _place(own: Sequence[_Budget], budget: _Budget) -> int:
 def _fell(earlier: _Budget, later: _Budget) -> bool:
     """Whether epsilon is below that of an earlier epoch by more than an accountant's error."""
     before = earlier.epsilon or 0.0
-    slack = _SLACK if later.accountant != "rdp" else _TOLERANCE * before if before < math.inf else 0
+    slack = _TOLERANCE * before if later.accountant == "rdp" else _SLACK
     return later.epsilon is not None and later.epsilon < before - slack
 
 

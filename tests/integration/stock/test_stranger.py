@@ -390,6 +390,8 @@ def rdp(count: int, **fields: Any) -> dict[str, Any]:
         (({"epsilon": 2.0},), Status.PASSED),
         (({"epsilon": 2.0, "delta": 1e-5}, {"epsilon": 1.9}), Status.FAILED),
         (({"epsilon": "Infinity", "delta": 0.5},), Status.UNCHECKED),
+        (({"epsilon": "Infinity", "delta": 0.5}, {"epsilon": 2, "delta": 0.5}), Status.UNCHECKED),
+        ((rdp(8, epsilon="Infinity"), rdp(16)), Status.UNCHECKED),
     ],
 )
 def test_both_judge_budgets_alike(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 
 from provenance import cli
 from provenance.app.run_list import Wanted, list_runs
+from provenance.cli import output
 from provenance.formats.record import Kind
+from provenance.report.summary import summary_of
 from tests.support.runs import run_of
-from tests.support.verify_world import KEY, NOW, Fields, World, metrics, seal
+from tests.support.verify_world import KEY, NOW, RUN, Fields, World, metrics, seal
 
 FIRST = 0x01890A5DAC96
 
@@ -60,9 +63,9 @@ def test_each_run_says_how_it_stands(world: World) -> None:
     assert [run.ending.line for run in runs] == ["running", "failed (OSError)", "finished"]
     assert [run.epoch for run in runs] == [2, 7, 1]
     assert [run.numbers for run in runs] == [
-        {"loss": "0.25"},
-        {"loss": "0.5"},
-        {"accuracy": "0.875"},
+        {"loss": 0.25},
+        {"loss": 0.5},
+        {"accuracy": 0.875},
     ]
     assert [(run.group, run.tags) for run in runs] == [
         (None, ()),
@@ -113,6 +116,75 @@ def test_values_that_are_none_of_a_trainers_business_are_left_out() -> None:
     with stage.store.snapshot() as tx:
         (run,) = list_runs(tx, Wanted(NOW))[0]
     assert (run.name, run.group, run.tags, run.numbers) == (None, None, (), {})
+
+
+def stepped(stage: World) -> None:
+    """A run with steps alone, of two records, the newer of which came first."""
+    parts = [
+        {"series": [{"step": steps, "metrics": {"loss": [1 / step for step in steps]}}]}
+        for steps in ([10, 20], [30, 40])
+    ]
+    labels = {"group": "g", "tags": ["y", "x"], "parent": {"run": str(RUN)}}
+    events = [*begun("steps", **labels), *((Kind.STEPS, None, part) for part in parts)]
+    stage.ingest(stage.batch(events, run=run_of(FIRST + 20, KEY)))
+
+
+def test_a_run_of_steps_alone_says_its_newest_step() -> None:
+    stage = World(names=())
+    stepped(stage)
+    with stage.store.snapshot() as tx:
+        (run,) = list_runs(tx, Wanted(NOW))[0]
+    assert (run.epoch, run.step, run.numbers, run.parent) == (None, 40, {"loss": 0.025}, str(RUN))
+    assert run.seen - run.begun == 3.0, "the first to the last event"
+    stage.sql("UPDATE records SET ts = 'noon' WHERE seq = 3")
+    with stage.store.snapshot() as tx:
+        assert list_runs(tx, Wanted(NOW))[0][0].begun == run.begun
+
+
+def test_one_run_is_told_as_the_list_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.benchmarks.worlds import local_world
+
+    monkeypatch.chdir(tmp_path)
+    stage, _ = local_world(tmp_path)
+    stepped(stage)
+    assert cli.main(["status", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["runs"]
+    del listed["seals"]
+    assert cli.main(["status", "latest", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {key: shown[key] for key in listed} == listed
+    assert cli.main(["status", "latest"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in ("name: steps", "group: g", f"parent: {RUN}", "tags: x, y"):
+        assert line in lines
+    assert "newest: step 40, loss=0.025" in lines
+    assert any(line.endswith(", took 3 s") for line in lines)
+    with stage.store.snapshot():
+        assert summary_of(stage.evidence(run_of(FIRST + 20, KEY))).duration == "3 s"
+
+
+def test_a_narrow_terminal_shows_what_matters_and_names_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.benchmarks.worlds import local_world
+
+    monkeypatch.chdir(tmp_path)
+    stage, _ = local_world(tmp_path)
+    stepped(stage)
+    monkeypatch.setattr(output.out, "_width", 80)
+    monkeypatch.setattr(output.out, "_force_terminal", True)
+    monkeypatch.setattr(output.out, "no_color", True)
+    assert cli.main(["status"]) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    (row,) = [line for line in text.splitlines() if line.startswith(str(run_of(FIRST + 20, KEY)))]
+    assert len(row) <= 80
+    assert row.split()[1:] == ["lost", "steps", "step", "40", "loss=0.025", "3", "s"]
+    assert "have more: last seen, began, seals, identity, incomplete" in text
+    monkeypatch.setattr(output.out, "_force_terminal", False)
+    assert cli.main(["status"]) == 0
+    assert "have more" not in capsys.readouterr().out
 
 
 def test_the_command_pages_and_filters(

@@ -79,6 +79,24 @@ def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
     assert write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
 
 
+def test_what_is_no_report_of_ours_is_not_overwritten(settings: Settings, tmp_path: Path) -> None:
+    page = tmp_path / "site" / "report.html"
+    page.parent.mkdir()
+    write_report(settings, "latest", page.parent)  # empty so far
+    write_report(settings, "latest", page.parent)  # a report
+    (page.parent / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"site: holds something that is no report.*mine\.txt"):
+        write_report(settings, "latest", page.parent)
+    (page.parent / "mine.txt").unlink()
+    (page.parent / "report.json").write_text('{"tests": 7}')
+    page.write_text("of a test runner")
+    with pytest.raises(InputError, match=r"nothing was overwritten \(report\.json: run_id"):
+        write_report(settings, "latest", page.parent)
+    assert page.read_text() == "of a test runner"
+    with pytest.raises(InputError, match="holds something that is no report"):
+        write_report(settings, "latest", page)
+
+
 def test_a_report_is_as_private_as_the_database(settings: Settings, tmp_path: Path) -> None:
     folder = write_report(settings, "latest").parent
     make_bundle(settings, "latest", settings.base_dir / "bundles" / "b")

@@ -73,7 +73,7 @@ def test_it_names_run_weights_config_code_data_and_receipts() -> None:
     assert document["predicateType"] == "https://slsa.dev/provenance/v1"
     subjects = by_name(document["subject"])
     assert subjects["run"]["digest"] == {"mth_sha256": EVIDENCE.entries[-1].root.hex()}
-    assert subjects["run"]["annotations"] == {"seal": "after"}
+    assert subjects["run"]["annotations"] == {"seal": "after", "state": "finished"}
     last = state_digest(weights(3))
     assert subjects["training/epoch/3/state/0"] == {
         "name": "training/epoch/3/state/0",
@@ -150,7 +150,21 @@ def test_an_open_run_has_no_end_and_no_last_weights() -> None:
     stage.ingest(stage.batch(real_story()[:6]))
     document = stated(stage.evidence())
     assert [subject["annotations"] for subject in document["subject"]] == [{"seal": "before"}]
-    assert "finishedOn" not in document["predicate"]["runDetails"]["metadata"]
+    assert document["predicate"]["runDetails"]["metadata"].keys() == {"invocationId", "startedOn"}
+
+
+def test_a_run_that_failed_is_said_to_have() -> None:
+    events = real_story()[:6]
+    end = {"events": len(events), "state": "failed", "reason": "OSError \u202e"}
+    stage = World()
+    stage.ingest(stage.batch([*events, (Kind.RUN_END, None, end)]))
+    evidence = stage.evidence()
+    assert stated(evidence)["subject"][0]["annotations"] == {"seal": "before", "state": "failed"}
+    assert problems(evidence, files(evidence)) == []
+    lie = statement_of(evidence)
+    assert lie is not None
+    (problem,) = problems(evidence, {FILE: lie.replace(b'"failed"', b'"finished"')})
+    assert problem == "state of the run: is 'finished', the evidence says 'failed'"
 
 
 def test_without_a_seal_there_is_nothing_to_state() -> None:

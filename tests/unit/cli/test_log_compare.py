@@ -267,6 +267,11 @@ def test_claims_that_no_ledger_can_both_make(
         assert (problem in found) if problem else (found == "")
 
 
+def test_a_claim_calls_no_run_open_that_may_have_failed() -> None:
+    named = f"{FAILED.run} (sealed incomplete), {OPEN.run} (not sealed to its end)"
+    assert str(LedgerClaim(4, 3, 1, (FAILED, OPEN))).endswith(f"; not so: {named}")
+
+
 # --- monitor -----------------------------------------------------------------------------
 
 

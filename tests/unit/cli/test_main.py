@@ -147,6 +147,22 @@ def test_an_error_is_one_line_and_an_exit_code(
         assert shown.err.startswith("provenance: ")
         assert shown.err.count("\n") == 1
         assert str(error.args[-1]) in shown.err
+        assert cli.main(["status", "--json"]) == code
+        again = capsys.readouterr()
+        (said,) = json.loads(again.out).items()
+        assert (said[0], again.err) == ("error", shown.err)
+        assert shown.err == f"provenance: {said[1]}\n"
+
+
+def test_wrong_usage_is_json_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["status", "--page", "x\x1b[2J"], ["report"], ["nothing"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, "--json"])
+        assert ended.value.code == 2
+        assert json.loads(capsys.readouterr().out).keys() == {"error"}
+    with pytest.raises(SystemExit):
+        cli.main(["report"])
+    assert capsys.readouterr().out == ""
 
 
 def test_an_unexpected_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

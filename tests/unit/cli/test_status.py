@@ -114,6 +114,18 @@ def test_an_open_run_says_what_it_waits_for(
     assert waits_for(capsys) is None, "sealed"
 
 
+def test_a_run_without_a_configuration_names_each_rank_without_an_end(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.ingest(
+        world.batch(before()[:3]),
+        world.batch([metrics(1)], producer=b"q" * 16, rank=1),
+    )
+    assert waits_for(capsys) == "no run.seal of before yet; no run.end yet from ranks 0, 1"
+    assert cli.main(["status", "latest"]) == 0
+    assert "no configuration says how many ranks there are" in capsys.readouterr().out
+
+
 def test_a_training_that_ended_without_its_last_call_is_told(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

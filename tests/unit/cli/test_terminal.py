@@ -167,7 +167,10 @@ def test_a_trainer_s_and_a_database_s_texts_are_escaped(
     world.policy = sending.seal_policy(settings)
     text = ESC.replace("\ud800", "naïve")
     gap = (Kind.GAP, None, {"dropped": 5, "reason": text})
-    world.ingest(world.batch(ending([*before(), gap])), text.encode(), b"no batch")
+    first = before()
+    kind, epoch, body = first[4]
+    first[4] = (kind, epoch, {**body, "name": text, "tags": [text], "training": {text: text}})
+    world.ingest(world.batch(ending([*first, gap])), text.encode(), b"no batch")
     world.sql("UPDATE runs SET incomplete = ?", text)
     world.sql("UPDATE parked SET reason = ?", text)
     world.store.close()
@@ -178,6 +181,8 @@ def test_a_trainer_s_and_a_database_s_texts_are_escaped(
     ):  # fmt: skip
         said(*words)
         said(*words, "--json")
+    stated = json.loads(said("statement", "latest")[1])["predicate"]["buildDefinition"]
+    assert stated["externalParameters"]["training"] == {text: text}
     place = str(tmp_path / "b\x1b[2J\u202e")
     assert said("bundle", "latest", "-o", place)[0] == 0
     assert said("report", "latest", "-o", place + "r")[0] == 0

@@ -344,17 +344,32 @@ def test_a_record_whose_root_is_of_other_tensors_matches_nothing(
     assert caught.value.exit_code == 1
 
 
-def test_tensors_in_another_order_are_said_to_be() -> None:
+def test_the_order_in_which_a_record_lists_its_tensors_is_no_part_of_the_root() -> None:
     from provenance.formats import merkle
 
-    body = state_digest(weights(2)).as_fields()
-    body["tensors"].reverse()
-    leaves = [bytes.fromhex(t["digest"].partition(":")[2]) for t in body["tensors"]]
-    body["root"] = f"mth-sha256:{merkle.root(leaves).hex()}"
-    events = ending([*real_story(states=())[:-3], (Kind.STATE, 3, body)])
-    near = match(written("safetensors", 2), world(events).evidence()).nearest
-    assert near is not None
-    assert near.problem == "the record lists its tensors out of order"
+    listed, other = (state_digest(weights(2)).as_fields() for _ in range(2))
+    listed["tensors"].reverse()
+    leaves = [bytes.fromhex(t["digest"].partition(":")[2]) for t in listed["tensors"]]
+    other["root"] = f"mth-sha256:{merkle.root(leaves).hex()}"
+    for body, paths, problems, differing in (
+        (listed, {"training/epoch/3/state/0"}, [], 1),
+        (
+            other,
+            set(),
+            ["training/epoch/3/state/0"],
+            3,
+        ),  # names no tensors: before training is near
+    ):
+        events = ending([*real_story(states=())[:-3], (Kind.STATE, 3, body)])
+        evidence = world(events).evidence()
+        found = match(written("safetensors", 2), evidence)
+        assert {item.path for item in found.matches} == paths
+        assert [line.partition(":")[0] for line in found.damaged] == problems
+        assert [f.path for f in verify(evidence, None, now=0).findings] == problems
+        changed = written("safetensors", 2, lambda state: state.update({"norm.count": np.array(8)}))
+        near = match(changed, evidence).nearest
+        assert near is not None
+        assert near.differing == differing
 
 
 def test_an_algorithm_of_another_release_is_left_out() -> None:

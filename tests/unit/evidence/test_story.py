@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -218,6 +219,34 @@ def test_a_restart_says_what_is_new_and_how_the_process_before_it_ended() -> Non
         ),
     ]
     assert [restart.before[:1] for restart in found] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("start", [0, 3, 11], ids=["before", "during", "near the end"])
+def test_a_restart_is_told_by_its_epochs_where_a_clock_is_wrong(start: int) -> None:
+    first = process("a", 0, (1, "config"), (5, "epoch 1"), (9, "epoch 2"), (12, "epoch 3"))
+    second = process("b", 0, (start, "config"), (start + 1, "epoch 3"), (start + 4, "finished"))
+    beside = process("e", 0, (6, "note"), (6, "config"), (7, "closed exit"))
+    (found,) = again(second, beside, first)
+    assert (found.before[:1], found.producer[:1]) == (b"a", b"b")
+    assert found.line == (
+        "was started again at epoch 3; its times are not behind those of the process before it: "
+        "a clock is wrong, or both ran at once; epoch 3 was tracked twice; "
+        "states the same again; the process before it has no end"
+    )
+
+
+def test_a_driver_beside_its_workers_is_no_restart_and_hides_none() -> None:
+    driver = process("d", 0, (0, "weights w"), (40, "mark 1"), (41, "finished"))
+    worker = process("w", 0, (1, "config"), (5, "epoch 1"), (12, "failed OSError"))
+    assert again(driver, worker) == []
+    next_one = process("x", 0, (20, "config"), (25, "epoch 2"), (30, "closed exit"))
+    assert [restart.before[:1] for restart in again(driver, worker, next_one)] == [b"w"]
+
+
+def test_a_damaged_record_without_a_time_fells_nothing() -> None:
+    damaged = [replace(record, ts="") for record in process("a", 0, *MAIN)]
+    second = process("b", 0, (20, "config"), (21, "epoch 2"))
+    assert [restart.number for restart in again(damaged, second)] == [2]
 
 
 def test_neither_a_child_nor_one_that_outlives_its_parent_is_or_hides_a_restart() -> None:

@@ -20,10 +20,11 @@ from provenance.errors import InputError, MissingExtraError
 from provenance.formats.record import Kind
 from provenance.report import html as report_module
 from provenance.report import template
-from provenance.report.html import MAX_SHOWN_CHARS, render, write_report
+from provenance.report.html import MAX_SHOWN_CHARS, _plots, render, write_report
 from provenance.report.plot import line_plot
 from tests.support.verify_world import (
     RUN,
+    Fields,
     World,
     before,
     ending,
@@ -239,6 +240,31 @@ def test_ranks_are_lines_of_their_own() -> None:
         stage.batch(events),
     )
     assert "rank 1" in Page(render(stage.verify())).text
+
+
+def test_epsilon_is_a_line_for_each_process_as_it_is_compared() -> None:
+    def spends(*epochs: int) -> list[Fields]:
+        budget = {"delta": 1e-5, "epsilon": 1.0}
+        return [(Kind.PRIVACY, epoch, {"privacy": budget | {"epsilon": n}})
+                for n, epoch in enumerate(epochs, 1)]  # fmt: skip
+
+    stage = World(names=())
+    stage.ingest(
+        stage.batch([*before(world_size=2), *spends(1, 2, 3)]),
+        stage.batch(ending([*before(world_size=2), *spends(3, 4)]), producer=b"q" * 16, at=100),
+        stage.batch(spends(1, 2), producer=b"r" * 16, rank=1),
+    )
+    report = stage.verify()
+    ((name, (lines, _, _)),) = _plots(report)
+    assert (name, lines) == (
+        "epsilon",
+        {
+            "epsilon rank 0, process 1": [(1, 1), (2, 2), (3, 3)],
+            "epsilon rank 0, process 2": [(3, 1), (4, 2)],
+            "epsilon rank 1": [(1, 1), (2, 2)],
+        },
+    )
+    assert "rank 0, process 2" in {notice.subject for notice in report.notices}
 
 
 def test_times_out_of_range_are_numbers() -> None:

@@ -136,12 +136,14 @@ def test_whatever_a_trainer_states_there_is_a_page(
 
 
 def test_steps_are_drawn_by_their_numbers_and_a_long_line_is_thinned() -> None:
-    series = [
-        {"step": list(range(20_000)), "metrics": {"loss": [1 / (n + 1) for n in range(20_000)]}}
-    ]
+    steps = range(1, 20_001)
+    values = [1 / step + step % 7 for step in steps]
+    metrics = dict.fromkeys(("loss", "val/loss", "lr", "grad_norm", "samples"), values)
+    series = [{"step": list(steps), "metrics": metrics}]
     page = render(run_with((Kind.STEPS, None, {"series": series, "steps": 20_000})).verify())
     assert "loss by step" in page
-    assert len(page) < 200_000
+    assert 'text-anchor="end">20000</text>' in page, "up to the last step, inside of the picture"
+    assert len(page) < 300_000
 
 
 def test_a_run_of_many_epochs_has_a_small_page() -> None:

@@ -106,6 +106,15 @@ def test_a_budget_that_says_nothing_is_never_passed(budget: object, why: str) ->
     assert any(line.startswith("(12)") for line in report.verdict.missing)
 
 
+@pytest.mark.parametrize("unknown", ["Infinity", "NaN", None])
+def test_nothing_is_compared_with_an_epsilon_that_is_not_known(unknown: object) -> None:
+    report = verified(hand(2.0), hand(unknown), hand(2.5), rdp(8, epsilon=unknown), rdp(16))
+    assert (report.findings, report.checks[PRIVACY - 1].status) == ((), Status.UNCHECKED)
+    assert problems(hand(2.0), hand(unknown), hand(1.0)) == [
+        "states epsilon 1, epoch 1 2: what is spent stays spent"
+    ]
+
+
 def processes(
     *each: list[Fields], ranks: tuple[int, ...] = (), later: float = 100
 ) -> VerificationReport:

@@ -34,7 +34,7 @@ from provenance.ports.values import anchor_payload
 from provenance.proofs.bitcoin import display
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.verify import verifier
-from provenance.verify.catalogue import CHECKS, Status
+from provenance.verify.catalogue import CHECKS, COMPLETE, Status
 from provenance.verify.checks.receipts import check_evidence
 from provenance.verify.report import VerificationReport, number
 from provenance.verify.trust import Trust
@@ -279,8 +279,9 @@ def test_a_note_behind_the_checkpoint_of_a_stopped_run_is_under_no_root(
     end = {"events": len(events), "reason": "OSError", "state": "failed"}
     stage = World()
     stage.ingest(stage.batch([*events, (Kind.RUN_END, None, end)]))
-    found = [line for line in stage.verify().not_checked if "under no root" in line]
-    assert len(found) == lines
+    not_checked = stage.verify().not_checked
+    for words in ("under no root", "What no root has yet: 1 record"):
+        assert len([line for line in not_checked if words in line]) == lines
 
 
 def test_a_run_without_any_seal_could_not_be_checked() -> None:
@@ -719,9 +720,30 @@ def test_the_tables_of_the_command_line_are_rectangular(world: World) -> None:
     assert {len(row) for row in report.network_rows()} == {6}
 
 
-def test_a_configuration_with_a_senseless_world_size_counts_as_one_rank() -> None:
+@pytest.mark.parametrize("size", [0, -1, 10**9, 1.5, "2", True, None])
+def test_a_configuration_with_a_senseless_world_size_counts_as_one_rank_and_is_named(
+    size: Any,
+) -> None:
     stage = World(names=())
     events = before()
-    events[4] = config(world_size=0)
+    events[4] = config(world_size=size)
     stage.ingest(stage.batch(ending([*events, metrics(1)])))
-    assert stage.verify().outcome == "consistent"
+    report = stage.verify()
+    assert report.outcome == "consistent"
+    says = f"the configuration states world_size {json.dumps(size)}, expected 1 to 1000000 ranks"
+    says = "no configuration says how many ranks there are" if size is None else says
+    assert [(n.subject, n.problem) for n in report.notices] == [("run", says)]
+
+
+def test_ranks_without_a_configuration_are_not_said_to_be_announced() -> None:
+    stage = World(names=())
+    stage.ingest(
+        stage.batch(before()[:3]),
+        stage.batch([metrics(1), metrics(2)], producer=b"q" * 16, rank=1),
+    )
+    stage.now += 100
+    report = stage.verify(lost_after_s=60)
+    says = "no configuration says how many ranks there are"
+    assert [(n.subject, n.problem) for n in report.notices] == [("rank 1", says)]
+    lost = "the run is lost (rank 0): no end of ranks 0, 1, and no after seal"
+    assert report.checks[COMPLETE - 1].detail == lost
