@@ -39,6 +39,7 @@ from provenance.settings import load
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
+from tests.support.frameworks import installed
 from tests.support.spooled import spooled
 
 pytestmark = pytest.mark.slow
@@ -570,6 +571,47 @@ def test_a_relative_folder_is_that_of_the_start(
     with pytest.raises(UnknownRunError, match=f"no database yet at {tmp_path}/my.db"):
         tracker.verify_blockchain_provenance()
     assert not list((tmp_path / "outputs").iterdir())
+
+
+HYDRA = """
+import hydra, numpy as np, provenance
+
+@hydra.main(version_base=None, config_path=None, config_name="config")
+def train(config):
+    tracker = provenance.ProvenanceTracker("artifacts")
+    tracker.store_merkle_on_blockchain_before_training(config)
+    for epoch in range(3):
+        tracker.track_epoch(epoch, {"loss": 1.0}, {"w": np.full(4, epoch)})
+    kept.append(tracker)  # open as its job ends and Hydra goes back
+
+hydra.core.config_store.ConfigStore.instance().store("config", {"lr": 0.0})
+kept = []
+train()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rates"), [(["lr=0.1"], [0.1]), (["-m", "lr=0.1,0.2"], [0.1, 0.2])]
+)
+def test_hydra_that_changes_the_folder_loses_nothing(
+    tmp_path: Path, arguments: list[str], rates: list[float]
+) -> None:
+    installed("hydra", "integrations")
+    (tmp_path / "train.py").write_text(HYDRA)
+    own = ["hydra.job.chdir=True", "hydra.run.dir=jobs/0", "hydra.sweep.dir=jobs"]
+    command = [sys.executable, "train.py", *arguments, *own]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    bases = sorted(tmp_path.rglob("artifacts"))
+    assert bases == [tmp_path / f"jobs/{job}/artifacts" for job in range(len(rates))]
+    for base, rate in zip(bases, rates, strict=True):
+        assert len(list(scan(base / "spool"))) == 1, "one run"
+        events = spooled(base)
+        (config,) = (event.fields for event in events if event.kind is Kind.CONFIG)
+        assert config["training"] == {"lr": rate}
+        for kind in (Kind.METRICS, Kind.STATE):
+            assert {event.epoch for event in events if event.kind is kind} == {0, 1, 2}
+        assert events[-1].kind is Kind.RUN_END
+        assert Kind.GAP not in {event.kind for event in events}
 
 
 def test_weights_that_cannot_be_hashed_are_said_in_the_verdict(tmp_path: Path, home: Home) -> None:

@@ -100,3 +100,21 @@ def test_how_it_grows_names_rows_of_the_benchmarks() -> None:
     named = {name for cell in table for name in re.findall(r"`([^`]+)`", cell)}
     assert len(named) > 20
     assert named <= measured
+
+
+def test_each_integration_has_an_extra_a_row_and_a_short_example_that_a_test_runs() -> None:
+    pages = {page.stem for page in (DOCS / "integrations").glob("*.md")} - {"index"}
+    table = (DOCS / "integrations/index.md").read_text()
+    rows = re.findall(r"^\| .*?\((\w+)\.md\) \|.* \d+ \| .+ \| .+ \|$", table, re.MULTILINE)
+    assert sorted(rows) == sorted(pages)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) | {"pytorch", "autolog"}  # torch's; of each
+    assert pages <= extras
+    unit = ROOT / "tests/unit"
+    files = [*unit.glob("integrations/*.py"), *unit.glob("autologging/*.py")]
+    tests = "".join(path.read_text() for path in files)
+    examples = {path.stem: path for path in (ROOT / "examples").glob("*.py")}
+    run = {name for name in examples if re.search(rf'"{name}"|"examples/{name}\.py"', tests)}
+    assert sorted(name.split("_")[0] for name in run) == sorted(pages)
+    long = {name for name in run if len(examples[name].read_text().splitlines()) >= 40}
+    assert long == set()

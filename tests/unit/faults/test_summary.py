@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.faults import summary
+from tests.support.paths import ROOT
 
 
 def row(number: int, passed: bool = True, **changes: object) -> dict[str, object]:
@@ -57,3 +59,12 @@ def test_a_failed_or_missing_scenario_fails_the_run(tmp_path: Path, missing: boo
     tree(tmp_path, rows if missing else [*rows, row(9), row(9, passed=False)])
     assert summary.main(tmp_path) == 1
     assert "**FAILED**" in (tmp_path / "docs" / "reliability.md").read_text()
+
+
+def test_each_scenario_that_a_test_tries_has_a_row_on_the_page() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "tests/faults").rglob("test_*.py"))
+    tried = {5, 6, *map(int, re.findall(r"\bscenario\((\d+),", sources))}  # those two: parameters
+    assert tried == set(summary.SCENARIOS)
+    page = (ROOT / "docs/reliability.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .+ \| passed \|$", page, re.MULTILINE)
+    assert rows == [str(number) for number in summary.SCENARIOS]

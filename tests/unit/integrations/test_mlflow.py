@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from provenance.app.verify import verify_path
 from provenance.errors import InputError
 from provenance.formats.record import Kind
-from provenance.tickets import Ticket, TicketState
+from provenance.settings import load
 from provenance.tracker import ProvenanceTracker
 from tests.support.examples import run_example
 from tests.support.frameworks import framework
+from tests.support.home import brought_home
 from tests.support.spooled import bodies, kinds, spooled
 
 X = np.arange(12.0).reshape(4, 3)
@@ -91,37 +94,42 @@ def test_mlflow_that_fails_ends_no_training(
     assert any("down" in problem for problem in recorder.problems)
 
 
-def test_a_tracker_and_a_model_version_are_linked_by_hand(
-    mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_evidence_is_an_artifact_that_verifies_and_each_is_linked_by_hand(
+    mlflow: Any, tmp_path: Path
 ) -> None:
     from provenance.integrations.mlflow import config_of, link, log_evidence, tag_model_version
 
-    tracker = ProvenanceTracker(tmp_path / "artifacts")
+    tracker, client = ProvenanceTracker(tmp_path / "artifacts"), mlflow.MlflowClient()
     with mlflow.start_run() as run:
         mlflow.log_param("depth", 3)
-        assert config_of()["depth"] == "3"
+        tracker.store_merkle_on_blockchain_before_training(config_of())
         link(tracker)
     assert log_evidence(tracker, run.info.run_id) is False  # no worker has seen the run
+    assert client.list_artifacts(run.info.run_id) == []
+    tracker.track_epoch(1, {"loss": 0.5}, {"w": X})
     tracker.store_merkle_on_blockchain_after_training({})
-    root = TicketState("final", root="ab" * 32)
-    monkeypatch.setattr(Ticket, "_read", lambda _: root)
-
-    def written(_: ProvenanceTracker, folder: str) -> None:
-        (Path(folder) / "report.html").write_text("report")
-
-    monkeypatch.setattr(ProvenanceTracker, "save_blockchain_report", written)
+    (report,) = brought_home(tmp_path / "artifacts").values()
     assert log_evidence(tracker, run.info.run_id)
-    assert tags(mlflow, run.info.run_id) == {
+    root = report.roots["after"]
+    named = {
         "provenance.run_id": tracker.run_id, "provenance.status": "finished",
-        "provenance.root": "ab" * 32,
+        "provenance.root": root,
     }  # fmt: skip
-    client = mlflow.MlflowClient()
-    found = [each.path for each in client.list_artifacts(run.info.run_id, "provenance")]
-    assert found == ["provenance/report.html"]
+    assert tags(mlflow, run.info.run_id) == named
+    copy = Path(client.download_artifacts(run.info.run_id, "provenance", str(tmp_path)))
+    assert {path.name for path in copy.iterdir()} == {"report.html", "report.json", "evidence"}
+    assert tracker.run_id in (copy / "report.html").read_text()
+    assert json.loads((copy / "report.json").read_text())["outcome"] == "verified"
+    again = verify_path(load(None, tmp_path / "artifacts"), copy, offline=False)
+    assert (again.outcome, again.roots["after"]) == ("verified", root)
+    records: Any = {record.kind: record.decoded for record in again.evidence.records}
+    training = records[Kind.CONFIG].body["training"]
+    assert (training["depth"], training["mlflow"]["run_id"]) == ("3", run.info.run_id)
     client.create_registered_model("digits")
     version = client.create_model_version("digits", run.info.artifact_uri).version
     tag_model_version("digits", version, tracker)
-    assert client.get_model_version("digits", version).tags["provenance.run_id"] == tracker.run_id
+    assert client.get_model_version("digits", version).tags == named
 
 
 def test_a_missing_run_is_told_in_a_line(mlflow: Any, tmp_path: Path) -> None:
