@@ -454,10 +454,11 @@ class ProvenanceTracker(Handle):
         given = hyperparameters(training_config or {}, "training_config").values
         chain = self.settings.blockchain
         wanted = chain.enabled and chain.storage_options.store_before_training
-        if self._ended or self._began_with != given:
-            self._must_come_before("store_merkle_on_blockchain_before_training")
-            self._begin(training_config, anchor=wanted)
-            self._began_with = given
+        with self._emitter.alone:
+            if self._ended or self._began_with != given:
+                self._must_come_before("store_merkle_on_blockchain_before_training")
+                self._begin(training_config, anchor=wanted)
+                self._began_with = given
         return self._tickets(Phase.BEFORE, wanted)
 
     def store_merkle_on_blockchain_after_training(
@@ -605,35 +606,42 @@ class ProvenanceTracker(Handle):
         self.close(how.reason, how.state)
 
     def _begin(self, training: object, anchor: bool) -> None:
-        """Config record and before mark, once."""
-        from provenance.capture import environment
+        """Config record and before mark, once, whichever thread comes first."""
         from provenance.settings.hyperparameters import hyperparameters
 
         given = hyperparameters({} if training is None else training, "training_config")
-        if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
-            configured = plain_config(self.settings, given, self._configured)
-            continued = self._parent or (self._part.parent and str(self._part.parent))
-            parent = parent_of(continued or configured["training"].get("parent_model"))
-            config: dict[str, Any] = {
-                "public_key": self._keys.public_key.hex(),
-                "hash_algorithm": self.settings.hash_algorithm,
-                "world_size": self.world_size,
-                **self._beside(),
-                "code": environment.code_commit(),
-                "environment": environment.environment(),
-                "parent": parent,
-                **configured,
-                **self._labels,
-            }
-            try:
-                self._emitter.emit(Kind.CONFIG, None, config, refuse=True)
-            except InputError as error:  # without a config record the run says nothing
-                problem = f"hyperparameters not recorded: {error}"
-                log.warning(problem, run=self.run_id)
-                config |= {"training": {}, "config_notes": {".": problem}}
-                self._emitter.emit(Kind.CONFIG, None, config)
-            self._seal(Phase.BEFORE, None, anchor)
-        self._sealed_before = True
+        with self._emitter.alone:
+            if self._sealed_before:
+                return
+            if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
+                self._configure(given, anchor)
+            self._sealed_before = True
+
+    def _configure(self, given: Hyperparameters, anchor: bool) -> None:
+        from provenance.capture import environment
+
+        configured = plain_config(self.settings, given, self._configured)
+        continued = self._parent or (self._part.parent and str(self._part.parent))
+        parent = parent_of(continued or configured["training"].get("parent_model"))
+        config: dict[str, Any] = {
+            "public_key": self._keys.public_key.hex(),
+            "hash_algorithm": self.settings.hash_algorithm,
+            "world_size": self.world_size,
+            **self._beside(),
+            "code": environment.code_commit(),
+            "environment": environment.environment(),
+            "parent": parent,
+            **configured,
+            **self._labels,
+        }
+        try:
+            self._emitter.emit(Kind.CONFIG, None, config, refuse=True)
+        except InputError as error:  # without a config record the run says nothing
+            problem = f"hyperparameters not recorded: {error}"
+            log.warning(problem, run=self.run_id)
+            config |= {"training": {}, "config_notes": {".": problem}}
+            self._emitter.emit(Kind.CONFIG, None, config)
+        self._seal(Phase.BEFORE, None, anchor)
 
     def _beside(self) -> dict[str, Json]:
         """Of a run of one of several ranks, whose others write their own: which one it is."""

@@ -90,6 +90,11 @@ class Emitter:
         return self._producer.id
 
     @property
+    def alone(self) -> threading.RLock:
+        """While it is held no other thread states anything."""
+        return self._producer._lock
+
+    @property
     def errors(self) -> int:
         """Events that could not be recorded as they were given, and other failures."""
         return self._producer.errors

@@ -54,6 +54,8 @@ def _lines(match: ModelMatch) -> Iterator[str]:
         for when, count in item.reused.items():
             some = f"{count} of {len(item.tensors or ())} tensors were not read again"
             yield f"  not read   {some}: frozen, their digests are those of {when}"
+    if match.lineage is not None:
+        yield f"  parent     {match.lineage.line}"
     if match.seal is not None:
         ledger = f" of ledger {match.origin}" if match.origin else ""
         yield f"  run root   {match.seal.root.hex()}"

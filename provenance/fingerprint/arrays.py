@@ -36,7 +36,7 @@ from typing import Any, Final, NamedTuple
 import rfc8785
 
 from provenance.errors import InputError, MissingExtraError
-from provenance.fingerprint.row_major import is_swapped, row_major, whole
+from provenance.fingerprint.row_major import check_mapped, is_swapped, row_major, whole
 
 FORMAT_VERSION: Final = 1
 SMALL_BYTES: Final = 16 << 10
@@ -330,7 +330,7 @@ def _numpy_array(name: str, value: object) -> Array:
         raise InputError(f"tensor {name!r}: found a masked array, expected one without a mask")
     try:
         if isinstance(value, np.memmap):
-            _check_mapped(name, value)
+            check_mapped(name, value)
         if str(getattr(value, "dtype", "")).startswith("key<"):  # of JAX
             value = sys.modules["jax"].random.key_data(value)
         if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
@@ -338,16 +338,6 @@ def _numpy_array(name: str, value: object) -> Array:
         return np.from_dlpack(value)
     except (TypeError, ValueError, RuntimeError, BufferError, LookupError) as error:
         raise _unreadable(name, value, error) from error
-
-
-def _check_mapped(name: str, array: Any) -> None:
-    """Refuse a map of a file that was cut off: reading it would end the process (SIGBUS)."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and (size := mapped.size()) < len(mapped):
-        raise InputError(
-            f"tensor {name!r}: its file {array.filename!s} was cut off to {size} bytes while "
-            f"{len(mapped)} of it were mapped"
-        )
 
 
 def dense_tensor(name: str, tensor: Any, kind: str = "tensor") -> tuple[Any, str]:

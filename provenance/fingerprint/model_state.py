@@ -151,7 +151,7 @@ def _in_parts(
 ) -> tuple[list[tuple[str, Any]], frozenset[str], dict[str, int]]:
     """Tensors that are several arrays as these: the first has the size of the whole, the others
     none."""
-    from provenance.fingerprint.networks.torch_module import tensor_parts
+    from provenance.fingerprint.networks.torch_parts import tensor_parts
 
     found, own, sizes = list[tuple[str, Any]](), set(buffers), dict[str, int]()
     for name, value in pairs:

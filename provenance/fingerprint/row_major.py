@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from provenance.errors import InputError
+
 COPY_BYTES: Final = 4 << 20
 """A non-contiguous or big-endian array is copied in pieces of at most this many bytes."""
 _TILE: Final = 256
@@ -108,3 +110,13 @@ def _copy(target: Array, source: Array) -> None:
                 target[top : top + _TILE, left : left + _TILE] = turned.T
     else:
         target[...] = source
+
+
+def check_mapped(name: str, array: Any) -> None:
+    """Refuse a map of a file that was cut off: reading it would end the process (SIGBUS)."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and (size := mapped.size()) < len(mapped):
+        raise InputError(
+            f"tensor {name!r}: its file {array.filename!s} was cut off to {size} bytes while "
+            f"{len(mapped)} of it were mapped"
+        )

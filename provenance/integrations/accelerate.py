@@ -14,10 +14,12 @@ from typing import Any
 
 from accelerate.tracking import GeneralTracker
 
+from provenance.errors import InputError
 from provenance.integrations.recorder import NOT_RECORDED, Recorder, harmless
 from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
 
+_SHARED = "ranks share the model, and one process logs; expected a tracker in each process"
 _NO_MODEL = (
     "not shown before training: AccelerateTracker(model=...) with init_trackers(config=...), or "
     "watch(model)"
@@ -84,10 +86,10 @@ class AccelerateTracker(GeneralTracker):
         rest = {name: value for name, value in values.items() if name != "epoch"}
         self._logged |= rest
         if number is not None and (step is None or float(number).is_integer()):
-            if _is_sharded(model):
-                self.recorder.note("weights not recorded: ranks share them, one process logs")
-                model = None
-            self.recorder.epoch(number, rest, model)
+            shared = _is_sharded(model)
+            self.recorder.epoch(number, rest, None if shared else model)
+            if shared and (run := self.recorder.tracker) is not None and not run.ended:
+                run._weights.lost(int(number), InputError(_SHARED))
         elif step is not None:
             self.recorder.step(step, values)
 

@@ -28,6 +28,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from provenance.errors import FormatError
+from provenance.evidence.lineage import Lineage
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.fitted import boosters
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
@@ -153,6 +154,8 @@ class ModelMatch:
         names: What was done to names that differ from the record's, in words.
         left: What else in the file or the folder holds weights, as ``name: problem``, where some
             of it has a match.
+        lineage: The run that this one says it continues, such as the one whose adapter a merged
+            model has; None where it says nothing.
     """
 
     run: UUID
@@ -169,6 +172,7 @@ class ModelMatch:
     others: int
     names: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    lineage: Lineage | None = None
 
     @property
     def outcome(self) -> MatchOutcome:
@@ -211,6 +215,7 @@ class ModelMatch:
             "other_findings": self.others,
             "names": list(self.names),
             "left": list(self.left),
+            "parent": self.lineage and self.lineage._asdict(),
             "not_checked": NOT_CHECKED,
         }
 
@@ -281,6 +286,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         others=sum(finding.subject not in paths for finding in report.findings),
         names=states.notes(chosen, state) if chosen else (),
         left=tuple(files.left(found)) if found else (),
+        lineage=report.lineage,
     )
 
 

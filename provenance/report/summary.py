@@ -242,6 +242,9 @@ def _model(first: Mapping[Kind, Record]) -> Iterator[tuple[str, str]]:
         covers = weights.get("covers")
         if isinstance(covers, dict):
             yield "covered by the digest", shown(covers.get("of"))
+            left = covers.get("not")
+            for kind, names in left.items() if isinstance(left, dict) else ():
+                yield "not covered", f"{_cut(kind)}: {shown(names)}" if names else _cut(kind)
 
 
 def _number(value: Json) -> str:

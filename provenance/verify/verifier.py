@@ -45,7 +45,12 @@ from provenance.verify.catalogue import (
 )
 from provenance.verify.checks.attachments import check_attachments
 from provenance.verify.checks.completeness import check_completeness
-from provenance.verify.checks.content import check_content, check_states, note_not_recorded
+from provenance.verify.checks.content import (
+    check_content,
+    check_states,
+    note_left_out,
+    note_not_recorded,
+)
 from provenance.verify.checks.ledger import check_heads, check_ledger, ledger_key
 from provenance.verify.checks.networks import check_networks
 from provenance.verify.checks.privacy import check_privacy
@@ -129,6 +134,7 @@ def verify(
     check_states(records, findings)
     check_reused(records, findings)
     note_not_recorded(records, findings)
+    note_left_out(records, findings)
     continued = check_lineage(evidence, records, parent, findings)
     check_attachments(evidence, findings)  # (11)
     check_privacy(records, findings)  # (12)

@@ -1,5 +1,9 @@
 """Stories that are false: a run that says it went otherwise than its records do, or a bundle that
-shows it so. Nothing of it reads "verified", or reads as it was meant to."""
+shows it so. Nothing of it reads "verified", or reads as it was meant to.
+
+Over 400 lines: what a run says of its parent, of its processes and of its end, each against its
+records.
+"""
 
 from __future__ import annotations
 

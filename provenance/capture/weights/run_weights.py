@@ -84,7 +84,7 @@ class RunWeights:
                 held = held._replace(state=trained_state(held.state))
         # A model's state_dict() may raise anything, and training goes on.
         except Exception as error:  # noqa: BLE001  whatever it is must not reach the caller
-            self._failed(epoch, translated(error))
+            self.lost(epoch, translated(error))
             return
         if held is None:
             return
@@ -101,7 +101,7 @@ class RunWeights:
             held.state,
             done,
             mode,
-            lambda error: self._failed(epoch, error),
+            lambda error: self.lost(epoch, error),
             None if reading is None else reading.fields,
             tuple if reading is None else reading.settle,
         )
@@ -112,7 +112,8 @@ class RunWeights:
             lost = {"dropped": 1, "reason": "weights not hashed before the end", "what": "weights"}
             self._emitter.emit(Kind.GAP, None, lost)
 
-    def _failed(self, epoch: int, error: ProvenanceError) -> None:
+    def lost(self, epoch: int, error: ProvenanceError) -> None:
+        """Leave a gap that says why an epoch's weights are not recorded."""
         self._emitter.lost("weights", epoch, error)
         self.hashed += 1
 

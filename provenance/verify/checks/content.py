@@ -4,7 +4,7 @@ weights against itself."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from provenance.errors import FormatError, ProvenanceError
 from provenance.fingerprint.datasets import dataset_digest
@@ -16,6 +16,10 @@ from provenance.formats.run_tree.ranks import is_sharded, state_root
 from provenance.verify.catalogue import CONTENT
 from provenance.verify.findings import Findings, counted
 
+_NAMED: Final = ("attributes", "non-persistent buffers")
+"""Kinds in ``covers.not`` of what a model may compute with."""
+_SHOWN: Final = 5
+
 
 def note_not_recorded(records: Mapping[str, Record], findings: Findings) -> None:
     """Say what an integration could not digest before training, as the configuration names it."""
@@ -24,6 +28,23 @@ def note_not_recorded(records: Mapping[str, Record], findings: Findings) -> None
         named = training.get("not_recorded") if isinstance(training, dict) else None
         for name, reason in named.items() if isinstance(named, dict) else ():
             findings.notice(CONTENT, path, f"{name} has no digest: {reason}", path)
+
+
+def note_left_out(records: Mapping[str, Record], findings: Findings) -> None:
+    """Say what of the model no record of weights covers, by the first one that says so."""
+    for path, record in records.items():
+        if record.kind not in (Kind.WEIGHTS, Kind.STATE):
+            continue
+        covers = record.body.get("covers")
+        left = covers.get("not") if isinstance(covers, dict) else None
+        for kind in _NAMED:
+            names = left.get(kind) if isinstance(left, dict) else None
+            if isinstance(names, list) and names:
+                some = ", ".join(str(name)[:60] for name in names[:_SHOWN])
+                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                findings.notice(CONTENT, path, f"no digest is of {kind}: {some}{more}", path)
+        if left:
+            return
 
 
 def check_states(records: Mapping[str, Record], findings: Findings) -> None:

@@ -39,7 +39,7 @@ from provenance.settings import load
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.tracker import ProvenanceTracker
 from provenance.verify.report import VerificationReport
-from tests.support.frameworks import installed
+from tests.support.frameworks import framework, installed
 from tests.support.spooled import spooled
 
 pytestmark = pytest.mark.slow
@@ -487,6 +487,34 @@ def test_a_run_says_which_run_it_continues_and_whether_that_fits(
     for wrong in ("last", 7, object()):
         with pytest.raises(InputError, match="parent: found .*, expected a run id or a tracker"):
             ProvenanceTracker(tmp_path, parent=wrong)
+
+
+def test_a_merged_adapter_is_found_and_says_which_run_trained_it(
+    tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peft, torch = framework("peft", "integrations"), framework("torch")
+    base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["0"], r=2))
+    trained = ProvenanceTracker(tmp_path)
+    trained.track_model(model)
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            value.data += 1
+    trained.track_epoch(1, {}, model=model)
+    trained.store_merkle_on_blockchain_after_training({})
+    merged = model.merge_and_unload()
+    torch.save(merged.state_dict(), tmp_path / "merged.pt")
+    child = ProvenanceTracker(tmp_path, parent=trained)
+    child.track_model(merged)
+    child.store_merkle_on_blockchain_after_training({})
+    home.bring()
+    own = ["--base-dir", str(tmp_path)]
+    assert main(["verify-model", str(tmp_path / "merged.pt"), "--run", child.run_id, *own]) == 0
+    line = f"  parent     says that it continues run {trained.run_id}; its initial weights are of "
+    shown = capsys.readouterr().out
+    assert f"{line}none of its recorded epochs: 3 of 4 tensors are those of epoch 1 (" in shown
+    assert main(["verify", child.run_id, "--offline", *own, "--parent", trained.run_id]) == 3
+    assert "FOUND" not in capsys.readouterr().out
 
 
 def test_before_and_after_sealed_together_prove_nothing_about_before(

@@ -136,9 +136,7 @@ def test_the_main_process_waits_for_no_other_rank(
     assert "PROVENANCE_WORLD_SIZE" not in os.environ
 
 
-def test_weights_that_ranks_share_are_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_that_ranks_share_are_a_gap_of_the_process_that_logs(tmp_path: Path) -> None:
     torch, dist = framework("torch"), framework("torch.distributed", "torch")
     framework("accelerate")
     from torch.distributed.device_mesh import init_device_mesh
@@ -154,7 +152,9 @@ def test_weights_that_ranks_share_are_a_warning(
     finally:
         dist.destroy_process_group()
     assert "state" not in kinds(spooled(tmp_path))
-    assert "ranks share them" in capsys.readouterr().out
+    (gap,) = bodies(spooled(tmp_path), Kind.GAP)
+    assert (gap["what"], gap["dropped"]) == ("weights", 1)
+    assert "ranks share the model, and one process logs" in gap["reason"]
 
 
 def test_the_example_records_a_whole_run(tmp_path: Path) -> None:

@@ -333,3 +333,18 @@ def test_what_an_integration_could_not_digest_is_a_notice() -> None:
     stage.ingest(stage.batch(ending(first)))
     stage.anchor()
     assert [n.problem for n in stage.verify().notices] == ["data.test has no digest: a stream"]
+
+
+def test_tensors_that_no_digest_is_of_are_a_notice() -> None:
+    stage = World(("bitcoin",))
+    first = before()
+    at = next(at for at, (kind, _, _) in enumerate(first) if kind is Kind.WEIGHTS)
+    kind, epoch, fields = first[at]
+    left = {"optimizer": [], "attributes": ["table"], "non-persistent buffers": list("abcdefg")}
+    first[at] = (kind, epoch, {**fields, "covers": {"not": left}})
+    stage.ingest(stage.batch(ending(first)))
+    stage.anchor()
+    assert [n.problem for n in stage.verify().notices] == [
+        "no digest is of attributes: table",
+        "no digest is of non-persistent buffers: a, b, c, d, e and 2 more",
+    ]

@@ -10,18 +10,22 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import provenance
 from provenance.capture.keys import load_run_keys
 from provenance.capture.spool import scan
 from provenance.errors import InputError
+from provenance.formats.record import Kind
 from provenance.tracker import ProvenanceTracker
 from tests.support.frameworks import framework
 from tests.support.home import brought_home
+from tests.support.spooled import spooled
 
 WEIGHTS = {"w": np.ones(4, np.float32)}
 
@@ -152,6 +156,27 @@ def test_threads_share_a_handle(tmp_path: Path) -> None:
     (spool,) = scan(tmp_path / "spool")
     assert len(spool.producers) == 1
     assert tracker.get_blockchain_status()["events"]["errors"] == 0
+
+
+@pytest.mark.parametrize("call", ["track_epoch", "track_step", "log"])
+def test_a_run_begins_once_whichever_thread_comes_first(tmp_path: Path, call: str) -> None:
+    run = provenance.run(base_dir=tmp_path, config={"rate": 1})
+    barrier = threading.Barrier(8)
+    state = getattr(run, call, None) or getattr(run.tracker, call)
+
+    def write(n: int) -> None:
+        barrier.wait()
+        state({"loss": n}) if call == "log" else state(n, {"loss": n})
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.tracker.close()
+    found = Counter(event.kind for event in spooled(tmp_path))
+    assert (found[Kind.CONFIG], found[Kind.METRICS] + found[Kind.STEPS]) == (1, 8)
+    assert found[Kind.SEAL] == 2, "before, and what it has"
 
 
 def test_what_holds_a_handle_is_read_anywhere_and_its_use_is_refused_in_one_line(
