@@ -125,19 +125,13 @@ def _by_epoch(own: Sequence[Record], parent: Collection[Record]) -> dict[int | N
 
 
 def _in_common(own: Sequence[Record], parent: Iterable[Record]) -> str:
-    """Of how many initial tensors an epoch of the parent has the name, or an alias, and digest."""
+    """Of how many initial tensors an epoch of the parent has the name and the digest."""
     mine = {item for record in own for item in _digests(record).items()}
-    theirs: dict[int | None, set[tuple[str, str]]] = {}
+    theirs: dict[int, set[tuple[str, str]]] = {}
     for record in parent:
-        for item in _tensors(record):
-            others = item.get("aliases")
-            names = [item.get("name"), *(others if isinstance(others, list) else ())]
-            digest = str(item.get("digest"))
-            theirs.setdefault(record.epoch, set()).update((str(name), digest) for name in names)
-    counts = (
-        (len(mine & items), -1 if epoch is None else epoch) for epoch, items in theirs.items()
-    )
-    count, epoch = max(counts, default=(0, -1))
+        epoch = -1 if record.epoch is None else record.epoch
+        theirs.setdefault(epoch, set()).update(_digests(record).items())
+    count, epoch = max((len(mine & items), epoch) for epoch, items in theirs.items())
     if not count:
         return ""
     of = "before training" if epoch < 0 else f"of epoch {epoch}"

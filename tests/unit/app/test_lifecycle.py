@@ -511,8 +511,7 @@ def test_a_merged_adapter_is_found_and_says_which_run_trained_it(
     own = ["--base-dir", str(tmp_path)]
     assert main(["verify-model", str(tmp_path / "merged.pt"), "--run", child.run_id, *own]) == 0
     line = f"  parent     says that it continues run {trained.run_id}; its initial weights are of "
-    shown = capsys.readouterr().out
-    assert f"{line}none of its recorded epochs: 3 of 4 tensors are those of epoch 1 (" in shown
+    assert f"{line}none of its recorded epochs (" in capsys.readouterr().out
     assert main(["verify", child.run_id, "--offline", *own, "--parent", trained.run_id]) == 3
     assert "FOUND" not in capsys.readouterr().out
 
