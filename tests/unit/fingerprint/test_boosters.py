@@ -189,9 +189,11 @@ def predicted(library: str, model: Any) -> bytes:
 
 
 def change_leaves(library: str, model: Any) -> None:
-    """Of the first tree; of CatBoost, of all."""
+    """Of the first tree; of CatBoost, of all. LightGBM's change places: it states the sizes too."""
     if library == "lightgbm":
-        model.set_leaf_output(0, 0, 9.0)
+        outputs = [model.get_leaf_output(0, leaf) for leaf in (1, 0)]
+        for leaf, output in enumerate(outputs):
+            model.set_leaf_output(0, leaf, output)
     elif library == "catboost":
         model.set_leaf_values(model.get_leaf_values() + 1)
     else:
