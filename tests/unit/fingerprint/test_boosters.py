@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import StackingRegressor, VotingClassifier
@@ -104,6 +108,101 @@ def test_one_digest_a_model(library: str, form: str) -> None:
     assert state_digest(pickle.loads(pickle.dumps(model))) == digest
     assert state_digest(copy.deepcopy(model)) == digest
     assert state_digest(copy_of(model)) == digest
+
+
+SETTINGS: dict[str, dict[str, list[Any]]] = {
+    "xgboost": {
+        "n_estimators": [1, 2, 4], "max_depth": [1, 3], "booster": ["gbtree", "dart"],
+        "objective": ["reg:squarederror", "reg:absoluteerror", "reg:logistic", "count:poisson"],
+        "base_score": [None, 0.3, 0.6], "rate_drop": [0.0, 0.6], "num_parallel_tree": [1, 2],
+        "missing": [np.nan, 0.0], "max_cat_to_onehot": [1, 9], "reg_lambda": [0.0, 1.0],
+    },
+    "lightgbm": {
+        "n_estimators": [1, 2, 4], "max_depth": [1, 3], "boosting_type": ["gbdt", "dart", "rf"],
+        "objective": ["regression", "huber", "poisson", "cross_entropy"], "drop_rate": [0.1, 0.9],
+        "boost_from_average": [True, False], "linear_tree": [True, False],
+        "use_missing": [True, False], "max_cat_to_onehot": [1, 9], "reg_lambda": [0.0, 1.0],
+    },
+    "catboost": {
+        "iterations": [1, 2, 4], "depth": [1, 3], "nan_mode": ["Min", "Max"],
+        "loss_function": ["RMSE", "MAE", "Quantile:alpha=0.9", "Poisson"],
+        "grow_policy": ["SymmetricTree", "Depthwise", "Lossguide"], "one_hot_max_size": [1, 9],
+        "boost_from_average": [None, False], "l2_leaf_reg": [0.1, 3.0],
+    },
+}  # fmt: skip
+FIXED: dict[str, dict[str, Any]] = {
+    "xgboost": {"enable_categorical": True, "verbosity": 0},
+    "lightgbm": {"subsample": 0.8, "subsample_freq": 1, "min_child_samples": 2},
+    "catboost": {"cat_features": ["colour"]},
+}
+
+
+def table(seed: int) -> tuple[Array, Array]:
+    """A column with missing values and zeros, one without, and one of categories."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 1, (80, 2))
+    x[rng.random(80) < 0.3, 0], x[rng.random(80) < 0.2, 0] = np.nan, 0.0
+    colour = rng.integers(0, 4, 80)
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "colour": pd.Categorical(colour.astype(str))})
+    signal = np.isnan(x[:, 0]) + 2.0 * (colour % 2) + x[:, 1] + rng.normal(0, 0.1, 80)
+    return frame, 1 / (1 + np.exp(-signal))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@settings(max_examples=60)
+@given(st.data())
+def test_models_that_predict_otherwise_have_other_digests(
+    library: str, draw: st.DataObject
+) -> None:
+    """Of a training and one with another value of one setting, and of each trained again."""
+    own = {name: draw.draw(st.sampled_from(values)) for name, values in SETTINGS[library].items()}
+    name = draw.draw(st.sampled_from(sorted(own)))
+    changed = draw.draw(st.sampled_from(SETTINGS[library][name]))
+
+    def trained(options: dict[str, Any]) -> Any:
+        models = [bare(library, FIXED[library] | options) for _ in range(2)]
+        assert state_digest(models[0]) == state_digest(models[1])
+        return models[0]
+
+    model, other = trained(own), trained(own | {name: changed})
+    root, told = state_digest(model).root, predicted(library, model)
+    assert predicted(library, other) == told or state_digest(other).root != root
+    change_leaves(library, model)
+    assert predicted(library, model) != told or own.get("linear_tree")  # its leaves are lines
+    assert state_digest(model).root != root
+
+
+def bare(library: str, options: dict[str, Any]) -> Any:
+    """A booster, whose digest has no hyperparameters beside its own serialisation."""
+    model = regressor(library, **options).fit(*table(0))
+    if library == "catboost":
+        return model
+    return model.get_booster() if library == "xgboost" else model.booster_
+
+
+def predicted(library: str, model: Any) -> bytes:
+    """By a copy: CatBoost's model keeps what it predicted with first."""
+    copied, x = pickle.loads(pickle.dumps(model)), table(1)[0]
+    if library == "xgboost":
+        x = framework(library).DMatrix(x, enable_categorical=True)
+    return np.asarray(copied.predict(x)).tobytes()
+
+
+def change_leaves(library: str, model: Any) -> None:
+    """Of the first tree; of CatBoost, of all. LightGBM's change places: it states the sizes too."""
+    if library == "lightgbm":
+        outputs = [model.get_leaf_output(0, leaf) for leaf in (1, 0)]
+        for leaf, output in enumerate(outputs):
+            model.set_leaf_output(0, leaf, output)
+    elif library == "catboost":
+        model.set_leaf_values(model.get_leaf_values() + 1)
+    else:
+        document = json.loads(model.save_raw("json"))
+        trees = document["learner"]["gradient_booster"]
+        tree = trees.get("gbtree", trees)["model"]["trees"][0]
+        ends = [left == -1 for left in tree["left_children"]]  # there a leaf, not a threshold
+        tree["split_conditions"] = list(np.add(tree["split_conditions"], ends))
+        model.load_model(bytearray(json.dumps(document).encode()))
 
 
 @pytest.mark.parametrize(
