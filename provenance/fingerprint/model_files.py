@@ -102,10 +102,11 @@ class ModelFiles:
         return state_tensors(self.states[key])
 
 
-def read_model(path: Path) -> ModelFiles:
+def read_model(path: Path, mapped: bool = True) -> ModelFiles:
     """The weights in a file, or at the top of a folder. ``InputError`` where nothing holds weights,
     or no saying which file does; ``FormatError`` for a file that holds more than tensors;
-    ``MissingExtraError`` where torch or NumPy is needed."""
+    ``MissingExtraError`` where torch or NumPy is needed. ``mapped``: torch's files are mapped into
+    memory, not read into it."""
     files = weights_files(path)
     kind, keys = files[0].suffix, list[str]()
     states: Mapping[str, object]
@@ -116,21 +117,23 @@ def read_model(path: Path) -> ModelFiles:
     elif kind in KERAS:
         states = {"": keras_files.keras_values_file(str(files[0]))}
     elif len(files) > 1:
-        states = {"": _together(files, [_states(file, _torch_load(file))[0] for file in files])}
+        states = {
+            "": _together(files, [_states(file, _torch_load(file, mapped))[0] for file in files])
+        }
     else:
-        states, keys = _states(files[0], _torch_load(files[0]))
+        states, keys = _states(files[0], _torch_load(files[0], mapped))
     there = set(_weights_at_top(path)) if path.is_dir() else set()
     others = sorted(there - {file.name for file in files})
     return ModelFiles(files, states, tuple(keys), tuple(others))
 
 
-def the_state(path: str) -> Named:
+def the_state(path: str, mapped: bool = True) -> Named:
     """The one state in a file or folder, and which one it is.
 
     Raises:
         InputError: There are several; as `read_model`.
     """
-    model = read_model(Path(path))
+    model = read_model(Path(path), mapped)
     key = "" if "" in model.states else next(iter(model.states))
     if key and len(model.states) > 1:
         keys = ", ".join(map(repr, list(model.states)[:5]))
@@ -237,7 +240,7 @@ def _merged(files: tuple[Path, ...]) -> dict[str, RawTensor]:
     return tensors
 
 
-def _torch_load(path: Path) -> object:
+def _torch_load(path: Path, mapped: bool) -> object:
     try:
         torch = import_module("torch")  # whoever has such a file
     except ImportError as error:
@@ -254,7 +257,8 @@ def _torch_load(path: Path) -> object:
             zipped = zipfile.is_zipfile(path)
             if zipped:  # torch.save packs nothing
                 open_zip(path, str(path), (zipfile.ZIP_STORED,)).close()
-            loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            mapped &= zipped
+            loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except _TORCH_ERRORS as error:

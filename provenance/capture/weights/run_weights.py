@@ -121,7 +121,7 @@ class RunWeights:
         from provenance.fingerprint.tensors import state_digest
 
         if isinstance(state, str | os.PathLike):
-            state = WeightFile.at(state)
+            return WeightFile.at(state).digest(self._algorithm, here=True)
         if isinstance(state, WeightFile):
             return state.digest(self._algorithm)
         return state_digest(state, self._factory).as_fields()

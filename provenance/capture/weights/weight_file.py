@@ -1,8 +1,10 @@
 """Digest of a checkpoint file, in a process of its own, which runs this module.
 
 Whoever cuts a file off while it is mapped into memory ends the process that reads it (SIGBUS):
-that must not be the training. Nor is a digest of a file worth anything that changes meanwhile:
-:meth:`WeightFile.digest` refuses one that is no longer what it was.
+that must not be the training. One of torch's that the training waits for is read into memory
+instead where torch is loaded: a process would load it for a second or more. Nor is a digest of a
+file worth anything that changes meanwhile: :meth:`WeightFile.digest` refuses one that is no longer
+what it was.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from provenance.fingerprint.data.remote import is_url, without_secrets
 
 TICK_S: Final = 0.02
 """Longer than the step of a file's times (a clock tick, 10 ms at most)."""
+_OF_TORCH: Final = (".pt", ".pth", ".bin", ".ckpt")
 _PACKAGE_ROOT: Final = str(Path(__file__).resolve().parents[2])
 
 
@@ -59,8 +62,11 @@ class WeightFile(NamedTuple):
         times = (now.st_mtime_ns, now.st_ctime_ns)
         return cls(where, (now.st_dev, now.st_ino, now.st_size, *times))
 
-    def digest(self, algorithm: str) -> dict[str, Any]:
+    def digest(self, algorithm: str, here: bool = False) -> dict[str, Any]:
         """The state's fields, as ``StateDigest.as_fields()`` has them.
+
+        Args:
+            here: The caller waits: a file of torch's may be read by this process, in memory.
 
         Raises:
             InputError: It cannot be read, has no tensors, or is no longer the file that it was.
@@ -69,6 +75,8 @@ class WeightFile(NamedTuple):
 
         time.sleep(TICK_S)  # a write from now on shows in the times
         self._refuse_change()
+        if here and "torch" in sys.modules and self.path.endswith(_OF_TORCH):
+            return self._read_here(algorithm)
         done = subprocess.run(
             [
                 sys.executable,
@@ -90,6 +98,19 @@ class WeightFile(NamedTuple):
             raise InputError(lines[-1][:500] if lines else ended)
         fields: dict[str, Any] = json.loads(done.stdout)
         return fields
+
+    def _read_here(self, algorithm: str) -> dict[str, Any]:
+        from provenance.fingerprint.hashers import HashFactory
+        from provenance.fingerprint.model_files import the_state
+        from provenance.fingerprint.tensors import state_digest
+
+        try:
+            found = state_digest(the_state(self.path, mapped=False), HashFactory(algorithm))
+        except ProvenanceError as error:
+            self._refuse_change()
+            raise InputError(str(error)) from error
+        self._refuse_change()
+        return found.as_fields()
 
     def _refuse_change(self) -> None:
         if WeightFile.at(self.path) != self:

@@ -16,6 +16,7 @@ import pytest
 from provenance.capture.weights.weight_file import TICK_S, WeightFile
 from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.tensors import state_digest
+from tests.support.frameworks import framework
 
 
 def save(path: Path, value: float = 1.0, size: int = 1000) -> Path:
@@ -116,3 +117,23 @@ def test_a_reader_that_a_signal_ends_is_an_error_not_an_end(
     monkeypatch.setattr(subprocess, "run", killed)
     with pytest.raises(InputError, match="its reader ended with -7"):
         WeightFile.at(path).digest("blake3")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
+def test_a_file_of_torch_is_read_in_memory_where_the_training_waits(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = framework("torch")
+    path = tmp_path / f"m{suffix}"
+    torch.save({"w": torch.ones(1000), "n": torch.zeros(2, 3)}, path)
+    expected = WeightFile.at(path).digest("sha256")
+    monkeypatch.setattr(subprocess, "run", None)
+    assert WeightFile.at(path).digest("sha256", here=True) == expected
+    taken = WeightFile.at(path)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputError, match="it changed before it was read"):
+        taken.digest("sha256", here=True)
+    with pytest.raises(InputError, match=f"m{suffix}: cannot be read as tensors alone"):
+        WeightFile.at(path).digest("sha256", here=True)
+    maps = Path("/proc/self/maps").read_text()
+    assert str(path) not in maps
