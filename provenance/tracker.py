@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -153,7 +154,7 @@ class ProvenanceTracker(Handle):
         self._marked = -1
         self._has_free = False
         """Steps, artifacts or notes were recorded, which belong to no epoch."""
-        self._pid = os.getpid()
+        self._pid, self._itself = os.getpid(), id(self)  # a handle has these attributes, too
         # Behind the emitter's own at exit, so before it there: weights come home first.
         ending.watch(self, signals=self.settings.signal_handlers)
         start_shipper(self.spool_dir, self.settings)
@@ -240,7 +241,7 @@ class ProvenanceTracker(Handle):
         """
         from provenance.capture.data_stream import DataStream
 
-        self._must_come_before("data_stream")
+        self._must_come_before("data_stream", "without it")
         kind = {"train": Kind.DATA_TRAIN, "test": Kind.DATA_TEST}.get(split)
         if kind is None:
             raise InputError(f"data_stream: found {split!r}, expected 'train' or 'test'")
@@ -345,13 +346,13 @@ class ProvenanceTracker(Handle):
             if not self._sealed_before:
                 self._begin({}, anchor=False)
             self._emitter.emit(_METRICS, number, {"metrics": fields})
-            self._emitter.lost("metrics", number, formless)
+            self._emitter.lost("metrics", number, formless, part=fields)
         problem = self._epochs.add(number)
         if problem is not None:
             log.warning(problem, epoch=number, newest=self._epochs.newest, run=self.run_id)
         if budget is not None:
             self._emitter.emit(Kind.PRIVACY, number, {"privacy": budget})
-            self._emitter.lost("privacy", number, no_budget)
+            self._emitter.lost("privacy", number, no_budget, part=privacy)
         if model is not None:
             self._weights.epoch(number, model, weights)
         if self._checkpoint_every and self._epochs.count % self._checkpoint_every == 0:
@@ -383,7 +384,7 @@ class ProvenanceTracker(Handle):
             fields, formless = plain_part("metrics", metrics)
             if not self._emitter.emit_step(number, fields, True):
                 self._emitter.emit(Kind.STEPS, None, {"step": number, "metrics": fields})
-            self._emitter.lost("steps", None, formless, once=True)
+            self._emitter.lost("steps", None, formless, part=fields, once=True)
 
     def artifact(self, what: str | os.PathLike[str] | bytes, name: str | None = None) -> None:
         """Record that the run made or took a file: its name, digest and size, not the file.
@@ -582,6 +583,12 @@ class ProvenanceTracker(Handle):
             self._seal_end(how.state)
         self._emitter.close(how.reason, how.state)
 
+    def __del__(self) -> None:
+        """What nobody holds any more ends as at exit; the emitter alone would seal nothing."""
+        if self.__dict__.get("_itself") == id(self) and self._ended is None:
+            with suppress(ProvenanceError, OSError):
+                self.end(ending.released(self), ending.SIGNAL_S)
+
     def _seal_end(self, state: str) -> None:
         """Ask for the last seal of this process: of the run, or of what it has."""
         chain = self.settings.blockchain
@@ -610,16 +617,19 @@ class ProvenanceTracker(Handle):
         from provenance.settings.hyperparameters import hyperparameters
 
         given = hyperparameters({} if training is None else training, "training_config")
+        around: dict[str, Any] = {}
+        if self.rank == 0:  # git may hang: nobody is to wait for it who ends the run
+            from provenance.capture import environment
+
+            around = {"code": environment.code_commit(), "environment": environment.environment()}
         with self._emitter.alone:
             if self._sealed_before:
                 return
             if self.rank == 0 and may_begin(self, self.spool_dir / self.run_id):
-                self._configure(given, anchor)
+                self._configure(given, around, anchor)
             self._sealed_before = True
 
-    def _configure(self, given: Hyperparameters, anchor: bool) -> None:
-        from provenance.capture import environment
-
+    def _configure(self, given: Hyperparameters, around: dict[str, Any], anchor: bool) -> None:
         configured = plain_config(self.settings, given, self._configured)
         continued = self._parent or (self._part.parent and str(self._part.parent))
         parent = parent_of(continued or configured["training"].get("parent_model"))
@@ -628,8 +638,7 @@ class ProvenanceTracker(Handle):
             "hash_algorithm": self.settings.hash_algorithm,
             "world_size": self.world_size,
             **self._beside(),
-            "code": environment.code_commit(),
-            "environment": environment.environment(),
+            **around,
             "parent": parent,
             **configured,
             **self._labels,
@@ -665,13 +674,13 @@ class ProvenanceTracker(Handle):
         own = self._emitter.producer
         return {name: Ticket(self.settings, self.run, phase, name, own) for name in names}
 
-    def _must_come_before(self, call: str) -> None:
+    def _must_come_before(self, call: str, how: str = "with other content") -> None:
         if self.rank != 0:
             return
         if self._ended:
             raise InputError(self._over(call))
         if self._sealed_before:
-            sealed = "what comes before training is sealed already, with other content"
+            sealed = f"what comes before training is sealed already, {how}"
             raise InputError(f"{call}: {sealed}; expected it before the first metrics")
 
     def _over(self, call: str) -> str:
@@ -682,7 +691,8 @@ class ProvenanceTracker(Handle):
         """Emit what belongs before training, but for what was stated with the same content."""
         new = {kind: own for kind, own in stated.items() if self._stated.get(kind) != own}
         if new:
-            self._must_come_before(call)
+            how = "with other content" if new.keys() & self._stated.keys() else "without it"
+            self._must_come_before(call, how)
         for kind, fields in new.items():
             assert isinstance(fields, dict)
             self._emitter.emit(kind, None, fields, refuse=True)

@@ -135,26 +135,33 @@ class Emitter:
         return self._producer.emit(kind, epoch, fields, refuse)
 
     def lost(
-        self, what: str, epoch: int | None, error: ProvenanceError | None, *, once: bool = False
+        self,
+        what: str,
+        epoch: int | None,
+        error: ProvenanceError | None,
+        *,
+        part: object = False,
+        once: bool = False,
     ) -> None:
         """Count what a caller gave and no record carries, if anything, leave a gap that says
         ``what``, and one line in the log for each problem.
 
         Args:
+            part: Whether the rest of it is recorded.
             once: One gap for each problem, too.
         """
         if error is None:
             return
         self._producer.note(error)
-        problem = str(error)
+        problem, happened = str(error), "recorded in part" if part else "not recorded"
         said = problem in self._said
         if not said:
             where = {} if epoch is None else {"epoch": epoch}
-            log.warning(f"{what} not recorded", problem=problem, **where, run=str(self.run))
+            log.warning(f"{what} {happened}", problem=problem, **where, run=str(self.run))
         if len(self._said) < _MAX_SAID:
             self._said.add(problem)
         if not (said and once):
-            reason = f"{what} not recorded: {problem}"
+            reason = f"{what} {happened}: {problem}"
             self.emit(Kind.GAP, epoch, {"dropped": 1, "reason": reason, "what": what})
 
     def flush(self) -> bool:

@@ -143,13 +143,21 @@ def _note(ending: Ending) -> None:
         _noted = ending, {id(tracker): tracker.written for tracker in list(_open)}
 
 
+def released(tracker: Endable) -> Ending:
+    """How the run of a tracker ends that nobody holds any more."""
+    return _noted_of(tracker) or Ending("closed", "released")
+
+
+def _noted_of(tracker: Endable) -> Ending | None:
+    """What was noted, where the tracker has recorded nothing since."""
+    if _noted is not None and _noted[1].get(id(tracker), -1) >= tracker.written:
+        return _noted[0]
+    return None
+
+
 def _end_at_exit() -> None:
-    """By what was noted, as far as nothing was recorded since."""
     for tracker in list(_open):
-        ending = EXIT
-        if _noted is not None and _noted[1].get(id(tracker), -1) >= tracker.written:
-            ending = _noted[0]
-        tracker.end(_by_signal or ending)
+        tracker.end(_by_signal or _noted_of(tracker) or EXIT)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

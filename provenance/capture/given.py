@@ -123,6 +123,12 @@ def plain_mapping(name: str, value: object) -> dict[str, Json]:
         raise InputError(f"{name}: found a {type(value).__name__}, expected a mapping")
     result = normalise(value, name, _DEPTH)
     assert isinstance(result, dict)
+    texts = {str(key): inner for key, inner in value.items() if isinstance(inner, str)}
+    if texts:
+        from provenance.settings.redaction import REDACTED, is_secret, redacted
+
+        for key in texts.keys() & result.keys():
+            result[key] = REDACTED if is_secret(key) else redacted(str(result[key]))[0]
     return result
 
 

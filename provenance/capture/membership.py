@@ -244,7 +244,11 @@ def _told_keys(
         return _keys_in(Path(file), run, _wait_s(env), make=first and run is None)
     assert run is not None
     if not (spool_dir / str(run) / KEY_FILE).exists():
-        raise ConfigError(RUN_SEED, f"not set, and this host has no key of run {run}: {HAND_OVER}")
+        problem = (
+            f"not set, and this host has no key of run {run}: a run that is finished has none any "
+            f"more, continue it with parent=; for one that goes on elsewhere, {HAND_OVER}"
+        )
+        raise ConfigError(RUN_SEED, problem)
     try:
         return load_run_keys(spool_dir / str(run))
     except ProvenanceError as error:

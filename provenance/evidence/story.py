@@ -289,7 +289,8 @@ class _Said:
         root = record.body.get("root")
         if record.kind is Kind.WEIGHTS and isinstance(root, str) and root in self.weights:
             return f"{_AS_WEIGHTS}{self.weights[root]}"
-        return f"another {_WORDS[record.kind]}"
+        other = "other" if record.kind is Kind.WEIGHTS else "another"
+        return f"{other} {_WORDS[record.kind]}"
 
 
 def _tracked(process: Process) -> set[int]:

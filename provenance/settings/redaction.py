@@ -23,6 +23,8 @@ _NO_TOKEN: Final = re.compile(
 _CREDENTIALS: Final = re.compile(r"(?<=://)(?:[^/\s@?#]*:[^/\s]*|[^/\s@?#:]{20,})@")
 """In a URL: a user with a password, which may have an ``@`` in it, or a token instead of both."""
 _PARAMETER: Final = re.compile(r"(?<![\w.-])([\w.-]{1,64})=([^\s&;,'\"]+)")
+_OPTION: Final = re.compile(r"(?<!\S)(--?[A-Za-z][\w.-]{0,63})(\s+)(?!-)(\"[^\"]*\"|'[^']*'|\S+)")
+"""Of a command: an option, and its value behind a space."""
 _BEARER: Final = re.compile(r"(?<=\bBearer )\S+", re.IGNORECASE)
 
 
@@ -30,7 +32,8 @@ def redacted(text: str) -> tuple[str, str]:
     """A text without the passwords and named secrets in it, and what was left out: nothing where
     that is empty."""
     shown = _CREDENTIALS.sub(f"{REDACTED}@", text)
-    plain = _BEARER.sub(REDACTED, _PARAMETER.sub(_without_secret, shown))
+    plain = _OPTION.sub(_without_value, _PARAMETER.sub(_without_secret, shown))
+    plain = _BEARER.sub(REDACTED, plain)
     found = ("the password in a URL", shown != text), ("a parameter, by its name", plain != shown)
     return plain, " and ".join(what for what, there in found if there)
 
@@ -41,6 +44,12 @@ def _without_secret(found: re.Match[str]) -> str:
     signed = name.lower().endswith(("sig", "signature"))
     hidden = signed or is_secret(name, text=not value.isdecimal())
     return f"{name}={REDACTED}" if hidden else found[0]
+
+
+def _without_value(found: re.Match[str]) -> str:
+    """An option of a command, without a secret."""
+    name, space, value = found.groups()
+    return f"{name}{space}{REDACTED}" if is_secret(name, not value.isdecimal()) else found[0]
 
 
 @functools.lru_cache(4096)

@@ -11,7 +11,7 @@ from provenance.capture.emitter import Emitter
 from provenance.capture.weights.live_weights import watch
 from provenance.capture.weights.snapshot import Snapshotter, translated
 from provenance.capture.weights.weight_file import WeightFile
-from provenance.errors import ProvenanceError
+from provenance.errors import InputError, ProvenanceError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.formats.record import Kind
 from provenance.log import get_logger
@@ -40,6 +40,8 @@ class RunWeights:
         self._algorithm, self._digests = settings.hash_algorithm, settings.weight_digests
         self.snapshots = Snapshotter(self._hash_state, at_once=self._hashed_on_device)
         self.hashed = 0
+        self._reading: set[int] = set()
+        """Epochs whose weights a call reads at this moment."""
         self._frozen: FrozenDigests | None = None
         if self._digests.reuse_frozen:
             from provenance.capture.weights import frozen
@@ -68,11 +70,23 @@ class RunWeights:
         return held.placed(reading.fields(held.state)), reading.keep
 
     def epoch(self, epoch: int, model: object, mode: str | None) -> None:
-        """Record an epoch's weights as they are now; what cannot be hashed becomes a gap.
+        """Record an epoch's weights as they are now; what cannot be hashed becomes a gap, and so
+        does what an interrupt, or the end of the process, keeps from being read.
 
         Args:
             mode: As ``track_epoch`` takes ``weights``.
         """
+        self._reading.add(epoch)
+        try:
+            self._take(epoch, model, mode)
+        except BaseException as error:  # such as Ctrl-C's
+            if epoch in self._reading:
+                self.lost(epoch, InputError(f"not read before {type(error).__name__}"))
+            raise
+        finally:
+            self._reading.discard(epoch)
+
+    def _take(self, epoch: int, model: object, mode: str | None) -> None:
         from provenance.fingerprint.model_state import trained_state
         from provenance.fingerprint.shards import held_state
 
@@ -111,6 +125,8 @@ class RunWeights:
         if not self.snapshots.close(within_s):
             lost = {"dropped": 1, "reason": "weights not hashed before the end", "what": "weights"}
             self._emitter.emit(Kind.GAP, None, lost)
+        while self._reading:  # in another thread, by a call that this end interrupts
+            self.lost(self._reading.pop(), InputError("not read before the end"))
 
     def lost(self, epoch: int, error: ProvenanceError) -> None:
         """Leave a gap that says why an epoch's weights are not recorded."""

@@ -145,6 +145,15 @@ ENDS = {
     "sys.exit with a text": ("t = begun(); sys.exit('secret')", None, 1, "failed", "SystemExit: 1"),
     "sys.exit(0)": ("t = begun(); sys.exit(0)", None, 0, "closed", "exit"),
     "the end of the script": ("t = begun()", None, 0, "closed", "exit"),
+    "the end of a function": (
+        "def train(): t = begun()\ntrain(); time.sleep(0)", None, 0, "closed", "released",
+    ),
+    "sys.exit in a function": (
+        "def train():\n t = begun()\n sys.exit(3)\ntrain()", None, 3, "failed", "SystemExit: 3",
+    ),
+    "an exception in a function": (
+        "def train():\n t = begun()\n 1 / 0\ntrain()", None, 1, "failed", "ZeroDivisionError",
+    ),
     "a sys.exit that is caught": (
         "t = begun()\ntry: sys.exit(3)\nexcept SystemExit: t.track_epoch(2, {})",
         None, 0, "closed", "exit",
@@ -487,6 +496,30 @@ def test_a_run_says_which_run_it_continues_and_whether_that_fits(
     for wrong in ("last", 7, object()):
         with pytest.raises(InputError, match="parent: found .*, expected a run id or a tracker"):
             ProvenanceTracker(tmp_path, parent=wrong)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_weights_that_an_end_keeps_from_being_read_are_a_gap(
+    tmp_path: Path, home: Home, number: signal.Signals
+) -> None:
+    np.savez(tmp_path / "w.npz", w=np.ones(3))
+    script = f"""
+        import subprocess
+        t = begun()
+        subprocess.run = lambda *arguments, **options: wait()
+        t.track_epoch(2, {{}}, model={str(tmp_path / "w.npz")!r})
+    """
+    process = start(script, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    (gap,) = (event for event in spooled(tmp_path) if event.kind is Kind.GAP)
+    assert (gap.epoch, gap.fields["what"]) == (2, "weights")
+    assert "not read before " in gap.fields["reason"]
+    home.bring()
+    (check,) = (result for result in home.verify().checks if result.check.number == 4)
+    assert "weights were not recorded: epoch 2" in check.detail
 
 
 def test_a_merged_adapter_is_found_and_says_which_run_trained_it(

@@ -221,6 +221,12 @@ def test_secrets_are_redacted_by_name() -> None:
     told, redacted = hyperparameters({"argv": argv})
     assert told == {"argv": [*argv[:4], REDACTED, *argv[5:]]}
     assert set(redacted) == {"argv[4]"}
+    command = "train.py --lr 3 --api-key hunter2 --pad-token <pad> -password 'hunter2 x' --tokens 5"
+    told, redacted = hyperparameters({"command": command})
+    shown = (
+        f"train.py --lr 3 --api-key {REDACTED} --pad-token <pad> -password {REDACTED} --tokens 5"
+    )
+    assert (told, set(redacted)) == ({"command": shown}, {"command"})
     assert set(notes) == {"password", "nested.api_key", "nested.secrets.a[0]", "pin_secret"}
     assert "hunter2" not in json.dumps([values, notes])
 
