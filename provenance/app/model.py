@@ -197,6 +197,7 @@ def _claims(
             "algorithm": weights.algorithm,
             "epoch": weights.epoch,
             "rank": weights.rank,
+            "part": weights.part,  # empty: all of the record's tensors
             "record": weights.path,
             "record_sha256": weights.digest.hex(),
         },

@@ -2,9 +2,10 @@
 
 The digest of the weights at hand is made with the hash algorithm that each record names, and
 compared with the records ``model/weights`` and ``training/epoch/N/state``. A record counts only
-where a verification of the evidence found nothing wrong with it: its bytes have its digest, the
-digest stands in the tree of the newest run root, and that root stands in the ledger. The root that
-it states is that of the tensors that it lists.
+where a verification of the evidence found nothing wrong with it: its bytes have its digest, its
+producer signed that, for a run whose id commits to the key, the digest stands in the tree of the
+newest run root, and that root stands in the ledger. The root that it states is that of the tensors
+that it lists.
 
 Weights that ranks share are one state: where each shard that the ranks recorded is the same
 part of the weights at hand, and the shards cover them, all these records match.
@@ -29,7 +30,7 @@ from uuid import UUID
 
 from provenance.errors import FormatError
 from provenance.evidence.lineage import Lineage
-from provenance.evidence.run_evidence import RecordFile, lenient
+from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
 from provenance.fingerprint.fitted import boosters
 from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
 from provenance.fingerprint.model_files import ModelFiles
@@ -40,7 +41,7 @@ from provenance.formats.fields import Fields
 from provenance.formats.record import Kind
 from provenance.formats.run_tree.ranks import Piece, pieces_of, state_root
 from provenance.models.names import Naming, aliases_of, digest_as, naming
-from provenance.verify.catalogue import LEDGER, TREES
+from provenance.verify.catalogue import LEDGER, RECORDS, TREES
 from provenance.verify.checks.content import state_problem
 from provenance.verify.report import Seal, VerificationReport
 
@@ -69,7 +70,8 @@ class StatedWeights:
         problem: Why the record does not count; None where it does.
         pieces: The tensors, where they are what the root is made of.
         covers: What of the model they are.
-        part: Where the tensors are a part of the record's, or of two records', which; else empty.
+        part: Where the tensors are a part of the record's, which and how many, or of two records'
+            all; else empty.
     """
 
     path: str
@@ -229,8 +231,11 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     `ModelFiles.digests`."""
     records = [r for r in report.evidence.records if r.kind in (Kind.WEIGHTS, Kind.STATE)]
     in_time = sorted(records, key=lambda item: (item.place == "tree", item.ts, item.seq))
+    problem_of = partial(_problem, report, _signed(report.evidence))
     stated = [
-        item for record in in_time if not record.withheld and (item := _stated(report, record))
+        item
+        for record in in_time
+        if not record.withheld and (item := _stated(record, problem_of(record)))
     ]
     groups = _shared(stated)
     states = _States(files, {item.algorithm for item in stated} & DIGEST_SIZES.keys())
@@ -281,7 +286,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         damaged=tuple(
             f"{record.path}: {problem}"
             for record in records
-            if record.place == "tree" and (problem := _problem(report, record)) is not None
+            if record.place == "tree" and (problem := problem_of(record)) is not None
         ),
         others=sum(finding.subject not in paths for finding in report.findings),
         names=states.notes(chosen, state) if chosen else (),
@@ -329,18 +334,19 @@ class _States:
         return self._renamed[asked]
 
 
-def _order(item: StatedWeights) -> tuple[int, int, str]:
-    return (-1 if item.epoch is None else item.epoch, item.rank, item.path)
+def _order(item: StatedWeights) -> tuple[int, bool, int, str]:
+    """A whole record comes after a part of the same epoch."""
+    return (-1 if item.epoch is None else item.epoch, not item.part, item.rank, item.path)
 
 
-def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | None:
+def _stated(record: RecordFile, problem: str | None) -> StatedWeights | None:
     """None where the record's bytes are missing or state no digest of weights."""
     try:
         body = Fields.of(lenient(record.data).get("body"), record.path)
         root, algorithm = body.text("root"), body.text("algorithm")
     except FormatError:
         return None
-    tensors, problem = _tensors(body), _problem(report, record)
+    tensors = _tensors(body)
     try:
         pieces = pieces_of(record.rank, body.raw, record.path) if tensors else []
     except FormatError:
@@ -375,7 +381,7 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
             continue
         booster = [name for name in ("_Booster", "model") if name in item.tensors]
         if item.covers.get("adapter") in boosters.OF and 1 == len(booster) < len(item.tensors):
-            alone = _part(item, "the booster alone", booster)
+            alone = _cut(item, "the booster alone", booster)
             named = {name: {**item.tensors[name], "aliases": ["model"]} for name in booster}
             found.append(replace(alone, tensors=named))
         rest = dict(item.tensors)
@@ -383,12 +389,12 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
             for name, names in parts.items():
                 listed = names if isinstance(names, list) else ()
                 own = {key for key in listed if isinstance(key, str) and key in item.tensors}
-                found.append(_part(item, _label(name), own))
+                found.append(_cut(item, _label(name), own))
                 for key in own:
                     rest.pop(key, None)
             base = any(_ADAPTER.fullmatch(name) for name in parts)
             without = ", ".join(repr(name[:60]) for name in parts)
-            found.append(_part(item, "base model" if base else f"without {without}", rest))
+            found.append(_cut(item, "base model" if base else f"without {without}", rest))
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue
         if only:
@@ -403,6 +409,12 @@ def _label(name: str) -> str:
     of this program."""
     known = name == TRAINABLE or _ADAPTER.fullmatch(name)
     return name if known else f"part {name[:60]!r}"
+
+
+def _cut(item: StatedWeights, part: str, names: Collection[str]) -> StatedWeights:
+    """Which tensors a part has, the trainer says, and nobody can check."""
+    count = f"{len(names)} of the record's {len(item.tensors or {})} tensors"
+    return _part(item, f"{part}: {count}, by the trainer's word", names)
 
 
 def _part(item: StatedWeights, part: str, names: Collection[str]) -> StatedWeights:
@@ -432,14 +444,37 @@ def _shared(stated: Sequence[StatedWeights]) -> list[list[StatedWeights]]:
     return groups
 
 
-def _problem(report: VerificationReport, record: RecordFile) -> str | None:
-    """What the verification found that touches this record or its run root."""
+def _signed(evidence: RunEvidence) -> dict[bytes, int]:
+    """How many of each producer's first records a statement covers whose chain can be made here: it
+    goes on behind no hole."""
+    seqs: dict[bytes, set[int]] = {}
+    for record in evidence.records:
+        seqs.setdefault(record.producer, set()).add(record.seq)
+    found = {}
+    for own in evidence.producers:
+        here = seqs.get(own.producer, set())
+        whole = next(number for number in range(len(here) + 1) if number not in here)
+        found[own.producer] = max((s.count for s in own.statements if s.count <= whole), default=0)
+    return found
+
+
+def _problem(
+    report: VerificationReport, signed: Mapping[bytes, int], record: RecordFile
+) -> str | None:
+    """What the verification found that touches this record, its producer, the run's key or the run
+    root."""
     if record.place != "tree":
         return "no run root covers it"
     names = {record.path, record.file}
     for finding in report.findings:
         if names & {finding.subject, finding.path, finding.file}:
             return finding.problem
+    producer = f"producer {record.producer.hex()[:8]}"
+    for finding in report.findings:
+        if finding.check == RECORDS and finding.subject in (producer, "run"):
+            return f"{finding.subject}: {finding.problem}"
+    if record.seq >= signed.get(record.producer, 0):
+        return f"{producer}: nothing here shows that it signed event {record.seq}"
     if not report.seals:
         return "no run root covers it"
     seal = report.seals[-1]
@@ -462,7 +497,7 @@ def _nearest(stated: Sequence[StatedWeights], states: _States) -> tuple[Differen
     for item in stated:
         for key in states.keys(item):
             tensors = {t.name: t.as_fields() for t in states.digest(item, key).tensors}
-            epoch, rank, _ = _order(item)
+            epoch, _, rank, _ = _order(item)
             sound = int(item.problem is None)
             likeness = (*_likeness(item.tensors or {}, tensors), sound, epoch, -rank)
             if best is None or likeness > best[0]:

@@ -60,6 +60,10 @@ def matched(path: Path, state: dict[str, Any], before: dict[str, Any] | None) ->
     return match_model(report, read_model(path))
 
 
+def part(name: str, count: int, total: int) -> str:
+    return f"epoch 3 ({name}: {count} of the record's {total} tensors, by the trainer's word)"
+
+
 class Tied(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # with torch or not
     """An embedding that is the head, too."""
 
@@ -181,7 +185,7 @@ def test_what_state_dict_does_not_know_is_covered_all_the_same(tmp_path: Path) -
         assert state_digest(again) == digest
     save_file(model.state_dict(), tmp_path / "m.safetensors")
     found = match(tmp_path / "m.safetensors", model)
-    assert [item.when for item in found.matches] == ["epoch 3 (without 'outside state_dict()')"]
+    assert [item.when for item in found.matches] == [part("without 'outside state_dict()'", 2, 13)]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -328,17 +332,17 @@ def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["0"], r=2))
     model.save_pretrained(tmp_path)
     assert match(tmp_path / "adapter_model.safetensors", model).matches[0].when == (
-        "epoch 3 (adapter default)"
+        part("adapter default", 2, 6)
     )
     found = match(tmp_path / "adapter_model.safetensors", trained_state(model))
     assert found.outcome == "match"
     save_file(plain, tmp_path / "base.safetensors")
-    assert match(tmp_path / "base.safetensors", model).matches[0].when == "epoch 3 (base model)"
+    assert match(tmp_path / "base.safetensors", model).matches[0].when == part("base model", 4, 6)
     base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
     base.load_state_dict(plain)
     headed = peft.LoraConfig(target_modules=["0"], r=2, modules_to_save=["1"])
     found = match(tmp_path / "base.safetensors", peft.get_peft_model(base, headed))
-    assert [item.when for item in found.matches] == ["epoch 3 (base model)"]
+    assert [item.when for item in found.matches] == [part("base model", 4, 8)]
     for name, value in model.named_parameters():
         if "lora_B" in name:
             value.data += 1
@@ -346,9 +350,9 @@ def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "two")
     for adapter, file in (("default", "two"), ("other", "two/other")):
         found = match(tmp_path / file / "adapter_model.safetensors", model)
-        assert [item.when for item in found.matches] == [f"epoch 3 (adapter {adapter})"]
+        assert [item.when for item in found.matches] == [part(f"adapter {adapter}", 2, 8)]
     found = match(tmp_path / "base.safetensors", model)
-    assert [item.when for item in found.matches] == ["epoch 3 (base model)"]
+    assert [item.when for item in found.matches] == [part("base model", 4, 8)]
     merged = model.merge_and_unload()
     save_file(merged.state_dict(), tmp_path / "merged.safetensors")
     found = match(tmp_path / "merged.safetensors", plain)
@@ -374,9 +378,9 @@ def test_the_base_model_is_what_no_part_has(tmp_path: Path) -> None:
         np.savez(path, **{name: model[name] for name in names})
         return [item.when for item in match_model(report, read_model(path)).matches]
 
-    assert found("a", "c") == ["epoch 3 (base model)"]
-    assert found("b") == ["epoch 3 (adapter one)"]
-    assert found("d") == ["epoch 3 (part 'base model')"]
+    assert found("a", "c") == [part("base model", 2, 4)]
+    assert found("b") == [part("adapter one", 1, 4)]
+    assert found("d") == [part("part 'base model'", 1, 4)]
     assert found("a", "b", "c", "d") == ["epoch 3"]
     assert found("a") == []
 
@@ -555,7 +559,7 @@ def test_what_preprocessing_layers_of_keras_were_told_counts(tmp_path: Path) -> 
     ]  # fmt: skip
     model(0.0, one).save(tmp_path / "m.keras")
     (found,) = match(tmp_path / "m.keras", model(0.0, one)).matches
-    assert found.when == "epoch 3 (without 'arguments of preprocessing layers')"
+    assert found.when == part("without 'arguments of preprocessing layers'", 2, 5)
 
 
 @pytest.mark.slow
