@@ -149,10 +149,11 @@ def _sound(settings: Settings, run: str) -> VerificationReport:
 
 def _the_weights(model: Path, match: ModelMatch) -> StatedWeights:
     """The newest record with the model's weights."""
-    if match.left:
-        more = f" and {len(match.left) - 1} more" if len(match.left) > 1 else ""
+    left = [*match.left, *(f"{name}: was not compared" for name in match.files.below())]
+    if match.matches and left:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         raise InputError(
-            f"{model}: holds other weights beside those of run {match.run}: {match.left[0]}{more}; "
+            f"{model}: holds other weights beside those of run {match.run}: {left[0]}{more}; "
             "not signed"
         )
     if match.matches:

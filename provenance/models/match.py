@@ -217,6 +217,8 @@ class ModelMatch:
             "other_findings": self.others,
             "names": list(self.names),
             "left": list(self.left),
+            "aside": list(self.files.aside),
+            "below": self.files.below(),
             "parent": self.lineage and self.lineage._asdict(),
             "not_checked": NOT_CHECKED,
         }

@@ -510,6 +510,10 @@ def test_a_tensor_that_is_in_two_files_is_ambiguous() -> None:
         (torch_weights(9), "'fc.bias': was not compared"),
         ({"optimal": torch_weights(9)}, "'optimal': has weights of no record"),
         ({"epoch": 2, "": torch_weights(9)}, "'': was not compared"),
+        ({"random_weights": torch_weights(9)}, "'random_weights': has weights of no record"),
+        ({"optimizer": torch_weights(9)}, "'optimizer': has weights of no record"),
+        ({"rng": torch.ones(2)}, "'rng': was not compared"),
+        ({"scaler_model": [torch.ones(2, 2)]}, "'scaler_model': was not compared"),
     ],
 )
 def test_weights_beside_those_of_the_run_are_named(
@@ -534,16 +538,20 @@ def test_what_a_trainer_saves_beside_the_weights_is_no_other_model() -> None:
     tensor = torch.ones(2)
     optimizer = {"state": {0: {"exp_avg": tensor}}, "param_groups": [{"lr": 0.1}]}
     beside = {
-        "optimizer": {"exp_avg": tensor}, "optimizer_states": [optimizer], "second": [optimizer],
-        "lr_schedulers": [{"last": tensor}], "cuda_rng_state_all": [tensor],
+        "optimizer": optimizer, "optimizer_states": [optimizer], "second": [optimizer],
+        "lr_schedulers": [{"last": 1}], "cuda_rng_state_all": [tensor.byte()],
+        "rng": {"cpu": tensor.byte(), "python": (3, (1, 2))}, "scaler": {"scale": 65536.0},
         "loss": torch.tensor(1), "callbacks": {"best": {"score": torch.tensor(0.5)}},
         "hyper_parameters": {"lr": [0.1, 1]},
     }  # fmt: skip
     torch.save(beside | {"state_dict": torch_weights(2), "last": torch_weights(3)}, "m.ckpt")
     found = match(Path("m.ckpt"))
     assert (found.exit_code, found.left) == (0, ())
-    torch.save({"state_dict": torch_weights(2), "optimizer": {"exp_avg": tensor}}, "m.ckpt")
-    assert match(Path("m.ckpt")).exit_code == 0
+    assert found.files.aside == (
+        "'optimizer': state of an optimizer", "'optimizer_states': state of an optimizer",
+        "'second': state of an optimizer", "'cuda_rng_state_all': state of a generator",
+        "'rng': state of a generator",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["safetensors", "indexed"])
@@ -568,6 +576,51 @@ def test_weights_files_that_were_not_compared_are_named(
         model.sign_model(run, folder, "latest", key_files(Path("k")))
     (folder / other).unlink()
     model.sign_model(run, folder, "latest", key_files(Path("k")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.gguf", "flax_model.msgpack", "model.pkl", "model.onnx", "model.ubj", "MODEL.PT",
+        "M.SafeTensors", "optimizer_adapter.bin", "training_args_model.pt", "m.h5", "a.joblib",
+    ],
+)  # fmt: skip
+def test_weights_of_any_format_and_case_are_named(name: str, run: Settings) -> None:
+    folder = model_folder(Path("model"), 2)
+    for beside in ("optimizer.pt", "rng_state_0.pth", "random_states_0.pkl"):
+        (folder / beside).write_bytes(b"x")
+    found = match(folder)
+    aside = ("optimizer.pt: unread", "random_states_0.pkl: unread", "rng_state_0.pth: unread")
+    assert (found.exit_code, found.left, found.files.aside) == (0, (), aside)
+    (folder / name).write_bytes(b"x")
+    found = match(folder)
+    assert (found.exit_code, found.left) == (3, (f"{name}: was not compared",))
+    with pytest.raises(InputError, match=f"{name}: was not compared; not signed"):
+        model.sign_model(run, folder, "latest", key_files(Path("k")))
+
+
+def test_weights_in_subfolders_are_named_and_not_signed(
+    run: Settings, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model_folder(Path("model"), 2)
+    words = ["verify-model", str(folder), "--bundle", str(bundle)]
+    (folder / "optimizer.pt").write_bytes(b"x")
+    (folder / ".git/x.pt").write_bytes(b"x")
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert "set aside  optimizer.pt: unread" in text
+    assert "subfolders" not in text
+    for name in ("assets/model.npz", "assets/deep/M.GGUF", "assets/optimizer.pt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert cli.main(words) == 0
+    some = "not checked: weights in subfolders: assets/deep/M.GGUF, assets/model.npz\n"
+    assert some in capsys.readouterr().out
+    assert cli.main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["below"] == ["assets/deep/M.GGUF", "assets/model.npz"]
+    with pytest.raises(InputError, match=r"assets/deep/M.GGUF: was not compared and 1 more"):
+        model.sign_model(run, folder, "latest", key_files(Path("k")))
 
 
 def test_truncated_torch_files_give_one_line() -> None:
