@@ -54,6 +54,8 @@ def _lines(match: ModelMatch) -> Iterator[str]:
         for when, count in item.reused.items():
             some = f"{count} of {len(item.tensors or ())} tensors were not read again"
             yield f"  not read   {some}: frozen, their digests are those of {when}"
+    for kind, names in {k: n for i in match.matches for k, n in i.not_covered.items()}.items():
+        yield f"  no digest  is of {kind[:60]!r}: {_some([name[:60] for name in names])}"
     if match.lineage is not None:
         yield f"  parent     {match.lineage.line}"
     if match.seal is not None:

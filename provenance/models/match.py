@@ -20,9 +20,10 @@ Over 400 lines: what a record states, what came out and the nearest are one comp
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal
@@ -52,6 +53,9 @@ NOT_CHECKED: Final = (
 
 MatchOutcome = Literal["match", "no match", "unchecked"]
 EXIT_CODES: Final[Mapping[str, int]] = {"match": 0, "no match": 1, "unchecked": 3}
+
+_NO_WEIGHTS: Final = {"optimizer", "metrics", "seeds", "of the wrapper", "graph"}
+"""Kinds in ``covers.not`` that no model computes its output with."""
 
 Tensors = Mapping[str, Mapping[str, Any]]
 """name -> dtype, shape, digest as a record or `TensorDigest.as_fields` states them."""
@@ -96,6 +100,16 @@ class StatedWeights:
         )
 
     @property
+    def not_covered(self) -> dict[str, list[str]]:
+        """Names of what the model may compute with and no digest is of, by kind."""
+        stated = self.covers.get("not")
+        return {
+            kind: [str(name) for name in names]
+            for kind, names in (stated.items() if isinstance(stated, dict) else ())
+            if kind not in _NO_WEIGHTS and isinstance(names, list) and names
+        }
+
+    @property
     def when(self) -> str:
         """``epoch 3``, or ``before training``; and which part of the record."""
         when = "before training" if self.epoch is None else f"epoch {self.epoch}"
@@ -112,6 +126,7 @@ class StatedWeights:
             "algorithm": self.algorithm,
             "part": self.part,
             "reused": self.reused,
+            "not_covered": self.not_covered,
             "problem": self.problem,
         }
 
@@ -241,11 +256,11 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     ]
     groups = _shared(stated)
     states = _States(files, {item.algorithm for item in stated} & DIGEST_SIZES.keys())
-    pieces = [[piece for item in group for piece in item.pieces] for group in groups]
+    candidates = [*(part for group in groups for part in _parts_of(group)), *groups]
     shared = [
         (group, key, problems)
-        for key in (files.states if groups else ())
-        for group, problems in zip(groups, state_problems(pieces, files.tensors(key)), strict=True)
+        for key in files.states
+        for group, problems in states.shared_problems(candidates, key)
     ]
     equal = [
         (item, key)
@@ -316,10 +331,30 @@ class _States:
         return [key for key, state in states.items() if len(state.tensors) <= names]
 
     def naming(self, item: StatedWeights, key: str) -> Naming:
-        names = [tensor.name for tensor in self._own[item.algorithm][key].tensors]
+        tensors = self._own[item.algorithm][key].tensors
+        names = [tensor.name for tensor in tensors]
         if item.tensors is None or item.tensors.keys() == set(names):
             return Naming({name: name for name in names})
-        return naming(item.tensors, names)
+        one = {t.name for t in tensors if t.dtype[0] in "IU" and math.prod(t.shape) == 1}
+        return naming(item.tensors, names, one)
+
+    def shared_problems(
+        self, groups: Iterable[list[StatedWeights]], key: str
+    ) -> Iterator[tuple[list[StatedWeights], dict[str, str | None]]]:
+        """How a state differs from each that ranks stated together, by tensor."""
+        alike: dict[tuple[tuple[tuple[str, str], ...], frozenset[str]], list[Any]] = {}
+        for group in groups:
+            tensors = {name: t for item in group for name, t in (item.tensors or {}).items()}
+            whole = replace(group[0], tensors=tensors)
+            if key in self.keys(whole):
+                named = self.naming(whole, key)
+                alike.setdefault((tuple(named.names.items()), named.aside), []).append(group)
+        for (pairs, aside), own in alike.items():  # each reads the state once
+            names = dict(pairs)
+            raw = (t for t in self._files.tensors(key) if t.name not in aside)
+            renamed = (tensor._replace(name=names[tensor.name]) for tensor in raw)
+            pieces = [[piece for item in group for piece in item.pieces] for group in own]
+            yield from zip(own, state_problems(pieces, renamed), strict=True)
 
     def notes(self, item: StatedWeights, key: str) -> tuple[str, ...]:
         return self.naming(item, key).notes(self.digest(item, key))
@@ -383,20 +418,12 @@ def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
             continue
         booster = [name for name in ("_Booster", "model") if name in item.tensors]
         if item.covers.get("adapter") in boosters.OF and 1 == len(booster) < len(item.tensors):
-            alone = _cut(item, "the booster alone", booster)
+            share = _share("the booster alone", booster, item.tensors)
+            alone = _part(item, share, booster)
             named = {name: {**item.tensors[name], "aliases": ["model"]} for name in booster}
             found.append(replace(alone, tensors=named))
-        rest = dict(item.tensors)
-        if isinstance(parts, dict) and parts:
-            for name, names in parts.items():
-                listed = names if isinstance(names, list) else ()
-                own = {key for key in listed if isinstance(key, str) and key in item.tensors}
-                found.append(_cut(item, _label(name), own))
-                for key in own:
-                    rest.pop(key, None)
-            base = any(_ADAPTER.fullmatch(name) for name in parts)
-            without = ", ".join(repr(name[:60]) for name in parts)
-            found.append(_cut(item, "base model" if base else f"without {without}", rest))
+        if isinstance(parts, dict):
+            found += [_part(item, part, names) for part, names in _splits(parts, item.tensors)]
         if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
             continue
         if only:
@@ -413,10 +440,23 @@ def _label(name: str) -> str:
     return name if known else f"part {name[:60]!r}"
 
 
-def _cut(item: StatedWeights, part: str, names: Collection[str]) -> StatedWeights:
+def _share(part: str, names: Collection[str], total: Collection[str]) -> str:
     """Which tensors a part has, the trainer says, and nobody can check."""
-    count = f"{len(names)} of the record's {len(item.tensors or {})} tensors"
-    return _part(item, f"{part}: {count}, by the trainer's word", names)
+    return f"{part}: {len(names)} of the record's {len(total)} tensors, by the trainer's word"
+
+
+def _splits(parts: Mapping[str, Any], names: Collection[str]) -> Iterator[tuple[str, set[str]]]:
+    """What a record's tensors are split into, as ``covers.parts`` has it, and what no part has."""
+    rest = set(names)
+    for name, listed in parts.items():
+        own = {key for key in listed if isinstance(key, str)} if isinstance(listed, list) else set()
+        own &= set(names)
+        rest -= own
+        yield _share(_label(name), own, names), own
+    if parts:
+        base = any(_ADAPTER.fullmatch(name) for name in parts)
+        without = ", ".join(repr(name[:60]) for name in parts)
+        yield _share("base model" if base else f"without {without}", rest, names), rest
 
 
 def _part(item: StatedWeights, part: str, names: Collection[str]) -> StatedWeights:
@@ -442,7 +482,16 @@ def _shared(stated: Sequence[StatedWeights]) -> list[list[StatedWeights]]:
             group = [records[-back] for records in ranks.values() if len(records) >= back]
             problem = next((item.problem for item in group if item.problem), None)
             if any(piece.sharded for item in group for piece in item.pieces):
-                groups.append([replace(item, problem=item.problem or problem) for item in group])
+                groups.append(
+                    [
+                        replace(
+                            item,
+                            problem=item.problem or problem,
+                            part=_label(str(only)) if (only := item.covers.get("only")) else "",
+                        )
+                        for item in group
+                    ]
+                )
     return groups
 
 
@@ -458,6 +507,23 @@ def _signed(evidence: RunEvidence) -> dict[bytes, int]:
         whole = next(number for number in range(len(here) + 1) if number not in here)
         found[own.producer] = max((s.count for s in own.statements if s.count <= whole), default=0)
     return found
+
+
+def _parts_of(group: Sequence[StatedWeights]) -> Iterator[list[StatedWeights]]:
+    """The parts of a sharded state, each as the ranks state it together."""
+    listed: dict[str, list[Any]] = {}
+    for item in group:
+        parts = item.covers.get("parts")
+        for part, names in parts.items() if isinstance(parts, dict) else ():
+            listed.setdefault(part, []).extend(names if isinstance(names, list) else ())
+    for part, own in _splits(listed, {piece.name for item in group for piece in item.pieces}):
+        found = []
+        for item in group:
+            tensors = {name: t for name, t in (item.tensors or {}).items() if name in own}
+            pieces = tuple(piece for piece in item.pieces if piece.name in own)
+            found.append(replace(item, part=part, tensors=tensors, pieces=pieces))
+        if own:
+            yield [item for item in found if item.pieces]
 
 
 def _problem(

@@ -219,8 +219,11 @@ def test_the_counter_of_an_averaged_model_is_set_aside_and_nothing_else(tmp_path
     assert found.names[-1] == "'n_averaged' of AveragedModel set aside"
     torch.save({**state, "n_more": torch.zeros(1)}, file)
     assert match(file, model).outcome == "no match"
-    torch.save({**model.state_dict(), "n_averaged": torch.zeros(1)}, file)
+    torch.save({**model.state_dict(), "n_averaged": torch.tensor(0)}, file)
     assert match(file, model).outcome == "no match", "no wrapper's"
+    for other in (torch.ones(1000), torch.ones(()), torch.ones(2, dtype=torch.int64)):
+        torch.save({**state, "n_averaged": other}, file)
+        assert match(file, model).outcome == "no match", "no counter"
 
 
 def test_tied_weights_are_found_by_any_of_their_names(tmp_path: Path) -> None:
@@ -322,6 +325,23 @@ def test_what_a_record_did_not_read_is_said(capsys: pytest.CaptureFixture[str]) 
     said = "1 of 4 tensors were not read again: frozen, their digests are those of"
     assert f"  not read   {said} the weights before training" in lines
     assert "(blake3, 4 tensors, 9 elements)" in lines[2]
+
+
+def test_what_no_digest_is_of_is_said() -> None:
+    model = average(Tied())
+    torch.save(model.state_dict(), "m.pt")
+    body = state_digest(model).as_fields()
+    body["covers"]["not"] |= {"optimizer": ["step"], "seeds": ["s"], "a\nb": ["x"] * 7, "no": 3}
+    found = matched(Path("m.pt"), body, None)
+    assert found.outcome == "match"
+    assert [line for line in _lines(found) if "no digest" in line] == [
+        "  no digest  is of 'a\\nb': x, x, x, x, x and 2 more",
+        "  no digest  is of 'attributes': table",
+        "  no digest  is of 'non-persistent buffers': mask",
+    ]
+    (stated,) = found.matches
+    assert stated.as_dict()["not_covered"] == stated.not_covered
+    assert stated.not_covered["attributes"] == ["table"]
 
 
 @pytest.mark.slow
