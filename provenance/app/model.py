@@ -26,8 +26,9 @@ from provenance.formats.fields import as_json
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json, Phase
 from provenance.models.key import read_signing_key
-from provenance.models.match import ModelMatch, StatedWeights, match_model
+from provenance.models.match import ModelMatch, match_model
 from provenance.models.signature import ignored_paths, list_model
+from provenance.models.stated import StatedWeights
 from provenance.settings import Settings
 from provenance.verify.catalogue import COMPLETE, Status
 from provenance.verify.report import VerificationReport
