@@ -60,7 +60,7 @@ _MAX_RATIO: Final = 1032
 """Bytes of tensors for each byte of torch's file, as deflate makes at most of one (RFC 1951)."""
 _UNREAD: Final = (
     ".ubj", ".cbm", ".gguf", ".ggml", ".onnx", ".onnx_data", ".msgpack", ".pkl", ".pickle",
-    ".joblib", ".tflite", ".hdf5", ".npy", ".pb", ".pdparams", ".mlmodel", ".engine", ".pte",
+    ".joblib", ".tflite", ".npy", ".pb", ".pdparams", ".mlmodel", ".engine", ".pte",
 )  # fmt: skip
 """Suffixes of weights that are named where they lie beside others, and not read."""
 _BESIDE: Final = re.compile(
