@@ -26,8 +26,9 @@ from provenance.formats.fields import as_json
 from provenance.formats.receipt import Receipt
 from provenance.formats.record import Json, Phase
 from provenance.models.key import read_signing_key
-from provenance.models.match import ModelMatch, StatedWeights, match_model
+from provenance.models.match import ModelMatch, match_model
 from provenance.models.signature import ignored_paths, list_model
+from provenance.models.stated import StatedWeights
 from provenance.settings import Settings
 from provenance.verify.catalogue import COMPLETE, Status
 from provenance.verify.report import VerificationReport
@@ -149,10 +150,11 @@ def _sound(settings: Settings, run: str) -> VerificationReport:
 
 def _the_weights(model: Path, match: ModelMatch) -> StatedWeights:
     """The newest record with the model's weights."""
-    if match.left:
-        more = f" and {len(match.left) - 1} more" if len(match.left) > 1 else ""
+    left = [*match.left, *(f"{name}: was not compared" for name in match.files.below())]
+    if match.matches and left:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         raise InputError(
-            f"{model}: holds other weights beside those of run {match.run}: {match.left[0]}{more}; "
+            f"{model}: holds other weights beside those of run {match.run}: {left[0]}{more}; "
             "not signed"
         )
     if match.matches:
@@ -197,6 +199,7 @@ def _claims(
             "algorithm": weights.algorithm,
             "epoch": weights.epoch,
             "rank": weights.rank,
+            "part": weights.part,  # empty: all of the record's tensors
             "record": weights.path,
             "record_sha256": weights.digest.hex(),
         },

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from provenance.app import model as use_case
@@ -43,17 +43,19 @@ def _lines(match: ModelMatch) -> Iterator[str]:
     yield f"run {match.run}: {_verdict(match)}"
     if match.weights is not None:
         state = f" under {match.state!r}" if match.state else ""
-        names = ", ".join(str(file) for file in match.files.files[:_SHOWN])
-        more = len(match.files.files) - _SHOWN
-        yield f"  file       {names}{f' and {more} more' if more > 0 else ''}{state}"
+        yield f"  file       {_some([str(file) for file in match.files.files])}{state}"
         size = f"{len(match.weights.tensors)} tensors, {match.weights.element_count} elements"
         yield f"  weights    {match.weights} ({match.weights.algorithm}, {size})"
     yield from (f"  names      {note}" for note in match.names)
+    if match.files.aside:
+        yield f"  set aside  {_some(match.files.aside)}"
     for item in match.matches:
         yield f"  record     {item.path} rank {item.rank} SHA-256 {item.digest.hex()}"
         for when, count in item.reused.items():
             some = f"{count} of {len(item.tensors or ())} tensors were not read again"
             yield f"  not read   {some}: frozen, their digests are those of {when}"
+    for kind, names in {k: n for i in match.matches for k, n in i.not_covered.items()}.items():
+        yield f"  no digest  is of {kind[:60]!r}: {_some([name[:60] for name in names])}"
     if match.lineage is not None:
         yield f"  parent     {match.lineage.line}"
     if match.seal is not None:
@@ -68,12 +70,19 @@ def _lines(match: ModelMatch) -> Iterator[str]:
         first = f"tensor {near.tensor!r} " if near.tensor is not None else ""
         yield f"  first      {first}{near.problem}"
     yield from (f"FOUND {line}" for line in (*match.left[:_SHOWN], *match.damaged[:_SHOWN]))
+    if below := match.files.below():
+        yield f"not checked: weights in subfolders: {_some(below)}"
     if match.withheld:
         some = ", ".join(match.withheld[:_SHOWN])
         yield f"not checked: {len(match.withheld)} records of weights are withheld: {some}"
     if match.others:
         yield f"FOUND elsewhere in the evidence: {match.others}; see provenance verify"
     yield f"not checked: {NOT_CHECKED}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return f"{', '.join(names[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _verdict(match: ModelMatch) -> str:

@@ -10,12 +10,14 @@ plain values alone; ``.keras`` and ``.h5`` by h5py; a booster's ``.json``, ``.ub
    ``pytorch_model.bin.index.json``): together they are one state. The index itself may be given,
    too;
 2. else the safetensors files, which together are one state;
-3. else the one other file that holds weights, by its name: what trainers put beside it
-   (``optimizer.pt``, ``rng_state.pth``, ...) is left out.
+3. else the one other file that holds weights, by its name.
 
 A torch file often holds more than the state: a mapping in it, such as ``state_dict`` or
 ``model_state_dict``, is a state too where all that it holds are tensors. What else may be weights,
-in the file or at the top of the folder, is named; what trainers put beside a state is not.
+in the file or at the top of the folder, is named, in formats that are not read and capitals too.
+What trainers put beside a state is set aside, and named as that: in the file an optimizer's state
+by what it holds, and a generator's; in the folder ``optimizer.pt``, ``rng_state.pth`` and the like,
+unread.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from provenance.errors import FormatError, InputError, MissingExtraError
 from provenance.fingerprint.arrays import RawTensor, is_array, is_torch_tensor
@@ -56,10 +58,15 @@ _INDEX_LIMITS: Final = json_text.Limits(1000, 1_000_000)
 _MAX_VALUES: Final = 1_000_000
 _MAX_RATIO: Final = 1032
 """Bytes of tensors for each byte of torch's file, as deflate makes at most of one (RFC 1951)."""
-_BESIDE: Final = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*")
-_KEYS_BESIDE: Final = re.compile(
-    r"(.*_)?(optim|optimi[sz]ers?|schedulers?|scalers?|rng|random)(_.*)?", re.DOTALL
+_UNREAD: Final = (
+    ".ubj", ".cbm", ".gguf", ".ggml", ".onnx", ".onnx_data", ".msgpack", ".pkl", ".pickle",
+    ".joblib", ".tflite", ".npy", ".pb", ".pdparams", ".mlmodel", ".engine", ".pte",
+)  # fmt: skip
+"""Suffixes of weights that are named where they lie beside others, and not read."""
+_BESIDE: Final = re.compile(
+    r"(optimizer|scheduler|scaler|rng_state|random_states|training_args)(_\d+)?"
 )
+_GENERATOR: Final = re.compile(r"(.*_)?(rng|random)(_.*)?", re.DOTALL)
 _OPTIMIZER: Final = {"state", "param_groups"}
 _SAFE_TORCH: Final = (2, 6)
 # What torch and its unpickler raise for bytes that are no checkpoint of tensors.
@@ -77,12 +84,16 @@ class ModelFiles:
     Attributes:
         keys: Those in the file that hold tensors, and not what trainers put beside a state.
         others: Names of weights files at the top of the folder beside ``files``.
+        aside: What trainers put beside a state, in words.
+        folder: Where the files lie; None where a file was given.
     """
 
     files: tuple[Path, ...]
     states: Mapping[str, object]
     keys: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    folder: Path | None = None
 
     def left(self, found: Collection[str]) -> list[str]:
         """What else holds weights where these states were found, each as ``name: problem``."""
@@ -91,6 +102,21 @@ class ModelFiles:
         why = dict.fromkeys(self.states, "has weights of no record")
         left = [f"{key[:80]!r}: {why.get(key, unread)}" for key in keys]
         return left + [f"{name}: {unread}" for name in self.others]
+
+    def below(self) -> list[str]:
+        """Weights files in subfolders, which are not looked at, such as a trainer's checkpoints.
+
+        Raises:
+            InputError: A subfolder cannot be listed.
+        """
+        if self.folder is None:
+            return []
+        found = []
+        for parent, _, names in os.walk(self.folder, onerror=_cannot_list):
+            place = Path(parent).relative_to(self.folder)
+            if place.parts and place.parts[0] != ".git":
+                found += [(place / name).as_posix() for name in names if _is_weights(name)]
+        return sorted(found)
 
     def digests(self, factory: HashFactory) -> dict[str, StateDigest]:
         """The digest of each state; ``InputError`` where something is no dense array of numbers,
@@ -108,7 +134,7 @@ def read_model(path: Path, mapped: bool = True) -> ModelFiles:
     ``MissingExtraError`` where torch or NumPy is needed. ``mapped``: torch's files are mapped into
     memory, not read into it."""
     files = weights_files(path)
-    kind, keys = files[0].suffix, list[str]()
+    kind, keys, aside = files[0].suffix, list[str](), list[str]()
     states: Mapping[str, object]
     if kind == SAFETENSORS:
         states = {"": _merged(files)}
@@ -121,10 +147,13 @@ def read_model(path: Path, mapped: bool = True) -> ModelFiles:
             "": _together(files, [_states(file, _torch_load(file, mapped))[0] for file in files])
         }
     else:
-        states, keys = _states(files[0], _torch_load(files[0], mapped))
-    there = set(_weights_at_top(path)) if path.is_dir() else set()
-    others = sorted(there - {file.name for file in files})
-    return ModelFiles(files, states, tuple(keys), tuple(others))
+        states, keys, aside = _states(files[0], _torch_load(files[0], mapped))
+    if not path.is_dir():
+        return ModelFiles(files, states, tuple(keys), aside=tuple(aside))
+    names = [name for name in _names(path) if name not in {file.name for file in files}]
+    others = tuple(name for name in names if _is_weights(name))
+    aside += [f"{name}: unread" for name in names if _is_weights(name, beside=True)]
+    return ModelFiles(files, states, tuple(keys), others, tuple(aside), path)
 
 
 def the_state(path: str, mapped: bool = True) -> Named:
@@ -177,7 +206,7 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     for index in INDEXES:
         if (path / index).is_file():
             return _indexed(path / index)
-    names = _weights_at_top(path)
+    names = [n for n in _names(path) if _is_weights(n) and Path(n).suffix in SUFFIXES]
     shards = [path / name for name in names if name.endswith(SAFETENSORS)]
     if shards:
         return tuple(shards)
@@ -189,14 +218,24 @@ def weights_files(path: Path) -> tuple[Path, ...]:
     return (path / names[0],)
 
 
-def _weights_at_top(folder: Path) -> list[str]:
-    """The names of files in a folder that hold weights, sorted, without what trainers put there."""
+def _names(folder: Path) -> list[str]:
+    """The names of the files in a folder, sorted."""
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     except OSError as error:
-        raise InputError(f"{folder}: cannot be listed: {error.strerror or error}") from error
-    weights = [name for name in names if Path(name).suffix in SUFFIXES]
-    return [n for n in weights if n.endswith(SAFETENSORS) or not _BESIDE.fullmatch(Path(n).stem)]
+        _cannot_list(error)
+
+
+def _cannot_list(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename}: cannot be listed: {error.strerror or error}") from error
+
+
+def _is_weights(name: str, beside: bool = False) -> bool:
+    """Whether a file holds weights, by its name; or is what trainers put ``beside`` them."""
+    path = Path(name.lower())
+    if path.suffix not in (*SUFFIXES, *_UNREAD):
+        return False
+    return beside == bool(path.suffix != SAFETENSORS and _BESIDE.fullmatch(path.stem))
 
 
 def _indexed(where: Path) -> tuple[Path, ...]:
@@ -269,11 +308,12 @@ def _torch_load(path: Path, mapped: bool) -> object:
     return loaded
 
 
-def _states(path: Path, loaded: object) -> tuple[dict[str, Named], list[str]]:
-    """The states in a torch file, and the keys that hold weights."""
+def _states(path: Path, loaded: object) -> tuple[dict[str, Named], list[str], list[str]]:
+    """The states in a torch file, the keys that hold weights, and what is set aside."""
     budget, searched = iter(range(_MAX_VALUES)), iter(range(_MAX_VALUES))
     states: dict[str, Named] = {}
     keys: list[str] = []
+    aside: list[str] = []
     if (whole := _state(loaded, budget)) is not None:
         states[""] = whole
     if isinstance(loaded, Mapping):
@@ -286,8 +326,11 @@ def _states(path: Path, loaded: object) -> tuple[dict[str, Named], list[str]]:
                 others: list[Json] = [name for name in left if name != key]
                 about: dict[str, Json] = {"not": {"beside it": others}} if others else {}
                 states[key] = state._replace(covers={**state.covers, **about})
-            if _has_weights(key, value, searched):
+            arrays = set[str]()
+            if _has_weights(key, value, searched, arrays):
                 keys.append(key)
+            elif arrays:
+                aside.append(f"{key[:80]!r}: state of {' and '.join(sorted(arrays))}")
     if not states:
         raise InputError(f"{path}: no mapping of names to tensors in it, expected a state_dict")
     size = path.stat().st_size
@@ -296,23 +339,30 @@ def _states(path: Path, loaded: object) -> tuple[dict[str, Named], list[str]]:
         nbytes = sum(value.nbytes for value in tensors if not value.is_sparse)
         if nbytes > _MAX_RATIO * size:
             raise FormatError(f"{path}: tensors of {nbytes} bytes in a file of {size}")
-    return states, keys
+    return states, keys, aside
 
 
-def _has_weights(key: str, value: Any, budget: Iterator[int], depth: int = 0) -> bool:
-    """Whether a value holds an array with a dimension, and neither it is an optimizer's nor its
-    key one of what trainers put beside a state; true where that is not found out."""
-    if _KEYS_BESIDE.fullmatch(key):
-        return False
+def _has_weights(
+    key: str, value: Any, budget: Iterator[int], aside: set[str], depth: int = 0
+) -> bool:
+    """Whether a value holds an array with a dimension that is neither an optimizer's nor a random
+    generator's, which are added to ``aside``; true where that is not found out."""
     if depth > MAX_DEPTH or next(budget, None) is None:
         return True
     if is_array(value):
+        if value.ndim == 1 and "uint" in str(value.dtype) and _GENERATOR.fullmatch(key):
+            aside.add("a generator")
+            return False
         return bool(value.ndim)
-    if isinstance(value, Mapping):
-        items = () if value.keys() == _OPTIMIZER else value.items()
-        return any(_has_weights(str(name), item, budget, depth + 1) for name, item in items)
     inside = value if isinstance(value, list | tuple | set | frozenset) else ()
-    return any(_has_weights("", item, budget, depth + 1) for item in inside)
+    items = ((key, item) for item in inside)
+    if isinstance(value, Mapping):
+        if value.keys() == _OPTIMIZER:
+            aside.add("an optimizer")
+            return False
+        own = _GENERATOR.fullmatch(key)
+        items = ((key if own else str(name), item) for name, item in value.items())
+    return any(_has_weights(name, item, budget, aside, depth + 1) for name, item in items)
 
 
 def _state(value: Any, budget: Iterator[int]) -> Named | None:

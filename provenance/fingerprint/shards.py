@@ -177,8 +177,9 @@ def state_problems(
     """How a state at hand differs from each of those that ranks stated, by tensor in order; None
     where it does not.
 
-    Of a tensor that ranks do not share counts what the lowest of them states, as in the full
-    state dict that torch makes on rank 0.
+    Where tensors have one name, what differs of any of them stands. Of a tensor that ranks do not
+    share counts what the lowest of them states, as in the full state dict that torch makes on rank
+    0.
 
     Raises:
         InputError, FormatError: As the tensors do.
@@ -188,11 +189,10 @@ def state_problems(
     for tensor in tensors:
         digest_of = _digests_of(tensor)
         for own, problems in zip(stated, found, strict=True):
-            problems[tensor.name] = (
-                _differs(own[tensor.name], tensor, digest_of)
-                if tensor.name in own
-                else "is not in the record"
-            )
+            if tensor.name not in own:
+                problems[tensor.name] = "is not in the record"
+            elif problems[tensor.name] in (None, "is missing"):
+                problems[tensor.name] = _differs(own[tensor.name], tensor, digest_of)
     return [dict(sorted(problems.items())) for problems in found]
 
 

@@ -1,10 +1,8 @@
 """Which epoch of a run has exactly these weights, and where the nearest one differs.
 
 The digest of the weights at hand is made with the hash algorithm that each record names, and
-compared with the records ``model/weights`` and ``training/epoch/N/state``. A record counts only
-where a verification of the evidence found nothing wrong with it: its bytes have its digest, the
-digest stands in the tree of the newest run root, and that root stands in the ledger. The root that
-it states is that of the tensors that it lists.
+compared with the records ``model/weights`` and ``training/epoch/N/state`` that count
+(:mod:`provenance.models.stated`).
 
 Weights that ranks share are one state: where each shard that the ranks recorded is the same
 part of the weights at hand, and the shards cover them, all these records match.
@@ -13,35 +11,34 @@ Tensors are compared by the record's names for them (:mod:`provenance.models.nam
 
 Where no record has these weights, the nearest one (most tensors equal) is compared tensor by
 tensor, by the UTF-8 bytes of their names.
-
-Over 400 lines: what a record states, what came out and the nearest are one comparison.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from provenance.errors import FormatError
 from provenance.evidence.lineage import Lineage
-from provenance.evidence.run_evidence import RecordFile, lenient
-from provenance.fingerprint.fitted import boosters
-from provenance.fingerprint.hashers import DIGEST_SIZES, Digest, HashFactory
+from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import ModelFiles
-from provenance.fingerprint.model_state import TRAINABLE
 from provenance.fingerprint.shards import state_problems
-from provenance.fingerprint.tensors import ROOT_ALGORITHM, StateDigest
-from provenance.formats.fields import Fields
+from provenance.fingerprint.tensors import StateDigest
 from provenance.formats.record import Kind
-from provenance.formats.run_tree.ranks import Piece, pieces_of, state_root
 from provenance.models.names import Naming, aliases_of, digest_as, naming
-from provenance.verify.catalogue import LEDGER, TREES
-from provenance.verify.checks.content import state_problem
+from provenance.models.stated import (
+    StatedWeights,
+    Tensors,
+    parts_of,
+    record_problem,
+    shared_states,
+    signed_counts,
+    stated_weights,
+    with_parts,
+)
 from provenance.verify.report import Seal, VerificationReport
 
 NOT_CHECKED: Final = (
@@ -51,67 +48,6 @@ NOT_CHECKED: Final = (
 
 MatchOutcome = Literal["match", "no match", "unchecked"]
 EXIT_CODES: Final[Mapping[str, int]] = {"match": 0, "no match": 1, "unchecked": 3}
-
-Tensors = Mapping[str, Mapping[str, Any]]
-"""name -> dtype, shape, digest as a record or `TensorDigest.as_fields` states them."""
-
-
-@dataclass(frozen=True, slots=True)
-class StatedWeights:
-    """The weights that one record states.
-
-    Attributes:
-        epoch: None for the weights before training.
-        digest: SHA-256 of the record, 32 bytes.
-        root: As stated, such as ``mth-sha256:<hex>``.
-        algorithm: Content hash of the tensors.
-        tensors: None where the record states none, or others than its root is made of.
-        problem: Why the record does not count; None where it does.
-        pieces: The tensors, where they are what the root is made of.
-        covers: What of the model they are.
-        part: Where the tensors are a part of the record's, or of two records', which; else empty.
-    """
-
-    path: str
-    epoch: int | None
-    rank: int
-    digest: bytes
-    root: str
-    algorithm: str
-    tensors: Tensors | None = field(default=None, repr=False)
-    problem: str | None = None
-    pieces: tuple[Piece, ...] = field(default=(), repr=False)
-    covers: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    part: str = ""
-
-    @property
-    def reused(self) -> dict[str, int]:
-        """How many of the tensors the record did not read, by the record that did."""
-        epochs = [t["read"] for t in (self.tensors or {}).values() if "read" in t]
-        return Counter(
-            f"epoch {epoch}" if type(epoch) is int else "the weights before training"
-            for epoch in epochs
-        )
-
-    @property
-    def when(self) -> str:
-        """``epoch 3``, or ``before training``; and which part of the record."""
-        when = "before training" if self.epoch is None else f"epoch {self.epoch}"
-        return f"{when} ({self.part})" if self.part else when
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "record": self.path,
-            "record_sha256": self.digest.hex(),
-            "epoch": self.epoch,
-            "rank": self.rank,
-            "weights": self.root,
-            "algorithm": self.algorithm,
-            "part": self.part,
-            "reused": self.reused,
-            "problem": self.problem,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +151,13 @@ class ModelMatch:
             "other_findings": self.others,
             "names": list(self.names),
             "left": list(self.left),
+            "aside": list(self.files.aside),
+            "below": self.files.below(),
             "parent": self.lineage and self.lineage._asdict(),
             "not_checked": NOT_CHECKED,
         }
 
 
-_ADAPTER: Final = re.compile(r"adapter [\w.-]{1,60}")
 _UNDER_NO_ROOT: Final = ("late/", "unsealed/")
 
 
@@ -229,16 +166,19 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
     `ModelFiles.digests`."""
     records = [r for r in report.evidence.records if r.kind in (Kind.WEIGHTS, Kind.STATE)]
     in_time = sorted(records, key=lambda item: (item.place == "tree", item.ts, item.seq))
+    problem_of = partial(record_problem, report, signed_counts(report.evidence))
     stated = [
-        item for record in in_time if not record.withheld and (item := _stated(report, record))
+        item
+        for record in in_time
+        if not record.withheld and (item := stated_weights(record, problem_of(record)))
     ]
-    groups = _shared(stated)
+    groups = shared_states(stated)
     states = _States(files, {item.algorithm for item in stated} & DIGEST_SIZES.keys())
-    pieces = [[piece for item in group for piece in item.pieces] for group in groups]
+    candidates = [*(part for group in groups for part in parts_of(group)), *groups]
     shared = [
         (group, key, problems)
-        for key in (files.states if groups else ())
-        for group, problems in zip(groups, state_problems(pieces, files.tensors(key)), strict=True)
+        for key in files.states
+        for group, problems in states.shared_problems(candidates, key)
     ]
     equal = [
         (item, key)
@@ -247,7 +187,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         for item in group
     ]
     in_group = {item.path for group in groups for item in group}
-    stated = _with_parts([item for item in stated if item.path not in in_group])
+    stated = with_parts([item for item in stated if item.path not in in_group])
     equal += [
         (item, key)
         for item in stated
@@ -281,7 +221,7 @@ def match_model(report: VerificationReport, files: ModelFiles) -> ModelMatch:
         damaged=tuple(
             f"{record.path}: {problem}"
             for record in records
-            if record.place == "tree" and (problem := _problem(report, record)) is not None
+            if record.place == "tree" and (problem := problem_of(record)) is not None
         ),
         others=sum(finding.subject not in paths for finding in report.findings),
         names=states.notes(chosen, state) if chosen else (),
@@ -309,10 +249,30 @@ class _States:
         return [key for key, state in states.items() if len(state.tensors) <= names]
 
     def naming(self, item: StatedWeights, key: str) -> Naming:
-        names = [tensor.name for tensor in self._own[item.algorithm][key].tensors]
+        tensors = self._own[item.algorithm][key].tensors
+        names = [tensor.name for tensor in tensors]
         if item.tensors is None or item.tensors.keys() == set(names):
             return Naming({name: name for name in names})
-        return naming(item.tensors, names)
+        one = {t.name for t in tensors if t.dtype[0] in "IU" and math.prod(t.shape) == 1}
+        return naming(item.tensors, names, one)
+
+    def shared_problems(
+        self, groups: Iterable[list[StatedWeights]], key: str
+    ) -> Iterator[tuple[list[StatedWeights], dict[str, str | None]]]:
+        """How a state differs from each that ranks stated together, by tensor."""
+        alike: dict[tuple[tuple[tuple[str, str], ...], frozenset[str]], list[Any]] = {}
+        for group in groups:
+            tensors = {name: t for item in group for name, t in (item.tensors or {}).items()}
+            whole = replace(group[0], tensors=tensors)
+            if key in self.keys(whole):
+                named = self.naming(whole, key)
+                alike.setdefault((tuple(named.names.items()), named.aside), []).append(group)
+        for (pairs, aside), own in alike.items():  # each reads the state once
+            names = dict(pairs)
+            raw = (t for t in self._files.tensors(key) if t.name not in aside)
+            renamed = (tensor._replace(name=names[tensor.name]) for tensor in raw)
+            pieces = [[piece for item in group for piece in item.pieces] for group in own]
+            yield from zip(own, state_problems(pieces, renamed), strict=True)
 
     def notes(self, item: StatedWeights, key: str) -> tuple[str, ...]:
         return self.naming(item, key).notes(self.digest(item, key))
@@ -329,131 +289,9 @@ class _States:
         return self._renamed[asked]
 
 
-def _order(item: StatedWeights) -> tuple[int, int, str]:
-    return (-1 if item.epoch is None else item.epoch, item.rank, item.path)
-
-
-def _stated(report: VerificationReport, record: RecordFile) -> StatedWeights | None:
-    """None where the record's bytes are missing or state no digest of weights."""
-    try:
-        body = Fields.of(lenient(record.data).get("body"), record.path)
-        root, algorithm = body.text("root"), body.text("algorithm")
-    except FormatError:
-        return None
-    tensors, problem = _tensors(body), _problem(report, record)
-    try:
-        pieces = pieces_of(record.rank, body.raw, record.path) if tensors else []
-    except FormatError:
-        pieces = []
-    return StatedWeights(
-        record.path,
-        record.epoch,
-        record.rank,
-        record.digest,
-        root,
-        algorithm,
-        tensors,
-        problem,
-        tuple(pieces),
-        covers if isinstance(covers := body.raw.get("covers"), dict) else {},
-    )
-
-
-def _with_parts(stated: Sequence[StatedWeights]) -> list[StatedWeights]:
-    """The records, and what may be saved of each alone: each part, such as an adapter, and the base
-    model without them; the booster of an estimator; and the whole model where an epoch states its
-    trainable part, by the record before training."""
-    found = []
-    whole = next((item for item in reversed(stated) if item.epoch is None), None)
-    all_names = whole.tensors.keys() if whole and whole.tensors else set()
-    for item in stated:
-        parts, only = item.covers.get("parts"), item.covers.get("only")
-        if item.tensors is None or (all_names and all_names <= item.tensors.keys()):
-            only = None  # all was trained
-        found.append(replace(item, part=_label(str(only))) if only else item)
-        if item.tensors is None:
-            continue
-        booster = [name for name in ("_Booster", "model") if name in item.tensors]
-        if item.covers.get("adapter") in boosters.OF and 1 == len(booster) < len(item.tensors):
-            alone = _part(item, "the booster alone", booster)
-            named = {name: {**item.tensors[name], "aliases": ["model"]} for name in booster}
-            found.append(replace(alone, tensors=named))
-        rest = dict(item.tensors)
-        if isinstance(parts, dict) and parts:
-            for name, names in parts.items():
-                listed = names if isinstance(names, list) else ()
-                own = {key for key in listed if isinstance(key, str) and key in item.tensors}
-                found.append(_part(item, _label(name), own))
-                for key in own:
-                    rest.pop(key, None)
-            base = any(_ADAPTER.fullmatch(name) for name in parts)
-            without = ", ".join(repr(name[:60]) for name in parts)
-            found.append(_part(item, "base model" if base else f"without {without}", rest))
-        if whole is None or not whole.tensors or whole.algorithm != item.algorithm:
-            continue
-        if only:
-            tensors = {**whole.tensors, **item.tensors}
-            both = replace(item, tensors=tensors, problem=item.problem or whole.problem)
-            found.append(_part(both, "the rest as before training", tensors))
-    return [item for item in found if item.tensors != {}]
-
-
-def _label(name: str) -> str:
-    """A part's name; any but an adapter's and what is trained in quotes, lest it be taken for words
-    of this program."""
-    known = name == TRAINABLE or _ADAPTER.fullmatch(name)
-    return name if known else f"part {name[:60]!r}"
-
-
-def _part(item: StatedWeights, part: str, names: Collection[str]) -> StatedWeights:
-    tensors = {name: tensor for name, tensor in (item.tensors or {}).items() if name in names}
-    values = {name: Digest.parse(str(t["digest"])).value for name, t in tensors.items()}
-    root = f"{ROOT_ALGORITHM}:{state_root(values).hex()}"
-    return replace(item, part=part, tensors=tensors, root=root)
-
-
-def _shared(stated: Sequence[StatedWeights]) -> list[list[StatedWeights]]:
-    """The records that state one sharded state together, and count together or not at all: of
-    each rank its last one of an epoch, then those before them.
-
-    Args:
-        stated: In order of time.
-    """
-    epochs: dict[int | None, dict[int, list[StatedWeights]]] = {}
-    for item in (item for item in stated if item.pieces):
-        epochs.setdefault(item.epoch, {}).setdefault(item.rank, []).append(item)
-    groups = []
-    for ranks in epochs.values():
-        for back in range(1, 1 + max(map(len, ranks.values()))):
-            group = [records[-back] for records in ranks.values() if len(records) >= back]
-            problem = next((item.problem for item in group if item.problem), None)
-            if any(piece.sharded for item in group for piece in item.pieces):
-                groups.append([replace(item, problem=item.problem or problem) for item in group])
-    return groups
-
-
-def _problem(report: VerificationReport, record: RecordFile) -> str | None:
-    """What the verification found that touches this record or its run root."""
-    if record.place != "tree":
-        return "no run root covers it"
-    names = {record.path, record.file}
-    for finding in report.findings:
-        if names & {finding.subject, finding.path, finding.file}:
-            return finding.problem
-    if not report.seals:
-        return "no run root covers it"
-    seal = report.seals[-1]
-    for finding in report.findings:
-        if finding.check in (TREES, LEDGER) and finding.subject in (seal.label, "run"):
-            return finding.problem
-    return None if seal.recomputed else "the run root does not recompute"
-
-
-def _tensors(body: Fields) -> Tensors | None:
-    """The tensors of a record by name, where they are what its root is made of."""
-    if "tensors" not in body.raw or state_problem(body.raw, body.file) is not None:
-        return None
-    return {item.text("name"): item.raw for item in body.objects("tensors")}
+def _order(item: StatedWeights) -> tuple[int, bool, int, str]:
+    """A whole record comes after a part of the same epoch."""
+    return (-1 if item.epoch is None else item.epoch, not item.part, item.rank, item.path)
 
 
 def _nearest(stated: Sequence[StatedWeights], states: _States) -> tuple[Difference | None, str]:
@@ -462,7 +300,7 @@ def _nearest(stated: Sequence[StatedWeights], states: _States) -> tuple[Differen
     for item in stated:
         for key in states.keys(item):
             tensors = {t.name: t.as_fields() for t in states.digest(item, key).tensors}
-            epoch, rank, _ = _order(item)
+            epoch, _, rank, _ = _order(item)
             sound = int(item.problem is None)
             likeness = (*_likeness(item.tensors or {}, tensors), sound, epoch, -rank)
             if best is None or likeness > best[0]:

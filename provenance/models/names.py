@@ -8,12 +8,13 @@ What tells that a name means a record's tensor:
 3. it is one of these once the prefixes are removed that all names of the file, or of the record,
    carry: ``module.``, ``_module.``, ``_orig_mod.``; the last is removed wherever it stands
 
-The counter that torch's AveragedModel puts beside a wrapped module's tensors is set aside.
+The counter that torch's AveragedModel puts beside a wrapped module's tensors, one integer, is set
+aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from provenance.fingerprint.arrays import RawTensor
@@ -63,18 +64,22 @@ class Naming(NamedTuple):
         return (*self.prefixes, note)
 
 
-def naming(stated: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> Naming:
+def naming(
+    stated: Mapping[str, Mapping[str, Any]], names: Iterable[str], integers: Collection[str] = ()
+) -> Naming:
     """The record's names for tensors.
 
     Args:
         stated: The record's tensors by name.
         names: Those of the file.
+        integers: Which of them are of one integer each.
     """
     aliases = aliases_of(stated)
     known = {**aliases, **{name: name for name in stated}}
     own, aside = list(names), frozenset[str]()
     beside = [name for name in own if name != _COUNTER]
-    if len(beside) == len(own) - 1 and _COUNTER not in known and _without_prefixes(beside)[1]:
+    is_counter = _COUNTER in integers and _COUNTER not in known
+    if is_counter and _without_prefixes(beside)[1]:
         own, aside = beside, frozenset({_COUNTER})
     short, removed = _without_prefixes(own)
     recorded, of_record = _without_prefixes(list(stated))

@@ -286,6 +286,35 @@ def test_a_damaged_record_may_have_been_the_one() -> None:
     assert (other.exit_code, other.others) == (0, 1)
 
 
+@pytest.mark.parametrize("forgery", ["statement", "hole", "beyond", "key", "certificate"])
+def test_a_record_that_its_producer_did_not_sign_is_no_match(forgery: str) -> None:
+    """A new ledger over a record that was replaced: all but the signatures fits."""
+    lie = (Kind.STATE, 3, state_digest(weights(9)).as_fields())
+    story = [lie if event[:2] == lie[:2] else event for event in real_story()]
+    stage = World(names=("local",))
+    hole = story.index(lie) + 1  # behind it no chain is made
+    if forgery in ("hole", "beyond"):
+        hole -= 3 if forgery == "beyond" else 0
+        stage.ingest(stage.batch(story[:hole]), stage.batch(story[hole + 1 :], first=hole + 1))
+        stage.sweep(later=1e6)
+    else:
+        stage.ingest(stage.batch(story))
+    evidence = stage.evidence()
+    if forgery == "key":
+        evidence = replace(evidence, public_key=bytes(32))
+    elif forgery == "certificate":
+        (own,) = evidence.producers
+        evidence = replace(evidence, producers=(replace(own, certificate=b"x"),))
+    else:
+        evidence = replace(evidence, producers=EVIDENCE.producers)
+    assert evidence.entries[-1].phase.value == "after"
+    path = written("safetensors", 9)
+    found = match(path, evidence)
+    assert (found.matches, found.outcome, found.exit_code) == ((), "no match", 1)
+    (doubtful,) = found.doubtful
+    assert str(doubtful.problem).startswith("run: " if forgery == "key" else "producer 70707070: ")
+
+
 @pytest.mark.parametrize("where", ["root", "ledger", "proof"])
 def test_a_match_needs_its_run_root(where: str) -> None:
     entry = replace(EVIDENCE.entries[-1], root=bytes(32))
@@ -481,6 +510,10 @@ def test_a_tensor_that_is_in_two_files_is_ambiguous() -> None:
         (torch_weights(9), "'fc.bias': was not compared"),
         ({"optimal": torch_weights(9)}, "'optimal': has weights of no record"),
         ({"epoch": 2, "": torch_weights(9)}, "'': was not compared"),
+        ({"random_weights": torch_weights(9)}, "'random_weights': has weights of no record"),
+        ({"optimizer": torch_weights(9)}, "'optimizer': has weights of no record"),
+        ({"rng": torch.ones(2)}, "'rng': was not compared"),
+        ({"scaler_model": [torch.ones(2, 2)]}, "'scaler_model': was not compared"),
     ],
 )
 def test_weights_beside_those_of_the_run_are_named(
@@ -505,16 +538,20 @@ def test_what_a_trainer_saves_beside_the_weights_is_no_other_model() -> None:
     tensor = torch.ones(2)
     optimizer = {"state": {0: {"exp_avg": tensor}}, "param_groups": [{"lr": 0.1}]}
     beside = {
-        "optimizer": {"exp_avg": tensor}, "optimizer_states": [optimizer], "second": [optimizer],
-        "lr_schedulers": [{"last": tensor}], "cuda_rng_state_all": [tensor],
+        "optimizer": optimizer, "optimizer_states": [optimizer], "second": [optimizer],
+        "lr_schedulers": [{"last": 1}], "cuda_rng_state_all": [tensor.byte()],
+        "rng": {"cpu": tensor.byte(), "python": (3, (1, 2))}, "scaler": {"scale": 65536.0},
         "loss": torch.tensor(1), "callbacks": {"best": {"score": torch.tensor(0.5)}},
         "hyper_parameters": {"lr": [0.1, 1]},
     }  # fmt: skip
     torch.save(beside | {"state_dict": torch_weights(2), "last": torch_weights(3)}, "m.ckpt")
     found = match(Path("m.ckpt"))
     assert (found.exit_code, found.left) == (0, ())
-    torch.save({"state_dict": torch_weights(2), "optimizer": {"exp_avg": tensor}}, "m.ckpt")
-    assert match(Path("m.ckpt")).exit_code == 0
+    assert found.files.aside == (
+        "'optimizer': state of an optimizer", "'optimizer_states': state of an optimizer",
+        "'second': state of an optimizer", "'cuda_rng_state_all': state of a generator",
+        "'rng': state of a generator",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["safetensors", "indexed"])
@@ -539,6 +576,51 @@ def test_weights_files_that_were_not_compared_are_named(
         model.sign_model(run, folder, "latest", key_files(Path("k")))
     (folder / other).unlink()
     model.sign_model(run, folder, "latest", key_files(Path("k")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.gguf", "flax_model.msgpack", "model.pkl", "model.onnx", "model.ubj", "MODEL.PT",
+        "M.SafeTensors", "optimizer_adapter.bin", "training_args_model.pt", "m.h5", "a.joblib",
+    ],
+)  # fmt: skip
+def test_weights_of_any_format_and_case_are_named(name: str, run: Settings) -> None:
+    folder = model_folder(Path("model"), 2)
+    for beside in ("optimizer.pt", "rng_state_0.pth", "random_states_0.pkl"):
+        (folder / beside).write_bytes(b"x")
+    found = match(folder)
+    aside = ("optimizer.pt: unread", "random_states_0.pkl: unread", "rng_state_0.pth: unread")
+    assert (found.exit_code, found.left, found.files.aside) == (0, (), aside)
+    (folder / name).write_bytes(b"x")
+    found = match(folder)
+    assert (found.exit_code, found.left) == (3, (f"{name}: was not compared",))
+    with pytest.raises(InputError, match=f"{name}: was not compared; not signed"):
+        model.sign_model(run, folder, "latest", key_files(Path("k")))
+
+
+def test_weights_in_subfolders_are_named_and_not_signed(
+    run: Settings, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model_folder(Path("model"), 2)
+    words = ["verify-model", str(folder), "--bundle", str(bundle)]
+    (folder / "optimizer.pt").write_bytes(b"x")
+    (folder / ".git/x.pt").write_bytes(b"x")
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert "set aside  optimizer.pt: unread" in text
+    assert "subfolders" not in text
+    for name in ("assets/model.npz", "assets/deep/M.GGUF", "assets/optimizer.pt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert cli.main(words) == 0
+    some = "not checked: weights in subfolders: assets/deep/M.GGUF, assets/model.npz\n"
+    assert some in capsys.readouterr().out
+    assert cli.main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["below"] == ["assets/deep/M.GGUF", "assets/model.npz"]
+    with pytest.raises(InputError, match=r"assets/deep/M.GGUF: was not compared and 1 more"):
+        model.sign_model(run, folder, "latest", key_files(Path("k")))
 
 
 def test_truncated_torch_files_give_one_line() -> None:
@@ -617,8 +699,10 @@ def test_a_boosters_file_is_found_by_its_bare_record_and_by_that_of_its_estimato
     ]
     found = match(Path(name), world(story).evidence())
     assert found.outcome == "match"
-    alone = "epoch 1 (the booster alone)" if library == "catboost" else "epoch 1"
-    assert [item.when for item in found.matches] == [alone, "epoch 2 (the booster alone)"]
+    alone = "epoch 1 (the booster alone" if library == "catboost" else "epoch 1"
+    assert [item.when.partition(":")[0] for item in found.matches] == [
+        alone, "epoch 2 (the booster alone",
+    ]  # fmt: skip
     assert match(Path(f"other-{name}"), world(story).evidence()).outcome == "no match"
 
 
@@ -821,6 +905,31 @@ def test_a_single_file_and_an_output_elsewhere(run: Settings) -> None:
     signed = model.sign_model(run, folder, "latest", key, Path("out.sig"))
     assert "out.sig" not in predicate(signed.path)["serialization"]["ignore_paths"]
     assert not (folder / "model.sig").exists()
+
+
+def test_a_signature_says_which_part_of_a_record_it_is_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def story(parts: dict[str, Any]) -> list[Any]:
+        state = state_digest(weights(3)).as_fields() | {"covers": {"parts": parts}}
+        return [(k, e, state if (k, e) == (Kind.STATE, 3) else b) for k, e, b in real_story()]
+
+    key = key_files(Path("k"))
+    np.savez("m.npz", **{"norm.count": weights(3)["norm.count"]})
+    settings = deployment(
+        tmp_path / "a", story({"adapter verified": ["fc.bias", "fc.weight"], "x": []})
+    )
+    part = "base model: 1 of the record's 3 tensors, by the trainer's word"
+    words = ["verify-model", "m.npz", "--run", "latest", "--base-dir", str(settings.base_dir)]
+    assert cli.main(words) == 0
+    assert f"exactly the weights of epoch 3 ({part})" in capsys.readouterr().out
+    signed = model.sign_model(settings, Path("m.npz"), "latest", key)
+    assert signed.as_dict()["part"] == part
+    assert predicate(signed.path)["provenance"]["weights"]["part"] == part
+    # A part that has all of the record's tensors is the record.
+    settings = deployment(tmp_path / "b", story({"all": list(weights(3))}))
+    signed = model.sign_model(settings, written("npz", 3), "latest", key)
+    assert predicate(signed.path)["provenance"]["weights"]["part"] == ""
 
 
 def test_the_folder_is_named_by_its_real_name(run: Settings, monkeypatch: Any) -> None:

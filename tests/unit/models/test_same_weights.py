@@ -60,6 +60,10 @@ def matched(path: Path, state: dict[str, Any], before: dict[str, Any] | None) ->
     return match_model(report, read_model(path))
 
 
+def part(name: str, count: int, total: int) -> str:
+    return f"epoch 3 ({name}: {count} of the record's {total} tensors, by the trainer's word)"
+
+
 class Tied(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]  # with torch or not
     """An embedding that is the head, too."""
 
@@ -181,7 +185,7 @@ def test_what_state_dict_does_not_know_is_covered_all_the_same(tmp_path: Path) -
         assert state_digest(again) == digest
     save_file(model.state_dict(), tmp_path / "m.safetensors")
     found = match(tmp_path / "m.safetensors", model)
-    assert [item.when for item in found.matches] == ["epoch 3 (without 'outside state_dict()')"]
+    assert [item.when for item in found.matches] == [part("without 'outside state_dict()'", 2, 13)]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -215,8 +219,11 @@ def test_the_counter_of_an_averaged_model_is_set_aside_and_nothing_else(tmp_path
     assert found.names[-1] == "'n_averaged' of AveragedModel set aside"
     torch.save({**state, "n_more": torch.zeros(1)}, file)
     assert match(file, model).outcome == "no match"
-    torch.save({**model.state_dict(), "n_averaged": torch.zeros(1)}, file)
+    torch.save({**model.state_dict(), "n_averaged": torch.tensor(0)}, file)
     assert match(file, model).outcome == "no match", "no wrapper's"
+    for other in (torch.ones(1000), torch.ones(()), torch.ones(2, dtype=torch.int64)):
+        torch.save({**state, "n_averaged": other}, file)
+        assert match(file, model).outcome == "no match", "no counter"
 
 
 def test_tied_weights_are_found_by_any_of_their_names(tmp_path: Path) -> None:
@@ -320,6 +327,23 @@ def test_what_a_record_did_not_read_is_said(capsys: pytest.CaptureFixture[str]) 
     assert "(blake3, 4 tensors, 9 elements)" in lines[2]
 
 
+def test_what_no_digest_is_of_is_said() -> None:
+    model = average(Tied())
+    torch.save(model.state_dict(), "m.pt")
+    body = state_digest(model).as_fields()
+    body["covers"]["not"] |= {"optimizer": ["step"], "seeds": ["s"], "a\nb": ["x"] * 7, "no": 3}
+    found = matched(Path("m.pt"), body, None)
+    assert found.outcome == "match"
+    assert [line for line in _lines(found) if "no digest" in line] == [
+        "  no digest  is of 'a\\nb': x, x, x, x, x and 2 more",
+        "  no digest  is of 'attributes': table",
+        "  no digest  is of 'non-persistent buffers': mask",
+    ]
+    (stated,) = found.matches
+    assert stated.as_dict()["not_covered"] == stated.not_covered
+    assert stated.not_covered["attributes"] == ["table"]
+
+
 @pytest.mark.slow
 def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     peft = framework("peft", "integrations")
@@ -328,17 +352,17 @@ def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["0"], r=2))
     model.save_pretrained(tmp_path)
     assert match(tmp_path / "adapter_model.safetensors", model).matches[0].when == (
-        "epoch 3 (adapter default)"
+        part("adapter default", 2, 6)
     )
     found = match(tmp_path / "adapter_model.safetensors", trained_state(model))
     assert found.outcome == "match"
     save_file(plain, tmp_path / "base.safetensors")
-    assert match(tmp_path / "base.safetensors", model).matches[0].when == "epoch 3 (base model)"
+    assert match(tmp_path / "base.safetensors", model).matches[0].when == part("base model", 4, 6)
     base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
     base.load_state_dict(plain)
     headed = peft.LoraConfig(target_modules=["0"], r=2, modules_to_save=["1"])
     found = match(tmp_path / "base.safetensors", peft.get_peft_model(base, headed))
-    assert [item.when for item in found.matches] == ["epoch 3 (base model)"]
+    assert [item.when for item in found.matches] == [part("base model", 4, 8)]
     for name, value in model.named_parameters():
         if "lora_B" in name:
             value.data += 1
@@ -346,9 +370,9 @@ def test_an_adapter_and_its_base_are_found_apart(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "two")
     for adapter, file in (("default", "two"), ("other", "two/other")):
         found = match(tmp_path / file / "adapter_model.safetensors", model)
-        assert [item.when for item in found.matches] == [f"epoch 3 (adapter {adapter})"]
+        assert [item.when for item in found.matches] == [part(f"adapter {adapter}", 2, 8)]
     found = match(tmp_path / "base.safetensors", model)
-    assert [item.when for item in found.matches] == ["epoch 3 (base model)"]
+    assert [item.when for item in found.matches] == [part("base model", 4, 8)]
     merged = model.merge_and_unload()
     save_file(merged.state_dict(), tmp_path / "merged.safetensors")
     found = match(tmp_path / "merged.safetensors", plain)
@@ -374,9 +398,9 @@ def test_the_base_model_is_what_no_part_has(tmp_path: Path) -> None:
         np.savez(path, **{name: model[name] for name in names})
         return [item.when for item in match_model(report, read_model(path)).matches]
 
-    assert found("a", "c") == ["epoch 3 (base model)"]
-    assert found("b") == ["epoch 3 (adapter one)"]
-    assert found("d") == ["epoch 3 (part 'base model')"]
+    assert found("a", "c") == [part("base model", 2, 4)]
+    assert found("b") == [part("adapter one", 1, 4)]
+    assert found("d") == [part("part 'base model'", 1, 4)]
     assert found("a", "b", "c", "d") == ["epoch 3"]
     assert found("a") == []
 
@@ -555,7 +579,7 @@ def test_what_preprocessing_layers_of_keras_were_told_counts(tmp_path: Path) -> 
     ]  # fmt: skip
     model(0.0, one).save(tmp_path / "m.keras")
     (found,) = match(tmp_path / "m.keras", model(0.0, one)).matches
-    assert found.when == "epoch 3 (without 'arguments of preprocessing layers')"
+    assert found.when == part("without 'arguments of preprocessing layers'", 2, 5)
 
 
 @pytest.mark.slow

@@ -70,6 +70,63 @@ def test_one_bit_of_it_is_not(form: str, row: int, rank: int, where: str) -> Non
     assert f" in {where}, rank {rank} states blake3:" in found.nearest.problem
 
 
+@pytest.mark.parametrize("form", ["safetensors", "npz", "pt"])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_the_names_of_a_wrapper_are_the_records(form: str, prefix: str) -> None:
+    state = {f"{prefix}{name}": value for name, value in weights(2).items()}
+    found = match(written(form, state))
+    assert (found.outcome, found.exit_code) == ("match", 0)
+    assert "removed" in found.names[0]
+    state[f"{prefix}fc.weight"].view(np.uint8)[3, 0] ^= 1
+    near = match(written(form, state)).nearest
+    assert near is not None
+    assert (near.stated.epoch, near.tensor, near.differing) == (2, "fc.weight", 1)
+
+
+@pytest.mark.parametrize("hidden", ["a", "z"])
+def test_no_tensor_hides_behind_another_of_its_name(hidden: str) -> None:
+    def tied(rank: int, epoch: int, body: State) -> State:
+        own = [t | {"aliases": ["a", "z"]} if "weight" in t["name"] else t for t in body["tensors"]]
+        return body | {"tensors": own}
+
+    state = weights(2)
+    assert match(written("npz", state | {hidden: state["fc.weight"]}), sharded(tied)).exit_code == 0
+    found = match(written("npz", state | {hidden: state["fc.weight"] + 1}), sharded(tied))
+    assert found.outcome == "no match"
+
+
+def test_an_adapter_and_its_base_are_found_apart() -> None:
+    def adapted(rank: int, epoch: int, body: State) -> State:
+        own = [
+            t | {"aliases": ["saved.bias"]} if "bias" in t["name"] else t for t in body["tensors"]
+        ]
+        covers = {"parts": {"adapter default": ["fc.bias", "x", 7]}}
+        return body | {"tensors": own, "covers": covers}
+
+    world, state = sharded(adapted), weights(3)
+    word = "of the record's 3 tensors, by the trainer's word"
+    base = {name: state[name] for name in ("fc.weight", "norm.count")}
+    for own, part in (
+        ({"fc.bias": state["fc.bias"]}, f"epoch 3 (adapter default: 1 {word})"),
+        ({"saved.bias": state["fc.bias"]}, f"epoch 3 (adapter default: 1 {word})"),
+        (base, f"epoch 3 (base model: 2 {word})"),
+        (state, "epoch 3"),
+    ):
+        found = match(written("npz", own), world)
+        assert [item.when for item in found.matches] == [part, part]
+        own[next(iter(own))] = np.ones(4, "float32")
+        assert match(written("npz", own), world).outcome == "no match"
+
+
+def test_what_is_trained_alone_is_said_to_be_that() -> None:
+    def trained(rank: int, epoch: int, body: State) -> State:
+        return body | {"covers": {"only": "trainable parameters and buffers"}}
+
+    found = match(written("npz", weights(2)), sharded(trained))
+    said = "epoch 2 (trainable parameters and buffers)"
+    assert [item.when for item in found.matches] == [said, said]
+
+
 def test_a_shard_alone_is_not_the_epoch() -> None:
     """Though its root is the one that the record of its rank states."""
     found = match(written("npz", {n: v[:2] if v.ndim else v for n, v in weights(2).items()}))
