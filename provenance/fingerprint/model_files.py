@@ -199,7 +199,9 @@ def weights_files(path: Path) -> tuple[Path, ...]:
             return _indexed(path)
         known = (*SUFFIXES, *boosters.SUFFIXES)
         if path.suffix not in known:
-            raise InputError(f"{path}: expected a name in {', '.join(known)}, or a folder")
+            pickled = path.suffix in (".pkl", ".pickle", ".joblib")
+            why = "a pickle runs code when it is read and is never opened; " if pickled else ""
+            raise InputError(f"{path}: {why}expected a name in {', '.join(known)}, or a folder")
         return (path,)
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")

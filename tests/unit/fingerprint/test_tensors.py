@@ -598,6 +598,9 @@ def test_other_model_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.doc").touch()
     with pytest.raises(InputError, match=r"m\.doc: expected a name in \.safetensors, \.pt"):
         state_digest(tmp_path / "m.doc")
+    (tmp_path / "m.joblib").touch()
+    with pytest.raises(InputError, match=r"m\.joblib: a pickle runs code .* expected a name in"):
+        state_digest(tmp_path / "m.joblib")
 
 
 def npz_with(members: dict[str, bytes]) -> bytes:
