@@ -125,8 +125,15 @@ def test_a_ledger_that_has_another_history_for_the_parent_is_a_finding(
     for run in (first, THIRD if first == RUN else RUN):
         other.ingest(other.batch(events, run=run, producer=run.bytes))
     other.anchor()
-    (finding,) = mine.verify(mine.evidence(CHILD), parent=other.verify()).findings
+    parent, evidence = other.verify(), mine.evidence(CHILD)
+    (finding,) = mine.verify(evidence, parent=parent).findings
     assert finding.problem.startswith(problem)
+    head = evidence.heads[-1]
+    root = head.note.splitlines()[2]
+    note = head.note.replace(root, root[::-1].replace("=", "A", 1)[:-1] + "=")
+    forged = replace(evidence, heads=(*evidence.heads[:-1], replace(head, note=note)))
+    told = [finding.problem for finding in mine.verify(forged, parent=parent).findings]
+    assert not any("forked" in line for line in told), "nobody signed that head"
 
 
 def test_a_child_is_no_better_than_its_parent() -> None:

@@ -12,7 +12,7 @@ from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
 from provenance.ports.values import LedgerEntry
-from provenance.verify.catalogue import COMPLETE, CONTENT, LEDGER
+from provenance.verify.catalogue import COMPLETE, CONTENT, HEADS, LEDGER
 from provenance.verify.findings import Findings, counted
 from provenance.verify.report import NetworkCheck, VerificationReport
 
@@ -95,8 +95,10 @@ def check_lineage(
     """
     own = [record for path, record in records.items() if not path.startswith("late/")]
     named = parent_of(own)
-    if parent is not None and (fork := _fork(evidence, parent.evidence)) is not None:
-        findings.fail(LEDGER, "parent", fork)
+    if parent is not None and not parent.findings and not findings.failed(HEADS):
+        fork = None if findings.failed(LEDGER) else _fork(evidence, parent.evidence)
+        if fork is not None:
+            findings.fail(LEDGER, "parent", fork)
     if parent is not None and named != str(parent.run):
         if named is None and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
             why = "the configuration is withheld, which names the run that this one continues"
@@ -137,7 +139,7 @@ def check_lineage(
 
 def _fork(evidence: RunEvidence, parent: RunEvidence) -> str | None:
     """How one key signed two histories, of which the two runs have one each; None where they could
-    be in one ledger. Whether each is in what its heads say, each run's own checks say."""
+    be in one ledger. The heads and entries of both hold."""
     if evidence.vkey is None or evidence.vkey != parent.vkey or evidence.run == parent.run:
         return None
     own, theirs = ({e.index: e.root for e in each.entries} for each in (evidence, parent))
