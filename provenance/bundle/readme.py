@@ -30,8 +30,7 @@ Check it with the program
 
 Check it without
   1. Is every file as it was written?          sha256sum -c SHA256SUMS
-  2. Did their producers sign all records?     run.json: run, public_key, producers; the SHA-256
-                                               of all records in order (docs/FORMAT.md, 2.3)
+  2. Did their producers sign all records?     run the commands "Who signed" below in this folder
   3. Is a record under the run root?           {example}
   4. Is the run root in the ledger?            receipts/*.json: root, ledger.index, ledger.proof
                                                (RFC 9162 section 2.1.3.2)
@@ -41,6 +40,44 @@ Check it without
 
 SHA256SUMS proves only that files match each other. What ties them to a time is step 6, with a
 node that you trust; what ties them to an owner is step 5, with a key that you got elsewhere.
+"""
+_SIGNED = r"""
+Who signed (bash, jq, xxd, openssl 3)
+
+# Every record that is here has the digest that run.json states.
+jq -r '.records[] | select(.withheld | not) | "\(.digest)  records/\(.path).json"' run.json |
+  sha256sum --quiet -c && echo 'records: as run.json states' || echo 'records: NOT as it states'
+# The run id holds 74 bits of the SHA-256 of the run's key.
+run=$(jq -r .run run.json | tr -d -) key=$(jq -r .public_key run.json)
+hash() { sha256sum | cut -c 1-64; }
+h=$(echo $key | xxd -r -p | hash)
+bits=${h:0:3}$(printf %016x $((1 << 63 | 0x${h:3:16} >> 2 & (1 << 62) - 1)))
+[ ${run:13} = $bits ] && echo 'run id: of this key' || echo 'run id: NOT of this key'
+# That key certifies each producer's; the producer chains its records' digests by number, and signs.
+work=$(mktemp -d)
+signed() { # by a public key: a signature over a text, a zero byte and these bytes
+  echo 302a300506032b6570032100$1 | xxd -r -p > $work/key
+  echo $2 | xxd -r -p > $work/signature
+  { printf '%s\0' $3; echo $4 | xxd -r -p; } > $work/message
+  openssl pkeyutl -verify -pubin -keyform DER -inkey $work/key -rawin \
+    -in $work/message -sigfile $work/signature > $work/said 2>&1
+}
+jq -r '.producers[] | "\(.producer) \(.certificate) \(.statements | max_by(.count) |
+  "\(.count) \(.signature)")"' run.json |
+while read producer certificate count signature; do
+  digests=$(jq -r --arg p $producer \
+    '[.records[] | select(.producer == $p)] | sort_by(.seq)[].digest' run.json)
+  c=$({ printf 'ml-provenance/chain/v1\0'; echo $run$producer | xxd -r -p; } | hash)
+  for digest in $digests; do c=$(echo $c$digest | xxd -r -p | hash); done
+  statement=$run$producer$(printf %016x $count)$c
+  [ ${certificate:0:128} = $run$key$producer ] &&
+    signed $key ${certificate:200} ml-provenance/producer/v1 ${certificate:0:200} &&
+    signed ${certificate:128:64} $signature ml-provenance/statement/v1 $statement &&
+    echo "producer $producer: signed all $count records" || echo "producer $producer: NOT signed"
+done
+rm -r $work
+[ $(jq '[.records[].producer] - [.producers[].producer] | length' run.json) = 0 ] ||
+  echo 'NOT signed: records of a producer that is not in run.json'
 """
 _WITHHELD = """
 What is withheld
@@ -90,7 +127,7 @@ def readme(evidence: RunEvidence, files: Collection[str]) -> str:
     kept = withheld(evidence)
     if kept:
         text += _WITHHELD.format(count=len(kept), total=len(evidence.records), places=outline(kept))
-    text += _stock(files, shown)
+    text += _SIGNED + _stock(files, shown)
     if tree is not None and shown is not None:
         commands = shell_commands(tree.proof(shown), f"records/{shown}.json")
         text += f"\nOne record by hand (provenance path FILE prints those of any)\n\n{commands}"

@@ -57,13 +57,14 @@ def lineage(
         return Lineage(name, None, f"names {name!r} as the run that it continues: no run's id")
     if name == str(run):
         return Lineage(name, None, "names itself as the run that it continues")
+    says = f"says that it continues run {name}"
     if parent is None:
-        return Lineage(name, None, f"continues run {name}, which is not known here")
+        return Lineage(name, None, f"{says}, which is not known here")
     if not parent:
-        return Lineage(name, None, f"continues run {name}, whose weights are not here")
+        return Lineage(name, None, f"{says}, whose weights are not here")
     own = [record for record in records if record.kind is Kind.WEIGHTS]
     if not own:
-        return Lineage(name, None, f"continues run {name}; its initial weights are not here")
+        return Lineage(name, None, f"{says}; its initial weights are not here")
     weights = "initial weights"
     if any(is_sharded(record.body) for record in own):
         weights = "the leader's shards of the initial weights"
@@ -76,7 +77,6 @@ def lineage(
     place = "its weights before training" if epoch is None else f"epoch {epoch}"
     if equal and stated in (None, epoch):
         return Lineage(name, epoch, f"continues run {name} from {place}: {weights} match", True)
-    says = f"says that it continues run {name}"
     asked = list(verdicts.values())
     if stated is not None:
         says = f"{says} from epoch {stated}"

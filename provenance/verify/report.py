@@ -82,9 +82,8 @@ class NetworkCheck:
         status: ``verified``: a node shows it on a pinned chain, or the headers or block hashes
             that the reader trusts have its block. ``receipt``: the receipt holds, no node was
             asked. ``stated``: the same, and nothing that nobody could make up stands behind
-            its block; or nobody pinned the chain that has it. ``pending``: not (deep enough)
-            in a block yet. ``unreachable``: a node was
-            asked and gave no usable answer. ``not configured``: no node to ask. ``failed``.
+            its block; or nobody pinned the chain that has it. ``pending``: not (deep enough) in
+            a block yet. ``unreachable``: no usable answer. ``not configured``: no node. ``failed``.
         chain: Where the anchor lies, as the evidence says.
         pinned_by: Who pinned that chain and its contract.
         shown_by: Who showed the block: ``by a node``, ``by headers``, ``by a block hash``.
@@ -92,6 +91,7 @@ class NetworkCheck:
         size: The anchored head's size.
         depth: As the node or the headers show it; 0 where nobody did.
         time: The block's, in Unix seconds.
+        claimed: No receipt is here: the deployment alone says that there is an anchor.
     """
 
     network: str
@@ -109,6 +109,7 @@ class NetworkCheck:
     depth: int = 0
     time: float | None = None
     reason: str | None = None
+    claimed: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
+from provenance.evidence.disclosure import withheld
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Kind
 from provenance.verify.catalogue import CHECKS, NETWORKS, Status
-from provenance.verify.findings import Findings
+from provenance.verify.findings import Findings, counted
 from provenance.verify.report import NetworkCheck, Outcome, Verdict
 from provenance.verify.trust import Trust, Word
 
@@ -57,6 +58,7 @@ def judge(findings: Findings, trust: Trust, key: VerifierKey | None, networks: N
         key=key.label if key else None,
         key_pinned_by=by,
         rests_on=(
+            *_withheld_line(findings),
             f"ledger key {key.label}, {_pinned(by)}"
             if key
             else "no ledger's key: none is known here",
@@ -124,6 +126,12 @@ def _unmet(
     return f"{', '.join(bare) or 'no seal'}: no anchor that {where} was seen to have"
 
 
+def _withheld_line(findings: Findings) -> Iterator[str]:
+    if kept := withheld(findings.evidence):
+        total = counted(len(findings.evidence.records), "record")
+        yield f"{len(kept)} of {total} by the digest alone: withheld"
+
+
 def _pinned(by: str | None) -> str:
     return "which nobody pinned" if by is None else f"pinned: {by}"
 
@@ -131,6 +139,11 @@ def _pinned(by: str | None) -> str:
 def _chain_lines(networks: Networks, asked: Collection[str]) -> list[str]:
     lines: dict[str, None] = {}
     shown = set()
+    networks = {
+        name: seen
+        for name, seals in networks.items()
+        if (seen := {label: check for label, check in seals.items() if not check.claimed})
+    }
     for name, seals in networks.items():
         for check in seals.values():
             how = _HOW.get(check.status, check.status)

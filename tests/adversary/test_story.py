@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from provenance.verify.report import VerificationReport
 from tests.support.model_world import weights
+from tests.support.runs import run_of
 from tests.support.shard_world import sharded
 from tests.support.stranger import load
 from tests.support.verify_world import (
+    KEY,
     OTHER,
     RUN,
     Fields,
@@ -39,6 +42,7 @@ from tests.support.verify_world import (
 )
 
 CHILD = OTHER
+THIRD = run_of(0x01890A5E0000, KEY)
 LAST = "mth-sha256:3"
 """The weights of the last epoch of `training`."""
 
@@ -104,6 +108,34 @@ def test_an_honest_child_is_verified_with_its_parent() -> None:
     assert (alone.lineage and alone.lineage.verified) is False
 
 
+@pytest.mark.parametrize(
+    ("first", "problem"),
+    [
+        (THIRD, f"the ledger forked: its entry 2 is a seal of this run and of run {RUN}"),
+        (RUN, "the ledger forked: at size 4 its root is "),
+    ],
+    ids=["entry", "head"],
+)
+def test_a_ledger_that_has_another_history_for_the_parent_is_a_finding(
+    first: UUID, problem: str
+) -> None:
+    """One key and two ledgers of one size: the proof of the fork is in hand."""
+    mine, other = family([*begun(named(), [LAST]), metrics(1)]), World(("bitcoin",))
+    events = ending([*begun(), *training()])
+    for run in (first, THIRD if first == RUN else RUN):
+        other.ingest(other.batch(events, run=run, producer=run.bytes))
+    other.anchor()
+    parent, evidence = other.verify(), mine.evidence(CHILD)
+    (finding,) = mine.verify(evidence, parent=parent).findings
+    assert finding.problem.startswith(problem)
+    head = evidence.heads[-1]
+    root = head.note.splitlines()[2]
+    note = head.note.replace(root, root[::-1].replace("=", "A", 1)[:-1] + "=")
+    forged = replace(evidence, heads=(*evidence.heads[:-1], replace(head, note=note)))
+    told = [finding.problem for finding in mine.verify(forged, parent=parent).findings]
+    assert not any("forked" in line for line in told), "nobody signed that head"
+
+
 def test_a_child_is_no_better_than_its_parent() -> None:
     world = family([*begun(named(), [LAST]), metrics(1)])
     report = world.verify(world.evidence(CHILD), parent=world.verify(online=False))
@@ -114,7 +146,7 @@ def test_a_child_is_no_better_than_its_parent() -> None:
 @pytest.mark.parametrize(
     ("disclosed", "line"),
     [
-        ("metrics", f"continues run {RUN}, whose weights are not here"),
+        ("metrics", f"says that it continues run {RUN}, whose weights are not here"),
         ("model", "its initial weights are of none of its recorded epochs"),
     ],
 )
@@ -167,7 +199,7 @@ def test_what_a_restart_restates_is_not_what_the_child_began_with() -> None:
         ),
         ({"run": str(CHILD)}, [LAST], "names itself as the run that it continues"),
         (named(), ["mth-sha256:02"], f"continues run {RUN} from its weights before training: "),
-        (named(), [], f"continues run {RUN}; its initial weights are not here"),
+        (named(), [], f"says that it continues run {RUN}; its initial weights are not"),
         (named(), [LAST, "mth-sha256:x"], f"says that it continues run {RUN}; its initial"),
         (named(), ["mth-sha256:2", LAST], f"says that it continues run {RUN}; its initial"),
         ({"run": str(RUN).upper()}, [LAST], f"continues run {RUN} from epoch 3: initial"),
@@ -386,7 +418,7 @@ def test_events_that_were_dropped_are_named_while_a_run_goes_on() -> None:
     world.ingest(world.batch([*begun(), metrics(1), gap]))
     report = world.verify()
     assert report.state.state == "running"
-    assert [f.problem for f in report.findings] == ["500 events were dropped: disk full"]
+    assert [f.problem for f in report.findings] == ["500 events were dropped: 'disk full'"]
 
 
 # --- what no root has ------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def fell(budget: dict[str, Any], before: list[dict[str, Any]]) -> bool:
 
 
 def by(budget: dict[str, Any]) -> str:
-    return str(budget.get("accountant") or "").lower()
+    return str(budget.get("accountant") or "").strip().lower()
 
 
 def budget_problem(budget: dict[str, Any], before: list[dict[str, Any]]) -> str | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from formats import canonical, mth, need, parse, sha256, unbase64, unhex, verify_signature
+from formats import LEAVES, canonical, mth, need, parse, sha256, unbase64, unhex, verify_signature
 
 ISSUER = "1.3.6.1.4.1.57264.1.8"
 """Fulcio's extension with the issuer's URL."""
@@ -141,7 +141,7 @@ def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[st
     for record in records:
         body, kind, own = bodies.get(record["path"], {}), record["kind"], record["producer"]
         seqs.setdefault(own, set()).add(record["seq"])
-        if kind == "gap" and not isinstance(body.get("what"), str):
+        if kind == "gap" and not leaves_events_whole(body):
             told.append(f"{body.get('dropped')} events were dropped")
         elif kind == "run.end":
             ended.add(record["rank"])
@@ -155,15 +155,24 @@ def incomplete(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[st
     return told + ([f"{silent} ranks ended unannounced"] if silent > 0 else [])
 
 
+def leaves_events_whole(gap: dict[str, Any]) -> bool:
+    """Whether a gap is of one thing that a caller gave, of a kind that is known."""
+    what, dropped = gap.get("what"), gap.get("dropped")
+    known = isinstance(what, str) and what in LEAVES | {"weights"}
+    return known and type(dropped) is int and dropped == 1
+
+
 def left_open(records: list[dict[str, Any]], bodies: dict[str, Any]) -> list[str]:
     """That the run is one rank's of a launch, whose others wrote runs of their own, and that
     weights could not be hashed, or something else had no form (section 11, step 6)."""
     own = [bodies.get(r["path"], {}) for r in records if r["kind"] in ("config", "results")]
     launches = [body["launch"] for body in own if isinstance(body.get("launch"), dict)]
     ranks = [f"{launch.get('rank')} of {launch.get('world_size')}" for launch in launches]
-    gaps = [bodies.get(r["path"], {}).get("what") for r in records if r["kind"] == "gap"]
-    lost = sorted({what for what in gaps if isinstance(what, str)})
+    gaps = [bodies.get(r["path"], {}) for r in records if r["kind"] == "gap"]
+    lost = sorted({body["what"] for body in gaps if leaves_events_whole(body)})
     told = [f"run.json: the run of rank {rank} of a launch alone" for rank in ranks]
+    steps = [bodies.get(r["path"], {}).get("missing") for r in records if r["kind"] == "steps"]
+    told += ["run.json: steps were lost"] if any(count is not None for count in steps) else []
     were = {what: "were" if what.endswith("s") else "was" for what in lost}
     return told + [f"run.json: {what} {verb} not recorded" for what, verb in were.items()]
 

@@ -16,13 +16,14 @@ def check_statement(
     run: dict[str, Any],
     bodies: dict[str, Any],
     files: dict[str, bytes],
-    origin: str | None,
-) -> None:
-    """A statement may say less than the records, never anything else.
+    key: str | None,
+) -> str | None:
+    """A statement may say less than the records, never anything else; how the run ended, where it
+    leaves that out.
 
     Args:
         bodies: Of the records that are here, by path.
-        origin: The name of the ledger; None where no key is known.
+        key: The ledger's, which begins with its name; None where none is known.
     """
     statement = parse(data)
     need(canonical(statement) == data, "not in canonical form")
@@ -36,10 +37,9 @@ def check_statement(
         label = entry["phase"] + ("" if entry["epoch"] is None else f"-{entry['epoch']}")
         digest = {"mth_sha256": entry["root"]}
         seals.append({"name": "run", "digest": digest, "annotations": {"seal": label}})
-    ends = [bodies[r["path"]] for r in run["records"] if r["kind"] == "run.end"]
     state = statement["subject"][0]["annotations"].pop("state", None)
-    need(state in [None, *(end.get("state", "finished") for end in ends)], "another end")
-    need(statement["subject"][0] in seals, "its first subject is no run root")
+    left_out = _state(state, run, bodies)
+    need(statement["subject"][0] == seals[-1], "its first subject is not the newest run root")
     for item in [*statement["subject"][1:], *build.get("resolvedDependencies", [])]:
         if item["name"] == "code":
             commit = {"digest": {"gitCommit": config["code"]["commit"]}}
@@ -52,7 +52,23 @@ def check_statement(
             need(item["annotations"]["algorithm"] == body["algorithm"], "another algorithm")
     if build["externalParameters"]:
         need(build["externalParameters"] == config, "another configuration")
+    origin = key.split("+")[0] if key else None
     _details(statement["predicate"]["runDetails"], run, files, origin)
+    return left_out
+
+
+def _state(state: str | None, run: dict[str, Any], bodies: dict[str, Any]) -> str | None:
+    """One that an end states; with an end of every process, and of every rank, there is one."""
+    ends = [record for record in run["records"] if record["kind"] == "run.end"]
+    states = {bodies[end["path"]].get("state", "finished") for end in ends}
+    need(state is None or state in states, "another end")
+    sizes = [bodies[r["path"]].get("world_size") for r in run["records"]
+             if r["kind"] == "config" and r["path"] in bodies]  # fmt: skip
+    running = {r["producer"] for r in run["records"]} - {end["producer"] for end in ends}
+    whole = not running and sizes[:1] == [len({end["rank"] for end in ends})]
+    known = {"finished", "pruned", "failed", "interrupted", "closed"}
+    open_ = state is None and whole and states <= known
+    return "how the run ended is left out" if open_ else None
 
 
 def _details(

@@ -379,8 +379,8 @@ class Bundle:
         need(found == root and seal_label(entry) == label, "the run root is not in the ledger")
 
     def _statement(self, name: str) -> None:
-        origin = self.key.split("+")[0] if self.key else None
-        check_statement(self.files[name], self.run, self.bodies, self.files, origin)
+        told = check_statement(self.files[name], self.run, self.bodies, self.files, self.key)
+        self.unproven += [f"{name}: {told}"] if told else []
 
 
 def main(arguments: list[str]) -> int:

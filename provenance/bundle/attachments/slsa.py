@@ -7,7 +7,7 @@ gitCommit, ...) stand where they are meant. What is withheld or damaged is left 
 
 The verifier takes each claim by itself and compares it with the records, entries and receipts
 (:mod:`provenance.verify.checks.attachments`): a statement may say less than these, never
-anything else.
+anything else. The first subject is the newest root.
 """
 
 from __future__ import annotations

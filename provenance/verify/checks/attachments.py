@@ -18,7 +18,7 @@ from provenance.bundle.attachments.tlog import evidence_key
 from provenance.errors import FormatError, InputError, IntegrityError, ProofError, TooLargeError
 from provenance.evidence.run_evidence import RunEvidence, evidence_bytes, seal_label
 from provenance.formats.checkpoint import SignedHead
-from provenance.formats.dsse import Statement
+from provenance.formats.dsse import Statement, Subject
 from provenance.formats.fields import Fields
 from provenance.formats.note import VerifierKey
 from provenance.formats.opentimestamps.file import TimestampFile
@@ -247,26 +247,33 @@ class _Claims:
                 self.same(f"byproduct {name}", item, receipts.get(name))
 
     def subjects(self, statement: Statement) -> None:
-        runs = [canonical_json(slsa.run_subject(e).as_json()) for e in self.evidence.entries]
         weights = slsa.weight_subjects(self.evidence)
         last = {record.path for record in slsa.last_states(self.evidence)}
         names = [subject.name for subject in statement.subjects]
-        if names.count("run") != 1 or len(set(names)) != len(names):
-            self.fail("subject", "must be one run, and each record of weights once")
+        if names[:1] != ["run"] or len(set(names)) != len(names):
+            self.fail("subject", "must be the run, then each record of weights once")
         for subject in statement.subjects:
             stated = subject.as_json()
             if subject.name == "run":
-                notes = dict(subject.annotations)
-                if (state := notes.pop("state", None)) is not None:
-                    self.same("state of the run", state, slsa.run_state(self.evidence))
-                if canonical_json(stated | {"annotations": notes}) not in runs:
-                    self.fail("subject run", "is no run root of this run")
+                self.run_subject(subject)
             elif subject.name not in last:
                 self.fail(f"subject {subject.name[:80]!r}", "is no record of the last weights")
             else:
                 known = weights.get(subject.name)
                 expected = known.as_json() if known else None
                 self.compare(f"subject {subject.name}", stated, expected, subject.name)
+
+    def run_subject(self, subject: Subject) -> None:
+        """The newest root, and how the run ended; one that leaves that out tells it open."""
+        notes, known = dict(subject.annotations), slsa.run_state(self.evidence)
+        if (state := notes.pop("state", None)) is not None:
+            self.same("state of the run", state, known)
+        elif known is not None:
+            left_out = f"leaves out how the run ended: its records say {known}"
+            self.findings.unchecked(PORTABLE, f"{slsa.FILE}: {left_out}")
+        newest = [slsa.run_subject(entry).as_json() for entry in self.evidence.entries[-1:]]
+        if [subject.as_json() | {"annotations": notes}] != newest:
+            self.fail("subject run", "is not the newest run root of this run")
 
     def compare(self, what: str, stated: object, known: object, path: str) -> None:
         """A claim that rests on one record; one that is withheld leaves it open."""

@@ -180,7 +180,7 @@ def _notice_oddities(
     if silent:
         findings.notice(COMPLETE, named_ranks(silent), "stated an end and nothing else")
     for parked in evidence.parked:
-        findings.notice(COMPLETE, f"refused {parked.id[:16]}", parked.reason)
+        findings.notice(COMPLETE, f"refused {parked.id[:16]}", repr(parked.reason))
     times: Counter[tuple[int | None, int]] = Counter()
     for item in evidence.records:
         if (item.producer, item.seq) in told:

@@ -16,8 +16,8 @@ from provenance.formats.run_tree.ranks import is_sharded, state_root
 from provenance.verify.catalogue import CONTENT
 from provenance.verify.findings import Findings, counted
 
-_NAMED: Final = ("attributes", "non-persistent buffers")
-"""Kinds in ``covers.not`` of what a model may compute with."""
+_NO_WEIGHTS: Final = ("graph", "metrics", "of the wrapper", "optimizer", "seeds")
+"""Kinds in ``covers.not`` of what no model computes its output with."""
 _SHOWN: Final = 5
 
 
@@ -27,24 +27,24 @@ def note_not_recorded(records: Mapping[str, Record], findings: Findings) -> None
         training = record.body.get("training") if record.kind is Kind.CONFIG else None
         named = training.get("not_recorded") if isinstance(training, dict) else None
         for name, reason in named.items() if isinstance(named, dict) else ():
-            findings.notice(CONTENT, path, f"{name} has no digest: {reason}", path)
+            findings.notice(CONTENT, path, f"{name} has no digest: {reason!r:.200}", path)
 
 
 def note_left_out(records: Mapping[str, Record], findings: Findings) -> None:
-    """Say what of the model no record of weights covers, by the first one that says so."""
+    """Say what of the model no record of weights covers, each kind by the first one that names
+    it."""
+    said = set[str]()
     for path, record in records.items():
-        if record.kind not in (Kind.WEIGHTS, Kind.STATE):
-            continue
-        covers = record.body.get("covers")
+        covers = record.body.get("covers") if record.kind in (Kind.WEIGHTS, Kind.STATE) else None
         left = covers.get("not") if isinstance(covers, dict) else None
-        for kind in _NAMED:
-            names = left.get(kind) if isinstance(left, dict) else None
-            if isinstance(names, list) and names:
-                some = ", ".join(str(name)[:60] for name in names[:_SHOWN])
-                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-                findings.notice(CONTENT, path, f"no digest is of {kind}: {some}{more}", path)
-        if left:
-            return
+        for kind, names in left.items() if isinstance(left, dict) else ():
+            if kind in _NO_WEIGHTS or kind in said or not names:
+                continue
+            said.add(kind)
+            listed = names if isinstance(names, list) else [names]
+            some = ", ".join(repr(str(name)[:60]) for name in listed[:_SHOWN])
+            more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+            findings.notice(CONTENT, path, f"no digest is of {kind[:60]!r}: {some}{more}", path)
 
 
 def check_states(records: Mapping[str, Record], findings: Findings) -> None:

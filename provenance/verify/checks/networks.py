@@ -275,7 +275,7 @@ def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:
     made = anchor.state in (AnchorState.CONFIRMED, AnchorState.FINAL)
     reason = f"anchor is {'said to be ' if made else ''}{anchor.state.value}"
     if anchor.reason:
-        reason += f": {anchor.reason}"
+        reason += f": {anchor.reason!r}"
     return NetworkCheck(
         network=anchor.network,
         seal=seal_label(entry),
@@ -287,4 +287,5 @@ def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:
         height=anchor.height,
         time=anchor.block_time,
         reason=reason,
+        claimed=True,
     )

@@ -19,6 +19,8 @@ _SLACK: Final = 0.02
 """By how much epsilon may fall where an accountant approximates it: Opacus' PRV accountant is
 asked for 0.01 either way."""
 _TOLERANCE: Final = 1e-6
+_NO_BOUND: Final = 0.5
+"""The delta from which a budget is said to bound little."""
 
 
 class _Budget(NamedTuple):
@@ -94,6 +96,9 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
                         problem = str(error)
                     else:
                         reason = str(error)
+            if budget.delta is not None and budget.delta >= _NO_BOUND:
+                likely = f"its delta is {budget.delta:g}: with that probability nothing is bounded"
+                noted["delta"] = budget, likely
             if reason is not None:
                 noted[reason] = budget, f"epsilon was not recomputed: {reason}"
             if problem is not None:
@@ -104,7 +109,9 @@ def check_privacy(records: Mapping[str, Record], findings: Findings) -> None:
         findings.unchecked(PRIVACY, f"{problem}: {paths[0]}{more}")
     for newest, line in noted.values():
         findings.notice(PRIVACY, newest.path, line, newest.path)
-    findings.count(PRIVACY, f"{counted(count, 'budget')}, {recomputed} recomputed from steps")
+    stated = counted(count, "budget")
+    done = f"{stated}, {recomputed} recomputed from steps" if recomputed else ""
+    findings.count(PRIVACY, done or f"none recomputed from steps: {stated}")
 
 
 def budgets(records: Mapping[str, Record]) -> dict[int, list[list[tuple[str, Record]]]]:
@@ -133,7 +140,7 @@ def _read(path: str, record: Record, findings: Findings) -> _Budget:
             return None
         return found
 
-    accountant = str(fields.get("accountant") or "")[:20].lower()
+    accountant = str(fields.get("accountant") or "").strip()[:20].lower()
     # By hand, delta 0 is pure differential privacy; no accountant of DP-SGD has it.
     low = math.ulp(0.0) if accountant else 0.0
     epsilon = number("epsilon", "0 or more", 0.0, math.inf)
@@ -230,7 +237,7 @@ def _at_once(rank: int, processes: Iterable[Sequence[_Budget]], findings: Findin
 def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
     """One more budget, compared with the newest one before it that lists its steps, and with the
     greatest finite epsilon before it by the same accountant, at its delta or a higher one; where
-    the accountant changed, by that before."""
+    the accountant changed, by that before. Where delta rose, a lower epsilon is said to be one."""
     listed, newest = spent.listed, spent.newest
     if budget.history is not None:
         if listed is not None:
@@ -248,6 +255,12 @@ def _add(spent: _Spent, budget: _Budget, findings: Findings) -> _Spent:
             problem += f": the accountant changed, from {name or 'none'} to "
             problem += budget.accountant or "none"
             findings.notice(PRIVACY, budget.path, problem, budget.path)
+    lowest = next(iter(spent.highest.get(budget.accountant, ())), None)
+    delta, before = budget.delta or 0.0, (newest and newest.delta) or 0.0
+    if lowest and max(before, lowest.delta or 0.0) < delta and _fell(lowest, budget):
+        problem = f"states epsilon {budget.epsilon:g}, epoch {lowest.epoch} {lowest.epsilon:g}"
+        problem += f": delta changed, from {lowest.delta or 0.0:g} to {delta:g}"
+        findings.notice(PRIVACY, budget.path, problem, budget.path)
     newest = newest if budget.epsilon is None else budget
     return _Spent(listed, newest, _with(spent.highest, budget))
 

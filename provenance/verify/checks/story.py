@@ -4,6 +4,7 @@ whether *before* can say anything about the time before training."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from provenance.evidence.lineage import Lineage, lineage, parent_of
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, seal_label
@@ -11,9 +12,13 @@ from provenance.evidence.story import Restart, RunState, state_of
 from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
 from provenance.ports.values import LedgerEntry
-from provenance.verify.catalogue import COMPLETE, CONTENT
-from provenance.verify.findings import Findings
+from provenance.verify.catalogue import COMPLETE, CONTENT, HEADS, LEDGER
+from provenance.verify.findings import Findings, counted
 from provenance.verify.report import NetworkCheck, VerificationReport
+
+_WEIGHTS: Final = "weights"
+_FORMLESS: Final = frozenset({_WEIGHTS, *(kind.value for kind in Kind if kind.is_leaf)})
+"""What a gap may be of that leaves events whole."""
 
 
 def run_state(evidence: RunEvidence, now: float, lost_after_s: float) -> RunState:
@@ -26,35 +31,45 @@ def run_state(evidence: RunEvidence, now: float, lost_after_s: float) -> RunStat
 
 def check_gaps(records: Collection[Record], findings: Findings) -> None:
     """Events that were dropped are missing; weights that could not be hashed, and what else had no
-    form as a record, leave open what they were, and nothing else."""
-    epochs, formless = set[int](), list[tuple[tuple[str, str, int], str]]()
+    form as a record, leave open what they were, and nothing else: of such a gap a tracker says
+    what it is of, and leaves one for each. Any other one is of dropped events."""
+    epochs, formless = set[int](), dict[str, list[Record]]()
     lost_steps = 0
     for record in records:
-        if record.kind is Kind.STEPS:
-            missing = record.body.get("missing")
-            lost_steps += missing if isinstance(missing, int) and missing > 0 else 0
+        missing = record.body.get("missing") if record.kind is Kind.STEPS else None
+        if type(missing) is int and missing > 0:
+            lost_steps += missing
+        elif missing is not None:
+            findings.unchecked(COMPLETE, f"steps were lost on their way: {missing!r:.40}")
         if record.kind is not Kind.GAP:
             continue
-        dropped, reason = record.body.get("dropped"), record.body.get("reason")
-        if record.body.get("what") == "weights":
+        dropped, what = record.body.get("dropped"), record.body.get("what")
+        if not isinstance(what, str) or what not in _FORMLESS or dropped is True or dropped != 1:
+            name = f"{record.producer.hex()[:8]}-{record.seq}"
+            of = "" if what is None else f" of {what!r:.40}"
+            lost = "1 event was dropped" if dropped == 1 else f"{dropped!r:.40} events were dropped"
+            findings.fail(COMPLETE, f"control/{name}", f"{lost}{of}: {_reason(record)}")
+        elif what == _WEIGHTS:
             epochs |= {-1 if record.epoch is None else record.epoch}
-            continue
-        if isinstance(record.body.get("what"), str):
-            formless.append((record.order, str(reason)))
-            continue
-        name = f"{record.producer.hex()[:8]}-{record.seq}"
-        problem = f"{dropped} events were dropped: {reason}"
-        findings.fail(COMPLETE, f"control/{name}", problem)
+        else:
+            formless.setdefault(what, []).append(record)
     if lost_steps:
         findings.unchecked(COMPLETE, f"{lost_steps} steps were lost on their way")
-    if formless:
-        more = f"; {len(formless) - 1} more" if len(formless) > 1 else ""
-        findings.unchecked(COMPLETE, f"{min(formless)[1]}{more}")
+    for what, gaps in sorted(formless.items()):
+        reason = _reason(min(gaps, key=lambda gap: gap.order))
+        first = "" if len(gaps) == 1 else "the first "
+        findings.unchecked(COMPLETE, f"{counted(len(gaps), 'gap')} of {what}: {first}{reason}")
     if epochs:
         lines = stretches((epoch, "") for epoch in sorted(epochs) if epoch >= 0)
         where = ", ".join(stretch for stretch, _ in lines[:NAMED]) or "at the end"
         more = f" and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
         findings.unchecked(COMPLETE, f"weights were not recorded: {where}{more}")
+
+
+def _reason(gap: Record) -> str:
+    """As the trainer gave it, quoted: it is no word of this verification."""
+    reason = gap.body.get("reason")
+    return repr(reason[:200] if isinstance(reason, str) else reason)
 
 
 def note_restarts(restarts: Sequence[Restart], findings: Findings) -> None:
@@ -80,12 +95,17 @@ def check_lineage(
     """
     own = [record for path, record in records.items() if not path.startswith("late/")]
     named = parent_of(own)
+    if parent is not None and not parent.findings and not findings.failed(HEADS):
+        fork = None if findings.failed(LEDGER) else _fork(evidence, parent.evidence)
+        if fork is not None:
+            findings.fail(LEDGER, "parent", fork)
     if parent is not None and named != str(parent.run):
         if named is None and any(r.withheld and r.kind is Kind.CONFIG for r in evidence.records):
             why = "the configuration is withheld, which names the run that this one continues"
             findings.unchecked(CONTENT, f"parent: {why}")
         else:
-            names = "names no run that it continues" if named is None else f"continues run {named}"
+            names = "no run" if named is None else repr(named)
+            names = f"names {names} as the run that it continues"
             findings.fail(CONTENT, "parent", f"{names}; the run that was given is {parent.run}")
         parent = None
     elif parent is not None and parent.findings:
@@ -115,6 +135,22 @@ def check_lineage(
         found = found._replace(line=f"{found.line} (that run was not verified here: --parent)")
     findings.notice(CONTENT, "parent", found.line)
     return found
+
+
+def _fork(evidence: RunEvidence, parent: RunEvidence) -> str | None:
+    """How one key signed two histories, of which the two runs have one each; None where they could
+    be in one ledger. The heads and entries of both hold."""
+    if evidence.vkey is None or evidence.vkey != parent.vkey or evidence.run == parent.run:
+        return None
+    own, theirs = ({e.index: e.root for e in each.entries} for each in (evidence, parent))
+    heads, others = evidence.signed_heads(), parent.signed_heads()
+    for index in sorted(own.keys() & theirs.keys()):
+        return f"the ledger forked: its entry {index} is a seal of this run and of run {parent.run}"
+    for size in sorted(heads.keys() & others.keys()):
+        if heads[size].head.root != others[size].head.root:
+            roots = f"{heads[size].head.root.hex()} here, {others[size].head.root.hex()}"
+            return f"the ledger forked: at size {size} its root is {roots} for run {parent.run}"
+    return None
 
 
 def _sealed_before(evidence: RunEvidence, parent: RunEvidence, epoch: int | None) -> str | None:
@@ -153,6 +189,11 @@ def late_before(
     first, later = evidence.entries[:1], evidence.entries[1:]
     if not later or first[0].phase is not Phase.BEFORE:
         return None
+    # Of an anchor without a receipt the deployment says alone which seals it has.
+    networks = {
+        name: {label: check for label, check in seals.items() if not check.claimed}
+        for name, seals in networks.items()
+    }
     anchored = sum("before" in seals for seals in networks.values())
     for entry in later:
         label = seal_label(entry)

@@ -28,7 +28,7 @@ from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from provenance.proofs.bitcoin import HEADER_BYTES
 from provenance.proofs.renyi import RenyiAccountant
-from provenance.verify.catalogue import CONTENT, Status
+from provenance.verify.catalogue import CONTENT, PORTABLE, Status
 from provenance.verify.headers import GivenHeaders
 from provenance.verify.verifier import verify
 from tests.support.model_world import weights
@@ -233,6 +233,29 @@ def test_a_forged_statement(files: Files, stranger: ModuleType, path: str, value
     inner[last] = value
     problems = stranger.Bundle(remade({**files, file: stranger.canonical(document)})).problems
     assert [line for line in problems if line.startswith(f"{file}: ")] == problems != []
+
+
+def test_both_judge_the_first_subject_of_a_statement_alike(
+    files: Files, stranger: ModuleType
+) -> None:
+    """One that leaves out how the run ended stays open, another root than the newest does not
+    hold."""
+    file, entries = "statement/run.intoto.json", json.loads(files["run.json"])["entries"]
+    earlier = {
+        "digest": {"mth_sha256": entries[0]["root"]},
+        "annotations": {"seal": "before", "state": "finished"},
+    }
+    no_end = {"annotations": {"seal": "after"}}
+    for changed, fails in ((no_end, False), (earlier, True)):
+        document = json.loads(files[file])
+        document["subject"][0].update(changed)
+        forged = remade({**files, file: stranger.canonical(document)})
+        report = verify(read_bundle(MemorySource(forged, "forged")), None, now=0.0)
+        assert [finding.file for finding in report.findings] == [file] * fails
+        bundle = stranger.Bundle(forged)
+        assert [line.startswith(file) for line in bundle.problems] == [True] * fails
+        assert (f"{file}: how the run ended is left out" in bundle.unproven) is not fails
+        assert (report.checks[PORTABLE - 1].status is Status.UNCHECKED) is not fails
 
 
 def run_json(change: Change) -> Callable[[Files], Files]:

@@ -467,11 +467,12 @@ def test_a_run_says_which_run_it_continues_and_whether_that_fits(
         ),
         (
             orphan,
-            f"continues run {unknown}, which is not known here",
+            f"says that it continues run {unknown}, which is not known here",
             None,
-            f"continues run {unknown}; the run that was given is {parent.run_id}",
+            f"names '{unknown}' as the run that it continues; the run that was given is "
+            f"{parent.run_id}",
         ),
-        (parent, None, None, "names no run that it continues"),
+        (parent, None, None, "names no run as the run that it continues"),
     ):
         report = home.verify(tracker.run_id)
         assert report.findings == ()

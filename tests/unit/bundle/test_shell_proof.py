@@ -73,6 +73,39 @@ def test_a_changed_record_is_not_under_the_root(bundle: Path, tmp_path: Path) ->
     assert "NOT under run root" in shell(path_of_record_file(record).text(), copy)
 
 
+def readme_says(bundle: Path) -> list[str]:
+    """What the commands of README.txt print that say who signed."""
+    _, _, text = (bundle / "README.txt").read_text().partition("\nWho signed")
+    return shell(text.partition("\n\n")[2].partition("\n\n")[0], bundle).splitlines()
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("jq", "xxd", "openssl"))), reason="needs jq, xxd and openssl"
+)
+def test_the_readme_says_how_to_check_who_signed(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    run = json.loads((copy / "run.json").read_bytes())
+    producer, record = run["producers"][0]["producer"], copy / "records/training/results.json"
+    whole = ["records: as run.json states", "run id: of this key"]
+    signed = f"producer {producer}: signed all {len(run['records'])} records"
+    assert readme_says(copy) == [*whole, signed]
+
+    def forged(**changes: object) -> list[str]:
+        (copy / "run.json").write_text(json.dumps(run | changes))
+        return readme_says(copy)
+
+    unsigned = f"producer {producer}: NOT signed"
+    assert forged(public_key="00" * 32) == [whole[0], "run id: NOT of this key", unsigned]
+    assert forged(records=run["records"][:-1]) == [*whole, unsigned]
+    certificate = run["producers"][0]["certificate"][:-2] + "00"
+    assert forged(producers=[run["producers"][0] | {"certificate": certificate}])[2] == unsigned
+    strange = "NOT signed: records of a producer that is not in run.json"
+    assert forged(producers=[]) == [*whole, strange]
+    record.write_bytes(b"{}")
+    assert "records: NOT as it states" in forged()
+
+
 def test_the_last_line_says_which_seal_the_root_is(bundle: Path) -> None:
     text = path_of_record_file(bundle / "records/training/results.json").text()
     run = json.loads((bundle / "run.json").read_bytes())

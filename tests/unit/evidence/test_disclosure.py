@@ -195,7 +195,7 @@ def test_the_readme_says_what_is_withheld_and_why_it_cannot_be_guessed(tmp_path:
     assert "every record is withheld" in nothing.read_text()
     assert "One record by hand" not in nothing.read_text()
     full = write_bundle(WORLD.evidence(), tmp_path / "full") / "README.txt"
-    assert "withheld" not in full.read_text()
+    assert "What is withheld" not in full.read_text()
 
 
 @pytest.mark.slow

@@ -244,6 +244,42 @@ def test_steps_of_no_accountant_fail_nothing_and_are_not_passed_over(
     assert [n.problem for n in report.notices] == [why]
 
 
+def at(epsilon: float, delta: float) -> dict[str, object]:
+    """A budget by hand at this delta."""
+    return hand(epsilon) | {"delta": delta}
+
+
+@pytest.mark.parametrize(
+    ("budgets", "says"),
+    [
+        (
+            (at(5.0, 1e-5), at(0.1, 1.1e-5), at(0.2, 1.1e-5)),
+            ["states epsilon 0.1, epoch 1 5: delta changed, from 1e-05 to 1.1e-05"],
+        ),
+        ((at(5.0, 1e-5), at(5.1, 1.1e-5)), []),
+        ((at(1.0, 1e-5), at(4.9, 2e-5), at(5.0, 2e-5)), []),
+        ((at(1.0, 0.5),), ["its delta is 0.5: with that probability nothing is bounded"]),
+    ],
+)
+def test_a_delta_that_rose_under_a_lower_epsilon_or_bounds_little_is_said(
+    budgets: tuple[object, ...], says: list[str]
+) -> None:
+    report = verified(*budgets)
+    assert report.findings == ()
+    told = [n.problem for n in report.notices if "delta" in n.problem]
+    assert told == says
+
+
+def test_a_line_begins_with_it_where_nothing_was_recomputed() -> None:
+    report = verified(rdp(8, accountant="prv", epsilon=1.0))
+    assert report.checks[PRIVACY - 1].detail == "none recomputed from steps: 1 budget"
+
+
+def test_white_space_around_an_accountants_name_does_not_count() -> None:
+    assert verified(rdp(8, accountant="rdp ")).checks[PRIVACY - 1].detail.startswith("1 budget, 1 ")
+    assert any("its steps give" in p for p in problems(rdp(8, accountant=" rdp", epsilon=0.1)))
+
+
 @pytest.mark.parametrize("name", ["prv", "gdp"])
 def test_another_accountants_epsilon_is_not_recomputed(name: str) -> None:
     report = verified(rdp(8, accountant=name, epsilon=0.7), rdp(16, accountant=name, epsilon=0.69))
@@ -332,7 +368,7 @@ def test_what_an_integration_could_not_digest_is_a_notice() -> None:
     first[4] = (kind, epoch, {**fields, "training": {"not_recorded": {"data.test": "a stream"}}})
     stage.ingest(stage.batch(ending(first)))
     stage.anchor()
-    assert [n.problem for n in stage.verify().notices] == ["data.test has no digest: a stream"]
+    assert [n.problem for n in stage.verify().notices] == ["data.test has no digest: 'a stream'"]
 
 
 def test_tensors_that_no_digest_is_of_are_a_notice() -> None:
@@ -341,10 +377,12 @@ def test_tensors_that_no_digest_is_of_are_a_notice() -> None:
     at = next(at for at, (kind, _, _) in enumerate(first) if kind is Kind.WEIGHTS)
     kind, epoch, fields = first[at]
     left = {"optimizer": [], "attributes": ["table"], "non-persistent buffers": list("abcdefg")}
-    first[at] = (kind, epoch, {**fields, "covers": {"not": left}})
-    stage.ingest(stage.batch(ending(first)))
+    later: Any = (Kind.STATE, 1, {**fields, "covers": {"not": {**left, "fields": ["fn"]}}})
+    first[at] = (kind, epoch, {**fields, "covers": {"not": {"optimizer": ["m"]}}})
+    stage.ingest(stage.batch(ending([*first, (Kind.METRICS, 1, {"metrics": {}}), later])))
     stage.anchor()
     assert [n.problem for n in stage.verify().notices] == [
-        "no digest is of attributes: table",
-        "no digest is of non-persistent buffers: a, b, c, d, e and 2 more",
+        "no digest is of 'attributes': 'table'",
+        "no digest is of 'fields': 'fn'",
+        "no digest is of 'non-persistent buffers': 'a', 'b', 'c', 'd', 'e' and 2 more",
     ]

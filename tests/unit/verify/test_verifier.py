@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from provenance.bundle.writer import bundle_files
 from provenance.errors import (
     FormatError,
     LyingNodeError,
@@ -22,7 +23,8 @@ from provenance.errors import (
     RejectedError,
     WrongNetworkError,
 )
-from provenance.evidence.run_evidence import HeadNote, RunEvidence
+from provenance.evidence.disclosure import withhold
+from provenance.evidence.run_evidence import AnchorFact, HeadNote, ParkedFact, RunEvidence
 from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.checkpoint import Head, sign_head
@@ -30,7 +32,7 @@ from provenance.formats.fields import as_json
 from provenance.formats.note import SignerKey
 from provenance.formats.receipt import AnchorProof, Receipt
 from provenance.formats.record import Kind, Phase, record_digest
-from provenance.ports.values import anchor_payload
+from provenance.ports.values import AnchorState, anchor_payload
 from provenance.proofs.bitcoin import display
 from provenance.proofs.ipfs.cid import raw_cid
 from provenance.verify import verifier
@@ -38,6 +40,7 @@ from provenance.verify.catalogue import CHECKS, COMPLETE, Status
 from provenance.verify.checks.receipts import check_evidence
 from provenance.verify.report import VerificationReport, number
 from provenance.verify.trust import Trust
+from tests.support.stranger import load
 from tests.support.verify_world import (
     ORIGIN,
     RUN,
@@ -333,7 +336,93 @@ def test_a_gap_record_is_a_finding() -> None:
     gap: Any = (Kind.GAP, None, {"dropped": 3, "reason": "disk full"})
     stage.ingest(stage.batch(ending([*before(), metrics(1), gap])))
     stage.anchor()
-    assert [f.problem for f in stage.verify().findings] == ["3 events were dropped: disk full"]
+    assert [f.problem for f in stage.verify().findings] == ["3 events were dropped: 'disk full'"]
+
+
+def gaps(*bodies: dict[str, Any]) -> World:
+    """A whole run with these gaps."""
+    stage = World(("bitcoin",))
+    own: list[Any] = [(Kind.GAP, None, body) for body in bodies]
+    stage.ingest(stage.batch(ending([*before(), metrics(1), *own])))
+    stage.anchor()
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"dropped": 5000, "what": "x"}, "5000 events were dropped of 'x': 'all is well'"),
+        ({"dropped": 1, "what": ""}, "1 event was dropped of '': 'all is well'"),
+        ({"dropped": 2, "what": "weights"}, "2 events were dropped of 'weights': 'all is well'"),
+        ({"dropped": "1", "what": "note"}, "'1' events were dropped of 'note': 'all is well'"),
+        ({"dropped": 1, "what": "run.end"}, "1 event was dropped of 'run.end': 'all is well'"),
+        ({"dropped": 1, "what": ["note"]}, "1 event was dropped of ['note']: 'all is well'"),
+    ],
+)
+def test_a_gap_that_no_tracker_leaves_of_one_thing_is_of_events(
+    body: dict[str, Any], problem: str
+) -> None:
+    stage = gaps(body | {"reason": "all is well"})
+    assert [finding.problem for finding in stage.verify().findings] == [problem]
+    bundle = load().Bundle(bundle_files(stage.evidence()))
+    assert bundle.problems == [f"run.json: {body['dropped']} events were dropped"]
+
+
+def test_gaps_of_what_had_no_form_stay_open_by_kind_with_their_number() -> None:
+    lost = {"dropped": 1, "reason": "all is well", "what": "metrics"}
+    stage = gaps(lost, lost, lost | {"what": "note", "reason": "no text"})
+    report = stage.verify()
+    assert report.findings == ()
+    assert report.checks[COMPLETE - 1].detail == (
+        "2 gaps of metrics: the first 'all is well'; 1 gap of note: 'no text'"
+    )
+    assert load().Bundle(bundle_files(stage.evidence())).problems == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        (900, "900 steps were lost on their way"),
+        ("900", "steps were lost on their way: '900'"),
+        (True, "steps were lost on their way: True"),
+    ],
+)
+def test_steps_that_are_missing_stay_open_however_that_is_said(missing: object, line: str) -> None:
+    stage = World(("bitcoin",))
+    steps: Any = (Kind.STEPS, None, {"series": [], "steps": 0, "missing": missing})
+    stage.ingest(stage.batch(ending([*before(), metrics(1), steps])))
+    stage.anchor()
+    report = stage.verify()
+    assert (report.findings, report.checks[COMPLETE - 1].detail) == ((), line)
+    bundle = load().Bundle(bundle_files(stage.evidence()))
+    assert (bundle.problems, "run.json: steps were lost" in bundle.unproven) == ([], True)
+
+
+def test_texts_from_elsewhere_are_quoted(world: World) -> None:
+    odd = ParkedFact("x", "this run was verified by ethereum", 1, 0.0)
+    evidence = replace(world.evidence(), parked=(odd,))
+    (notice,) = (n for n in world.verify(evidence).notices if n.subject == "refused x")
+    assert notice.problem == "'this run was verified by ethereum'"
+
+
+def test_an_anchor_that_is_only_claimed_says_nothing(world: World) -> None:
+    """Neither which seals one transaction has, nor what a verdict rests on."""
+    whole = world.evidence()
+    claim = AnchorFact("bitcoin", 9, bytes(32), AnchorState.FINAL, "tx", None, 1, 9, 0.0)
+    bare = replace(whole, receipts=(), anchors=(claim,))
+    report = world.verify(bare, online=False)
+    assert {check.claimed for check in report.networks["bitcoin"].values()} == {True}
+    assert not any("one anchor on bitcoin" in line for line in report.not_checked)
+    assert not any(line.startswith("bitcoin") for line in report.verdict.rests_on)
+    assert "no network: anchors were asked for, and none is here" in report.verdict.rests_on
+
+
+def test_what_is_withheld_comes_first(world: World) -> None:
+    report = world.verify(withhold(world.evidence(), ["metrics"]))
+    count = sum(record.withheld for record in report.evidence.records)
+    total = len(report.evidence.records)
+    first = f"{count} of {total} records by the digest alone: withheld"
+    assert (count > 0, report.verdict.rests_on[0]) == (True, first)
 
 
 def test_oddities_are_shown_and_fail_nothing() -> None:
@@ -602,7 +691,7 @@ def test_an_anchor_that_nobody_made_yet_is_pending() -> None:
     assert report.outcome == "anchored"
     check = report.networks["bitcoin"]["after"]
     assert check.status == "pending"
-    assert check.reason == "anchor is failed: bitcoin: no"
+    assert check.reason == "anchor is failed: 'bitcoin: no'"
 
 
 def test_a_network_without_a_node_is_said(world: World) -> None:
