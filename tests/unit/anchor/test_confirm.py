@@ -190,6 +190,7 @@ def test_a_forgotten_mempool_gets_the_same_bytes_again(world: World) -> None:
     assert len(world.versions()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False], ids=["kept", "forgotten"])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_reorg_takes_the_confirmation_back(world: World, depth: int, keep: bool) -> None:

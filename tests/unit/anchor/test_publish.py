@@ -136,6 +136,7 @@ def test_a_head_that_a_sent_one_covers_is_replaced(world: World) -> None:
     assert [row.state for row in world.rows()] == [AnchorState.REPLACED, AnchorState.SENT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "when"),
     [
@@ -595,6 +596,7 @@ def test_a_lease_lost_before_the_answer_still_records_the_fact(world: World) -> 
     assert world.versions()[0].sent_at == world.now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [NetworkUnavailable("x"), RejectedError("x"), NonceUsedError("x"), FeeTooLowError("x")],

@@ -258,6 +258,7 @@ def test_what_is_too_large_for_a_record_ends_no_training_and_the_run_verifies(
     assert len(bodies(tmp_path, Kind.GAP)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_run_that_is_started_again_counts_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool

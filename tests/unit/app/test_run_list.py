@@ -98,6 +98,7 @@ def test_which_runs_in_which_order(world: World, wanted: dict[str, Any], found: 
     assert names(world, **wanted) == found
 
 
+@pytest.mark.slow
 def test_a_run_that_came_first_and_was_seen_last_is_first_by_seen(world: World) -> None:
     first = run_of(FIRST, KEY)
     world.ingest(world.batch([metrics(9)], run=first, producer=b"q" * 16, first=500))

@@ -182,6 +182,7 @@ def test_reading_an_unknown_run_is_pending(settings: Settings, world: World) -> 
     assert read_ticket(world.store, RUN, Phase.BEFORE, "local").status == "pending"
 
 
+@pytest.mark.slow
 def test_who_came_after_the_seal_is_told_that_all_was_refused(
     settings: Settings, world: World
 ) -> None:

@@ -46,6 +46,7 @@ def kinds(base: Path) -> list[str]:
     return [event.kind.value for event in events(base)]
 
 
+@pytest.mark.slow
 def test_a_path_is_read_before_the_next_checkpoint_takes_its_place(tmp_path: Path) -> None:
     last = tmp_path / "last.safetensors"
     tracker = ProvenanceTracker(tmp_path / "artifacts")
@@ -255,6 +256,7 @@ def test_checkpoints_are_asked_for_every_nth_epoch(tmp_path: Path) -> None:
     assert max(states) < seals[0].seq
 
 
+@pytest.mark.slow
 def test_a_path_is_read_as_it_is_at_the_call(tmp_path: Path) -> None:
     path = tmp_path / "w.npz"
     np.savez(path, w=MODEL["w"], b=MODEL["b"])
@@ -442,6 +444,7 @@ for epoch in (1, 2):
 """
 
 
+@pytest.mark.slow
 def test_weights_still_being_hashed_at_exit_come_home(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60

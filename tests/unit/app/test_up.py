@@ -169,6 +169,7 @@ def test_the_reason_in_its_log_is_said(supervisor: Fleet, told: Told) -> None:
     assert "no such thing" in line
 
 
+@pytest.mark.slow
 def test_restarts_back_off_to_a_cap_and_recover(
     supervisor: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

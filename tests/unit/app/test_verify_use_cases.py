@@ -40,6 +40,7 @@ def settings(tmp_path: Path) -> Settings:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [str(RUN), RUN.hex[:8], "latest"])
 def test_a_run_is_verified_on_its_real_local_network(settings: Settings, name: str) -> None:
     report = verify_run(settings, name)
@@ -97,6 +98,7 @@ def test_what_is_no_report_of_ours_is_not_overwritten(settings: Settings, tmp_pa
         write_report(settings, "latest", page)
 
 
+@pytest.mark.slow
 def test_a_report_is_as_private_as_the_database(settings: Settings, tmp_path: Path) -> None:
     folder = write_report(settings, "latest").parent
     make_bundle(settings, "latest", settings.base_dir / "bundles" / "b")

@@ -94,6 +94,7 @@ def kinds(files: Mapping[str, bytes]) -> set[str]:
     return {name.partition("/")[0] for name in files}
 
 
+@pytest.mark.slow
 def test_the_bundle_is_a_whole_one_and_is_accepted(
     files: Mapping[str, bytes], original: Path, settings: Settings
 ) -> None:

@@ -52,6 +52,7 @@ def test_what_is_written_is_as_the_schemas_say() -> None:
                     check("receipt", files[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_every_released_bundle_is_as_the_schemas_say(path: Path) -> None:
     with ZipSource(path) as archive:

@@ -79,6 +79,7 @@ def readme_says(bundle: Path) -> list[str]:
     return shell(text.partition("\n\n")[2].partition("\n\n")[0], bundle).splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(shutil.which, ("jq", "xxd", "openssl"))), reason="needs jq, xxd and openssl"
 )

@@ -94,6 +94,7 @@ def test_other_ranks_hash_nothing() -> None:
     assert list(stream.watch([object])) == [object]
 
 
+@pytest.mark.slow
 def test_a_long_stream_takes_no_memory_of_its_length() -> None:
     stream = DataStream(lambda digest: None, HashFactory())
     for at in range(3000):

@@ -325,6 +325,7 @@ emitter.emit(Kind.METRICS, 1, {"x": 1})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "reason"),
     [
@@ -534,6 +535,7 @@ sys.exit(hung)
 """
 
 
+@pytest.mark.slow
 def test_a_fork_while_another_thread_emits_does_not_hang_the_child(
     tmp_path: Path, run: UUID
 ) -> None:

@@ -67,6 +67,7 @@ def keys() -> RunKeys:
     return replace(new_run_keys(), sigstore="")
 
 
+@pytest.mark.slow
 def test_a_run_is_signed_once_with_the_token_that_is_there(
     package: Path, keys: RunKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

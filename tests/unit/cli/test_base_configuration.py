@@ -43,6 +43,7 @@ def taken(*words: str) -> str:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["verify", "report latest", "status", "doctor", "fsck", "up", "ship", "bundle latest -o x"],

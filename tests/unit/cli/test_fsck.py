@@ -60,6 +60,7 @@ def test_without_a_database_it_exits_with_three(
     assert not list(tmp_path.iterdir()), "checking makes no files"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["x", "mars=3", "ethereum=", "-1"])
 def test_a_height_that_is_none_is_refused(
     text: str, settings: Settings, capsys: pytest.CaptureFixture[str]

@@ -67,6 +67,7 @@ def test_a_network_that_only_the_trainer_names_is_told(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("networks", [["local"], "ethereum", None])
 def test_nothing_is_said_where_the_deployment_has_all_that_is_named(
     world: World, networks: object, capsys: pytest.CaptureFixture[str]
@@ -87,6 +88,7 @@ def waits_for(capsys: pytest.CaptureFixture[str]) -> str | None:
     return found[0].removeprefix("waits for: ") if found else None
 
 
+@pytest.mark.slow
 def test_an_open_run_says_what_it_waits_for(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ LAYOUTS: list[tuple[torch.Tensor, tuple[int, ...], list[Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", ["auto", "each", "first", "rotating"])
 @pytest.mark.parametrize(("full", "mesh", "placements"), LAYOUTS)
 def test_shards_are_slices_and_together_the_whole(

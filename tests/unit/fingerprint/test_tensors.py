@@ -372,6 +372,7 @@ def test_large_non_contiguous_input_is_copied_in_bounded_pieces(shape: tuple[int
     assert b"".join(pieces) == plain.astype("<u2").tobytes()
 
 
+@pytest.mark.slow
 def test_a_large_transposed_array_is_hashed_while_the_interpreter_ends() -> None:
     """No thread starts then: the copies are made in place."""
     script = (

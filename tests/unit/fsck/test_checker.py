@@ -100,6 +100,7 @@ def test_a_sound_deployment_is_clean(world: World) -> None:
     assert set(report.as_dict()) == {"checked", "findings", "unchecked"}
 
 
+@pytest.mark.slow
 def test_nothing_is_changed_by_looking(world: World) -> None:
     before = {p: p.read_bytes() for p in world.base.rglob("*") if p.is_file()}
     world.fsck()
@@ -866,6 +867,7 @@ def test_every_kind_says_beside_its_name_what_it_means() -> None:
 # --- one fault, few findings ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plant", "kinds"),
     [

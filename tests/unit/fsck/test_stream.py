@@ -70,6 +70,7 @@ def test_more_entries_than_one_page(world: World, redis: FakeRedis) -> None:
     assert world.fsck().checked["stream_batches"] == 1001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields", [{"b": b"junk"}, {"other": b"x"}, {"b": b"MLPB\x01" + b"0" * 200}]
 )

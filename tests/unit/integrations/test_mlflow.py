@@ -65,6 +65,7 @@ def test_each_names_the_other_and_what_is_logged_is_recorded(mlflow: Any, tmp_pa
     assert kinds(events).count("state") == 1
 
 
+@pytest.mark.slow
 def test_an_exception_is_told_to_both(mlflow: Any, tmp_path: Path) -> None:
     from provenance.integrations.mlflow import record_run
 

@@ -52,6 +52,7 @@ class World:
         return spooled(self.folder / "artifacts")
 
 
+@pytest.mark.slow
 def test_a_folder_as_its_first_argument_is_one_line() -> None:
     framework("ray.tune", "ray")
     from provenance.integrations.ray import ProvenanceCallback

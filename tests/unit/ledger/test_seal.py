@@ -309,6 +309,7 @@ def test_another_coverage_is_found(store: SqlStore, stated: dict[bytes, int], pr
     assert any(f.check == 2 and problem in f.problem for f in report.findings), report.findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "stated", "problems"),
     [

@@ -83,6 +83,7 @@ def test_the_names_of_a_wrapper_are_the_records(form: str, prefix: str) -> None:
     assert (near.stated.epoch, near.tensor, near.differing) == (2, "fc.weight", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["a", "z"])
 def test_no_tensor_hides_behind_another_of_its_name(hidden: str) -> None:
     def tied(rank: int, epoch: int, body: State) -> State:

@@ -25,6 +25,7 @@ def test_the_dev_chains_first_account() -> None:
     assert sender_of(signed(KEYS[0])) == "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, N - 1), st.integers(0, 2**60), st.binary(max_size=300))
 def test_any_account_and_transaction(key: int, nonce: int, data: bytes) -> None:

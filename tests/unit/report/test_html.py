@@ -91,6 +91,7 @@ def test_writes_both_files_and_returns_the_page(tmp_path: Path) -> None:
     write_report(report, page.parent)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
@@ -198,6 +199,7 @@ def test_a_run_with_nothing_yet_has_a_page_too() -> None:
     assert "No network was asked" in text
 
 
+@pytest.mark.slow
 def test_what_no_root_has_yet_is_marked() -> None:
     stage = World(())
     stage.ingest(stage.batch([*before(), *training(1), seal("checkpoint", 1), metrics(2)]))
@@ -273,6 +275,7 @@ def test_times_out_of_range_are_numbers() -> None:
     assert "1e+17 s" in Page(render(stage.verify(evidence))).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [40, 900, 960, 990, 5000])
 def test_deeply_nested_bytes_do_not_fell_the_page(depth: int) -> None:
     stage = finished()

@@ -135,6 +135,7 @@ def test_whatever_a_trainer_states_there_is_a_page(
     assert render(stage.verify()).endswith("</html>")
 
 
+@pytest.mark.slow
 def test_steps_are_drawn_by_their_numbers_and_a_long_line_is_thinned() -> None:
     steps = range(1, 20_001)
     values = [1 / step + step % 7 for step in steps]
@@ -146,6 +147,7 @@ def test_steps_are_drawn_by_their_numbers_and_a_long_line_is_thinned() -> None:
     assert len(page) < 300_000
 
 
+@pytest.mark.slow
 def test_a_run_of_many_epochs_has_a_small_page() -> None:
     assert len(render(finished(500).verify())) < 300_000
 

@@ -231,6 +231,7 @@ def test_secrets_are_redacted_by_name() -> None:
     assert "hunter2" not in json.dumps([values, notes])
 
 
+@pytest.mark.slow
 def test_what_holds_itself_or_is_deep_or_huge_ends() -> None:
     ring: dict[str, Any] = {"a": 1}
     ring["ring"] = ring
@@ -299,6 +300,7 @@ def nested(chance: random.Random, depth: int = 0) -> object:
     return chance.choice(MAKERS)(chance, depth) if depth < 6 else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(300))
 def test_any_nesting_of_any_of_them_is_recorded_without_an_address(seed: int) -> None:
     config = {"k": nested(random.Random(seed)), "l": nested(random.Random(-seed - 1))}

@@ -63,6 +63,7 @@ def tensor(which: str, **keys: Any) -> Change:
 COPY = {"shard": {"global_shape": [4], "offset": [0]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

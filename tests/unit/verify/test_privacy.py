@@ -106,6 +106,7 @@ def test_a_budget_that_says_nothing_is_never_passed(budget: object, why: str) ->
     assert any(line.startswith("(12)") for line in report.verdict.missing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unknown", ["Infinity", "NaN", None])
 def test_nothing_is_compared_with_an_epsilon_that_is_not_known(unknown: object) -> None:
     report = verified(hand(2.0), hand(unknown), hand(2.5), rdp(8, epsilon=unknown), rdp(16))
@@ -141,6 +142,7 @@ def spends(epoch: int, budget: object) -> list[Fields]:
     return [metrics(epoch), (Kind.PRIVACY, epoch, {"privacy": budget})]
 
 
+@pytest.mark.slow
 def test_both_records_of_an_epoch_are_judged() -> None:
     first = [*spends(1, rdp(8)), *spends(2, rdp(16, epsilon=0.1))]
     said = [f.problem for f in processes(first, spends(2, rdp(16))).findings]
@@ -249,6 +251,7 @@ def at(epsilon: float, delta: float) -> dict[str, object]:
     return hand(epsilon) | {"delta": delta}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budgets", "says"),
     [
@@ -318,6 +321,7 @@ def test_a_higher_delta_buys_a_lower_epsilon() -> None:
     assert problems(hand(2.0), hand(1.0, 1e-3)) == []
 
 
+@pytest.mark.slow
 def test_a_lower_epsilon_of_another_accountant_is_noticed_where_it_changed() -> None:
     prv = hand(0.01, accountant="prv")
     report = verified(hand(5.0), prv, prv)
@@ -354,6 +358,7 @@ def test_results_that_state_another_epsilon_are_noticed() -> None:
     assert said[0].startswith("the results state epsilon 99, the last epoch 3.")
 
 
+@pytest.mark.slow
 def test_a_history_that_takes_too_long_is_left_and_said() -> None:
     many = [s for i in range(200) for s in steps(1, noise=0.3 + i / 1e6, rate=0.5)]
     check = verified(rdp(8, history=many)).checks[PRIVACY - 1]

@@ -326,6 +326,7 @@ def test_announced_events_and_ranks_that_never_came_are_missing() -> None:
     assert problems[-1] == "9 more ranks: ended unannounced (no signed run.end)"
 
 
+@pytest.mark.slow
 def test_what_the_database_calls_incomplete_is_believed(world: World) -> None:
     report = world.verify(replace(world.evidence(), incomplete="something"))
     assert [f.problem for f in report.findings] == ["was sealed incomplete: something"]
@@ -348,6 +349,7 @@ def gaps(*bodies: dict[str, Any]) -> World:
     return stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -379,6 +381,7 @@ def test_gaps_of_what_had_no_form_stay_open_by_kind_with_their_number() -> None:
     assert load().Bundle(bundle_files(stage.evidence())).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "line"),
     [
@@ -445,6 +448,7 @@ def test_oddities_are_shown_and_fail_nothing() -> None:
 # --- (5) (6) -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "told"), [(500, True), (3, False), (1, False), ("x", False)])
 def test_results_that_state_more_epochs_than_there_are_are_noticed(
     epochs: object, told: bool
@@ -694,6 +698,7 @@ def test_an_anchor_that_nobody_made_yet_is_pending() -> None:
     assert check.reason == "anchor is failed: 'bitcoin: no'"
 
 
+@pytest.mark.slow
 def test_a_network_without_a_node_is_said(world: World) -> None:
     report = verifier.verify(
         world.evidence(),

@@ -561,6 +561,7 @@ def test_the_transport_is_the_configured_redis(
         resources.transport.cache_clear()
 
 
+@pytest.mark.slow
 def test_logs_are_one_json_object_per_line() -> None:
     code = (
         "import logging; from workers import telemetry; telemetry.configure(logging.INFO);"

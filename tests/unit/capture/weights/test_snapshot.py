@@ -260,6 +260,7 @@ def test_after_close_the_thread_is_gone_and_the_caller_hashes(gate: Gate) -> Non
     assert done == [1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_a_snapshotter_that_nobody_closes_keeps_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a trial whose tracker is left behind; with more work there is one again."""
     monkeypatch.setattr(snapshot, "IDLE_S", 0.01)

@@ -119,6 +119,7 @@ def test_a_reader_that_a_signal_ends_is_an_error_not_an_end(
         WeightFile.at(path).digest("blake3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
 def test_a_file_of_torch_is_read_in_memory_where_the_training_waits(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch

@@ -157,6 +157,7 @@ CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value", "says"), CHANGES, ids=[f"{c[0]}-{str(c[1])[:20]}" for c in CHANGES]
 )

@@ -368,6 +368,7 @@ SPOILED: list[tuple[Callable[[pytest.MonkeyPatch, Node], None], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "says"), SPOILED, ids=[f"{s[1]}-{i}" for i, s in enumerate(SPOILED)]
 )
@@ -422,6 +423,7 @@ def test_a_header_of_another_shape_has_no_proof() -> None:
     assert node.rpc.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("junk", [None, {}, [], [None] * 8, [{}] * 8, "0x", 5, [[]] * 8])
 @pytest.mark.parametrize("method", [BILLS, FULL])
 def test_any_answer_is_survived(method: str, junk: object) -> None:
