@@ -9,7 +9,7 @@ plain values alone; ``.keras`` and ``.h5`` by h5py; a booster's ``.json``, ``.ub
 1. those that an index names (``model.safetensors.index.json``, else
    ``pytorch_model.bin.index.json``): together they are one state. The index itself may be given,
    too;
-2. else the safetensors files, which together are one state;
+2. else the safetensors files, which together are one state, and each alone;
 3. else the one other file that holds weights, by its name.
 
 A torch file often holds more than the state: a mapping in it, such as ``state_dict`` or
@@ -138,6 +138,9 @@ def read_model(path: Path, mapped: bool = True) -> ModelFiles:
     states: Mapping[str, object]
     if kind == SAFETENSORS:
         states = {"": _merged(files)}
+        if len(files) > 1 and path.is_dir() and not (path / INDEX).is_file():
+            keys = [file.name for file in files]
+            states |= {file.name: _merged((file,)) for file in files}
     elif kind == ".npz" or kind in boosters.SUFFIXES:
         states = {"": str(files[0])}
     elif kind in KERAS:

@@ -531,6 +531,18 @@ def test_a_checkpoint_says_what_was_taken(tmp_path: Path) -> None:
         state_digest(file)
 
 
+def test_one_file_of_a_folder_is_found_and_the_others_are_named(tmp_path: Path) -> None:
+    model, other = torch.nn.Linear(2, 2), {"alien": torch.ones(3)}
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    save_file(other, tmp_path / "other.safetensors")
+    found = match(tmp_path, model)
+    assert ([item.epoch for item in found.matches], found.state) == ([3], "model.safetensors")
+    assert found.left == ("'other.safetensors': has weights of no record",)
+    assert found.outcome == "unchecked"
+    assert match(tmp_path, {**model.state_dict(), **other}).outcome == "match", "they are shards"
+    assert match(tmp_path, {"w": np.ones(2)}).outcome == "no match"
+
+
 def test_shards_by_their_index(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
     state = model.state_dict()
