@@ -25,12 +25,10 @@ from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats.fields import Fields
 from provenance.formats.run_tree.ranks import Piece, pieces_of, state_root
 from provenance.verify.catalogue import LEDGER, RECORDS, TREES
-from provenance.verify.checks.content import state_problem
+from provenance.verify.checks.content import left_out, state_problem
 from provenance.verify.report import VerificationReport
 
 _ADAPTER: Final = re.compile(r"adapter [\w.-]{1,60}")
-_NO_WEIGHTS: Final = {"optimizer", "metrics", "seeds", "of the wrapper", "graph"}
-"""Kinds in ``covers.not`` that no model computes its output with."""
 
 Tensors = Mapping[str, Mapping[str, Any]]
 """name -> dtype, shape, digest as a record or `TensorDigest.as_fields` states them."""
@@ -77,12 +75,8 @@ class StatedWeights:
     @property
     def not_covered(self) -> dict[str, list[str]]:
         """Names of what the model may compute with and no digest is of, by kind."""
-        stated = self.covers.get("not")
-        return {
-            kind: [str(name) for name in names]
-            for kind, names in (stated.items() if isinstance(stated, dict) else ())
-            if kind not in _NO_WEIGHTS and isinstance(names, list) and names
-        }
+        stated = left_out(self.covers).items()
+        return {kind: [*map(str, names)] for kind, names in stated if isinstance(names, list)}
 
     @property
     def when(self) -> str:

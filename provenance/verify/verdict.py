@@ -16,6 +16,7 @@ from provenance.evidence.disclosure import withheld
 from provenance.formats.note import VerifierKey
 from provenance.formats.record import Kind
 from provenance.verify.catalogue import CHECKS, NETWORKS, Status
+from provenance.verify.checks.networks import with_receipts
 from provenance.verify.findings import Findings, counted
 from provenance.verify.report import NetworkCheck, Outcome, Verdict
 from provenance.verify.trust import Trust, Word
@@ -139,11 +140,7 @@ def _pinned(by: str | None) -> str:
 def _chain_lines(networks: Networks, asked: Collection[str]) -> list[str]:
     lines: dict[str, None] = {}
     shown = set()
-    networks = {
-        name: seen
-        for name, seals in networks.items()
-        if (seen := {label: check for label, check in seals.items() if not check.claimed})
-    }
+    networks = with_receipts(networks)
     for name, seals in networks.items():
         for check in seals.values():
             how = _HOW.get(check.status, check.status)

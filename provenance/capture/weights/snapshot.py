@@ -6,7 +6,7 @@ mode          what the caller's thread does
 stall-free    nothing but note where a module's parameters lie; an optimizer's step waits until
               they are hashed (:mod:`provenance.capture.weights.live_weights`)
 copy          copies the tensors to host memory, into the arena of the epoch before
-sync          hashes; a file is read by another process, for which it waits
+sync          hashes; a file is read here, or by another process, for which it waits
               (:mod:`provenance.capture.weights.weight_file`)
 file          notes which file it is, which is read later, and not to change until then
 ============  ==============================================================================

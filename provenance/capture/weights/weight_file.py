@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from provenance.errors import InputError, ProvenanceError
-from provenance.fingerprint.data.remote import is_url, without_secrets
 
 TICK_S: Final = 0.02
 """Longer than the step of a file's times (a clock tick, 10 ms at most)."""
-_OF_TORCH: Final = (".pt", ".pth", ".bin", ".ckpt")
 _PACKAGE_ROOT: Final = str(Path(__file__).resolve().parents[2])
 
 
@@ -44,6 +42,8 @@ class WeightFile(NamedTuple):
         Raises:
             InputError: It is missing, or neither a file nor a folder: a pipe's reader would wait.
         """
+        from provenance.fingerprint.data.remote import is_url, without_secrets
+
         if isinstance(path, str) and is_url(path):
             shown = without_secrets(path)
             raise InputError(f"model file {shown!r}: found a URL, expected a file of this host")
@@ -75,8 +75,11 @@ class WeightFile(NamedTuple):
 
         time.sleep(TICK_S)  # a write from now on shows in the times
         self._refuse_change()
-        if here and "torch" in sys.modules and self.path.endswith(_OF_TORCH):
-            return self._read_here(algorithm)
+        if here and "torch" in sys.modules:
+            from provenance.fingerprint.model_files import TORCH
+
+            if self.path.endswith(TORCH):
+                return self._read_here(algorithm)
         done = subprocess.run(
             [
                 sys.executable,

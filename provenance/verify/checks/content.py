@@ -11,7 +11,7 @@ from provenance.fingerprint.datasets import dataset_digest
 from provenance.fingerprint.hashers import Digest, HashFactory
 from provenance.fingerprint.tensors import ROOT_ALGORITHM, state_digest
 from provenance.formats.fields import Fields
-from provenance.formats.record import Kind, Record
+from provenance.formats.record import Json, Kind, Record
 from provenance.formats.run_tree.ranks import is_sharded, state_root
 from provenance.verify.catalogue import CONTENT
 from provenance.verify.findings import Findings, counted
@@ -36,15 +36,22 @@ def note_left_out(records: Mapping[str, Record], findings: Findings) -> None:
     said = set[str]()
     for path, record in records.items():
         covers = record.body.get("covers") if record.kind in (Kind.WEIGHTS, Kind.STATE) else None
-        left = covers.get("not") if isinstance(covers, dict) else None
-        for kind, names in left.items() if isinstance(left, dict) else ():
-            if kind in _NO_WEIGHTS or kind in said or not names:
+        for kind, names in left_out(covers).items():
+            if kind in said:
                 continue
             said.add(kind)
             listed = names if isinstance(names, list) else [names]
             some = ", ".join(repr(str(name)[:60]) for name in listed[:_SHOWN])
             more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
             findings.notice(CONTENT, path, f"no digest is of {kind[:60]!r}: {some}{more}", path)
+
+
+def left_out(covers: object) -> dict[str, Json]:
+    """What the model may compute with and no digest is of, by kind, as a record of weights has it
+    in ``covers.not``: a list of names, where the record is as it should be."""
+    left = covers.get("not") if isinstance(covers, Mapping) else None
+    kinds = left.items() if isinstance(left, dict) else ()
+    return {kind: names for kind, names in kinds if kind not in _NO_WEIGHTS and names}
 
 
 def check_states(records: Mapping[str, Record], findings: Findings) -> None:
@@ -78,11 +85,9 @@ def state_problem(body: Mapping[str, Any], path: str) -> str | None:
         return f"algorithm is {str(algorithm)[:40]!r}, its tensors have digests of another"
     root = state_root({name: digest.value for name, digest in digests.items()})
     stated, computed = body.get("root"), f"{ROOT_ALGORITHM}:{root.hex()}"
-    return (
-        None
-        if stated == computed
-        else f"states root {str(stated)[:80]}, its tensors give {computed}"
-    )
+    if stated == computed:
+        return None
+    return f"states root {str(stated)[:80]}, its tensors give {computed}"
 
 
 def check_content(

@@ -271,6 +271,18 @@ def _without_receipt(
                 yield found, entry
 
 
+def with_receipts(
+    networks: Mapping[str, Mapping[str, NetworkCheck]],
+) -> dict[str, dict[str, NetworkCheck]]:
+    """Without the anchors that have no receipt here: of these the deployment alone says which seals
+    they have."""
+    shown = {
+        name: {label: check for label, check in seals.items() if not check.claimed}
+        for name, seals in networks.items()
+    }
+    return {name: seals for name, seals in shown.items() if seals}
+
+
 def _pending(anchor: AnchorFact, entry: LedgerEntry) -> NetworkCheck:
     made = anchor.state in (AnchorState.CONFIRMED, AnchorState.FINAL)
     reason = f"anchor is {'said to be ' if made else ''}{anchor.state.value}"

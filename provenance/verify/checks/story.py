@@ -13,6 +13,7 @@ from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import NAMED, stretches
 from provenance.ports.values import LedgerEntry
 from provenance.verify.catalogue import COMPLETE, CONTENT, HEADS, LEDGER
+from provenance.verify.checks.networks import with_receipts
 from provenance.verify.findings import Findings, counted
 from provenance.verify.report import NetworkCheck, VerificationReport
 
@@ -189,11 +190,7 @@ def late_before(
     first, later = evidence.entries[:1], evidence.entries[1:]
     if not later or first[0].phase is not Phase.BEFORE:
         return None
-    # Of an anchor without a receipt the deployment says alone which seals it has.
-    networks = {
-        name: {label: check for label, check in seals.items() if not check.claimed}
-        for name, seals in networks.items()
-    }
+    networks = with_receipts(networks)
     anchored = sum("before" in seals for seals in networks.values())
     for entry in later:
         label = seal_label(entry)

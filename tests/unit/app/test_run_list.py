@@ -142,14 +142,20 @@ def test_a_run_of_steps_alone_says_its_newest_step() -> None:
         assert list_runs(tx, Wanted(NOW))[0][0].begun == run.begun
 
 
-def test_one_run_is_told_as_the_list_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The base directory, as the working one, of a deployment with a run of steps."""
     from tests.benchmarks.worlds import local_world
 
     monkeypatch.chdir(tmp_path)
     stage, _ = local_world(tmp_path)
     stepped(stage)
+    return stage
+
+
+def test_one_run_is_told_as_the_list_has_it(
+    at_home: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["status", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)["runs"]
     del listed["seals"]
@@ -162,18 +168,14 @@ def test_one_run_is_told_as_the_list_has_it(
         assert line in lines
     assert "newest: step 40, loss=0.025" in lines
     assert any(line.endswith(", took 3 s") for line in lines)
-    with stage.store.snapshot():
-        assert summary_of(stage.evidence(run_of(FIRST + 20, KEY))).duration == "3 s"
+    with at_home.store.snapshot():
+        assert summary_of(at_home.evidence(run_of(FIRST + 20, KEY))).duration == "3 s"
 
 
+@pytest.mark.usefixtures("at_home")
 def test_a_narrow_terminal_shows_what_matters_and_names_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.benchmarks.worlds import local_world
-
-    monkeypatch.chdir(tmp_path)
-    stage, _ = local_world(tmp_path)
-    stepped(stage)
     monkeypatch.setattr(output.out, "_width", 80)
     monkeypatch.setattr(output.out, "_force_terminal", True)
     monkeypatch.setattr(output.out, "no_color", True)

@@ -19,6 +19,7 @@ from provenance.bundle.shell_proof import (
 from provenance.bundle.writer import write_bundle
 from provenance.errors import FormatError, InputError, ProofError
 from provenance.evidence.placement import newest_tree
+from tests.conftest import missing
 from tests.support.verify_world import finished
 
 UNHEXES = [UNHEX_PYTHON, *([UNHEX] if shutil.which("xxd") else [])]
@@ -80,10 +81,9 @@ def readme_says(bundle: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not all(map(shutil.which, ("jq", "xxd", "openssl"))), reason="needs jq, xxd and openssl"
-)
 def test_the_readme_says_how_to_check_who_signed(bundle: Path, tmp_path: Path) -> None:
+    if absent := [tool for tool in ("jq", "xxd", "openssl") if not shutil.which(tool)]:
+        missing(f"apt-get install {' '.join(absent)}")
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     run = json.loads((copy / "run.json").read_bytes())
