@@ -128,6 +128,10 @@ class ProofError(IntegrityError):
     """A Merkle proof that does not recompute."""
 
 
+class LedgerForkError(ProvenanceError):
+    """Signing would give the ledger a second history; a person has to say how to go on."""
+
+
 class NetworkError(ProvenanceError):
     """A network answered, and the answer is no."""
 

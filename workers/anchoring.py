@@ -20,6 +20,7 @@ def hint(network: str) -> None:
 def publish(network: str) -> None:
     """Send what is due on one network."""
     try:
+        resources.compared(network)
         done = publish_due(resources.delivery(network))
     except UnavailableError as error:
         log.warning("anchoring.unavailable", network=network, problem=str(error))

@@ -11,6 +11,8 @@ from functools import cache
 
 from provenance.anchor.delivery import AnchorDelivery
 from provenance.bootstrap import sending
+from provenance.bootstrap.guarding import find_strangers
+from provenance.errors import LedgerForkError
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore
@@ -40,6 +42,14 @@ def policy() -> SealPolicy:
 def network(name: str) -> Network:
     """A configured network, with its own secrets and nobody else's."""
     return sending.open_network(settings_of((name,)), name)
+
+
+@cache
+def compared(name: str) -> None:
+    """A network was looked at once for roots that the database does not know."""
+    problem = find_strangers(settings_of((name,)), name, store(), time.time())
+    if problem is not None:
+        raise LedgerForkError(problem)
 
 
 def owner() -> str:

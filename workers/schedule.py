@@ -6,7 +6,7 @@ import time
 
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
-from provenance.errors import ProvenanceError, UnavailableError
+from provenance.errors import LedgerForkError, ProvenanceError, UnavailableError
 from provenance.formats.record import Phase
 from provenance.ledger.ingest import TRANSACTION_S, say_sealed, seal_due
 from provenance.ledger.seal import seal_ready
@@ -44,16 +44,18 @@ def sweep() -> None:
 def _seal_overdue(now: float) -> None:
     """A damaged record holds up its own run alone."""
     store, policy = resources.store(), resources.policy()
+    if policy.guard is not None:
+        policy.guard.check(store)
     with store.snapshot() as tx:
         waiting = tx.awaiting_seal(now - policy.lost_after_s)
     for run in waiting:
         try:
-            with store.transaction(run) as tx:
+            with policy.transaction(store, run) as tx:
                 made = seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
             made += seal_due(store, run, policy, now)
             if any(entry.phase is Phase.AFTER for entry in made):
                 say_sealed(resources.transport(), run, policy)
-        except UnavailableError:
+        except (UnavailableError, LedgerForkError):
             raise
         except ProvenanceError as error:
             log.error("sweep.damaged", run=str(run), problem=str(error))

@@ -11,6 +11,9 @@ nothing new is signed, and begins with the kind of the pause:
                    turns out to be mined, or by an operator (:func:`resume`)
 ``blocked``        the nonce of an anchor cannot be filled, so that later ones would wait
                    behind it for ever; ends when it is accepted, or by an operator
+``fork``           the network shows a root under our key that the database does not know:
+                   it is older than what was anchored, or another deployment uses the key;
+                   ends when the ledger is recovered, or by an operator
 =================  =========================================================================
 
 A pause never fails an anchor.
@@ -27,7 +30,7 @@ from provenance.anchor.outbox import ACTIVE, IN_FLIGHT, Trigger, advance
 from provenance.errors import WrongNetworkError
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import CHAIN_FIELDS, NetworkRow
+from provenance.ports.values import CHAIN_FIELDS, FORK, NetworkRow
 
 PINNED: Final = (*CHAIN_FIELDS, "network")
 REFRESH_S: Final = 60.0
@@ -41,11 +44,12 @@ class Pause(StrEnum):
     BALANCE = "balance"
     SHARED_KEY = "shared key"
     BLOCKED = "blocked"
+    FORK = FORK
 
     @property
     def stops_signing(self) -> bool:
         """True where trying again would make things worse."""
-        return self in (Pause.SHARED_KEY, Pause.BLOCKED)
+        return self in (Pause.SHARED_KEY, Pause.BLOCKED, Pause.FORK)
 
 
 def kind_of(reason: str | None) -> Pause | None:
@@ -133,5 +137,5 @@ def check_identity(store: LedgerStore, network: Network, clock: Callable[[], flo
     with store.transaction() as tx:
         lift(tx, network.name, Pause.WRONG_NETWORK)
         known = tx.network(network.name)
-        paused = known.paused if known else None
-        tx.save_network(NetworkRow(network.name, fields, paused, now))
+        known = known or NetworkRow(network.name, {}, None, now)
+        tx.save_network(replace(known, identity=fields, checked_at=now))

@@ -45,7 +45,8 @@ def ledger_signer(settings: Settings) -> SignerKey:
     """The key that signs heads, made at first use (mode 0600, beside the database).
 
     Raises:
-        ConfigError: The file is unreadable, open to others, or not a key.
+        ConfigError: The file is unreadable, open to others, or not a key; or it is not there and
+            the ledger has heads.
     """
     from provenance.formats.note import SignerKey
 
@@ -54,21 +55,25 @@ def ledger_signer(settings: Settings) -> SignerKey:
 
 def ledger_seed(settings: Settings) -> bytes:
     """The 32 bytes behind :func:`ledger_signer`: they also sign the local anchor file."""
+    from provenance.bootstrap.guarding import require_key
     from provenance.settings.key_files import read_or_create_seed
 
+    require_key(settings)
     return read_or_create_seed(settings.key_file)
 
 
 def seal_policy(settings: Settings) -> SealPolicy:
     """How seals are made: the networks to anchor on and the ledger's signer."""
+    from provenance.bootstrap.guarding import ledger_guard
     from provenance.ledger.seal import SealPolicy
     from provenance.verify.identity import enrolment
     from provenance.verify.trust import of_settings
 
-    chain, trust = settings.blockchain, settings.trust
+    chain, trust, signer = settings.blockchain, settings.trust, ledger_signer(settings)
     return SealPolicy(
         networks=chain.networks if chain.enabled else (),
-        signer=ledger_signer(settings),
+        signer=signer,
+        guard=ledger_guard(settings, signer),
         grace_s=settings.seal_grace_s,
         lost_after_s=settings.lost_after_s,
         trainers=enrolment(of_settings(settings)) if trust.require_trainers else None,

@@ -125,6 +125,14 @@ sign  model:sign  sign a model's files (OpenSSF Model Signing)
 statement  model:statement  in-toto statement of a run (SLSA provenance)
   run_id RUN  run id, its first or last 8, or latest
   -o --output FILE  file (stdout)
+ledger  ACTION  what keeps it one history: after a restore, a lost key, an end
+ledger head  ledger:head  compare the database with the heads that its key signed; 1 where refused
+ledger recover  ledger:recover  bring back what a restored database lacks
+  bundles PATH+  bundles or reports of the runs that are missing
+ledger rotate  ledger:rotate  go on under a new key
+ledger succeed  ledger:succeed  begin a new ledger whose first entry commits to an old head
+  note FILE  the old ledger's last signed head
+  --ledger-key VKEY!  the old ledger's key
 log  ACTION  the ledger as a transparency log
 log export  log:export  write it as tlog-tiles for static hosting
   folder FOLDER

@@ -9,6 +9,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,9 +19,16 @@ from provenance.anchor import pauses
 from provenance.app import up as fleet
 from provenance.app.base_directory import leave_config
 from provenance.app.processes import free_ports
-from provenance.bootstrap import sending
+from provenance.bootstrap import guarding, sending
 from provenance.cli.output import answer, err, print_json, settings_of
-from provenance.errors import ConfigError, InputError
+from provenance.errors import (
+    ConfigError,
+    InputError,
+    LyingNodeError,
+    MissingExtraError,
+    NetworkUnavailable,
+)
+from provenance.ledger.seal import SealPolicy
 from provenance.settings import Settings
 
 
@@ -46,8 +54,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
     if url is None:
         own_redis, url = fleet.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
-    sending.open_store(settings).close()
-    sending.ledger_signer(settings)
+    policy = sending.seal_policy(settings)
 
     def say(name: str, line: str) -> None:
         if not quiet:
@@ -68,6 +75,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         if own_redis is not None:
             runs.start([own_redis])
         fleet.wait_until(sending.open_transport(settings).ping)
+        _guard(settings, policy, say)
         runs.start(fleet.services(settings, port, auth or ""))
         flower_url = f"http://127.0.0.1:{port}" if port else None
         state = {
@@ -102,6 +110,22 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         state_file.unlink(missing_ok=True)
         say("up", "stopped")
     return 0
+
+
+def _guard(settings: Settings, policy: SealPolicy, say: Callable[[str, str], None]) -> None:
+    """Nothing is started on a database that lacks what its key has signed.
+
+    Raises:
+        LedgerForkError
+    """
+    with closing(sending.open_store(settings)) as store:
+        for name in policy.networks:
+            try:
+                guarding.find_strangers(settings, name, store, time.time())
+            except (NetworkUnavailable, LyingNodeError, ConfigError, MissingExtraError) as error:
+                say(name, f"not compared with the ledger yet: {error}")
+        if policy.guard is not None:
+            policy.guard.check(store)
 
 
 def ship(arguments: argparse.Namespace) -> int:

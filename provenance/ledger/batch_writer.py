@@ -107,7 +107,11 @@ class BatchWriter:
             batch = open_batch(payload)
         except (FormatError, BadSignatureError) as error:
             self._park(None, payload, str(error))
-            return
+        else:
+            self.insert(batch, payload)
+
+    def insert(self, batch: Batch, payload: bytes) -> None:
+        """Insert a batch whose signatures hold, or park its ``payload``."""
         problem = self._stranger(batch)
         if problem is None:
             run, producer = self._run(batch), self._producer(batch.certificate)

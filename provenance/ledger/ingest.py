@@ -56,7 +56,10 @@ def drain(
     Raises:
         TransportUnavailable, StoreUnavailable: Nothing is lost; what was not acknowledged
             is delivered again.
+        LedgerForkError: As :meth:`provenance.ledger.guard.LedgerGuard.check`; nothing was read.
     """
+    if policy.guard is not None:
+        policy.guard.check(store)
     total, until = IngestResult(), time.monotonic() + within_s
     while True:
         deliveries = transport.read(consumer, BATCHES_PER_READ)
@@ -113,7 +116,7 @@ def _ingest_run(
         taken: list[Delivery] = []
         done = IngestResult()
         until = time.monotonic() + TRANSACTION_S
-        with store.transaction(claimed) as tx:
+        with policy.transaction(store, claimed) as tx:
             writer = BatchWriter(tx, now, done, policy.trainers)
             while waiting and (not taken or time.monotonic() < until):
                 taken.append(waiting.popleft())
@@ -152,7 +155,7 @@ def seal_due(
             tree = tx.tree(run)
             if tree is None or tx.next_due(run, tree.closed) is None:
                 return made
-        with store.transaction(run) as tx:
+        with policy.transaction(store, run) as tx:
             made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S, more)
 
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from uuid import UUID
@@ -54,7 +55,8 @@ from provenance.formats.run_tree.selection import (
 )
 from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.formats.run_tree.walk import GrowingTree, epoch_entry, last_entries
-from provenance.ports.store import LedgerTx
+from provenance.ledger.guard import LedgerGuard
+from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import HeadRow, LedgerEntry, ProducerRow, TreeRow
 
 SEALS_AT_ONCE = 16
@@ -77,6 +79,7 @@ class SealPolicy:
         grace_s: Seconds without a new record before a seal is made with holes.
         lost_after_s: Seconds without a new record after which a run is lost.
         trainers: Who may stand behind a run; None takes runs of anybody.
+        guard: Refuses to sign a second history; None where there is nothing to guard.
     """
 
     networks: tuple[str, ...]
@@ -84,6 +87,11 @@ class SealPolicy:
     grace_s: float = 60.0
     lost_after_s: float = 21600.0
     trainers: Enrolment | None = None
+    guard: LedgerGuard | None = None
+
+    def transaction(self, store: LedgerStore, run: UUID | None) -> AbstractContextManager[LedgerTx]:
+        """One that may append to the ledger."""
+        return self.guard.transaction(store, run) if self.guard else store.transaction(run)
 
 
 def note_due(tx: LedgerTx, run: UUID, epochs: Iterable[int]) -> None:
@@ -213,10 +221,13 @@ def append_root(
     if entry.index < frontier.size:
         return entry
     frontier = frontier.append(root)
+    if policy.guard is not None:
+        policy.guard.admit(tx)
     head = Head(policy.signer.name, frontier.size, frontier.root())
-    tx.add_head(
-        HeadRow(head.size, head.root, sign_head(head, policy.signer), frontier.to_bytes(), now)
-    )
+    row = HeadRow(head.size, head.root, sign_head(head, policy.signer), frontier.to_bytes(), now)
+    tx.add_head(row)
+    if policy.guard is not None:
+        policy.guard.signed(row)
     if anchor:
         for network in policy.networks:
             tx.add_anchor(network, head.size, now)

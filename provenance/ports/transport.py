@@ -84,6 +84,13 @@ class EventTransport(Protocol):
         """A random id written with the first append; another one, or None, means that
         the server lost its data and everything not acknowledged must be sent again."""
 
+    def newest_head(self, key: str) -> str | None:
+        """The note of the largest head kept under a ledger's key (its public half as hex), not
+        verified: anybody may have put it there."""
+
+    def remember_head(self, key: str, size: int, note: str) -> None:
+        """Keep the note of a signed head, of those under this key the largest alone."""
+
     def close(self) -> None:
         """Let go of connections."""
 

@@ -11,6 +11,8 @@ from provenance.formats.record import Json, Kind, Phase
 
 PAYLOAD_TAG = b"MLP1"
 PAYLOAD_BYTES = 36
+FORK = "fork"
+"""Begins ``NetworkRow.paused`` where the network shows a root that the database does not know."""
 
 
 def anchor_payload(root: bytes) -> bytes:
@@ -275,12 +277,18 @@ class ReceiptRow:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRow:
-    """What is remembered of a network: its identity, and why it is paused."""
+    """What is remembered of a network: its identity, and why it is paused.
+
+    Attributes:
+        explained: The height up to which a person has seen that roots there, under our key, are of
+            no head of this ledger; None where nobody was asked.
+    """
 
     network: str
     identity: Mapping[str, Json]
     paused: str | None
     checked_at: float
+    explained: int | None = None
 
 
 class Place(StrEnum):

@@ -93,6 +93,7 @@ class Transaction:
 
     hash: bytes
     chain_id: int
+    nonce: int
     to: bytes | None
     calldata: bytes
 
@@ -155,6 +156,7 @@ def parse_transaction(raw: bytes) -> Transaction:
     return Transaction(
         hash=keccak256(raw),
         chain_id=_integer(fields[0], "transaction: chain id"),
+        nonce=_integer(fields[1], "transaction: nonce"),
         to=to or None,
         calldata=_bytes(fields[7], "transaction: calldata"),
     )

@@ -239,6 +239,19 @@ class RedisStreams:
                 pairs = [item for producer, data in part for item in (producer.hex(), data)]
                 self._run(_PUBLISH, self._acked(run), generation, ACKED_TTL_S, *pairs)
 
+    def newest_head(self, key: str) -> str | None:
+        with self._translated():
+            newest: Any = self._redis.zrange(f"{self._prefix}head:{key}", -1, -1)
+        return bytes(newest[0]).decode("utf-8", "replace") if newest else None
+
+    def remember_head(self, key: str, size: int, note: str) -> None:
+        name = f"{self._prefix}head:{key}"
+        with self._translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zadd(name, {note: size})
+            pipe.zremrangebyrank(name, 0, -2)
+            _execute(pipe)
+
     # --- either -----------------------------------------------------------------------
 
     def backlog(self) -> int:

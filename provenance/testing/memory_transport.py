@@ -53,6 +53,7 @@ class MemoryTransport:
             self._entries: dict[str, _Entry] = {}
             self._acked: dict[UUID, dict[bytes, bytes]] = {}
             self._generation: str | None = None
+            self._heads: dict[str, tuple[int, str]] = {}
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add entries in order."""
@@ -131,6 +132,17 @@ class MemoryTransport:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def newest_head(self, key: str) -> str | None:
+        """The note of the largest head under a key."""
+        self.ping()
+        return self._heads[key][1] if key in self._heads else None
+
+    def remember_head(self, key: str, size: int, note: str) -> None:
+        """Keep it where it is the largest."""
+        self.ping()
+        with self._lock:
+            self._heads[key] = max(self._heads.get(key, (0, "")), (size, note))
 
     def ping(self) -> None:
         """Raise TransportUnavailable where ``unavailable`` is set."""

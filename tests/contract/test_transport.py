@@ -246,6 +246,16 @@ def test_generation_begins_with_the_first_append_and_stays(bench: Bench) -> None
     assert bench.transport.backlog() == 1
 
 
+def test_of_the_heads_under_a_key_the_largest_is_kept(bench: Bench) -> None:
+    assert bench.transport.newest_head("aa") is None
+    bench.transport.remember_head("aa", 9, "nine\n\u2014 x\n")
+    bench.transport.remember_head("aa", 10, "ten")
+    bench.transport.remember_head("aa", 2, "two")
+    bench.transport.remember_head("bb", 3, "three")
+    assert bench.transport.newest_head("aa") == "ten"
+    assert bench.make().newest_head("bb") == "three"
+
+
 def test_a_server_that_lost_its_data_has_another_generation_and_works(bench: Bench) -> None:
     bench.transport.append(payloads(1))
     before = bench.transport.generation()

@@ -377,4 +377,5 @@ networks = Table(
     Column("identity", JsonText, nullable=False),
     Column("paused", FreeText),
     Column("checked_at", Double, nullable=False),
+    Column("explained", BigInteger),
 )

@@ -10,6 +10,7 @@ import pytest
 
 from provenance.bootstrap import sending
 from provenance.cli import main
+from provenance.errors import LedgerForkError
 from provenance.settings import load
 from tests.support.nodes.ethereum_chain import KEYS, Anvil
 from tests.support.verify_world import OTHER, RUN, World, story
@@ -58,6 +59,9 @@ def test_a_ledger_begun_anew_is_found_by_what_it_had_anchored(
     assert main(["fsck", *flags]) == 0
     for path in base.glob("ledger.db*"):
         path.unlink()
+    with pytest.raises(LedgerForkError, match="behind: its ledger has 0 entries"):
+        record(config, base, RUN)
+    (base / "ledger.key.head").unlink()
     record(config, base, RUN)
     capsys.readouterr()
     assert main(["fsck", *flags]) == 1
@@ -82,6 +86,7 @@ def test_a_contracts_roots_and_a_list_of_transactions_tell_a_fork_from_growth(
         assert compared(source)[0] == 0
     for path in base.glob("ledger.db*"):
         path.unlink()
+    (base / "ledger.key.head").unlink()
     record(config, base, RUN)
     for source in sources:
         code, document = compared(source)

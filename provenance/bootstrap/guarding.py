@@ -1,0 +1,125 @@
+"""What keeps the ledger from a second history: its guard, and the search for roots on networks
+that the database does not know."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from provenance.bootstrap import reading
+from provenance.errors import ConfigError
+from provenance.ports.values import FORK, NetworkRow, payload_root
+from provenance.settings import Settings
+
+if TYPE_CHECKING:
+    from provenance.formats.note import SignerKey
+    from provenance.fsck.onchain import ChainTransaction
+    from provenance.ledger.guard import LedgerGuard
+    from provenance.ports.store import LedgerStore, LedgerTx
+    from provenance.ports.transport import EventTransport
+
+SEARCHED = ("ethereum", "bitcoin", "local")
+"""Networks that know who sent what; pins of IPFS have no sender."""
+
+
+def ledger_guard(settings: Settings, signer: SignerKey) -> LedgerGuard:
+    """The guard of this deployment's ledger. Its file lies beside the key; where that folder
+    cannot be written (a mounted secret), in the base directory."""
+    from provenance.ledger.guard import LedgerGuard
+
+    path = settings.key_file.with_name(settings.key_file.name + ".head")
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        path = settings.base_dir / path.name
+
+    @cache
+    def transport() -> EventTransport:
+        from provenance.bootstrap import sending
+
+        return sending.open_transport(settings)
+
+    asked = transport if settings.redis_url else None
+    chain = settings.blockchain
+    return LedgerGuard(signer, path, asked, chain.networks if chain.enabled else ())
+
+
+def require_key(settings: Settings) -> None:
+    """A missing key is not made anew where a ledger was signed with one.
+
+    Raises:
+        ConfigError: The key's file is not there, and the database has heads.
+    """
+    if settings.key_file.exists():
+        return
+    store = reading.open_store(settings)
+    if store is None:
+        return
+    try:
+        with store.snapshot() as tx:
+            head = tx.head()
+    finally:
+        store.close()
+    if head is not None:
+        raise ConfigError(
+            "ledger_key_file",
+            f"{settings.key_file} is not there, and the ledger of {head.size} entries was signed "
+            "with a key: put its copy back, or go on under a new one: provenance ledger rotate",
+            settings.source,
+        )
+
+
+def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float) -> str | None:
+    """Look on a network for roots under our key that no head of the database has, from the newest
+    anchor that it knows on; where there are some, the network is paused.
+
+    Returns:
+        Why it was paused; None where nothing is wrong, or cannot be told.
+
+    Raises:
+        NetworkUnavailable, LyingNodeError, StoreUnavailable
+    """
+    from provenance.anchor.outbox import ON_CHAIN
+    from provenance.fsck.local_file import known_elsewhere
+    from provenance.fsck.onchain import Question
+
+    reader = reading.chain_readers(settings).get(name) if name in SEARCHED else None
+    if reader is None:
+        return None
+    with store.snapshot() as tx:
+        known = tx.network(name) or NetworkRow(name, {}, None, now)
+        size = tx.reach(name, ON_CHAIN)
+        newest = tx.covering(name, size - 1) if size else None
+        versions = tx.versions(newest.id) if newest else ()
+    # A key may have served another ledger before this one; the local file is of one alone.
+    heights = [-1 if name == "local" else None, (newest and newest.height) or None, known.explained]
+    since = max((height for height in heights if height is not None), default=None)
+    if since is None:
+        return None
+    keys = frozenset(row.version.key for row in versions if row.version.key)
+    view = reader.read(Question(frozenset(), frozenset(), keys, None if since < 0 else since))
+    own = frozenset(known_elsewhere(settings.base_dir / "blockchain_manager.jsonl"))
+    with store.snapshot() as tx:
+        found = [each for each in view.transactions if _stranger(tx, each, own, since)]
+    if not found:
+        return None
+    first = min(found, key=lambda each: each.height or 0)
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    root = payload_root(first.payload or b"") or b""
+    reason = (
+        f"{FORK}: {name} shows the root {root.hex()} in {first.id}{more}, sent with our key, and "
+        "no head of this database has it: the database is older than what was anchored, or another "
+        "deployment uses the key. If nothing is missing here: provenance networks resume " + name
+    )
+    explained = max(each.height or 0 for each in found)
+    with store.transaction() as tx:
+        known = tx.network(name) or known
+        tx.save_network(replace(known, paused=reason, explained=explained))
+    return reason
+
+
+def _stranger(tx: LedgerTx, each: ChainTransaction, own: frozenset[str], since: int) -> bool:
+    root = payload_root(each.payload or b"")
+    if root is None or not each.ours or each.place != "mined" or each.id in own:
+        return False
+    return (each.height or 0) > since and tx.head_of_root(root) is None

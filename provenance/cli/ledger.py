@@ -1,0 +1,143 @@
+"""``provenance ledger``: what keeps the ledger one history, and how to go on where it refuses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import provenance
+from provenance.app.log import recover as recovering
+from provenance.bootstrap import guarding, reading, sending
+from provenance.capture.ship.loop import Shipper
+from provenance.capture.ship.process import REDIS_URL_ENV
+from provenance.cli.output import answer, settings_of
+from provenance.errors import (
+    BadSignatureError,
+    ConfigError,
+    FormatError,
+    InputError,
+    IntegrityError,
+    LedgerForkError,
+)
+from provenance.formats.checkpoint import Head, open_head
+from provenance.formats.note import SignerKey, VerifierKey
+from provenance.ledger.guard import LedgerGuard
+from provenance.ledger.ingest import drain
+from provenance.ledger.seal import SealPolicy
+from provenance.ports.store import LedgerStore
+from provenance.settings import Settings
+from provenance.settings.key_files import read_or_create_seed, read_seed
+from provenance.testing.memory_transport import MemoryTransport
+
+
+def head(arguments: argparse.Namespace) -> int:
+    """Compare the database with every head that is remembered; 1 where workers refuse to sign."""
+    settings = settings_of(arguments, secrets=False)
+    guard = _guard(settings)
+    known = {where: each.size for where, each in guard.remembered().items()}
+    with reading.opened_store(settings, "ledger head") as store:
+        try:
+            last, problem = guard.compare(store), None
+        except LedgerForkError as error:
+            problem = str(error)
+            with store.snapshot() as tx:
+                last = tx.head()
+    size = 0 if last is None else last.size
+    lines = [f"database: {size} entries"]
+    lines += [f"{where}: signed at {size} entries" for where, size in known.items()]
+    document = {"size": size, "signed": known, "refused": problem}
+    answer(arguments, document, *lines, *([problem] if problem else ["one history"]))
+    return 1 if problem else 0
+
+
+def recover(arguments: argparse.Namespace) -> int:
+    """Bring back what the database lacks, up to the head that its key signed last."""
+    settings = settings_of(arguments, secrets=False)
+    policy = sending.seal_policy(settings)
+    known = policy.guard.remembered().values() if policy.guard else ()
+    if not known:
+        raise InputError("ledger recover: no signed head is remembered, so nothing is missing")
+    newest = max(known, key=lambda each: each.size)
+    bundles = [Path(path) for path in arguments.bundles]
+    with closing(sending.open_store(settings)) as store:
+        done = recovering.recover(store, policy, newest, bundles, time.time())
+    lines = f"{done.entries} entries of {done.runs} runs, {done.records} records and "
+    lines += f"{done.anchors} anchors are back; the ledger has {done.size} entries, as was signed"
+    return answer(arguments, asdict(done), lines)
+
+
+def rotate(arguments: argparse.Namespace) -> int:
+    """The key that is there now, or one that is made, signs from now on."""
+    settings = settings_of(arguments, secrets=False)
+    seed = read_or_create_seed(settings.key_file)
+    guard = guarding.ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))
+    with reading.opened_store(settings, "ledger rotate") as store:
+        adopted = guard.adopt(store)
+    vkey = guard.signer.verifier.vkey
+    size = 0 if adopted is None else adopted.size
+    return answer(
+        arguments,
+        {"vkey": vkey, "size": size},
+        f"from size {size} on {settings.key_file} signs: {vkey}",
+        "tell those who pinned the old key",
+    )
+
+
+def succeed(arguments: argparse.Namespace) -> int:
+    """Begin a ledger with a run that commits to the last head of another, before any other run:
+    its configuration states that head, and the signed note is its artifact."""
+    settings = settings_of(arguments, secrets=False)
+    path = Path(arguments.note)
+    try:
+        note = path.read_bytes()
+        old = open_head(note.decode("utf-8"), VerifierKey.from_vkey(arguments.ledger_key))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, FormatError, BadSignatureError) as error:
+        raise InputError(f"{path}: no head of {arguments.ledger_key}: {error}") from error
+    if old.origin == settings.origin:
+        problem = f"found {old.origin!r}, the name of the ledger that ended; expected a new one"
+        raise ConfigError("origin", problem, settings.source)
+    policy = sending.seal_policy(settings)
+    with closing(sending.open_store(settings)) as store:
+        with store.snapshot() as tx:
+            if size := tx.ledger_size():
+                raise InputError(f"ledger succeed: this ledger has {size} entries, expected none")
+        run = _first_run(settings, store, policy, old, arguments.ledger_key, note)
+    line = f"run {run}, the first of {policy.signer.name}, commits to {old.origin} at {old.size}"
+    document = {"run": run, "origin": policy.signer.name, "succeeds": old.origin, "size": old.size}
+    return answer(arguments, document, line)
+
+
+def _first_run(
+    settings: Settings, store: LedgerStore, policy: SealPolicy, old: Head, vkey: str, note: bytes
+) -> str:
+    """Recorded, shipped and sealed in this process: workers might take another run first."""
+    stated = {"origin": old.origin, "size": old.size, "root": old.root.hex(), "ledger_key": vkey}
+    os.environ.pop(REDIS_URL_ENV, None)  # so that no shipper is started for it
+    with TemporaryDirectory(dir=settings.base_dir) as folder:
+        quiet = {"announce_run": False, "blockchain": {"networks": list(policy.networks)}}
+        with provenance.run(
+            "ledger succession", config={"succeeds": stated}, base_dir=folder, settings=quiet
+        ) as run:
+            run.artifact(note, "predecessor.note")
+        keys, transport = [policy.signer.verifier.public_bytes], MemoryTransport()
+        with Shipper(Path(folder) / "spool", transport, ledger_keys=lambda: keys) as shipper:
+            shipper.run_once()
+            drain(transport, store, policy, "succession", time.time())
+    with store.snapshot() as tx:
+        row = tx.run(run.tracker.run)
+    if row is None or row.state != "sealed":
+        raise IntegrityError(f"ledger succeed: run {run.id} was recorded and is not sealed")
+    return run.id
+
+
+def _guard(settings: Settings) -> LedgerGuard:
+    """To compare with; no key is made."""
+    seed = read_seed(settings.key_file)
+    return guarding.ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))

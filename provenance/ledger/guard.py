@@ -1,0 +1,206 @@
+"""The ledger's guard: no head is signed that another, signed before, contradicts.
+
+A database that was restored, emptied or swapped is shorter than what its key has signed: going on
+would sign a second history. So the newest signed head is kept apart from the database as well, in
+a file beside the key and in Redis, each a C2SP tlog-checkpoint that counts only under the key's
+signature. The networks show roots without their size: one under our key that the database does not
+know pauses that network (``fork``, :mod:`provenance.anchor.pauses`).
+
+Nothing is signed, ingested or anchored while one of them contradicts the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from provenance import files
+from provenance.errors import (
+    BadSignatureError,
+    FormatError,
+    InputError,
+    LedgerForkError,
+    UnavailableError,
+)
+from provenance.formats.checkpoint import Head, open_head, parse_note, sign_head
+from provenance.formats.note import SignerKey
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.transport import EventTransport
+from provenance.ports.values import FORK, HeadRow
+
+GO_ON = "see: provenance ledger"
+
+_log = structlog.get_logger("provenance.ledger")
+
+
+@dataclass(slots=True)
+class LedgerGuard:
+    """Remembers what was signed, and compares.
+
+    Attributes:
+        path: The file of the newest signed head.
+        transport: Redis; None where it is not to be asked.
+        networks: Whose pauses count.
+    """
+
+    signer: SignerKey
+    path: Path
+    transport: Callable[[], EventTransport] | None = None
+    networks: tuple[str, ...] = ()
+    _signed: list[HeadRow] = field(default_factory=list, repr=False)
+
+    def check(self, store: LedgerStore) -> None:
+        """:meth:`compare`, and remember the database's newest head where it is newer.
+
+        Raises:
+            LedgerForkError, UnavailableError: As :meth:`compare`.
+        """
+        last = self.compare(store)
+        kept = [head.size for head in self.remembered().values()]
+        if last is not None and min(kept, default=0) < last.size and self._read(last.note):
+            self._remember(last)
+
+    def compare(self, store: LedgerStore) -> HeadRow | None:
+        """Compare the database with all that is remembered; returns its newest head.
+
+        Raises:
+            LedgerForkError: It lacks, or contradicts, what this key signed; or another key signed
+                its newest head; or a network shows a root under our key that it does not know.
+            UnavailableError: Redis or the database cannot be asked.
+        """
+        known = self.remembered()
+        with store.snapshot() as tx:
+            for where, head in known.items():
+                _compare(tx, head, where)
+            last = tx.head()
+            if last is not None and not known and self._read(last.note) is None:
+                raise LedgerForkError(
+                    f"the ledger's newest head (size {last.size}) is not signed by the key "
+                    f"{self.signer.verifier.vkey}: put the ledger's own key back, or go on under "
+                    "this one with: provenance ledger rotate"
+                )
+            for name in self.networks:
+                row = tx.network(name)
+                if row is not None and (row.paused or "").startswith(f"{FORK}:"):
+                    raise LedgerForkError(f"{row.paused}; {GO_ON}")
+        return last
+
+    def remembered(self) -> Mapping[str, Head]:
+        """The newest heads that this key signed, by where they are kept.
+
+        Raises:
+            LedgerForkError: The file holds something else.
+        """
+        heads = {str(self.path): self._in_file()}
+        if self.transport is not None:
+            note = self.transport().newest_head(self._key_id())
+            heads["Redis"] = None if note is None else self._read(note)
+        return {where: head for where, head in heads.items() if head is not None}
+
+    def adopt(self, store: LedgerStore) -> Head | None:
+        """Go on with a ledger that another key signed: its newest head, under this key, is what is
+        remembered from now on; None where it has none.
+
+        Raises:
+            LedgerForkError: The file has a head that is beyond the database.
+        """
+        with store.snapshot() as tx:
+            last = tx.head()
+        with suppress(OSError, ValueError, FormatError, InputError):
+            before = parse_note(self.path.read_text(encoding="utf-8")).head
+            if before.size > (0 if last is None else last.size):
+                raise LedgerForkError(
+                    f"{self.path}: a head of {before.size} entries was signed, and the database "
+                    f"has {0 if last is None else last.size}; recover those first"
+                )
+        if last is None:
+            return None
+        head = Head(self.signer.name, last.size, last.root)
+        files.replace(self.path, sign_head(head, self.signer).encode())
+        return head
+
+    @contextmanager
+    def transaction(self, store: LedgerStore, run: UUID | None) -> Iterator[LedgerTx]:
+        """A transaction that may append; what it signed is remembered once it is committed: a head
+        that nobody can have may be signed again otherwise."""
+        self._signed.clear()
+        with store.transaction(run) as tx:
+            yield tx
+        if self._signed:
+            self._remember(self._signed.pop())
+
+    def admit(self, tx: LedgerTx) -> None:
+        """Before a signature, under the ledger's lock.
+
+        Raises:
+            LedgerForkError: The database lacks what the file says was signed.
+        """
+        known = self._in_file()
+        if known is not None:
+            _compare(tx, known, str(self.path))
+
+    def signed(self, head: HeadRow) -> None:
+        """Note a head that :meth:`transaction` is to remember."""
+        self._signed[:] = [head]
+
+    def _remember(self, head: HeadRow) -> None:
+        """Keep a committed head where it is newer. What cannot be written now, the next one is."""
+        problem = None
+        try:
+            with files.locked(self.path.with_name(self.path.name + ".lock")):
+                known = self._in_file()
+                if known is None or known.size < head.size:
+                    files.replace(self.path, head.note.encode())
+        except OSError as error:
+            problem = f"{self.path}: {error.strerror}"
+        if self.transport is not None:
+            with suppress(UnavailableError):
+                self.transport().remember_head(self._key_id(), head.size, head.note)
+        if problem is not None:
+            _log.warning("signed head not kept", size=head.size, problem=problem)
+
+    def _in_file(self) -> Head | None:
+        try:
+            note = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise LedgerForkError(f"{self.path}: cannot be read: {error}") from error
+        head = self._read(note)
+        if head is None:
+            raise LedgerForkError(
+                f"{self.path}: holds no head that the key {self.signer.verifier.vkey} signed; put "
+                "the ledger's own key back, or go on under this one with: provenance ledger rotate"
+            )
+        return head
+
+    def _read(self, note: str) -> Head | None:
+        """What the note says under this key's signature; None where it has none."""
+        with suppress(FormatError, InputError, BadSignatureError):
+            return open_head(note, self.signer.verifier)
+        return None
+
+    def _key_id(self) -> str:
+        return self.signer.verifier.public_bytes.hex()
+
+
+def _compare(tx: LedgerTx, known: Head, where: str) -> None:
+    last = tx.head()
+    size = 0 if last is None else last.size
+    if size < known.size:
+        raise LedgerForkError(
+            f"the database is behind: its ledger has {size} entries, and this key signed a head of "
+            f"{known.size} ({where}). Nothing is signed until it is whole again: {GO_ON}"
+        )
+    row = tx.head(known.size)
+    if row is None or row.root != known.root:
+        found = "no head" if row is None else f"root {row.root.hex()}"
+        raise LedgerForkError(
+            f"the database has another history: at size {known.size} it has {found}, and this key "
+            f"signed root {known.root.hex()} ({where}). Nothing is signed: {GO_ON}"
+        )
