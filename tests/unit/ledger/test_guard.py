@@ -1,4 +1,4 @@
-"""``provenance ledger``: heads compared, a key that was lost, a successor."""
+"""The ledger's guard and ``provenance ledger``: heads compared, a key that was lost, a successor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provenance.bootstrap import guarding, reading, sending
+from provenance.bootstrap import reading, sending
 from provenance.cli import main
 from provenance.errors import ConfigError, LedgerForkError
 from provenance.formats.record import Phase
@@ -155,7 +155,7 @@ def test_the_file_lies_in_the_base_directory_where_the_keys_folder_is_a_mounted_
     home = Home(tmp_path / "home", ledger_key_file=str(secret))
     home.base.mkdir()
     monkeypatch.setattr(
-        guarding.os, "access", lambda path, *_: Path(path) != secret.parent
+        "provenance.bootstrap.guarding.os.access", lambda path, *_: Path(path) != secret.parent
     )  # as one who is not root
     home.seal(b"\1" * 32, 0)
     assert (home.base / "ledger.key.head").exists()
