@@ -1,4 +1,4 @@
-"""The ledger's guard and ``provenance ledger``: heads compared, a key that was lost, a successor."""
+"""The ledger's guard and ``provenance ledger``: heads compared, a lost key, a successor."""
 
 from __future__ import annotations
 
