@@ -117,6 +117,18 @@ verify-model  auditor.model:verify_model  which epoch has exactly these weights
   model FILE|FOLDER  .safetensors, .pt, .npz, .keras, a booster's, or a folder
   --bundle PATH  the run's bundle
   --run RUN  where the deployment is: run id, its first or last 8, or latest
+gate  auditor.gate:gate  whether a pipeline may take a model: a policy's rules, a line each
+  --model FILE|FOLDER!  as for verify-model
+  --policy FILE!  YAML or JSON, see docs/gate.md
+  | --bundle PATH  the run's bundle
+  | --run RUN  where the deployment is; without either, each run there that has these weights
+  --parent PATH...  bundle of a run that it continues; repeatable
+  --headers FILE|URL...  Bitcoin block headers that you trust, or an Esplora explorer
+  --quorum K  how many explorers must agree (all)
+  --sarif FILE  write the refusals there as SARIF 2.1.0
+  --junit FILE  write the rules there as JUnit XML
+  --card FILE  write a section for a model card (Markdown) there
+  --annotations FILE  write annotations of an OCI manifest there
 sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from
