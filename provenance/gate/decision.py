@@ -143,7 +143,7 @@ class Gate:
         self, folder: ModelFolder, files: ModelFiles, source: Source, now: float
     ) -> Decision:
         try:
-            report, of_run = self._held(source, frozenset())
+            report, of_run = self._held(source)
         except ProvenanceError as error:
             return self._unreadable(folder.path, "run", error, now)
         try:
@@ -171,27 +171,29 @@ class Gate:
         return Decision(model, self.policy.digest, (refusal,), now, report)
 
     def _held(
-        self, source: Source, children: frozenset[str]
+        self, source: Source, children: frozenset[str] = frozenset()
     ) -> tuple[VerificationReport, list[RuleResult]]:
         """A run, and the rules that are of runs; its parent's too, where the policy asks for it."""
-        report = self._verified(source)
-        if report.lineage is None or not self.policy.parent.passes:
-            return report, [*run_rules(self.policy, report)]
-        parent, expected = report.lineage.run, "the run it continues passes this policy too"
-        place = self._parent_of(source, parent)
-        if place is None or parent in children | {str(report.run)}:
-            found = f"run {parent}: {'not here (--parent)' if place is None else 'its own parent'}"
-            refusal = result("parent.passes", None if place is None else False, found, expected)
-            return report, [*run_rules(self.policy, report), refusal]
-        own, of_parent = self._held(place, children | {str(report.run)})
-        bad = next((item for item in of_parent if item.outcome != "passed"), None)
-        report = self._verified(source, own)
-        found = f"run {own.run}: {bad.line}" if bad else f"run {own.run}, which passes"
-        holds = None if bad and bad.outcome == "unchecked" else bad is None
-        return report, [
-            *run_rules(self.policy, report),
-            result("parent.passes", holds, found, expected),
-        ]
+        report, results = self._verified(source), list[RuleResult]()
+        lineage, rule = report.lineage, self.policy.parent
+        if rule.named and not children:
+            named = lineage.run if lineage else "none"
+            results.append(result("parent.named", bool(lineage), named, "a run that it continues"))
+        if lineage is not None and rule.passes:
+            children |= {str(report.run)}
+            found, holds = f"run {lineage.run}, which is not here (--parent)", None
+            place = self._parent_of(source, lineage.run)
+            if lineage.run in children:
+                found, holds = f"run {lineage.run}, which continues itself", False
+            elif place is not None:
+                parent, of_parent = self._held(place, children)
+                report = self._verified(source, parent)
+                bad = next((item for item in of_parent if item.outcome != "passed"), None)
+                found = f"run {parent.run}: {bad.line if bad else 'passes'}"
+                holds = None if bad and bad.outcome == "unchecked" else bad is None
+            expected = "that the run it continues passes too"
+            results.append(result("parent.passes", holds, found, expected))
+        return report, [*run_rules(self.policy, report), *results]
 
     def _verified(
         self, source: Source, parent: VerificationReport | None = None

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from xml.etree import ElementTree as xml
 
-from provenance import __version__
 from provenance.evidence.run_evidence import lenient
 from provenance.formats.record import Kind
 from provenance.gate.decision import Decision
@@ -40,7 +39,6 @@ def sarif(decision: Decision) -> bytes:
     ]
     driver = {
         "name": "provenance gate",
-        "version": __version__,
         "informationUri": _HELP,
         "rules": [{"id": rule, "helpUri": _HELP} for rule in rules],
     }

@@ -174,9 +174,6 @@ def run_rules(policy: Policy, report: VerificationReport) -> Iterator[RuleResult
         yield _privacy(policy.privacy, report)
     if policy.clean_code:
         yield _code(report)
-    if policy.parent.named:
-        named = report.lineage.run if report.lineage else None
-        yield result("parent.named", named is not None, named or "none", "a run it continues")
     yield from _unfinished(policy, report)
 
 
