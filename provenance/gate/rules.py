@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
+from provenance.fingerprint.model_files import INDEXES
 from provenance.formats.record import Kind, Phase, Record
 from provenance.gate.policy import DatasetRule, Policy, PrivacyRule, StoredRule, seconds
 from provenance.models.match import ModelMatch
@@ -128,7 +129,7 @@ def _files(
         item
         for item in folder.files
         if item.path.resolve() not in weights
-        and not item.name.endswith(".index.json")
+        and item.name not in INDEXES
         and not any(_fits(item.name, pattern) for pattern in policy.files)
     ]
     signed = signed_counts(report.evidence)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from provenance import files
 from provenance.cli.output import answer
@@ -13,10 +14,21 @@ from provenance.gate.decision import Decision, Gate
 from provenance.gate.policy import load_policy
 from provenance.settings import READERS, load
 
+_OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {
+    "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.model_card,
+    "annotations": outputs.oci_annotations,
+}  # fmt: skip
+
 
 def gate(arguments: argparse.Namespace) -> int:
     """Hold a model against a policy: a line for each rule that does not hold."""
-    bundle, run = arguments.bundle, arguments.run_id
+    targets = {
+        Path(target): write
+        for option, write in _OUTPUTS.items()
+        if (target := getattr(arguments, option))
+    }
+    for path in targets:
+        path.unlink(missing_ok=True)  # of an earlier run, whatever comes of this one
     # Not what a running `provenance up` left: a checkout's folder must not name the nodes to ask.
     settings = load(arguments.config, arguments.base_dir, secrets=READERS)
     held = Gate(
@@ -26,14 +38,10 @@ def gate(arguments: argparse.Namespace) -> int:
         arguments.quorum,
         [Path(path) for path in arguments.parent or ()],
     )
-    decision = held.decide(Path(arguments.model), Path(bundle) if bundle else run)
-    made: dict[str, Callable[[Decision], bytes]] = {
-        "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.model_card,
-        "annotations": outputs.oci_annotations,
-    }  # fmt: skip
-    for option, write in made.items():
-        if target := getattr(arguments, option):
-            files.replace(Path(target), write(decision), files.PUBLIC)
+    source = Path(arguments.bundle) if arguments.bundle else arguments.run_id
+    decision = held.decide(Path(arguments.model), source)
+    for path, write in targets.items():
+        files.replace(path, write(decision), files.PUBLIC)
     answer(arguments, decision.as_dict(), *lines(decision))
     return decision.exit_code
 

@@ -266,6 +266,9 @@ def test_a_policy_that_cannot_be_read_is_no_pass(
 ) -> None:
     policy = write_policy(tmp_path / "policy.yaml", home, signer={"a": "ab" * 32})
     command = ["gate", "--model", str(model), "--policy", str(policy), "--run", "latest"]
-    assert main(command) == 2
+    earlier = tmp_path / "annotations.json"
+    earlier.write_text('{"$manifest": {"io.github.ml-provenance.verdict": "passed"}}')
+    assert main([*command, "--annotations", str(earlier)]) == 2
+    assert not earlier.exists()
     assert f"provenance: {policy}: signer: unknown key" in capsys.readouterr().err
     assert main([*command[:3], "--policy", str(tmp_path / "none"), *command[-2:]]) == 2
