@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def test_what_is_not_a_rule_is_refused_in_one_line(message: str, tmp_path: Path)
     assert message in text
     assert text.startswith(f"{tmp_path / 'policy.yaml'}: ")
     assert "\n" not in text
+
+
+def test_the_page_has_every_key_and_its_policy_is_one(tmp_path: Path) -> None:
+    page = Path("docs/gate.md").read_text()
+    example = next(block for block in re.findall(r"```yaml\n(.+?)```", page, re.DOTALL))
+    assert read(tmp_path, example).networks.bitcoin.chain == "main"
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall("`([a-z_]+)`", row)}
+    assert named >= set(policy_schema()["properties"]) - {"$schema"}
+    assert named >= {"model", "run", "ended"}
 
 
 def test_the_published_schema_is_the_policy() -> None:
