@@ -132,6 +132,7 @@ def test_a_run_without_an_anchor_is_refused(tmp_path: Path, model: Path) -> None
     policy = load_policy(write_policy(tmp_path / "p.yaml", home))
     decision = Gate(home, policy).decide(model, "latest")
     lines = refused(decision)
+    assert [*lines] == ["networks.local"]
     assert lines["networks.local"].startswith("networks.local: found pending (anchor is due)")
     assert decision.exit_code == 3
 
