@@ -19,7 +19,7 @@ from provenance.formats.record import Kind, Phase, Record
 from provenance.gate.policy import DatasetRule, Policy, PrivacyRule, StoredRule, seconds
 from provenance.models.match import ModelMatch
 from provenance.models.signature import ModelFolder
-from provenance.models.stated import record_problem, signed_counts
+from provenance.models.stated import StatedWeights, record_problem, signed_counts
 from provenance.verify.catalogue import NETWORKS, PRIVACY, Status
 from provenance.verify.checks.privacy import budgets
 from provenance.verify.report import VerificationReport, number
@@ -78,20 +78,20 @@ def model_rules(
     policy: Policy, report: VerificationReport, match: ModelMatch, folder: ModelFolder
 ) -> Iterator[RuleResult]:
     """Whether the weights are the run's, of which epoch, and what lies beside them."""
-    yield _weights(policy, match)
-    if match.matches:
-        yield _epoch(policy, report, match)
+    counting = [item for item in match.matches if policy.parts or not item.part]
+    yield _weights(match, counting)
+    if counting:
+        yield _epoch(policy, report, counting)
     yield _files(policy, report, match, folder)
 
 
-def _weights(policy: Policy, match: ModelMatch) -> RuleResult:
+def _weights(match: ModelMatch, counting: Sequence[StatedWeights]) -> RuleResult:
     expected = f"exactly weights that run {match.run} recorded, and no others beside them"
     left = [*match.left, *(f"{name}: was not compared" for name in match.files.below())]
-    whole = [item for item in match.matches if policy.parts or not item.part]
     if match.matches and left:
         return result("model", False, some(left), expected)
-    if whole:
-        return result("model", True, f"the weights of {whole[-1].when}", expected)
+    if counting:
+        return result("model", True, f"the weights of {counting[-1].when}", expected)
     if match.matches:
         part = match.matches[-1].part
         return result("model", False, f"only a part of a recorded state: {part}", expected)
@@ -108,9 +108,11 @@ def _weights(policy: Policy, match: ModelMatch) -> RuleResult:
     return result("model", None if unchecked else False, found, expected)
 
 
-def _epoch(policy: Policy, report: VerificationReport, match: ModelMatch) -> RuleResult:
-    found = ", ".join(dict.fromkeys(item.when for item in match.matches))
-    epochs = {item.epoch for item in match.matches}
+def _epoch(
+    policy: Policy, report: VerificationReport, counting: Sequence[StatedWeights]
+) -> RuleResult:
+    found = ", ".join(dict.fromkeys(item.when for item in counting))
+    epochs = {item.epoch for item in counting}
     if policy.epoch == "any":
         return result("epoch", True, found, "any")
     if policy.epoch == "trained":
@@ -275,35 +277,35 @@ def _datasets(rule: DatasetRule, report: VerificationReport) -> Iterator[RuleRes
     """Required data must be under a run root; forbidden data must be nowhere, also not in what a
     process that was started again states."""
     records = [r for r in report.evidence.records if r.kind in (Kind.DATA_TRAIN, Kind.DATA_TEST)]
-    sealed, all_digests, problem = set[str](), set[str](), "no data was recorded"
-    for record in records:
-        body = lenient(record.data).get("body")
-        if record.withheld or not isinstance(body, dict):
-            problem = "records of data that are withheld"
-            break
-        if body.get("algorithm") != rule.algorithm:
-            problem = f"data digested with {str(body.get('algorithm'))[:40]!r}"
-            break
-        parts = body.get("parts")
-        listed = [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
-        if body.get("parts_total") != len(listed):
-            problem = "data whose parts are not all listed"
-            break
-        digests = {str(body.get("root")), *(str(part.get("digest")) for part in listed)}
-        all_digests |= digests
-        sealed |= digests if record.place == "tree" else set()
-    else:
-        problem = problem if not records else ""
+    told = [(record.place, _data_digests(record, rule.algorithm)) for record in records]
+    problem = next((digests for _, digests in told if isinstance(digests, str)), "")
+    problem = problem or ("" if records else "no data was recorded")
+    known = [(place, digests) for place, digests in told if isinstance(digests, set)]
     if rule.required:
+        sealed = {digest for place, digests in known if place == "tree" for digest in digests}
         lacking = [digest for digest in rule.required if digest not in sealed]
         found = problem or (f"none of {some(lacking)}" if lacking else "all of them")
         holds = None if problem else not lacking
         yield result("datasets.required", holds, found, "data of each digest that is required")
     if rule.forbidden:
-        used = [digest for digest in rule.forbidden if digest in all_digests]
+        used = [d for d in rule.forbidden if any(d in digests for _, digests in known)]
         expected = f"no forbidden data, by {rule.algorithm} digests"
         holds = False if used else None if problem else True
         yield result("datasets.forbidden", holds, some(used) or problem or "none", expected)
+
+
+def _data_digests(record: RecordFile, algorithm: str) -> set[str] | str:
+    """Of the data that a record states, and of its parts; or why they cannot be compared."""
+    body = lenient(record.data).get("body")
+    if not isinstance(body, dict):
+        return "a record of data that is withheld"
+    if body.get("algorithm") != algorithm:
+        return f"data digested with {str(body.get('algorithm'))[:40]!r}"
+    parts = body.get("parts")
+    listed = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    if body.get("parts_total") != len(listed):
+        return "data whose parts are not all listed"
+    return {str(body.get("root")), *(str(part.get("digest")) for part in listed)}
 
 
 def _privacy(rule: PrivacyRule, report: VerificationReport) -> RuleResult:

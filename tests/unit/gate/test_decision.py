@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from provenance.app.verify import verify_run
 from provenance.bootstrap import sending
 from provenance.bundle.writer import write_bundle
 from provenance.cli import main
+from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from provenance.gate.decision import Decision, Gate
@@ -24,8 +26,8 @@ from provenance.gate.policy import load_policy
 from provenance.models.match import match_model
 from provenance.settings import Settings, load
 from tests.support.model_world import deployment, model_folder, real_story, weights
-from tests.support.verify_world import OTHER, RUN, Fields, World
-from tests.unit.gate.conftest import Hold, vkey, write_policy
+from tests.support.verify_world import OTHER, RUN, Fields, World, ending
+from tests.unit.gate.conftest import PLAIN, Hold, vkey, write_policy
 
 
 def refused(decision: Decision) -> dict[str, str]:
@@ -105,6 +107,36 @@ def test_the_last_epoch_may_be_required(hold: Hold, tmp_path: Path) -> None:
     older = model_folder(tmp_path / "older", 2)
     assert hold(model=older).passed
     assert [*refused(hold(model=older, epoch="last"))] == ["epoch"]
+
+
+def test_a_part_counts_only_where_the_policy_says_so(
+    hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model before training whose frozen part an epoch has too is no trained model."""
+
+    def frozen(*given: Any) -> Any:
+        match = match_model(*given)
+        (epoch,) = match.matches
+        part = replace(epoch, part="base model: 2 of the record's 3 tensors")
+        return replace(match, matches=(replace(epoch, epoch=None), part))
+
+    monkeypatch.setattr("provenance.gate.decision.match_model", frozen)
+    assert [*refused(hold())] == ["epoch"]
+    assert hold(parts=True).passed
+
+
+def test_a_recorded_artifact_may_lie_beside_the_weights(tmp_path: Path, model: Path) -> None:
+    digest = str(HashFactory("blake3").digest_file(model / "config.json"))
+    artifact: Fields = (Kind.ARTIFACT, None, {"name": "config.json", "digest": digest})
+    home = deployment(tmp_path / "with", ending([*real_story()[:-3], artifact]))
+    policy = load_policy(write_policy(tmp_path / "p.yaml", home, files=PLAIN[1:]))
+    assert Gate(home, policy).decide(model, "latest").passed
+    (model / "config.json").rename(model / "setup.py")
+    lines = refused(Gate(home, policy).decide(model, "latest"))
+    assert lines["files"].startswith("files: found setup.py; ")
+    (model / "setup.py").unlink()
+    (model / "config.json").write_text("{}")
+    assert [*refused(Gate(home, policy).decide(model, "latest"))] == ["files"]
 
 
 def test_patterns_are_of_one_folder(hold: Hold, model: Path) -> None:
