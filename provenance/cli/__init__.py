@@ -73,7 +73,7 @@ status  status:status  runs, or one run, and the backlog
   --sort {created,seen,name,state,group}  what decides the order (created)
   --page PAGE  of the list (1)
   --limit RUNS  on a page (50)
-verify  verify:verify  check a run or a bundle again
+verify  auditor.verify:verify  check a run or a bundle again
   subject RUN|PATH|CID?  run id, latest, bundle folder or .zip, or ipfs:CID
   --all  every run of the database
   --offline  ask no node
@@ -88,24 +88,24 @@ verify  verify:verify  check a run or a bundle again
   --witness-quorum K  how many witnesses (all)
   --parent RUN|PATH|CID  the run that it says it continues: verified too, then held against it
   --explain  list the checks and end
-fsck  fsck:fsck  check spool, database and chains: nothing lost
+fsck  auditor.fsck:fsck  check spool, database and chains: nothing lost
   --offline  ask no node
   --since-block [NETWORK=]HEIGHT...  search from there for transactions that no row knows
   --settle SECONDS  leave out events that are younger: they may be on their way (0)
-report  verify:report  write report.html and the evidence
+report  auditor.verify:report  write report.html and the evidence
   run_id RUN  run id, its first or last 8, or latest
   -o --output OUTPUT  folder (<base>/reports/<run>)
-bundle  bundle:bundle  write a run's evidence for an auditor
+bundle  auditor.bundle:bundle  write a run's evidence for an auditor
   run_id RUN  run id, its first or last 8, or latest
   -o --output OUTPUT!  folder, or file ending in .zip
   --ipfs  add and pin it, and print its CID
   --ots  also an OpenTimestamps proof of each record, and a tlog-proof of each seal
   --disclose KIND|PATH...  keep back all other records; repeatable, such as metrics or
     training/epoch/3
-upgrade  bundle:upgrade  complete pending OpenTimestamps proofs
+upgrade  auditor.bundle:upgrade  complete pending OpenTimestamps proofs
   paths PATH+  bundle, or .ots files
 migrate  up:migrate  bring the database to this release's schema
-path  verify:path  print a record's path up to the run root
+path  auditor.verify:path  print a record's path up to the run root
   record FILE  a record file of a bundle or report
   --ots OUT  write its OpenTimestamps proof there
 events  ACTION  what became of events
@@ -113,16 +113,28 @@ events parked  events:parked  list what ingest would not take, and why
   run_id RUN?  run id, its first or last 8, or latest
   --forget  delete them instead
   --all  with --forget and no run: of every run
-verify-model  model:verify_model  which epoch has exactly these weights
+verify-model  auditor.model:verify_model  which epoch has exactly these weights
   model FILE|FOLDER  .safetensors, .pt, .npz, .keras, a booster's, or a folder
   --bundle PATH  the run's bundle
   --run RUN  where the deployment is: run id, its first or last 8, or latest
-sign  model:sign  sign a model's files (OpenSSF Model Signing)
+gate  auditor.gate:gate  whether a pipeline may take a model: a policy's rules, a line each
+  --model FILE|FOLDER!  as for verify-model
+  --policy FILE!  YAML or JSON, see docs/gate.md
+  | --bundle PATH  the run's bundle
+  | --run RUN  where the deployment is; without either, each run there that has these weights
+  --parent PATH...  bundle of a run that it continues; repeatable
+  --headers FILE|URL...  Bitcoin block headers that you trust, or an Esplora explorer
+  --quorum K  how many explorers must agree (all)
+  --sarif FILE  write the refusals there as SARIF 2.1.0
+  --junit FILE  write the rules there as JUnit XML
+  --card FILE  write a section for a model card (Markdown) there
+  --annotations FILE  write annotations of an OCI manifest there
+sign  auditor.model:sign  sign a model's files (OpenSSF Model Signing)
   model FOLDER  the model's files
   --run RUN!  where it is from
   --key FILE!  EC private key, PEM, mode 0600
   -o --output FILE  signature (FOLDER/model.sig)
-statement  model:statement  in-toto statement of a run (SLSA provenance)
+statement  auditor.model:statement  in-toto statement of a run (SLSA provenance)
   run_id RUN  run id, its first or last 8, or latest
   -o --output FILE  file (stdout)
 ledger  ACTION  what keeps it one history: after a restore, a lost key, an end
@@ -134,22 +146,22 @@ ledger succeed  ledger:succeed  begin a new ledger whose first entry commits to 
   note FILE  the old ledger's last signed head
   --ledger-key VKEY!  the old ledger's key
 log  ACTION  the ledger as a transparency log
-log export  log:export  write it as tlog-tiles for static hosting
+log export  auditor.log:export  write it as tlog-tiles for static hosting
   folder FOLDER
-log prove  log:prove  tlog-proof of a run's newest root
+log prove  auditor.log:prove  tlog-proof of a run's newest root
   run_id RUN  run id, its first or last 8, or latest
-log consistency  log:consistency  proof that one head extends another
+log consistency  auditor.log:consistency  proof that one head extends another
   old OLD  size
   new NEW  size
-log cosign  log:cosign  take in a head that witnesses cosigned
+log cosign  auditor.log:cosign  take in a head that witnesses cosigned
   note FILE  signed note
   --witness VKEY...!  a witness you trust
-log compare  log:compare  whether two sources tell one story
+log compare  auditor.log:compare  whether two sources tell one story
   a A  bundle, note, base folder, configuration, database URL, or folder or URL of tiles
   b B  another; or ethereum[:CONTRACT], bitcoin, local
   -o --output FILE  where a fork's proof is stored
   --ledger-key VKEY  the ledger's key, as you know it
-log monitor  log:monitor  whether it continues what was seen last
+log monitor  auditor.log:monitor  whether it continues what was seen last
   source SOURCE  bundle, note, base folder, configuration, database URL, or folder or URL of tiles
   --state FILE  the last head (<base>/log-monitor/...)
   -o --output FILE  proof (beside the state)

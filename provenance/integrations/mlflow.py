@@ -10,16 +10,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import mlflow
 
 from provenance.capture.given import shown
-from provenance.errors import InputError, ProvenanceError
+from provenance.errors import InputError, IntegrityError, ProvenanceError
 from provenance.integrations.recorder import Recorder, tags_of
 from provenance.log import get_logger
 from provenance.running import Run
 from provenance.tracker import ProvenanceTracker
+
+if TYPE_CHECKING:
+    from provenance.gate.decision import Decision, Gate, Source
 
 log = get_logger("provenance")
 FOLDER: Final = "provenance"
@@ -122,6 +126,66 @@ def tag_model_version(name: str, version: str | int, tracker: ProvenanceTracker)
     client = mlflow.MlflowClient()
     for key, value in tags_of(tracker).items():
         client.set_model_version_tag(name, str(version), key, value)
+
+
+def gate_model_version(
+    name: str, version: str | int, gate: Gate, source: Source | None = None, path: str = ""
+) -> Decision:
+    """Hold a registered model's version against a policy, and say in its tags what came out: they
+    are for people, and no later call reads them.
+
+    Args:
+        source: As of :meth:`provenance.gate.decision.Gate.decide`.
+        path: Where the model lies among the version's files, such as ``data``; what lies beside it
+            is not held. All of them where empty.
+
+    Raises:
+        mlflow.exceptions.MlflowException: The registry has no such version, or not its files.
+    """
+    from provenance.gate.outputs import facts  # a trainer verifies nothing
+
+    client = mlflow.MlflowClient()
+    uri = client.get_model_version_download_uri(name, str(version))
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        decision = gate.decide(files / path if path else files, source)
+    for key, value in facts(decision).items():
+        client.set_model_version_tag(name, str(version), f"provenance.gate.{key}", value)
+    return decision
+
+
+def promote_model_version(
+    name: str,
+    version: str | int,
+    gate: Gate,
+    source: Source | None = None,
+    *,
+    alias: str | None = None,
+    stage: str | None = None,
+    path: str = "",
+) -> Decision:
+    """Give a version its alias or stage where it passes the gate, asked anew; else leave both.
+
+    Args:
+        source, path: As of :func:`gate_model_version`.
+
+    Raises:
+        IntegrityError: The gate refuses it; the message has each refusal.
+        InputError: Neither alias nor stage is given.
+        mlflow.exceptions.MlflowException: As of :func:`gate_model_version`.
+    """
+    if alias is None and stage is None:
+        raise InputError("found neither alias nor stage, expected one at least")
+    decision = gate_model_version(name, version, gate, source, path)
+    if not decision.passed:
+        lines = "; ".join(item.line for item in decision.refusals)
+        raise IntegrityError(f"model {name} version {version}: refused: {lines}")
+    client = mlflow.MlflowClient()
+    if alias is not None:
+        client.set_registered_model_alias(name, alias, str(version))
+    if stage is not None:
+        client.transition_model_version_stage(name, str(version), stage)
+    return decision
 
 
 def log_evidence(tracker: ProvenanceTracker, run_id: str | None = None) -> bool:

@@ -158,7 +158,8 @@ def _yaml(text: str, source: str | None) -> object:
     try:
         import yaml
     except ModuleNotFoundError:
-        problem = "YAML, and PyYAML is not installed: pip install pyyaml, or write it as JSON"
+        extra = "pip install 'ml-provenance[yaml]'"
+        problem = f"YAML, and PyYAML is not installed: {extra}, or write it as JSON"
         raise ConfigError("", problem, source) from None
     try:
         nodes, seen = [yaml.compose(text, yaml.SafeLoader)], set[int]()

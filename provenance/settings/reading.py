@@ -241,14 +241,15 @@ def _trust(o: JsonObject) -> TrustSettings:
     return replace(
         read,
         ledger_keys=keys,
-        trainers=_trainers(trainers),
+        trainers=trainers_of(trainers),
         require_trainers=required,
         witnesses=_witnesses(witnesses),
         chains=replace(known, bitcoin=tuple(BITCOIN_NAMES.get(n, n) for n in known.bitcoin)),
     )
 
 
-def _trainers(o: JsonObject) -> dict[str, str | TrustedIdentity]:
+def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
+    """Who the keys or Sigstore identities of an object are of, by name; ConfigError."""
     trainers: dict[str, str | TrustedIdentity] = {}
     for name, key in o.raw.items():
         if not name.strip() or not name.isprintable():

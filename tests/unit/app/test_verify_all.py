@@ -30,7 +30,7 @@ from provenance.app.verify import verify_run
 from provenance.app.verify_all import AllRuns, verify_all
 from provenance.bootstrap import reading, sending
 from provenance.cli import main, output
-from provenance.cli import verify as command
+from provenance.cli.auditor import verify as command
 from provenance.errors import (
     IntegrityError,
     LyingNodeError,

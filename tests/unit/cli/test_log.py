@@ -1,6 +1,6 @@
 """``provenance log`` as it is called.
 
-Over 400 lines: case by case, one file: `provenance/cli/log.py`.
+Over 400 lines: case by case, one file: `provenance/cli/auditor/log.py`.
 """
 
 from __future__ import annotations

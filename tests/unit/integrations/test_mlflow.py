@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ import numpy as np
 import pytest
 
 from provenance.app.verify import verify_path
-from provenance.errors import InputError
+from provenance.errors import InputError, IntegrityError
 from provenance.formats.record import Kind
+from provenance.gate.decision import Gate
+from provenance.gate.policy import load_policy
 from provenance.settings import load
 from provenance.tracker import ProvenanceTracker
 from tests.support.examples import run_example
 from tests.support.frameworks import framework
 from tests.support.home import brought_home
+from tests.support.model_world import deployment, model_folder
 from tests.support.spooled import bodies, kinds, spooled
+from tests.support.verify_world import RUN
+from tests.unit.gate.conftest import write_policy
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -131,6 +137,40 @@ def test_evidence_is_an_artifact_that_verifies_and_each_is_linked_by_hand(
     version = client.create_model_version("digits", run.info.artifact_uri).version
     tag_model_version("digits", version, tracker)
     assert client.get_model_version("digits", version).tags == named
+
+
+@pytest.mark.slow
+def test_a_version_that_the_gate_refuses_is_not_promoted(mlflow: Any, tmp_path: Path) -> None:
+    from provenance.integrations.mlflow import gate_model_version, promote_model_version
+
+    home = deployment(tmp_path / "home")
+    gate = Gate(home, load_policy(write_policy(tmp_path / "policy.yaml", home)))
+    client = mlflow.MlflowClient()
+    client.create_registered_model("net")
+    model = model_folder(tmp_path / "model")
+    shutil.rmtree(model / ".git")
+    first = client.create_model_version("net", model.as_uri()).version
+    assert promote_model_version("net", first, gate, alias="champion", stage="Production").passed
+    assert client.get_model_version_by_alias("net", "champion").version == first
+    assert client.get_model_version("net", first).current_stage == "Production"
+    tags = client.get_model_version("net", first).tags
+    assert tags["provenance.gate.verdict"] == "passed"
+    assert tags["provenance.gate.run"] == str(RUN)
+    assert tags["provenance.gate.policy"] == gate.policy.digest
+    assert "provenance.gate.head" in tags
+    # The files behind a version that passed once are others now: its tags are not believed.
+    (model / "payload.py").write_text("")
+    with pytest.raises(
+        IntegrityError, match=r"^model net version 1: refused: files: found payload.py"
+    ):
+        promote_model_version("net", first, gate, alias="next")
+    assert "next" not in client.get_registered_model("net").aliases
+    assert client.get_model_version("net", first).tags["provenance.gate.verdict"] == "refused"
+    other = model_folder(tmp_path / "other" / "data", 2)
+    second = client.create_model_version("net", other.parent.as_uri()).version
+    assert gate_model_version("net", second, gate, "latest", path="data").passed
+    with pytest.raises(InputError, match="found neither alias nor stage"):
+        promote_model_version("net", second, gate)
 
 
 def test_a_missing_run_is_told_in_a_line(mlflow: Any, tmp_path: Path) -> None:

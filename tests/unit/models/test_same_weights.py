@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file, save_model
 
 from provenance.capture.weights.frozen import FrozenDigests
-from provenance.cli.model import _lines
+from provenance.cli.auditor.model import _lines
 from provenance.errors import InputError
 from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.model_files import read_model

@@ -672,5 +672,7 @@ def test_yaml_without_its_package_says_what_to_do(
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     (tmp_path / "c.yaml").write_text("a: 1")
-    with pytest.raises(ConfigError, match="PyYAML is not installed: pip install pyyaml"):
+    with pytest.raises(
+        ConfigError, match=r"PyYAML is not installed: pip install 'ml-provenance\[yaml\]'"
+    ):
         load(tmp_path / "c.yaml")

@@ -1,0 +1,1 @@
+"""Commands of whoever checks: verify, models, the checker, bundles, the log."""

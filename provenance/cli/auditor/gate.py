@@ -1,0 +1,57 @@
+"""``provenance gate``: whether a pipeline may take a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from provenance import files
+from provenance.cli.output import answer
+from provenance.gate import outputs
+from provenance.gate.decision import Decision, Gate
+from provenance.gate.policy import load_policy
+from provenance.settings import READERS, load
+
+_OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {
+    "sarif": outputs.sarif, "junit": outputs.junit, "card": outputs.model_card,
+    "annotations": outputs.oci_annotations,
+}  # fmt: skip
+
+
+def gate(arguments: argparse.Namespace) -> int:
+    """Hold a model against a policy: a line for each rule that does not hold."""
+    targets = {
+        Path(target): write
+        for option, write in _OUTPUTS.items()
+        if (target := getattr(arguments, option))
+    }
+    for path in targets:
+        path.unlink(missing_ok=True)  # of an earlier run, whatever comes of this one
+    # Not what a running `provenance up` left: a checkout's folder must not name the nodes to ask.
+    settings = load(arguments.config, arguments.base_dir, secrets=READERS)
+    held = Gate(
+        settings,
+        load_policy(Path(arguments.policy)),
+        arguments.headers or (),
+        arguments.quorum,
+        [Path(path) for path in arguments.parent or ()],
+    )
+    source = Path(arguments.bundle) if arguments.bundle else arguments.run_id
+    decision = held.decide(Path(arguments.model), source)
+    for path, write in targets.items():
+        files.replace(path, write(decision), files.PUBLIC)
+    answer(arguments, decision.as_dict(), *lines(decision))
+    return decision.exit_code
+
+
+def lines(decision: Decision) -> list[str]:
+    """The verdict, then each refusal."""
+    count = len(decision.refusals)
+    word = "passed" if decision.passed else f"refused by {count} of {len(decision.results)} rules"
+    run = f", run {decision.report.run}" if decision.report else ""
+    return [
+        f"{decision.model}{run}: {word} (policy {decision.policy[:12]})",
+        *(f"REFUSED {item.line}" for item in decision.refusals),
+    ]

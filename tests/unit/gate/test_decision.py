@@ -1,0 +1,307 @@
+"""Models that somebody wants to get through, and the line that refuses each."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from provenance.app.verify import verify_run
+from provenance.bootstrap import sending
+from provenance.bundle.writer import write_bundle
+from provenance.cli import main
+from provenance.fingerprint.hashers import HashFactory
+from provenance.fingerprint.tensors import state_digest
+from provenance.formats.record import Kind
+from provenance.gate.decision import Decision, Gate
+from provenance.gate.policy import load_policy
+from provenance.models.match import match_model
+from provenance.settings import Settings, load
+from tests.support.model_world import deployment, model_folder, real_story, weights
+from tests.support.verify_world import OTHER, RUN, Fields, World, ending
+from tests.unit.gate.conftest import PLAIN, Hold, vkey, write_policy
+
+
+def refused(decision: Decision) -> dict[str, str]:
+    """The refusals by rule, each of one line."""
+    assert not decision.passed
+    assert decision.exit_code
+    assert all("\n" not in item.line for item in decision.refusals)
+    return {item.rule: item.line for item in decision.refusals}
+
+
+def test_the_true_model_passes_by_run_and_by_search(hold: Hold) -> None:
+    for source in ("latest", str(RUN), None):
+        decision = hold(source)
+        assert (decision.refusals, decision.exit_code, decision.passed) == ([], 0, True)
+
+
+# --- the model -------------------------------------------------------------------------------
+
+
+def flip(model: Path) -> None:
+    file = model / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def more_weights(model: Path) -> None:
+    shutil.copy(model / "model.safetensors", model / "assets" / "other.safetensors")
+
+
+def pickled(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "model.bin").write_bytes(pickle.dumps({"w": 1}))
+
+
+def link(model: Path) -> None:
+    (model / "assets.txt").unlink()
+    (model / "assets.txt").symlink_to("/etc/hostname")
+
+
+def linked_weights(model: Path) -> None:
+    (model / "model.safetensors").rename(model.parent / "elsewhere.safetensors")
+    (model / "model.safetensors").symlink_to(model.parent / "elsewhere.safetensors")
+
+
+def fewer_tensors(model: Path) -> None:
+    state = load_file(model / "model.safetensors")
+    del state["fc.bias"]
+    save_file(state, model / "model.safetensors")
+
+
+CHANGES: dict[Callable[[Path], object], tuple[str, str]] = {
+    flip: ("model", "weights of no epoch; nearest is"),
+    fewer_tensors: ("model", "is missing"),
+    more_weights: ("model", "assets/other.safetensors: was not compared"),
+    pickled: ("model", "cannot be read as tensors alone"),
+    link: ("model", "is a link"),
+    linked_weights: ("model", "is a link"),
+    lambda model: (model / "modeling.py").write_text("import os"): ("files", "modeling.py"),
+    lambda model: (model / "optimizer.pt").write_bytes(b"x"): ("files", "optimizer.pt"),
+    lambda model: save_file(weights(0), model / "model.safetensors"): ("epoch", "before training"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_model_that_is_not_the_runs_is_refused(
+    change: Callable[[Path], object], hold: Hold, model: Path
+) -> None:
+    change(model)
+    rule, words = CHANGES[change]
+    lines = refused(hold())
+    assert [*lines] == [rule]
+    assert words in lines[rule]
+
+
+def test_the_last_epoch_may_be_required(hold: Hold, tmp_path: Path) -> None:
+    older = model_folder(tmp_path / "older", 2)
+    assert hold(model=older).passed
+    assert [*refused(hold(model=older, epoch="last"))] == ["epoch"]
+
+
+def test_a_part_counts_only_where_the_policy_says_so(
+    hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model before training whose frozen part an epoch has too is no trained model."""
+
+    def frozen(*given: Any) -> Any:
+        match = match_model(*given)
+        (epoch,) = match.matches
+        part = replace(epoch, part="base model: 2 of the record's 3 tensors")
+        return replace(match, matches=(replace(epoch, epoch=None), part))
+
+    monkeypatch.setattr("provenance.gate.decision.match_model", frozen)
+    assert [*refused(hold())] == ["epoch"]
+    assert hold(parts=True).passed
+
+
+def test_a_recorded_artifact_may_lie_beside_the_weights(tmp_path: Path, model: Path) -> None:
+    digest = str(HashFactory("blake3").digest_file(model / "config.json"))
+    artifact: Fields = (Kind.ARTIFACT, None, {"name": "config.json", "digest": digest})
+    home = deployment(tmp_path / "with", ending([*real_story()[:-3], artifact]))
+    policy = load_policy(write_policy(tmp_path / "p.yaml", home, files=PLAIN[1:]))
+    assert Gate(home, policy).decide(model, "latest").passed
+    (model / "config.json").rename(model / "setup.py")
+    lines = refused(Gate(home, policy).decide(model, "latest"))
+    assert lines["files"].startswith("files: found setup.py; ")
+    (model / "setup.py").unlink()
+    (model / "config.json").write_text("{}")
+    assert [*refused(Gate(home, policy).decide(model, "latest"))] == ["files"]
+
+
+def test_patterns_are_of_one_folder(hold: Hold, model: Path) -> None:
+    lines = refused(hold(files=["*"]))
+    assert lines["files"].startswith("files: found assets/vocab.txt, assets.d/.hidden; ")
+
+
+def test_files_that_change_meanwhile_are_refused(
+    hold: Hold, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(*given: Any) -> Any:
+        found = match_model(*given)
+        (model / "config.json").write_text('{"hidden": 5}')
+        return found
+
+    monkeypatch.setattr("provenance.gate.decision.match_model", swapped)
+    assert "changed while they were checked" in refused(hold())["files"]
+
+
+# --- the run ---------------------------------------------------------------------------------
+
+
+def test_a_run_without_an_anchor_is_refused(tmp_path: Path, model: Path) -> None:
+    home = deployment(tmp_path / "bare", anchor=False)
+    policy = load_policy(write_policy(tmp_path / "p.yaml", home))
+    decision = Gate(home, policy).decide(model, "latest")
+    lines = refused(decision)
+    assert [*lines] == ["networks.local"]
+    assert lines["networks.local"].startswith("networks.local: found pending (anchor is due)")
+    assert decision.exit_code == 3
+
+
+def test_a_strangers_bundle_is_refused_whatever_lies_in_the_folder(
+    hold: Hold, home: Settings, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He has a ledger of his own, signs and anchors there, and ships its key and file along."""
+    theirs = deployment(tmp_path / "theirs", real_story(parent=None))
+    bundle = write_bundle(verify_run(theirs, "latest").evidence, tmp_path / "bundle")
+    lines = refused(hold(bundle))
+    assert "found ml-provenance.local/ledger+" in lines["ledger_keys"]
+    checkout = tmp_path / "checkout"
+    shutil.copytree(theirs.base_dir, checkout / "artifacts")
+    (checkout / "artifacts" / "run").mkdir()
+    pins = {"trust": {"ledger_keys": [vkey(theirs)]}}
+    (checkout / "artifacts" / "run" / "config.json").write_text(json.dumps(pins))
+    monkeypatch.chdir(checkout)
+    own = load_policy(write_policy(tmp_path / "p.yaml", home))
+    assert [*refused(Gate(load(None), own).decide(model, bundle))] == ["ledger_keys"]
+    of_his = load({**pins}, checkout / "artifacts")
+    assert [*refused(Gate(of_his, own).decide(model, bundle))] == ["ledger_keys"]
+
+
+def test_of_two_runs_with_the_same_weights_the_bad_one_decides(tmp_path: Path, model: Path) -> None:
+    home = deployment(tmp_path / "two")
+    also(home, changed(code={"commit": "ab" * 20, "dirty": True}))
+    policy = load_policy(write_policy(tmp_path / "p.yaml", home, clean_code=True))
+    gate = Gate(home, policy)
+    assert gate.decide(model, str(RUN)).passed
+    decision = gate.decide(model, None)
+    assert [*refused(decision)] == ["clean_code"]
+    assert decision.report is not None
+    assert decision.report.run == OTHER
+
+
+def changed(**config: Any) -> list[Fields]:
+    """The story with other keys in its configuration, and as initial weights those of epoch 3."""
+    events = []
+    for kind, epoch, body in real_story():
+        if kind is Kind.WEIGHTS:
+            body = state_digest(weights(3)).as_fields()
+        events.append((kind, epoch, {**body, **config} if kind is Kind.CONFIG else body))
+    return events
+
+
+def also(home: Settings, events: list[Fields]) -> None:
+    """A second run in the database, sealed and anchored."""
+    world: Any = World(names=())
+    world.store.close()
+    world.store = sending.open_store(home)
+    signer = sending.seal_policy(home).signer
+    world.networks = dict(sending.open_networks(home))
+    world.policy = type(world.policy)(("local",), signer)
+    world.ingest(world.batch(events, run=OTHER))
+    world.anchor()
+    world.store.close()
+
+
+def test_a_parent_must_be_named_and_pass_itself(tmp_path: Path, model: Path) -> None:
+    home = deployment(tmp_path / "two")
+    also(home, changed(parent={"run": str(RUN), "epoch": 3}))
+    child = write_bundle(verify_run(home, str(OTHER)).evidence, tmp_path / "child")
+    parent = write_bundle(verify_run(home, str(RUN)).evidence, tmp_path / "parent")
+
+    def held(source: str | Path, *parents: Path, **rules: Any) -> Decision:
+        policy = load_policy(write_policy(tmp_path / "p.yaml", home, **rules))
+        return Gate(home, policy, parents=parents).decide(model, source)
+
+    both = {"named": True, "passes": True}
+    assert held(str(OTHER), parent=both).passed
+    assert held(child, parent, parent=both).passed
+    assert "not here (--parent)" in refused(held(child, parent=both))["parent.passes"]
+    assert [*refused(held(str(RUN), parent=both))] == ["parent.named"]
+    # It is not enough that the child's own story is good.
+    also_bad = deployment(
+        tmp_path / "bad", [e for e in real_story() if e[0] is not Kind.DATA_TEST][:-1]
+    )
+    also(also_bad, changed(parent={"run": str(RUN), "epoch": 3}))
+    policy = load_policy(write_policy(tmp_path / "p.yaml", also_bad, parent={"passes": True}))
+    line = refused(Gate(also_bad, policy).decide(model, str(OTHER)))["parent.passes"]
+    assert f"found run {RUN}: run: found (4) nothing announced is missing" in line
+
+
+def test_what_is_not_there_is_a_refusal_too(
+    hold: Hold, home: Settings, model: Path, tmp_path: Path
+) -> None:
+    assert hold("01234567").exit_code == 2
+    assert "not in the database" in refused(hold("01234567"))["run"]
+    assert [*refused(hold(model=tmp_path / "nothing"))] == ["model"]
+    broken = tmp_path / "bundle"
+    broken.mkdir()
+    assert hold(broken).exit_code == 2
+    save_file({"w": np.zeros(3)}, model / "model.safetensors")
+    assert "no run of the database" in refused(hold(None))["model"]
+    assert "there is no database yet" in refused(
+        Gate(load(None, tmp_path / "no"), load_policy(write_policy(tmp_path / "p.yaml", home)))
+        .decide(model, None)
+    )["model"]  # fmt: skip
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_the_command_says_one_line_a_refusal_and_no_verdict_is_kept(
+    home: Settings, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = str(write_policy(tmp_path / "policy.yaml", home))
+    sarif, junit = tmp_path / "out.sarif", tmp_path / "out.xml"
+    command = [
+        "gate", "--model", str(model), "--policy", policy, "--base-dir", str(home.base_dir),
+        "--run", "latest", "--sarif", str(sarif), "--junit", str(junit),
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"{model}, run {RUN}: passed (policy")
+    assert json.loads(sarif.read_text())["runs"][0]["results"] == []
+    flip(model)
+    (model / "evil\nREFUSED nothing.py").write_text("")
+    assert main(command) == 1
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert "refused by 2 of" in head
+    assert [line.split(":")[0] for line in lines] == ["REFUSED model", "REFUSED files"]
+    assert len(json.loads(sarif.read_text())["runs"][0]["results"]) == 2
+    assert 'failures="2"' in junit.read_text()
+    assert main([*command, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["passed"], document["run_id"]) == (False, str(RUN))
+
+
+def test_a_policy_that_cannot_be_read_is_no_pass(
+    home: Settings, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = write_policy(tmp_path / "policy.yaml", home, signer={"a": "ab" * 32})
+    command = ["gate", "--model", str(model), "--policy", str(policy), "--run", "latest"]
+    earlier = tmp_path / "annotations.json"
+    earlier.write_text('{"$manifest": {"io.github.ml-provenance.verdict": "passed"}}')
+    assert main([*command, "--annotations", str(earlier)]) == 2
+    assert not earlier.exists()
+    assert f"provenance: {policy}: signer: unknown key" in capsys.readouterr().err
+    assert main([*command[:3], "--policy", str(tmp_path / "none"), *command[-2:]]) == 2

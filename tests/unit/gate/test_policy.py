@@ -1,0 +1,115 @@
+"""Policies: read strictly, refused by name, and described by the published schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from provenance.errors import ConfigError
+from provenance.gate.policy import load_policy, policy_schema
+from tests.support.verify_world import SIGNER
+
+KEY = SIGNER.verifier.vkey
+BASE: dict[str, Any] = {"ledger_keys": [KEY], "networks": {"bitcoin": {"confirmations": 6}}}
+DIGEST = "mth-sha256:" + "ab" * 32
+WHOLE: dict[str, Any] = {
+    "ledger_keys": [KEY],
+    "networks": {
+        "ethereum": {"confirmations": 12, "chain": 1},
+        "bitcoin": {"confirmations": 6, "chain": "main"},
+        "ipfs": {},
+        "local": {},
+    },
+    "files": ["config.json", "assets/*"],
+    "epoch": "last",
+    "parts": True,
+    "max_anchor_age": "30d",
+    "max_run_age": "12h",
+    "signers": {"alice": "ab" * 32, "ci": {"identity": "a@example.org", "issuer": "https://x"}},
+    "datasets": {"required": [DIGEST], "forbidden": [DIGEST], "algorithm": "sha256"},
+    "privacy": {"epsilon": 3, "delta": 1e-5, "recomputed": True},
+    "clean_code": True,
+    "parent": {"named": True, "passes": True},
+    "max_unfinished_runs": 0,
+}
+
+
+def read(tmp_path: Path, document: object) -> Any:
+    path = tmp_path / "policy.yaml"
+    path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    return load_policy(path)
+
+
+def test_every_rule_is_read_from_yaml_and_from_json(tmp_path: Path) -> None:
+    policy = read(tmp_path, WHOLE)
+    assert list(policy.networks.named()) == ["ethereum", "bitcoin", "ipfs", "local"]
+    assert (policy.privacy.epsilon, policy.epoch, policy.parent.passes) == (3.0, "last", True)
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(WHOLE))
+    assert load_policy(path) == policy
+    assert load_policy(path).digest == policy.digest != read(tmp_path, BASE).digest
+
+
+REFUSED = {
+    "signer: unknown key, expected one of clean_code": {**BASE, "signer": {"a": "ab" * 32}},
+    "approvals: unknown key": {**BASE, "approvals": 2},
+    "networks.lcal: unknown key, expected one of": {**BASE, "networks": {"lcal": {}}},
+    "networks.bitcoin.depth: unknown key": {**BASE, "networks": {"bitcoin": {"depth": 6}}},
+    "datasets.forbiden: unknown key": {**BASE, "datasets": {"forbiden": [DIGEST]}},
+    "privacy.delta: missing": {**BASE, "privacy": {"epsilon": 1}},
+    "ledger_keys: missing": {"networks": {"local": {}}},
+    "networks: missing": {"ledger_keys": [KEY]},
+    "ledger_keys: verifier key 'x'": {**BASE, "ledger_keys": ["x"]},
+    'networks: found {}, expected a value': {**BASE, "networks": {}},
+    "networks.local: found nothing": {**BASE, "networks": {"local": None}},
+    "ledger_keys: found []": {**BASE, "ledger_keys": []},
+    "signers: found nothing, expected a value": f"ledger_keys: ['{KEY}']\nsigners:\n# alice: ab\n",
+    "datasets.required: found": {**BASE, "datasets": {"required": ["mth-sha256:ab"]}},
+    "signers.a: found 'ab'": {**BASE, "signers": {"a": "ab"}},
+    "max_run_age: found \"30\"": {**BASE, "max_run_age": "30"},
+    "clean_code: found \"yes\"": {**BASE, "clean_code": "yes"},
+    "epoch: found \"first\", expected one of trained, last, any": {**BASE, "epoch": "first"},
+    "key 'epoch' stands twice": f"ledger_keys: ['{KEY}']\nepoch: last\nepoch: any\n",
+    "found null, expected an object": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_not_a_rule_is_refused_in_one_line(message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read(tmp_path, REFUSED[message])
+    text = str(refused.value)
+    assert message in text
+    assert text.startswith(f"{tmp_path / 'policy.yaml'}: ")
+    assert "\n" not in text
+
+
+def test_the_page_has_every_key_and_its_policy_is_one(tmp_path: Path) -> None:
+    page = Path("docs/gate.md").read_text()
+    example = re.findall(r"```yaml\n(.+?)```", page, re.DOTALL)[0]
+    assert read(tmp_path, example).networks.bitcoin.chain == "main"
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall("`([a-z_]+)`", row)}
+    assert named >= set(policy_schema()["properties"]) - {"$schema"}
+    assert named >= {"model", "run", "ended"}
+
+
+def test_the_published_schema_is_the_policy() -> None:
+    """Else: python -m provenance.gate.policy > docs/schemas/gate-policy.json"""
+    published = json.loads(Path("docs/schemas/gate-policy.json").read_text())
+    assert published == json.loads(json.dumps(policy_schema()))
+
+
+def test_the_schema_takes_and_refuses_what_the_loader_does() -> None:
+    check = jsonschema.Draft202012Validator(policy_schema())
+    check.check_schema(policy_schema())
+    check.validate({**WHOLE, "$schema": "gate-policy.json"})
+    for message, document in REFUSED.items():
+        if isinstance(document, dict) and "verifier key" not in message:
+            assert not check.is_valid(document), message
