@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
-from provenance.anchor.receipts import finished_runs
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import resources, verifying
@@ -28,9 +27,6 @@ def confirm(network: str) -> None:
         done = confirm_sent(
             resources.delivery(network), poll_s=min(settings().sweep_interval_s, 5.0)
         )
-        with resources.store().snapshot() as tx:
-            final = done.having(Outcome.FINAL)
-            finished = finished_runs(tx, final, settings().blockchain.networks) if final else ()
     except UnavailableError as error:
         log.warning("confirming.unavailable", network=network, problem=str(error))
         return
@@ -44,5 +40,5 @@ def confirm(network: str) -> None:
             outcomes={str(anchor): outcome.value for anchor, outcome in done.outcomes.items()},
             paused=done.paused,
         )
-    for run in finished:
-        verifying.hint(str(run))
+    if done.having(Outcome.FINAL):
+        verifying.hint()

@@ -6,12 +6,12 @@ import time
 
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
+from provenance.app.report import due_report
 from provenance.errors import ProvenanceError, UnavailableError
-from provenance.formats.record import Phase
-from provenance.ledger.ingest import TRANSACTION_S, say_sealed, seal_due
+from provenance.ledger.ingest import TRANSACTION_S, announce_sealed, seal_due
 from provenance.ledger.seal import seal_ready
 from provenance.ports.values import AnchorState
-from workers import alive, anchoring, confirming, hashing, resources
+from workers import alive, anchoring, confirming, hashing, resources, verifying
 from workers.app import app, settings
 from workers.telemetry import log
 
@@ -28,10 +28,14 @@ def sweep() -> None:
             stranded = stranded_networks(tx, now, settings().lease_s)
             publishable = tx.due_networks(PUBLISHED, now) | stranded
             lookable = tx.due_networks(LOOKED_AT, now) | stranded
+            report = due_report(settings(), tx, now)
         for network in sorted(publishable):
             anchoring.hint(network)
         for network in sorted(lookable):
             confirming.hint(network)
+        if report is not None:
+            verifying.hint()
+        announce_sealed(resources.transport(), resources.store(), resources.policy())
         resources.transport().ping()
         hashing.hint()
         alive.ring_all()
@@ -49,10 +53,8 @@ def _seal_overdue(now: float) -> None:
     for run in waiting:
         try:
             with store.transaction(run) as tx:
-                made = seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
-            made += seal_due(store, run, policy, now)
-            if any(entry.phase is Phase.AFTER for entry in made):
-                say_sealed(resources.transport(), run, policy)
+                seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
+            seal_due(store, run, policy, now)
         except UnavailableError:
             raise
         except ProvenanceError as error:

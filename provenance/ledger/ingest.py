@@ -128,10 +128,7 @@ def _ingest_run(
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
             for run in writer.touched:
-                made = seal_due(store, run, policy, now, bool(waiting))
-                total.entries.extend(made)
-                if any(entry.phase is Phase.AFTER for entry in made):
-                    say_sealed(transport, run, policy)
+                total.entries.extend(seal_due(store, run, policy, now, bool(waiting)))
 
 
 def seal_due(
@@ -156,10 +153,23 @@ def seal_due(
             made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S, more)
 
 
-def say_sealed(transport: EventTransport, run: UUID, policy: SealPolicy) -> None:
-    """Tell the shippers of a run, on whatever host, that it takes no more."""
-    said = {NOBODY: sign_sealed(run, policy.signer)}
-    transport.publish_acknowledged(run, said, transport.generation())
+def announce_sealed(transport: EventTransport, store: LedgerStore, policy: SealPolicy) -> None:
+    """Tell the shippers of each run that was sealed since, on whatever host, that it takes no more.
+
+    Raises:
+        TransportUnavailable, StoreUnavailable: The rest is told by the next call.
+    """
+    while True:
+        with store.snapshot() as tx:
+            runs = tx.unannounced(BATCHES_PER_READ)
+        if not runs:
+            return
+        generation = transport.generation()
+        for run in runs:
+            said = {NOBODY: sign_sealed(run, policy.signer)}
+            transport.publish_acknowledged(run, said, generation)
+        with store.transaction() as tx:
+            tx.announced(runs)
 
 
 def _acknowledge(
