@@ -29,7 +29,7 @@ def drain() -> None:
             resources.store(),
             resources.policy(),
             resources.owner(),
-            time.time(),
+            time.time,
             stale_after_s=settings().lease_s,
             within_s=DRAIN_S,
         )

@@ -21,9 +21,9 @@ PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 @app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]  # Celery has no types
 def sweep() -> None:
     """Make the seals that are overdue, then ring every queue that has work."""
-    now = time.time()
     try:
-        _seal_overdue(now)
+        _seal_overdue()
+        now = time.time()
         with resources.store().snapshot() as tx:
             stranded = stranded_networks(tx, now, settings().lease_s)
             publishable = tx.due_networks(PUBLISHED, now) | stranded
@@ -45,16 +45,16 @@ def sweep() -> None:
         log.error("sweep.stopped", problem=str(error))
 
 
-def _seal_overdue(now: float) -> None:
+def _seal_overdue() -> None:
     """A damaged record holds up its own run alone."""
     store, policy = resources.store(), resources.policy()
     with store.snapshot() as tx:
-        waiting = tx.awaiting_seal(now - policy.lost_after_s)
+        waiting = tx.awaiting_seal(time.time() - policy.lost_after_s)
     for run in waiting:
         try:
             with store.transaction(run) as tx:
-                seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
-            seal_due(store, run, policy, now)
+                seal_ready(tx, run, policy, time.time(), time.monotonic() + TRANSACTION_S)
+            seal_due(store, run, policy, time.time)
         except UnavailableError:
             raise
         except ProvenanceError as error:

@@ -47,7 +47,8 @@ from provenance.ports.values import (
 )
 
 MAX_DELIVERIES = 3
-"""An entry that comes again after these ends its workers, or cannot be committed."""
+"""An entry that comes again after these ends its workers, or cannot be committed: deliveries that
+a database did not answer are not counted."""
 
 
 @dataclass(slots=True)

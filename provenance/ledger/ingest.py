@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -18,6 +19,8 @@ from provenance.errors import (
     FormatError,
     InputError,
     IntegrityError,
+    StoreUnavailable,
+    TransportUnavailable,
 )
 from provenance.formats.producers.acknowledgement import (
     NOBODY,
@@ -44,7 +47,7 @@ def drain(
     store: LedgerStore,
     policy: SealPolicy,
     consumer: str,
-    now: float,
+    clock: Callable[[], float],
     stale_after_s: float = 60.0,
     within_s: float = 5.0,
 ) -> IngestResult:
@@ -52,6 +55,9 @@ def drain(
 
     Entries that a dead consumer left behind for ``stale_after_s`` are taken over, one at a time:
     one that kills its worker is then known by its count of deliveries, and no other shares it.
+
+    Args:
+        clock: Unix time in seconds: of each transaction as it begins.
 
     Raises:
         TransportUnavailable, StoreUnavailable: Nothing is lost; what was not acknowledged
@@ -64,7 +70,7 @@ def drain(
             deliveries = transport.claim_stale(consumer, stale_after_s, 1)
         if not deliveries:
             return total
-        ingest(transport, store, policy, deliveries, now, total)
+        ingest(transport, store, policy, deliveries, clock, total)
         if time.monotonic() > until:
             total.more = True
             return total
@@ -75,13 +81,13 @@ def ingest(
     store: LedgerStore,
     policy: SealPolicy,
     deliveries: Sequence[Delivery],
-    now: float,
+    clock: Callable[[], float],
     total: IngestResult | None = None,
 ) -> IngestResult:
     """Ingest entries, each run's in transactions of its own, and acknowledge them.
 
     A run whose records cannot be read or written is logged and waits: its entries come again
-    until they are parked.
+    until they are parked. Where the database takes nothing they come again for as long as that.
 
     Raises:
         TransportUnavailable, StoreUnavailable: As :func:`drain`.
@@ -92,7 +98,7 @@ def ingest(
         by_run.setdefault(batch_run(delivery.payload), []).append(delivery)
     for own in by_run.values():
         try:
-            _ingest_run(transport, store, policy, own, now, total)
+            _ingest_run(transport, store, policy, own, clock, total)
         except (FormatError, InputError, IntegrityError) as error:
             _log.error("run held up", run=batch_run(own[0].payload).hex(), problem=str(error))
     return total
@@ -103,7 +109,7 @@ def _ingest_run(
     store: LedgerStore,
     policy: SealPolicy,
     deliveries: Sequence[Delivery],
-    now: float,
+    clock: Callable[[], float],
     total: IngestResult,
 ) -> None:
     """Ingest entries of one run (or that are no batches), in transactions of bounded time."""
@@ -113,26 +119,38 @@ def _ingest_run(
         taken: list[Delivery] = []
         done = IngestResult()
         until = time.monotonic() + TRANSACTION_S
-        with store.transaction(claimed) as tx:
-            writer = BatchWriter(tx, now, done, policy.trainers)
-            while waiting and (not taken or time.monotonic() < until):
-                taken.append(waiting.popleft())
-                writer.take(taken[-1])
-            writer.save()
-            for run, epochs in writer.touched.items():
-                note_due(tx, run, epochs)
-                done.entries.extend(seal_ready(tx, run, policy, now, until, bool(waiting)))
-            sealed = [run for run in writer.touched if writer.is_sealed(run)]
-            sealed += [entry.run for entry in done.entries if entry.phase is Phase.AFTER]
+        try:
+            with store.transaction(claimed) as tx:
+                now = clock()
+                writer = BatchWriter(tx, now, done, policy.trainers)
+                while waiting and (not taken or time.monotonic() < until):
+                    taken.append(waiting.popleft())
+                    writer.take(taken[-1])
+                writer.save()
+                for run, epochs in writer.touched.items():
+                    note_due(tx, run, epochs)
+                    done.entries.extend(seal_ready(tx, run, policy, now, until, bool(waiting)))
+                sealed = [run for run in writer.touched if writer.is_sealed(run)]
+                sealed += [entry.run for entry in done.entries if entry.phase is Phase.AFTER]
+        except BaseException as error:
+            # Full or away, or it hung until the task's limit before anything was taken.
+            if isinstance(error, StoreUnavailable) or not taken:
+                with suppress(TransportUnavailable):
+                    transport.give_back([*taken, *waiting])
+            raise
         total.add(done)
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
             for run in writer.touched:
-                total.entries.extend(seal_due(store, run, policy, now, bool(waiting)))
+                total.entries.extend(seal_due(store, run, policy, clock, bool(waiting)))
 
 
 def seal_due(
-    store: LedgerStore, run: UUID, policy: SealPolicy, now: float, more: bool = False
+    store: LedgerStore,
+    run: UUID,
+    policy: SealPolicy,
+    clock: Callable[[], float],
+    more: bool = False,
 ) -> list[LedgerEntry]:
     """Make what is left of a run's seals that are due, in transactions of bounded time.
 
@@ -150,7 +168,8 @@ def seal_due(
             if tree is None or tx.next_due(run, tree.closed) is None:
                 return made
         with store.transaction(run) as tx:
-            made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S, more)
+            until = time.monotonic() + TRANSACTION_S
+            made += seal_ready(tx, run, policy, clock(), until, more)
 
 
 def announce_sealed(transport: EventTransport, store: LedgerStore, policy: SealPolicy) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 from provenance.anchor.receipts import final_everywhere
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
-from provenance.ports.values import AnchorState, DueReport
+from provenance.ports.values import AnchorState
 from provenance.stores.sql import SqlStore
 from tests.support.runs import POLICY
 
@@ -42,26 +42,4 @@ def test_the_last_network_finishes_the_run() -> None:
     assert final("ethereum", 6) == [runs[1], runs[2]]
     with store.snapshot() as tx:
         assert final_everywhere(tx, ()) == 0
-    store.close()
-
-
-def test_what_was_tried_less_comes_first_and_what_a_clock_threw_ahead_comes_back() -> None:
-    store = SqlStore.open("sqlite://")
-    with store.transaction() as tx:
-        for number in (1, 2, 3):
-            tx.add_run(UUID(int=number), bytes(32), NOW)
-            tx.add_due_report(UUID(int=number), number, NOW + number)
-        tx.add_due_report(UUID(int=1), 1, 0.0)  # the known row stays
-        tx.save_due_report(DueReport(UUID(int=2), 2, 1, NOW))
-
-        def due(size: int, now: float) -> UUID | None:
-            row = tx.due_report(size, now, 100.0)
-            return row.run if row else None
-
-        assert due(9, NOW) == UUID(int=2)
-        assert due(9, NOW + 3) == UUID(int=1)
-        assert due(1, NOW + 3) is None
-        tx.save_due_report(DueReport(UUID(int=2), 2, 1, NOW + 99))
-        assert due(9, NOW) is None
-        assert due(9, NOW - 2) == UUID(int=2)
     store.close()

@@ -39,7 +39,7 @@ def take(store: SqlStore, *payloads: bytes) -> list[dict[str, Any]]:
     """Ingest; what was logged."""
     deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
     with capture_logs() as said:
-        ingest(MemoryTransport(), store, replace(POLICY, networks=()), deliveries, NOW)
+        ingest(MemoryTransport(), store, replace(POLICY, networks=()), deliveries, lambda: NOW)
     return [dict(line) for line in said]
 
 

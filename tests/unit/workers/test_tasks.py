@@ -21,6 +21,7 @@ import pytest
 from celery.app.task import Task
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
+from sqlalchemy.event import listen, remove
 from structlog.testing import capture_logs
 
 from provenance.app import up
@@ -476,6 +477,27 @@ def test_a_damaged_record_holds_up_its_own_run_alone(
     assert work.run_state(other)[0] == "sealed"
     runs = [entry["run"] for entry in logs if entry["event"] == "sweep.damaged"]
     assert runs == [str(RUN)]
+
+
+def test_the_sweep_reads_no_table_whole(work: Workplace) -> None:
+    made_final(work, 2)
+    store: Any = resources.store()
+    asked: dict[str, tuple[Any, ...]] = {}
+    heard = (store._engine, "before_cursor_execute")
+
+    def note(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        asked[statement] = parameters
+
+    listen(*heard, note)
+    schedule.sweep()
+    remove(*heard, note)
+    scanned = set()
+    with store.exclusive() as connection:
+        for statement, parameters in asked.items():
+            if statement.startswith("SELECT") and "LIMIT" not in statement:
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                scanned |= {row.detail for row in plan if row.detail.startswith("SCAN")}
+    assert scanned == set()
 
 
 # --- outages -----------------------------------------------------------------------------
