@@ -8,8 +8,7 @@ from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.app.report import due_report
 from provenance.errors import ProvenanceError, UnavailableError
-from provenance.ledger.ingest import TRANSACTION_S, announce_sealed, seal_due
-from provenance.ledger.seal import seal_ready
+from provenance.ledger.ingest import announce_sealed, seal_overdue
 from provenance.ports.values import AnchorState
 from workers import alive, anchoring, confirming, hashing, resources, verifying
 from workers.app import app, settings
@@ -52,9 +51,7 @@ def _seal_overdue() -> None:
         waiting = tx.awaiting_seal(time.time() - policy.lost_after_s)
     for run in waiting:
         try:
-            with store.transaction(run) as tx:
-                seal_ready(tx, run, policy, time.time(), time.monotonic() + TRANSACTION_S)
-            seal_due(store, run, policy, time.time)
+            seal_overdue(store, run, policy, time.time)
         except UnavailableError:
             raise
         except ProvenanceError as error:

@@ -27,9 +27,13 @@ from provenance.ports.values import (
 
 def owed(tx: LedgerTx, row: AnchorRow, final: bool) -> list[LedgerEntry]:
     """Entries that the anchor is the first to cover, among anchors at least as certain."""
+    return list(tx.entries(first=first_owed(tx, row, final), end=row.size))
+
+
+def first_owed(tx: LedgerTx, row: AnchorRow, final: bool) -> int:
+    """The index of the first of them; all up to the anchor's head are."""
     states = [AnchorState.FINAL] if final else [AnchorState.FINAL, AnchorState.CONFIRMED]
-    covered = tx.reach(row.network, states, below=row.size)
-    return list(tx.entries(first=covered, end=row.size))
+    return tx.reach(row.network, states, below=row.size)
 
 
 def attested_block(tx: LedgerTx, row: AnchorRow) -> str | None:

@@ -56,6 +56,7 @@ class IngestResult:
     """Counts of one drain, and the ledger entries it made.
 
     Attributes:
+        runs: Whose records came, once for each transaction.
         more: It ended with its time, not with the stream.
     """
 
@@ -65,6 +66,7 @@ class IngestResult:
     equivocations: int = 0
     parked: int = 0
     entries: list[LedgerEntry] = field(default_factory=list)
+    runs: list[UUID] = field(default_factory=list)
     more: bool = False
 
     def add(self, other: IngestResult) -> None:

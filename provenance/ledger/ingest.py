@@ -100,7 +100,7 @@ def ingest(
         try:
             _ingest_run(transport, store, policy, own, clock, total)
         except (FormatError, InputError, IntegrityError) as error:
-            _log.error("run held up", run=batch_run(own[0].payload).hex(), problem=str(error))
+            _log.error("run held up", run=str(_run_of(own[0])), problem=str(error))
     return total
 
 
@@ -113,8 +113,7 @@ def _ingest_run(
     total: IngestResult,
 ) -> None:
     """Ingest entries of one run (or that are no batches), in transactions of bounded time."""
-    waiting, name = deque(deliveries), batch_run(deliveries[0].payload)
-    claimed = UUID(bytes=name) if len(name) == 16 else None
+    waiting, claimed = deque(deliveries), _run_of(deliveries[0])
     while waiting:
         taken: list[Delivery] = []
         done = IngestResult()
@@ -138,6 +137,8 @@ def _ingest_run(
                 with suppress(TransportUnavailable):
                     transport.give_back([*taken, *waiting])
             raise
+        done.runs = list(writer.touched)
+        _log_sealed(done.entries)
         total.add(done)
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
@@ -169,7 +170,32 @@ def seal_due(
                 return made
         with store.transaction(run) as tx:
             until = time.monotonic() + TRANSACTION_S
-            made += seal_ready(tx, run, policy, clock(), until, more)
+            sealed = seal_ready(tx, run, policy, clock(), until, more)
+        _log_sealed(sealed)
+        made += sealed
+
+
+def seal_overdue(
+    store: LedgerStore, run: UUID, policy: SealPolicy, clock: Callable[[], float]
+) -> None:
+    """Make the seals of a run that nothing more came of in time; raises as :func:`seal_due`."""
+    with store.transaction(run) as tx:
+        until = time.monotonic() + TRANSACTION_S
+        sealed = seal_ready(tx, run, policy, clock(), until)
+    _log_sealed(sealed)
+    seal_due(store, run, policy, clock)
+
+
+def _log_sealed(entries: Iterable[LedgerEntry]) -> None:
+    for entry in entries:
+        seal = {"phase": entry.phase.value, "epoch": entry.epoch}
+        _log.info("ledger.sealed", run=str(entry.run), **seal, head=entry.index + 1)
+
+
+def _run_of(delivery: Delivery) -> UUID | None:
+    """The run that an entry says to be of; None where it can be no batch."""
+    name = batch_run(delivery.payload)
+    return UUID(bytes=name) if len(name) == 16 else None
 
 
 def announce_sealed(transport: EventTransport, store: LedgerStore, policy: SealPolicy) -> None:

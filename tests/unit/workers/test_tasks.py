@@ -127,6 +127,46 @@ def test_a_run_walks_from_the_stream_to_final(work: Workplace) -> None:
     assert work.take() == [VERIFY]
 
 
+def test_a_run_can_be_followed_by_its_id_through_flat_lines(work: Workplace) -> None:
+    for run in (RUN, *(some_run() for _ in range(30))):
+        work.deliver(complete_run(run=run))
+    with capture_logs() as logs:
+        hashing.drain()
+        anchoring.publish("local")
+        confirming.confirm("local")
+        verifying.verify()
+    for line in logs:
+        assert all(isinstance(value, str | int | None) for value in line.values()), line
+    own = [line for line in logs if str(RUN) in f"{line.get('run')} {line.get('runs')}"]
+    assert [(line["event"], line.get("head")) for line in own] == [
+        ("ledger.sealed", 1),
+        ("ledger.sealed", 2),
+        ("hashing.drained", None),
+        ("verify.done", None),
+    ]
+    assert (own[2]["run_count"], len(own[2]["runs"].split()), own[3]["attempt"]) == (31, 20, 1)
+    replaced, sent, final = (line for line in logs if "network" in line)
+    assert (replaced["event"], replaced["anchors"]) == ("anchoring.replaced", 61)
+    with resources.store().snapshot() as tx:
+        (version,) = tx.versions(62)
+        newest = [str(entry.run) for entry in tx.entries(first=60)]
+    for line, outcome in ((sent, "sent"), (final, "final")):
+        assert (line["outcome"], line["head"], line["entries"]) == (outcome, 62, 62)
+        assert line["transaction_id"] == version.version.transaction_id
+        assert newest[0] in line["runs"]
+
+
+def test_a_look_that_changes_nothing_is_no_line(work: Workplace) -> None:
+    work.deliver(complete_run())
+    hashing.drain()
+    anchoring.publish("local")
+    confirming.confirm("local")
+    with capture_logs() as logs:
+        anchoring.publish("local")
+        confirming.confirm("local")
+    assert logs == []
+
+
 def test_hints_are_sent_once_and_do_not_pile_up(work: Workplace) -> None:
     work.deliver(complete_run())
     hashing.drain()
@@ -161,7 +201,7 @@ def test_a_seal_without_an_anchor_rings_no_network(work: Workplace) -> None:
     with capture_logs() as logs:
         hashing.drain()
     assert work.take() == []
-    assert [entry["sealed"] for entry in logs] == [1]
+    assert [entry["event"] for entry in logs] == ["ledger.sealed", "hashing.drained"]
 
 
 def test_the_verifying_task_writes_the_report(work: Workplace) -> None:
