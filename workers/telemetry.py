@@ -53,7 +53,7 @@ def log_anchors(event: str, store: LedgerStore, network: str, done: Pass) -> Non
                 outcome=outcome.value,
                 head=row.size,
                 transaction_id=None if row.version_id is None else ids.get(row.version_id),
-                attempt=row.attempts,
+                attempts=row.attempts,
                 reason=row.reason,
                 paused=done.paused,
                 entries=row.size - first,

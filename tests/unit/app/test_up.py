@@ -1,4 +1,7 @@
-"""The supervisor behind ``provenance up``: what it starts, mends and stops."""
+"""The supervisor behind ``provenance up``: what it starts, mends and stops.
+
+Over 400 lines: case by case, one file: `app/up.py`.
+"""
 
 from __future__ import annotations
 
