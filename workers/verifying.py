@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from provenance.app.report import claim_report, write_due_report
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ports.values import DueReport
@@ -43,6 +45,9 @@ def _write(row: DueReport) -> None:
     told = {"run": str(row.run), "attempt": row.attempts}
     try:
         page, unreachable = write_due_report(settings_of(READERS), resources.store(), row)
+    except SoftTimeLimitExceeded:
+        log.error("verify.refused", **told, problem="it takes longer than a task may")
+        raise
     except ProvenanceError as error:
         log.error("verify.refused", **told, problem=str(error))
         return

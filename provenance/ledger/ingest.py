@@ -19,7 +19,7 @@ from provenance.errors import (
     FormatError,
     InputError,
     IntegrityError,
-    StoreUnavailable,
+    ProvenanceError,
     TransportUnavailable,
 )
 from provenance.formats.producers.acknowledgement import (
@@ -36,6 +36,8 @@ from provenance.ports.transport import Delivery, EventTransport
 from provenance.ports.values import LedgerEntry, ProducerRow
 
 BATCHES_PER_READ = 500
+HELD_UP = (FormatError, InputError, IntegrityError)
+"""What a run's own records and rows raise; any other error of ours is no fault of theirs."""
 TRANSACTION_S = 0.25
 """A transaction begins nothing more after this: a task that is cut off loses no more than it."""
 
@@ -99,7 +101,7 @@ def ingest(
     for own in by_run.values():
         try:
             _ingest_run(transport, store, policy, own, clock, total)
-        except (FormatError, InputError, IntegrityError) as error:
+        except HELD_UP as error:
             _log.error("run held up", run=str(_run_of(own[0])), problem=str(error))
     return total
 
@@ -132,8 +134,11 @@ def _ingest_run(
                 sealed = [run for run in writer.touched if writer.is_sealed(run)]
                 sealed += [entry.run for entry in done.entries if entry.phase is Phase.AFTER]
         except BaseException as error:
-            # Full or away, or it hung until the task's limit before anything was taken.
-            if isinstance(error, StoreUnavailable) or not taken:
+            ours = isinstance(error, ProvenanceError)
+            if not ours:
+                _log.error("run held up", run=str(claimed), problem=type(error).__name__)
+            # Full or away; or it hung until the task's limit before anything was taken.
+            if not taken or (ours and not isinstance(error, HELD_UP)):
                 with suppress(TransportUnavailable):
                     transport.give_back([*taken, *waiting])
             raise

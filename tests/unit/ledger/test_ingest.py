@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.formats import merkle
@@ -394,8 +395,9 @@ def test_a_database_that_hangs_until_the_tasks_limit_parks_nothing(
         patch.setattr(store, "_begin", hangs)
         for _ in range(10):
             clock[0] += 100.0
-            with pytest.raises(Limit):
+            with pytest.raises(Limit), capture_logs() as logs:
                 drain(transport, store, POLICY, "worker", lambda: NOW)
+            assert [(line["run"], line["problem"]) for line in logs] == [(str(RUN), "Limit")]
     clock[0] += 100.0
     done = drain(transport, store, POLICY, "worker", lambda: NOW)
     assert (done.parked, len(done.entries)) == (0, 2)
