@@ -8,7 +8,7 @@ from provenance.errors import ProvenanceError, UnavailableError
 from workers import confirming, resources
 from workers.app import app
 from workers.dispatch import ring
-from workers.telemetry import log
+from workers.telemetry import log, log_anchors
 
 
 def hint(network: str) -> None:
@@ -22,6 +22,7 @@ def publish(network: str) -> None:
     try:
         resources.compared(network)
         done = publish_due(resources.delivery(network))
+        log_anchors("anchoring.published", resources.store(), network, done)
     except UnavailableError as error:
         log.warning("anchoring.unavailable", network=network, problem=str(error))
         return
@@ -29,11 +30,4 @@ def publish(network: str) -> None:
         log.error("anchoring.misconfigured", network=network, problem=str(error))
         return
     if done.outcomes or done.replaced:
-        log.info(
-            "anchoring.published",
-            network=network,
-            outcomes={str(anchor): outcome.value for anchor, outcome in done.outcomes.items()},
-            replaced=list(done.replaced),
-            paused=done.paused,
-        )
         confirming.hint(network)

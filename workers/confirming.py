@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
-from provenance.anchor.receipts import finished_runs
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import resources, verifying
 from workers.app import app, settings
 from workers.dispatch import ring
-from workers.telemetry import log
+from workers.telemetry import log, log_anchors
 
 
 def hint(network: str) -> None:
@@ -28,21 +27,12 @@ def confirm(network: str) -> None:
         done = confirm_sent(
             resources.delivery(network), poll_s=min(settings().sweep_interval_s, 5.0)
         )
-        with resources.store().snapshot() as tx:
-            final = done.having(Outcome.FINAL)
-            finished = finished_runs(tx, final, settings().blockchain.networks) if final else ()
+        log_anchors("confirming.looked", resources.store(), network, done)
     except UnavailableError as error:
         log.warning("confirming.unavailable", network=network, problem=str(error))
         return
     except ProvenanceError as error:
         log.error("confirming.misconfigured", network=network, problem=str(error))
         return
-    if done.outcomes:
-        log.info(
-            "confirming.looked",
-            network=network,
-            outcomes={str(anchor): outcome.value for anchor, outcome in done.outcomes.items()},
-            paused=done.paused,
-        )
-    for run in finished:
-        verifying.hint(str(run))
+    if done.having(Outcome.FINAL):
+        verifying.hint()

@@ -9,7 +9,7 @@ from provenance.ledger.ingest import drain as drain_stream
 from workers import anchoring, resources
 from workers.app import app, settings
 from workers.dispatch import ring
-from workers.telemetry import log
+from workers.telemetry import log, some
 
 DRAIN_S = 5.0
 """A drain reads nothing more after this and rings itself: far below the limits of a task."""
@@ -29,7 +29,7 @@ def drain() -> None:
             resources.store(),
             resources.policy(),
             resources.owner(),
-            time.time(),
+            time.time,
             stale_after_s=settings().lease_s,
             within_s=DRAIN_S,
         )
@@ -49,6 +49,7 @@ def drain() -> None:
             duplicates=done.duplicates,
             parked=done.parked,
             sealed=len(done.entries),
+            **some(done.runs),
         )
     if any(entry.anchor for entry in done.entries):
         for network in resources.policy().networks:

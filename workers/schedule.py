@@ -6,12 +6,11 @@ import time
 
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
+from provenance.app.report import due_report
 from provenance.errors import LedgerForkError, ProvenanceError, UnavailableError
-from provenance.formats.record import Phase
-from provenance.ledger.ingest import TRANSACTION_S, say_sealed, seal_due
-from provenance.ledger.seal import seal_ready
+from provenance.ledger.ingest import announce_sealed, seal_overdue
 from provenance.ports.values import AnchorState
-from workers import alive, anchoring, confirming, hashing, resources
+from workers import alive, anchoring, confirming, hashing, resources, verifying
 from workers.app import app, settings
 from workers.telemetry import log
 
@@ -21,17 +20,21 @@ PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 @app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]  # Celery has no types
 def sweep() -> None:
     """Make the seals that are overdue, then ring every queue that has work."""
-    now = time.time()
     try:
-        _seal_overdue(now)
+        _seal_overdue()
+        now = time.time()
         with resources.store().snapshot() as tx:
             stranded = stranded_networks(tx, now, settings().lease_s)
             publishable = tx.due_networks(PUBLISHED, now) | stranded
             lookable = tx.due_networks(LOOKED_AT, now) | stranded
+            report = due_report(settings(), tx, now)
         for network in sorted(publishable):
             anchoring.hint(network)
         for network in sorted(lookable):
             confirming.hint(network)
+        if report is not None:
+            verifying.hint()
+        announce_sealed(resources.transport(), resources.store(), resources.policy())
         resources.transport().ping()
         hashing.hint()
         alive.ring_all()
@@ -41,20 +44,16 @@ def sweep() -> None:
         log.error("sweep.stopped", problem=str(error))
 
 
-def _seal_overdue(now: float) -> None:
+def _seal_overdue() -> None:
     """A damaged record holds up its own run alone."""
     store, policy = resources.store(), resources.policy()
     if policy.guard is not None:
         policy.guard.check(store)
     with store.snapshot() as tx:
-        waiting = tx.awaiting_seal(now - policy.lost_after_s)
+        waiting = tx.awaiting_seal(time.time() - policy.lost_after_s)
     for run in waiting:
         try:
-            with policy.transaction(store, run) as tx:
-                made = seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
-            made += seal_due(store, run, policy, now)
-            if any(entry.phase is Phase.AFTER for entry in made):
-                say_sealed(resources.transport(), run, policy)
+            seal_overdue(store, run, policy, time.time)
         except (UnavailableError, LedgerForkError):
             raise
         except ProvenanceError as error:

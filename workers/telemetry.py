@@ -4,12 +4,61 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 import structlog
 from celery.signals import setup_logging, worker_process_init
 
+from provenance.anchor.delivery import Outcome, Pass
+from provenance.anchor.receipts import first_owed
+from provenance.ports.store import LedgerStore
+
 log: Any = structlog.get_logger("workers")
+SHOWN_RUNS = 20
+"""In one line."""
+_TROUBLE = (Outcome.HELD, Outcome.FAILED, Outcome.REORGED)
+
+
+def some(runs: Iterable[UUID]) -> dict[str, Any]:
+    """The first of many runs, and how many they are, for a line that stays flat."""
+    names = list(dict.fromkeys(map(str, runs)))
+    return {"runs": " ".join(names[:SHOWN_RUNS]), "run_count": len(names)}
+
+
+def log_anchors(event: str, store: LedgerStore, network: str, done: Pass) -> None:
+    """A line for each anchor that a pass did something with: its head, its transaction, and the
+    newest runs among the entries that no earlier head has on that network.
+
+    Raises:
+        StoreUnavailable
+    """
+    if done.replaced:
+        log.info("anchoring.replaced", network=network, anchors=len(done.replaced))
+    moved = {key: it for key, it in done.outcomes.items() if it is not Outcome.WAITING}
+    if not moved:
+        return
+    with store.snapshot() as tx:
+        for anchor_id, outcome in moved.items():
+            row = tx.anchor(anchor_id)
+            if row is None:
+                continue
+            ids = {each.id: each.version.transaction_id for each in tx.versions(anchor_id)}
+            first = first_owed(tx, row, outcome is Outcome.FINAL)
+            newest = tx.entries(first=max(first, row.size - SHOWN_RUNS), end=row.size)
+            (log.warning if outcome in _TROUBLE else log.info)(
+                event,
+                network=network,
+                outcome=outcome.value,
+                head=row.size,
+                transaction_id=None if row.version_id is None else ids.get(row.version_id),
+                attempts=row.attempts,
+                reason=row.reason,
+                paused=done.paused,
+                entries=row.size - first,
+                runs=some(entry.run for entry in reversed(newest))["runs"],
+            )
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]  # Celery has no types

@@ -1,29 +1,57 @@
-"""The verifying worker's task: check a run again and write its report."""
+"""The verifying worker's task: write the reports of runs that have become final everywhere."""
 
 from __future__ import annotations
 
-from provenance.app.report import write_report
+import time
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from provenance.app.report import claim_report, write_due_report
 from provenance.errors import ProvenanceError, UnavailableError
+from provenance.ports.values import DueReport
 from provenance.settings import READERS
-from workers.app import app, settings_of
+from workers import resources
+from workers.app import app, settings, settings_of
 from workers.dispatch import ring
 from workers.telemetry import log
 
+WITHIN_S = 5.0
+"""A task begins no report after this and rings itself: a sweep may wait for the same worker."""
 
-def hint(run: str) -> None:
-    """Ask for a run to be checked; one that is lost can be made good by ``provenance verify``."""
-    ring(verify, "verify", run)
+
+def hint() -> None:
+    """Ring the verifying worker."""
+    ring(verify, "verify")
 
 
 @app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]  # Celery has no types
-def verify(run: str) -> None:
-    """Verify a run on every configured network and write ``reports/<run>/``."""
+def verify() -> None:
+    """Verify runs on every configured network and write ``reports/<run>/``."""
+    until = time.monotonic() + WITHIN_S
     try:
-        page = write_report(settings_of(READERS), run)
+        while (row := claim_report(settings(), resources.store(), time.time())) is not None:
+            _write(row)
+            if time.monotonic() > until:
+                hint()
+                return
     except UnavailableError as error:
-        log.warning("verify.unavailable", run=run, problem=str(error))
-        return
+        log.warning("verify.unavailable", problem=str(error))
     except ProvenanceError as error:
-        log.error("verify.refused", run=run, problem=str(error))
+        log.error("verify.stopped", problem=str(error))
+
+
+def _write(row: DueReport) -> None:
+    """A run that cannot be verified holds up no other."""
+    told = {"run": str(row.run), "attempt": row.attempts}
+    try:
+        page, unreachable = write_due_report(settings_of(READERS), resources.store(), row)
+    except SoftTimeLimitExceeded:
+        log.error("verify.refused", **told, problem="it takes longer than a task may")
+        raise
+    except ProvenanceError as error:
+        log.error("verify.refused", **told, problem=str(error))
         return
-    log.info("verify.done", run=run, report=str(page))
+    if unreachable:
+        log.warning("verify.open", **told, unreachable=" ".join(unreachable), report=str(page))
+    else:
+        log.info("verify.done", **told, report=str(page))

@@ -394,6 +394,7 @@ def stranded_networks(tx: LedgerTx, now: float, lease_s: float) -> frozenset[str
     horizon = now + 2 * max(MAX_LOOK_S, lease_s)
     return frozenset(
         row.network
-        for row in tx.anchors(states=ACTIVE)
+        for network in tx.anchored_networks()
+        for row in tx.anchors(network, ACTIVE)
         if max(row.next_attempt_at, row.lease_until or 0.0) > horizon
     )

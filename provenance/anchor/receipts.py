@@ -8,13 +8,12 @@ head is lost to a reorg is covered by the next one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from uuid import UUID
+from collections.abc import Mapping, Sequence
 
 from provenance.errors import IntegrityError
 from provenance.formats.merkle import KeptTree
 from provenance.formats.receipt import AnchorProof, LedgerProof, Receipt
-from provenance.formats.record import Json, Phase
+from provenance.formats.record import Json
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import (
     AnchorRow,
@@ -28,9 +27,13 @@ from provenance.ports.values import (
 
 def owed(tx: LedgerTx, row: AnchorRow, final: bool) -> list[LedgerEntry]:
     """Entries that the anchor is the first to cover, among anchors at least as certain."""
+    return list(tx.entries(first=first_owed(tx, row, final), end=row.size))
+
+
+def first_owed(tx: LedgerTx, row: AnchorRow, final: bool) -> int:
+    """The index of the first of them; all up to the anchor's head are."""
     states = [AnchorState.FINAL] if final else [AnchorState.FINAL, AnchorState.CONFIRMED]
-    covered = tx.reach(row.network, states, below=row.size)
-    return list(tx.entries(first=covered, end=row.size))
+    return tx.reach(row.network, states, below=row.size)
 
 
 def attested_block(tx: LedgerTx, row: AnchorRow) -> str | None:
@@ -90,24 +93,7 @@ def make_receipts(
     return made
 
 
-def finished_runs(
-    tx: LedgerTx, newly_final: Collection[int], networks: Sequence[str]
-) -> list[UUID]:
-    """Runs that these anchors, final since now, have finished.
-
-    A run is finished when its *after* root lies under a final head on each of ``networks``.
-
-    Args:
-        newly_final: Ids of anchors of one network that have just become final.
-    """
-    final = (AnchorState.FINAL,)
-    everywhere = min((tx.reach(name, final) for name in networks), default=0)
-    network = next((row.network for row in map(tx.anchor, newly_final) if row), None)
-    if network is None:
-        return []
-    before = tx.reach(network, final, without=newly_final)
-    return [
-        entry.run
-        for entry in tx.entries(first=before, end=everywhere)
-        if entry.phase is Phase.AFTER and entry.anchor
-    ]
+def final_everywhere(tx: LedgerTx, networks: Sequence[str]) -> int:
+    """The size up to which the ledger lies under a final head on each of ``networks``; 0 where
+    there is no network."""
+    return min((tx.reach(name, (AnchorState.FINAL,)) for name in networks), default=0)

@@ -1,4 +1,4 @@
-"""What starting a server takes: free ports, the end of its log, and Redis's program."""
+"""What starting a server takes: free ports, its log, and Redis's program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ REDIS_BY_HAND = (
     "install redis-server (Debian: apt install redis-server),"
     " or: pip install 'ml-provenance[embedded]'"
 )
-_LOG_BYTES = 16384
+LOG_BYTES = 16 * 2**20
+_TAIL_BYTES = 16384
 
 
 def free_ports(count: int, wanted: Sequence[int] = ()) -> tuple[int, ...]:
@@ -54,7 +55,7 @@ def log_text(log: Path, since: int = 0) -> str:
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(since, size - _LOG_BYTES))
+            file.seek(max(since, size - _TAIL_BYTES))
             return file.read().decode(errors="replace")
     except OSError:
         return ""
@@ -64,6 +65,23 @@ def log_tail(log: Path, since: int = 0, lines: int = 4) -> str:
     """The last lines of that, on one line."""
     said = [line.strip()[:200] for line in log_text(log, since).splitlines() if line.strip()]
     return " / ".join(said[-lines:]) or "(it wrote none)"
+
+
+def rotate(log: Path) -> bool:
+    """Whether a log of more than :data:`LOG_BYTES` was copied to ``<name>.1`` and emptied.
+
+    It is emptied in place: the processes that share it append to it, so that all of them go on in
+    the same file and none needs to know. What they write between copy and cut is lost. Where it
+    cannot be copied, on a full disk say, it stays as it is.
+    """
+    try:
+        if log.stat().st_size <= LOG_BYTES:
+            return False
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
+    except OSError:
+        return False
+    return True
 
 
 def redis_server(devnet_home: Path) -> Path | None:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from provenance import files
+from provenance.anchor.outbox import ceiling
+from provenance.anchor.receipts import final_everywhere
 from provenance.app.verify import verify_run
 from provenance.bundle.writer import write_bundle
 from provenance.errors import FormatError, InputError
 from provenance.formats.fields import Fields
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import DueReport
 from provenance.report import html
-from provenance.settings import Settings
+from provenance.settings import RetrySettings, Settings
+from provenance.verify.report import VerificationReport
+
+AGAIN: Final = RetrySettings(base_s=60.0, cap_s=3600.0)
+"""When a report that was begun is due again, if it was not written."""
 
 
 def write_report(settings: Settings, run: str, folder: Path | None = None) -> Path:
@@ -32,7 +42,54 @@ def write_report(settings: Settings, run: str, folder: Path | None = None) -> Pa
     """
     if folder is not None:
         _check_replaceable(folder)
-    report = verify_run(settings, run)
+    return _write(settings, verify_run(settings, run), folder)
+
+
+def due_report(settings: Settings, tx: LedgerTx, now: float) -> DueReport | None:
+    """A report to write now; None without one."""
+    size = final_everywhere(tx, settings.blockchain.networks)
+    return tx.due_report(size, now, 2 * AGAIN.cap_s)
+
+
+def claim_report(settings: Settings, store: LedgerStore, now: float) -> DueReport | None:
+    """The same, due again later whatever becomes of this process: what ends its worker, or fails,
+    comes behind all that was tried less.
+
+    Raises:
+        StoreUnavailable
+    """
+    with store.transaction() as tx:
+        row = due_report(settings, tx, now)
+        if row is not None:
+            attempts = row.attempts + 1
+            row = replace(row, attempts=attempts, next_attempt_at=now + ceiling(attempts, AGAIN))
+            tx.save_due_report(row)
+    return row
+
+
+def write_due_report(
+    settings: Settings, store: LedgerStore, row: DueReport
+) -> tuple[Path, list[str]]:
+    """Write the report of a claimed row, which is due no more unless networks gave no answer:
+    the path of ``report.html`` and their names.
+
+    Raises:
+        As :func:`write_report`.
+    """
+    report = verify_run(settings, str(row.run))
+    page = _write(settings, report, None)
+    unreachable = [
+        name
+        for name, seals in report.networks.items()
+        if any(check.status == "unreachable" for check in seals.values())
+    ]
+    if not unreachable:
+        with store.transaction(row.run) as tx:
+            tx.drop_due_report(row.run)
+    return page, unreachable
+
+
+def _write(settings: Settings, report: VerificationReport, folder: Path | None) -> Path:
     target = folder if folder is not None else settings.base_dir / "reports" / str(report.run)
     mode = files.mode_below(target, settings.base_dir)
     with contextlib.ExitStack() as stack:

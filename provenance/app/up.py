@@ -23,7 +23,7 @@ from pathlib import Path
 from provenance import files
 from provenance.app.base_directory import LOOK_S
 from provenance.app.health import anchor_queue
-from provenance.app.processes import REDIS_BY_HAND, free_ports, log_tail, redis_server
+from provenance.app.processes import REDIS_BY_HAND, free_ports, log_tail, redis_server, rotate
 from provenance.errors import InputError, MissingExtraError, ServerMissingError, UnavailableError
 from provenance.settings import Settings
 
@@ -121,6 +121,8 @@ class _Child:
     service: Service
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
+    log_start: int = 0
+    """Where in the log its own lines begin."""
     failures: int = 0
     next_start: float = 0.0
 
@@ -178,7 +180,7 @@ class Fleet:
             time.sleep(poll_s)
 
     def mend(self) -> None:
-        """One round: note deaths, start again what is due."""
+        """One round: note deaths, start again what is due, cut logs that have grown long."""
         now = time.monotonic()
         for child in self.children:
             process = child.process
@@ -188,10 +190,12 @@ class Fleet:
                 delay = min(RESTART_CAP_S, 2.0**child.failures - 1) * (0.5 + random.random() / 2)  # noqa: S311  jitter, no secret
                 child.next_start, child.process = now + delay, None
                 name = child.service.name
-                said = log_tail(self.log_path(name))
+                said = log_tail(self.log_path(name), child.log_start)
                 self.say(name, f"ended with status {process.returncode}; {said}")
             if child.process is None and now >= child.next_start:
                 self._spawn(child)
+            if rotate(self.log_path(child.service.name)):
+                child.log_start = 0
 
     def pids(self) -> dict[str, int]:
         """Process ids of what is running, by service."""
@@ -226,6 +230,7 @@ class Fleet:
     def _spawn(self, child: _Child) -> None:
         service = child.service
         with self.log_path(service.name).open("ab") as log:
+            child.log_start = log.tell()
             child.process = subprocess.Popen(
                 service.argv,
                 stdin=subprocess.PIPE if service.stdin else subprocess.DEVNULL,

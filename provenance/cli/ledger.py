@@ -129,7 +129,7 @@ def _first_run(
         keys, transport = [policy.signer.verifier.public_bytes], MemoryTransport()
         with Shipper(Path(folder) / "spool", transport, ledger_keys=lambda: keys) as shipper:
             shipper.run_once()
-            drain(transport, store, policy, "succession", time.time())
+            drain(transport, store, policy, "succession", time.time)
     with store.snapshot() as tx:
         row = tx.run(run.tracker.run)
     if row is None or row.state != "sealed":

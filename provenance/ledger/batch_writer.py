@@ -47,7 +47,8 @@ from provenance.ports.values import (
 )
 
 MAX_DELIVERIES = 3
-"""An entry that comes again after these ends its workers, or cannot be committed."""
+"""An entry that comes again after these ends its workers, or cannot be committed: deliveries that
+a database did not answer are not counted."""
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class IngestResult:
     """Counts of one drain, and the ledger entries it made.
 
     Attributes:
+        runs: Whose records came, once for each transaction.
         more: It ended with its time, not with the stream.
     """
 
@@ -64,6 +66,7 @@ class IngestResult:
     equivocations: int = 0
     parked: int = 0
     entries: list[LedgerEntry] = field(default_factory=list)
+    runs: list[UUID] = field(default_factory=list)
     more: bool = False
 
     def add(self, other: IngestResult) -> None:

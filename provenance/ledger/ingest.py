@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -18,6 +19,8 @@ from provenance.errors import (
     FormatError,
     InputError,
     IntegrityError,
+    ProvenanceError,
+    TransportUnavailable,
 )
 from provenance.formats.producers.acknowledgement import (
     NOBODY,
@@ -33,6 +36,8 @@ from provenance.ports.transport import Delivery, EventTransport
 from provenance.ports.values import LedgerEntry, ProducerRow
 
 BATCHES_PER_READ = 500
+HELD_UP = (FormatError, InputError, IntegrityError)
+"""What a run's own records and rows raise; any other error of ours is no fault of theirs."""
 TRANSACTION_S = 0.25
 """A transaction begins nothing more after this: a task that is cut off loses no more than it."""
 
@@ -44,7 +49,7 @@ def drain(
     store: LedgerStore,
     policy: SealPolicy,
     consumer: str,
-    now: float,
+    clock: Callable[[], float],
     stale_after_s: float = 60.0,
     within_s: float = 5.0,
 ) -> IngestResult:
@@ -52,6 +57,9 @@ def drain(
 
     Entries that a dead consumer left behind for ``stale_after_s`` are taken over, one at a time:
     one that kills its worker is then known by its count of deliveries, and no other shares it.
+
+    Args:
+        clock: Unix time in seconds: of each transaction as it begins.
 
     Raises:
         TransportUnavailable, StoreUnavailable: Nothing is lost; what was not acknowledged
@@ -67,7 +75,7 @@ def drain(
             deliveries = transport.claim_stale(consumer, stale_after_s, 1)
         if not deliveries:
             return total
-        ingest(transport, store, policy, deliveries, now, total)
+        ingest(transport, store, policy, deliveries, clock, total)
         if time.monotonic() > until:
             total.more = True
             return total
@@ -78,13 +86,13 @@ def ingest(
     store: LedgerStore,
     policy: SealPolicy,
     deliveries: Sequence[Delivery],
-    now: float,
+    clock: Callable[[], float],
     total: IngestResult | None = None,
 ) -> IngestResult:
     """Ingest entries, each run's in transactions of its own, and acknowledge them.
 
     A run whose records cannot be read or written is logged and waits: its entries come again
-    until they are parked.
+    until they are parked. Where the database takes nothing they come again for as long as that.
 
     Raises:
         TransportUnavailable, StoreUnavailable: As :func:`drain`.
@@ -95,9 +103,9 @@ def ingest(
         by_run.setdefault(batch_run(delivery.payload), []).append(delivery)
     for own in by_run.values():
         try:
-            _ingest_run(transport, store, policy, own, now, total)
-        except (FormatError, InputError, IntegrityError) as error:
-            _log.error("run held up", run=batch_run(own[0].payload).hex(), problem=str(error))
+            _ingest_run(transport, store, policy, own, clock, total)
+        except HELD_UP as error:
+            _log.error("run held up", run=str(_run_of(own[0])), problem=str(error))
     return total
 
 
@@ -106,39 +114,52 @@ def _ingest_run(
     store: LedgerStore,
     policy: SealPolicy,
     deliveries: Sequence[Delivery],
-    now: float,
+    clock: Callable[[], float],
     total: IngestResult,
 ) -> None:
     """Ingest entries of one run (or that are no batches), in transactions of bounded time."""
-    waiting, name = deque(deliveries), batch_run(deliveries[0].payload)
-    claimed = UUID(bytes=name) if len(name) == 16 else None
+    waiting, claimed = deque(deliveries), _run_of(deliveries[0])
     while waiting:
         taken: list[Delivery] = []
         done = IngestResult()
         until = time.monotonic() + TRANSACTION_S
-        with policy.transaction(store, claimed) as tx:
-            writer = BatchWriter(tx, now, done, policy.trainers)
-            while waiting and (not taken or time.monotonic() < until):
-                taken.append(waiting.popleft())
-                writer.take(taken[-1])
-            writer.save()
-            for run, epochs in writer.touched.items():
-                note_due(tx, run, epochs)
-                done.entries.extend(seal_ready(tx, run, policy, now, until, bool(waiting)))
-            sealed = [run for run in writer.touched if writer.is_sealed(run)]
-            sealed += [entry.run for entry in done.entries if entry.phase is Phase.AFTER]
+        try:
+            with policy.transaction(store, claimed) as tx:
+                now = clock()
+                writer = BatchWriter(tx, now, done, policy.trainers)
+                while waiting and (not taken or time.monotonic() < until):
+                    taken.append(waiting.popleft())
+                    writer.take(taken[-1])
+                writer.save()
+                for run, epochs in writer.touched.items():
+                    note_due(tx, run, epochs)
+                    done.entries.extend(seal_ready(tx, run, policy, now, until, bool(waiting)))
+                sealed = [run for run in writer.touched if writer.is_sealed(run)]
+                sealed += [entry.run for entry in done.entries if entry.phase is Phase.AFTER]
+        except BaseException as error:
+            ours = isinstance(error, ProvenanceError)
+            if not ours:
+                _log.error("run held up", run=str(claimed), problem=type(error).__name__)
+            # Full or away; or it hung until the task's limit before anything was taken.
+            if not taken or (ours and not isinstance(error, HELD_UP)):
+                with suppress(TransportUnavailable):
+                    transport.give_back([*taken, *waiting])
+            raise
+        done.runs = list(writer.touched)
+        _log_sealed(done.entries)
         total.add(done)
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
             for run in writer.touched:
-                made = seal_due(store, run, policy, now, bool(waiting))
-                total.entries.extend(made)
-                if any(entry.phase is Phase.AFTER for entry in made):
-                    say_sealed(transport, run, policy)
+                total.entries.extend(seal_due(store, run, policy, clock, bool(waiting)))
 
 
 def seal_due(
-    store: LedgerStore, run: UUID, policy: SealPolicy, now: float, more: bool = False
+    store: LedgerStore,
+    run: UUID,
+    policy: SealPolicy,
+    clock: Callable[[], float],
+    more: bool = False,
 ) -> list[LedgerEntry]:
     """Make what is left of a run's seals that are due, in transactions of bounded time.
 
@@ -156,13 +177,52 @@ def seal_due(
             if tree is None or tx.next_due(run, tree.closed) is None:
                 return made
         with policy.transaction(store, run) as tx:
-            made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S, more)
+            until = time.monotonic() + TRANSACTION_S
+            sealed = seal_ready(tx, run, policy, clock(), until, more)
+        _log_sealed(sealed)
+        made += sealed
 
 
-def say_sealed(transport: EventTransport, run: UUID, policy: SealPolicy) -> None:
-    """Tell the shippers of a run, on whatever host, that it takes no more."""
-    said = {NOBODY: sign_sealed(run, policy.signer)}
-    transport.publish_acknowledged(run, said, transport.generation())
+def seal_overdue(
+    store: LedgerStore, run: UUID, policy: SealPolicy, clock: Callable[[], float]
+) -> None:
+    """Make the seals of a run that nothing more came of in time; raises as :func:`seal_due`."""
+    with policy.transaction(store, run) as tx:
+        until = time.monotonic() + TRANSACTION_S
+        sealed = seal_ready(tx, run, policy, clock(), until)
+    _log_sealed(sealed)
+    seal_due(store, run, policy, clock)
+
+
+def _log_sealed(entries: Iterable[LedgerEntry]) -> None:
+    for entry in entries:
+        seal = {"phase": entry.phase.value, "epoch": entry.epoch}
+        _log.info("ledger.sealed", run=str(entry.run), **seal, head=entry.index + 1)
+
+
+def _run_of(delivery: Delivery) -> UUID | None:
+    """The run that an entry says to be of; None where it can be no batch."""
+    name = batch_run(delivery.payload)
+    return UUID(bytes=name) if len(name) == 16 else None
+
+
+def announce_sealed(transport: EventTransport, store: LedgerStore, policy: SealPolicy) -> None:
+    """Tell the shippers of each run that was sealed since, on whatever host, that it takes no more.
+
+    Raises:
+        TransportUnavailable, StoreUnavailable: The rest is told by the next call.
+    """
+    while True:
+        with store.snapshot() as tx:
+            runs = tx.unannounced(BATCHES_PER_READ)
+        if not runs:
+            return
+        generation = transport.generation()
+        for run in runs:
+            said = {NOBODY: sign_sealed(run, policy.signer)}
+            transport.publish_acknowledged(run, said, generation)
+        with store.transaction() as tx:
+            tx.announced(runs)
 
 
 def _acknowledge(

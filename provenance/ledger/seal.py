@@ -231,6 +231,8 @@ def append_root(
     if anchor:
         for network in policy.networks:
             tx.add_anchor(network, head.size, now)
+        if phase is Phase.AFTER and policy.networks:
+            tx.add_due_report(run, entry.index, now)
     return entry
 
 

@@ -15,6 +15,7 @@ from provenance.formats.run_tree.tree import RecordLeaf
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
+    DueReport,
     Equivocation,
     HeadRow,
     Inserted,
@@ -48,7 +49,14 @@ class LedgerTx(Protocol):
         identity that is not None."""
 
     def seal_run(self, run: UUID, now: float, incomplete: str | None) -> None:
-        """The run takes no more records; the first seal stands. Raises UnknownRunError."""
+        """The run takes no more records, which its shippers are to be told; the first seal
+        stands. Raises UnknownRunError."""
+
+    def unannounced(self, limit: int) -> Sequence[UUID]:
+        """Sealed runs whose shippers are to be told so."""
+
+    def announced(self, runs: Iterable[UUID]) -> None:
+        """Their shippers were told."""
 
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> Sequence[Inserted]:
         """By key ``(run, producer, seq)``: one answer per record, in order; on CONFLICT the
@@ -296,6 +304,20 @@ class LedgerTx(Protocol):
 
     def save_anchor(self, *rows: AnchorRow) -> None:
         """Write all mutable columns of each row. Raises IntegrityError where one is not there."""
+
+    def add_due_report(self, run: UUID, index: int, now: float) -> None:
+        """The run's report is due once entry ``index`` is final everywhere; a known row stays."""
+
+    def due_report(self, size: int, now: float, horizon_s: float) -> DueReport | None:
+        """Of those whose entry is in a ledger of ``size`` and whose time has come (or lies more
+        than ``horizon_s`` ahead, of a clock that was set back) the one that was tried least, and
+        of these has waited longest; None without one."""
+
+    def save_due_report(self, row: DueReport) -> None:
+        """Insert, or replace that of the run."""
+
+    def drop_due_report(self, run: UUID) -> None:
+        """It is written."""
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is

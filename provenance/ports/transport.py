@@ -30,7 +30,7 @@ class Delivery:
             of one that a stranger made without a batch nothing.
         generation: :meth:`EventTransport.generation` of the moment it was read.
         size: Bytes of the entry.
-        deliveries: How often it was given out, this time too.
+        deliveries: How often it was given out, this time too, but for what was given back.
     """
 
     id: str
@@ -62,6 +62,12 @@ class EventTransport(Protocol):
         """Entries are committed to the database: acknowledge and delete them.
 
         A delivery of a former generation MUST NOT touch an entry of the present one."""
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """No fault of these entries kept them from the database: this delivery does not count.
+
+        They are delivered again as they would be, by :meth:`claim_stale`; what was acknowledged
+        or is of a former generation is passed over."""
 
     def backlog(self) -> int:
         """Entries in the stream, read or not."""

@@ -231,6 +231,16 @@ class AnchorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DueReport:
+    """A run whose report is to be written once its entry ``index`` is final everywhere."""
+
+    run: UUID
+    index: int
+    attempts: int
+    next_attempt_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SignedVersion:
     """Signed bytes for one anchor, stored before they are sent.
 

@@ -131,6 +131,18 @@ if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, 3))
 return redis.call('XDEL', KEYS[2], unpack(ARGV, 3))
 """
+# The same keys and values. Owner and idle time stay, and the count goes back by one.
+_GIVE_BACK = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+for at = 3, #ARGV do
+  local pending = redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[at], ARGV[at], 1)[1]
+  if pending and pending[4] > 0 then
+    redis.call('XCLAIM', KEYS[2], ARGV[2], pending[2], 0, ARGV[at],
+      'IDLE', pending[3], 'RETRYCOUNT', pending[4] - 1, 'JUSTID')
+  end
+end
+return 1
+"""
 # KEYS: generation, a run's acknowledgements. ARGV: generation, seconds to keep, then producer,
 # acknowledgement, ...
 _PUBLISH = """
@@ -220,6 +232,13 @@ class RedisStreams:
         return self._given(_CLAIM, consumer, count, int(min_idle_s * 1000))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._settle(_ACK, deliveries)
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._settle(_GIVE_BACK, deliveries)
+
+    def _settle(self, script: str, deliveries: Sequence[Delivery]) -> None:
+        """Run a script on the entries of each stream."""
         entries: dict[str | None, dict[str, list[str]]] = {}
         for delivery in deliveries:
             shard, _, entry = delivery.id.partition("/")
@@ -229,7 +248,7 @@ class RedisStreams:
             for generation, by_stream in entries.items():
                 for stream, ids in by_stream.items():
                     for part in _parts(ids):
-                        self._run(_ACK, stream, generation, self._group, *part)
+                        self._run(script, stream, generation, self._group, *part)
 
     def publish_acknowledged(
         self, run: UUID, acknowledgements: Mapping[bytes, bytes], generation: str | None

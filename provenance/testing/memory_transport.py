@@ -106,6 +106,15 @@ class MemoryTransport:
                 if delivery.generation == self._generation:
                     self._entries.pop(delivery.id, None)
 
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Their count goes back by one."""
+        self.ping()
+        with self._lock:
+            for delivery in deliveries:
+                entry = self._entries.get(delivery.id)
+                if delivery.generation == self._generation and entry is not None:
+                    entry.deliveries -= 1
+
     def backlog(self) -> int:
         """Entries, read or not."""
         self.ping()

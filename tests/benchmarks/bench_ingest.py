@@ -63,7 +63,7 @@ class Ours:
         def drained() -> None:
             nonlocal new
             done = drain(
-                self.transport, self.world.store, self.world.policy, "bench", self.world.now
+                self.transport, self.world.store, self.world.policy, "bench", lambda: self.world.now
             )
             new = done.new
 
@@ -124,7 +124,9 @@ def rows(quick: bool) -> Iterator[Row]:
         early.append()
         with redis.Redis.from_url(url) as client:
             used = [client.memory_usage(key, samples=0) for key in client.scan_iter(early.streams)]
-        drain(early.transport, early.world.store, early.world.policy, "bench", early.world.now)
+        drain(
+            early.transport, early.world.store, early.world.policy, "bench", lambda: early.world.now
+        )
         taken = [(early.round(), late.round(), peer.round()) for _ in range(repeat)]
     first, last, tasks = ([one * 1e6 for one in part] for part in zip(*taken, strict=True))
     rates = ([1e6 / one for one in part] for part in (first, tasks))

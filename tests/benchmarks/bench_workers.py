@@ -53,7 +53,7 @@ def work(redis_url: str, database_url: str, number: int, start: Barrier) -> None
         tx.runs()
     start.wait()
     while transport.backlog():
-        drain(transport, store, policy, f"worker-{number}", time.time())
+        drain(transport, store, policy, f"worker-{number}", time.time)
         time.sleep(0.01)  # what is left is at another worker
     store.close()
 

@@ -235,6 +235,9 @@ def test_a_run_awaits_a_seal_that_is_asked_for_and_not_made(run_tx: LedgerTx) ->
     assert run_tx.awaiting_seal() == [RUN]
     run_tx.save_tree(tree)
     assert run_tx.awaiting_seal() == []
+    run_tx.add_marks(OTHER, [mark(3)])
+    assert run_tx.awaiting_seal() == [OTHER], "the tree is another run's"
+    run_tx.seal_run(OTHER, 5.0, None)
     run_tx.save_tree(replace(tree, closed=4))
     assert run_tx.tree(RUN) == replace(tree, closed=4)
     assert run_tx.tree(OTHER) is None

@@ -224,6 +224,34 @@ def test_stale_entries_are_taken_over_fresh_ones_not(bench: Bench) -> None:
     )
 
 
+def test_what_is_given_back_counts_as_before_and_comes_as_it_would(bench: Bench) -> None:
+    bench.transport.append(payloads(1, 2))
+    (first,) = bench.transport.read("a", 1)
+    bench.transport.give_back([first])
+    assert bench.transport.claim_stale("b", 3600.0, 9) == []
+    for _ in range(3):
+        (again,) = bench.transport.claim_stale("b", 0.0, 9)
+        assert (again, again.deliveries) == (first, 1)
+        bench.transport.give_back([again])
+    assert bench.transport.claim_stale("b", 0.0, 9)[0].deliveries == 1
+    (counted,) = bench.transport.claim_stale("c", 0.0, 9)
+    assert counted.deliveries == 2
+    bench.transport.ack([counted])
+    bench.transport.give_back([counted])
+    assert bench.transport.backlog() == 1
+    assert bench.make(hold_s=0.0).read("a", 9)[0].payload == payloads(2)[0]
+
+
+def test_what_a_lost_server_delivered_is_not_given_back_in_the_next(bench: Bench) -> None:
+    bench.transport.append(payloads(1))
+    (lost,) = bench.transport.read("a", 1)
+    bench.lose_everything()
+    bench.append_as(lost.id, b"payload of some batch, number 2")
+    bench.transport.read("b", 1)
+    bench.make().give_back([lost])
+    assert bench.transport.claim_stale("c", 0.0, 9)[0].deliveries == 2
+
+
 def test_what_nobody_was_given_is_not_stale(bench: Bench) -> None:
     bench.transport.append(payloads(1))
     assert bench.transport.claim_stale("b", 0.0, 10) == []
@@ -383,6 +411,7 @@ CALLS: list[Callable[[EventTransport], object]] = [
     lambda t: t.read("a", 1),
     lambda t: t.claim_stale("a", 0.0, 1),
     lambda t: t.ack([Delivery("0/1-1", b"")]),
+    lambda t: t.give_back([Delivery("0/1-1", b"")]),
     lambda t: t.backlog(),
     lambda t: t.acknowledged(RUN),
     lambda t: t.publish_acknowledged(RUN, {FIRST: b"1"}, None),

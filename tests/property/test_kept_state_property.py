@@ -81,7 +81,7 @@ def test_what_is_sealed_is_what_all_records_give(
         while pieces:
             taken = [pieces.pop(0) for _ in range(min(rng.randint(1, 6), len(pieces)))]
             deliveries = [Delivery(str(at), d.payload) for at, d in enumerate(taken)]
-            ingest(MemoryTransport(), store, ALONE, deliveries, NOW)
+            ingest(MemoryTransport(), store, ALONE, deliveries, lambda: NOW)
             if rng.random() < 0.05:
                 with store.transaction() as tx:
                     seal_ready(tx, run, ALONE, NOW + 61)

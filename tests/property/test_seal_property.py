@@ -83,7 +83,7 @@ def test_whatever_the_arrival_the_run_verifies(
             count = rng.randint(1, 3)
             taken = [Delivery(f"{at}", piece.payload) for at, piece in enumerate(pieces[:count])]
             del pieces[:count]
-            ingest(MemoryTransport(), store, policy, taken, NOW)
+            ingest(MemoryTransport(), store, policy, taken, lambda: NOW)
             report = verify(
                 from_store(store, RUN, POLICY.signer.verifier), None,
                 verifier_key=POLICY.signer.verifier, now=NOW,

@@ -141,7 +141,7 @@ class World:
         store = SqlStore.open(self.url)
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
         chosen = policy or SealPolicy(NETWORKS, SIGNER, 60.0)
-        ingest(Acknowledgements(), store, chosen, deliveries, self.now)  # type: ignore[arg-type]  # all of a transport that ingest uses
+        ingest(Acknowledgements(), store, chosen, deliveries, lambda: self.now)  # type: ignore[arg-type]  # all of a transport that ingest uses
         store.close()
 
     def anchor(self) -> None:

@@ -33,7 +33,7 @@ def brought_home(*bases: Path) -> dict[UUID, VerificationReport]:
         with Shipper(base / "spool", transport) as shipper:
             while shipper.run_once().events:
                 pass
-    drain(transport, store, policy, "one", time.time())
+    drain(transport, store, policy, "one", time.time)
     with store.transaction() as tx:
         runs = [row.run for row in tx.runs()]
         for run in runs:

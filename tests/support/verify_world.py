@@ -121,7 +121,7 @@ class World:
 
     def ingest(self, *payloads: bytes) -> None:
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
-        ingest(Acknowledgements(), self.store, self.policy, deliveries, self.now)  # type: ignore[arg-type]  # all of a transport that ingest uses
+        ingest(Acknowledgements(), self.store, self.policy, deliveries, lambda: self.now)  # type: ignore[arg-type]  # all of a transport that ingest uses
 
     def sweep(self, run: UUID = RUN, later: float = 0.0) -> None:
         with self.store.transaction() as tx:

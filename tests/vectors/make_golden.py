@@ -169,7 +169,7 @@ class _Deployment:
     def bring(self, *payloads: bytes) -> None:
         deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
         now = float(next(self.ticks))
-        ingest(_Transport(), self.store, self.policy, deliveries, now)  # type: ignore[arg-type]  # all of a transport that ingest uses
+        ingest(_Transport(), self.store, self.policy, deliveries, lambda: now)  # type: ignore[arg-type]  # all of a transport that ingest uses
 
     def anchor(self) -> None:
         for network in self.networks:

@@ -3,10 +3,12 @@
 =========================================  ==========================================
 found                                      raised
 =========================================  ==========================================
-locked, refused, disconnected, full,       StoreUnavailable (retryable)
+locked, refused, disconnected, full        StoreUnavailable (retryable)
+(SQLITE_FULL, 53100 disk_full),
 read-only, no free connection
 a constraint is violated                   IntegrityError
-a value that a column cannot hold          InputError
+a value that a column cannot hold, or a    InputError
+statement too large (54, program limit)
 not a database, or without our tables      ConfigError naming ``database_url``
 =========================================  ==========================================
 """
@@ -29,6 +31,8 @@ from provenance.errors import (
 
 KEY = "database_url"
 _UNDEFINED_TABLE = "42P01"
+_PROGRAM_LIMIT = "54"
+"""Class of PostgreSQL's errors of what is too large or too complex, whenever it is tried."""
 _OF_VALUES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 DATABASE_ERRORS = (exc.SQLAlchemyError, sqlite3.Error)
 _THIRD_PARTY = (*DATABASE_ERRORS, OverflowError, UnicodeError)
@@ -72,9 +76,10 @@ def translate(error: Exception, label: str) -> ProvenanceError:
         return IntegrityError(f"{label}: {message}")
     if isinstance(error, exc.TimeoutError):
         return StoreUnavailable(f"{label}: no free connection in time")
-    if isinstance(error, exc.DataError | OverflowError | UnicodeError) or (
-        isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
-    ):
+    of_values = isinstance(error, exc.DataError | OverflowError | UnicodeError)
+    if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
+        of_values = True
+    if of_values or str(getattr(cause, "sqlstate", None)).startswith(_PROGRAM_LIMIT):
         return InputError(f"{label} cannot hold a value: {message}")
     return StoreUnavailable(f"{label}: {message}")
 

@@ -74,8 +74,17 @@ class RecordsPart(Session):
             .where(schema.runs.c.run == run, schema.runs.c.state == "open")
             .values(state="sealed", sealed_at=now, incomplete=incomplete)
         )
-        if not sealed.rowcount and self.run(run) is None:
+        if sealed.rowcount:
+            self._add_once(schema.due_announcements, {"run": run})
+        elif self.run(run) is None:
             raise UnknownRunError(f"no run {run} in the database")
+
+    def unannounced(self, limit: int) -> Sequence[UUID]:
+        return list(self._read(select(schema.due_announcements.c.run).limit(limit)).scalars())
+
+    def announced(self, runs: Iterable[UUID]) -> None:
+        told = schema.due_announcements.c.run.in_(list(runs))
+        self._write(delete(schema.due_announcements).where(told))
 
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> list[Inserted]:
         known = self._digests(records)

@@ -136,6 +136,7 @@ runs = Table(
     Column("identity", LargeBinary),
     CheckConstraint("state IN ('open', 'sealed')", name="state"),
 )
+Index(None, runs.c.state, runs.c.created_at)
 
 records = Table(
     "records",
@@ -211,6 +212,25 @@ due_checkpoints = Table(
     Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
 )
+
+due_reports = Table(
+    "due_reports",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("entry", BigInteger, key="index", nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", Double, nullable=False),
+    _at_least("entry", 0),
+)
+"""Runs without a report of their *after* entry: it is written once that is final everywhere."""
+Index(None, due_reports.c.index)
+
+due_announcements = Table(
+    "due_announcements",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+)
+"""Runs that are sealed, which their shippers were not told yet."""
 
 run_trees = Table(
     "run_trees",

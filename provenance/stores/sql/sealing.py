@@ -148,7 +148,7 @@ class SealingPart(Session):
             marks.c.phase == Phase.AFTER,
             and_(
                 marks.c.phase == Phase.BEFORE,
-                ~select(run_trees.c.run).where(run_trees.c.run == runs.run).exists(),
+                ~select(run_trees.c.run).where(run_trees.c.run == marks.c.run).exists(),
             ),
         )
         query = (

@@ -74,7 +74,7 @@ class Database:
             read = [Delivery(str(number), batch) for number, batch in enumerate(left[:size])]
             del left[:size]
             if read:
-                result = ingest(transport, self.store, POLICY, read, START_NS / 1e9)
+                result = ingest(transport, self.store, POLICY, read, lambda: START_NS / 1e9)
                 assert (result.equivocations, result.parked) == (0, 0)
         assert not left
         with self.store.snapshot() as tx:

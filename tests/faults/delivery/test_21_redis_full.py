@@ -65,7 +65,7 @@ def test_a_backlog_is_worked_off_while_redis_stays_full(world: World) -> None:
                     world.store(),
                     sending.seal_policy(world.settings),
                     "one",
-                    time.time(),
+                    time.time,
                 )
             assert transport.backlog() == 0, "the entries still fill the server"
         finally:

@@ -95,7 +95,7 @@ class Deployment:
         run = some_run()
         policy = sending.seal_policy(self.settings)
         deliveries = complete_run(epochs=1, run=run).deliveries(size=32)
-        ingest(Acknowledgements(), self.store, policy, deliveries, self.clock())  # type: ignore[arg-type]  # all of a transport that ingest uses
+        ingest(Acknowledgements(), self.store, policy, deliveries, self.clock)  # type: ignore[arg-type]  # all of a transport that ingest uses
         self.runs.append(run)
         with self.store.snapshot() as tx:
             head = tx.head()

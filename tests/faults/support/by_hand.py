@@ -57,7 +57,7 @@ def ingest(settings: Settings, stale_after_s: float = 0.0) -> IngestResult:
     assert store is not None
     try:
         return drain(
-            transport, store, sending.seal_policy(settings), "by hand", time.time(), stale_after_s
+            transport, store, sending.seal_policy(settings), "by hand", time.time, stale_after_s
         )
     finally:
         transport.close()

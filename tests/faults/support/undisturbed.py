@@ -37,7 +37,7 @@ def undisturbed_roots(kept: Path, run: UUID) -> dict[str, str]:
                 spool, transport, ledger_keys=lambda: [SIGNER.verifier.public_bytes]
             ) as shipper:
                 while shipper.run_once().events:
-                    drain(transport, store, policy, "one", now)
+                    drain(transport, store, policy, "one", lambda: now)
             with store.transaction() as tx:
                 seal_ready(tx, run, policy, now + 3600)
                 return checker.named_roots(tx.entries(run))

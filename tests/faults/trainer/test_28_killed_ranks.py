@@ -83,7 +83,7 @@ def test_a_training_of_two_ranks_that_is_killed_again_and_again_is_one_run(tmp_p
                     with Shipper(bases[n] / "spool", transport) as shipper:
                         while shipper.run_once().events:
                             pass
-                    drain(transport, store, policy, "one", time.time())
+                    drain(transport, store, policy, "one", time.time)
         store.close()
         anchor(settings)
         report = verify_run(settings, str(keys.run))

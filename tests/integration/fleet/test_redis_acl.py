@@ -80,10 +80,13 @@ def test_a_shipper_ships_and_a_worker_takes_it(server: Url) -> None:
     assert ring is not None
     ring()
     store = SqlStore.open("sqlite://")
-    done = drain(worker, store, POLICY, "worker", 1.0)
+    done = drain(worker, store, POLICY, "worker", lambda: 1.0)
     store.close()
     assert (done.new, done.parked, worker.backlog()) == (len(producer.events), 0, 0)
     assert shipper.acknowledged(RUN).keys() == {producer.name, NOBODY}
+    shipper.append([producer.batch()])
+    worker.give_back(worker.read("worker", 1))
+    assert worker.claim_stale("worker", 0.0, 1)[0].deliveries == 1
     with redis.Redis.from_url(server("worker")) as client:
         assert client.llen("hashing") == 1
 
@@ -208,11 +211,11 @@ def test_what_a_shipper_s_password_destroys_is_shipped_again(
         redis.Redis.from_url(server("shipper")) as client,
         Shipper(folder, transport, stall_s=0.0, ledger_keys=lambda: [key]) as shipper,
     ):
-        drain(worker, store, POLICY, "worker", 1.0)
+        drain(worker, store, POLICY, "worker", lambda: 1.0)
         shipper.run_once()
         VANDALS[vandal](client)
         for _ in range(6):
-            drain(worker, store, POLICY, "worker", 1.0)
+            drain(worker, store, POLICY, "worker", lambda: 1.0)
             with suppress(TransportUnavailable):  # ids used up: the next drain mends the stream
                 shipper.run_once()
     with store.snapshot() as tx:
@@ -244,12 +247,14 @@ def test_thousands_of_entries_without_a_batch_hold_nobody_up(server: Url, tmp_pa
         worker.read("dead", 100)  # a worker takes some, and ends
         parked = 0
         while worker.backlog() > 0:
-            done = drain(worker, store, POLICY, "worker", 1.0, stale_after_s=0.0, within_s=60.0)
+            done = drain(
+                worker, store, POLICY, "worker", lambda: 1.0, stale_after_s=0.0, within_s=60.0
+            )
             assert done.parked, "the drain ends and leaves entries"
             parked += done.parked
         assert parked == 20_000
         shipper.run_once()
-        done = drain(worker, store, POLICY, "worker", 1.0)
+        done = drain(worker, store, POLICY, "worker", lambda: 1.0)
         assert (done.new, worker.backlog()) == (count, 0)
         shipper.run_once()
     with store.snapshot() as tx:

@@ -112,7 +112,7 @@ def train(how: str, ranks: str = "auto") -> Trained:
     policy, now = SealPolicy((), SIGNER, 60.0), time.time()
     with Shipper(Path("artifacts/spool"), transport) as shipper:
         while shipper.run_once().events:
-            drain(transport, store, policy, "one", now)
+            drain(transport, store, policy, "one", lambda: now)
     with store.transaction() as tx:
         (run,) = [row.run for row in tx.runs()]
         seal_ready(tx, run, policy, now + 3600)

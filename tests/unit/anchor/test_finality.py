@@ -1,11 +1,11 @@
-"""A run is finished once, by the last network that comes to it."""
+"""A report is due once the run's *after* root is final on every network, until it is written."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from uuid import UUID
 
-from provenance.anchor.receipts import finished_runs
+from provenance.anchor.receipts import final_everywhere
 from provenance.formats.record import Phase
 from provenance.ledger.seal import append_root
 from provenance.ports.values import AnchorState
@@ -26,15 +26,20 @@ def test_the_last_network_finishes_the_run() -> None:
             append_root(tx, run, Phase.AFTER, None, bytes([9 - at]) * 32, True, POLICY2, NOW)
 
     def final(network: str, size: int) -> list[UUID]:
+        """The runs whose reports are due since then; they are written."""
         with store.transaction() as tx:
             (row,) = [r for r in tx.anchors(network) if r.size == size]
             tx.save_anchor(replace(row, state=AnchorState.FINAL))
-            return finished_runs(tx, [row.id], POLICY2.networks)
+            upto, found = final_everywhere(tx, POLICY2.networks), list[UUID]()
+            while (due := tx.due_report(upto, NOW, 9.0)) is not None:
+                found.append(due.run)
+                tx.drop_due_report(due.run)
+            return sorted(found)
 
     assert final("local", 6) == []
     assert final("ethereum", 1) == []
     assert final("ethereum", 2) == [runs[0]]
     assert final("ethereum", 6) == [runs[1], runs[2]]
     with store.snapshot() as tx:
-        assert finished_runs(tx, [], POLICY2.networks) == []
+        assert final_everywhere(tx, ()) == 0
     store.close()

@@ -62,14 +62,14 @@ class Home:
         for _ in range(2):
             with Shipper(self.base / "spool", self.transport, ledger_keys=lambda: known) as shipper:
                 shipper.run_once()
-            drain(self.transport, self.store, self.policy, uuid4().hex, time.time())
+            drain(self.transport, self.store, self.policy, uuid4().hex, time.time)
         now = time.time() + later
         with self.store.snapshot() as tx:
             waiting = tx.awaiting_seal(now - self.policy.lost_after_s)
         for run in waiting:
             with self.store.transaction(run) as tx:
                 seal_ready(tx, run, self.policy, now)
-            seal_due(self.store, run, self.policy, now)
+            seal_due(self.store, run, self.policy, lambda: now)
 
     def verify(self, run: str = "latest") -> VerificationReport:
         return verify_run(self.settings, run, offline=True)

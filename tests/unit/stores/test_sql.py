@@ -404,6 +404,13 @@ def test_every_error_of_sqlalchemy_is_translated(kind: type[Exception]) -> None:
     assert "second line" not in str(found)
 
 
+class PostgresError(Exception):
+    """As psycopg's: with its code."""
+
+    def __init__(self, sqlstate: str) -> None:
+        self.sqlstate = sqlstate
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -414,6 +421,8 @@ def test_every_error_of_sqlalchemy_is_translated(kind: type[Exception]) -> None:
         (exc.TimeoutError(), StoreUnavailable),
         (OverflowError("too large"), InputError),
         (sqlite3.OperationalError(), StoreUnavailable),
+        (exc.OperationalError("", None, PostgresError("53100")), StoreUnavailable),  # disk full
+        (exc.OperationalError("", None, PostgresError("54000")), InputError),  # program limit
     ],
 )
 def test_the_kind_of_an_error_decides(error: Exception, expected: type[Exception]) -> None:

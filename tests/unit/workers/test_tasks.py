@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,17 +19,20 @@ from uuid import UUID
 
 import pytest
 from celery.app.task import Task
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
+from sqlalchemy.event import listen, remove
 from structlog.testing import capture_logs
 
 from provenance.app import up
+from provenance.app.report import write_due_report
 from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, DueReport
 from provenance.settings import NETWORKS, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.testing.memory_transport import MemoryTransport
@@ -103,7 +107,7 @@ def cached(make: Callable[[], EventTransport]) -> Callable[[], EventTransport]:
 
 PUBLISH = ("workers.anchoring.publish", "anchor.local", ("local",))
 CONFIRM = ("workers.confirming.confirm", "anchor.local", ("local",))
-VERIFY = ("workers.verifying.verify", "verify", (str(RUN),))
+VERIFY = ("workers.verifying.verify", "verify", ())
 DRAIN = ("workers.hashing.drain", "hashing", ())
 
 
@@ -121,6 +125,46 @@ def test_a_run_walks_from_the_stream_to_final(work: Workplace) -> None:
     confirming.confirm("local")
     assert work.states() == [AnchorState.REPLACED, AnchorState.FINAL]
     assert work.take() == [VERIFY]
+
+
+def test_a_run_can_be_followed_by_its_id_through_flat_lines(work: Workplace) -> None:
+    for run in (RUN, *(some_run() for _ in range(30))):
+        work.deliver(complete_run(run=run))
+    with capture_logs() as logs:
+        hashing.drain()
+        anchoring.publish("local")
+        confirming.confirm("local")
+        verifying.verify()
+    for line in logs:
+        assert all(isinstance(value, str | int | None) for value in line.values()), line
+    own = [line for line in logs if str(RUN) in f"{line.get('run')} {line.get('runs')}"]
+    assert [(line["event"], line.get("head")) for line in own] == [
+        ("ledger.sealed", 1),
+        ("ledger.sealed", 2),
+        ("hashing.drained", None),
+        ("verify.done", None),
+    ]
+    assert (own[2]["run_count"], len(own[2]["runs"].split()), own[3]["attempt"]) == (31, 20, 1)
+    replaced, sent, final = (line for line in logs if "network" in line)
+    assert (replaced["event"], replaced["anchors"]) == ("anchoring.replaced", 61)
+    with resources.store().snapshot() as tx:
+        (version,) = tx.versions(62)
+        newest = [str(entry.run) for entry in tx.entries(first=60)]
+    for line, outcome in ((sent, "sent"), (final, "final")):
+        assert (line["outcome"], line["head"], line["entries"]) == (outcome, 62, 62)
+        assert line["transaction_id"] == version.version.transaction_id
+        assert newest[0] in line["runs"]
+
+
+def test_a_look_that_changes_nothing_is_no_line(work: Workplace) -> None:
+    work.deliver(complete_run())
+    hashing.drain()
+    anchoring.publish("local")
+    confirming.confirm("local")
+    with capture_logs() as logs:
+        anchoring.publish("local")
+        confirming.confirm("local")
+    assert logs == []
 
 
 def test_hints_are_sent_once_and_do_not_pile_up(work: Workplace) -> None:
@@ -157,7 +201,7 @@ def test_a_seal_without_an_anchor_rings_no_network(work: Workplace) -> None:
     with capture_logs() as logs:
         hashing.drain()
     assert work.take() == []
-    assert [entry["sealed"] for entry in logs] == [1]
+    assert [entry["event"] for entry in logs] == ["ledger.sealed", "hashing.drained"]
 
 
 def test_the_verifying_task_writes_the_report(work: Workplace) -> None:
@@ -165,18 +209,172 @@ def test_the_verifying_task_writes_the_report(work: Workplace) -> None:
     hashing.drain()
     anchoring.publish("local")
     confirming.confirm("local")
-    verifying.verify(str(RUN))
+    verifying.verify()
     report = json.loads((work.base / "reports" / str(RUN) / "report.json").read_bytes())
     assert report["outcome"] == "verified"
 
 
-def test_verifying_an_unknown_run_is_logged(work: Workplace) -> None:
+# --- reports -----------------------------------------------------------------------------
+
+
+def made_final(work: Workplace, runs: int) -> list[UUID]:
+    """So many runs on their way through the stream to final, and every hint thrown away."""
+    names = [some_run() for _ in range(runs)]
+    for run in names:
+        work.deliver(complete_run(1, run=run))
+    hashing.drain()
+    anchoring.publish("local")
+    confirming.confirm("local")
+    work.take()
+    return names
+
+
+def reported(work: Workplace) -> set[UUID]:
+    return {UUID(path.parent.name) for path in work.base.glob("reports/*/report.html")}
+
+
+@dataclass
+class Clock:
+    """What :mod:`workers.verifying` takes for the time."""
+
+    now: float = field(default_factory=time.time)
+    monotonic: Callable[[], float] = time.monotonic
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.mark.slow
+def test_100_reports_are_written_where_most_hints_are_lost(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "WITHIN_S", 1.0)
+    names, sweeps = made_final(work, 100), 0
+    while reported(work) < set(names):
+        schedule.sweep()
+        sweeps += 1
+        assert VERIFY in work.take()
+        if sweeps % 3 == 0:
+            verifying.verify()
+    work.take()
+    schedule.sweep()
+    assert work.take() == [DRAIN]
+
+
+def test_a_task_that_runs_out_of_time_rings_itself(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "WITHIN_S", -1.0)
+    made_final(work, 2)
+    verifying.verify()
+    assert (len(reported(work)), work.take()) == (1, [VERIFY])
+    verifying.verify()
+    assert (len(reported(work)), work.take()) == (2, [VERIFY])
+    verifying.verify()
+    assert work.take() == []
+
+
+def test_a_run_that_cannot_be_verified_holds_up_no_other_and_is_tried_ever_less(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = made_final(work, 3)
+    clock = Clock()
+    monkeypatch.setattr(verifying, "time", clock)
+    store: Any = resources.store()
+    with store.exclusive() as connection:
+        damaged = "update ledger_entries set coverage = '?' where run = ?"
+        assert connection.exec_driver_sql(damaged, (first.hex,)).rowcount == 2
+    began, tries = clock.now, list[float]()
+    for _ in range(3 * 3600):
+        with capture_logs() as logs:
+            verifying.verify()
+        tries += [clock.now - began for entry in logs if entry["event"] == "verify.refused"]
+        clock.now += 1 if len(tries) < 3 else 60
+        if len(tries) == 9:
+            break
+    assert reported(work) == set(others)
+    assert tries == [0.0, 60.0, 180.0, 420.0, 900.0, 1860.0, 3780.0, 7380.0, 10980.0]
+    with store.exclusive() as connection:
+        connection.exec_driver_sql(
+            "update ledger_entries set coverage = '{}' where run = ?", (first.hex,)
+        )
+    clock.now += 3600
+    verifying.verify()
+    assert first in reported(work)
+
+
+def test_a_report_that_ends_its_worker_comes_behind_the_others(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = made_final(work, 3)
+    clock = Clock()
+    monkeypatch.setattr(verifying, "time", clock)
+    fatal: list[UUID] = []
+
+    def killed(settings: Any, store: LedgerStore, row: DueReport) -> Any:
+        fatal[:] = fatal or [row.run]
+        if row.run in fatal:
+            raise SoftTimeLimitExceeded
+        return write_due_report(settings, store, row)
+
+    monkeypatch.setattr(verifying, "write_due_report", killed)
+    with pytest.raises(SoftTimeLimitExceeded):
+        verifying.verify()
+    verifying.verify()
+    assert reported(work) == set(names) - set(fatal)
+    schedule.sweep()
+    assert VERIFY not in work.take()
+    clock.now += 60
+    with pytest.raises(SoftTimeLimitExceeded):
+        verifying.verify()
+
+
+def test_a_report_without_a_networks_answer_is_written_and_due_again(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = made_final(work, 1)
+    clock = Clock()
+    monkeypatch.setattr(verifying, "time", clock)
+    anchors = work.base / "anchors.jsonl"
+    away = anchors.rename(anchors.with_suffix(".away"))
+    anchors.mkdir()  # no file to read
     with capture_logs() as logs:
-        verifying.verify(str(RUN))
-    assert [entry["event"] for entry in logs] == ["verify.refused"]
+        verifying.verify()
+    assert [(entry["event"], entry["unreachable"]) for entry in logs] == [("verify.open", "local")]
+    assert reported(work) == {run}
+    anchors.rmdir()
+    away.rename(anchors)
+    verifying.verify()
+    clock.now += 60
+    with capture_logs() as logs:
+        verifying.verify()
+    assert [entry["event"] for entry in logs] == ["verify.done"]
+    report = json.loads((work.base / "reports" / str(run) / "report.json").read_bytes())
+    assert report["outcome"] == "verified"
 
 
 # --- the sweep ---------------------------------------------------------------------------
+
+
+def test_a_seal_is_told_to_the_shippers_though_redis_was_away(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = resources.policy()
+    monkeypatch.setattr(
+        resources, "policy", lambda: type(policy)(policy.networks, policy.signer, grace_s=3600.0)
+    )
+    producer = complete_run()
+    work.deliver(producer, 0, 7)
+    work.deliver(producer, 8)
+    hashing.drain()
+    monkeypatch.setattr(resources, "policy", lambda: policy)
+    work.transport.unavailable = True
+    schedule.sweep()
+    assert work.run_state()[0] == "sealed"
+    work.transport.unavailable = False
+    assert NOBODY not in work.transport.acknowledged(RUN)
+    schedule.sweep()
+    assert NOBODY in work.transport.acknowledged(RUN)
 
 
 def test_the_sweep_rings_for_every_lost_hint(work: Workplace) -> None:
@@ -193,6 +391,9 @@ def test_the_sweep_rings_for_every_lost_hint(work: Workplace) -> None:
     assert work.take() == [CONFIRM, DRAIN]
     confirming.confirm("local")
     work.take()
+    schedule.sweep()
+    assert work.take() == [VERIFY, DRAIN]
+    verifying.verify()
     schedule.sweep()
     assert work.take() == [DRAIN]
 
@@ -259,6 +460,7 @@ def test_a_run_in_training_costs_the_sweep_no_write_transaction(
     producer.seal("after")
     work.deliver(producer, len(producer.events) - 1)
     hashing.drain()  # sealed there: the grace is 0
+    schedule.sweep()  # tells the shippers
     counting.writes = 0
     schedule.sweep()
     assert counting.writes == 0
@@ -317,6 +519,27 @@ def test_a_damaged_record_holds_up_its_own_run_alone(
     assert runs == [str(RUN)]
 
 
+def test_the_sweep_reads_no_table_whole(work: Workplace) -> None:
+    made_final(work, 2)
+    store: Any = resources.store()
+    asked: dict[str, tuple[Any, ...]] = {}
+    heard = (store._engine, "before_cursor_execute")
+
+    def note(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        asked[statement] = parameters
+
+    listen(*heard, note)
+    schedule.sweep()
+    remove(*heard, note)
+    scanned = set()
+    with store.exclusive() as connection:
+        for statement, parameters in asked.items():
+            if statement.startswith("SELECT") and "LIMIT" not in statement:
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                scanned |= {row.detail for row in plan if row.detail.startswith("SCAN")}
+    assert scanned == set()
+
+
 # --- outages -----------------------------------------------------------------------------
 
 
@@ -362,9 +585,9 @@ def test_the_database_away_is_logged(work: Workplace, monkeypatch: pytest.Monkey
 def test_the_database_away_while_verifying_is_logged(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying, "write_report", away(StoreUnavailable("locked")))
+    monkeypatch.setattr(resources, "store", away(StoreUnavailable("locked")))
     with capture_logs() as logs:
-        verifying.verify("latest")
+        verifying.verify()
     assert [entry["event"] for entry in logs] == ["verify.unavailable"]
 
 
