@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,7 +128,8 @@ def _first_run(
         ) as run:
             run.artifact(note, "predecessor.note")
         keys, transport = [policy.signer.verifier.public_bytes], MemoryTransport()
-        with Shipper(Path(folder) / "spool", transport, ledger_keys=lambda: keys) as shipper:
+        spool, logged = Path(folder) / "spool", redirect_stdout(sys.stderr)
+        with logged, Shipper(spool, transport, ledger_keys=lambda: keys) as shipper:
             shipper.run_once()
             drain(transport, store, policy, "succession", time.time)
     with store.snapshot() as tx:
