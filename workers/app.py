@@ -53,6 +53,8 @@ def settings() -> Settings:
     return settings_of(())
 
 
+WATCH_S = 60.0
+"""Seconds between two looks for runs that are to be verified again."""
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
 
 broker.install(QUEUES)
@@ -64,6 +66,7 @@ app = Celery(
         "workers.confirming",
         "workers.schedule",
         "workers.verifying",
+        "workers.watching",
         "workers.telemetry",
         "workers.alive",
     ],
@@ -102,6 +105,7 @@ app.conf.update(
     task_routes={
         "workers.hashing.*": {"queue": "hashing"},
         "workers.verifying.*": {"queue": "verify"},
+        "workers.watching.*": {"queue": "verify"},
         "workers.schedule.*": {"queue": "confirm"},
     },
     worker_send_task_events=True,
@@ -113,7 +117,18 @@ app.conf.update(
             "task": "workers.schedule.sweep",
             "schedule": Tick(settings().sweep_interval_s),
             "options": {"queue": "confirm", "expires": settings().sweep_interval_s * 2},
-        }
+        },
+        **(
+            {
+                "verify-again": {
+                    "task": "workers.watching.again",
+                    "schedule": Tick(WATCH_S),
+                    "options": {"queue": "verify", "expires": WATCH_S},
+                }
+            }
+            if settings().verification.every_s is not None
+            else {}
+        ),
     },
     beat_max_loop_interval=5,
 )

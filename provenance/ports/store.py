@@ -16,6 +16,7 @@ from provenance.ports.values import (
     AnchorRow,
     AnchorState,
     DueReport,
+    DueWork,
     Equivocation,
     HeadRow,
     Inserted,
@@ -30,6 +31,7 @@ from provenance.ports.values import (
     StoredRecord,
     TreeRow,
     VersionRow,
+    Work,
 )
 
 
@@ -318,6 +320,20 @@ class LedgerTx(Protocol):
 
     def drop_due_report(self, run: UUID) -> None:
         """It is written."""
+    def add_verifications(self, every_s: float) -> None:
+        """A verification for each sealed run that has none, due ``every_s`` behind its seal."""
+
+    def add_alert(self, run: UUID, body: str, now: float) -> None:
+        """An alert, due at once."""
+
+    def due_work(self, kind: Work, now: float) -> DueWork | None:
+        """What has waited longest of a kind and whose time has come; None without one."""
+
+    def save_work(self, row: DueWork) -> None:
+        """Write all but its kind and run."""
+
+    def drop_work(self, id: int) -> None:
+        """It is done."""
 
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is

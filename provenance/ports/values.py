@@ -230,6 +230,27 @@ class AnchorRow:
     updated_at: float
 
 
+class Work(StrEnum):
+    """What is due of a run when its time has come."""
+
+    VERIFICATION = "verification"
+    """Once for each sealed run; ``told`` is how it came out last, None before the first."""
+    ALERT = "alert"
+    """Until a webhook took it; ``told`` is its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueWork:
+    """A piece of work that is there until it is done."""
+
+    id: int
+    kind: Work
+    run: UUID
+    told: str | None
+    attempts: int
+    next_attempt_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class DueReport:
     """A run whose report is to be written once its entry ``index`` is final everywhere."""

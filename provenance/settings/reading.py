@@ -48,6 +48,8 @@ from provenance.settings.values import (
     TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
+    VerificationSettings,
+    WebhookSettings,
     WeightSettings,
 )
 
@@ -105,6 +107,7 @@ def load(
     whole, training = _split({} if raw is None else raw, own_names, source)
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
+    verification = whole.child("verification")
     for name in ("redis_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
@@ -118,6 +121,7 @@ def load(
         weight_digests=weights.read(WeightSettings),
         blockchain=_blockchain(chain, base, secrets),
         trust=_trust(trust),
+        verification=_verification(verification),
         identity=_identity(identity, settings),
         training=recorded.values,
         training_notes=recorded.notes,
@@ -161,6 +165,15 @@ def _identity(o: JsonObject, settings: Settings) -> IdentitySettings:
     if read.sigstore and settings.identity_key_file is not None:
         raise o.fail("sigstore", "found beside 'identity_key_file', expected one of the two")
     return read
+
+
+def _verification(o: JsonObject) -> VerificationSettings:
+    if o.raw.get("webhook") is None:
+        return o.read(VerificationSettings)
+    hook = o.child("webhook")
+    webhook = hook.read(WebhookSettings)
+    node_url(webhook.url, hook.key("url"), o.source)
+    return replace(o.read(VerificationSettings), webhook=webhook)
 
 
 def _own_key_like(key: str, own: Collection[str]) -> str | None:

@@ -24,6 +24,8 @@ from provenance.settings.values import (
     TrustedIdentity,
     TrustedWitnesses,
     TrustSettings,
+    VerificationSettings,
+    WebhookSettings,
     WeightSettings,
 )
 
@@ -45,7 +47,7 @@ def settings_schema() -> dict[str, Any]:
     )
     sections: list[type[Section]] = [
         Settings, WeightSettings, BlockchainSettings, IdentitySettings,
-        *SECTIONS.values(), *TRUST,
+        VerificationSettings, WebhookSettings, *SECTIONS.values(), *TRUST,
     ]  # fmt: skip
     for cls in sections:
         part = parts[cls.__name__]

@@ -243,6 +243,24 @@ class WeightSettings(Section, frozen=True):
     """Epochs record a torch module's trainable parameters and buffers alone."""
 
 
+class WebhookSettings(Section, frozen=True):
+    """Who is told of it, by a POST that is signed."""
+
+    url: Annotated[str, Meta(pattern=r"\S", description="a URL")]
+    """``https://``, or plain HTTP on loopback."""
+    secret_file: Path
+    """Mode 0600; what HMAC-SHA256 signs with."""
+
+
+class VerificationSettings(Section, frozen=True):
+    """Sealed runs that are verified again."""
+
+    every_s: Annotated[float, _bounds(60, 3.2e7, "seconds")] | None = field(
+        default=None, name="every"
+    )
+    webhook: WebhookSettings | None = None
+
+
 class Settings(Section, frozen=True):
     """Everything, resolved: relative paths are below ``base_dir``."""
 
@@ -273,6 +291,7 @@ class Settings(Section, frozen=True):
     weight_digests: WeightSettings = WeightSettings()
     blockchain: BlockchainSettings = BlockchainSettings()
     trust: TrustSettings = TrustSettings()
+    verification: VerificationSettings = VerificationSettings()
     training: Mapping[str, object] = field(default_factory=dict)
     """The trainer's part of the configuration: every key that is not one of these."""
     training_notes: Mapping[str, str] = field(default_factory=dict)

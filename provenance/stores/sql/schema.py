@@ -44,7 +44,7 @@ from sqlalchemy import (
 )
 
 from provenance.formats.record import Json, Kind, Phase
-from provenance.ports.values import AnchorState
+from provenance.ports.values import AnchorState, Work
 
 REVISIONS: Final = ("0001",)
 """Every schema revision this release knows, oldest first; the last is the one it needs."""
@@ -250,6 +250,19 @@ run_trees = Table(
     _size("data", 32),
     _size("model", 32),
 )
+
+due_work = Table(
+    "due_work",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("kind", EnumText(Work), nullable=False),
+    Column("run", Uuid, ForeignKey(runs.c.run), nullable=False),
+    Column("told", FreeText),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", Double, nullable=False),
+)
+Index(None, due_work.c.kind, due_work.c.next_attempt_at)
+Index(None, due_work.c.run)
 
 equivocations = Table(
     "equivocations",

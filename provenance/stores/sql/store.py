@@ -47,6 +47,7 @@ from provenance.stores.sql.records import RecordsPart
 from provenance.stores.sql.revisions import bring_up_to_date, is_current, stale
 from provenance.stores.sql.sealing import SealingPart
 from provenance.stores.sql.session import LEDGER_LOCK
+from provenance.stores.sql.work import WorkPart
 
 _LOCK: Final = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(:key)")
 
@@ -55,7 +56,7 @@ _of_the_parent: list[object] = []
 """Held so that a forked child never closes a connection that its parent still uses."""
 
 
-class SqlTx(RecordsPart, SealingPart, LedgerPart, OutboxPart):
+class SqlTx(RecordsPart, SealingPart, LedgerPart, OutboxPart, WorkPart):
     """One transaction or snapshot; see :class:`provenance.ports.store.LedgerTx`."""
 
 

@@ -106,6 +106,9 @@ def test_the_action_passes_and_refuses(work: Path, home: Settings) -> None:
     assert "policy.yaml" in done.stdout
     assert not (work / "provenance-gate.sarif").exists()
     assert not (work / "injected").exists()
+    # GitHub does not see to it that a required input is given.
+    done = action_step({**inputs, "model": ""}, work, **base)
+    assert (done.returncode != 0, "the input model is empty" in done.stderr) == (True, True)
 
 
 def test_the_job_passes_and_refuses(work: Path, home: Settings) -> None:

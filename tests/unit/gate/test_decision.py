@@ -26,7 +26,7 @@ from provenance.gate.policy import load_policy
 from provenance.models.match import match_model
 from provenance.settings import Settings, load
 from tests.support.model_world import deployment, model_folder, real_story, weights
-from tests.support.verify_world import OTHER, RUN, Fields, World, ending
+from tests.support.verify_world import OTHER, RUN, SIGNER, Fields, World, ending
 from tests.unit.gate.conftest import PLAIN, Hold, vkey, write_policy
 
 
@@ -222,6 +222,30 @@ def also(home: Settings, events: list[Fields]) -> None:
     world.ingest(world.batch(events, run=OTHER))
     world.anchor()
     world.store.close()
+
+
+def test_a_bundle_and_headers_are_enough(tmp_path: Path, model: Path) -> None:
+    """A runner without a database and a node: the block and what is built on it are given."""
+    stage = World(names=("bitcoin",))
+    stage.ingest(stage.batch(real_story()))
+    stage.anchor(12)
+    bundle = write_bundle(stage.evidence(), tmp_path / "bundle")
+    proof = json.loads((bundle / "receipts" / "after-bitcoin.json").read_text())["evidence"]
+    headers = tmp_path / "headers.txt"
+    headers.write_text("\n".join([proof["header"], *proof.get("headers", ())]))
+    deep = 1 + len(proof.get("headers", ()))
+
+    def held(given: list[str], deep: int) -> Decision:
+        rules = {"bitcoin": {"chain": "regtest", "confirmations": deep}}
+        policy = tmp_path / "policy.json"
+        keys = [SIGNER.verifier.vkey]
+        policy.write_text(json.dumps({"ledger_keys": keys, "networks": rules, "files": PLAIN}))
+        return Gate(load(None, tmp_path / "none"), load_policy(policy), given).decide(model, bundle)
+
+    assert held([str(headers)], deep).passed
+    for given, more in (([], 0), ([str(headers)], 1)):
+        decision = held(given, deep + more)
+        assert ([*refused(decision)], decision.exit_code) == (["networks.bitcoin"], 3)
 
 
 def test_a_parent_must_be_named_and_pass_itself(tmp_path: Path, model: Path) -> None:

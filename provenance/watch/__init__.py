@@ -1,0 +1,1 @@
+"""Runs that are verified again by themselves, and who is told of a change."""

@@ -1,0 +1,95 @@
+"""Webhooks: an alert as a signed POST, until somebody took it.
+
+The header ``Provenance-Signature`` is ``t=SECONDS,v1=HEX`` as Stripe has it: HMAC-SHA256, with the
+secret, over the seconds as text, a dot and the body. A receiver compares it in constant time and
+refuses what is minutes old; ``Provenance-Delivery`` is the same for every try of one alert, which
+may arrive more than once. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from provenance import files
+from provenance.chains.http import Endpoint
+from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from provenance.ports.store import LedgerStore
+from provenance.ports.values import Work
+from provenance.settings.values import WebhookSettings
+from provenance.watch.again import backoff, take
+
+SIGNATURE: Final = "Provenance-Signature"
+DELIVERY: Final = "Provenance-Delivery"
+_DEADLINE_S: Final = 10.0
+_MAX_BYTES: Final = 65536
+_KEY: Final = "verification.webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An alert that was sent; ``problem`` says why it was not taken, None where it was."""
+
+    id: int
+    run: str
+    problem: str | None
+
+
+def signature(secret: bytes, body: bytes, seconds: int) -> str:
+    """The header's value."""
+    code = hmac.new(secret, b"%d." % seconds + body, hashlib.sha256).hexdigest()
+    return f"t={seconds},v1={code}"
+
+
+def send_next(
+    webhook: WebhookSettings, store: LedgerStore, now: Callable[[], float]
+) -> Delivery | None:
+    """Send the alert that has waited longest; None where none is due.
+
+    Raises:
+        StoreUnavailable
+        ConfigError: The secret cannot be read.
+    """
+    secret = _secret(webhook)
+    row = take(store, Work.ALERT, now())
+    if row is None:
+        return None
+    problem = _send(webhook, secret, row.id, (row.told or "").encode(), int(now()))
+    with store.transaction() as tx:
+        if problem is None:
+            tx.drop_work(row.id)
+        else:
+            tries = replace(row, attempts=row.attempts + 1)
+            tx.save_work(replace(tries, next_attempt_at=now() + backoff(row.attempts)))
+    return Delivery(row.id, str(row.run), problem)
+
+
+def _send(
+    webhook: WebhookSettings, secret: bytes, id: int, body: bytes, seconds: int
+) -> str | None:
+    headers = {
+        "Content-Type": "application/json",
+        SIGNATURE: signature(secret, body, seconds),
+        DELIVERY: str(id),
+    }
+    try:
+        endpoint = Endpoint(webhook.url, f"{_KEY}.url", _DEADLINE_S)
+        status = endpoint.ask("", body, headers, limit=_MAX_BYTES).status
+    except (NetworkUnavailable, LyingNodeError) as error:
+        return str(error)
+    return None if 200 <= status < 300 else f"{endpoint.where} answered {status}"
+
+
+def _secret(webhook: WebhookSettings) -> bytes:
+    path = webhook.secret_file
+    try:
+        secret = files.read_private(path, _MAX_BYTES).strip()
+    except OSError as error:
+        problem = f"cannot read {path}: {error.strerror or error}"
+        raise ConfigError(f"{_KEY}.secret_file", problem) from error
+    if len(secret) < 16:
+        raise ConfigError(f"{_KEY}.secret_file", f"{path}: expected 16 bytes at least")
+    return secret
