@@ -54,6 +54,9 @@ class EventTransport(Protocol):
         entry of them at most, of runs that no other consumer is at (:data:`HOLD_S`); does not
         block."""
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for entries that no consumer was given: False where there are none in that time."""
+
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Take over entries another consumer was given ``min_idle_s`` ago and never acked;
         bounded as :meth:`read`."""

@@ -216,6 +216,19 @@ class RedisStreams:
     def read(self, consumer: str, count: int) -> list[Delivery]:
         return self._given(_READ, consumer, count, self._hold_ms)
 
+    def wait(self, seconds: float) -> bool:
+        """As the port says; ``seconds`` must be less than the timeout of an answer."""
+        with self._translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for stream in self._streams:
+                pipe.xinfo_groups(stream)
+            given: dict[Any, Any] = {}
+            for stream, groups in zip(
+                self._streams, pipe.execute(raise_on_error=False), strict=True
+            ):
+                given[stream] = _given_upto(groups, self._group)
+            return bool(self._redis.xread(given, count=1, block=int(seconds * 1000)))
+
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         return self._given(_CLAIM, consumer, count, int(min_idle_s * 1000))
 
@@ -343,6 +356,15 @@ def _client(url: str, timeout_s: float) -> redis.Redis:
         raise ConfigError(
             "redis_url", "is malformed, expected redis://[user:password@]host:port/db"
         ) from None
+
+
+def _given_upto(groups: Any, name: str) -> bytes | str:
+    """The id of the last entry that a group was given; the first of all where there is none."""
+    if isinstance(groups, exceptions.ResponseError) and "no such key" in str(groups):
+        return "0-0"
+    if isinstance(groups, Exception):
+        raise groups
+    return next((g["last-delivered-id"] for g in groups if g["name"] == name.encode()), "0-0")
 
 
 def _execute(pipe: Any) -> list[Any]:

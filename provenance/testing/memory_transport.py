@@ -71,6 +71,16 @@ class MemoryTransport:
             count = 0
         return self._give(consumer, count, lambda entry: entry.consumer is None)
 
+    def wait(self, seconds: float) -> bool:
+        """Whether there is an entry that no consumer was given; looks again each 10 ms."""
+        self.ping()
+        until = self._clock() + seconds
+        while not any(entry.consumer is None for entry in list(self._entries.values())):
+            if self._clock() >= until:
+                return False
+            time.sleep(0.01)
+        return True
+
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Entries given out ``min_idle_s`` ago and never acknowledged."""
         latest = self._clock() - min_idle_s

@@ -6,6 +6,7 @@ Over 400 lines: one suite for one interface.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -122,6 +123,24 @@ def test_reading_an_empty_transport_does_not_block(bench: Bench) -> None:
     assert bench.transport.claim_stale("a", 0.0, 10) == []
     assert bench.transport.backlog() == 0
     bench.transport.ping()
+
+
+def test_waiting_ends_with_an_entry_that_nobody_was_given(bench: Bench) -> None:
+    assert not bench.transport.wait(0.02)
+    bench.transport.append(payloads(0))
+    assert bench.transport.wait(0.02)
+    (given,) = bench.transport.read("a", 1)
+    assert not bench.make().wait(0.02), "given, and not acknowledged"
+    bench.transport.ack([given])
+    assert not bench.transport.wait(0.02)
+    later = threading.Timer(0.1, bench.make().append, [payloads(1)])
+    later.start()
+    assert bench.transport.wait(1.0)
+    later.join()
+    bench.lose_everything()
+    assert not bench.transport.wait(0.02)
+    bench.make().append(payloads(2))
+    assert bench.transport.wait(0.02)
 
 
 def test_what_is_left_of_a_run_is_for_whoever_has_some_of_it(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from provenance.app import ship, up
+from provenance.app import up
 from provenance.app.processes import free_ports
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import keep_run_keys, new_run_keys
@@ -76,16 +76,12 @@ def test_a_shipper_ships_and_a_worker_takes_it(server: Url) -> None:
     shipper.append([delivery.payload for delivery in producer.deliveries()])
     assert shipper.backlog() > 0
     assert RedisStreams(server("operator")).backlog() > 0
-    ring = ship.celery_doorbell(server("shipper"))
-    assert ring is not None
-    ring()
+    assert worker.wait(1.0)
     store = SqlStore.open("sqlite://")
     done = drain(worker, store, POLICY, "worker", 1.0)
     store.close()
     assert (done.new, done.parked, worker.backlog()) == (len(producer.events), 0, 0)
     assert shipper.acknowledged(RUN).keys() == {producer.name, NOBODY}
-    with redis.Redis.from_url(server("worker")) as client:
-        assert client.llen("hashing") == 1
 
 
 EVERYBODY: dict[str, Callable[[Any], object]] = {
@@ -115,6 +111,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
         "take from a stream": lambda c: c.xreadgroup("hashing", "me", {EVENTS: ">"}),
         "destroy a group": lambda c: c.xgroup_destroy(EVENTS, "hashing"),
         "append elsewhere": lambda c: c.xadd("prov:generation", {"b": "x"}),
+        "ring": lambda c: c.lpush("hashing", "x"),
         "another queue": lambda c: c.lpush("anchor.ethereum", "x"),
         "read a queue": lambda c: c.lrange("hashing", 0, -1),
         "empty a queue": lambda c: c.brpop("hashing", 1),
@@ -190,7 +187,6 @@ VANDALS: dict[str, Callable[[Any], object]] = {
     "cut to an entry without a batch": lambda c: c.xadd(
         EVENTS, {"x": "y"}, maxlen=1, approximate=False
     ),
-    "fill the queue": lambda c: c.lpush("hashing", *(["garbage"] * 100)),
 }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -235,28 +233,3 @@ def test_an_overgrown_log_starts_anew(spool: Path, url: str) -> None:
     spawn_shipper(spool, url, spool / "none.key", idle_exit_s=0.0)
     eventually(lambda: holder(spool) is None and (spool / LOCK_FILE).exists())
     assert (spool / LOG_FILE).stat().st_size < 1_000_000
-
-
-def test_the_doorbell_leaves_a_task_in_the_hashing_queue(url: str) -> None:
-    ring = ship.celery_doorbell(url)
-    assert ring is not None
-    ring()
-    with redis.Redis.from_url(url) as client:
-        message = json.loads(client.lindex("hashing", 0))
-    assert message["headers"]["task"] == "workers.hashing.drain"
-    assert message["content-type"] == "application/json"
-
-
-def test_a_doorbell_without_a_broker_says_so_soon_and_without_the_url() -> None:
-    ring = ship.celery_doorbell("redis://:hunter2-pass@127.0.0.1:1/0")
-    assert ring is not None
-    begun = time.monotonic()
-    with pytest.raises(TransportUnavailable) as caught:
-        ring()
-    assert "hunter2-pass" not in str(caught.value)
-    assert time.monotonic() - begun < WAIT_S
-
-
-def test_without_celery_there_is_no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "celery", None)
-    assert ship.celery_doorbell(f"redis://{secrets.token_hex(4)}/0") is None

@@ -816,14 +816,12 @@ def test_up_without_its_packages_says_how_to_get_them(
 
 def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from provenance import ProvenanceTracker
-    from provenance.app import ship
 
     tracker = ProvenanceTracker("artifacts")
     tracker.track_epoch(1, {"loss": 1.0})
     tracker.store_merkle_on_blockchain_after_training()
     transport = MemoryTransport()
     monkeypatch.setattr(sending, "open_transport", lambda _: transport)
-    monkeypatch.setattr(ship, "celery_doorbell", lambda url: None)
     code, document = said("ship", "--once")
     assert code == 0
     assert document["events"] == 6

@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ from provenance.ports.values import AnchorState
 from provenance.settings import NETWORKS, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.testing.memory_transport import MemoryTransport
+from tests.faults.support.processes import until
 from tests.support.paths import ROOT
 from tests.support.runs import RUN, Producer, complete_run, some_run
 from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
@@ -127,6 +130,30 @@ def test_hints_are_sent_once_and_do_not_pile_up(work: Workplace) -> None:
     work.deliver(complete_run())
     hashing.drain()
     assert work.options == [{"expires": 30, "retry": False}]
+
+
+def test_the_watch_rings_for_what_nobody_was_given_and_outlives_an_outage(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "WAIT_S", 0.01)
+    stop = threading.Event()
+    watch = threading.Thread(target=hashing.watch, args=(stop,), daemon=True)
+    work.transport.unavailable = True
+    with capture_logs() as logs:
+        watch.start()
+        assert until(lambda: logs, 10)
+        time.sleep(0.1)
+        assert [entry["event"] for entry in logs] == ["hashing.not_watching"], "said once"
+        work.transport.unavailable = False
+        work.deliver(complete_run())
+        assert until(lambda: DRAIN in work.hints, 10)
+    hashing.drain()
+    time.sleep(0.3)
+    assert work.take()
+    time.sleep(0.3)
+    assert work.take() == [], "nothing waits"
+    stop.set()
+    watch.join(10)
 
 
 def test_a_drain_that_ran_out_of_time_rings_itself(
