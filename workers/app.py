@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
 import billiard.pool
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
 from provenance.app.health import TASK_LIMIT_S, anchor_queue
-from provenance.settings import NETWORKS, Settings, broker_url, load
+from provenance.errors import ProvenanceError
+from provenance.settings import NETWORKS, Settings, broker_address, load
 from workers import broker
 from workers.beat import Tick
 
@@ -53,9 +55,19 @@ def settings() -> Settings:
     return settings_of(())
 
 
+def _broker() -> dict[str, Any]:
+    """Celery's settings of the broker; a mistake in a setting ends the process with its line."""
+    try:
+        known = settings().redis_url or settings().broker_url
+        return broker_address(settings()).broker() if known else {}
+    except ProvenanceError as error:
+        raise SystemExit(f"provenance: {error}") from None
+
+
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
 
 broker.install(QUEUES)
+place = _broker()
 app = Celery(
     "ml-provenance",
     include=[
@@ -69,7 +81,8 @@ app = Celery(
     ],
 )
 app.conf.update(
-    broker_url=broker_url(os.environ.get("PROVENANCE_REDIS_URL") or settings().redis_url),
+    broker_url=place.get("broker_url"),
+    broker_use_ssl=place.get("broker_use_ssl") or False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
@@ -83,6 +96,7 @@ app.conf.update(
         "socket_keepalive": True,
         "health_check_interval": 30,
         "queue_order_strategy": "round_robin",
+        **place.get("options", {}),
     },
     result_backend=None,
     task_ignore_result=True,

@@ -139,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(
         arguments.spool.parent,
         redis_url=os.environ.get(arguments.redis_url_env),
+        source=arguments.redis_url_env,
         ledger_key_file=arguments.ledger_key_file,
     )
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msgspec.structs import replace
 
 from provenance.errors import ConfigError, MissingExtraError, UnknownRunError, UsageError
-from provenance.settings import Settings
+from provenance.settings import Settings, stream_address
 from provenance.settings.urls import sqlite_path as sqlite_path
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ def stream_backlog(settings: Settings) -> int:
         ConfigError: No ``redis_url`` is configured.
         TransportUnavailable
     """
-    if settings.redis_url is None:
-        raise ConfigError("redis_url", "not set, expected redis://... (or PROVENANCE_REDIS_URL)")
     from provenance.stores.redis_streams import RedisStreams
 
-    return RedisStreams(settings.redis_url).backlog()
+    return RedisStreams(stream_address(settings)).backlog()
 
 
 def ledger_key(settings: Settings) -> VerifierKey | None:

@@ -21,7 +21,7 @@ from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
 from provenance.cli.output import answer, err, print_json, settings_of
 from provenance.errors import ConfigError, InputError
-from provenance.settings import Settings
+from provenance.settings import Settings, broker_address
 
 
 def up(arguments: argparse.Namespace) -> int:
@@ -46,6 +46,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
     if url is None:
         own_redis, url = fleet.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
+    broker_address(settings).broker()  # or refused
     sending.open_store(settings).close()
     sending.ledger_signer(settings)
 

@@ -1,6 +1,6 @@
 """RedisStreams: the event transport on Redis Streams (Redis 6.2 or newer).
 
-Keys, all below a prefix (``prov:``)::
+Keys, all below a prefix (``prov:``, on a Redis Cluster ``{prov}:``)::
 
     prov:events:<shard>   stream of the runs that fall there; one entry a batch, field ``b``
     prov:acked:<run id>   hash: per producer (32 hex) its acknowledgement, which the ledger's key
@@ -30,14 +30,11 @@ import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import UUID
 
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from provenance.errors import ConfigError, TransportUnavailable
 from provenance.formats.producers.batch import batch_run
@@ -48,6 +45,7 @@ from provenance.ports.transport import (
     READ_BYTES,
     Delivery,
 )
+from provenance.settings import RedisAddress, redis_address
 
 ACKED_TTL_S = 30 * 86400
 SHARDS = 16
@@ -144,6 +142,7 @@ _DENIALS = (
     exceptions.AuthorizationError,
     exceptions.NoPermissionError,
 )
+_OF_A_CLUSTER = (exceptions.MovedError, exceptions.ClusterCrossSlotError)
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR INVALID PASSWORD")
 
 
@@ -151,7 +150,7 @@ class RedisStreams:
     """Batches through Redis Streams with one consumer group.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and password.
+        url: See :mod:`provenance.settings.redis_urls`.
         shards: Streams to spread runs over; the same number for shippers and workers. So many
             hashing workers have work at once.
         timeout_s: Of every connect and every answer, in seconds.
@@ -162,18 +161,22 @@ class RedisStreams:
 
     def __init__(
         self,
-        url: str,
+        url: str | RedisAddress,
         shards: int = SHARDS,
         group: str = "hashing",
         timeout_s: float = 2.0,
         key_prefix: str = "prov:",
         hold_s: float = HOLD_S,
-        client: redis.Redis | None = None,
+        client: Any = None,
     ) -> None:
         if shards < 1:
             raise ConfigError("redis_url", f"{shards} shards, expected at least 1")
-        self._redis = client if client is not None else _client(url, timeout_s)
-        self._where = _shown(url)
+        self._address = address = redis_address(url) if isinstance(url, str) else url
+        self._timeout_s = timeout_s
+        if client is not None:
+            self._redis = client
+        if address.kind == "cluster":  # a script's keys are in one slot: that of what is in braces
+            key_prefix = f"{{{key_prefix.rstrip(':')}}}:"
         self._group, self._prefix = group, key_prefix
         self._generation = f"{key_prefix}generation"
         self._streams = [f"{key_prefix}events:{shard}" for shard in range(shards)]
@@ -182,10 +185,16 @@ class RedisStreams:
         self._turn = 0
 
     def __repr__(self) -> str:
-        return f"RedisStreams({self._where})"
+        return f"RedisStreams({self._address})"
+
+    @cached_property
+    def _redis(self) -> Any:
+        """Made at the first use: that of a Cluster connects at once."""
+        return self._address.client(self._timeout_s)
 
     def close(self) -> None:
-        self._redis.close()
+        if "_redis" in self.__dict__:
+            self._redis.close()
 
     # --- shipper's side ---------------------------------------------------------------
 
@@ -321,41 +330,30 @@ class RedisStreams:
             yield
         except exceptions.RedisError as error:
             text = " ".join(str(error).split())
+            where = f"Redis at {self._address}"
             denied = text.upper().startswith(_DENIED) or "can't run this command" in text
             if denied or isinstance(error, _DENIALS):
-                raise ConfigError(
-                    "redis_url",
-                    f"Redis at {self._where} refuses the user or password, or the rights they "
-                    "give; expected redis://user:password@host:port/db",
-                ) from error
+                problem = (
+                    "refuses the user or password, or the rights they give; "
+                    "expected redis://user:password@host:port/db"
+                )
+                raise self._wrong(f"{where} {problem}") from error
+            if self._address.kind != "cluster" and isinstance(error, _OF_A_CLUSTER):
+                expected = "expected redis+cluster://host:port,host:port"
+                raise self._wrong(f"{where} is a node of a Cluster, {expected}") from error
             kind = type(error).__name__
-            raise TransportUnavailable(f"Redis at {self._where}: {kind}: {text[:200]}") from error
+            raise TransportUnavailable(f"{where}: {kind}: {text[:200]}") from error
         except OSError as error:
-            raise TransportUnavailable(f"Redis at {self._where}: {error.strerror}") from error
+            raise TransportUnavailable(f"Redis at {self._address}: {error.strerror}") from error
+
+    def _wrong(self, problem: str) -> ConfigError:
+        return ConfigError(self._address.key, problem, self._address.source)
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """The items in parts that Lua's ``unpack`` takes: it fails at some 8,000 values."""
     for at in range(0, len(items), _PART):
         yield items[at : at + _PART]
-
-
-def _client(url: str, timeout_s: float) -> redis.Redis:
-    try:
-        return redis.Redis.from_url(
-            url,
-            protocol=2,
-            decode_responses=False,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
-    except (ValueError, TypeError):
-        # `from None`: the cause's message quotes the URL.
-        raise ConfigError(
-            "redis_url", "is malformed, expected redis://[user:password@]host:port/db"
-        ) from None
 
 
 def _given_upto(groups: Any, name: str) -> bytes | str:
@@ -374,18 +372,6 @@ def _execute(pipe: Any) -> list[Any]:
         if isinstance(answer, Exception):
             raise answer
     return answers
-
-
-def _shown(url: str) -> str:
-    """Host, port and database: what of the URL may be shown."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return "redis"
-    if not host:
-        return parts.path or "redis"
-    return f"{host}:{port or 6379}{parts.path}"
 
 
 def _text(value: Any) -> str | None:

@@ -491,9 +491,8 @@ def test_no_shards_is_a_config_error() -> None:
     ("url", "shown"),
     [
         (f"redis://user:{SECRET}@host/3", "host:6379/3"),
-        (f"rediss://:{SECRET}@[::1]:7000/0", "::1:7000/0"),
+        (f"rediss://:{SECRET}@[::1]:7000/0", "[::1]:7000/0"),
         ("unix:///run/redis.sock", "/run/redis.sock"),
-        ("redis://h:99999999/", "redis"),
     ],
 )
 def test_repr_shows_the_place_only(url: str, shown: str) -> None:

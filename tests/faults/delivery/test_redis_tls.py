@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from provenance.bootstrap.sending import open_transport
 from provenance.errors import ProvenanceError, TransportUnavailable
-from provenance.settings import Settings, broker_url
+from provenance.settings import Settings, redis_address
 from tests.faults.support.harness import World
 from tests.faults.support.tls_proxy import make_certificates, tls_proxy
 
@@ -88,7 +88,8 @@ def test_celery_checks_the_certificate_too(
 ) -> None:
     """Left alone, kombu takes any certificate for a URL that does not ask to have it checked."""
     url = proxy[1].replace("ssl_cert_reqs=required&", "") if vouched_for else proxy[0]
-    with kombu.Connection(broker_url(url)) as connection:
+    told = redis_address(url).broker()
+    with kombu.Connection(told["broker_url"], ssl=told["broker_use_ssl"]) as connection:
         if vouched_for:
             connection.ensure_connection(max_retries=1)
         else:
