@@ -12,6 +12,7 @@ The configuration is named by ``PROVENANCE_CONFIG`` (a JSON file, optional) and
 from __future__ import annotations
 
 import os
+from contextlib import closing, suppress
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,8 @@ from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
 from provenance.app.health import TASK_LIMIT_S, anchor_queue
-from provenance.errors import ProvenanceError
+from provenance.bootstrap import reading, sending
+from provenance.errors import ProvenanceError, UnavailableError
 from provenance.settings import NETWORKS, Settings, broker_address, load
 from workers import broker
 from workers.beat import Tick
@@ -61,7 +63,7 @@ def _broker() -> dict[str, Any]:
         known = settings().redis_url or settings().broker_url
         return broker_address(settings()).broker() if known else {}
     except ProvenanceError as error:
-        raise SystemExit(f"provenance: {error}") from None
+        raise SystemExit(str(error)) from None
 
 
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
@@ -135,7 +137,13 @@ app.conf.update(
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
-def require_redis(**_: object) -> None:
-    """Celery's own default broker is another server than the one that is not configured."""
-    if not app.conf.broker_url:
-        raise SystemExit("redis_url: not set, expected redis://... (or PROVENANCE_REDIS_URL)")
+def require_own_redis(**_: object) -> None:
+    """Celery's own default broker is another server than the one that is not configured, and a
+    Redis with another deployment's events none for this one. One that is away is waited for."""
+    try:
+        transport, own = sending.open_transport(settings()), reading.ledger_key(settings())
+        with closing(transport), suppress(UnavailableError):
+            if own is not None:
+                reading.require_ledger(transport.ledger(), own)
+    except ProvenanceError as error:
+        raise SystemExit(str(error)) from None

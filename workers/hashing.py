@@ -11,6 +11,7 @@ import time
 
 from celery.signals import worker_process_init
 
+from provenance.bootstrap import reading
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
 from workers import anchoring, resources
@@ -74,8 +75,10 @@ def drain() -> None:
 
 def _drain() -> None:
     try:
+        transport, own = resources.transport(), resources.policy().signer.verifier
+        reading.require_ledger(transport.ledger(own.vkey), own)
         done = drain_stream(
-            resources.transport(),
+            transport,
             resources.store(),
             resources.policy(),
             resources.owner(),

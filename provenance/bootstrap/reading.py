@@ -76,6 +76,26 @@ def stream_backlog(settings: Settings) -> int:
     return RedisStreams(stream_address(settings)).backlog()
 
 
+def require_ledger(found: str | None, own: VerifierKey) -> None:
+    """Two deployments on one Redis would take each other's batches.
+
+    Args:
+        found: The verifier key of the ledger whose streams they are
+            (:meth:`EventTransport.ledger`).
+
+    Raises:
+        ConfigError: It is another than ``own``.
+    """
+    if found not in (None, own.vkey):
+        other = ascii(found.rpartition("+")[0])[1:-1][:100]
+        raise ConfigError(
+            "redis_url",
+            f"this Redis carries the events of the ledger {other}, and this deployment's is "
+            f"{own.label}: give each a database of its own (such as /1); where this one takes the "
+            "other's place, stop the other and delete the key prov:ledger",
+        )
+
+
 def ledger_key(settings: Settings) -> VerifierKey | None:
     """The public key of this deployment's ledger; None where its file is not there, or is not
     this user's to read.

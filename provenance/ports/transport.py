@@ -87,6 +87,10 @@ class EventTransport(Protocol):
         """A random id written with the first append; another one, or None, means that
         the server lost its data and everything not acknowledged must be sent again."""
 
+    def ledger(self, claim: str | None = None) -> str | None:
+        """The verifier key (vkey) of the ledger whose workers read here: ``claim``, where there is
+        none yet. A server that lost its data has forgotten it."""
+
     def close(self) -> None:
         """Let go of connections."""
 

@@ -181,15 +181,15 @@ def redis_address(url: str, key: str = "redis_url", source: str | None = None) -
     pairs = parse_qsl("&".join(filter(None, queries)), keep_blank_values=True)
     options, path = dict(pairs), max(paths, key=len)
     hosts = [_HOST.fullmatch(p) for p in ",".join(places).split(",")] if kind != "unix" else []
-    sound = not any(places) and path if kind == "unix" else all(hosts)
+    sound = bool(path) and not any(places) if kind == "unix" else all(hosts)
     if not sound or len(options) < len(pairs) or (kind == "server" and len(hosts) > 1):
         raise fail(_MALFORMED)
     allowed = ["db", *(_LOGIN if kind == "unix" else _SENTINEL if kind == "sentinel" else ())]
     odd = next((o for o in options if o not in allowed and not (known[2] and o in _TLS)), None)
     if odd is not None:
         more = "ssl_ca_certs and the like" + ("" if known[2] else " with rediss://")
-        named = f"found the option {odd[:40]!r}" if odd.isidentifier() else "found another option"
-        raise fail(f"{named}, expected {', '.join(allowed)} or {more}")
+        shown = f"the option {odd[:40]!r}" if odd.isidentifier() else "another option"
+        raise fail(f"found {shown}, expected {', '.join(allowed)} or {more}")
     words = [] if kind == "unix" else [unquote(word) for word in path.split("/") if word]
     service = options.get("service_name") or options.get("master_name") or ""
     if kind == "sentinel" and not service:

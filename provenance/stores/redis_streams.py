@@ -6,6 +6,7 @@ Keys, all below a prefix (``prov:``, on a Redis Cluster ``{prov}:``)::
     prov:acked:<run id>   hash: per producer (32 hex) its acknowledgement, which the ledger's key
                           signs; kept 30 days after the last change
     prov:generation       random id, written with the first append
+    prov:ledger           verifier key of the ledger whose workers read the streams
 
 Life of a delivery: a script takes the first stream with entries that no other consumer is at
 (:data:`~provenance.ports.transport.HOLD_S`) and leaves the rest to other workers. It reads the
@@ -29,7 +30,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, TypeVar
 from uuid import UUID
@@ -269,6 +270,15 @@ class RedisStreams:
             for stream in self._streams:
                 pipe.xlen(stream)
             return sum(_execute(pipe))
+
+    def ledger(self, claim: str | None = None) -> str | None:
+        key = f"{self._prefix}ledger"
+        with self._translated():
+            if (found := self._redis.get(key)) is None and claim is not None:
+                with suppress(exceptions.OutOfMemoryError):  # what makes room must go on
+                    self._redis.set(key, claim, nx=True)
+                    found = self._redis.get(key)
+            return _text(found)
 
     def ping(self) -> None:
         with self._translated():

@@ -53,6 +53,7 @@ class MemoryTransport:
             self._entries: dict[str, _Entry] = {}
             self._acked: dict[UUID, dict[bytes, bytes]] = {}
             self._generation: str | None = None
+            self._ledger: str | None = None
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add entries in order."""
@@ -138,6 +139,12 @@ class MemoryTransport:
         """A random id written with the first append; None before."""
         self.ping()
         return self._generation
+
+    def ledger(self, claim: str | None = None) -> str | None:
+        """The key that claimed it first."""
+        self.ping()
+        self._ledger = self._ledger or claim
+        return self._ledger
 
     def close(self) -> None:
         """Nothing is open."""

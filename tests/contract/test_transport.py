@@ -143,6 +143,14 @@ def test_waiting_ends_with_an_entry_that_nobody_was_given(bench: Bench) -> None:
     assert bench.transport.wait(0.02)
 
 
+def test_the_first_ledger_that_claims_the_streams_has_them(bench: Bench) -> None:
+    assert bench.transport.ledger() is None
+    assert bench.transport.ledger("one") == "one"
+    assert bench.make().ledger("another") == "one"
+    bench.lose_everything()
+    assert bench.transport.ledger() is None
+
+
 def test_what_is_left_of_a_run_is_for_whoever_has_some_of_it(bench: Bench) -> None:
     bench.transport.append(payloads(*range(4)))
     other = bench.make()

@@ -77,6 +77,7 @@ def test_a_shipper_ships_and_a_worker_takes_it(server: Url) -> None:
     assert shipper.backlog() > 0
     assert RedisStreams(server("operator")).backlog() > 0
     assert worker.wait(1.0)
+    assert worker.ledger("own") == RedisStreams(server("operator")).ledger() == "own"
     store = SqlStore.open("sqlite://")
     done = drain(worker, store, POLICY, "worker", 1.0)
     store.close()
@@ -110,6 +111,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
         "read a stream": lambda c: c.xrange(EVENTS),
         "take from a stream": lambda c: c.xreadgroup("hashing", "me", {EVENTS: ">"}),
         "destroy a group": lambda c: c.xgroup_destroy(EVENTS, "hashing"),
+        "another ledger": lambda c: c.set("prov:ledger", "x"),
         "append elsewhere": lambda c: c.xadd("prov:generation", {"b": "x"}),
         "ring": lambda c: c.lpush("hashing", "x"),
         "another queue": lambda c: c.lpush("anchor.ethereum", "x"),
@@ -127,6 +129,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
     "worker": {
         "append": lambda c: c.xadd(EVENTS, {"b": "x"}),
         "another generation": lambda c: c.set("prov:generation", "x"),
+        "give the streams away": lambda c: c.delete("prov:ledger"),
         "drop acknowledgements": lambda c: c.delete(f"prov:acked:{RUN}"),
         "read acknowledgements": lambda c: c.hgetall(f"prov:acked:{RUN}"),
         "control other workers": lambda c: c.publish("/0.celery.pidbox", "x"),

@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 
 from provenance.app import up
 from provenance.errors import StoreUnavailable, TransportUnavailable
+from provenance.formats.note import SignerKey
 from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
 from provenance.ports.network import Network
@@ -154,6 +155,32 @@ def test_the_watch_rings_for_what_nobody_was_given_and_outlives_an_outage(
     assert work.take() == [], "nothing waits"
     stop.set()
     watch.join(10)
+
+
+def test_a_redis_with_another_ledger_s_events_is_refused(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = resources.policy().signer.verifier
+    other = SignerKey.from_private_bytes("other/ledger", bytes(32)).verifier
+    work.transport.ledger(other.vkey)
+    work.deliver(complete_run())
+    with capture_logs() as logs:
+        hashing.drain()
+    (line,) = [entry["problem"] for entry in logs if entry["event"] == "hashing.stopped"]
+    assert line.startswith(
+        f"redis_url: this Redis carries the events of the ledger {other.label}, and this "
+        f"deployment's is {own.label}: give each a database of its own"
+    )
+    assert work.transport.backlog() == 1
+    monkeypatch.setattr(app_module.sending, "open_transport", lambda _: work.transport)
+    with pytest.raises(SystemExit, match="^redis_url: this Redis carries"):
+        app_module.require_own_redis()
+    work.transport.unavailable = True
+    app_module.require_own_redis()  # it may come
+    work.transport.unavailable = False
+    work.transport._ledger = None  # as who moves a deployment does
+    hashing.drain()
+    assert (work.transport.backlog(), work.transport.ledger()) == (0, own.vkey)
 
 
 def test_a_drain_that_ran_out_of_time_rings_itself(
