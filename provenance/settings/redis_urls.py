@@ -166,7 +166,7 @@ def redis_address(url: str, key: str = "redis_url", source: str | None = None) -
     def fail(problem: str) -> ConfigError:
         return ConfigError(key, problem, source)
 
-    scheme, there, rest = url.partition("://")
+    scheme, there, rest = url.strip().partition("://")
     known = _SCHEME.fullmatch(scheme.lower())
     if not there or known is None:
         named = there and re.fullmatch(r"[\w+.-]{1,24}", scheme)
