@@ -26,9 +26,12 @@ from provenance.capture.ship.process import LOG_FILE, REDIS_URL_ENV, spawn_shipp
 from provenance.errors import ConfigError, InputError, TransportUnavailable
 from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Kind
+from provenance.ledger.ingest import drain
 from provenance.ports.transport import EventTransport
 from provenance.settings import Settings
+from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
+from tests.support.runs import POLICY
 
 WAIT_S = 60.0
 
@@ -233,3 +236,23 @@ def test_an_overgrown_log_starts_anew(spool: Path, url: str) -> None:
     spawn_shipper(spool, url, spool / "none.key", idle_exit_s=0.0)
     eventually(lambda: holder(spool) is None and (spool / LOCK_FILE).exists())
     assert (spool / LOG_FILE).stat().st_size < 1_000_000
+
+
+def test_an_empty_database_is_given_a_live_run_from_its_beginning(spool: Path, url: str) -> None:
+    """The old one is lost; Redis still has its acknowledgements."""
+    trainer, key = emitter(spool), POLICY.signer.verifier.public_bytes
+    carried = transport(spool, url)
+    with Shipper(spool, carried, ledger_keys=lambda: [key]) as shipper:
+        for epochs in (range(1, 30), range(30, 32)):
+            store = SqlStore.open("sqlite://")
+            for epoch in epochs:
+                trainer.emit(Kind.METRICS, epoch, {"x": epoch})
+            for _ in range(3):
+                shipper.run_once()
+                drain(carried, store, POLICY, "worker", 1.0)
+            assert shipper.run_once().pending == 0
+        with store.snapshot() as tx:
+            (run,) = tx.runs()
+            kept = [row.epoch for row in tx.records(run.run) if row.kind is Kind.METRICS]
+        store.close()
+    assert kept == list(range(1, 32))

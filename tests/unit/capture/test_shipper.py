@@ -394,6 +394,57 @@ def test_files_are_synced_before_and_the_cursor_saved_after_the_append(
     assert steps == ["fdatasync", "append", "save_cursors"]
 
 
+# --- a database that went back -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_what_a_restored_database_lacks_is_shipped_again(world: World, kept: int) -> None:
+    emitter = world.emitter()
+    emit(emitter, *range(1, 6))
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().pending == 0
+        rows = world.database.rows[world.run][emitter.producer]
+        for seq in [seq for seq in rows if seq >= kept]:
+            del rows[seq]
+        emit(emitter, 6)
+        emitter.close()
+        shipper.run_once()
+        world.database.drain()  # event 6 is taken, and what lies before it is missing
+        with structlog.testing.capture_logs() as logs:
+            shipped = shipper.run_once()
+        assert (shipped.rewound, shipped.events) == (7 - kept, 7 - kept)
+        assert [entry["acknowledged"] for entry in logs] == [kept]
+        world.database.drain()
+        assert shipper.run_once().finished_runs == 1
+    assert world.epochs() == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_it_lacks_and_the_spool_no_longer_has_is_said_once(world: World) -> None:
+    emitter = world.emitter(segment_bytes=500)
+    emit(emitter, *range(20))
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().deleted_segments
+        world.database.rows[world.run][emitter.producer].clear()
+        emit(emitter, 20)
+        shipper.run_once()
+        world.database.drain()
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                shipped = shipper.run_once()
+                assert (shipped.rewound, shipped.events, shipped.missing) == (0, 0, 0)
+    (said,) = logs
+    assert said["event"].endswith("and the spool no longer has them")
+    assert (said["acknowledged"], said["before"]) == (0, 20)
+    assert said["spool_from"] > 0
+
+
+# --- outages -----------------------------------------------------------------------------
+
+
 def test_while_the_transport_is_away_the_cursor_stands(world: World) -> None:
     emitter = world.emitter()
     emit(emitter, 1)

@@ -24,6 +24,7 @@ from kombu.exceptions import OperationalError
 from structlog.testing import capture_logs
 
 from provenance.app import up
+from provenance.bootstrap import sending
 from provenance.errors import StoreUnavailable, TransportUnavailable
 from provenance.formats.note import SignerKey
 from provenance.formats.producers.acknowledgement import NOBODY
@@ -172,7 +173,7 @@ def test_a_redis_with_another_ledger_s_events_is_refused(
         f"deployment's is {own.label}: give each a database of its own"
     )
     assert work.transport.backlog() == 1
-    monkeypatch.setattr(app_module.sending, "open_transport", lambda _: work.transport)
+    monkeypatch.setattr(sending, "open_transport", lambda _: work.transport)
     with pytest.raises(SystemExit, match="^redis_url: this Redis carries"):
         app_module.require_own_redis()
     work.transport.unavailable = True
