@@ -64,7 +64,7 @@ def read_streams(address: RedisAddress, key: bytes | None) -> StreamView:
             if key is not None:
                 for name in sorted(client.scan_iter(match=f"{prefix}acked:*", count=1000)):
                     _read_acked(client, bytes(name), key, view)
-    except redis.RedisError as error:
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         raise TransportUnavailable(f"Redis at {address}: {type(error).__name__}") from error
     except OSError as error:
         raise TransportUnavailable(f"Redis at {address}: {error.strerror}") from error

@@ -338,20 +338,22 @@ class RedisStreams:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except exceptions.RedisError as error:
-            text = " ".join(str(error).split())
+        except (exceptions.RedisError, exceptions.RedisClusterException) as error:
+            of_a_cluster = isinstance(error, exceptions.RedisClusterException)
+            told = error.__cause__ if of_a_cluster and error.__cause__ else error
+            text = " ".join(str(told).split())
             where = f"Redis at {self._address}"
             denied = text.upper().startswith(_DENIED) or "can't run this command" in text
-            if denied or isinstance(error, _DENIALS):
+            if denied or isinstance(told, _DENIALS):
                 problem = (
                     "refuses the user or password, or the rights they give; "
                     "expected redis://user:password@host:port/db"
                 )
                 raise self._wrong(f"{where} {problem}") from error
-            if self._address.kind != "cluster" and isinstance(error, _OF_A_CLUSTER):
+            if self._address.kind != "cluster" and isinstance(told, _OF_A_CLUSTER):
                 expected = "expected redis+cluster://host:port,host:port"
                 raise self._wrong(f"{where} is a node of a Cluster, {expected}") from error
-            kind = type(error).__name__
+            kind = type(told).__name__
             raise TransportUnavailable(f"{where}: {kind}: {text[:200]}") from error
         except OSError as error:
             raise TransportUnavailable(f"Redis at {self._address}: {error.strerror}") from error

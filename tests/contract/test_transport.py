@@ -490,6 +490,12 @@ def test_a_malformed_url_is_a_config_error_without_the_password(url: str) -> Non
     assert caught.value.__cause__ is None
 
 
+def test_a_cluster_without_a_node_that_answers_is_unavailable() -> None:
+    for call in CALLS:
+        with pytest.raises(TransportUnavailable, match="^Redis at 127.0.0.1:1: "):
+            call(RedisStreams(f"redis+cluster://:{SECRET}@127.0.0.1:1"))
+
+
 def test_no_shards_is_a_config_error() -> None:
     with pytest.raises(ConfigError):
         RedisStreams("redis://h", shards=0)

@@ -93,6 +93,9 @@ def test_the_stream_on_a_cluster_and_the_queues_on_a_server(world: World, cluste
     bring_home(world)
     assert reading.stream_backlog(world.settings) == 0
     assert world.fsck()["findings"] == []
+    wrong = Settings(world.base, redis_url=cluster.replace("pw-of-", "wrong-"))
+    with pytest.raises(ConfigError, match="refuses the user or password"):
+        sending.open_transport(wrong).ping()
     address = redis_address(cluster)
     for _, port in address.hosts:
         plain = f"redis://:{address.login['password']}@127.0.0.1:{port}"

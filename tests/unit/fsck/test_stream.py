@@ -145,6 +145,8 @@ def test_streams_that_cannot_be_asked_stay_open(world: World) -> None:
     assert (report.exit_code, report.findings) == (3, ()), "it may be in the streams"
     assert report.unchecked[0].startswith("Redis at 127.0.0.1:1/0: ")
     assert "very-secret" not in str(report)
+    world.redis_url = URL.replace("redis://", "redis+cluster://")
+    assert world.fsck().unchecked[0].startswith("Redis at 127.0.0.1:1: RedisClusterException: ")
 
 
 @pytest.mark.parametrize("error", [exceptions.ResponseError("NOAUTH"), OSError(32, "Broken pipe")])
