@@ -230,7 +230,7 @@ def stream_address(settings: Settings) -> RedisAddress:
     """
     if settings.redis_url is None:
         raise ConfigError("redis_url", "not set, expected redis://... (or PROVENANCE_REDIS_URL)")
-    return _address(settings, "redis_url", settings.redis_url)
+    return _address(settings, "redis_url", settings.redis_url, "PROVENANCE_REDIS_URL")
 
 
 def broker_address(settings: Settings) -> RedisAddress:
@@ -241,9 +241,8 @@ def broker_address(settings: Settings) -> RedisAddress:
     """
     if settings.broker_url is None:
         return stream_address(settings)
-    return _address(settings, "broker_url", settings.broker_url)
+    return _address(settings, "broker_url", settings.broker_url, "PROVENANCE_BROKER_URL")
 
 
-def _address(settings: Settings, key: str, url: str) -> RedisAddress:
-    variable = f"PROVENANCE_{key.upper()}"
+def _address(settings: Settings, key: str, url: str, variable: str) -> RedisAddress:
     return redis_address(url, key, variable if os.environ.get(variable) == url else settings.source)
