@@ -21,7 +21,7 @@ take() { # NAME, and whether it may be empty
 }
 
 [ $# -gt 0 ] || refuse "no command"
-for name in PROVENANCE_REDIS_URL PROVENANCE_DATABASE_URL FLOWER_BASIC_AUTH; do
+for name in PROVENANCE_REDIS_URL PROVENANCE_BROKER_URL PROVENANCE_DATABASE_URL FLOWER_BASIC_AUTH; do
     take "$name" needed
 done
 # Empty where a network does without.

@@ -12,14 +12,18 @@ The configuration is named by ``PROVENANCE_CONFIG`` (a JSON file, optional) and
 from __future__ import annotations
 
 import os
+from contextlib import closing, suppress
 from functools import cache
+from typing import Any
 
 import billiard.pool
 from celery import Celery
 from celery.signals import beat_init, celeryd_init
 
 from provenance.app.health import TASK_LIMIT_S, anchor_queue
-from provenance.settings import NETWORKS, Settings, broker_url, load
+from provenance.bootstrap import reading, sending
+from provenance.errors import ProvenanceError, UnavailableError
+from provenance.settings import NETWORKS, Settings, broker_address, load
 from workers import broker
 from workers.beat import Tick
 
@@ -55,9 +59,21 @@ def settings() -> Settings:
 
 WATCH_S = 60.0
 """Seconds between two looks for runs that are to be verified again."""
+
+
+def _broker() -> dict[str, Any]:
+    """Celery's settings of the broker; a mistake in a setting ends the process with its line."""
+    try:
+        known = settings().redis_url or settings().broker_url
+        return broker_address(settings()).broker() if known else {}
+    except ProvenanceError as error:
+        raise SystemExit(str(error)) from None
+
+
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
 
 broker.install(QUEUES)
+place = _broker()
 app = Celery(
     "ml-provenance",
     include=[
@@ -72,7 +88,8 @@ app = Celery(
     ],
 )
 app.conf.update(
-    broker_url=broker_url(os.environ.get("PROVENANCE_REDIS_URL") or settings().redis_url),
+    broker_url=place.get("broker_url"),
+    broker_use_ssl=place.get("broker_use_ssl") or False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
@@ -86,6 +103,7 @@ app.conf.update(
         "socket_keepalive": True,
         "health_check_interval": 30,
         "queue_order_strategy": "round_robin",
+        **place.get("options", {}),
     },
     result_backend=None,
     task_ignore_result=True,
@@ -136,7 +154,13 @@ app.conf.update(
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
-def require_redis(**_: object) -> None:
-    """Celery's own default broker is another server than the one that is not configured."""
-    if not app.conf.broker_url:
-        raise SystemExit("redis_url: not set, expected redis://... (or PROVENANCE_REDIS_URL)")
+def require_own_redis(**_: object) -> None:
+    """Celery's own default broker is another server than the one that is not configured, and a
+    Redis with another deployment's events none for this one. One that is away is waited for."""
+    try:
+        transport, own = sending.open_transport(settings()), reading.ledger_key(settings())
+        with closing(transport), suppress(UnavailableError):
+            if own is not None:
+                reading.require_ledger(transport.ledger(), own)
+    except ProvenanceError as error:
+        raise SystemExit(str(error)) from None

@@ -148,6 +148,17 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # the library has
             _dropped(queue, error)
 
 
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):  # type: ignore[misc]  # the library has no types
+    """The same of the master that Sentinels name."""
+
+
+class SentinelTransport(Transport):
+    """The same behind Sentinels."""
+
+    default_port = 26379
+    Channel = SentinelChannel
+
+
 def _dropped(queue: str, error: Exception) -> None:
     log.warning("queue.garbage", queue=queue, problem=f"{type(error).__name__}: {error}"[:200])
 
@@ -158,3 +169,4 @@ def install(task_queues: Iterable[str]) -> None:
     Transport.task_queues = frozenset(task_queues)
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = "workers.broker:Transport"
+    TRANSPORT_ALIASES["sentinel"] = "workers.broker:SentinelTransport"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from provenance.bootstrap import reading
 from provenance.errors import MissingExtraError
-from provenance.settings import Settings
+from provenance.settings import Settings, stream_address
 
 if TYPE_CHECKING:
     from provenance.fsck.findings import FsckReport
@@ -42,7 +42,7 @@ def fsck(
     deployment = Deployment(
         spool_dir=settings.base_dir / "spool",
         database_url=settings.database_url,
-        redis_url=settings.redis_url,
+        redis=stream_address(settings) if settings.redis_url else None,
         networks=chain.networks if chain.enabled else (),
         key=reading.ledger_key(settings),
         lease_s=settings.lease_s,

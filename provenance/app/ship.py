@@ -33,13 +33,11 @@ from provenance.errors import (
     FormatError,
     InputError,
     ProvenanceError,
-    TransportUnavailable,
 )
 from provenance.formats.note import VerifierKey
-from provenance.settings import Settings, broker_url
+from provenance.settings import Settings
 
 LOCK_RETRY_S = 2.0
-_DOORBELL_TIMEOUT_S = 2.0
 
 log: Any = structlog.get_logger("provenance.shipper")
 
@@ -74,15 +72,14 @@ def run(
     spool_dir = spool_dir or settings.base_dir / "spool"
     transport = sending.open_transport(settings)
     keys = known_ledger_keys(settings, ledger_keys)
-    doorbell = celery_doorbell(settings.redis_url or "")
     if once:
-        with Shipper(spool_dir, transport, doorbell, ledger_keys=keys) as shipper:
+        with Shipper(spool_dir, transport, ledger_keys=keys) as shipper:
             return asdict(shipper.run_once())
     with _stop_on_signals() as stop:
         waiting = False
         while not stop.is_set():
             try:
-                shipper = Shipper(spool_dir, transport, doorbell, ledger_keys=keys)
+                shipper = Shipper(spool_dir, transport, ledger_keys=keys)
             except InputError as error:
                 if background:
                     log.info("shipper not needed", reason=str(error))
@@ -118,37 +115,6 @@ def known_ledger_keys(settings: Settings, texts: Sequence[str] = ()) -> Callable
     return ask
 
 
-def celery_doorbell(redis_url: str) -> Callable[[], None] | None:
-    """Sends ``workers.hashing.drain`` to the hashing queue; None without Celery.
-
-    Without a doorbell the beat sweep finds the batches within its interval. The callable
-    raises TransportUnavailable, after seconds at most.
-    """
-    try:
-        from celery import Celery
-        from kombu.exceptions import OperationalError
-        from redis.exceptions import RedisError
-    except ImportError:
-        return None
-    app = Celery("ml-provenance-doorbell", broker=broker_url(redis_url), set_as_current=False)
-    limits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _DOORBELL_TIMEOUT_S)
-    app.conf.update(
-        task_ignore_result=True,
-        task_serializer="json",
-        broker_connection_timeout=_DOORBELL_TIMEOUT_S,
-        broker_connection_retry=False,
-        broker_transport_options={**limits, "max_retries": 0},
-    )
-
-    def ring() -> None:
-        try:
-            app.send_task("workers.hashing.drain", queue="hashing", retry=False, declare=())
-        except (OperationalError, RedisError, OSError) as error:
-            raise TransportUnavailable(f"doorbell: {type(error).__name__}") from error
-
-    return ring
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the process; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m provenance.app.ship", description=__doc__)
@@ -173,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(
         arguments.spool.parent,
         redis_url=os.environ.get(arguments.redis_url_env),
+        source=arguments.redis_url_env,
         ledger_key_file=arguments.ledger_key_file,
     )
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msgspec.structs import replace
 
 from provenance.errors import ConfigError, MissingExtraError, UnknownRunError, UsageError
-from provenance.settings import Settings
+from provenance.settings import Settings, stream_address
 from provenance.settings.urls import sqlite_path as sqlite_path
 
 if TYPE_CHECKING:
@@ -71,11 +71,29 @@ def stream_backlog(settings: Settings) -> int:
         ConfigError: No ``redis_url`` is configured.
         TransportUnavailable
     """
-    if settings.redis_url is None:
-        raise ConfigError("redis_url", "not set, expected redis://... (or PROVENANCE_REDIS_URL)")
     from provenance.stores.redis_streams import RedisStreams
 
-    return RedisStreams(settings.redis_url).backlog()
+    return RedisStreams(stream_address(settings)).backlog()
+
+
+def require_ledger(found: str | None, own: VerifierKey) -> None:
+    """Two deployments on one Redis would take each other's batches.
+
+    Args:
+        found: The verifier key of the ledger whose streams they are
+            (:meth:`EventTransport.ledger`).
+
+    Raises:
+        ConfigError: It is another than ``own``.
+    """
+    if found not in (None, own.vkey):
+        other = ascii(found.rpartition("+")[0])[1:-1][:100]
+        raise ConfigError(
+            "redis_url",
+            f"this Redis carries the events of the ledger {other}, and this deployment's is "
+            f"{own.label}: give each a database of its own (such as /1); where this one takes the "
+            "other's place, stop the other and delete the key prov:ledger",
+        )
 
 
 def ledger_key(settings: Settings) -> VerifierKey | None:

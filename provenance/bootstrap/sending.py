@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from provenance.errors import ConfigError, MissingExtraError
-from provenance.settings import RetrySettings, Settings
+from provenance.errors import MissingExtraError
+from provenance.settings import RetrySettings, Settings, stream_address
 
 if TYPE_CHECKING:
     from provenance.formats.note import SignerKey
@@ -32,13 +32,11 @@ def open_transport(settings: Settings) -> EventTransport:
     """The Redis stream.
 
     Raises:
-        ConfigError: No ``redis_url`` is configured.
+        ConfigError: No ``redis_url`` is configured, or none that can be read.
     """
-    if settings.redis_url is None:
-        raise ConfigError("redis_url", "not set, expected redis://... (or PROVENANCE_REDIS_URL)")
     from provenance.stores.redis_streams import RedisStreams
 
-    return RedisStreams(settings.redis_url)
+    return RedisStreams(stream_address(settings))
 
 
 def ledger_signer(settings: Settings) -> SignerKey:

@@ -147,6 +147,8 @@ def _redis(settings: Settings) -> Finding:
     def look() -> str:
         nonlocal waiting
         waiting = reading.stream_backlog(settings)
+        if (own := reading.ledger_key(settings)) is not None:
+            reading.require_ledger(sending.open_transport(settings).ledger(), own)
         return f"answers; {waiting} entries wait"
 
     finding = _try("server", "redis", look, "start Redis or mend redis_url")

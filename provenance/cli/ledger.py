@@ -81,12 +81,11 @@ def rotate(arguments: argparse.Namespace) -> int:
         adopted = guard.adopt(store)
     vkey = guard.signer.verifier.vkey
     size = 0 if adopted is None else adopted.size
-    return answer(
-        arguments,
-        {"vkey": vkey, "size": size},
-        f"from size {size} on {settings.key_file} signs: {vkey}",
-        "tell those who pinned the old key",
-    )
+    lines = [f"from size {size} on {settings.key_file} signs: {vkey}"]
+    lines += ["tell those who pinned the old key"]
+    if guard.transport is not None and guard.transport().ledger() not in (None, vkey):
+        lines += ["Redis names the old key: stop the workers and delete the key prov:ledger there"]
+    return answer(arguments, {"vkey": vkey, "size": size}, *lines)
 
 
 def succeed(arguments: argparse.Namespace) -> int:

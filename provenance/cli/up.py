@@ -29,7 +29,7 @@ from provenance.errors import (
     NetworkUnavailable,
 )
 from provenance.ledger.seal import SealPolicy
-from provenance.settings import Settings
+from provenance.settings import Settings, broker_address
 
 
 def up(arguments: argparse.Namespace) -> int:
@@ -54,6 +54,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
     if url is None:
         own_redis, url = fleet.embedded_redis(settings)
         settings = replace(settings, redis_url=url)
+    broker_address(settings).broker()  # or refused
     policy = sending.seal_policy(settings)
 
     def say(name: str, line: str) -> None:

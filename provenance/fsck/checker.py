@@ -41,6 +41,7 @@ from provenance.fsck.receipts import check_receipts
 from provenance.fsck.runs.run import check_run
 from provenance.fsck.spool import SpoolRun, read_run, spool_runs
 from provenance.fsck.stream import StreamView, read_streams, refused_records
+from provenance.settings import RedisAddress
 
 COUNTED = (
     "spool_segments", "spool_events", "stream_batches", "runs", "records", "entries", "heads",
@@ -62,7 +63,7 @@ class Deployment:
     """Where everything lies.
 
     Attributes:
-        redis_url: None where none is known: the streams are not looked at, and events may be there.
+        redis: None where none is known: the streams are not looked at, and events may be there.
         networks: That heads are to be anchored on.
         key: The ledger's; None where it is not known here.
         lease_s: Longest time a worker holds a row.
@@ -71,7 +72,7 @@ class Deployment:
 
     spool_dir: Path
     database_url: str = field(repr=False)
-    redis_url: str | None = field(repr=False)
+    redis: RedisAddress | None
     networks: tuple[str, ...]
     key: VerifierKey | None
     lease_s: float
@@ -160,11 +161,11 @@ def _spool(spool_dir: Path, notes: Notebook) -> dict[UUID, SpoolRun]:
 
 
 def _stream(deployment: Deployment, notes: Notebook) -> StreamView:
-    if deployment.redis_url is None:
+    if deployment.redis is None:
         return StreamView(unread=True)
     key = deployment.key
     try:
-        view = read_streams(deployment.redis_url, key.public_bytes if key else None)
+        view = read_streams(deployment.redis, key.public_bytes if key else None)
     except UnavailableError as error:
         notes.unchecked.append(f"{error}: what is on its way is not seen")
         return StreamView(unread=True)

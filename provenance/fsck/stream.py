@@ -2,16 +2,16 @@
 
 ``prov:events:<shard>`` is a stream whose entries carry a batch in field ``b``;
 ``prov:acked:<run id>`` is a hash: per producer (hex) an acknowledgement that the ledger's key
-signs (:mod:`provenance.formats.producers.acknowledgement`).
+signs (:mod:`provenance.formats.producers.acknowledgement`). On a Redis Cluster both names begin
+with ``{prov}:``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from provenance.errors import BadSignatureError, FormatError, TransportUnavailable
@@ -20,8 +20,8 @@ from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Record
 from provenance.fsck.findings import Finding, FindingKind
 from provenance.fsck.rows import ParkedBytes
+from provenance.settings import RedisAddress
 
-PREFIX: Final = "prov:"
 _PAGE: Final = 500
 _TIMEOUT_S: Final = 5.0
 
@@ -44,7 +44,7 @@ class StreamView:
     unread: bool = False
 
 
-def read_streams(url: str, key: bytes | None) -> StreamView:
+def read_streams(address: RedisAddress, key: bytes | None) -> StreamView:
     """All entries of all shards, and the acknowledgements.
 
     Args:
@@ -54,34 +54,20 @@ def read_streams(url: str, key: bytes | None) -> StreamView:
         TransportUnavailable: Redis refuses, or does not answer within 5 s.
     """
     import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
 
-    view = StreamView()
+    view, prefix = StreamView(), "{prov}:" if address.kind == "cluster" else "prov:"
     try:
-        client = redis.Redis.from_url(
-            url,
-            protocol=2,
-            decode_responses=False,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except (ValueError, TypeError):
-        # `from None`: the cause's message quotes the URL.
-        raise TransportUnavailable("Redis: redis_url is malformed") from None
-    try:
-        for name in sorted(client.scan_iter(match=f"{PREFIX}events:*", count=1000)):
-            _read_stream(client, bytes(name), view)
-        if key is not None:
-            for name in sorted(client.scan_iter(match=f"{PREFIX}acked:*", count=1000)):
-                _read_acked(client, bytes(name), key, view)
-    except redis.RedisError as error:
-        raise TransportUnavailable(f"Redis at {_place(url)}: {type(error).__name__}") from error
+        client = address.client(_TIMEOUT_S)
+        with closing(client):
+            for name in sorted(client.scan_iter(match=f"{prefix}events:*", count=1000)):
+                _read_stream(client, bytes(name), view)
+            if key is not None:
+                for name in sorted(client.scan_iter(match=f"{prefix}acked:*", count=1000)):
+                    _read_acked(client, bytes(name), key, view)
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
+        raise TransportUnavailable(f"Redis at {address}: {type(error).__name__}") from error
     except OSError as error:
-        raise TransportUnavailable(f"Redis at {_place(url)}: {error.strerror}") from error
-    finally:
-        client.close()
+        raise TransportUnavailable(f"Redis at {address}: {error.strerror}") from error
     return view
 
 
@@ -110,7 +96,7 @@ def _read_entry(subject: str, payload: bytes | None, view: StreamView) -> None:
 
 def _read_acked(client: Any, name: bytes, key: bytes, view: StreamView) -> None:
     try:
-        run = UUID(name.removeprefix(f"{PREFIX}acked:".encode()).decode("ascii"))
+        run = UUID(name.rpartition(b":")[2].decode("ascii"))
     except ValueError:
         return
     told = view.acknowledged.setdefault(run, {})
@@ -122,15 +108,6 @@ def _read_acked(client: Any, name: bytes, key: bytes, view: StreamView) -> None:
         except (ValueError, FormatError, BadSignatureError) as error:
             problem = f"in Redis: {error}"
             view.findings.append(FindingKind.ACKNOWLEDGEMENT(subject, problem))
-
-
-def _place(url: str) -> str:
-    """Host and port: what of the URL may be shown."""
-    parts = urlsplit(url)
-    try:
-        return f"{parts.hostname or parts.path}:{parts.port or 6379}"
-    except ValueError:
-        return "redis_url"
 
 
 def refused_records(parked: Sequence[ParkedBytes]) -> dict[tuple[bytes, int], list[bytes]]:

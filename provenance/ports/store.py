@@ -320,6 +320,7 @@ class LedgerTx(Protocol):
 
     def drop_due_report(self, run: UUID) -> None:
         """It is written."""
+
     def add_verifications(self, every_s: float) -> None:
         """A verification for each sealed run that has none, due ``every_s`` behind its seal."""
 

@@ -54,6 +54,9 @@ class EventTransport(Protocol):
         entry of them at most, of runs that no other consumer is at (:data:`HOLD_S`); does not
         block."""
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for entries that no consumer was given: False where there are none in that time."""
+
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Take over entries another consumer was given ``min_idle_s`` ago and never acked;
         bounded as :meth:`read`."""
@@ -96,6 +99,10 @@ class EventTransport(Protocol):
 
     def remember_head(self, key: str, size: int, note: str) -> None:
         """Keep the note of a signed head, of those under this key the largest alone."""
+
+    def ledger(self, claim: str | None = None) -> str | None:
+        """The verifier key (vkey) of the ledger whose workers read here: ``claim``, where there is
+        none yet. A server that lost its data has forgotten it."""
 
     def close(self) -> None:
         """Let go of connections."""

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from provenance.settings.reading import load
-from provenance.settings.urls import broker_url, is_loopback, node_url
+from provenance.settings.redis_urls import (
+    RedisAddress,
+    broker_address,
+    redis_address,
+    stream_address,
+)
+from provenance.settings.urls import is_loopback, node_url
 from provenance.settings.values import (
     NETWORKS,
     READERS,
@@ -30,12 +36,15 @@ __all__ = [
     "IPFSSettings",
     "LocalSettings",
     "NetworkSettings",
+    "RedisAddress",
     "RetrySettings",
     "Settings",
     "TrustSettings",
     "TrustedIdentity",
-    "broker_url",
+    "broker_address",
     "is_loopback",
     "load",
     "node_url",
+    "redis_address",
+    "stream_address",
 ]

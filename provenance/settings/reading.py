@@ -27,8 +27,9 @@ from provenance.settings.objects import (
     path_of,
     read_file,
 )
+from provenance.settings.redis_urls import broker_address, stream_address
 from provenance.settings.secrets import ethereum_key, secret
-from provenance.settings.urls import check_redis_url, fixed_url, node_url, sqlite_url
+from provenance.settings.urls import fixed_url, node_url, sqlite_url
 from provenance.settings.values import (
     BITCOIN_NAMES,
     NETWORKS,
@@ -84,7 +85,7 @@ def load(
     These shapes are read: ``{"blockchain": {...}}`` alone, a training configuration
     (``epochs``, ``batch_size``, ...) with a ``blockchain`` object in it, and one with all settings
     under ``provenance``. It may be a Namespace, dataclass or OmegaConf object too. The environment
-    variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_DATABASE_URL`` and
+    variables ``PROVENANCE_REDIS_URL``, ``PROVENANCE_BROKER_URL``, ``PROVENANCE_DATABASE_URL`` and
     ``PROVENANCE_IDENTITY_KEY_FILE`` win over the file; ``PROVENANCE_IDENTITY_SIGSTORE=1`` adds to
     it.
 
@@ -108,11 +109,13 @@ def load(
     chain, trust, identity = map(whole.child, ("blockchain", "trust", "identity"))
     weights = whole.child("weight_digests")
     verification = whole.child("verification")
-    for name in ("redis_url", "database_url", "identity_key_file"):
+    for name in ("redis_url", "broker_url", "database_url", "identity_key_file"):
         whole.raw[name] = os.environ.get(f"PROVENANCE_{name.upper()}") or whole.raw.get(name)
     settings = replace(whole.read(Settings, base_dir=base), base_dir=base)  # as it was given
-    if settings.redis_url is not None:
-        check_redis_url(settings.redis_url)
+    settings = replace(settings, source=source)
+    for url, read in ((settings.redis_url, stream_address), (settings.broker_url, broker_address)):
+        if url is not None:
+            read(settings)
     recorded = _training(training, own_names, whole)
     return replace(
         settings,
@@ -125,7 +128,6 @@ def load(
         identity=_identity(identity, settings),
         training=recorded.values,
         training_notes=recorded.notes,
-        source=source,
     )
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from provenance.errors import ConfigError
-
-_TLS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
 
 
 def node_url(
@@ -94,53 +92,3 @@ def psycopg_options(url: str) -> dict[str, int | None]:
         raise ConfigError("database_url", "prepare_threshold: expected a whole number, or None")
     number = None if text in (None, "None") else int(text)
     return {} if text is None else {"prepare_threshold": number}
-
-
-def check_redis_url(url: str) -> None:
-    """Refuse what redis-py and kombu, which read the same URL, would not both take as meant.
-
-    Raises:
-        ConfigError: No host and port, or path of a socket; a database that is no number; another
-            option. Shows no value, which may be a password's end.
-    """
-    malformed = "is malformed, expected redis://[user:password@]host:port/db or unix:///path"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # parsed at this access
-        query = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:
-        raise ConfigError("redis_url", f"{malformed}, a password percent-encoded") from None
-    socket, options = parts.scheme == "unix", dict(query)
-    numbers = [*([] if socket else [parts.path.strip("/")]), options.get("db", "")]
-    if any(number and not (number.isascii() and number.isdecimal()) for number in numbers):
-        raise ConfigError("redis_url", "found a database that is no number, expected /0 or ?db=0")
-    if (socket and not parts.path) or parts.fragment or len(options) < len(query):
-        raise ConfigError("redis_url", malformed)
-    known = {"db", *(("username", "password") if socket else ())}
-    odd = next((name for name in options if name not in known | _TLS), None)
-    if odd is not None:
-        expected = ", ".join(sorted(known)) + " or ssl_ca_certs and the like"
-        raise ConfigError("redis_url", f"found the option {odd[:40]!r}, expected {expected}")
-
-
-def broker_url(url: str | None) -> str | None:
-    """The Redis URL as Celery's transport (kombu) spells it: the number of the database is a
-    path, or ``virtual_host`` of a socket; no certificate is checked where the URL does not ask."""
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    number = query.pop("db", None)
-    if parts.scheme == "unix":
-        who = parts.netloc.rpartition("@")[0] or query.pop("username", "")
-        if "password" in query:
-            who = f"{who}:{quote(query.pop('password'), safe='')}"
-        query |= {"virtual_host": number} if number else {}
-        netloc = f"{who}@" if who else ""
-        return f"redis+socket://{netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
-    if number is not None:
-        parts = parts._replace(path=f"/{number}", query=urlencode(query))
-        url = urlunsplit(parts)
-    if parts.scheme != "rediss" or "ssl_cert_reqs=" in parts.query:
-        return url
-    return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"

@@ -17,7 +17,9 @@ NETWORKS = ("ethereum", "bitcoin", "ipfs", "local")
 READERS = ("bitcoin", "ipfs")
 """Networks whose nodes may want a password even of those who only read."""
 SIGSTORE_ENV = "PROVENANCE_IDENTITY_SIGSTORE"
-SECRET_FIELDS = frozenset({"url", "redis_url", "database_url", "private_key", "password", "auth"})
+SECRET_FIELDS = frozenset(
+    {"url", "redis_url", "broker_url", "database_url", "private_key", "password", "auth"}
+)
 """Fields that are, or may carry, a secret: neither repr nor a message shows their values."""
 
 
@@ -266,14 +268,11 @@ class Settings(Section, frozen=True):
 
     base_dir: Path
     hash_algorithm: Literal["blake3", "sha256", "sha512", "sha3-256", "blake2b"] = "blake3"
-    redis_url: (
-        Annotated[
-            str,
-            Meta(pattern="^(redis|rediss|unix)://", description="redis://, rediss:// or unix://"),
-        ]
-        | None
-    ) = None
-    """None: no Redis is configured; ``provenance up`` brings an embedded one."""
+    redis_url: Annotated[str, Meta(description="a Redis URL such as redis://host/0")] | None = None
+    """None: no Redis is configured; ``provenance up`` brings an embedded one. Its spellings:
+    :mod:`provenance.settings.redis_urls`."""
+    broker_url: Annotated[str, Meta(description="a Redis URL such as redis://host/0")] | None = None
+    """Celery's broker, where it is another Redis than that of the streams: beside a Cluster."""
     database_url: Annotated[
         str, Meta(pattern="://", description="an SQLAlchemy URL such as sqlite:///ledger.db")
     ] = ""

@@ -1,11 +1,13 @@
 """RedisStreams: the event transport on Redis Streams (Redis 6.2 or newer).
 
-Keys, all below a prefix (``prov:``)::
+Keys, all below a prefix (``prov:``, on a Redis Cluster ``{prov}:``)::
 
     prov:events:<shard>   stream of the runs that fall there; one entry a batch, field ``b``
     prov:acked:<run id>   hash: per producer (32 hex) its acknowledgement, which the ledger's key
                           signs; kept 30 days after the last change
     prov:generation       random id, written with the first append
+    prov:ledger           verifier key of the ledger whose workers read the streams
+    prov:head:<key>       sorted set: the largest head signed by a ledger's key, as a note
 
 Life of a delivery: a script takes the first stream with entries that no other consumer is at
 (:data:`~provenance.ports.transport.HOLD_S`) and leaves the rest to other workers. It reads the
@@ -21,6 +23,8 @@ Redis is a conveyor here, not a record: it may lose everything at any time. What
 is that it says so, so this client never retries by itself, gives every call ``timeout_s``,
 and turns every failure into TransportUnavailable, or ConfigError where the credentials or
 the URL are at fault. No message carries the password.
+
+Over 400 lines: the scripts, and the one class that runs them.
 """
 
 from __future__ import annotations
@@ -29,15 +33,12 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import UUID
 
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from provenance.errors import ConfigError, TransportUnavailable
 from provenance.formats.producers.batch import batch_run
@@ -48,6 +49,7 @@ from provenance.ports.transport import (
     READ_BYTES,
     Delivery,
 )
+from provenance.settings import RedisAddress, redis_address
 
 ACKED_TTL_S = 30 * 86400
 SHARDS = 16
@@ -156,6 +158,7 @@ _DENIALS = (
     exceptions.AuthorizationError,
     exceptions.NoPermissionError,
 )
+_OF_A_CLUSTER = (exceptions.MovedError, exceptions.ClusterCrossSlotError)
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR INVALID PASSWORD")
 
 
@@ -163,7 +166,7 @@ class RedisStreams:
     """Batches through Redis Streams with one consumer group.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and password.
+        url: See :mod:`provenance.settings.redis_urls`.
         shards: Streams to spread runs over; the same number for shippers and workers. So many
             hashing workers have work at once.
         timeout_s: Of every connect and every answer, in seconds.
@@ -174,18 +177,22 @@ class RedisStreams:
 
     def __init__(
         self,
-        url: str,
+        url: str | RedisAddress,
         shards: int = SHARDS,
         group: str = "hashing",
         timeout_s: float = 2.0,
         key_prefix: str = "prov:",
         hold_s: float = HOLD_S,
-        client: redis.Redis | None = None,
+        client: Any = None,
     ) -> None:
         if shards < 1:
             raise ConfigError("redis_url", f"{shards} shards, expected at least 1")
-        self._redis = client if client is not None else _client(url, timeout_s)
-        self._where = _shown(url)
+        self._address = address = redis_address(url) if isinstance(url, str) else url
+        self._timeout_s = timeout_s
+        if client is not None:
+            self._redis = client
+        if address.kind == "cluster":  # a script's keys are in one slot: that of what is in braces
+            key_prefix = f"{{{key_prefix.rstrip(':')}}}:"
         self._group, self._prefix = group, key_prefix
         self._generation = f"{key_prefix}generation"
         self._streams = [f"{key_prefix}events:{shard}" for shard in range(shards)]
@@ -194,10 +201,16 @@ class RedisStreams:
         self._turn = 0
 
     def __repr__(self) -> str:
-        return f"RedisStreams({self._where})"
+        return f"RedisStreams({self._address})"
+
+    @cached_property
+    def _redis(self) -> Any:
+        """Made at the first use: that of a Cluster connects at once."""
+        return self._address.client(self._timeout_s)
 
     def close(self) -> None:
-        self._redis.close()
+        if "_redis" in self.__dict__:
+            self._redis.close()
 
     # --- shipper's side ---------------------------------------------------------------
 
@@ -227,6 +240,19 @@ class RedisStreams:
 
     def read(self, consumer: str, count: int) -> list[Delivery]:
         return self._given(_READ, consumer, count, self._hold_ms)
+
+    def wait(self, seconds: float) -> bool:
+        """As the port says; ``seconds`` must be less than the timeout of an answer."""
+        with self._translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for stream in self._streams:
+                pipe.xinfo_groups(stream)
+            given: dict[Any, Any] = {}
+            for stream, groups in zip(
+                self._streams, pipe.execute(raise_on_error=False), strict=True
+            ):
+                given[stream] = _given_upto(groups, self._group)
+            return bool(self._redis.xread(given, count=1, block=int(seconds * 1000)))
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         return self._given(_CLAIM, consumer, count, int(min_idle_s * 1000))
@@ -279,6 +305,15 @@ class RedisStreams:
             for stream in self._streams:
                 pipe.xlen(stream)
             return sum(_execute(pipe))
+
+    def ledger(self, claim: str | None = None) -> str | None:
+        key = f"{self._prefix}ledger"
+        with self._translated():
+            if (found := self._redis.get(key)) is None and claim is not None:
+                with suppress(exceptions.OutOfMemoryError):  # what makes room must go on
+                    self._redis.set(key, claim, nx=True)
+                    found = self._redis.get(key)
+            return _text(found)
 
     def ping(self) -> None:
         with self._translated():
@@ -338,19 +373,28 @@ class RedisStreams:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except exceptions.RedisError as error:
-            text = " ".join(str(error).split())
+        except (exceptions.RedisError, exceptions.RedisClusterException) as error:
+            of_a_cluster = isinstance(error, exceptions.RedisClusterException)
+            told = error.__cause__ if of_a_cluster and error.__cause__ else error
+            text = " ".join(str(told).split())
+            where = f"Redis at {self._address}"
             denied = text.upper().startswith(_DENIED) or "can't run this command" in text
-            if denied or isinstance(error, _DENIALS):
-                raise ConfigError(
-                    "redis_url",
-                    f"Redis at {self._where} refuses the user or password, or the rights they "
-                    "give; expected redis://user:password@host:port/db",
-                ) from error
-            kind = type(error).__name__
-            raise TransportUnavailable(f"Redis at {self._where}: {kind}: {text[:200]}") from error
+            if denied or isinstance(told, _DENIALS):
+                problem = (
+                    "refuses the user or password, or the rights they give; "
+                    "expected redis://user:password@host:port/db"
+                )
+                raise self._wrong(f"{where} {problem}") from error
+            if self._address.kind != "cluster" and isinstance(told, _OF_A_CLUSTER):
+                expected = "expected redis+cluster://host:port,host:port"
+                raise self._wrong(f"{where} is a node of a Cluster, {expected}") from error
+            kind = type(told).__name__
+            raise TransportUnavailable(f"{where}: {kind}: {text[:200]}") from error
         except OSError as error:
-            raise TransportUnavailable(f"Redis at {self._where}: {error.strerror}") from error
+            raise TransportUnavailable(f"Redis at {self._address}: {error.strerror}") from error
+
+    def _wrong(self, problem: str) -> ConfigError:
+        return ConfigError(self._address.key, problem, self._address.source)
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -359,22 +403,13 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[at : at + _PART]
 
 
-def _client(url: str, timeout_s: float) -> redis.Redis:
-    try:
-        return redis.Redis.from_url(
-            url,
-            protocol=2,
-            decode_responses=False,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
-    except (ValueError, TypeError):
-        # `from None`: the cause's message quotes the URL.
-        raise ConfigError(
-            "redis_url", "is malformed, expected redis://[user:password@]host:port/db"
-        ) from None
+def _given_upto(groups: Any, name: str) -> bytes | str:
+    """The id of the last entry that a group was given; the first of all where there is none."""
+    if isinstance(groups, exceptions.ResponseError) and "no such key" in str(groups):
+        return "0-0"
+    if isinstance(groups, Exception):
+        raise groups
+    return next((g["last-delivered-id"] for g in groups if g["name"] == name.encode()), "0-0")
 
 
 def _execute(pipe: Any) -> list[Any]:
@@ -384,18 +419,6 @@ def _execute(pipe: Any) -> list[Any]:
         if isinstance(answer, Exception):
             raise answer
     return answers
-
-
-def _shown(url: str) -> str:
-    """Host, port and database: what of the URL may be shown."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return "redis"
-    if not host:
-        return parts.path or "redis"
-    return f"{host}:{port or 6379}{parts.path}"
 
 
 def _text(value: Any) -> str | None:

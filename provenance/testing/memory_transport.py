@@ -54,6 +54,7 @@ class MemoryTransport:
             self._acked: dict[UUID, dict[bytes, bytes]] = {}
             self._generation: str | None = None
             self._heads: dict[str, tuple[int, str]] = {}
+            self._ledger: str | None = None
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Add entries in order."""
@@ -71,6 +72,16 @@ class MemoryTransport:
         if any(entry.consumer != consumer and entry.given_at > held_since for entry in given):
             count = 0
         return self._give(consumer, count, lambda entry: entry.consumer is None)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is an entry that no consumer was given; looks again each 10 ms."""
+        self.ping()
+        until = self._clock() + seconds
+        while not any(entry.consumer is None for entry in list(self._entries.values())):
+            if self._clock() >= until:
+                return False
+            time.sleep(0.01)
+        return True
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         """Entries given out ``min_idle_s`` ago and never acknowledged."""
@@ -138,6 +149,12 @@ class MemoryTransport:
         """A random id written with the first append; None before."""
         self.ping()
         return self._generation
+
+    def ledger(self, claim: str | None = None) -> str | None:
+        """The key that claimed it first."""
+        self.ping()
+        self._ledger = self._ledger or claim
+        return self._ledger
 
     def close(self) -> None:
         """Nothing is open."""

@@ -6,6 +6,7 @@ Over 400 lines: one suite for one interface.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -122,6 +123,32 @@ def test_reading_an_empty_transport_does_not_block(bench: Bench) -> None:
     assert bench.transport.claim_stale("a", 0.0, 10) == []
     assert bench.transport.backlog() == 0
     bench.transport.ping()
+
+
+def test_waiting_ends_with_an_entry_that_nobody_was_given(bench: Bench) -> None:
+    assert not bench.transport.wait(0.02)
+    bench.transport.append(payloads(0))
+    assert bench.transport.wait(0.02)
+    (given,) = bench.transport.read("a", 1)
+    assert not bench.make().wait(0.02), "given, and not acknowledged"
+    bench.transport.ack([given])
+    assert not bench.transport.wait(0.02)
+    later = threading.Timer(0.1, bench.make().append, [payloads(1)])
+    later.start()
+    assert bench.transport.wait(1.0)
+    later.join()
+    bench.lose_everything()
+    assert not bench.transport.wait(0.02)
+    bench.make().append(payloads(2))
+    assert bench.transport.wait(0.02)
+
+
+def test_the_first_ledger_that_claims_the_streams_has_them(bench: Bench) -> None:
+    assert bench.transport.ledger() is None
+    assert bench.transport.ledger("one") == "one"
+    assert bench.make().ledger("another") == "one"
+    bench.lose_everything()
+    assert bench.transport.ledger() is None
 
 
 def test_what_is_left_of_a_run_is_for_whoever_has_some_of_it(bench: Bench) -> None:
@@ -502,6 +529,12 @@ def test_a_malformed_url_is_a_config_error_without_the_password(url: str) -> Non
     assert caught.value.__cause__ is None
 
 
+def test_a_cluster_without_a_node_that_answers_is_unavailable() -> None:
+    for call in CALLS:
+        with pytest.raises(TransportUnavailable, match="^Redis at 127.0.0.1:1: "):
+            call(RedisStreams(f"redis+cluster://:{SECRET}@127.0.0.1:1"))
+
+
 def test_no_shards_is_a_config_error() -> None:
     with pytest.raises(ConfigError):
         RedisStreams("redis://h", shards=0)
@@ -511,9 +544,8 @@ def test_no_shards_is_a_config_error() -> None:
     ("url", "shown"),
     [
         (f"redis://user:{SECRET}@host/3", "host:6379/3"),
-        (f"rediss://:{SECRET}@[::1]:7000/0", "::1:7000/0"),
+        (f"rediss://:{SECRET}@[::1]:7000/0", "[::1]:7000/0"),
         ("unix:///run/redis.sock", "/run/redis.sock"),
-        ("redis://h:99999999/", "redis"),
     ],
 )
 def test_repr_shows_the_place_only(url: str, shown: str) -> None:

@@ -31,7 +31,7 @@ from provenance.ledger.batch_writer import BatchWriter, IngestResult
 from provenance.ledger.ingest import ingest
 from provenance.ledger.seal import SealPolicy, note_due
 from provenance.ports.transport import Delivery
-from provenance.settings import LocalSettings, RetrySettings
+from provenance.settings import LocalSettings, RetrySettings, redis_address
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork, MemoryTransaction
 from tests.support.runs import Producer, run_of
@@ -185,7 +185,7 @@ class World:
             Deployment(
                 self.base / "spool",
                 self.url,
-                self.redis_url or "redis://nothing waits here",
+                redis_address(self.redis_url or "redis://nobody-asked/0"),
                 self.networks,
                 SIGNER.verifier if self.key else None,
                 60.0,

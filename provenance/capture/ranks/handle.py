@@ -34,7 +34,7 @@ _CARRIED: Final = (
 """Attributes of a tracker that its handles begin with, where it has them."""
 _URLS: Final = frozenset({"url", "rpc_url", "api_url"})
 _SECRETS: Final = frozenset({
-    "redis_url", "database_url", "identity", "identity_key_file",
+    "redis_url", "broker_url", "database_url", "identity", "identity_key_file",
     "private_key", "rpc_password", "password", "auth",
 })  # fmt: skip
 _NOWHERE: Final = "http://127.0.0.1"

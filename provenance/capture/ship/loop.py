@@ -19,14 +19,13 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 from provenance import files
 from provenance.capture.ship.shipment import Contact, LedgerKeys, Shipment, Shipped
 from provenance.capture.spool import scan
-from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
+from provenance.errors import ConfigError, InputError, TransportUnavailable
 from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
@@ -45,8 +44,6 @@ class Shipper:
 
     Args:
         spool_dir: ``<base_dir>/spool``; created where missing.
-        doorbell: Called after batches were appended. It is a hint only: it may raise a
-            ProvenanceError, which is logged, and nothing else.
         stall_s: After this long without progress what was lost in the transport is shipped
             again (:class:`provenance.capture.ship.cursor.Stall`); doubles up to an hour.
         abandoned_s: A run without an end whose producers are all dead and whose events are
@@ -63,7 +60,6 @@ class Shipper:
         self,
         spool_dir: Path,
         transport: EventTransport,
-        doorbell: Callable[[], None] | None = None,
         *,
         stall_s: float = 60.0,
         abandoned_s: float = 7 * 86400.0,
@@ -71,7 +67,7 @@ class Shipper:
         ledger_keys: LedgerKeys = tuple,
     ) -> None:
         self.spool_dir = spool_dir
-        self._transport, self._doorbell = transport, doorbell
+        self._transport = transport
         self._stall_s, self._abandoned_s, self._max_backlog = stall_s, abandoned_s, max_backlog
         self._ledger_keys = ledger_keys
         self._shipments: dict[UUID, Shipment] = {}
@@ -102,15 +98,11 @@ class Shipper:
         for gone in self._shipments.keys() - {spool.run for spool in spools}:
             if self._shipments[gone].is_cleared:  # else its trainer may write it again
                 del self._shipments[gone]
-        try:
-            for spool in spools:
-                if spool.run not in self._shipments:
-                    made = Shipment(spool.path, self._stall_s, self._abandoned_s)
-                    self._shipments[spool.run] = made
-                self._shipments[spool.run].serve(spool, contact, total)
-        finally:
-            if total.batches:
-                self._ring()
+        for spool in spools:
+            if spool.run not in self._shipments:
+                made = Shipment(spool.path, self._stall_s, self._abandoned_s)
+                self._shipments[spool.run] = made
+            self._shipments[spool.run].serve(spool, contact, total)
         return total
 
     def run(
@@ -197,13 +189,6 @@ class Shipper:
         with contextlib.suppress(InputError):
             self._lock = _take_lock(self.spool_dir)
         return self._lock < 0
-
-    def _ring(self) -> None:
-        try:
-            if self._doorbell is not None:
-                self._doorbell()
-        except ProvenanceError as error:
-            _log.info("doorbell not heard; the sweep will find the batches", reason=str(error))
 
 
 def _take_lock(spool_dir: Path) -> int:

@@ -191,8 +191,11 @@ class Shipment:
         changed, backlog = False, contact.backlog
         self._read_acknowledgements(spool, contact)
         for producer, said in self._acknowledged.items():
-            cursor = cursors.producers.get(producer)
-            changed |= cursor is not None and self._commit(producer, cursor, said)
+            cursor, group = cursors.producers.get(producer), spool.producers.get(producer, ())
+            if cursor is not None and said.count < cursor.acked:
+                changed |= self._fall_back(group, cursor, said, total)
+            elif cursor is not None:
+                changed |= self._commit(producer, cursor, said)
         if cursors.generation != generation:
             if cursors.generation is not None:
                 self._rewind("transport lost its data", total)
@@ -250,6 +253,27 @@ class Shipment:
         cursor.acked, cursor.acked_chain = said.count, said.chain
         for key in [key for key in self._chains if key[0] == producer and key[1] <= said.count]:
             del self._chains[key]
+        return True
+
+    def _fall_back(
+        self, group: Sequence[Segment], cursor: Cursor, said: Acknowledgement, total: Shipped
+    ) -> bool:
+        """The database has fewer events than it had, as one restored from a backup: it is given
+        them again where their segments are still here. An old acknowledgement costs just that."""
+        details = {"run": self.path.name, "acknowledged": said.count, "before": cursor.acked}
+        first = first_cursor(group[0]).next if group else cursor.next
+        if first > said.count:
+            text = (
+                "the ledger acknowledges fewer events than before, and the spool no longer has them"
+            )
+            self._warn_once(text, **details, spool_from=first)
+            return False
+        again = cursor.next - said.count
+        total.rewound += again
+        text = "the ledger acknowledges fewer events than before"
+        _log.warning(text, **details, shipping_again=again)
+        cursor.acked, cursor.acked_chain = said.count, said.chain
+        cursor.segment, cursor.offset, cursor.next, cursor.chain = 0, 0, said.count, said.chain
         return True
 
     def _rewind(self, why: str, total: Shipped) -> None:

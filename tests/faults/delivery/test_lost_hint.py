@@ -7,18 +7,15 @@ since only the worker writes that. ``kill -9``, and the message is nowhere.
 
 from __future__ import annotations
 
-import time
-
 from tests.faults.support.bells import Bell, hints, stop_in_its_pop
 from tests.faults.support.harness import World
 from tests.faults.support.processes import until
 
 
-def test_a_task_vanishes_under_kill_9_and_the_sweep_brings_the_work_back(world: World) -> None:
+def test_a_task_vanishes_under_kill_9_and_the_watch_brings_the_work_back(world: World) -> None:
     bell = Bell(world)
     world.start("hashing")
     world.wait_ready("hashing")
-    assert bell.ring is not None
     bell.ring()  # the connection is warm, and the worker pops messages
     assert until(lambda: hints(world) == 0, 20)
     trainer = world.trainer(epochs=1)
@@ -31,11 +28,5 @@ def test_a_task_vanishes_under_kill_9_and_the_sweep_brings_the_work_back(world: 
     assert hints(world) == 0, "the message is still somewhere"
     assert bell.transport.backlog() > 0
 
-    world.log("hashing").write_text("")
-    world.start("hashing")
-    world.wait_ready("hashing")
-    time.sleep(2)
-    assert world.events(trainer.run) == 0, "nobody rang, and yet the work was done"
-
-    world.start("beat", "confirm")
+    world.start("hashing")  # no beat, and nobody rings
     world.wait_home(trainer.run, events, 30)

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import kombu
 import pytest
+from kombu.exceptions import OperationalError
 
-from provenance.app.ship import celery_doorbell
 from provenance.bootstrap.sending import open_transport
 from provenance.errors import ProvenanceError, TransportUnavailable
-from provenance.settings import Settings
+from provenance.settings import Settings, redis_address
 from tests.faults.support.harness import World
 from tests.faults.support.tls_proxy import make_certificates, tls_proxy
 
@@ -86,14 +87,11 @@ def test_celery_checks_the_certificate_too(
     vouched_for: bool, world: World, proxy: tuple[str, str, list[int]]
 ) -> None:
     """Left alone, kombu takes any certificate for a URL that does not ask to have it checked."""
-    ring = celery_doorbell(
-        proxy[1].replace("ssl_cert_reqs=required&", "") if vouched_for else proxy[0]
-    )
-    assert ring is not None
-    if vouched_for:
-        ring()
-    else:
-        with pytest.raises(TransportUnavailable):
-            ring()
-    with world.redis.client() as client:
-        assert client.llen("hashing") == vouched_for
+    url = proxy[1].replace("ssl_cert_reqs=required&", "") if vouched_for else proxy[0]
+    told = redis_address(url).broker()
+    with kombu.Connection(told["broker_url"], ssl=told["broker_use_ssl"]) as connection:
+        if vouched_for:
+            connection.ensure_connection(max_retries=1)
+        else:
+            with pytest.raises(OperationalError, match="certificate"):
+                connection.ensure_connection(max_retries=1)

@@ -7,7 +7,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from provenance.app.ship import celery_doorbell
 from provenance.formats.record import record_digest
 from provenance.stores.redis_streams import RedisStreams
 from tests.conftest import missing
@@ -65,11 +64,8 @@ def bring_home(world: World, producers: list[Producer]) -> None:
         world.second("hashing", name)
     world.wait_ready(*NAMES)
     parts = [[d.payload for d in producer.deliveries(BATCH)] for producer in producers]
-    ring = celery_doorbell(world.redis_url)
-    assert ring is not None
     for batches in zip(*parts, strict=True):
         transport.append(batches)
-        ring()
     with world.redis.client() as client:
 
         def busy() -> str | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -28,9 +26,12 @@ from provenance.capture.ship.process import LOG_FILE, REDIS_URL_ENV, spawn_shipp
 from provenance.errors import ConfigError, InputError, TransportUnavailable
 from provenance.formats.producers.batch import open_batch
 from provenance.formats.record import Kind
+from provenance.ledger.ingest import drain
 from provenance.ports.transport import EventTransport
 from provenance.settings import Settings
+from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
+from tests.support.runs import POLICY
 
 WAIT_S = 60.0
 
@@ -237,26 +238,21 @@ def test_an_overgrown_log_starts_anew(spool: Path, url: str) -> None:
     assert (spool / LOG_FILE).stat().st_size < 1_000_000
 
 
-def test_the_doorbell_leaves_a_task_in_the_hashing_queue(url: str) -> None:
-    ring = ship.celery_doorbell(url)
-    assert ring is not None
-    ring()
-    with redis.Redis.from_url(url) as client:
-        message = json.loads(client.lindex("hashing", 0))
-    assert message["headers"]["task"] == "workers.hashing.drain"
-    assert message["content-type"] == "application/json"
-
-
-def test_a_doorbell_without_a_broker_says_so_soon_and_without_the_url() -> None:
-    ring = ship.celery_doorbell("redis://:hunter2-pass@127.0.0.1:1/0")
-    assert ring is not None
-    begun = time.monotonic()
-    with pytest.raises(TransportUnavailable) as caught:
-        ring()
-    assert "hunter2-pass" not in str(caught.value)
-    assert time.monotonic() - begun < WAIT_S
-
-
-def test_without_celery_there_is_no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "celery", None)
-    assert ship.celery_doorbell(f"redis://{secrets.token_hex(4)}/0") is None
+def test_an_empty_database_is_given_a_live_run_from_its_beginning(spool: Path, url: str) -> None:
+    """The old one is lost; Redis still has its acknowledgements."""
+    trainer, key = emitter(spool), POLICY.signer.verifier.public_bytes
+    carried = transport(spool, url)
+    with Shipper(spool, carried, ledger_keys=lambda: [key]) as shipper:
+        for epochs in (range(1, 30), range(30, 32)):
+            store = SqlStore.open("sqlite://")
+            for epoch in epochs:
+                trainer.emit(Kind.METRICS, epoch, {"x": epoch})
+            for _ in range(3):
+                shipper.run_once()
+                drain(carried, store, POLICY, "worker", lambda: 1.0)
+            assert shipper.run_once().pending == 0
+        with store.snapshot() as tx:
+            (run,) = tx.runs()
+            kept = [row.epoch for row in tx.records(run.run) if row.kind is Kind.METRICS]
+        store.close()
+    assert kept == list(range(1, 32))

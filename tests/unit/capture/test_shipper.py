@@ -36,7 +36,6 @@ from provenance.errors import (
     ConfigError,
     FormatError,
     InputError,
-    NetworkError,
     TransportUnavailable,
     UnavailableError,
 )
@@ -120,7 +119,6 @@ class World:
         self.keys = keep_run_keys(self.folder, keys)
         self.transport = MemoryTransport()
         self.database = Database(self.transport)
-        self.rings = 0
         self.emitters: list[Emitter] = []  # one that is collected ends its producer
 
     def emitter(self, rank: int = 0, world_size: int = 1, **options: Any) -> Emitter:
@@ -129,10 +127,7 @@ class World:
 
     def shipper(self, **options: Any) -> Shipper:
         options.setdefault("ledger_keys", lambda: [LEDGER.verifier.public_bytes])
-        return Shipper(self.spool, self.transport, self.ring, **options)
-
-    def ring(self) -> None:
-        self.rings += 1
+        return Shipper(self.spool, self.transport, **options)
 
     def epochs(self) -> list[int | None]:
         return [r.epoch for r in self.database.records(self.run) if r.kind is Kind.METRICS]
@@ -252,20 +247,19 @@ def test_events_arrive_as_signed_records(world: World) -> None:
         shipped = shipper.run_once()
     assert (shipped.runs, shipped.events, shipped.batches, shipped.pending) == (1, 5, 1, 5)
     assert shipped.bytes > 500
-    assert world.rings == 1
     batch = open_batch(world.transport.read("x", 1)[0].payload)
     assert batch.certificate == world.keys.producer(emitter.producer, 0)[0]
     assert (batch.first_seq, batch.before) == (0, chain_start(world.run, emitter.producer))
     assert [Record.decode(r).body for r in batch.records] == [{"n": n} for n in range(5)]
 
 
-def test_nothing_new_ships_nothing_and_rings_no_bell(world: World) -> None:
+def test_nothing_new_ships_nothing(world: World) -> None:
     emitter = world.emitter()
     emit(emitter, 1)
     with world.shipper() as shipper:
         shipper.run_once()
         again = shipper.run_once()
-        assert (again.events, again.batches, world.rings) == (0, 0, 1)
+        assert (again.events, again.batches) == (0, 0)
         emit(emitter, 2)
         assert shipper.run_once().events == 1
     world.database.drain()
@@ -395,42 +389,57 @@ def test_files_are_synced_before_and_the_cursor_saved_after_the_append(
             (shipment, "save_cursors"),
         ):
             monkeypatch.setattr(target, name, step(name, getattr(target, name)))
-        shipper._doorbell = step("doorbell", lambda: None)
         emit(world.emitter(), 2)
         shipper.run_once()
-    assert steps == ["fdatasync", "append", "save_cursors", "doorbell"]
+    assert steps == ["fdatasync", "append", "save_cursors"]
 
 
-def test_a_doorbell_that_is_not_heard_changes_nothing(world: World) -> None:
-    emit(world.emitter(), 1)
-
-    def silent() -> None:
-        raise TransportUnavailable("no broker")
-
-    with Shipper(world.spool, world.transport, silent) as shipper:
-        assert shipper.run_once().events == 1
+# --- a database that went back -----------------------------------------------------------
 
 
-def test_the_bell_rings_for_what_arrived_before_the_transport_went_away(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = World(world.spool)
-    emit(world.emitter(), 1)
-    emit(other.emitter(), 1)
-    real = world.transport.append
-    calls: list[int] = []
-
-    def append(payloads: Any) -> None:
-        if calls:
-            raise TransportUnavailable("away")
-        if payloads:
-            calls.append(1)
-        real(payloads)
-
-    monkeypatch.setattr(world.transport, "append", append)
-    with world.shipper() as shipper, pytest.raises(TransportUnavailable):
+@pytest.mark.parametrize("kept", [0, 3])
+def test_what_a_restored_database_lacks_is_shipped_again(world: World, kept: int) -> None:
+    emitter = world.emitter()
+    emit(emitter, *range(1, 6))
+    with world.shipper() as shipper:
         shipper.run_once()
-    assert world.rings == 1
+        world.database.drain()
+        assert shipper.run_once().pending == 0
+        rows = world.database.rows[world.run][emitter.producer]
+        for seq in [seq for seq in rows if seq >= kept]:
+            del rows[seq]
+        emit(emitter, 6)
+        emitter.close()
+        shipper.run_once()
+        world.database.drain()  # event 6 is taken, and what lies before it is missing
+        with structlog.testing.capture_logs() as logs:
+            shipped = shipper.run_once()
+        assert (shipped.rewound, shipped.events) == (7 - kept, 7 - kept)
+        assert [entry["acknowledged"] for entry in logs] == [kept]
+        world.database.drain()
+        assert shipper.run_once().finished_runs == 1
+    assert world.epochs() == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_it_lacks_and_the_spool_no_longer_has_is_said_once(world: World) -> None:
+    emitter = world.emitter(segment_bytes=500)
+    emit(emitter, *range(20))
+    with world.shipper() as shipper:
+        shipper.run_once()
+        world.database.drain()
+        assert shipper.run_once().deleted_segments
+        world.database.rows[world.run][emitter.producer].clear()
+        emit(emitter, 20)
+        shipper.run_once()
+        world.database.drain()
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                shipped = shipper.run_once()
+                assert (shipped.rewound, shipped.events, shipped.missing) == (0, 0, 0)
+    (said,) = logs
+    assert said["event"].endswith("and the spool no longer has them")
+    assert (said["acknowledged"], said["before"]) == (0, 20)
+    assert said["spool_from"] > 0
 
 
 # --- outages -----------------------------------------------------------------------------
@@ -1284,16 +1293,6 @@ def test_a_trainer_that_comes_in_the_last_moment_is_served(
     shipper.close()
     for other in others:
         other.close()
-
-
-def test_errors_of_a_doorbell_are_of_our_tree(world: World) -> None:
-    emit(world.emitter(), 1)
-
-    def odd() -> None:
-        raise NetworkError("odd")
-
-    with Shipper(world.spool, world.transport, odd) as shipper:
-        assert shipper.run_once().events == 1
 
 
 def test_cursor_file_is_replaced_not_rewritten(

@@ -468,6 +468,24 @@ def test_doctor_misses_redis_and_says_how_to_get_it(
     assert "install" in redis["mend"]
 
 
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_finds_another_deployment_on_the_same_redis(
+    said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, own = MemoryTransport(), sending.ledger_signer(load(None, "artifacts"))
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: 0)
+    monkeypatch.setattr(sending, "open_transport", lambda _: transport)
+    assert transport.ledger(own.verifier.vkey)
+    assert said("doctor")[0] == 0
+    transport.lose_everything()
+    transport.ledger("other/ledger+0a0b0c0d+AAAA")
+    code, document = said("doctor")
+    redis = finding(document, "server", "redis")
+    assert (code, redis["works"]) == (3, False)
+    assert "the ledger other/ledger+0a0b0c0d, and this deployment's is" in redis["detail"]
+
+
 @pytest.mark.parametrize(("waiting", "code"), [(4095, 0), (4096, 3), (20_064, 3)])
 @pytest.mark.usefixtures("redis_here")
 def test_doctor_says_when_shippers_hold_back(
@@ -816,14 +834,12 @@ def test_up_without_its_packages_says_how_to_get_them(
 
 def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from provenance import ProvenanceTracker
-    from provenance.app import ship
 
     tracker = ProvenanceTracker("artifacts")
     tracker.track_epoch(1, {"loss": 1.0})
     tracker.store_merkle_on_blockchain_after_training()
     transport = MemoryTransport()
     monkeypatch.setattr(sending, "open_transport", lambda _: transport)
-    monkeypatch.setattr(ship, "celery_doorbell", lambda url: None)
     code, document = said("ship", "--once")
     assert code == 0
     assert document["events"] == 6

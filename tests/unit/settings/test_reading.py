@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from provenance.errors import ConfigError
-from provenance.settings import Settings, TrustedIdentity, broker_url, is_loopback, load
-from tests.support.frameworks import framework
+from provenance.settings import Settings, TrustedIdentity, is_loopback, load
 
 DEV_KEY = "0x" + "ac" * 32
 ETHEREUM: dict[str, Any] = {"url": "http://127.0.0.1:8545"}
@@ -438,65 +436,6 @@ def test_environment_wins_and_repr_shows_no_secret(
 )
 def test_loopback(url: str, loopback: bool) -> None:
     assert is_loopback(url) is loopback
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        (None, None),
-        ("redis://:pw@host:6379/0", "redis://:pw@host:6379/0"),
-        ("rediss://:pw@host/0", "rediss://:pw@host/0?ssl_cert_reqs=required"),
-        ("rediss://h/0?ssl_ca_certs=/c", "rediss://h/0?ssl_ca_certs=/c&ssl_cert_reqs=required"),
-        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
-    ],
-)
-def test_celery_is_told_to_check_the_certificate(url: str | None, expected: str | None) -> None:
-    assert broker_url(url) == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("redis://localhost:6379/1", {"host": "localhost", "db": 1, "password": None}),
-        ("redis://:pw@localhost?db=3", {"host": "localhost", "db": 3, "password": "pw"}),
-        ("unix:///run/redis/a.sock", {"path": "/run/redis/a.sock", "db": 0, "password": None}),
-        ("unix://:pw@/run/a.sock?db=2", {"path": "/run/a.sock", "db": 2, "password": "pw"}),
-        ("unix:///run/a.sock?password=p%2Fw", {"path": "/run/a.sock", "db": 0, "password": "p/w"}),
-    ],
-)
-def test_celery_reaches_every_redis_that_a_url_may_name(
-    url: str, expected: dict[str, object]
-) -> None:
-    kombu, transport = (framework(name, "workers") for name in ("kombu", "kombu.transport.redis"))
-    channel = object.__new__(transport.Channel)
-    told = kombu.Connection(broker_url(load({"redis_url": url}).redis_url))
-    channel.connection = SimpleNamespace(client=told, default_port=6379)
-    parameters = channel._connparams()
-    assert {name: parameters[name] for name in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("redis://h/abc", "found a database that is no number"),
-        ("redis://h/1/2", "found a database that is no number"),
-        ("redis://h?db=x", "found a database that is no number"),
-        ("redis://h?db=1&db=2", "is malformed"),
-        ("redis://h?socket_timeout=5", "found the option 'socket_timeout', expected db or ssl_ca"),
-        ("unix:///a.sock?virtual_host=3", "found the option 'virtual_host', expected db, password"),
-        ("unix://a.sock", "is malformed, expected .* or unix:///path"),
-        ("redis://h1:1,h2:2", "is malformed"),
-        ("redis://:hun/ter2@h/1", "is malformed, .* a password percent-encoded"),
-        ("redis://:hun#ter2@h/1", "is malformed, .* a password percent-encoded"),
-        ("redis+sentinel://h/1", "expected redis://, rediss:// or unix://"),
-    ],
-)
-def test_a_redis_url_that_celery_or_redis_py_would_not_take_is_refused_at_the_start(
-    url: str, problem: str
-) -> None:
-    with pytest.raises(ConfigError, match=f"^redis_url: {problem}") as refused:
-        load({"redis_url": url})
-    assert "ter2" not in str(refused.value)
 
 
 FOLDERS = ["feature%2Fx", "a%41b", "what?", "run?x=1", "sp ace#1", "a@b", "two\nlines",

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -26,7 +27,9 @@ from structlog.testing import capture_logs
 
 from provenance.app import up
 from provenance.app.report import write_due_report
+from provenance.bootstrap import sending
 from provenance.errors import StoreUnavailable, TransportUnavailable
+from provenance.formats.note import SignerKey
 from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
 from provenance.ports.network import Network
@@ -36,6 +39,7 @@ from provenance.ports.values import AnchorState, DueReport
 from provenance.settings import NETWORKS, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
 from provenance.testing.memory_transport import MemoryTransport
+from tests.faults.support.processes import until
 from tests.support.paths import ROOT
 from tests.support.runs import RUN, Producer, complete_run, some_run
 from workers import anchoring, confirming, hashing, resources, schedule, telemetry, verifying
@@ -171,6 +175,56 @@ def test_hints_are_sent_once_and_do_not_pile_up(work: Workplace) -> None:
     work.deliver(complete_run())
     hashing.drain()
     assert work.options == [{"expires": 30, "retry": False}]
+
+
+def test_the_watch_rings_for_what_nobody_was_given_and_outlives_an_outage(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "WAIT_S", 0.01)
+    stop = threading.Event()
+    watch = threading.Thread(target=hashing.watch, args=(stop,), daemon=True)
+    work.transport.unavailable = True
+    with capture_logs() as logs:
+        watch.start()
+        assert until(lambda: logs, 10)
+        time.sleep(0.1)
+        assert [entry["event"] for entry in logs] == ["hashing.not_watching"], "said once"
+        work.transport.unavailable = False
+        work.deliver(complete_run())
+        assert until(lambda: DRAIN in work.hints, 10)
+    hashing.drain()
+    time.sleep(0.3)
+    assert work.take()
+    time.sleep(0.3)
+    assert work.take() == [], "nothing waits"
+    stop.set()
+    watch.join(10)
+
+
+def test_a_redis_with_another_ledger_s_events_is_refused(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = resources.policy().signer.verifier
+    other = SignerKey.from_private_bytes("other/ledger", bytes(32)).verifier
+    work.transport.ledger(other.vkey)
+    work.deliver(complete_run())
+    with capture_logs() as logs:
+        hashing.drain()
+    (line,) = [entry["problem"] for entry in logs if entry["event"] == "hashing.stopped"]
+    assert line.startswith(
+        f"redis_url: this Redis carries the events of the ledger {other.label}, and this "
+        f"deployment's is {own.label}: give each a database of its own"
+    )
+    assert work.transport.backlog() == 1
+    monkeypatch.setattr(sending, "open_transport", lambda _: work.transport)
+    with pytest.raises(SystemExit, match="^redis_url: this Redis carries"):
+        app_module.require_own_redis()
+    work.transport.unavailable = True
+    app_module.require_own_redis()  # it may come
+    work.transport.unavailable = False
+    work.transport._ledger = None  # as who moves a deployment does
+    hashing.drain()
+    assert (work.transport.backlog(), work.transport.ledger()) == (0, own.vkey)
 
 
 def test_a_drain_that_ran_out_of_time_rings_itself(
