@@ -64,13 +64,16 @@ def find_run(store: LedgerStore, text: str) -> UUID:
     Raises:
         UnknownRunError: None, or several.
     """
+    wanted = text.lower().replace("-", "")
     with store.snapshot() as tx:
+        with suppress(ValueError):
+            if len(wanted) == 32 and tx.run(UUID(wanted)) is not None:
+                return UUID(wanted)
         rows = list(tx.runs())
     if text == "latest":
         if not rows:
             raise UnknownRunError("run latest: the database has no runs yet")
         return max(rows, key=_age).run
-    wanted = text.lower().replace("-", "")
     if len(wanted) < MIN_DIGITS or set(wanted) - set("0123456789abcdef") or len(wanted) > 32:
         raise UnknownRunError(
             f"run {text!r}: expected a run id, {MIN_DIGITS} or more of its first or last hex "

@@ -7,9 +7,11 @@ since only the worker writes that. ``kill -9``, and the message is nowhere.
 
 from __future__ import annotations
 
+from provenance.bootstrap import sending
 from tests.faults.support.bells import Bell, hints, stop_in_its_pop
 from tests.faults.support.harness import World
 from tests.faults.support.processes import until
+from tests.support.runs import complete_run, some_run
 
 
 def test_a_task_vanishes_under_kill_9_and_the_watch_brings_the_work_back(world: World) -> None:
@@ -30,3 +32,22 @@ def test_a_task_vanishes_under_kill_9_and_the_watch_brings_the_work_back(world: 
 
     world.start("hashing")  # no beat, and nobody rings
     world.wait_home(trainer.run, events, 30)
+
+
+def test_reports_are_written_though_every_hint_to_verify_is_gone(world: World) -> None:
+    """20 runs become final while nobody verifies; what rings for them is thrown away."""
+    producers = [complete_run(run=some_run()) for _ in range(20)]
+    transport = sending.open_transport(world.settings)
+    transport.append([producer.batch() for producer in producers])
+    world.start("hashing", "anchor-local")
+    for name in ("hashing", "anchor-local"):
+        world.wait_ready(name)
+    with world.redis.client() as client:
+        assert until(lambda: client.llen("verify") > 0, 30)
+        world.kill("anchor-local")  # nobody rings again
+        client.delete("verify")
+    assert not (world.base / "reports").exists()
+    world.start("beat", "confirm", "anchor-local")
+    pages = [world.base / "reports" / str(each.run) / "report.html" for each in producers]
+    assert until(lambda: all(page.exists() for page in pages), 60)
+    transport.close()

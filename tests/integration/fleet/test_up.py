@@ -136,6 +136,8 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
 
         second = train(tmp_path)
         assert until(lambda: is_final(tmp_path, second)), "second run not anchored"
+        pages = [tmp_path / "reports" / name / "report.html" for name in (run, second)]
+        assert until(lambda: all(page.exists() for page in pages)), "no report"
 
         def finished() -> Any:
             tasks = (get(f"{flower}/api/tasks", auth) or {}).values()

@@ -178,6 +178,13 @@ def test_what_cannot_be_a_run_is_refused(text: str) -> None:
         find_run(World().store, text)
 
 
+def test_a_whole_id_is_found_without_a_look_at_other_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.ingest(world.batch(before()))
+    monkeypatch.setattr(SqlTx, "runs", lambda _: pytest.fail("all runs were read"))
+    assert find_run(world.store, RUN.hex) == find_run(world.store, str(RUN).upper()) == RUN
+
+
 def test_runs_are_found_by_their_first_or_last_digits_and_age() -> None:
     world = World()
     world.ingest(world.batch(before()))
