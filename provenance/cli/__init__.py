@@ -70,9 +70,12 @@ status  status:status  runs, or one run, and the backlog
   --state {running,finished,pruned,failed,interrupted,closed,lost,unknown}  runs that stand so
   --group GROUP  runs of this group
   --tag TAG...  runs with this tag; repeatable: with all of them
+  --since WHEN  runs that something came of since then: 90min, 36h, 7d, 2026-05-31
+  --network NETWORK  runs with a root that is not final there
   --sort {created,seen,name,state,group}  what decides the order (created)
   --page PAGE  of the list (1)
-  --limit RUNS  on a page (50)
+  --limit RUNS  on a page (as many as the screen has room for, 50 where there is none)
+  --watch SECONDS?  again and again (2)
 verify  verify:verify  check a run or a bundle again
   subject RUN|PATH|CID?  run id, latest, bundle folder or .zip, or ipfs:CID
   --all  every run of the database
@@ -105,6 +108,8 @@ bundle  bundle:bundle  write a run's evidence for an auditor
 upgrade  bundle:upgrade  complete pending OpenTimestamps proofs
   paths PATH+  bundle, or .ots files
 migrate  up:migrate  bring the database to this release's schema
+  --check  change nothing; 1 where the schema is another one
+  --to REVISION  to this one instead
 path  verify:path  print a record's path up to the run root
   record FILE  a record file of a bundle or report
   --ots OUT  write its OpenTimestamps proof there
@@ -285,12 +290,19 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0 or more")
 
 
+def _interval(text: str) -> float:
+    if (seconds := _seconds(text)) >= 0.1:
+        return seconds
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0.1 or more")
+
+
 _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
     "--flower-port": {"type": _port},
     "--page": {"type": _positive, "default": 1},
-    "--limit": {"type": _positive, "default": 50},
+    "--limit": {"type": _positive},
+    "--watch": {"type": _interval, "const": 2.0},
     "--sort": {"default": "created"},
     "--quorum": {"type": _positive},
     "--witness-quorum": {"type": _positive},

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from provenance.app import health as marks
+from provenance.app.base_directory import known_base
 from provenance.app.processes import REDIS_BY_HAND, redis_server
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import MAX_BACKLOG
@@ -48,6 +50,8 @@ class Finding:
 def doctor(arguments: argparse.Namespace) -> int:
     """Look at everything; 0 where all that is needed works, 3 otherwise."""
     settings = settings_of(arguments, secrets=False)
+    if os.path.lexists(settings.base_dir) or arguments.base_dir != Path("artifacts"):
+        known_base(settings)  # nothing is there before the first start
     findings = [*_packages(settings), *_servers(), *_services(arguments, settings)]
     findings += _queues(settings)
     if arguments.json:

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 from uuid import UUID
 
+from provenance.app.base_directory import known_base
 from provenance.bootstrap import reading, sending
 from provenance.cli.output import answer, print_table, settings_of, when
 from provenance.errors import UsageError
@@ -17,7 +18,7 @@ from provenance.settings import Settings
 
 def parked(arguments: argparse.Namespace) -> int:
     """Parked events, oldest first, of one run where one is named."""
-    settings = settings_of(arguments, secrets=False)
+    settings = known_base(settings_of(arguments, secrets=False))
     run = None
     if arguments.run_id:
         with reading.opened_store(settings, f"run {arguments.run_id}") as known:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from provenance import files
 from provenance.anchor import pauses
 from provenance.app import up as fleet
-from provenance.app.base_directory import leave_config
+from provenance.app.base_directory import known_base, leave_config
 from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
 from provenance.cli.output import answer, err, print_json, settings_of
@@ -108,20 +108,33 @@ def ship(arguments: argparse.Namespace) -> int:
     """A shipper in the foreground."""
     from provenance.app import ship as shipping
 
-    settings = settings_of(arguments, secrets=False)
+    settings = known_base(settings_of(arguments, secrets=False), "spool")
     keys = arguments.ledger_key or ()
-    return answer(arguments, shipping.run(settings, once=arguments.once, ledger_keys=keys))
+    shipped = shipping.run(settings, once=arguments.once, ledger_keys=keys)
+    told = {name.replace("_", " "): count for name, count in shipped.items() if count}
+    line = ", ".join(f"{name} {count}" for name, count in told.items())
+    return answer(arguments, shipped, f"shipped: {line}" if line else "nothing to ship")
 
 
 def migrate(arguments: argparse.Namespace) -> int:
-    """Bring the database to this release's schema; workers do the same when they start."""
+    """Bring the database to this release's schema, or say whether it has it (0, else 1); workers
+    bring it there too when they start."""
+    from provenance.stores.sql import migrate as change_schema
     from provenance.stores.sql.schema import REVISIONS
 
-    settings = settings_of(arguments, secrets=False)
-    sending.open_store(settings).close()
+    settings = known_base(settings_of(arguments, secrets=False))
+    to = arguments.to or REVISIONS[-1]
+    if to not in REVISIONS:
+        raise InputError(f"--to: found {to!r}, expected one of {', '.join(REVISIONS)}")
+    was = change_schema(settings.database_url, to, change=not arguments.check)
+    now = was if arguments.check else to
+    line = f"the database is at schema revision {to}" + (" already" if was == to else "")
+    if now != to:
+        line = f"the database is at schema revision {now or 'none'}, expected {to}"
     if not arguments.json:
-        err.print(f"the database is at schema revision {REVISIONS[-1]}")
-    return answer(arguments, {"revision": REVISIONS[-1]})
+        err.print(line)
+    answer(arguments, {"revision": now, "was": was})
+    return int(now != to)
 
 
 def resume(arguments: argparse.Namespace) -> int:

@@ -102,6 +102,26 @@ class JsonText(TypeDecorator[Mapping[str, Json]]):
         return result
 
 
+class Lines(TypeDecorator[tuple[str, ...]]):
+    """Texts, each as JSON on a line of its own between line feeds, so that one is found whole."""
+
+    impl = Text
+    cache_ok = True
+
+    @staticmethod
+    def line(text: str) -> str:
+        """As it stands in the column."""
+        return f"\n{json.dumps(text)}\n"
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str:
+        """To the column."""
+        return "".join(map(self.line, value or ()))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
+        """From the column."""
+        return tuple(json.loads(line) for line in (value or "").split("\n") if line)
+
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -136,6 +156,31 @@ runs = Table(
     Column("identity", LargeBinary),
     CheckConstraint("state IN ('open', 'sealed')", name="state"),
 )
+Index(None, runs.c.created_at, runs.c.run)
+Index(None, runs.c.last_ingest)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("name", FreeText),
+    Column("group", FreeText),
+    Column("tags", Lines, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", FreeText),
+    Column("rank", BigInteger),
+    Column("begun", Double),
+    Column("seen", Double),
+    Column("epoch", BigInteger),
+    Column("step", BigInteger),
+    Column("parent", FreeText),
+    Column("numbers", JsonText, nullable=False),
+    Column("has_results", Boolean, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+)
+Index(None, summaries.c.seen)
+Index(None, summaries.c.name)
+Index(None, summaries.c.state)
 
 records = Table(
     "records",
@@ -317,6 +362,7 @@ anchors = Table(
     Column("block_time", Double),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("paid", Double),
     UniqueConstraint("network", "size"),
     UniqueConstraint("id", "network"),
     ForeignKeyConstraint(["size", "root"], [heads.c.size, heads.c.root]),
