@@ -10,9 +10,10 @@ from uuid import UUID
 
 from provenance.evidence.story import RunState, state_of
 from provenance.formats.record import Json, Record
+from provenance.ports.listing import RunSummary
+from provenance.ports.listing import Wanted as Wanted
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import RunRow, RunSummary
-from provenance.ports.values import Wanted as Wanted
+from provenance.ports.values import RunRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,8 +116,9 @@ path  verify:path  print a record's path up to the run root
 events  ACTION  what became of events
 events parked  events:parked  list what ingest would not take, and why
   run_id RUN?  run id, its first or last 8, or latest
-  --forget  delete them instead
-  --all  with --forget and no run: of every run
+  | --retry  put batches into the stream again
+  | --forget  delete them
+  --all  with one of them and no run: of every run
 verify-model  model:verify_model  which epoch has exactly these weights
   model FILE|FOLDER  .safetensors, .pt, .npz, .keras, a booster's, or a folder
   --bundle PATH  the run's bundle

@@ -33,16 +33,11 @@ from provenance.formats.run_tree.ranks import silent_ranks
 from provenance.formats.run_tree.selection import named_networks, unannounced
 from provenance.ledger.seal import waits_for
 from provenance.log import shown
-from provenance.operations.overview import (
-    NetworkStanding,
-    Overview,
-    cost,
-    network_document,
-    overview,
-)
-from provenance.ports.values import AnchorState, LedgerEntry, RunRow, StoredRecord
+from provenance.operations import words
+from provenance.operations.overview import Overview, network_document, overview
+from provenance.ports.values import LedgerEntry, RunRow, StoredRecord
 from provenance.report.summary import shown as plain
-from provenance.report.summary import size_of, spoken
+from provenance.report.summary import spoken
 from provenance.settings import NETWORKS, Settings
 from provenance.tickets import TicketState, anchor_state
 from provenance.verify.identity import check_identity
@@ -56,21 +51,8 @@ _COLUMNS: Final = (
     "identity", "incomplete",
 )  # fmt: skip
 """What matters most comes first: a narrow terminal has no place for the rest."""
-_NETWORK_COLUMNS: Final = (
-    "network", "newest head", "state", "age", "final in", "waiting", "cost", "per run", "anchors",
-)  # fmt: skip
 _LEAST_RUNS: Final = 5
 _PIPED_RUNS: Final = 50
-_IN_WORDS: Final = {
-    AnchorState.DUE: "due",
-    AnchorState.SIGNED: "signed",
-    AnchorState.SENT: "sent, in no block",
-    AnchorState.CONFIRMED: "in a block",
-    AnchorState.FINAL: "final",
-    AnchorState.REPLACED: "covered by a later head",
-    AnchorState.REORGED: "out of its block again",
-    AnchorState.FAILED: "failed",
-}
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -281,15 +263,19 @@ def _decoded(
 
 
 def _print_overview(seen: Overview, document: dict[str, Any], now: float) -> None:
-    out.print(_anchored(seen, now))
-    for line in _notes(seen):
+    out.print(words.anchored(seen, now))
+    for line in words.notes(seen):
         out.print(line)
     out.print()
     rows: list[tuple[Any, ...]] = []
     for r, item in zip(document["runs"], seen.runs, strict=True):
         who = r["trainer"] or (r["identity"] and _cut(_shown(r["identity"])))
         stands = (r["run_id"], item.ending.line, r["name"] and _cut(r["name"]))
-        times = (spoken(r["seconds"]), f"{_age(now - item.seen)} ago", _age(now - item.begun))
+        times = (
+            spoken(r["seconds"]),
+            f"{words.age(now - item.seen)} ago",
+            words.age(now - item.begun),
+        )
         rest = (" ".join(r["seals"]), r["dropped"] or None, who, r["incomplete"])
         rows.append((*stands, _newest(r), _numbers(r), *times, *rest))
     if rows:
@@ -302,79 +288,8 @@ def _print_overview(seen: Overview, document: dict[str, Any], now: float) -> Non
         more = seen.runs_total - len(seen.runs)
         out.print(f"{total}; {more} more: --page, --limit, or fewer by --state, --name, --since")
     out.print()
-    rows = [_network_row(*pair, now) for pair in seen.networks.items()]
-    print_table(_NETWORK_COLUMNS, rows, least=4)
-
-
-def _anchored(seen: Overview, now: float) -> str:
-    """Whether everything is."""
-    coming = [f"{seen.states[word]} runs go on" for word in ("running",) if seen.states.get(word)]
-    if seen.stream_entries:
-        coming.append(f"{seen.stream_entries} batches wait for a hashing worker")
-    if seen.spool_bytes:
-        coming.append(f"{size_of(seen.spool_bytes)} wait in the spool")
-    more = f"; more is coming: {', '.join(coming)}" if coming else ""
-    if not seen.has_database:
-        return f"anchored: nothing: there is no database yet{more}"
-    if not seen.networks:
-        return f"anchored: nothing: anchoring is off (blockchain.enabled){more}"
-    if not seen.roots:
-        return f"anchored: nothing: no run has a root yet{more}"
-    if not seen.waiting:
-        return f"anchored: all {seen.roots} roots, final on {', '.join(seen.networks)}{more}"
-    behind = [f"{name} {n.tally.waiting}" for name, n in seen.networks.items() if n.tally.waiting]
-    age = _age(now - (seen.waiting_since or now))
-    waiting = f"{seen.waiting} wait, the oldest for {age} ({', '.join(behind)})"
-    return f"anchored: {seen.roots - seen.waiting} of {seen.roots} roots; {waiting}{more}"
-
-
-def _notes(seen: Overview) -> Iterator[str]:
-    """What else an operator should know, most pressing first."""
-    if seen.redis_problem is not None:
-        yield f"Redis: {seen.redis_problem}"
-    for name, network in seen.networks.items():
-        if network.paused:
-            yield f"{name} is paused: {network.paused}"
-        elif network.tally.problem:
-            yield f"{name} does not get on: {network.tally.problem}"
-    spool = f"{size_of(seen.spool_bytes)} on this host's disk, which the database has not confirmed"
-    yield f"spool: {spool if seen.spool_bytes else 'empty: the database has all of this host'}"
-    if seen.redis_problem is None:
-        yield (
-            "stream: no Redis configured; `provenance up` brings its own"
-            if seen.stream_entries is None
-            else f"stream: {seen.stream_entries} batches wait for a hashing worker"
-        )
-    for run, reason in seen.unsigned.items():
-        yield f"run {run} goes on without an identity: {reason}"
-    if seen.parked:
-        yield f"refused: {seen.parked} batches or events (provenance events parked)"
-    if seen.equivocations:
-        yield f"equivocations: {seen.equivocations}: a producer signed two values (provenance fsck)"
-    states = [f"{count} {state}" for state, count in sorted(seen.states.items())]
-    if states:
-        yield f"runs: {', '.join(states)}"
-    for name, url in seen.pages.items():
-        yield f"{name}: {url}"
-
-
-def _network_row(name: str, network: NetworkStanding, now: float) -> tuple[Any, ...]:
-    tally, newest = network.tally, network.tally.newest
-    anchors = [f"{count} {_IN_WORDS[state]}" for state, count in network.anchors.items()]
-    stands: tuple[Any, ...] = (None, None, None)
-    if newest is not None:
-        depth = f", {newest.depth} deep" if newest.state is AnchorState.CONFIRMED else ""
-        age = _age(now - newest.created_at)
-        stands = (f"{newest.size} roots", f"{_IN_WORDS[newest.state]}{depth}", age)
-    eta = None if network.eta_s is None else f"about {_age(network.eta_s)}"
-    each = tally.paid / tally.runs if tally.paid is not None and tally.runs else None
-    costs = (cost(name, tally.paid), cost(name, each))
-    return (name, *stands, eta, tally.waiting, *costs, ", ".join(anchors) or None)
-
-
-def _age(seconds: float) -> str:
-    """A duration in its two largest units; whole seconds, never negative."""
-    return spoken(max(0, round(seconds)))
+    rows = [words.network_row(*pair, now) for pair in seen.networks.items()]
+    print_table(words.NETWORK_COLUMNS, rows, least=4)
 
 
 def _newest(run: dict[str, Any]) -> str | None:

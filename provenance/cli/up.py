@@ -76,6 +76,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             "services": runs.pids(),
             "flower": flower_url,
             "flower_auth": auth,
+            "pages": {"Flower": flower_url} if flower_url else {},
             "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }
@@ -92,8 +93,13 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             secret = ("flower_auth", "redis_url")
             print_json({name: value for name, value in state.items() if name not in secret})
         elif flower_url:
-            say("flower", f"{flower_url}, user and password {auth}")
+            say("flower", f"{flower_url}, user and password {auth}, once the workers answer")
         if not quiet:
+            chain = settings.blockchain
+            networks = ", ".join(chain.networks) if chain.enabled else "nothing: it is off"
+            say("up", f"takes the runs of {settings.base_dir}, anchors on {networks}")
+            if not state["pages"]:
+                say("up", "serves no page (--flower); ask it with: provenance status")
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
         runs.tend(stopping, keep_state)
     finally:

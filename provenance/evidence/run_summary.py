@@ -14,7 +14,7 @@ from typing import Final
 
 from provenance.evidence.lineage import parent_of
 from provenance.formats.record import MAX_SAFE_INTEGER, Json, Kind, Record
-from provenance.ports.values import RunSummary
+from provenance.ports.listing import RunSummary
 
 SUMMARISED: Final = (Kind.CONFIG, Kind.NOTE, Kind.RESULTS, Kind.GAP)
 """Kinds of which every record counts; of metrics and steps the newest of a batch does."""

@@ -14,8 +14,9 @@ from provenance.bootstrap import reading
 from provenance.capture.ship.keyless import unsigned_runs
 from provenance.capture.spool import pending_bytes
 from provenance.errors import ConfigError, UnavailableError
+from provenance.ports.listing import NetworkTally, Wanted
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import AnchorState, NetworkTally, Wanted
+from provenance.ports.values import AnchorState
 from provenance.settings import Settings
 
 _UNITS: Final = {"ethereum": ("ETH", 1e18), "bitcoin": ("BTC", 1e8)}

@@ -12,6 +12,7 @@ from provenance.formats.merkle import Subtree
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
+from provenance.ports.listing import NetworkTally, RunSummary, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
@@ -20,18 +21,15 @@ from provenance.ports.values import (
     Inserted,
     LedgerEntry,
     NetworkRow,
-    NetworkTally,
     Parked,
     ProducerRow,
     ReceiptRow,
     RunRow,
-    RunSummary,
     SignedVersion,
     StatementRow,
     StoredRecord,
     TreeRow,
     VersionRow,
-    Wanted,
 )
 
 

@@ -16,20 +16,18 @@ from provenance.errors import FormatError
 from provenance.evidence.run_summary import ENDING, SUMMARISED, moved_on
 from provenance.evidence.story import state_of
 from provenance.formats.record import Kind, Record
+from provenance.ports.listing import NetworkTally, RunSummary, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
-    NetworkTally,
     RunRow,
-    RunSummary,
     StoredRecord,
-    Wanted,
 )
+from provenance.stores.sql.column_types import Lines
 from provenance.stores.sql.ledger import LedgerPart
 from provenance.stores.sql.outbox import OutboxPart
 from provenance.stores.sql.records import RecordsPart
 from provenance.stores.sql.schema import (
-    Lines,
     anchors,
     equivocations,
     ledger_entries,

@@ -49,8 +49,8 @@ from provenance.stores.sql.revisions import (
     known_revision,
     stale,
 )
-from provenance.stores.sql.sealing import SealingPart
 from provenance.stores.sql.schema import REVISIONS
+from provenance.stores.sql.sealing import SealingPart
 from provenance.stores.sql.session import LEDGER_LOCK
 
 _LOCK: Final = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(:key)")
