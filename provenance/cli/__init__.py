@@ -110,6 +110,8 @@ upgrade  bundle:upgrade  complete pending OpenTimestamps proofs
 migrate  up:migrate  bring the database to this release's schema
   --check  change nothing; 1 where the schema is another one
   --to REVISION  to this one instead
+backup  up:backup  copy database, keys and anchors file, while workers run
+  folder FOLDER  a new one
 path  verify:path  print a record's path up to the run root
   record FILE  a record file of a bundle or report
   --ots OUT  write its OpenTimestamps proof there
@@ -309,6 +311,7 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},
+    "folder": {"type": _path},
     "command": {"nargs": argparse.REMAINDER, "metavar": "-- COMMAND"},
     "old": {"type": int},
     "new": {"type": int},

@@ -143,6 +143,19 @@ def migrate(arguments: argparse.Namespace) -> int:
     return int(now != to)
 
 
+def backup(arguments: argparse.Namespace) -> int:
+    """Copy what the deployment cannot do without; a PostgreSQL database is for pg_dump to copy."""
+    from provenance.operations.backup import backup as copy_into
+
+    settings = known_base(settings_of(arguments, secrets=False))
+    made = copy_into(settings, arguments.folder)
+    document = {"folder": str(arguments.folder), "files": made}
+    lines = [f"{arguments.folder}: {', '.join(made) or 'nothing'}"]
+    if "ledger.db" not in made:
+        lines.append("the database is not among them: copy it with pg_dump")
+    return answer(arguments, document, *lines)
+
+
 def resume(arguments: argparse.Namespace) -> int:
     """Lift the pause of a network whose trouble an operator has dealt with."""
     name = arguments.network

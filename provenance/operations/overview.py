@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from provenance.app.base_directory import running_fleet
@@ -52,7 +52,7 @@ class Overview:
         spool_bytes: On this host, not confirmed by the database yet.
         stream_entries: That no worker has taken; None where ``redis_problem`` says why, or no Redis
             is configured.
-        states: Of all runs that are wanted: how many are in each.
+        states: How many of all runs are in each.
         roots: How many ask for an anchor.
         unsigned: Runs that go on without an identity, and why.
         pages: What ``provenance up`` serves here, by name.
@@ -115,7 +115,7 @@ def overview(settings: Settings, wanted: Wanted) -> Overview:
     with closing(store), store.snapshot() as tx:
         made.runs, made.runs_total = list_runs(tx, wanted)
         made.seals = tx.seals([item.row.run for item in made.runs])
-        made.states = tx.run_states(replace(wanted, state=None))
+        made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s))
         made.roots, made.parked, made.equivocations = tx.totals()
         chain = settings.blockchain
         for name in chain.networks if chain.enabled else ():

@@ -177,6 +177,34 @@ def test_a_network_that_does_not_get_on_is_named_and_is_1(
     assert cli.main(["status", "--base-dir", str(base)]) == 0
 
 
+def test_a_network_says_its_newest_head_when_it_will_be_final_and_what_it_cost(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two anchors in blocks that are 120 s and 10 blocks apart; the newer one is 4 of 12 deep."""
+    config = tmp_path / "config.json"
+    ethereum = {"url": "http://127.0.0.1:1", "confirmations": 12}
+    config.write_text(json.dumps({"blockchain": {"networks": ["ethereum"], "ethereum": ethereum}}))
+    settings = load(config, base, secrets=False)
+    blocks = {
+        2: {"state": AnchorState.FINAL, "height": 100, "block_time": 1000.0, "depth": 14},
+        6: {"state": AnchorState.CONFIRMED, "height": 110, "block_time": 1120.0, "depth": 4},
+    }
+    with closing(sending.open_store(settings)) as store, store.transaction() as tx:
+        for size, block in blocks.items():
+            row = tx.add_anchor("ethereum", size, NOW - 90)
+            tx.save_anchor(replace(row, paid=3e15, **block))
+    command = ["status", "--config", str(config), "--base-dir", str(base)]
+    assert cli.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["networks"]["ethereum"]
+    known = {"head": 6, "state": "confirmed", "final": 2, "waiting": 4, "eta_s": 96.0}
+    assert {key: found[key] for key in known} == known
+    assert (found["cost"], found["cost_per_run"], found["unit"]) == (6e15, 2e15, "wei")
+    assert cli.main(command) == 0
+    (row,) = [line for line in lines_of(capsys) if line.startswith("ethereum ")]
+    assert "6 roots      in a block, 4 deep" in row
+    assert "about 1 min 36 s  4        0.006 ETH  0.002 ETH" in row
+
+
 def test_status_writes_nothing(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in base.rglob("*")}
     assert cli.main(["status", "--base-dir", str(base)]) == 0
