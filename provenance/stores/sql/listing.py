@@ -10,7 +10,17 @@ from math import inf
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, case, cast, func, select
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from provenance.errors import FormatError
 from provenance.evidence.run_summary import ENDING, SUMMARISED, moved_on
@@ -37,7 +47,14 @@ from provenance.stores.sql.schema import (
 )
 from provenance.stores.sql.session import columns_of, fields_of, values_in
 
-_SUMMARIES: Final = values_in(RunSummary, summaries)
+# Made once: of a small batch they would cost as much as what they do.
+_ONE: Final = values_in(RunSummary, summaries).where(summaries.c.run == bindparam("of"))
+_NEW: Final = insert(summaries)
+_MOVED: Final = (
+    update(summaries)
+    .where(summaries.c.run == bindparam("of"))
+    .values({column.name: bindparam(f"new_{column.name}") for column in summaries.c})
+)
 _STARTS: Final = (Kind.CONFIG, Kind.RUN_END)
 _LIVE: Final = tuple(set(AnchorState) - {AnchorState.REPLACED, AnchorState.FAILED})
 _BLOCKS: Final = 20
@@ -52,11 +69,16 @@ class ListingPart(RecordsPart, LedgerPart, OutboxPart):
         arrived: dict[UUID, list[StoredRecord]] = {run: [] for run in self._sealed}
         for record in self._arrived:
             arrived.setdefault(record.run, []).append(record)
-        moved = [self._moved_on(run, own) for run, own in arrived.items()]
-        self._replace(summaries, [fields_of(summary) for summary in moved])
+        for run, own in arrived.items():
+            known = self._one(RunSummary, _ONE.params(of=run))
+            row = fields_of(self._moved_on(known or RunSummary(run), own))
+            if known is None:
+                self._write(_NEW, [row])
+            else:
+                self._write(_MOVED, [{"of": run} | {f"new_{k}": v for k, v in row.items()}])
 
-    def _moved_on(self, run: UUID, new: Sequence[StoredRecord]) -> RunSummary:
-        known = self._one(RunSummary, _SUMMARIES.where(summaries.c.run == run)) or RunSummary(run)
+    def _moved_on(self, known: RunSummary, new: Sequence[StoredRecord]) -> RunSummary:
+        run = known.run
         told = [row for row in new if row.kind in SUMMARISED]
         for kind in (Kind.METRICS, Kind.STEPS):
             own = (row for row in new if row.kind is kind)

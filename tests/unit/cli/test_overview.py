@@ -185,7 +185,7 @@ def test_a_network_says_its_newest_head_when_it_will_be_final_and_what_it_cost(
     ethereum = {"url": "http://127.0.0.1:1", "confirmations": 12}
     config.write_text(json.dumps({"blockchain": {"networks": ["ethereum"], "ethereum": ethereum}}))
     settings = load(config, base, secrets=False)
-    blocks = {
+    blocks: dict[int, dict[str, Any]] = {
         2: {"state": AnchorState.FINAL, "height": 100, "block_time": 1000.0, "depth": 14},
         6: {"state": AnchorState.CONFIRMED, "height": 110, "block_time": 1120.0, "depth": 4},
     }
@@ -200,9 +200,9 @@ def test_a_network_says_its_newest_head_when_it_will_be_final_and_what_it_cost(
     assert {key: found[key] for key in known} == known
     assert (found["cost"], found["cost_per_run"], found["unit"]) == (6e15, 2e15, "wei")
     assert cli.main(command) == 0
-    (row,) = [line for line in lines_of(capsys) if line.startswith("ethereum ")]
-    assert "6 roots      in a block, 4 deep" in row
-    assert "about 1 min 36 s  4        0.006 ETH  0.002 ETH" in row
+    (line,) = [line for line in lines_of(capsys) if line.startswith("ethereum ")]
+    assert "6 roots      in a block, 4 deep" in line
+    assert "about 1 min 36 s  4        0.006 ETH  0.002 ETH" in line
 
 
 def test_status_writes_nothing(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
