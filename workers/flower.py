@@ -1,9 +1,10 @@
 """Flower, from the moment that the workers answer: its pages are filled from the first look.
 
-``python -m workers.flower [--wait-for NAME,...] OPTIONS`` is ``celery flower OPTIONS``, but for two
+``python -m workers.flower [--wait-for NAME,...] OPTIONS`` is ``celery flower OPTIONS``, and two
 things that Flower has no option for. It listens when the workers of these names have told it their
-queues, or after :data:`WAIT_S`. And it answers under no other name than this host's own: a browser
-that was led here by a foreign one (DNS rebinding) is refused.
+queues, or after :data:`WAIT_S`; where workers take no questions, it shows the queues of the
+configuration. And it answers under no other name than this host's own: a browser that was led here
+by a foreign one (DNS rebinding) is refused.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 from flower import command
 from flower.app import Flower
+from kombu import Queue
 from tornado.web import ErrorHandler
 
-from workers.app import app
+from provenance.app import health
+from workers.app import app, settings
 from workers.telemetry import log
 
 WAIT_S = 60.0
@@ -57,6 +60,8 @@ def main(argv: Sequence[str]) -> None:
     if options[:1] == ["--wait-for"]:
         OwnFlower.awaited = frozenset(options[1].split(","))
         del options[:2]
+    queues = (name for name in health.queues(settings()) if name != "beat")
+    app.conf.task_queues = [Queue(name) for name in queues]
     command.Flower = OwnFlower
     app.start(["flower", *options])
 

@@ -126,6 +126,9 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
                 urllib.request.urlopen(stranger, timeout=5)
             assert refused.value.code == status
         assert (tmp_path / "run" / "up.json").stat().st_mode & 0o777 == 0o600
+        found = provenance("doctor", "--base-dir", str(tmp_path))["findings"]
+        (page,) = [finding for finding in found if finding["kind"] == "page"]
+        assert page["works"], page
         queues = {
             name.split("@")[0]: [queue["name"] for queue in facts["active_queues"]]
             for name, facts in seen.items()
