@@ -87,7 +87,7 @@ def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
     now = time.time()
     limit = arguments.limit or _PIPED_RUNS
     if arguments.limit is None and out.is_terminal and not arguments.json:
-        around = 9 + len(settings.blockchain.networks)
+        around = 14 + len(settings.blockchain.networks)
         limit = max(_LEAST_RUNS, out.height - around)
     return Wanted(
         now=now,
