@@ -238,6 +238,8 @@ def test_the_task_says_what_changed(
     assert (changed["run"], changed["after"]) == (str(RUN), "failed")
     assert [entry["event"] for entry in logs][-1] == "alert.sent"
     assert len(receiver.got) == 1
+    route = watching.app.amqp.router.route({}, watching.again.name)
+    assert route["queue"].name == "verify"
 
 
 @pytest.mark.slow
