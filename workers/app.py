@@ -53,8 +53,6 @@ def settings() -> Settings:
     return settings_of(())
 
 
-WATCH_S = 60.0
-"""Seconds between two looks for runs that are to be verified again."""
 QUEUES = ("hashing", *(anchor_queue(name) for name in NETWORKS), "confirm", "verify")
 
 broker.install(QUEUES)
@@ -122,8 +120,8 @@ app.conf.update(
             {
                 "verify-again": {
                     "task": "workers.watching.again",
-                    "schedule": Tick(WATCH_S),
-                    "options": {"queue": "verify", "expires": WATCH_S},
+                    "schedule": Tick(60.0),
+                    "options": {"queue": "verify", "expires": 60.0},
                 }
             }
             if settings().verification.every_s is not None
