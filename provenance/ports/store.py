@@ -342,8 +342,9 @@ class LedgerTx(Protocol):
     def add_alert(self, run: UUID, body: str, now: float) -> None:
         """An alert, due at once."""
 
-    def due_work(self, kind: Work, now: float) -> DueWork | None:
-        """What has waited longest of a kind and whose time has come; None without one."""
+    def due_work(self, kind: Work, now: float, horizon_s: float) -> DueWork | None:
+        """What has waited longest of a kind and whose time has come, or lies more than
+        ``horizon_s`` ahead, of a clock that was set back; None without one."""
 
     def save_work(self, row: DueWork) -> None:
         """Write all but its kind and run."""
