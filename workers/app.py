@@ -57,10 +57,6 @@ def settings() -> Settings:
     return settings_of(())
 
 
-WATCH_S = 60.0
-"""Seconds between two looks for runs that are to be verified again."""
-
-
 def _broker() -> dict[str, Any]:
     """Celery's settings of the broker; a mistake in a setting ends the process with its line."""
     try:
@@ -140,8 +136,8 @@ app.conf.update(
             {
                 "verify-again": {
                     "task": "workers.watching.again",
-                    "schedule": Tick(WATCH_S),
-                    "options": {"queue": "verify", "expires": WATCH_S},
+                    "schedule": Tick(60.0),
+                    "options": {"queue": "verify", "expires": 60.0},
                 }
             }
             if settings().verification.every_s is not None

@@ -338,21 +338,6 @@ class LedgerTx(Protocol):
     def drop_due_report(self, run: UUID) -> None:
         """It is written."""
 
-    def add_verifications(self, every_s: float) -> None:
-        """A verification for each sealed run that has none, due ``every_s`` behind its seal."""
-
-    def add_alert(self, run: UUID, body: str, now: float) -> None:
-        """An alert, due at once."""
-
-    def due_work(self, kind: Work, now: float) -> DueWork | None:
-        """What has waited longest of a kind and whose time has come; None without one."""
-
-    def save_work(self, row: DueWork) -> None:
-        """Write all but its kind and run."""
-
-    def drop_work(self, id: int) -> None:
-        """It is done."""
-
     def add_version(self, anchor_id: int, version: SignedVersion, now: float) -> VersionRow:
         """Store signed bytes; ``(network, transaction_id)`` is unique, and so is
         ``(network, key, nonce)`` among different anchors. The existing row is returned where the
@@ -389,6 +374,22 @@ class LedgerTx(Protocol):
 
     def save_network(self, row: NetworkRow) -> None:
         """Insert, or replace the row of that network."""
+
+    def add_verifications(self, every_s: float) -> None:
+        """A verification for each sealed run that has none, due ``every_s`` behind its seal."""
+
+    def add_alert(self, run: UUID, body: str, now: float) -> None:
+        """An alert, due at once."""
+
+    def due_work(self, kind: Work, now: float, horizon_s: float) -> DueWork | None:
+        """What has waited longest of a kind and whose time has come, or lies more than
+        ``horizon_s`` ahead, of a clock that was set back; None without one."""
+
+    def save_work(self, row: DueWork) -> None:
+        """Write all but its kind and run."""
+
+    def drop_work(self, id: int) -> None:
+        """It is done."""
 
 
 class LedgerStore(Protocol):

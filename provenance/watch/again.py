@@ -22,7 +22,7 @@ from provenance.settings import Settings
 
 LEASE_S: Final = 300.0
 _RETRY_S: Final = 60.0
-_RETRY_CAP_S: Final = 3600.0
+RETRY_CAP_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,26 @@ class Look:
 
 def backoff(attempts: int) -> float:
     """Seconds to the next try, behind ``attempts`` that came to nothing."""
-    return min(_RETRY_S * 2.0 ** min(attempts, 20), _RETRY_CAP_S)
+    return min(_RETRY_S * 2.0 ** min(attempts, 20), RETRY_CAP_S)
 
 
-def take(store: LedgerStore, kind: Work, now: float) -> DueWork | None:
+def take(
+    store: LedgerStore, kind: Work, now: float, every_s: float = RETRY_CAP_S
+) -> DueWork | None:
     """The work of a kind that is due, which is this caller's for a while; None without one.
+
+    Args:
+        every_s: The furthest that anything is put off, but for a lease.
 
     Raises:
         StoreUnavailable
     """
+    horizon = max(every_s, RETRY_CAP_S) + LEASE_S
     with store.snapshot() as tx:
-        if tx.due_work(kind, now) is None:
+        if tx.due_work(kind, now, horizon) is None:
             return None
     with store.transaction() as tx:
-        row = tx.due_work(kind, now)
+        row = tx.due_work(kind, now, horizon)
         if row is not None:
             later = now + max(LEASE_S, backoff(row.attempts))
             tx.save_work(replace(row, attempts=row.attempts + 1, next_attempt_at=later))
@@ -77,7 +83,7 @@ def verify_next(settings: Settings, store: LedgerStore, now: Callable[[], float]
         StoreUnavailable, ConfigError, MissingExtraError
     """
     every = settings.verification.every_s
-    row = take(store, Work.VERIFICATION, now()) if every is not None else None
+    row = take(store, Work.VERIFICATION, now(), every) if every is not None else None
     if every is None or row is None:
         return None
     after, finding = _outcome(settings, row.run)

@@ -13,7 +13,7 @@ from provenance.errors import (
 )
 from provenance.formats.record import Phase
 from provenance.ports.store import LedgerStore, LedgerTx
-from provenance.ports.values import AnchorState, DueReport, NetworkRow, SignedVersion, Work
+from provenance.ports.values import AnchorState, DueReport, NetworkRow, SignedVersion
 from provenance.stores.sql import SqlStore, schema
 from tests.support.ledger_values import (
     DUE,
@@ -325,31 +325,3 @@ def test_the_database_itself_keeps_the_promise(store_url: str, case: str) -> Non
     with pytest.raises(IntegrityError), store.exclusive() as connection:
         connection.execute(insert(table), values)  # type: ignore[arg-type]  # wrong or wider on purpose
     store.close()
-
-
-# --- due work ----------------------------------------------------------------------------
-
-
-def test_work_is_due_in_order_until_it_is_dropped(run_tx: LedgerTx) -> None:
-    run_tx.add_verifications(10.0)
-    assert run_tx.due_work(Work.VERIFICATION, 1e9) is None, "no run is sealed"
-    for run, at in ((RUN, 5.0), (OTHER, 3.0)):
-        run_tx.seal_run(run, at, None)
-    for _ in range(2):
-        run_tx.add_verifications(10.0)
-    assert run_tx.due_work(Work.VERIFICATION, 12.9) is None
-    first = run_tx.due_work(Work.VERIFICATION, 20.0)
-    assert first is not None
-    assert (first.run, first.told, first.attempts, first.next_attempt_at) == (OTHER, None, 0, 13.0)
-    run_tx.save_work(replace(first, told="verified", attempts=2, next_attempt_at=90.0))
-    second = run_tx.due_work(Work.VERIFICATION, 20.0)
-    assert second is not None
-    assert second.run == RUN
-    run_tx.drop_work(second.id)
-    assert run_tx.due_work(Work.VERIFICATION, 20.0) is None
-    again = run_tx.due_work(Work.VERIFICATION, 90.0)
-    assert again == replace(first, told="verified", attempts=2, next_attempt_at=90.0)
-    run_tx.add_alert(RUN, "{}", 7.0)
-    alert = run_tx.due_work(Work.ALERT, 7.0)
-    assert alert is not None
-    assert (alert.kind, alert.told) == (Work.ALERT, "{}")

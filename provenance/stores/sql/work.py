@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Double, Integer, Null, cast, delete, insert, literal, select, update
+from sqlalchemy import Double, Integer, Null, cast, delete, insert, literal, or_, select, update
 
 from provenance.ports.values import DueWork, Work
 from provenance.stores.sql.schema import due_work, runs
@@ -31,9 +31,10 @@ class WorkPart(Session):
         row = {"kind": Work.ALERT, "run": run, "told": body, "attempts": 0, "next_attempt_at": now}
         self._write(insert(due_work).values(row))
 
-    def due_work(self, kind: Work, now: float) -> DueWork | None:
-        due = _WORK.where(due_work.c.kind == kind, due_work.c.next_attempt_at <= now)
-        return self._one(DueWork, due.order_by(due_work.c.next_attempt_at).limit(1))
+    def due_work(self, kind: Work, now: float, horizon_s: float) -> DueWork | None:
+        at = due_work.c.next_attempt_at
+        due = _WORK.where(due_work.c.kind == kind, or_(at <= now, at > now + horizon_s))
+        return self._one(DueWork, due.order_by(at).limit(1))
 
     def save_work(self, row: DueWork) -> None:
         values = {name: getattr(row, name) for name in ("told", "attempts", "next_attempt_at")}

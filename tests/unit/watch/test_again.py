@@ -29,7 +29,7 @@ from provenance.settings.values import VerificationSettings, WebhookSettings
 from provenance.watch.again import LEASE_S, take, verify_next
 from provenance.watch.webhook import send_next
 from tests.support.model_world import deployment
-from tests.support.verify_world import RUN
+from tests.support.verify_world import NOW, RUN
 
 EVERY, SECRET = 86400.0, b"0123456789abcdef"
 LATER = 4e9
@@ -98,7 +98,7 @@ def tamper(settings: Settings, old: str = "loss", new: str = "lo55") -> None:
 def test_a_run_is_due_a_day_behind_its_seal_and_a_day_later_again(
     settings: Settings, store: LedgerStore
 ) -> None:
-    assert verify_next(settings, store, lambda: 1.0) is None
+    assert verify_next(settings, store, lambda: NOW + 1) is None
     look = verify_next(settings, store, lambda: LATER)
     assert look is not None
     assert (look.run, look.before, look.after, look.changed) == (RUN, None, "verified", False)
@@ -226,6 +226,7 @@ def test_the_task_says_what_changed(
     settings: Settings, store: LedgerStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from workers import resources, watching
+    from workers.app import app
 
     monkeypatch.setattr(watching, "settings", lambda: settings)
     monkeypatch.setattr(watching, "settings_of", lambda names: settings)
@@ -238,6 +239,8 @@ def test_the_task_says_what_changed(
     assert (changed["run"], changed["after"]) == (str(RUN), "failed")
     assert [entry["event"] for entry in logs][-1] == "alert.sent"
     assert len(receiver.got) == 1
+    route = app.amqp.router.route({}, watching.again.name)
+    assert route["queue"].name == "verify"
 
 
 @pytest.mark.slow

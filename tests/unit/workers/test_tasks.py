@@ -785,7 +785,6 @@ def test_every_network_has_a_queue_and_a_worker_of_its_own() -> None:
         ("workers.hashing.drain", "hashing"),
         ("workers.schedule.sweep", "confirm"),
         ("workers.verifying.verify", "verify"),
-        ("workers.watching.again", "verify"),
     ],
 )
 def test_tasks_are_routed(task: str, queue: str) -> None:
