@@ -341,7 +341,7 @@ class RedisStreams:
         except (exceptions.RedisError, exceptions.RedisClusterException) as error:
             of_a_cluster = isinstance(error, exceptions.RedisClusterException)
             told = error.__cause__ if of_a_cluster and error.__cause__ else error
-            text = " ".join(str(told).split())
+            text = " ".join(str(told).split()).partition(" : <")[0]  # Sentinels print their clients
             where = f"Redis at {self._address}"
             denied = text.upper().startswith(_DENIED) or "can't run this command" in text
             if denied or isinstance(told, _DENIALS):
