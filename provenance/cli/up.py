@@ -18,7 +18,7 @@ from provenance.anchor import pauses
 from provenance.app import up as fleet
 from provenance.app.base_directory import leave_config
 from provenance.app.processes import free_ports
-from provenance.bootstrap import sending
+from provenance.bootstrap import reading, sending
 from provenance.cli.output import answer, err, print_json, settings_of
 from provenance.errors import ConfigError, InputError
 from provenance.settings import Settings, broker_address
@@ -48,7 +48,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         settings = replace(settings, redis_url=url)
     broker_address(settings).broker()  # or refused
     sending.open_store(settings).close()
-    sending.ledger_signer(settings)
+    own = sending.ledger_signer(settings).verifier
 
     def say(name: str, line: str) -> None:
         if not quiet:
@@ -68,7 +68,9 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
     try:
         if own_redis is not None:
             runs.start([own_redis])
-        fleet.wait_until(sending.open_transport(settings).ping)
+        transport = sending.open_transport(settings)
+        fleet.wait_until(transport.ping)
+        reading.require_ledger(transport.ledger(), own)
         runs.start(fleet.services(settings, port, auth or ""))
         flower_url = f"http://127.0.0.1:{port}" if port else None
         state = {

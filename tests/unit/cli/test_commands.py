@@ -832,6 +832,22 @@ def test_up_without_its_packages_says_how_to_get_them(
     assert "pip install 'ml-provenance[workers]'" in capsys.readouterr().err
 
 
+def test_up_refuses_a_redis_of_another_deployment_or_a_cluster_without_a_broker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transport = MemoryTransport()
+    transport.ledger("other/ledger+0a0b0c0d+AAAA")
+    monkeypatch.setattr(sending, "open_transport", lambda _: transport)
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert cli.main(["up"]) == 2
+    line = " ".join(capsys.readouterr().err.split())
+    assert "carries the events of the ledger other/ledger+0a0b0c0d, and this deployment's" in line
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis+cluster://127.0.0.1:1")
+    assert cli.main(["up"]) == 2
+    line = " ".join(capsys.readouterr().err.split())
+    assert "broker_url: not set, and redis_url is a Redis Cluster" in line
+
+
 def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from provenance import ProvenanceTracker
 
