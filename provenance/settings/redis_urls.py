@@ -117,11 +117,11 @@ class RedisAddress:
             ConfigError: It is a Cluster, or a certificate's file cannot be read.
         """
         if self.kind == "cluster":
-            own = self.key == "broker_url"
-            found = "found" if own else "not set, and redis_url is"
+            named = self.key == "broker_url"
+            found = "found" if named else "not set, and redis_url is"
             expected = "expected a single Redis or Sentinels (or PROVENANCE_BROKER_URL)"
             problem = f"{found} a Redis Cluster, where Celery's broker cannot run; {expected}"
-            raise ConfigError("broker_url", problem, self.source if own else None)
+            raise ConfigError("broker_url", problem, self.source if named else None)
         self._check_files()
         words = [quote(self.login.get(name, ""), safe="") for name in ("username", "password")]
         who = f"{':'.join(words)}@" if self.login else ""
