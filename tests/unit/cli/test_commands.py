@@ -486,6 +486,19 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
     assert "the ledger other/ledger+0a0b0c0d, and this deployment's is" in redis["detail"]
 
 
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_looks_at_a_broker_of_its_own(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: 0)
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis+cluster://127.0.0.1:1")
+    broker = finding(said("doctor")[1], "server", "broker")
+    assert broker["detail"].startswith("broker_url: not set, and redis_url is a Redis Cluster")
+    monkeypatch.setenv("PROVENANCE_BROKER_URL", "redis://:sesame@127.0.0.1:1/3")
+    code, document = said("doctor")
+    broker = finding(document, "server", "broker")
+    assert (code, broker["works"]) == (3, False)
+    assert broker["detail"].startswith("Redis at 127.0.0.1:1/3: ")
+
+
 @pytest.mark.parametrize(("waiting", "code"), [(4095, 0), (4096, 3), (20_064, 3)])
 @pytest.mark.usefixtures("redis_here")
 def test_doctor_says_when_shippers_hold_back(
