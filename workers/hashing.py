@@ -22,7 +22,7 @@ from workers.telemetry import log, some
 DRAIN_S = 5.0
 """A drain reads nothing more after this and rings itself: far below the limits of a task."""
 WAIT_S = 1.0
-"""Of one look at the stream: shorter than a client waits for an answer."""
+"""Of one wait at the stream."""
 AGAIN_S = (0.1, 1.0)
 """Pause before the watch rings again, where a drain ended here meanwhile, and at most."""
 

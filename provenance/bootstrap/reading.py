@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
 
 from provenance.errors import ConfigError, MissingExtraError, UnknownRunError, UsageError
-from provenance.settings import Settings, stream_address
+from provenance.settings import Settings, broker_address, stream_address
 from provenance.settings.urls import sqlite_path as sqlite_path
 
 if TYPE_CHECKING:
@@ -74,6 +74,22 @@ def stream_backlog(settings: Settings) -> int:
     from provenance.stores.redis_streams import RedisStreams
 
     return RedisStreams(stream_address(settings)).backlog()
+
+
+def ping_broker(settings: Settings) -> str:
+    """Where Celery's queues are; it answers.
+
+    Raises:
+        ConfigError: It is not configured, or a Redis Cluster.
+        TransportUnavailable
+    """
+    from provenance.stores.redis_streams import RedisStreams
+
+    address = broker_address(settings)
+    address.broker()
+    with closing(RedisStreams(address)) as there:
+        there.ping()
+    return str(address)
 
 
 def require_ledger(found: str | None, own: VerifierKey) -> None:

@@ -23,7 +23,7 @@ from provenance.capture.ship.loop import MAX_BACKLOG
 from provenance.cli import DEVNET_INSTALL
 from provenance.cli.output import answer, print_json, print_table, settings_of
 from provenance.errors import InputError, ProvenanceError, UnavailableError
-from provenance.settings import Settings
+from provenance.settings import Settings, stream_address
 
 _EXTRAS = {
     "celery": "workers", "sqlalchemy": "workers", "flower": "workers", "web3": "ethereum",
@@ -109,6 +109,9 @@ def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Fin
         yield Finding("server", "redis", embedded, detail, None if embedded else REDIS_BY_HAND)
     else:
         yield _redis(settings)
+        if settings.broker_url is not None or stream_address(settings).kind == "cluster":
+            mend = "start that Redis or mend broker_url"
+            yield _try("server", "broker", lambda: reading.ping_broker(settings), mend)
     try:
         complete = settings_of(arguments)
     except ProvenanceError as error:

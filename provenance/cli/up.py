@@ -19,7 +19,7 @@ from provenance.anchor import pauses
 from provenance.app import up as fleet
 from provenance.app.base_directory import known_base, leave_config
 from provenance.app.processes import free_ports
-from provenance.bootstrap import guarding, sending
+from provenance.bootstrap import guarding, reading, sending
 from provenance.cli.output import answer, err, print_json, settings_of
 from provenance.errors import (
     ConfigError,
@@ -75,7 +75,9 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
     try:
         if own_redis is not None:
             runs.start([own_redis])
-        fleet.wait_until(sending.open_transport(settings).ping)
+        transport = sending.open_transport(settings)
+        fleet.wait_until(transport.ping)
+        reading.require_ledger(transport.ledger(), policy.signer.verifier)
         _guard(settings, policy, say)
         runs.start(fleet.services(settings, port, auth or ""))
         flower_url = f"http://127.0.0.1:{port}" if port else None

@@ -89,16 +89,10 @@ class RedisAddress:
         """
         import redis
         from redis import cluster
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
         from redis.sentinel import Sentinel
 
         self._check_files()
-        times = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-        common: dict[str, Any] = {
-            "protocol": 2, "decode_responses": False, "retry": Retry(NoBackoff(), 0),
-            **times, **self.login,
-        }  # fmt: skip
+        common = {"protocol": 2, "decode_responses": False, **_once(timeout_s), **self.login}
         tls = {"ssl": True, **self.tls} if self.tls else {}
         if self.kind == "cluster":
             node: Any = cluster.ClusterNode  # the library has no types for it
@@ -108,7 +102,7 @@ class RedisAddress:
         if self.kind == "unix":
             return redis.Redis(unix_socket_path=self.path, **common)
         if self.kind == "sentinel":
-            own = {**times, **tls, **self.sentinel_login}
+            own = {**_once(timeout_s), **tls, **self.sentinel_login}
             sentinels: Any = Sentinel  # the library has no types for it
             made = sentinels(self.hosts, sentinel_kwargs=own, **common, **tls)
             return made.master_for(self.service)
@@ -123,10 +117,11 @@ class RedisAddress:
             ConfigError: It is a Cluster, or a certificate's file cannot be read.
         """
         if self.kind == "cluster":
-            found = "not set, and redis_url is" if self.key == "redis_url" else "found"
+            named = self.key == "broker_url"
+            found = "found" if named else "not set, and redis_url is"
             expected = "expected a single Redis or Sentinels (or PROVENANCE_BROKER_URL)"
             problem = f"{found} a Redis Cluster, where Celery's broker cannot run; {expected}"
-            raise ConfigError("broker_url", problem, self.source)
+            raise ConfigError("broker_url", problem, self.source if named else None)
         self._check_files()
         words = [quote(self.login.get(name, ""), safe="") for name in ("username", "password")]
         who = f"{':'.join(words)}@" if self.login else ""
@@ -139,8 +134,7 @@ class RedisAddress:
         options: dict[str, Any] = {}
         if self.kind == "sentinel":
             tls = {"ssl": True, **self.tls} if self.tls else {}
-            times = {"socket_timeout": 5, "socket_connect_timeout": 5}
-            own = {**times, **tls, **self.sentinel_login}
+            own = {**_once(5.0), **tls, **self.sentinel_login}
             options = {"master_name": self.service, "sentinel_kwargs": own}
         use_ssl = dict(self.tls) or None
         return {"broker_url": ";".join(urls), "broker_use_ssl": use_ssl, "options": options}
@@ -150,6 +144,15 @@ class RedisAddress:
             path = self.tls.get(name)
             if path is not None and not os.access(path, os.R_OK):
                 raise ConfigError(self.key, f"{name}: cannot read {path}", self.source)
+
+
+def _once(timeout_s: float) -> dict[str, Any]:
+    """A client's options: it tries nothing again, and waits no longer."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    times = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_s)
+    return {"retry": Retry(NoBackoff(), 0), **times}
 
 
 def redis_address(url: str, key: str = "redis_url", source: str | None = None) -> RedisAddress:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -53,6 +54,8 @@ from provenance.settings import RedisAddress, redis_address
 
 ACKED_TTL_S = 30 * 86400
 SHARDS = 16
+LOOK_S = 0.2
+"""Pause between two looks for new entries."""
 T = TypeVar("T")
 _FIELD = "b"
 _PART = 1000
@@ -127,6 +130,21 @@ _CLAIM = _GIVE.replace(
   end
 """,
 )
+# KEYS: streams. ARGV: group. Answers 1 where a stream has an entry that the group was not given.
+_WAITING = """
+for _, stream in ipairs(KEYS) do
+  if redis.call('XLEN', stream) > 0 then
+    local given = '0-0'
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+      local of = {}
+      for at = 1, #group, 2 do of[group[at]] = group[at + 1] end
+      if of['name'] == ARGV[1] then given = of['last-delivered-id'] end
+    end
+    if #redis.call('XRANGE', stream, '(' .. given, '+', 'COUNT', 1) > 0 then return 1 end
+  end
+end
+return 0
+"""
 # KEYS: generation, stream. ARGV: the generation of the entries, the group, their ids.
 _ACK = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -242,17 +260,16 @@ class RedisStreams:
         return self._given(_READ, consumer, count, self._hold_ms)
 
     def wait(self, seconds: float) -> bool:
-        """As the port says; ``seconds`` must be less than the timeout of an answer."""
-        with self._translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for stream in self._streams:
-                pipe.xinfo_groups(stream)
-            given: dict[Any, Any] = {}
-            for stream, groups in zip(
-                self._streams, pipe.execute(raise_on_error=False), strict=True
-            ):
-                given[stream] = _given_upto(groups, self._group)
-            return bool(self._redis.xread(given, count=1, block=int(seconds * 1000)))
+        """As the port says, looking every :data:`LOOK_S`. A client that blocks (``XREAD``) would be
+        sent the entry, however large."""
+        until, keys = time.monotonic() + seconds, len(self._streams)
+        while True:
+            with self._translated():
+                if self._redis.eval(_WAITING, keys, *self._streams, self._group):
+                    return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(LOOK_S)
 
     def claim_stale(self, consumer: str, min_idle_s: float, count: int) -> list[Delivery]:
         return self._given(_CLAIM, consumer, count, int(min_idle_s * 1000))
@@ -376,7 +393,7 @@ class RedisStreams:
         except (exceptions.RedisError, exceptions.RedisClusterException) as error:
             of_a_cluster = isinstance(error, exceptions.RedisClusterException)
             told = error.__cause__ if of_a_cluster and error.__cause__ else error
-            text = " ".join(str(told).split())
+            text = " ".join(str(told).split()).partition(" : <")[0]  # Sentinels print their clients
             where = f"Redis at {self._address}"
             denied = text.upper().startswith(_DENIED) or "can't run this command" in text
             if denied or isinstance(told, _DENIALS):
@@ -401,15 +418,6 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """The items in parts that Lua's ``unpack`` takes: it fails at some 8,000 values."""
     for at in range(0, len(items), _PART):
         yield items[at : at + _PART]
-
-
-def _given_upto(groups: Any, name: str) -> bytes | str:
-    """The id of the last entry that a group was given; the first of all where there is none."""
-    if isinstance(groups, exceptions.ResponseError) and "no such key" in str(groups):
-        return "0-0"
-    if isinstance(groups, Exception):
-        raise groups
-    return next((g["last-delivered-id"] for g in groups if g["name"] == name.encode()), "0-0")
 
 
 def _execute(pipe: Any) -> list[Any]:

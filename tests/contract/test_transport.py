@@ -135,7 +135,7 @@ def test_waiting_ends_with_an_entry_that_nobody_was_given(bench: Bench) -> None:
     assert not bench.transport.wait(0.02)
     later = threading.Timer(0.1, bench.make().append, [payloads(1)])
     later.start()
-    assert bench.transport.wait(1.0)
+    assert bench.transport.wait(5.0)
     later.join()
     bench.lose_everything()
     assert not bench.transport.wait(0.02)
@@ -527,6 +527,21 @@ def test_a_malformed_url_is_a_config_error_without_the_password(url: str) -> Non
         RedisStreams(url)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_whoever_waits_is_sent_no_entry(redis_url: str) -> None:
+    """A stranger's may be as large as the server takes."""
+    with redis.Redis.from_url(redis_url) as client:
+        bench = redis_bench(client)
+
+        def sent() -> int:
+            return int(client.info("stats")["total_net_output_bytes"])
+
+        bench.transport.append([bytes(4 * MAX_ENTRY_BYTES)])
+        before = sent()
+        assert bench.transport.wait(0.0)
+        assert sent() - before < 100_000
+        bench.lose_everything()
 
 
 def test_a_cluster_without_a_node_that_answers_is_unavailable() -> None:

@@ -92,6 +92,8 @@ def test_the_stream_on_a_cluster_and_the_queues_on_a_server(world: World, cluste
     world.settings = replace(world.settings, redis_url=cluster)
     bring_home(world)
     assert reading.stream_backlog(world.settings) == 0
+    there = replace(world.settings, broker_url=world.redis_url)
+    assert reading.ping_broker(there) == f"127.0.0.1:{world.redis.port}/0"
     assert world.fsck()["findings"] == []
     wrong = Settings(world.base, redis_url=cluster.replace("pw-of-", "wrong-"))
     with pytest.raises(ConfigError, match="refuses the user or password"):

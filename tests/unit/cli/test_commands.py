@@ -513,6 +513,19 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
     assert "the ledger other/ledger+0a0b0c0d, and this deployment's is" in redis["detail"]
 
 
+@pytest.mark.usefixtures("redis_here")
+def test_doctor_looks_at_a_broker_of_its_own(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: 0)
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis+cluster://127.0.0.1:1")
+    broker = finding(said("doctor")[1], "server", "broker")
+    assert broker["detail"].startswith("broker_url: not set, and redis_url is a Redis Cluster")
+    monkeypatch.setenv("PROVENANCE_BROKER_URL", "redis://:sesame@127.0.0.1:1/3")
+    code, document = said("doctor")
+    broker = finding(document, "server", "broker")
+    assert (code, broker["works"]) == (3, False)
+    assert broker["detail"].startswith("Redis at 127.0.0.1:1/3: ")
+
+
 @pytest.mark.parametrize(("waiting", "code"), [(4095, 0), (4096, 3), (20_064, 3)])
 @pytest.mark.usefixtures("redis_here")
 def test_doctor_says_when_shippers_hold_back(
@@ -857,6 +870,22 @@ def test_up_without_its_packages_says_how_to_get_them(
     monkeypatch.setattr(up, "require_workers_extra", missing)
     assert cli.main(["up"]) == 2
     assert "pip install 'ml-provenance[workers]'" in capsys.readouterr().err
+
+
+def test_up_refuses_a_redis_of_another_deployment_or_a_cluster_without_a_broker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transport = MemoryTransport()
+    transport.ledger("other/ledger+0a0b0c0d+AAAA")
+    monkeypatch.setattr(sending, "open_transport", lambda _: transport)
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert cli.main(["up"]) == 2
+    line = " ".join(capsys.readouterr().err.split())
+    assert "carries the events of the ledger other/ledger+0a0b0c0d, and this deployment's" in line
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis+cluster://127.0.0.1:1")
+    assert cli.main(["up"]) == 2
+    line = " ".join(capsys.readouterr().err.split())
+    assert "broker_url: not set, and redis_url is a Redis Cluster" in line
 
 
 def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,3 +149,13 @@ def test_a_certificate_that_is_not_there_is_named() -> None:
     for use in (address.broker, lambda: address.client(1.0)):
         with pytest.raises(ConfigError, match="^redis_url: ssl_certfile: cannot read /nowhere.pem"):
             use()
+
+
+def test_sentinels_that_are_away_are_asked_once() -> None:
+    """redis-py would ask each four times, with pauses of seconds."""
+    address = redis_address("redis+sentinel://me:pw@127.0.0.1:1,127.0.0.1:2/mine")
+    framework("redis", "workers")
+    pool = address.client(1.0).connection_pool
+    asked = [s.connection_pool.connection_kwargs for s in pool.sentinel_manager.sentinels]
+    asked += [pool.connection_kwargs, address.broker()["options"]["sentinel_kwargs"]]
+    assert [options["retry"].get_retries() for options in asked] == [0, 0, 0, 0]
