@@ -162,6 +162,19 @@ def test_without_redis_the_runs_are_shown_and_the_reason(
     assert "sesame" not in str(lines)
 
 
+@pytest.mark.nodes
+def test_a_wrong_password_is_told_beside_the_runs(
+    base: Path, redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = redis_url.rpartition("@")[2]
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", f"redis://nobody:sesame@{host.split('//')[-1]}")
+    assert cli.main(["status", "--base-dir", str(base)]) == 3
+    lines = lines_of(capsys)
+    assert lines[0] == "anchored: all 6 roots, final on local"
+    assert "refuses the user or password" in lines[1]
+    assert "sesame" not in str(lines)
+
+
 def test_a_network_that_does_not_get_on_is_named_and_is_1(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
