@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -125,10 +126,16 @@ def test_ten_thousand_runs_take_as_many_queries_as_one(
     assert [row.name for row in found] == ["job 77"]
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deployment of three finished runs, final on the local network."""
-    return database(tmp_path, 3, 1).base_dir
+    return database(tmp_path_factory.mktemp("three"), 3, 1).base_dir
+
+
+@pytest.fixture
+def base(three: Path, tmp_path: Path) -> Path:
+    """A copy of it, for one test."""
+    return Path(shutil.copytree(three, tmp_path / "artifacts"))
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
