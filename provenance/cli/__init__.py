@@ -72,7 +72,7 @@ status  status:status  runs, or one run, and the backlog
   --group GROUP  runs of this group
   --tag TAG...  runs with this tag; repeatable: with all of them
   --since WHEN  runs that something came of since then: 90min, 36h, 7d, 2026-05-31
-  --network NETWORK  runs with a root that is not final there
+  --network {ethereum,bitcoin,ipfs,local}  runs with a root that is not final there
   --sort {created,seen,name,state,group}  what decides the order (created)
   --page PAGE  of the list (1)
   --limit RUNS  on a page (as many as the screen has room for, 50 where there is none)

@@ -31,13 +31,14 @@ def parked(arguments: argparse.Namespace) -> int:
     if arguments.run_id:
         with reading.opened_store(settings, f"run {arguments.run_id}") as store:
             run = _run(store, arguments.run_id)
-    existing = reading.open_store(settings)
+    opened = reading.open_store(settings)
     rows: list[dict[str, Any]] = []
-    if existing is not None:
-        with closing(existing), existing.snapshot() as tx:
-            rows = [_row(event) for event in tx.parked(run)]
+    if opened is not None:
+        with closing(opened), opened.snapshot() as tx:
+            rows = [] if option else [_row(event) for event in tx.parked(run)]
     if option:
-        return (_retry if option == "retry" else _forget)(arguments, settings, run, bool(existing))
+        change = _retry if option == "retry" else _forget
+        return change(arguments, settings, run, opened is not None)
     if not arguments.json:
         cells = ("parked_at", "run_id", "producer", "what", "bytes")
         table = [(*(r[c] for c in cells), r["id"][:16], r["reason"]) for r in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -125,10 +126,16 @@ def test_ten_thousand_runs_take_as_many_queries_as_one(
     assert [row.name for row in found] == ["job 77"]
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deployment of three finished runs, final on the local network."""
-    return database(tmp_path, 3, 1).base_dir
+    return database(tmp_path_factory.mktemp("three"), 3, 1).base_dir
+
+
+@pytest.fixture
+def base(three: Path, tmp_path: Path) -> Path:
+    """A copy of it, for one test."""
+    return Path(shutil.copytree(three, tmp_path / "artifacts"))
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -159,6 +166,19 @@ def test_without_redis_the_runs_are_shown_and_the_reason(
     assert lines[0] == "anchored: all 6 roots, final on local"
     assert lines[1].startswith("Redis: Redis at 127.0.0.1:1/0: ")
     assert len([line for line in lines if "finished (completed)" in line]) == 3
+    assert "sesame" not in str(lines)
+
+
+@pytest.mark.nodes
+def test_a_wrong_password_is_told_beside_the_runs(
+    base: Path, redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = redis_url.rpartition("@")[2]
+    monkeypatch.setenv("PROVENANCE_REDIS_URL", f"redis://nobody:sesame@{host.split('//')[-1]}")
+    assert cli.main(["status", "--base-dir", str(base)]) == 3
+    lines = lines_of(capsys)
+    assert lines[0] == "anchored: all 6 roots, final on local"
+    assert "refuses the user or password" in lines[1]
     assert "sesame" not in str(lines)
 
 
