@@ -144,6 +144,7 @@ class _Confirmer:
             "height": seen.height,
             "depth": seen.depth,
             "block_time": seen.block_time,
+            "cost": seen.cost,
             "reason": None,
             "attempts": 0,
         }
@@ -179,7 +180,7 @@ class _Confirmer:
             if mine is None:
                 return None
             tx.delete_receipts(row.id)
-            gone = {"height": None, "depth": 0, "block_time": None}
+            gone = {"height": None, "depth": 0, "block_time": None, "cost": None}
             reason = f"the block at height {row.height} is gone"
             return delivery.move(tx, mine, Trigger.REORG, None, reason=reason, **gone)
 

@@ -42,6 +42,7 @@ class ProducerRow(Row, frozen=True):
     ended: int | None
     end_state: str | None
     marked: int
+    dropped: int
 
 
 class StatementRow(Row, frozen=True):

@@ -23,11 +23,12 @@ from provenance.errors import (
 from provenance.formats.producers.batch import Batch, SignedRange, open_batch
 from provenance.formats.producers.certificate import Certificate
 from provenance.formats.producers.statement import Statement, chain_on, chain_start
-from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
     BEFORE_KINDS,
     SealMark,
     announced_events,
+    dropped_events,
     end_state,
     written_marks,
 )
@@ -339,6 +340,10 @@ class BatchWriter:
             ended = max(row.ended or 0, announced_events(record))
             state = end_state(record) if row.end_state is None else row.end_state
             self.producers[key] = replace(row, ended=ended, end_state=state)
+        if record.kind is Kind.GAP:
+            row = self.producers[key]
+            dropped = min(row.dropped + dropped_events(record), MAX_SAFE_INTEGER)
+            self.producers[key] = replace(row, dropped=dropped)
         for mark in written_marks([record]):
             if (record.run, mark.epoch) not in self._marked:
                 log_left_out(self.tx, self._tree(record.run), mark)

@@ -328,6 +328,36 @@ class LedgerTx(Protocol):
     def receipt(self, anchor_id: int) -> tuple[int, str] | None:
         """How many receipts an anchor has, and the document of one; None if it has none."""
 
+    def run_states(self) -> Mapping[str, int]:
+        """How many runs are in each state that one is in."""
+
+    def dropped(self) -> tuple[int, int]:
+        """How many producers lost events, and how many events those are."""
+
+    def parked_count(self) -> int:
+        """How many are parked."""
+
+    def unanchored_since(self, network: str, states: Iterable[AnchorState]) -> float | None:
+        """When the oldest entry to be anchored was made that no anchor in one of these states
+        covers; None where each is covered."""
+
+    def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
+        """Of each state that is not the end: since when its oldest anchor is in it, the most
+        attempts, and the least depth."""
+
+    def costs(self) -> Mapping[str, float]:
+        """What each network took for anchors, in its smallest unit."""
+
+    def newest_seals(self, count: int) -> Sequence[tuple[float, str]]:
+        """Of those of the newest entries that a trainer asked for: when the entry was made, and
+        the ``ts`` of the last mark that it waited for."""
+
+    def commit_time(self, writer: str) -> float | None:
+        """When it wrote :meth:`note_commit` last; None where it never did."""
+
+    def note_commit(self, writer: str, now: float) -> None:
+        """One row for each writer, replaced."""
+
     def network(self, network: str) -> NetworkRow | None:
         """The identity and pause last saved; None before the first."""
 

@@ -55,6 +55,7 @@ class ProducerRow:
         ended: How many events its ``run.end`` announces before itself; None without one.
         end_state: The state that its ``run.end`` states; None without one.
         marked: The highest epoch of its checkpoint marks among ``contiguous``; -1 without one.
+        dropped: How many events its gaps here say were lost.
     """
 
     run: UUID
@@ -67,6 +68,7 @@ class ProducerRow:
     ended: int | None = None
     end_state: str | None = None
     marked: int = -1
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,8 @@ class AnchorRow:
     block_time: float | None
     created_at: float
     updated_at: float
+    cost: int | None = None
+    """What the network took for it, in its smallest unit; None before it is in a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +310,8 @@ class Observation:
     the ledger root read back from the chain itself, never echoed from the request.
     ``our_code`` says whether the code of the contract that took it was this project's in that
     block; None where no contract did, where it is the configured one, or where the node
-    cannot tell.
+    cannot tell. ``cost`` is what the sender paid, in wei or satoshi; None where the network takes
+    nothing, or does not say.
     """
 
     place: Place
@@ -317,6 +322,7 @@ class Observation:
     final: bool = False
     block_time: float | None = None
     our_code: bool | None = None
+    cost: int | None = None
 
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")

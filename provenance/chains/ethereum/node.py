@@ -232,6 +232,7 @@ class EthereumNode:
             final=self._is_final(mined),
             block_time=float(block.timestamp),
             our_code=None if root is None else self._our_code(mined),
+            cost=mined.receipt.cost,
         )
 
     def find_many(self, txids: Sequence[str]) -> dict[str, Observation]:

@@ -94,8 +94,15 @@ class Receipt:
     to: bytes | None
     status: int
     gas_used: int
+    gas_price: int
+    """What was paid per gas, in wei; 0 where the node does not say."""
     contract: bytes | None
     logs: tuple[Log, ...]
+
+    @property
+    def cost(self) -> int:
+        """What the sender paid, in wei."""
+        return self.gas_used * self.gas_price
 
 
 def read_receipt(answer: object, txid: str) -> Receipt:
@@ -126,6 +133,7 @@ def read_receipt(answer: object, txid: str) -> Receipt:
         to=receipt.address("to"),
         status=status,
         gas_used=receipt.number("gasUsed"),
+        gas_price=receipt.number("effectiveGasPrice") if "effectiveGasPrice" in receipt.raw else 0,
         contract=receipt.address("contractAddress"),
         logs=tuple(logs),
     )

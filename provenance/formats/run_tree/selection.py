@@ -193,6 +193,12 @@ def announced_events(end: Record) -> int:
     return min(events, MAX_SAFE_INTEGER) if isinstance(events, int) else 0
 
 
+def dropped_events(gap: Record) -> int:
+    """How many events a ``gap`` says were lost; 0 where it states no number."""
+    dropped = gap.body.get("dropped")
+    return max(0, min(dropped, MAX_SAFE_INTEGER)) if isinstance(dropped, int) else 0
+
+
 def end_state(end: Record) -> str:
     """How a ``run.end`` says that its process ended; ``finished`` where it says nothing."""
     state = end.body.get("state")

@@ -12,12 +12,13 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from provenance.formats.record import Kind, Phase, Record
+from provenance.formats.record import MAX_SAFE_INTEGER, Kind, Phase, Record
 from provenance.formats.run_tree.selection import (
     SealMark,
     announced_events,
     announced_ranks,
     before_mark,
+    dropped_events,
     end_state,
     seal_marks,
     written_marks,
@@ -52,17 +53,27 @@ def _producers(
 ) -> list[ProducerRow]:
     ended: dict[bytes, int] = {}
     states: dict[bytes, str] = {}
+    dropped: dict[bytes, int] = {}
     for record in sorted(records, key=lambda record: record.seq):
         if record.kind is Kind.RUN_END:
             events = announced_events(record)
             ended[record.producer] = max(ended.get(record.producer, 0), events)
             states.setdefault(record.producer, end_state(record))
+        elif record.kind is Kind.GAP:
+            lost = dropped.get(record.producer, 0) + dropped_events(record)
+            dropped[record.producer] = min(lost, MAX_SAFE_INTEGER)
     marked: dict[bytes, int] = {}
     for mark in counting:
         marked[mark.producer] = max(marked.get(mark.producer, -1), mark.epoch or 0)
     rows = ((row, row.producer) for row in facts.producers)
     return [
-        replace(row, ended=ended.get(own), end_state=states.get(own), marked=marked.get(own, -1))
+        replace(
+            row,
+            ended=ended.get(own),
+            end_state=states.get(own),
+            marked=marked.get(own, -1),
+            dropped=dropped.get(own, 0),
+        )
         for row, own in rows
     ]
 

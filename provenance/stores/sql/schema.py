@@ -136,6 +136,7 @@ runs = Table(
     Column("identity", LargeBinary),
     CheckConstraint("state IN ('open', 'sealed')", name="state"),
 )
+Index(None, runs.c.state)
 
 records = Table(
     "records",
@@ -171,9 +172,17 @@ producers = Table(
     Column("ended", BigInteger),
     Column("end_state", FreeText),
     Column("marked", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
     _size("producer", 16),
     _size("chain", 32),
     _at_least("contiguous", 0),
+)
+_with_gaps = producers.c.dropped > 0
+Index(
+    "ix_producers_dropped",
+    producers.c.dropped,
+    sqlite_where=_with_gaps,
+    postgresql_where=_with_gaps,
 )
 
 statements = Table(
@@ -315,6 +324,7 @@ anchors = Table(
     Column("height", BigInteger),
     Column("depth", BigInteger, nullable=False),
     Column("block_time", Double),
+    Column("cost", BigInteger),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     UniqueConstraint("network", "size"),
@@ -323,6 +333,7 @@ anchors = Table(
 )
 Index(None, anchors.c.network, anchors.c.state, anchors.c.next_attempt_at)
 Index(None, anchors.c.network, anchors.c.state, anchors.c.size)
+Index(None, anchors.c.network, anchors.c.cost)
 
 nonces = Table(
     "nonces",
@@ -378,3 +389,11 @@ networks = Table(
     Column("paused", FreeText),
     Column("checked_at", Double, nullable=False),
 )
+
+commits = Table(
+    "commits",
+    metadata,
+    Column("writer", String, primary_key=True),
+    Column("at", Double, nullable=False),
+)
+"""When a writer last committed, as the sweep does at each turn: that the database takes writes."""

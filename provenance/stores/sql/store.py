@@ -41,6 +41,7 @@ from provenance.stores.sql.engine import (
     url_label,
 )
 from provenance.stores.sql.errors import DATABASE_ERRORS, translated
+from provenance.stores.sql.figures import FiguresPart
 from provenance.stores.sql.ledger import LedgerPart
 from provenance.stores.sql.outbox import OutboxPart
 from provenance.stores.sql.records import RecordsPart
@@ -55,7 +56,7 @@ _of_the_parent: list[object] = []
 """Held so that a forked child never closes a connection that its parent still uses."""
 
 
-class SqlTx(RecordsPart, SealingPart, LedgerPart, OutboxPart):
+class SqlTx(RecordsPart, SealingPart, LedgerPart, OutboxPart, FiguresPart):
     """One transaction or snapshot; see :class:`provenance.ports.store.LedgerTx`."""
 
 

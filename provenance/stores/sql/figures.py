@@ -1,0 +1,83 @@
+"""What is watched: numbers over the whole database, none of which reads a run or a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import Double, and_, cast, func, select
+
+from provenance.ports.values import AnchorState
+from provenance.stores.sql.schema import (
+    anchors,
+    commits,
+    ledger_entries,
+    marks,
+    parked,
+    producers,
+    runs,
+)
+from provenance.stores.sql.session import Session
+
+_ENDS = (AnchorState.FINAL, AnchorState.REPLACED, AnchorState.FAILED)
+
+
+class FiguresPart(Session):
+    """See :class:`provenance.ports.store.LedgerTx`."""
+
+    def run_states(self) -> Mapping[str, int]:
+        query = select(runs.c.state, func.count()).group_by(runs.c.state)
+        return {state: number for state, number in self._read(query)}
+
+    def dropped(self) -> tuple[int, int]:
+        lost = producers.c.dropped
+        query = select(func.count(), func.coalesce(func.sum(cast(lost, Double)), 0.0))
+        number, events = self._read(query.where(lost > 0)).one()
+        return number, int(events)
+
+    def parked_count(self) -> int:
+        return int(self._read(select(func.count()).select_from(parked)).scalar_one())
+
+    def unanchored_since(self, network: str, states: Iterable[AnchorState]) -> float | None:
+        reach = (
+            select(func.coalesce(func.max(anchors.c.size), 0))
+            .where(anchors.c.network == network, anchors.c.state.in_(list(states)))
+            .scalar_subquery()
+        )
+        entry = ledger_entries.c
+        query = select(entry.created_at).where(entry["index"] >= reach, entry.anchor)
+        return self._read(query.order_by(entry["index"]).limit(1)).scalar()
+
+    def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
+        anchor = anchors.c
+        query = select(
+            anchor.state,
+            func.min(anchor.updated_at),
+            func.max(anchor.attempts),
+            func.min(anchor.depth),
+        ).where(anchor.network == network, anchor.state.in_(set(AnchorState) - set(_ENDS)))
+        rows = self._read(query.group_by(anchor.state))
+        return {state: (since, attempts, depth) for state, since, attempts, depth in rows}
+
+    def costs(self) -> Mapping[str, float]:
+        paid = func.sum(cast(anchors.c.cost, Double))
+        query = select(anchors.c.network, paid).where(anchors.c.cost > 0)
+        rows = self._read(query.group_by(anchors.c.network))
+        return {network: cost for network, cost in rows}
+
+    def newest_seals(self, count: int) -> Sequence[tuple[float, str]]:
+        entry, mark = ledger_entries.c, marks.c
+        newest = select(func.coalesce(func.max(entry["index"]), -1)).scalar_subquery()
+        own = and_(mark.run == entry.run, mark.phase == entry.phase, mark.epoch == entry.epoch)
+        query = (
+            select(entry.created_at, func.max(mark.ts))
+            .join(marks, own)
+            .where(entry["index"] > newest - count)
+            .group_by(entry["index"], entry.created_at)
+        )
+        return [(at, ts) for at, ts in self._read(query)]
+
+    def commit_time(self, writer: str) -> float | None:
+        return self._read(select(commits.c.at).where(commits.c.writer == writer)).scalar()
+
+    def note_commit(self, writer: str, now: float) -> None:
+        self._replace(commits, [{"writer": writer, "at": now}])
