@@ -5,7 +5,7 @@ from __future__ import annotations
 from provenance.anchor.publish import publish as publish_due
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
-from workers import confirming, resources
+from workers import confirming, figures, resources
 from workers.app import app
 from workers.dispatch import ring
 from workers.telemetry import log
@@ -17,16 +17,17 @@ def hint(network: str) -> None:
 
 
 @app.task(name="workers.anchoring.publish")  # type: ignore[untyped-decorator]  # Celery has no types
-def publish(network: str) -> None:
+def publish(network: str) -> str | None:
     """Send what is due on one network."""
     try:
         done = publish_due(resources.delivery(network))
     except UnavailableError as error:
         log.warning("anchoring.unavailable", network=network, problem=str(error))
-        return
+        return str(error)
     except ProvenanceError as error:
         log.error("anchoring.misconfigured", network=network, problem=str(error))
-        return
+        return str(error)
+    figures.outcomes(network, done)
     if done.outcomes or done.replaced:
         log.info(
             "anchoring.published",
@@ -36,3 +37,4 @@ def publish(network: str) -> None:
             paused=done.paused,
         )
         confirming.hint(network)
+    return None

@@ -10,7 +10,7 @@ from provenance.anchor.delivery import Outcome
 from provenance.anchor.receipts import finished_runs
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
-from workers import resources, verifying
+from workers import figures, resources, verifying
 from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log
@@ -22,7 +22,7 @@ def hint(network: str) -> None:
 
 
 @app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]  # Celery has no types
-def confirm(network: str) -> None:
+def confirm(network: str) -> str | None:
     """Look at what is under way on one network; receipts follow."""
     try:
         done = confirm_sent(
@@ -33,10 +33,11 @@ def confirm(network: str) -> None:
             finished = finished_runs(tx, final, settings().blockchain.networks) if final else ()
     except UnavailableError as error:
         log.warning("confirming.unavailable", network=network, problem=str(error))
-        return
+        return str(error)
     except ProvenanceError as error:
         log.error("confirming.misconfigured", network=network, problem=str(error))
-        return
+        return str(error)
+    figures.outcomes(network, done)
     if done.outcomes:
         log.info(
             "confirming.looked",
@@ -46,3 +47,4 @@ def confirm(network: str) -> None:
         )
     for run in finished:
         verifying.hint(str(run))
+    return None

@@ -6,7 +6,7 @@ import time
 
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
-from workers import anchoring, resources
+from workers import anchoring, figures, resources
 from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log
@@ -21,7 +21,7 @@ def hint() -> None:
 
 
 @app.task(name="workers.hashing.drain")  # type: ignore[untyped-decorator]  # Celery has no types
-def drain() -> None:
+def drain() -> str | None:
     """Ingest all that waits in the stream, seal what is ready, ring the networks."""
     try:
         done = drain_stream(
@@ -35,10 +35,12 @@ def drain() -> None:
         )
     except UnavailableError as error:
         log.warning("hashing.unavailable", problem=str(error))
-        return
+        return str(error)
     except ProvenanceError as error:
         log.error("hashing.stopped", problem=str(error))
-        return
+        return str(error)
+    figures.add("events", "new", number=done.new)
+    figures.add("events", "duplicate", number=done.duplicates)
     if done.more:
         hint()
     if done.batches:
@@ -53,3 +55,4 @@ def drain() -> None:
     if any(entry.anchor for entry in done.entries):
         for network in resources.policy().networks:
             anchoring.hint(network)
+    return None

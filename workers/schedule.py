@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
@@ -15,14 +16,20 @@ from workers import alive, anchoring, confirming, hashing, resources
 from workers.app import app, settings
 from workers.telemetry import log
 
+NO_RUN = UUID(int=0)
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
 @app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]  # Celery has no types
-def sweep() -> None:
-    """Make the seals that are overdue, then ring every queue that has work."""
+def sweep() -> str | None:
+    """Make the seals that are overdue, then ring every queue that has work.
+
+    It commits something each time: what the database does not take is seen before there is work.
+    """
     now = time.time()
     try:
+        with resources.store().transaction(NO_RUN) as tx:  # which waits for no other
+            tx.note_commit("sweep", now)
         _seal_overdue(now)
         with resources.store().snapshot() as tx:
             stranded = stranded_networks(tx, now, settings().lease_s)
@@ -37,8 +44,11 @@ def sweep() -> None:
         alive.ring_all()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
+        return str(error)
     except ProvenanceError as error:
         log.error("sweep.stopped", problem=str(error))
+        return str(error)
+    return None
 
 
 def _seal_overdue(now: float) -> None:

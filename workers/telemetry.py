@@ -48,5 +48,7 @@ def forget_parent_parts(**_: object) -> None:
     """A forked child builds its own clients: sockets and database handles are not shared."""
     from workers import resources
 
-    for part in (resources.store, resources.transport, resources.policy, resources.network):
+    for part in (
+        resources.store, resources.transport, resources.board, resources.policy, resources.network
+    ):  # fmt: skip
         part.cache_clear()

@@ -16,10 +16,12 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +80,16 @@ def run(
     if once:
         with Shipper(spool_dir, transport, doorbell, ledger_keys=keys) as shipper:
             return asdict(shipper.run_once())
+    board = reading.open_board(settings)
+    name = f"{socket.gethostname()}:{spool_dir.absolute()}"
     with _stop_on_signals() as stop:
         waiting = False
         while not stop.is_set():
             try:
-                shipper = Shipper(spool_dir, transport, doorbell, ledger_keys=keys)
+                shipper = Shipper(
+                    spool_dir, transport, doorbell, report=partial(board.report, name),
+                    ledger_keys=keys,
+                )  # fmt: skip
             except InputError as error:
                 if background:
                     log.info("shipper not needed", reason=str(error))

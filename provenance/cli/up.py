@@ -68,7 +68,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         if own_redis is not None:
             runs.start([own_redis])
         fleet.wait_until(sending.open_transport(settings).ping)
-        runs.start(fleet.services(settings, port, auth or ""))
+        runs.start(fleet.services(settings, port, auth or "", arguments.metrics))
         flower_url = f"http://127.0.0.1:{port}" if port else None
         state = {
             "pid": os.getpid(),

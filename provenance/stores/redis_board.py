@@ -21,6 +21,8 @@ from typing import Any
 from provenance.stores.redis_streams import RedisStreams
 
 FORGET_S = 86400
+RPC_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Tops of the buckets that calls of networks are counted in."""
 _MAX_REPORT = 4096
 # KEYS: streams. Answers {entries, id of the first or nothing} of each; in a script, so that no
 # batch leaves the server.

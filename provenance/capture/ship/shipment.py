@@ -25,6 +25,7 @@ from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
+from provenance.formats.event import Event
 from provenance.formats.producers.acknowledgement import (
     NOBODY,
     SEALED,
@@ -184,6 +185,18 @@ class Shipment:
             ):
                 new.append(group)
         return sorted(new, key=lambda group: group[-1].written_at()) if len(new) > 1 else new
+
+    def oldest_new(self, spool: RunSpool) -> float | None:
+        """When the oldest event that is not shipped was written, in Unix seconds; None where all
+        are, or what is next does not read."""
+        times = []
+        for group in self._new(spool):
+            cursor = self.cursors.producers.get(group[0].producer) or first_cursor(group[0])
+            with contextlib.suppress(OSError):
+                items = (item for _, item in ProducerReader(group, cursor))
+                if isinstance(item := next(items, None), Event):
+                    times.append(item.ts_ns / 1e9)
+        return min(times, default=None)
 
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         """What has been committed, and does the transport still have the rest?"""

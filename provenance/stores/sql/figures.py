@@ -25,8 +25,8 @@ class FiguresPart(Session):
     """See :class:`provenance.ports.store.LedgerTx`."""
 
     def run_states(self) -> Mapping[str, int]:
-        query = select(runs.c.state, func.count()).group_by(runs.c.state)
-        return {state: number for state, number in self._read(query)}
+        query = select(runs.c.state, func.count().label("number")).group_by(runs.c.state)
+        return {row.state: row.number for row in self._read(query)}
 
     def dropped(self) -> tuple[int, int]:
         lost = producers.c.dropped
@@ -59,10 +59,10 @@ class FiguresPart(Session):
         return {state: (since, attempts, depth) for state, since, attempts, depth in rows}
 
     def costs(self) -> Mapping[str, float]:
-        paid = func.sum(cast(anchors.c.cost, Double))
+        paid = func.sum(cast(anchors.c.cost, Double)).label("paid")
         query = select(anchors.c.network, paid).where(anchors.c.cost > 0)
         rows = self._read(query.group_by(anchors.c.network))
-        return {network: cost for network, cost in rows}
+        return {row.network: row.paid for row in rows}
 
     def newest_seals(self, count: int) -> Sequence[tuple[float, str]]:
         entry, mark = ledger_entries.c, marks.c
