@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from provenance.anchor.publish import publish as publish_due
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
 from workers import confirming, figures, resources
 from workers.app import app
 from workers.dispatch import ring
-from workers.telemetry import log
+from workers.telemetry import log, trace_anchors
 
 
 def hint(network: str) -> None:
@@ -19,6 +21,7 @@ def hint(network: str) -> None:
 @app.task(name="workers.anchoring.publish")  # type: ignore[untyped-decorator]  # Celery has no types
 def publish(network: str) -> str | None:
     """Send what is due on one network."""
+    began_ns = time.time_ns()
     try:
         done = publish_due(resources.delivery(network))
     except UnavailableError as error:
@@ -28,6 +31,7 @@ def publish(network: str) -> str | None:
         log.error("anchoring.misconfigured", network=network, problem=str(error))
         return str(error)
     figures.outcomes(network, done)
+    trace_anchors("publish", network, done, began_ns)
     if done.outcomes or done.replaced:
         log.info(
             "anchoring.published",

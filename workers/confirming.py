@@ -5,6 +5,8 @@ It runs on the network's own queue, so that a node that hangs holds up no other 
 
 from __future__ import annotations
 
+import time
+
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
 from provenance.anchor.receipts import finished_runs
@@ -13,7 +15,7 @@ from provenance.errors import ProvenanceError, UnavailableError
 from workers import figures, resources, verifying
 from workers.app import app, settings
 from workers.dispatch import ring
-from workers.telemetry import log
+from workers.telemetry import log, trace_anchors
 
 
 def hint(network: str) -> None:
@@ -24,6 +26,7 @@ def hint(network: str) -> None:
 @app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]  # Celery has no types
 def confirm(network: str) -> str | None:
     """Look at what is under way on one network; receipts follow."""
+    began_ns = time.time_ns()
     try:
         done = confirm_sent(
             resources.delivery(network), poll_s=min(settings().sweep_interval_s, 5.0)
@@ -38,6 +41,7 @@ def confirm(network: str) -> str | None:
         log.error("confirming.misconfigured", network=network, problem=str(error))
         return str(error)
     figures.outcomes(network, done)
+    trace_anchors("confirm", network, done, began_ns)
     if done.outcomes:
         log.info(
             "confirming.looked",

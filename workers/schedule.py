@@ -9,7 +9,7 @@ from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.formats.record import Phase
-from provenance.ledger.ingest import TRANSACTION_S, say_sealed, seal_due
+from provenance.ledger.ingest import TRANSACTION_S, say_sealed, seal_due, trace_seals
 from provenance.ledger.seal import seal_ready
 from provenance.ports.values import AnchorState
 from workers import alive, anchoring, confirming, hashing, resources
@@ -57,10 +57,12 @@ def _seal_overdue(now: float) -> None:
     with store.snapshot() as tx:
         waiting = tx.awaiting_seal(now - policy.lost_after_s)
     for run in waiting:
+        began_ns = time.time_ns()
         try:
             with store.transaction(run) as tx:
                 made = seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S)
             made += seal_due(store, run, policy, now)
+            trace_seals(made, began_ns)
             if any(entry.phase is Phase.AFTER for entry in made):
                 say_sealed(resources.transport(), run, policy)
         except UnavailableError:

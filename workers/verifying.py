@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from uuid import UUID
+
+from provenance import tracing
 from provenance.app.report import write_report
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.settings import READERS
@@ -18,6 +22,7 @@ def hint(run: str) -> None:
 @app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]  # Celery has no types
 def verify(run: str) -> None:
     """Verify a run on every configured network and write ``reports/<run>/``."""
+    began_ns = time.time_ns()
     try:
         page = write_report(settings_of(READERS), run)
     except UnavailableError as error:
@@ -26,4 +31,5 @@ def verify(run: str) -> None:
     except ProvenanceError as error:
         log.error("verify.refused", run=run, problem=str(error))
         return
+    tracing.note("verify", UUID(run), began_ns)
     log.info("verify.done", run=run, report=str(page))

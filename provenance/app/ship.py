@@ -27,6 +27,7 @@ from typing import Any
 
 import structlog
 
+from provenance import tracing
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.process import LEDGER_KEY_ENV, REDIS_URL_ENV
@@ -35,6 +36,7 @@ from provenance.errors import (
     FormatError,
     InputError,
     ProvenanceError,
+    SpoolUnavailable,
     TransportUnavailable,
 )
 from provenance.formats.note import VerifierKey
@@ -90,7 +92,7 @@ def run(
                     spool_dir, transport, doorbell, report=partial(board.report, name),
                     ledger_keys=keys,
                 )  # fmt: skip
-            except InputError as error:
+            except (InputError, SpoolUnavailable) as error:
                 if background:
                     log.info("shipper not needed", reason=str(error))
                     break
@@ -171,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            tracing.add_trace_id,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],

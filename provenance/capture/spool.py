@@ -15,6 +15,7 @@ NOT grow any more. Segments appear under their name with lock and header already
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,13 @@ from pathlib import Path
 from uuid import UUID
 
 from provenance import files
-from provenance.errors import FormatError, InputError, TruncatedError
+from provenance.errors import (
+    FormatError,
+    InputError,
+    ProvenanceError,
+    SpoolUnavailable,
+    TruncatedError,
+)
 from provenance.formats.event import FRAME_HEADER, Event, SegmentHeader, read_frame
 from provenance.formats.record import Kind
 
@@ -238,6 +245,13 @@ def _next_event(data: bytes, start: int) -> int | None:
             continue
         return candidate
     return None
+
+
+def refused(problem: str, error: OSError) -> ProvenanceError:
+    """What an error of the spool is: the disk's state, or the place that was chosen for it."""
+    of_disk = error.errno in (*files.NO_SPACE, errno.EIO, errno.EROFS)
+    kind = SpoolUnavailable if of_disk else InputError
+    return kind(f"{problem}: {error.strerror}")
 
 
 def refuse_network_file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from provenance import tracing
 from provenance.errors import (
     FormatError,
     InputError,
@@ -112,7 +113,7 @@ def _ingest_run(
     while waiting:
         taken: list[Delivery] = []
         done = IngestResult()
-        until = time.monotonic() + TRANSACTION_S
+        until, began_ns = time.monotonic() + TRANSACTION_S, time.time_ns()
         with store.transaction(claimed) as tx:
             writer = BatchWriter(tx, now, done, policy.trainers)
             while waiting and (not taken or time.monotonic() < until):
@@ -125,11 +126,15 @@ def _ingest_run(
             sealed = [run for run in writer.touched if writer.is_sealed(run)]
             sealed += [entry.run for entry in done.entries if entry.phase is Phase.AFTER]
         total.add(done)
+        for run in writer.touched:
+            tracing.note("drain", run, began_ns, batches=done.batches, records=done.new)
+        trace_seals(done.entries, began_ns)
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
             for run in writer.touched:
                 made = seal_due(store, run, policy, now, bool(waiting))
                 total.entries.extend(made)
+                trace_seals(made, began_ns)
                 if any(entry.phase is Phase.AFTER for entry in made):
                     say_sealed(transport, run, policy)
 
@@ -154,6 +159,14 @@ def seal_due(
                 return made
         with store.transaction(run) as tx:
             made += seal_ready(tx, run, policy, now, time.monotonic() + TRANSACTION_S, more)
+
+
+def trace_seals(made: Iterable[LedgerEntry], began_ns: int) -> None:
+    """A span of each; with its last, the run's own."""
+    for entry in made:
+        tracing.note("seal", entry.run, began_ns, phase=entry.phase.value, entry=entry.index)
+        if entry.phase is Phase.AFTER:
+            tracing.note(tracing.ROOT, entry.run, (entry.run.int >> 80) * 1_000_000)
 
 
 def say_sealed(transport: EventTransport, run: UUID, policy: SealPolicy) -> None:

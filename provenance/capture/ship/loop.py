@@ -25,8 +25,14 @@ from uuid import UUID
 
 from provenance import files
 from provenance.capture.ship.shipment import Contact, LedgerKeys, Shipment, Shipped
-from provenance.capture.spool import scan
-from provenance.errors import ConfigError, InputError, ProvenanceError, TransportUnavailable
+from provenance.capture.spool import refused, scan
+from provenance.errors import (
+    ConfigError,
+    InputError,
+    ProvenanceError,
+    SpoolUnavailable,
+    TransportUnavailable,
+)
 from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
@@ -61,6 +67,7 @@ class Shipper:
 
     Raises:
         InputError: Another shipper serves this spool, or it cannot be written.
+        SpoolUnavailable: Its disk takes nothing.
     """
 
     def __init__(
@@ -226,7 +233,7 @@ class Shipper:
         if not self.trainers_alive():
             return True
         self._shipments.clear()
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError, SpoolUnavailable):
             self._lock = _take_lock(self.spool_dir)
         return self._lock < 0
 
@@ -244,7 +251,7 @@ def _take_lock(spool_dir: Path) -> int:
         spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, files.PRIVATE)
     except OSError as error:
-        raise InputError(f"{path}: cannot lock the spool: {error.strerror}") from error
+        raise refused(f"{path}: cannot lock the spool", error) from error
     try:
         files.lock(descriptor, wait_s=0)
     except OSError as error:

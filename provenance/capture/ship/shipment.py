@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance import tracing
 from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
@@ -339,11 +341,15 @@ class Shipment:
         transport: EventTransport,
         total: Shipped,
     ) -> None:
+        began_ns = time.time_ns()
         reader.sync()
         events = maker.pending
         batches = maker.take()
         if batches:
             transport.append(batches)
+            tracing.note(
+                "ship", UUID(self.path.name), began_ns, events=events, batches=len(batches)
+            )
             total.events += events
             total.batches += len(batches)
             total.bytes += sum(map(len, batches))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 
@@ -81,17 +84,17 @@ def test_the_oldest_root_that_no_final_anchor_covers(settings: Settings, store: 
     assert age is not None
     assert 0 <= age < 60
     with store.transaction() as tx:
-        from dataclasses import replace
-
         newest = tx.anchors("local")[-1]
         old = time.time() - 500
-        row = replace(newest, state=AnchorState.SENT, attempts=4, updated_at=old, cost=21_000)
+        row = dataclasses.replace(
+            newest, state=AnchorState.SENT, attempts=4, updated_at=old, cost=21_000
+        )
         tx.save_anchor(row)
     assert value(settings, "anchor_age_seconds", **name, state="sent") == pytest.approx(500, abs=60)
     assert value(settings, "anchor_attempts", **name) == 4
     assert value(settings, "fees_total", **name, unit="unit") == 21_000
     with store.transaction() as tx:
-        tx.save_anchor(replace(row, state=AnchorState.FINAL))
+        tx.save_anchor(dataclasses.replace(row, state=AnchorState.FINAL))
     assert value(settings, "unanchored_root_age_seconds", **name) == 0
 
 
@@ -105,8 +108,6 @@ def test_a_commit_has_its_age(settings: Settings, store: SqlStore) -> None:
 def test_what_cannot_be_reached_is_told_and_the_rest_is_there(
     settings: Settings, store: SqlStore
 ) -> None:
-    from msgspec.structs import replace
-
     away = replace(settings, redis_url="redis://127.0.0.1:1/0")
     assert value(away, "reachable", part="redis") == 0
     assert value(away, "reachable", part="database") == 1
@@ -118,14 +119,14 @@ def test_what_cannot_be_reached_is_told_and_the_rest_is_there(
 def test_no_query_reads_all_runs_or_records(settings: Settings, store: SqlStore) -> None:
     """Each is an indexed aggregate at most: SQLite's plan scans no table."""
     ingested(store, *(run(1) for _ in range(3)))
-    asked: list[tuple[str, object]] = []
+    asked: list[tuple[str, Any]] = []
     figures = Figures(settings)
     list(figures.collect())
     reader = figures._store
     assert isinstance(reader, SqlStore)
     assert reader._engine is not None
 
-    def note(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+    def note(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
         asked.append((statement, parameters))
 
     event.listen(reader._engine, "before_cursor_execute", note)
@@ -148,8 +149,6 @@ def test_no_query_reads_all_runs_or_records(settings: Settings, store: SqlStore)
 
 @pytest.mark.nodes
 def test_shippers_and_workers_tell_through_redis(settings: Settings, redis_url: str) -> None:
-    from msgspec.structs import replace
-
     board = RedisBoard(redis_url)
     board._redis.delete("prov:counts", "prov:shippers")
     told = {"bytes": 5.0, "runs": 1.0, "age_s": 7.5, "unusable": 0.0, "corruptions": 0.0}
