@@ -35,7 +35,7 @@ def tell(*labels: str, number: float) -> None:
 def outcomes(network: str, done: Pass) -> None:
     """Count what became of anchors in one pass."""
     for outcome in done.outcomes.values():
-        add("outcomes", network, outcome.value)
+        add("anchor_outcomes", network, outcome.value)
 
 
 def publish(board: Callable[[], RedisBoard]) -> None:

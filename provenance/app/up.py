@@ -79,8 +79,8 @@ def services(
     ]
     if metrics is not None:
         host, port = metrics
-        serve = ("-m", "provenance.cli", "health", "--serve", f"[{host}]:{port}")
-        fleet.append(Service("metrics", (sys.executable, *serve)))
+        serve = ("health", "--serve", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        fleet.append(Service("metrics", (sys.executable, "-m", "provenance.cli", *serve)))
     if flower_port is not None:
         remote = {"PROVENANCE_REMOTE_CONTROL": "1"}
         fleet = [replace(service, env={**service.env, **remote}) for service in fleet]

@@ -197,7 +197,7 @@ def _of_workers(counts: Mapping[Labels, float]) -> Iterator[Metric]:
 
     yield counter("tasks", "tasks that ended", "queue", "task", "outcome")
     yield counter("events", "events that came from the stream", "outcome")
-    yield counter("outcomes", "what became of anchors, pass by pass", "network", "outcome")
+    yield counter("anchor_outcomes", "what became of anchors, pass by pass", "network", "outcome")
     yield counter("rpc_errors", "calls of a network that failed", "network", "call", "error")
     ages = {queue: max(0.0, now - at) for queue, at in of("alive", "queue").items()}
     yield _gauge("queue_age_seconds", "since a task of the queue ended", ("queue",), ages)

@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from provenance import tracing
 from provenance.ledger.ingest import ingest
 from provenance.stores.sql import SqlStore
 from provenance.testing.memory_transport import MemoryTransport
+from tests.support.nodes.otlp import Receiver, receiving
 from tests.support.runs import POLICY, complete_run
-
-
-class Receiver(ThreadingHTTPServer):
-    """As much of an OTLP receiver as keeps the spans."""
-
-    def __init__(self) -> None:
-        self.spans: list[Any] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        request = ExportTraceServiceRequest()
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        request.ParseFromString(body)
-        for resource in request.resource_spans:
-            for scope in resource.scope_spans:
-                self.server.spans.extend(scope.spans)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    with receiving() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
         tracing.enabled.cache_clear()
         yield server
-        server.shutdown()
     tracing._provider(os.getpid()).shutdown()
     tracing._provider.cache_clear()
     monkeypatch.undo()
@@ -71,7 +35,7 @@ def test_spans_of_a_run_are_one_trace_below_one_root(receiver: Receiver) -> None
     ingest(MemoryTransport(), store, POLICY, producer.deliveries(), 1.0)
     store.close()
     tracing.flush()
-    spans: list[Any] = receiver.spans
+    spans = receiver.spans
     names = [span.name for span in spans]
     assert sorted(names) == ["drain", "run", "seal", "seal"]
     assert {span.trace_id for span in spans} == {producer.run.bytes}
