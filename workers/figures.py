@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from provenance.anchor.delivery import Pass
-from provenance.errors import NetworkError, ProvenanceError
+from provenance.errors import ProvenanceError
 from provenance.ports.network import Network
 from provenance.stores.redis_board import RPC_BUCKETS_S, RedisBoard
 
@@ -62,7 +62,7 @@ class _Measured:
             network, began = self._network.name, time.monotonic()
             try:
                 answer = call(*arguments, **named)
-            except NetworkError as error:
+            except ProvenanceError as error:
                 add("rpc_errors", network, name, type(error).__name__)
                 raise
             finally:

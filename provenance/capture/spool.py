@@ -31,7 +31,7 @@ from provenance.errors import (
     SpoolUnavailable,
     TruncatedError,
 )
-from provenance.formats.event import FRAME_HEADER, Event, SegmentHeader, read_frame
+from provenance.formats.event import FRAME_HEADER, MAX_FRAME_BYTES, Event, SegmentHeader, read_frame
 from provenance.formats.record import Kind
 
 _NAME = re.compile(r"r(\d{1,9})-([0-9a-f]{32})-(\d{8})\.seg")
@@ -91,6 +91,20 @@ class Segment:
         except BlockingIOError:
             return True
         return False
+
+    def event_at(self, offset: int) -> Event:
+        """The event whose frame begins there.
+
+        Raises:
+            FormatError: There is no whole one.
+            FileNotFoundError: The file is gone.
+        """
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            head = file.read(FRAME_HEADER.size)
+            length = int.from_bytes(head[:4], "little")
+            payload, _ = read_frame(head + file.read(min(length, MAX_FRAME_BYTES)), 0)
+        return Event.decode(payload)
 
     def header(self) -> tuple[SegmentHeader, int]:
         """The header as written, and the offset of the first event.

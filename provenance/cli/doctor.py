@@ -152,7 +152,7 @@ def _database(settings: Settings) -> str:
     if store is None:
         return _NOT_YET
     with closing(store), store.snapshot() as tx:
-        runs = sum(tx.run_states().values())
+        runs = sum(tx.open_and_sealed().values())
     commits = sending.require_commits(settings, "doctor")
     takes = "takes commits" if commits else "this user only reads it"
     return f"schema up to date, {runs} runs, {takes}"

@@ -110,9 +110,7 @@ class Figures(Collector):
         text = "since the oldest root that no final anchor covers was made"
         yield _gauge("unanchored_root_age_seconds", text, by_network, unanchored)
         yield _gauge("network_paused", "1 where nothing new is signed", by_network, paused)
-        costs: Numbers = {
-            (name, UNITS.get(name, "unit")): cost for name, cost in tx.costs().items()
-        }
+        costs: Numbers = {(name, UNITS.get(name, "unit")): cost for name, cost in tx.fees().items()}
         yield _counter("fees", "paid for anchors in blocks", ("network", "unit"), costs)
 
     # --- Redis ----------------------------------------------------------------------------
@@ -123,7 +121,7 @@ class Figures(Collector):
 
 
 def _of_runs(tx: LedgerTx) -> Iterator[Metric]:
-    now, head, states = time.time(), tx.head(), tx.run_states()
+    now, head, states = time.time(), tx.head(), tx.open_and_sealed()
     runs: Numbers = {(state,): states.get(state, 0) for state in ("open", "sealed")}
     yield _gauge("runs", "runs", ("state",), runs)
     producers, events = tx.dropped()

@@ -328,7 +328,7 @@ class LedgerTx(Protocol):
     def receipt(self, anchor_id: int) -> tuple[int, str] | None:
         """How many receipts an anchor has, and the document of one; None if it has none."""
 
-    def run_states(self) -> Mapping[str, int]:
+    def open_and_sealed(self) -> Mapping[str, int]:
         """How many runs are in each state that one is in."""
 
     def dropped(self) -> tuple[int, int]:
@@ -345,7 +345,7 @@ class LedgerTx(Protocol):
         """Of each state that is not the end: since when its oldest anchor is in it, the most
         attempts, and the least depth."""
 
-    def costs(self) -> Mapping[str, float]:
+    def fees(self) -> Mapping[str, float]:
         """What each network took for anchors, in its smallest unit."""
 
     def newest_seals(self, count: int) -> Sequence[tuple[float, str]]:

@@ -228,8 +228,9 @@ class AnchorRow:
     block_time: float | None
     created_at: float
     updated_at: float
-    cost: int | None = None
-    """What the network took for it, in its smallest unit; None before it is in a block."""
+    paid: float | None = None
+    """What its transaction cost, in wei or satoshi; None until it is in a block, or where it is
+    not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +311,7 @@ class Observation:
     the ledger root read back from the chain itself, never echoed from the request.
     ``our_code`` says whether the code of the contract that took it was this project's in that
     block; None where no contract did, where it is the configured one, or where the node
-    cannot tell. ``cost`` is what the sender paid, in wei or satoshi; None where the network takes
-    nothing, or does not say.
+    cannot tell.
     """
 
     place: Place
@@ -322,7 +322,8 @@ class Observation:
     final: bool = False
     block_time: float | None = None
     our_code: bool | None = None
-    cost: int | None = None
+    paid: int | None = None
+    """What it cost its sender, in wei; None where the network does not say."""
 
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")

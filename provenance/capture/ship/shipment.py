@@ -27,7 +27,6 @@ from provenance.capture.ship.keyless import signed
 from provenance.capture.ship.reader import ProducerReader, first_cursor
 from provenance.capture.spool import Corruption, RunSpool, Segment
 from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
-from provenance.formats.event import Event
 from provenance.formats.producers.acknowledgement import (
     NOBODY,
     SEALED,
@@ -194,10 +193,12 @@ class Shipment:
         times = []
         for group in self._new(spool):
             cursor = self.cursors.producers.get(group[0].producer) or first_cursor(group[0])
-            with contextlib.suppress(OSError):
-                items = (item for _, item in ProducerReader(group, cursor))
-                if isinstance(item := next(items, None), Event):
-                    times.append(item.ts_ns / 1e9)
+            rest = [segment for segment in group if segment.index >= cursor.segment]
+            with contextlib.suppress(OSError, FormatError):
+                at = cursor.offset if rest[0].index == cursor.segment else 0
+                if len(rest) > 1 and rest[0].size() <= at:
+                    rest, at = rest[1:], 0
+                times.append(rest[0].event_at(at or rest[0].header()[1]).ts_ns / 1e9)
         return min(times, default=None)
 
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:

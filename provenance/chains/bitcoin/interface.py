@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from decimal import Decimal
 
 from provenance.chains.bitcoin.client import CLIENT
@@ -200,8 +199,7 @@ class BitcoinInterface(Network):
             self._wallet.set_locks(inputs, locked=True)
         elif seen.place is Place.CONFLICTED:
             self._wallet.set_locks(inputs, locked=False)
-        fee = version.detail.get("fee")
-        return replace(seen, cost=fee) if isinstance(fee, int) and seen.depth else seen
+        return seen
 
     def lookup(self, transaction_id: str) -> Observation:
         """Find a transaction by id: in the mempool, the node's index or the wallet.

@@ -94,15 +94,10 @@ class Receipt:
     to: bytes | None
     status: int
     gas_used: int
-    gas_price: int
-    """What was paid per gas, in wei; 0 where the node does not say."""
+    gas_price: int | None
+    """In wei, what was paid; None where the node does not say."""
     contract: bytes | None
     logs: tuple[Log, ...]
-
-    @property
-    def cost(self) -> int:
-        """What the sender paid, in wei."""
-        return self.gas_used * self.gas_price
 
 
 def read_receipt(answer: object, txid: str) -> Receipt:
@@ -133,7 +128,9 @@ def read_receipt(answer: object, txid: str) -> Receipt:
         to=receipt.address("to"),
         status=status,
         gas_used=receipt.number("gasUsed"),
-        gas_price=receipt.number("effectiveGasPrice") if "effectiveGasPrice" in receipt.raw else 0,
+        gas_price=receipt.number("effectiveGasPrice")
+        if "effectiveGasPrice" in receipt.raw
+        else None,
         contract=receipt.address("contractAddress"),
         logs=tuple(logs),
     )

@@ -24,7 +24,7 @@ _ENDS = (AnchorState.FINAL, AnchorState.REPLACED, AnchorState.FAILED)
 class FiguresPart(Session):
     """See :class:`provenance.ports.store.LedgerTx`."""
 
-    def run_states(self) -> Mapping[str, int]:
+    def open_and_sealed(self) -> Mapping[str, int]:
         query = select(runs.c.state, func.count().label("number")).group_by(runs.c.state)
         return {row.state: row.number for row in self._read(query)}
 
@@ -58,9 +58,9 @@ class FiguresPart(Session):
         rows = self._read(query.group_by(anchor.state))
         return {state: (since, attempts, depth) for state, since, attempts, depth in rows}
 
-    def costs(self) -> Mapping[str, float]:
-        paid = func.sum(cast(anchors.c.cost, Double)).label("paid")
-        query = select(anchors.c.network, paid).where(anchors.c.cost > 0)
+    def fees(self) -> Mapping[str, float]:
+        paid = func.sum(anchors.c.paid).label("paid")
+        query = select(anchors.c.network, paid).where(anchors.c.paid > 0)
         rows = self._read(query.group_by(anchors.c.network))
         return {row.network: row.paid for row in rows}
 

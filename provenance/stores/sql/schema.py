@@ -136,7 +136,7 @@ runs = Table(
     Column("identity", LargeBinary),
     CheckConstraint("state IN ('open', 'sealed')", name="state"),
 )
-Index(None, runs.c.state)
+Index(None, runs.c.state, runs.c.created_at)
 
 records = Table(
     "records",
@@ -324,16 +324,16 @@ anchors = Table(
     Column("height", BigInteger),
     Column("depth", BigInteger, nullable=False),
     Column("block_time", Double),
-    Column("cost", BigInteger),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("paid", Double),
     UniqueConstraint("network", "size"),
     UniqueConstraint("id", "network"),
     ForeignKeyConstraint(["size", "root"], [heads.c.size, heads.c.root]),
 )
 Index(None, anchors.c.network, anchors.c.state, anchors.c.next_attempt_at)
 Index(None, anchors.c.network, anchors.c.state, anchors.c.size)
-Index(None, anchors.c.network, anchors.c.cost)
+Index(None, anchors.c.network, anchors.c.paid)
 
 nonces = Table(
     "nonces",

@@ -87,7 +87,7 @@ def test_the_oldest_root_that_no_final_anchor_covers(settings: Settings, store: 
         newest = tx.anchors("local")[-1]
         old = time.time() - 500
         row = dataclasses.replace(
-            newest, state=AnchorState.SENT, attempts=4, updated_at=old, cost=21_000
+            newest, state=AnchorState.SENT, attempts=4, updated_at=old, paid=21_000.0
         )
         tx.save_anchor(row)
     assert value(settings, "anchor_age_seconds", **name, state="sent") == pytest.approx(500, abs=60)
