@@ -111,7 +111,7 @@ class Figures(Collector):
         yield _gauge("unanchored_root_age_seconds", text, by_network, unanchored)
         yield _gauge("network_paused", "1 where nothing new is signed", by_network, paused)
         costs: Numbers = {(name, UNITS.get(name, "unit")): cost for name, cost in tx.fees().items()}
-        yield _counter("fees", "paid for anchors in blocks", ("network", "unit"), costs)
+        yield _gauge("fees", "paid for anchors in blocks", ("network", "unit"), costs)
 
     # --- Redis ----------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ def test_the_oldest_root_that_no_final_anchor_covers(settings: Settings, store: 
         tx.save_anchor(row)
     assert value(settings, "anchor_age_seconds", **name, state="sent") == pytest.approx(500, abs=60)
     assert value(settings, "anchor_attempts", **name) == 4
-    assert value(settings, "fees_total", **name, unit="unit") == 21_000
+    assert value(settings, "fees", **name, unit="unit") == 21_000
     with store.transaction() as tx:
         tx.save_anchor(dataclasses.replace(row, state=AnchorState.FINAL))
     assert value(settings, "unanchored_root_age_seconds", **name) == 0
