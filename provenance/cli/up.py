@@ -76,6 +76,9 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             "services": runs.pids(),
             "flower": flower_url,
             "flower_auth": auth,
+            "metrics": "http://{}:{}/metrics".format(*arguments.metrics)
+            if arguments.metrics
+            else None,
             "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }

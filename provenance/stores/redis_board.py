@@ -59,7 +59,7 @@ class RedisBoard(RedisStreams):
         told: dict[str, dict[str, Any]] = {}
         for name, value in found.items():
             with suppress(ValueError, TypeError, AttributeError, RecursionError):
-                report = json.loads(value) if len(value) <= _MAX_REPORT else {}
+                report = json.loads(value) if len(name + value) <= _MAX_REPORT else {}
                 if time.time() - float(report.get("at", 0)) < FORGET_S:
                     told[name.decode("utf-8", "replace")] = report
         return told

@@ -185,6 +185,7 @@ EDITS = (
     (f"producers SET ended=NULL WHERE {LED}", f"producers/{LEADER.hex()}"),
     (f"producers SET ended=0 WHERE {CHILDS}", f"producers/{CHILD.hex()}"),
     (f"producers SET marked=5 WHERE {CHILDS}", f"producers/{CHILD.hex()}"),
+    (f"producers SET dropped=1 WHERE {CHILDS}", f"producers/{CHILD.hex()}"),
     (f"marks SET seq=7 WHERE {FIRST}", MARK),
     (f"marks SET rank=1 WHERE {FIRST}", MARK),
     (f"marks SET anchor=0 WHERE {FIRST}", MARK),
