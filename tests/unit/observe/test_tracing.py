@@ -59,3 +59,15 @@ def test_without_an_endpoint_nothing_is_imported() -> None:
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_an_endpoint_without_the_extra_is_one_line_and_no_error() -> None:
+    code = (
+        "import sys, uuid; sys.modules['opentelemetry.sdk.trace'] = None;"
+        "from provenance import tracing;"
+        "[tracing.note('x', uuid.uuid4(), 0) for _ in range(3)]; tracing.flush()"
+    )
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert (done.stdout + done.stderr).count("pip install 'ml-provenance[otel]'") == 1
