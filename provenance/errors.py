@@ -78,6 +78,10 @@ class StoreUnavailable(UnavailableError):
     """The database refused, timed out or is locked."""
 
 
+class SpoolUnavailable(UnavailableError):
+    """The spool's disk takes nothing: it is full, over its quota, read-only or failing."""
+
+
 class NetworkUnavailable(UnavailableError):
     """A chain node or IPFS daemon refused, timed out or is still syncing."""
 

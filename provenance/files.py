@@ -36,6 +36,7 @@ PRIVATE: Final = 0o600
 PUBLIC: Final = 0o666
 """Mode of a file that others may read, as far as the umask lets them."""
 
+_LEAST_ROOM: Final = 64 * 1024
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 _FALLOC_FL_KEEP_SIZE: Final = 1
@@ -246,6 +247,21 @@ def preallocate(descriptor: int, size: int, least: int) -> int:
             return 0
         size //= 2
     return -1
+
+
+def require_room(folder: Path) -> None:
+    """Write something and take it away again.
+
+    Raises:
+        OSError: Nothing can be written there, or hardly anything.
+    """
+    path = temporary_path(folder / "room")
+    try:
+        with path.open("xb") as file:
+            file.write(bytes(_LEAST_ROOM))
+            _sync(file)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def temporary_path(path: Path) -> Path:

@@ -1,18 +1,20 @@
 """Marks by which ``provenance health`` tells how long ago a task of each queue ended.
 
-Each worker touches ``<queue>.alive`` when a task ends, and beat its own when it has sent a sweep.
+Each worker touches ``<queue>.alive`` when a task ends, and beat its own when it has sent a sweep;
+why a task could not do its work stands in ``<queue>.failed`` until one does.
 The sweep sends every queue a task, so that the mark of an idle worker is young too, and that of one
 which hangs, or was taken off its queue, grows old.
 """
 
 from __future__ import annotations
 
-import contextlib
+import time
 from typing import Any
 
 from celery.signals import after_task_publish, task_postrun
 
 from provenance.app import health
+from workers import figures, resources
 from workers.app import app, settings
 from workers.dispatch import ring
 
@@ -34,18 +36,24 @@ def ring_all() -> None:
 
 
 @task_postrun.connect  # type: ignore[untyped-decorator]  # Celery has no types
-def ended(task: Any = None, **_: object) -> None:
-    """Note that a task ended, whatever came of it."""
-    _touch((task.request.delivery_info or {}).get("routing_key"))
+def ended(task: Any = None, retval: object = None, state: str = "SUCCESS", **_: object) -> None:
+    """Note that a task ended, and why it could not do its work: the text that it returns, or the
+    error that ended it."""
+    queue = (task.request.delivery_info or {}).get("routing_key")
+    if queue not in health.queues(settings()):
+        return
+    problem = retval if isinstance(retval, str) else None
+    if state != "SUCCESS":
+        problem = f"{type(retval).__name__}: {retval}"
+    figures.add("tasks", queue, task.name, "done" if problem is None else "failed")
+    figures.tell("alive", queue, number=time.time())
+    figures.publish(resources.board)
+    if task.name != beat.name:  # which has no work that could fail
+        health.note_problem(settings(), queue, problem)
+    health.note_alive(settings(), queue)
 
 
 @after_task_publish.connect(sender=SWEEP)  # type: ignore[untyped-decorator]  # Celery has no types
 def sent(**_: object) -> None:
     """Note that beat sent a sweep."""
-    _touch("beat")
-
-
-def _touch(queue: object) -> None:
-    if isinstance(queue, str) and queue in health.queues(settings()):
-        with contextlib.suppress(OSError):
-            (health.alive_dir(settings()) / f"{queue}.alive").touch()
+    health.note_alive(settings(), "beat")

@@ -5,11 +5,13 @@ It runs on the network's own queue, so that a node that hangs holds up no other 
 
 from __future__ import annotations
 
+import time
+
 from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
-from workers import resources, verifying
+from workers import figures, resources, verifying
 from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log, log_anchors
@@ -21,18 +23,21 @@ def hint(network: str) -> None:
 
 
 @app.task(name="workers.confirming.confirm")  # type: ignore[untyped-decorator]  # Celery has no types
-def confirm(network: str) -> None:
+def confirm(network: str) -> str | None:
     """Look at what is under way on one network; receipts follow."""
+    began_ns = time.time_ns()
     try:
         done = confirm_sent(
             resources.delivery(network), poll_s=min(settings().sweep_interval_s, 5.0)
         )
-        log_anchors("confirming.looked", resources.store(), network, done)
+        log_anchors("confirming.looked", resources.store(), network, done, "confirm", began_ns)
     except UnavailableError as error:
         log.warning("confirming.unavailable", network=network, problem=str(error))
-        return
+        return str(error)
     except ProvenanceError as error:
         log.error("confirming.misconfigured", network=network, problem=str(error))
-        return
+        return str(error)
+    figures.outcomes(network, done)
     if done.having(Outcome.FINAL):
         verifying.hint()
+    return None

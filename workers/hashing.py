@@ -14,7 +14,7 @@ from celery.signals import worker_process_init
 from provenance.bootstrap import reading
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
-from workers import anchoring, resources
+from workers import anchoring, figures, resources
 from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log, some
@@ -65,15 +65,15 @@ def begin_watch(**_: object) -> None:
 
 
 @app.task(name="workers.hashing.drain")  # type: ignore[untyped-decorator]  # Celery has no types
-def drain() -> None:
+def drain() -> str | None:
     """Ingest all that waits in the stream, seal what is ready, ring the networks."""
     try:
-        _drain()
+        return _drain()
     finally:
         _drained.set()
 
 
-def _drain() -> None:
+def _drain() -> str | None:
     try:
         transport, own = resources.transport(), resources.policy().signer.verifier
         reading.require_ledger(transport.ledger(own.vkey), own)
@@ -88,10 +88,12 @@ def _drain() -> None:
         )
     except UnavailableError as error:
         log.warning("hashing.unavailable", problem=str(error))
-        return
+        return str(error)
     except ProvenanceError as error:
         log.error("hashing.stopped", problem=str(error))
-        return
+        return str(error)
+    figures.add("events", "new", number=done.new)
+    figures.add("events", "duplicate", number=done.duplicates)
     if done.more:
         hint()
     if done.batches:
@@ -107,3 +109,4 @@ def _drain() -> None:
     if any(entry.anchor for entry in done.entries):
         for network in resources.policy().networks:
             anchoring.hint(network)
+    return None

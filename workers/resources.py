@@ -10,13 +10,15 @@ import time
 from functools import cache
 
 from provenance.anchor.delivery import AnchorDelivery
-from provenance.bootstrap import sending
+from provenance.bootstrap import reading, sending
 from provenance.bootstrap.guarding import find_strangers
 from provenance.errors import LedgerForkError
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import EventTransport
+from provenance.stores.redis_board import RedisBoard
+from workers import figures
 from workers.app import settings, settings_of
 
 
@@ -33,6 +35,12 @@ def transport() -> EventTransport:
 
 
 @cache
+def board() -> RedisBoard:
+    """Where this process tells what it counts."""
+    return reading.open_board(settings())
+
+
+@cache
 def policy() -> SealPolicy:
     """How seals are made."""
     return sending.seal_policy(settings())
@@ -41,7 +49,7 @@ def policy() -> SealPolicy:
 @cache
 def network(name: str) -> Network:
     """A configured network, with its own secrets and nobody else's."""
-    return sending.open_network(settings_of((name,)), name)
+    return figures.measured(sending.open_network(settings_of((name,)), name))
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from uuid import UUID
 
 from provenance.anchor.confirm import LOOKED_AT
 from provenance.anchor.delivery import stranded_networks
@@ -14,13 +15,19 @@ from workers import alive, anchoring, confirming, hashing, resources, verifying
 from workers.app import app, settings
 from workers.telemetry import log
 
+NO_RUN = UUID(int=0)
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
 @app.task(name="workers.schedule.sweep", send_events=False)  # type: ignore[untyped-decorator]  # Celery has no types
-def sweep() -> None:
-    """Make the seals that are overdue, then ring every queue that has work."""
+def sweep() -> str | None:
+    """Make the seals that are overdue, then ring every queue that has work.
+
+    It commits something each time: what the database does not take is seen before there is work.
+    """
     try:
+        with resources.store().transaction(NO_RUN) as tx:  # which waits for no other
+            tx.note_commit("sweep", time.time())
         _seal_overdue()
         now = time.time()
         with resources.store().snapshot() as tx:
@@ -40,8 +47,11 @@ def sweep() -> None:
         alive.ring_all()
     except UnavailableError as error:
         log.warning("sweep.unavailable", problem=str(error))
+        return str(error)
     except ProvenanceError as error:
         log.error("sweep.stopped", problem=str(error))
+        return str(error)
+    return None
 
 
 def _seal_overdue() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 
+from provenance import tracing
 from provenance.anchor.delivery import Outcome, Pass
 from provenance.anchor.receipts import first_owed
 from provenance.ports.store import LedgerStore
@@ -18,6 +19,7 @@ from provenance.ports.store import LedgerStore
 log: Any = structlog.get_logger("workers")
 SHOWN_RUNS = 20
 """In one line."""
+TRACED_RUNS = 500
 _TROUBLE = (Outcome.HELD, Outcome.FAILED, Outcome.REORGED)
 
 
@@ -27,9 +29,12 @@ def some(runs: Iterable[UUID]) -> dict[str, Any]:
     return {"runs": " ".join(names[:SHOWN_RUNS]), "run_count": len(names)}
 
 
-def log_anchors(event: str, store: LedgerStore, network: str, done: Pass) -> None:
+def log_anchors(
+    event: str, store: LedgerStore, network: str, done: Pass, span: str, began_ns: int
+) -> None:
     """A line for each anchor that a pass did something with: its head, its transaction, and the
-    newest runs among the entries that no earlier head has on that network.
+    newest runs among the entries that no earlier head has on that network; and a span in the
+    trace of each such run.
 
     Raises:
         StoreUnavailable
@@ -39,6 +44,7 @@ def log_anchors(event: str, store: LedgerStore, network: str, done: Pass) -> Non
     moved = {key: it for key, it in done.outcomes.items() if it is not Outcome.WAITING}
     if not moved:
         return
+    shown = TRACED_RUNS if tracing.enabled() else SHOWN_RUNS
     with store.snapshot() as tx:
         for anchor_id, outcome in moved.items():
             row = tx.anchor(anchor_id)
@@ -46,7 +52,7 @@ def log_anchors(event: str, store: LedgerStore, network: str, done: Pass) -> Non
                 continue
             ids = {each.id: each.version.transaction_id for each in tx.versions(anchor_id)}
             first = first_owed(tx, row, outcome is Outcome.FINAL)
-            newest = tx.entries(first=max(first, row.size - SHOWN_RUNS), end=row.size)
+            newest = tx.entries(first=max(first, row.size - shown), end=row.size)
             (log.warning if outcome in _TROUBLE else log.info)(
                 event,
                 network=network,
@@ -59,6 +65,9 @@ def log_anchors(event: str, store: LedgerStore, network: str, done: Pass) -> Non
                 entries=row.size - first,
                 runs=some(entry.run for entry in reversed(newest))["runs"],
             )
+            about: dict[str, Any] = {"network": network, "head": row.size, "outcome": outcome.value}
+            for run in {entry.run for entry in newest}:
+                tracing.note(span, run, began_ns, **about)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]  # Celery has no types
@@ -66,6 +75,7 @@ def configure(loglevel: int | str = logging.INFO, **_: object) -> None:
     """One JSON line per event on stderr, Celery's own messages included."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
+        tracing.add_trace_id,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
@@ -97,5 +107,13 @@ def forget_parent_parts(**_: object) -> None:
     """A forked child builds its own clients: sockets and database handles are not shared."""
     from workers import resources
 
-    for part in (resources.store, resources.transport, resources.policy, resources.network):
+    for part in (
+        resources.store, resources.transport, resources.board, resources.policy, resources.network
+    ):  # fmt: skip
         part.cache_clear()
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def send_spans(**_: object) -> None:
+    """A pool child leaves past atexit."""
+    tracing.flush()

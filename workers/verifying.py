@@ -6,6 +6,7 @@ import time
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from provenance import tracing
 from provenance.app.report import claim_report, write_due_report
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ports.values import DueReport
@@ -25,7 +26,7 @@ def hint() -> None:
 
 
 @app.task(name="workers.verifying.verify")  # type: ignore[untyped-decorator]  # Celery has no types
-def verify() -> None:
+def verify() -> str | None:
     """Verify runs on every configured network and write ``reports/<run>/``."""
     until = time.monotonic() + WITHIN_S
     try:
@@ -33,16 +34,19 @@ def verify() -> None:
             _write(row)
             if time.monotonic() > until:
                 hint()
-                return
+                break
     except UnavailableError as error:
         log.warning("verify.unavailable", problem=str(error))
+        return str(error)
     except ProvenanceError as error:
         log.error("verify.stopped", problem=str(error))
+        return str(error)
+    return None
 
 
 def _write(row: DueReport) -> None:
     """A run that cannot be verified holds up no other."""
-    told = {"run": str(row.run), "attempt": row.attempts}
+    told, began_ns = {"run": str(row.run), "attempt": row.attempts}, time.time_ns()
     try:
         page, unreachable = write_due_report(settings_of(READERS), resources.store(), row)
     except SoftTimeLimitExceeded:
@@ -51,6 +55,7 @@ def _write(row: DueReport) -> None:
     except ProvenanceError as error:
         log.error("verify.refused", **told, problem=str(error))
         return
+    tracing.note("verify", row.run, began_ns)
     if unreachable:
         log.warning("verify.open", **told, unreachable=" ".join(unreachable), report=str(page))
     else:

@@ -18,22 +18,25 @@ WITHIN_S = 5.0
 
 
 @app.task(name="workers.watching.again")  # type: ignore[untyped-decorator]  # Celery has no types
-def again() -> None:
+def again() -> str | None:
     """Verify again what is due, and tell of what changed."""
     until, every = time.monotonic() + WITHIN_S, settings().verification.every_s
     if every is None:
-        return
+        return None
     try:
         with resources.store().transaction() as tx:
             tx.add_verifications(every)
         while _verify() | _send():
             if time.monotonic() > until:
                 ring(again, "verify")
-                return
+                break
     except UnavailableError as error:
         log.warning("watch.unavailable", problem=str(error))
+        return str(error)
     except ProvenanceError as error:
         log.error("watch.stopped", problem=str(error))
+        return str(error)
+    return None
 
 
 def _verify() -> bool:

@@ -16,15 +16,18 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from provenance import tracing
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.process import LEDGER_KEY_ENV, REDIS_URL_ENV
@@ -33,6 +36,7 @@ from provenance.errors import (
     FormatError,
     InputError,
     ProvenanceError,
+    SpoolUnavailable,
 )
 from provenance.formats.note import VerifierKey
 from provenance.settings import Settings
@@ -75,12 +79,16 @@ def run(
     if once:
         with Shipper(spool_dir, transport, ledger_keys=keys) as shipper:
             return asdict(shipper.run_once())
+    board = reading.open_board(settings)
+    name = f"{socket.gethostname()}:{spool_dir.absolute()}"
     with _stop_on_signals() as stop:
         waiting = False
         while not stop.is_set():
             try:
-                shipper = Shipper(spool_dir, transport, ledger_keys=keys)
-            except InputError as error:
+                shipper = Shipper(
+                    spool_dir, transport, report=partial(board.report, name), ledger_keys=keys
+                )
+            except (InputError, SpoolUnavailable) as error:
                 if background:
                     log.info("shipper not needed", reason=str(error))
                     break
@@ -130,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            tracing.add_trace_id,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],

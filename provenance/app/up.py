@@ -55,12 +55,16 @@ def worker(name: str, *queues: str) -> Service:
 
 
 def services(
-    settings: Settings, flower_port: int | None = None, flower_auth: str = ""
+    settings: Settings,
+    flower_port: int | None = None,
+    flower_auth: str = "",
+    metrics: str | None = None,
 ) -> list[Service]:
     """Shipper, one worker per queue, beat, and Flower where a port is given.
 
     Args:
         flower_auth: ``user:password`` that Flower asks for; without one its API refuses all.
+        metrics: ``host:port`` that ``provenance health --serve`` listens on.
     """
     chain = settings.blockchain
     networks = chain.networks if chain.enabled else ()
@@ -73,6 +77,9 @@ def services(
         worker("confirm", "confirm", "verify"),
         _celery("beat", "beat", *schedule, "--loglevel", "INFO"),
     ]
+    if metrics is not None:
+        serve = ("health", "--serve", metrics)
+        fleet.append(Service("metrics", (sys.executable, "-m", "provenance.cli", *serve)))
     if flower_port is not None:
         remote = {"PROVENANCE_REMOTE_CONTROL": "1"}
         fleet = [replace(service, env={**service.env, **remote}) for service in fleet]

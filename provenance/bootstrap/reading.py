@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from provenance.fsck.onchain import ChainReader
     from provenance.ports.network import Network
     from provenance.ports.store import LedgerStore
+    from provenance.stores.redis_board import RedisBoard
 
 SENDING = ("next_nonce", "draft", "sign", "broadcast")
 """Methods of a network that reading does without."""
@@ -62,6 +63,17 @@ def opened_store(settings: Settings, about: str) -> Iterator[LedgerStore]:
         yield store
     finally:
         store.close()
+
+
+def open_board(settings: Settings) -> RedisBoard:
+    """The Redis streams to look at, and what processes tell of themselves there.
+
+    Raises:
+        ConfigError: No ``redis_url`` is configured.
+    """
+    from provenance.stores.redis_board import RedisBoard
+
+    return RedisBoard(stream_address(settings))
 
 
 def stream_backlog(settings: Settings) -> int:

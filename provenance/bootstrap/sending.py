@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
-from provenance.errors import MissingExtraError
+from provenance.errors import MissingExtraError, StoreUnavailable
 from provenance.settings import RetrySettings, Settings, stream_address
+from provenance.settings.urls import sqlite_path
 
 if TYPE_CHECKING:
     from provenance.formats.note import SignerKey
@@ -13,6 +17,10 @@ if TYPE_CHECKING:
     from provenance.ports.network import Network
     from provenance.ports.store import LedgerStore
     from provenance.ports.transport import EventTransport
+
+
+COMMIT_S: Final = 5.0
+"""How long :func:`require_commits` waits for its turn."""
 
 
 def open_store(settings: Settings) -> LedgerStore:
@@ -26,6 +34,26 @@ def open_store(settings: Settings) -> LedgerStore:
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
     return SqlStore.open(settings.database_url)
+
+
+def require_commits(settings: Settings, writer: str) -> bool:
+    """Commit something, as a full or read-only database refuses; nothing is made or migrated.
+    False, and nothing is known, where another user's SQLite file is only to be read.
+
+    Raises:
+        StoreUnavailable, ConfigError
+    """
+    from provenance.stores.sql import SqlStore
+
+    path = sqlite_path(settings.database_url)
+    if path is not None and not os.access(path, os.W_OK):
+        if not os.statvfs(path).f_flag & os.ST_RDONLY:
+            return False
+        raise StoreUnavailable(f"database {path}: lies on a file system that is read-only")
+    opened = SqlStore.open(settings.database_url, migrate=False, wait_s=COMMIT_S)
+    with closing(opened) as store, store.transaction() as tx:
+        tx.note_commit(writer, time.time())
+    return True
 
 
 def open_transport(settings: Settings) -> EventTransport:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from provenance.capture.spool import refuse_network_file_system, run_directory
+from provenance.capture.spool import refuse_network_file_system, refused, run_directory
 from provenance.capture.spool_writer import SEGMENT_BYTES, SpoolWriter
 from provenance.errors import InputError, ProvenanceError, TooLargeError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind, normalise
@@ -52,6 +52,7 @@ class Emitter:
 
     Raises:
         InputError: The folder cannot be made, or is on a network file system.
+        SpoolUnavailable: The disk takes none.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Emitter:
         try:
             run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise InputError(f"{run_dir}: cannot spool events there: {error.strerror}") from error
+            raise refused(f"{run_dir}: cannot spool events there", error) from error
         self.run, self.rank, self.world_size = run, rank, world_size
         self._said: set[str] = set()
         """Problems of what no record carries."""

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from provenance import files
+from provenance.capture.spool import refused
 from provenance.errors import InputError
 from provenance.formats.fields import Fields, as_json
 from provenance.formats.producers.certificate import (
@@ -112,7 +113,7 @@ def make_key_file(path: Path, keys: RunKeys) -> bool:
     already, which stays.
 
     Raises:
-        InputError: It cannot be written.
+        InputError, SpoolUnavailable: It cannot be written.
     """
     data = json.dumps({"v": KEY_VERSION, **as_json(keys)}).encode() + b"\n"
     try:
@@ -120,7 +121,7 @@ def make_key_file(path: Path, keys: RunKeys) -> bool:
         return not path.exists() and files.create(path, data)
     except OSError as error:
         where = error.filename or path
-        raise InputError(f"{where}: cannot keep the run's key there: {error.strerror}") from error
+        raise refused(f"{where}: cannot keep the run's key there", error) from error
 
 
 def signed_by_identity(keys: RunKeys, path: Path) -> RunKeys:

@@ -15,6 +15,7 @@ NOT grow any more. Segments appear under their name with lock and header already
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,14 @@ from pathlib import Path
 from uuid import UUID
 
 from provenance import files
-from provenance.errors import FormatError, InputError, TruncatedError
-from provenance.formats.event import FRAME_HEADER, Event, SegmentHeader, read_frame
+from provenance.errors import (
+    FormatError,
+    InputError,
+    ProvenanceError,
+    SpoolUnavailable,
+    TruncatedError,
+)
+from provenance.formats.event import FRAME_HEADER, MAX_FRAME_BYTES, Event, SegmentHeader, read_frame
 from provenance.formats.record import Kind
 
 _NAME = re.compile(r"r(\d{1,9})-([0-9a-f]{32})-(\d{8})\.seg")
@@ -84,6 +91,20 @@ class Segment:
         except BlockingIOError:
             return True
         return False
+
+    def event_at(self, offset: int) -> Event:
+        """The event whose frame begins there.
+
+        Raises:
+            FormatError: There is no whole one.
+            FileNotFoundError: The file is gone.
+        """
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            head = file.read(FRAME_HEADER.size)
+            length = int.from_bytes(head[:4], "little")
+            payload, _ = read_frame(head + file.read(min(length, MAX_FRAME_BYTES)), 0)
+        return Event.decode(payload)
 
     def header(self) -> tuple[SegmentHeader, int]:
         """The header as written, and the offset of the first event.
@@ -238,6 +259,13 @@ def _next_event(data: bytes, start: int) -> int | None:
             continue
         return candidate
     return None
+
+
+def refused(problem: str, error: OSError) -> ProvenanceError:
+    """What an error of the spool is: the disk's state, or the place that was chosen for it."""
+    of_disk = error.errno in (*files.NO_SPACE, errno.EIO, errno.EROFS)
+    kind = SpoolUnavailable if of_disk else InputError
+    return kind(f"{problem}: {error.strerror}")
 
 
 def refuse_network_file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:

@@ -24,6 +24,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,7 +47,7 @@ from provenance.formats.event import (
     read_frame,
 )
 from provenance.formats.record import CONTROL_KINDS, Kind
-from provenance.log import get_logger
+from provenance.log import get_logger, shown
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 STEPS_AT_ONCE = 1000
@@ -398,8 +399,10 @@ class SpoolWriter:
 
     def _drop(self, count: int) -> None:
         if count and not self.lost:
-            where, problem = str(self._path.parent), self._reason
-            _log.warning("events are dropped: the spool takes no more", path=where, problem=problem)
+            where = f"{self._path.parent} takes no more ({self._reason})"
+            line = f"provenance: run {self.run}: events are dropped: {where}; the run will say so"
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+                print(shown(line), file=sys.stderr, flush=True)  # noqa: T201  a trainer's log may go anywhere
         self._dropped += count
         self.lost += count
 

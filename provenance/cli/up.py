@@ -68,6 +68,10 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         if wanted not in (None, port):
             raise InputError(f"--flower-port: {wanted} is in use, expected a free port")
         auth = f"provenance:{secrets.token_urlsafe(24)}"
+    metrics = None
+    if arguments.metrics:
+        host, at = arguments.metrics
+        metrics = f"[{host}]:{at}" if ":" in host else f"{host}:{at}"
     config = Path(settings.source) if settings.source else None
     state_file = settings.base_dir / "run" / "up.json"
     runs = fleet.Fleet(settings, config, url, say)
@@ -79,15 +83,18 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         fleet.wait_until(transport.ping)
         reading.require_ledger(transport.ledger(), policy.signer.verifier)
         _guard(settings, policy, say)
-        runs.start(fleet.services(settings, port, auth or ""))
+        runs.start(fleet.services(settings, port, auth or "", metrics))
         flower_url = f"http://127.0.0.1:{port}" if port else None
+        pages = {"Flower": flower_url} if flower_url else {}
+        if metrics is not None:
+            pages["metrics"] = f"http://{metrics}/metrics"
         state = {
             "pid": os.getpid(),
             "base_dir": str(settings.base_dir),
             "services": runs.pids(),
             "flower": flower_url,
             "flower_auth": auth,
-            "pages": {"Flower": flower_url} if flower_url else {},
+            "pages": pages,
             "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }
@@ -110,7 +117,7 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             networks = ", ".join(chain.networks) if chain.enabled else "nothing: it is off"
             say("up", f"takes the runs of {settings.base_dir}, anchors on {networks}")
             if not state["pages"]:
-                say("up", "serves no page (--flower); ask it with: provenance status")
+                say("up", "serves no page (--flower, --metrics); ask it with: provenance status")
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
         runs.tend(stopping, keep_state)
     finally:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from provenance import tracing
 from provenance.errors import (
     FormatError,
     InputError,
@@ -122,7 +123,7 @@ def _ingest_run(
     while waiting:
         taken: list[Delivery] = []
         done = IngestResult()
-        until = time.monotonic() + TRANSACTION_S
+        until, began_ns = time.monotonic() + TRANSACTION_S, time.time_ns()
         try:
             with policy.transaction(store, claimed) as tx:
                 now = clock()
@@ -146,7 +147,9 @@ def _ingest_run(
                     transport.give_back([*taken, *waiting])
             raise
         done.runs = list(writer.touched)
-        _log_sealed(done.entries)
+        for run in done.runs:
+            tracing.note("drain", run, began_ns, batches=done.batches, records=done.new)
+        _tell_sealed(done.entries, began_ns)
         total.add(done)
         _acknowledge(transport, policy, writer.producers.values(), sealed, taken)
         if time.monotonic() > until or len(done.entries) >= SEALS_AT_ONCE:
@@ -176,10 +179,11 @@ def seal_due(
             tree = tx.tree(run)
             if tree is None or tx.next_due(run, tree.closed) is None:
                 return made
+        began_ns = time.time_ns()
         with policy.transaction(store, run) as tx:
             until = time.monotonic() + TRANSACTION_S
             sealed = seal_ready(tx, run, policy, clock(), until, more)
-        _log_sealed(sealed)
+        _tell_sealed(sealed, began_ns)
         made += sealed
 
 
@@ -187,17 +191,22 @@ def seal_overdue(
     store: LedgerStore, run: UUID, policy: SealPolicy, clock: Callable[[], float]
 ) -> None:
     """Make the seals of a run that nothing more came of in time; raises as :func:`seal_due`."""
+    began_ns = time.time_ns()
     with policy.transaction(store, run) as tx:
         until = time.monotonic() + TRANSACTION_S
         sealed = seal_ready(tx, run, policy, clock(), until)
-    _log_sealed(sealed)
+    _tell_sealed(sealed, began_ns)
     seal_due(store, run, policy, clock)
 
 
-def _log_sealed(entries: Iterable[LedgerEntry]) -> None:
+def _tell_sealed(entries: Iterable[LedgerEntry], began_ns: int) -> None:
+    """A log line and a span of each; with a run's last, the run's own span."""
     for entry in entries:
         seal = {"phase": entry.phase.value, "epoch": entry.epoch}
         _log.info("ledger.sealed", run=str(entry.run), **seal, head=entry.index + 1)
+        tracing.note("seal", entry.run, began_ns, phase=entry.phase.value, entry=entry.index)
+        if entry.phase is Phase.AFTER:
+            tracing.note(tracing.ROOT, entry.run, (entry.run.int >> 80) * 1_000_000)
 
 
 def _run_of(delivery: Delivery) -> UUID | None:

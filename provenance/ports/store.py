@@ -369,6 +369,26 @@ class LedgerTx(Protocol):
     def receipt(self, anchor_id: int) -> tuple[int, str] | None:
         """How many receipts an anchor has, and the document of one; None if it has none."""
 
+    def open_and_sealed(self) -> Mapping[str, int]:
+        """How many runs are in each state that one is in."""
+
+    def dropped(self) -> tuple[int, int]:
+        """How many runs lost events, and how many events those are."""
+
+    def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
+        """Of each state that is not the end: since when its oldest anchor is in it, the most
+        attempts, and the least depth."""
+
+    def newest_seals(self, count: int) -> Sequence[tuple[float, str]]:
+        """Of those of the newest entries that a trainer asked for: when the entry was made, and
+        the ``ts`` of the last mark that it waited for."""
+
+    def commit_time(self, writer: str) -> float | None:
+        """When it wrote :meth:`note_commit` last; None where it never did."""
+
+    def note_commit(self, writer: str, now: float) -> None:
+        """One row for each writer, replaced."""
+
     def network(self, network: str) -> NetworkRow | None:
         """The identity and pause last saved; None before the first."""
 

@@ -239,7 +239,7 @@ class RedisStreams:
             pipe.set(self._generation, secrets.token_hex(16), nx=True)
             for payload in payloads:
                 pipe.xadd(self._stream_of(payload), {_FIELD: payload})
-            _execute(pipe)
+            execute(pipe)
 
     def generation(self) -> str | None:
         with self._translated():
@@ -312,7 +312,7 @@ class RedisStreams:
             pipe = self._redis.pipeline(transaction=False)
             pipe.zadd(name, {note: size})
             pipe.zremrangebyrank(name, 0, -2)
-            _execute(pipe)
+            execute(pipe)
 
     # --- either -----------------------------------------------------------------------
 
@@ -321,7 +321,7 @@ class RedisStreams:
             pipe = self._redis.pipeline(transaction=False)
             for stream in self._streams:
                 pipe.xlen(stream)
-            return sum(_execute(pipe))
+            return sum(execute(pipe))
 
     def ledger(self, claim: str | None = None) -> str | None:
         key = f"{self._prefix}ledger"
@@ -420,7 +420,7 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[at : at + _PART]
 
 
-def _execute(pipe: Any) -> list[Any]:
+def execute(pipe: Any) -> list[Any]:
     """Run a pipeline; the client's own message would quote the command, and so the records."""
     answers: list[Any] = pipe.execute(raise_on_error=False)
     for answer in answers:

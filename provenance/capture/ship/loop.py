@@ -19,17 +19,26 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 from provenance import files
 from provenance.capture.ship.shipment import Contact, LedgerKeys, Shipment, Shipped
-from provenance.capture.spool import scan
-from provenance.errors import ConfigError, InputError, TransportUnavailable
+from provenance.capture.spool import refused, scan
+from provenance.errors import (
+    ConfigError,
+    InputError,
+    ProvenanceError,
+    SpoolUnavailable,
+    TransportUnavailable,
+)
 from provenance.log import get_logger
 from provenance.ports.transport import EventTransport
 
 LOCK_FILE = "shipper.lock"
+REPORT_S = 15.0
+Report = Callable[[dict[str, float]], None]
 MAX_BACKLOG = 4096
 POLL_S = (0.05, 0.5)
 """Pause after a pass that shipped, and at rest."""
@@ -44,6 +53,8 @@ class Shipper:
 
     Args:
         spool_dir: ``<base_dir>/spool``; created where missing.
+        report: Told now and then what is in the spool (:meth:`figures`). It may raise a
+            ProvenanceError, which counts for nothing.
         stall_s: After this long without progress what was lost in the transport is shipped
             again (:class:`provenance.capture.ship.cursor.Stall`); doubles up to an hour.
         abandoned_s: A run without an end whose producers are all dead and whose events are
@@ -54,6 +65,7 @@ class Shipper:
 
     Raises:
         InputError: Another shipper serves this spool, or it cannot be written.
+        SpoolUnavailable: Its disk takes nothing.
     """
 
     def __init__(
@@ -61,13 +73,15 @@ class Shipper:
         spool_dir: Path,
         transport: EventTransport,
         *,
+        report: Report | None = None,
         stall_s: float = 60.0,
         abandoned_s: float = 7 * 86400.0,
         max_backlog: int = MAX_BACKLOG,
         ledger_keys: LedgerKeys = tuple,
     ) -> None:
         self.spool_dir = spool_dir
-        self._transport = transport
+        self._transport, self._report = transport, report
+        self._report_at = 0.0
         self._stall_s, self._abandoned_s, self._max_backlog = stall_s, abandoned_s, max_backlog
         self._ledger_keys = ledger_keys
         self._shipments: dict[UUID, Shipment] = {}
@@ -153,10 +167,36 @@ class Shipper:
                 over = self._may_leave(give_up_s, now - blocked_since)
             else:
                 over = self._may_leave(idle_exit_s, now - quiet_since, total)
+            if now >= self._report_at or over:
+                self._report_at = now + REPORT_S
+                self._tell(total)
             if over:
                 break
             stop.wait(pause)
         return total
+
+    def figures(self, total: Shipped) -> dict[str, float]:
+        """Of a report: ``bytes`` and ``runs`` in the spool, ``age_s`` of the oldest event that is
+        not shipped (0 without one), and what of ``total`` somebody should look at."""
+        spools = scan(self.spool_dir)
+        oldest = [
+            written
+            for spool in spools
+            if spool.run in self._shipments
+            and (written := self._shipments[spool.run].oldest_new(spool)) is not None
+        ]
+        return {
+            "bytes": sum(segment.size() for spool in spools for segment in spool.segments),
+            "runs": len(spools),
+            "age_s": max(0.0, time.time() - min(oldest)) if oldest else 0.0,
+            "unusable": total.unusable,
+            "corruptions": total.corruptions,
+        }
+
+    def _tell(self, total: Shipped) -> None:
+        if self._report is not None:
+            with contextlib.suppress(ProvenanceError, OSError):
+                self._report(self.figures(total))
 
     def trainers_alive(self) -> bool:
         """True where a process still holds a segment of this spool."""
@@ -186,7 +226,7 @@ class Shipper:
         if not self.trainers_alive():
             return True
         self._shipments.clear()
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError, SpoolUnavailable):
             self._lock = _take_lock(self.spool_dir)
         return self._lock < 0
 
@@ -197,7 +237,7 @@ def _take_lock(spool_dir: Path) -> int:
         spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, files.PRIVATE)
     except OSError as error:
-        raise InputError(f"{path}: cannot lock the spool: {error.strerror}") from error
+        raise refused(f"{path}: cannot lock the spool", error) from error
     try:
         files.lock(descriptor, wait_s=0)
     except OSError as error:

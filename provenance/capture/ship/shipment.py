@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from provenance import tracing
 from provenance.capture.keys import RunKeys, load_run_keys
 from provenance.capture.ship.batches import BatchMaker
 from provenance.capture.ship.cleanup import clear_run, delete_committed, has_ended, is_done
@@ -185,6 +187,20 @@ class Shipment:
                 new.append(group)
         return sorted(new, key=lambda group: group[-1].written_at()) if len(new) > 1 else new
 
+    def oldest_new(self, spool: RunSpool) -> float | None:
+        """When the oldest event that is not shipped was written, in Unix seconds; None where all
+        are, or what is next does not read."""
+        times = []
+        for group in self._new(spool):
+            cursor = self.cursors.producers.get(group[0].producer) or first_cursor(group[0])
+            rest = [segment for segment in group if segment.index >= cursor.segment]
+            with contextlib.suppress(OSError, FormatError):
+                at = cursor.offset if rest[0].index == cursor.segment else 0
+                if len(rest) > 1 and rest[0].size() <= at:
+                    rest, at = rest[1:], 0
+                times.append(rest[0].event_at(at or rest[0].header()[1]).ts_ns / 1e9)
+        return min(times, default=None)
+
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         """What has been committed, and does the transport still have the rest?"""
         cursors, generation = self.cursors, contact.generation
@@ -350,11 +366,15 @@ class Shipment:
         transport: EventTransport,
         total: Shipped,
     ) -> None:
+        began_ns = time.time_ns()
         reader.sync()
         events = maker.pending
         batches = maker.take()
         if batches:
             transport.append(batches)
+            tracing.note(
+                "ship", UUID(self.path.name), began_ns, events=events, batches=len(batches)
+            )
             total.events += events
             total.batches += len(batches)
             total.bytes += sum(map(len, batches))

@@ -108,6 +108,8 @@ summaries = Table(
 Index(None, summaries.c.seen)
 Index(None, summaries.c.name)
 Index(None, summaries.c.state)
+_lost = summaries.c.dropped > 0
+Index(None, summaries.c.dropped, sqlite_where=_lost, postgresql_where=_lost)
 
 records = Table(
     "records",
@@ -328,6 +330,7 @@ anchors = Table(
 )
 Index(None, anchors.c.network, anchors.c.state, anchors.c.next_attempt_at)
 Index(None, anchors.c.network, anchors.c.state, anchors.c.size)
+Index(None, anchors.c.network, anchors.c.paid)
 
 nonces = Table(
     "nonces",
@@ -384,3 +387,11 @@ networks = Table(
     Column("checked_at", Double, nullable=False),
     Column("explained", BigInteger),
 )
+
+commits = Table(
+    "commits",
+    metadata,
+    Column("writer", String, primary_key=True),
+    Column("at", Double, nullable=False),
+)
+"""When a writer last committed, as the sweep does at each turn: that the database takes writes."""

@@ -42,6 +42,7 @@ from provenance.stores.sql.engine import (
     url_label,
 )
 from provenance.stores.sql.errors import DATABASE_ERRORS, translated
+from provenance.stores.sql.figures import FiguresPart
 from provenance.stores.sql.listing import ListingPart
 from provenance.stores.sql.revisions import (
     bring_up_to_date,
@@ -61,7 +62,7 @@ _of_the_parent: list[object] = []
 """Held so that a forked child never closes a connection that its parent still uses."""
 
 
-class SqlTx(ListingPart, SealingPart, WorkPart):
+class SqlTx(ListingPart, SealingPart, WorkPart, FiguresPart):
     """One transaction or snapshot; see :class:`provenance.ports.store.LedgerTx`."""
 
 

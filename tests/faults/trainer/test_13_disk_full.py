@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from provenance.capture.keys import keep_run_keys, new_run_keys
 from provenance.capture.spool_writer import RESERVE_BYTES
+from provenance.errors import SpoolUnavailable
 from provenance.formats.record import Kind, Record
 from tests.faults.support import by_hand
 from tests.faults.support.harness import Tally, World, rounds, scenario, seeded
@@ -133,6 +135,9 @@ def test_a_disk_too_small_for_the_run_leaves_a_gap_record_and_drains_later(
                 trainer = train(world, epochs, 200 + rng.randrange(800))
                 said = counts(trainer)
                 assert said["dropped"] > 0
+                told = trainer.out.with_suffix(".err").read_text()
+                assert told.count("events are dropped") == 1
+                assert "No space left on device" in told
                 tally.kills += 1
                 assert said["errors"] == 0
                 by_hand.bring_home(world.settings)
@@ -172,3 +177,13 @@ def test_a_quota_on_file_sizes_is_no_exception_either(world: World) -> None:
         by_hand.bring_home(world.settings)
         assert balance(world, trainer.run, 1000, tally) == 0
         world.judge(tally)
+
+
+def test_a_run_that_cannot_begin_is_told_that_the_disk_is_full(world: World) -> None:
+    (world.base / "spool").mkdir(exist_ok=True)
+    with small_disk(world.base / "spool", MEGA):
+        with suppress(OSError), (world.base / "spool/ballast").open("wb", buffering=0) as ballast:
+            while ballast.write(bytes(4096)):
+                pass
+        with pytest.raises(SpoolUnavailable, match="No space left on device"):
+            keep_run_keys(world.base / "spool" / "run", new_run_keys())

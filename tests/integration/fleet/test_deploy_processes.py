@@ -7,6 +7,7 @@ the ones of the compose file; only the paths of a container are those of a folde
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -61,6 +62,7 @@ class Host:
 
     folder: Path
     flower_port: int
+    metrics_port: int
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     services: dict[str, dict[str, Any]] = field(
         default_factory=lambda: yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
@@ -78,6 +80,7 @@ class Host:
             ("/var/lib/provenance", str(self.base)),
             ("--address=0.0.0.0", "--address=127.0.0.1"),
             ("--port=5555", f"--port={self.flower_port}"),
+            ("0.0.0.0:9464", f"127.0.0.1:{self.metrics_port}"),
         ):
             text = text.replace(inside, outside)
         return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)  # a variable that nobody set
@@ -198,8 +201,8 @@ def own_redis(tmp_path: Path) -> Iterator[Redis]:
 
 @pytest.fixture
 def host(tmp_path: Path, own_redis: Redis, postgres_url: str) -> Iterator[Host]:
-    (port,) = free_ports(1)
-    host = Host(tmp_path, port)
+    flower_port, metrics_port = free_ports(2)
+    host = Host(tmp_path, flower_port, metrics_port)
     for folder in ("base/run", "base/spool"):
         (tmp_path / folder).mkdir(parents=True)
     users = {f"redis_{user}_url": own_redis.url(user) for user in USERS}
@@ -257,6 +260,13 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
         test = host.services[name].get("healthcheck", {}).get("test", [])
         if "health" in test and name not in OTHER_NETWORKS:
             host.wait(f"{name} is fresh", partial(healthy, host, name, test[2:]))
+    watch = f"http://127.0.0.1:{host.metrics_port}"
+    with build_opener(ProxyHandler({})).open(f"{watch}/metrics", timeout=10) as answer:
+        figures = answer.read().decode()
+    for line in ('reachable{part="redis"} 1.0', 'reachable{part="database"} 1.0', 'state="final"'):
+        assert line in figures
+    with build_opener(ProxyHandler({})).open(f"{watch}/readyz", timeout=10) as answer:
+        assert json.loads(answer.read())["ready"]
     with redis.Redis(port=own_redis.port, username="watcher", password="any") as client:
         denied = {(entry["username"], entry["object"]) for entry in client.acl_log()}
     assert denied == INSPECTION

@@ -20,10 +20,11 @@ from provenance.app.processes import free_ports
 from provenance.capture.emitter import Emitter
 from provenance.capture.keys import keep_run_keys, new_run_keys
 from provenance.capture.ship.loop import Shipper
-from provenance.errors import TransportUnavailable
+from provenance.errors import ConfigError, TransportUnavailable
 from provenance.formats.producers.acknowledgement import NOBODY
 from provenance.formats.record import Kind
 from provenance.ledger.ingest import drain
+from provenance.stores.redis_board import RedisBoard
 from provenance.stores.redis_streams import RedisStreams
 from provenance.stores.sql import SqlStore
 from tests.support.nodes.redis_users import redis_7
@@ -90,6 +91,20 @@ def test_a_shipper_ships_and_a_worker_takes_it(server: Url) -> None:
     assert worker.newest_head("aa") == RedisStreams(server("operator")).newest_head("aa") == "three"
 
 
+def test_shippers_report_workers_count_and_the_operator_sees_both(server: Url) -> None:
+    RedisBoard(server("shipper")).report("host:/spool", {"bytes": 1})
+    worker = RedisBoard(server("worker"))
+    worker.count({("tasks", "hashing"): 2.0}, {("alive", "hashing"): 1.0})
+    worker.require_writes()
+    assert [length for length, _ in worker.waiting()] == [0] * 16
+    operator = RedisBoard(server("operator"))
+    for board in (worker, operator):
+        assert board.reports()["host:/spool"]["bytes"] == 1
+        assert board.counts()["tasks", "hashing"] == 2
+    with pytest.raises(ConfigError):
+        operator.require_writes()
+
+
 EVERYBODY: dict[str, Callable[[Any], object]] = {
     "flushall": lambda c: c.flushall(),
     "config": lambda c: c.config_get("*"),
@@ -125,6 +140,8 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
         "trim a queue": lambda c: c.ltrim("hashing", 1, 0),
         "overwrite a queue": lambda c: c.set("hashing", "x"),
         "bind a queue": lambda c: c.sadd("_kombu.binding.hashing", "x"),
+        "count": lambda c: c.hset("prov:counts", "x", 1),
+        "read reports": lambda c: c.hgetall("prov:shippers"),
         "script": lambda c: c.eval("return 1", 0),
         "script a key": lambda c: c.eval("return 1", 1, "prov:generation"),
         "publish": lambda c: c.publish("/0.celery.pidbox", "x"),
@@ -137,6 +154,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
         "give the streams away": lambda c: c.delete("prov:ledger"),
         "drop acknowledgements": lambda c: c.delete(f"prov:acked:{RUN}"),
         "read acknowledgements": lambda c: c.hgetall(f"prov:acked:{RUN}"),
+        "report": lambda c: c.hset("prov:shippers", "x", "{}"),
         "control other workers": lambda c: c.publish("/0.celery.pidbox", "x"),
         "take orders": lambda c: c.execute_command("SUBSCRIBE", "/0.celery.pidbox"),
         "append by a script": lambda c: c.eval(
@@ -152,6 +170,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[Any], object]]] = {
         "send a task": lambda c: c.lpush("hashing", "x"),
         "read a queue": lambda c: c.lrange("hashing", 0, -1),
         "empty a queue": lambda c: c.brpop("hashing", 1),
+        "count": lambda c: c.hset("prov:counts", "x", 1),
         "forge an event": lambda c: c.publish("/0.celeryev/x", "x"),
     },
 }

@@ -15,6 +15,7 @@ from tests.support.paths import ROOT
 DEPLOY = ROOT / "deploy"
 BASE = Path("/var/lib/provenance")
 FLOWER_PORT = 5555
+METRICS = "127.0.0.1:9464"
 
 Doc = dict[str, Any]
 
@@ -44,6 +45,6 @@ def containers() -> list[Doc]:
 def fleet_argv() -> dict[str, list[str]]:
     """What ``provenance up`` runs, with the interpreter's path as an image has it."""
     chain = BlockchainSettings(networks=NETWORKS)
-    everything = up.services(Settings(BASE, blockchain=chain), FLOWER_PORT)
+    everything = up.services(Settings(BASE, blockchain=chain), FLOWER_PORT, "", METRICS)
     assert all(service.argv[0] == sys.executable for service in everything)
     return {service.name: ["python", *service.argv[1:]] for service in everything}

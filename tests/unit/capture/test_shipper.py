@@ -1313,3 +1313,20 @@ def test_cursor_file_is_replaced_not_rewritten(
         monkeypatch.undo()
         assert (world.folder / CURSOR_FILE).read_bytes() == before
     assert json.loads(before)["v"] == 1
+
+
+def test_a_report_says_what_waits_and_since_when(world: World) -> None:
+    world.transport.unavailable = True
+    emitter, before = world.emitter(), time.time()
+    with world.shipper() as shipper:
+        emit(emitter, 1, 2)
+        with pytest.raises(TransportUnavailable):
+            shipper.run_once()
+        time.sleep(0.01)
+        waiting = shipper.figures(shipment.Shipped())
+        assert waiting["runs"] == 1
+        assert waiting["bytes"] > 0
+        assert 0 < waiting["age_s"] <= time.time() - before + 0.01
+        world.transport.unavailable = False
+        shipper.run_once()
+        assert shipper.figures(shipment.Shipped())["age_s"] == 0, "shipped, not committed"

@@ -80,7 +80,7 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> Looking:
     monkeypatch.setattr(sending, "open_transport", lambda _: MemoryTransport())
     sleeper = up.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
-    monkeypatch.setattr(up, "services", lambda settings, port, auth: [])
+    monkeypatch.setattr(up, "services", lambda settings, port, auth, metrics: [])
     return Looking()
 
 

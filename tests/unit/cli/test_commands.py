@@ -39,6 +39,7 @@ from provenance.formats.producers.certificate import identity_statement, sign_id
 from provenance.formats.record import Kind
 from provenance.settings import Settings, load
 from provenance.stores import redis_streams
+from provenance.stores.redis_board import RedisBoard
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify import identity as who
 from provenance_devnet import InstallResult, ServerState, programs
@@ -533,6 +534,7 @@ def test_doctor_says_when_shippers_hold_back(
 ) -> None:
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: waiting)
+    monkeypatch.setattr(RedisBoard, "require_writes", lambda board: None)
     found, document = said("doctor")
     redis = finding(document, "server", "redis")
     assert (found, redis["works"]) == (code, code == 0)
@@ -814,7 +816,7 @@ def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
     monkeypatch.setattr(sending, "open_transport", lambda _: transport)
     sleeper = up.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
-    monkeypatch.setattr(up, "services", lambda settings, port, auth: [])
+    monkeypatch.setattr(up, "services", lambda settings, port, auth, metrics: [])
     return transport
 
 

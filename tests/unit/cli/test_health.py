@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
+from sqlalchemy import create_engine, make_url, text
 
 from provenance import cli
+from provenance.app import health as marks
+from provenance.bootstrap import sending
+from provenance.settings import load
+from provenance.stores.sql.engine import parse_url
 
 QUEUES = ["hashing", "anchor.local", "confirm", "verify", "beat"]
 
@@ -89,10 +97,68 @@ def test_an_unknown_queue_is_one_line(base: Path, capsys: pytest.CaptureFixture[
     )
 
 
+def test_why_a_queue_cannot_work_is_told(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = load(None, base)
+    marks.note_problem(settings, "confirm", "database ledger.db: database or disk is full")
+    assert health(base) == 1
+    line = "failing: confirm: database ledger.db: database or disk is full\n"
+    assert capsys.readouterr().out == line
+    assert health(base, "confirm") == 1
+    assert health(base, "hashing") == 0
+    assert cli.main(["doctor", "--base-dir", str(base)]) == 3
+    marks.note_problem(settings, "confirm", None)
+    assert health(base) == 0
+
+
+def test_a_database_that_takes_no_commit_is_told(
+    base: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sending.open_store(replace(load(None, base), database_url=postgres_url)).close()
+    name = make_url(postgres_url).database
+    config = base / "config.json"
+    config.write_text(json.dumps({"database_url": postgres_url}))
+    doctor = ["doctor", "--json", "--base-dir", str(base), "--config", str(config)]
+    assert health(base, "--config", str(config)) == 1
+    assert capsys.readouterr().out == "failing: no sweep has committed yet\n"
+    alter(postgres_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    assert health(base, "--config", str(config)) == 1
+    assert "read-only transaction" in capsys.readouterr().out
+    assert cli.main(doctor) == 3
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    (ledger,) = [found for found in findings if found["kind"] == "database"]
+    assert not ledger["works"]
+    assert "read-only transaction" in ledger["detail"]
+
+
+def alter(url: str, statement: str) -> None:
+    engine = create_engine(parse_url(url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def test_folders_that_take_nothing_are_told(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a limit on the size of files, which stops root too."""
+    (base / "spool").mkdir()
+    code = (
+        "import resource, sys; from provenance import cli;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        f"sys.exit(cli.main(['doctor', '--json', '--base-dir', {str(base)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    findings = json.loads(done.stdout)["findings"]
+    folders = {found["name"]: found for found in findings if found["kind"] == "folder"}
+    assert folders.keys() == {"base_dir", "spool"}
+    assert not any(found["works"] for found in folders.values())
+    assert "cannot be written: File too large" in folders["spool"]["detail"]
+    assert done.returncode == 3
+    assert sorted(path.name for path in (base / "spool").iterdir()) == []
+
+
 def test_doctor_shows_the_ages(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mark(base / "run", "confirm", 1000)
     (base / "run" / "verify.alive").unlink()
-    cli.main(["doctor", "--json", "--base-dir", str(base)])
+    assert cli.main(["doctor", "--json", "--base-dir", str(base)]) == 3
     findings = json.loads(capsys.readouterr().out)["findings"]
     queues = {found["name"]: found["works"] for found in findings if found["kind"] == "queue"}
     assert queues == {"hashing": True, "anchor.local": True, "confirm": False, "beat": True}

@@ -76,6 +76,7 @@ def test_compose_runs_the_commands_of_the_fleet(compose: Doc) -> None:
     wanted["flower"] = [
         "--address=0.0.0.0" if word == "--address=127.0.0.1" else word for word in wanted["flower"]
     ]
+    wanted["metrics"] = [word.replace("127.0.0.1", "0.0.0.0") for word in wanted["metrics"]]
     services = compose["services"]
     assert {name: services[name]["command"] for name in wanted} == wanted
     assert services.keys() - wanted.keys() == {"redis", "postgres", "migrate"}
@@ -148,10 +149,10 @@ def test_the_ethereum_key_reaches_its_worker_alone(compose: Doc) -> None:
     assert holders == ["anchor-ethereum"]
 
 
-def test_only_flower_is_published_and_on_loopback(compose: Doc) -> None:
+def test_only_flower_and_metrics_are_published_and_on_loopback(compose: Doc) -> None:
     ports = {name: s["ports"] for name, s in compose["services"].items() if "ports" in s}
-    assert list(ports) == ["flower"]
-    assert all(port.startswith("127.0.0.1:") for port in ports["flower"])
+    assert sorted(ports) == ["flower", "metrics"]
+    assert all(port.startswith("127.0.0.1:") for (port,) in ports.values())
     assert "FLOWER_BASIC_AUTH_FILE" in compose["services"]["flower"]["environment"]
     inner_only = [n for n, s in compose["services"].items() if s["networks"] == ["inner"]]
     assert {"redis", "postgres", "hashing", "beat"} <= set(inner_only)

@@ -70,7 +70,7 @@ def test_units_run_the_commands_of_the_fleet() -> None:
     for queue in QUEUES:
         assert template.argv(queue) == ["python", *up.worker(queue, queue).argv[1:]]
     wanted = fleet_argv()
-    for name in ("beat", "shipper"):
+    for name in ("beat", "shipper", "metrics"):
         assert Unit(DEPLOY / f"systemd/provenance-{name}.service").argv() == wanted[name]
 
 
@@ -147,6 +147,7 @@ def test_manifests_have_the_shape_of_their_kind() -> None:
 def test_manifests_run_the_commands_of_the_fleet() -> None:
     wanted = fleet_argv()
     elsewhere = {"flower", "shipper"}
+    wanted["metrics"] = [word.replace("127.0.0.1", "0.0.0.0") for word in wanted["metrics"]]
     got = {container["name"]: container["args"] for container in containers()}
     assert got == {name: argv for name, argv in wanted.items() if name not in elsewhere}
 
