@@ -19,12 +19,13 @@ from pydantic import BeforeValidator
 
 from provenance.app.run_list import Wanted
 from provenance.app.runs import evidence_of
-from provenance.app.verify import verify_run
+from provenance.app.verify import Options, verify_run
 from provenance.bundle.writer import bundle_files
 from provenance.bundle.zip import pack
 from provenance.dashboard import values, views
 from provenance.errors import UnavailableError
 from provenance.settings import Settings
+from provenance.verify.report import VerificationReport
 
 HEAVY_AT_ONCE: Final = 2
 """Verifications, bundles and comparisons: each takes a core, and a run's records in memory."""
@@ -110,10 +111,21 @@ def anchors(settings: Deployment, run_id: UUID) -> list[values.Seal]:
 
 
 @router.get("/runs/{run_id}/verify")
-def verify(settings: Deployment, run_id: UUID, offline: bool = False) -> dict[str, Any]:
-    """Verify a run now, as ``provenance verify RUN --json`` does; ``offline`` asks no node."""
+def verify(
+    settings: Deployment, run_id: UUID, offline: bool = False, parent: bool = False
+) -> dict[str, Any]:
+    """Verify a run now, as ``provenance verify RUN --json`` does; ``offline`` asks no node,
+    ``parent`` verifies the run that it says it continues, too, and holds it against that."""
     with heavy():
-        return verify_run(settings, str(run_id), offline=offline).as_dict()
+        return verified(settings, run_id, offline, parent).as_dict()
+
+
+def verified(settings: Settings, run_id: UUID, offline: bool, parent: bool) -> VerificationReport:
+    """A verification that is done now."""
+    options: Options = {"offline": offline}
+    for ancestor in views.run(settings, run_id).ancestors[:1] if parent else ():
+        options["parent"] = verify_run(settings, str(ancestor.run_id), offline=offline)
+    return verify_run(settings, str(run_id), **options)
 
 
 @router.get("/runs/{run_id}/bundle", response_class=StreamingResponse)

@@ -13,10 +13,9 @@ from fastapi.responses import HTMLResponse, Response
 
 from provenance.app.run_list import Wanted
 from provenance.app.runs import evidence_of
-from provenance.app.verify import verify_run
 from provenance.bundle.shell_proof import shell_commands
 from provenance.dashboard import views
-from provenance.dashboard.api import Deployment, Index, Sort, State, heavy, wanted
+from provenance.dashboard.api import Deployment, Index, Sort, State, heavy, verified, wanted
 from provenance.errors import InputError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
@@ -79,6 +78,7 @@ def run(settings: Deployment, run_id: UUID, follow: bool = False) -> Response:
             detail=detail,
             evidence=evidence,
             summary=summary_of(evidence),
+            follow=follow,
             plots=[(name, line_plot(*plot)) for name, plot in _plots(evidence)[:MAX_PLOTS]],
         )
     if follow:
@@ -87,10 +87,12 @@ def run(settings: Deployment, run_id: UUID, follow: bool = False) -> Response:
 
 
 @router.get("/runs/{run_id}/verify")
-def verify(settings: Deployment, run_id: UUID, offline: bool = False) -> Response:
+def verify(
+    settings: Deployment, run_id: UUID, offline: bool = False, parent: bool = False
+) -> Response:
     """The report of a verification that is done now."""
     with heavy():
-        report = verify_run(settings, str(run_id), offline=offline)
+        report = verified(settings, run_id, offline, parent)
         return HTMLResponse(render(report, _HERE, "verify.html.j2"))
 
 
@@ -184,6 +186,13 @@ def style() -> Response:
     """The report's style, and what the dashboard adds."""
     text = (REPORT / "report.css").read_text() + (_HERE / "dashboard.css").read_text()
     return Response(text, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
+
+
+@router.get("/icon.svg")
+def icon() -> Response:
+    """What a browser's tab shows."""
+    data = (_HERE / "icon.svg").read_bytes()
+    return Response(data, media_type="image/svg+xml", headers={"Cache-Control": "max-age=3600"})
 
 
 def _plots(evidence: RunEvidence) -> list[tuple[str, Plot]]:

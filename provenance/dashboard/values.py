@@ -57,6 +57,8 @@ class Anchor:
     Attributes:
         size: Of the ledger, at the head.
         depth: Blocks on top, its own included, as the last look found it.
+        price: What its transaction bids for a unit: ``30 gwei per gas``, ``4 sat per vB``; None
+            where a network takes nothing.
         reason: Why it is not further.
     """
 
@@ -67,6 +69,7 @@ class Anchor:
     height: int | None
     depth: int
     block_time: float | None
+    price: str | None
     reason: str | None
     attempts: int
     updated_at: float

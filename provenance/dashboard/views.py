@@ -33,9 +33,15 @@ from provenance.errors import BadSignatureError, FormatError, UnavailableError, 
 from provenance.evidence.run_evidence import seal_label
 from provenance.ledger.seal import waits_for
 from provenance.ports.store import LedgerTx
-from provenance.ports.values import AnchorRow, AnchorState, HeadRow, LedgerEntry, RunRow
+from provenance.ports.values import (
+    AnchorRow,
+    AnchorState,
+    HeadRow,
+    LedgerEntry,
+    RunRow,
+    SignedVersion,
+)
 from provenance.settings import Settings
-from provenance.tickets import transaction_id_of
 from provenance.verify.identity import check_identity
 
 MAX_ANCESTORS: Final = 20
@@ -224,18 +230,30 @@ def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> 
 
 
 def _anchor(tx: LedgerTx, row: AnchorRow) -> Anchor:
+    versions = tx.versions(row.id)
+    chosen = next((each for each in versions if each.id == row.version_id), None)
+    version = chosen or (versions[-1] if versions else None)
     return Anchor(
         network=row.network,
         state=row.state.value,
         size=row.size,
-        transaction_id=transaction_id_of(tx, row.id),
+        transaction_id=version and version.version.transaction_id,
         height=row.height,
         depth=row.depth,
         block_time=row.block_time,
+        price=version and _price(version.version),
         reason=row.reason,
         attempts=row.attempts,
         updated_at=row.updated_at,
     )
+
+
+def _price(version: SignedVersion) -> str | None:
+    if not version.fee:
+        return None
+    if version.network == "ethereum":
+        return f"{version.fee / 1e9:.4g} gwei per gas"
+    return f"{version.fee} sat per vB"
 
 
 def _head(row: HeadRow) -> Head:

@@ -118,6 +118,8 @@ def test_a_verification_is_that_of_the_command(
     own = verify_run(load(None, world.base), str(world.runs[0])).as_dict()
     assert {**report, "checked_at": 0} == {**json.loads(json.dumps(own)), "checked_at": 0}
     assert report["outcome"] == "verified"
+    child = f"{world.url}/api/v1/runs/{world.runs[1]}/verify?parent=1"
+    assert httpx.get(child, timeout=30).json()["parent"]["verified"]
     offline = f"{world.url}/runs/{world.runs[0]}/verify?offline=1"
     assert "No network was asked" in httpx.get(offline, timeout=30).text
 
