@@ -232,16 +232,17 @@ def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> 
 def _anchor(tx: LedgerTx, row: AnchorRow) -> Anchor:
     versions = tx.versions(row.id)
     chosen = next((each for each in versions if each.id == row.version_id), None)
-    version = chosen or (versions[-1] if versions else None)
+    counts = chosen or (versions[-1] if versions else None)
+    version = counts.version if counts else None
     return Anchor(
         network=row.network,
         state=row.state.value,
         size=row.size,
-        transaction_id=version and version.version.transaction_id,
+        transaction_id=version.transaction_id if version else None,
         height=row.height,
         depth=row.depth,
         block_time=row.block_time,
-        price=version and _price(version.version),
+        price=_price(version) if version else None,
         reason=row.reason,
         attempts=row.attempts,
         updated_at=row.updated_at,
