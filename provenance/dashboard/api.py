@@ -29,11 +29,14 @@ from provenance.verify.report import VerificationReport
 
 HEAVY_AT_ONCE: Final = 2
 """Verifications, bundles and comparisons: each takes a core, and a run's records in memory."""
+HEAVY_WAITING: Final = 10
+"""Of these and those that wait for their turn together: pages that cost little go on."""
 HEAVY_WAIT_S: Final = 20.0
 _CHUNK: Final = 256 * 1024
 _SPOOLED: Final = 16 * 1024**2
 """Bytes of a bundle's zip in memory; a larger one is a file without a name."""
 _heavy: Final = threading.BoundedSemaphore(HEAVY_AT_ONCE)
+_waiting: Final = threading.BoundedSemaphore(HEAVY_WAITING)
 
 
 def settings_of(request: Request) -> Settings:
@@ -80,13 +83,19 @@ def wanted(
 
 @contextmanager
 def heavy() -> Iterator[None]:
-    """One of few at once. UnavailableError where none of them ends in time."""
-    if not _heavy.acquire(timeout=HEAVY_WAIT_S):
-        raise UnavailableError("busy with other verifications and bundles; ask again")
+    """One of few at once. UnavailableError where too many wait, or none of them ends in time."""
+    busy = UnavailableError("busy with other verifications and bundles; ask again")
+    if not _waiting.acquire(blocking=False):
+        raise busy
     try:
-        yield
+        if not _heavy.acquire(timeout=HEAVY_WAIT_S):
+            raise busy
+        try:
+            yield
+        finally:
+            _heavy.release()
     finally:
-        _heavy.release()
+        _waiting.release()
 
 
 router: Final = APIRouter(prefix="/api/v1")

@@ -1,7 +1,8 @@
 """What stands before every answer: who asks by which name, how often, with which token.
 
 The server trusts nothing that a request says of itself: a ``Host`` that is not one of its names
-(DNS rebinding) is refused, ``X-Forwarded-For`` is not read, a token in the URL is none.
+(DNS rebinding) is refused, ``X-Forwarded-For`` is not read, a token in the URL is none. What
+another site's page loads from here is refused too: it may open a link, and no more.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ class Guard:
             return _refused(
                 at_api, 400, "Host: not a name of this server (provenance serve --name)"
             )
+        foreign = headers.get("sec-fetch-site") == "cross-site"
+        if foreign and headers.get("sec-fetch-mode") != "navigate":
+            return _refused(at_api, 403, "asked for by another site's page")
         try:
             needed = not is_loopback(scope["server"][0]) or self._tokens.path.exists()
             given = _given(headers) if needed else None

@@ -31,6 +31,7 @@ from provenance.verify.report import metrics_of
 _HERE: Final = Path(__file__).resolve().parent / "templates"
 MAX_COMPARED: Final = 6
 """Runs beside each other: as many as a plot has colours."""
+_ASKED: Final = ("name", "state", "group", "tag", "sort", "page", "size")
 CHILDREN: Final = 100
 """Nodes of the tree on a page."""
 router: Final = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -46,7 +47,8 @@ def runs(
     request: Request, settings: Deployment, which: Annotated[Wanted, Depends(wanted)]
 ) -> Response:
     """The list of runs."""
-    asked = [(name, value) for name, value in request.query_params.multi_items() if value]
+    given = request.query_params.multi_items()
+    asked = [(name, value) for name, value in given if value and name in _ASKED]
 
     def link(**other: object) -> str:
         """This list with something else."""

@@ -22,9 +22,8 @@ HOSTILE = "<script>alert('name')</script>\"'&\u202e\n"
 WEIGHTS = {"w": np.ones((3, 2), np.float32)}
 
 
-def recorded(base: Path) -> list[UUID]:
-    """Three runs, oldest first: one, one that continues it, and one that nobody may believe."""
-    runs = []
+def trained(base: Path) -> list[UUID]:
+    """Two runs: one, and one that continues it."""
     labels: Any = {"group": "sweep 7", "tags": ["baseline", "cifar"]}
     with ProvenanceTracker(base, name="resnet baseline", **labels) as parent:
         parent.track_data((np.ones((8, 2)), np.arange(8)), np.ones((3, 2)))
@@ -34,7 +33,6 @@ def recorded(base: Path) -> list[UUID]:
             values = {"train_loss": 2.3 / epoch, "val_loss": 2.4 / epoch, "accuracy": 1 - 1 / epoch}
             parent.track_epoch(epoch, values, WEIGHTS)
         parent.store_merkle_on_blockchain_after_training({"accuracy": 0.94})
-    runs.append(UUID(parent.run_id))
     child = ProvenanceTracker(base, parent=parent, name="resnet fine tune", tags=["cifar"])
     child.track_model(WEIGHTS)
     child.store_merkle_on_blockchain_before_training({"lr": 0.01, "optimizer": {"name": "sgd"}})
@@ -42,7 +40,12 @@ def recorded(base: Path) -> list[UUID]:
         budget = {"epsilon": epoch / 4, "delta": 1e-5}
         child.track_epoch(epoch, {"train_loss": 0.4 / epoch, "accuracy": 0.95}, privacy=budget)
     child.store_merkle_on_blockchain_after_training({"accuracy": 0.951})
-    runs.append(UUID(child.run_id))
+    return [UUID(parent.run_id), UUID(child.run_id)]
+
+
+def recorded(base: Path) -> list[UUID]:
+    """Three runs, oldest first: those of :func:`trained`, and one that nobody may believe."""
+    runs = trained(base)
     own: Any = {"name": HOSTILE, "tags": [HOSTILE], "group": HOSTILE, "notes": HOSTILE}
     with ProvenanceTracker(base, **own) as hostile:
         hostile.track_epoch(1, {HOSTILE: 1.0, "x" * 400: "y" * 400})

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ import pytest
 
 from provenance import cli
 from provenance.app.verify import verify_run
+from provenance.dashboard import api
+from provenance.errors import UnavailableError
 from provenance.settings import load
 from tests.support.deployment.dashboard import HOSTILE, served
 from tests.unit.dashboard.conftest import World
@@ -209,6 +212,23 @@ def test_another_host_name_is_refused(world: World, host: str) -> None:
     answer = httpx.get(f"{world.url}/api/v1/runs", headers={"Host": host})
     assert answer.status_code == 400
     assert "not a name of this server" in answer.json()["error"]
+
+
+def test_who_waits_for_heavy_work_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "HEAVY_WAIT_S", 0.01)
+    with ExitStack() as stack:
+        for _ in range(api.HEAVY_AT_ONCE):
+            stack.enter_context(api.heavy())
+        with pytest.raises(UnavailableError, match="busy"), api.heavy():
+            pass
+        for _ in range(api.HEAVY_WAITING - api.HEAVY_AT_ONCE):
+            assert api._waiting.acquire(blocking=False)
+            stack.callback(api._waiting.release)
+        monkeypatch.setattr(api, "HEAVY_WAIT_S", 1e6)
+        with pytest.raises(UnavailableError, match="busy"), api.heavy():
+            pass
+    with api.heavy():
+        pass
 
 
 def test_a_database_that_is_not_there_yet_is_no_error(tmp_path: Path) -> None:

@@ -144,6 +144,14 @@ def test_who_asks_too_often_waits_and_who_guesses_waits_sooner(
     assert len(guarded._limit._left) == 2
 
 
+def test_another_site_may_open_a_link_and_load_nothing(tokens: TokenFile) -> None:
+    guarded = Guard(PlainTextResponse("in"), (), tokens)
+    fetch = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert ask(guarded, **fetch).status_code == 403
+    assert ask(guarded, **{**fetch, "Sec-Fetch-Mode": "navigate"}).text == "in"
+    assert ask(guarded, **{**fetch, "Sec-Fetch-Site": "same-origin"}).text == "in"
+
+
 @pytest.mark.parametrize(
     ("address", "own"),
     [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True),
