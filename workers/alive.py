@@ -21,7 +21,7 @@ WITHOUT = ("hashing", "confirm", "beat")
 """Of these the sweep rings the first anyway, runs on the second, and is sent by the third."""
 
 
-@app.task(name="workers.alive.beat")  # type: ignore[untyped-decorator]  # Celery has no types
+@app.task(name="workers.alive.beat", send_events=False)  # type: ignore[untyped-decorator]  # Celery has no types
 def beat() -> None:
     """Nothing: that it ended is what counts."""
 

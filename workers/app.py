@@ -105,7 +105,7 @@ app.conf.update(
         "workers.schedule.*": {"queue": "confirm"},
     },
     worker_send_task_events=True,
-    task_send_sent_event=True,
+    task_send_sent_event=False,  # of a sweep it would come too; what a worker takes is told
     event_queue_expires=60,
     timezone="UTC",
     beat_schedule={

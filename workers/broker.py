@@ -30,7 +30,7 @@ MALFORMED = (
 """What decoding, unpacking or taking on a stranger's item raises."""
 MAX_BRACKETS = 500
 """In a message and in its body; a task's has some thirty."""
-_SHOWN = ("lang", "origin", "argsrepr", "kwargsrepr", "root_id", "parent_id")
+_SHOWN = ("lang", "origin", "shadow", "argsrepr", "kwargsrepr", "root_id", "parent_id")
 """Headers that log lines and Flower show."""
 
 _loads = kombu_redis.loads

@@ -13,12 +13,14 @@ EXPIRES_S = 30
 
 
 def ring(task: Any, queue: str, *arguments: str) -> bool:
-    """Send a task once: True where the broker took it.
+    """Send a task once: True where the broker took it. Flower shows it under its name with what it
+    is about, such as ``anchoring.publish ethereum``.
 
     Where Redis is away or full that is logged, and the sweep sends it again.
     """
+    name = " ".join((task.name.removeprefix("workers."), *arguments))
     try:
-        task.apply_async(arguments, queue=queue, expires=EXPIRES_S, retry=False)
+        task.apply_async(arguments, queue=queue, expires=EXPIRES_S, retry=False, shadow=name)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("hint.lost", task=task.name, queue=queue, problem=type(error).__name__)
         return False

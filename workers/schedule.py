@@ -18,7 +18,7 @@ from workers.telemetry import log
 PUBLISHED = (AnchorState.DUE, AnchorState.SIGNED)
 
 
-@app.task(name="workers.schedule.sweep")  # type: ignore[untyped-decorator]  # Celery has no types
+@app.task(name="workers.schedule.sweep", send_events=False)  # type: ignore[untyped-decorator]  # Celery has no types
 def sweep() -> None:
     """Make the seals that are overdue, then ring every queue that has work."""
     now = time.time()

@@ -139,11 +139,14 @@ class _Confirmer:
                 now = delivery.clock()
                 made = receipts.make_receipts(tx, row, version, seen, evidence, now)
         wait_s = self.poll_s * min(1 + seen.depth // 2, _SLOWEST)
+        stated = version.version.detail.get("fee")  # of a Bitcoin transaction, known when signed
+        paid = stated if seen.paid is None and isinstance(stated, int) else seen.paid
         where = {
             "version_id": version.id,
             "height": seen.height,
             "depth": seen.depth,
             "block_time": seen.block_time,
+            "paid": paid,
             "reason": None,
             "attempts": 0,
         }
@@ -179,7 +182,7 @@ class _Confirmer:
             if mine is None:
                 return None
             tx.delete_receipts(row.id)
-            gone = {"height": None, "depth": 0, "block_time": None}
+            gone = {"height": None, "depth": 0, "block_time": None, "paid": None}
             reason = f"the block at height {row.height} is gone"
             return delivery.move(tx, mine, Trigger.REORG, None, reason=reason, **gone)
 

@@ -84,8 +84,10 @@ def services(
         remote = {"PROVENANCE_REMOTE_CONTROL": "1"}
         fleet = [replace(service, env={**service.env, **remote}) for service in fleet]
         auth = {"FLOWER_BASIC_AUTH": flower_auth} if flower_auth else {}
-        words = ("flower", "--address=127.0.0.1", f"--port={flower_port}")
-        fleet.append(_celery("flower", *words, **auth))
+        names = ",".join(s.name for s in fleet if "--hostname" in s.argv)
+        words = ("-m", "workers.flower", "--wait-for", names, "--address=127.0.0.1")
+        argv = (sys.executable, *words, f"--port={flower_port}")
+        fleet.append(Service("flower", argv, auth))
     return fleet
 
 

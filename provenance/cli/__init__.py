@@ -1,9 +1,10 @@
 """The ``provenance`` command.
 
-Exit codes: 0 fine, 1 verification failed, 2 wrong usage or input, 3 could not be checked
-(a node, Redis or the database cannot be reached). Every command takes ``--json`` and then
-prints one JSON object on stdout, ``{"error": ...}`` where it fails; what is for people alone goes
-to stderr.
+Exit codes: 0 fine, 1 verification failed or something is not as it should be (``health``: a queue
+is stale; ``status``: a network is paused or does not get on; ``migrate --check``: another schema),
+2 wrong usage or input, 3 could not be checked (a node, Redis or the database cannot be reached).
+Every command takes ``--json`` and then prints one JSON object on stdout, ``{"error": ...}`` where
+it fails; what is for people alone goes to stderr.
 """
 
 from __future__ import annotations
@@ -87,9 +88,12 @@ status  status:status  runs, or one run, and the backlog
   --state {running,finished,pruned,failed,interrupted,closed,lost,unknown}  runs that stand so
   --group GROUP  runs of this group
   --tag TAG...  runs with this tag; repeatable: with all of them
+  --since WHEN  runs that something came of since then: 90min, 36h, 7d, 2026-05-31
+  --network NETWORK  runs with a root that is not final there
   --sort {created,seen,name,state,group}  what decides the order (created)
   --page PAGE  of the list (1)
-  --limit RUNS  on a page (50)
+  --limit RUNS  on a page (as many as the screen has room for, 50 where there is none)
+  --watch SECONDS?  again and again (2)
 verify  verify:verify  check a run or a bundle again
   subject RUN|PATH|CID?  run id, latest, bundle folder or .zip, or ipfs:CID
   --all  every run of the database
@@ -122,14 +126,19 @@ bundle  bundle:bundle  write a run's evidence for an auditor
 upgrade  bundle:upgrade  complete pending OpenTimestamps proofs
   paths PATH+  bundle, or .ots files
 migrate  up:migrate  bring the database to this release's schema
+  --check  change nothing; 1 where the schema is another one
+  --to REVISION  to this one instead
+backup  up:backup  copy database, keys and anchors file, while workers run
+  folder FOLDER  a new one
 path  verify:path  print a record's path up to the run root
   record FILE  a record file of a bundle or report
   --ots OUT  write its OpenTimestamps proof there
 events  ACTION  what became of events
 events parked  events:parked  list what ingest would not take, and why
   run_id RUN?  run id, its first or last 8, or latest
-  --forget  delete them instead
-  --all  with --forget and no run: of every run
+  | --retry  put batches into the stream again
+  | --forget  delete them
+  --all  with one of them and no run: of every run
 verify-model  model:verify_model  which epoch has exactly these weights
   model FILE|FOLDER  .safetensors, .pt, .npz, .keras, a booster's, or a folder
   --bundle PATH  the run's bundle
@@ -302,6 +311,12 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0 or more")
 
 
+def _interval(text: str) -> float:
+    if (seconds := _seconds(text)) >= 0.1:
+        return seconds
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0.1 or more")
+
+
 _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
@@ -311,12 +326,14 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--port": {"type": _port, "default": 8484},
     "--scope": {"default": "read"},
     "--page": {"type": _positive, "default": 1},
-    "--limit": {"type": _positive, "default": 50},
+    "--limit": {"type": _positive},
+    "--watch": {"type": _interval, "const": 2.0},
     "--sort": {"default": "created"},
     "--quorum": {"type": _positive},
     "--witness-quorum": {"type": _positive},
     "--settle": {"type": _seconds, "default": 0.0},
     "--run": {"dest": "run_id"},
+    "folder": {"type": _path},
     "command": {"nargs": argparse.REMAINDER, "metavar": "-- COMMAND"},
     "old": {"type": int},
     "new": {"type": int},

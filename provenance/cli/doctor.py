@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from provenance.app import health as marks
+from provenance.app.base_directory import known_base, running_fleet
 from provenance.app.processes import REDIS_BY_HAND, redis_server
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import MAX_BACKLOG
@@ -48,8 +53,10 @@ class Finding:
 def doctor(arguments: argparse.Namespace) -> int:
     """Look at everything; 0 where all that is needed works, 3 otherwise."""
     settings = settings_of(arguments, secrets=False)
+    if os.path.lexists(settings.base_dir) or arguments.base_dir != Path("artifacts"):
+        known_base(settings)  # nothing is there before the first start
     findings = [*_packages(settings), *_servers(), *_services(arguments, settings)]
-    findings += _queues(settings)
+    findings += [*_queues(settings), *_pages(settings)]
     if arguments.json:
         print_json({"findings": [asdict(f) for f in findings]})
     else:
@@ -119,6 +126,27 @@ def _queues(settings: Settings) -> Iterator[Finding]:
             detail = f"the last task ended {age.age_s:.0f} s ago"
             mend = f"restart its worker: {limit:.0f} s is too long" if age.stale(limit) else None
             yield Finding("queue", age.queue, mend is None, detail, mend, needed=False)
+
+
+def _pages(settings: Settings) -> Iterator[Finding]:
+    """What a running ``provenance up`` serves; Flower with the password that it made."""
+    fleet = running_fleet(settings.base_dir) or {}
+    auth = base64.b64encode(str(fleet.get("flower_auth")).encode()).decode()
+    for name, url in (fleet.get("pages") or {}).items():
+        address = urlsplit(url)
+        connection = HTTPConnection(address.hostname or "", address.port, timeout=2)
+        try:
+            header = {"Authorization": f"Basic {auth}"} if name == "Flower" else {}
+            connection.request("GET", address.path or "/", headers=header)
+            status = connection.getresponse().status
+            works = status < 400 or (name == "Dashboard" and status == 401)  # it wants a token
+            detail = f"{url} answers {status}"
+        except (OSError, HTTPException) as error:
+            works, detail = False, f"{url}: {error}"
+        finally:
+            connection.close()
+        mend = None if works else f"see {settings.base_dir / 'log'}"
+        yield Finding("page", name, works, detail, mend, needed=False)
 
 
 def _try(kind: str, name: str, look: Callable[[], str], mend: str | None = None) -> Finding:

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from provenance.app.base_directory import known_base
 from provenance.cli.output import answer, err, print_json, print_table, settings_of, when
 from provenance.dashboard.tokens import Scope, TokenFile
 from provenance.errors import MissingExtraError
@@ -14,7 +15,7 @@ from provenance.settings import READERS
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve the dashboard and the API until Ctrl-C."""
-    settings = settings_of(arguments, secrets=READERS)
+    settings = known_base(settings_of(arguments, secrets=READERS))
     try:
         from provenance.dashboard import server
     except ModuleNotFoundError as error:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
-from provenance.app.run_list import ListedRun, Wanted, ending_of, list_runs, listed
+from provenance.app.base_directory import known_base
+from provenance.app.run_list import ListedRun, Wanted, ending_of, list_runs
 from provenance.bootstrap import reading
 from provenance.capture.ending import GOES_ON
-from provenance.capture.ship.keyless import unsigned_runs
-from provenance.capture.spool import pending_bytes
-from provenance.cli.output import out, print_json, print_table, settings_of, when
+from provenance.cli.output import (
+    json_line,
+    out,
+    print_json,
+    print_table,
+    print_text,
+    settings_of,
+    when,
+)
 from provenance.errors import BadSignatureError, FormatError, InputError, UnavailableError
 from provenance.evidence import from_database
 from provenance.evidence.story import RunState
@@ -24,8 +32,10 @@ from provenance.formats.record import Kind, Phase, Record
 from provenance.formats.run_tree.ranks import silent_ranks
 from provenance.formats.run_tree.selection import named_networks, unannounced
 from provenance.ledger.seal import waits_for
-from provenance.ports.store import LedgerTx
-from provenance.ports.values import AnchorState, LedgerEntry, RunRow, StoredRecord
+from provenance.log import shown
+from provenance.operations import words
+from provenance.operations.overview import Overview, network_document, overview
+from provenance.ports.values import LedgerEntry, RunRow, StoredRecord
 from provenance.report.summary import shown as plain
 from provenance.report.summary import spoken
 from provenance.settings import NETWORKS, Settings
@@ -37,67 +47,133 @@ _ENDS: Final = (Phase.BEFORE, Phase.AFTER)
 _TELLING: Final = (Kind.CONFIG, Kind.SEAL, Kind.RUN_END)
 """Kinds of records that tell how a run ended."""
 _COLUMNS: Final = (
-    "run", "state", "name", "newest", "numbers", "took", "last seen", "began", "seals", "identity",
-    "incomplete",
+    "run", "state", "name", "newest", "numbers", "took", "last seen", "age", "seals", "dropped",
+    "identity", "incomplete",
 )  # fmt: skip
 """What matters most comes first: a narrow terminal has no place for the rest."""
+_LEAST_RUNS: Final = 5
+_PIPED_RUNS: Final = 50
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Runs with their seals, networks with their anchors, and the backlog."""
-    settings = settings_of(arguments, secrets=False)
-    keys = ("state", "name", "group", "sort", "page")
-    wanted = Wanted(
-        now=time.time(),
-        lost_after_s=settings.lost_after_s,
-        size=arguments.limit,
-        tags=arguments.tag or (),
-        **{key: getattr(arguments, key) for key in keys},
-    )
+    settings = known_base(settings_of(arguments, secrets=False))
     run = arguments.run_id
-    given = [name for name in ("state", "name", "group", "tag") if getattr(arguments, name)]
+    given = [
+        name
+        for name in ("state", "name", "group", "tag", "since", "network", "watch")
+        if getattr(arguments, name)
+    ]
     if run and given:
         raise InputError(f"--{given[0]}: found RUN {run} too, expected one of the two")
-    document = _run(settings, run, wanted) if run else _overview(settings, wanted)
+    if arguments.watch:
+        return _watch(arguments, settings)
+    wanted = _wanted(arguments, settings)
+    if run:
+        document, code = _run(settings, run, wanted), 0
+    else:
+        seen = overview(settings, wanted)
+        document, code = _document(seen, wanted), seen.exit_code
     if arguments.json:
         print_json(document)
+    elif run:
+        _print_run(document)
     else:
-        (_print_run if arguments.run_id else _print_overview)(document)
+        _print_overview(seen, document, wanted.now)
+    return code
+
+
+def _wanted(arguments: argparse.Namespace, settings: Settings) -> Wanted:
+    now = time.time()
+    limit = arguments.limit or _PIPED_RUNS
+    if arguments.limit is None and out.is_terminal and not arguments.json:
+        around = 14 + len(settings.blockchain.networks)
+        limit = max(_LEAST_RUNS, out.height - around)
+    return Wanted(
+        now=now,
+        lost_after_s=settings.lost_after_s,
+        size=limit,
+        tags=arguments.tag or (),
+        since=None if arguments.since is None else _since(arguments.since, now),
+        **{key: getattr(arguments, key) for key in ("state", "name", "group", "network", "sort")},
+        page=arguments.page,
+    )
+
+
+def _since(text: str, now: float) -> float:
+    """Unix seconds of ``90min``, ``36h``, ``7d``, or of a date and time (UTC)."""
+    if match := re.fullmatch(r"(\d{1,6}) ?(s|min|h|d|w)", text):
+        return (
+            now - int(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}[match[2]]
+        )
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "expected such as 90min, 36h, 7d or 2026-05-31"
+        raise InputError(f"--since: found {text!r}, {expected}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _watch(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Until Ctrl-C, again and again; what cannot be asked now may be later."""
+    from rich.live import Live
+    from rich.text import Text
+
+    def page() -> str:
+        wanted = _wanted(arguments, settings)
+        try:
+            seen = overview(settings, wanted)
+        except UnavailableError as error:
+            return json_line({"error": str(error)}) if arguments.json else shown(str(error))
+        if arguments.json:
+            return json_line(_document(seen, wanted))
+        with out.capture() as capture:
+            _print_overview(seen, _document(seen, wanted), wanted.now)
+        return capture.get().rstrip("\n")
+
+    with suppress(KeyboardInterrupt):
+        if arguments.json or not out.is_terminal:
+            while True:
+                print_text(page() + ("\n" if arguments.json else "\n\n"))
+                time.sleep(arguments.watch)
+        with Live(console=out, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(Text.from_ansi(page()), refresh=True)
+                time.sleep(arguments.watch)
     return 0
 
 
-def _overview(settings: Settings, wanted: Wanted) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "base_dir": str(settings.base_dir),
-        "spool_bytes": pending_bytes(settings.base_dir / "spool"),
-        "stream_entries": None,
-        "runs": [],
-        "runs_total": 0,
+def _document(seen: Overview, wanted: Wanted) -> dict[str, Any]:
+    trust = of_settings(seen.settings)
+    since = seen.waiting_since
+    return {
+        "base_dir": str(seen.settings.base_dir),
+        "anchored": {
+            "roots": seen.roots,
+            "waiting": seen.waiting,
+            "oldest_s": None if since is None else wanted.now - since,
+        },
+        "spool_bytes": seen.spool_bytes,
+        "stream_entries": seen.stream_entries,
+        "redis_problem": seen.redis_problem,
+        "runs": [
+            _told(item, trust)
+            | {"seals": [phase.value for phase in seen.seals.get(item.row.run, ())]}
+            for item in seen.runs
+        ],
+        "runs_total": seen.runs_total,
+        "states": dict(seen.states),
         "page": wanted.page,
         "limit": wanted.size,
-        "networks": {},
-        "unsigned": unsigned_runs(settings.base_dir / "spool"),
-        "parked": 0,
-        "equivocations": 0,
+        "networks": {
+            name: network_document(name, network, wanted.now)
+            for name, network in seen.networks.items()
+        },
+        "unsigned": dict(seen.unsigned),
+        "parked": seen.parked,
+        "equivocations": seen.equivocations,
+        "pages": dict(seen.pages),
     }
-    with suppress(UnavailableError):
-        if settings.redis_url is not None:
-            document["stream_entries"] = reading.stream_backlog(settings)
-    store = reading.open_store(settings)
-    if store is None:
-        return document
-    trust = of_settings(settings)
-    with closing(store), store.snapshot() as tx:
-        seals = tx.seals()
-        runs, document["runs_total"] = list_runs(tx, wanted)
-        for item in runs:
-            run = _told(item, trust)
-            run["seals"] = [phase.value for phase in seals.get(item.row.run, ())]
-            document["runs"].append(run)
-        document["networks"] = {n: _network(tx, n) for n in settings.blockchain.networks}
-        document["parked"] = len(tx.parked())
-        document["equivocations"] = len(tx.equivocations())
-    return document
 
 
 def _told(item: ListedRun, trust: Trust) -> dict[str, Any]:
@@ -116,17 +192,6 @@ def _told(item: ListedRun, trust: Trust) -> dict[str, Any]:
     }
 
 
-def _network(tx: LedgerTx, name: str) -> dict[str, Any]:
-    waiting = tx.anchors(name, ACTIVE | {AnchorState.FAILED})
-    reasons = [row.reason for row in waiting if row.reason]
-    remembered = tx.network(name)
-    return {
-        "anchors": {state.value: count for state, count in tx.anchor_counts(name).items()},
-        "paused": remembered.paused if remembered else None,
-        "problem": reasons[-1] if reasons else None,
-    }
-
-
 def _run(settings: Settings, name: str, wanted: Wanted) -> dict[str, Any]:
     with reading.opened_store(settings, f"run {name}") as store:
         run = from_database.find_run(store, name)
@@ -134,10 +199,11 @@ def _run(settings: Settings, name: str, wanted: Wanted) -> dict[str, Any]:
             row = tx.run(run)
             assert row is not None
             records, entries = tx.records(run), tx.entries(run)
+            _, parked, twice = tx.totals(run)
             told = list(_decoded(records, (*_TELLING, Kind.METRICS)))
             ending = ending_of(tx, run, told, wanted.now, wanted.lost_after_s)
             document: dict[str, Any] = {
-                **_told(listed(tx, row, wanted), of_settings(settings)),
+                **_told(list_runs(tx, replace(wanted, run=run))[0][0], of_settings(settings)),
                 "ending": ending._asdict(),
                 "waits_for": waits_for(tx, run),
                 "unannounced": unannounced(told) if told else None,
@@ -146,8 +212,8 @@ def _run(settings: Settings, name: str, wanted: Wanted) -> dict[str, Any]:
                 "records": len(records),
                 "epochs": sorted({r.epoch for r in records if r.epoch is not None}),
                 "silent": _silent(records),
-                "equivocations": len(tx.equivocations(run)),
-                "parked": len(tx.parked(run)),
+                "equivocations": twice,
+                "parked": parked,
                 "roots": [_root(entry) for entry in entries],
                 "networks": {},
                 "bundles": bundle.noted(settings, run),
@@ -196,34 +262,34 @@ def _decoded(
                 yield Record.decode(row.data)
 
 
-def _print_overview(document: dict[str, Any]) -> None:
-    entries = document["stream_entries"]
-    stream = "Redis not configured or not reachable" if entries is None else f"{entries} entries"
-    out.print(f"spool {document['spool_bytes']} bytes not yet acknowledged; stream: {stream}")
-    for run, reason in document["unsigned"].items():
-        out.print(f"run {run} goes on without an identity: {reason}")
-    out.print(f"parked {document['parked']}, equivocations {document['equivocations']}")
+def _print_overview(seen: Overview, document: dict[str, Any], now: float) -> None:
+    out.print(words.anchored(seen, now))
+    for line in words.notes(seen):
+        out.print(line)
     out.print()
     rows: list[tuple[Any, ...]] = []
-    for r in document["runs"]:
+    for r, item in zip(document["runs"], seen.runs, strict=True):
         who = r["trainer"] or (r["identity"] and _cut(_shown(r["identity"])))
-        stands = (r["run_id"], RunState(**r["ending"]).line, r["name"] and _cut(r["name"]))
-        times = (spoken(r["seconds"]), r["seen"], r["begun"])
-        rows.append(
-            (*stands, _newest(r), _numbers(r), *times, " ".join(r["seals"]), who, r["incomplete"])
+        stands = (r["run_id"], item.ending.line, r["name"] and _cut(r["name"]))
+        times = (
+            spoken(r["seconds"]),
+            f"{words.age(now - item.seen)} ago",
+            words.age(now - item.begun),
         )
+        rest = (" ".join(r["seals"]), r["dropped"] or None, who, r["incomplete"])
+        rows.append((*stands, _newest(r), _numbers(r), *times, *rest))
     if rows:
         print_table(_COLUMNS, rows, least=2)
-    else:
-        out.print("no runs on this page" if document["runs_total"] else "no such runs")
-    if (pages := -(-document["runs_total"] // max(1, document["limit"]))) > 1:
-        out.print(f"page {document['page']} of {pages}, {document['runs_total']} runs")
+    elif seen.has_database:
+        out.print("no runs on this page" if seen.runs_total else "no such runs")
+    pages = -(-seen.runs_total // document["limit"])
+    if pages > 1:
+        total = f"page {document['page']} of {pages}, {seen.runs_total} runs"
+        more = seen.runs_total - len(seen.runs)
+        out.print(f"{total}; {more} more: --page, --limit, or fewer by --state, --name, --since")
     out.print()
-    rows = []
-    for name, n in document["networks"].items():
-        anchors = " ".join(f"{state}={count}" for state, count in n["anchors"].items())
-        rows.append((name, anchors or None, n["paused"], n["problem"]))
-    print_table(("network", "anchors", "paused", "problem"), rows)
+    rows = [words.network_row(*pair, now) for pair in seen.networks.items()]
+    print_table(words.NETWORK_COLUMNS, rows, least=4)
 
 
 def _newest(run: dict[str, Any]) -> str | None:
@@ -250,6 +316,8 @@ def _print_run(document: dict[str, Any]) -> None:
     who = f" ({document['trainer']})" if document["trainer"] else ""
     by = document["identity"]
     out.print(f"identity: {_shown(by) if by else 'nobody signed this run'}{who}")
+    if document["dropped"]:
+        out.print(f"dropped: {document['dropped']} events, as its trainers say (gaps)")
     if document["incomplete"]:
         out.print(f"incomplete: {document['incomplete']}")
     if document["waits_for"]:

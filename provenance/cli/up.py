@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from provenance import files
 from provenance.anchor import pauses
 from provenance.app import up as fleet
-from provenance.app.base_directory import leave_config
+from provenance.app.base_directory import known_base, leave_config
 from provenance.app.processes import free_ports
 from provenance.bootstrap import sending
 from provenance.cli.output import answer, err, print_json, settings_of
@@ -70,8 +70,10 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         runs.start(fleet.services(settings, port, auth or ""))
         if dashboard_port is not None:
             runs.start([fleet.dashboard(dashboard_port)])
-            pages["dashboard"] = f"http://127.0.0.1:{dashboard_port}"
+            pages["Dashboard"] = f"http://127.0.0.1:{dashboard_port}"
         flower_url = f"http://127.0.0.1:{port}" if port else None
+        if flower_url is not None:
+            pages["Flower"] = flower_url
         state = {
             "pid": os.getpid(),
             "base_dir": str(settings.base_dir),
@@ -95,10 +97,15 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             secret = ("flower_auth", "redis_url")
             print_json({name: value for name, value in state.items() if name not in secret})
         elif flower_url:
-            say("flower", f"{flower_url}, user and password {auth}")
-        for name, address in pages.items():
-            say(name, address)
+            say("flower", f"{flower_url}, user and password {auth}, once the workers answer")
+        if dashboard_port is not None:
+            say("dashboard", pages["Dashboard"])
         if not quiet:
+            chain = settings.blockchain
+            networks = ", ".join(chain.networks) if chain.enabled else "nothing: it is off"
+            say("up", f"takes the runs of {settings.base_dir}, anchors on {networks}")
+            if not pages:
+                say("up", "serves no page (--dashboard, --flower); ask it: provenance status")
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
         runs.tend(stopping, keep_state)
     finally:
@@ -124,20 +131,46 @@ def ship(arguments: argparse.Namespace) -> int:
     """A shipper in the foreground."""
     from provenance.app import ship as shipping
 
-    settings = settings_of(arguments, secrets=False)
+    settings = known_base(settings_of(arguments, secrets=False), "spool")
     keys = arguments.ledger_key or ()
-    return answer(arguments, shipping.run(settings, once=arguments.once, ledger_keys=keys))
+    shipped = shipping.run(settings, once=arguments.once, ledger_keys=keys)
+    told = {name.replace("_", " "): count for name, count in shipped.items() if count}
+    line = ", ".join(f"{name} {count}" for name, count in told.items())
+    return answer(arguments, shipped, f"shipped: {line}" if line else "nothing to ship")
 
 
 def migrate(arguments: argparse.Namespace) -> int:
-    """Bring the database to this release's schema; workers do the same when they start."""
+    """Bring the database to this release's schema, or say whether it has it (0, else 1); workers
+    bring it there too when they start."""
+    from provenance.stores.sql import migrate as change_schema
     from provenance.stores.sql.schema import REVISIONS
 
-    settings = settings_of(arguments, secrets=False)
-    sending.open_store(settings).close()
+    settings = known_base(settings_of(arguments, secrets=False))
+    to = arguments.to or REVISIONS[-1]
+    if to not in REVISIONS:
+        raise InputError(f"--to: found {to!r}, expected one of {', '.join(REVISIONS)}")
+    was = change_schema(settings.database_url, to, change=not arguments.check)
+    now = was if arguments.check else to
+    line = f"the database is at schema revision {to}" + (" already" if was == to else "")
+    if now != to:
+        line = f"the database is at schema revision {now or 'none'}, expected {to}"
     if not arguments.json:
-        err.print(f"the database is at schema revision {REVISIONS[-1]}")
-    return answer(arguments, {"revision": REVISIONS[-1]})
+        err.print(line)
+    answer(arguments, {"revision": now, "was": was})
+    return int(now != to)
+
+
+def backup(arguments: argparse.Namespace) -> int:
+    """Copy what the deployment cannot do without; a PostgreSQL database is for pg_dump to copy."""
+    from provenance.operations.backup import backup as copy_into
+
+    settings = known_base(settings_of(arguments, secrets=False))
+    made = copy_into(settings, arguments.folder)
+    document = {"folder": str(arguments.folder), "files": made}
+    lines = [f"{arguments.folder}: {', '.join(made) or 'nothing'}"]
+    if "ledger.db" not in made:
+        lines.append("the database is not among them: copy it with pg_dump")
+    return answer(arguments, document, *lines)
 
 
 def resume(arguments: argparse.Namespace) -> int:

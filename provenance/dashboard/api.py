@@ -17,13 +17,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BeforeValidator
 
-from provenance.app.run_list import Wanted
 from provenance.app.runs import evidence_of
 from provenance.app.verify import Options, verify_run
 from provenance.bundle.writer import bundle_files
 from provenance.bundle.zip import pack
 from provenance.dashboard import values, views
 from provenance.errors import UnavailableError
+from provenance.ports.listing import Wanted
 from provenance.settings import Settings
 from provenance.verify.report import VerificationReport
 
@@ -62,18 +62,21 @@ def wanted(
     name: Text = None,
     state: Annotated[State | None, _EMPTY_IS_NONE] = None,
     group: Text = None,
+    network: Text = None,
     tag: Annotated[list[Annotated[str, Query(max_length=200)]], Query(max_length=20)] = [],  # noqa: B006  FastAPI copies it
     sort: Sort = "created",
     page: Page = 1,
     size: Size = 50,
 ) -> Wanted:
-    """Which runs a query asks for; an empty field of a form asks for nothing."""
+    """Which runs a query asks for; an empty field of a form asks for nothing. ``network``: those
+    with a root that is not final there."""
     return Wanted(
         now=time.time(),
         lost_after_s=settings.lost_after_s,
         state=state,
         name=name,
         group=group,
+        network=network,
         tags=[each for each in tag if each],
         sort=sort,
         page=page,

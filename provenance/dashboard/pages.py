@@ -11,7 +11,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from provenance.app.run_list import Wanted
 from provenance.app.runs import evidence_of
 from provenance.bundle.shell_proof import shell_commands
 from provenance.dashboard import views
@@ -21,6 +20,8 @@ from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RunEvidence
 from provenance.formats.record import Record
 from provenance.formats.run_tree.tree import parent_paths
+from provenance.operations.overview import cost
+from provenance.ports.listing import Wanted
 from provenance.report.html import MAX_PLOTS, Plot, plots_of, record_body, render, time_of
 from provenance.report.plot import Point, line_plot
 from provenance.report.summary import Summary, shown, spoken, summary_of
@@ -31,7 +32,7 @@ from provenance.verify.report import metrics_of
 _HERE: Final = Path(__file__).resolve().parent / "templates"
 MAX_COMPARED: Final = 6
 """Runs beside each other: as many as a plot has colours."""
-_ASKED: Final = ("name", "state", "group", "tag", "sort", "page", "size")
+_ASKED: Final = ("name", "state", "group", "network", "tag", "sort", "page", "size")
 CHILDREN: Final = 100
 """Nodes of the tree on a page."""
 router: Final = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -39,7 +40,9 @@ router: Final = APIRouter(include_in_schema=False, default_response_class=HTMLRe
 
 def page(name: str, **values: object) -> HTMLResponse:
     """A template as an answer."""
-    return HTMLResponse(fill(name, _HERE, time=time_of, number=shown, spoken=spoken, **values))
+    return HTMLResponse(
+        fill(name, _HERE, time=time_of, number=shown, spoken=spoken, cost=cost, **values)
+    )
 
 
 @router.get("/")
@@ -65,7 +68,7 @@ def runs(
         link=link,
         states=get_args(State),
         sorts=get_args(Sort),
-        filtered=bool(which.name or which.state or which.group or which.tags),
+        filtered=any((which.name, which.state, which.group, which.network, which.tags)),
     )
 
 

@@ -57,8 +57,7 @@ class Anchor:
     Attributes:
         size: Of the ledger, at the head.
         depth: Blocks on top, its own included, as the last look found it.
-        price: What its transaction bids for a unit: ``30 gwei per gas``, ``4 sat per vB``; None
-            where a network takes nothing.
+        paid: What its transaction cost, in wei or satoshi; None where that is not known.
         reason: Why it is not further.
     """
 
@@ -69,7 +68,7 @@ class Anchor:
     height: int | None
     depth: int
     block_time: float | None
-    price: str | None
+    paid: float | None
     reason: str | None
     attempts: int
     updated_at: float
@@ -145,19 +144,29 @@ class NetworkView:
 
     Attributes:
         counts: Anchors by state.
-        paused: Why nothing is sent to it.
+        paused, problem: Why nothing is sent to it; why its newest anchor does not get on.
+        final: The size of the newest head that is final there.
+        waiting: Roots that are under no such head; ``waiting_s``: the oldest of them, for so long.
+        eta_s: Until the newest anchor is final, by the pace of the blocks before.
+        cost, cost_per_run: In ``unit``; None where that is not known.
         identity: Which chain its node serves, as it said when asked last.
-        newest: The anchor of the largest head that is in a block.
-        waiting: Those on their way, and what failed; at most `MAX_WAITING`.
+        anchors: The newest one in a block, then those on their way, and what failed; at most
+            `MAX_WAITING`.
     """
 
     network: str
-    configured: bool
     counts: dict[str, int]
     paused: str | None
+    problem: str | None
+    final: int
+    waiting: int
+    waiting_s: float | None
+    eta_s: float | None
+    cost: float | None
+    cost_per_run: float | None
+    unit: str | None
     identity: dict[str, Any]
-    newest: Anchor | None
-    waiting: list[Anchor]
+    anchors: list[Anchor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +180,23 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the fleet works, and what waits: bytes in this host's spool, entries in Redis (None
-    where it cannot be asked); a queue older than ``limit_s`` is stale."""
+    """Whether the fleet works, and what waits.
+
+    Attributes:
+        anchored: Whether everything is, in words; ``notes``: what else an operator should know.
+        limit_s: A queue that is older is stale.
+        spool_bytes: On this host, not confirmed by the database yet.
+        stream_entries: In Redis; None where none is configured, or it cannot be asked.
+        runs: How many are in each state.
+    """
 
     healthy: bool
+    anchored: str
+    notes: list[str]
     queues: list[Queue]
     limit_s: float
     spool_bytes: int
     stream_entries: int | None
-    stream_problem: str | None
+    parked: int
+    equivocations: int
+    runs: dict[str, int]

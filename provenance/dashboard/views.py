@@ -11,10 +11,9 @@ from uuid import UUID
 from provenance.anchor.outbox import ACTIVE
 from provenance.app import bundle
 from provenance.app.health import ages, limit_s
-from provenance.app.run_list import ListedRun, Wanted, list_runs, listed
+from provenance.app.run_list import ListedRun, list_runs
 from provenance.app.verify import own_trust
 from provenance.bootstrap import reading
-from provenance.capture.spool import pending_bytes
 from provenance.dashboard.values import (
     MAX_SEALS,
     MAX_WAITING,
@@ -29,17 +28,23 @@ from provenance.dashboard.values import (
     RunPage,
     Seal,
 )
-from provenance.errors import BadSignatureError, FormatError, UnavailableError, UnknownRunError
+from provenance.errors import BadSignatureError, FormatError, UnknownRunError
 from provenance.evidence.run_evidence import seal_label
 from provenance.ledger.seal import waits_for
+from provenance.operations.overview import (
+    NetworkStanding,
+    Overview,
+    network_document,
+    overview,
+)
+from provenance.operations.words import anchored, notes
+from provenance.ports.listing import Wanted
 from provenance.ports.store import LedgerTx
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
     HeadRow,
     LedgerEntry,
-    RunRow,
-    SignedVersion,
 )
 from provenance.settings import Settings
 from provenance.verify.identity import check_identity
@@ -66,10 +71,12 @@ def runs(settings: Settings, wanted: Wanted) -> RunPage:
 
 def run(settings: Settings, run_id: UUID) -> RunDetail:
     """A run. UnknownRunError where there is none."""
-    trust, wanted = own_trust(settings, reading.ledger_key(settings)), _now(settings)
+    trust = own_trust(settings, reading.ledger_key(settings))
     with snapshot(settings) as tx:
-        row = _row(tx, run_id)
-        item = listed(tx, row, wanted)
+        found, _ = list_runs(tx, _wanted(settings, run_id))
+        if not found:
+            raise UnknownRunError(f"run {run_id}: the database has no such run")
+        item, row = found[0], found[0].row
         entries = tx.entries(run_id)
         shown = [*entries[:1], *entries[1:][-(MAX_SEALS - 1) :]]
         identity, trainer, problem = None, None, None
@@ -97,7 +104,7 @@ def run(settings: Settings, run_id: UUID) -> RunDetail:
             waits_for=waits_for(tx, run_id),
             seals=_seals(tx, settings, shown),
             seals_total=len(entries),
-            ancestors=[_run(listed(tx, row, wanted)) for row in _ancestors(tx, item)],
+            ancestors=[_run(each) for each in _ancestors(tx, settings, item)],
             bundles=[str(noted["cid"]) for noted in bundle.noted(settings, run_id)],
         )
 
@@ -134,55 +141,51 @@ def heads(settings: Settings, first: int, limit: int) -> list[Head]:
 
 
 def networks(settings: Settings) -> list[NetworkView]:
-    """The networks of the configuration, and others that have anchors."""
-    chain = settings.blockchain
-    configured = chain.networks if chain.enabled else ()
-    try:
-        with snapshot(settings) as tx:
-            names = dict.fromkeys((*configured, *tx.anchored_networks()))
-            return [_network(tx, name, name in configured) for name in names]
-    except UnknownRunError:
-        return [NetworkView(name, True, {}, None, {}, None, []) for name in configured]
+    """The networks of the configuration."""
+    seen, now = _seen(settings), time.time()
+    if not seen.has_database:
+        return []
+    with snapshot(settings) as tx:
+        return [_network(tx, name, standing, now) for name, standing in seen.networks.items()]
 
 
 def health(settings: Settings) -> Health:
-    """How old the newest task of each queue is, and what waits."""
-    limit = limit_s(settings)
+    """How old the newest task of each queue is, whether everything is anchored, what waits."""
+    seen, limit = _seen(settings), limit_s(settings)
     queues = [Queue(age.queue, age.age_s, age.stale(limit)) for age in ages(settings)]
-    entries, problem = None, "no redis_url is configured" if settings.redis_url is None else None
-    if settings.redis_url is not None:
-        try:
-            entries = reading.stream_backlog(settings)
-        except UnavailableError as error:
-            problem = str(error)
-    healthy = problem is None and not any(queue.stale for queue in queues)
-    spool = pending_bytes(settings.base_dir / "spool")
-    return Health(healthy, queues, limit, spool, entries, problem)
+    return Health(
+        healthy=seen.exit_code == 0 and not any(queue.stale for queue in queues),
+        anchored=anchored(seen, time.time()),
+        notes=list(notes(seen)),
+        queues=queues,
+        limit_s=limit,
+        spool_bytes=seen.spool_bytes,
+        stream_entries=seen.stream_entries,
+        parked=seen.parked,
+        equivocations=seen.equivocations,
+        runs=dict(seen.states),
+    )
 
 
-def _now(settings: Settings) -> Wanted:
-    return Wanted(now=time.time(), lost_after_s=settings.lost_after_s)
+def _seen(settings: Settings) -> Overview:
+    return overview(settings, _wanted(settings))
 
 
-def _row(tx: LedgerTx, run_id: UUID) -> RunRow:
-    row = tx.run(run_id)
-    if row is None:
-        raise UnknownRunError(f"run {run_id}: the database has no such run")
-    return row
+def _wanted(settings: Settings, run_id: UUID | None = None) -> Wanted:
+    return Wanted(now=time.time(), lost_after_s=settings.lost_after_s, run=run_id, size=1)
 
 
-def _ancestors(tx: LedgerTx, item: ListedRun) -> Iterator[RunRow]:
+def _ancestors(tx: LedgerTx, settings: Settings, item: ListedRun) -> Iterator[ListedRun]:
     seen = {item.row.run}
-    wanted = Wanted(now=0.0)
     while len(seen) <= MAX_ANCESTORS and item.parent is not None:
-        row = None
+        found: list[ListedRun] = []
         with suppress(ValueError):
-            row = tx.run(UUID(item.parent))
-        if row is None or row.run in seen:
+            found, _ = list_runs(tx, _wanted(settings, UUID(item.parent)))
+        if not found or found[0].row.run in seen:
             return
-        seen.add(row.run)
-        yield row
-        item = listed(tx, row, wanted)
+        item = found[0]
+        seen.add(item.row.run)
+        yield item
 
 
 def _run(item: ListedRun) -> Run:
@@ -199,7 +202,7 @@ def _run(item: ListedRun) -> Run:
         seen=item.seen,
         epoch=item.epoch,
         step=item.step,
-        numbers=item.numbers,
+        numbers=dict(item.numbers),
         parent=item.parent,
         incomplete=row.incomplete,
     )
@@ -242,37 +245,28 @@ def _anchor(tx: LedgerTx, row: AnchorRow) -> Anchor:
         height=row.height,
         depth=row.depth,
         block_time=row.block_time,
-        price=_price(version) if version else None,
+        paid=row.paid,
         reason=row.reason,
         attempts=row.attempts,
         updated_at=row.updated_at,
     )
 
 
-def _price(version: SignedVersion) -> str | None:
-    if not version.fee:
-        return None
-    if version.network == "ethereum":
-        return f"{version.fee / 1e9:.4g} gwei per gas"
-    return f"{version.fee} sat per vB"
-
-
 def _head(row: HeadRow) -> Head:
     return Head(row.size, row.root.hex(), row.note, row.created_at)
 
 
-def _network(tx: LedgerTx, name: str, configured: bool) -> NetworkView:
-    remembered = tx.network(name)
-    in_block = (AnchorState.CONFIRMED, AnchorState.FINAL)
-    size = tx.reach(name, in_block)
+def _network(tx: LedgerTx, name: str, standing: NetworkStanding, now: float) -> NetworkView:
+    stands, remembered = network_document(name, standing, now), tx.network(name)
+    size = tx.reach(name, (AnchorState.CONFIRMED, AnchorState.FINAL))
     newest = tx.covering(name, size - 1) if size else None
-    waiting = tx.anchors(name, ACTIVE | {AnchorState.FAILED})[-MAX_WAITING:]
+    waiting = tx.anchors(name, ACTIVE - {AnchorState.CONFIRMED} | {AnchorState.FAILED})
+    shown = [*filter(None, [newest]), *reversed(waiting[-MAX_WAITING:])]
+    keys = ("paused", "problem", "final", "waiting", "waiting_s", "eta_s", "cost", "cost_per_run")
     return NetworkView(
         network=name,
-        configured=configured,
-        counts={state.value: count for state, count in tx.anchor_counts(name).items()},
-        paused=remembered.paused if remembered else None,
+        counts=stands["anchors"],
+        **{key: stands[key] for key in (*keys, "unit")},
         identity=dict(remembered.identity) if remembered else {},
-        newest=None if newest is None else _anchor(tx, newest),
-        waiting=[_anchor(tx, row) for row in reversed(waiting)],
+        anchors=[_anchor(tx, row) for row in shown],
     )

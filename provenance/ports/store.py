@@ -12,6 +12,7 @@ from provenance.formats.merkle import Subtree
 from provenance.formats.record import Kind, Phase
 from provenance.formats.run_tree.selection import SealMark
 from provenance.formats.run_tree.tree import RecordLeaf
+from provenance.ports.listing import NetworkTally, RunSummary, Wanted
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
@@ -221,8 +222,21 @@ class LedgerTx(Protocol):
     def unfinished(self, limit: int) -> Sequence[tuple[UUID, str, tuple[int, ...]]]:
         """The newest runs that were not, newest first: id, state, indexes of their entries."""
 
-    def seals(self) -> Mapping[UUID, Sequence[Phase]]:
-        """Of each run with an entry, the phases of its entries, by index."""
+    def seals(self, of: Collection[UUID]) -> Mapping[UUID, Sequence[Phase]]:
+        """Of each of these runs with an entry, the phases of its entries, by index."""
+
+    def list_runs(self, wanted: Wanted) -> tuple[Sequence[tuple[RunRow, RunSummary]], int]:
+        """A page of runs, and how many there are on all pages."""
+
+    def run_states(self, wanted: Wanted) -> Mapping[str, int]:
+        """How many runs are in each state that one is in, of all pages."""
+
+    def tally(self, network: str) -> NetworkTally:
+        """How far a network has come."""
+
+    def totals(self, run: UUID | None = None) -> tuple[int, int, int]:
+        """How many roots ask for an anchor, how many rows are parked, and how many equivocations
+        there are; of all runs where None."""
 
     def add_head(self, head: HeadRow) -> None:
         """The first head at a size stands; EquivocationError for another root."""

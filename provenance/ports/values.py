@@ -226,6 +226,9 @@ class AnchorRow:
     block_time: float | None
     created_at: float
     updated_at: float
+    paid: float | None = None
+    """What its transaction cost, in wei or satoshi; None until it is in a block, or where it is
+    not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +320,8 @@ class Observation:
     final: bool = False
     block_time: float | None = None
     our_code: bool | None = None
+    paid: int | None = None
+    """What it cost its sender, in wei; None where the network does not say."""
 
 
 CHAIN_FIELDS = ("chain_id", "chain", "genesis")

@@ -21,10 +21,11 @@ from provenance.bundle.shell_proof import shell_commands
 from provenance.errors import InputError, ProofError
 from provenance.evidence.placement import newest_tree
 from provenance.evidence.run_evidence import RecordFile, RunEvidence, lenient
+from provenance.evidence.run_summary import step_series
 from provenance.evidence.story import process_names
 from provenance.formats.record import Json, Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
-from provenance.report.summary import label_of, shown, step_series, summary_of
+from provenance.report.summary import label_of, shown, summary_of
 from provenance.report.template import HERE, fill
 from provenance.report.tree_picture import tree_picture
 from provenance.verify.checks.privacy import budgets

@@ -5,13 +5,13 @@ All of it is the trainer's word, as its records state it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
 from provenance.evidence.run_evidence import RunEvidence
+from provenance.evidence.run_summary import leaves, newest_step, seconds_of, tags_of
 from provenance.formats.record import Json, Kind, Record
 from provenance.log import shown as escaped
 
@@ -85,47 +85,9 @@ def summary_of(evidence: RunEvidence) -> Summary:
     )
 
 
-def tags_of(record: Record) -> list[str]:
-    """The tags that a record states."""
-    tags = record.body.get("tags")
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-
-
-def step_series(record: object) -> Iterator[tuple[list[float], str, list[Json]]]:
-    """Numbers, name and values of each metric in a ``steps`` record, as far as it is one."""
-    series = record.body.get("series") if isinstance(record, Record) else None
-    for part in series if isinstance(series, list) else ():
-        of_part = part if isinstance(part, dict) else {}
-        steps, metrics = of_part.get("step"), of_part.get("metrics")
-        if not isinstance(steps, list) or not isinstance(metrics, dict):
-            continue
-        numbers = [float(step) for step in steps if type(step) is int]
-        for name, values in metrics.items():
-            if isinstance(values, list) and len(numbers) == len(steps):
-                yield numbers, name, values
-
-
-def newest_step(records: Iterable[object]) -> tuple[int | None, dict[str, Json]]:
-    """The highest step that ``steps`` records end with, None without one, and its metrics."""
-    ends = {
-        name: (steps[-1], values[len(steps) - 1])
-        for record in records
-        for steps, name, values in step_series(record)
-        if steps and len(values) >= len(steps)
-    }
-    newest = max((step for step, _ in ends.values()), default=None)
-    metrics = {name: value for name, (step, value) in ends.items() if step == newest}
-    return None if newest is None else int(newest), metrics
-
-
 def lines(value: Json) -> Lines:
     """A JSON value as names, joined by dots, and texts; at most `MAX_LINES`."""
-    return [(name, shown(leaf)) for name, leaf in islice(leaves(value), MAX_LINES)]
-
-
-def seconds_of(ts: str) -> float:
-    """Unix seconds of a record's ``ts``."""
-    return datetime.fromisoformat(ts).timestamp()
+    return [(_cut(name), shown(leaf)) for name, leaf in islice(leaves(value), MAX_LINES)]
 
 
 def size_of(nbytes: float) -> str:
@@ -145,15 +107,6 @@ def spoken(seconds: float) -> str:
     days, hours = divmod(hours, 24)
     parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
     return " ".join([f"{number} {unit}" for number, unit in parts if number][:2])
-
-
-def leaves(value: Json, name: str = "") -> Iterator[tuple[str, Json]]:
-    """Names, joined by dots, and what is no object in a JSON value."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from leaves(inner, f"{name}.{key}" if name else key)
-    elif value not in ({}, None) or name:
-        yield _cut(name), value
 
 
 def shown(value: Json) -> str:

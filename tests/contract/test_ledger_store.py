@@ -429,7 +429,7 @@ def test_entries_are_numbered_from_zero(run_tx: LedgerTx) -> None:
     assert run_tx.ledger_size() == 4
     assert run_tx.entry_of_root(roots[2]) == other
     assert run_tx.entry_of_root(digest("none")) is None
-    assert run_tx.seals() == {
+    assert run_tx.seals([RUN, OTHER]) == {
         RUN: [Phase.BEFORE, Phase.CHECKPOINT, Phase.AFTER],
         OTHER: [Phase.BEFORE],
     }

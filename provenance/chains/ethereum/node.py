@@ -223,6 +223,7 @@ class EthereumNode:
             return Observation(mined)
         block, worked = mined.block, mined.receipt.status == 1
         root = self._root(mined) if worked else None
+        price = mined.receipt.gas_price
         return Observation(
             place=Place.MINED if worked else Place.FAILED,
             root=root,
@@ -232,6 +233,7 @@ class EthereumNode:
             final=self._is_final(mined),
             block_time=float(block.timestamp),
             our_code=None if root is None else self._our_code(mined),
+            paid=None if price is None else price * mined.receipt.gas_used,
         )
 
     def find_many(self, txids: Sequence[str]) -> dict[str, Observation]:

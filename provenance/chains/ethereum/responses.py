@@ -94,6 +94,8 @@ class Receipt:
     to: bytes | None
     status: int
     gas_used: int
+    gas_price: int | None
+    """In wei, what was paid; None where the node does not say."""
     contract: bytes | None
     logs: tuple[Log, ...]
 
@@ -126,6 +128,9 @@ def read_receipt(answer: object, txid: str) -> Receipt:
         to=receipt.address("to"),
         status=status,
         gas_used=receipt.number("gasUsed"),
+        gas_price=receipt.number("effectiveGasPrice")
+        if "effectiveGasPrice" in receipt.raw
+        else None,
         contract=receipt.address("contractAddress"),
         logs=tuple(logs),
     )

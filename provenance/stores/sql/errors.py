@@ -7,7 +7,8 @@ locked, refused, disconnected, full,       StoreUnavailable (retryable)
 read-only, no free connection
 a constraint is violated                   IntegrityError
 a value that a column cannot hold          InputError
-not a database, or without our tables      ConfigError naming ``database_url``
+not a database, or without our tables;     ConfigError naming ``database_url``
+a user without the rights, a standby
 =========================================  ==========================================
 """
 
@@ -29,6 +30,8 @@ from provenance.errors import (
 
 KEY = "database_url"
 _UNDEFINED_TABLE = "42P01"
+_NOT_TO_BE_WRITTEN = ("42501", "25006")
+"""PostgreSQL's insufficient_privilege and read_only_sql_transaction (appendix A)."""
 _OF_VALUES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 DATABASE_ERRORS = (exc.SQLAlchemyError, sqlite3.Error)
 _THIRD_PARTY = (*DATABASE_ERRORS, OverflowError, UnicodeError)
@@ -59,6 +62,10 @@ def translate(error: Exception, label: str) -> ProvenanceError:
     if _without_tables(cause, message):
         return ConfigError(
             KEY, f"{label} lacks tables of this release: it was not migrated ({message})"
+        )
+    if getattr(cause, "sqlstate", None) in _NOT_TO_BE_WRITTEN:
+        return ConfigError(
+            KEY, f"{label} is not this user's to write: {message}; expected its owner"
         )
     if message.startswith("invalid connection option"):  # libpq's words
         return ConfigError(KEY, f"{label}: {message}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -156,9 +156,10 @@ class LedgerPart(Session):
                 indexes[run].append(index)
         return [(run, states[run], tuple(indexes[run])) for run in ids]
 
-    def seals(self) -> Mapping[UUID, Sequence[Phase]]:
+    def seals(self, of: Collection[UUID]) -> Mapping[UUID, Sequence[Phase]]:
         phases: dict[UUID, list[Phase]] = {}
         query = select(ledger_entries.c.run, ledger_entries.c.phase)
+        query = query.where(ledger_entries.c.run.in_(list(of)))
         for run, phase in self._read(query.order_by(ledger_entries.c.index)):
             phases.setdefault(run, []).append(phase)
         return phases

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, true, update
 
 from provenance.errors import InputError, UnknownRunError
 from provenance.formats.record import MAX_SAFE_INTEGER, Kind
@@ -47,6 +47,11 @@ _PARKED: Final = values_in(Parked, schema.parked)
 class RecordsPart(Session):
     """What ingest writes; see :class:`provenance.ports.store.LedgerTx`."""
 
+    def __init__(self, connection: Connection, label: str, writable: bool) -> None:
+        super().__init__(connection, label, writable)
+        self._arrived: list[StoredRecord] = []
+        self._sealed: set[UUID] = set()
+
     def run(self, run: UUID) -> RunRow | None:
         return self._one(RunRow, _RUNS.where(schema.runs.c.run == run))
 
@@ -76,6 +81,7 @@ class RecordsPart(Session):
         )
         if not sealed.rowcount and self.run(run) is None:
             raise UnknownRunError(f"no run {run} in the database")
+        self._sealed.add(run)
 
     def insert_records(self, records: Sequence[StoredRecord], now: float) -> list[Inserted]:
         known = self._digests(records)
@@ -92,6 +98,7 @@ class RecordsPart(Session):
             else:
                 outcome.append(Inserted.CONFLICT)
         if new:
+            self._arrived += new
             self._add_new(schema.records, [(*_VALUES(record), now) for record in new])
             self._write(
                 update(schema.runs)

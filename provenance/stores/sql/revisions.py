@@ -19,7 +19,7 @@ def is_current(connection: Connection, label: str) -> bool:
     Raises:
         ConfigError: It is newer than this release.
     """
-    return _known_revision(connection, label) == REVISIONS[-1]
+    return known_revision(connection, label) == REVISIONS[-1]
 
 
 def stale(label: str) -> ConfigError:
@@ -30,16 +30,19 @@ def stale(label: str) -> ConfigError:
     )
 
 
-def bring_up_to_date(connection: Connection, label: str) -> None:
+def bring_up_to_date(connection: Connection, label: str, to: str = REVISIONS[-1]) -> None:
     """Upgrade inside the caller's exclusive transaction; alembic is loaded only if needed.
 
     Raises:
-        ConfigError: The database is newer than this release, or holds tables of others
-            under our names.
+        ConfigError: The database is newer than this release or than ``to``, or holds tables of
+            others under our names.
     """
-    revision = _known_revision(connection, label)
-    if revision == REVISIONS[-1]:
+    revision = known_revision(connection, label)
+    if revision == to:
         return
+    if revision is not None and REVISIONS.index(revision) > REVISIONS.index(to):
+        problem = f"{label} is at schema revision {revision}, behind {to}: no way leads back"
+        raise ConfigError(KEY, f"{problem}; restore the backup from before the upgrade")
     if revision is None:
         foreign = metadata.tables.keys() & set(inspect(connection).get_table_names())
         if foreign:
@@ -51,10 +54,10 @@ def bring_up_to_date(connection: Connection, label: str) -> None:
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
-def _known_revision(connection: Connection, label: str) -> str | None:
+def known_revision(connection: Connection, label: str) -> str | None:
     """The revision a database is at; None where it was never migrated."""
     if not inspect(connection).has_table("alembic_version"):
         return None

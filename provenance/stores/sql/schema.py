@@ -14,17 +14,13 @@ Tables are changed by a new file in ``migrations/versions`` and a new entry at t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    Dialect,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
@@ -35,72 +31,20 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     Uuid,
     false,
 )
 
-from provenance.formats.record import Json, Kind, Phase
+from provenance.formats.record import Kind, Phase
 from provenance.ports.values import AnchorState
+from provenance.stores.sql.column_types import EnumText, FreeText, JsonText, Lines
 
 REVISIONS: Final = ("0001",)
 """Every schema revision this release knows, oldest first; the last is the one it needs."""
 
 NO_EPOCH: Final = -1
 """An absent epoch in ``ledger_entries``: NULLs would not collide in a UNIQUE constraint."""
-
-E = TypeVar("E", bound=StrEnum)
-
-
-class FreeText(TypeDecorator[str]):
-    """Text that somebody else wrote: PostgreSQL takes no NUL, and neither engine takes
-    a lone surrogate, so both become replacement characters."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """To the column."""
-        if value is None:
-            return None
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-
-
-class EnumText(TypeDecorator[E]):
-    """A member of an enum by its value."""
-
-    impl = String
-    cache_ok = True
-
-    def __init__(self, kind: type[E]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def process_bind_param(self, value: E | None, dialect: Dialect) -> str | None:
-        """To the column."""
-        return None if value is None else str(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:
-        """From the column."""
-        return None if value is None else self.kind(value)
-
-
-class JsonText(TypeDecorator[Mapping[str, Json]]):
-    """A JSON object as ASCII text."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Mapping[str, Json] | None, dialect: Dialect) -> str:
-        """To the column; None as ``{}``."""
-        return json.dumps(dict(value or {}), sort_keys=True)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Mapping[str, Json]:
-        """From the column."""
-        result: dict[str, Json] = json.loads(value or "{}")
-        return result
-
 
 metadata = MetaData(
     naming_convention={
@@ -136,6 +80,31 @@ runs = Table(
     Column("identity", LargeBinary),
     CheckConstraint("state IN ('open', 'sealed')", name="state"),
 )
+Index(None, runs.c.created_at, runs.c.run)
+Index(None, runs.c.last_ingest)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("run", Uuid, ForeignKey(runs.c.run), primary_key=True),
+    Column("name", FreeText),
+    Column("group", FreeText),
+    Column("tags", Lines, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", FreeText),
+    Column("rank", BigInteger),
+    Column("begun", Double),
+    Column("seen", Double),
+    Column("epoch", BigInteger),
+    Column("step", BigInteger),
+    Column("parent", FreeText),
+    Column("numbers", JsonText, nullable=False),
+    Column("has_results", Boolean, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+)
+Index(None, summaries.c.seen)
+Index(None, summaries.c.name)
+Index(None, summaries.c.state)
 
 records = Table(
     "records",
@@ -317,6 +286,7 @@ anchors = Table(
     Column("block_time", Double),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("paid", Double),
     UniqueConstraint("network", "size"),
     UniqueConstraint("id", "network"),
     ForeignKeyConstraint(["size", "root"], [heads.c.size, heads.c.root]),

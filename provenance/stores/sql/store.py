@@ -25,7 +25,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -33,6 +33,7 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from provenance.errors import StoreUnavailable, UsageError
 from provenance.ports.store import LedgerTx
+from provenance.settings.urls import sqlite_path
 from provenance.stores.sql.engine import (
     is_in_place,
     make_engine,
@@ -41,10 +42,14 @@ from provenance.stores.sql.engine import (
     url_label,
 )
 from provenance.stores.sql.errors import DATABASE_ERRORS, translated
-from provenance.stores.sql.ledger import LedgerPart
-from provenance.stores.sql.outbox import OutboxPart
-from provenance.stores.sql.records import RecordsPart
-from provenance.stores.sql.revisions import bring_up_to_date, is_current, stale
+from provenance.stores.sql.listing import ListingPart
+from provenance.stores.sql.revisions import (
+    bring_up_to_date,
+    is_current,
+    known_revision,
+    stale,
+)
+from provenance.stores.sql.schema import REVISIONS
 from provenance.stores.sql.sealing import SealingPart
 from provenance.stores.sql.session import LEDGER_LOCK
 
@@ -55,7 +60,7 @@ _of_the_parent: list[object] = []
 """Held so that a forked child never closes a connection that its parent still uses."""
 
 
-class SqlTx(RecordsPart, SealingPart, LedgerPart, OutboxPart):
+class SqlTx(ListingPart, SealingPart):
     """One transaction or snapshot; see :class:`provenance.ports.store.LedgerTx`."""
 
 
@@ -131,6 +136,8 @@ class SqlStore:
             try:
                 with translated(self.label, DATABASE_ERRORS):  # also of rows that are fetched late
                     yield tx
+                if tx.failed is None:
+                    tx.settle()
             finally:
                 tx.end()
             if tx.failed is not None:
@@ -252,13 +259,30 @@ def _run_lock(run: UUID) -> int:
     return -1 - (int.from_bytes(hashlib.sha256(run.bytes).digest()[:8], "big") >> 1)
 
 
-def migrate(url: str) -> None:
-    """Bring the database at ``url`` to the schema this release needs, and close it.
+def migrate(url: str, to: str = REVISIONS[-1], *, change: bool = True) -> str | None:
+    """Bring the database at ``url`` to a schema revision, and close it; nothing is written where
+    it is there already.
+
+    Args:
+        change: False only looks; what it has is not there to be made.
+
+    Returns:
+        The revision it was at; None where it was never migrated.
 
     Raises:
         ConfigError, MissingExtraError, StoreUnavailable: As :meth:`SqlStore.open`.
     """
-    SqlStore.open(url).close()
+    path = sqlite_path(url)
+    revision = None
+    if path is None or path.exists():
+        store = SqlStore(url, read_only=True)
+        with closing(store), store._begun(write=False) as connection, translated(store.label):
+            revision = known_revision(connection, store.label)
+    if change and revision != to:
+        store = SqlStore(url)
+        with closing(store), store.exclusive() as connection:
+            bring_up_to_date(connection, store.label, to)
+    return revision
 
 
 def _before_fork() -> None:

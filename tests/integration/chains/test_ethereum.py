@@ -102,6 +102,7 @@ def test_from_draft_to_final(
     assert draft.fields["to"] == (contract if with_contract else network.sender)
     version = network.sign(draft, network.next_nonce())
     assert network.observe(version) == Observation(Place.UNKNOWN)
+    balance = network.identity().balance
 
     network.broadcast(version)
     network.broadcast(version)
@@ -120,7 +121,9 @@ def test_from_draft_to_final(
         depth=1,
         final=False,
         block_time=float(int(block["timestamp"], 16)),
+        paid=balance - left if balance and (left := network.identity().balance) else None,
     )
+    assert seen.paid is not None, "what the sender's balance lost"
     chain.mine()
     assert (network.observe(version).depth, network.observe(version).final) == (2, False)
     chain.mine()

@@ -108,24 +108,27 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
         assert flower.startswith("http://127.0.0.1:")
         names = {"hashing", "anchor-local", "confirm"}
 
-        def workers() -> Any:
-            found = get(f"{flower}/api/workers?refresh=true", auth) or {}
-            return found if {name.split("@")[0] for name in found} >= names else None
-
-        seen = until(workers)
-        assert seen, "Flower shows no workers"
+        seen = until(lambda: get(f"{flower}/api/workers", auth))
+        assert {name.split("@")[0] for name in seen} == names, "all, from the first look"
+        queue_lengths = get(f"{flower}/api/queues/length", auth)["active_queues"]
+        queue_names = {queue["name"] for queue in queue_lengths}
+        assert queue_names == {"hashing", "anchor.local", "confirm", "verify"}
         hashing_name = next(name for name in seen if name.startswith("hashing@"))
         shutdown = f"{flower}/api/worker/shutdown/{hashing_name}"
         elsewhere = {"Origin": "http://elsewhere.example"}
         for url, data, headers, status in (
             (f"{flower}/api/workers", None, {}, 401),
             (shutdown, b"", elsewhere, 403),  # refused before the password is asked for
+            (f"{flower}/workers", None, {"Host": "elsewhere.example"}, 421),
         ):
             stranger = urllib.request.Request(url, data=data, headers=headers)
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(stranger, timeout=5)
             assert refused.value.code == status
         assert (tmp_path / "run" / "up.json").stat().st_mode & 0o777 == 0o600
+        found = provenance("doctor", "--base-dir", str(tmp_path))["findings"]
+        (page,) = [finding for finding in found if finding["kind"] == "page"]
+        assert page["works"], page
         queues = {
             name.split("@")[0]: [queue["name"] for queue in facts["active_queues"]]
             for name, facts in seen.items()
@@ -134,7 +137,7 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
         assert queues["anchor-local"] == ["anchor.local"]
         assert queues["confirm"] == ["confirm", "verify"]
 
-        page = state["pages"]["dashboard"]
+        page = state["pages"]["Dashboard"]
         assert kept["pages"] == state["pages"]
         seen = until(lambda: get(f"{page}/api/v1/runs", ""))
         assert [item["run_id"] for item in seen["runs"]] == [run]
@@ -145,10 +148,11 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
 
         def finished() -> Any:
             tasks = (get(f"{flower}/api/tasks", auth) or {}).values()
-            done = {task["name"] for task in tasks if task["state"] == "SUCCESS"}
-            return done >= {"workers.hashing.drain", "workers.anchoring.publish"}
+            done = {str(task["name"]) for task in tasks if task["state"] == "SUCCESS"}
+            assert not [name for name in done if "sweep" in name or "alive" in name]
+            return done >= {"anchoring.publish local", f"verifying.verify {second}"}
 
-        assert until(finished), "Flower shows no finished hashing and anchoring task"
+        assert until(finished), "Flower shows no finished task of the network and the run"
         children = psutil.Process(process.pid).children(recursive=True)
         large = {
             " ".join(child.cmdline()[:6]): child.memory_info().rss

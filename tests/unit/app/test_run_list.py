@@ -184,7 +184,7 @@ def test_a_narrow_terminal_shows_what_matters_and_names_the_rest(
     (row,) = [line for line in text.splitlines() if line.startswith(str(run_of(FIRST + 20, KEY)))]
     assert len(row) <= 80
     assert row.split()[1:] == ["lost", "steps", "step", "40", "loss=0.025", "3", "s"]
-    assert "have more: last seen, began, seals, identity, incomplete" in text
+    assert "have more: last seen, age, seals, dropped, identity, incomplete" in text
     monkeypatch.setattr(output.out, "_force_terminal", False)
     assert cli.main(["status"]) == 0
     assert "have more" not in capsys.readouterr().out

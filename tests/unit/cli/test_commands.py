@@ -264,7 +264,8 @@ def test_status_of_all_and_of_one(
     assert cli.main(["status"]) == 0
     assert cli.main(["status", "latest"]) == 0
     shown = capsys.readouterr().out
-    assert "Redis not configured or not reachable" in shown
+    assert shown.startswith("anchored: all 2 roots, final on local\n")
+    assert "stream: no Redis configured" in shown
     assert f"run {RUN}: finished (completed), sealed, " in shown
 
 
@@ -393,9 +394,33 @@ def test_status_names_who_sigstore_certifies(
 
 
 def test_status_without_a_database_is_an_empty_one(said: Any, tmp_path: Path) -> None:
+    (tmp_path / "artifacts" / "spool").mkdir(parents=True)
     code, document = said("status")
     assert (code, document["runs"], document["spool_bytes"]) == (0, [], 0)
-    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "artifacts" / "ledger.db").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "status latest", "doctor", "events parked", "migrate", "ship --once"],
+)
+def test_a_mistyped_base_directory_is_one_line_and_stays_absent(
+    run: Settings, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, found in (
+        ("artefacts", "no such folder"),
+        ("empty", "a folder without a ledger or a spool"),
+    ):
+        assert cli.main([*command.split(), "--base-dir", name]) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err == (
+            f"provenance: --base-dir {name}: {found}, expected a deployment's "
+            f"(did you mean {tmp_path}/artifacts?)\n"
+        )
+    assert not (tmp_path / "artefacts").exists()
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_status_tells_the_backlog(
@@ -404,7 +429,9 @@ def test_status_tells_the_backlog(
     transport = MemoryTransport()
     transport.append([b"one", b"two"])
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
-    assert said("status")[1]["stream_entries"] is None
+    code, document = said("status")
+    assert (code, document["stream_entries"], document["runs_total"]) == (3, None, 1)
+    assert document["redis_problem"].startswith("Redis at 127.0.0.1:1/0: ")
     monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     assert said("status")[1]["stream_entries"] == 2
 
@@ -839,6 +866,7 @@ def test_ship_once_beside_another_shipper_is_2(
         raise InputError("another shipper (process 7) already serves it")
 
     monkeypatch.setattr(ship, "run", busy)
+    Path("artifacts").mkdir()
     assert cli.main(["ship", "--once"]) == 2
     assert "another shipper" in capsys.readouterr().err
 
@@ -859,6 +887,7 @@ def test_migrate_makes_the_database_that_reading_commands_want(
     assert cli.main(["status", *base]) == 2
     assert "migrate it first (provenance migrate)" in capsys.readouterr().err
     assert cli.main(["migrate", "--json", *base]) == 0
-    assert json.loads(capsys.readouterr().out) == {"revision": "0001"}
+    assert json.loads(capsys.readouterr().out) == {"revision": "0001", "was": None}
     assert cli.main(["migrate", *base]) == 0
+    assert "revision 0001 already" in capsys.readouterr().err
     assert cli.main(["status", "--json", *base]) == 0

@@ -28,7 +28,8 @@ class Task:
 def test_a_hint_is_sent_once_and_expires() -> None:
     task = Task()
     assert ring(task, "anchor.local", "local")
-    assert task.sent == [(("local",), {"queue": "anchor.local", "expires": 30, "retry": False})]
+    sent = {"queue": "anchor.local", "expires": 30, "retry": False, "shadow": "example local"}
+    assert task.sent == [(("local",), sent)]
 
 
 @pytest.mark.parametrize("error", [OperationalError("away"), OutOfMemoryError(), OSError(104, "")])

@@ -126,7 +126,8 @@ def test_a_run_walks_from_the_stream_to_final(work: Workplace) -> None:
 def test_hints_are_sent_once_and_do_not_pile_up(work: Workplace) -> None:
     work.deliver(complete_run())
     hashing.drain()
-    assert work.options == [{"expires": 30, "retry": False}]
+    shown = "anchoring.publish local"
+    assert work.options == [{"expires": 30, "retry": False, "shadow": shown}]
 
 
 def test_a_drain_that_ran_out_of_time_rings_itself(
@@ -526,7 +527,11 @@ def test_beat_sends_the_sweep_and_a_late_one_expires() -> None:
 
 def test_events_for_flower_are_on() -> None:
     assert conf.worker_send_task_events is True
-    assert conf.task_send_sent_event is True
+    assert conf.task_send_sent_event is False
+    silent = {task for task, body in app_module.app.tasks.items() if not body.send_events}
+    assert {name for name in silent if name.startswith("workers.")} == {
+        "workers.schedule.sweep", "workers.alive.beat",
+    }, "Flower shows what was done, not that nothing was to do"  # fmt: skip
     assert conf.worker_enable_remote_control is False
 
 

@@ -1,0 +1,160 @@
+"""How a deployment stands, in a fixed number of queries: is everything anchored, what does it cost,
+what is stuck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from provenance.app.base_directory import running_fleet
+from provenance.app.run_list import ListedRun, list_runs
+from provenance.bootstrap import reading
+from provenance.capture.ship.keyless import unsigned_runs
+from provenance.capture.spool import pending_bytes
+from provenance.errors import ConfigError, UnavailableError
+from provenance.ports.listing import NetworkTally, Wanted
+from provenance.ports.store import LedgerTx
+from provenance.ports.values import AnchorState
+from provenance.settings import Settings
+
+_UNITS: Final = {"ethereum": ("ETH", 1e18), "bitcoin": ("BTC", 1e8)}
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStanding:
+    """A network as an operator sees it.
+
+    Attributes:
+        tally: As the ledger has it.
+        anchors: How many are in each state.
+        eta_s: Seconds until the newest anchor is final, by the depth that is missing and the pace
+            of the blocks that took the anchors before; None where it is final, or not known.
+    """
+
+    tally: NetworkTally
+    anchors: Mapping[AnchorState, int]
+    paused: str | None
+    eta_s: float | None
+
+    @property
+    def stuck(self) -> str | None:
+        """Why it does not get on; None where nothing is known to be wrong."""
+        return self.paused or self.tally.problem
+
+
+@dataclass(slots=True)
+class Overview:
+    """A deployment, and a page of its runs.
+
+    Attributes:
+        spool_bytes: On this host, not confirmed by the database yet.
+        stream_entries: That no worker has taken; None where ``redis_problem`` says why, or no Redis
+            is configured.
+        states: How many of all runs are in each.
+        roots: How many ask for an anchor.
+        unsigned: Runs that go on without an identity, and why.
+        pages: What ``provenance up`` serves here, by name.
+    """
+
+    settings: Settings
+    spool_bytes: int
+    stream_entries: int | None = None
+    redis_problem: str | None = None
+    has_database: bool = False
+    runs: list[ListedRun] = field(default_factory=list)
+    seals: Mapping[Any, Any] = field(default_factory=dict)
+    runs_total: int = 0
+    states: Mapping[str, int] = field(default_factory=dict)
+    roots: int = 0
+    parked: int = 0
+    equivocations: int = 0
+    networks: dict[str, NetworkStanding] = field(default_factory=dict)
+    unsigned: Mapping[str, str] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """Roots that are not final on every network."""
+        return max((n.tally.waiting for n in self.networks.values()), default=self.roots)
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the oldest of them was made, Unix seconds."""
+        since = [n.tally.waiting_since for n in self.networks.values()]
+        return min((moment for moment in since if moment is not None), default=None)
+
+    @property
+    def exit_code(self) -> int:
+        """3: Redis could not be asked; 1: a network is paused or does not get on; 0 otherwise."""
+        if self.redis_problem is not None:
+            return UnavailableError.exit_code
+        return int(any(network.stuck for network in self.networks.values()))
+
+
+def overview(settings: Settings, wanted: Wanted) -> Overview:
+    """How it stands now.
+
+    Raises:
+        StoreUnavailable
+        ConfigError: The database is of another schema, or not to be read.
+    """
+    spool, fleet = settings.base_dir / "spool", running_fleet(settings.base_dir) or {}
+    made = Overview(settings, pending_bytes(spool), unsigned=unsigned_runs(spool))
+    made.pages = fleet.get("pages") or {}
+    if settings.redis_url is not None:
+        try:
+            made.stream_entries = reading.stream_backlog(settings)
+        except (UnavailableError, ConfigError) as error:
+            made.redis_problem = str(error)
+    store = reading.open_store(settings)
+    if store is None:
+        return made
+    made.has_database = True
+    with closing(store), store.snapshot() as tx:
+        made.runs, made.runs_total = list_runs(tx, wanted)
+        made.seals = tx.seals([item.row.run for item in made.runs])
+        made.states = tx.run_states(Wanted(wanted.now, wanted.lost_after_s))
+        made.roots, made.parked, made.equivocations = tx.totals()
+        chain = settings.blockchain
+        for name in chain.networks if chain.enabled else ():
+            made.networks[name] = _standing(tx, settings, name)
+    return made
+
+
+def _standing(tx: LedgerTx, settings: Settings, name: str) -> NetworkStanding:
+    tally, remembered = tx.tally(name), tx.network(name)
+    needed = getattr(getattr(settings.blockchain, name, None), "confirmations", 1)
+    newest, eta_s = tally.newest, None
+    if newest is not None and tally.block_s and newest.size > tally.final:
+        eta_s = max(1, needed - newest.depth) * tally.block_s
+    paused = remembered.paused if remembered else None
+    return NetworkStanding(tally, tx.anchor_counts(name), paused, eta_s)
+
+
+def cost(network: str, paid: float | None) -> str | None:
+    """An amount in the network's own coin, such as ``0.00123 ETH``; None where it is not known."""
+    unit, parts = _UNITS.get(network, (None, 1.0))
+    return None if unit is None or paid is None else f"{paid / parts:.6g} {unit}"
+
+
+def network_document(name: str, network: NetworkStanding, now: float) -> dict[str, Any]:
+    """For JSON; amounts in wei or satoshi, times in seconds."""
+    tally, newest = network.tally, network.tally.newest
+    return {
+        "anchors": {state.value: count for state, count in network.anchors.items()},
+        "head": newest.size if newest else None,
+        "state": newest.state.value if newest else None,
+        "depth": newest.depth if newest else None,
+        "age_s": now - newest.created_at if newest else None,
+        "eta_s": network.eta_s,
+        "final": tally.final,
+        "waiting": tally.waiting,
+        "waiting_s": now - tally.waiting_since if tally.waiting_since is not None else None,
+        "cost": tally.paid,
+        "cost_per_run": tally.paid / tally.runs if tally.paid is not None and tally.runs else None,
+        "unit": {"ethereum": "wei", "bitcoin": "satoshi"}.get(name),
+        "paused": network.paused,
+        "problem": network.tally.problem,
+    }

@@ -1,0 +1,103 @@
+"""How a deployment stands, in words: a line for what counts, and a row for each network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from provenance.operations.overview import NetworkStanding, Overview, cost
+from provenance.ports.values import AnchorState
+from provenance.report.summary import size_of, spoken
+
+NETWORK_COLUMNS: Final = (
+    "network", "newest head", "state", "age", "final in", "waiting", "cost", "per run", "anchors",
+)  # fmt: skip
+_IN_WORDS: Final = {
+    AnchorState.DUE: "due",
+    AnchorState.SIGNED: "signed",
+    AnchorState.SENT: "sent, in no block",
+    AnchorState.CONFIRMED: "in a block",
+    AnchorState.FINAL: "final",
+    AnchorState.REPLACED: "covered by a later head",
+    AnchorState.REORGED: "out of its block again",
+    AnchorState.FAILED: "failed",
+}
+
+
+def anchored(seen: Overview, now: float) -> str:
+    """Whether everything is."""
+    coming = [f"{_some(running, 'run')} running"] if (running := seen.states.get("running")) else []
+    if seen.stream_entries:
+        coming.append(f"{_some(seen.stream_entries, 'batch')} in the stream")
+    if seen.spool_bytes:
+        coming.append(f"{size_of(seen.spool_bytes)} in the spool")
+    more = f"; more is coming: {', '.join(coming)}" if coming else ""
+    if not seen.has_database:
+        return f"anchored: nothing: there is no database yet{more}"
+    if not seen.networks:
+        return f"anchored: nothing: anchoring is off (blockchain.enabled){more}"
+    if not seen.roots:
+        return f"anchored: nothing: no run has a root yet{more}"
+    if not seen.waiting:
+        return (
+            f"anchored: all {_some(seen.roots, 'root')}, final on {', '.join(seen.networks)}{more}"
+        )
+    behind = [f"{name} {n.tally.waiting}" for name, n in seen.networks.items() if n.tally.waiting]
+    oldest = f"the oldest for {age(now - (seen.waiting_since or now))}"
+    waiting = f"{seen.waiting} not yet, {oldest} ({', '.join(behind)})"
+    return f"anchored: {seen.roots - seen.waiting} of {_some(seen.roots, 'root')}; {waiting}{more}"
+
+
+def notes(seen: Overview) -> Iterator[str]:
+    """What else an operator should know, most pressing first."""
+    if seen.redis_problem is not None:
+        yield f"Redis: {seen.redis_problem}"
+    for name, network in seen.networks.items():
+        if network.paused:
+            yield f"{name} is paused: {network.paused}"
+        elif network.tally.problem:
+            yield f"{name} does not get on: {network.tally.problem}"
+    spool = f"{size_of(seen.spool_bytes)} on this host, kept until the database confirms them"
+    yield f"spool: {spool if seen.spool_bytes else 'empty: the database has all of this host'}"
+    if seen.redis_problem is None:
+        yield (
+            "stream: no Redis configured; `provenance up` brings its own"
+            if seen.stream_entries is None
+            else f"stream: {_some(seen.stream_entries, 'batch')} for a hashing worker to take"
+        )
+    for run, reason in seen.unsigned.items():
+        yield f"run {run} goes on without an identity: {reason}"
+    if seen.parked:
+        yield f"parked: {seen.parked} that ingest refused (provenance events parked)"
+    if seen.equivocations:
+        yield f"equivocations: {seen.equivocations}: a producer signed two values (provenance fsck)"
+    states = [f"{count} {state}" for state, count in sorted(seen.states.items())]
+    if states:
+        yield f"runs: {', '.join(states)}"
+    for name, url in seen.pages.items():
+        yield f"{name}: {url}"
+
+
+def network_row(name: str, network: NetworkStanding, now: float) -> tuple[Any, ...]:
+    """The cells of :data:`NETWORK_COLUMNS`."""
+    tally, newest = network.tally, network.tally.newest
+    anchors = [f"{count} {_IN_WORDS[state]}" for state, count in network.anchors.items()]
+    stands: tuple[Any, ...] = (None, None, None)
+    if newest is not None:
+        depth = f", {newest.depth} deep" if newest.state is AnchorState.CONFIRMED else ""
+        head, state = _some(newest.size, "root"), f"{_IN_WORDS[newest.state]}{depth}"
+        stands = (head, state, age(now - newest.created_at))
+    eta = None if network.eta_s is None else f"about {age(network.eta_s)}"
+    each = tally.paid / tally.runs if tally.paid is not None and tally.runs else None
+    costs = (cost(name, tally.paid), cost(name, each))
+    return (name, *stands, eta, tally.waiting, *costs, ", ".join(anchors) or None)
+
+
+def age(seconds: float) -> str:
+    """A duration in its two largest units; whole seconds, never negative."""
+    return spoken(max(0, round(seconds)))
+
+
+def _some(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number} {noun}{ending}"

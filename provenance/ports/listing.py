@@ -1,0 +1,96 @@
+"""Values of lists and counts, which an operator and a dashboard ask the ledger store for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from uuid import UUID
+
+from provenance.formats.record import Json
+from provenance.ports.values import AnchorRow
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run's records state, kept as they come so that a list reads no records: an index,
+    and no evidence.
+
+    Attributes:
+        state, reason, rank: How it ended, as :func:`provenance.evidence.story.state_of` says.
+        begun, seen: Unix seconds of its earliest and its latest event, by the producers' clocks.
+        epoch: The newest that has metrics.
+        step: The newest, where no epoch has metrics.
+        parent: The run that it says it continues.
+        numbers: Of the results (``has_results``), or of the newest metrics; a few.
+        dropped: Events that its trainers say they had to drop.
+    """
+
+    run: UUID
+    name: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+    state: str = "running"
+    reason: str | None = None
+    rank: int | None = None
+    begun: float | None = None
+    seen: float | None = None
+    epoch: int | None = None
+    step: int | None = None
+    parent: str | None = None
+    numbers: Mapping[str, Json] = field(default_factory=dict)
+    has_results: bool = False
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs, in which order: what is None takes all, ``tags`` those with each of them.
+
+    Attributes:
+        now, lost_after_s: Running ones of which nothing came for so long before ``now`` (Unix
+            seconds) are lost.
+        name: In the name or the id.
+        since: Unix seconds: only those of which something came since then.
+        network: Only those with a root that is not final there.
+        sort: ``created`` and ``seen``: the newest first; ``name``, ``state``, ``group``: in the
+            order of the alphabet, those without last.
+    """
+
+    now: float
+    lost_after_s: float = inf
+    run: UUID | None = None
+    state: str | None = None
+    name: str | None = None
+    group: str | None = None
+    tags: Collection[str] = ()
+    since: float | None = None
+    network: str | None = None
+    sort: str = "created"
+    page: int = 1
+    size: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkTally:
+    """How far a network has come with the ledger.
+
+    Attributes:
+        final: The size of the newest head that is final there; 0 without one.
+        waiting, waiting_since: Roots that ask for an anchor and are under no final head; when the
+            oldest of them was made, Unix seconds.
+        newest: The anchor of the newest head that is on its way or there.
+        problem: The reason of the newest anchor that does not get on.
+        block_s: Seconds from block to block, between those of its latest anchors.
+        paid: What all anchors cost, in wei or satoshi; None where none is known.
+        runs: Runs with a root under a head that is in a block.
+    """
+
+    final: int
+    waiting: int
+    waiting_since: float | None
+    newest: AnchorRow | None
+    problem: str | None
+    block_s: float | None
+    paid: float | None
+    runs: int
