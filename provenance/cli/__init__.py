@@ -43,6 +43,23 @@ demo  demo:demo  train, anchor, verify and tamper, all real
 up  up:up  run Redis, workers, beat and shipper until Ctrl-C
   --flower  run Flower on loopback too
   --flower-port FLOWER_PORT  port of Flower (a free one)
+  --dashboard  serve the dashboard on loopback too
+  --dashboard-port DASHBOARD_PORT  port of the dashboard (a free one)
+serve  serve:serve  the dashboard and its HTTP API, until Ctrl-C
+  --host HOST  address to listen at (127.0.0.1); others than loopback need a token
+  --port PORT  port (8484)
+  --name NAME...  a name that browsers may call it by, beside its address; repeatable
+  --tokens FILE  tokens (<base>/tokens.json)
+token  ACTION  who may read the dashboard and its API
+token new  serve:new_token  make one and print it
+  team TEAM  whose
+  --scope {read,write,admin}  what it is good for (read)
+  --tokens FILE  tokens (<base>/tokens.json)
+token list  serve:list_tokens  whose there are
+  --tokens FILE  tokens (<base>/tokens.json)
+token revoke  serve:revoke_token  forget one
+  team TEAM  whose
+  --tokens FILE  tokens (<base>/tokens.json)
 ship  up:ship  run a shipper alone, as a sidecar of a trainer
   --once  ship what is there and end
   --ledger-key VKEY...  believe acknowledgements of this key (name+id+base64, as doctor prints it)
@@ -324,6 +341,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
     "--flower-port": {"type": _port},
+    "--dashboard-port": {"type": _port},
+    "--host": {"default": "127.0.0.1"},
+    "--port": {"type": _port, "default": 8484},
+    "--scope": {"default": "read"},
     "--page": {"type": _positive, "default": 1},
     "--limit": {"type": _positive},
     "--watch": {"type": _interval, "const": 2.0},

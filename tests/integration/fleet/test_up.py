@@ -99,7 +99,7 @@ def get(url: str, auth: str) -> Any:
 def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> None:
     """No node and no Redis: the training ends by itself, and `up` does the rest later."""
     run = train(tmp_path)
-    with up(tmp_path, "--flower") as (process, state):
+    with up(tmp_path, "--flower", "--dashboard") as (process, state):
         children = psutil.Process(process.pid).children(recursive=True)
         assert until(lambda: is_final(tmp_path, run)), "not anchored"
         kept = json.loads((tmp_path / "run" / "up.json").read_text())
@@ -136,6 +136,12 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
         assert queues["hashing"] == ["hashing"]
         assert queues["anchor-local"] == ["anchor.local"]
         assert queues["confirm"] == ["confirm", "verify"]
+
+        page = state["pages"]["dashboard"]
+        assert kept["pages"] == state["pages"]
+        seen = until(lambda: get(f"{page}/api/v1/runs", ""))
+        assert [item["run_id"] for item in seen["runs"]] == [run]
+        assert until(lambda: get(f"{page}/api/v1/health", "")["healthy"]), "not all queues work"
 
         second = train(tmp_path)
         assert until(lambda: is_final(tmp_path, second)), "second run not anchored"
