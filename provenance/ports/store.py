@@ -1,4 +1,7 @@
-"""The ledger store: the system of record; everything happens inside its transactions."""
+"""The ledger store: the system of record; everything happens inside its transactions.
+
+Over 400 lines: one transaction's whole interface.
+"""
 
 from __future__ import annotations
 
