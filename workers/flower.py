@@ -1,14 +1,15 @@
 """Flower, from the moment that the workers answer: its pages are filled from the first look.
 
-``python -m workers.flower [--wait-for NAME,...] OPTIONS`` is ``celery flower OPTIONS``, and two
-things that Flower has no option for. It listens when the workers of these names have told it their
-queues, or after :data:`WAIT_S`; where workers take no questions, it shows the queues of the
-configuration. And it answers under no other name than this host's own: a browser that was led here
-by a foreign one (DNS rebinding) is refused.
+``python -m workers.flower OPTIONS`` is ``celery flower OPTIONS``, and two things that Flower has no
+option for. It listens when the workers that :data:`AWAITED_ENV` names have told it their queues, or
+after :data:`WAIT_S`; where workers take no questions, it shows the queues of the configuration. And
+it answers under no other name than this host's own: a browser that was led here by a foreign one
+(DNS rebinding) is refused.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,14 +24,14 @@ from provenance.app import health
 from workers.app import app, settings
 from workers.telemetry import log
 
+AWAITED_ENV = "PROVENANCE_AWAITED_WORKERS"
+"""Names of workers, with commas between."""
 WAIT_S = 60.0
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class OwnFlower(Flower):  # type: ignore[misc]  # the library has no types
-    """Flower as above; ``awaited``: names of workers."""
-
-    awaited: frozenset[str] = frozenset()
+    """Flower as above."""
 
     def start_http_server(self) -> Any:
         """As Flower's, once it knows the queues."""
@@ -45,7 +46,7 @@ class OwnFlower(Flower):  # type: ignore[misc]  # the library has no types
         known = {
             n.partition("@")[0] for n, facts in self.workers.items() if "active_queues" in facts
         }
-        return set(self.awaited - known)
+        return set(filter(None, os.environ.get(AWAITED_ENV, "").split(","))) - known
 
     def find_handler(self, request: Any, **options: Any) -> Any:
         """As Tornado's; a request with a foreign ``Host`` finds none."""
@@ -55,15 +56,11 @@ class OwnFlower(Flower):  # type: ignore[misc]  # the library has no types
 
 
 def main(argv: Sequence[str]) -> None:
-    """Wait, then be Flower."""
-    options = list(argv)
-    if options[:1] == ["--wait-for"]:
-        OwnFlower.awaited = frozenset(options[1].split(","))
-        del options[:2]
+    """Be Flower."""
     queues = (name for name in health.queues(settings()) if name != "beat")
     app.conf.task_queues = [Queue(name) for name in queues]
     command.Flower = OwnFlower
-    app.start(["flower", *options])
+    app.start(["flower", *argv])
 
 
 if __name__ == "__main__":

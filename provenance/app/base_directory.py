@@ -84,4 +84,4 @@ def known_base(settings: Settings, holds: str = "ledger.db") -> Settings:
 
 
 def _is_base(folder: Path) -> bool:
-    return any(os.path.exists(folder / name) for name in ("ledger.db", "spool", "run/up.lock"))
+    return any(os.path.exists(folder / name) for name in ("ledger.db", "spool", "run"))

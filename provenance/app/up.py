@@ -85,9 +85,9 @@ def services(
         fleet = [replace(service, env={**service.env, **remote}) for service in fleet]
         auth = {"FLOWER_BASIC_AUTH": flower_auth} if flower_auth else {}
         names = ",".join(s.name for s in fleet if "--hostname" in s.argv)
-        words = ("-m", "workers.flower", "--wait-for", names, "--address=127.0.0.1")
-        argv = (sys.executable, *words, f"--port={flower_port}")
-        fleet.append(Service("flower", argv, auth))
+        words = ("-m", "workers.flower", "--address=127.0.0.1", f"--port={flower_port}")
+        env = {**auth, "PROVENANCE_AWAITED_WORKERS": names}
+        fleet.append(Service("flower", (sys.executable, *words), env))
     return fleet
 
 

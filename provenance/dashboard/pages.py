@@ -218,14 +218,22 @@ def _names(runs: Sequence[UUID], summaries: Sequence[Summary]) -> list[str]:
 def _merged(
     names: Sequence[str], plots: Sequence[Sequence[tuple[str, Plot]]]
 ) -> list[tuple[str, Plot]]:
-    """Plots of one title and axis in one, each line named by its run."""
-    merged: dict[tuple[str, str], tuple[dict[str, Sequence[Point]], str]] = {}
-    for name, own in zip(names, plots, strict=True):
-        for title, (series, subject, axis) in own:
-            lines, _ = merged.setdefault((title, axis), ({}, subject))
-            for label, points in series.items():
-                lines[f"{name}: {label}" if len(series) > 1 else name] = points
-    return [(title, (lines, subject, axis)) for (title, axis), (lines, subject) in merged.items()]
+    """What runs have of one subject in one plot; where one of several has it alone, it says so."""
+    merged: dict[tuple[str, str], dict[tuple[str, str], Sequence[Point]]] = {}
+    for run, own in zip(names, plots, strict=True):
+        for _, (series, subject, axis) in own:
+            lines = merged.setdefault((subject, axis), {})
+            lines |= {(run, label): points for label, points in series.items()}
+    drawn: list[tuple[str, Plot]] = []
+    for (subject, axis), lines in merged.items():
+        runs, labels = ({part[at] for part in lines} for at in (0, 1))
+        several = len(labels) > 1
+        title = subject if several else next(iter(labels))
+        if len(runs) == 1 < len(names):
+            title = f"{title} ({next(iter(runs))})"
+        series = {f"{run}: {label}" if several else run: lines[run, label] for run, label in lines}
+        drawn.append((title, (series, subject, axis)))
+    return drawn
 
 
 def _side_by_side(

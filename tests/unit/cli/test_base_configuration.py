@@ -106,7 +106,7 @@ def test_commands_see_the_redis_and_the_configuration_of_up(
     for held in (False, True):
         with up.only_fleet(Path("artifacts" if held else "elsewhere")):
             assert cli.main(["status"]) == 0
-        assert ("stream: 1 entries" in capsys.readouterr().out) == held
+        assert ("stream: 1 batch" in capsys.readouterr().out) == held
 
 
 def test_a_configuration_of_the_base_directory_is_never_replaced() -> None:

@@ -873,6 +873,12 @@ def test_ship_once_tells_what_it_shipped(said: Any, monkeypatch: pytest.MonkeyPa
     assert transport.backlog() == document["batches"] > 0
 
 
+def test_ship_without_redis_says_what_is_not_set(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("artifacts").mkdir()
+    assert cli.main(["ship"]) == 2
+    assert "redis_url: not set" in capsys.readouterr().err
+
+
 def test_ship_once_beside_another_shipper_is_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

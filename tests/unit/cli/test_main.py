@@ -250,14 +250,14 @@ def test_a_malformed_configuration_is_named_with_its_key(
         ("verify latest", "there is no database yet"),
         ("verify 0192f0c1", "there is no database yet"),
         ("report latest", "there is no database yet"),
-        ("status latest", "there is no database yet"),
+        ("status latest", "--base-dir artifacts: no such folder"),
         ("verify .", "not a bundle, there is no manifest.json"),
         ("path gone.json", "gone.json: no such record file"),
         ("demo --networks local,dogecoin", "--networks: found 'dogecoin', expected ethereum"),
         ("demo --networks ,", "--networks: found ''"),
         ("devnet status --only dogecoin", "dogecoin"),
         ("contract deploy", "blockchain.ethereum: missing"),
-        ("ship", "redis_url: not set"),
+        ("ship", "--base-dir artifacts: no such folder"),
     ],
 )
 def test_wrong_input_is_2_in_one_line(

@@ -142,7 +142,15 @@ def test_runs_are_compared_by_configuration_results_and_metrics(world: World) ->
     page = httpx.get(f"{world.url}/compare?run={parent}&run={child}").text
     assert re.search(r'class="differs"><th scope="row">lr .*?</th><td>0.1</td><td>0.01</td>', page)
     assert '<tr><th scope="row">optimizer.name</th><td>sgd</td><td>sgd</td>' in page
-    assert "resnet baseline" in page
+    drawn = re.findall(r"<figcaption><code>(.*?)</code></figcaption>", page)
+    assert drawn == ["accuracy", "loss", "epsilon (resnet fine tune)"]
+    loss = page[page.index("<code>loss</code>") : page.index("<code>epsilon")]
+    keys = re.findall(r'class="key k\d" .*?>(.*?)</text>', loss)
+    assert keys == [
+        "resnet baseline: train_loss",
+        "resnet baseline: val_loss",
+        "resnet fine tune: train_loss",
+    ]
 
 
 def test_the_api_describes_itself(world: World) -> None:
