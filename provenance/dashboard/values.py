@@ -126,12 +126,20 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """A stretch of the ledger, newest entry first; ``size`` counts all its entries, ``next`` is
-    where the next older stretch ends, None at the first entry."""
+    """A stretch of the ledger, newest entry first.
+
+    Attributes:
+        size: Of all its entries.
+        refused: Why workers refuse to sign, as ``provenance ledger head`` says; None where it is
+            one history, or where ``unchecked`` says why that is not known.
+        next: Where the next older stretch ends; None at the first entry.
+    """
 
     origin: str
     key: str | None
     size: int
+    refused: str | None
+    unchecked: str | None
     newest: Head | None
     entries: list[Seal]
     heads: list[Head]

@@ -13,7 +13,7 @@ from provenance.app import bundle
 from provenance.app.health import ages, limit_s
 from provenance.app.run_list import ListedRun, list_runs
 from provenance.app.verify import own_trust
-from provenance.bootstrap import reading
+from provenance.bootstrap import guarding, reading
 from provenance.dashboard.values import (
     MAX_SEALS,
     MAX_WAITING,
@@ -28,7 +28,14 @@ from provenance.dashboard.values import (
     RunPage,
     Seal,
 )
-from provenance.errors import BadSignatureError, FormatError, UnknownRunError
+from provenance.errors import (
+    BadSignatureError,
+    ConfigError,
+    FormatError,
+    LedgerForkError,
+    UnavailableError,
+    UnknownRunError,
+)
 from provenance.evidence.run_evidence import seal_label
 from provenance.ledger.seal import waits_for
 from provenance.operations.overview import (
@@ -39,7 +46,7 @@ from provenance.operations.overview import (
 )
 from provenance.operations.words import anchored, notes
 from provenance.ports.listing import Wanted
-from provenance.ports.store import LedgerTx
+from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.values import (
     AnchorRow,
     AnchorState,
@@ -114,24 +121,39 @@ def ledger(settings: Settings, end: int | None, limit: int) -> Ledger:
     key = reading.ledger_key(settings)
     vkey = None if key is None else key.vkey
     try:
-        with snapshot(settings) as tx:
-            size = tx.ledger_size()
-            stop = size if end is None else min(end, size)
-            first = max(0, stop - limit)
-            entries = tx.entries(first=first, end=stop) if stop else ()
-            heads = [head for head in tx.heads(first + 1, limit) if head.size <= stop]
-            newest = tx.head()
-            return Ledger(
-                origin=settings.origin,
-                key=vkey,
-                size=size,
-                newest=None if newest is None else _head(newest),
-                entries=_seals(tx, settings, entries)[::-1],
-                heads=[_head(head) for head in reversed(heads)],
-                next=first or None,
-            )
-    except UnknownRunError:
-        return Ledger(settings.origin, vkey, 0, None, [], [], None)
+        with reading.opened_store(settings, "ledger") as store:
+            refused, unchecked = _history(settings, store)
+            with store.snapshot() as tx:
+                size = tx.ledger_size()
+                stop = size if end is None else min(end, size)
+                first = max(0, stop - limit)
+                entries = tx.entries(first=first, end=stop) if stop else ()
+                heads = [head for head in tx.heads(first + 1, limit) if head.size <= stop]
+                newest = tx.head()
+                return Ledger(
+                    origin=settings.origin,
+                    key=vkey,
+                    size=size,
+                    refused=refused,
+                    unchecked=unchecked,
+                    newest=None if newest is None else _head(newest),
+                    entries=_seals(tx, settings, entries)[::-1],
+                    heads=[_head(head) for head in reversed(heads)],
+                    next=first or None,
+                )
+    except UnknownRunError as error:
+        return Ledger(settings.origin, vkey, 0, None, str(error), None, [], [], None)
+
+
+def _history(settings: Settings, store: LedgerStore) -> tuple[str | None, str | None]:
+    """`Ledger.refused` and `Ledger.unchecked`."""
+    try:
+        guarding.known_guard(settings).compare(store)
+    except LedgerForkError as error:
+        return str(error), None
+    except (ConfigError, UnavailableError) as error:
+        return None, str(error)
+    return None, None
 
 
 def heads(settings: Settings, first: int, limit: int) -> list[Head]:

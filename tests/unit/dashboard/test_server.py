@@ -6,20 +6,29 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
+import time
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from provenance import cli
 from provenance.app.verify import verify_run
-from provenance.dashboard import api
+from provenance.dashboard import api, views
 from provenance.errors import UnavailableError
+from provenance.formats.checkpoint import Head, sign_head
+from provenance.formats.note import SignerKey
+from provenance.ports.listing import Wanted
 from provenance.settings import load
+from provenance.settings.key_files import read_seed
 from tests.support.deployment.dashboard import HOSTILE, served
 from tests.unit.dashboard.conftest import World
 
@@ -151,6 +160,44 @@ def test_runs_are_compared_by_configuration_results_and_metrics(world: World) ->
         "resnet baseline: val_loss",
         "resnet fine tune: train_loss",
     ]
+
+
+def test_the_list_takes_as_many_queries_whatever_is_on_it(world: World) -> None:
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    counts = []
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        for size in (1, 3):
+            asked.clear()
+            wanted = Wanted(time.time(), size=size)
+            assert len(views.runs(load(None, world.base), wanted).runs) == size
+            counts.append(len(asked))
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert 0 < counts[0] == counts[1]
+
+
+def test_the_ledger_is_one_history_or_the_page_says_why_not(world: World, tmp_path: Path) -> None:
+    whole = httpx.get(f"{world.url}/api/v1/ledger").json()
+    assert (whole["refused"], whole["unchecked"]) == (None, None)
+    assert "has all that this key signed" in httpx.get(f"{world.url}/ledger").text
+    base = tmp_path / "artifacts"
+    shutil.copytree(world.base, base)
+    settings = load(None, base)
+    key = SignerKey.from_private_bytes(settings.origin, read_seed(settings.key_file))
+    beyond = Head(settings.origin, whole["size"] + 1, bytes(32))
+    settings.key_file.with_name("ledger.key.head").write_text(sign_head(beyond, key))
+    refused = views.ledger(settings, None, 1).refused
+    assert refused is not None
+    assert "the database is behind" in refused
+    settings.key_file.unlink()
+    unchecked = views.ledger(settings, None, 1).unchecked
+    assert unchecked is not None
+    assert "ledger.key" in unchecked
 
 
 def test_the_api_describes_itself(world: World) -> None:
