@@ -29,6 +29,7 @@ from provenance.settings import Settings
 
 GRACE_S = 20.0
 RESTART_CAP_S = 30.0
+_PACKAGES = {"workers": ("celery", "sqlalchemy", "alembic"), "dashboard": ("fastapi", "uvicorn")}
 STARTED_S = 10.0
 """A process that lived this long is started again without delay."""
 
@@ -52,6 +53,12 @@ def worker(name: str, *queues: str) -> Service:
     words = f"--queues {','.join(queues)} --hostname {name}@%h --concurrency 1 --pool prefork"
     options = "--without-gossip --without-mingle --loglevel INFO"
     return _celery(name, "worker", *words.split(), *options.split())
+
+
+def dashboard(port: int) -> Service:
+    """The dashboard on a loopback port; the packages are the extra ``dashboard``."""
+    words = ("provenance.cli", "serve", "--host", "127.0.0.1", "--port", str(port))
+    return Service("dashboard", (sys.executable, "-m", *words))
 
 
 def services(
@@ -272,11 +279,11 @@ def wait_until(ping: Callable[[], None], seconds: float = 10.0) -> None:
             time.sleep(0.05)
 
 
-def require_workers_extra() -> None:
-    """Raise MissingExtraError where the fleet's packages are not installed."""
-    for package in ("celery", "sqlalchemy", "alembic"):
+def require_extra(extra: str) -> None:
+    """Raise MissingExtraError where one of its packages is not installed."""
+    for package in _PACKAGES[extra]:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "workers")
+            raise MissingExtraError(package, extra)
 
 
 @contextmanager

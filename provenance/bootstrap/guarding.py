@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from provenance.bootstrap import reading
 from provenance.errors import ConfigError
 from provenance.ports.values import FORK, NetworkRow, payload_root
-from provenance.settings import Settings
+from provenance.settings import Settings, stream_address
 
 if TYPE_CHECKING:
     from provenance.formats.note import SignerKey
@@ -35,13 +35,26 @@ def ledger_guard(settings: Settings, signer: SignerKey) -> LedgerGuard:
 
     @cache
     def transport() -> EventTransport:
-        from provenance.bootstrap import sending
+        from provenance.stores.redis_streams import RedisStreams
 
-        return sending.open_transport(settings)
+        return RedisStreams(stream_address(settings))
 
     asked = transport if settings.redis_url else None
     chain = settings.blockchain
     return LedgerGuard(signer, path, asked, chain.networks if chain.enabled else ())
+
+
+def known_guard(settings: Settings) -> LedgerGuard:
+    """The guard of the key that is there, to compare with: no key is made.
+
+    Raises:
+        ConfigError: There is none, or it is not this user's to read.
+    """
+    from provenance.formats.note import SignerKey
+    from provenance.settings.key_files import read_seed
+
+    seed = read_seed(settings.key_file)
+    return ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))
 
 
 def require_key(settings: Settings) -> None:

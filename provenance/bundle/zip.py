@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 from zipfile import ZipInfo
 
 from provenance import files as whole_files
@@ -65,13 +65,18 @@ def write_zip(files: Mapping[str, bytes], path: Path, mode: int = whole_files.PU
     try:
         whole_files.make_folders(path.parent, mode)
         with whole_files.replacing(path, mode) as output:
-            with zipfile.ZipFile(output, "w", strict_timestamps=True) as archive:
-                for name in sorted(files):
-                    archive.writestr(_header(name), files[name], _method(files[name]), 6)
+            pack(files, output)
             if output.seek(0, os.SEEK_END) > MAX_ARCHIVE_BYTES:
                 raise InputError(f"{path}: larger than 4 GiB; write a folder instead")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def pack(files: Mapping[str, bytes], output: IO[bytes]) -> None:
+    """The bytes that :func:`write_zip` writes."""
+    with zipfile.ZipFile(output, "w", strict_timestamps=True) as archive:
+        for name in sorted(files):
+            archive.writestr(_header(name), files[name], _method(files[name]), 6)
 
 
 def _header(name: str) -> ZipInfo:

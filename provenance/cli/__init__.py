@@ -44,6 +44,23 @@ up  up:up  run Redis, workers, beat and shipper until Ctrl-C
   --flower  run Flower on loopback too
   --flower-port FLOWER_PORT  port of Flower (a free one)
   --metrics HOST:PORT  serve /metrics, /healthz and /readyz there (loopback without HOST:)
+  --dashboard  serve the dashboard on loopback too
+  --dashboard-port DASHBOARD_PORT  port of the dashboard (a free one)
+serve  serve:serve  the dashboard and its HTTP API, until Ctrl-C
+  --host HOST  address to listen at (127.0.0.1); others than loopback need a token
+  --port PORT  port (8484)
+  --name NAME...  a name that browsers may call it by, beside its address; repeatable
+  --tokens FILE  tokens (<base>/tokens.json)
+token  ACTION  who may read the dashboard and its API
+token new  serve:new_token  make one and print it
+  team TEAM  whose
+  --scope {read,write,admin}  what it is good for (read)
+  --tokens FILE  tokens (<base>/tokens.json)
+token list  serve:list_tokens  whose there are
+  --tokens FILE  tokens (<base>/tokens.json)
+token revoke  serve:revoke_token  forget one
+  team TEAM  whose
+  --tokens FILE  tokens (<base>/tokens.json)
 ship  up:ship  run a shipper alone, as a sidecar of a trainer
   --once  ship what is there and end
   --ledger-key VKEY...  believe acknowledgements of this key (name+id+base64, as doctor prints it)
@@ -333,6 +350,10 @@ _KEYWORDS: dict[str, dict[str, Any]] = {
     "--flower-port": {"type": _port},
     "--metrics": {"type": _address},
     "--serve": {"type": _address},
+    "--dashboard-port": {"type": _port},
+    "--host": {"default": "127.0.0.1"},
+    "--port": {"type": _port, "default": 8484},
+    "--scope": {"default": "read"},
     "--page": {"type": _positive, "default": 1},
     "--limit": {"type": _positive},
     "--watch": {"type": _interval, "const": 2.0},

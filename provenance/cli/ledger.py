@@ -27,19 +27,18 @@ from provenance.errors import (
 )
 from provenance.formats.checkpoint import Head, open_head
 from provenance.formats.note import SignerKey, VerifierKey
-from provenance.ledger.guard import LedgerGuard
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.store import LedgerStore
 from provenance.settings import Settings
-from provenance.settings.key_files import read_or_create_seed, read_seed
+from provenance.settings.key_files import read_or_create_seed
 from provenance.testing.memory_transport import MemoryTransport
 
 
 def head(arguments: argparse.Namespace) -> int:
     """Compare the database with every head that is remembered; 1 where workers refuse to sign."""
     settings = settings_of(arguments, secrets=False)
-    guard = _guard(settings)
+    guard = guarding.known_guard(settings)
     known = {where: each.size for where, each in guard.remembered().items()}
     with reading.opened_store(settings, "ledger head") as store:
         try:
@@ -136,9 +135,3 @@ def _first_run(
     if row is None or row.state != "sealed":
         raise IntegrityError(f"ledger succeed: run {run.id} was recorded and is not sealed")
     return run.id
-
-
-def _guard(settings: Settings) -> LedgerGuard:
-    """To compare with; no key is made."""
-    seed = read_seed(settings.key_file)
-    return guarding.ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))

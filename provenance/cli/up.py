@@ -35,7 +35,9 @@ from provenance.settings import Settings, broker_address
 def up(arguments: argparse.Namespace) -> int:
     """Run everything between the spool and the networks until SIGINT or SIGTERM."""
     settings = settings_of(arguments)
-    fleet.require_workers_extra()
+    fleet.require_extra("workers")
+    if arguments.dashboard or arguments.dashboard_port:
+        fleet.require_extra("dashboard")
     stopping = _until_signalled()
     with fleet.only_fleet(settings.base_dir):
         return _up(arguments, settings, stopping)
@@ -61,17 +63,14 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         if not quiet:
             err.print(f"{time.strftime('%H:%M:%S')}  {name:<16} {line}")
 
-    port, auth = None, None
-    if arguments.flower or arguments.flower_port:
-        wanted = arguments.flower_port
-        (port,) = free_ports(1, [wanted] if wanted else [])
-        if wanted not in (None, port):
-            raise InputError(f"--flower-port: {wanted} is in use, expected a free port")
+    port, auth = _port(arguments, "flower"), None
+    if port is not None:
         auth = f"provenance:{secrets.token_urlsafe(24)}"
     metrics = None
     if arguments.metrics:
         host, at = arguments.metrics
         metrics = f"[{host}]:{at}" if ":" in host else f"{host}:{at}"
+    dashboard_port, pages = _port(arguments, "dashboard"), dict[str, str]()
     config = Path(settings.source) if settings.source else None
     state_file = settings.base_dir / "run" / "up.json"
     runs = fleet.Fleet(settings, config, url, say)
@@ -84,17 +83,21 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
         reading.require_ledger(transport.ledger(), policy.signer.verifier)
         _guard(settings, policy, say)
         runs.start(fleet.services(settings, port, auth or "", metrics))
+        if dashboard_port is not None:
+            runs.start([fleet.dashboard(dashboard_port)])
+            pages["dashboard"] = f"http://127.0.0.1:{dashboard_port}"
         flower_url = f"http://127.0.0.1:{port}" if port else None
-        pages = {"Flower": flower_url} if flower_url else {}
+        if flower_url is not None:
+            pages["Flower"] = flower_url
         if metrics is not None:
             pages["metrics"] = f"http://{metrics}/metrics"
         state = {
             "pid": os.getpid(),
             "base_dir": str(settings.base_dir),
             "services": runs.pids(),
+            "pages": pages,
             "flower": flower_url,
             "flower_auth": auth,
-            "pages": pages,
             "redis_url": url if own_redis else None,
             "logs": str(runs.log_dir),
         }
@@ -112,12 +115,14 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             print_json({name: value for name, value in state.items() if name not in secret})
         elif flower_url:
             say("flower", f"{flower_url}, user and password {auth}, once the workers answer")
+        if dashboard_port is not None:
+            say("dashboard", pages["dashboard"])
         if not quiet:
             chain = settings.blockchain
             networks = ", ".join(chain.networks) if chain.enabled else "nothing: it is off"
             say("up", f"takes the runs of {settings.base_dir}, anchors on {networks}")
-            if not state["pages"]:
-                say("up", "serves no page (--flower, --metrics); ask it with: provenance status")
+            if not pages:
+                say("up", "serves no page (--dashboard, --flower, --metrics); ask provenance status")
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
         runs.tend(stopping, keep_state)
     finally:
@@ -142,6 +147,17 @@ def _guard(settings: Settings, policy: SealPolicy, say: Callable[[str, str], Non
                 say(name, f"not compared with the ledger yet: {error}")
         if policy.guard is not None:
             policy.guard.check(store)
+
+
+def _port(arguments: argparse.Namespace, name: str) -> int | None:
+    """A port for a page that is asked for by ``--NAME`` or ``--NAME-port``; None where none is."""
+    wanted = getattr(arguments, f"{name}_port")
+    if not wanted and not getattr(arguments, name):
+        return None
+    (port,) = free_ports(1, [wanted] if wanted else [])
+    if wanted not in (None, port):
+        raise InputError(f"--{name}-port: {wanted} is in use, expected a free port")
+    return port
 
 
 def ship(arguments: argparse.Namespace) -> int:

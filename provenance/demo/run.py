@@ -52,7 +52,7 @@ class DemoOptions:
 
 def run(options: DemoOptions, say: Say) -> dict[str, Any]:
     """The whole demo; a JSON-able document of what came out."""
-    up.require_workers_extra()
+    up.require_extra("workers")
     with ExitStack() as stack:
         servers = stack.enter_context(_servers(options, say))
         config_path = _write_config(options, servers, say)

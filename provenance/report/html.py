@@ -26,10 +26,10 @@ from provenance.evidence.story import process_names
 from provenance.formats.record import Json, Kind, Record
 from provenance.report.plot import Point, by_subject, line_plot
 from provenance.report.summary import label_of, shown, summary_of
-from provenance.report.template import fill
+from provenance.report.template import HERE, fill
 from provenance.report.tree_picture import tree_picture
 from provenance.verify.checks.privacy import budgets
-from provenance.verify.report import VerificationReport, number
+from provenance.verify.report import EpochMetrics, VerificationReport, number
 
 MAX_PLOTS: Final = 24
 MAX_ROWS: Final = 400
@@ -60,16 +60,17 @@ def write_report(report: VerificationReport, folder: Path, mode: int = files.PUB
     return page
 
 
-def render(report: VerificationReport) -> str:
-    """The HTML page."""
+def render(report: VerificationReport, folder: Path = HERE, name: str = "page.html.j2") -> str:
+    """The HTML page; another template may build on the page's own."""
     records = report.evidence.records
     names = list(dict.fromkeys(name for row in report.metrics for name in row.values))
-    plots = _plots(report)
+    plots = plots_of(records, report.metrics)
     commands, no_commands = _commands(report.evidence)
     bad_paths = _bad_paths(report)
     tree = report.tree
     return fill(
-        "page.html.j2",
+        name,
+        folder,
         report=report,
         evidence=report.evidence,
         records={record.path: record for record in records},
@@ -89,10 +90,10 @@ def render(report: VerificationReport) -> str:
         max_rows=MAX_ROWS,
         commands=commands,
         no_commands=no_commands,
-        version=_version(),
-        time=_time,
+        version=version(),
+        time=time_of,
         metric=_metric,
-        record_body=_record_body,
+        record_body=record_body,
     )
 
 
@@ -105,25 +106,27 @@ def _bad_paths(report: VerificationReport) -> set[str]:
     return paths
 
 
-_Plot = tuple[Mapping[str, Sequence[Point]], str, str]
+Plot = tuple[Mapping[str, Sequence[Point]], str, str]
 """Series, and what stands at the two axes."""
 
 
-def _plots(report: VerificationReport) -> list[tuple[str, _Plot]]:
+def plots_of(
+    records: Sequence[RecordFile], metrics: Sequence[EpochMetrics]
+) -> list[tuple[str, Plot]]:
     """The privacy budget, then each metric by epoch, then by step; a line for each rank, and train
     and validation of one metric in one plot."""
-    ranks = len({row.rank for row in report.metrics}) > 1
+    ranks = len({row.rank for row in metrics}) > 1
     epochs: dict[str, dict[str, list[Point]]] = {}
-    for row in report.metrics:
+    for row in metrics:
         for name, value in row.values.items():
             name = label_of(name)
             label = f"{name} rank {row.rank}" if ranks else name
             own = epochs.setdefault(name, {})
             own.setdefault(label, []).append((float(row.epoch), number(value)))
-    plots: list[tuple[str, _Plot]] = []
-    if privacy := _privacy(report.evidence.records):
+    plots: list[tuple[str, Plot]] = []
+    if privacy := _privacy(records):
         plots.append(("epsilon", (privacy, "epsilon", "epoch")))
-    for lines, axis in ((epochs, "epoch"), (_steps(report.evidence.records), "step")):
+    for lines, axis in ((epochs, "epoch"), (_steps(records), "step")):
         for subject, names in by_subject(lines).items():
             series = {label: points for name in names for label, points in lines[name].items()}
             if any(y is not None for points in series.values() for _, y in points):
@@ -197,7 +200,8 @@ def _metric(value: Json) -> str:
     return "" if value is None else shown(value)[:80]
 
 
-def _time(seconds: float | None) -> str:
+def time_of(seconds: float | None) -> str:
+    """Unix seconds as a reader's text."""
     if seconds is None:
         return "-"
     try:
@@ -206,7 +210,7 @@ def _time(seconds: float | None) -> str:
         return f"{seconds:g} s"
 
 
-def _record_body(data: bytes) -> str:
+def record_body(data: bytes) -> str:
     """A record's body, indented; the bytes as they are where they are no record."""
     text = data.decode("utf-8", "backslashreplace")
     with suppress(RecursionError):
@@ -217,7 +221,8 @@ def _record_body(data: bytes) -> str:
     return text
 
 
-def _version() -> str:
+def version() -> str:
+    """This program's."""
     try:
         return metadata.version("ml-provenance")
     except metadata.PackageNotFoundError:

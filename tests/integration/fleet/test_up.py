@@ -99,7 +99,7 @@ def get(url: str, auth: str) -> Any:
 def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> None:
     """No node and no Redis: the training ends by itself, and `up` does the rest later."""
     run = train(tmp_path)
-    with up(tmp_path, "--flower") as (process, state):
+    with up(tmp_path, "--flower", "--dashboard") as (process, state):
         children = psutil.Process(process.pid).children(recursive=True)
         assert until(lambda: is_final(tmp_path, run)), "not anchored"
         kept = json.loads((tmp_path / "run" / "up.json").read_text())
@@ -127,8 +127,9 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
             assert refused.value.code == status
         assert (tmp_path / "run" / "up.json").stat().st_mode & 0o777 == 0o600
         found = provenance("doctor", "--base-dir", str(tmp_path))["findings"]
-        (page,) = [finding for finding in found if finding["kind"] == "page"]
-        assert page["works"], page
+        answering = {each["name"]: each["works"] for each in found if each["kind"] == "page"}
+        assert answering == {"dashboard": True, "Flower": True}
+        assert provenance("status", "--base-dir", str(tmp_path))["pages"] == state["pages"]
         queues = {
             name.split("@")[0]: [queue["name"] for queue in facts["active_queues"]]
             for name, facts in seen.items()
@@ -136,6 +137,12 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
         assert queues["hashing"] == ["hashing"]
         assert queues["anchor-local"] == ["anchor.local"]
         assert queues["confirm"] == ["confirm", "verify"]
+
+        page = state["pages"]["dashboard"]
+        assert kept["pages"] == state["pages"]
+        seen = until(lambda: get(f"{page}/api/v1/runs", ""))
+        assert [item["run_id"] for item in seen["runs"]] == [run]
+        assert until(lambda: get(f"{page}/api/v1/health", "")["healthy"]), "not all queues work"
 
         second = train(tmp_path)
         assert until(lambda: is_final(tmp_path, second)), "second run not anchored"

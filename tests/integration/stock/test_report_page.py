@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +18,7 @@ from provenance.app.verify import verify_run
 from provenance.report.html import render
 from provenance.settings import load
 from provenance.verify.report import VerificationReport
-from tests.conftest import missing
+from tests.support.deployment.browser import browse
 from tests.support.home import brought_home
 
 LONG = "long-name-" * 20
@@ -174,27 +173,6 @@ def test_a_reader_finds_each_fact_of_the_run_under_its_heading(
     tree: Any = report.tree
     for label, node in [("run root", tree), *((part["label"], part) for part in tree["children"])]:
         assert page.tells("The run tree", label, f"{node['value'][:20]}…")
-
-
-def browse(page: Path, *arguments: str) -> tuple[str, str]:
-    """What Chromium prints of it, and its log."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        missing("no browser: apt-get install chromium")
-    quiet = "--no-first-run --disable-background-networking --disable-component-update"
-    flags = f"--headless --no-sandbox --disable-gpu --disable-sync {quiet}".split()
-    own = [
-        "--allow-file-access-from-files",
-        "--enable-logging=stderr",
-        "--virtual-time-budget=5000",
-    ]
-    done = subprocess.run(
-        [str(browser), *flags, *own, f"--user-data-dir={page / 'profile'}", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.stdout, done.stderr
 
 
 def seen(page: Path, *arguments: str, width: int, media: str = "screen") -> tuple[Any, str]:

@@ -401,4 +401,4 @@ def test_a_base_install_says_what_a_fleet_needs(
         importlib.util, "find_spec", lambda name: None if name == package else real(name)
     )
     with pytest.raises(MissingExtraError, match=f"{package} is not installed.*workers"):
-        up.require_workers_extra()
+        up.require_extra("workers")

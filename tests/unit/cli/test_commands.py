@@ -866,10 +866,10 @@ def test_up_beside_another_is_2(capsys: pytest.CaptureFixture[str]) -> None:
 def test_up_without_its_packages_says_how_to_get_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing() -> None:
-        raise MissingExtraError("celery", "workers")
+    def missing(extra: str) -> None:
+        raise MissingExtraError("celery", extra)
 
-    monkeypatch.setattr(up, "require_workers_extra", missing)
+    monkeypatch.setattr(up, "require_extra", missing)
     assert cli.main(["up"]) == 2
     assert "pip install 'ml-provenance[workers]'" in capsys.readouterr().err
 

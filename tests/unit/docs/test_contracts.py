@@ -22,6 +22,10 @@ PLANTS = {
         "import provenance_devnet",
     ),
     "A trainer needs no worker's packages": ("provenance/capture/spool.py", "import sqlalchemy"),
+    "The dashboard reads: it opens nothing that sends or makes a key": (
+        "provenance/dashboard/tokens.py",
+        "import provenance.bootstrap.sending",
+    ),
     "The checker shares nothing with the writers but formats, proofs, errors and settings": (
         "provenance/fsck/outbox.py",
         "import provenance.verify.checks.receipts",

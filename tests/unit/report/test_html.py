@@ -20,7 +20,7 @@ from provenance.errors import InputError, MissingExtraError
 from provenance.formats.record import Kind
 from provenance.report import html as report_module
 from provenance.report import template
-from provenance.report.html import MAX_SHOWN_CHARS, _plots, render, write_report
+from provenance.report.html import MAX_SHOWN_CHARS, plots_of, render, write_report
 from provenance.report.plot import line_plot
 from tests.support.verify_world import (
     RUN,
@@ -257,7 +257,7 @@ def test_epsilon_is_a_line_for_each_process_as_it_is_compared() -> None:
         stage.batch(spends(1, 2), producer=b"r" * 16, rank=1),
     )
     report = stage.verify()
-    ((name, (lines, _, _)),) = _plots(report)
+    ((name, (lines, _, _)),) = plots_of(report.evidence.records, report.metrics)
     assert (name, lines) == (
         "epsilon",
         {

@@ -1,0 +1,188 @@
+"""``/api/v1``: what the pages show, as JSON. Everything here is a GET, and changes nothing.
+
+A failure is ``{"error": "one line"}``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Annotated, Any, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BeforeValidator
+
+from provenance.app.runs import evidence_of
+from provenance.app.verify import Options, verify_run
+from provenance.bundle.writer import bundle_files
+from provenance.bundle.zip import pack
+from provenance.dashboard import values, views
+from provenance.errors import UnavailableError
+from provenance.ports.listing import Wanted
+from provenance.settings import Settings
+from provenance.verify.report import VerificationReport
+
+HEAVY_AT_ONCE: Final = 2
+"""Verifications, bundles and comparisons: each takes a core, and a run's records in memory."""
+HEAVY_WAITING: Final = 10
+"""Of these and those that wait for their turn together: pages that cost little go on."""
+HEAVY_WAIT_S: Final = 20.0
+_CHUNK: Final = 256 * 1024
+_SPOOLED: Final = 16 * 1024**2
+"""Bytes of a bundle's zip in memory; a larger one is a file without a name."""
+_heavy: Final = threading.BoundedSemaphore(HEAVY_AT_ONCE)
+_waiting: Final = threading.BoundedSemaphore(HEAVY_WAITING)
+
+
+def settings_of(request: Request) -> Settings:
+    """Of the deployment that is served."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+Deployment = Annotated[Settings, Depends(settings_of)]
+_EMPTY_IS_NONE: Final = BeforeValidator(lambda text: text or None)
+Text = Annotated[str | None, Query(max_length=200), _EMPTY_IS_NONE]
+State = Literal[
+    "running", "finished", "pruned", "failed", "interrupted", "closed", "lost", "unknown"
+]
+Sort = Literal["created", "seen", "name", "state", "group"]
+Page = Annotated[int, Query(ge=1, le=1_000_000)]
+Size = Annotated[int, Query(ge=1, le=200)]
+Index = Annotated[int, Query(ge=0, le=2**53)]
+
+
+def wanted(
+    settings: Deployment,
+    name: Text = None,
+    state: Annotated[State | None, _EMPTY_IS_NONE] = None,
+    group: Text = None,
+    network: Text = None,
+    tag: Annotated[list[Annotated[str, Query(max_length=200)]], Query(max_length=20)] = [],  # noqa: B006  FastAPI copies it
+    sort: Sort = "created",
+    page: Page = 1,
+    size: Size = 50,
+) -> Wanted:
+    """Which runs a query asks for; an empty field of a form asks for nothing. ``network``: those
+    with a root that is not final there."""
+    return Wanted(
+        now=time.time(),
+        lost_after_s=settings.lost_after_s,
+        state=state,
+        name=name,
+        group=group,
+        network=network,
+        tags=[each for each in tag if each],
+        sort=sort,
+        page=page,
+        size=size,
+    )
+
+
+@contextmanager
+def heavy() -> Iterator[None]:
+    """One of few at once. UnavailableError where too many wait, or none of them ends in time."""
+    busy = UnavailableError("busy with other verifications and bundles; ask again")
+    if not _waiting.acquire(blocking=False):
+        raise busy
+    try:
+        if not _heavy.acquire(timeout=HEAVY_WAIT_S):
+            raise busy
+        try:
+            yield
+        finally:
+            _heavy.release()
+    finally:
+        _waiting.release()
+
+
+router: Final = APIRouter(prefix="/api/v1")
+
+
+@router.get("/runs")
+def runs(settings: Deployment, which: Annotated[Wanted, Depends(wanted)]) -> values.RunPage:
+    """Runs, newest first unless sorted otherwise; ``name`` finds parts of names and ids."""
+    return views.runs(settings, which)
+
+
+@router.get("/runs/{run_id}")
+def run(settings: Deployment, run_id: UUID) -> values.RunDetail:
+    """A run: its state, who signed it, its seals and their anchors."""
+    return views.run(settings, run_id)
+
+
+@router.get("/runs/{run_id}/anchors")
+def anchors(settings: Deployment, run_id: UUID) -> list[values.Seal]:
+    """A run's seals, each with its anchor on each network and how deep that is."""
+    return views.run(settings, run_id).seals
+
+
+@router.get("/runs/{run_id}/verify")
+def verify(
+    settings: Deployment, run_id: UUID, offline: bool = False, parent: bool = False
+) -> dict[str, Any]:
+    """Verify a run now, as ``provenance verify RUN --json`` does; ``offline`` asks no node,
+    ``parent`` verifies the run that it says it continues, too, and holds it against that."""
+    with heavy():
+        return verified(settings, run_id, offline, parent).as_dict()
+
+
+def verified(settings: Settings, run_id: UUID, offline: bool, parent: bool) -> VerificationReport:
+    """A verification that is done now."""
+    options: Options = {"offline": offline}
+    for ancestor in views.run(settings, run_id).ancestors[:1] if parent else ():
+        options["parent"] = verify_run(settings, str(ancestor.run_id), offline=offline)
+    return verify_run(settings, str(run_id), **options)
+
+
+@router.get("/runs/{run_id}/bundle", response_class=StreamingResponse)
+def bundle(settings: Deployment, run_id: UUID) -> StreamingResponse:
+    """A run's evidence as a zip: the file that ``provenance bundle RUN -o FILE.zip`` writes."""
+    with heavy():
+        packed = tempfile.SpooledTemporaryFile(_SPOOLED)  # noqa: SIM115  closed when it is sent
+        pack(bundle_files(evidence_of(settings, str(run_id))), packed)
+    length = packed.tell()
+    packed.seek(0)
+    return StreamingResponse(
+        _chunks(packed),
+        media_type="application/zip",
+        headers={
+            "Content-Disposition": f'attachment; filename="{run_id}.zip"',
+            "Content-Length": str(length),
+        },
+    )
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+@router.get("/ledger")
+def ledger(settings: Deployment, end: Index | None = None, limit: Size = 50) -> values.Ledger:
+    """The newest entries below ``end``, their anchors and heads."""
+    return views.ledger(settings, end, limit)
+
+
+@router.get("/heads")
+def heads(settings: Deployment, first: Index = 0, limit: Size = 50) -> list[values.Head]:
+    """The ledger's signed heads by size, from ``first`` on."""
+    return views.heads(settings, first, limit)
+
+
+@router.get("/networks")
+def networks(settings: Deployment) -> list[values.NetworkView]:
+    """Networks with their anchors by state, what waits, and why."""
+    return views.networks(settings)
+
+
+@router.get("/health")
+def health(settings: Deployment) -> values.Health:
+    """Whether the fleet works: how long ago a task of each queue ended."""
+    return views.health(settings)

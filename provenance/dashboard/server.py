@@ -1,0 +1,160 @@
+"""The application and its server, which drops whom it has to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Collection
+from typing import Final
+
+import h11
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from provenance.dashboard import api, pages
+from provenance.dashboard.guard import API, Guard, is_loopback
+from provenance.dashboard.tokens import TokenFile
+from provenance.errors import (
+    InputError,
+    ProvenanceError,
+    UnavailableError,
+    UnknownRunError,
+)
+from provenance.report.html import version
+from provenance.settings import Settings
+
+REQUEST_S: Final = 10.0
+"""Seconds in which a whole request must have come."""
+MAX_CONNECTIONS: Final = 128
+MAX_HEADER_BYTES: Final = 16 * 1024
+_STATUS: Final = (
+    (UnknownRunError, 404),
+    (InputError, 404),
+    (UnavailableError, 503),
+)
+
+
+def application(settings: Settings, tokens: TokenFile, names: Collection[str] = ()) -> Guard:
+    """The dashboard and the API of a deployment behind their :class:`Guard`."""
+    app = FastAPI(
+        title="ml-provenance",
+        version=version(),
+        description="Runs of a deployment, their anchors and their evidence. Read only.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.include_router(api.router)
+    app.include_router(pages.router)
+
+    @app.exception_handler(ProvenanceError)
+    def known(request: Request, error: Exception) -> Response:
+        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+        return _told(request, status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"][1:]))
+        return _told(request, 422, f"{where}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _told(request, error.status_code, error.detail)
+
+    return Guard(app, names, tokens)
+
+
+def _told(request: Request, status: int, problem: str) -> Response:
+    if request.url.path.startswith(API):
+        answer: Response = JSONResponse({"error": problem}, status)
+    else:
+        answer = pages.page("error.html.j2", status=status, problem=problem)
+        answer.status_code = status
+    if status == 503:
+        answer.headers["Retry-After"] = "5"
+    return answer
+
+
+def listening(host: str, port: int, tokens: TokenFile) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        InputError: The address cannot be used, or others reach it and there is no token.
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise InputError(f"--host: {host[:200]}: {error.strerror}") from error
+    if not is_loopback(str(address[0])) and not tokens.read():
+        raise InputError(
+            f"--host: {host} is reached from other machines and {tokens.path} has no token; make "
+            "one with: provenance token new TEAM"
+        )
+    server = socket.socket(family, kind, number)
+    try:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(address)
+        server.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        server.close()
+        raise InputError(f"--host, --port: {host} port {port}: {error.strerror}") from error
+    return server
+
+
+def serve(app: Guard, server: socket.socket) -> None:
+    """Answer until SIGINT or SIGTERM."""
+    uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,  # a token that somebody put into a URL is not kept
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        )
+    ).run(sockets=[server])
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection whose request has not come whole in time: uvicorn would wait for ever."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(REQUEST_S, transport.abort)
+
+    def handle_events(self) -> None:
+        """Bytes came, or the next request's turn did."""
+        super().handle_events()
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._in_time()
+        elif self._late is None:
+            self._late = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._in_time()
+        super().connection_lost(exc)
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None

@@ -1,0 +1,294 @@
+"""What the pages and the API say, read in one snapshot of the database each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Final
+from uuid import UUID
+
+from provenance.anchor.outbox import ACTIVE
+from provenance.app import bundle
+from provenance.app.health import ages, limit_s
+from provenance.app.run_list import ListedRun, list_runs
+from provenance.app.verify import own_trust
+from provenance.bootstrap import guarding, reading
+from provenance.dashboard.values import (
+    MAX_SEALS,
+    MAX_WAITING,
+    Anchor,
+    Head,
+    Health,
+    Ledger,
+    NetworkView,
+    Queue,
+    Run,
+    RunDetail,
+    RunPage,
+    Seal,
+)
+from provenance.errors import (
+    BadSignatureError,
+    ConfigError,
+    FormatError,
+    LedgerForkError,
+    UnavailableError,
+    UnknownRunError,
+)
+from provenance.evidence.run_evidence import seal_label
+from provenance.ledger.seal import waits_for
+from provenance.operations.overview import (
+    NetworkStanding,
+    Overview,
+    network_document,
+    overview,
+)
+from provenance.operations.words import anchored, notes
+from provenance.ports.listing import Wanted
+from provenance.ports.store import LedgerStore, LedgerTx
+from provenance.ports.values import (
+    AnchorRow,
+    AnchorState,
+    HeadRow,
+    LedgerEntry,
+)
+from provenance.settings import Settings
+from provenance.verify.identity import check_identity
+
+MAX_ANCESTORS: Final = 20
+
+
+@contextmanager
+def snapshot(settings: Settings) -> Iterator[LedgerTx]:
+    """One state of the database. UnknownRunError where there is none yet."""
+    with reading.opened_store(settings, "runs") as store, store.snapshot() as tx:
+        yield tx
+
+
+def runs(settings: Settings, wanted: Wanted) -> RunPage:
+    """A page of runs; none where there is no database yet."""
+    found: list[ListedRun] = []
+    total, store = 0, reading.open_store(settings)
+    if store is not None:
+        with closing(store), store.snapshot() as tx:
+            found, total = list_runs(tx, wanted)
+    return RunPage([_run(item) for item in found], total, wanted.page, wanted.size)
+
+
+def run(settings: Settings, run_id: UUID) -> RunDetail:
+    """A run. UnknownRunError where there is none."""
+    trust = own_trust(settings, reading.ledger_key(settings))
+    with snapshot(settings) as tx:
+        found, _ = list_runs(tx, _wanted(settings, run_id))
+        if not found:
+            raise UnknownRunError(f"run {run_id}: the database has no such run")
+        item, row = found[0], found[0].row
+        entries = tx.entries(run_id)
+        shown = [*entries[:1], *entries[1:][-(MAX_SEALS - 1) :]]
+        identity, trainer, problem = None, None, None
+        if row.identity is not None:
+            try:
+                standing = check_identity(row.identity, row.run, row.public_key, trust)
+                identity, trainer = standing.identity.label, standing.trainer
+                problem = standing.unchecked
+            except (FormatError, BadSignatureError) as error:
+                problem = str(error)
+        return RunDetail(
+            run=_run(item),
+            public_key=row.public_key.hex(),
+            identity=identity,
+            identity_problem=problem,
+            trainer=trainer,
+            pinned=[
+                *(f"ledger key {pin.key.vkey}: {pin.by}" for pin in trust.ledger_keys),
+                *(f"{pin.network} {pin.id or ''}".strip() + f": {pin.by}" for pin in trust.chains),
+                *(f"trainer {name}" for name in trust.trainers),
+                *(f"witness {key.vkey}" for key in trust.witnesses),
+            ],
+            created_at=row.created_at,
+            sealed_at=row.sealed_at,
+            waits_for=waits_for(tx, run_id),
+            seals=_seals(tx, settings, shown),
+            seals_total=len(entries),
+            ancestors=[_run(each) for each in _ancestors(tx, settings, item)],
+            bundles=[str(noted["cid"]) for noted in bundle.noted(settings, run_id)],
+        )
+
+
+def ledger(settings: Settings, end: int | None, limit: int) -> Ledger:
+    """The entries below ``end`` (all where None), the newest ``limit`` of them."""
+    key = reading.ledger_key(settings)
+    vkey = None if key is None else key.vkey
+    try:
+        with reading.opened_store(settings, "ledger") as store:
+            refused, unchecked = _history(settings, store)
+            with store.snapshot() as tx:
+                size = tx.ledger_size()
+                stop = size if end is None else min(end, size)
+                first = max(0, stop - limit)
+                entries = tx.entries(first=first, end=stop) if stop else ()
+                heads = [head for head in tx.heads(first + 1, limit) if head.size <= stop]
+                newest = tx.head()
+                return Ledger(
+                    origin=settings.origin,
+                    key=vkey,
+                    size=size,
+                    refused=refused,
+                    unchecked=unchecked,
+                    newest=None if newest is None else _head(newest),
+                    entries=_seals(tx, settings, entries)[::-1],
+                    heads=[_head(head) for head in reversed(heads)],
+                    next=first or None,
+                )
+    except UnknownRunError as error:
+        return Ledger(settings.origin, vkey, 0, None, str(error), None, [], [], None)
+
+
+def _history(settings: Settings, store: LedgerStore) -> tuple[str | None, str | None]:
+    """`Ledger.refused` and `Ledger.unchecked`."""
+    try:
+        guarding.known_guard(settings).compare(store)
+    except LedgerForkError as error:
+        return str(error), None
+    except (ConfigError, UnavailableError) as error:
+        return None, str(error)
+    return None, None
+
+
+def heads(settings: Settings, first: int, limit: int) -> list[Head]:
+    """Signed heads by size, from ``first`` on."""
+    with snapshot(settings) as tx:
+        return [_head(head) for head in tx.heads(first, limit)]
+
+
+def networks(settings: Settings) -> list[NetworkView]:
+    """The networks of the configuration."""
+    seen, now = _seen(settings), time.time()
+    if not seen.has_database:
+        return []
+    with snapshot(settings) as tx:
+        return [_network(tx, name, standing, now) for name, standing in seen.networks.items()]
+
+
+def health(settings: Settings) -> Health:
+    """How old the newest task of each queue is, whether everything is anchored, what waits."""
+    seen, limit = _seen(settings), limit_s(settings)
+    queues = [Queue(age.queue, age.age_s, age.stale(limit)) for age in ages(settings)]
+    return Health(
+        healthy=seen.exit_code == 0 and not any(queue.stale for queue in queues),
+        anchored=anchored(seen, time.time()),
+        notes=list(notes(seen)),
+        queues=queues,
+        limit_s=limit,
+        spool_bytes=seen.spool_bytes,
+        stream_entries=seen.stream_entries,
+        parked=seen.parked,
+        equivocations=seen.equivocations,
+        runs=dict(seen.states),
+    )
+
+
+def _seen(settings: Settings) -> Overview:
+    return overview(settings, _wanted(settings))
+
+
+def _wanted(settings: Settings, run_id: UUID | None = None) -> Wanted:
+    return Wanted(now=time.time(), lost_after_s=settings.lost_after_s, run=run_id, size=1)
+
+
+def _ancestors(tx: LedgerTx, settings: Settings, item: ListedRun) -> Iterator[ListedRun]:
+    seen = {item.row.run}
+    while len(seen) <= MAX_ANCESTORS and item.parent is not None:
+        found: list[ListedRun] = []
+        with suppress(ValueError):
+            found, _ = list_runs(tx, _wanted(settings, UUID(item.parent)))
+        if not found or found[0].row.run in seen:
+            return
+        item = found[0]
+        seen.add(item.row.run)
+        yield item
+
+
+def _run(item: ListedRun) -> Run:
+    row = item.row
+    return Run(
+        run_id=row.run,
+        name=item.name,
+        group=item.group,
+        tags=list(item.tags),
+        state=item.ending.state,
+        ending=item.ending.line,
+        sealed=row.state == "sealed",
+        begun=item.begun,
+        seen=item.seen,
+        epoch=item.epoch,
+        step=item.step,
+        numbers=dict(item.numbers),
+        parent=item.parent,
+        incomplete=row.incomplete,
+    )
+
+
+def _seals(tx: LedgerTx, settings: Settings, entries: Sequence[LedgerEntry]) -> list[Seal]:
+    """Entries with the anchor of each network that covers them; each anchor is read once."""
+    networks = dict.fromkeys((*settings.blockchain.networks, *tx.anchored_networks()))
+    known: dict[int, Anchor] = {}
+
+    def anchors(entry: LedgerEntry) -> Iterator[Anchor]:
+        for network in networks if entry.anchor else ():
+            row = tx.covering(network, entry.index)
+            if row is not None:
+                yield known.setdefault(row.id, known.get(row.id) or _anchor(tx, row))
+
+    return [
+        Seal(
+            index=entry.index,
+            run_id=entry.run,
+            seal=seal_label(entry),
+            root=entry.root.hex(),
+            sealed_at=entry.created_at,
+            anchors=list(anchors(entry)),
+        )
+        for entry in entries
+    ]
+
+
+def _anchor(tx: LedgerTx, row: AnchorRow) -> Anchor:
+    versions = tx.versions(row.id)
+    chosen = next((each for each in versions if each.id == row.version_id), None)
+    counts = chosen or (versions[-1] if versions else None)
+    version = counts.version if counts else None
+    return Anchor(
+        network=row.network,
+        state=row.state.value,
+        size=row.size,
+        transaction_id=version.transaction_id if version else None,
+        height=row.height,
+        depth=row.depth,
+        block_time=row.block_time,
+        paid=row.paid,
+        reason=row.reason,
+        attempts=row.attempts,
+        updated_at=row.updated_at,
+    )
+
+
+def _head(row: HeadRow) -> Head:
+    return Head(row.size, row.root.hex(), row.note, row.created_at)
+
+
+def _network(tx: LedgerTx, name: str, standing: NetworkStanding, now: float) -> NetworkView:
+    stands, remembered = network_document(name, standing, now), tx.network(name)
+    size = tx.reach(name, (AnchorState.CONFIRMED, AnchorState.FINAL))
+    newest = tx.covering(name, size - 1) if size else None
+    waiting = tx.anchors(name, ACTIVE - {AnchorState.CONFIRMED} | {AnchorState.FAILED})
+    shown = [*filter(None, [newest]), *reversed(waiting[-MAX_WAITING:])]
+    keys = ("paused", "problem", "final", "waiting", "waiting_s", "eta_s", "cost", "cost_per_run")
+    return NetworkView(
+        network=name,
+        counts=stands["anchors"],
+        **{key: stands[key] for key in (*keys, "unit")},
+        identity=dict(remembered.identity) if remembered else {},
+        anchors=[_anchor(tx, row) for row in shown],
+    )
