@@ -122,7 +122,9 @@ def _up(arguments: argparse.Namespace, settings: Settings, stopping: Callable[[]
             networks = ", ".join(chain.networks) if chain.enabled else "nothing: it is off"
             say("up", f"takes the runs of {settings.base_dir}, anchors on {networks}")
             if not pages:
-                say("up", "serves no page (--dashboard, --flower, --metrics); ask provenance status")
+                say(
+                    "up", "serves no page (--dashboard, --flower, --metrics); ask provenance status"
+                )
             say("up", f"logs in {runs.log_dir}; Ctrl-C stops all")
         runs.tend(stopping, keep_state)
     finally:
