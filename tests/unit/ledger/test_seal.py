@@ -40,7 +40,7 @@ def take(store: SqlStore, *payloads: bytes) -> list[dict[str, Any]]:
     deliveries = [Delivery(str(at), payload) for at, payload in enumerate(payloads)]
     with capture_logs() as said:
         ingest(MemoryTransport(), store, replace(POLICY, networks=()), deliveries, lambda: NOW)
-    return [dict(line) for line in said]
+    return [dict(line) for line in said if line["event"] != "ledger.sealed"]
 
 
 def entries(store: SqlStore) -> list[LedgerEntry]:
