@@ -127,8 +127,9 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
             assert refused.value.code == status
         assert (tmp_path / "run" / "up.json").stat().st_mode & 0o777 == 0o600
         found = provenance("doctor", "--base-dir", str(tmp_path))["findings"]
-        (page,) = [finding for finding in found if finding["kind"] == "page"]
-        assert page["works"], page
+        pages = {finding["name"]: finding for finding in found if finding["kind"] == "page"}
+        assert set(pages) == {"Dashboard", "Flower"}
+        assert all(finding["works"] for finding in pages.values()), pages
         queues = {
             name.split("@")[0]: [queue["name"] for queue in facts["active_queues"]]
             for name, facts in seen.items()
@@ -137,11 +138,10 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
         assert queues["anchor-local"] == ["anchor.local"]
         assert queues["confirm"] == ["confirm", "verify"]
 
-        page = state["pages"]["Dashboard"]
+        api = f"{state['pages']['Dashboard']}/api/v1"
         assert kept["pages"] == state["pages"]
-        seen = until(lambda: get(f"{page}/api/v1/runs", ""))
-        assert [item["run_id"] for item in seen["runs"]] == [run]
-        assert until(lambda: get(f"{page}/api/v1/health", "")["healthy"]), "not all queues work"
+        assert [item["run_id"] for item in get(f"{api}/runs", "")["runs"]] == [run]
+        assert until(lambda: get(f"{api}/health", "")["healthy"]), "not all queues work"
 
         second = train(tmp_path)
         assert until(lambda: is_final(tmp_path, second)), "second run not anchored"
