@@ -65,9 +65,6 @@ def find_run(store: LedgerStore, text: str) -> UUID:
         UnknownRunError: None, or several.
     """
     with store.snapshot() as tx:
-        with suppress(ValueError):
-            if (row := tx.run(UUID(text))) is not None:
-                return row.run
         rows = list(tx.runs())
     if text == "latest":
         if not rows:
