@@ -33,7 +33,7 @@ HEAVY_WAITING: Final = 10
 """Of these and those that wait for their turn together: pages that cost little go on."""
 HEAVY_WAIT_S: Final = 20.0
 _CHUNK: Final = 256 * 1024
-_SPOOLED: Final = 16 * 1024**2
+_SPOOLED: Final = 1024**2
 """Bytes of a bundle's zip in memory; a larger one is a file without a name."""
 _heavy: Final = threading.BoundedSemaphore(HEAVY_AT_ONCE)
 _waiting: Final = threading.BoundedSemaphore(HEAVY_WAITING)

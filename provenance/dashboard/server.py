@@ -29,6 +29,8 @@ from provenance.settings import Settings
 
 REQUEST_S: Final = 10.0
 """Seconds in which a whole request must have come."""
+STALLED_S: Final = 60.0
+"""Seconds in which a client must take some of what waits for it."""
 MAX_CONNECTIONS: Final = 128
 MAX_HEADER_BYTES: Final = 16 * 1024
 _STATUS: Final = (
@@ -132,9 +134,11 @@ def serve(app: Guard, server: socket.socket) -> None:
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection whose request has not come whole in time: uvicorn would wait for ever."""
+    """Closes a connection whose request has not come whole in time, or whose answer is not taken:
+    uvicorn would wait for ever."""
 
     _late: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
@@ -149,12 +153,28 @@ class _Protocol(H11Protocol):
         elif self._late is None:
             self._late = self.loop.call_later(REQUEST_S, self.transport.abort)
 
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has taken what there was."""
+        super().resume_writing()
+        self._taken()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._in_time()
+        self._taken()
         super().connection_lost(exc)
 
     def _in_time(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _taken(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None

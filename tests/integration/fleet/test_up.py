@@ -138,11 +138,10 @@ def test_a_spool_left_behind_is_brought_home_and_all_stops(tmp_path: Path) -> No
         assert queues["anchor-local"] == ["anchor.local"]
         assert queues["confirm"] == ["confirm", "verify"]
 
-        page = state["pages"]["dashboard"]
+        api = f"{state['pages']['dashboard']}/api/v1"
         assert kept["pages"] == state["pages"]
-        seen = until(lambda: get(f"{page}/api/v1/runs", ""))
-        assert [item["run_id"] for item in seen["runs"]] == [run]
-        assert until(lambda: get(f"{page}/api/v1/health", "")["healthy"]), "not all queues work"
+        assert [item["run_id"] for item in get(f"{api}/runs", "")["runs"]] == [run]
+        assert until(lambda: get(f"{api}/health", "")["healthy"]), "not all queues work"
 
         second = train(tmp_path)
         assert until(lambda: is_final(tmp_path, second)), "second run not anchored"

@@ -6,11 +6,12 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import socket
 import time
 import zipfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -312,3 +313,20 @@ def test_who_is_slow_is_dropped(tmp_path: Path) -> None:
                 except ConnectionResetError:
                     pass
         assert httpx.get(f"{url}/").status_code == 200
+
+
+def test_who_takes_no_answer_is_dropped(tmp_path: Path) -> None:
+    hurried = (
+        "from provenance.dashboard import guard, server; server.STALLED_S = 0.3; guard.BURST = 1e9"
+    )
+    with served(tmp_path, before=hurried) as url, socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect((urlsplit(url).hostname, urlsplit(url).port))
+        raw.setblocking(False)
+        asked = b"GET /style.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 4000  # 40 MB of answers
+        hung_up = select.poll()
+        hung_up.register(raw, 0)
+        while not hung_up.poll(200):
+            with suppress(BlockingIOError):
+                asked = asked[raw.send(asked) :]
+        assert hung_up.poll(0)[0][1] & (select.POLLERR | select.POLLHUP)
