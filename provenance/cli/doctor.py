@@ -21,7 +21,7 @@ from provenance import files
 from provenance.app import health as marks
 from provenance.app.base_directory import known_base, running_fleet
 from provenance.app.processes import REDIS_BY_HAND, redis_server
-from provenance.bootstrap import reading, sending
+from provenance.bootstrap import guarding, reading, sending
 from provenance.capture.ship.loop import MAX_BACKLOG
 from provenance.cli import DEVNET_INSTALL
 from provenance.cli.output import answer, err, print_json, print_table, settings_of
@@ -32,8 +32,10 @@ from provenance.errors import (
     ProvenanceError,
     UnavailableError,
 )
+from provenance.formats.note import SignerKey
 from provenance.observe import readiness
 from provenance.settings import Settings, stream_address
+from provenance.settings.key_files import read_seed
 
 _EXTRAS = {
     "celery": "workers", "sqlalchemy": "workers", "flower": "workers", "web3": "ethereum",
@@ -116,6 +118,7 @@ def _services(arguments: argparse.Namespace, settings: Settings) -> Iterator[Fin
     for name, folder in (("base_dir", settings.base_dir), ("spool", settings.base_dir / "spool")):
         yield _try("folder", name, partial(_folder, folder), "make room, or give this user rights")
     yield _try("database", "ledger", lambda: _database(settings))
+    yield _try("database", "history", lambda: _history(settings), "see: provenance ledger head")
     if settings.redis_url is None:
         embedded = redis_server(Path(".devnet").absolute()) is not None
         detail = "no redis_url: `provenance up` brings its own"
@@ -177,6 +180,19 @@ def _try(kind: str, name: str, look: Callable[[], str], mend: str | None = None)
 def _ledger_key(settings: Settings) -> str:
     key = reading.ledger_key(settings)
     return f"{settings.key_file}: {key.vkey if key else _NOT_YET}"
+
+
+def _history(settings: Settings) -> str:
+    """Whether workers would sign: the database has all that its key signed."""
+    if not settings.key_file.exists():
+        return _NOT_YET
+    signer = SignerKey.from_private_bytes(settings.origin, read_seed(settings.key_file))
+    store = reading.open_store(settings)
+    if store is None:
+        return _NOT_YET
+    with closing(store):
+        head = guarding.ledger_guard(settings, signer).compare(store)
+    return f"one history, signed at {0 if head is None else head.size} entries"
 
 
 def _database(settings: Settings) -> str:
