@@ -28,6 +28,7 @@ from provenance.cli.output import answer, err, print_json, print_table, settings
 from provenance.errors import (
     ConfigError,
     InputError,
+    LedgerForkError,
     MissingExtraError,
     ProvenanceError,
     UnavailableError,
@@ -187,11 +188,14 @@ def _history(settings: Settings) -> str:
     if not settings.key_file.exists():
         return _NOT_YET
     signer = SignerKey.from_private_bytes(settings.origin, read_seed(settings.key_file))
-    store = reading.open_store(settings)
+    guard, store = guarding.ledger_guard(settings, signer), reading.open_store(settings)
     if store is None:
+        if known := guard.remembered():
+            signed = max(head.size for head in known.values())
+            raise LedgerForkError(f"there is no database, and the key signed {signed} entries")
         return _NOT_YET
     with closing(store):
-        head = guarding.ledger_guard(settings, signer).compare(store)
+        head = guard.compare(store)
     return f"one history, signed at {0 if head is None else head.size} entries"
 
 

@@ -71,6 +71,9 @@ def test_a_database_that_is_gone_is_no_fresh_start(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home.lose_database()
+    code, told = home.run(capsys, "doctor")
+    problems = [each["detail"] for each in told["findings"] if each["name"] == "history"]
+    assert (code, problems) == (3, ["there is no database, and the key signed 3 entries"])
     with pytest.raises(LedgerForkError, match=r"behind: its ledger has 0 entries, .* head of 3 "):
         home.check()
     with pytest.raises(LedgerForkError):
