@@ -13,7 +13,6 @@ import pytest
 from provenance import cli
 from provenance.app import up
 from provenance.app.base_directory import leave_config
-from provenance.bootstrap import sending
 from provenance.cli import up as up_command
 from provenance.cli.output import settings_of
 from provenance.stores import redis_streams
@@ -77,7 +76,7 @@ class Looking:
 def looking(monkeypatch: pytest.MonkeyPatch) -> Looking:
     monkeypatch.setattr(Looking, "seen", [], raising=False)
     monkeypatch.setattr(up_command, "_until_signalled", Looking)
-    monkeypatch.setattr(sending, "open_transport", lambda _: MemoryTransport())
+    monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: MemoryTransport())
     sleeper = up.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
     monkeypatch.setattr(up, "services", lambda settings, port, auth, metrics: [])

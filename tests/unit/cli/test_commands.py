@@ -503,7 +503,8 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
     transport, own = MemoryTransport(), sending.ledger_signer(load(None, "artifacts"))
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: 0)
-    monkeypatch.setattr(sending, "open_transport", lambda _: transport)
+    monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
+    monkeypatch.setattr(RedisBoard, "require_writes", lambda board: None)
     assert transport.ledger(own.verifier.vkey)
     assert said("doctor")[0] == 0
     transport.lose_everything()
@@ -813,7 +814,7 @@ class Stopped:
 def empty_fleet(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
     transport = MemoryTransport()
     monkeypatch.setattr(up_command, "_until_signalled", Stopped)
-    monkeypatch.setattr(sending, "open_transport", lambda _: transport)
+    monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     sleeper = up.Service("redis", ("sleep", "60"))
     monkeypatch.setattr(up, "embedded_redis", lambda _: (sleeper, "redis://:pw@127.0.0.1:1/0"))
     monkeypatch.setattr(up, "services", lambda settings, port, auth, metrics: [])
