@@ -10,11 +10,13 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from provenance.settings import BitcoinSettings
@@ -33,6 +35,8 @@ settings.register_profile(
 )
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.load_profile("default")
+# Log lines are not what a command prints; pytest puts another stderr in the place of the first.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def missing(reason: str) -> None:

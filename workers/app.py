@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import os
 from contextlib import closing, suppress
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import billiard.pool
 from celery import Celery
+from celery.schedules import schedstate, schedule
 from celery.signals import beat_init, celeryd_init
 
 from provenance.app.health import TASK_LIMIT_S, anchor_queue
@@ -25,7 +27,6 @@ from provenance.bootstrap import reading, sending
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.settings import NETWORKS, Settings, broker_address, load
 from workers import broker
-from workers.beat import Tick
 
 VISIBILITY_TIMEOUT_S = 180
 SOFT_TIME_LIMIT_S = 120
@@ -55,6 +56,20 @@ def settings_of(secrets: tuple[str, ...]) -> Settings:
 def settings() -> Settings:
     """The worker's settings without any network's secrets."""
     return settings_of(())
+
+
+class Tick(schedule):  # type: ignore[misc]  # the library has no types
+    """Every so many seconds. A last run in the future is no reason to wait for it.
+
+    Celery's own interval stands still for as long as the clock was set back, also over a
+    restart: the last run is kept in the schedule file.
+    """
+
+    def is_due(self, last_run_at: datetime) -> schedstate:
+        """Due now where the last run is ahead of the clock."""
+        if self.maybe_make_aware(last_run_at) > self.maybe_make_aware(self.now()):
+            return schedstate(is_due=True, next=self.seconds)
+        return super().is_due(last_run_at)
 
 
 def _broker() -> dict[str, Any]:

@@ -3,6 +3,8 @@
 Order of a pass, which is what makes a crash at any point harmless: learn what the database
 has committed and whether the transport still has the rest; read new events; sync their
 files; append the signed batches; move the cursor.
+
+Over 400 lines: what a pass knows of a run is one state.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tests.faults.support.harness import World, rounds, scenario, seeded
 from tests.faults.support.processes import until
 from tests.support.anchor_world import LEASE_S
 from tests.support.anchor_world import World as Stage
-from workers.beat import Tick
+from workers.app import Tick
 from workers.schedule import PUBLISHED
 
 HOUR = 3600.0

@@ -125,7 +125,7 @@ def test_a_database_that_takes_no_commit_is_told(
     assert "read-only transaction" in capsys.readouterr().out
     assert cli.main(doctor) == 3
     findings = json.loads(capsys.readouterr().out)["findings"]
-    (ledger,) = [found for found in findings if found["kind"] == "database"]
+    (ledger,) = [found for found in findings if found["name"] == "ledger"]
     assert not ledger["works"]
     assert "read-only transaction" in ledger["detail"]
 

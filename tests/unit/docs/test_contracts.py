@@ -18,7 +18,7 @@ PLANTS = {
         "import pathlib",
     ),
     "The dev servers, a distribution apart, are imported by cli and demo alone": (
-        "workers/beat.py",
+        "workers/dispatch.py",
         "import provenance_devnet",
     ),
     "A trainer needs no worker's packages": ("provenance/capture/spool.py", "import sqlalchemy"),
