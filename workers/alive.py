@@ -14,7 +14,8 @@ from typing import Any
 from celery.signals import after_task_publish, task_postrun
 
 from provenance.app import health
-from workers import figures, resources
+from provenance.observe import counts
+from workers import resources
 from workers.app import app, settings
 from workers.dispatch import ring
 
@@ -45,9 +46,9 @@ def ended(task: Any = None, retval: object = None, state: str = "SUCCESS", **_: 
     problem = retval if isinstance(retval, str) else None
     if state != "SUCCESS":
         problem = f"{type(retval).__name__}: {retval}"
-    figures.add("tasks", queue, task.name, "done" if problem is None else "failed")
-    figures.tell("alive", queue, number=time.time())
-    figures.publish(resources.board)
+    counts.add("tasks", queue, task.name, "done" if problem is None else "failed")
+    counts.tell("alive", queue, number=time.time())
+    counts.publish(resources.board)
     if task.name != beat.name:  # which has no work that could fail
         health.note_problem(settings(), queue, problem)
     health.note_alive(settings(), queue)

@@ -7,7 +7,8 @@ import time
 from provenance.anchor.publish import publish as publish_due
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
-from workers import confirming, figures, resources
+from provenance.observe import counts
+from workers import confirming, resources
 from workers.app import app
 from workers.dispatch import ring
 from workers.telemetry import log, log_anchors
@@ -32,7 +33,7 @@ def publish(network: str) -> str | None:
     except ProvenanceError as error:
         log.error("anchoring.misconfigured", network=network, problem=str(error))
         return str(error)
-    figures.outcomes(network, done)
+    counts.outcomes(network, done)
     if done.outcomes or done.replaced:
         confirming.hint(network)
     return None

@@ -11,7 +11,8 @@ from provenance.anchor.confirm import confirm as confirm_sent
 from provenance.anchor.delivery import Outcome
 from provenance.app.health import anchor_queue
 from provenance.errors import ProvenanceError, UnavailableError
-from workers import figures, resources, verifying
+from provenance.observe import counts
+from workers import resources, verifying
 from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log, log_anchors
@@ -37,7 +38,7 @@ def confirm(network: str) -> str | None:
     except ProvenanceError as error:
         log.error("confirming.misconfigured", network=network, problem=str(error))
         return str(error)
-    figures.outcomes(network, done)
+    counts.outcomes(network, done)
     if done.having(Outcome.FINAL):
         verifying.hint()
     return None

@@ -14,7 +14,8 @@ from celery.signals import worker_process_init
 from provenance.bootstrap import reading
 from provenance.errors import ProvenanceError, UnavailableError
 from provenance.ledger.ingest import drain as drain_stream
-from workers import anchoring, figures, resources
+from provenance.observe import counts
+from workers import anchoring, resources
 from workers.app import app, settings
 from workers.dispatch import ring
 from workers.telemetry import log, some
@@ -92,8 +93,8 @@ def _drain() -> str | None:
     except ProvenanceError as error:
         log.error("hashing.stopped", problem=str(error))
         return str(error)
-    figures.add("events", "new", number=done.new)
-    figures.add("events", "duplicate", number=done.duplicates)
+    counts.add("events", "new", number=done.new)
+    counts.add("events", "duplicate", number=done.duplicates)
     if done.more:
         hint()
     if done.batches:

@@ -14,11 +14,11 @@ from provenance.bootstrap import reading, sending
 from provenance.bootstrap.guarding import find_strangers
 from provenance.errors import LedgerForkError
 from provenance.ledger.seal import SealPolicy
+from provenance.observe import counts
 from provenance.ports.network import Network
 from provenance.ports.store import LedgerStore
 from provenance.ports.transport import EventTransport
 from provenance.stores.redis_board import RedisBoard
-from workers import figures
 from workers.app import settings, settings_of
 
 
@@ -49,7 +49,7 @@ def policy() -> SealPolicy:
 @cache
 def network(name: str) -> Network:
     """A configured network, with its own secrets and nobody else's."""
-    return figures.measured(sending.open_network(settings_of((name,)), name))
+    return counts.measured(sending.open_network(settings_of((name,)), name))
 
 
 @cache

@@ -127,10 +127,10 @@ def _of_runs(tx: LedgerTx) -> Iterator[Metric]:
     now, head, states = time.time(), tx.head(), tx.open_and_sealed()
     runs: Numbers = {(state,): states.get(state, 0) for state in ("open", "sealed")}
     yield _gauge("runs", "runs", ("state",), runs)
-    (lossy, events), (_, refused, _) = tx.dropped(), tx.totals()
+    lossy, events = tx.dropped()
     yield _gauge("runs_with_gaps", "runs that lost events", value=lossy)
     yield _counter("dropped_events", "events that trainers lost", value=events)
-    yield _gauge("parked_batches", "what ingest would not take", value=refused)
+    yield _gauge("parked_batches", "what ingest would not take", value=tx.parked_count())
     yield _gauge("ledger_entries", "entries of the ledger", value=tx.ledger_size())
     if head is not None:
         yield _gauge("head_age_seconds", "since the newest head", value=now - head.created_at)

@@ -375,6 +375,9 @@ class LedgerTx(Protocol):
     def dropped(self) -> tuple[int, int]:
         """How many runs lost events, and how many events those are."""
 
+    def parked_count(self) -> int:
+        """How many are parked."""
+
     def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
         """Of each state that is not the end: since when its oldest anchor is in it, the most
         attempts, and the least depth."""

@@ -16,6 +16,7 @@ A = b"\x01" * 16
 def test_an_empty_database_has_none(tx: LedgerTx) -> None:
     assert tx.open_and_sealed() == {}
     assert tx.dropped() == (0, 0)
+    assert tx.parked_count() == 0
     assert tx.newest_seals(10) == []
     assert tx.oldest_anchors("local") == {}
     assert tx.commit_time("sweep") is None

@@ -24,6 +24,7 @@ from pathlib import Path
 from uuid import UUID
 
 from provenance import files
+from provenance.capture.ship.reader import written_next
 from provenance.capture.ship.shipment import Contact, LedgerKeys, Shipment, Shipped
 from provenance.capture.spool import refused, scan
 from provenance.errors import (
@@ -179,16 +180,17 @@ class Shipper:
         """Of a report: ``bytes`` and ``runs`` in the spool, ``age_s`` of the oldest event that is
         not shipped (0 without one), and what of ``total`` somebody should look at."""
         spools = scan(self.spool_dir)
-        oldest = [
-            written
+        moments = [
+            written_next(group, shipment.cursors.producers.get(group[0].producer))
             for spool in spools
-            if spool.run in self._shipments
-            and (written := self._shipments[spool.run].oldest_new(spool)) is not None
+            if (shipment := self._shipments.get(spool.run)) is not None
+            for group in shipment.new(spool)
         ]
+        oldest = min((at for at in moments if at is not None), default=None)
         return {
             "bytes": sum(segment.size() for spool in spools for segment in spool.segments),
             "runs": len(spools),
-            "age_s": max(0.0, time.time() - min(oldest)) if oldest else 0.0,
+            "age_s": 0.0 if oldest is None else max(0.0, time.time() - oldest),
             "unusable": total.unusable,
             "corruptions": total.corruptions,
         }

@@ -193,3 +193,19 @@ def _first_seq(segment: Segment) -> int:
         return 0
     items = (item for _, item in read_segment(segment.path))
     return next((item.seq for item in items if isinstance(item, Event)), 0)
+
+
+def written_next(group: Sequence[Segment], cursor: Cursor | None) -> float | None:
+    """When the event behind the cursor was written, in Unix seconds; None where none is there, or
+    it does not read.
+
+    Args:
+        cursor: None before the first event.
+    """
+    with suppress(OSError, FormatError):
+        for segment in group:
+            if cursor is None or segment.index > cursor.segment:
+                return segment.event_at(segment.header()[1]).ts_ns / 1e9
+            if segment.index == cursor.segment and segment.size() > cursor.offset:
+                return segment.event_at(cursor.offset or segment.header()[1]).ts_ns / 1e9
+    return None

@@ -144,9 +144,9 @@ class Shipment:
             self._unreadable(error, total)
 
     def _serve(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
-        if self._new(spool) or self.cursors.unacknowledged:
+        if self.new(spool) or self.cursors.unacknowledged:
             self._compare(spool, contact, total)
-            new = self._new(spool)  # a rewind makes more
+            new = self.new(spool)  # a rewind makes more
             if new and self._has_keys(total) and self._has_room(contact, total):
                 for group in new:
                     try:
@@ -175,7 +175,7 @@ class Shipment:
 
     # --- what is to be done -----------------------------------------------------------
 
-    def _new(self, spool: RunSpool) -> list[tuple[Segment, ...]]:
+    def new(self, spool: RunSpool) -> list[tuple[Segment, ...]]:
         """Producers with new events, that which wrote last at the end: a child that was killed
         says no end, and the run is sealed when its parent's end arrives."""
         new = []
@@ -188,20 +188,6 @@ class Shipment:
             ):
                 new.append(group)
         return sorted(new, key=lambda group: group[-1].written_at()) if len(new) > 1 else new
-
-    def oldest_new(self, spool: RunSpool) -> float | None:
-        """When the oldest event that is not shipped was written, in Unix seconds; None where all
-        are, or what is next does not read."""
-        times = []
-        for group in self._new(spool):
-            cursor = self.cursors.producers.get(group[0].producer) or first_cursor(group[0])
-            rest = [segment for segment in group if segment.index >= cursor.segment]
-            with contextlib.suppress(OSError, FormatError):
-                at = cursor.offset if rest[0].index == cursor.segment else 0
-                if len(rest) > 1 and rest[0].size() <= at:
-                    rest, at = rest[1:], 0
-                times.append(rest[0].event_at(at or rest[0].header()[1]).ts_ns / 1e9)
-        return min(times, default=None)
 
     def _compare(self, spool: RunSpool, contact: Contact, total: Shipped) -> None:
         """What has been committed, and does the transport still have the rest?"""
@@ -353,25 +339,19 @@ class Shipment:
                 continue
             maker.add(item)
             if maker.pending_bytes >= FLUSH_BYTES:
-                self._flush(maker, reader, cursor, transport, total)
-        self._flush(maker, reader, cursor, transport, total)
+                self._flush(reader, maker, transport, total)
+        self._flush(reader, maker, transport, total)
         if reader.blocked is not None:
             self._blocked(first, f"{reader.blocked}; what follows waits", total)
         total.replaced += maker.replaced
         total.missing += reader.missing
 
     def _flush(
-        self,
-        maker: BatchMaker,
-        reader: ProducerReader,
-        cursor: Cursor,
-        transport: EventTransport,
-        total: Shipped,
+        self, reader: ProducerReader, maker: BatchMaker, transport: EventTransport, total: Shipped
     ) -> None:
-        began_ns = time.time_ns()
+        cursor, began_ns = self.cursors.producers[maker.producer], time.time_ns()
         reader.sync()
-        events = maker.pending
-        batches = maker.take()
+        events, batches = maker.pending, maker.take()
         if batches:
             transport.append(batches)
             tracing.note(

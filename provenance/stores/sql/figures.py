@@ -12,6 +12,7 @@ from provenance.stores.sql.schema import (
     commits,
     ledger_entries,
     marks,
+    parked,
     runs,
     summaries,
 )
@@ -32,6 +33,9 @@ class FiguresPart(Session):
         query = select(func.count(), func.coalesce(func.sum(cast(lost, Double)), 0.0))
         number, events = self._read(query.where(lost > 0)).one()
         return number, int(events)
+
+    def parked_count(self) -> int:
+        return int(self._read(select(func.count()).select_from(parked)).scalar_one())
 
     def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
         anchor = anchors.c

@@ -503,8 +503,8 @@ def test_doctor_finds_another_deployment_on_the_same_redis(
     transport, own = MemoryTransport(), sending.ledger_signer(load(None, "artifacts"))
     monkeypatch.setenv("PROVENANCE_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr("provenance.bootstrap.reading.stream_backlog", lambda settings: 0)
-    monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     monkeypatch.setattr(RedisBoard, "require_writes", lambda board: None)
+    monkeypatch.setattr(redis_streams, "RedisStreams", lambda _: transport)
     assert transport.ledger(own.verifier.vkey)
     assert said("doctor")[0] == 0
     transport.lose_everything()

@@ -298,6 +298,9 @@ class Clock:
     def time(self) -> float:
         return self.now
 
+    def time_ns(self) -> int:
+        return int(self.now * 1e9)
+
 
 @pytest.mark.slow
 def test_100_reports_are_written_where_most_hints_are_lost(

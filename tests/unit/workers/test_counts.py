@@ -10,19 +10,20 @@ import pytest
 
 from provenance.app import health
 from provenance.errors import NetworkUnavailable
+from provenance.observe import counts
 from provenance.settings import Settings, load
 from provenance.testing.memory_chain import MemoryChain, MemoryNetwork
-from workers import alive, anchoring, figures
+from workers import alive, anchoring
 from workers import app as app_module
 
 
 @pytest.fixture(autouse=True)
 def counted() -> Iterator[None]:
-    figures._more.clear()
-    figures._now.clear()
+    counts._more.clear()
+    counts._now.clear()
     yield
-    figures._more.clear()
-    figures._now.clear()
+    counts._more.clear()
+    counts._now.clear()
 
 
 @pytest.fixture
@@ -57,23 +58,23 @@ def test_why_a_task_could_not_work_stands_until_one_does(settings: Settings) -> 
     alive.ended(task=publish)
     assert problem(settings, queue) is None
     name = anchoring.publish.name
-    assert figures._more["tasks", queue, name, "failed"] == 2
-    assert figures._more["tasks", queue, name, "done"] == 1
+    assert counts._more["tasks", queue, name, "failed"] == 2
+    assert counts._more["tasks", queue, name, "done"] == 1
 
 
 def test_calls_of_a_network_are_counted_with_their_errors() -> None:
     network = MemoryNetwork(MemoryChain())
-    measured = figures.measured(network)
+    measured = counts.measured(network)
     name = network.name
     assert measured.name == name
     identity = measured.identity()
     assert identity.network == name
-    assert figures._more["rpc_bucket", name, "identity", "0.05"] == 1
+    assert counts._more["rpc_bucket", name, "identity", "0.05"] == 1
     if identity.balance is not None:
-        assert figures._now["balance", name] == identity.balance
+        assert counts._now["balance", name] == identity.balance
 
     network.fail_next("identity", NetworkUnavailable("refused"))
     with pytest.raises(NetworkUnavailable):
         measured.identity()
-    assert figures._more["rpc_errors", name, "identity", "NetworkUnavailable"] == 1
-    assert figures._more["rpc_bucket", name, "identity", "0.05"] == 2
+    assert counts._more["rpc_errors", name, "identity", "NetworkUnavailable"] == 1
+    assert counts._more["rpc_bucket", name, "identity", "0.05"] == 2
