@@ -33,10 +33,8 @@ from provenance.errors import (
     ProvenanceError,
     UnavailableError,
 )
-from provenance.formats.note import SignerKey
 from provenance.observe import readiness
 from provenance.settings import Settings, stream_address
-from provenance.settings.key_files import read_seed
 
 _EXTRAS = {
     "celery": "workers", "sqlalchemy": "workers", "flower": "workers", "web3": "ethereum",
@@ -187,8 +185,7 @@ def _history(settings: Settings) -> str:
     """Whether workers would sign: the database has all that its key signed."""
     if not settings.key_file.exists():
         return _NOT_YET
-    signer = SignerKey.from_private_bytes(settings.origin, read_seed(settings.key_file))
-    guard, store = guarding.ledger_guard(settings, signer), reading.open_store(settings)
+    guard, store = guarding.known_guard(settings), reading.open_store(settings)
     if store is None:
         if known := guard.remembered():
             signed = max(head.size for head in known.values())

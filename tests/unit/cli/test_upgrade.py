@@ -90,6 +90,7 @@ def waiting(tmp_path: Path) -> Deployment:
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     def run_it(*paths: object) -> tuple[int, list[dict[str, Any]]]:
+        capsys.readouterr()  # what was sealed before is logged
         code = cli.main(["upgrade", *map(str, paths), "--json"])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
