@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from provenance.bootstrap import reading
-from provenance.errors import MissingExtraError
+from provenance.bootstrap import guarding, reading
+from provenance.errors import ConfigError, LedgerForkError, MissingExtraError, UnavailableError
 from provenance.settings import Settings, stream_address
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def fsck(
     try:
         from provenance.fsck.checker import Deployment, Options
         from provenance.fsck.checker import fsck as check
+        from provenance.fsck.findings import FindingKind
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "sqlalchemy", "workers") from error
 
@@ -50,4 +52,12 @@ def fsck(
     )
     readers = None if offline else reading.chain_readers(settings)
     when = time.time() if now is None else now
-    return check(deployment, readers, when, Options(since or {}, settle_s))
+    report = check(deployment, readers, when, Options(since or {}, settle_s))
+    try:
+        guarding.compare_history(settings)
+    except LedgerForkError as error:
+        other = FindingKind.LEDGER_HISTORY("ledger", str(error))
+        return replace(report, findings=(*report.findings, other))
+    except (ConfigError, UnavailableError):
+        pass  # no key, or no Redis: the report says what could not be looked at
+    return report

@@ -4,13 +4,14 @@ that the database does not know."""
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from provenance.bootstrap import reading
-from provenance.errors import ConfigError
-from provenance.ports.values import FORK, NetworkRow, payload_root
+from provenance.errors import ConfigError, LedgerForkError
+from provenance.ports.values import FORK, NetworkRow, anchor_payload, payload_root
 from provenance.settings import Settings, stream_address
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from provenance.ports.store import LedgerStore, LedgerTx
     from provenance.ports.transport import EventTransport
 
+RESTORED = "ledger.restored"
+"""In the base directory of a copy, until somebody said that nothing is missing in it."""
 SEARCHED = ("ethereum", "bitcoin", "local")
 """Networks that know who sent what; pins of IPFS have no sender."""
 
@@ -41,7 +44,8 @@ def ledger_guard(settings: Settings, signer: SignerKey) -> LedgerGuard:
 
     asked = transport if settings.redis_url else None
     chain = settings.blockchain
-    return LedgerGuard(signer, path, asked, chain.networks if chain.enabled else ())
+    networks = chain.networks if chain.enabled else ()
+    return LedgerGuard(signer, path, asked, networks, settings.base_dir / RESTORED)
 
 
 def known_guard(settings: Settings) -> LedgerGuard:
@@ -57,34 +61,60 @@ def known_guard(settings: Settings) -> LedgerGuard:
     return ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))
 
 
-def require_key(settings: Settings) -> None:
+def require_key(settings: Settings, store: LedgerStore | None) -> None:
     """A missing key is not made anew where a ledger was signed with one.
+
+    Args:
+        store: The database; None where there is none yet.
 
     Raises:
         ConfigError: The key's file is not there, and the database has heads.
+        StoreUnavailable
     """
-    if settings.key_file.exists():
+    if store is None or settings.key_file.exists():
         return
-    store = reading.open_store(settings)
-    if store is None:
-        return
-    try:
-        with store.snapshot() as tx:
-            head = tx.head()
-    finally:
-        store.close()
+    with store.snapshot() as tx:
+        head = tx.head()
     if head is not None:
         raise ConfigError(
             "ledger_key_file",
             f"{settings.key_file} is not there, and the ledger of {head.size} entries was signed "
-            "with a key: put its copy back, or go on under a new one: provenance ledger rotate",
+            "with a key: put its copy back, or begin a successor: provenance ledger succeed",
             settings.source,
         )
 
 
+def compare_history(settings: Settings) -> int | None:
+    """Compare the database with all that its key signed; makes nothing.
+
+    Returns:
+        Entries of the newest head; None where nothing was signed yet.
+
+    Raises:
+        LedgerForkError, UnavailableError: As :meth:`LedgerGuard.compare`; or there is no database.
+        ConfigError: As :func:`require_key` and :func:`known_guard`.
+    """
+    with ExitStack() as stack:
+        store = reading.open_store(settings)
+        if store is not None:
+            stack.enter_context(closing(store))
+        if not settings.key_file.exists():
+            require_key(settings, store)
+            return None
+        guard = known_guard(settings)
+        if store is not None:
+            head = guard.compare(store)
+            return None if head is None else head.size
+        if known := guard.remembered():
+            signed = max(head.size for head in known.values())
+            raise LedgerForkError(f"there is no database, and the key signed {signed} entries")
+        return None
+
+
 def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float) -> str | None:
     """Look on a network for roots under our key that no head of the database has, from the newest
-    anchor that it knows on; where there are some, the network is paused.
+    anchor that it knows on, and on the local file for that anchor; where they contradict, the
+    network is paused, and where they do no more, the pause ends.
 
     Returns:
         Why it was paused; None where nothing is wrong, or cannot be told.
@@ -104,8 +134,10 @@ def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float
         size = tx.reach(name, ON_CHAIN)
         newest = tx.covering(name, size - 1) if size else None
         versions = tx.versions(newest.id) if newest else ()
+    paused = (known.paused or "").startswith(f"{FORK}:")
+    explained = None if paused or known.explained is None else known.explained
     # A key may have served another ledger before this one; the local file is of one alone.
-    heights = [-1 if name == "local" else None, (newest and newest.height) or None, known.explained]
+    heights = [-1 if name == "local" else None, (newest and newest.height) or None, explained]
     since = max((height for height in heights if height is not None), default=None)
     if since is None:
         return None
@@ -114,20 +146,36 @@ def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float
     own = frozenset(known_elsewhere(settings.base_dir / "blockchain_manager.jsonl"))
     with store.snapshot() as tx:
         found = [each for each in view.transactions if _stranger(tx, each, own, since)]
+    looked = name == "local" and newest is not None and (explained is None or since > explained)
+    payloads = {each.payload for each in view.transactions}
+    if looked and newest is not None and anchor_payload(newest.root) not in payloads:
+        why = f"local lacks the anchor of head {newest.size}, which the database calls "
+        why += f"{newest.state.value}: its file is an older one, put the newer copy back"
+        return _pause(store, known, newest.height, why)
     if not found:
+        if paused:
+            with store.transaction() as tx:
+                tx.save_network(replace(known, paused=None, explained=None))
         return None
     first = min(found, key=lambda each: each.height or 0)
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     root = payload_root(first.payload or b"") or b""
     reason = (
-        f"{FORK}: {name} shows the root {root.hex()} in {first.id}{more}, sent with our key, and "
-        "no head of this database has it: the database is older than what was anchored, or another "
-        "deployment uses the key. If nothing is missing here: provenance networks resume " + name
+        f"{name} shows the root {root.hex()} in {first.id}{more}, sent with our key, and no "
+        "head of this database has it: the database is older than what was anchored, or another "
+        "deployment uses the key"
     )
-    explained = max(each.height or 0 for each in found)
+    return _pause(store, known, max(each.height or 0 for each in found), reason)
+
+
+def _pause(store: LedgerStore, known: NetworkRow, height: int | None, why: str) -> str:
+    """Pause a network until a person saw what it shows up to a height."""
+    reason = (
+        f"{FORK}: {why}. If nothing is missing here: provenance networks resume {known.network}"
+    )
     with store.transaction() as tx:
-        known = tx.network(name) or known
-        tx.save_network(replace(known, paused=reason, explained=explained))
+        known = tx.network(known.network) or known
+        tx.save_network(replace(known, paused=reason, explained=height))
     return reason
 
 

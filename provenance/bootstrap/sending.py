@@ -84,7 +84,9 @@ def ledger_seed(settings: Settings) -> bytes:
     from provenance.bootstrap.guarding import require_key
     from provenance.settings.key_files import read_or_create_seed
 
-    require_key(settings)
+    if not settings.key_file.exists():
+        with closing(open_store(settings)) as store:
+            require_key(settings, store)
     return read_or_create_seed(settings.key_file)
 
 

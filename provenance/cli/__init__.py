@@ -167,8 +167,8 @@ statement  auditor.model:statement  in-toto statement of a run (SLSA provenance)
 ledger  ACTION  what keeps it one history: after a restore, a lost key, an end
 ledger head  ledger:head  compare the database with the heads that its key signed; 1 where refused
 ledger recover  ledger:recover  bring back what a restored database lacks
-  bundles PATH+  bundles or reports of the runs that are missing
-ledger rotate  ledger:rotate  go on under a new key
+  bundles PATH+  bundles, or folders of reports, of the runs that are missing
+ledger confirm  ledger:confirm  say that nothing is missing in a restored copy
 ledger succeed  ledger:succeed  begin a new ledger whose first entry commits to an old head
   note FILE  the old ledger's last signed head
   --ledger-key VKEY!  the old ledger's key

@@ -28,7 +28,6 @@ from provenance.cli.output import answer, err, print_json, print_table, settings
 from provenance.errors import (
     ConfigError,
     InputError,
-    LedgerForkError,
     MissingExtraError,
     ProvenanceError,
     UnavailableError,
@@ -183,17 +182,8 @@ def _ledger_key(settings: Settings) -> str:
 
 def _history(settings: Settings) -> str:
     """Whether workers would sign: the database has all that its key signed."""
-    if not settings.key_file.exists():
-        return _NOT_YET
-    guard, store = guarding.known_guard(settings), reading.open_store(settings)
-    if store is None:
-        if known := guard.remembered():
-            signed = max(head.size for head in known.values())
-            raise LedgerForkError(f"there is no database, and the key signed {signed} entries")
-        return _NOT_YET
-    with closing(store):
-        head = guard.compare(store)
-    return f"one history, signed at {0 if head is None else head.size} entries"
+    size = guarding.compare_history(settings)
+    return _NOT_YET if size is None else f"one history, signed at {size} entries"
 
 
 def _database(settings: Settings) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import provenance
+from provenance.app.base_directory import known_base
 from provenance.app.log import recover as recovering
 from provenance.bootstrap import guarding, reading, sending
 from provenance.capture.ship.loop import Shipper
@@ -26,18 +27,17 @@ from provenance.errors import (
     LedgerForkError,
 )
 from provenance.formats.checkpoint import Head, open_head
-from provenance.formats.note import SignerKey, VerifierKey
+from provenance.formats.note import VerifierKey
 from provenance.ledger.ingest import drain
 from provenance.ledger.seal import SealPolicy
 from provenance.ports.store import LedgerStore
 from provenance.settings import Settings
-from provenance.settings.key_files import read_or_create_seed
 from provenance.testing.memory_transport import MemoryTransport
 
 
 def head(arguments: argparse.Namespace) -> int:
     """Compare the database with every head that is remembered; 1 where workers refuse to sign."""
-    settings = settings_of(arguments, secrets=False)
+    settings = known_base(settings_of(arguments, secrets=False))
     guard = guarding.known_guard(settings)
     known = {where: each.size for where, each in guard.remembered().items()}
     with reading.opened_store(settings, "ledger head") as store:
@@ -57,34 +57,38 @@ def head(arguments: argparse.Namespace) -> int:
 
 def recover(arguments: argparse.Namespace) -> int:
     """Bring back what the database lacks, up to the head that its key signed last."""
-    settings = settings_of(arguments, secrets=False)
-    policy = sending.seal_policy(settings)
-    known = policy.guard.remembered().values() if policy.guard else ()
+    settings = known_base(settings_of(arguments, secrets=False))
+    known = guarding.known_guard(settings).remembered().values()
     if not known:
-        raise InputError("ledger recover: no signed head is remembered, so nothing is missing")
+        raise InputError(
+            "ledger recover: no head that this key signed is remembered here or in Redis: put "
+            f"ledger.key.head, or a bundle's newest heads/*.note, at {settings.key_file}.head"
+        )
     newest = max(known, key=lambda each: each.size)
     bundles = [Path(path) for path in arguments.bundles]
     with closing(sending.open_store(settings)) as store:
-        done = recovering.recover(store, policy, newest, bundles, time.time())
+        done = recovering.recover(
+            store, sending.seal_policy(settings), newest, bundles, time.time()
+        )
+        problem = None
+        if "local" in settings.blockchain.networks:
+            problem = guarding.find_strangers(settings, "local", store, time.time())
+    (settings.base_dir / guarding.RESTORED).unlink(missing_ok=True)
     lines = f"{done.entries} entries of {done.runs} runs, {done.records} records and "
     lines += f"{done.anchors} anchors are back; the ledger has {done.size} entries, as was signed"
-    return answer(arguments, asdict(done), lines)
+    document = asdict(done) | {"problem": problem}
+    answer(arguments, document, lines, *([problem] if problem else []))
+    return 1 if problem else 0
 
 
-def rotate(arguments: argparse.Namespace) -> int:
-    """The key that is there now, or one that is made, signs from now on."""
-    settings = settings_of(arguments, secrets=False)
-    seed = read_or_create_seed(settings.key_file)
-    guard = guarding.ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))
-    with reading.opened_store(settings, "ledger rotate") as store:
-        adopted = guard.adopt(store)
-    vkey = guard.signer.verifier.vkey
-    size = 0 if adopted is None else adopted.size
-    lines = [f"from size {size} on {settings.key_file} signs: {vkey}"]
-    lines += ["tell those who pinned the old key"]
-    if guard.transport is not None and guard.transport().ledger() not in (None, vkey):
-        lines += ["Redis names the old key: stop the workers and delete the key prov:ledger there"]
-    return answer(arguments, {"vkey": vkey, "size": size}, *lines)
+def confirm(arguments: argparse.Namespace) -> int:
+    """A person's word that nothing is missing in a restored copy."""
+    settings = known_base(settings_of(arguments, secrets=False))
+    hold = settings.base_dir / guarding.RESTORED
+    was = hold.exists()
+    hold.unlink(missing_ok=True)
+    line = "workers sign here from now on" if was else "is no restored copy; nothing to confirm"
+    return answer(arguments, {"confirmed": was}, f"{settings.base_dir}: {line}")
 
 
 def succeed(arguments: argparse.Namespace) -> int:

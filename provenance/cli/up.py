@@ -211,7 +211,7 @@ def backup(arguments: argparse.Namespace) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     """Lift the pause of a network whose trouble an operator has dealt with."""
     name = arguments.network
-    store = sending.open_store(settings_of(arguments, secrets=False))
+    store = sending.open_store(known_base(settings_of(arguments, secrets=False)))
     with store.snapshot() as tx:
         known = tx.network(name)
     reason = known.paused if known else None

@@ -68,6 +68,9 @@ class FindingKind(StrEnum):
     HEAD_FRONTIER = auto()  # a stored frontier that does not lead to its head
     HEAD_INCONSISTENT = auto()  # a head that does not extend the one before it
 
+    # the database lacks, or contradicts, a head that the ledger's key signed, which is kept apart
+    LEDGER_HISTORY = auto()
+
     ANCHOR_MISSING = auto()  # an entry that is to be anchored and that no row covers
     ANCHOR_ROOT = auto()  # an anchor of another root than the head at its size
     ANCHOR_STATE = auto()  # a state that the rest of the database or the network contradicts

@@ -27,7 +27,7 @@ from provenance.errors import (
     LedgerForkError,
     UnavailableError,
 )
-from provenance.formats.checkpoint import Head, open_head, parse_note, sign_head
+from provenance.formats.checkpoint import Head, open_head
 from provenance.formats.note import SignerKey
 from provenance.ports.store import LedgerStore, LedgerTx
 from provenance.ports.transport import EventTransport
@@ -46,12 +46,15 @@ class LedgerGuard:
         path: The file of the newest signed head.
         transport: Redis; None where it is not to be asked.
         networks: Whose pauses count.
+        hold: A file that a backup has (:mod:`provenance.operations.backup`) and its original has
+            not: while it is there, nobody said that this is the newest.
     """
 
     signer: SignerKey
     path: Path
     transport: Callable[[], EventTransport] | None = None
     networks: tuple[str, ...] = ()
+    hold: Path | None = None
     _signed: list[HeadRow] = field(default_factory=list, repr=False)
 
     def check(self, store: LedgerStore) -> None:
@@ -70,7 +73,8 @@ class LedgerGuard:
 
         Raises:
             LedgerForkError: It lacks, or contradicts, what this key signed; or another key signed
-                its newest head; or a network shows a root under our key that it does not know.
+                its newest head; or a network shows a root under our key that it does not know; or
+                it was restored, and nobody said that nothing is missing.
             UnavailableError: Redis or the database cannot be asked.
         """
         known = self.remembered()
@@ -81,13 +85,20 @@ class LedgerGuard:
             if last is not None and not known and self._read(last.note) is None:
                 raise LedgerForkError(
                     f"the ledger's newest head (size {last.size}) is not signed by the key "
-                    f"{self.signer.verifier.vkey}: put the ledger's own key back, or go on under "
-                    "this one with: provenance ledger rotate"
+                    f"{self.signer.verifier.vkey}: put the ledger's own key back, or begin a "
+                    "successor: provenance ledger succeed"
                 )
             for name in self.networks:
                 row = tx.network(name)
                 if row is not None and (row.paused or "").startswith(f"{FORK}:"):
                     raise LedgerForkError(f"{row.paused}; {GO_ON}")
+        if self.hold is not None and self.hold.exists():
+            raise LedgerForkError(
+                f"{self.hold}: this is a copy of a deployment, of {last.size if last else 0} "
+                "entries, and nobody said that the original signed no more. Hold a newer bundle, a "
+                "monitor's head or a network against it (provenance log compare), bring back what "
+                "is missing (provenance ledger recover), then: provenance ledger confirm"
+            )
         return last
 
     def remembered(self) -> Mapping[str, Head]:
@@ -101,28 +112,6 @@ class LedgerGuard:
             note = self.transport().newest_head(self._key_id())
             heads["Redis"] = None if note is None else self._read(note)
         return {where: head for where, head in heads.items() if head is not None}
-
-    def adopt(self, store: LedgerStore) -> Head | None:
-        """Go on with a ledger that another key signed: its newest head, under this key, is what is
-        remembered from now on; None where it has none.
-
-        Raises:
-            LedgerForkError: The file has a head that is beyond the database.
-        """
-        with store.snapshot() as tx:
-            last = tx.head()
-        with suppress(OSError, ValueError, FormatError, InputError):
-            before = parse_note(self.path.read_text(encoding="utf-8")).head
-            if before.size > (0 if last is None else last.size):
-                raise LedgerForkError(
-                    f"{self.path}: a head of {before.size} entries was signed, and the database "
-                    f"has {0 if last is None else last.size}; recover those first"
-                )
-        if last is None:
-            return None
-        head = Head(self.signer.name, last.size, last.root)
-        files.replace(self.path, sign_head(head, self.signer).encode())
-        return head
 
     @contextmanager
     def transaction(self, store: LedgerStore, run: UUID | None) -> Iterator[LedgerTx]:
@@ -175,7 +164,7 @@ class LedgerGuard:
         if head is None:
             raise LedgerForkError(
                 f"{self.path}: holds no head that the key {self.signer.verifier.vkey} signed; put "
-                "the ledger's own key back, or go on under this one with: provenance ledger rotate"
+                "the ledger's own key back, or begin a successor: provenance ledger succeed"
             )
         return head
 

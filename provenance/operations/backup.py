@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from provenance import files
+from provenance.bootstrap.guarding import RESTORED
 from provenance.errors import InputError, StoreUnavailable, UnknownRunError
 from provenance.settings import Settings
 from provenance.settings.urls import sqlite_path
@@ -19,7 +20,8 @@ from provenance.settings.urls import sqlite_path
 
 def backup(settings: Settings, folder: Path) -> list[str]:
     """Copy database (where it is an SQLite file), ledger key, anchors file, journal and
-    configuration into a new folder of mode 0700.
+    configuration into a new folder of mode 0700, and a file that keeps workers from signing on the
+    copy (:mod:`provenance.ledger.guard`).
 
     Returns:
         The names of the files there, in order.
@@ -49,7 +51,9 @@ def backup(settings: Settings, folder: Path) -> list[str]:
         if source is not None and source.exists():
             files.replace(folder / name, source.read_bytes())
             made.append(name)
-    return made
+    note = "A copy: workers sign here once somebody says that nothing is missing in it.\n"
+    files.replace(folder / RESTORED, note.encode())
+    return [*made, RESTORED]
 
 
 def _copy_database(source: Path, target: Path) -> None:

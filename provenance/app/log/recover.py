@@ -106,7 +106,8 @@ def recover(
 
 
 def _read(path: Path) -> RunEvidence:
-    evidence = read_bundle(path)
+    inner = path / "evidence"  # of a report
+    evidence = read_bundle(inner if inner.is_dir() else path)
     if evidence.problems:
         problem = evidence.problems[0]
         raise InputError(f"{path}: {problem.file}: {problem.message}")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from provenance.app import fsck as checking
+from provenance.app.base_directory import known_base
 from provenance.cli.output import answer, settings_of
 from provenance.errors import InputError
 from provenance.fsck.findings import FsckReport
@@ -15,7 +16,7 @@ from provenance.settings import NETWORKS
 def fsck(arguments: argparse.Namespace) -> int:
     """Check spool, streams, database and networks against each other; changes nothing."""
     report = checking.fsck(
-        settings_of(arguments),
+        known_base(settings_of(arguments)),
         offline=arguments.offline,
         since=_since(arguments.since_block or ()),
         settle_s=arguments.settle,

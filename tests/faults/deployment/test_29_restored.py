@@ -149,3 +149,36 @@ def test_the_file_gone_with_the_database_is_told_by_the_networks(
             assert found is not None
             with pytest.raises(LedgerForkError, match="fork: ethereum shows the root"):
                 policy.guard.check(world.store)
+
+
+def test_an_anchors_file_older_than_the_database_is_no_place_to_append(tmp_path: Path) -> None:
+    """Lines that are appended to it would contradict those of the newer one."""
+    home = tmp_path / "home"
+    anchors, kept = home / "anchors.jsonl", tmp_path / "anchors.jsonl"
+
+    def told(world: Deployment) -> str | None:
+        return guarding.find_strangers(world.settings, "local", world.store, world.clock())
+
+    with scenario(29, "restored from a backup: the anchors file is older") as tally:
+        with deployment(home, local={}) as world:
+            for _ in range(2):
+                world.head()
+                world.publish("local")
+                world.confirm("local")
+                if not kept.exists():
+                    shutil.copy(anchors, kept)
+            newer = tmp_path / "newer"
+            anchors.rename(newer)
+            shutil.copy(kept, anchors)
+            tally.kills += 1
+            found = told(world)
+            assert found is not None
+            assert found.startswith("fork: local lacks the anchor of head 4, which the database")
+            with pytest.raises(LedgerForkError, match="put the newer copy back"):
+                guard = sending.seal_policy(world.settings).guard
+                assert guard is not None
+                guard.check(world.store)
+            shutil.copy(newer, anchors)
+            assert told(world) is None
+            assert world.paused("local") is None
+            world.fsck(tally)

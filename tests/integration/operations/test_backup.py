@@ -62,15 +62,20 @@ def test_what_was_backed_up_while_all_ran_is_there_after_the_restore(
         later = train(base)
         run(blocks(engine)[0], tmp_path, **variables)
         assert until(lambda: is_final(base, later))
+    assert cli.main(["report", later]) == cli.main(["report", first]) == 0
     if engine == "PostgreSQL":
         name = restored.rpartition("/")[2]
         run(f'psql -qc "CREATE DATABASE {name}" "$PROVENANCE_DATABASE_URL"', tmp_path, **variables)
         monkeypatch.setenv("PROVENANCE_DATABASE_URL", restored)
     run(blocks(engine)[1], tmp_path, **variables)
     assert (base / "ledger.key").stat().st_mode & 0o777 == 0o600
-    capsys.readouterr()
-    assert cli.main(["verify", first, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["outcome"] == "verified"
+    assert cli.main(["ledger", "head"]) == 1
+    run(blocks("After a restore")[0], tmp_path, **variables)
+    assert cli.main(["ledger", "head"]) == 0
+    for known in (first, later):
+        capsys.readouterr()
+        assert cli.main(["verify", known, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["outcome"] == "verified"
     if engine == "PostgreSQL":
         drop = f'psql -qc "DROP DATABASE {name}" "$PROVENANCE_DATABASE_URL"'
         run(drop, tmp_path, **variables)

@@ -115,13 +115,15 @@ def test_a_lost_key_is_not_made_anew(home: Home, capsys: pytest.CaptureFixture[s
     code, told = home.run(capsys, "ledger", "head")
     assert code == 2
     assert "ledger.key" in told["error"]
+    code, told = home.run(capsys, "doctor")
+    (problem,) = [each["detail"] for each in told["findings"] if each["name"] == "history"]
+    assert code == 3
+    assert "is not there, and the ledger of 3 entries was signed" in problem
     kept.rename(key)
     home.check()
 
 
-def test_another_key_signs_only_when_told_to(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_key_signs_nothing(home: Home) -> None:
     key = home.base / "ledger.key"
     key.write_text("07" * 32 + "\n")
     with pytest.raises(LedgerForkError, match="holds no head that the key .* signed"):
@@ -132,23 +134,41 @@ def test_another_key_signs_only_when_told_to(
     (home.base / "away").rename(home.base / "ledger.key.head")
     with pytest.raises(LedgerForkError):
         home.seal(b"\7" * 32, 9)
-    code, told = home.run(capsys, "ledger", "rotate")
-    new = reading.ledger_key(home.settings)
-    assert new is not None
-    assert (code, told) == (0, {"size": 3, "vkey": new.vkey})
-    home.check()
-    home.seal(b"\7" * 32, 9)
-    home.check()
+    with pytest.raises(LedgerForkError, match="begin a successor"):
+        home.check()
 
 
-def test_rotation_is_no_way_round_a_restore(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    home.lose_database()
-    other = Home(home.base)
-    with closing(sending.open_store(other.settings)):
-        (home.base / "ledger.key").write_text("07" * 32 + "\n")
-    code, told = home.run(capsys, "ledger", "rotate")
+def test_a_copy_from_a_backup_signs_once_somebody_says_that_it_is_whole(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert home.run(capsys, "backup", str(tmp_path / "copy"))[0] == 0
+    copy = Home(tmp_path / "copy")
+    with pytest.raises(LedgerForkError, match=r"ledger.restored: this is a copy .*, of 3 entries"):
+        copy.check()
+    assert not (copy.base / "ledger.key.head").exists()
+    code, told = copy.run(capsys, "fsck", "--offline")
     assert code == 1
-    assert "a head of 3 entries was signed, and the database has 0" in told["error"]
+    assert "ledger-history" in [each["kind"] for each in told["findings"]]
+    assert copy.run(capsys, "ledger", "confirm") == (0, {"confirmed": True})
+    assert copy.run(capsys, "ledger", "confirm") == (0, {"confirmed": False})
+    copy.check()
+
+
+def test_a_mistyped_folder_gets_no_key(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Home(tmp_path / "hom")
+    for words in (
+        ["ledger", "recover", "x"],
+        ["ledger", "head"],
+        ["ledger", "confirm"],
+        ["networks", "resume", "local"],
+        ["fsck"],
+    ):
+        code, told = other.run(capsys, *words)
+        assert code == 2, words
+        assert told["error"].endswith(f"expected a deployment's (did you mean {home.base}?)")
+    assert not other.base.exists()
 
 
 def test_the_file_lies_in_the_base_directory_where_the_keys_folder_is_a_mounted_secret(
