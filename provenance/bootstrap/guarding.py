@@ -9,7 +9,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from provenance.bootstrap import reading
-from provenance.errors import ConfigError
 from provenance.ports.values import FORK, NetworkRow, payload_root
 from provenance.settings import Settings, stream_address
 
@@ -55,31 +54,6 @@ def known_guard(settings: Settings) -> LedgerGuard:
 
     seed = read_seed(settings.key_file)
     return ledger_guard(settings, SignerKey.from_private_bytes(settings.origin, seed))
-
-
-def require_key(settings: Settings) -> None:
-    """A missing key is not made anew where a ledger was signed with one.
-
-    Raises:
-        ConfigError: The key's file is not there, and the database has heads.
-    """
-    if settings.key_file.exists():
-        return
-    store = reading.open_store(settings)
-    if store is None:
-        return
-    try:
-        with store.snapshot() as tx:
-            head = tx.head()
-    finally:
-        store.close()
-    if head is not None:
-        raise ConfigError(
-            "ledger_key_file",
-            f"{settings.key_file} is not there, and the ledger of {head.size} entries was signed "
-            "with a key: put its copy back, or go on under a new one: provenance ledger rotate",
-            settings.source,
-        )
 
 
 def find_strangers(settings: Settings, name: str, store: LedgerStore, now: float) -> str | None:

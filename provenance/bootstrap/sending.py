@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from provenance.errors import MissingExtraError, StoreUnavailable
+from provenance.errors import ConfigError, MissingExtraError, StoreUnavailable
 from provenance.settings import RetrySettings, Settings, stream_address
 from provenance.settings.urls import sqlite_path
 
@@ -81,10 +81,21 @@ def ledger_signer(settings: Settings) -> SignerKey:
 
 def ledger_seed(settings: Settings) -> bytes:
     """The 32 bytes behind :func:`ledger_signer`: they also sign the local anchor file."""
-    from provenance.bootstrap.guarding import require_key
     from provenance.settings.key_files import read_or_create_seed
 
-    require_key(settings)
+    database = sqlite_path(settings.database_url)
+    begun = database is None or database.exists()
+    if begun and not settings.key_file.exists():  # before it is made anew
+        with closing(open_store(settings)) as store, store.snapshot() as tx:
+            head = tx.head()
+        if head is not None:
+            raise ConfigError(
+                "ledger_key_file",
+                f"{settings.key_file} is not there, and the ledger of {head.size} entries was"
+                " signed with a key: put its copy back, or go on under a new one:"
+                " provenance ledger rotate",
+                settings.source,
+            )
     return read_or_create_seed(settings.key_file)
 
 
