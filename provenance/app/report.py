@@ -6,12 +6,13 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from provenance import files
 from provenance.anchor.outbox import ceiling
 from provenance.anchor.receipts import final_everywhere
 from provenance.app.verify import verify_run
-from provenance.bundle.writer import write_bundle
+from provenance.bundle.writer import delete_folder, write_bundle
 from provenance.errors import FormatError, InputError
 from provenance.formats.fields import Fields
 from provenance.ports.store import LedgerStore, LedgerTx
@@ -100,7 +101,31 @@ def _write(settings: Settings, report: VerificationReport, folder: Path | None) 
             raise InputError(f"{target}: cannot be written: {error.strerror}") from error
         page = html.write_report(report, target, mode)
         write_bundle(report.evidence, target / "evidence", mode)
+    if folder is None and settings.keep_reports is not None:
+        _delete_oldest(target.parent, settings.keep_reports)
     return page
+
+
+def _delete_oldest(reports: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` runs' reports. A folder with anything else in it stays,
+    and one that is in use, or cannot be deleted, until the next report is written."""
+    with contextlib.suppress(FileNotFoundError):  # another worker deletes, too
+        pages = sorted(reports.glob("*/report.json"), key=lambda page: page.stat().st_mtime_ns)
+        for folder in [page.parent for page in pages[:-keep]]:
+            with contextlib.suppress(ValueError, OSError, InputError):
+                if UUID(folder.name) and not folder.is_symlink():
+                    _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    """What says that it is a report goes last."""
+    with files.locked(folder, wait_s=0):
+        _check_replaceable(folder)
+        if (folder / "evidence").exists():
+            delete_folder(folder / "evidence")
+        (folder / "report.html").unlink(missing_ok=True)
+        (folder / "report.json").unlink()
+        folder.rmdir()
 
 
 def _check_replaceable(folder: Path) -> None:

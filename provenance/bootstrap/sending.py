@@ -84,7 +84,8 @@ def ledger_seed(settings: Settings) -> bytes:
     from provenance.bootstrap.guarding import require_key
     from provenance.settings.key_files import read_or_create_seed
 
-    if not settings.key_file.exists():
+    database = sqlite_path(settings.database_url)
+    if not settings.key_file.exists() and (database is None or database.exists()):
         with closing(open_store(settings)) as store:
             require_key(settings, store)
     return read_or_create_seed(settings.key_file)

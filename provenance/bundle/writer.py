@@ -69,6 +69,12 @@ def _write_folder(files: Mapping[str, bytes], folder: Path, mode: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def delete_folder(folder: Path) -> None:
+    """Delete a bundle's folder; ``InputError`` where it holds anything else."""
+    _check_replaceable(folder)
+    shutil.rmtree(folder)
+
+
 def _check_replaceable(folder: Path) -> None:
     """An empty folder is replaced, and a bundle with nothing beside its own files."""
     problem = f"{folder}: holds something that is no bundle; nothing was overwritten"

@@ -77,6 +77,9 @@ devnet install  devnet:install  bring the servers' programs into .devnet/
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
 devnet up  devnet:up  start them; writes .devnet/blockchain_config.json
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
+  --block-time SECONDS  a block that often on Ethereum and Bitcoin (5); 0: none by itself
+devnet mine  devnet:mine  add blocks to Ethereum and Bitcoin at once
+  blocks N  how many
 devnet down  devnet:down  stop them
   --only ONLY  comma-separated: redis,ethereum,bitcoin,ipfs
 devnet status  devnet:status  ask each of them
@@ -347,6 +350,8 @@ def _interval(text: str) -> float:
 _KEYWORDS: dict[str, dict[str, Any]] = {
     "--epochs": {"type": _positive, "default": 5},
     "--timeout": {"type": _positive, "default": 120},
+    "--block-time": {"type": _seconds, "default": 5.0},
+    "blocks": {"type": _positive},
     "--flower-port": {"type": _port},
     "--metrics": {"type": _address},
     "--serve": {"type": _address},
@@ -391,7 +396,3 @@ def _add(command: argparse._ActionsContainer, line: str) -> None:
     else:
         keywords["action"] = "store_true"
     command.add_argument(*names, **keywords | _KEYWORDS.get(names[0], {}))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

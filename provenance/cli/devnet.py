@@ -1,4 +1,4 @@
-"""``provenance devnet install|up|down|status|url``."""
+"""``provenance devnet install|up|down|status|url|mine``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import provenance_devnet as devnet
 from provenance.cli.output import answer, err, print_json, print_table
 from provenance.errors import ServerMissingError
 from provenance_devnet.config import write_config
+from provenance_devnet.servers import CHAINS
 
 
 def install(arguments: argparse.Namespace) -> int:
@@ -29,6 +30,7 @@ def install(arguments: argparse.Namespace) -> int:
 def up(arguments: argparse.Namespace) -> int:
     """Start them and write a configuration that names them."""
     states = devnet.up(*_which(arguments), _progress(arguments))
+    devnet.Devnet(Path(arguments.root)).mine_every(arguments.block_time)
     if any(state.running for state in states):
         path = write_config(Path(arguments.root), states)
         if not arguments.json:
@@ -61,6 +63,12 @@ def url(arguments: argparse.Namespace) -> int:
     return answer(arguments, {state.name: address}, address)
 
 
+def mine(arguments: argparse.Namespace) -> int:
+    """Add blocks to the chains that run, and print their heights."""
+    heights = devnet.Devnet(Path(arguments.root)).mine(arguments.blocks)
+    return answer(arguments, heights, *(f"{name}: block {at}" for name, at in heights.items()))
+
+
 def _which(arguments: argparse.Namespace) -> tuple[Path, list[str] | None]:
     return Path(arguments.root), arguments.only.split(",") if arguments.only else None
 
@@ -73,6 +81,10 @@ def _progress(arguments: argparse.Namespace) -> devnet.Progress:
 
 def _show(arguments: argparse.Namespace, states: Sequence[devnet.ServerState]) -> int:
     _print(arguments, states)
+    if not arguments.json and any(state.running for state in states if state.name in CHAINS):
+        seconds = devnet.Devnet(Path(arguments.root)).mines_every()
+        how = f"every {seconds:g} s" if seconds else "on demand alone, by: provenance devnet mine N"
+        err.print(f"blocks come {how}")
     return 0 if all(s.running for s in states) else ServerMissingError.exit_code
 
 

@@ -306,6 +306,8 @@ class Settings(Section, frozen=True):
         default=21600.0, name="lost_after"
     )
     """A run that gave no sign of life for so long is lost: what is here of it is sealed."""
+    keep_reports: Annotated[int, _bounds(1, 10**6, "a whole number")] | None = None
+    """How many of the newest runs' reports stay below ``base_dir``; all where None."""
     signal_handlers: bool = True
     """A tracker ends its run at SIGTERM, SIGINT and SIGHUP where their handlers are the default."""
     announce_run: bool = True

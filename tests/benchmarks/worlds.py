@@ -95,11 +95,14 @@ def _own_redis(base: Path, config: Path) -> Path:
 
 @contextmanager
 def fleet(
-    base: Path, config: Path | None = None
+    base: Path, config: Path | None = None, database_url: str | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, int]]]:
-    """``provenance up`` with its own Redis, and its services' process ids."""
+    """``provenance up`` with its own Redis, and its services' process ids; ``database_url`` where
+    the database is not the SQLite file of ``base``."""
     arguments = ["--config", str(_own_redis(base, config))] if config is not None else []
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PROVENANCE_")}
+    if database_url is not None:
+        environment["PROVENANCE_DATABASE_URL"] = database_url
     process = subprocess.Popen(
         [
             sys.executable, "-m", "provenance.cli", "up", "--json",
@@ -118,8 +121,11 @@ def fleet(
             _, problem = process.communicate()
             raise SystemExit(f"provenance up ended: {problem.strip()}")
         text += line
+    told = json.loads(text)
+    if "error" in told:
+        raise SystemExit(f"provenance up: {told['error']}")
     try:
-        yield process, json.loads(text)["services"]
+        yield process, told["services"]
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

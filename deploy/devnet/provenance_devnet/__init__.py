@@ -9,6 +9,7 @@ servers of their own.
 * ``installer``, ``debian``: bringing the programs.
 * ``nodes``: one class per kind of server. ``rpc``: speaking to them, and mining.
 * ``supervisor``: :class:`Devnet`. ``state``: its state file. ``processes``: the small tools below.
+* ``miner``: the process that mines on a timer.
 """
 
 from __future__ import annotations

@@ -172,3 +172,11 @@ def mine_bitcoin(state: ServerState, blocks: int = 1) -> list[str]:
     address = bitcoin_rpc(state, "getnewaddress", wallet=True)
     mined = bitcoin_rpc(state, "generatetoaddress", [blocks, address], timeout=120)
     return [str(each) for each in mined] if isinstance(mined, list) else []
+
+
+def mine(state: ServerState, blocks: int) -> int:
+    """Adds blocks to a chain of either kind and returns the new height."""
+    if state.name == "ethereum":
+        return mine_ethereum(state.url, blocks)
+    mine_bitcoin(state, blocks)
+    return int(str(bitcoin_rpc(state, "getblockcount")))

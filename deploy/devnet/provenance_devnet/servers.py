@@ -10,6 +10,7 @@ from provenance.app.processes import REDIS_BY_HAND
 from provenance.errors import UsageError
 
 NAMES = ("redis", "ethereum", "bitcoin", "ipfs")
+CHAINS = ("ethereum", "bitcoin")
 
 # Account 0 of the mnemonic "test test ... junk" that anvil, hardhat and every tutorial share.
 # It is public on purpose: it MUST never hold anything of value, on any chain.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -14,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from provenance.app.processes import free_ports, log_tail, log_text
-from provenance.errors import ProvenanceError, UnavailableError
-from provenance_devnet import processes, programs
+from provenance.errors import ProvenanceError, ServerMissingError, UnavailableError
+from provenance_devnet import processes, programs, rpc
 from provenance_devnet.nodes import NODES, Node
 from provenance_devnet.servers import (
     BY_HAND,
+    CHAINS,
     InstallResult,
     Progress,
     ServerState,
@@ -32,6 +34,8 @@ from provenance_devnet.state import Book, Entry
 _PORT_TAKEN = re.compile(
     r"address already in use|EADDRINUSE|unable to bind|unable to start http server", re.IGNORECASE
 )
+
+_MINER = "miner"  # Beside the servers in the state file; no server itself.
 
 
 class _PortTakenError(UnavailableError):
@@ -118,7 +122,11 @@ class Devnet:
         if not self.state_file.exists():
             return []
         with self._exclusively():
-            return self._end(names, Book(self.state_file), progress)
+            book = Book(self.state_file)
+            ended = self._end(names, book, progress)
+            if not any(map(book.get, CHAINS)):
+                self._end([_MINER], book, silent)
+            return ended
 
     def status(self, only: Collection[str] | None = None) -> list[ServerState]:
         """Asks every server; one that is not up says why and what to do."""
@@ -126,6 +134,39 @@ class Devnet:
         book = Book(self.state_file)
         with ThreadPoolExecutor(len(names) or 1, "devnet-status") as pool:
             return list(pool.map(lambda name: self._look(name, book), names))
+
+    def mine(self, blocks: int = 1) -> dict[str, int]:
+        """Adds blocks to the chains that run, to both at once; their new heights.
+
+        Raises:
+            ServerMissingError: None runs.
+            NetworkUnavailable: One did not answer; the other was mined on.
+        """
+        states = [state for state in self.status(CHAINS) if state.pid is not None]
+        if not states:
+            raise ServerMissingError("no chain runs here; start them with: provenance devnet up")
+        with ThreadPoolExecutor(len(states), "devnet-mine") as pool:
+            heights = pool.map(lambda state: rpc.mine(state, blocks), states)
+        return {state.name: height for state, height in zip(states, heights, strict=True)}
+
+    def mine_every(self, seconds: float) -> None:
+        """From now on a block on each chain that often, by a process that ends with the chains;
+        with 0 none."""
+        with self._exclusively():
+            book = Book(self.state_file)
+            self._end([_MINER], book, silent)
+            if seconds and any(map(book.get, CHAINS)):
+                argv = [sys.executable, "-m", "provenance_devnet.miner"]
+                argv += [str(self.root.absolute()), str(self.state_dir), str(seconds)]
+                pid, started = processes.spawn(argv, {}, self.log(_MINER), self.state_dir)
+                book.put(_MINER, Entry(_MINER, pid, started, "", {"seconds": str(seconds)}))
+
+    def mines_every(self) -> float:
+        """Seconds between the blocks that come by themselves; 0 where none do."""
+        entry = Book(self.state_file).get(_MINER)
+        if entry is None or not processes.alive(entry.pid, entry.started):
+            return 0.0
+        return float(entry.detail["seconds"])
 
     @contextlib.contextmanager
     def running(

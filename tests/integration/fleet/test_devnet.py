@@ -146,6 +146,29 @@ def test_bitcoin_is_regtest_with_money_and_mines(run: Run) -> None:
     assert "txindex" in indexes
 
 
+def _heights(run: Run) -> dict[str, int]:
+    return {
+        "ethereum": rpc.block_number(run.need("ethereum").url),
+        "bitcoin": int(str(bitcoin_rpc(run.need("bitcoin"), "getblockcount"))),
+    }
+
+
+def test_both_chains_mine_at_once_and_by_themselves(run: Run) -> None:
+    before = _heights(run)
+    assert run.net.mines_every() == 0.0
+    assert run.net.mine(3) == {name: height + 3 for name, height in before.items()} == _heights(run)
+    run.net.mine_every(0.1)
+    run.net.mine_every(0.2)  # takes the other's place
+    assert run.net.mines_every() == 0.2
+    deadline = time.monotonic() + 30
+    while not all(_heights(run)[name] >= before[name] + 6 for name in before):
+        assert time.monotonic() < deadline, run.net.log("miner").read_text()
+        time.sleep(0.1)
+    run.net.mine_every(0)
+    assert run.net.mines_every() == 0.0
+    assert not any("miner" in line for line in _processes_of(run.net.state_dir))
+
+
 def test_ipfs_says_its_version_and_knows_nobody(run: Run) -> None:
     state = run.need("ipfs")
     version = rpc.ipfs_call(state.url, "version")
@@ -173,6 +196,7 @@ def test_a_restart_keeps_addresses_and_data(run: Run) -> None:
     height = rpc.block_number(ethereum.url)
     genesis = rpc.json_rpc(ethereum.url, "eth_getBlockByNumber", ["0x0", False])
     tip = bitcoin_rpc(bitcoin, "getbestblockhash")
+    run.net.mine_every(600)
 
     run.net.down()
     assert _processes_of(run.net.state_dir) == []
@@ -195,10 +219,15 @@ def test_a_restart_keeps_addresses_and_data(run: Run) -> None:
 
 
 def test_a_killed_server_comes_back(run: Run) -> None:
+    run.net.mine_every(0.2)
     states = [each for each in run.net.status() if each.running]
     for state in states:
         assert state.pid is not None
         os.killpg(state.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while run.net.mines_every():  # it ends with the chains
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     again = {each.name: each for each in run.net.up()}
     for state in states:
         assert again[state.name].running, again[state.name].problem

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from provenance import files
 from provenance.app.bundle import make_bundle
 from provenance.app.report import write_report
 from provenance.app.verify import verify_path, verify_run
@@ -20,6 +21,7 @@ from provenance.bundle.shell_proof import path_of_record_file
 from provenance.errors import InputError, IntegrityError, UnknownRunError
 from provenance.settings import Settings, load
 from provenance.verify.verdict import LOCAL_ALONE
+from tests.support.runs import some_run
 from tests.support.verify_world import RUN, World, flip_metric, story
 
 RECORD = "records/training/epoch/2/metrics/0.json"
@@ -78,6 +80,35 @@ def test_the_report_comes_with_its_evidence(settings: Settings) -> None:
         assert verify_path(settings, place).outcome == "consistent"
         assert verify_path(settings, place, offline=False).outcome == "verified"
     assert write_report(settings, "latest", settings.base_dir / "mine").parent.name == "mine"
+
+
+def test_of_old_reports_nothing_but_reports_is_deleted(settings: Settings) -> None:
+    settings = replace(settings, keep_reports=2)
+    newest = write_report(settings, "latest").parent
+    reports, elsewhere = newest.parent, settings.base_dir / "elsewhere"
+    names = ["old", "cut short", "beside", "in the evidence", "linked", "in use", "kept"]
+    folders = {name: reports / str(some_run()) for name in names}
+    for at, folder in enumerate((*folders.values(), reports / "by hand", elsewhere)):
+        shutil.copytree(newest, folder)
+        os.utime(folder / "report.json", (at, at))
+    shutil.rmtree(folders["cut short"] / "evidence")
+    (folders["beside"] / "mine.txt").touch()
+    (folders["in the evidence"] / "evidence" / "mine.txt").touch()
+    shutil.rmtree(folders["linked"])
+    folders["linked"].symlink_to(elsewhere)
+    os.utime(folders["kept"] / "report.json")
+    with files.locked(folders["in use"]):
+        write_report(settings, "latest")
+    assert [name for name, folder in folders.items() if not folder.exists()] == names[:2]
+    write_report(settings, "latest")
+    assert not folders["in use"].exists()
+    stays = (newest, reports / "by hand", elsewhere, folders["in the evidence"])
+    for folder in (*stays, folders["linked"]):
+        assert {p.name for p in folder.iterdir()} == {"report.html", "report.json", "evidence"}
+    write_report(replace(settings, keep_reports=1), "latest")
+    assert not folders["kept"].exists()
+    shutil.rmtree(newest)
+    assert write_report(settings, str(RUN)).exists(), "it can be made again"
 
 
 def test_what_is_no_report_of_ours_is_not_overwritten(settings: Settings, tmp_path: Path) -> None:

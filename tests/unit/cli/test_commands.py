@@ -42,7 +42,8 @@ from provenance.stores import redis_streams
 from provenance.stores.redis_board import RedisBoard
 from provenance.testing.memory_transport import MemoryTransport
 from provenance.verify import identity as who
-from provenance_devnet import InstallResult, ServerState, programs
+from provenance_devnet import InstallResult, ServerState, processes, programs
+from provenance_devnet.state import Book, Entry
 from tests.support.nodes.paper_node import paper_node
 from tests.support.nodes.rpc_stub import json_rpc_server
 from tests.support.sigstore_world import ISSUER, WHO, Sigstore
@@ -710,6 +711,26 @@ def test_devnet_tells_what_runs(
     assert "not installed: [get] it" in capsys.readouterr().out
     monkeypatch.setattr(devnet, "status", lambda root, only: STATES[:1])
     assert said("devnet", "status")[0] == 0
+
+
+def test_blocks_need_a_chain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["devnet", "mine", "3"]) == 3
+    assert "no chain runs here; start them with: provenance devnet up" in capsys.readouterr().err
+    assert not Path(".devnet").exists()
+
+
+def test_status_of_a_devnet_says_where_blocks_come_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = ServerState("bitcoin", "bitcoind", 7, "http://127.0.0.1:5", {}, True)
+    monkeypatch.setattr(devnet, "status", lambda root, only: [chain])
+    assert cli.main(["devnet", "status"]) == 0
+    assert "blocks come on demand alone, by: provenance devnet mine N" in capsys.readouterr().err
+    book = Book(devnet.Devnet(Path()).state_file)
+    token = str(processes.born(os.getpid()))
+    book.put("miner", Entry("miner", os.getpid(), token, "", {"seconds": "5.0"}))
+    assert cli.main(["devnet", "status"]) == 0
+    assert "blocks come every 5 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["devnet", "status"], ["demo"]])

@@ -19,7 +19,8 @@ from provenance.cli import status as status_command
 from provenance.formats.record import END_STATES
 
 COMMANDS = (
-    "demo", "up", "ship", "devnet install", "devnet up", "devnet down", "devnet status", "status",
+    "demo", "up", "ship", "devnet install", "devnet up", "devnet down", "devnet status",
+    "devnet mine 3", "status",
     "verify latest", "report latest", "path file", "contract deploy", "doctor",
     "fsck", "networks resume local", "migrate",
 )  # fmt: skip

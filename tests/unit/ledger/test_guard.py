@@ -123,6 +123,15 @@ def test_a_lost_key_is_not_made_anew(home: Home, capsys: pytest.CaptureFixture[s
     home.check()
 
 
+def test_an_empty_database_is_a_beginning_and_gets_its_key(tmp_path: Path) -> None:
+    """As a PostgreSQL is that was made for ``provenance up``."""
+    (tmp_path / "ledger.db").touch()
+    settings = load(None, tmp_path)
+    assert settings.database_url.endswith("ledger.db")
+    sending.seal_policy(settings)
+    assert settings.key_file.exists()
+
+
 def test_another_key_signs_nothing(home: Home) -> None:
     key = home.base / "ledger.key"
     key.write_text("07" * 32 + "\n")
