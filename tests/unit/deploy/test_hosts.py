@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from provenance.app import up
+from provenance.cli import parser
 from tests.support.deployment.files import (
     DEPLOY,
     containers,
@@ -76,17 +77,50 @@ def test_units_run_the_commands_of_the_fleet() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    more = (HEALTH, HEALTH.with_suffix(".timer"), DEPLOY / "systemd/provenance.target")
-    for path in (*UNITS, *more):
+    timers = (DEPLOY / "systemd").glob("*.timer")
+    for path in (*UNITS, HEALTH, *timers, DEPLOY / "systemd/provenance.target"):
         instance = "worker@anchor.local" if "health" in path.name else "anchor.local"
         name = path.name.replace("@.", f"@{instance}.")
-        text = path.read_text().replace("/opt/provenance/bin/python", sys.executable)
+        text = path.read_text().replace("/opt/provenance/bin", str(Path(sys.executable).parent))
         (tmp_path / name).write_text(text)
     units = [str(path) for path in sorted(tmp_path.iterdir())]
     verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no"]
     done = subprocess.run([*verify, *units], capture_output=True, text=True, check=False)
     # Of this machine's own units, which may have faults, nothing is asked.
     assert [line for line in done.stderr.splitlines() if "provenance" in line] == []
+
+
+def test_the_units_of_timers_run_commands_that_there_are() -> None:
+    module, name, *words = Unit(DEPLOY / "systemd/provenance-fsck.service").argv()[1:]
+    assert (module, name) == ("-m", "provenance.cli")
+    assert parser().parse_args(words).settle == 300
+    for timer in (DEPLOY / "systemd").glob("*[!@].timer"):
+        assert timer.with_suffix(".service").exists()
+
+
+@pytest.mark.parametrize("database", ["", "postgresql://me@db/ledger"])
+def test_the_backup_unit_dumps_the_database_first(tmp_path: Path, database: str) -> None:
+    log = fake_programs(tmp_path, "provenance", "pg_dump")
+    line = Unit(DEPLOY / "systemd/provenance-backup.service")["Service"]["ExecStart"]
+    line = line.replace("\\\n", "").replace("$$", "$").replace("%%", "%")
+    line = line.replace("/opt/provenance/bin", str(tmp_path))
+    line = line.replace("/var/lib/provenance-backup", str(tmp_path))
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PROVENANCE_DATABASE_URL": database}
+    subprocess.run(shlex.split(line), env=env, check=True)
+    (folder,) = tmp_path.glob("20*Z")
+    *dumped, files = log.read_text().splitlines()
+    assert files == f"provenance backup {folder}/files"
+    dump = f"pg_dump --format=custom --no-owner --file={folder}/ledger.dump {database}"
+    assert dumped == ([dump] if database else [])
+
+
+def fake_programs(folder: Path, *names: str) -> Path:
+    """Programs that write how they were called; the file that they write to."""
+    for name in names:
+        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{folder}/called\n')
+        (folder / name).chmod(0o755)
+    (folder / "called").touch()
+    return folder / "called"
 
 
 @pytest.mark.parametrize(
@@ -97,19 +131,15 @@ def test_the_health_unit_restarts_the_unit_that_is_stale(
     tmp_path: Path, instance: str, queue: str, result: str
 ) -> None:
     service = Unit(HEALTH)["Service"]
-    for name in ("provenance", "systemctl"):
-        program = tmp_path / name
-        program.write_text(f'#!/bin/sh\necho {name} "$@"\n')
-        program.chmod(0o755)
+    log = fake_programs(tmp_path, "provenance", "systemctl")
 
     def run(line: str) -> str:
         command = line.lstrip("+").replace("%i", instance).replace("$$", "$")
         command = command.replace("/opt/provenance/bin", str(tmp_path))
         env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SERVICE_RESULT": result}
-        done = subprocess.run(
-            shlex.split(command), env=env, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
+        log.write_text("")
+        subprocess.run(shlex.split(command), env=env, check=False)
+        return log.read_text().strip()
 
     assert run(service["ExecStart"]) == f"provenance health {queue}"
     restart = f"systemctl try-restart provenance-{instance}.service"
