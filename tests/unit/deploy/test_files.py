@@ -13,6 +13,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,8 @@ from urllib.parse import urlsplit
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from provenance import settings
 from provenance.app import up
@@ -36,6 +39,7 @@ MINE = [
 ]
 
 
+FLEET = {"workers", "dashboard", "ethereum", "bitcoin", "ipfs", "postgres", "sigstore"}
 ONE_SHOT = {"migrate", "backup", "backup-database"}
 
 
@@ -315,7 +319,7 @@ SECRET = re.compile(
         (?i:pass(?:word)?|secret|token|auth|key)["']?\s*[:=]\s*["']?[A-Za-z0-9+/_-]{12,}""",
     re.VERBOSE,
 )
-NOT_SECRET = re.compile(r"/run/secrets/|key: [\w.-]+, path: |ledger_key_file", re.I)
+NOT_SECRET = re.compile(r"/run/secrets/|--hash=sha256:|key: [\w.-]+, path: |ledger_key_file", re.I)
 
 
 def secrets_in(text: str) -> list[str]:
@@ -436,15 +440,30 @@ def test_what_the_image_copies_exists_and_is_let_through() -> None:
     assert {rule for rule in rules if rule.startswith("!")} == {f"!{s}" for s in sources}
 
 
-def test_the_image_holds_the_extras_of_the_fleet_and_no_root() -> None:
-    import tomllib
-
-    text = (DEPLOY / "Dockerfile").read_text()
+def test_the_image_installs_by_hash_what_the_lock_has() -> None:
+    lock = (DEPLOY / "requirements.lock").read_text()
+    pins = re.findall(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:", lock, re.MULTILINE)
+    assert len(pins) == len(re.findall(r"^[a-z]", lock, re.MULTILINE))
+    of_ci = (ROOT / "requirements.lock").read_text().splitlines()
+    versions = dict(line.split("==") for line in of_ci if "==" in line)
+    known = {canonicalize_name(name): version for name, version in versions.items()}
+    got = {canonicalize_name(name): version for name, version in pins}
+    assert got.keys() - known.keys() <= {"setuptools"}
+    assert {name: v for name, v in got.items() if known.get(name, v) != v} == {}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (extras,) = re.findall(r"-c requirements\.lock '\.\[([\w,]+)\]'", text)
-    fleet = {"workers", "dashboard", "ethereum", "bitcoin", "ipfs", "postgres", "sigstore"}
-    assert set(extras.split(",")) == fleet
-    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    wanted = (DEPLOY / "requirements.in").read_text().splitlines()[0]
+    extras = Requirement(f"ml-provenance{wanted.removeprefix('.')}").extras
+    assert extras == {*FLEET, "otel"}
+    lines = [*project["dependencies"]]
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    names = {canonicalize_name(Requirement(line).name) for line in lines}
+    assert names - got.keys() == {"ml-provenance"}
+
+
+def test_the_image_runs_as_no_root() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert "--require-hashes" in text
     assert len(re.findall(r"^FROM ", text, re.MULTILINE)) == 2
     user = text.rindex("\nUSER 10001:10001")
     assert user < text.index("\nENTRYPOINT")
