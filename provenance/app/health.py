@@ -20,6 +20,8 @@ from provenance.settings import Settings
 ALIVE_DIR_ENV = "PROVENANCE_ALIVE_DIR"
 TASK_LIMIT_S = 150
 """Seconds after which a task is killed: so long a worker may have ended none."""
+SHIPPER = "shipper"
+"""Its mark is that of the newest report that reached Redis."""
 SWEEPS = 3
 """Of which a queue may have missed all but one."""
 _MAX_PROBLEM = 500

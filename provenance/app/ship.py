@@ -21,13 +21,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from provenance import tracing
+from provenance.app import health
 from provenance.bootstrap import reading, sending
 from provenance.capture.ship.loop import Shipper
 from provenance.capture.ship.process import LEDGER_KEY_ENV, REDIS_URL_ENV
@@ -81,13 +81,16 @@ def run(
             return asdict(shipper.run_once())
     board = reading.open_board(settings)
     name = f"{socket.gethostname()}:{spool_dir.absolute()}"
+
+    def report(figures: dict[str, float]) -> None:
+        board.report(name, figures)
+        health.note_alive(settings, health.SHIPPER)
+
     with _stop_on_signals() as stop:
         waiting = False
         while not stop.is_set():
             try:
-                shipper = Shipper(
-                    spool_dir, transport, report=partial(board.report, name), ledger_keys=keys
-                )
+                shipper = Shipper(spool_dir, transport, report=report, ledger_keys=keys)
             except (InputError, SpoolUnavailable) as error:
                 if background:
                     log.info("shipper not needed", reason=str(error))

@@ -260,7 +260,7 @@ def health(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments, secrets=False)
     if arguments.serve:
         return _serve(settings, *arguments.serve)
-    known = marks.queues(settings)
+    known = (*marks.queues(settings), marks.SHIPPER)
     for name in arguments.queues:
         if name not in known:
             raise InputError(f"QUEUE: found {name!r}, expected one of {', '.join(known)}")

@@ -33,6 +33,7 @@ from provenance.errors import (
     ConfigError,
     FormatError,
     LedgerForkError,
+    ProvenanceError,
     UnavailableError,
     UnknownRunError,
 )
@@ -174,7 +175,7 @@ def networks(settings: Settings) -> list[NetworkView]:
 def health(settings: Settings) -> Health:
     """How old the newest task of each queue is, whether everything is anchored, what waits."""
     seen, limit = _seen(settings), limit_s(settings)
-    queues = [Queue(age.queue, age.age_s, age.stale(limit)) for age in ages(settings)]
+    queues = list(_queues(settings, limit))
     return Health(
         healthy=seen.exit_code == 0 and not any(queue.stale for queue in queues),
         anchored=anchored(seen, time.time()),
@@ -187,6 +188,20 @@ def health(settings: Settings) -> Health:
         equivocations=seen.equivocations,
         runs=dict(seen.states),
     )
+
+
+def _queues(settings: Settings, limit: float) -> Iterator[Queue]:
+    """By the marks of this host's workers, and what those of others tell Redis; ``beat``, which
+    tells nothing there, is left out where others have all."""
+    told: dict[str, float] = {}
+    with suppress(ProvenanceError), closing(reading.open_board(settings)) as board:
+        alive = [(labels[1:], at) for labels, at in board.counts().items() if labels[0] == "alive"]
+        told = {queue[0]: max(0.0, time.time() - at) for queue, at in alive if len(queue) == 1}
+    for age in ages(settings):
+        known = [s for s in (age.age_s, told.get(age.queue)) if s is not None]
+        if known or not told:
+            newest = min(known, default=None)
+            yield Queue(age.queue, newest, newest is None or newest > limit)
 
 
 def _seen(settings: Settings) -> Overview:

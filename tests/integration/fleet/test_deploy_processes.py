@@ -32,6 +32,8 @@ import yaml
 from provenance.app import up
 from provenance.app.processes import free_ports
 from provenance.bootstrap import reading
+from provenance.dashboard.tokens import Scope, TokenFile
+from provenance.errors import TransportUnavailable
 from provenance.formats.producers.acknowledgement import open_acknowledgement
 from provenance.formats.record import Phase
 from provenance.ports.values import AnchorState
@@ -63,6 +65,7 @@ class Host:
     folder: Path
     flower_port: int
     metrics_port: int
+    dashboard_port: int
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     services: dict[str, dict[str, Any]] = field(
         default_factory=lambda: yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
@@ -81,6 +84,8 @@ class Host:
             ("--address=0.0.0.0", "--address=127.0.0.1"),
             ("--port=5555", f"--port={self.flower_port}"),
             ("0.0.0.0:9464", f"127.0.0.1:{self.metrics_port}"),
+            ("8484", str(self.dashboard_port)),
+            ("/backup/", f"{self.folder}/backup/"),
         ):
             text = text.replace(inside, outside)
         return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)  # a variable that nobody set
@@ -94,18 +99,26 @@ class Host:
             "PYTHONPATH": str(ROOT),
             "PROVENANCE_BASE_DIR": str(self.base),
             **{key: self.here(value) for key, value in given.items()},
-            "PROVENANCE_ALIVE_DIR": str(self.folder),
+            **(
+                {"PROVENANCE_ALIVE_DIR": str(self.folder)}
+                if "PROVENANCE_ALIVE_DIR" in given
+                else {}
+            ),
         }
 
     def argv(self, name: str) -> list[str]:
         command = self.services[name]["command"]
         assert isinstance(command, list)
+        return ["sh", str(DEPLOY / "entrypoint.sh"), *self.words(command)]
+
+    def words(self, command: list[str]) -> list[str]:
+        """A command of our programs as it runs here."""
         words = [self.here(word) for word in command]
         words[:1] = {
             "python": [sys.executable],
             "provenance": [sys.executable, "-m", "provenance.cli"],
         }[words[0]]
-        return ["sh", str(DEPLOY / "entrypoint.sh"), *words]
+        return words
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         with self.log(name).open("wb") as log:
@@ -158,6 +171,7 @@ class Redis:
     """The Redis of the compose file, and its secrets."""
 
     port: int
+    tls_port: int
     folder: Path
     process: subprocess.Popen[bytes]
 
@@ -171,20 +185,27 @@ def own_redis(tmp_path: Path) -> Iterator[Redis]:
     """Its command in a folder, with one more user, ``watcher``, who may do everything."""
     server = redis_7()
     subprocess.run(
-        ["sh", DEPLOY / "make-secrets.sh", tmp_path / "secrets"], check=True, capture_output=True
+        ["sh", DEPLOY / "make-secrets.sh", tmp_path / "secrets", "localhost"],
+        check=True,
+        capture_output=True,
     )
     users = tmp_path / "secrets/redis_users"
     users.chmod(0o600)
     users.write_text(f"{users.read_text()}\nuser watcher on nopass ~* &* +@all\n")
-    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["redis"]
-    (port,) = free_ports(1)
+    service, more = (
+        yaml.safe_load((DEPLOY / name).read_text())["services"]["redis"]
+        for name in ("compose.yaml", "compose.trainers.yaml")
+    )
+    port, tls_port = free_ports(2)
     data = tmp_path / "data"
     data.mkdir()
     shell, option, script = service["command"]
+    script = script.replace("$$REDIS_MORE", more["environment"]["REDIS_MORE"])
     for inside, outside in (
         ("redis-server", server),
         ("/run/secrets", str(tmp_path / "secrets")),
         ("port 6379", f"port {port}"),
+        ("tls-port 6380", f"tls-port {tls_port}"),
         ("/data", str(data)),
     ):
         assert inside in script
@@ -193,7 +214,7 @@ def own_redis(tmp_path: Path) -> Iterator[Redis]:
     try:
         watcher = f"redis://watcher:any@127.0.0.1:{port}/0"
         up.wait_until(RedisStreams(watcher).ping, PATIENCE_S)
-        yield Redis(port, tmp_path, process)
+        yield Redis(port, tls_port, tmp_path, process)
     finally:
         process.kill()
         process.wait()
@@ -201,8 +222,8 @@ def own_redis(tmp_path: Path) -> Iterator[Redis]:
 
 @pytest.fixture
 def host(tmp_path: Path, own_redis: Redis, postgres_url: str) -> Iterator[Host]:
-    flower_port, metrics_port = free_ports(2)
-    host = Host(tmp_path, flower_port, metrics_port)
+    flower_port, metrics_port, dashboard_port = free_ports(3)
+    host = Host(tmp_path, flower_port, metrics_port, dashboard_port)
     for folder in ("base/run", "base/spool"):
         (tmp_path / folder).mkdir(parents=True)
     users = {f"redis_{user}_url": own_redis.url(user) for user in USERS}
@@ -219,6 +240,9 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
     assert host.start("migrate").wait(PATIENCE_S) == 0, host.said("migrate")
     host.running.clear()
     fleet = [name for name, service in host.services.items() if is_app(service)]
+    assert host.start("dashboard").wait(PATIENCE_S) == 2
+    assert "has no token" in host.said("dashboard")
+    token = TokenFile(host.base / "tokens.json").new("vision", Scope.READ, time.time())
     for name in fleet:
         host.start(name)
 
@@ -259,7 +283,13 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
     for name in fleet:
         test = host.services[name].get("healthcheck", {}).get("test", [])
         if "health" in test and name not in OTHER_NETWORKS:
-            host.wait(f"{name} is fresh", partial(healthy, host, name, test[2:]))
+            host.wait(f"{name} is fresh", partial(healthy, host, name))
+    host.wait("the dashboard answers", lambda: healthy(host, "dashboard"))
+    page = Request(f"http://127.0.0.1:{host.dashboard_port}/api/v1/health")
+    page.add_header("Authorization", f"Bearer {token}")
+    with build_opener(ProxyHandler({})).open(page, timeout=10) as answer:
+        told = json.loads(answer.read())
+    assert told["healthy"], told
     watch = f"http://127.0.0.1:{host.metrics_port}"
     with build_opener(ProxyHandler({})).open(f"{watch}/metrics", timeout=10) as answer:
         figures = answer.read().decode()
@@ -271,6 +301,11 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
         denied = {(entry["username"], entry["object"]) for entry in client.acl_log()}
     assert denied == INSPECTION
 
+    assert host.start("backup").wait(PATIENCE_S) == 0, host.said("backup")
+    del host.running["backup"]
+    kept = {path.name for path in (host.folder / "backup/new/files").iterdir()}
+    assert {"ledger.key", "anchors.jsonl"} <= kept
+
     limits = {name: int(str(host.services[name]["mem_limit"]).removesuffix("m")) for name in fleet}
     used = {name: host.memory(name) // 2**20 for name in fleet}
     assert {name: mib for name, mib in used.items() if mib > limits[name]} == {}
@@ -278,7 +313,8 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
     for name in fleet:
         host.running[name].send_signal(signal.SIGTERM)
     codes = {name: host.running[name].wait(host.grace(name)) for name in fleet}
-    assert codes == dict.fromkeys(fleet, 0), "\n".join(map(host.said, fleet))
+    ended = dict.fromkeys(fleet, 0) | {"dashboard": -signal.SIGTERM}  # as uvicorn does
+    assert codes == ended, "\n".join(map(host.said, fleet))
     leftovers = [name for name in fleet if group_alive(host.running[name].pid)]
     assert leftovers == []
     urls = [*map(own_redis.url, USERS), postgres_url]
@@ -288,10 +324,10 @@ def test_a_run_goes_through_the_fleet_and_sigterm_ends_it(
         assert not [word for word in (*passwords, AUTH) if word in log], name
 
 
-def healthy(host: Host, name: str, words: list[str]) -> bool:
+def healthy(host: Host, name: str) -> bool:
     """What the health check of a service says in it."""
-    probe = [sys.executable, "-m", "provenance.cli", *words]
-    return subprocess.call(probe, env=host.environment(name)) == 0
+    probe = host.words(host.services[name]["healthcheck"]["test"][1:])
+    return subprocess.call(probe, env=host.environment(name), stderr=subprocess.DEVNULL) == 0
 
 
 def is_app(service: Mapping[str, object]) -> bool:
@@ -330,6 +366,12 @@ def test_the_redis_of_the_compose_file(own_redis: Redis) -> None:
         redis.Redis(port=own_redis.port).ping()
     passwords = [urlsplit(own_redis.url(user)).password or "" for user in USERS]
     assert all(passwords)
+    certificate = own_redis.folder / "secrets/redis_tls_certificate"
+    elsewhere = own_redis.url("shipper").replace("redis://", "rediss://")
+    elsewhere = elsewhere.replace(f"127.0.0.1:{own_redis.port}", f"localhost:{own_redis.tls_port}")
+    RedisStreams(f"{elsewhere}?ssl_ca_certs={certificate}").ping()
+    with pytest.raises(TransportUnavailable, match="certificate"):
+        RedisStreams(elsewhere).ping()
     arguments = " ".join(psutil.Process(own_redis.process.pid).cmdline())
     assert not [word for word in passwords if word in arguments]
     own_redis.process.send_signal(signal.SIGTERM)

@@ -25,10 +25,14 @@ def compose_file() -> Doc:
     return document
 
 
-def kubernetes_files() -> list[Doc]:
-    """Every object, out of the lists."""
+def kubernetes_files(*folders: str) -> list[Doc]:
+    """Every object of these folders (the base, and the example of secrets), out of the lists."""
     found: list[Doc] = []
-    for path in sorted((DEPLOY / "k8s").glob("*.yaml")):
+    k8s = DEPLOY / "k8s"
+    paths = [path for folder in folders or ("base", ".") for path in (k8s / folder).glob("*.yaml")]
+    for path in sorted(paths):
+        if path.name == "kustomization.yaml":
+            continue
         for document in yaml.safe_load_all(path.read_text()):
             found += document["items"] if document["kind"] == "List" else [document]
     return found
@@ -40,6 +44,17 @@ def deployments() -> list[Doc]:
 
 def containers() -> list[Doc]:
     return [c for d in deployments() for c in d["spec"]["template"]["spec"]["containers"]]
+
+
+def pods() -> dict[str, Doc]:
+    """The specification of each pod, those of jobs too."""
+    found = {}
+    for document in kubernetes_files():
+        spec = document.get("spec", {})
+        template = spec.get("jobTemplate", document)["spec"].get("template") if spec else None
+        if template is not None:
+            found[document["metadata"]["name"]] = template["spec"]
+    return found
 
 
 def fleet_argv() -> dict[str, list[str]]:

@@ -93,7 +93,7 @@ def test_an_unknown_queue_is_one_line(base: Path, capsys: pytest.CaptureFixture[
     assert health(base, "anchor.ethereum") == 2
     assert capsys.readouterr().err == (
         "provenance: QUEUE: found 'anchor.ethereum', expected one of hashing, anchor.local, "
-        "confirm, verify, beat\n"
+        "confirm, verify, beat, shipper\n"
     )
 
 

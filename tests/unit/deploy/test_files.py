@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import re
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from provenance import settings
 from provenance.app import up
+from provenance.cli import parser
 from provenance.settings import NETWORKS
-from tests.support.deployment.compose_schema import COMPOSE
 from tests.support.deployment.files import BASE, DEPLOY, Doc, compose_file, containers, fleet_argv
 from tests.support.paths import ROOT
 
@@ -34,6 +39,10 @@ MINE = [
 ]
 
 
+FLEET = {"workers", "dashboard", "ethereum", "bitcoin", "ipfs", "postgres", "sigstore"}
+ONE_SHOT = {"migrate", "backup", "backup-database"}
+
+
 @pytest.fixture(scope="module")
 def compose() -> Doc:
     return compose_file()
@@ -42,32 +51,38 @@ def compose() -> Doc:
 # --- compose ------------------------------------------------------------------------------
 
 
-def test_compose_fits_its_schema(compose: Doc) -> None:
-    jsonschema.Draft7Validator.check_schema(COMPOSE)
-    jsonschema.validate(compose, COMPOSE, jsonschema.Draft7Validator)
+@pytest.fixture(scope="module")
+def specification() -> Doc:
+    """The schema of the Compose Specification, as check-jsonschema brings it."""
+    vendored = resources.files("check_jsonschema.builtin_schemas.vendor") / "compose-spec.json"
+    schema: Doc = json.loads(vendored.read_text())
+    return schema
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.trainers.yaml"])
+def test_compose_fits_its_specification(name: str, specification: Doc) -> None:
+    jsonschema.validate(yaml.safe_load((DEPLOY / name).read_text()), specification)
 
 
 @pytest.mark.parametrize(
     ("place", "value"),
     [
         (("restarts",), "always"),
-        (("restart",), "sometimes"),
-        (("mem_limit",), "256 megabytes"),
         (("stop_grace_period",), 40),
-        (("command",), "python -m celery"),
-        (("environment", "PROVENANCE_PORT"), 1),
-        (("healthcheck", "test"), ["python"]),
+        (("configs",), "provenance"),
         (("depends_on", "redis", "condition"), "healthy"),
     ],
 )
-def test_the_schema_refuses(compose: Doc, place: tuple[str, ...], value: object) -> None:
+def test_the_schema_refuses(
+    compose: Doc, specification: Doc, place: tuple[str, ...], value: object
+) -> None:
     broken = copy.deepcopy(compose)
     target = broken["services"]["hashing"]
     for key in place[:-1]:
         target = target[key]
     target[place[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(broken, COMPOSE, jsonschema.Draft7Validator)
+        jsonschema.validate(broken, specification)
 
 
 def test_compose_runs_the_commands_of_the_fleet(compose: Doc) -> None:
@@ -76,10 +91,24 @@ def test_compose_runs_the_commands_of_the_fleet(compose: Doc) -> None:
     wanted["flower"] = [
         "--address=0.0.0.0" if word == "--address=127.0.0.1" else word for word in wanted["flower"]
     ]
-    wanted["metrics"] = [word.replace("127.0.0.1", "0.0.0.0") for word in wanted["metrics"]]
+    dashboard = ["python", *up.dashboard(8484).argv[1:], "--name", "${DASHBOARD_NAME:-localhost}"]
+    for name, argv in (("metrics", wanted["metrics"]), ("dashboard", dashboard)):
+        wanted[name] = [word.replace("127.0.0.1", "0.0.0.0") for word in argv]
     services = compose["services"]
     assert {name: services[name]["command"] for name in wanted} == wanted
-    assert services.keys() - wanted.keys() == {"redis", "postgres", "migrate"}
+    servers = {"redis", "postgres", "prometheus", "grafana"}
+    assert services.keys() - wanted.keys() == {*servers, *ONE_SHOT}
+
+
+def test_compose_runs_commands_that_there_are(compose: Doc) -> None:
+    checked = 0
+    for service in compose["services"].values():
+        for words in (service.get("command", []), service.get("healthcheck", {}).get("test", [])):
+            match [word for word in words if word != "CMD"]:
+                case ["provenance", *arguments] | ["python", "-m", "provenance.cli", *arguments]:
+                    parser().parse_args(arguments)
+                    checked += 1
+    assert checked > len(NETWORKS) + 4
 
 
 def test_compose_serves_every_queue_once(compose: Doc) -> None:
@@ -99,7 +128,8 @@ def test_compose_names_nothing_that_it_does_not_define(compose: Doc) -> None:
         secrets = set(service.get("secrets", []))
         used["secrets"] |= secrets
         used["networks"] |= set(service["networks"])
-        used["volumes"] |= {volume.split(":")[0] for volume in service.get("volumes", [])}
+        volumes = service.get("volumes", [])
+        used["volumes"] |= {name.split(":")[0] for name in volumes if not name.startswith("$")}
         assert {config["source"] for config in service.get("configs", [])} <= set(
             compose["configs"]
         )
@@ -129,13 +159,20 @@ def test_a_dependency_that_must_be_healthy_has_a_healthcheck(compose: Doc) -> No
                 assert services[name]["restart"] == "no"
 
 
+def test_every_service_has_limits(compose: Doc) -> None:
+    for name, service in compose["services"].items():
+        assert {"mem_limit", "cpus", "pids_limit", "restart", "networks"} <= service.keys(), name
+        assert "no-new-privileges:true" in service["security_opt"]
+        assert ("healthcheck" in service) == (service["restart"] != "no"), name
+        assert service["image"].startswith("${"), f"{name}: the operator names it, by digest"
+
+
 def test_workers_are_confined(compose: Doc) -> None:
     for name in fleet_argv():
         service = compose["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["mem_limit"] == "256m"
-        assert "no-new-privileges:true" in service["security_opt"]
         grace = int(service["stop_grace_period"].removesuffix("s"))
         assert grace >= up.GRACE_S
 
@@ -149,9 +186,9 @@ def test_the_ethereum_key_reaches_its_worker_alone(compose: Doc) -> None:
     assert holders == ["anchor-ethereum"]
 
 
-def test_only_flower_and_metrics_are_published_and_on_loopback(compose: Doc) -> None:
+def test_pages_alone_are_published_and_on_loopback(compose: Doc) -> None:
     ports = {name: s["ports"] for name, s in compose["services"].items() if "ports" in s}
-    assert sorted(ports) == ["flower", "metrics"]
+    assert sorted(ports) == ["dashboard", "flower", "grafana", "metrics", "prometheus"]
     assert all(port.startswith("127.0.0.1:") for (port,) in ports.values())
     assert "FLOWER_BASIC_AUTH_FILE" in compose["services"]["flower"]["environment"]
     inner_only = [n for n, s in compose["services"].items() if s["networks"] == ["inner"]]
@@ -177,6 +214,7 @@ def test_probes_ask_for_the_queues_of_the_worker_they_stand_in(compose: Doc) -> 
         if queues := probed(container["args"]):
             command = container["livenessProbe"]["exec"]["command"]
             assert command == ["provenance", "health", *queues]
+            assert container["readinessProbe"]["exec"]["command"] == command
             assert {"name": "PROVENANCE_ALIVE_DIR", "value": "/tmp"} in container["env"]
             checked += 1
     assert checked == 2 * (len(NETWORKS) + 3)
@@ -188,13 +226,26 @@ def test_each_service_has_its_own_user_of_redis(compose: Doc) -> None:
         for name, service in compose["services"].items()
     }
     given = {name: user for name, user in users.items() if user}
-    workers = {name: ["worker"] for name in (*fleet_argv(), "migrate")}
-    assert given == {**workers, "shipper": ["shipper"], "flower": ["operator"]}
+    workers = {name: ["worker"] for name in (*fleet_argv(), "migrate", "backup")}
+    others = {"shipper": ["shipper"], "flower": ["operator"], "dashboard": ["operator"]}
+    assert given == {**workers, **others}
+
+
+def test_trainers_elsewhere_reach_redis_by_tls_alone(compose: Doc) -> None:
+    more = yaml.safe_load((DEPLOY / "compose.trainers.yaml").read_text())
+    assert more["services"].keys() == {"redis"}
+    redis = more["services"]["redis"]
+    assert redis["ports"] == ["${REDIS_TLS_PORT:-6380}:6380"]
+    assert "tls-port 6380" in redis["environment"]["REDIS_MORE"]
+    own = compose["services"]["redis"]["secrets"]
+    assert set(redis["secrets"]) - set(own) == more["secrets"].keys()
 
 
 # --- environment --------------------------------------------------------------------------
 
 ELSEWHERE = {
+    "redis, in its command": {"REDIS_MORE"},
+    "grafana image": {"GF_SECURITY_ADMIN_PASSWORD_", "GF_ANALYTICS_REPORTING_ENABLED"},
     "postgres image": {
         "POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "POSTGRES_INITDB_ARGS",
     },
@@ -227,10 +278,10 @@ def test_every_variable_is_read_somewhere(compose: Doc) -> None:
 
     given = {key for s in compose["services"].values() for key in s.get("environment", {})}
     by_file = {key.removesuffix("_FILE") for key in given if key.endswith("_FILE")}
-    assert by_file <= entrypoint_env() | {"POSTGRES_PASSWORD"}
+    assert by_file <= entrypoint_env() | {"POSTGRES_PASSWORD", "GF_SECURITY_ADMIN_PASSWORD_"}
     names = {key for key in given if not key.endswith("_FILE")} | by_file
     names |= dockerfile_env() | unit_env() | entrypoint_env()
-    names |= {item["name"] for container in containers() for item in container["env"]}
+    names |= {i["name"].removesuffix("_FILE") for c in containers() for i in c["env"]}
     folders = [ROOT / "provenance", ROOT / "workers"]
     source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     unknown = {
@@ -254,10 +305,7 @@ def test_the_readme_names_every_variable(compose: Doc) -> None:
 def test_the_shipped_configurations_load(tmp_path: Path) -> None:
     loaded = settings.load(DEPLOY / "config.json", tmp_path)
     assert loaded.blockchain.networks == ("local",)
-    data = yaml.safe_load_all((DEPLOY / "k8s/config.yaml").read_text())
-    text = next(iter(data))["data"]["config.json"]
-    (tmp_path / "config.json").write_text(text)
-    in_pod = settings.load(tmp_path / "config.json", tmp_path)
+    in_pod = settings.load(DEPLOY / "k8s/base/config.json", tmp_path)
     assert in_pod.blockchain == loaded.blockchain
     assert in_pod.ledger_key_file == Path("/run/provenance/ledger.key")
 
@@ -271,7 +319,7 @@ SECRET = re.compile(
         (?i:pass(?:word)?|secret|token|auth|key)["']?\s*[:=]\s*["']?[A-Za-z0-9+/_-]{12,}""",
     re.VERBOSE,
 )
-NOT_SECRET = re.compile(r"/run/secrets/|secret_?key_?ref|ledger_key_file", re.I)
+NOT_SECRET = re.compile(r"/run/secrets/|--hash=sha256:|key: [\w.-]+, path: |ledger_key_file", re.I)
 
 
 def secrets_in(text: str) -> list[str]:
@@ -392,15 +440,30 @@ def test_what_the_image_copies_exists_and_is_let_through() -> None:
     assert {rule for rule in rules if rule.startswith("!")} == {f"!{s}" for s in sources}
 
 
-def test_the_image_holds_the_extras_of_the_fleet_and_no_root() -> None:
-    import tomllib
-
-    text = (DEPLOY / "Dockerfile").read_text()
+def test_the_image_installs_by_hash_what_the_lock_has() -> None:
+    lock = (DEPLOY / "requirements.lock").read_text()
+    pins = re.findall(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:", lock, re.MULTILINE)
+    assert len(pins) == len(re.findall(r"^[a-z]", lock, re.MULTILINE))
+    of_ci = (ROOT / "requirements.lock").read_text().splitlines()
+    versions = dict(line.split("==") for line in of_ci if "==" in line)
+    known = {canonicalize_name(name): version for name, version in versions.items()}
+    got = {canonicalize_name(name): version for name, version in pins}
+    assert got.keys() - known.keys() <= {"setuptools"}
+    assert {name: v for name, v in got.items() if known.get(name, v) != v} == {}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (extras,) = re.findall(r"-c requirements\.lock '\.\[([\w,]+)\]'", text)
-    fleet = {"workers", "ethereum", "bitcoin", "ipfs", "postgres", "sigstore"}
-    assert set(extras.split(",")) == fleet
-    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    wanted = (DEPLOY / "requirements.in").read_text().splitlines()[0]
+    extras = Requirement(f"ml-provenance{wanted.removeprefix('.')}").extras
+    assert extras == {*FLEET, "otel"}
+    lines = [*project["dependencies"]]
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    names = {canonicalize_name(Requirement(line).name) for line in lines}
+    assert names - got.keys() == {"ml-provenance"}
+
+
+def test_the_image_runs_as_no_root() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert "--require-hashes" in text
     assert len(re.findall(r"^FROM ", text, re.MULTILINE)) == 2
     user = text.rindex("\nUSER 10001:10001")
     assert user < text.index("\nENTRYPOINT")
