@@ -51,7 +51,9 @@ def test_three_hashing_workers_of_which_one_is_killed(tmp_path: Path) -> None:
             judge(world, producers)
             said = server.log.read_text(errors="replace")
             assert "deadlock" not in said
-            assert "ERROR" not in said, said
+            killed = "unexpected EOF on client connection"  # of the worker, in the middle of rows
+            errors = [line for line in said.splitlines() if "ERROR" in line and killed not in line]
+            assert errors == [], said
     except FileNotFoundError as error:
         missing(str(error))
 
