@@ -48,8 +48,8 @@ class Guard:
 
     Args:
         names: By which browsers may call the server, beside the address that it is reached at.
-        tokens: Where their file is, each request needs one, on loopback too, where a proxy may be;
-            without one, loopback alone is served.
+        tokens: Where they are needed, each request needs one, on loopback too, where a proxy may
+            be; else loopback alone is served.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Guard:
         if foreign and headers.get("sec-fetch-mode") != "navigate":
             return _refused(at_api, 403, "asked for by another site's page")
         try:
-            needed = not is_loopback(scope["server"][0]) or self._tokens.path.exists()
+            needed = self._tokens.needed() or not is_loopback(scope["server"][0])
             given = _given(headers) if needed else None
             holder = self._tokens.holder(given) if given else None
         except ConfigError as error:

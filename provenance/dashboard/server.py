@@ -89,8 +89,13 @@ def listening(host: str, port: int, tokens: TokenFile) -> socket.socket:
     """A socket that listens.
 
     Raises:
-        InputError: The address cannot be used, or others reach it and there is no token.
+        InputError: The address cannot be used, others reach it and there is no token, or the file
+            of tokens is not there.
     """
+    if tokens.needed() and not tokens.path.exists():
+        raise InputError(
+            f"--tokens: {tokens.path}: no such file; expected one made by: provenance token new"
+        )
     try:
         family, kind, number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
