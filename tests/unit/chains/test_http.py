@@ -123,6 +123,8 @@ def test_an_oversized_answer_is_refused() -> None:
         ("http://127.0.0.1:port", "no URL"),
         ("http://user:hunter2@127.0.0.1:8332", "user or password"),
         ("https://user@node.example", "user or password"),
+        ("https://node.example/?token=hunter2\N{LATIN SMALL LETTER U WITH DIAERESIS}", "%XX"),
+        ("https://node.example/hunter2 a", "%XX"),
     ],
 )
 def test_urls_that_are_refused(url: str, problem: str) -> None:
