@@ -72,7 +72,7 @@ class Endpoint:
         self.timeout_s = timeout_s
         self._host = cast(str, parts.hostname)
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._path = parts.path.rstrip("/")
+        self._path, self._query = parts.path, parts.query
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self.where = shown_url(parts)
 
@@ -82,13 +82,15 @@ class Endpoint:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         *,
-        limit: int,
+        limit: int | None,
         timeout_s: float | None = None,
     ) -> Answer:
         """GET the base URL followed by ``path``; POST where there is a ``body``.
 
+        A query of the base URL is sent each time, behind that of ``path``.
+
         Args:
-            limit: The largest body that is taken, in bytes.
+            limit: The largest body that is taken, in bytes; None reads none, the status alone.
             timeout_s: Another deadline than the endpoint's.
 
         Raises:
@@ -97,12 +99,14 @@ class Endpoint:
         """
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         connection = http.client.HTTPConnection(self._host, self._port)
-        method, url = "GET" if body is None else "POST", (self._path + path) or "/"
+        method, url = "GET" if body is None else "POST", self._url(path)
         try:
             with self._connect(deadline) as link:
                 connection.sock = cast(socket.socket, _DeadlineSocket(link, deadline))
                 connection.request(method, url, body, {**(headers or {}), "Connection": "close"})
                 with connection.getresponse() as response:
+                    if limit is None:
+                        return Answer(response.status, b"")
                     data = response.read(limit + 1)
                     if len(data) > limit:
                         raise LyingNodeError(f"{self.where} answered with more than {limit} bytes")
@@ -117,6 +121,10 @@ class Endpoint:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise NetworkUnavailable(f"{self.where} cannot be reached: {reason}") from error
+
+    def _url(self, path: str) -> str:
+        url = (self._path.rstrip("/") + path if path else self._path) or "/"
+        return f"{url}{'&' if '?' in path else '?'}{self._query}" if self._query else url
 
     def _connect(self, deadline: float) -> socket.socket:
         failure: OSError = OSError("no address")

@@ -58,4 +58,6 @@ def revoke_token(arguments: argparse.Namespace) -> int:
 
 
 def _tokens(arguments: argparse.Namespace) -> TokenFile:
-    return TokenFile(Path(arguments.tokens or arguments.base_dir / "tokens.json"))
+    named = arguments.tokens is not None
+    path = Path(arguments.tokens) if named else arguments.base_dir / "tokens.json"
+    return TokenFile(path, named=named)

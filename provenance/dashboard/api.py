@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import IO, Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPBearer
 from pydantic import BeforeValidator
 
 from provenance.app.runs import evidence_of
@@ -47,7 +48,10 @@ def settings_of(request: Request) -> Settings:
 
 Deployment = Annotated[Settings, Depends(settings_of)]
 _EMPTY_IS_NONE: Final = BeforeValidator(lambda text: text or None)
-Text = Annotated[str | None, Query(max_length=200), _EMPTY_IS_NONE]
+_NO_NUL: Final = r"^[^\x00]*$"
+"""PostgreSQL takes none in a text."""
+Text = Annotated[str | None, Query(max_length=200, pattern=_NO_NUL), _EMPTY_IS_NONE]
+Tag = Annotated[str, Query(max_length=200, pattern=_NO_NUL)]
 State = Literal[
     "running", "finished", "pruned", "failed", "interrupted", "closed", "lost", "unknown"
 ]
@@ -63,7 +67,7 @@ def wanted(
     state: Annotated[State | None, _EMPTY_IS_NONE] = None,
     group: Text = None,
     network: Text = None,
-    tag: Annotated[list[Annotated[str, Query(max_length=200)]], Query(max_length=20)] = [],  # noqa: B006  FastAPI copies it
+    tag: Annotated[list[Tag], Query(max_length=20)] = [],  # noqa: B006  FastAPI copies it
     sort: Sort = "created",
     page: Page = 1,
     size: Size = 50,
@@ -101,7 +105,23 @@ def heavy() -> Iterator[None]:
         _waiting.release()
 
 
-router: Final = APIRouter(prefix="/api/v1")
+FAILURES: Final = {
+    400: "a Host that is no name of this server",
+    401: "no token where one is needed, or one that is worth nothing",
+    403: "a token that may not read, or another site's page",
+    404: "no such run, or no database yet",
+    422: "a parameter that is none",
+    429: "too many requests; Retry-After says when",
+    500: "a deployment that cannot be read; the server's log says why",
+    503: "the database does not answer, or too much is asked; Retry-After says when",
+}
+router: Final = APIRouter(
+    prefix="/api/v1",
+    dependencies=[Security(HTTPBearer(auto_error=False, description="asked for by the guard"))],
+    responses={
+        status: {"model": values.Failure, "description": text} for status, text in FAILURES.items()
+    },
+)
 
 
 @router.get("/runs")
@@ -140,7 +160,11 @@ def verified(settings: Settings, run_id: UUID, offline: bool, parent: bool) -> V
     return verify_run(settings, str(run_id), **options)
 
 
-@router.get("/runs/{run_id}/bundle", response_class=StreamingResponse)
+@router.get(
+    "/runs/{run_id}/bundle",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {}}, "description": "the zip"}},
+)
 def bundle(settings: Deployment, run_id: UUID) -> StreamingResponse:
     """A run's evidence as a zip: the file that ``provenance bundle RUN -o FILE.zip`` writes."""
     with heavy():

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from itertools import chain
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,6 +30,8 @@ BURST: Final = 120.0
 RATE: Final = 10.0
 WRONG_TOKEN: Final = 10.0
 """As many requests a wrong token costs."""
+MAX_HEADER_BYTES: Final = 16 * 1024
+"""Of all header fields together, and of the URL."""
 _MAX_CLIENTS: Final = 4096
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -44,12 +47,12 @@ HEADERS: Final = {
 
 
 class Guard:
-    """Lets through to ``app`` what may pass; every answer gets `HEADERS`.
+    """Lets through to ``app`` what may pass; a HEAD is a GET whose body the server keeps.
 
     Args:
         names: By which browsers may call the server, beside the address that it is reached at.
-        tokens: Where their file is, each request needs one, on loopback too, where a proxy may be;
-            without one, loopback alone is served.
+        tokens: Where they are needed, each request needs one, on loopback too, where a proxy may
+            be; else loopback alone is served.
     """
 
     def __init__(
@@ -69,18 +72,20 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
             await send(message)
 
         answer = self._refusal(scope) or self._app
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         return await answer(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers, at_api = Headers(scope=scope), scope["path"].startswith(API)
         client = scope["client"][0] if scope["client"] else ""
+        asked = len(scope["path"]) + len(scope["query_string"])
+        if max(asked, sum(map(len, chain(*headers.raw)))) > MAX_HEADER_BYTES:
+            return _refused(at_api, 431, f"expected at most {MAX_HEADER_BYTES} bytes of headers")
         if not self._is_own_name(headers.get("host", ""), scope["server"][0]):
             return _refused(
                 at_api, 400, "Host: not a name of this server (provenance serve --name)"
@@ -89,7 +94,7 @@ class Guard:
         if foreign and headers.get("sec-fetch-mode") != "navigate":
             return _refused(at_api, 403, "asked for by another site's page")
         try:
-            needed = not is_loopback(scope["server"][0]) or self._tokens.path.exists()
+            needed = self._tokens.needed() or not is_loopback(scope["server"][0])
             given = _given(headers) if needed else None
             holder = self._tokens.holder(given) if given else None
         except ConfigError as error:

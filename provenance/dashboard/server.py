@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Collection
 from typing import Final
@@ -16,11 +17,13 @@ from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from provenance.dashboard import api, pages
-from provenance.dashboard.guard import API, Guard, is_loopback
+from provenance.dashboard.guard import API, HEADERS, MAX_HEADER_BYTES, Guard, is_loopback
 from provenance.dashboard.tokens import TokenFile
 from provenance.errors import (
+    ConfigError,
     InputError,
     ProvenanceError,
+    StoreUnavailable,
     UnavailableError,
     UnknownRunError,
 )
@@ -32,12 +35,19 @@ REQUEST_S: Final = 10.0
 STALLED_S: Final = 60.0
 """Seconds in which a client must take some of what waits for it."""
 MAX_CONNECTIONS: Final = 128
-MAX_HEADER_BYTES: Final = 16 * 1024
+MAX_OF_CLIENT: Final = 32
+"""Connections of one address."""
 _STATUS: Final = (
     (UnknownRunError, 404),
     (InputError, 404),
     (UnavailableError, 503),
 )
+_TOLD: Final = (
+    (StoreUnavailable, "the database does not answer; ask again"),
+    (ConfigError, "this deployment cannot be read; the server's log says why"),
+)
+"""Instead of messages that name addresses and files, which the log has."""
+_log: Final = logging.getLogger("uvicorn.error")
 
 
 def application(settings: Settings, tokens: TokenFile, names: Collection[str] = ()) -> Guard:
@@ -57,7 +67,10 @@ def application(settings: Settings, tokens: TokenFile, names: Collection[str] = 
     @app.exception_handler(ProvenanceError)
     def known(request: Request, error: Exception) -> Response:
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-        return _told(request, status, str(error))
+        told = next((text for kind, text in _TOLD if isinstance(error, kind)), None)
+        if told is not None:
+            _log.warning("%s", error)
+        return _told(request, status, told or str(error))
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: Exception) -> Response:
@@ -69,7 +82,11 @@ def application(settings: Settings, tokens: TokenFile, names: Collection[str] = 
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _told(request, error.status_code, error.detail)
+        answer = _told(request, error.status_code, error.detail)
+        answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["Allow"] = "GET, HEAD"
+        return answer
 
     return Guard(app, names, tokens)
 
@@ -89,8 +106,13 @@ def listening(host: str, port: int, tokens: TokenFile) -> socket.socket:
     """A socket that listens.
 
     Raises:
-        InputError: The address cannot be used, or others reach it and there is no token.
+        InputError: The address cannot be used, others reach it and there is no token, or the file
+            of tokens is not there.
     """
+    if tokens.needed() and not tokens.path.exists():
+        raise InputError(
+            f"--tokens: {tokens.path}: no such file; expected one made by: provenance token new"
+        )
     try:
         family, kind, number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -125,6 +147,7 @@ def serve(app: Guard, server: socket.socket) -> None:
             access_log=False,  # a token that somebody put into a URL is not kept
             server_header=False,
             proxy_headers=False,
+            headers=[*HEADERS.items()],  # of uvicorn's own answers too
             limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=5,
@@ -144,6 +167,13 @@ class _Protocol(H11Protocol):
         """A client is there."""
         super().connection_made(transport)
         self._late = self.loop.call_later(REQUEST_S, transport.abort)
+        own = [other for other in self.connections if isinstance(other, _Protocol)]
+        if sum(other._host == self._host for other in own) > MAX_OF_CLIENT:
+            transport.abort()
+
+    @property
+    def _host(self) -> str | None:
+        return self.client[0] if self.client else None
 
     def handle_events(self) -> None:
         """Bytes came, or the next request's turn did."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
 from collections.abc import Callable
 from enum import StrEnum
@@ -47,10 +48,20 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenFile:
-    """The tokens of a deployment, a JSON list in a file that its owner alone reads."""
+    """The tokens of a deployment, a JSON list in a file that its owner alone reads.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        named: Somebody said that tokens are needed, by naming this file.
+    """
+
+    def __init__(self, path: Path, *, named: bool = False) -> None:
         self.path = path
+        self._needed = named or os.path.lexists(path)
+
+    def needed(self) -> bool:
+        """Whether who asks needs a token: once there was a file, were it gone since."""
+        self._needed = self._needed or os.path.lexists(self.path)
+        return self._needed
 
     def read(self) -> list[Token]:
         """All of them; none where there is no file.

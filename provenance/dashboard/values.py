@@ -13,6 +13,13 @@ MAX_WAITING: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """What is wrong, in one line."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A run in the list.
 

@@ -378,6 +378,9 @@ class LedgerTx(Protocol):
     def parked_count(self) -> int:
         """How many are parked."""
 
+    def due_report_count(self) -> int:
+        """How many reports are due, or wait until their run is final everywhere."""
+
     def oldest_anchors(self, network: str) -> Mapping[AnchorState, tuple[float, int, int]]:
         """Of each state that is not the end: since when its oldest anchor is in it, the most
         attempts, and the least depth."""

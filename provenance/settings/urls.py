@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
@@ -35,6 +36,8 @@ def node_url(
         problem = "found a user or password in the URL, expected them apart"
     elif parts.scheme == "http" and not is_loopback(url):
         problem = f"found plain HTTP to {parts.hostname}, expected https or loopback"
+    elif not re.fullmatch("[!-~]*", parts.path + parts.query):
+        problem = "found a space or letter in path or query that a URL has as %XX"
     if problem is not None:
         raise ConfigError(key, problem, source)
     return parts

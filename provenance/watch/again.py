@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from provenance.app.verify import verify_run
 from provenance.errors import IntegrityError
@@ -117,6 +117,7 @@ def _outcome(settings: Settings, run: UUID) -> tuple[str | None, str | None]:
 def _body(look: Look, now: float) -> str:
     event = {
         "v": 1,
+        "id": str(uuid4()),
         "event": "verification.changed",
         "run": str(look.run),
         "before": look.before,

@@ -2,21 +2,23 @@
 
 The header ``Provenance-Signature`` is ``t=SECONDS,v1=HEX`` as Stripe has it: HMAC-SHA256, with the
 secret, over the seconds as text, a dot and the body. A receiver compares it in constant time and
-refuses what is minutes old; ``Provenance-Delivery`` is the same for every try of one alert, which
-may arrive more than once. Redirects are not followed.
+refuses what is minutes old; the body's ``id``, which ``Provenance-Delivery`` repeats, is the same
+for every try of one alert, which may arrive more than once, and no other alert's. Redirects are not
+followed, and of the answer the status alone is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from provenance import files
 from provenance.chains.http import Endpoint
-from provenance.errors import ConfigError, LyingNodeError, NetworkUnavailable
+from provenance.errors import ConfigError, NetworkUnavailable
 from provenance.ports.store import LedgerStore
 from provenance.ports.values import Work
 from provenance.settings.values import WebhookSettings
@@ -25,7 +27,7 @@ from provenance.watch.again import backoff, take
 SIGNATURE: Final = "Provenance-Signature"
 DELIVERY: Final = "Provenance-Delivery"
 _DEADLINE_S: Final = 10.0
-_MAX_BYTES: Final = 65536
+_MAX_SECRET: Final = 65536
 _KEY: Final = "verification.webhook"
 
 
@@ -33,7 +35,7 @@ _KEY: Final = "verification.webhook"
 class Delivery:
     """An alert that was sent; ``problem`` says why it was not taken, None where it was."""
 
-    id: int
+    id: str
     run: str
     problem: str | None
 
@@ -57,28 +59,30 @@ def send_next(
     row = take(store, Work.ALERT, now())
     if row is None:
         return None
-    problem = _send(webhook, secret, row.id, (row.told or "").encode(), int(now()))
+    body = row.told or "{}"
+    id = str(json.loads(body).get("id"))
+    problem = _send(webhook, secret, id, body.encode(), int(now()))
     with store.transaction() as tx:
         if problem is None:
             tx.drop_work(row.id)
         else:
             tries = replace(row, attempts=row.attempts + 1)
             tx.save_work(replace(tries, next_attempt_at=now() + backoff(row.attempts)))
-    return Delivery(row.id, str(row.run), problem)
+    return Delivery(id, str(row.run), problem)
 
 
 def _send(
-    webhook: WebhookSettings, secret: bytes, id: int, body: bytes, seconds: int
+    webhook: WebhookSettings, secret: bytes, id: str, body: bytes, seconds: int
 ) -> str | None:
     headers = {
         "Content-Type": "application/json",
         SIGNATURE: signature(secret, body, seconds),
-        DELIVERY: str(id),
+        DELIVERY: id,
     }
     try:
         endpoint = Endpoint(webhook.url, f"{_KEY}.url", _DEADLINE_S)
-        status = endpoint.ask("", body, headers, limit=_MAX_BYTES).status
-    except (NetworkUnavailable, LyingNodeError) as error:
+        status = endpoint.ask("", body, headers, limit=None).status
+    except NetworkUnavailable as error:
         return str(error)
     return None if 200 <= status < 300 else f"{endpoint.where} answered {status}"
 
@@ -86,7 +90,7 @@ def _send(
 def _secret(webhook: WebhookSettings) -> bytes:
     path = webhook.secret_file
     try:
-        secret = files.read_private(path, _MAX_BYTES).strip()
+        secret = files.read_private(path, _MAX_SECRET).strip()
     except OSError as error:
         problem = f"cannot read {path}: {error.strerror or error}"
         raise ConfigError(f"{_KEY}.secret_file", problem) from error

@@ -163,6 +163,7 @@ def test_of_reports_those_tried_least_come_first_and_what_a_clock_threw_ahead_co
     for index, now in ((1, 501.0), (9, 0.0)):  # the known row stays
         run_tx.add_due_report(RUN, index, now)
     run_tx.save_due_report(again)
+    assert run_tx.due_report_count() == 2
     assert due(9, 500.0) == again
     assert due(9, 501.0) == first
     assert due(1, 501.0) is None

@@ -34,3 +34,8 @@ def test_work_is_due_in_order_until_it_is_dropped(run_tx: LedgerTx) -> None:
     alert = run_tx.due_work(Work.ALERT, 7.0, 1e9)
     assert alert is not None
     assert (alert.kind, alert.told) == (Work.ALERT, "{}")
+    run_tx.drop_work(alert.id)
+    run_tx.add_alert(RUN, "{}", 7.0)
+    other = run_tx.due_work(Work.ALERT, 7.0, 1e9)
+    assert other is not None
+    assert other.id > alert.id, "an id is never given out again"

@@ -231,6 +231,7 @@ due_work = Table(
     Column("told", FreeText),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
+    sqlite_autoincrement=True,  # whoever is late drops a row by its id: never another's
 )
 Index(None, due_work.c.kind, due_work.c.next_attempt_at)
 Index(None, due_work.c.run)

@@ -26,6 +26,33 @@ def test_post_carries_path_body_and_headers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("base", "path", "asked"),
+    [
+        ("/hook/?token=hunter2", "", "/hook/?token=hunter2"),
+        ("?token=hunter2", "/a", "/a?token=hunter2"),
+        ("/base/?token=hunter2", "/a?b=1", "/base/a?b=1&token=hunter2"),
+        ("", "", "/"),
+    ],
+)
+def test_a_query_of_the_base_is_sent_and_not_shown(base: str, path: str, asked: str) -> None:
+    with http_server(lambda request, _: send(request, request.path.encode())) as url:
+        endpoint = Endpoint(url + base, KEY, 5)
+        assert endpoint.ask(path, b"", limit=99).body.decode() == asked
+    assert endpoint.where == url
+    with pytest.raises(NetworkUnavailable) as caught:
+        endpoint.ask(path, b"", limit=99)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_body_that_nobody_wants_is_not_read() -> None:
+    def talk(link: socket.socket) -> None:
+        drip(link, b"HTTP/1.1 202 Accepted\r\nContent-Length: 9999999\r\n\r\n", b"x")
+
+    with raw_server(talk) as url:
+        assert Endpoint(url, KEY, 5).ask("", b"", limit=None).status == 202
+
+
+@pytest.mark.parametrize(
     "talk",
     [
         pytest.param(lambda link: None, id="silence"),
@@ -96,6 +123,8 @@ def test_an_oversized_answer_is_refused() -> None:
         ("http://127.0.0.1:port", "no URL"),
         ("http://user:hunter2@127.0.0.1:8332", "user or password"),
         ("https://user@node.example", "user or password"),
+        ("https://node.example/?token=hunter2\N{LATIN SMALL LETTER U WITH DIAERESIS}", "%XX"),
+        ("https://node.example/hunter2 a", "%XX"),
     ],
 )
 def test_urls_that_are_refused(url: str, problem: str) -> None:

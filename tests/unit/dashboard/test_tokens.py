@@ -124,6 +124,33 @@ def test_with_tokens_everybody_needs_one_the_last_revoked_one_included(tokens: T
     assert ask(guarded, authorization=basic).status_code == 401
 
 
+def test_a_file_that_is_gone_lets_nobody_in(tokens: TokenFile) -> None:
+    text = tokens.new("vision", Scope.READ, 1.0)
+    kept, began, named = (
+        Guard(PlainTextResponse("in"), (), file)
+        for file in (TokenFile(tokens.path), tokens, TokenFile(tokens.path, named=True))
+    )
+    assert ask(began, authorization=f"Bearer {text}").text == "in"
+    tokens.path.unlink()
+    for guarded in (kept, began, named):
+        assert ask(guarded).status_code == 401
+        assert ask(guarded, authorization=f"Bearer {text}").status_code == 401
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_named_file_that_is_not_there_is_not_served(
+    tmp_path: Path, link: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "away.json"
+    words = ["serve", "--tokens", str(path)]
+    if link:
+        path = tmp_path / "tokens.json"
+        path.symlink_to(tmp_path / "away.json")
+        words = ["serve"]
+    assert cli.main([*words, "--base-dir", str(tmp_path), "--host", "256.1.1.1"]) == 2
+    assert f"--tokens: {path}: no such file" in capsys.readouterr().err
+
+
 def test_who_asks_too_often_waits_and_who_guesses_waits_sooner(
     tokens: TokenFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

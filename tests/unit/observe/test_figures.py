@@ -71,6 +71,7 @@ def test_what_runs_lost_and_where_they_stand(settings: Settings, store: SqlStore
     assert value(settings, "runs_with_gaps") == 1
     assert value(settings, "ledger_entries") == 5
     assert value(settings, "parked_batches") == 0
+    assert value(settings, "reports_due") == 2
     assert value(settings, "seal_delay_seconds", quantile="1") is not None
 
 

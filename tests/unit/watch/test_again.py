@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,6 +42,7 @@ class Receiver:
     """A server that keeps what it got, and answers with ``status``."""
 
     status: int = 204
+    body: bytes = b""
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
 
@@ -52,10 +54,12 @@ def receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            own.got.append((dict(self.headers), body))
+            own.got.append((dict(self.headers) | {"path": self.path}, body))
             self.send_response(own.status)
             self.send_header("Location", "/elsewhere")
             self.end_headers()
+            with suppress(ConnectionError):
+                self.wfile.write(own.body)
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -135,13 +139,14 @@ def test_a_change_is_told_once_with_a_signature_until_it_is_taken(
     assert send_next(webhook, store, lambda: LATER + 2 * EVERY) is None
     (one, body), (other, same) = receiver.got
     assert body == same
-    assert one["Provenance-Delivery"] == other["Provenance-Delivery"] == str(first.id)
+    assert one["Provenance-Delivery"] == other["Provenance-Delivery"] == first.id
     stamp, code = other["Provenance-Signature"].split(",")
     seconds = stamp.removeprefix("t=")
     assert int(seconds) == int(LATER + EVERY + 60)
     signed = f"{seconds}.".encode() + body
     assert code == "v1=" + hmac.new(SECRET, signed, hashlib.sha256).hexdigest()
     event = json.loads(body)
+    assert event["id"] == first.id
     assert (event["run"], event["before"], event["after"]) == (str(RUN), "verified", "failed")
     assert event["finding"].startswith("(1) training/epoch/1/metrics/0: SHA-256")
     # It stays failed, and nobody is told again; mended, somebody is.
@@ -149,8 +154,24 @@ def test_a_change_is_told_once_with_a_signature_until_it_is_taken(
     assert send_next(webhook, store, lambda: LATER + 2 * EVERY) is None
     tamper(settings, "lo55", "loss")
     verify_next(settings, store, lambda: LATER + 3 * EVERY)
-    assert send_next(webhook, store, lambda: LATER + 3 * EVERY) is not None
+    third = send_next(webhook, store, lambda: LATER + 3 * EVERY)
+    assert third is not None
+    assert third.id != first.id
     assert json.loads(receiver.got[-1][1])["after"] == "verified"
+
+
+def test_a_receipt_is_its_status_whatever_follows_and_the_url_is_asked_whole(
+    settings: Settings, store: LedgerStore, receiver: Receiver
+) -> None:
+    webhook = settings.verification.webhook
+    assert webhook is not None
+    receiver.status, receiver.body = 200, bytes(2**20)
+    with store.transaction() as tx:
+        tx.add_alert(RUN, "{}", 1.0)
+    sent = send_next(replace(webhook, url=f"{receiver.url}/?token=x"), store, lambda: 2.0)
+    assert sent is not None
+    assert sent.problem is None
+    assert receiver.got[0][0]["path"] == "/hook/?token=x"
 
 
 def test_a_first_look_that_fails_is_told(
