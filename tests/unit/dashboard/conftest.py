@@ -21,6 +21,12 @@ class World:
     runs: list[UUID]
 
 
+@pytest.fixture(autouse=True)
+def a_base(tmp_path: Path) -> None:
+    """What ``up`` makes first: beside other tests' deployments a folder without it is mistyped."""
+    (tmp_path / "run").mkdir()
+
+
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     base = tmp_path_factory.mktemp("deployment") / "artifacts"
