@@ -350,4 +350,4 @@ def test_a_database_that_is_not_there_yet_is_no_error(tmp_path: Path) -> None:
         for path in ("ledger", "networks", "health"):
             assert httpx.get(f"{url}/{path}").status_code == 200
         assert httpx.get(f"{url}/api/v1/heads").status_code == 404
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["run"]
