@@ -49,6 +49,7 @@ SAFETENSORS: Final = ".safetensors"
 TORCH: Final = (".pt", ".pth", ".bin", ".ckpt")
 KERAS: Final = keras_files.SUFFIXES
 SUFFIXES: Final = (SAFETENSORS, *TORCH, ".npz", *KERAS)
+PICKLES: Final = (".pkl", ".pickle", ".joblib")
 INDEX: Final = "model.safetensors.index.json"
 INDEXES: Final = (INDEX, "pytorch_model.bin.index.json")
 _INDEX_SUFFIX: Final = ".index.json"
@@ -59,8 +60,8 @@ _MAX_VALUES: Final = 1_000_000
 _MAX_RATIO: Final = 1032
 """Bytes of tensors for each byte of torch's file, as deflate makes at most of one (RFC 1951)."""
 _UNREAD: Final = (
-    ".ubj", ".cbm", ".gguf", ".ggml", ".onnx", ".onnx_data", ".msgpack", ".pkl", ".pickle",
-    ".joblib", ".tflite", ".npy", ".pb", ".pdparams", ".mlmodel", ".engine", ".pte",
+    ".ubj", ".cbm", ".gguf", ".ggml", ".onnx", ".onnx_data", ".msgpack", *PICKLES,
+    ".tflite", ".npy", ".pb", ".pdparams", ".mlmodel", ".engine", ".pte",
 )  # fmt: skip
 """Suffixes of weights that are named where they lie beside others, and not read."""
 _BESIDE: Final = re.compile(
@@ -202,8 +203,8 @@ def weights_files(path: Path) -> tuple[Path, ...]:
             return _indexed(path)
         known = (*SUFFIXES, *boosters.SUFFIXES)
         if path.suffix not in known:
-            pickled = path.suffix in (".pkl", ".pickle", ".joblib")
-            why = "a pickle runs code when it is read and is never opened; " if pickled else ""
+            pickled = "a pickle runs code when it is read and is never opened; "
+            why = pickled if path.suffix in PICKLES else ""
             raise InputError(f"{path}: {why}expected a name in {', '.join(known)}, or a folder")
         return (path,)
     if not path.is_dir():
@@ -241,6 +242,24 @@ def _is_weights(name: str, beside: bool = False) -> bool:
     if path.suffix not in (*SUFFIXES, *_UNREAD):
         return False
     return beside == bool(path.suffix != SAFETENSORS and _BESIDE.fullmatch(path.stem))
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is one that torch or pickle load, by its name; or begins as a pickle of
+    protocol 2 or later, or is torch's zip of one, whatever its name. ``InputError`` where it cannot
+    be read, ``FormatError`` for a zip that does not list its members."""
+    if path.suffix.lower() in (*TORCH, *PICKLES):
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        zipped = zipfile.is_zipfile(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if zipped:
+        with open_zip(path, str(path)) as archive:
+            return any(name.endswith(PICKLES) for name in archive.namelist())
+    return start[:1] == pickle.PROTO and 2 <= start[-1] <= pickle.HIGHEST_PROTOCOL
 
 
 def _indexed(where: Path) -> tuple[Path, ...]:

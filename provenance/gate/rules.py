@@ -7,14 +7,16 @@ runs) count only where they are bad news.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Final, Literal
 
 from provenance.evidence.run_evidence import RecordFile, lenient
 from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
-from provenance.fingerprint.model_files import INDEXES
+from provenance.fingerprint.model_files import INDEXES, KERAS, is_pickle
+from provenance.fingerprint.networks.keras_files import STRUCTURE, beside_variables
 from provenance.formats.record import Kind, Phase, Record
 from provenance.gate.policy import DatasetRule, Policy, PrivacyRule, StoredRule, seconds
 from provenance.models.match import ModelMatch
@@ -82,7 +84,9 @@ def model_rules(
     yield _weights(match, counting)
     if counting:
         yield _epoch(policy, report, counting)
-    yield _files(policy, report, match, folder)
+    recorded = _artifacts(report)
+    yield from _architecture(policy, match, recorded)
+    yield _files(policy, match, folder, recorded)
 
 
 def _weights(match: ModelMatch, counting: Sequence[StatedWeights]) -> RuleResult:
@@ -121,36 +125,58 @@ def _epoch(
     return result("epoch", last is not None and last in epochs, found, f"the last epoch, {last}")
 
 
-def _files(
-    policy: Policy, report: VerificationReport, match: ModelMatch, folder: ModelFolder
-) -> RuleResult:
-    """Beside the weights only what the policy names, or the run recorded as an artifact."""
-    expected = "no file but the weights, artifacts of the run and those that the policy names"
-    weights = {file.resolve() for file in match.files.files}
-    other = [
-        item
-        for item in folder.files
-        if item.path.resolve() not in weights
-        and item.name not in INDEXES
-        and not any(_fits(item.name, pattern) for pattern in policy.files)
-    ]
+def _artifacts(report: VerificationReport) -> Callable[[str, Path], bool]:
+    """Whether the run recorded a file as an artifact: under its whole name in the folder, with
+    these bytes."""
     signed = signed_counts(report.evidence)
     artifacts = {
-        (str(body.get("name")).rpartition("/")[2], str(body.get("digest")))
+        (str(body.get("name")), str(body.get("digest")))
         for record in _sealed(report, Kind.ARTIFACT)
         if record_problem(report, signed, record) is None
         and isinstance(body := lenient(record.data).get("body"), dict)
     }
-    known = {text.partition(":")[0] for _, text in artifacts} & DIGEST_SIZES.keys()
-    factories = [HashFactory(name) for name in sorted(known)]
-    unknown = [
-        item.name
-        for item in other
-        if not any(
-            (item.path.name, str(factory.digest_file(item.path))) in artifacts
-            for factory in factories
-        )
-    ]
+
+    def recorded(name: str, path: Path) -> bool:
+        known = {text.partition(":")[0] for own, text in artifacts if own == name}
+        factories = (HashFactory(algorithm) for algorithm in known & DIGEST_SIZES.keys())
+        return any((name, str(factory.digest_file(path))) in artifacts for factory in factories)
+
+    return recorded
+
+
+def _architecture(
+    policy: Policy, match: ModelMatch, recorded: Callable[[str, Path], bool]
+) -> Iterator[RuleResult]:
+    """A Keras file makes layers of what it holds beside its variables, and no record states that
+    whole: a structure is held as a part of the file."""
+    file = match.files.files[0]
+    inside = beside_variables(str(file)) if file.suffix in KERAS else []
+    if not inside:
+        return
+    allowed = STRUCTURE if policy.architecture == "unchecked" else frozenset[str]()
+    odd = [name for name in inside if name not in allowed]
+    found = f"{some(odd or inside)} in {file.name}, which nothing was compared with"
+    expected = "variables alone (.weights.h5), or the whole file recorded as an artifact"
+    yield result("architecture", not odd or recorded(file.name, file), found, expected)
+
+
+def _files(
+    policy: Policy,
+    match: ModelMatch,
+    folder: ModelFolder,
+    recorded: Callable[[str, Path], bool],
+) -> RuleResult:
+    """Beside the weights only artifacts of the run, and what the policy names and is no pickle."""
+    expected = "no file but the weights, artifacts of the run and those that the policy names"
+    weights = {file.resolve() for file in match.files.files}
+    index = next((name for name in INDEXES if any(f.name == name for f in folder.files)), None)
+    unknown = []
+    for item in folder.files:
+        if item.path.resolve() in weights or item.name == index:  # by which the weights were read
+            continue
+        named = any(_fits(item.name, pattern) for pattern in policy.files)
+        if (not named or is_pickle(item.path)) and not recorded(item.name, item.path):
+            unknown.append(f"{item.name} (a pickle)" if named else item.name)
     return result("files", not unknown, some(unknown) or "none", expected)
 
 

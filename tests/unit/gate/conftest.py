@@ -15,7 +15,7 @@ from provenance.gate.policy import load_policy
 from provenance.settings import Settings
 from tests.support.model_world import deployment, model_folder
 
-PLAIN = ["config.json", "assets.txt", "assets/*", "assets.d/.hidden"]
+PLAIN = ["config.json", "assets.txt", "assets/*", "assets.d/.hidden", ".git/HEAD", ".gitattributes"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -139,9 +140,129 @@ def test_a_recorded_artifact_may_lie_beside_the_weights(tmp_path: Path, model: P
     assert [*refused(Gate(home, policy).decide(model, "latest"))] == ["files"]
 
 
+def test_an_artifact_stands_for_no_other_file(tmp_path: Path, model: Path) -> None:
+    """What the run recorded as one name's last part is no file of another folder."""
+    digest = str(HashFactory("blake3").digest_file(model / "assets" / "vocab.txt"))
+    names = ("vocab.txt", "other/vocab.txt")
+    events: list[Fields] = [(Kind.ARTIFACT, None, {"name": n, "digest": digest}) for n in names]
+    home = deployment(tmp_path / "with", ending([*real_story()[:-3], *events]))
+    rest = [pattern for pattern in PLAIN if pattern != "assets/*"]
+    policy = load_policy(write_policy(tmp_path / "p.yaml", home, files=rest))
+    gate = Gate(home, policy)
+    assert refused(gate.decide(model, "latest"))["files"].startswith("files: found assets/vocab")
+    (model / "assets" / "vocab.txt").rename(model / "vocab.txt")
+    assert gate.decide(model, "latest").passed
+
+
+PICKLES: dict[str, Callable[[Path], object]] = {
+    "training_args.bin": lambda path: path.write_bytes(b"cposix\nsystem\n(S'id'\ntR."),
+    "assets/scaler.pt": lambda path: path.write_bytes(b"x"),
+    "tokenizer.model": lambda path: path.write_bytes(pickle.dumps({"a": 1})),
+    "merges.txt": lambda path: zipped(path, {"archive/data.pkl": b"."}),
+}
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_no_pattern_lets_a_pickle_through(
+    name: str, hold: Hold, model: Path, tmp_path: Path
+) -> None:
+    PICKLES[name](model / name)
+    line = refused(hold(files=["*", *PLAIN]))["files"]
+    assert line.startswith(f"files: found {name} (a pickle); ")
+    digest = str(HashFactory("blake3").digest_file(model / name))
+    artifact: Fields = (Kind.ARTIFACT, None, {"name": name, "digest": digest})
+    home = deployment(tmp_path / "with", ending([*real_story()[:-3], artifact]))
+    policy = load_policy(write_policy(tmp_path / "p.yaml", home))
+    assert Gate(home, policy).decide(model, "latest").passed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".git/config", ".github/setup.py", ".gitattributes", "assets/model.safetensors.index.json",
+     "pytorch_model.bin.index.json"],
+)  # fmt: skip
+def test_gits_files_and_an_index_of_no_weights_are_files_like_others(
+    name: str, hold: Hold, model: Path
+) -> None:
+    shards = dict.fromkeys(weights(3), "model.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    named = [*PLAIN[:2], *PLAIN[3:5]]
+    (model / "assets" / "vocab.txt").unlink()
+    (model / ".gitattributes").unlink()
+    assert hold(files=named).passed
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).write_text("{}")
+    assert refused(hold(files=named))["files"].startswith(f"files: found {name}; ")
+
+
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def keras_file(path: Path, *structure: str) -> Path:
+    """The run's weights as Keras saves them, and what else Keras reads there."""
+    h5py = pytest.importorskip("h5py")
+    whole = path.suffix == ".keras"
+    inner = path.with_name("model.weights.h5") if whole else path
+    with h5py.File(inner, "w") as file:
+        for name, array in weights(3).items():
+            file[name] = array
+        for name in () if whole else structure:
+            file.attrs[name] = "{}"
+    if whole:
+        zipped(path, {inner.name: inner.read_bytes(), **dict.fromkeys(structure, b"{}")})
+        inner.unlink()
+    return path
+
+
+OWN = ("metadata.json", "config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "structure", "by_default", "unchecked"),
+    [
+        ("net.keras", OWN, False, True),
+        ("net.keras", (*OWN, "run.py"), False, False),
+        ("net.keras", (*OWN, "assets/evil.pkl"), False, False),
+        ("net.keras", (), True, True),
+        ("net.h5", ("model_config", "keras_version"), False, True),
+        ("net.weights.h5", (), True, True),
+    ],
+)
+def test_a_structure_that_nothing_was_compared_with_is_refused(
+    name: str, structure: tuple[str, ...], by_default: bool, unchecked: bool, hold: Hold,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    file = keras_file(tmp_path / name, *structure)
+    for decision, passes in (
+        (hold(model=file), by_default),
+        (hold(model=file, architecture="unchecked"), unchecked),
+    ):
+        assert decision.passed is passes
+        assert passes or [*refused(decision)] == ["architecture"]
+    digest = str(HashFactory("blake3").digest_file(file))
+    artifact: Fields = (Kind.ARTIFACT, None, {"name": name, "digest": digest})
+    home = deployment(tmp_path / "with", ending([*real_story()[:-3], artifact]))
+    gate = Gate(home, load_policy(write_policy(tmp_path / "p.yaml", home)))
+    assert gate.decide(file, "latest").passed
+
+
+def test_a_second_state_in_a_keras_file_is_refused(hold: Hold, tmp_path: Path) -> None:
+    file = keras_file(tmp_path / "net.keras")
+    with ZipFile(file) as archive:
+        data = archive.read("model.weights.h5")
+    with pytest.warns(UserWarning, match="Duplicate"), ZipFile(file, "a") as archive:
+        archive.writestr("model.weights.h5", data)
+    lines = refused(hold(model=file, architecture="unchecked"))
+    assert "found model.weights.h5 in net.keras" in lines["architecture"]
+
+
 def test_patterns_are_of_one_folder(hold: Hold, model: Path) -> None:
     lines = refused(hold(files=["*"]))
-    assert lines["files"].startswith("files: found assets/vocab.txt, assets.d/.hidden; ")
+    assert lines["files"].startswith("files: found .git/HEAD, assets/vocab.txt, assets.d/.hidden; ")
 
 
 def test_files_that_change_meanwhile_are_refused(
@@ -199,6 +320,16 @@ def test_of_two_runs_with_the_same_weights_the_bad_one_decides(tmp_path: Path, m
     assert [*refused(decision)] == ["clean_code"]
     assert decision.report is not None
     assert decision.report.run == OTHER
+
+
+def test_the_gravest_of_several_runs_decides(tmp_path: Path, model: Path) -> None:
+    """What could not be checked of the first run does not hide why the second is refused."""
+    clean = {"commit": "ab" * 20, "dirty": None}
+    home = deployment(tmp_path / "two", changed(code=clean))
+    also(home, changed(code={"commit": "ab" * 20, "dirty": True}))
+    gate = Gate(home, load_policy(write_policy(tmp_path / "p.yaml", home, clean_code=True)))
+    assert [gate.decide(model, str(run)).exit_code for run in (RUN, OTHER)] == [3, 1]
+    assert gate.decide(model, None).exit_code == 1
 
 
 def changed(**config: Any) -> list[Fields]:
@@ -316,6 +447,29 @@ def test_the_command_says_one_line_a_refusal_and_no_verdict_is_kept(
     assert main([*command, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert (document["passed"], document["run_id"]) == (False, str(RUN))
+
+
+def test_no_output_takes_the_place_of_another_or_of_what_is_read(
+    home: Settings, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, bundle = write_policy(tmp_path / "policy.yaml", home), tmp_path / "bundle.zip"
+    bundle.write_bytes(b"PK")
+    command = [
+        "gate", "--model", str(model), "--policy", str(policy), "--bundle", str(bundle),
+    ]  # fmt: skip
+    (tmp_path / "link").symlink_to(policy)
+    for option, taken in (
+        ("policy", tmp_path / "link"),
+        ("bundle", bundle),
+        ("model", model / "config.json"),
+        ("junit", tmp_path / "x"),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        assert main([*command, "--sarif", str(taken), "--junit", str(tmp_path / "x")]) == 2
+        said = capsys.readouterr().err
+        assert f"--sarif {taken}: is or lies in --{option} " in said
+        assert said.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_policy_that_cannot_be_read_is_no_pass(
