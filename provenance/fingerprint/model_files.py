@@ -244,24 +244,6 @@ def _is_weights(name: str, beside: bool = False) -> bool:
     return beside == bool(path.suffix != SAFETENSORS and _BESIDE.fullmatch(path.stem))
 
 
-def is_pickle(path: Path) -> bool:
-    """Whether a file is one that torch or pickle load, by its name; or begins as a pickle of
-    protocol 2 or later, or is torch's zip of one, whatever its name. ``InputError`` where it cannot
-    be read, ``FormatError`` for a zip that does not list its members."""
-    if path.suffix.lower() in (*TORCH, *PICKLES):
-        return True
-    try:
-        with path.open("rb") as file:
-            start = file.read(2)
-        zipped = zipfile.is_zipfile(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if zipped:
-        with open_zip(path, str(path)) as archive:
-            return any(name.endswith(PICKLES) for name in archive.namelist())
-    return start[:1] == pickle.PROTO and 2 <= start[-1] <= pickle.HIGHEST_PROTOCOL
-
-
 def _indexed(where: Path) -> tuple[Path, ...]:
     """The shards that the index names: all of them must be there."""
     folder = where.parent

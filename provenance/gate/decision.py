@@ -26,8 +26,9 @@ from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import ModelFiles, read_model
 from provenance.formats.fields import as_json
 from provenance.formats.record import Kind
+from provenance.gate.model_rules import model_rules
 from provenance.gate.policy import Policy
-from provenance.gate.rules import RuleResult, model_rules, result, run_rules
+from provenance.gate.rules import RuleResult, result, run_rules
 from provenance.models.match import ModelMatch, match_model
 from provenance.models.signature import ModelFolder, list_model
 from provenance.ports.network import Network
