@@ -23,6 +23,7 @@ _PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me$|xxx+$|0x?\.\.\.|todo$
 _ERROR_AT = re.compile(r"at `\$\.(\w+)(?:\[(\d+)\])?")
 _FIELD = re.compile(r"(unknown|required) field `(.+)`$")
 _MAX_BYTES = 1024**2
+_MAX_VALUES = 100_000
 BASE_DIR = ("base_dir", "the path of a folder")
 """Its key, and what is expected, in messages."""
 S = TypeVar("S", bound=Section)
@@ -171,12 +172,13 @@ def _yaml(text: str, source: str | None) -> object:
         problem = f"YAML, and PyYAML is not installed: {extra}, or write it as JSON"
         raise ConfigError("", problem, source) from None
     try:
-        nodes, seen = [yaml.compose(text, yaml.SafeLoader)], set[int]()
+        nodes, left = [yaml.compose(text, yaml.SafeLoader)], _MAX_VALUES
         while nodes:
-            node = nodes.pop()
-            if node is None or id(node) in seen or not isinstance(node.value, list):
+            node, left = nodes.pop(), left - 1
+            if left < 0:  # an alias may repeat others, or be in itself
+                raise ConfigError("", f"not YAML: more than {_MAX_VALUES} values", source)
+            if node is None or not isinstance(node.value, list):
                 continue
-            seen.add(id(node))
             pairs = [each if isinstance(each, tuple) else (None, each) for each in node.value]
             nodes += [value for _, value in pairs]
             written = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))

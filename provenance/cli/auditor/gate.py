@@ -51,7 +51,7 @@ def _targets(arguments: argparse.Namespace) -> dict[Path, Callable[[Decision], b
         (option, Path(path))
         for option in options
         if (given := getattr(arguments, option))
-        for path in ([given] if isinstance(given, str) else given)
+        for path in ([given] if isinstance(given, str | Path) else given)
     ]
     targets = [(option, path) for option, path in paths if option in _OUTPUTS]
     for at, (option, path) in enumerate(targets):

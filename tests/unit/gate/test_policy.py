@@ -96,6 +96,7 @@ REFUSED = {
     "networks.ethereum.chain: found": {**BASE, "networks": {"ethereum": {"chain": 2**53}}},
     "clean_code: found \"yes\"": {**BASE, "clean_code": "yes"},
     "epoch: found \"first\", expected one of trained, last, any": {**BASE, "epoch": "first"},
+    "not YAML: more than 100000 values": "datasets: &a {required: *a}",
     "key 'epoch' stands twice": f"ledger_keys: ['{KEY}']\nepoch: last\nepoch: any\n",
     "found null, expected an object": "",
 }  # fmt: skip
