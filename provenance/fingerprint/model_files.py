@@ -49,6 +49,7 @@ SAFETENSORS: Final = ".safetensors"
 TORCH: Final = (".pt", ".pth", ".bin", ".ckpt")
 KERAS: Final = keras_files.SUFFIXES
 SUFFIXES: Final = (SAFETENSORS, *TORCH, ".npz", *KERAS)
+PICKLES: Final = (".pkl", ".pickle", ".joblib")
 INDEX: Final = "model.safetensors.index.json"
 INDEXES: Final = (INDEX, "pytorch_model.bin.index.json")
 _INDEX_SUFFIX: Final = ".index.json"
@@ -59,8 +60,8 @@ _MAX_VALUES: Final = 1_000_000
 _MAX_RATIO: Final = 1032
 """Bytes of tensors for each byte of torch's file, as deflate makes at most of one (RFC 1951)."""
 _UNREAD: Final = (
-    ".ubj", ".cbm", ".gguf", ".ggml", ".onnx", ".onnx_data", ".msgpack", ".pkl", ".pickle",
-    ".joblib", ".tflite", ".npy", ".pb", ".pdparams", ".mlmodel", ".engine", ".pte",
+    ".ubj", ".cbm", ".gguf", ".ggml", ".onnx", ".onnx_data", ".msgpack", *PICKLES,
+    ".tflite", ".npy", ".pb", ".pdparams", ".mlmodel", ".engine", ".pte",
 )  # fmt: skip
 """Suffixes of weights that are named where they lie beside others, and not read."""
 _BESIDE: Final = re.compile(
@@ -202,8 +203,8 @@ def weights_files(path: Path) -> tuple[Path, ...]:
             return _indexed(path)
         known = (*SUFFIXES, *boosters.SUFFIXES)
         if path.suffix not in known:
-            pickled = path.suffix in (".pkl", ".pickle", ".joblib")
-            why = "a pickle runs code when it is read and is never opened; " if pickled else ""
+            pickled = "a pickle runs code when it is read and is never opened; "
+            why = pickled if path.suffix in PICKLES else ""
             raise InputError(f"{path}: {why}expected a name in {', '.join(known)}, or a folder")
         return (path,)
     if not path.is_dir():

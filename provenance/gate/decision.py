@@ -26,10 +26,11 @@ from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
 from provenance.fingerprint.model_files import ModelFiles, read_model
 from provenance.formats.fields import as_json
 from provenance.formats.record import Kind
+from provenance.gate.model_rules import model_rules
 from provenance.gate.policy import Policy
-from provenance.gate.rules import RuleResult, model_rules, result, run_rules
+from provenance.gate.rules import RuleResult, result, run_rules
 from provenance.models.match import ModelMatch, match_model
-from provenance.models.signature import GIT_PATHS, ModelFolder, list_model
+from provenance.models.signature import ModelFolder, list_model
 from provenance.ports.network import Network
 from provenance.settings import Settings
 from provenance.settings.values import TrustSettings
@@ -120,7 +121,8 @@ class Gate:
 
         Args:
             source: A bundle's path; a run's id, 8 or more of its digits, or ``latest``; None looks
-                for it in the database, and of several runs the worst decides.
+                for it in the database, and of several runs the one with
+                the gravest exit code decides.
 
         Raises:
             ProvenanceError: There is no such run, bundle or model, or no such header source; that
@@ -128,7 +130,7 @@ class Gate:
         """
         now = time.time()
         try:
-            folder, files = list_model(model, GIT_PATHS), read_model(model)
+            folder, files = list_model(model, ()), read_model(model)
             sources = [source] if source is not None else self._runs_with(files)
         except ProvenanceError as error:
             return self._unreadable(model, "model", error, now)
@@ -137,7 +139,7 @@ class Gate:
             none = result("model", False, found, "weights of a run (or name one: --run)")
             return Decision(model, self.policy.digest, (none,), now)
         decisions = [self._decide(folder, files, each, now) for each in sources]
-        return next((one for one in decisions if not one.passed), decisions[-1])
+        return min(reversed(decisions), key=lambda one: (one.passed, one.exit_code))
 
     def _decide(
         self, folder: ModelFolder, files: ModelFiles, source: Source, now: float
@@ -149,7 +151,7 @@ class Gate:
         try:
             match = match_model(report, files)
             of_model = [*model_rules(self.policy, report, match, folder)]
-            if list_model(folder.path, GIT_PATHS) != folder:
+            if list_model(folder.path, ()) != folder:
                 changed = "files that changed while they were checked"
                 of_model.append(result("files", False, changed, "files that stay as they are"))
         except ProvenanceError as error:

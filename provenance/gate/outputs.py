@@ -6,8 +6,10 @@ Each says what was decided, refusals too: a file of an earlier run that passed i
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 from xml.etree import ElementTree as xml
 
 from provenance.evidence.run_evidence import lenient
@@ -25,7 +27,8 @@ _HELP: Final = "https://github.com/ml-provenance/ml-provenance/blob/main/docs/ga
 
 def sarif(decision: Decision) -> bytes:
     """SARIF 2.1.0 (OASIS): a result for each rule that does not hold, at the model's path."""
-    uri = decision.model.as_posix() if not decision.model.is_absolute() else decision.model.as_uri()
+    model = decision.model  # a relative reference (RFC 3986, section 4.2), or file:
+    uri = model.as_uri() if model.is_absolute() else quote(os.fsencode(model.as_posix()))
     rules = list(dict.fromkeys(item.rule for item in decision.results))
     results: list[dict[str, Any]] = [
         {

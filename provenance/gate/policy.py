@@ -21,6 +21,7 @@ from msgspec import Meta, field
 from msgspec.structs import replace
 
 from provenance.errors import ConfigError, FormatError, InputError
+from provenance.fingerprint.tensors import ROOT_ALGORITHM
 from provenance.formats.json_text import canonical_json
 from provenance.formats.note import VerifierKey
 from provenance.settings.objects import JsonObject, read_file
@@ -28,6 +29,8 @@ from provenance.settings.reading import trainers_of
 from provenance.settings.values import NETWORKS, Count, Section, TrustedIdentity
 from provenance.verify.trust import PinnedChain, PinnedKey, Trust
 
+_MAX_INT: Final = 2**53 - 1
+"""The largest whole number of canonical JSON (RFC 8785)."""
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 Age = Annotated[
     str,
@@ -35,7 +38,10 @@ Age = Annotated[
 ]
 ContentDigest = Annotated[
     str,
-    Meta(pattern="^[a-z0-9-]+:[0-9a-f]{64,128}$", description="digests as records have them"),
+    Meta(
+        pattern="^((mth-sha256|blake3|sha256|sha3-256):[0-9a-f]{64}|(sha512|blake2b):[0-9a-f]{128})$",
+        description="digests as records have them",
+    ),
 ]
 Texts = Annotated[tuple[str, ...], Meta(min_length=1, description="a list of strings")]
 Digests = Annotated[
@@ -48,7 +54,10 @@ class EthereumRule(Section, frozen=True):
     """The run must be anchored on Ethereum."""
 
     confirmations: Count = 12
-    chain: Annotated[int, Meta(ge=1, description="a chain id, a whole number from 1")] | None = None
+    chain: (
+        Annotated[int, Meta(ge=1, le=_MAX_INT, description="a chain id, a whole number from 1")]
+        | None
+    ) = None
     """None: any that the configuration or every release knows."""
 
 
@@ -91,11 +100,22 @@ class DatasetRule(Section, frozen=True):
     algorithm: Literal["blake3", "sha256", "sha512", "sha3-256", "blake2b"] = "blake3"
     """Content hash that the digests are of: data digested with another cannot be compared."""
 
+    def problem(self) -> tuple[str, str] | None:
+        """The key, and what is the matter with it: a rule that no record can break or hold."""
+        if not (self.required or self.forbidden):
+            return "required", "missing, and forbidden too; expected a list of digests in one"
+        for key, digests in (("required", self.required), ("forbidden", self.forbidden)):
+            own = (f"{ROOT_ALGORITHM}:", f"{self.algorithm}:")
+            odd = next((text for text in digests if not text.startswith(own)), None)
+            if odd is not None:
+                return key, f"found {odd[:20]!r}..., expected {' or '.join(own)} (see algorithm)"
+        return None
+
 
 class PrivacyRule(Section, frozen=True):
     """The highest budget that may be spent."""
 
-    epsilon: Annotated[float, Meta(ge=0, description="a number from 0")]
+    epsilon: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")]
     delta: Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1")]
     recomputed: bool = False
     """Epsilon must be what the recorded steps give, not a number of the trainer's."""
@@ -117,6 +137,8 @@ class Policy(Section, frozen=True):
     networks: NetworkRules
     files: Annotated[tuple[str, ...], Meta(description="a list of names or patterns")] = ()
     """Files beside the weights that may be there, such as config.json or assets/*.txt."""
+    architecture: Literal["recorded", "unchecked"] = "recorded"
+    """unchecked: also a Keras file whose structure nothing was compared with."""
     epoch: Literal["trained", "last", "any"] = "trained"
     """trained: not those before training. last: of the last epoch. any: also before training."""
     parts: bool = False
@@ -128,9 +150,9 @@ class Policy(Section, frozen=True):
     privacy: PrivacyRule | None = None
     clean_code: bool = False
     parent: ParentRule = ParentRule()
-    max_unfinished_runs: Annotated[int, Meta(ge=0, description="a whole number from 0")] | None = (
-        None
-    )
+    max_unfinished_runs: (
+        Annotated[int, Meta(ge=0, le=_MAX_INT, description="a whole number from 0")] | None
+    ) = None
 
     @property
     def digest(self) -> str:
@@ -180,6 +202,8 @@ def load_policy(path: Path) -> Policy:
             VerifierKey.from_vkey(key)
         except (FormatError, InputError) as error:
             raise whole.fail("ledger_keys", str(error)) from error
+    if policy.datasets is not None and (problem := policy.datasets.problem()):
+        raise whole.fail(f"datasets.{problem[0]}", problem[1])
     return replace(policy, signers=trainers_of(signers))
 
 
@@ -214,6 +238,7 @@ def policy_schema() -> dict[str, Any]:
     signers = {"type": "object", "minProperties": 1, "additionalProperties": either}
     own = {"$schema": {"type": "string"}, "signers": signers}
     parts["NetworkRules"]["minProperties"] = 1
+    parts["DatasetRule"]["anyOf"] = [{"required": [key]} for key in ("required", "forbidden")]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **whole,

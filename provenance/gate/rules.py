@@ -1,4 +1,4 @@
-"""The rules of a policy, each held against what verification and matching found.
+"""The rules of a policy about the run, each held against what verification found.
 
 A rule that holds says so, as does one that does not; one that cannot be checked is no pass. They
 rest on what was verified alone: the words of the deployment (``sealed_at``, the number of its
@@ -9,17 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from provenance.evidence.run_evidence import RecordFile, lenient
-from provenance.fingerprint.hashers import DIGEST_SIZES, HashFactory
-from provenance.fingerprint.model_files import INDEXES
 from provenance.formats.record import Kind, Phase, Record
 from provenance.gate.policy import DatasetRule, Policy, PrivacyRule, StoredRule, seconds
-from provenance.models.match import ModelMatch
-from provenance.models.signature import ModelFolder
-from provenance.models.stated import StatedWeights, record_problem, signed_counts
 from provenance.verify.catalogue import NETWORKS, PRIVACY, Status
 from provenance.verify.checks.privacy import budgets
 from provenance.verify.report import VerificationReport, number
@@ -69,98 +63,6 @@ def some(names: Sequence[str]) -> str:
     """The first few, and how many more."""
     more = len(names) - _SHOWN
     return f"{', '.join(names[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"
-
-
-# --- the model ---------------------------------------------------------------------------
-
-
-def model_rules(
-    policy: Policy, report: VerificationReport, match: ModelMatch, folder: ModelFolder
-) -> Iterator[RuleResult]:
-    """Whether the weights are the run's, of which epoch, and what lies beside them."""
-    counting = [item for item in match.matches if policy.parts or not item.part]
-    yield _weights(match, counting)
-    if counting:
-        yield _epoch(policy, report, counting)
-    yield _files(policy, report, match, folder)
-
-
-def _weights(match: ModelMatch, counting: Sequence[StatedWeights]) -> RuleResult:
-    expected = f"exactly weights that run {match.run} recorded, and no others beside them"
-    left = [*match.left, *(f"{name}: was not compared" for name in match.files.below())]
-    if match.matches and left:
-        return result("model", False, some(left), expected)
-    if counting:
-        return result("model", True, f"the weights of {counting[-1].when}", expected)
-    if match.matches:
-        part = match.matches[-1].part
-        return result("model", False, f"only a part of a recorded state: {part}", expected)
-    unchecked = match.outcome == "unchecked"
-    if match.doubtful:
-        item = match.doubtful[-1]
-        found = f"those of {item.path}, which does not count: {item.problem}"
-    elif match.nearest is not None:
-        near = match.nearest
-        tensor = f"tensor {near.tensor!r} " if near.tensor is not None else ""
-        found = f"weights of no epoch; nearest is {near.stated.when}, where {tensor}{near.problem}"
-    else:
-        found = "no recorded weights to compare with"
-    return result("model", None if unchecked else False, found, expected)
-
-
-def _epoch(
-    policy: Policy, report: VerificationReport, counting: Sequence[StatedWeights]
-) -> RuleResult:
-    found = ", ".join(dict.fromkeys(item.when for item in counting))
-    epochs = {item.epoch for item in counting}
-    if policy.epoch == "any":
-        return result("epoch", True, found, "any")
-    if policy.epoch == "trained":
-        return result("epoch", epochs != {None}, found, "weights of an epoch, not before training")
-    last = max((r.epoch for r in _sealed(report) if r.epoch is not None), default=None)
-    return result("epoch", last is not None and last in epochs, found, f"the last epoch, {last}")
-
-
-def _files(
-    policy: Policy, report: VerificationReport, match: ModelMatch, folder: ModelFolder
-) -> RuleResult:
-    """Beside the weights only what the policy names, or the run recorded as an artifact."""
-    expected = "no file but the weights, artifacts of the run and those that the policy names"
-    weights = {file.resolve() for file in match.files.files}
-    other = [
-        item
-        for item in folder.files
-        if item.path.resolve() not in weights
-        and item.name not in INDEXES
-        and not any(_fits(item.name, pattern) for pattern in policy.files)
-    ]
-    signed = signed_counts(report.evidence)
-    artifacts = {
-        (str(body.get("name")).rpartition("/")[2], str(body.get("digest")))
-        for record in _sealed(report, Kind.ARTIFACT)
-        if record_problem(report, signed, record) is None
-        and isinstance(body := lenient(record.data).get("body"), dict)
-    }
-    known = {text.partition(":")[0] for _, text in artifacts} & DIGEST_SIZES.keys()
-    factories = [HashFactory(name) for name in sorted(known)]
-    unknown = [
-        item.name
-        for item in other
-        if not any(
-            (item.path.name, str(factory.digest_file(item.path))) in artifacts
-            for factory in factories
-        )
-    ]
-    return result("files", not unknown, some(unknown) or "none", expected)
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Part by part: ``*.json`` is no file in a subfolder."""
-    parts, patterns = name.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
-
-
-# --- the run -----------------------------------------------------------------------------
 
 
 def run_rules(policy: Policy, report: VerificationReport) -> Iterator[RuleResult]:
@@ -379,12 +281,12 @@ def _unfinished(policy: Policy, report: VerificationReport) -> Iterator[RuleResu
     yield result("max_unfinished_runs", holds, found, f"at most {most} that are not sealed whole")
 
 
-def _sealed(report: VerificationReport, *kinds: Kind) -> list[RecordFile]:
+def sealed(report: VerificationReport, *kinds: Kind) -> list[RecordFile]:
     """Records under a run root, of some kinds or of all."""
     records = report.evidence.records
     return [r for r in records if r.place == "tree" and (not kinds or r.kind in kinds)]
 
 
 def _decoded(report: VerificationReport) -> dict[str, Record]:
-    decoded = {record.path: record.decoded for record in _sealed(report)}
+    decoded = {record.path: record.decoded for record in sealed(report)}
     return {path: record for path, record in decoded.items() if isinstance(record, Record)}

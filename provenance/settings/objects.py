@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from provenance.settings.values import SECRET_FIELDS, Section
 _PLACEHOLDER = re.compile(r"^(your[_\- ]|<.*>$|change_?me$|xxx+$|0x?\.\.\.|todo$)", re.IGNORECASE)
 _ERROR_AT = re.compile(r"at `\$\.(\w+)(?:\[(\d+)\])?")
 _FIELD = re.compile(r"(unknown|required) field `(.+)`$")
+_MAX_BYTES = 1024**2
+_MAX_VALUES = 100_000
 BASE_DIR = ("base_dir", "the path of a folder")
 """Its key, and what is expected, in messages."""
 S = TypeVar("S", bound=Section)
@@ -41,7 +44,7 @@ class JsonObject:
     def __init__(self, raw: object, path: str, source: str | None) -> None:
         self.path, self.source = path, source
         if not isinstance(raw, Mapping):
-            raise ConfigError(path, f"found {_show(raw)}, expected an object", source)
+            raise ConfigError(path, f"found {show(raw)}, expected an object", source)
         odd = next((key for key in raw if not isinstance(key, str)), None)
         if odd is not None:
             raise ConfigError(path, f"found the key {odd!r}, expected a string", source)
@@ -109,7 +112,7 @@ class JsonObject:
         assert at is not None, message
         info, written = infos[at[1]], names[at[1]]
         value = self.raw[written] if at[2] is None else self.raw[written][int(at[2])]
-        found = "" if info.name in SECRET_FIELDS else f"found {_show(value)}, "
+        found = "" if info.name in SECRET_FIELDS else f"found {show(value)}, "
         return self.fail(written, f"{found}expected {_expected(info.type)}")
 
 
@@ -117,7 +120,7 @@ def path_of(path: object, key: str, expected: str) -> Path:
     """A path of any kind, its ``~`` the user's home; ConfigError where it is none."""
     if isinstance(path, str | os.PathLike) and "\0" not in (text := os.fsdecode(path)):
         return Path(os.path.expanduser(text))
-    raise ConfigError(key, f"found {_show(path)}, expected {expected}")
+    raise ConfigError(key, f"found {show(path)}, expected {expected}")
 
 
 def absolute(path: object, key: str, expected: str) -> Path:
@@ -136,9 +139,16 @@ def is_comment(key: object) -> bool:
 
 def read_file(path: Path, source: str | None) -> object:
     """The value in a JSON file, or in a YAML file (``.yaml``, ``.yml``) where PyYAML is installed;
-    ConfigError where there is none. A byte order mark is no part of it."""
+    ConfigError where there is none, where it is no regular file, and for more than 1 MiB. A byte
+    order mark is no part of it."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError("", "not a regular file, expected one of JSON or YAML", source)
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError("", f"more than {_MAX_BYTES} bytes", source)
+        text = data.decode("utf-8-sig")
         if path.suffix.lower() in (".yaml", ".yml"):
             return _yaml(text, source)
         return json_text.loads(text)
@@ -162,12 +172,13 @@ def _yaml(text: str, source: str | None) -> object:
         problem = f"YAML, and PyYAML is not installed: {extra}, or write it as JSON"
         raise ConfigError("", problem, source) from None
     try:
-        nodes, seen = [yaml.compose(text, yaml.SafeLoader)], set[int]()
+        nodes, left = [yaml.compose(text, yaml.SafeLoader)], _MAX_VALUES
         while nodes:
-            node = nodes.pop()
-            if node is None or id(node) in seen or not isinstance(node.value, list):
+            node, left = nodes.pop(), left - 1
+            if left < 0:  # an alias may repeat others, or be in itself
+                raise ConfigError("", f"not YAML: more than {_MAX_VALUES} values", source)
+            if node is None or not isinstance(node.value, list):
                 continue
-            seen.add(id(node))
             pairs = [each if isinstance(each, tuple) else (None, each) for each in node.value]
             nodes += [value for _, value in pairs]
             written = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
@@ -207,6 +218,10 @@ def _expected(kind: Any) -> str:
     }.get(kind, "an object")  # fmt: skip
 
 
-def _show(value: object) -> str:
-    text = json.dumps(value, default=repr)
+def show(value: object) -> str:
+    """A value in a message, at most 40 characters."""
+    try:
+        text = json.dumps(value, default=repr)
+    except ValueError:  # of too many digits, or in itself
+        return "a value that cannot be shown"
     return text if len(text) <= 40 else text[:37] + "..."

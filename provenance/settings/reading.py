@@ -26,6 +26,7 @@ from provenance.settings.objects import (
     is_comment,
     path_of,
     read_file,
+    show,
 )
 from provenance.settings.redis_urls import broker_address, stream_address
 from provenance.settings.secrets import ethereum_key, secret
@@ -275,7 +276,7 @@ def trainers_of(o: JsonObject) -> dict[str, str | TrustedIdentity]:
             trainers[name] = key.lower()
         else:
             expected = "64 hex digits (Ed25519) or an object with identity and issuer (Sigstore)"
-            raise o.fail(name, f"found {str(key)[:40]!r}, expected {expected}")
+            raise o.fail(name, f"found {show(key)}, expected {expected}")
     return trainers
 
 

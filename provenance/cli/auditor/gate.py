@@ -9,6 +9,7 @@ from typing import Final
 
 from provenance import files
 from provenance.cli.output import answer
+from provenance.errors import InputError
 from provenance.gate import outputs
 from provenance.gate.decision import Decision, Gate
 from provenance.gate.policy import load_policy
@@ -22,11 +23,7 @@ _OUTPUTS: Final[Mapping[str, Callable[[Decision], bytes]]] = {
 
 def gate(arguments: argparse.Namespace) -> int:
     """Hold a model against a policy: a line for each rule that does not hold."""
-    targets = {
-        Path(target): write
-        for option, write in _OUTPUTS.items()
-        if (target := getattr(arguments, option))
-    }
+    targets = _targets(arguments)
     for path in targets:
         path.unlink(missing_ok=True)  # of an earlier run, whatever comes of this one
     # Not what a running `provenance up` left: a checkout's folder must not name the nodes to ask.
@@ -44,6 +41,26 @@ def gate(arguments: argparse.Namespace) -> int:
         files.replace(path, write(decision), files.PUBLIC)
     answer(arguments, decision.as_dict(), *lines(decision))
     return decision.exit_code
+
+
+def _targets(arguments: argparse.Namespace) -> dict[Path, Callable[[Decision], bytes]]:
+    """Where each output goes; ``InputError`` where that is another's place, or is or lies in what
+    is read: it would be removed."""
+    options = (*_OUTPUTS, "model", "policy", "bundle", "config", "parent", "headers")
+    paths = [
+        (option, Path(path))
+        for option in options
+        if (given := getattr(arguments, option))
+        for path in ([given] if isinstance(given, str | Path) else given)
+    ]
+    targets = [(option, path) for option, path in paths if option in _OUTPUTS]
+    for at, (option, path) in enumerate(targets):
+        place = path.resolve()
+        for other, taken in (*paths[:at], *paths[at + 1 :]):
+            if taken.resolve() in (place, *place.parents):
+                problem = f"is or lies in --{other} {taken}, expected a file beside it"
+                raise InputError(f"--{option} {path}: {problem}")
+    return {path: _OUTPUTS[option] for option, path in targets}
 
 
 def lines(decision: Decision) -> list[str]:

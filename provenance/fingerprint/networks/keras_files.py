@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from zipfile import ZIP_STORED, BadZipFile
 
@@ -24,6 +25,11 @@ from provenance.formats.record import Json
 SUFFIXES: Final = (".keras", ".h5", ".hdf5")
 _WEIGHTS: Final = "model.weights.h5"
 _OPTIMIZER: Final = ("optimizer", "optimizer_weights")
+STRUCTURE: Final = frozenset(
+    {"config.json", "metadata.json", "model_config", "training_config", "keras_version", "backend",
+     "layer_names"}
+)  # fmt: skip
+"""What Keras puts beside a file's variables: members of ``.keras``, attributes of ``.h5``."""
 _MAX_DEPTH: Final = 64
 """Levels of groups."""
 
@@ -41,7 +47,7 @@ def keras_values_file(path: str) -> Named:
     except ImportError as error:
         raise MissingExtraError("h5py", "keras") from error
     where = f"keras file {path!r}"
-    try:
+    with _file_errors(where):
         content: Any = path
         if path.endswith(".keras"):
             with open_zip(path, where, (ZIP_STORED,)) as archive:
@@ -50,16 +56,43 @@ def keras_values_file(path: str) -> Named:
                 content = io.BytesIO(archive.read(_WEIGHTS))
         with h5py.File(content, "r") as file:
             values, left = _arrays(h5py, file, where, os.path.getsize(path))
+    covers: dict[str, Json] = {"adapter": "keras file", "of": ["variables"]}
+    if left:
+        covers["not"] = {"optimizer": list(left)}
+    return Named(values, covers)
+
+
+def beside_variables(path: str) -> list[str]:
+    """What else a file that :func:`keras_values_file` reads has for Keras, by name: each other
+    member of a ``.keras``; of HDF5 the attributes at its root. ``.weights.h5`` has none.
+
+    Raises:
+        InputError, FormatError: As of :func:`keras_values_file`.
+    """
+    where = f"keras file {path!r}"
+    with _file_errors(where):
+        if path.endswith(".keras"):
+            with open_zip(path, where, (ZIP_STORED,)) as archive:
+                names = archive.namelist()
+            names.remove(_WEIGHTS)
+            return names
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            return sorted(file.attrs)
+
+
+@contextmanager
+def _file_errors(where: str) -> Iterator[None]:
+    """What reading an untrusted file raises, as errors of this project."""
+    try:
+        yield
     except OSError as error:  # h5py raises it for bytes that are no HDF5 file
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
         raise FormatError(f"{where}: {str(error)[:200]}") from error
     except (RuntimeError, ValueError, TypeError, LookupError, EOFError, BadZipFile) as error:
         raise FormatError(f"{where}: {str(error)[:200]}") from error
-    covers: dict[str, Json] = {"adapter": "keras file", "of": ["variables"]}
-    if left:
-        covers["not"] = {"optimizer": list(left)}
-    return Named(values, covers)
 
 
 def _arrays(h5py: Any, file: Any, where: str, size: int) -> tuple[list[tuple[str, Any]], list[str]]:

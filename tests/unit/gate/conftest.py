@@ -15,7 +15,7 @@ from provenance.gate.policy import load_policy
 from provenance.settings import Settings
 from tests.support.model_world import deployment, model_folder
 
-PLAIN = ["config.json", "assets.txt", "assets/*", "assets.d/.hidden"]
+PLAIN = ["config.json", "assets.txt", "assets/*", "assets.d/.hidden", ".git/HEAD", ".gitattributes"]
 
 
 @pytest.fixture
@@ -51,3 +51,18 @@ def hold(home: Settings, model: Path, tmp_path: Path) -> Hold:
         return Gate(home, policy).decide(model, source)
 
     return held
+
+
+def refused(decision: Decision) -> dict[str, str]:
+    """The refusals by rule, each of one line."""
+    assert not decision.passed
+    assert decision.exit_code
+    assert all("\n" not in item.line for item in decision.refusals)
+    return {item.rule: item.line for item in decision.refusals}
+
+
+def flip(model: Path) -> None:
+    file = model / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)

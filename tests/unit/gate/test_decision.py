@@ -3,157 +3,32 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from provenance.app.verify import verify_run
 from provenance.bootstrap import sending
 from provenance.bundle.writer import write_bundle
 from provenance.cli import main
-from provenance.fingerprint.hashers import HashFactory
 from provenance.fingerprint.tensors import state_digest
 from provenance.formats.record import Kind
 from provenance.gate.decision import Decision, Gate
 from provenance.gate.policy import load_policy
-from provenance.models.match import match_model
 from provenance.settings import Settings, load
-from tests.support.model_world import deployment, model_folder, real_story, weights
-from tests.support.verify_world import OTHER, RUN, SIGNER, Fields, World, ending
-from tests.unit.gate.conftest import PLAIN, Hold, vkey, write_policy
-
-
-def refused(decision: Decision) -> dict[str, str]:
-    """The refusals by rule, each of one line."""
-    assert not decision.passed
-    assert decision.exit_code
-    assert all("\n" not in item.line for item in decision.refusals)
-    return {item.rule: item.line for item in decision.refusals}
+from tests.support.model_world import deployment, real_story, weights
+from tests.support.verify_world import OTHER, RUN, SIGNER, Fields, World
+from tests.unit.gate.conftest import PLAIN, Hold, flip, refused, vkey, write_policy
 
 
 def test_the_true_model_passes_by_run_and_by_search(hold: Hold) -> None:
     for source in ("latest", str(RUN), None):
         decision = hold(source)
         assert (decision.refusals, decision.exit_code, decision.passed) == ([], 0, True)
-
-
-# --- the model -------------------------------------------------------------------------------
-
-
-def flip(model: Path) -> None:
-    file = model / "model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-
-
-def more_weights(model: Path) -> None:
-    shutil.copy(model / "model.safetensors", model / "assets" / "other.safetensors")
-
-
-def pickled(model: Path) -> None:
-    (model / "model.safetensors").unlink()
-    (model / "model.bin").write_bytes(pickle.dumps({"w": 1}))
-
-
-def link(model: Path) -> None:
-    (model / "assets.txt").unlink()
-    (model / "assets.txt").symlink_to("/etc/hostname")
-
-
-def linked_weights(model: Path) -> None:
-    (model / "model.safetensors").rename(model.parent / "elsewhere.safetensors")
-    (model / "model.safetensors").symlink_to(model.parent / "elsewhere.safetensors")
-
-
-def fewer_tensors(model: Path) -> None:
-    state = load_file(model / "model.safetensors")
-    del state["fc.bias"]
-    save_file(state, model / "model.safetensors")
-
-
-CHANGES: dict[Callable[[Path], object], tuple[str, str]] = {
-    flip: ("model", "weights of no epoch; nearest is"),
-    fewer_tensors: ("model", "is missing"),
-    more_weights: ("model", "assets/other.safetensors: was not compared"),
-    pickled: ("model", "cannot be read as tensors alone"),
-    link: ("model", "is a link"),
-    linked_weights: ("model", "is a link"),
-    lambda model: (model / "modeling.py").write_text("import os"): ("files", "modeling.py"),
-    lambda model: (model / "optimizer.pt").write_bytes(b"x"): ("files", "optimizer.pt"),
-    lambda model: save_file(weights(0), model / "model.safetensors"): ("epoch", "before training"),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_model_that_is_not_the_runs_is_refused(
-    change: Callable[[Path], object], hold: Hold, model: Path
-) -> None:
-    change(model)
-    rule, words = CHANGES[change]
-    lines = refused(hold())
-    assert [*lines] == [rule]
-    assert words in lines[rule]
-
-
-def test_the_last_epoch_may_be_required(hold: Hold, tmp_path: Path) -> None:
-    older = model_folder(tmp_path / "older", 2)
-    assert hold(model=older).passed
-    assert [*refused(hold(model=older, epoch="last"))] == ["epoch"]
-
-
-def test_a_part_counts_only_where_the_policy_says_so(
-    hold: Hold, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The model before training whose frozen part an epoch has too is no trained model."""
-
-    def frozen(*given: Any) -> Any:
-        match = match_model(*given)
-        (epoch,) = match.matches
-        part = replace(epoch, part="base model: 2 of the record's 3 tensors")
-        return replace(match, matches=(replace(epoch, epoch=None), part))
-
-    monkeypatch.setattr("provenance.gate.decision.match_model", frozen)
-    assert [*refused(hold())] == ["epoch"]
-    assert hold(parts=True).passed
-
-
-def test_a_recorded_artifact_may_lie_beside_the_weights(tmp_path: Path, model: Path) -> None:
-    digest = str(HashFactory("blake3").digest_file(model / "config.json"))
-    artifact: Fields = (Kind.ARTIFACT, None, {"name": "config.json", "digest": digest})
-    home = deployment(tmp_path / "with", ending([*real_story()[:-3], artifact]))
-    policy = load_policy(write_policy(tmp_path / "p.yaml", home, files=PLAIN[1:]))
-    assert Gate(home, policy).decide(model, "latest").passed
-    (model / "config.json").rename(model / "setup.py")
-    lines = refused(Gate(home, policy).decide(model, "latest"))
-    assert lines["files"].startswith("files: found setup.py; ")
-    (model / "setup.py").unlink()
-    (model / "config.json").write_text("{}")
-    assert [*refused(Gate(home, policy).decide(model, "latest"))] == ["files"]
-
-
-def test_patterns_are_of_one_folder(hold: Hold, model: Path) -> None:
-    lines = refused(hold(files=["*"]))
-    assert lines["files"].startswith("files: found assets/vocab.txt, assets.d/.hidden; ")
-
-
-def test_files_that_change_meanwhile_are_refused(
-    hold: Hold, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def swapped(*given: Any) -> Any:
-        found = match_model(*given)
-        (model / "config.json").write_text('{"hidden": 5}')
-        return found
-
-    monkeypatch.setattr("provenance.gate.decision.match_model", swapped)
-    assert "changed while they were checked" in refused(hold())["files"]
 
 
 # --- the run ---------------------------------------------------------------------------------
@@ -199,6 +74,16 @@ def test_of_two_runs_with_the_same_weights_the_bad_one_decides(tmp_path: Path, m
     assert [*refused(decision)] == ["clean_code"]
     assert decision.report is not None
     assert decision.report.run == OTHER
+
+
+def test_the_gravest_of_several_runs_decides(tmp_path: Path, model: Path) -> None:
+    """What could not be checked of the first run does not hide why the second is refused."""
+    clean = {"commit": "ab" * 20, "dirty": None}
+    home = deployment(tmp_path / "two", changed(code=clean))
+    also(home, changed(code={"commit": "ab" * 20, "dirty": True}))
+    gate = Gate(home, load_policy(write_policy(tmp_path / "p.yaml", home, clean_code=True)))
+    assert [gate.decide(model, str(run)).exit_code for run in (RUN, OTHER)] == [3, 1]
+    assert gate.decide(model, None).exit_code == 1
 
 
 def changed(**config: Any) -> list[Fields]:
@@ -316,6 +201,32 @@ def test_the_command_says_one_line_a_refusal_and_no_verdict_is_kept(
     assert main([*command, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert (document["passed"], document["run_id"]) == (False, str(RUN))
+
+
+def test_no_output_takes_the_place_of_another_or_of_what_is_read(
+    home: Settings, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, bundle = write_policy(tmp_path / "policy.yaml", home), tmp_path / "bundle.zip"
+    bundle.write_bytes(b"PK")
+    command = [
+        "gate", "--model", str(model), "--policy", str(policy), "--bundle", str(bundle),
+    ]  # fmt: skip
+    (tmp_path / "link").symlink_to(policy)
+    (tmp_path / "config.json").write_text("{}")
+    command += ["--config", str(tmp_path / "config.json"), "--headers", "https://example.org"]
+    for option, taken in (
+        ("policy", tmp_path / "link"),
+        ("bundle", bundle),
+        ("config", tmp_path / "config.json"),
+        ("model", model / "config.json"),
+        ("junit", tmp_path / "x"),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        assert main([*command, "--sarif", str(taken), "--junit", str(tmp_path / "x")]) == 2
+        said = capsys.readouterr().err
+        assert f"--sarif {taken}: is or lies in --{option} " in said
+        assert said.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_policy_that_cannot_be_read_is_no_pass(

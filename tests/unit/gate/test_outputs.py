@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as xml
@@ -18,7 +19,8 @@ from tests.support.verify_world import RUN
 from tests.unit.gate.conftest import Hold
 
 TEXT = {"type": "string", "minLength": 1}
-URI = {"type": "string", "pattern": "^[^ \\\\]+$"}
+URI = {"type": "string", "pattern": "^([A-Za-z0-9._~:/?#@!$&'()*+,;=-]|%[0-9A-F]{2})+$"}
+"""RFC 3986, appendix A."""
 
 
 def closed(required: list[str], **properties: Any) -> dict[str, Any]:
@@ -82,6 +84,20 @@ def test_sarif_has_a_result_for_each_refusal(refusal: Decision, hold: Hold) -> N
         assert run["tool"]["driver"]["rules"][item["ruleIndex"]]["id"] == item["ruleId"]
         assert "\x1b" not in item["message"]["text"]
     assert run["properties"]["verdict"] == "refused"
+
+
+def test_a_models_path_is_a_uri_reference(
+    refusal: Decision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, uri in {
+        "a b/100%#?.h5": "a%20b/100%25%23%3F.h5",
+        "c:d/ü\udcff": "c%3Ad/%C3%BC%FF",
+        "/m/\udcff": "file:///m/%FF",
+    }.items():
+        document = outputs.sarif(replace(refusal, model=Path(path)))
+        jsonschema.validate(json.loads(document), SARIF)
+        assert json.dumps(uri).encode() in document
+        assert b"\\udc" not in document.replace(b"\\\\udc", b"")
 
 
 def test_junit_has_a_case_for_each_rule(refusal: Decision) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 
 from provenance.errors import ConfigError
 from provenance.gate.policy import load_policy, policy_schema
+from provenance.settings import load
 from tests.support.verify_world import SIGNER
 
 KEY = SIGNER.verifier.vkey
@@ -27,17 +30,30 @@ WHOLE: dict[str, Any] = {
         "local": {},
     },
     "files": ["config.json", "assets/*"],
+    "architecture": "unchecked",
     "epoch": "last",
     "parts": True,
     "max_anchor_age": "30d",
     "max_run_age": "12h",
     "signers": {"alice": "ab" * 32, "ci": {"identity": "a@example.org", "issuer": "https://x"}},
-    "datasets": {"required": [DIGEST], "forbidden": [DIGEST], "algorithm": "sha256"},
+    "datasets": {
+        "required": [DIGEST],
+        "forbidden": [DIGEST, "sha256:" + "ab" * 32],
+        "algorithm": "sha256",
+    },
     "privacy": {"epsilon": 3, "delta": 1e-5, "recomputed": True},
     "clean_code": True,
     "parent": {"named": True, "passes": True},
     "max_unfinished_runs": 0,
 }
+
+
+def forbidden(digest: str) -> dict[str, Any]:
+    return {**BASE, "datasets": {"forbidden": [digest]}}
+
+
+def spending(epsilon: float) -> dict[str, Any]:
+    return {**BASE, "privacy": {"epsilon": epsilon, "delta": 0}}
 
 
 def read(tmp_path: Path, document: object) -> Any:
@@ -57,7 +73,7 @@ def test_every_rule_is_read_from_yaml_and_from_json(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "signer: unknown key, expected one of clean_code": {**BASE, "signer": {"a": "ab" * 32}},
+    "signer: unknown key, expected one of architecture": {**BASE, "signer": {"a": "ab" * 32}},
     "approvals: unknown key": {**BASE, "approvals": 2},
     "networks.lcal: unknown key, expected one of": {**BASE, "networks": {"lcal": {}}},
     "networks.bitcoin.depth: unknown key": {**BASE, "networks": {"bitcoin": {"depth": 6}}},
@@ -71,10 +87,16 @@ REFUSED = {
     "ledger_keys: found []": {**BASE, "ledger_keys": []},
     "signers: found nothing, expected a value": f"ledger_keys: ['{KEY}']\nsigners:\n# alice: ab\n",
     "datasets.required: found": {**BASE, "datasets": {"required": ["mth-sha256:ab"]}},
-    "signers.a: found 'ab'": {**BASE, "signers": {"a": "ab"}},
+    "signers.a: found \"ab\"": {**BASE, "signers": {"a": "ab"}},
     "max_run_age: found \"30\"": {**BASE, "max_run_age": "30"},
+    "datasets.forbidden: found \"mth-blake3:": forbidden("mth-blake3:" + "ab" * 32),
+    "datasets.required: missing": {**BASE, "datasets": {"algorithm": "sha256"}},
+    "privacy.epsilon: found Infinity, expected a number": spending(math.inf),
+    "max_unfinished_runs: found 900719925": {**BASE, "max_unfinished_runs": 2**53},
+    "networks.ethereum.chain: found": {**BASE, "networks": {"ethereum": {"chain": 2**53}}},
     "clean_code: found \"yes\"": {**BASE, "clean_code": "yes"},
     "epoch: found \"first\", expected one of trained, last, any": {**BASE, "epoch": "first"},
+    "not YAML: more than 100000 values": "datasets: &a {required: *a}",
     "key 'epoch' stands twice": f"ledger_keys: ['{KEY}']\nepoch: last\nepoch: any\n",
     "found null, expected an object": "",
 }  # fmt: skip
@@ -88,6 +110,39 @@ def test_what_is_not_a_rule_is_refused_in_one_line(message: str, tmp_path: Path)
     assert message in text
     assert text.startswith(f"{tmp_path / 'policy.yaml'}: ")
     assert "\n" not in text
+
+
+def test_numbers_that_are_too_long_to_print_are_refused_by_key(tmp_path: Path) -> None:
+    """YAML reads whole numbers to any base, and Python prints none of more than 4300 digits."""
+    long = "0x" + "f" * 5000
+    text = yaml.safe_dump(BASE)
+    for key in ("privacy", "max_unfinished_runs", "signers"):
+        value = {"privacy": f"{{epsilon: {long}, delta: 0}}", "signers": f"{{a: {long}}}"}
+        with pytest.raises(ConfigError, match=rf"policy.yaml: {key}[a-z.]*: found a value that"):
+            read(tmp_path, f"{text}{key}: {value.get(key, long)}\n")
+
+
+def test_a_digest_must_be_of_the_rules_algorithm(tmp_path: Path) -> None:
+    """No record has another beside it: a rule that nothing breaks would forbid nothing."""
+    with pytest.raises(ConfigError, match=r"datasets.forbidden: found 'sha256:.*see algorithm"):
+        read(tmp_path, forbidden("sha256:" + "ab" * 32))
+    assert read(tmp_path, forbidden("blake3:" + "ab" * 32)).datasets.forbidden
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_only_a_file_of_some_size_is_read(tmp_path: Path, suffix: str) -> None:
+    large, pipe = tmp_path / f"large{suffix}", tmp_path / f"pipe{suffix}"
+    large.write_bytes(b" " * (1024**2 + 1))
+    os.mkfifo(pipe)
+    for path, problem in (
+        (large, "more than 1048576 bytes"),
+        (pipe, "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{path}: {problem}"):
+            load_policy(path)
+        with pytest.raises(ConfigError, match=f"^{path}: {problem}"):
+            load(path)
 
 
 def test_the_page_has_every_key_and_its_policy_is_one(tmp_path: Path) -> None:
